@@ -1,0 +1,11 @@
+"""What an API key may do. A key has a set of these and nothing else."""
+
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    UPLOADS_WRITE = "uploads:write"
+    UPLOADS_READ = "uploads:read"
+    DOCUMENTS_READ = "documents:read"
+    WEBHOOKS_WRITE = "webhooks:write"
+    WEBHOOKS_READ = "webhooks:read"

@@ -1,0 +1,37 @@
+"""Endpoints that are told of events."""
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from schemas.ids import WebhookId
+
+
+class CreateWebhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`event_types` empty means every event of the tenant."""
+
+    url: Annotated[str, msgspec.Meta(max_length=2048)]
+    event_types: list[str] = []
+    description: Annotated[str, msgspec.Meta(max_length=500)] | None = None
+
+
+class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
+    webhook_id: WebhookId
+    url: str
+    event_types: list[str]
+    description: str | None
+    enabled: bool
+    disabled_reason: str | None
+    created_at: datetime
+
+
+class WebhookCreated(msgspec.Struct, frozen=True, kw_only=True):
+    """`secret` (`whsec_…`) verifies the signatures; it is shown here alone."""
+
+    webhook_id: WebhookId
+    url: str
+    event_types: list[str]
+    description: str | None
+    secret: str
+    created_at: datetime

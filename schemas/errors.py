@@ -1,0 +1,76 @@
+"""Errors the outside may see, by stable code.
+
+HTTP statuses are the gateway's business (`gateway/problems.py`); whether a
+task retries is decided from `DomainError.retryable`.
+"""
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Stable, documented names of what can go wrong; clients may branch on them."""
+
+    # who is asking, and for what
+    UNAUTHENTICATED = "unauthenticated"
+    SCOPE_MISSING = "scope_missing"
+    INVALID_REQUEST = "invalid_request"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    INTERNAL = "internal"
+    UNAVAILABLE = "unavailable"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    IDEMPOTENCY_KEY_IN_USE = "idempotency_key_in_use"
+
+    # uploads
+    UPLOAD_NOT_FOUND = "upload_not_found"
+    UPLOAD_NOT_OPEN = "upload_not_open"
+    UPLOAD_EXPIRED = "upload_expired"
+    UPLOAD_INCOMPLETE = "upload_incomplete"
+    UPLOAD_ALREADY_SETTLED = "upload_already_settled"
+    FILE_TOO_LARGE = "file_too_large"
+    CHUNK_INDEX_OUT_OF_RANGE = "chunk_index_out_of_range"
+    CHUNK_SIZE_MISMATCH = "chunk_size_mismatch"
+    CHUNK_DIGEST_MISMATCH = "chunk_digest_mismatch"
+    CHUNK_CONFLICT = "chunk_conflict"
+    CHUNK_IN_PROGRESS = "chunk_in_progress"
+    DIGEST_INVALID = "digest_invalid"
+    MANIFEST_MISMATCH = "manifest_mismatch"
+    FILE_DIGEST_MISMATCH = "file_digest_mismatch"
+    STAGING_FULL = "staging_full"
+
+    # jobs, documents, webhooks
+    JOB_NOT_FOUND = "job_not_found"
+    DOCUMENT_NOT_FOUND = "document_not_found"
+    DOCUMENT_NOT_READY = "document_not_ready"
+    WEBHOOK_NOT_FOUND = "webhook_not_found"
+    WEBHOOK_URL_REFUSED = "webhook_url_refused"
+
+    # transfer
+    STAGING_MISSING = "staging_missing"
+    STAGING_CORRUPT = "staging_corrupt"
+    STORE_UNAVAILABLE = "store_unavailable"
+    STORE_REJECTED = "store_rejected"
+    STORED_OBJECT_MISMATCH = "stored_object_mismatch"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    CANCELLED = "cancelled"
+
+    # reading a PDF
+    PDF_EMPTY = "pdf_empty"
+    PDF_CORRUPT = "pdf_corrupt"
+    PDF_ENCRYPTED = "pdf_encrypted"
+    PDF_LIMIT_EXCEEDED = "pdf_limit_exceeded"
+    PDF_TIMEOUT = "pdf_timeout"
+    PDF_OUT_OF_MEMORY = "pdf_out_of_memory"
+    PDF_CRASHED = "pdf_crashed"
+
+
+class DomainError(Exception):
+    """Something the caller should know about happened; `str()` of it is safe to show.
+
+    Attributes:
+        code: the stable name of it.
+        retryable: whether the same request or event may succeed later.
+    """
+
+    code: ErrorCode = ErrorCode.INTERNAL
+    retryable: bool = False

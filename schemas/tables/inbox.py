@@ -1,0 +1,21 @@
+"""Events already applied, per consumer.
+
+The row is inserted in the transaction that applies the event's effect; a
+second delivery of the event finds it and changes nothing.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from schemas.ids import EventId
+from schemas.tables.base import Base
+
+
+class InboxMessage(Base):
+    __tablename__ = "inbox"
+
+    consumer: Mapped[str] = mapped_column(primary_key=True)
+    event_id: Mapped[EventId] = mapped_column(primary_key=True)
+    processed_at: Mapped[datetime] = mapped_column(server_default=func.now())

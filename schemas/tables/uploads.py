@@ -1,0 +1,52 @@
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from schemas.ids import TenantId, UploadId
+from schemas.lifecycle import UploadStatus
+from schemas.tables.base import Base
+
+
+class Upload(Base):
+    """A file on its way in: what the client promised, and how far it got."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[UploadId] = mapped_column(primary_key=True)
+    tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"))
+    status: Mapped[str] = mapped_column(default=UploadStatus.OPEN)
+    filename: Mapped[str]
+    content_type: Mapped[str | None]
+    size: Mapped[int]
+    chunk_size: Mapped[int]
+    chunk_count: Mapped[int]
+    sha256: Mapped[str | None]
+    """The whole file's digest, hex, where the client named one at create or finalize."""
+    # "metadata" is taken by the declarative base.
+    client_metadata: Mapped[dict[str, str]] = mapped_column(
+        "metadata", server_default=text("'{}'::jsonb")
+    )
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    finalized_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("size >= 0", name="size_not_negative"),
+        Index("ix_uploads_open", "expires_at", postgresql_where=text("status = 'open'")),
+        Index("ix_uploads_tenant", "tenant_id", "created_at", "id"),
+    )
+
+
+class Chunk(Base):
+    """A chunk that was acked: its bytes were synced to disk before this row was committed."""
+
+    __tablename__ = "chunks"
+
+    upload_id: Mapped[UploadId] = mapped_column(
+        ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True
+    )
+    index: Mapped[int] = mapped_column(primary_key=True)
+    size: Mapped[int]
+    sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
+    stored_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,40 @@
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Index, Text, func, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Mapped, mapped_column
+
+from schemas.ids import TenantId, UploadId, WebhookId
+from schemas.tables.base import Base
+
+
+class Webhook(Base):
+    """A URL to tell; of a tenant's every event, or of one upload's alone.
+
+    `secret` is the text form, ``whsec_…``; it leaves the database only to sign.
+    An endpoint is disabled, never deleted, so that the log of what it was told stays whole.
+    """
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[WebhookId] = mapped_column(primary_key=True)
+    tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"))
+    # Set where the URL came with one upload as its callback.
+    upload_id: Mapped[UploadId | None] = mapped_column(ForeignKey("uploads.id"), index=True)
+    url: Mapped[str]
+    event_types: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    """Empty means all."""
+    description: Mapped[str | None]
+    secret: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None]
+
+    __table_args__ = (
+        Index(
+            "ix_webhooks_live",
+            "tenant_id",
+            postgresql_where=text("deleted_at IS NULL AND disabled_at IS NULL"),
+        ),
+    )

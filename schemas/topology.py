@@ -1,0 +1,178 @@
+"""Exchanges, queues and bindings, as values.
+
+Every process that speaks to the broker declares all of this at its start; the
+declaration is idempotent. Arguments here are a queue's identity: declaring it
+again with other arguments is refused by the broker, so what operators tune
+(consumer timeouts, lengths) belongs in policies.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Final, Literal
+
+from schemas.events.documents import DocumentFailed, IngestedEvent
+from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, UploadFinalized
+
+ATTEMPT_HEADER: Final = "x-waybill-attempt"
+"""How often this event was tried before; set when it waits in a retry tier."""
+
+CRASH_LIMIT: Final = 5
+"""Crashes of a worker after which the event's own task gives it up, with a reason on record."""
+
+DELIVERY_LIMIT: Final = 10
+"""The broker's backstop, for an event that kills its worker before its task can give it up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    name: str
+    kind: Literal["topic", "fanout", "direct"]
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue:
+    name: str
+    arguments: Mapping[str, str | int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binding:
+    exchange: str
+    queue: str
+    routing_key: str
+
+
+EVENTS: Final = Exchange(
+    name="waybill.events",
+    kind="topic",
+    # An event nobody is bound to would vanish; here an operator finds it.
+    arguments={"alternate-exchange": "waybill.unrouted"},
+)
+UNROUTED: Final = Exchange(name="waybill.unrouted", kind="fanout")
+DEAD_LETTERS: Final = Exchange(name="waybill.dlx", kind="direct")
+
+UPLOADS: Final = "uploads"
+DOCUMENT_PROCESSING: Final = "document_processing"
+METADATA_EXTRACTION: Final = "metadata_extraction"
+OCR_PROCESSING: Final = "ocr_processing"
+BATCH_PROCESSING: Final = "batch_processing"
+EXPORTS: Final = "exports"
+NOTIFY: Final = "notify"
+
+SUBSCRIPTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        UPLOADS: (UploadFinalized.TYPE,),
+        DOCUMENT_PROCESSING: (StoredEvent.TYPE,),
+        # Bound when their stage exists: an event nobody consumes would pile up.
+        METADATA_EXTRACTION: (),
+        OCR_PROCESSING: (),
+        BATCH_PROCESSING: (),
+        EXPORTS: (),
+        NOTIFY: (
+            StoredEvent.TYPE,
+            UploadFailed.TYPE,
+            UploadCancelled.TYPE,
+            IngestedEvent.TYPE,
+            DocumentFailed.TYPE,
+        ),
+    },
+)
+"""Which events each work queue receives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryTier:
+    """A waiting room shared by all queues.
+
+    A message is published to the tier's exchange with the *queue's name* as
+    routing key; when its time is over the broker dead-letters it, key kept, to
+    the default exchange, which puts it back into that queue alone.
+    """
+
+    delay: timedelta
+
+    @property
+    def name(self) -> str:
+        return f"waybill.retry.{int(self.delay.total_seconds())}s"
+
+
+RETRY_TIERS: Final = (
+    RetryTier(delay=timedelta(seconds=5)),
+    RetryTier(delay=timedelta(seconds=30)),
+    RetryTier(delay=timedelta(minutes=5)),
+)
+
+
+def dead_letter_queue(queue: str) -> str:
+    return f"{queue}.dlq"
+
+
+def _work_queue(name: str) -> Queue:
+    return Queue(
+        name=name,
+        arguments={
+            "x-queue-type": "quorum",
+            "x-dead-letter-exchange": DEAD_LETTERS.name,
+            "x-dead-letter-routing-key": name,
+            # At-least-once dead-lettering needs reject-publish; at-most-once
+            # loses the message when the broker dies between the two queues.
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+            "x-delivery-limit": DELIVERY_LIMIT,
+        },
+    )
+
+
+def _retry_queue(tier: RetryTier) -> Queue:
+    return Queue(
+        name=tier.name,
+        arguments={
+            "x-queue-type": "quorum",
+            "x-message-ttl": int(tier.delay.total_seconds() * 1000),
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        },
+    )
+
+
+EXCHANGES: Final = (
+    UNROUTED,
+    EVENTS,
+    DEAD_LETTERS,
+    *(Exchange(name=tier.name, kind="fanout") for tier in RETRY_TIERS),
+)
+
+QUEUES: Final = (
+    *(_work_queue(name) for name in SUBSCRIPTIONS),
+    *(
+        Queue(name=dead_letter_queue(name), arguments={"x-queue-type": "quorum"})
+        for name in SUBSCRIPTIONS
+    ),
+    *(_retry_queue(tier) for tier in RETRY_TIERS),
+    Queue(
+        name=UNROUTED.name,
+        arguments={
+            "x-queue-type": "quorum",
+            "x-max-length": 10_000,
+            "x-overflow": "drop-head",
+        },
+    ),
+)
+
+BINDINGS: Final = (
+    *(
+        Binding(exchange=EVENTS.name, queue=queue, routing_key=event_type)
+        for queue, event_types in SUBSCRIPTIONS.items()
+        for event_type in event_types
+    ),
+    *(
+        Binding(exchange=DEAD_LETTERS.name, queue=dead_letter_queue(queue), routing_key=queue)
+        for queue in SUBSCRIPTIONS
+    ),
+    *(Binding(exchange=tier.name, queue=tier.name, routing_key="") for tier in RETRY_TIERS),
+    Binding(exchange=UNROUTED.name, queue=UNROUTED.name, routing_key=""),
+)
