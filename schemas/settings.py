@@ -157,8 +157,9 @@ class TransferSettings(BaseModel):
         default=timedelta(seconds=15),
         description="how long a silent worker keeps its upload; then another one takes over",
     )
-    task_attempts: Positive = Field(
-        default=8, description="deliveries of an event before it is given up with an error"
+    transfer_slice: Duration = Field(
+        default=timedelta(minutes=10),
+        description="longest time one delivery is held; a longer transfer hands itself on and resumes. Keep it well under the broker's consumer timeout",
     )
 
 
@@ -221,6 +222,18 @@ class ProcessSettings(BaseModel):
 
 
 class CelerySettings(BaseModel):
+    task_attempts: Positive = Field(
+        default=8,
+        description="tries of an event before its job fails; they wait 5 s, 30 s, then 5 min each",
+    )
+    task_time_limit: Duration = Field(
+        default=timedelta(minutes=25),
+        description="a task still running then is killed and delivered again. Keep it under the broker's consumer timeout (30 min by default)",
+    )
+    celery_remote_control: bool = Field(
+        default=False,
+        description="lets Flower inspect the workers and see their events; costs transient queues on the broker",
+    )
     celery_result_backend: SecretStr | None = Field(
         default=None, description="kept for operators who want results in Flower; nothing reads it"
     )

@@ -1,0 +1,74 @@
+"""The Celery application; configured by the worker, imported by the tasks."""
+
+from datetime import timedelta
+from typing import Any, Final
+
+from celery import Celery
+
+from pipeline.broker import work_queue
+from pipeline.consumer import SERIALIZER, register_serializer
+from pipeline.liveness import Liveness
+from pipeline.settings import Settings
+from schemas import topology
+
+SOFT_LIMIT_MARGIN: Final = timedelta(minutes=1)
+
+app = Celery("pipeline")
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """Return Celery's configuration; each choice names the failure it prevents."""
+    time_limit = settings.task_time_limit.total_seconds()
+    return {
+        "broker_url": settings.rabbitmq_url.get_secret_value(),
+        "task_queues": [
+            work_queue(name) for name in topology.SUBSCRIPTIONS if name != topology.NOTIFY
+        ],
+        "task_default_queue": topology.UPLOADS,
+        "task_default_exchange": "",
+        "task_default_routing_key": topology.UPLOADS,
+        # A queue misspelt with -Q must be an error, not a new empty queue.
+        "task_create_missing_queues": False,
+        "accept_content": ["json", SERIALIZER],
+        # Remote control speaks the task serializer; with cloudevents `inspect` breaks.
+        "task_serializer": "json",
+        "result_backend": (
+            settings.celery_result_backend.get_secret_value()
+            if settings.celery_result_backend
+            else None
+        ),
+        # The truth about a job is its row; results are for Flower's users.
+        "task_ignore_result": settings.celery_result_backend is None,
+        # Acknowledged early, an event would be lost with its worker.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_acks_on_failure_or_timeout": False,
+        # One PDF may take minutes: with prefetch, short jobs would wait behind it.
+        "worker_prefetch_multiplier": 1,
+        "worker_detect_quorum_queues": True,
+        # A task whose delivery was lost with its connection runs elsewhere already.
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # Without confirms a retry published into a dying broker vanishes silently.
+        "broker_transport_options": {"confirm_publish": True},
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_heartbeat": 30,
+        # A broken channel ends the worker and its supervisor starts a clean one.
+        "broker_channel_error_retry": False,
+        "task_time_limit": time_limit,
+        "task_soft_time_limit": max(time_limit - SOFT_LIMIT_MARGIN.total_seconds(), time_limit / 2),
+        # A child that needs longer to start than this is killed, again and again.
+        "worker_proc_alive_timeout": 300,
+        "worker_enable_remote_control": settings.celery_remote_control,
+        "worker_send_task_events": settings.celery_remote_control,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "waybill_process": settings,
+        "waybill_task_attempts": settings.task_attempts,
+    }
+
+
+def configure(settings: Settings) -> None:
+    register_serializer()
+    app.conf.update(configuration(settings))
+    app.steps["consumer"].add(Liveness)

@@ -1,0 +1,180 @@
+"""A Celery task that is started by an event, and what becomes of its failures.
+
+Four ends, no fifth: done (acknowledged), later (the same bytes wait in a retry
+tier, then return to this queue alone), given up (the failure is on record, the
+client is told, acknowledged), dead-lettered (a fault of ours that an operator
+must see).
+
+Celery's own `retry` is not used: it would republish to the topic exchange and
+tell every other subscriber again.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, NoReturn
+
+import structlog
+from celery import Task
+from celery.exceptions import Ignore, Reject
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from pipeline.consumer import DELIVERY_HEADER, ReceivedEvent
+from schemas import topology
+from schemas.errors import DomainError, ErrorCode
+from schemas.events.envelope import CONTENT_TYPE, Envelope
+from schemas.telemetry import TRACEPARENT_HEADER
+
+log = structlog.get_logger(__name__)
+
+PUBLISH_TIMEOUT: Final = 10.0
+DATABASE_UNREACHABLE: Final = (OperationalError, InterfaceError)
+
+
+class NotNow(Exception):
+    """The event is fine and so are we, but it is not its time; it does not count as a try."""
+
+
+class WorkerKeepsDying(DomainError):
+    """The event was redelivered after crash upon crash of the worker that had it."""
+
+    code = ErrorCode.ATTEMPTS_EXHAUSTED
+
+    def __init__(self, crashes: int) -> None:
+        super().__init__(f"the worker died {crashes} times while it had this event")
+
+
+class UnexpectedFailure(DomainError):
+    """A fault of ours; its message is in the log, not in front of the client."""
+
+    code = ErrorCode.INTERNAL
+    retryable = True
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__(f"an internal error, {attempts} times in a row")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """How this event came to be delivered this time."""
+
+    attempt: int
+    crashes: int
+    traceparent: str | None
+
+    @classmethod
+    def of(cls, request: Any) -> "Delivery":  # noqa: ANN401  # Celery's request context has no public type
+        header = request.get(DELIVERY_HEADER) or {}
+        return cls(
+            attempt=header.get("attempt", 0),
+            crashes=header.get("crashes", 0),
+            traceparent=header.get("traceparent"),
+        )
+
+
+def tier_after(attempt: int) -> topology.RetryTier:
+    """Return where an event waits after its `attempt`-th failed try, counted from 0."""
+    return topology.RETRY_TIERS[min(attempt, len(topology.RETRY_TIERS) - 1)]
+
+
+class EventTask(Task[..., None]):
+    """Base of every task; a subclass says what to do and how to record that it was given up."""
+
+    abstract = True
+    home_queue: ClassVar[str]
+
+    @abstractmethod
+    def handle(self, event: Envelope, delivery: Delivery) -> None:
+        """Apply the event. Raise `NotNow` to have it again without counting a try."""
+
+    @abstractmethod
+    def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:
+        """Put the failure on record, with the event that tells it."""
+
+    def run(self, event: ReceivedEvent) -> None:
+        delivery = Delivery.of(self.request)
+        envelope = event.envelope
+        with structlog.contextvars.bound_contextvars(
+            task=self.name,
+            event_id=str(envelope.id),
+            upload_id=str(envelope.data.upload_id),
+            job_id=str(envelope.data.job_id),
+            attempt=delivery.attempt,
+        ):
+            self._handle(event, delivery)
+
+    def _handle(self, event: ReceivedEvent, delivery: Delivery) -> None:
+        try:
+            if delivery.crashes >= topology.CRASH_LIMIT:
+                self._give_up(event, WorkerKeepsDying(delivery.crashes), delivery)
+            else:
+                self.handle(event.envelope, delivery)
+        except NotNow as reason:
+            self._later(event, delivery, counted=False, reason=reason)
+        except DATABASE_UNREACHABLE as error:
+            # An outage is not the event's fault: however long it lasts, no try is used up.
+            log.warning("task.database_unreachable", reason=type(error).__name__)
+            self._later(event, delivery, counted=False, reason=error)
+        except DomainError as error:
+            if error.retryable and not self._is_last(delivery):
+                log.warning("task.will_retry", code=error.code, detail=str(error))
+                self._later(event, delivery, counted=True, reason=error)
+            self._give_up(event, error, delivery)
+        except (Ignore, Reject):
+            raise
+        # A MemoryError that leaves a task ends the whole worker, and the next
+        # one that gets the message, so it is caught like every other fault.
+        except (Exception, MemoryError) as error:
+            log.exception("task.failed")
+            if not self._is_last(delivery):
+                self._later(event, delivery, counted=True, reason=error)
+            self._give_up(event, UnexpectedFailure(delivery.attempt + 1), delivery)
+            raise Reject(type(error).__name__, requeue=False) from error
+
+    def _is_last(self, delivery: Delivery) -> bool:
+        attempts: int = self.app.conf["waybill_task_attempts"]
+        return delivery.attempt + 1 >= attempts
+
+    def _give_up(self, event: ReceivedEvent, error: DomainError, delivery: Delivery) -> None:
+        log.error("task.given_up", code=error.code, detail=str(error))
+        try:
+            self.give_up(event.envelope, error, delivery)
+        except DATABASE_UNREACHABLE as unreachable:
+            self._later(event, delivery, counted=False, reason=unreachable)
+
+    def _later(
+        self, event: ReceivedEvent, delivery: Delivery, *, counted: bool, reason: BaseException
+    ) -> NoReturn:
+        """Put the event's own bytes into a retry tier, then acknowledge this delivery.
+
+        Raises:
+            Ignore: it waits; Celery acknowledges.
+            Reject: it could not be put there; the broker delivers it again, at
+                most as often as the queue's delivery limit allows.
+        """
+        tier = tier_after(delivery.attempt if counted else 0)
+        headers: dict[str, object] = {topology.ATTEMPT_HEADER: delivery.attempt + int(counted)}
+        if delivery.traceparent:
+            headers[TRACEPARENT_HEADER] = delivery.traceparent
+        try:
+            with self.app.producer_pool.acquire(block=True, timeout=PUBLISH_TIMEOUT) as producer:
+                producer.publish(
+                    event.body,
+                    exchange=tier.name,
+                    routing_key=self.home_queue,
+                    content_type=CONTENT_TYPE,
+                    content_encoding="utf-8",
+                    delivery_mode=2,
+                    mandatory=True,
+                    message_id=str(event.envelope.id),
+                    type=event.envelope.type,
+                    app_id="waybill",
+                    headers=headers,
+                    retry=True,
+                    retry_policy={"max_retries": 3},
+                    confirm_timeout=PUBLISH_TIMEOUT,
+                )
+        except Exception as error:
+            log.exception("task.retry_not_published", tier=tier.name)
+            raise Reject(type(error).__name__, requeue=True) from error
+        log.info("task.waits", tier=tier.name, reason=str(reason)[:200])
+        raise Ignore from reason

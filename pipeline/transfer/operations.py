@@ -1,0 +1,375 @@
+"""What a transfer changes in the database, one short transaction per step.
+
+Between the steps the bytes travel and no transaction is open. Every step is
+conditional: on the status it expects, and on the lease of the caller, so that
+a worker that was thought dead cannot write over the one that took over.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from uuid import uuid4
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
+
+from pipeline import inbox
+from pipeline.event_task import NotNow
+from schemas import object_keys
+from schemas.errors import DomainError, ErrorCode
+from schemas.events.envelope import Envelope
+from schemas.events.uploads import StoredEvent, UploadFailed, UploadFinalized
+from schemas.ids import DocumentId, EventId, JobId, TenantId, UploadId
+from schemas.lifecycle import ACTIVE_JOBS, DocumentStatus, JobStage, JobStatus, UploadStatus
+from schemas.object_keys import ObjectKey
+from schemas.tables.documents import Document
+from schemas.tables.jobs import Job
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.uploads import Chunk, Upload
+
+CONSUMER = "transfer"
+SOURCE = "/waybill/pipeline/transfer"
+
+
+class LeaseHeld(NotNow):
+    """Another worker is sending this upload, or was until a moment ago."""
+
+
+class LeaseLost(Exception):
+    """Another worker took over; what this one still does would only disturb it."""
+
+
+class TransferCancelled(Exception):
+    """The client cancelled the upload; nothing of it is to remain."""
+
+
+class UnknownUpload(DomainError):
+    """The event names an upload or job this database does not have."""
+
+    code = ErrorCode.UPLOAD_NOT_FOUND
+
+    def __init__(self, upload_id: UploadId) -> None:
+        super().__init__(f"there is no upload {upload_id} with such a job")
+
+
+class Settled(Enum):
+    """Why there is nothing to send."""
+
+    STORED = auto()
+    CANCELLED = auto()
+    FAILED = auto()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestChunk:
+    index: int
+    size: int
+    sha256: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """An upload this worker alone may send, until its lease runs out."""
+
+    tenant_id: TenantId
+    upload_id: UploadId
+    job_id: JobId
+    owner: str
+    filename: str
+    declared_content_type: str | None
+    declared_sha256: str | None
+    size: int
+    chunk_size: int
+    chunks: tuple[ManifestChunk, ...]
+    object_key: ObjectKey
+    multipart_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """The object as the store confirmed it."""
+
+    size: int
+    sha256: str
+    etag: str
+    content_type: str
+    will_be_read: bool
+
+
+def claim(
+    session: Session, *, job_id: JobId, upload_id: UploadId, owner: str, lease: timedelta
+) -> Claim | Settled:
+    """Take the upload, or say why there is nothing to take.
+
+    Raises:
+        LeaseHeld: another worker has it; it either finishes or its lease runs out.
+        UnknownUpload: there is no such upload or job.
+    """
+    now = func.now()
+    claimed = session.execute(
+        update(Job)
+        .where(
+            Job.id == job_id,
+            Job.upload_id == upload_id,
+            Job.status.in_(ACTIVE_JOBS),
+            Job.stage == JobStage.TRANSFER,
+            or_(Job.lease_until.is_(None), Job.lease_until < now),
+        )
+        .values(
+            status=JobStatus.PROCESSING,
+            lease_owner=owner,
+            lease_until=now + lease,
+            started_at=func.coalesce(Job.started_at, now),
+        )
+        .returning(Job.multipart_id),
+    ).one_or_none()
+    if claimed is None:
+        return _why_not(session, job_id=job_id, upload_id=upload_id)
+    upload = session.get_one(Upload, upload_id)
+    chunks = session.execute(
+        select(Chunk.index, Chunk.size, Chunk.sha256)
+        .where(Chunk.upload_id == upload_id)
+        .order_by(Chunk.index),
+    )
+    return Claim(
+        tenant_id=upload.tenant_id,
+        upload_id=upload_id,
+        job_id=job_id,
+        owner=owner,
+        filename=upload.filename,
+        declared_content_type=upload.content_type,
+        declared_sha256=upload.sha256,
+        size=upload.size,
+        chunk_size=upload.chunk_size,
+        chunks=tuple(
+            ManifestChunk(index=index, size=size, sha256=sha256) for index, size, sha256 in chunks
+        ),
+        object_key=object_keys.original(upload.tenant_id, upload_id),
+        multipart_id=claimed.multipart_id,
+    )
+
+
+def _why_not(session: Session, *, job_id: JobId, upload_id: UploadId) -> Settled:
+    found = session.execute(
+        select(Job.status, Job.stage, Job.lease_owner).where(
+            Job.id == job_id, Job.upload_id == upload_id
+        ),
+    ).one_or_none()
+    if found is None:
+        raise UnknownUpload(upload_id)
+    if found.status == JobStatus.CANCELLED:
+        return Settled.CANCELLED
+    if found.stage != JobStage.TRANSFER:
+        return Settled.STORED
+    if found.status == JobStatus.FAILED:
+        return Settled.FAILED
+    raise LeaseHeld(f"held by {found.lease_owner}")
+
+
+def renew(
+    session: Session,
+    *,
+    job_id: JobId,
+    owner: str,
+    lease: timedelta,
+    bytes_done: int,
+    multipart_id: str | None,
+) -> None:
+    """Keep the lease, and show how far the transfer got.
+
+    Raises:
+        TransferCancelled: the client cancelled meanwhile.
+        LeaseLost: the lease ran out and another worker took over.
+    """
+    renewed = session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.lease_owner == owner, Job.status == JobStatus.PROCESSING)
+        .values(
+            lease_until=func.now() + lease,
+            bytes_done=func.greatest(Job.bytes_done, bytes_done),
+            multipart_id=multipart_id,
+        )
+        .returning(Job.id),
+    )
+    if renewed.first() is not None:
+        return
+    status = session.scalar(select(Job.status).where(Job.id == job_id))
+    if status == JobStatus.CANCELLED:
+        raise TransferCancelled
+    raise LeaseLost
+
+
+def release(session: Session, *, job_id: JobId, owner: str) -> None:
+    """Let the next delivery have the upload at once, where this one ends without result."""
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.lease_owner == owner)
+        .values(lease_owner=None, lease_until=None),
+    )
+
+
+def record_stored(
+    session: Session,
+    claimed: Claim,
+    *,
+    stored: StoredObject,
+    event_id: EventId,
+    now: datetime,
+    traceparent: str | None,
+) -> None:
+    """Link the object, settle or hand on the job, and tell of it: all or nothing.
+
+    Raises:
+        TransferCancelled: the client cancelled after the object was complete.
+        LeaseLost: another worker took over; it will find the object.
+    """
+    moved = session.execute(
+        update(Job)
+        .where(
+            Job.id == claimed.job_id,
+            Job.lease_owner == claimed.owner,
+            Job.status == JobStatus.PROCESSING,
+            Job.stage == JobStage.TRANSFER,
+        )
+        .values(
+            status=JobStatus.PROCESSING if stored.will_be_read else JobStatus.COMPLETED,
+            stage=JobStage.INGEST if stored.will_be_read else JobStage.DONE,
+            bytes_done=stored.size,
+            multipart_id=None,
+            lease_owner=None,
+            lease_until=None,
+            stored_at=now,
+            finished_at=None if stored.will_be_read else now,
+        )
+        .returning(Job.id),
+    )
+    if moved.first() is None:
+        status = session.scalar(select(Job.status).where(Job.id == claimed.job_id))
+        raise TransferCancelled if status == JobStatus.CANCELLED else LeaseLost
+    if not inbox.is_first_delivery(session, consumer=CONSUMER, event_id=event_id):
+        raise LeaseLost
+    document_id = DocumentId(uuid4())
+    session.execute(
+        update(Upload)
+        .where(Upload.id == claimed.upload_id, Upload.status == UploadStatus.FINALIZED)
+        .values(status=UploadStatus.STORED),
+    )
+    session.add(
+        Document(
+            id=document_id,
+            tenant_id=claimed.tenant_id,
+            upload_id=claimed.upload_id,
+            job_id=claimed.job_id,
+            status=DocumentStatus.STORED,
+            filename=claimed.filename,
+            content_type=stored.content_type,
+            size=stored.size,
+            sha256=stored.sha256,
+            object_key=claimed.object_key,
+            etag=stored.etag,
+        ),
+    )
+    result = {
+        "document_id": str(document_id),
+        "sha256": stored.sha256,
+        "size": stored.size,
+        "content_type": stored.content_type,
+    }
+    session.execute(update(Job).where(Job.id == claimed.job_id).values(result=result))
+    event = StoredEvent(
+        upload_id=claimed.upload_id,
+        job_id=claimed.job_id,
+        document_id=document_id,
+        filename=claimed.filename,
+        size=stored.size,
+        sha256=stored.sha256,
+        content_type=stored.content_type,
+        object_key=claimed.object_key,
+        will_be_read=stored.will_be_read,
+    )
+    session.add(
+        OutboxMessage.carrying(
+            Envelope(
+                id=EventId(uuid4()),
+                source=SOURCE,
+                subject=str(claimed.upload_id),
+                time=now,
+                tenantid=claimed.tenant_id,
+                data=event,
+            ),
+            traceparent=traceparent,
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residue:
+    """What a transfer that ended without an object has left behind."""
+
+    object_key: ObjectKey
+    upload_id: UploadId
+
+
+def record_failed(
+    session: Session,
+    finalized: UploadFinalized,
+    *,
+    tenant_id: TenantId,
+    error: DomainError,
+    now: datetime,
+    traceparent: str | None,
+) -> Residue | None:
+    """Settle the job as failed, with its reason, and tell of it.
+
+    Returns:
+        What is to be removed, or None where the job was settled already.
+    """
+    failed = session.execute(
+        update(Job)
+        .where(
+            Job.id == finalized.job_id,
+            Job.status.in_(ACTIVE_JOBS),
+            Job.stage == JobStage.TRANSFER,
+        )
+        .values(
+            status=JobStatus.FAILED,
+            error_code=error.code,
+            error_detail=str(error),
+            error_retryable=error.retryable,
+            multipart_id=None,
+            lease_owner=None,
+            lease_until=None,
+            finished_at=now,
+        )
+        .returning(Job.id),
+    )
+    if failed.first() is None:
+        return None
+    session.execute(
+        update(Upload)
+        .where(Upload.id == finalized.upload_id, Upload.status == UploadStatus.FINALIZED)
+        .values(status=UploadStatus.FAILED),
+    )
+    session.add(
+        OutboxMessage.carrying(
+            Envelope(
+                id=EventId(uuid4()),
+                source=SOURCE,
+                subject=str(finalized.upload_id),
+                time=now,
+                tenantid=tenant_id,
+                data=UploadFailed(
+                    upload_id=finalized.upload_id,
+                    job_id=finalized.job_id,
+                    filename=finalized.filename,
+                    code=error.code,
+                    detail=str(error),
+                ),
+            ),
+            traceparent=traceparent,
+        ),
+    )
+    return Residue(
+        object_key=object_keys.original(tenant_id, finalized.upload_id),
+        upload_id=finalized.upload_id,
+    )

@@ -1,0 +1,51 @@
+"""Entry point of every worker: `celery -A pipeline.worker worker -Q <queue>`."""
+
+from typing import Any
+
+import structlog
+from celery import signals
+from kombu import Connection
+
+from pipeline import celery_app, intake, resources, telemetry
+from pipeline import settings as process_settings
+from pipeline.broker import declare_topology
+from pipeline.ingest import language
+from schemas import topology
+
+log = structlog.get_logger(__name__)
+
+settings = process_settings.load()
+app = celery_app.app
+celery_app.configure(settings)
+app.conf.worker_consumer = "pipeline.consumer:EventConsumer"
+
+
+@signals.setup_logging.connect(weak=False)
+def set_up_logging(**_: object) -> None:
+    telemetry.configure(settings)
+
+
+@signals.celeryd_init.connect(weak=False)
+def before_start(options: dict[str, Any], **_: object) -> None:
+    """Refuse a wrong set of queues, declare the topology, load what the processes will share."""
+    chosen = options.get("queues") or []
+    queues = chosen.split(",") if isinstance(chosen, str) else list(chosen)
+    intake.open_for(queues)
+    with Connection(settings.rabbitmq_url.get_secret_value(), heartbeat=30) as connection:
+        # A broker that is still starting is not an error; wait for it.
+        connection.ensure_connection(
+            errback=lambda error, wait: log.warning(
+                "broker.unreachable", reason=type(error).__name__, retry_seconds=wait
+            ),
+            interval_start=0.5,
+            interval_max=5,
+        )
+        declare_topology(connection)
+    if topology.DOCUMENT_PROCESSING in queues:
+        language.load(settings.spacy_model)
+
+
+@signals.worker_process_init.connect(weak=False)
+def in_each_process(**_: object) -> None:
+    telemetry.configure(settings)
+    resources.install(resources.build(settings))
