@@ -1,0 +1,32 @@
+from schemas import topology
+from schemas.events.envelope import EVENT_TYPES
+
+
+def test_every_work_queue_is_a_quorum_queue_with_a_dead_letter_queue_behind_it() -> None:
+    queues = {queue.name: queue.arguments for queue in topology.QUEUES}
+    bound = {(b.exchange, b.queue, b.routing_key) for b in topology.BINDINGS}
+    for name in topology.SUBSCRIPTIONS:
+        arguments = queues[name]
+        assert arguments["x-queue-type"] == "quorum"
+        assert arguments["x-dead-letter-exchange"] == topology.DEAD_LETTERS.name
+        assert arguments["x-dead-letter-strategy"] == "at-least-once"
+        dead = topology.dead_letter_queue(name)
+        assert (topology.DEAD_LETTERS.name, dead, arguments["x-dead-letter-routing-key"]) in bound
+
+
+def test_a_retry_tier_returns_a_message_to_its_own_queue_alone() -> None:
+    queues = {queue.name: queue.arguments for queue in topology.QUEUES}
+    for tier in topology.RETRY_TIERS:
+        assert queues[tier.name]["x-dead-letter-exchange"] == ""
+        # With a key of its own the tier would send everything to one queue.
+        assert "x-dead-letter-routing-key" not in queues[tier.name]
+        assert queues[tier.name]["x-message-ttl"] == tier.delay.total_seconds() * 1000
+
+
+def test_queues_subscribe_to_exact_events_that_exist() -> None:
+    for event_types in topology.SUBSCRIPTIONS.values():
+        assert set(event_types) <= EVENT_TYPES.keys()
+
+
+def test_the_task_gives_an_event_up_before_the_broker_takes_it_away() -> None:
+    assert topology.CRASH_LIMIT < topology.DELIVERY_LIMIT
