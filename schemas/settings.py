@@ -180,7 +180,8 @@ class IngestSettings(BaseModel):
         default=ByteSize(50 * MIB), description="text taken from one PDF"
     )
     pdf_file_max: ByteSize = Field(
-        default=ByteSize(GIB), description="largest PDF that is read; larger ones are only stored"
+        default=ByteSize(GIB),
+        description="largest PDF that is read; a larger one is stored, and its job fails with `pdf_limit_exceeded`",
     )
     work_dir: Path | None = Field(
         default=None, description="directory for files being read; unset means the system's"

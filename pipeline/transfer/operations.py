@@ -15,6 +15,8 @@ from sqlalchemy.orm import Session
 
 from pipeline import inbox
 from pipeline.event_task import NotNow
+from pipeline.transfer.checksums import Chunk
+from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
 from schemas import object_keys
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.envelope import Envelope
@@ -22,10 +24,11 @@ from schemas.events.uploads import StoredEvent, UploadFailed, UploadFinalized
 from schemas.ids import DocumentId, EventId, JobId, TenantId, UploadId
 from schemas.lifecycle import ACTIVE_JOBS, DocumentStatus, JobStage, JobStatus, UploadStatus
 from schemas.object_keys import ObjectKey
+from schemas.tables import uploads as rows
 from schemas.tables.documents import Document
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
-from schemas.tables.uploads import Chunk, Upload
+from schemas.tables.uploads import Upload
 
 CONSUMER = "transfer"
 SOURCE = "/waybill/pipeline/transfer"
@@ -33,14 +36,6 @@ SOURCE = "/waybill/pipeline/transfer"
 
 class LeaseHeld(NotNow):
     """Another worker is sending this upload, or was until a moment ago."""
-
-
-class LeaseLost(Exception):
-    """Another worker took over; what this one still does would only disturb it."""
-
-
-class TransferCancelled(Exception):
-    """The client cancelled the upload; nothing of it is to remain."""
 
 
 class UnknownUpload(DomainError):
@@ -61,13 +56,6 @@ class Settled(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManifestChunk:
-    index: int
-    size: int
-    sha256: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
 class Claim:
     """An upload this worker alone may send, until its lease runs out."""
 
@@ -80,7 +68,7 @@ class Claim:
     declared_sha256: str | None
     size: int
     chunk_size: int
-    chunks: tuple[ManifestChunk, ...]
+    chunks: tuple[Chunk, ...]
     object_key: ObjectKey
     multipart_id: str | None
 
@@ -127,9 +115,9 @@ def claim(
         return _why_not(session, job_id=job_id, upload_id=upload_id)
     upload = session.get_one(Upload, upload_id)
     chunks = session.execute(
-        select(Chunk.index, Chunk.size, Chunk.sha256)
-        .where(Chunk.upload_id == upload_id)
-        .order_by(Chunk.index),
+        select(rows.Chunk.index, rows.Chunk.size, rows.Chunk.sha256)
+        .where(rows.Chunk.upload_id == upload_id)
+        .order_by(rows.Chunk.index),
     )
     return Claim(
         tenant_id=upload.tenant_id,
@@ -142,7 +130,7 @@ def claim(
         size=upload.size,
         chunk_size=upload.chunk_size,
         chunks=tuple(
-            ManifestChunk(index=index, size=size, sha256=sha256) for index, size, sha256 in chunks
+            Chunk(index=index, size_bytes=size, sha256=sha256) for index, size, sha256 in chunks
         ),
         object_key=object_keys.original(upload.tenant_id, upload_id),
         multipart_id=claimed.multipart_id,

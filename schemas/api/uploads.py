@@ -8,9 +8,20 @@ import msgspec
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import UploadStatus
 
-Sha256Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Filename = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
-MetadataValue = Annotated[str, msgspec.Meta(max_length=2048)]
+# PostgreSQL refuses NUL, and a line break in a name forges a line in somebody's log.
+_NO_CONTROL_CHARACTERS = r"^(?![\s\S]*[\x00-\x1f\x7f])"
+
+# The pattern's "$" alone would let a line break follow.
+Sha256Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+Filename = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=1024, pattern=_NO_CONTROL_CHARACTERS)
+]
+ContentType = Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[!-~]+/[!-~][ -~]*$(?!\n)")]
+MetadataName = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=128, pattern=_NO_CONTROL_CHARACTERS)
+]
+# Values may have line breaks; only NUL is refused.
+MetadataValue = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^[^\x00]*$")]
 
 
 class CreateUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,10 +37,10 @@ class CreateUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     filename: Filename
     size: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-    content_type: Annotated[str, msgspec.Meta(max_length=255)] | None = None
+    content_type: ContentType | None = None
     chunk_size: Annotated[int, msgspec.Meta(ge=1, le=2**40)] | None = None
     sha256: Sha256Hex | None = None
-    metadata: Annotated[dict[str, MetadataValue], msgspec.Meta(max_length=64)] = {}
+    metadata: Annotated[dict[MetadataName, MetadataValue], msgspec.Meta(max_length=64)] = {}
     callback_url: Annotated[str, msgspec.Meta(max_length=2048)] | None = None
 
 

@@ -1,0 +1,1 @@
+"""One real PDF through the whole system, shown step by step."""

@@ -1,0 +1,135 @@
+"""The steps of the demo; each fails loudly where the system did not do what it promises."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+from botocore.config import Config
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from dev.client import Chunk, Client, chunks_of
+from dev.demo import paper
+from dev.demo.receiver import Verified, WebhookReceiver
+
+CHUNK_SIZE: Final = 256 * 1024
+PATIENCE: Final = timedelta(seconds=60)
+
+
+class JourneyBroken(Exception):
+    """The demo saw something that must not be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrived:
+    job: dict[str, Any]
+    webhook: Verified
+
+
+def make_document(path: Path, *, seed: int) -> str:
+    """Write the PDF and return its sha256, hex."""
+    paper.write_pdf(path, seed=seed)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def send(client: Client, path: Path, *, sha256: str, console: Console) -> dict[str, Any]:
+    """Upload in parallel chunks under a progress bar, finalize; return the accepted job."""
+    created = client.create_upload(
+        filename=path.name,
+        size=path.stat().st_size,
+        content_type="application/pdf",
+        chunk_size=CHUNK_SIZE,
+        sha256=sha256,
+    )
+    bar = Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=console,
+    )
+    with bar:
+        shown = bar.add_task(f"{created['chunk_count']} chunks", total=created["size"])
+
+        def advance(chunk: Chunk) -> None:
+            bar.advance(shown, len(chunk.content))
+
+        client.send(
+            created["upload_id"],
+            chunks_of(path, chunk_size=created["chunk_size"]),
+            on_sent=advance,
+        )
+    answer = client.finalize(created["upload_id"])
+    job: dict[str, Any] = answer.json()
+    console.print(f"  finalize answered [bold]{answer.status_code}[/] with job {job['job_id']}")
+    return job
+
+
+def follow(client: Client, job: dict[str, Any], *, receiver: WebhookReceiver) -> Arrived:
+    settled = client.wait_until_settled(job["job_id"], patience=PATIENCE)
+    if settled["status"] != "completed":
+        raise JourneyBroken(f"the job ended {settled['status']}: {settled['error']}")
+    webhook = receiver.wait_for("document.ingested", subject=job["upload_id"], patience=PATIENCE)
+    return Arrived(job=settled, webhook=webhook)
+
+
+def check_object(environment: dict[str, str], *, key: str, sha256: str) -> None:
+    """Read the object back with plain boto3 and compare."""
+    store = boto3.client(
+        "s3",
+        endpoint_url=environment["S3_ENDPOINT_URL"],
+        aws_access_key_id=environment["S3_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["S3_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    digest = hashlib.sha256()
+    stored = store.get_object(Bucket=environment["S3_BUCKET"], Key=key)
+    for block in stored["Body"].iter_chunks(1024 * 1024):
+        digest.update(block)
+    if digest.hexdigest() != sha256:
+        raise JourneyBroken(f"the object {key} has sha256 {digest.hexdigest()}, not {sha256}")
+
+
+def show_document(client: Client, document_id: str, *, console: Console) -> None:
+    document = client.get(f"/documents/{document_id}").json()
+    first_page = client.get(f"/documents/{document_id}/pages/1").json()["text"]
+    entities = client.get(f"/documents/{document_id}/entities", limit=8).json()["items"]
+    if document["page_count"] != paper.PAGES or paper.TITLE not in first_page:
+        raise JourneyBroken(f"what was read is not what was written: {document}")
+    console.print(f"  {document['page_count']} pages; page 1 begins:")
+    console.print(f"  [italic]{' '.join(first_page.split())[:150]}…[/]", highlight=False)
+    table = Table("page", "entity", "text", title="the first entities", title_justify="left")
+    for entity in entities:
+        table.add_row(str(entity["page"]), entity["label"], entity["text"])
+    console.print(table)
+
+
+def show_events(events: list[dict[str, Any]], *, console: Console) -> None:
+    table = Table("event", "source", "about", title="on the bus", title_justify="left")
+    for event in events:
+        table.add_row(event["type"], event["source"], event["subject"])
+    console.print(table)
+
+
+def show_timings(arrived: Arrived, *, console: Console) -> None:
+    job = arrived.job
+    moments = {
+        stage: datetime.fromisoformat(job[field])
+        for stage, field in (
+            ("finalized", "created_at"),
+            ("transfer started", "started_at"),
+            ("stored in S3", "stored_at"),
+            ("text and entities ready", "finished_at"),
+        )
+    }
+    moments["webhook verified"] = arrived.webhook.at
+    start = moments["finalized"]
+    table = Table("stage", "after finalize", title="timings", title_justify="left")
+    for stage, moment in moments.items():
+        table.add_row(stage, f"{(moment - start).total_seconds() * 1000:8.0f} ms")
+    console.print(table)
