@@ -6,7 +6,7 @@ Celery's own header handling: with the stock consumer an undecodable body is
 acknowledged and lost, and a header such as ``timelimit: "x"`` ends the worker.
 
 These are semi-public hooks of Celery, unchanged from 5.5 to 5.7;
-`tests/integration/rabbitmq/test_hostile_messages.py` guards them.
+`tests/integration/pipeline/test_hostile_messages.py` guards them.
 """
 
 from collections.abc import Callable, Mapping

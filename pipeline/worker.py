@@ -37,7 +37,7 @@ def before_start(options: dict[str, Any], **_: object) -> None:
             errback=lambda error, wait: log.warning(
                 "broker.unreachable", reason=type(error).__name__, retry_seconds=wait
             ),
-            interval_start=0.5,
+            interval_start=1,
             interval_max=5,
         )
         declare_topology(connection)

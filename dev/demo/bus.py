@@ -1,8 +1,9 @@
 """Listens in on the exchange: every event the demo causes, as any service could read it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from threading import Event, Thread
+from datetime import timedelta
+from threading import Condition, Event, Thread
 from typing import Any
 
 import msgspec
@@ -12,19 +13,52 @@ from kombu.message import Message
 from schemas import topology
 
 
+class Events:
+    """What was seen on the bus so far."""
+
+    def __init__(self) -> None:
+        self._arrived = Condition()
+        self.seen: list[dict[str, Any]] = []
+
+    def take(self, message: Message) -> None:
+        with self._arrived:
+            self.seen.append(msgspec.json.decode(message.body or b"null"))
+            self._arrived.notify_all()
+
+    def wait_for(self, types: Sequence[str], *, subject: str, patience: timedelta) -> None:
+        """Return once an event of each type was seen about this upload.
+
+        Raises:
+            TimeoutError: one of them was not, in time.
+        """
+
+        def missing() -> set[str]:
+            return set(types) - {
+                event["type"] for event in self.seen if event["data"]["upload_id"] == subject
+            }
+
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: not missing(), patience.total_seconds()):
+                msg = f"not seen on the bus within {patience}: {', '.join(sorted(missing()))}"
+                raise TimeoutError(msg)
+
+    def object_key_of(self, upload_id: str) -> str:
+        (key,) = (
+            event["data"]["object_key"]
+            for event in self.seen
+            if event["type"] == "upload.stored" and event["data"]["upload_id"] == upload_id
+        )
+        return str(key)
+
+
 @contextmanager
-def tapped(rabbitmq_url: str) -> Iterator[list[dict[str, Any]]]:
-    """Collect the events published while the block runs, in order of arrival."""
-    seen: list[dict[str, Any]] = []
-    ended = Event()
-
-    def take(body: Any, message: Message) -> None:  # noqa: ANN401, ARG001  # kombu's own signature
-        seen.append(msgspec.json.decode(message.body or b"null"))
-
+def tapped(rabbitmq_url: str) -> Iterator[Events]:
+    """Collect the events published while the block runs."""
+    events, ended = Events(), Event()
     with Connection(rabbitmq_url) as connection:
-        events = Exchange(topology.EVENTS.name, type=topology.EVENTS.kind, no_declare=True)
+        exchange = Exchange(topology.EVENTS.name, type=topology.EVENTS.kind, no_declare=True)
         # Exclusive: it goes with this connection, so the demo leaves nothing on the broker.
-        queue = Queue("", exchange=events, routing_key="#", exclusive=True, durable=False)
+        queue = Queue("", exchange=exchange, routing_key="#", exclusive=True, durable=False)
 
         def listen() -> None:
             while not ended.is_set():
@@ -33,11 +67,13 @@ def tapped(rabbitmq_url: str) -> Iterator[list[dict[str, Any]]]:
                 except TimeoutError:
                     continue
 
-        with Consumer(connection.channel(), [queue], callbacks=[take], no_ack=True, accept=None):
+        with Consumer(
+            connection.channel(), [queue], on_message=events.take, no_ack=True, accept=None
+        ):
             listener = Thread(target=listen, daemon=True)
             listener.start()
             try:
-                yield seen
+                yield events
             finally:
                 ended.set()
                 listener.join()

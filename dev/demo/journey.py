@@ -1,6 +1,7 @@
 """The steps of the demo; each fails loudly where the system did not do what it promises."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -77,7 +78,7 @@ def follow(client: Client, job: dict[str, Any], *, receiver: WebhookReceiver) ->
     return Arrived(job=settled, webhook=webhook)
 
 
-def check_object(environment: dict[str, str], *, key: str, sha256: str) -> None:
+def check_object(environment: Mapping[str, str], *, key: str, sha256: str) -> None:
     """Read the object back with plain boto3 and compare."""
     store = boto3.client(
         "s3",

@@ -10,7 +10,7 @@ import pytest
 from dev.client import Client, chunks_of
 from dev.demo import paper
 from dev.stack.stack import Stack
-from tests.e2e.store import Bucket
+from tests.store import Bucket
 from tests.fakes.receiver import Receiver
 
 pytestmark = pytest.mark.e2e

@@ -1,0 +1,1 @@
+"""Benchmarks: what the README and the changelog claim of speed and memory comes from here."""

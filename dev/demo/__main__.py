@@ -1,0 +1,101 @@
+"""`python -m dev.demo`: exit code 0 only if every step happened and was checked."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from random import SystemRandom
+
+import httpx
+from rich.console import Console
+
+from dev.client import Client, JobStillRunning
+from dev.demo import bus, journey
+from dev.demo.journey import JourneyBroken
+from dev.demo.receiver import WebhookReceiver
+from dev.stack import commands, state
+from dev.stack.checkout import CHECKOUT
+from dev.stack.daemon import ENVIRONMENT_FILE
+
+EVENTS_OF_A_PDF = ("upload.finalized", "upload.stored", "document.ingested")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m dev.demo", description=__doc__)
+    parser.add_argument("--state-dir", type=Path, default=CHECKOUT / "var")
+    state_dir: Path = parser.parse_args().state_dir.resolve()
+    console = Console()
+    try:
+        with running_system(state_dir, console=console) as environment:
+            play(environment, console=console)
+    except (JourneyBroken, JobStillRunning, TimeoutError, httpx.HTTPError) as error:
+        console.print(f"[bold red]the demo failed:[/] {error}")
+        console.print(f"the logs are in {state_dir / 'log'}")
+        return 1
+    console.print("[bold green]done:[/] stored, read, told, and checked at every step")
+    return 0
+
+
+@contextmanager
+def running_system(state_dir: Path, *, console: Console) -> Iterator[Mapping[str, str]]:
+    """Use the system `make up` started, or start one and stop it afterwards."""
+    was_running = (record := state.load(state_dir)) is not None and (
+        record.supervisor.find() is not None
+    )
+    console.rule("the system")
+    try:
+        if commands.up(state_dir, with_services=True) != 0:
+            raise JourneyBroken("the system did not start")
+        yield read_environment(state_dir / ENVIRONMENT_FILE)
+    finally:
+        if was_running:
+            console.print("it was running before and goes on; `make down` stops it")
+        else:
+            console.rule("stopping")
+            commands.down(state_dir)
+
+
+def read_environment(file: Path) -> dict[str, str]:
+    lines = (line.partition("=") for line in file.read_text().splitlines() if line)
+    return {name: value for name, _, value in lines}
+
+
+def play(environment: Mapping[str, str], *, console: Console) -> None:
+    url = environment["WAYBILL_URL"]
+    with (
+        tempfile.TemporaryDirectory(prefix="waybill-demo-") as directory,
+        Client(url, api_key=environment["WAYBILL_API_KEY"]) as client,
+        WebhookReceiver() as receiver,
+        bus.tapped(environment["RABBITMQ_URL"]) as events,
+    ):
+        console.rule("a document")
+        path = Path(directory) / "consignment.pdf"
+        sha256 = journey.make_document(path, seed=SystemRandom().randrange(2**32))
+        console.print(f"  made {path.name}: {path.stat().st_size:,} bytes, sha256 {sha256[:16]}…")
+
+        console.rule("upload")
+        webhook = client.create_webhook(receiver.url, event_types=["document.ingested"])
+        receiver.trust(webhook["secret"])
+        job = journey.send(client, path, sha256=sha256, console=console)
+
+        console.rule("what came of it")
+        arrived = journey.follow(client, job, receiver=receiver)
+        client.http.delete(f"/webhooks/{webhook['webhook_id']}").raise_for_status()
+        events.wait_for(EVENTS_OF_A_PDF, subject=job["upload_id"], patience=timedelta(seconds=10))
+        journey.check_object(environment, key=events.object_key_of(job["upload_id"]), sha256=sha256)
+        console.print("  the object read back from S3 has the file's sha256")
+        console.print(
+            f"  the webhook's signature is valid: [green]{arrived.webhook.signature[:24]}…[/]"
+        )
+        journey.show_document(client, arrived.job["result"]["document_id"], console=console)
+        journey.show_events(events.seen, console=console)
+        journey.show_timings(arrived, console=console)
+        console.print(f"  API description  {url}/schema")
+        console.print(f"  RabbitMQ         {environment.get('RABBITMQ_MANAGEMENT_URL', '—')}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

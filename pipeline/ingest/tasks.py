@@ -1,0 +1,114 @@
+"""`upload.stored` → text, passages and entities of a PDF → `document.ingested`."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import ClassVar, Final
+
+import structlog
+
+from pipeline import resources
+from pipeline.celery_app import app
+from pipeline.event_task import Delivery, EventTask
+from pipeline.ingest import language, operations, reading
+from pipeline.ingest.limits import ReadingLimits
+from pipeline.ingest.operations import Occasion, PageWriter
+from pipeline.resources import Resources
+from schemas import topology
+from schemas.errors import DomainError
+from schemas.events.envelope import Envelope
+from schemas.events.uploads import StoredEvent
+from schemas.object_keys import ObjectKey
+
+log = structlog.get_logger(__name__)
+
+PROGRESS_EVERY: Final = timedelta(seconds=1)
+
+
+class IngestDocument(EventTask):
+    """Reads a stored PDF; whatever else is stored passes it by."""
+
+    name = "tasks.ingest_document"
+    home_queue: ClassVar[str] = topology.DOCUMENT_PROCESSING
+
+    def handle(self, event: Envelope, delivery: Delivery) -> None:
+        stored = _data(event)
+        if not stored.will_be_read:
+            log.debug("ingest.not_to_be_read", content_type=stored.content_type)
+            return
+        kit = resources.current()
+        with kit.transaction() as session:
+            applied = operations.is_applied(session, event_id=event.id)
+        if applied:
+            log.info("ingest.already_applied")
+            return
+        with TemporaryDirectory(prefix="waybill-", dir=kit.settings.work_dir) as directory:
+            file = Path(directory) / "original.pdf"
+            kit.storage.download(ObjectKey(stored.object_key), to=file)
+            _read_and_record(kit, file, stored=stored, occasion=_occasion(event, delivery))
+
+    def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:
+        with resources.current().transaction() as session:
+            operations.record_failed(
+                session, _data(event), error=error, occasion=_occasion(event, delivery)
+            )
+
+
+def _data(event: Envelope) -> StoredEvent:
+    if not isinstance(event.data, StoredEvent):
+        msg = f"the intake sent a {event.type} here"
+        raise TypeError(msg)
+    return event.data
+
+
+def _occasion(event: Envelope, delivery: Delivery) -> Occasion:
+    return Occasion(
+        event_id=event.id,
+        tenant_id=event.tenantid,
+        now=datetime.now(UTC),
+        traceparent=delivery.traceparent,
+    )
+
+
+def _read_and_record(
+    kit: Resources, file: Path, *, stored: StoredEvent, occasion: Occasion
+) -> None:
+    """Read in a child process, write in one transaction; the network is not touched meanwhile."""
+    limits = ReadingLimits.from_settings(kit.settings)
+    with (
+        reading.open_pdf(file, limits=limits, language=language.loaded()) as document,
+        kit.transaction() as session,
+    ):
+        if not operations.begin(session, event_id=occasion.event_id):
+            log.info("ingest.already_applied")
+            return
+        writer = PageWriter(session, stored)
+        pages_total = min(document.opened.page_count, limits.pages)
+        shown_at = 0.0
+        for page in document.pages():
+            writer.write(page)
+            if monotonic() - shown_at > PROGRESS_EVERY.total_seconds():
+                shown_at = monotonic()
+                with kit.transaction() as progress:
+                    operations.show_progress(
+                        progress, stored, pages_done=page.number, pages_total=pages_total
+                    )
+        writer.flush()
+        operations.record_ingested(
+            session,
+            stored,
+            opened=document.opened,
+            read=document.summary,
+            occasion=occasion,
+        )
+        log.info(
+            "ingest.document_read",
+            document_id=str(stored.document_id),
+            pages=document.summary.pages_read,
+            pages_failed=document.summary.pages_failed,
+            entities=document.summary.entities,
+        )
+
+
+ingest_document = app.register_task(IngestDocument())

@@ -1,0 +1,85 @@
+"""Uploads as the gateway leaves them: rows in the database, bytes in staging, an event to tell."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy.orm import Session
+
+from schemas.events.envelope import Envelope
+from schemas.events.uploads import UploadFinalized
+from schemas.ids import EventId, JobId, TenantId, UploadId
+from schemas.lifecycle import JobStatus, UploadStatus
+from schemas.tables.jobs import Job
+from schemas.tables.tenants import Tenant
+from schemas.tables.uploads import Chunk, Upload
+
+
+def add_tenant(session: Session) -> TenantId:
+    tenant_id = TenantId(uuid4())
+    session.add(Tenant(id=tenant_id, name=f"tenant-{tenant_id}"))
+    session.flush()
+    return tenant_id
+
+
+def add_finalized_upload(
+    session: Session,
+    *,
+    tenant_id: TenantId,
+    staging_dir: Path,
+    content: bytes,
+    filename: str = "file.bin",
+    content_type: str | None = None,
+    chunk_size: int = 256 * 1024,
+    sha256: str | None = None,
+) -> Envelope:
+    """Stage `content`, add its rows, and return the event the outbox would carry."""
+    upload_id, job_id = UploadId(uuid4()), JobId(uuid4())
+    now = datetime.now(UTC)
+    pieces = [content[start : start + chunk_size] for start in range(0, len(content), chunk_size)]
+    session.add(
+        Upload(
+            id=upload_id,
+            tenant_id=tenant_id,
+            status=UploadStatus.FINALIZED,
+            filename=filename,
+            content_type=content_type,
+            size=len(content),
+            chunk_size=chunk_size,
+            chunk_count=len(pieces),
+            sha256=sha256,
+            expires_at=now + timedelta(hours=1),
+            finalized_at=now,
+        ),
+    )
+    session.flush()
+    session.add_all(
+        Chunk(
+            upload_id=upload_id,
+            index=index,
+            size=len(piece),
+            sha256=hashlib.sha256(piece).digest(),
+        )
+        for index, piece in enumerate(pieces)
+    )
+    session.add(
+        Job(
+            id=job_id,
+            tenant_id=tenant_id,
+            upload_id=upload_id,
+            status=JobStatus.QUEUED,
+            bytes_total=len(content),
+        ),
+    )
+    (staging_dir / str(upload_id)).write_bytes(content)
+    return Envelope(
+        id=EventId(uuid4()),
+        source="/waybill/tests",
+        subject=str(upload_id),
+        time=now,
+        tenantid=tenant_id,
+        data=UploadFinalized(
+            upload_id=upload_id, job_id=job_id, filename=filename, size=len(content)
+        ),
+    )

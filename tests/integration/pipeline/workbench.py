@@ -1,0 +1,117 @@
+"""A pipeline on a bench: real workers, fed with events as the relay would feed them."""
+
+import hashlib
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from dev.stack.stack import Stack
+from schemas.events import envelope
+from schemas.events.envelope import Envelope
+from schemas.lifecycle import SETTLED_JOBS
+from schemas.tables.documents import Document
+from schemas.tables.jobs import Job
+from schemas.tables.outbox import OutboxMessage
+from tests.factories.uploads import add_finalized_upload, add_tenant
+from tests.integration.pipeline.bus import Bus
+
+Found = TypeVar("Found")
+
+SOON = timedelta(seconds=40)
+
+
+class Workbench:
+    def __init__(self, system: Stack, *, engine: Engine, bus: Bus) -> None:
+        self.system = system
+        self.bus = bus
+        self._engine = engine
+
+    @property
+    def staging(self) -> Path:
+        return Path(self.system.environment["STAGING_DIR"])
+
+    def finalized(
+        self,
+        content: bytes = b"good",
+        *,
+        filename: str = "file.bin",
+        content_type: str | None = None,
+        sha256: str | None = None,
+    ) -> Envelope:
+        """Add an upload as the gateway leaves it; the event is returned, not published."""
+        with Session(self._engine) as session, session.begin():
+            return add_finalized_upload(
+                session,
+                tenant_id=add_tenant(session),
+                staging_dir=self.staging,
+                content=content,
+                filename=filename,
+                content_type=content_type,
+                sha256=sha256,
+            )
+
+    def staged(self, event: Envelope) -> Path:
+        return self.staging / str(event.data.upload_id)
+
+    def job(self, event: Envelope) -> Job:
+        with Session(self._engine) as session:
+            return session.get_one(Job, event.data.job_id)
+
+    def document(self, event: Envelope) -> Document | None:
+        with Session(self._engine) as session:
+            return session.scalar(
+                select(Document).where(Document.upload_id == event.data.upload_id)
+            )
+
+    def told(self, event: Envelope) -> list[Envelope]:
+        """Return every event the pipeline put into the outbox about an upload, in order."""
+        with Session(self._engine) as session:
+            bodies = session.scalars(
+                select(OutboxMessage.body)
+                .where(
+                    func.convert_from(OutboxMessage.body, "UTF8").contains(
+                        str(event.data.upload_id)
+                    )
+                )
+                .order_by(OutboxMessage.id),
+            )
+            return [envelope.decode(body) for body in bodies]
+
+    def count(self, table: type) -> int:
+        with Session(self._engine) as session:
+            return session.scalar(select(func.count()).select_from(table)) or 0
+
+    def settled(self, event: Envelope) -> Job:
+        """Return the job once it is completed, failed or cancelled."""
+        return self.eventually(
+            lambda: self.job(event), until=lambda job: job.status in SETTLED_JOBS
+        )
+
+    def eventually(
+        self, look: Callable[[], Found], *, until: Callable[[Found], bool], within: timedelta = SOON
+    ) -> Found:
+        """Look until what is seen is as expected.
+
+        Raises:
+            AssertionError: it was not in time; says what was seen last.
+        """
+        looking = Retrying(
+            retry=retry_if_result(lambda found: not until(found)),
+            stop=stop_after_delay(within.total_seconds()),
+            wait=wait_fixed(0.05),
+        )
+        try:
+            return looking(look)
+        except RetryError as error:
+            seen = error.last_attempt.result()
+            msg = f"after {within} still: {getattr(seen, '__dict__', seen)}"
+            raise AssertionError(msg) from error
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
