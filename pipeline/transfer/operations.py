@@ -290,14 +290,6 @@ def record_stored(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Residue:
-    """What a transfer that ended without an object has left behind."""
-
-    object_key: ObjectKey
-    upload_id: UploadId
-
-
 def record_failed(
     session: Session,
     finalized: UploadFinalized,
@@ -306,12 +298,8 @@ def record_failed(
     error: DomainError,
     now: datetime,
     traceparent: str | None,
-) -> Residue | None:
-    """Settle the job as failed, with its reason, and tell of it.
-
-    Returns:
-        What is to be removed, or None where the job was settled already.
-    """
+) -> bool:
+    """Settle the job as failed, with its reason, and tell of it; False where it was settled."""
     failed = session.execute(
         update(Job)
         .where(
@@ -332,7 +320,7 @@ def record_failed(
         .returning(Job.id),
     )
     if failed.first() is None:
-        return None
+        return False
     session.execute(
         update(Upload)
         .where(Upload.id == finalized.upload_id, Upload.status == UploadStatus.FINALIZED)
@@ -357,7 +345,4 @@ def record_failed(
             traceparent=traceparent,
         ),
     )
-    return Residue(
-        object_key=object_keys.original(tenant_id, finalized.upload_id),
-        upload_id=finalized.upload_id,
-    )
+    return True

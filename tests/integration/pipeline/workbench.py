@@ -29,7 +29,7 @@ class Workbench:
     def __init__(self, system: Stack, *, engine: Engine, bus: Bus) -> None:
         self.system = system
         self.bus = bus
-        self._engine = engine
+        self.engine = engine
 
     @property
     def staging(self) -> Path:
@@ -44,7 +44,7 @@ class Workbench:
         sha256: str | None = None,
     ) -> Envelope:
         """Add an upload as the gateway leaves it; the event is returned, not published."""
-        with Session(self._engine) as session, session.begin():
+        with Session(self.engine) as session, session.begin():
             return add_finalized_upload(
                 session,
                 tenant_id=add_tenant(session),
@@ -59,18 +59,18 @@ class Workbench:
         return self.staging / str(event.data.upload_id)
 
     def job(self, event: Envelope) -> Job:
-        with Session(self._engine) as session:
+        with Session(self.engine) as session:
             return session.get_one(Job, event.data.job_id)
 
     def document(self, event: Envelope) -> Document | None:
-        with Session(self._engine) as session:
+        with Session(self.engine) as session:
             return session.scalar(
                 select(Document).where(Document.upload_id == event.data.upload_id)
             )
 
     def told(self, event: Envelope) -> list[Envelope]:
         """Return every event the pipeline put into the outbox about an upload, in order."""
-        with Session(self._engine) as session:
+        with Session(self.engine) as session:
             bodies = session.scalars(
                 select(OutboxMessage.body)
                 .where(
@@ -83,7 +83,7 @@ class Workbench:
             return [envelope.decode(body) for body in bodies]
 
     def count(self, table: type) -> int:
-        with Session(self._engine) as session:
+        with Session(self.engine) as session:
             return session.scalar(select(func.count()).select_from(table)) or 0
 
     def settled(self, event: Envelope) -> Job:

@@ -1,0 +1,118 @@
+"""A real worker reads good documents, and bad ones between them that hurt nobody else."""
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from schemas.events.documents import DocumentFailed, IngestedEvent
+from schemas.events.envelope import Envelope
+from schemas.lifecycle import DocumentStatus, JobStatus
+from schemas.tables.documents import Document, Entity, Page, Passage
+from tests.factories import pdfs
+from tests.integration.pipeline.workbench import Workbench
+
+pytestmark = pytest.mark.integration
+
+MIB = 1024 * 1024
+
+TEXT = "Please write to desk@example.com. The invoice of EUR 1,250.00 is due on 12 March 2026."
+
+
+def submitted(
+    bench: Workbench,
+    content: bytes,
+    *,
+    filename: str = "document.pdf",
+    content_type: str | None = None,
+) -> Envelope:
+    event = bench.finalized(content, filename=filename, content_type=content_type)
+    bench.bus.publish(event)
+    # There is no relay on this bench.
+    bench.eventually(lambda: bench.told(event), until=bool)
+    (stored,) = bench.told(event)
+    bench.bus.publish(stored)
+    return event
+
+
+def rows(bench: Workbench, table: type[Page | Passage | Entity], document: Document) -> int:
+    with Session(bench.engine) as session:
+        found = session.scalar(
+            select(func.count()).select_from(table).where(table.document_id == document.id)
+        )
+    return found or 0
+
+
+def test_a_document_its_text_and_its_event_appear_together(bench: Workbench) -> None:
+    content = pdfs.with_pages(TEXT, "A second page.", title="Invoice", author="Accounts")
+    event = submitted(bench, content)
+    job = bench.settled(event)
+    assert job.status == JobStatus.COMPLETED, job.error_detail
+    document = bench.document(event)
+    assert document is not None
+    assert (document.status, document.page_count) == (DocumentStatus.INGESTED, 2)
+    assert document.pdf_metadata["title"] == "Invoice"
+    assert rows(bench, Page, document) == 2
+    assert rows(bench, Passage, document) >= 3
+    with Session(bench.engine) as session:
+        entities = session.execute(
+            select(Entity.label, Entity.text).where(Entity.document_id == document.id)
+        )
+        assert ("EMAIL", "desk@example.com") in {(label, text) for label, text in entities}
+        hits = session.scalars(
+            select(Passage.text).where(
+                Passage.document_id == document.id,
+                Passage.search.bool_op("@@")(func.plainto_tsquery("simple", "invoice due")),
+            ),
+        ).all()
+    assert len(hits) == 1
+    _, told = bench.told(event)
+    assert isinstance(told.data, IngestedEvent)
+    assert (told.data.pages, told.data.document_id) == (2, document.id)
+
+
+def test_the_same_stored_event_again_reads_nothing_twice(bench: Workbench) -> None:
+    event = submitted(bench, pdfs.with_pages(TEXT))
+    bench.settled(event)
+    stored = bench.told(event)[0]
+    document = bench.document(event)
+    assert document is not None
+    pages = rows(bench, Page, document)
+    bench.bus.publish(stored)
+    bench.bus.publish(stored)
+    bench.settled(submitted(bench, pdfs.with_pages("behind them in the queue")))
+    assert rows(bench, Page, document) == pages
+    assert len(bench.told(event)) == 2
+
+
+BAD = {
+    "not a PDF": (pdfs.not_a_pdf, "pdf_corrupt"),
+    "truncated": (pdfs.truncated, "pdf_corrupt"),
+    "no bytes": (pdfs.empty, "pdf_empty"),
+    "no pages": (pdfs.without_pages, "pdf_empty"),
+    "locked": (lambda: pdfs.locked(TEXT, user_password="key"), "pdf_encrypted"),  # noqa: S106  # a lock to be refused
+    "a bomb": (lambda: pdfs.flate_bomb(256 * MIB), "pdf_limit_exceeded"),
+    "a bomb in a bomb": (lambda: pdfs.double_flate_bomb(256 * MIB), "pdf_limit_exceeded"),
+    "300 pages that take a second each": (
+        lambda: pdfs.pages_sharing_a_stream(300, tokens=300_000),
+        "pdf_timeout",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_fails_alone_with_a_typed_error(name: str, bench: Workbench) -> None:
+    make, code = BAD[name]
+    worker = bench.system.processes["ingest"].pid
+    bad = submitted(bench, make())
+    good = submitted(bench, pdfs.with_pages(TEXT))
+    failed = bench.settled(bad)
+    assert (failed.status, failed.error_code) == (JobStatus.FAILED, code), failed.error_detail
+    assert failed.error_detail
+    told = bench.told(bad)[-1]
+    assert isinstance(told.data, DocumentFailed)
+    assert told.data.code == code
+    document = bench.document(bad)
+    assert document is not None
+    assert document.status == DocumentStatus.FAILED
+    assert bench.settled(good).status == JobStatus.COMPLETED
+    assert bench.system.processes["ingest"].pid == worker

@@ -1,0 +1,181 @@
+"""Who may write down what, when two workers believe they have the same upload."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine, update
+from sqlalchemy.orm import Session
+
+from pipeline.transfer import operations
+from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
+from pipeline.transfer.operations import Claim, LeaseHeld, Settled, StoredObject, UnknownUpload
+from schemas.events.envelope import Envelope
+from schemas.ids import JobId, UploadId
+from schemas.lifecycle import JobStatus
+from schemas.settings import DatabaseSettings
+from schemas.tables.jobs import Job
+from tests.factories.uploads import add_finalized_upload, add_tenant
+
+pytestmark = pytest.mark.integration
+
+LEASE = timedelta(minutes=1)
+OVER = timedelta(microseconds=1)
+"""A lease that has run out by the time the next transaction begins."""
+
+OBJECT = StoredObject(
+    size=4, sha256="0" * 64, etag="e", content_type="text/plain", will_be_read=False
+)
+
+
+@pytest.fixture
+def session(database: DatabaseSettings) -> Iterator[Session]:
+    engine = create_engine(database.database_url.get_secret_value())
+    with Session(engine) as session:
+        yield session
+    engine.dispose()
+
+
+@pytest.fixture
+def event(session: Session, tmp_path: Path) -> Envelope:
+    event = add_finalized_upload(
+        session, tenant_id=add_tenant(session), staging_dir=tmp_path, content=b"good"
+    )
+    session.commit()
+    return event
+
+
+def claim(
+    session: Session, event: Envelope, *, owner: str, lease: timedelta = LEASE
+) -> Claim | Settled:
+    assert event.data.job_id is not None
+    try:
+        return operations.claim(
+            session,
+            job_id=event.data.job_id,
+            upload_id=event.data.upload_id,
+            owner=owner,
+            lease=lease,
+        )
+    finally:
+        session.commit()
+
+
+def taken(session: Session, event: Envelope, *, owner: str, lease: timedelta = LEASE) -> Claim:
+    claimed = claim(session, event, owner=owner, lease=lease)
+    assert isinstance(claimed, Claim)
+    return claimed
+
+
+def renew(session: Session, claimed: Claim, *, bytes_done: int = 0) -> None:
+    operations.renew(
+        session,
+        job_id=claimed.job_id,
+        owner=claimed.owner,
+        lease=LEASE,
+        bytes_done=bytes_done,
+        multipart_id="m-1",
+    )
+    session.commit()
+
+
+def record_stored(session: Session, claimed: Claim, event: Envelope) -> None:
+    operations.record_stored(
+        session,
+        claimed,
+        stored=OBJECT,
+        event_id=event.id,
+        now=datetime.now(UTC),
+        traceparent=None,
+    )
+    session.commit()
+
+
+def test_a_second_worker_does_not_get_an_upload_that_is_being_sent(
+    session: Session, event: Envelope
+) -> None:
+    taken(session, event, owner="first")
+    with pytest.raises(LeaseHeld):
+        claim(session, event, owner="second")
+
+
+def test_a_dead_worker_is_taken_over_where_it_stopped(session: Session, event: Envelope) -> None:
+    renew(session, taken(session, event, owner="first"))
+    session.execute(update(Job).values(lease_until=datetime.now(UTC) - OVER))
+    session.commit()
+    assert taken(session, event, owner="second").multipart_id == "m-1"
+
+
+def test_a_worker_that_was_taken_over_can_write_nothing_any_more(
+    session: Session, event: Envelope
+) -> None:
+    stale = taken(session, event, owner="first", lease=OVER)
+    taken(session, event, owner="second")
+    with pytest.raises(LeaseLost):
+        renew(session, stale)
+    with pytest.raises(LeaseLost):
+        record_stored(session, stale, event)
+
+
+def test_a_released_upload_is_free_at_once(session: Session, event: Envelope) -> None:
+    first = taken(session, event, owner="first")
+    operations.release(session, job_id=first.job_id, owner="first")
+    session.commit()
+    taken(session, event, owner="second")
+
+
+def test_progress_never_goes_back(session: Session, event: Envelope) -> None:
+    claimed = taken(session, event, owner="first")
+    renew(session, claimed, bytes_done=3)
+    renew(session, claimed, bytes_done=1)
+    assert session.get_one(Job, claimed.job_id).bytes_done == 3
+
+
+def test_a_cancelled_upload_is_noticed_at_every_step(session: Session, event: Envelope) -> None:
+    claimed = taken(session, event, owner="first")
+    session.execute(update(Job).values(status=JobStatus.CANCELLED))
+    session.commit()
+    with pytest.raises(TransferCancelled):
+        renew(session, claimed)
+    with pytest.raises(TransferCancelled):
+        record_stored(session, claimed, event)
+    session.rollback()
+    assert claim(session, event, owner="second") is Settled.CANCELLED
+
+
+def test_a_stored_upload_is_not_sent_again(session: Session, event: Envelope) -> None:
+    claimed = taken(session, event, owner="first")
+    record_stored(session, claimed, event)
+    assert claim(session, event, owner="second") is Settled.STORED
+    with pytest.raises(LeaseLost):
+        record_stored(session, claimed, event)
+
+
+def test_an_upload_nobody_knows_is_an_error(session: Session) -> None:
+    with pytest.raises(UnknownUpload):
+        operations.claim(
+            session,
+            job_id=JobId(uuid4()),
+            upload_id=UploadId(uuid4()),
+            owner="first",
+            lease=LEASE,
+        )
+
+
+def test_a_failure_is_recorded_once(session: Session, event: Envelope) -> None:
+    taken(session, event, owner="first")
+    error = UnknownUpload(event.data.upload_id)
+    outcomes = [
+        operations.record_failed(
+            session,
+            event.data,  # type: ignore[arg-type]  # the factory's event is an UploadFinalized
+            tenant_id=event.tenantid,
+            error=error,
+            now=datetime.now(UTC),
+            traceparent=None,
+        )
+        for _ in range(2)
+    ]
+    assert outcomes == [True, False]
