@@ -1,4 +1,4 @@
-"""The Celery application; configured by the worker, imported by the tasks."""
+"""The Celery application and its configuration."""
 
 from datetime import timedelta
 from typing import Any, Final
@@ -20,6 +20,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration; each choice names the failure it prevents."""
     time_limit = settings.task_time_limit.total_seconds()
     return {
+        "worker_consumer": "pipeline.consumer:EventConsumer",
         "broker_url": settings.rabbitmq_url.get_secret_value(),
         "task_queues": [
             work_queue(name) for name in topology.SUBSCRIPTIONS if name != topology.NOTIFY
@@ -69,6 +70,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
 
 def configure(settings: Settings) -> None:
+    """Apply the settings; tasks are registered afterwards."""
     register_serializer()
     app.conf.update(configuration(settings))
     app.steps["consumer"].add(Liveness)

@@ -7,13 +7,15 @@ the other, and its names are what the logs and Flower show.
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from celery import Celery
+
 from pipeline.consumer import EventConsumer
 from pipeline.event_task import EventTask
-from pipeline.ingest.tasks import ingest_document
-from pipeline.transfer.tasks import upload_to_object_store
+from pipeline.ingest.tasks import IngestDocument
+from pipeline.transfer.tasks import UploadToObjectStore
 from schemas import topology
 
-TASKS: Final[tuple[EventTask, ...]] = (upload_to_object_store, ingest_document)
+TASKS: Final[tuple[type[EventTask], ...]] = (UploadToObjectStore, IngestDocument)
 
 
 class AmbiguousIntake(ValueError):
@@ -40,6 +42,17 @@ def tasks_for(queues: Iterable[str]) -> Mapping[str, str]:
                 raise AmbiguousIntake(event_type, (chosen[event_type], task.name))
             chosen[event_type] = task.name
     return chosen
+
+
+def register(app: Celery) -> None:
+    """Make the tasks known to a configured application.
+
+    A task takes its acknowledgement and its limits from the configuration at
+    the moment it is registered: registered before, it would acknowledge early
+    and lose its event with its worker.
+    """
+    for task in TASKS:
+        app.register_task(task())
 
 
 def open_for(queues: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 settings = process_settings.load()
 app = celery_app.app
 celery_app.configure(settings)
-app.conf.worker_consumer = "pipeline.consumer:EventConsumer"
+intake.register(app)
 
 
 @signals.setup_logging.connect(weak=False)

@@ -224,8 +224,8 @@ class ProcessSettings(BaseModel):
 
 class CelerySettings(BaseModel):
     task_attempts: Positive = Field(
-        default=8,
-        description="tries of an event before its job fails; they wait 5 s, 30 s, then 5 min each",
+        default=20,
+        description="tries of an event before its job fails; they wait 5 s, 30 s, then 5 min each, so the default outlasts an outage of the object store of an hour and a half",
     )
     task_time_limit: Duration = Field(
         default=timedelta(minutes=25),

@@ -16,9 +16,8 @@ from dev.client import Client, JobStillRunning
 from dev.demo import bus, journey
 from dev.demo.journey import JourneyBroken
 from dev.demo.receiver import WebhookReceiver
-from dev.stack import commands, state
+from dev.stack import commands, dev_env, state
 from dev.stack.checkout import CHECKOUT
-from dev.stack.daemon import ENVIRONMENT_FILE
 
 EVENTS_OF_A_PDF = ("upload.finalized", "upload.stored", "document.ingested")
 
@@ -49,18 +48,13 @@ def running_system(state_dir: Path, *, console: Console) -> Iterator[Mapping[str
     try:
         if commands.up(state_dir, with_services=True) != 0:
             raise JourneyBroken("the system did not start")
-        yield read_environment(state_dir / ENVIRONMENT_FILE)
+        yield dev_env.read(state_dir)
     finally:
         if was_running:
             console.print("it was running before and goes on; `make down` stops it")
         else:
             console.rule("stopping")
             commands.down(state_dir)
-
-
-def read_environment(file: Path) -> dict[str, str]:
-    lines = (line.partition("=") for line in file.read_text().splitlines() if line)
-    return {name: value for name, _, value in lines}
 
 
 def play(environment: Mapping[str, str], *, console: Console) -> None:

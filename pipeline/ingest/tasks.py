@@ -9,7 +9,6 @@ from typing import ClassVar, Final
 import structlog
 
 from pipeline import resources
-from pipeline.celery_app import app
 from pipeline.event_task import Delivery, EventTask
 from pipeline.ingest import language, operations, reading
 from pipeline.ingest.limits import ReadingLimits
@@ -109,6 +108,3 @@ def _read_and_record(
             pages_failed=document.summary.pages_failed,
             entities=document.summary.entities,
         )
-
-
-ingest_document = app.register_task(IngestDocument())

@@ -8,10 +8,9 @@ from typing import ClassVar
 import structlog
 
 from pipeline import resources
-from pipeline.celery_app import app
 from pipeline.event_task import Delivery, EventTask, NotNow
 from pipeline.resources import Resources
-from pipeline.storage.errors import StoreRejected, StoreUnavailable
+from pipeline.storage.errors import StoreFailed
 from pipeline.transfer import content_type, operations, plan, upload
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
 from pipeline.transfer.operations import Claim, Settled, StoredObject
@@ -111,7 +110,7 @@ def _discard(kit: Resources, event: Envelope) -> None:
     key = object_keys.original(event.tenantid, _data(event).upload_id)
     try:
         upload.discard(key, storage=kit.storage)
-    except (StoreUnavailable, StoreRejected) as error:
+    except StoreFailed as error:
         log.warning("transfer.residue_left", key=key, reason=str(error))
 
 
@@ -183,6 +182,3 @@ class _Progress:
             )
         if monotonic() > self._slice_ends:
             raise SliceEnded(f"{self._bytes_done} of {self._claimed.size} bytes stored")
-
-
-upload_to_object_store = app.register_task(UploadToObjectStore())

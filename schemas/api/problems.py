@@ -5,6 +5,8 @@ Source: RFC 9457, problem details for HTTP APIs.
 
 import msgspec
 
+from schemas.errors import ErrorCode
+
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`application/problem+json`; branch on `code`, show `detail` to people.
@@ -17,7 +19,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     type: str
     title: str
     status: int
-    code: str
+    code: ErrorCode
     detail: str
     instance: str | None = None
     errors: list[dict[str, str]] | None = None

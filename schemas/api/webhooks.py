@@ -13,7 +13,7 @@ class CreateWebhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     url: Annotated[str, msgspec.Meta(max_length=2048)]
     event_types: list[str] = []
-    description: Annotated[str, msgspec.Meta(max_length=500)] | None = None
+    description: Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00]*$")] | None = None
 
 
 class WebhookView(msgspec.Struct, frozen=True, kw_only=True):

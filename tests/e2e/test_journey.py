@@ -10,8 +10,8 @@ import pytest
 from dev.client import Client, chunks_of
 from dev.demo import paper
 from dev.stack.stack import Stack
-from tests.store import Bucket
 from tests.fakes.receiver import Receiver
+from tests.store import Bucket
 
 pytestmark = pytest.mark.e2e
 

@@ -18,8 +18,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 from dev.client import Client, chunks_of
 from dev.demo import paper
 from dev.stack.stack import Stack
-from tests.store import Bucket
 from tests.fakes.receiver import Receiver
+from tests.store import Bucket
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 

@@ -89,7 +89,7 @@ BAD = {
     "truncated": (pdfs.truncated, "pdf_corrupt"),
     "no bytes": (pdfs.empty, "pdf_empty"),
     "no pages": (pdfs.without_pages, "pdf_empty"),
-    "locked": (lambda: pdfs.locked(TEXT, user_password="key"), "pdf_encrypted"),  # noqa: S106  # a lock to be refused
+    "locked": (lambda: pdfs.locked(TEXT, opened_with="the key"), "pdf_encrypted"),
     "a bomb": (lambda: pdfs.flate_bomb(256 * MIB), "pdf_limit_exceeded"),
     "a bomb in a bomb": (lambda: pdfs.double_flate_bomb(256 * MIB), "pdf_limit_exceeded"),
     "300 pages that take a second each": (

@@ -1,7 +1,32 @@
-import pytest
+from pathlib import Path
 
-from pipeline import intake
+import pytest
+from celery import Celery
+from pydantic import SecretStr
+
+from pipeline import celery_app, intake
+from pipeline.settings import Settings
 from schemas import topology
+
+
+def test_a_registered_task_acknowledges_late() -> None:
+    settings = Settings(
+        database_url=SecretStr("postgresql+psycopg://nobody@127.0.0.1/none"),
+        rabbitmq_url=SecretStr("amqp://nobody@127.0.0.1/none"),
+        s3_bucket="none",
+        s3_access_key_id=SecretStr("none"),
+        s3_secret_access_key=SecretStr("none"),
+        staging_dir=Path("none"),
+    )
+    app = Celery(set_as_current=False)
+    app.conf.update(celery_app.configuration(settings))
+    intake.register(app)
+    for task_type in intake.TASKS:
+        task = app.tasks[task_type.name]
+        assert task.acks_late
+        assert task.reject_on_worker_lost
+        assert task.acks_on_failure_or_timeout is False
+        assert task.time_limit == settings.task_time_limit.total_seconds()
 
 
 def test_a_worker_knows_the_tasks_of_its_queues_alone() -> None:
@@ -24,6 +49,6 @@ def test_two_tasks_for_one_event_in_one_worker_are_refused(monkeypatch: pytest.M
         name = "tasks.rival"
         home_queue = topology.UPLOADS
 
-    monkeypatch.setattr(intake, "TASKS", (*intake.TASKS, Rival()))
+    monkeypatch.setattr(intake, "TASKS", (*intake.TASKS, Rival))
     with pytest.raises(intake.AmbiguousIntake, match=r"tasks\.rival and tasks\.upload"):
         intake.tasks_for({topology.UPLOADS})

@@ -1,0 +1,81 @@
+# Every task of the project. `make` alone lists them.
+
+PYTHON ?= python3
+VENV := var/venv
+SWIFT_VENV := var/swift-venv
+RUN := $(VENV)/bin
+# Compiled once here, or again at every start of every process where Python may not write.
+SYNC := $(RUN)/uv pip sync --quiet --require-hashes --compile-bytecode
+COMPILE := $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
+
+export RUFF_CACHE_DIR := var/cache/ruff
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down status test check bench install rabbitmq lock format
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: install ## push a PDF through the whole system and show what comes out
+	@$(RUN)/python -m dev.demo
+
+up: install ## start the whole system in the background; settings go to var/dev.env
+	@$(RUN)/python -m dev.stack up
+
+down: ## stop what `make up` started
+	@if [ -x $(RUN)/python ]; then $(RUN)/python -m dev.stack down; else echo "nothing is running"; fi
+
+status: ## list the processes `make up` started
+	@if [ -x $(RUN)/python ]; then $(RUN)/python -m dev.stack status; else echo "nothing is running"; fi
+
+test: check install ## everything `make check` does, then the tests against the real services
+	$(RUN)/pytest -m integration
+	$(RUN)/pytest -m e2e
+
+check: $(VENV)/.synced ## format, lint, types, import contracts and unit tests
+	$(RUN)/ruff format --check
+	$(RUN)/ruff check
+	$(RUN)/mypy
+	$(RUN)/lint-imports --cache-dir var/cache/import-linter
+	$(RUN)/pytest
+
+bench: install ## the benchmarks
+	@$(RUN)/python -m dev.bench
+
+format: $(VENV)/.synced ## format the code and repair what can be repaired by rule
+	$(RUN)/ruff format
+	$(RUN)/ruff check --fix
+
+lock: $(VENV)/.uv ## bring dev/locks in line with pyproject.toml; UPGRADE=1 takes newer versions
+	$(COMPILE) --all-extras pyproject.toml -o dev/locks/dev.txt
+	$(COMPILE) --extra gateway --extra pipeline --extra notifier pyproject.toml \
+		-c dev/locks/dev.txt -o dev/locks/runtime.txt
+	$(COMPILE) dev/locks/swift.in -o dev/locks/swift.txt
+	echo uv | $(COMPILE) --no-annotate - -o dev/locks/bootstrap.txt
+
+# The environment, Swift's environment and the broker come side by side.
+install: ## install what the other tasks need (they do it by themselves)
+	@$(MAKE) --silent --jobs=3 \
+		$(VENV)/.synced $(if $(S3_ENDPOINT_URL),,$(SWIFT_VENV)/.synced) rabbitmq
+
+rabbitmq:
+	@sh dev/stack/install/rabbitmq.sh
+
+$(VENV)/.uv: dev/locks/bootstrap.txt
+	@sh dev/stack/install/venv.sh $(PYTHON) $(VENV)
+	@$(RUN)/python -m pip install -qq --require-hashes -r $<
+	@touch $@
+
+$(VENV)/.synced: dev/locks/dev.txt $(VENV)/.uv
+	@echo "installing $<"
+	@$(SYNC) --python $(RUN)/python $< || $(RUN)/python -m pip install --require-hashes -r $<
+	@touch $@
+
+# Swift pins libraries of its own, so it never shares an environment with the project.
+$(SWIFT_VENV)/.synced: dev/locks/swift.txt $(VENV)/.uv
+	@echo "installing $<"
+	@$(PYTHON) -m venv --without-pip $(SWIFT_VENV)
+	@$(SYNC) --python $(SWIFT_VENV)/bin/python $< \
+		|| $(RUN)/python -m pip --python $(SWIFT_VENV)/bin/python install --require-hashes -r $<
+	@touch $@

@@ -1,0 +1,44 @@
+"""Creates the bucket the processes expect, with the settings they have; safe to run again."""  # noqa: INP001  # mounted as a file of its own
+
+import sys
+from pathlib import Path
+
+from boto3.session import Session
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.settings import ObjectStoreSettings
+
+SECRETS = Path("/run/secrets")
+
+
+class Settings(ObjectStoreSettings, BaseSettings):
+    model_config = SettingsConfigDict(extra="ignore")
+
+
+def create_bucket(settings: ObjectStoreSettings) -> None:
+    client = Session(
+        aws_access_key_id=settings.s3_access_key_id.get_secret_value(),
+        aws_secret_access_key=settings.s3_secret_access_key.get_secret_value(),
+        region_name=settings.s3_region,
+    ).client(
+        "s3",
+        endpoint_url=settings.s3_endpoint_url,
+        config=Config(
+            s3={"addressing_style": "path"},
+            # A store that has just opened its port may not answer everything yet.
+            retries={"mode": "standard", "total_max_attempts": 10},
+        ),
+    )
+    try:
+        client.create_bucket(Bucket=settings.s3_bucket)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
+            raise
+    client.head_bucket(Bucket=settings.s3_bucket)
+    sys.stdout.write(f"bucket {settings.s3_bucket} is there\n")
+
+
+if __name__ == "__main__":
+    create_bucket(Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None))

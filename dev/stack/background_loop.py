@@ -1,0 +1,48 @@
+"""An event loop on a thread of its own, for callers that are not asynchronous."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from dev.stack.errors import StackError
+
+T = TypeVar("T")
+
+
+class BackgroundLoop:
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        # The kernel signals supervised processes when the *thread* that started them ends,
+        # so this one lives until everything is stopped.
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end; of several errors at once the first one is raised."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        except BaseException:
+            future.cancel()  # the caller was interrupted: the work must not go on behind its back
+            raise
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    leaves: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        each = pending.pop(0)
+        if isinstance(each, BaseExceptionGroup):
+            pending.extend(each.exceptions)
+        else:
+            leaves.append(each)
+    return next((leaf for leaf in leaves if isinstance(leaf, StackError)), leaves[0])

@@ -1,0 +1,42 @@
+"""Databases of their own for tests, on the stack's PostgreSQL server."""
+
+from urllib.parse import quote, urlsplit
+
+import psycopg
+from psycopg import sql
+
+
+def create(database_url: str, *, name: str, template: str | None = None) -> str:
+    """Create an empty database, or a copy of ``template``, and return its URL.
+
+    An older database of that name is dropped. Nobody may be connected to the template.
+    """
+    with _administration(database_url) as connection:
+        connection.execute(_dropping(name))
+        connection.execute(
+            sql.SQL("create database {} template {}").format(
+                sql.Identifier(name), sql.Identifier(template or "template0")
+            )
+        )
+    return address_of(database_url, name=name)
+
+
+def drop(database_url: str, *, name: str) -> None:
+    """Drop a database, and the connections to it with it."""
+    with _administration(database_url) as connection:
+        connection.execute(_dropping(name))
+
+
+def address_of(database_url: str, *, name: str) -> str:
+    """Return the URL of another database on the same server."""
+    return urlsplit(database_url)._replace(path=f"/{quote(name, safe='')}").geturl()
+
+
+def _administration(database_url: str) -> psycopg.Connection:
+    address = urlsplit(address_of(database_url, name="postgres"))
+    # SQLAlchemy's URLs name the driver in the scheme, which libpq does not know.
+    return psycopg.connect(address._replace(scheme="postgresql").geturl(), autocommit=True)
+
+
+def _dropping(name: str) -> sql.Composed:
+    return sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))

@@ -1,0 +1,92 @@
+"""What can go wrong with the local stack, said so that the reader knows what to do."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+
+class StackError(Exception):
+    """Anything that keeps the local stack from doing what it was asked."""
+
+
+class StackAlreadyRunning(StackError):
+    def __init__(self, state_dir: Path, *, pid: int | None) -> None:
+        holder = f"process {pid}" if pid else "another process"
+        super().__init__(f"a stack already runs in {state_dir} ({holder})")
+        self.pid = pid
+
+
+class ProcessKeepsDying(StackError):
+    def __init__(self, name: str, *, deaths: int, exit_code: int | None, log_file: Path) -> None:
+        super().__init__(
+            f"{name} died {deaths} times before it was ready (last exit code {exit_code})\n"
+            + _last_lines(log_file)
+        )
+
+
+class ProcessNotReady(StackError):
+    def __init__(self, name: str, *, waited: timedelta, log_file: Path) -> None:
+        super().__init__(
+            f"{name} was not ready after {waited.total_seconds():.0f} s\n" + _last_lines(log_file)
+        )
+
+
+class ProcessDidNotEnd(StackError):
+    def __init__(self, survivors: Sequence[str]) -> None:
+        super().__init__(f"still running after SIGKILL: {', '.join(survivors)}")
+
+
+class CommandFailed(StackError):
+    def __init__(self, command: Sequence[str], *, exit_code: int, output: str) -> None:
+        super().__init__(f"`{' '.join(command)}` failed with exit code {exit_code}\n{output}")
+
+
+class ProgramMissing(StackError):
+    def __init__(self, program: str, *, remedy: str) -> None:
+        super().__init__(f"{program} is not installed: {remedy}")
+
+
+class SettingMissing(StackError):
+    def __init__(self, name: str, *, because: str) -> None:
+        super().__init__(f"{name} must be set, because {because}")
+
+
+class PortTaken(StackError):
+    def __init__(self, name: str, *, port: int) -> None:
+        super().__init__(f"{name} wants port {port} of 127.0.0.1, which is in use")
+
+
+class NoFreePort(StackError):
+    def __init__(self, *, first: int, last: int) -> None:
+        super().__init__(f"found no free port of 127.0.0.1 between {first} and {last}")
+
+
+class ExtendedAttributesUnsupported(StackError):
+    def __init__(self, directory: Path, *, reason: str) -> None:
+        super().__init__(
+            f"the file system of {directory} has no user extended attributes ({reason}), where Swift"
+            " keeps the metadata of objects: put the checkout on ext4, xfs or btrfs,"
+            " or set S3_ENDPOINT_URL"
+        )
+
+
+class PostgresCannotRunAsRoot(StackError):
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(
+            f"PostgreSQL refuses to run as root, and the user nobody cannot reach {data_dir}:"
+            " put the checkout into a directory other users may enter, or set DATABASE_URL"
+        )
+
+
+class UserHasNoName(StackError):
+    def __init__(self, uid: int) -> None:
+        super().__init__(
+            f"user {uid} has no entry in /etc/passwd, which Swift needs: set S3_ENDPOINT_URL"
+        )
+
+
+def _last_lines(log_file: Path, *, count: int = 15) -> str:
+    if not log_file.exists():
+        return f"no log at {log_file}"
+    lines = log_file.read_text(errors="replace").splitlines()[-count:]
+    return "\n".join([f"the end of {log_file}:", *(f"  {line}" for line in lines)])

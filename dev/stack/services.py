@@ -1,0 +1,95 @@
+"""The project's long-running processes: one table for the local stack and for compose.yaml."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from dev.stack import readiness
+from dev.stack.checkout import CHECKOUT
+from dev.stack.specification import Probe, ProcessSpec
+
+
+class Readiness(StrEnum):
+    """How others find out that a service is ready for work."""
+
+    HEALTH_ENDPOINT = "GET /health/ready answers 200"
+    LIVENESS_FILE = "LIVENESS_FILE exists and is touched every five seconds"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    name: str
+    command: tuple[str, ...]
+    readiness: Readiness
+    stop_grace: timedelta
+
+
+def _worker(name: str, *, queue: str, concurrency: int) -> Service:
+    return Service(
+        name=name,
+        command=(
+            *("celery", "-A", "pipeline.worker", "worker"),
+            *("-P", "prefork", "-c", str(concurrency), "-Q", queue, "-n", f"{name}@%h"),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+        ),
+        readiness=Readiness.LIVENESS_FILE,
+        # A busy worker finishes its task first, and Celery's shutdown itself may take 30 s.
+        stop_grace=timedelta(seconds=60),
+    )
+
+
+SERVICES: Final = (
+    Service(
+        name="gateway",
+        command=("python", "-m", "gateway", "serve"),
+        readiness=Readiness.HEALTH_ENDPOINT,
+        stop_grace=timedelta(seconds=30),
+    ),
+    Service(
+        name="relay",
+        command=("python", "-m", "notifier", "relay"),
+        readiness=Readiness.LIVENESS_FILE,
+        stop_grace=timedelta(seconds=30),
+    ),
+    Service(
+        name="deliver",
+        command=("python", "-m", "notifier", "deliver"),
+        readiness=Readiness.LIVENESS_FILE,
+        stop_grace=timedelta(seconds=30),
+    ),
+    _worker("transfer", queue="uploads", concurrency=2),
+    _worker("ingest", queue="document_processing", concurrency=1),
+)
+
+MIGRATION: Final = ("alembic", "upgrade", "head")
+
+
+def api_key_creation(*, tenant: str) -> tuple[str, ...]:
+    """Return the command that prints a new key with every scope and nothing else."""
+    return ("python", "-m", "gateway", "create-key", "--tenant", tenant)
+
+
+def specification(
+    service: Service, *, environment: Mapping[str, str], state_dir: Path
+) -> ProcessSpec:
+    """Say how the supervisor runs a service of the stack in ``state_dir``."""
+    touched = state_dir / "liveness" / service.name
+    probe: Probe
+    match service.readiness:
+        case Readiness.HEALTH_ENDPOINT:
+            own: dict[str, str] = {}
+            probe = readiness.http_ok(int(environment["GATEWAY_PORT"]), "/health/ready")
+        case Readiness.LIVENESS_FILE:
+            own = {"LIVENESS_FILE": str(touched)}
+            probe = readiness.file_touched(touched)
+    return ProcessSpec(
+        name=service.name,
+        command=service.command,
+        environment={**environment, **own},
+        directory=CHECKOUT,
+        is_ready=probe,
+        stop_grace=service.stop_grace,
+    )

@@ -1,0 +1,325 @@
+"""The whole system on this machine, in the hands of Python code.
+
+::
+
+    with Stack(Path("var/test")) as stack:
+        stack.start_infrastructure()
+        with stack.scoped("journey", settings={"UPLOAD_TTL": "PT10S"}) as own:
+            own.start()
+            own.processes["transfer"].kill()
+            own.processes["transfer"].wait_ready()
+"""
+
+import asyncio
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Self
+
+from dev.stack import (
+    databases,
+    environment,
+    identity,
+    infrastructure,
+    ownership,
+    ports,
+    services,
+    supervisor,
+    vhosts,
+)
+from dev.stack.background_loop import BackgroundLoop
+from dev.stack.checkout import CHECKOUT, PROGRAMS
+from dev.stack.errors import CommandFailed, PortTaken
+from dev.stack.handle import ProcessHandle
+from dev.stack.infrastructure import Part
+from dev.stack.object_store import ObjectStore
+from dev.stack.services import SERVICES, Readiness, Service
+from dev.stack.specification import Report
+from dev.stack.state import Phase
+from dev.stack.supervisor import Supervisor
+
+TENANT: Final = "local"
+EVERY_PART: Final = tuple(Part)
+# RabbitMQ's own 30 minutes would take back the message of a long transfer.
+CONSUMER_TIMEOUT: Final = timedelta(hours=2)
+
+
+def _silent(_: str) -> None:
+    """Report to nobody."""
+
+
+class Stack:
+    """Infrastructure, services, or both, in one state directory; stops them when it is left.
+
+    Args:
+        state_dir: where data, logs and secrets live. A later stack in the same directory
+            finds the data again. No two stacks share one.
+        settings: environment of the services, over the stack's own. Where it holds
+            ``DATABASE_URL``, ``RABBITMQ_URL`` or ``S3_ENDPOINT_URL``, that part is used
+            and not started.
+        table: the services there are.
+        consumer_timeout: how long the broker lets a message stay unacknowledged.
+        report: takes lines of progress.
+
+    Raises:
+        StackAlreadyRunning: another process has a stack in this directory.
+        SettingMissing: ``settings`` names an object store without its credentials.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        table: Sequence[Service] = SERVICES,
+        consumer_timeout: timedelta = CONSUMER_TIMEOUT,
+        report: Report = _silent,
+    ) -> None:
+        self.state_dir = state_dir.resolve()
+        self.api_key: str | None = None
+        self._settings = dict(settings or {})
+        self._brought_along = infrastructure.brought_along(self._settings)
+        self._table = table
+        self._report = report
+        self._lock = supervisor.lock(self.state_dir)
+        self._identity = identity.load_or_create(self.state_dir / "identity.json")
+        self._parts = infrastructure.local_parts(
+            self.state_dir, self._identity, consumer_timeout=consumer_timeout
+        )
+        self._started_parts: set[Part] = set()
+        self._supervisor = Supervisor(
+            self.state_dir, stack_id=self._identity.stack_id, report=report
+        )
+        self._loop = BackgroundLoop(f"stack in {self.state_dir}")
+        self._loop.run(self._supervisor.enter(Phase.STARTING))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop everything, the last started first, and give the directory back.
+
+        Raises:
+            ProcessDidNotEnd: something survived SIGKILL.
+        """
+        try:
+            self._loop.run(self._supervisor.stop())
+        finally:
+            self._loop.close()
+            self._lock.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings every process of this system needs, as environment variables."""
+        settings = {
+            "GATEWAY_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(self._identity.ports["gateway"]),
+            "STAGING_DIR": str(self.state_dir / "staging"),
+            "WEBHOOK_ALLOW_LOOPBACK": "true",
+        }
+        for part, local in self._parts.items():
+            settings |= self._brought_along.get(part) or local.environment
+        return settings | self._settings
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.environment['GATEWAY_PORT']}"
+
+    @property
+    def processes(self) -> Mapping[str, ProcessHandle]:
+        return {
+            name: ProcessHandle(process, loop=self._loop)
+            for name, process in self._supervisor.processes.items()
+        }
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a process by name; the supervisor starts it again."""
+        self.processes[name].kill()
+
+    def start(self) -> None:
+        """Start everything in order; return when the whole system is ready for work."""
+        self._loop.run(self._prepare())
+        self.create_bucket(self.environment["S3_BUCKET"])
+        self.start_services()
+        self.declare_running()
+
+    def declare_running(self) -> None:
+        """Tell readers of the state file that the stack is as complete as it shall be."""
+        self._loop.run(self._supervisor.enter(Phase.RUNNING))
+
+    def start_infrastructure(self, *parts: Part) -> None:
+        """Start these parts, or all of them, side by side; those that run are left alone."""
+        wanted = parts or EVERY_PART
+        self._loop.run(self._bring_up(wanted))
+        if Part.OBJECT_STORE in wanted:
+            self.create_bucket(self.environment["S3_BUCKET"])
+
+    def migrate(self) -> None:
+        """Bring the database to the newest schema."""
+        began = time.monotonic()
+        self.run(services.MIGRATION)
+        self._report(f"schema up to date after {time.monotonic() - began:.1f} s")
+
+    def create_api_key(self, *, tenant: str) -> str:
+        """Return a new API key of a tenant with every scope; the tenant is made if it is new."""
+        return self.run(services.api_key_creation(tenant=tenant)).strip()
+
+    def start_services(self, *names: str) -> None:
+        """Start these services, or all of them, side by side; return when they are ready.
+
+        Raises:
+            PortTaken: ``GATEWAY_PORT`` was set to a port that is in use.
+        """
+        known = {service.name: service for service in self._table}
+        wanted = [known[name] for name in names or known if name not in self.processes]
+        if any(each.readiness is Readiness.HEALTH_ENDPOINT for each in wanted):
+            self._require_free(int(self.environment["GATEWAY_PORT"]))
+        Path(self.environment["STAGING_DIR"]).mkdir(parents=True, exist_ok=True)
+        (self.state_dir / "liveness").mkdir(exist_ok=True)
+        self._loop.run(self._start_services(wanted))
+
+    def run(self, command: Sequence[str], *, settings: Mapping[str, str] | None = None) -> str:
+        """Run a command of the project in this system and return what it printed.
+
+        Args:
+            command: a program of the project's environment and its arguments.
+            settings: over the system's own, for this command.
+
+        Raises:
+            CommandFailed: its exit code was not zero.
+        """
+        result = subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=CHECKOUT,
+            env=self._process_environment() | dict(settings or {}),
+        )
+        if result.returncode != 0:
+            raise CommandFailed(
+                command, exit_code=result.returncode, output=result.stdout + result.stderr
+            )
+        return result.stdout
+
+    def create_database(self, name: str, *, template: str | None = None) -> dict[str, str]:
+        """Create an empty database, or a copy of another; return the settings that name it."""
+        url = databases.create(self.environment["DATABASE_URL"], name=name, template=template)
+        return {"DATABASE_URL": url}
+
+    def drop_database(self, name: str) -> None:
+        databases.drop(self.environment["DATABASE_URL"], name=name)
+
+    def create_vhost(self, name: str) -> dict[str, str]:
+        """Create an empty virtual host on the broker; return the settings that name it."""
+        return {"RABBITMQ_URL": vhosts.create(self.environment, name=name)}
+
+    def delete_vhost(self, name: str) -> None:
+        vhosts.delete(self.environment, name=name)
+
+    def create_bucket(self, name: str) -> dict[str, str]:
+        """Create a bucket unless it exists; return the settings that name it."""
+        ObjectStore.from_settings(self.environment).create_bucket(name)
+        return {"S3_BUCKET": name}
+
+    @contextmanager
+    def scoped(
+        self,
+        name: str,
+        *,
+        settings: Mapping[str, str] | None = None,
+        template: str | None = None,
+    ) -> Iterator["Stack"]:
+        """Yield a stack that stands on this one's infrastructure and shares nothing else with it.
+
+        It has a database (empty, or a copy of ``template``), virtual host, bucket, staging
+        directory, ports and logs of its own. Database and virtual host are removed afterwards.
+        """
+        unique = f"{name}-{secrets.token_hex(3)}"
+        shared = {
+            setting: value
+            for setting, value in self.environment.items()
+            if setting not in {"GATEWAY_PORT", "STAGING_DIR"}
+        }
+        own = {
+            **self.create_database(unique, template=template),
+            **self.create_vhost(unique),
+            **self.create_bucket(unique),
+        }
+        try:
+            with Stack(
+                self.state_dir / "scoped" / unique,
+                settings=shared | own | dict(settings or {}),
+                table=self._table,
+                report=self._report,
+            ) as stack:
+                yield stack
+        finally:
+            self.delete_vhost(unique)
+            self.drop_database(unique)
+
+    def _process_environment(self) -> dict[str, str]:
+        return {
+            **environment.of_services(PROGRAMS),
+            **self.environment,
+            ownership.MARKER: self._identity.stack_id,
+        }
+
+    def _require_free(self, port: int) -> None:
+        if not ports.is_free(port):
+            raise PortTaken("gateway", port=port)
+
+    async def _prepare(self) -> None:
+        """Start every part, and bring the database in order while the broker still starts."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._bring_up((Part.RABBITMQ, Part.OBJECT_STORE)))
+            group.create_task(self._prepare_database())
+
+    async def _prepare_database(self) -> None:
+        await self._bring_up((Part.POSTGRES,))
+        await asyncio.to_thread(self.migrate)
+        self.api_key = await asyncio.to_thread(self.create_api_key, tenant=TENANT)
+
+    async def _bring_up(self, wanted: Sequence[Part]) -> None:
+        missing = set(wanted) - self._brought_along.keys() - self._started_parts
+        async with asyncio.TaskGroup() as group:
+            for part in missing:
+                group.create_task(self._bring_up_part(part))
+
+    async def _bring_up_part(self, part: Part) -> None:
+        began = time.monotonic()
+        await self._parts[part].bring_up(self._supervisor)
+        self._started_parts.add(part)
+        self._report(f"{part} ready after {time.monotonic() - began:.1f} s")
+
+    async def _start_services(self, wanted: Sequence[Service]) -> None:
+        began = time.monotonic()
+        process_environment = self._process_environment()
+        await self._supervisor.start(
+            *(
+                services.specification(
+                    service, environment=process_environment, state_dir=self.state_dir
+                )
+                for service in wanted
+            )
+        )
+        names = ", ".join(service.name for service in wanted)
+        self._report(f"{names} ready after {time.monotonic() - began:.1f} s")
+
+
+def discard(state_dir: Path) -> None:
+    """Delete a stack's directory with everything in it, after ending what still ran there.
+
+    Raises:
+        StackAlreadyRunning: a living process has a stack there.
+    """
+    with supervisor.lock(state_dir):
+        shutil.rmtree(state_dir)

@@ -1,0 +1,144 @@
+"""OpenStack Swift with its S3 API: a real object store from wheels, in an environment of its own."""
+
+import asyncio
+import os
+import pwd
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from dev.stack import environment, readiness, swift_files
+from dev.stack.checkout import CHECKOUT
+from dev.stack.errors import (
+    CommandFailed,
+    ExtendedAttributesUnsupported,
+    ProgramMissing,
+    UserHasNoName,
+)
+from dev.stack.identity import S3_ACCESS_KEY_ID
+from dev.stack.object_store import ObjectStore
+from dev.stack.specification import ProcessSpec
+from dev.stack.supervisor import Supervisor
+
+BUCKET: Final = "waybill"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swift:
+    home: Path
+    programs: Path
+    """The ``bin`` directory of the environment Swift is installed in."""
+    ports: Mapping[str, int]
+    secret_access_key: str
+    hash_suffix: str
+    marker: dict[str, str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "S3_ENDPOINT_URL": f"http://127.0.0.1:{self.ports['swift_proxy']}",
+            "S3_REGION": swift_files.REGION,
+            "S3_BUCKET": BUCKET,
+            "S3_ACCESS_KEY_ID": S3_ACCESS_KEY_ID,
+            "S3_SECRET_ACCESS_KEY": self.secret_access_key,
+        }
+
+    async def bring_up(self, supervisor: Supervisor) -> None:
+        if not (self.programs / "swift-proxy-server").exists():
+            raise ProgramMissing("Swift", remedy="make install (or set S3_ENDPOINT_URL)")
+        for name in ("disk", "cache", "etc"):
+            (self.home / name).mkdir(parents=True, exist_ok=True)
+        require_extended_attributes(self.home / "disk")
+        self._write_files()
+        await asyncio.to_thread(self._build_rings)
+        storage = [self._server(kind) for kind in swift_files.STORAGE_SERVERS]
+        await supervisor.start(*storage, self._server("proxy"))
+
+    def _write_files(self) -> None:
+        user = _user_name()
+        files = {
+            f"{kind}-server.conf": swift_files.storage_server(
+                kind, home=self.home, port=self.ports[f"swift_{kind}"], user=user
+            )
+            for kind in swift_files.STORAGE_SERVERS
+        }
+        files["proxy-server.conf"] = swift_files.proxy_server(
+            home=self.home,
+            port=self.ports["swift_proxy"],
+            user=user,
+            secret_key=self.secret_access_key,
+        )
+        files["swift.conf"] = swift_files.cluster(hash_suffix=self.hash_suffix)
+        swift_files.write(self.home / "etc", files)
+
+    def _build_rings(self) -> None:
+        command = [
+            str(self.programs / "python"),
+            *("-m", "dev.stack.swift_rings"),
+            str(self.home / "etc"),
+            *(f"{kind}={self.ports[f'swift_{kind}']}" for kind in swift_files.STORAGE_SERVERS),
+        ]
+        result = subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=CHECKOUT,
+            env=environment.of_infrastructure(),
+        )
+        if result.returncode != 0:
+            raise CommandFailed(command, exit_code=result.returncode, output=result.stderr)
+
+    def _server(self, kind: str) -> ProcessSpec:
+        program = f"swift-{kind}-server"
+        configuration = self.home / "etc" / f"{kind}-server.conf"
+        port = self.ports[f"swift_{kind}"]
+        return ProcessSpec(
+            name=f"swift-{kind}",
+            command=(
+                str(self.programs / "python"),
+                str(self.programs / program),
+                str(configuration),
+                "--verbose",  # log to standard error
+            ),
+            environment=(
+                environment.of_infrastructure() | {"PYTHONPATH": str(CHECKOUT)} | self.marker
+            ),
+            directory=self.home,
+            is_ready=self._serves_bucket if kind == "proxy" else readiness.port_open(port),
+        )
+
+    async def _serves_bucket(self, _: datetime) -> bool:
+        return await asyncio.to_thread(self._serves)
+
+    def _serves(self) -> bool:
+        return self._store.offers_bucket(BUCKET)
+
+    @cached_property
+    def _store(self) -> ObjectStore:
+        return ObjectStore.from_settings(self.environment)
+
+
+def require_extended_attributes(directory: Path) -> None:
+    """Try what Swift does with every object.
+
+    Raises:
+        ExtendedAttributesUnsupported: the file system cannot do it.
+    """
+    with tempfile.NamedTemporaryFile(dir=directory) as file:
+        try:
+            os.setxattr(file.name, "user.swift.metadata", b"{}")
+        except OSError as error:
+            raise ExtendedAttributesUnsupported(directory, reason=str(error.strerror)) from error
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        raise UserHasNoName(os.geteuid()) from None

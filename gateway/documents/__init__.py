@@ -1,0 +1,1 @@
+"""What was stored, and what was read from it."""

@@ -1,0 +1,196 @@
+"""Reading documents, their pages and their entities."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Final
+
+import msgspec
+from sqlalchemy import select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.db import Transaction
+from gateway.paging import CreatedPosition
+from schemas.api.documents import DocumentEntity, DocumentPage, DocumentView
+from schemas.api.jobs import JobError
+from schemas.errors import DomainError, ErrorCode
+from schemas.ids import DocumentId, TenantId
+from schemas.lifecycle import DocumentStatus
+from schemas.tables.documents import Document, Entity, Page
+
+PAGE_BREAK: Final = "\f"
+PAGES_AT_ONCE: Final = 16
+
+# What the database can compare; a forged cursor may say anything.
+Ordinal = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
+class DocumentNotFound(DomainError):
+    """There is no such document, or it is another tenant's."""
+
+    code = ErrorCode.DOCUMENT_NOT_FOUND
+
+    def __init__(self, document_id: DocumentId) -> None:
+        super().__init__(f"there is no document {document_id}")
+
+
+class DocumentNotReady(DomainError):
+    """Nothing was read from the document, or not yet."""
+
+    code = ErrorCode.DOCUMENT_NOT_READY
+
+    def __init__(self, document: Document) -> None:
+        reason = document.error_code or "it has not been read"
+        super().__init__(f"document {document.id} has no text: it is {document.status}, {reason}")
+
+
+class PageNotFound(DomainError):
+    """The document has no such page."""
+
+    code = ErrorCode.NOT_FOUND
+
+    def __init__(self, document_id: DocumentId, *, number: int) -> None:
+        super().__init__(f"document {document_id} has no page {number}; the first is 1")
+
+
+class EntityPosition(msgspec.Struct, frozen=True, array_like=True):
+    """A place among the entities of a document, in reading order."""
+
+    page: Ordinal
+    ordinal: Ordinal
+
+
+async def documents_of(
+    session: AsyncSession, *, tenant_id: TenantId, after: CreatedPosition | None, limit: int
+) -> Sequence[Document]:
+    """Return a tenant's documents, newest first, and one more than `limit` where there are more."""
+    query = select(Document).where(Document.tenant_id == tenant_id)
+    if after is not None:
+        query = query.where(tuple_(Document.created_at, Document.id) < (after.created_at, after.id))
+    documents = await session.scalars(
+        query.order_by(Document.created_at.desc(), Document.id.desc()).limit(limit + 1),
+    )
+    return documents.all()
+
+
+async def document_of(
+    session: AsyncSession, *, tenant_id: TenantId, document_id: DocumentId
+) -> Document:
+    """Return a tenant's document.
+
+    Raises:
+        DocumentNotFound: there is none, or none of this tenant.
+    """
+    document = await session.scalar(
+        select(Document).where(Document.id == document_id, Document.tenant_id == tenant_id),
+    )
+    if document is None:
+        raise DocumentNotFound(document_id)
+    return document
+
+
+async def readable_document_of(
+    session: AsyncSession, *, tenant_id: TenantId, document_id: DocumentId
+) -> Document:
+    """Return a tenant's document once it was read.
+
+    Raises:
+        DocumentNotFound: there is none, or none of this tenant.
+        DocumentNotReady: it was not read, or could not be.
+    """
+    document = await document_of(session, tenant_id=tenant_id, document_id=document_id)
+    if document.status != DocumentStatus.INGESTED:
+        raise DocumentNotReady(document)
+    return document
+
+
+async def page_of_document(
+    session: AsyncSession, document: Document, *, number: int
+) -> DocumentPage:
+    """Return one page.
+
+    Raises:
+        PageNotFound: the document has none of this number.
+    """
+    page = await session.get(Page, (document.id, number))
+    if page is None:
+        raise PageNotFound(document.id, number=number)
+    return DocumentPage(
+        document_id=document.id, number=number, text=page.text, error_code=page.error_code
+    )
+
+
+async def text_of(transaction: Transaction, document_id: DocumentId) -> AsyncIterator[str]:
+    """Yield the text page by page, a form feed between two pages.
+
+    A few pages are read per transaction: a slow reader holds no connection,
+    and a long document is never in memory as a whole.
+    """
+    number = 0
+    while True:
+        async with transaction() as session:
+            pages = (
+                await session.execute(
+                    select(Page.number, Page.text)
+                    .where(Page.document_id == document_id, Page.number > number)
+                    .order_by(Page.number)
+                    .limit(PAGES_AT_ONCE),
+                )
+            ).all()
+        for page in pages:
+            yield PAGE_BREAK + page.text if number else page.text
+            number = page.number
+        if len(pages) < PAGES_AT_ONCE:
+            return
+
+
+async def entities_of(
+    session: AsyncSession,
+    document: Document,
+    *,
+    label: str | None,
+    after: EntityPosition | None,
+    limit: int,
+) -> Sequence[Entity]:
+    """Return entities in reading order, and one more than `limit` where there are more."""
+    query = select(Entity).where(Entity.document_id == document.id)
+    if label is not None:
+        query = query.where(Entity.label == label)
+    if after is not None:
+        query = query.where(tuple_(Entity.page, Entity.ordinal) > (after.page, after.ordinal))
+    entities = await session.scalars(query.order_by(Entity.page, Entity.ordinal).limit(limit + 1))
+    return entities.all()
+
+
+def show(document: Document) -> DocumentView:
+    return DocumentView(
+        document_id=document.id,
+        upload_id=document.upload_id,
+        job_id=document.job_id,
+        status=DocumentStatus(document.status),
+        filename=document.filename,
+        content_type=document.content_type,
+        size=document.size,
+        sha256=document.sha256,
+        page_count=document.page_count,
+        language=document.language,
+        truncated=document.truncated,
+        metadata=document.pdf_metadata,
+        # The object is stored; what failed is reading it, and the same bytes fail again.
+        error=JobError(
+            code=document.error_code, detail=document.error_detail or "", retryable=False
+        )
+        if document.error_code is not None
+        else None,
+        created_at=document.created_at,
+        ingested_at=document.ingested_at,
+    )
+
+
+def show_entity(entity: Entity) -> DocumentEntity:
+    return DocumentEntity(
+        page=entity.page,
+        label=entity.label,
+        text=entity.text,
+        normal_form=entity.normal_form,
+        start=entity.start,
+        end=entity.end,
+    )

@@ -1,0 +1,168 @@
+"""`/documents`: what was stored, and what was read from it."""
+
+from typing import Annotated
+
+from litestar import Router, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath, PathParameter, QueryParameter
+from litestar.response import Stream
+
+from gateway import paging
+from gateway.db import Transaction
+from gateway.documents import queries
+from gateway.documents.queries import EntityPosition
+from gateway.paging import CreatedPosition
+from gateway.problems import answers
+from gateway.security import ApiRequest, requires
+from schemas.api.documents import DocumentEntity, DocumentPage, DocumentView
+from schemas.api.paging import PageOf
+from schemas.api.scopes import Scope
+from schemas.errors import ErrorCode
+from schemas.ids import DocumentId
+from schemas.settings import HttpSettings
+
+PageNumber = Annotated[int, PathParameter(ge=1, le=2**31 - 1, description="the first page is 1")]
+Label = Annotated[
+    str | None,
+    QueryParameter(
+        max_length=64,
+        pattern=r"^[^\x00]*$",
+        required=False,
+        description="only entities of this label, such as `PERSON` or `DATE`",
+    ),
+]
+
+
+@get(
+    "/",
+    summary="List documents",
+    responses=answers(),
+)
+async def list_documents(
+    request: ApiRequest,
+    *,
+    transaction: NamedDependency[Transaction],
+    http_settings: NamedDependency[HttpSettings],
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = paging.LIMIT_DEFAULT,
+) -> PageOf[DocumentView]:
+    """List the tenant's documents, newest first."""
+    limit = min(limit, http_settings.page_size_max)
+    async with transaction() as session:
+        documents = await queries.documents_of(
+            session,
+            tenant_id=request.user.tenant_id,
+            after=paging.decode(cursor, to=CreatedPosition),
+            limit=limit,
+        )
+    return paging.page_of(
+        documents,
+        limit=limit,
+        show=queries.show,
+        position=lambda one: CreatedPosition(created_at=one.created_at, id=one.id),
+    )
+
+
+@get(
+    "/{document_id:uuid}",
+    summary="See a document",
+    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND),
+)
+async def get_document(
+    request: ApiRequest,
+    *,
+    document_id: FromPath[DocumentId],
+    transaction: NamedDependency[Transaction],
+) -> DocumentView:
+    """Show what is known of a document."""
+    async with transaction() as session:
+        document = await queries.document_of(
+            session, tenant_id=request.user.tenant_id, document_id=document_id
+        )
+    return queries.show(document)
+
+
+@get(
+    "/{document_id:uuid}/text",
+    summary="Read the text",
+    media_type="text/plain",
+    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND, ErrorCode.DOCUMENT_NOT_READY),
+)
+async def get_text(
+    request: ApiRequest,
+    *,
+    document_id: FromPath[DocumentId],
+    transaction: NamedDependency[Transaction],
+) -> Stream:
+    """Stream the text of all pages, separated by form feeds."""
+    async with transaction() as session:
+        await queries.readable_document_of(
+            session, tenant_id=request.user.tenant_id, document_id=document_id
+        )
+    return Stream(queries.text_of(transaction, document_id), media_type="text/plain; charset=utf-8")
+
+
+@get(
+    "/{document_id:uuid}/pages/{number:int}",
+    summary="Read a page",
+    responses=answers(
+        ErrorCode.DOCUMENT_NOT_FOUND, ErrorCode.NOT_FOUND, ErrorCode.DOCUMENT_NOT_READY
+    ),
+)
+async def get_page(
+    request: ApiRequest,
+    *,
+    document_id: FromPath[DocumentId],
+    number: PageNumber,
+    transaction: NamedDependency[Transaction],
+) -> DocumentPage:
+    """Show the text of one page, or why it could not be read."""
+    async with transaction() as session:
+        document = await queries.readable_document_of(
+            session, tenant_id=request.user.tenant_id, document_id=document_id
+        )
+        return await queries.page_of_document(session, document, number=number)
+
+
+@get(
+    "/{document_id:uuid}/entities",
+    summary="List what is named in a document",
+    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND, ErrorCode.DOCUMENT_NOT_READY),
+)
+async def list_entities(
+    request: ApiRequest,
+    *,
+    document_id: FromPath[DocumentId],
+    transaction: NamedDependency[Transaction],
+    http_settings: NamedDependency[HttpSettings],
+    label: Label = None,
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = paging.LIMIT_DEFAULT,
+) -> PageOf[DocumentEntity]:
+    """List entities in reading order."""
+    limit = min(limit, http_settings.page_size_max)
+    async with transaction() as session:
+        document = await queries.readable_document_of(
+            session, tenant_id=request.user.tenant_id, document_id=document_id
+        )
+        entities = await queries.entities_of(
+            session,
+            document,
+            label=label,
+            after=paging.decode(cursor, to=EntityPosition),
+            limit=limit,
+        )
+    return paging.page_of(
+        entities,
+        limit=limit,
+        show=queries.show_entity,
+        position=lambda one: EntityPosition(page=one.page, ordinal=one.ordinal),
+    )
+
+
+router = Router(
+    "/documents",
+    route_handlers=[list_documents, get_document, get_text, get_page, list_entities],
+    guards=[requires(Scope.DOCUMENTS_READ)],
+    tags=["documents"],
+)

@@ -1,0 +1,73 @@
+"""Probes: is the process up, and can it take work."""
+
+import asyncio
+from typing import Final
+
+import msgspec
+import structlog
+from litestar import Response, Router, get
+from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.db import Transaction
+from gateway.staging import Staging
+
+log = structlog.stdlib.get_logger(__name__)
+
+PATIENCE_SECONDS: Final = 2
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """`checks` names what was looked at, and `ok` or what is wrong."""
+
+    status: str
+    checks: dict[str, str] = {}
+
+
+@get("/live", summary="Is the process up")
+async def live() -> Health:
+    """Answer at all; a process that cannot is to be restarted."""
+    return Health(status="live")
+
+
+@get(
+    "/ready",
+    summary="Can work be taken",
+    responses={503: ResponseSpec(Health, generate_examples=False, description="not at the moment")},
+)
+async def ready(
+    transaction: NamedDependency[Transaction], staging: NamedDependency[Staging]
+) -> Response[Health]:
+    """Ask the database and the staging directory; 503 keeps traffic away until both answer."""
+    database, directory = await asyncio.gather(_database(transaction), _directory(staging))
+    checks = {"database": database, "staging": directory}
+    is_ready = set(checks.values()) == {"ok"}
+    if not is_ready:
+        log.warning("health.not_ready", **checks)
+    return Response(
+        Health(status="ready" if is_ready else "not_ready", checks=checks),
+        status_code=200 if is_ready else 503,
+        headers={} if is_ready else {"Retry-After": "2"},
+    )
+
+
+async def _database(transaction: Transaction) -> str:
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS), transaction() as session:
+            await session.execute(text("SELECT 1"))
+    except (TimeoutError, SQLAlchemyError, OSError) as error:
+        return f"unreachable ({type(error).__name__})"
+    return "ok"
+
+
+async def _directory(staging: Staging) -> str:
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return "ok" if await staging.is_writable() else "not writable"
+    except TimeoutError:
+        return "not answering"
+
+
+router = Router("/health", route_handlers=[live, ready], tags=["health"])

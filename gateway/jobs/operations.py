@@ -1,0 +1,250 @@
+"""Finalizing an upload, and waiting for its job to settle."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import uuid4
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway import idempotency
+from gateway.job_watch import LOOK_ANYWAY, JobWatch
+from gateway.jobs import queries
+from schemas.api.jobs import JobView
+from schemas.api.uploads import DeclaredChunk, FinalizeUpload
+from schemas.errors import DomainError, ErrorCode
+from schemas.events.envelope import Envelope
+from schemas.events.uploads import UploadFinalized
+from schemas.ids import EventId, JobId, TenantId, UploadId
+from schemas.lifecycle import SETTLED_JOBS, JobStage, JobStatus, UploadStatus
+from schemas.tables.jobs import Job
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.uploads import Chunk, Upload
+
+log = structlog.stdlib.get_logger(__name__)
+
+SOURCE: Final = "/waybill/gateway"
+NAMED_MAX: Final = 20
+"""Most missing chunks an error names; the manifest has them all."""
+
+
+class UploadNotOpen(DomainError):
+    """The upload was given up and cannot be finalized."""
+
+    code = ErrorCode.UPLOAD_NOT_OPEN
+
+    def __init__(self, upload_id: UploadId, *, status: str) -> None:
+        super().__init__(f"upload {upload_id} cannot be finalized: it is {status}")
+
+
+class UploadExpired(DomainError):
+    """The time to send the upload is over."""
+
+    code = ErrorCode.UPLOAD_EXPIRED
+
+    def __init__(self, upload_id: UploadId, *, expired_at: datetime) -> None:
+        super().__init__(f"upload {upload_id} expired at {expired_at.isoformat()}")
+
+
+class UploadIncomplete(DomainError):
+    """Chunks are missing."""
+
+    code = ErrorCode.UPLOAD_INCOMPLETE
+    retryable = True
+
+    def __init__(self, upload_id: UploadId, *, missing: Sequence[int], chunk_count: int) -> None:
+        named = ", ".join(str(index) for index in missing[:NAMED_MAX])
+        more = f" and {len(missing) - NAMED_MAX} more" if len(missing) > NAMED_MAX else ""
+        super().__init__(
+            f"upload {upload_id} lacks {len(missing)} of {chunk_count} chunks: {named}{more}"
+        )
+
+
+class ManifestMismatch(DomainError):
+    """The chunks the client names are not the stored ones, in order."""
+
+    code = ErrorCode.MANIFEST_MISMATCH
+
+
+class FileDigestMismatch(DomainError):
+    """The client named another digest of the file before."""
+
+    code = ErrorCode.FILE_DIGEST_MISMATCH
+
+    def __init__(self, upload_id: UploadId) -> None:
+        super().__init__(f"upload {upload_id} was declared with another sha256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredChunk:
+    index: int
+    size: int
+    sha256: str
+
+
+async def finalize(
+    session: AsyncSession,
+    *,
+    tenant_id: TenantId,
+    request: FinalizeUpload,
+    claim: idempotency.Claim | None,
+    traceparent: str | None,
+    now: datetime,
+) -> JobView:
+    """Declare an upload complete: its job and its event come to be in this transaction.
+
+    Finalizing again returns the same job, in whatever state it is by then.
+
+    Raises:
+        UploadNotFound, UploadNotOpen, UploadExpired: it cannot be finalized.
+        UploadIncomplete: chunks are missing.
+        ManifestMismatch: the declared chunks are not the stored ones.
+        FileDigestMismatch: a sha256 other than the one declared before.
+        IdempotencyKeyReused: the claim's key is bound to another request.
+    """
+    upload = await session.scalar(
+        select(Upload)
+        .where(Upload.id == request.upload_id, Upload.tenant_id == tenant_id)
+        # Whoever comes second waits here, and finds the job of the first.
+        .with_for_update(),
+    )
+    if upload is None:
+        raise queries.UploadNotFound(request.upload_id)
+    if None not in (upload.sha256, request.sha256) and upload.sha256 != request.sha256:
+        raise FileDigestMismatch(upload.id)
+    job = await session.scalar(select(Job).where(Job.upload_id == upload.id))
+    if job is None:
+        await _check_complete(session, upload, declared=request.chunks, now=now)
+        job = _make_job(session, upload, sha256=request.sha256, traceparent=traceparent, now=now)
+        await session.flush()
+    bound_to = await idempotency.first_use(session, claim, tenant_id=tenant_id, resource_id=job.id)
+    if bound_to != job.id:
+        raise idempotency.IdempotencyKeyReused
+    return queries.show(job)
+
+
+async def wait_until_settled(
+    look: Callable[[], Awaitable[JobView]],
+    watch: JobWatch,
+    *,
+    job_id: JobId,
+    longest: timedelta,
+    gone: asyncio.Future[None],
+) -> JobView:
+    """Return the job once it is settled, or as it is when the wait ends without that.
+
+    Args:
+        look: reads the job, in a transaction of its own.
+        watch: says when looking is worth while.
+        job_id: the job that is waited for.
+        longest: the end of patience.
+        gone: is done when nobody waits for the answer any more.
+    """
+    log.debug("job.awaited", job_id=str(job_id), seconds=longest.total_seconds())
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + longest.total_seconds()
+    with watch.changes_of(job_id) as changed:
+        gone.add_done_callback(lambda _: changed.set())
+        while True:
+            changed.clear()
+            job = await look()
+            left = deadline - loop.time()
+            if job.status in SETTLED_JOBS or left <= 0 or gone.done() or watch.is_draining:
+                return job
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, LOOK_ANYWAY.total_seconds())):
+                    await changed.wait()
+
+
+def missing_of(stored: Sequence[StoredChunk], *, chunk_count: int) -> list[int]:
+    """Return the indexes that are not there; a set is compared, never a sum of sizes."""
+    present = {chunk.index for chunk in stored}
+    return [index for index in range(chunk_count) if index not in present]
+
+
+def check_declared(declared: Sequence[DeclaredChunk], *, stored: Sequence[StoredChunk]) -> None:
+    """Compare what the client names with what is stored, one by one and in order.
+
+    Raises:
+        ManifestMismatch: with the first difference.
+    """
+    if len(declared) != len(stored):
+        raise ManifestMismatch(f"{len(declared)} chunks are declared, {len(stored)} are stored")
+    for said, kept in zip(declared, stored, strict=True):
+        if said.index != kept.index:
+            raise ManifestMismatch(f"chunk {said.index} is declared in the place of {kept.index}")
+        if said.size != kept.size:
+            raise ManifestMismatch(
+                f"chunk {kept.index} is declared with {said.size} bytes and has {kept.size}"
+            )
+        if said.sha256 != kept.sha256:
+            raise ManifestMismatch(f"chunk {kept.index} is declared with another sha256")
+
+
+async def _check_complete(
+    session: AsyncSession,
+    upload: Upload,
+    *,
+    declared: Sequence[DeclaredChunk] | None,
+    now: datetime,
+) -> None:
+    if upload.status != UploadStatus.OPEN:
+        raise UploadNotOpen(upload.id, status=upload.status)
+    if upload.expires_at <= now:
+        raise UploadExpired(upload.id, expired_at=upload.expires_at)
+    rows = await session.execute(
+        select(Chunk.index, Chunk.size, Chunk.sha256)
+        .where(Chunk.upload_id == upload.id)
+        .order_by(Chunk.index),
+    )
+    stored = [
+        StoredChunk(index=index, size=size, sha256=sha256.hex()) for index, size, sha256 in rows
+    ]
+    missing = missing_of(stored, chunk_count=upload.chunk_count)
+    if missing:
+        raise UploadIncomplete(upload.id, missing=missing, chunk_count=upload.chunk_count)
+    if declared is not None:
+        check_declared(declared, stored=stored)
+
+
+def _make_job(
+    session: AsyncSession,
+    upload: Upload,
+    *,
+    sha256: str | None,
+    traceparent: str | None,
+    now: datetime,
+) -> Job:
+    job = Job(
+        id=JobId(uuid4()),
+        tenant_id=upload.tenant_id,
+        upload_id=upload.id,
+        status=JobStatus.QUEUED,
+        stage=JobStage.TRANSFER,
+        bytes_done=0,
+        bytes_total=upload.size,
+        pages_done=0,
+    )
+    upload.status = UploadStatus.FINALIZED
+    upload.finalized_at = now
+    upload.sha256 = upload.sha256 or sha256
+    event = UploadFinalized(
+        upload_id=upload.id, job_id=job.id, filename=upload.filename, size=upload.size
+    )
+    envelope = Envelope(
+        id=EventId(uuid4()),
+        source=SOURCE,
+        subject=str(upload.id),
+        time=now,
+        tenantid=upload.tenant_id,
+        data=event,
+    )
+    session.add(job)
+    session.add(OutboxMessage.carrying(envelope, traceparent=traceparent))
+    log.info("upload.finalized", upload_id=str(upload.id), job_id=str(job.id))
+    return job

@@ -1,0 +1,159 @@
+"""Reading jobs, and how far they got."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.paging import CreatedPosition
+from gateway.settings import API_PREFIX
+from schemas.api.jobs import JobError, JobView
+from schemas.errors import DomainError, ErrorCode
+from schemas.ids import JobId, TenantId, UploadId
+from schemas.lifecycle import JobStage, JobStatus
+from schemas.tables.jobs import Job
+from schemas.tables.uploads import Upload
+
+TRANSFER_SHARE = 60
+INGEST_SHARE = 39
+
+
+class JobNotFound(DomainError):
+    """There is no such job, or it is another tenant's."""
+
+    code = ErrorCode.JOB_NOT_FOUND
+
+    def __init__(self, job_id: JobId) -> None:
+        super().__init__(f"there is no job {job_id}")
+
+
+class NotFinalized(DomainError):
+    """The upload has no job: it was not finalized."""
+
+    code = ErrorCode.JOB_NOT_FOUND
+
+    def __init__(self, upload_id: UploadId, *, status: str) -> None:
+        super().__init__(f"upload {upload_id} has no job: it is {status}")
+
+
+class UploadNotFound(DomainError):
+    """There is no such upload, or it is another tenant's."""
+
+    code = ErrorCode.UPLOAD_NOT_FOUND
+
+    def __init__(self, upload_id: UploadId) -> None:
+        super().__init__(f"there is no upload {upload_id}")
+
+
+async def job_of(session: AsyncSession, *, tenant_id: TenantId, job_id: JobId) -> JobView:
+    """Return a tenant's job.
+
+    Raises:
+        JobNotFound: there is none, or none of this tenant.
+    """
+    job = await session.scalar(select(Job).where(Job.id == job_id, Job.tenant_id == tenant_id))
+    if job is None:
+        raise JobNotFound(job_id)
+    return show(job)
+
+
+async def job_of_upload(
+    session: AsyncSession, *, tenant_id: TenantId, upload_id: UploadId
+) -> JobView:
+    """Return the job that finalizing an upload made.
+
+    Raises:
+        UploadNotFound: there is none, or none of this tenant.
+        NotFinalized: the upload has no job.
+    """
+    found = (
+        await session.execute(
+            select(Upload.status, Job)
+            .join(Job, Job.upload_id == Upload.id, isouter=True)
+            .where(Upload.id == upload_id, Upload.tenant_id == tenant_id),
+        )
+    ).one_or_none()
+    if found is None:
+        raise UploadNotFound(upload_id)
+    status, job = found
+    if job is None:
+        raise NotFinalized(upload_id, status=status)
+    return show(job)
+
+
+async def jobs_of(
+    session: AsyncSession,
+    *,
+    tenant_id: TenantId,
+    status: JobStatus | None,
+    after: CreatedPosition | None,
+    limit: int,
+) -> Sequence[Job]:
+    """Return a tenant's jobs, newest first, and one more than `limit` where there are more."""
+    wanted: list[ColumnElement[bool]] = [Job.tenant_id == tenant_id]
+    if status is not None:
+        wanted.append(Job.status == status)
+    if after is not None:
+        wanted.append(tuple_(Job.created_at, Job.id) < (after.created_at, after.id))
+    jobs = await session.scalars(
+        select(Job).where(*wanted).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1),
+    )
+    return jobs.all()
+
+
+def show(job: Job) -> JobView:
+    return JobView(
+        job_id=job.id,
+        upload_id=job.upload_id,
+        status=JobStatus(job.status),
+        stage=JobStage(job.stage),
+        progress=progress(
+            status=JobStatus(job.status),
+            stage=JobStage(job.stage),
+            bytes_done=job.bytes_done,
+            bytes_total=job.bytes_total,
+            pages_done=job.pages_done,
+            pages_total=job.pages_total,
+        ),
+        bytes_done=job.bytes_done,
+        bytes_total=job.bytes_total,
+        pages_done=job.pages_done,
+        pages_total=job.pages_total,
+        error=JobError(
+            code=job.error_code,
+            detail=job.error_detail or "",
+            retryable=bool(job.error_retryable),
+        )
+        if job.error_code is not None
+        else None,
+        result=job.result,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        stored_at=job.stored_at,
+        finished_at=job.finished_at,
+        status_url=f"{API_PREFIX}/jobs/{job.id}",
+    )
+
+
+def progress(
+    *,
+    status: JobStatus,
+    stage: JobStage,
+    bytes_done: int,
+    bytes_total: int,
+    pages_done: int,
+    pages_total: int | None,
+) -> int:
+    """Return 0 to 100: bytes fill the first 60, pages go up to 99, only the end is 100.
+
+    A job that failed or was cancelled stays where it stood.
+    """
+    if status == JobStatus.COMPLETED:
+        return 100
+    if stage == JobStage.TRANSFER:
+        return _share(bytes_done, of=bytes_total, points=TRANSFER_SHARE)
+    return TRANSFER_SHARE + _share(pages_done, of=pages_total or 0, points=INGEST_SHARE)
+
+
+def _share(done: int, *, of: int, points: int) -> int:
+    return min(max(done, 0), of) * points // of if of > 0 else 0

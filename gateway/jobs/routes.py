@@ -1,0 +1,267 @@
+"""`/upload`, `/jobs` and the status of an upload."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Annotated, Final
+
+from litestar import Response, Router, get, post
+from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+
+from gateway import paging
+from gateway.db import Transaction
+from gateway.idempotency import Claim, IdempotencyKey
+from gateway.job_watch import JobWatch
+from gateway.jobs import operations, queries
+from gateway.paging import CreatedPosition
+from gateway.problems import answers
+from gateway.security import ApiRequest, requires
+from gateway.telemetry import valid_traceparent
+from schemas.api.jobs import JobView
+from schemas.api.paging import PageOf
+from schemas.api.scopes import Scope
+from schemas.api.uploads import FinalizeUpload
+from schemas.errors import ErrorCode
+from schemas.ids import JobId, UploadId
+from schemas.lifecycle import SETTLED_JOBS, JobStatus
+from schemas.settings import HttpSettings, UploadSettings
+from schemas.telemetry import TRACEPARENT_HEADER
+
+POLL_AFTER_SECONDS: Final = 1
+
+# `wait` among the preferences of RFC 7240; what cannot be honoured is ignored there.
+_WAIT: Final = re.compile(
+    r"(?:^|,)[ \t]*wait[ \t]*=[ \t]*\"?([0-9]{1,9})\"?[ \t]*(?:[,;]|$)", re.IGNORECASE
+)
+
+Wait = Annotated[
+    int,
+    QueryParameter(
+        ge=0,
+        le=2**31 - 1,
+        description="seconds to hold the request until the job settles; capped by the server",
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Prefer",
+        required=False,
+        description="`wait=N` holds the request for up to N seconds (RFC 7240)",
+    ),
+]
+
+
+@post(
+    "/upload",
+    summary="Finalize an upload",
+    guards=[requires(Scope.UPLOADS_WRITE)],
+    status_code=HTTPStatus.ACCEPTED,
+    responses=answers(
+        ErrorCode.UPLOAD_NOT_FOUND,
+        ErrorCode.UPLOAD_NOT_OPEN,
+        ErrorCode.UPLOAD_EXPIRED,
+        ErrorCode.UPLOAD_INCOMPLETE,
+        ErrorCode.MANIFEST_MISMATCH,
+        ErrorCode.FILE_DIGEST_MISMATCH,
+        ErrorCode.IDEMPOTENCY_KEY_REUSED,
+    )
+    | {
+        HTTPStatus.OK: ResponseSpec(
+            JobView,
+            generate_examples=False,
+            description="the job settled while the request waited",
+        )
+    },
+)
+async def finalize_upload(
+    request: ApiRequest,
+    *,
+    data: JSONBody[FinalizeUpload],
+    transaction: NamedDependency[Transaction],
+    job_watch: NamedDependency[JobWatch],
+    upload_settings: NamedDependency[UploadSettings],
+    clock: NamedDependency[Callable[[], datetime]],
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response[JobView]:
+    """Declare that all chunks are sent; what follows happens outside the request.
+
+    Sent again, it answers the same job.
+    """
+    async with transaction() as session:
+        job = await operations.finalize(
+            session,
+            tenant_id=request.user.tenant_id,
+            request=data,
+            claim=Claim.of(idempotency_key, operation="finalize_upload", request=data),
+            traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
+            now=clock(),
+        )
+    headers = {"Location": job.status_url}
+    preferred = preferred_wait(prefer, longest=upload_settings.wait_max)
+    if preferred is not None:
+        headers["Preference-Applied"] = f"wait={int(preferred.total_seconds())}"
+    wait = preferred or timedelta()
+    if not upload_settings.uploads_async_enabled:
+        wait = upload_settings.sync_wait_max
+    job = await _settled_within(
+        wait, job=job, request=request, transaction=transaction, watch=job_watch
+    )
+    if job.status in SETTLED_JOBS and wait:
+        return Response(job, status_code=HTTPStatus.OK, headers=headers)
+    headers["Retry-After"] = str(POLL_AFTER_SECONDS)
+    return Response(job, status_code=HTTPStatus.ACCEPTED, headers=headers)
+
+
+@get(
+    "/uploads/{upload_id:uuid}/status",
+    summary="See how far an upload got",
+    guards=[requires(Scope.UPLOADS_READ)],
+    responses=answers(ErrorCode.UPLOAD_NOT_FOUND, ErrorCode.JOB_NOT_FOUND),
+)
+async def get_upload_status(
+    request: ApiRequest,
+    *,
+    upload_id: FromPath[UploadId],
+    transaction: NamedDependency[Transaction],
+    job_watch: NamedDependency[JobWatch],
+    upload_settings: NamedDependency[UploadSettings],
+    wait: Wait = 0,
+) -> JobView:
+    """Show the job of a finalized upload."""
+    async with transaction() as session:
+        job = await queries.job_of_upload(
+            session, tenant_id=request.user.tenant_id, upload_id=upload_id
+        )
+    return await _settled_within(
+        min(timedelta(seconds=wait), upload_settings.wait_max),
+        job=job,
+        request=request,
+        transaction=transaction,
+        watch=job_watch,
+    )
+
+
+@get(
+    "/jobs/{job_id:uuid}",
+    summary="See how far a job got",
+    guards=[requires(Scope.UPLOADS_READ)],
+    responses=answers(ErrorCode.JOB_NOT_FOUND),
+)
+async def get_job(
+    request: ApiRequest,
+    *,
+    job_id: FromPath[JobId],
+    transaction: NamedDependency[Transaction],
+    job_watch: NamedDependency[JobWatch],
+    upload_settings: NamedDependency[UploadSettings],
+    wait: Wait = 0,
+) -> JobView:
+    """Show a job; `progress` never goes back."""
+    async with transaction() as session:
+        job = await queries.job_of(session, tenant_id=request.user.tenant_id, job_id=job_id)
+    return await _settled_within(
+        min(timedelta(seconds=wait), upload_settings.wait_max),
+        job=job,
+        request=request,
+        transaction=transaction,
+        watch=job_watch,
+    )
+
+
+@get(
+    "/jobs",
+    summary="List jobs",
+    guards=[requires(Scope.UPLOADS_READ)],
+    responses=answers(),
+)
+async def list_jobs(
+    request: ApiRequest,
+    *,
+    transaction: NamedDependency[Transaction],
+    http_settings: NamedDependency[HttpSettings],
+    status: FromQuery[JobStatus | None] = None,
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = paging.LIMIT_DEFAULT,
+) -> PageOf[JobView]:
+    """List the tenant's jobs, newest first."""
+    limit = min(limit, http_settings.page_size_max)
+    async with transaction() as session:
+        jobs = await queries.jobs_of(
+            session,
+            tenant_id=request.user.tenant_id,
+            status=status,
+            after=paging.decode(cursor, to=CreatedPosition),
+            limit=limit,
+        )
+    return paging.page_of(
+        jobs,
+        limit=limit,
+        show=queries.show,
+        position=lambda job: CreatedPosition(created_at=job.created_at, id=job.id),
+    )
+
+
+def router(*, finalize_body_max: int) -> Router:
+    """Return the routes; a finalize may name every chunk, so its body has a limit of its own."""
+    return Router(
+        "/",
+        route_handlers=[
+            Router("/", route_handlers=[finalize_upload], request_max_body_size=finalize_body_max),
+            get_upload_status,
+            get_job,
+            list_jobs,
+        ],
+        tags=["jobs"],
+    )
+
+
+def preferred_wait(prefer: str | None, *, longest: timedelta) -> timedelta | None:
+    """Return how long the `Prefer` header asks to wait, at most `longest`; None where it does not."""
+    match = _WAIT.search(prefer or "")
+    return min(timedelta(seconds=int(match[1])), longest) if match else None
+
+
+async def _settled_within(
+    wait: timedelta,
+    *,
+    job: JobView,
+    request: ApiRequest,
+    transaction: Transaction,
+    watch: JobWatch,
+) -> JobView:
+    if not wait or job.status in SETTLED_JOBS:
+        return job
+
+    async def look() -> JobView:
+        async with transaction() as session:
+            return await queries.job_of(
+                session, tenant_id=request.user.tenant_id, job_id=job.job_id
+            )
+
+    async with _departure(request) as gone:
+        return await operations.wait_until_settled(
+            look, watch, job_id=job.job_id, longest=wait, gone=gone
+        )
+
+
+@asynccontextmanager
+async def _departure(request: ApiRequest) -> AsyncIterator[asyncio.Future[None]]:
+    """Watch, within the block, for the client to close the connection."""
+
+    async def until_disconnected() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    gone = asyncio.create_task(until_disconnected())
+    try:
+        yield gone
+    finally:
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)

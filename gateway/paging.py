@@ -1,0 +1,69 @@
+"""Cursors: where the next page of a list starts, in a form clients cannot lean on."""
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated, Final, TypeVar
+from uuid import UUID
+
+import msgspec
+from litestar.params import QueryParameter
+
+from gateway.problems import InvalidRequest
+from schemas.api.paging import PageOf
+
+LIMIT_DEFAULT: Final = 50
+
+Row = TypeVar("Row")
+Item = TypeVar("Item")
+Position = TypeVar("Position", bound=msgspec.Struct)
+
+Limit = Annotated[
+    int, QueryParameter(ge=1, le=2**31 - 1, description="items per page; capped by the server")
+]
+Cursor = Annotated[
+    str | None,
+    QueryParameter(max_length=512, description="`next_cursor` of the page before", required=False),
+]
+
+
+class CreatedPosition(msgspec.Struct, frozen=True, array_like=True):
+    """A place in a list ordered by creation, newest first; the id breaks ties."""
+
+    created_at: datetime
+    id: UUID
+
+
+def encode(position: msgspec.Struct) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
+
+
+def decode(cursor: str | None, *, to: type[Position]) -> Position | None:
+    """Read a cursor of ours.
+
+    Raises:
+        InvalidRequest: it is none of ours, or of another list.
+    """
+    if cursor is None:
+        return None
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        return msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=to)
+    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
+        raise InvalidRequest("is not a cursor of this list", field="cursor") from error
+
+
+def page_of(
+    rows: Sequence[Row],
+    *,
+    limit: int,
+    show: Callable[[Row], Item],
+    position: Callable[[Row], msgspec.Struct],
+) -> PageOf[Item]:
+    """Return a page of rows read with ``LIMIT limit + 1``: the one too many says there is a next."""
+    shown = rows[:limit]
+    return PageOf(
+        items=[show(row) for row in shown],
+        next_cursor=encode(position(shown[-1])) if len(rows) > limit else None,
+    )

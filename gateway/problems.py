@@ -1,0 +1,274 @@
+"""Errors as HTTP says them: `application/problem+json`, RFC 9457.
+
+The only module that knows both error codes and statuses.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, Final
+
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import (
+    HTTPException,
+    InternalServerException,
+    SerializationException,
+)
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import ExceptionHandlersMap
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from schemas.api.problems import Problem
+from schemas.errors import DomainError, ErrorCode
+
+log = structlog.stdlib.get_logger(__name__)
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+# Answers are a tenant's own, and some hold a secret.
+HEADERS: Final[Mapping[str, str]] = MappingProxyType(
+    {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+)
+"""On every answer, problem or not."""
+
+STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
+    {
+        ErrorCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+        ErrorCode.SCOPE_MISSING: HTTPStatus.FORBIDDEN,
+        ErrorCode.INVALID_REQUEST: HTTPStatus.BAD_REQUEST,
+        ErrorCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.METHOD_NOT_ALLOWED: HTTPStatus.METHOD_NOT_ALLOWED,
+        ErrorCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
+        ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+        ErrorCode.IDEMPOTENCY_KEY_REUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
+        ErrorCode.IDEMPOTENCY_KEY_IN_USE: HTTPStatus.CONFLICT,
+        ErrorCode.UPLOAD_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.UPLOAD_NOT_OPEN: HTTPStatus.CONFLICT,
+        ErrorCode.UPLOAD_EXPIRED: HTTPStatus.GONE,
+        ErrorCode.UPLOAD_INCOMPLETE: HTTPStatus.CONFLICT,
+        ErrorCode.UPLOAD_ALREADY_SETTLED: HTTPStatus.CONFLICT,
+        ErrorCode.FILE_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        ErrorCode.CHUNK_INDEX_OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
+        ErrorCode.CHUNK_SIZE_MISMATCH: HTTPStatus.BAD_REQUEST,
+        ErrorCode.CHUNK_DIGEST_MISMATCH: HTTPStatus.BAD_REQUEST,
+        ErrorCode.CHUNK_CONFLICT: HTTPStatus.CONFLICT,
+        ErrorCode.CHUNK_IN_PROGRESS: HTTPStatus.CONFLICT,
+        ErrorCode.DIGEST_INVALID: HTTPStatus.BAD_REQUEST,
+        ErrorCode.MANIFEST_MISMATCH: HTTPStatus.UNPROCESSABLE_ENTITY,
+        ErrorCode.FILE_DIGEST_MISMATCH: HTTPStatus.UNPROCESSABLE_ENTITY,
+        ErrorCode.STAGING_FULL: HTTPStatus.INSUFFICIENT_STORAGE,
+        ErrorCode.JOB_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.DOCUMENT_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.DOCUMENT_NOT_READY: HTTPStatus.CONFLICT,
+        ErrorCode.WEBHOOK_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.WEBHOOK_URL_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
+        # What we lost is our failure, however little the client can do about it.
+        ErrorCode.STAGING_MISSING: HTTPStatus.INTERNAL_SERVER_ERROR,
+        # The others end a job, not a request; clients meet them in the job's `error`.
+        ErrorCode.STAGING_CORRUPT: HTTPStatus.INTERNAL_SERVER_ERROR,
+        ErrorCode.STORE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+        ErrorCode.STORE_REJECTED: HTTPStatus.BAD_GATEWAY,
+        ErrorCode.STORED_OBJECT_MISMATCH: HTTPStatus.BAD_GATEWAY,
+        ErrorCode.ATTEMPTS_EXHAUSTED: HTTPStatus.INTERNAL_SERVER_ERROR,
+        ErrorCode.CANCELLED: HTTPStatus.CONFLICT,
+        ErrorCode.PDF_EMPTY: HTTPStatus.UNPROCESSABLE_ENTITY,
+        ErrorCode.PDF_CORRUPT: HTTPStatus.UNPROCESSABLE_ENTITY,
+        ErrorCode.PDF_ENCRYPTED: HTTPStatus.UNPROCESSABLE_ENTITY,
+        ErrorCode.PDF_LIMIT_EXCEEDED: HTTPStatus.UNPROCESSABLE_ENTITY,
+        ErrorCode.PDF_TIMEOUT: HTTPStatus.UNPROCESSABLE_ENTITY,
+        ErrorCode.PDF_OUT_OF_MEMORY: HTTPStatus.UNPROCESSABLE_ENTITY,
+        ErrorCode.PDF_CRASHED: HTTPStatus.UNPROCESSABLE_ENTITY,
+    },
+)
+
+_HEADERS_BY_CODE: Final[Mapping[ErrorCode, Mapping[str, str]]] = MappingProxyType(
+    {
+        ErrorCode.UNAUTHENTICATED: {"WWW-Authenticate": 'Bearer realm="waybill"'},
+        ErrorCode.SCOPE_MISSING: {
+            "WWW-Authenticate": 'Bearer realm="waybill", error="insufficient_scope"'
+        },
+        ErrorCode.UNAVAILABLE: {"Retry-After": "2"},
+        ErrorCode.STORE_UNAVAILABLE: {"Retry-After": "5"},
+        ErrorCode.CHUNK_IN_PROGRESS: {"Retry-After": "1"},
+    },
+)
+
+_EVERYWHERE: Final = (
+    ErrorCode.INVALID_REQUEST,
+    ErrorCode.UNAUTHENTICATED,
+    ErrorCode.SCOPE_MISSING,
+    ErrorCode.UNAVAILABLE,
+)
+
+_CODE_BY_STATUS: Final[Mapping[int, ErrorCode]] = MappingProxyType(
+    {
+        HTTPStatus.UNAUTHORIZED: ErrorCode.UNAUTHENTICATED,
+        HTTPStatus.NOT_FOUND: ErrorCode.NOT_FOUND,
+        HTTPStatus.METHOD_NOT_ALLOWED: ErrorCode.METHOD_NOT_ALLOWED,
+        HTTPStatus.SERVICE_UNAVAILABLE: ErrorCode.UNAVAILABLE,
+    },
+)
+
+
+class InvalidRequest(DomainError):
+    """The request is well formed, but a value in it cannot be used."""
+
+    code = ErrorCode.INVALID_REQUEST
+
+    def __init__(self, reason: str, *, field: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {reason}")
+
+
+class ReadingStopped(DomainError):
+    """The body is not read to its end, so the connection cannot carry another request."""
+
+
+class ClientDisconnected(DomainError):
+    """The client closed the connection before its request was complete; nobody reads the answer."""
+
+    code = ErrorCode.INVALID_REQUEST
+
+    def __init__(self) -> None:
+        super().__init__("the connection was closed before the body was complete")
+
+
+class ValidatedRequest(Request[Any, Any, Any]):
+    """A request whose broken body is the client's error; Litestar alone would answer 500.
+
+    That is: JSON that is not UTF-8 or nested too deeply, and a body that ends early.
+    """
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        try:
+            async for piece in super().stream():
+                yield piece
+        except InternalServerException as error:
+            raise ClientDisconnected from error
+
+    async def json(self) -> Any:  # noqa: ANN401  # the framework's own signature
+        try:
+            return await super().json()
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise SerializationException("the body is not UTF-8 or nested too deeply") from error
+
+
+def answers(*codes: ErrorCode) -> dict[int, ResponseSpec]:
+    """Return the problem answers of a route, for the API description; some every route has."""
+    described: dict[int, list[str]] = {}
+    for code in (*_EVERYWHERE, *codes):
+        described.setdefault(STATUS_BY_CODE[code], []).append(f"`{code}`")
+    return {
+        status: ResponseSpec(
+            data_container=Problem,
+            media_type=MEDIA_TYPE,
+            generate_examples=False,
+            description=", ".join(names),
+        )
+        for status, names in sorted(described.items())
+    }
+
+
+def _answer(
+    request: Request[Any, Any, Any],
+    *,
+    code: ErrorCode,
+    detail: str,
+    status: int | None = None,
+    errors: list[dict[str, str]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response[Problem]:
+    status = status or STATUS_BY_CODE[code]
+    return Response(
+        Problem(
+            type=f"urn:waybill:problem:{code}",
+            title=code.replace("_", " ").capitalize(),
+            status=status,
+            code=code,
+            detail=detail,
+            instance=request.url.path,
+            errors=errors,
+        ),
+        status_code=status,
+        media_type=MEDIA_TYPE,
+        headers={**HEADERS, **_HEADERS_BY_CODE.get(code, {}), **(headers or {})},
+    )
+
+
+def _domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Problem]:
+    status = STATUS_BY_CODE[error.code]
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("http.refused", code=error.code, detail=str(error))
+    fields = (
+        [{"field": error.field, "message": str(error)}]
+        if isinstance(error, InvalidRequest)
+        else None
+    )
+    return _answer(
+        request,
+        code=error.code,
+        detail=str(error),
+        errors=fields,
+        headers={"Connection": "close"} if isinstance(error, ReadingStopped) else None,
+    )
+
+
+def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    """Answer what the framework refuses: no such route or method, an invalid or too large body."""
+    if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _unexpected(request, error)
+    extra = error.extra if isinstance(error.extra, list) else []
+    return _answer(
+        request,
+        code=_CODE_BY_STATUS.get(error.status_code, ErrorCode.INVALID_REQUEST),
+        status=error.status_code,
+        detail=_without_url(error.detail),
+        errors=[
+            {"field": str(one.get("key", "")), "message": str(one.get("message", ""))}
+            for one in extra
+            if isinstance(one, dict)
+        ]
+        or None,
+        headers=error.headers,
+    )
+
+
+def _without_url(detail: str) -> str:
+    """Drop the URL from the framework's message: `instance` names the path, and a query may hold a secret."""
+    return re.sub(r"^(Validation failed) for .*", r"\1", detail)
+
+
+def _database_unavailable(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    log.warning("http.database_unavailable", error=_kind_of(error))
+    return _answer(
+        request, code=ErrorCode.UNAVAILABLE, detail="the database cannot be reached; try again soon"
+    )
+
+
+def _database_error(request: Request[Any, Any, Any], error: DBAPIError) -> Response[Problem]:
+    if error.connection_invalidated:
+        return _database_unavailable(request, error)
+    return _unexpected(request, error)
+
+
+def _kind_of(error: Exception) -> str:
+    """Name the driver's error; its text may hold what the client sent."""
+    return type(getattr(error, "orig", None) or error).__name__
+
+
+def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    log.error("http.failed", exc_info=error)
+    return _answer(request, code=ErrorCode.INTERNAL, detail="something went wrong on our side")
+
+
+EXCEPTION_HANDLERS: Final[ExceptionHandlersMap] = {
+    DomainError: _domain_error,
+    HTTPException: _http_error,
+    OperationalError: _database_unavailable,
+    PoolTimeout: _database_unavailable,
+    DBAPIError: _database_error,
+    Exception: _unexpected,
+}

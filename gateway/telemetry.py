@@ -1,0 +1,81 @@
+"""One line per request, and the ids of what it is about on every other line."""
+
+import logging.config
+import re
+import time
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from litestar import Request
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from schemas.settings import ProcessSettings
+from schemas.telemetry import logging_config, structlog_config
+
+log = structlog.stdlib.get_logger(__name__)
+
+# https://www.w3.org/TR/trace-context/#traceparent-header-field-values
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+
+
+def configure(settings: ProcessSettings) -> None:
+    logging.config.dictConfig(
+        logging_config(service="gateway", level=settings.log_level, log_format=settings.log_format),
+    )
+    structlog.configure(**structlog_config())
+
+
+def valid_traceparent(header: str | None) -> str | None:
+    """Return the header where it is one; a malformed one counts as none (W3C Trace Context)."""
+    return header if header is not None and _TRACEPARENT.fullmatch(header) else None
+
+
+async def bind_ids(request: Request[Any, Any, Any]) -> None:
+    """Put the ids of the path on every log line of this request."""
+    structlog.contextvars.bind_contextvars(
+        **{name: str(value) for name, value in request.path_params.items()}
+    )
+
+
+class RequestLog:
+    """ASGI middleware around the whole application: one `http.request` line per request.
+
+    It names the route's template, never the path as sent, and no header: a key
+    or a token in either stays out of the log.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        status: int | None = None
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        structlog.contextvars.clear_contextvars()
+        begun = time.perf_counter()
+        try:
+            await self._app(scope, receive, note_status)
+        finally:
+            route = scope.get("path_template") or "unrouted"
+            # Probes come every few seconds and say nothing while they succeed.
+            quiet = route.startswith("/health") and status == HTTPStatus.OK
+            log.log(
+                logging.DEBUG if quiet else logging.INFO,
+                "http.request",
+                method=scope.get("method"),
+                route=route,
+                status=status,
+                duration_ms=round((time.perf_counter() - begun) * 1000, 1),
+            )

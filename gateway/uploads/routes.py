@@ -1,0 +1,233 @@
+"""`/uploads`: create, send chunks, see what is there, give up."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from litestar import Response, Router, delete, get, post, put
+from litestar.di import NamedDependency
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.openapi.spec import Parameter as HeaderDescription
+from litestar.openapi.spec.enums import OpenAPIFormat
+from litestar.params import FromPath, JSONBody
+
+from gateway.db import Transaction
+from gateway.idempotency import Claim, IdempotencyKey
+from gateway.problems import InvalidRequest, answers
+from gateway.security import ApiRequest, requires
+from gateway.staging import Staging
+from gateway.uploads import chunking, digests, operations, queries
+from gateway.uploads.operations import RegisterCallback
+from schemas.api.scopes import Scope
+from schemas.api.uploads import (
+    ChunkStored,
+    CreateUpload,
+    UploadAbandoned,
+    UploadCreated,
+    UploadManifest,
+)
+from schemas.errors import ErrorCode
+from schemas.ids import UploadId
+from schemas.settings import UploadSettings
+
+DIGEST_FIELDS = ("Content-Digest", "Repr-Digest")
+
+
+@dataclass
+class SendChunk(Operation):
+    """Describes what the handler reads itself: a body that is streamed, and digest fields."""
+
+    def __post_init__(self) -> None:
+        self.request_body = RequestBody(
+            required=True,
+            description="the chunk's bytes, as they are",
+            content={
+                "application/octet-stream": OpenAPIMediaType(
+                    schema=Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
+                ),
+            },
+        )
+        self.parameters = [
+            *(self.parameters or []),
+            *(
+                HeaderDescription(
+                    name=field,
+                    param_in="header",
+                    required=False,
+                    description="`sha-256=:<base64>:` or `sha-512=:<base64>:` (RFC 9530); "
+                    "checked before the chunk counts as received",
+                    schema=Schema(type=OpenAPIType.STRING),
+                )
+                for field in DIGEST_FIELDS
+            ),
+        ]
+
+
+@post(
+    "/",
+    summary="Create an upload",
+    guards=[requires(Scope.UPLOADS_WRITE)],
+    responses=answers(
+        ErrorCode.FILE_TOO_LARGE,
+        ErrorCode.IDEMPOTENCY_KEY_REUSED,
+        ErrorCode.WEBHOOK_URL_REFUSED,
+        ErrorCode.STAGING_FULL,
+    ),
+)
+async def create_upload(
+    request: ApiRequest,
+    *,
+    data: JSONBody[CreateUpload],
+    transaction: NamedDependency[Transaction],
+    staging: NamedDependency[Staging],
+    upload_settings: NamedDependency[UploadSettings],
+    clock: NamedDependency[Callable[[], datetime]],
+    register_callback: NamedDependency[RegisterCallback],
+    idempotency_key: IdempotencyKey = None,
+) -> Response[UploadCreated]:
+    """Answer the size to cut the file into, and until when its chunks are taken."""
+    async with transaction() as session:
+        created = await operations.open_upload(
+            session,
+            staging,
+            tenant_id=request.user.tenant_id,
+            request=data,
+            claim=Claim.of(idempotency_key, operation="create_upload", request=data),
+            limits=_limits(upload_settings),
+            size_max=upload_settings.upload_max_size,
+            lifetime=upload_settings.upload_ttl,
+            now=clock(),
+            register_callback=register_callback,
+        )
+    return Response(created, headers={"Location": created.status_url.removesuffix("/status")})
+
+
+@put(
+    "/{upload_id:uuid}/chunks/{index:int}",
+    summary="Send a chunk",
+    guards=[requires(Scope.UPLOADS_WRITE)],
+    operation_class=SendChunk,
+    # A chunk is streamed to disk and has a limit of its own: its size.
+    request_max_body_size=None,
+    responses=answers(
+        ErrorCode.CHUNK_INDEX_OUT_OF_RANGE,
+        ErrorCode.CHUNK_SIZE_MISMATCH,
+        ErrorCode.CHUNK_DIGEST_MISMATCH,
+        ErrorCode.DIGEST_INVALID,
+        ErrorCode.UPLOAD_NOT_FOUND,
+        ErrorCode.UPLOAD_NOT_OPEN,
+        ErrorCode.UPLOAD_EXPIRED,
+        ErrorCode.CHUNK_CONFLICT,
+        ErrorCode.CHUNK_IN_PROGRESS,
+        ErrorCode.STAGING_MISSING,
+        ErrorCode.STAGING_FULL,
+    ),
+)
+async def send_chunk(
+    request: ApiRequest,
+    *,
+    upload_id: FromPath[UploadId],
+    index: FromPath[int],
+    transaction: NamedDependency[Transaction],
+    staging: NamedDependency[Staging],
+    upload_settings: NamedDependency[UploadSettings],
+    clock: NamedDependency[Callable[[], datetime]],
+) -> Response[ChunkStored]:
+    """Store a chunk: in any order, in parallel, again.
+
+    The answer comes when the bytes are on disk for good. Other bytes for a
+    stored chunk are refused.
+    """
+    stored = await operations.receive_chunk(
+        transaction,
+        staging,
+        tenant_id=request.user.tenant_id,
+        offer=_offer(request, upload_id=upload_id, index=index),
+        body=request.stream(),
+        lock_wait=upload_settings.chunk_lock_wait,
+        clock=clock,
+    )
+    return Response(stored, headers={"ETag": f'"{stored.sha256}"'})
+
+
+@get(
+    "/{upload_id:uuid}",
+    summary="See which chunks are there",
+    guards=[requires(Scope.UPLOADS_READ)],
+    responses=answers(ErrorCode.UPLOAD_NOT_FOUND),
+)
+async def get_upload(
+    request: ApiRequest, *, upload_id: FromPath[UploadId], transaction: NamedDependency[Transaction]
+) -> UploadManifest:
+    """List the stored chunks; after a break, send the others."""
+    async with transaction() as session:
+        upload = await queries.upload_of(
+            session, tenant_id=request.user.tenant_id, upload_id=upload_id
+        )
+        return await queries.manifest_of(session, upload)
+
+
+@delete(
+    "/{upload_id:uuid}",
+    status_code=200,
+    summary="Give an upload up",
+    guards=[requires(Scope.UPLOADS_WRITE)],
+    responses=answers(ErrorCode.UPLOAD_NOT_FOUND, ErrorCode.UPLOAD_ALREADY_SETTLED),
+)
+async def abandon_upload(
+    request: ApiRequest,
+    *,
+    upload_id: FromPath[UploadId],
+    transaction: NamedDependency[Transaction],
+    staging: NamedDependency[Staging],
+    clock: NamedDependency[Callable[[], datetime]],
+) -> UploadAbandoned:
+    """Cancel before, during or after sending; everything temporary goes."""
+    return await operations.abandon_upload(
+        transaction,
+        staging,
+        tenant_id=request.user.tenant_id,
+        upload_id=upload_id,
+        now=clock(),
+    )
+
+
+router = Router(
+    "/uploads",
+    route_handlers=[create_upload, send_chunk, get_upload, abandon_upload],
+    tags=["uploads"],
+)
+
+
+def _limits(settings: UploadSettings) -> chunking.Limits:
+    return chunking.Limits(
+        default=settings.chunk_size_default,
+        smallest=settings.chunk_size_min,
+        largest=settings.chunk_size_max,
+        most_chunks=settings.chunk_count_max,
+    )
+
+
+def _offer(request: ApiRequest, *, upload_id: UploadId, index: int) -> operations.Offer:
+    """Read everything the head of the request says about its body.
+
+    Raises:
+        DigestInvalid: a digest field is malformed.
+        InvalidRequest: the body is encoded, or a part of something.
+    """
+    headers = request.headers
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise InvalidRequest("chunks are stored as they are sent", field="Content-Encoding")
+    if "content-range" in headers:
+        # RFC 9110, 14.5: who ignored it would store a part as the whole.
+        raise InvalidRequest("a chunk is sent whole", field="Content-Range")
+    return operations.Offer(
+        upload_id=upload_id,
+        index=index,
+        declared_size=request.content_length,
+        expected=tuple(
+            one
+            for field in DIGEST_FIELDS
+            for one in digests.parse(", ".join(headers.getall(field, [])), field=field)
+        ),
+    )

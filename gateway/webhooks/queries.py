@@ -1,0 +1,100 @@
+"""Reading webhooks. Those of single uploads are not listed: they end with their upload."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.paging import CreatedPosition
+from schemas.api.webhooks import WebhookCreated, WebhookView
+from schemas.errors import DomainError, ErrorCode
+from schemas.ids import TenantId, UploadId, WebhookId
+from schemas.tables.webhooks import Webhook
+
+
+class WebhookNotFound(DomainError):
+    """There is no such webhook, or it is another tenant's."""
+
+    code = ErrorCode.WEBHOOK_NOT_FOUND
+
+    def __init__(self, webhook_id: WebhookId) -> None:
+        super().__init__(f"there is no webhook {webhook_id}")
+
+
+async def webhook_of(
+    session: AsyncSession, *, tenant_id: TenantId, webhook_id: WebhookId
+) -> Webhook:
+    """Return a tenant's webhook, deleted ones as well.
+
+    Raises:
+        WebhookNotFound: there was never one, or never one of this tenant.
+    """
+    webhook = await session.scalar(
+        select(Webhook).where(
+            Webhook.id == webhook_id,
+            Webhook.tenant_id == tenant_id,
+            Webhook.upload_id.is_(None),
+        ),
+    )
+    if webhook is None:
+        raise WebhookNotFound(webhook_id)
+    return webhook
+
+
+async def live_webhook_of(
+    session: AsyncSession, *, tenant_id: TenantId, webhook_id: WebhookId
+) -> Webhook:
+    """Return a tenant's webhook.
+
+    Raises:
+        WebhookNotFound: there is none, none any more, or none of this tenant.
+    """
+    webhook = await webhook_of(session, tenant_id=tenant_id, webhook_id=webhook_id)
+    if webhook.deleted_at is not None:
+        raise WebhookNotFound(webhook_id)
+    return webhook
+
+
+async def webhooks_of(
+    session: AsyncSession, *, tenant_id: TenantId, after: CreatedPosition | None, limit: int
+) -> Sequence[Webhook]:
+    """Return a tenant's webhooks, newest first, and one more than `limit` where there are more."""
+    query = select(Webhook).where(
+        Webhook.tenant_id == tenant_id,
+        Webhook.upload_id.is_(None),
+        Webhook.deleted_at.is_(None),
+    )
+    if after is not None:
+        query = query.where(tuple_(Webhook.created_at, Webhook.id) < (after.created_at, after.id))
+    webhooks = await session.scalars(
+        query.order_by(Webhook.created_at.desc(), Webhook.id.desc()).limit(limit + 1),
+    )
+    return webhooks.all()
+
+
+async def callback_of(session: AsyncSession, upload_id: UploadId) -> Webhook | None:
+    return await session.scalar(select(Webhook).where(Webhook.upload_id == upload_id))
+
+
+def show(webhook: Webhook) -> WebhookView:
+    return WebhookView(
+        webhook_id=webhook.id,
+        url=webhook.url,
+        event_types=webhook.event_types,
+        description=webhook.description,
+        enabled=webhook.disabled_at is None,
+        disabled_reason=webhook.disabled_reason,
+        created_at=webhook.created_at,
+    )
+
+
+def show_created(webhook: Webhook) -> WebhookCreated:
+    """Show a webhook with its secret, to whoever created it."""
+    return WebhookCreated(
+        webhook_id=webhook.id,
+        url=webhook.url,
+        event_types=webhook.event_types,
+        description=webhook.description,
+        secret=webhook.secret,
+        created_at=webhook.created_at,
+    )

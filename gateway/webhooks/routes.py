@@ -1,0 +1,130 @@
+"""`/webhooks`: endpoints that are told of a tenant's events."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from litestar import Response, Router, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from gateway import paging
+from gateway.db import Transaction
+from gateway.idempotency import Claim, IdempotencyKey
+from gateway.paging import CreatedPosition
+from gateway.problems import answers
+from gateway.security import ApiRequest, requires
+from gateway.settings import API_PREFIX
+from gateway.webhooks import operations, queries
+from schemas.api.paging import PageOf
+from schemas.api.scopes import Scope
+from schemas.api.webhooks import CreateWebhook, WebhookCreated, WebhookView
+from schemas.errors import ErrorCode
+from schemas.ids import WebhookId
+from schemas.settings import DeliverySettings, HttpSettings
+
+
+@post(
+    "/",
+    summary="Register an endpoint",
+    guards=[requires(Scope.WEBHOOKS_WRITE)],
+    responses=answers(
+        ErrorCode.WEBHOOK_URL_REFUSED,
+        ErrorCode.IDEMPOTENCY_KEY_REUSED,
+    ),
+)
+async def create_webhook(
+    request: ApiRequest,
+    *,
+    data: JSONBody[CreateWebhook],
+    transaction: NamedDependency[Transaction],
+    delivery_settings: NamedDependency[DeliverySettings],
+    idempotency_key: IdempotencyKey = None,
+) -> Response[WebhookCreated]:
+    """Answer the secret that verifies the signatures; it is not shown again."""
+    async with transaction() as session:
+        created = await operations.create_webhook(
+            session,
+            tenant_id=request.user.tenant_id,
+            request=data,
+            claim=Claim.of(idempotency_key, operation="create_webhook", request=data),
+            allow_loopback=delivery_settings.webhook_allow_loopback,
+        )
+    return Response(created, headers={"Location": f"{API_PREFIX}/webhooks/{created.webhook_id}"})
+
+
+@get(
+    "/",
+    summary="List endpoints",
+    guards=[requires(Scope.WEBHOOKS_READ)],
+    responses=answers(),
+)
+async def list_webhooks(
+    request: ApiRequest,
+    *,
+    transaction: NamedDependency[Transaction],
+    http_settings: NamedDependency[HttpSettings],
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = paging.LIMIT_DEFAULT,
+) -> PageOf[WebhookView]:
+    """List the tenant's endpoints, newest first."""
+    limit = min(limit, http_settings.page_size_max)
+    async with transaction() as session:
+        webhooks = await queries.webhooks_of(
+            session,
+            tenant_id=request.user.tenant_id,
+            after=paging.decode(cursor, to=CreatedPosition),
+            limit=limit,
+        )
+    return paging.page_of(
+        webhooks,
+        limit=limit,
+        show=queries.show,
+        position=lambda one: CreatedPosition(created_at=one.created_at, id=one.id),
+    )
+
+
+@get(
+    "/{webhook_id:uuid}",
+    summary="See an endpoint",
+    guards=[requires(Scope.WEBHOOKS_READ)],
+    responses=answers(ErrorCode.WEBHOOK_NOT_FOUND),
+)
+async def get_webhook(
+    request: ApiRequest,
+    *,
+    webhook_id: FromPath[WebhookId],
+    transaction: NamedDependency[Transaction],
+) -> WebhookView:
+    """Show an endpoint, and whether it is still told."""
+    async with transaction() as session:
+        webhook = await queries.live_webhook_of(
+            session, tenant_id=request.user.tenant_id, webhook_id=webhook_id
+        )
+    return queries.show(webhook)
+
+
+@delete(
+    "/{webhook_id:uuid}",
+    summary="Remove an endpoint",
+    guards=[requires(Scope.WEBHOOKS_WRITE)],
+    responses=answers(ErrorCode.WEBHOOK_NOT_FOUND),
+)
+async def delete_webhook(
+    request: ApiRequest,
+    *,
+    webhook_id: FromPath[WebhookId],
+    transaction: NamedDependency[Transaction],
+    clock: NamedDependency[Callable[[], datetime]],
+) -> None:
+    """Stop telling an endpoint."""
+    async with transaction() as session:
+        await operations.delete_webhook(
+            session, tenant_id=request.user.tenant_id, webhook_id=webhook_id, now=clock()
+        )
+
+
+router = Router(
+    "/webhooks",
+    route_handlers=[create_webhook, list_webhooks, get_webhook, delete_webhook],
+    tags=["webhooks"],
+)

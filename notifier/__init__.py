@@ -1,0 +1,1 @@
+"""Tells others what happened: outbox to broker, broker to signed webhooks."""

@@ -1,0 +1,156 @@
+"""The composition root: builds what each process is made of, runs it, takes it apart."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from notifier import broker, db, liveness, telemetry
+from notifier.consumer import NotifyConsumer
+from notifier.delivery import dispatch, transport
+from notifier.relay import Relay
+from schemas.tables import outbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from notifier.settings import Settings
+    from schemas.settings import DatabaseSettings
+
+log = structlog.get_logger(__name__)
+
+RELAY = "waybill-relay"
+DELIVER = "waybill-deliver"
+
+
+class LoopEnded(Exception):
+    """A loop that never ends did; the process is of no use without it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the loop {name!r} ended by itself")
+
+
+def run_relay(settings: Settings) -> None:
+    """Publish the outbox until SIGTERM."""
+    telemetry.configure(settings, service="relay")
+    asyncio.run(_until_stopped(_relay(settings)))
+
+
+def run_deliver(settings: Settings) -> None:
+    """Deliver webhooks until SIGTERM."""
+    telemetry.configure(settings, service="deliver")
+    asyncio.run(_until_stopped(_deliver(settings)))
+
+
+async def _relay(settings: Settings) -> None:
+    async with (
+        _database(settings, name=RELAY) as engine,
+        await broker.connect(settings, name=RELAY) as connection,
+    ):
+        exchange = await broker.EventExchange.open(
+            connection, publish_timeout=settings.publish_timeout
+        )
+        wake, pulse = db.WakeUp(), liveness.Pulse()
+        relay = Relay(
+            transaction=engine.begin,
+            exchange=exchange,
+            wake=wake,
+            pulse=pulse,
+            settings=settings,
+        )
+
+        async def alive() -> bool:
+            return exchange.is_open and pulse.is_fresh
+
+        log.info("relay.started")
+        await _together(
+            relay=relay.run(),
+            listen=db.listen(settings, channel=outbox.WAKE_CHANNEL, wake=wake, name=RELAY),
+            liveness=liveness.keep(settings.liveness_file, alive=alive),
+        )
+
+
+async def _deliver(settings: Settings) -> None:
+    async with (
+        _database(settings, name=DELIVER) as engine,
+        await broker.connect(settings, name=DELIVER) as connection,
+        transport.open_client(settings) as client,
+    ):
+        wake, pulse = db.WakeUp(), liveness.Pulse()
+        consumer = NotifyConsumer(connection=connection, transaction=engine.begin, wake=wake)
+        dispatcher = dispatch.Dispatcher(
+            transaction=engine.begin,
+            client=client,
+            wake=wake,
+            pulse=pulse,
+            settings=settings,
+            clock=lambda: datetime.now(UTC),
+            jitter=lambda: random.uniform(-1, 1),  # noqa: S311  # spreads retries; nobody gains by guessing it
+        )
+
+        async def alive() -> bool:
+            return pulse.is_fresh and await consumer.is_consuming()
+
+        log.info("deliver.started")
+        await _together(
+            consumer=consumer.run(),
+            dispatcher=dispatcher.run(),
+            listen=db.listen(settings, channel=dispatch.WAKE_CHANNEL, wake=wake, name=DELIVER),
+            liveness=liveness.keep(settings.liveness_file, alive=alive),
+        )
+
+
+@asynccontextmanager
+async def _database(settings: DatabaseSettings, *, name: str) -> AsyncIterator[AsyncEngine]:
+    engine = db.build_engine(settings, name=name)
+    try:
+        await db.wait_until_it_answers(engine)
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def _together(**loops: Coroutine[Any, Any, None]) -> None:
+    """Run loops side by side until cancelled; the end of one is the end of all.
+
+    Not a task group: that takes a loop whose task was cancelled, by whatever
+    library, for one that is done, and goes on without it.
+    """
+    tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            if not task.cancelled():
+                task.result()
+            raise LoopEnded(task.get_name())
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run until SIGTERM or SIGINT, then let `work` come to a clean end."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if stopped.is_set():
+        log.info("process.stopping")
+        # Once: a second signal must not cut the clean end short.
+        working.cancel()
+    with suppress(asyncio.CancelledError):
+        await working
+    log.info("process.stopped")

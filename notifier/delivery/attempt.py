@@ -1,0 +1,217 @@
+"""One POST to one endpoint, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import httpcore
+import structlog
+
+from notifier.delivery import outcome, targets
+from notifier.delivery.network import NameUnresolved, ReceiverUnreachable
+from notifier.delivery.outcome import Outcome
+from schemas.events.envelope import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    import httpx
+
+log = structlog.get_logger(__name__)
+
+ERROR_MAX: Final = 300
+"""Characters of an error kept; some quote what the receiver sent."""
+
+# PostgreSQL refuses NUL in text, and terminals obey the other controls.
+_UNREADABLE: Final = dict.fromkeys({*range(0x20), 0x7F, *range(0x80, 0xA0)} - {*b"\t\n\r"}, "�")
+
+_PHASES: Final = {
+    "connection.connect_tcp.started": "connecting",
+    "connection.start_tls.started": "in the TLS handshake",
+    "http11.send_request_headers.started": "sending",
+    "http11.receive_response_headers.started": "waiting for the answer",
+    "http11.receive_response_body.started": "reading the answer",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptResult:
+    """What the log of a delivery keeps of one attempt.
+
+    Attributes:
+        error: why there was no answer, or why its body is incomplete; safe to
+            show to the endpoint's owner.
+        response_excerpt: the answer's beginning, made readable.
+        retry_after: what a throttling receiver asked for.
+        remote_address: the address connected to.
+        reused_connection: whether it was open already.
+    """
+
+    outcome: Outcome
+    status_code: int | None
+    error: str | None
+    response_excerpt: str
+    retry_after: timedelta | None
+    started_at: datetime
+    duration: timedelta
+    remote_address: str | None
+    reused_connection: bool
+
+
+async def post(
+    client: httpx.AsyncClient,
+    *,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    started_at: datetime,
+    timeout: timedelta,  # noqa: ASYNC109  # one deadline over every phase is this function's promise
+    response_max: int,
+) -> AttemptResult:
+    """POST `body` as it is, once, and tell what came of it.
+
+    Whatever the receiver does is a result, never an exception. An answer
+    counts from its status on: a 2xx whose body then breaks off or drips past
+    the deadline is a delivery, since the receiver has said that it took the event.
+
+    Args:
+        client: from `transport.open_client`.
+        url: checked again here; the address it leads to is checked when connecting.
+        headers: the signature's, over exactly these bytes.
+        body: a CloudEvent in structured JSON.
+        started_at: now, the time the signature carries.
+        timeout: from the look-up of the name to the last byte of the answer.
+        response_max: bytes of the answer that are read; then the connection is closed.
+    """
+    began = time.monotonic()
+    exchange = _Exchange()
+    try:
+        async with asyncio.timeout(timeout.total_seconds()):
+            await exchange.run(
+                client, url=url, headers=headers, body=body, response_max=response_max
+            )
+    except TimeoutError:
+        seconds = timeout.total_seconds()
+        exchange.fail(Outcome.TIMED_OUT, f"{seconds:g} s passed while {exchange.phase}")
+    except Exception as error:  # noqa: BLE001  # what nobody thought of would leave the delivery unsettled for ever
+        exchange.fail(*_explain(error, phase=exchange.phase))
+    duration = timedelta(seconds=time.monotonic() - began)
+    return AttemptResult(
+        outcome=exchange.outcome,
+        status_code=exchange.status,
+        error=exchange.error,
+        response_excerpt=_excerpt(bytes(exchange.body), size_max=response_max),
+        retry_after=exchange.asked_to_wait(since=started_at + duration),
+        started_at=started_at,
+        duration=duration,
+        remote_address=exchange.remote_address,
+        reused_connection=exchange.reused_connection,
+    )
+
+
+@dataclass(kw_only=True)
+class _Exchange:
+    """How far a request got; filled in as it goes, so that a broken one still tells."""
+
+    phase: str = "starting"
+    outcome: Outcome = Outcome.PROTOCOL_ERROR  # until there is a status
+    status: int | None = None
+    error: str | None = None
+    retry_after: str | None = None
+    body: bytearray = field(default_factory=bytearray)
+    remote_address: str | None = None
+    reused_connection: bool = False
+
+    async def run(
+        self,
+        client: httpx.AsyncClient,
+        *,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        response_max: int,
+    ) -> None:
+        request = client.build_request(
+            "POST",
+            targets.check_url(url),
+            headers={**headers, "content-type": CONTENT_TYPE},
+            content=body,
+            extensions={"trace": self._trace},
+        )
+        response = await client.send(request, stream=True)
+        try:
+            self.status = response.status_code
+            self.outcome = outcome.of_status(self.status)
+            if self.reused_connection:
+                self.remote_address = _remote_address(response.extensions["network_stream"])
+            self.retry_after = response.headers.get("retry-after")
+            async for chunk in response.aiter_raw():
+                # One byte more than is kept tells a long answer from one that just fits.
+                self.body += chunk[: response_max + 1 - len(self.body)]
+                if len(self.body) > response_max:
+                    break
+        finally:
+            # An answer read to its end leaves the connection open for the next event.
+            await response.aclose()
+
+    def fail(self, kind: Outcome, error: str) -> None:
+        """Note what went wrong; after a status it is only a remark."""
+        self.error = _readable(error)[:ERROR_MAX]
+        if self.status is None:
+            self.outcome = kind
+
+    def asked_to_wait(self, *, since: datetime) -> timedelta | None:
+        if self.outcome is not Outcome.THROTTLED or self.retry_after is None:
+            return None
+        return outcome.parse_retry_after(self.retry_after, now=since)
+
+    async def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Follow httpcore's ``trace`` extension: https://www.encode.io/httpcore/extensions/#trace."""
+        self.phase = _PHASES.get(event, self.phase)
+        match event:
+            case "connection.connect_tcp.complete":
+                self.remote_address = _remote_address(info["return_value"])
+            case "http11.send_request_headers.started":
+                self.reused_connection = self.remote_address is None
+
+
+def _remote_address(stream: httpcore.AsyncNetworkStream) -> str:
+    address, _ = stream.get_extra_info("server_addr")
+    return str(address)
+
+
+def _explain(  # noqa: PLR0911  # a table: one line per kind of error
+    error: Exception, *, phase: str
+) -> tuple[Outcome, str]:
+    match error:
+        case targets.TargetRefused():
+            return Outcome.TARGET_REFUSED, str(error)
+        case NameUnresolved():
+            return Outcome.NAME_UNRESOLVED, str(error)
+        case ReceiverUnreachable():
+            return Outcome.UNREACHABLE, str(error)
+        case httpcore.ConnectError():
+            return Outcome.TLS_FAILED, f"TLS failed: {error}"
+        case httpcore.NetworkError():
+            return Outcome.PROTOCOL_ERROR, f"the connection broke while {phase}"
+        case httpcore.ProtocolError():
+            return Outcome.PROTOCOL_ERROR, f"no HTTP while {phase}: {error}"
+        case _:
+            log.error("attempt.unexpected_error", phase=phase, exc_info=error)
+            return Outcome.PROTOCOL_ERROR, f"{type(error).__name__} while {phase}"
+
+
+def _excerpt(body: bytes, *, size_max: int) -> str:
+    # A character cut in two at the end is left out; anything else that is not UTF-8 is marked.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return _readable(decoder.decode(body[:size_max], final=len(body) <= size_max))
+
+
+def _readable(text: str) -> str:
+    return text.translate(_UNREADABLE)

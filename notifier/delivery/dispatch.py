@@ -1,0 +1,182 @@
+"""The loop that attempts what is due.
+
+Claim, attempt, record: the claim and the record are short transactions, the
+POST between them holds none. A process that dies leaves its claims to lapse;
+another one attempts those deliveries again, under the same message id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Never
+
+import structlog
+
+from notifier import db
+from notifier.delivery import attempt, operations, settlement, signing
+from notifier.delivery.slots import Slots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    import httpx
+
+    from notifier.delivery.attempt import AttemptResult
+    from notifier.delivery.operations import Claim
+    from notifier.delivery.settlement import Settlement
+    from notifier.liveness import Pulse
+    from schemas.settings import DeliverySettings
+
+log = structlog.get_logger(__name__)
+
+WAKE_CHANNEL: Final = "waybill_deliveries"
+"""PostgreSQL channel on which a committed insert of deliveries wakes this loop."""
+
+POLL: Final = timedelta(seconds=1)
+"""How late a retry or a lapsed claim may be found; new deliveries wake the loop themselves."""
+
+RECORDING_GRACE: Final = timedelta(seconds=10)
+"""Added to the timeout of an attempt: time to write down what came of it before the claim lapses."""
+
+
+class Dispatcher:
+    """Attempts due deliveries, many at once, with a fair share for every receiver."""
+
+    def __init__(
+        self,
+        *,
+        transaction: db.Transaction,
+        client: httpx.AsyncClient,
+        wake: db.WakeUp,
+        pulse: Pulse,
+        settings: DeliverySettings,
+        clock: Callable[[], datetime],
+        jitter: Callable[[], float],
+    ) -> None:
+        """Take what the loop works with.
+
+        Args:
+            transaction: opens a transaction.
+            client: from `transport.open_client`.
+            wake: called when deliveries may have become due.
+            pulse: beats with every round.
+            settings: timeout, concurrency, and how much of an answer is kept.
+            clock: the time, with its zone.
+            jitter: a number between -1 and 1, another one each time.
+        """
+        self._transaction = transaction
+        self._client = client
+        self._wake = wake
+        self._pulse = pulse
+        self._settings = settings
+        self._clock = clock
+        self._jitter = jitter
+        self._slots = Slots(settings.webhook_concurrency)
+        self._lease = settings.webhook_timeout + RECORDING_GRACE
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._waiting_for_slots = False
+
+    async def run(self) -> Never:
+        """Attempt what is due until cancelled; then end what is under way and record it."""
+        try:
+            while True:
+                self._pulse.beat()
+                more = await db.through_outages(
+                    # Claims cut short after their commit would lie idle until they lapse.
+                    lambda: db.uninterrupted(self._start_due()),
+                    doing="claiming deliveries",
+                )
+                if not more:
+                    await self._wake.wait(at_most=POLL)
+        finally:
+            await self._finish()
+
+    async def _start_due(self) -> bool:
+        """Claim what the free slots allow and start it; say whether to look again at once."""
+        draft = self._slots.copy()
+        async with self._transaction() as connection:
+            due = await operations.claim_due(connection, slots=draft, lease=self._lease)
+        if due.discarded:
+            log.info("delivery.discarded", deliveries=due.discarded)
+        for claim in due.claims:
+            self._slots.take(claim.delivery.receiver)
+            task = asyncio.create_task(self._attempt(claim))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+        self._waiting_for_slots = not self._slots.free or bool(self._slots.closed)
+        return due.more and self._slots.free > 0
+
+    async def _attempt(self, claim: Claim) -> None:
+        began = self._clock()
+        try:
+            result = await self._post(claim, at=began)
+            ended = self._clock()
+            move = settlement.after(
+                result.outcome,
+                attempts_made=claim.delivery.attempts_made + 1,
+                now=ended,
+                jitter=self._jitter(),
+                retry_after=result.retry_after,
+            )
+            recorded = await db.through_outages(
+                lambda: self._record(claim, result, move), doing="recording an attempt"
+            )
+            _report(claim, result, recorded=recorded)
+        except Exception:
+            # The claim lapses and the delivery is attempted again; nobody awaits this task.
+            log.exception("delivery.attempt_broke", delivery_id=str(claim.delivery.delivery_id))
+        finally:
+            self._slots.release(claim.delivery.receiver, after=self._clock() - began)
+            if self._waiting_for_slots:
+                self._wake.call()
+
+    async def _post(self, claim: Claim, *, at: datetime) -> AttemptResult:
+        delivery = claim.delivery
+        headers = signing.sign(
+            signing.SigningSecret.parse(delivery.secret),
+            message_id=str(delivery.event_id),
+            timestamp=at,
+            body=delivery.body,
+        )
+        return await attempt.post(
+            self._client,
+            url=delivery.url,
+            headers=headers,
+            body=delivery.body,
+            started_at=at,
+            timeout=self._settings.webhook_timeout,
+            response_max=self._settings.webhook_response_max,
+        )
+
+    async def _record(self, claim: Claim, result: AttemptResult, move: Settlement) -> bool:
+        async with self._transaction() as connection:
+            return await operations.record_attempt(connection, claim, result, settlement=move)
+
+    async def _finish(self) -> None:
+        if not self._under_way:
+            return
+        log.info("delivery.finishing", attempts=len(self._under_way))
+        _, unfinished = await asyncio.wait(self._under_way, timeout=self._lease.total_seconds())
+        for task in unfinished:
+            task.cancel()
+        if unfinished:
+            log.warning("delivery.abandoned", attempts=len(unfinished))
+            await asyncio.wait(unfinished)
+
+
+def _report(claim: Claim, result: AttemptResult, *, recorded: bool) -> None:
+    fields = {
+        "delivery_id": str(claim.delivery.delivery_id),
+        "webhook_id": str(claim.delivery.webhook_id),
+        "event_id": str(claim.delivery.event_id),
+        "attempt": claim.delivery.attempts_made + 1,
+        "outcome": str(result.outcome),
+        "status_code": result.status_code,
+        "duration_ms": round(result.duration / timedelta(milliseconds=1)),
+    }
+    if recorded:
+        log.info("delivery.attempted", **fields)
+    else:
+        log.warning("delivery.claim_lost", **fields)

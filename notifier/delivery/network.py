@@ -1,0 +1,182 @@
+"""TCP connections that go only to addresses that were checked.
+
+The check sits where the connection is made, so nothing can change between the
+two: whatever a name resolves to later, this connection is the one judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from datetime import timedelta
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import httpcore
+
+from notifier.delivery import targets
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable, Sequence
+    from concurrent.futures import Executor
+
+CONNECT_TIMEOUT: Final = timedelta(seconds=5)
+"""Per address: one that swallows packets must leave time for the next one."""
+
+ADDRESSES_TRIED: Final = 4
+
+
+class Resolver(Protocol):
+    """Finds the addresses of a host; raises `OSError` or `UnicodeError` when there are none."""
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]: ...
+
+
+class NameUnresolved(Exception):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the host's name does not resolve: {reason}")
+
+
+class ReceiverUnreachable(Exception):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"no connection: {reason}")
+
+
+class SystemResolver:
+    """Asks the operating system, in threads of the caller's choice.
+
+    Not in the event loop's own: there are few, and all of them would wait for
+    the name servers of receivers that are down, healthy receivers behind them.
+    """
+
+    def __init__(self, threads: Executor) -> None:
+        self._threads = threads
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        )
+        return [str(sockaddr[0]) for *_, sockaddr in found]
+
+
+class CheckedNetwork(httpcore.AsyncNetworkBackend):
+    """Resolves a name, judges every address, and connects to one of those judged."""
+
+    def __init__(
+        self, *, resolve: Resolver, allow_loopback: bool, network: httpcore.AsyncNetworkBackend
+    ) -> None:
+        self._resolve = resolve
+        self._allow_loopback = allow_loopback
+        self._network = network
+
+    async def connect_tcp(  # noqa: PLR0917  # httpcore's signature
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109  # httpcore's signature; each address has its own
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect to the first address that answers.
+
+        Raises:
+            targets.TargetRefused: an address is not public.
+            NameUnresolved: there is no address.
+            ReceiverUnreachable: none of the first `ADDRESSES_TRIED` answered.
+        """
+        addresses = targets.allowed(
+            await self._addresses(host, port), allow_loopback=self._allow_loopback
+        )
+        reason = ""
+        for address in addresses[:ADDRESSES_TRIED]:
+            try:
+                stream = await self._network.connect_tcp(
+                    str(address),
+                    port,
+                    timeout=CONNECT_TIMEOUT.total_seconds(),
+                    local_address=local_address,
+                    socket_options=socket_options,
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                reason = _reason(error)
+            else:
+                return _CheckedStream(stream, remote=(str(address), port))
+        raise ReceiverUnreachable(reason)
+
+    async def _addresses(self, host: str, port: int) -> Sequence[str]:
+        if _is_literal(host):
+            return [host]
+        try:
+            addresses = await self._resolve(host, port)
+        except socket.gaierror as error:
+            raise NameUnresolved(error.strerror or "no reason given") from error
+        except (OSError, UnicodeError) as error:
+            raise NameUnresolved(type(error).__name__) from error
+        if not addresses:
+            raise NameUnresolved("no addresses")
+        return addresses
+
+
+class _CheckedStream(httpcore.AsyncNetworkStream):
+    """A connection that remembers the address it was checked for, and what it read last."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, *, remote: tuple[str, int]) -> None:
+        self._stream = stream
+        self._remote = remote
+        self._last_read = b""
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # httpcore's signature
+        self._last_read = await self._stream.read(max_bytes, timeout)
+        return self._last_read
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # httpcore's signature
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # httpcore's signature
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            encrypted = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            # httpcore forgets the connection when a handshake is cancelled by the deadline.
+            await self._stream.aclose()
+            raise
+        return _CheckedStream(encrypted, remote=self._remote)
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  # httpcore's signature
+        match info:
+            case "server_addr":
+                # The operating system no longer tells the peer of a connection that was reset.
+                return self._remote
+            case "last_read":
+                return self._last_read
+            case _:
+                return self._stream.get_extra_info(info)
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str:
+    """Find the operating system's own words under the wrappings of the libraries."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__
+    if isinstance(error, httpcore.ConnectTimeout):
+        return f"no answer within {CONNECT_TIMEOUT.total_seconds():g} s"
+    return str(error)

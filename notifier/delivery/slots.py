@@ -1,0 +1,78 @@
+"""Who may use the attempts that are under way at once.
+
+A *receiver* is what answers: one tenant's endpoints at one host and port. Many
+webhooks may lead to it, one for each upload that named a callback URL, and
+they are slow together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, NewType
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+Receiver = NewType("Receiver", str)
+
+RECEIVER_MAX: Final = 10
+"""Attempts one receiver may have under way: more would not make it faster, and others wait."""
+
+SLOW: Final = timedelta(seconds=2)
+"""An attempt that takes longer marks its receiver as slow until one is quicker."""
+
+SLOW_REMEMBERED: Final = 1000
+"""Slow receivers remembered; a forgotten one is found out again by its next attempt."""
+
+
+class Slots:
+    """A fixed number of slots; receivers known to be slow get at most half of them.
+
+    Without the second rule a handful of receivers that hang until the timeout
+    would hold every slot, and healthy ones would wait for them.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._slow_max = max(total // 2, 1)
+        self._taken: Counter[Receiver] = Counter()
+        self._slow: OrderedDict[Receiver, None] = OrderedDict()
+
+    def copy(self) -> Slots:
+        """Return a draft: what is taken in it is not taken here."""
+        draft = Slots(self._total)
+        draft._taken = self._taken.copy()
+        draft._slow = self._slow.copy()
+        return draft
+
+    @property
+    def free(self) -> int:
+        return self._total - self._taken.total()
+
+    @property
+    def closed(self) -> AbstractSet[Receiver]:
+        """Receivers that get no slot now, whatever is free."""
+        full = {receiver for receiver, taken in self._taken.items() if taken >= RECEIVER_MAX}
+        return full | self._slow.keys() if self._slow_share_is_used_up() else full
+
+    def take(self, receiver: Receiver) -> bool:
+        """Take a slot, unless there is none for this receiver now."""
+        if not self.free or receiver in self.closed:
+            return False
+        self._taken[receiver] += 1
+        return True
+
+    def release(self, receiver: Receiver, *, after: timedelta) -> None:
+        """Give a slot back, `after` the time the attempt took."""
+        self._taken[receiver] -= 1
+        if not self._taken[receiver]:
+            del self._taken[receiver]
+        self._slow.pop(receiver, None)
+        if after >= SLOW:
+            self._slow[receiver] = None
+            if len(self._slow) > SLOW_REMEMBERED:
+                self._slow.popitem(last=False)
+
+    def _slow_share_is_used_up(self) -> bool:
+        return sum(self._taken[receiver] for receiver in self._slow) >= self._slow_max

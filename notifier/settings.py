@@ -1,0 +1,42 @@
+"""The only reader of the environment in this package."""
+
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.settings import (
+    BrokerSettings,
+    DatabaseSettings,
+    DeliverySettings,
+    ProcessSettings,
+    RelaySettings,
+)
+
+SECRETS = Path("/run/secrets")
+
+
+class Settings(
+    DatabaseSettings,
+    BrokerSettings,
+    RelaySettings,
+    DeliverySettings,
+    ProcessSettings,
+    BaseSettings,
+):
+    """Everything the relay and the deliverer need to know."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+
+def load(*, secrets: Path = SECRETS) -> Settings:
+    """Read the environment and mounted secrets; exit with the name of what is missing or wrong."""
+    try:
+        return Settings(_secrets_dir=secrets if secrets.is_dir() else None)
+    except ValidationError as error:
+        # The values themselves stay out of the message: one of them may be a password.
+        for problem in error.errors(include_input=False, include_url=False):
+            name = "_".join(str(part) for part in problem["loc"]).upper()
+            print(f"notifier: setting {name}: {problem['msg']}", file=sys.stderr)  # noqa: T201  # there is no log yet
+        raise SystemExit(2) from None

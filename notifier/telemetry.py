@@ -1,0 +1,17 @@
+"""Applies the shared logging vocabulary to this process."""
+
+import logging.config
+
+import structlog
+
+from schemas.settings import ProcessSettings
+from schemas.telemetry import logging_config, structlog_config
+
+
+def configure(settings: ProcessSettings, *, service: str) -> None:
+    logging.config.dictConfig(
+        logging_config(service=service, level=settings.log_level, log_format=settings.log_format),
+    )
+    structlog.configure(**structlog_config())
+    # aio-pika, above it, reports each failed attempt to connect; once is enough.
+    logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)

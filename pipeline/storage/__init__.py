@@ -1,0 +1,1 @@
+"""Object storage: the few calls the pipeline needs, and S3 behind them."""

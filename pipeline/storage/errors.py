@@ -1,0 +1,72 @@
+"""What can go wrong with the object store, in words that name no store.
+
+Adapters translate at their border. A message carries the call, the store's
+own code and the HTTP status: never a header, a body, a URL or a key, because
+stores echo the string to sign and the access key id in their errors.
+"""
+
+from schemas.errors import DomainError, ErrorCode
+from schemas.object_keys import ObjectKey
+
+
+class StoreFailed(DomainError):
+    """A call of the object store did not do what it was asked; the subclasses say why."""
+
+
+class StoreUnavailable(StoreFailed):
+    """The store did not answer, answered too late, or asked to slow down."""
+
+    code = ErrorCode.STORE_UNAVAILABLE
+    retryable = True
+
+    def __init__(self, call: str, *, reason: str) -> None:
+        super().__init__(f"the object store did not serve {call}: {reason}")
+
+
+class BodyAltered(StoreUnavailable):
+    """The store received other bytes than were announced, and kept none of them."""
+
+
+class StoreMisconfigured(StoreFailed):
+    """The store refuses us, whatever we ask: the bucket, the credentials or the quota is at fault.
+
+    Retryable: it is an operator who has to act, and no upload may be lost until then.
+    """
+
+    code = ErrorCode.STORE_UNAVAILABLE
+    retryable = True
+
+    def __init__(self, call: str, *, reason: str) -> None:
+        super().__init__(f"the object store refuses {call}: {reason}")
+
+
+class StoreRejected(StoreFailed):
+    """The store understood the request and refuses it; asking again changes nothing."""
+
+    code = ErrorCode.STORE_REJECTED
+
+    def __init__(self, call: str, *, reason: str) -> None:
+        super().__init__(f"the object store rejected {call}: {reason}")
+
+
+class ObjectMissing(DomainError):
+    """There is no object at this key."""
+
+    code = ErrorCode.NOT_FOUND
+
+    def __init__(self, key: ObjectKey) -> None:
+        super().__init__(f"there is no object {key}")
+
+
+class MultipartGone(DomainError):
+    """The multipart upload was completed, aborted or expired meanwhile.
+
+    Retryable: the next attempt looks whether the object is there and starts
+    anew if it is not.
+    """
+
+    code = ErrorCode.STORE_UNAVAILABLE
+    retryable = True
+
+    def __init__(self, key: ObjectKey) -> None:
+        super().__init__(f"the multipart upload of {key} is no longer open")

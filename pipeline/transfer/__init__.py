@@ -1,0 +1,1 @@
+"""Staged chunks become one verified object in the store."""

@@ -1,0 +1,103 @@
+"""The API as clients see it described; a change of the golden file is a change of the contract."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.app import create_app
+from gateway.settings import Settings
+from schemas.errors import ErrorCode
+
+GOLDEN = Path(__file__).parent / "golden" / "openapi.json"
+
+
+@pytest.fixture(scope="module")
+def description() -> dict[str, Any]:
+    settings = Settings.model_validate(
+        {"database_url": "postgresql+psycopg://nobody@nowhere/none", "staging_dir": "/nowhere"}
+    )
+    described: dict[str, Any] = create_app(settings).openapi_schema.to_schema()
+    return described
+
+
+def operations_of(description: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        f"{method.upper()} {path}": operation
+        for path, operations in description["paths"].items()
+        for method, operation in operations.items()
+    }
+
+
+def essence_of(description: dict[str, Any]) -> dict[str, Any]:
+    """Return what a client depends on, small enough to be read in a review."""
+    return {
+        "operations": {
+            name: {
+                "id": operation["operationId"],
+                "parameters": [
+                    f"{parameter['in']} {parameter['name']}"
+                    + (" (required)" if parameter["required"] else "")
+                    for parameter in operation.get("parameters", [])
+                ],
+                "body": _content(operation.get("requestBody", {})),
+                "answers": {
+                    status: _content(answer) or answer["description"]
+                    if status.startswith("2")
+                    else answer["description"]
+                    for status, answer in sorted(operation["responses"].items())
+                },
+            }
+            for name, operation in sorted(operations_of(description).items())
+        },
+        "schemas": {
+            name: {
+                "fields": {
+                    field: _type(shape) for field, shape in schema.get("properties", {}).items()
+                },
+                "required": sorted(schema.get("required", [])),
+            }
+            if schema["type"] == "object"
+            else schema["enum"]
+            for name, schema in sorted(description["components"]["schemas"].items())
+        },
+    }
+
+
+def test_the_contract_is_the_golden_one(description: dict[str, Any]) -> None:
+    assert essence_of(description) == json.loads(GOLDEN.read_text())
+
+
+def test_every_route_of_the_api_needs_a_key(description: dict[str, Any]) -> None:
+    for name, operation in operations_of(description).items():
+        if "/api/v1/" in name:
+            assert operation["security"] == [{"apiKey": []}], name
+            assert {"400", "401", "403", "503"} <= operation["responses"].keys(), name
+
+
+def test_every_error_is_a_problem(description: dict[str, Any]) -> None:
+    for name, operation in operations_of(description).items():
+        for status, answer in operation["responses"].items():
+            if not status.startswith("2") and "/health/" not in name:
+                assert _content(answer) == "application/problem+json Problem", (name, status)
+
+
+def test_every_error_code_is_described(description: dict[str, Any]) -> None:
+    assert set(description["components"]["schemas"]["ErrorCode"]["enum"]) == set(ErrorCode)
+
+
+def _content(described: dict[str, Any]) -> str | None:
+    for media_type, content in described.get("content", {}).items():
+        return f"{media_type} {_type(content.get('schema', {}))}".strip()
+    return None
+
+
+def _type(shape: dict[str, Any]) -> str:
+    if "$ref" in shape:
+        return str(shape["$ref"].rsplit("/", 1)[-1])
+    if "oneOf" in shape:
+        return " | ".join(_type(one) for one in shape["oneOf"])
+    if shape.get("type") == "array":
+        return f"list of {_type(shape['items'])}"
+    return " ".join(str(shape[key]) for key in ("type", "format") if key in shape)

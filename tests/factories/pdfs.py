@@ -1,0 +1,301 @@
+"""PDFs made at run time: ordinary ones, broken ones, and ones built to exhaust a reader."""
+
+from __future__ import annotations
+
+import random
+import re
+import zlib
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from pypdf import PdfReader, PdfWriter
+from reportlab.lib.pagesizes import A4
+from reportlab.pdfgen.canvas import Canvas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MB = 1_000_000
+
+
+# Ordinary ones
+
+
+def with_pages(*texts: str, title: str | None = None, author: str | None = None) -> bytes:
+    """A PDF with one A4 page per text; lines are kept, long ones are not wrapped."""
+    file = BytesIO()
+    canvas = Canvas(file, pagesize=A4)
+    if title is not None:
+        canvas.setTitle(title)
+    if author is not None:
+        canvas.setAuthor(author)
+    for text in texts:
+        lines = canvas.beginText(72, A4[1] - 72)
+        lines.textLines(text, trim=0)
+        canvas.drawText(lines)
+        canvas.showPage()
+    canvas.save()
+    return file.getvalue()
+
+
+def with_information(information: dict[str, str]) -> bytes:
+    """A PDF of one page with this information dictionary, keys such as `/Title`."""
+    writer = PdfWriter(clone_from=PdfReader(BytesIO(with_pages("A page."))))
+    writer.add_metadata(information)
+    return _written(writer)
+
+
+def with_page_contents(*contents: bytes) -> bytes:
+    """A PDF with one page per content stream; the font is `/F1`, and text shows as it stands."""
+    return _document(*(_stream(content) for content in contents))
+
+
+def rotated(text: str, *, degrees: int) -> bytes:
+    writer = PdfWriter(clone_from=PdfReader(BytesIO(with_pages(text))))
+    writer.pages[0].rotate(degrees)
+    return _written(writer)
+
+
+def locked(text: str, *, opened_with: str) -> bytes:
+    """A PDF that opens with its password only."""
+    return _encrypted(text, opened_with)
+
+
+def owner_locked(text: str) -> bytes:
+    """A PDF that anyone may open, and only its owner may change."""
+    return _encrypted(text, "")
+
+
+# Broken ones
+
+
+def empty() -> bytes:
+    return b""
+
+
+def without_pages() -> bytes:
+    return _file([b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Count 0/Kids[]>>"])
+
+
+def not_a_pdf() -> bytes:
+    return b"GIF89a, or something else that is not a PDF. " * 100
+
+
+def truncated(text: str = "Half of this is gone.") -> bytes:
+    whole = with_pages(text)
+    return whole[: len(whole) // 2]
+
+
+def garbage(size_bytes: int) -> bytes:
+    """The first line of a PDF, and then noise."""
+    return b"%PDF-1.7\n" + random.Random(0).randbytes(size_bytes)  # the same each time
+
+
+def with_a_bad_page(*texts: str) -> bytes:
+    """A PDF whose pages are fine but for one more, the second, whose content cannot be inflated."""
+    good = [_stream(_shown(text)) for text in texts]
+    bad = b"<</Length 9/Filter/NoSuchDecode>>stream\nnot zlib!\nendstream"
+    return _document(good[0], bad, *good[1:])
+
+
+def with_wrong_offsets(text: str) -> bytes:
+    """A PDF whose table of contents is not where it says; every reader repairs that."""
+    return re.sub(rb"startxref\s+\d+", b"startxref\n11", with_pages(text))
+
+
+def with_a_page_tree_loop() -> bytes:
+    return _file(
+        [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Count 1/Kids[2 0 R]>>"],
+    )
+
+
+def encrypted_by_an_unknown_handler() -> bytes:
+    return _file(
+        [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Count 0/Kids[]>>"],
+        trailer=b"/Encrypt<</Filter/Acme.Rights/V 1>>/ID[<00><00>]",
+    )
+
+
+# Hostile ones; sizes are what they claim to become
+
+
+def flate_bomb(size_bytes: int) -> bytes:
+    """A content stream that inflates a thousandfold."""
+    return _document(_deflated_zeros(size_bytes))
+
+
+def double_flate_bomb(size_bytes: int) -> bytes:
+    """A content stream that inflates a millionfold."""
+    once = _zeros(size_bytes)
+    return _document(_stream_of(zlib.compress(once, 9), filters=b"[/FlateDecode/FlateDecode]"))
+
+
+def page_of_tokens(count: int) -> bytes:
+    """A page of hardly more than `count` numbers and operators."""
+    return _document(_stream(b"1 0 0 1 0 0 cm " * (count // 7) + _shown("end")))
+
+
+def page_of_text(text: bytes) -> bytes:
+    """A page that shows one string; no parentheses or backslashes in it."""
+    return _document(_stream(b"BT /F1 12 Tf 72 700 Td (" + text + b") Tj ET"))
+
+
+def pages_sharing_a_stream(pages: int, *, tokens: int) -> bytes:
+    """Many pages with the same content, to be parsed for each of them."""
+    count = tokens // 9
+    shared = _stream(b"BT /F1 1 Tf " + b"(a) Tj 1 0 0 1 0 0 Tm " * count + b"ET")
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Resources<</Font<</F1 3 0 R>>>>/Contents 4 0 R>>"
+    return _file(
+        [
+            b"<</Type/Catalog/Pages 2 0 R>>",
+            _page_tree(range(5, 5 + pages)),
+            _FONT,
+            shared,
+            *[page] * pages,
+        ],
+    )
+
+
+def pages_of_text_matrices(pages: int, *, matrices: int) -> bytes:
+    return _document(
+        *[_stream(b"BT /F1 1 Tf " + b"1 0 0 1 5 5 Tm (a) Tj " * matrices + b"ET")] * pages
+    )
+
+
+def tiny_pages(count: int) -> bytes:
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Resources<<>>>>"
+    return _file(
+        [b"<</Type/Catalog/Pages 2 0 R>>", _page_tree(range(3, 3 + count)), *[page] * count],
+    )
+
+
+def form_fan_out(*, width: int, depth: int) -> bytes:
+    """Forms that each show the next one `width` times: `width ** depth` in all."""
+    first = 5
+    forms = [
+        _stream_of(
+            b"/X Do " * width,
+            entries=b"/Type/XObject/Subtype/Form/BBox[0 0 9 9]/Resources<</Font<</F1 3 0 R>>/XObject<</X %d 0 R>>>>"
+            % (first + level + 1),
+        )
+        for level in range(depth)
+    ]
+    last = _stream_of(
+        b"BT /F1 12 Tf (" + b"boom " * 900 + b") Tj ET",
+        entries=b"/Type/XObject/Subtype/Form/BBox[0 0 9 9]/Resources<</Font<</F1 3 0 R>>>>",
+    )
+    page = (
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 6 0 R"
+        b"/Resources<</Font<</F1 3 0 R>>/XObject<</X 5 0 R>>>>>>"
+    )
+    return _file(
+        [
+            b"<</Type/Catalog/Pages 2 0 R>>",
+            _page_tree([4]),
+            _FONT,
+            page.replace(b"6 0 R", b"%d 0 R" % (first + depth + 1)),
+            *forms,
+            last,
+            _stream_of(b"/X Do"),
+        ],
+    )
+
+
+def nested_arrays(depth: int) -> bytes:
+    return _document(_stream(b"[" * depth + b"]" * depth + b" TJ"))
+
+
+def unicode_map_bomb(size_bytes: int) -> bytes:
+    """A font whose map to Unicode inflates a thousandfold."""
+    font = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/ToUnicode 6 0 R>>"
+    return _file(
+        [
+            b"<</Type/Catalog/Pages 2 0 R>>",
+            _page_tree([4]),
+            font,
+            _page(5),
+            _stream(_shown("mapped")),
+            _deflated_zeros(size_bytes),
+        ],
+    )
+
+
+# How they are written
+
+_FONT = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>"
+
+
+def _written(writer: PdfWriter) -> bytes:
+    file = BytesIO()
+    writer.write(file)
+    return file.getvalue()
+
+
+def _encrypted(text: str, user_password: str) -> bytes:
+    writer = PdfWriter(clone_from=PdfReader(BytesIO(with_pages(text))))
+    writer.encrypt(user_password, "the owner's", algorithm="AES-256")
+    return _written(writer)
+
+
+def _shown(text: str) -> bytes:
+    return b"BT /F1 12 Tf 72 700 Td (" + text.encode("latin-1") + b") Tj ET"
+
+
+def _zeros(size_bytes: int) -> bytes:
+    """Spaces, deflated without ever being held: 2 GB of them are one more megabyte to write."""
+    compressor = zlib.compressobj(9)
+    written = [compressor.compress(b" " * MB) for _ in range(size_bytes // MB)]
+    return b"".join(written) + compressor.flush()
+
+
+def _deflated_zeros(size_bytes: int) -> bytes:
+    return _stream_of(_zeros(size_bytes), filters=b"/FlateDecode")
+
+
+def _stream(content: bytes) -> bytes:
+    return _stream_of(zlib.compress(content, 9), filters=b"/FlateDecode")
+
+
+def _stream_of(data: bytes, *, filters: bytes = b"", entries: bytes = b"") -> bytes:
+    declared = b"/Filter" + filters if filters else b""
+    return b"<</Length %d%s%s>>stream\n%s\nendstream" % (len(data), declared, entries, data)
+
+
+def _page(contents: int) -> bytes:
+    return (
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]"
+        b"/Resources<</Font<</F1 3 0 R>>>>/Contents %d 0 R>>" % contents
+    )
+
+
+def _page_tree(pages: Sequence[int]) -> bytes:
+    kids = b" ".join(b"%d 0 R" % number for number in pages)
+    return b"<</Type/Pages/Count %d/Kids[%s]>>" % (len(pages), kids)
+
+
+def _document(*streams: bytes) -> bytes:
+    """A PDF with one page per content stream; the font is object 3."""
+    first = 4
+    pages = range(first, first + 2 * len(streams), 2)
+    bodies = [
+        part
+        for number, stream in zip(pages, streams, strict=True)
+        for part in (_page(number + 1), stream)
+    ]
+    return _file([b"<</Type/Catalog/Pages 2 0 R>>", _page_tree(pages), _FONT, *bodies])
+
+
+def _file(objects: Iterable[bytes], *, trailer: bytes = b"") -> bytes:
+    """Number the objects from 1 and add what makes them a PDF; the first is the catalog."""
+    file = BytesIO()
+    file.write(b"%PDF-1.7\n")
+    offsets = []
+    for number, body in enumerate(objects, start=1):
+        offsets.append(file.tell())
+        file.write(b"%d 0 obj\n%s\nendobj\n" % (number, body))
+    start = file.tell()
+    file.write(b"xref\n0 %d\n0000000000 65535 f \n" % (len(offsets) + 1))
+    file.writelines(b"%010d 00000 n \n" % offset for offset in offsets)
+    file.write(b"trailer<</Size %d/Root 1 0 R%s>>\n" % (len(offsets) + 1, trailer))
+    file.write(b"startxref\n%d\n%%%%EOF\n" % start)
+    return file.getvalue()

@@ -1,0 +1,124 @@
+"""A client of the HTTP API that says what it does, for a gateway in this process or another."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Mapping, Sequence
+
+    import httpx
+
+MIB = 1024 * 1024
+KIB64 = 64 * 1024
+
+
+def content_digest(content: bytes, algorithm: str = "sha-256") -> dict[str, str]:
+    digest = hashlib.new(algorithm.replace("-", ""), content).digest()
+    return {"Content-Digest": f"{algorithm}=:{base64.b64encode(digest).decode()}:"}
+
+
+def pieces_of(content: bytes, *, chunk_size: int = KIB64) -> list[bytes]:
+    return [content[start : start + chunk_size] for start in range(0, len(content), chunk_size)]
+
+
+@dataclass(frozen=True)
+class Api:
+    """One caller's way to the gateway."""
+
+    http: httpx.AsyncClient
+    key: str
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def of(self, key: str) -> Api:
+        """Return the way of another caller."""
+        return Api(self.http, key)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **request: Any,  # noqa: ANN401  # whatever httpx takes
+    ) -> httpx.Response:
+        return await self.http.request(
+            method, f"/api/v1{path}", headers={**self.authorization, **(headers or {})}, **request
+        )
+
+    async def get(self, path: str, **params: Any) -> httpx.Response:  # noqa: ANN401  # any query
+        return await self.ask("GET", path, params=params)
+
+    async def create(
+        self,
+        *,
+        size: int,
+        headers: Mapping[str, str] | None = None,
+        chunk_size: int = KIB64,
+        **options: Any,  # noqa: ANN401  # whatever the API takes
+    ) -> httpx.Response:
+        body = {"filename": "a.bin", "size": size, "chunk_size": chunk_size, **options}
+        return await self.ask("POST", "/uploads", json=body, headers=headers)
+
+    async def created(self, *, size: int, **options: Any) -> str:  # noqa: ANN401  # whatever the API takes
+        answer = await self.create(size=size, **options)
+        assert answer.status_code == 201, answer.text
+        upload_id: str = answer.json()["upload_id"]
+        return upload_id
+
+    async def put(
+        self,
+        upload_id: str,
+        index: int,
+        content: bytes | AsyncIterable[bytes],
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        return await self.ask(
+            "PUT", f"/uploads/{upload_id}/chunks/{index}", content=content, headers=headers
+        )
+
+    async def stored(self, upload_id: str) -> list[int]:
+        """Return the indexes of the chunks the manifest has."""
+        answer = await self.get(f"/uploads/{upload_id}")
+        assert answer.status_code == 200, answer.text
+        return [chunk["index"] for chunk in answer.json()["chunks"]]
+
+    async def finalize(
+        self,
+        upload_id: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        chunks: Sequence[Mapping[str, Any]] | None = None,
+        sha256: str | None = None,
+    ) -> httpx.Response:
+        body = {"upload_id": upload_id, "chunks": chunks, "sha256": sha256}
+        return await self.ask("POST", "/upload", json=body, headers=headers)
+
+    async def sent(self, content: bytes, **options: Any) -> str:  # noqa: ANN401  # whatever the API takes
+        """Create an upload and send all its chunks; return its id."""
+        upload_id = await self.created(size=len(content), **options)
+        for index, piece in enumerate(pieces_of(content)):
+            answer = await self.put(upload_id, index, piece)
+            assert answer.status_code == 200, answer.text
+        return upload_id
+
+    async def finalized(self, content: bytes = b"content", **options: Any) -> tuple[str, str]:  # noqa: ANN401  # whatever the API takes
+        """Upload and finalize; return the ids of the upload and its job."""
+        upload_id = await self.sent(content, **options)
+        answer = await self.finalize(upload_id)
+        assert answer.status_code == 202, answer.text
+        return upload_id, answer.json()["job_id"]
+
+
+def problem(answer: httpx.Response) -> tuple[int, str]:
+    """Return the status and code of a problem answer."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    body = answer.json()
+    assert body["status"] == answer.status_code
+    return answer.status_code, body["code"]

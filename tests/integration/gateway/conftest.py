@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import httpx
+import pytest
+
+from gateway import administration, db
+from gateway.app import create_app
+from gateway.settings import Settings
+from schemas.api.scopes import Scope
+from tests.integration.gateway.api import Api
+from tests.integration.gateway.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from schemas.settings import DatabaseSettings
+
+
+class MakeKey(Protocol):
+    """Makes an API key; of all scopes unless told otherwise."""
+
+    async def __call__(self, *, tenant: str = "acme", scopes: tuple[Scope, ...] = ...) -> str: ...
+
+
+class Serve(Protocol):
+    """Runs the application in this process, with settings of one's own."""
+
+    def __call__(self, **settings: Any) -> AbstractAsyncContextManager[Api]: ...  # noqa: ANN401  # any setting
+
+
+class Start(Protocol):
+    """Starts a gateway process; it is killed when the test ends, if it still runs."""
+
+    async def __call__(self, **settings: str) -> Process: ...
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def staging_dir(tmp_path: Path) -> Path:
+    return tmp_path / "staging"
+
+
+@pytest.fixture
+async def transaction(database: DatabaseSettings) -> AsyncIterator[db.Transaction]:
+    engine = db.build_engine(database)
+    yield db.transactions(engine)
+    await engine.dispose()
+
+
+@pytest.fixture
+def make_key(transaction: db.Transaction) -> MakeKey:
+    async def make(*, tenant: str = "acme", scopes: tuple[Scope, ...] = tuple(Scope)) -> str:
+        async with transaction() as session:
+            return await administration.create_key(session, tenant=tenant, scopes=scopes)
+
+    return make
+
+
+@pytest.fixture
+def serve(database: DatabaseSettings, staging_dir: Path, make_key: MakeKey) -> Serve:
+    @asynccontextmanager
+    async def running(**settings: Any) -> AsyncIterator[Api]:  # noqa: ANN401  # any setting
+        app: Any = create_app(
+            Settings.model_validate(
+                {"staging_dir": staging_dir, "staging_reserve": 0}
+                | database.model_dump()
+                | settings
+            )
+        )
+        key = await make_key()
+        async with (
+            app.lifespan(),
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+                base_url="http://gateway",
+                timeout=60,
+            ) as http,
+        ):
+            yield Api(http, key)
+
+    return running
+
+
+@pytest.fixture
+async def api(serve: Serve) -> AsyncIterator[Api]:
+    """The way of a tenant named acme, with all scopes."""
+    async with serve() as api:
+        yield api
+
+
+@pytest.fixture
+async def stranger(api: Api, make_key: MakeKey) -> Api:
+    """The way of another tenant, with all scopes."""
+    return api.of(await make_key(tenant="globex"))
+
+
+@pytest.fixture
+async def start(
+    database: DatabaseSettings, staging_dir: Path, tmp_path: Path
+) -> AsyncIterator[Start]:
+    started: list[Process] = []
+
+    async def start_process(**settings: str) -> Process:
+        environment = {
+            "DATABASE_URL": database.database_url.get_secret_value(),
+            "STAGING_DIR": str(staging_dir),
+            "STAGING_RESERVE": "0",
+            "LOG_LEVEL": "DEBUG",
+            **settings,
+        }
+        process = await Process.start(environment=environment, directory=tmp_path)
+        started.append(process)
+        return process
+
+    yield start_process
+    for process in started:
+        if process.process.returncode is None:
+            await process.kill()
+
+
+@pytest.fixture
+async def served(start: Start, make_key: MakeKey) -> AsyncIterator[Api]:
+    """The way of acme to a gateway in a process of its own."""
+    process = await start()
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        yield Api(http, await make_key())

@@ -1,0 +1,136 @@
+"""Who may do what, and what others see of it: nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import func, select, update
+
+from schemas.api.scopes import Scope
+from schemas.tables.tenants import ApiKey
+from tests.integration.gateway.api import Api, problem
+
+if TYPE_CHECKING:
+    from gateway.db import Transaction
+    from tests.integration.gateway.conftest import MakeKey
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+SOME = uuid4()
+
+ROUTES = [
+    ("POST", "/uploads", Scope.UPLOADS_WRITE),
+    ("PUT", f"/uploads/{SOME}/chunks/0", Scope.UPLOADS_WRITE),
+    ("GET", f"/uploads/{SOME}", Scope.UPLOADS_READ),
+    ("DELETE", f"/uploads/{SOME}", Scope.UPLOADS_WRITE),
+    ("POST", "/upload", Scope.UPLOADS_WRITE),
+    ("GET", f"/uploads/{SOME}/status", Scope.UPLOADS_READ),
+    ("GET", f"/jobs/{SOME}", Scope.UPLOADS_READ),
+    ("GET", "/jobs", Scope.UPLOADS_READ),
+    ("GET", "/documents", Scope.DOCUMENTS_READ),
+    ("GET", f"/documents/{SOME}", Scope.DOCUMENTS_READ),
+    ("GET", f"/documents/{SOME}/text", Scope.DOCUMENTS_READ),
+    ("GET", f"/documents/{SOME}/pages/1", Scope.DOCUMENTS_READ),
+    ("GET", f"/documents/{SOME}/entities", Scope.DOCUMENTS_READ),
+    ("POST", "/webhooks", Scope.WEBHOOKS_WRITE),
+    ("GET", "/webhooks", Scope.WEBHOOKS_READ),
+    ("GET", f"/webhooks/{SOME}", Scope.WEBHOOKS_READ),
+    ("DELETE", f"/webhooks/{SOME}", Scope.WEBHOOKS_WRITE),
+]
+
+
+async def test_every_route_of_the_api_is_tried_here(api: Api) -> None:
+    description = (await api.http.get("/schema/openapi.json")).json()
+
+    described = {
+        (method.upper(), path.removeprefix("/api/v1"))
+        for path, operations in description["paths"].items()
+        if path.startswith("/api/v1")
+        for method in operations
+    }
+    tried = {(method, _template(path)) for method, path, _ in ROUTES}
+    assert described == tried
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route[0]} {route[1]}")
+async def test_a_route_needs_a_key_that_has_its_scope(
+    api: Api, make_key: MakeKey, route: tuple[str, str, Scope]
+) -> None:
+    method, path, scope = route
+    everything_else = tuple(other for other in Scope if other is not scope)
+    lacking = api.of(await make_key(scopes=everything_else))
+    having = api.of(await make_key(scopes=(scope,)))
+
+    nobody = await api.http.request(method, f"/api/v1{path}")
+    refused = await lacking.ask(method, path)
+    allowed = await having.ask(method, path)
+
+    assert problem(nobody) == (401, "unauthenticated")
+    assert nobody.headers["www-authenticate"].startswith("Bearer")
+    assert problem(refused) == (403, "scope_missing")
+    assert scope in refused.json()["detail"]
+    assert allowed.status_code not in {401, 403}
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    ["", "Bearer", "Bearer wb_unknown", "Basic YTpi", "Bearer " + "x" * 10_000, "Bearer wb_\xfc"],
+)
+async def test_what_is_no_key_is_refused(api: Api, authorization: str) -> None:
+    headers = {b"Authorization": authorization.encode("latin-1")}
+    answer = await api.http.get("/api/v1/jobs", headers=headers)
+
+    assert problem(answer) == (401, "unauthenticated")
+
+
+async def test_a_revoked_key_is_refused_at_once(api: Api, transaction: Transaction) -> None:
+    assert (await api.get("/jobs")).status_code == 200
+    async with transaction() as session:
+        await session.execute(update(ApiKey).values(revoked_at=func.now()))
+
+    assert problem(await api.get("/jobs")) == (401, "unauthenticated")
+
+
+async def test_the_database_has_no_key_only_its_hash(api: Api, transaction: Transaction) -> None:
+    async with transaction() as session:
+        rows = (await session.execute(select(ApiKey.__table__))).all()
+
+    assert len(rows) == 1
+    assert api.key not in str(rows)
+    assert api.key.encode() not in rows[0].key_hash
+
+
+async def test_an_upload_of_another_tenant_is_not_there(api: Api, stranger: Api) -> None:
+    upload_id = await api.sent(b"content")
+    _, job_id = await api.finalized()
+
+    assert problem(await stranger.get(f"/uploads/{upload_id}")) == (404, "upload_not_found")
+    assert problem(await stranger.put(upload_id, 0, b"content")) == (404, "upload_not_found")
+    assert problem(await stranger.finalize(upload_id)) == (404, "upload_not_found")
+    assert problem(await stranger.get(f"/uploads/{upload_id}/status")) == (404, "upload_not_found")
+    abandoned = await stranger.ask("DELETE", f"/uploads/{upload_id}")
+    assert problem(abandoned) == (404, "upload_not_found")
+    assert problem(await stranger.get(f"/jobs/{job_id}")) == (404, "job_not_found")
+    assert (await stranger.get("/jobs")).json()["items"] == []
+    assert await api.stored(upload_id) == [0]
+
+
+async def test_what_does_not_exist_looks_like_another_tenants(api: Api, stranger: Api) -> None:
+    upload_id = await api.created(size=5)
+    missing = str(uuid4())
+
+    theirs = (await stranger.get(f"/uploads/{upload_id}")).text.replace(upload_id, "")
+    nobodys = (await stranger.get(f"/uploads/{missing}")).text.replace(missing, "")
+
+    assert theirs == nobodys
+
+
+def _template(path: str) -> str:
+    noun = path.split("/")[1].removesuffix("s")
+    return (
+        path.replace(str(SOME), f"{{{noun}_id}}")
+        .replace("/chunks/0", "/chunks/{index}")
+        .replace("/pages/1", "/pages/{number}")
+    )

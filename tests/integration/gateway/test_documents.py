@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select, update
+
+from gateway.documents.queries import PAGES_AT_ONCE
+from schemas.ids import DocumentId, JobId, UploadId
+from schemas.tables.documents import Document, Entity, Page
+from schemas.tables.uploads import Upload
+from tests.integration.gateway.api import Api, problem
+
+if TYPE_CHECKING:
+    from gateway.db import Transaction
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+async def ingested(
+    api: Api,
+    transaction: Transaction,
+    *,
+    pages: list[str],
+    **values: Any,  # noqa: ANN401  # any column
+) -> str:
+    """Add what ingesting an upload leaves in the database; return the document's id."""
+    upload_id, job_id = (UUID(one) for one in await api.finalized())
+    document_id = DocumentId(uuid4())
+    async with transaction() as session:
+        upload = (await session.scalars(select(Upload).where(Upload.id == upload_id))).one()
+        session.add(
+            Document(
+                **{
+                    "id": document_id,
+                    "tenant_id": upload.tenant_id,
+                    "upload_id": UploadId(upload_id),
+                    "job_id": JobId(job_id),
+                    "status": "ingested",
+                    "filename": "a.pdf",
+                    "content_type": "application/pdf",
+                    "size": 7,
+                    "sha256": "0" * 64,
+                    "object_key": "key",
+                    "etag": "etag",
+                    "page_count": len(pages),
+                    "language": "en",
+                    "pdf_metadata": {"Title": "A"},
+                    **values,
+                }
+            )
+        )
+        await session.flush()
+        session.add_all(
+            Page(document_id=document_id, number=number, text=text)
+            for number, text in enumerate(pages, start=1)
+        )
+    return str(document_id)
+
+
+async def test_a_document_is_shown(api: Api, transaction: Transaction) -> None:
+    document_id = await ingested(api, transaction, pages=["a"])
+
+    shown = (await api.get(f"/documents/{document_id}")).json()
+
+    assert shown["document_id"] == document_id
+    assert (shown["status"], shown["page_count"], shown["language"]) == ("ingested", 1, "en")
+    assert (shown["metadata"], shown["error"], shown["truncated"]) == ({"Title": "A"}, None, False)
+
+
+async def test_documents_are_listed_newest_first_page_by_page(
+    api: Api, transaction: Transaction
+) -> None:
+    made = [await ingested(api, transaction, pages=[]) for _ in range(3)]
+
+    first = (await api.get("/documents", limit=2)).json()
+    second = (await api.get("/documents", limit=2, cursor=first["next_cursor"])).json()
+
+    assert [one["document_id"] for one in (*first["items"], *second["items"])] == made[::-1]
+
+
+async def test_the_text_is_all_pages_with_form_feeds_between(
+    api: Api, transaction: Transaction
+) -> None:
+    pages = ["", "zwei ☂", "", *(f"page {number}" for number in range(2 * PAGES_AT_ONCE)), ""]
+    document_id = await ingested(api, transaction, pages=pages)
+
+    answer = await api.get(f"/documents/{document_id}/text")
+
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.text.split("\f") == pages
+
+
+async def test_a_document_without_pages_has_no_text(api: Api, transaction: Transaction) -> None:
+    document_id = await ingested(api, transaction, pages=[])
+
+    answer = await api.get(f"/documents/{document_id}/text")
+
+    assert (answer.status_code, answer.text) == (200, "")
+
+
+async def test_a_page_is_shown_or_says_why_not(api: Api, transaction: Transaction) -> None:
+    document_id = await ingested(api, transaction, pages=["one", ""])
+    async with transaction() as session:
+        await session.execute(update(Page).where(Page.number == 2).values(error_code="pdf_corrupt"))
+
+    first = await api.get(f"/documents/{document_id}/pages/1")
+    second = await api.get(f"/documents/{document_id}/pages/2")
+
+    assert first.json() == {
+        "document_id": document_id,
+        "number": 1,
+        "text": "one",
+        "error_code": None,
+    }
+    assert (second.json()["text"], second.json()["error_code"]) == ("", "pdf_corrupt")
+    assert problem(await api.get(f"/documents/{document_id}/pages/3")) == (404, "not_found")
+    for number in ("0", "-1", "99999999999999999999"):
+        answer = await api.get(f"/documents/{document_id}/pages/{number}")
+        assert problem(answer) == (400, "invalid_request")
+
+
+async def test_entities_are_listed_in_reading_order(api: Api, transaction: Transaction) -> None:
+    document_id = await ingested(api, transaction, pages=["one", "two"])
+    async with transaction() as session:
+        session.add_all(
+            Entity(
+                document_id=DocumentId(UUID(document_id)),
+                page=page,
+                ordinal=ordinal,
+                label="DATE" if ordinal % 2 else "PERSON",
+                text=f"{page}.{ordinal}",
+                normal_form="",
+                start=0,
+                end=3,
+            )
+            for page in (1, 2)
+            for ordinal in range(3)
+        )
+
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = (await api.get(f"/documents/{document_id}/entities", limit=4, **cursor)).json()
+        seen += [entity["text"] for entity in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    dates = (await api.get(f"/documents/{document_id}/entities", label="DATE")).json()["items"]
+
+    assert seen == ["1.0", "1.1", "1.2", "2.0", "2.1", "2.2"]
+    assert [entity["text"] for entity in dates] == ["1.1", "2.1"]
+    nul = await api.get(f"/documents/{document_id}/entities", label="a\x00")
+    assert problem(nul) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"status": "stored"}, "it has not been read"),
+        ({"status": "failed", "error_code": "pdf_encrypted"}, "pdf_encrypted"),
+    ],
+)
+async def test_what_was_not_read_has_no_text(
+    api: Api, transaction: Transaction, values: dict[str, str], said: str
+) -> None:
+    document_id = await ingested(api, transaction, pages=[], **values)
+
+    for path in ("text", "pages/1", "entities"):
+        answer = await api.get(f"/documents/{document_id}/{path}")
+        assert problem(answer) == (409, "document_not_ready")
+        assert said in answer.json()["detail"]
+
+
+async def test_a_failed_document_says_why(api: Api, transaction: Transaction) -> None:
+    document_id = await ingested(
+        api,
+        transaction,
+        pages=[],
+        status="failed",
+        error_code="pdf_encrypted",
+        error_detail="it needs a password",
+    )
+
+    shown = (await api.get(f"/documents/{document_id}")).json()
+
+    assert shown["error"] == {
+        "code": "pdf_encrypted",
+        "detail": "it needs a password",
+        "retryable": False,
+    }
+
+
+async def test_a_document_of_another_tenant_is_not_there(
+    api: Api, stranger: Api, transaction: Transaction
+) -> None:
+    document_id = await ingested(api, transaction, pages=["secret"])
+
+    for path in ("", "/text", "/pages/1", "/entities"):
+        answer = await stranger.get(f"/documents/{document_id}{path}")
+        assert problem(answer) == (404, "document_not_found")
+    assert (await stranger.get("/documents")).json()["items"] == []

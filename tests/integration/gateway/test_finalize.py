@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import func, select, update
+
+from schemas.events.envelope import decode
+from schemas.events.uploads import UploadFinalized
+from schemas.tables.jobs import Job
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.uploads import Upload
+from tests.integration.gateway.api import KIB64, Api, pieces_of, problem
+
+if TYPE_CHECKING:
+    from gateway.db import Transaction
+    from tests.integration.gateway.conftest import Serve
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+CONTENT = b"".join(bytes([number]) * KIB64 for number in range(4)) + b"end"
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def declared(content: bytes) -> list[dict[str, Any]]:
+    return [
+        {"index": index, "size": len(piece), "sha256": hashlib.sha256(piece).hexdigest()}
+        for index, piece in enumerate(pieces_of(content))
+    ]
+
+
+async def counted(transaction: Transaction, table: type[Job | OutboxMessage]) -> int:
+    async with transaction() as session:
+        return await session.scalar(select(func.count()).select_from(table)) or 0
+
+
+async def test_finalizing_makes_a_job_and_tells_of_it(api: Api, transaction: Transaction) -> None:
+    upload_id = await api.sent(CONTENT, filename="a.pdf")
+
+    answer = await api.finalize(upload_id, headers={"traceparent": TRACEPARENT})
+
+    assert answer.status_code == 202
+    job = answer.json()
+    assert (job["upload_id"], job["status"], job["stage"]) == (upload_id, "queued", "transfer")
+    assert (job["progress"], job["bytes_total"]) == (0, len(CONTENT))
+    assert answer.headers["location"] == job["status_url"] == f"/api/v1/jobs/{job['job_id']}"
+    assert int(answer.headers["retry-after"]) > 0
+    async with transaction() as session:
+        (message,) = (await session.scalars(select(OutboxMessage))).all()
+        upload = (await session.scalars(select(Upload))).one()
+    event = decode(message.body)
+    assert message.traceparent == TRACEPARENT
+    assert (event.type, event.subject) == ("upload.finalized", upload_id)
+    assert event.tenantid == upload.tenant_id
+    assert isinstance(event.data, UploadFinalized)
+    assert str(event.data.job_id) == job["job_id"]
+    assert (event.data.filename, event.data.size) == ("a.pdf", len(CONTENT))
+    assert (upload.status, upload.finalized_at is not None) == ("finalized", True)
+
+
+async def test_a_malformed_traceparent_is_dropped(api: Api, transaction: Transaction) -> None:
+    upload_id = await api.sent(CONTENT)
+
+    answer = await api.finalize(upload_id, headers={"traceparent": "nonsense"})
+
+    assert answer.status_code == 202
+    async with transaction() as session:
+        assert (await session.scalars(select(OutboxMessage))).one().traceparent is None
+
+
+async def test_fifty_finalizes_at_once_make_one_job(api: Api, transaction: Transaction) -> None:
+    upload_id = await api.sent(CONTENT)
+
+    answers = await asyncio.gather(*(api.finalize(upload_id) for _ in range(50)))
+
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.text for answer in answers}) == 1
+    assert await counted(transaction, Job) == 1
+    assert await counted(transaction, OutboxMessage) == 1
+
+
+@pytest.mark.parametrize("status", ["stored", "failed", "cancelled"])
+async def test_finalizing_later_answers_the_same_job(
+    api: Api, transaction: Transaction, status: str
+) -> None:
+    upload_id, job_id = await api.finalized(CONTENT)
+    async with transaction() as session:
+        await session.execute(update(Upload).values(status=status))
+
+    answer = await api.finalize(upload_id)
+
+    assert (answer.status_code, answer.json()["job_id"]) == (202, job_id)
+    assert await counted(transaction, OutboxMessage) == 1
+
+
+async def test_missing_chunks_are_named(api: Api, transaction: Transaction) -> None:
+    upload_id = await api.created(size=len(CONTENT))
+    for index in (0, 3):
+        await api.put(upload_id, index, pieces_of(CONTENT)[index])
+
+    answer = await api.finalize(upload_id)
+
+    assert problem(answer) == (409, "upload_incomplete")
+    assert "lacks 3 of 5 chunks: 1, 2, 4" in answer.json()["detail"]
+    assert await counted(transaction, Job) == 0
+    for index in (1, 2, 4):
+        await api.put(upload_id, index, pieces_of(CONTENT)[index])
+    assert (await api.finalize(upload_id)).status_code == 202
+
+
+async def test_the_declared_chunks_are_compared_in_order(api: Api) -> None:
+    upload_id = await api.sent(CONTENT)
+    chunks = declared(CONTENT)
+
+    for wrong in (
+        chunks[::-1],
+        chunks[:-1],
+        [*chunks, chunks[0]],
+        [{**chunks[0], "sha256": "0" * 64}, *chunks[1:]],
+        [{**chunks[0], "size": 1}, *chunks[1:]],
+        [],
+    ):
+        assert problem(await api.finalize(upload_id, chunks=wrong)) == (422, "manifest_mismatch")
+    assert (await api.finalize(upload_id, chunks=chunks)).status_code == 202
+
+
+async def test_a_declaration_of_twenty_thousand_chunks_fits(api: Api) -> None:
+    upload_id = await api.sent(CONTENT)
+    chunks = [
+        {"index": 10_000_000 + index, "size": 10_000_000, "sha256": "0" * 64}
+        for index in range(20_000)
+    ]
+
+    answer = await api.finalize(upload_id, chunks=chunks)
+
+    assert problem(answer) == (422, "manifest_mismatch")
+
+
+async def test_the_files_digest_said_twice_must_be_the_same(
+    api: Api, transaction: Transaction
+) -> None:
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    upload_id = await api.sent(CONTENT, sha256=sha256)
+
+    answer = await api.finalize(upload_id, sha256="0" * 64)
+
+    assert problem(answer) == (422, "file_digest_mismatch")
+    assert await counted(transaction, Job) == 0
+    assert (await api.finalize(upload_id, sha256=sha256)).status_code == 202
+
+
+async def test_a_digest_said_at_finalize_is_kept_for_the_transfer(
+    api: Api, transaction: Transaction
+) -> None:
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    upload_id = await api.sent(CONTENT)
+
+    await api.finalize(upload_id, sha256=sha256)
+
+    async with transaction() as session:
+        assert (await session.scalars(select(Upload.sha256))).one() == sha256
+
+
+async def test_a_finalized_upload_takes_no_more_chunks(api: Api) -> None:
+    upload_id, _ = await api.finalized(CONTENT)
+
+    assert problem(await api.put(upload_id, 0, CONTENT[:KIB64])) == (409, "upload_not_open")
+
+
+async def test_a_chunk_and_a_finalize_at_once_never_leave_a_hole(api: Api) -> None:
+    for _ in range(10):
+        upload_id = await api.created(size=2 * KIB64)
+        await api.put(upload_id, 0, bytes(KIB64))
+
+        put, finalize = await asyncio.gather(
+            api.put(upload_id, 1, bytes(KIB64)), api.finalize(upload_id)
+        )
+
+        assert put.status_code == 200
+        stored = await api.stored(upload_id)
+        assert finalize.status_code == 409 or stored == [0, 1]
+
+
+async def test_an_upload_that_was_not_finalized_has_no_status(api: Api) -> None:
+    upload_id = await api.created(size=5)
+
+    assert problem(await api.get(f"/uploads/{upload_id}/status")) == (404, "job_not_found")
+
+
+async def test_a_client_may_wait_for_the_end(serve: Serve, transaction: Transaction) -> None:
+    async def complete() -> None:
+        await asyncio.sleep(0.1)
+        async with transaction() as session:
+            await session.execute(
+                update(Job).values(status="completed", stage="done", result={"document_id": "x"})
+            )
+
+    for setting, headers in (
+        ({}, {"Prefer": "respond-async, wait=20"}),
+        ({"uploads_async_enabled": False}, {}),
+    ):
+        async with serve(**setting) as api:
+            upload_id = await api.sent(CONTENT)
+            async with asyncio.timeout(10):
+                answer, _ = await asyncio.gather(
+                    api.finalize(upload_id, headers=headers), complete()
+                )
+        assert answer.status_code == 200
+        assert (answer.json()["status"], answer.json()["progress"]) == ("completed", 100)
+        assert answer.json()["result"] == {"document_id": "x"}
+        assert answer.headers.get("preference-applied") == ("wait=20" if headers else None)
+
+
+async def test_who_waits_in_vain_is_answered_202(serve: Serve) -> None:
+    async with serve(wait_max="100ms", sync_wait_max="100ms", uploads_async_enabled=False) as api:
+        upload_id = await api.sent(CONTENT)
+        async with asyncio.timeout(5):
+            answer = await api.finalize(upload_id)
+
+    assert answer.status_code == 202
+    assert "retry-after" in answer.headers

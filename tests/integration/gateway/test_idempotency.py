@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import func, select
+
+from schemas.tables.uploads import Upload
+from schemas.tables.webhooks import Webhook
+from tests.integration.gateway.api import Api, problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway.db import Transaction
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+KEY = {"Idempotency-Key": "5c7ab3f0-once"}
+
+
+def files_in(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
+
+
+async def counted(transaction: Transaction, table: type[Upload | Webhook]) -> int:
+    async with transaction() as session:
+        return await session.scalar(select(func.count()).select_from(table)) or 0
+
+
+async def test_a_repeated_create_gets_the_same_answer_and_creates_nothing(
+    api: Api, transaction: Transaction, staging_dir: Path
+) -> None:
+    callback = "https://example.com/hook"
+
+    first = await api.create(size=5, headers=KEY, callback_url=callback)
+    second = await api.create(size=5, headers=KEY, callback_url=callback)
+
+    assert first.status_code == second.status_code == 201
+    assert first.json() == second.json()
+    assert first.headers["location"] == second.headers["location"]
+    assert await counted(transaction, Upload) == await counted(transaction, Webhook) == 1
+    assert files_in(staging_dir) == [first.json()["upload_id"]]
+
+
+async def test_twenty_creates_at_once_with_one_key_make_one_upload(
+    api: Api, transaction: Transaction, staging_dir: Path
+) -> None:
+    answers = await asyncio.gather(*(api.create(size=5, headers=KEY) for _ in range(20)))
+
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["upload_id"] for answer in answers}) == 1
+    assert await counted(transaction, Upload) == 1
+    assert len(files_in(staging_dir)) == 1
+
+
+async def test_a_key_used_for_something_else_is_refused(api: Api) -> None:
+    await api.create(size=5, headers=KEY)
+
+    other_body = await api.create(size=6, headers=KEY)
+    other_operation = await api.ask(
+        "POST", "/webhooks", json={"url": "https://example.com/"}, headers=KEY
+    )
+
+    assert problem(other_body) == (422, "idempotency_key_reused")
+    assert problem(other_operation) == (422, "idempotency_key_reused")
+
+
+async def test_a_key_belongs_to_its_tenant(api: Api, stranger: Api) -> None:
+    ours = await api.create(size=5, headers=KEY)
+    theirs = await stranger.create(size=6, headers=KEY)
+
+    assert theirs.status_code == 201
+    assert ours.json()["upload_id"] != theirs.json()["upload_id"]
+
+
+async def test_a_key_whose_request_failed_is_free_again(api: Api) -> None:
+    refused = await api.create(size=5, headers=KEY, callback_url="https://10.0.0.1/")
+
+    assert problem(refused) == (422, "webhook_url_refused")
+    assert (await api.create(size=5, headers=KEY)).status_code == 201
+
+
+async def test_finalize_honours_a_key(api: Api) -> None:
+    upload_id, other_id = await api.sent(b"content"), await api.sent(b"content")
+
+    first = await api.finalize(upload_id, headers=KEY)
+    second = await api.finalize(upload_id, headers=KEY)
+    other = await api.finalize(other_id, headers=KEY)
+
+    assert first.status_code == second.status_code == 202
+    assert first.json() == second.json()
+    assert problem(other) == (422, "idempotency_key_reused")
+    assert (await api.get(f"/uploads/{other_id}")).json()["status"] == "open"
+
+
+async def test_a_repeated_webhook_has_the_same_secret(api: Api, transaction: Transaction) -> None:
+    body = {"url": "https://example.com/hook"}
+
+    first = await api.ask("POST", "/webhooks", json=body, headers=KEY)
+    second = await api.ask("POST", "/webhooks", json=body, headers=KEY)
+
+    assert first.status_code == second.status_code == 201
+    assert first.json() == second.json()
+    assert await counted(transaction, Webhook) == 1
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "ü", "k" * 256, "a\tb"])
+async def test_what_is_no_key_is_refused(api: Api, key: str) -> None:
+    headers = {b"Idempotency-Key": key.encode("latin-1"), **_encoded(api.authorization)}
+    answer = await api.http.post(
+        "/api/v1/uploads", json={"filename": "a", "size": 5}, headers=headers
+    )
+
+    assert problem(answer) == (400, "invalid_request")
+
+
+def _encoded(headers: dict[str, str]) -> dict[bytes, bytes]:
+    return {name.encode(): value.encode() for name, value in headers.items()}

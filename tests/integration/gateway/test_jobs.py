@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import update
+
+from schemas.tables.jobs import Job
+from tests.integration.gateway.api import Api, problem
+
+if TYPE_CHECKING:
+    from gateway.db import Transaction
+    from tests.integration.gateway.conftest import Serve
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+async def test_a_job_shows_how_far_it_got_and_why_it_failed(
+    api: Api, transaction: Transaction
+) -> None:
+    upload_id, job_id = await api.finalized()
+    async with transaction() as session:
+        await session.execute(
+            update(Job).values(
+                status="failed",
+                bytes_done=3,
+                error_code="store_unavailable",
+                error_detail="the store did not answer",
+                error_retryable=True,
+            )
+        )
+
+    by_job = (await api.get(f"/jobs/{job_id}")).json()
+    by_upload = (await api.get(f"/uploads/{upload_id}/status")).json()
+
+    assert by_job == by_upload
+    assert (by_job["status"], by_job["progress"]) == ("failed", 25)
+    assert by_job["error"] == {
+        "code": "store_unavailable",
+        "detail": "the store did not answer",
+        "retryable": True,
+    }
+
+
+@pytest.mark.parametrize("path", ["/jobs/{job_id}", "/uploads/{upload_id}/status"])
+async def test_a_long_poll_answers_when_the_job_settles(
+    api: Api, transaction: Transaction, path: str
+) -> None:
+    upload_id, job_id = await api.finalized()
+    polling = asyncio.create_task(api.get(path.format(job_id=job_id, upload_id=upload_id), wait=30))
+    await asyncio.sleep(0.3)
+    assert not polling.done()
+    begun = time.perf_counter()
+    async with transaction() as session:
+        await session.execute(update(Job).values(status="completed", stage="done"))
+
+    answer = await polling
+
+    assert answer.json()["status"] == "completed"
+    assert time.perf_counter() - begun < 5
+
+
+async def test_a_long_poll_ends_with_its_time(serve: Serve) -> None:
+    async with serve(wait_max="200ms") as api:
+        _, job_id = await api.finalized()
+        begun = time.perf_counter()
+        answer = await api.get(f"/jobs/{job_id}", wait=1000)
+
+        assert answer.json()["status"] == "queued"
+        assert 0.2 <= time.perf_counter() - begun < 5
+
+
+async def test_a_settled_job_is_not_waited_for(api: Api, transaction: Transaction) -> None:
+    _, job_id = await api.finalized()
+    async with transaction() as session:
+        await session.execute(update(Job).values(status="failed"))
+
+    async with asyncio.timeout(5):
+        assert (await api.get(f"/jobs/{job_id}", wait=60)).json()["status"] == "failed"
+
+
+@pytest.mark.parametrize("wait", ["-1", "soon", "1e99", "99999999999"])
+async def test_a_wait_that_is_no_number_of_seconds_is_refused(api: Api, wait: str) -> None:
+    answer = await api.get(f"/jobs/{uuid4()}", wait=wait)
+
+    assert problem(answer) == (400, "invalid_request")
+
+
+async def test_jobs_are_listed_newest_first_page_by_page(
+    api: Api, transaction: Transaction
+) -> None:
+    made = [(await api.finalized())[1] for _ in range(5)]
+    async with transaction() as session:
+        await session.execute(update(Job).where(Job.id.in_(made[1:4])).values(status="completed"))
+
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = (await api.get("/jobs", status="completed", limit=2, **cursor)).json()
+        seen += [job["job_id"] for job in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+
+    assert seen == made[3:0:-1]
+    assert [job["job_id"] for job in (await api.get("/jobs")).json()["items"]] == made[::-1]
+
+
+async def test_a_page_is_no_larger_than_the_server_allows(serve: Serve) -> None:
+    async with serve(page_size_max=2) as api:
+        for _ in range(3):
+            await api.finalized()
+
+        assert len((await api.get("/jobs", limit=1000)).json()["items"]) == 2
+
+
+@pytest.mark.parametrize(
+    "query", [{"status": "sleeping"}, {"limit": 0}, {"limit": "x"}, {"cursor": "nonsense"}]
+)
+async def test_a_wrong_query_is_refused(api: Api, query: dict[str, str]) -> None:
+    assert problem(await api.get("/jobs", **query)) == (400, "invalid_request")

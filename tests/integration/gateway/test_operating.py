@@ -1,0 +1,230 @@
+"""What an operator meets: commands, probes, logs, outages, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from schemas.api.scopes import Scope
+from tests.integration.gateway.api import Api, problem
+from tests.integration.gateway.process import CHECKOUT
+from tests.integration.notifier import proxy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from schemas.settings import DatabaseSettings
+    from tests.integration.gateway.conftest import MakeKey, Serve, Start
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+def remove(directory: Path) -> None:
+    directory.rmdir()
+
+
+async def refused(port: int) -> None:
+    """Return once nobody takes connections there any more."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionError:
+                return
+            writer.transport.abort()
+            await asyncio.sleep(0.02)
+
+
+async def run_gateway(*arguments: str, **environment: str) -> tuple[int | None, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway",
+        *arguments,
+        cwd=CHECKOUT,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_a_new_key_is_all_the_command_prints(api: Api, database: DatabaseSettings) -> None:
+    url = database.database_url.get_secret_value()
+
+    code, out, err = await run_gateway(
+        "create-key", "--tenant", "umbrella", "--scope", "uploads:read", DATABASE_URL=url
+    )
+
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"wb_[A-Za-z0-9_-]{43}\n", out)
+    caller = api.of(out.strip())
+    assert (await caller.get("/jobs")).json()["items"] == []
+    assert problem(await caller.create(size=1)) == (403, "scope_missing")
+
+
+async def test_two_keys_of_a_tenant_see_the_same(api: Api, make_key: MakeKey) -> None:
+    upload_id = await api.created(size=1)
+    reader = api.of(await make_key(scopes=(Scope.UPLOADS_READ,)))
+
+    assert (await reader.get(f"/uploads/{upload_id}")).status_code == 200
+
+
+async def test_a_missing_setting_is_named() -> None:
+    code, out, err = await run_gateway("serve", DATABASE_URL="postgresql+psycopg://u:hunter2@h/d")
+
+    assert (code, out) == (2, "")
+    assert "STAGING_DIR" in err
+    assert "hunter2" not in err
+
+
+async def test_probes_need_no_key(api: Api, staging_dir: Path) -> None:
+    assert (await api.http.get("/health/live")).json() == {"status": "live", "checks": {}}
+    ready = await api.http.get("/health/ready")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    remove(staging_dir)
+
+    broken = await api.http.get("/health/ready")
+
+    assert broken.status_code == 503
+    assert broken.json()["checks"] == {"database": "ok", "staging": "not writable"}
+
+
+async def test_without_its_database_the_process_lives_but_is_not_ready(serve: Serve) -> None:
+    async with serve(database_url="postgresql+psycopg://nobody@127.0.0.1:1/none") as api:
+        async with asyncio.timeout(20):
+            live = await api.http.get("/health/live")
+            ready = await api.http.get("/health/ready")
+            refused = await api.get("/jobs")
+
+    assert live.status_code == 200
+    assert ready.status_code == 503
+    assert ready.json()["checks"]["staging"] == "ok"
+    assert problem(refused) == (503, "unavailable")
+    assert int(refused.headers["retry-after"]) > 0
+
+
+async def test_an_outage_of_the_database_ends_with_the_outage(
+    serve: Serve, database: DatabaseSettings
+) -> None:
+    async with proxy.to_database(database) as way:
+        through = way.in_front_of_database(database).database_url
+        async with serve(database_url=through) as api:
+            upload_id, job_id = await api.finalized()
+            polling = asyncio.create_task(api.get(f"/jobs/{job_id}", wait=60))
+            await asyncio.sleep(0.2)
+
+            await way.refuse()
+            async with asyncio.timeout(30):
+                assert problem(await polling) == (503, "unavailable")
+                assert problem(await api.get("/jobs")) == (503, "unavailable")
+            await way.accept()
+
+            async with asyncio.timeout(30):
+                while (await api.http.get("/health/ready")).status_code != 200:  # noqa: ASYNC110  # a probe
+                    await asyncio.sleep(0.1)
+            assert (await api.get(f"/uploads/{upload_id}")).status_code == 200
+
+
+async def test_connections_the_server_dropped_cost_no_request(
+    serve: Serve, database: DatabaseSettings
+) -> None:
+    async with proxy.to_database(database) as way:
+        through = way.in_front_of_database(database).database_url
+        async with serve(database_url=through) as api:
+            await asyncio.gather(*(api.get("/jobs") for _ in range(5)))
+            await way.drop()
+
+            answers = await asyncio.gather(*(api.get("/jobs") for _ in range(5)))
+
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_stopping_lets_requests_finish_and_waiting_ones_go(
+    start: Start, make_key: MakeKey
+) -> None:
+    process = await start()
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        api = Api(http, await make_key())
+        _, job_id = await api.finalized()
+        polling = asyncio.create_task(api.get(f"/jobs/{job_id}", wait=60))
+        await process.says("job.awaited")
+
+        async with asyncio.timeout(20):
+            assert await process.stop() == 0
+
+        assert (await polling).json()["status"] == "queued"
+
+
+async def test_a_chunk_under_way_is_acked_before_the_process_stops(
+    start: Start, make_key: MakeKey
+) -> None:
+    process = await start()
+    gate = asyncio.Event()
+
+    async def late() -> AsyncIterator[bytes]:
+        yield b"con"
+        await gate.wait()
+        yield b"tent"
+
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        api = Api(http, await make_key())
+        upload_id = await api.created(size=7)
+        sending = asyncio.create_task(api.put(upload_id, 0, late()))
+        await process.says("chunk.receiving")
+        stopping = asyncio.create_task(process.stop())
+        await refused(process.port)
+        gate.set()
+
+        assert (await sending).status_code == 200
+        assert await stopping == 0
+
+
+async def test_a_request_is_one_line_that_holds_no_secret(start: Start, make_key: MakeKey) -> None:
+    process = await start(WEBHOOK_ALLOW_LOOPBACK="true")
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        api = Api(http, await make_key())
+        created = await api.create(size=7, callback_url="http://localhost:9000/?token=hunter2")
+        upload_id = created.json()["upload_id"]
+        await api.put(upload_id, 0, b"content")
+        await api.of("wb_hunter2").get("/jobs", cursor="hunter2")
+        await http.get("/nowhere/hunter2?token=hunter2")
+        await http.get("/health/live")
+    await process.stop()
+
+    lines = process.logged("http.request")
+    assert [(line["method"], line["route"], line["status"]) for line in lines] == [
+        ("POST", "/api/v1/uploads", 201),
+        ("PUT", "/api/v1/uploads/{upload_id}/chunks/{index}", 200),
+        ("GET", "/api/v1/jobs", 401),
+        ("GET", "unrouted", 404),
+        ("GET", "/health/live", 200),
+    ]
+    assert lines[1]["upload_id"] == upload_id
+    assert all(line["duration_ms"] > 0 for line in lines)
+    said = process.log_file.read_text()
+    assert "hunter2" not in said
+    assert api.key not in said
+    assert created.json()["callback_secret"] not in said
+
+
+async def test_a_request_about_one_upload_leaves_no_id_on_the_next(
+    start: Start, make_key: MakeKey
+) -> None:
+    process = await start()
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        api = Api(http, await make_key())
+        await api.get("/uploads/00000000-0000-0000-0000-000000000001")
+        await api.get("/jobs")
+    await process.stop()
+
+    first, second = process.logged("http.request")
+    assert first["upload_id"] == "00000000-0000-0000-0000-000000000001"
+    assert "upload_id" not in second

@@ -1,0 +1,331 @@
+"""Bodies over real connections: cut, stuck, hostile, and a process that dies in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import psutil
+import pytest
+
+from tests.integration.gateway.api import KIB64, MIB, Api, content_digest, pieces_of, problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.integration.gateway.conftest import MakeKey, Start
+    from tests.integration.gateway.process import Process
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+CONTENT = random.Random(5).randbytes(4 * MIB)
+
+
+def staged(staging_dir: Path, upload_id: str) -> bytes:
+    return (staging_dir / upload_id).read_bytes()
+
+
+@asynccontextmanager
+async def way_to(process: Process, key: str) -> AsyncIterator[Api]:
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        yield Api(http, key)
+
+
+class Socket:
+    """A connection on which anything can be said."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, api: Api) -> AsyncIterator[Socket]:
+        url = api.http.base_url
+        socket = cls(*await asyncio.open_connection(url.host, url.port))
+        try:
+            yield socket
+        finally:
+            socket.cut()
+
+    async def say(self, *lines: str, body: bytes = b"") -> None:
+        self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        await self.writer.drain()
+
+    async def put(self, api: Api, upload_id: str, *headers: str, body: bytes = b"") -> None:
+        await self.say(
+            f"PUT /api/v1/uploads/{upload_id}/chunks/0 HTTP/1.1",
+            "Host: gateway",
+            f"Authorization: Bearer {api.key}",
+            *headers,
+            body=body,
+        )
+
+    async def status(self) -> int:
+        """Return the status of the next answer; 0 where the connection ended without one."""
+        async with asyncio.timeout(30):
+            line = await self.reader.readline()
+            return int(line.split()[1]) if line else 0
+
+    def cut(self) -> None:
+        """End the connection as a lost network does."""
+        self.writer.transport.abort()
+
+
+async def eventually_stored(api: Api, upload_id: str, content: bytes) -> None:
+    """Send chunk 0 and see it acked; a lock left behind would make this wait and fail."""
+    async with asyncio.timeout(5):
+        answer = await api.put(upload_id, 0, content, content_digest(content))
+    assert answer.status_code == 200, answer.text
+
+
+async def test_a_connection_cut_in_the_middle_of_a_chunk_acks_nothing_and_blocks_nobody(
+    start: Start, make_key: MakeKey, staging_dir: Path
+) -> None:
+    process = await start()
+    async with way_to(process, await make_key()) as api, Socket.to(api) as socket:
+        upload_id = await api.created(size=len(CONTENT), chunk_size=len(CONTENT))
+        length = f"Content-Length: {len(CONTENT)}"
+        await socket.put(api, upload_id, length, body=CONTENT[::-1][:MIB])
+        await process.says("chunk.receiving")
+        socket.cut()
+
+        assert await api.stored(upload_id) == []
+        await eventually_stored(api, upload_id, CONTENT)
+    assert staged(staging_dir, upload_id) == CONTENT
+    assert process.logged("http.failed") == []
+
+
+async def test_a_process_killed_in_the_middle_of_a_chunk_keeps_what_it_acked_and_no_more(
+    start: Start, make_key: MakeKey, staging_dir: Path
+) -> None:
+    key = await make_key()
+    first = await start()
+    async with way_to(first, key) as api:
+        upload_id = await api.created(size=2 * MIB, chunk_size=MIB)
+        async with Socket.to(api) as socket:
+            await socket.put(api, upload_id, f"Content-Length: {MIB}", body=bytes(MIB // 2))
+            await first.says("chunk.receiving")
+            acked = await api.put(upload_id, 1, CONTENT[MIB : 2 * MIB])
+            await first.kill()
+        assert acked.status_code == 200
+
+    async with way_to(await start(), key) as api:
+        assert await api.stored(upload_id) == [1]
+        await eventually_stored(api, upload_id, CONTENT[:MIB])
+        assert (await api.finalize(upload_id)).status_code == 202
+    assert staged(staging_dir, upload_id) == CONTENT[: 2 * MIB]
+
+
+async def test_what_a_killed_process_acked_is_there_in_every_round(
+    start: Start, make_key: MakeKey, staging_dir: Path
+) -> None:
+    key, moments = await make_key(), random.Random(6)
+    pieces = pieces_of(CONTENT)
+    acked: set[int] = set()
+    upload_id = ""
+    for _ in range(4):
+        process = await start()
+        async with way_to(process, key) as api:
+            upload_id = upload_id or await api.created(size=len(CONTENT))
+            assert acked <= set(await api.stored(upload_id))
+
+            async def send(index: int, api: Api = api, upload_id: str = upload_id) -> None:
+                answer = await api.put(upload_id, index, pieces[index])
+                assert answer.status_code == 200, answer.text
+                acked.add(index)
+
+            sending = [
+                asyncio.create_task(send(index)) for index in moments.sample(range(len(pieces)), 24)
+            ]
+            await asyncio.sleep(moments.uniform(0.05, 0.4))
+            await process.kill()
+            outcomes = await asyncio.gather(*sending, return_exceptions=True)
+            assert all(one is None or isinstance(one, httpx.HTTPError) for one in outcomes)
+    async with way_to(await start(), key) as api:
+        stored = set(await api.stored(upload_id))
+    assert acked
+    assert acked <= stored
+    content = staged(staging_dir, upload_id)
+    assert all(pieces_of(content)[index] == pieces[index] for index in stored)
+
+
+async def test_two_gateways_that_share_a_directory_let_one_content_win(
+    start: Start, make_key: MakeKey, staging_dir: Path
+) -> None:
+    key = await make_key()
+    contents = [bytes([number]) * KIB64 for number in range(10)]
+    async with way_to(await start(), key) as one, way_to(await start(), key) as other:
+        upload_id = await one.created(size=KIB64)
+
+        async def slowly(content: bytes) -> AsyncIterator[bytes]:
+            for piece in pieces_of(content, chunk_size=KIB64 // 8):
+                yield piece
+                await asyncio.sleep(0.01)
+
+        answers = await asyncio.gather(
+            *(
+                api.put(upload_id, 0, slowly(content))
+                for api, content in zip((one, other) * 5, contents, strict=True)
+            )
+        )
+
+    winners = [content for content, one in zip(contents, answers, strict=True) if one.is_success]
+    assert len(winners) == 1
+    assert staged(staging_dir, upload_id) == winners[0]
+    assert {problem(answer) for answer in answers if not answer.is_success} == {
+        (409, "chunk_conflict")
+    }
+
+
+async def test_a_body_without_end_is_cut_off_after_the_chunk(served: Api) -> None:
+    upload_id = await served.created(size=KIB64)
+    async with Socket.to(served) as socket:
+        await socket.put(served, upload_id, "Transfer-Encoding: chunked")
+        piece = b"10000\r\n" + bytes(KIB64) + b"\r\n"
+        sent = 0
+        try:
+            async with asyncio.timeout(20):
+                while sent < 512 * MIB:
+                    socket.writer.write(piece)
+                    await socket.writer.drain()
+                    sent += KIB64
+        except ConnectionError:
+            pass
+
+        assert sent < 64 * MIB, "it was read on and on"
+        assert await served.stored(upload_id) == []
+
+
+async def test_one_byte_too_many_is_told(served: Api) -> None:
+    upload_id = await served.created(size=KIB64)
+    async with Socket.to(served) as socket:
+        body = b"10001\r\n" + bytes(KIB64 + 1) + b"\r\n0\r\n\r\n"
+        await socket.put(served, upload_id, "Transfer-Encoding: chunked", body=body)
+
+        assert await socket.status() == 400
+        assert await served.stored(upload_id) == []
+
+
+async def test_a_body_declared_too_long_is_refused_before_it_is_sent(served: Api) -> None:
+    upload_id = await served.created(size=KIB64)
+    async with Socket.to(served) as socket:
+        await socket.put(served, upload_id, f"Content-Length: {2**40}", "Expect: 100-continue")
+
+        assert await socket.status() == 400
+
+
+async def test_a_client_that_waits_for_the_go_ahead_gets_it(served: Api) -> None:
+    upload_id = await served.created(size=7)
+    async with Socket.to(served) as socket:
+        await socket.put(served, upload_id, "Content-Length: 7", "Expect: 100-continue")
+
+        assert await socket.status() == 100
+        await socket.reader.readline()
+        socket.writer.write(b"content")
+        assert await socket.status() == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("Content-Length: -1",),
+        ("Content-Length: 7", "Content-Length: 8"),
+        ("Content-Length: 7", "Transfer-Encoding: chunked"),
+        ("Transfer-Encoding: gzip",),
+        ("Content-Length: 7", "Bad\x00Header: x"),
+        ("Content-Length: seven",),
+    ],
+)
+async def test_contradictory_framing_is_refused(served: Api, headers: tuple[str, ...]) -> None:
+    upload_id = await served.created(size=7)
+    async with Socket.to(served) as socket:
+        await socket.put(served, upload_id, *headers, body=b"content")
+
+        assert await socket.status() in {400, 0}
+        assert await served.stored(upload_id) == []
+
+
+async def test_a_head_without_end_is_refused_and_costs_no_memory(
+    start: Start, make_key: MakeKey
+) -> None:
+    process = await start()
+    async with way_to(process, await make_key()) as api:
+        resident = psutil.Process(process.process.pid).memory_info
+        before = resident().rss
+        async with Socket.to(api) as socket:
+            socket.writer.write(b"GET /api/v1/jobs HTTP/1.1\r\nHost: gateway\r\nX-Endless: ")
+            try:
+                for _ in range(1024):
+                    socket.writer.write(b"x" * KIB64)
+                    await socket.writer.drain()
+            except ConnectionError:
+                pass
+
+            assert resident().rss - before < 16 * MIB
+            assert (await api.get("/jobs")).status_code == 200
+
+
+async def test_a_large_head_is_told_so(served: Api) -> None:
+    async with Socket.to(served) as socket:
+        await socket.say("GET /api/v1/jobs HTTP/1.1", "Host: gateway", "X-Long: " + "x" * 40_000)
+        assert await socket.status() == 401
+    async with Socket.to(served) as socket:
+        socket.writer.write(b"GET /api/v1/jobs HTTP/1.1\r\nX-Long: " + b"x" * 70_000)
+        assert await socket.status() == 431
+
+
+async def test_an_early_refusal_leaves_the_connection_usable(served: Api) -> None:
+    upload_id = await served.created(size=len(CONTENT), chunk_size=len(CONTENT))
+
+    refused = await served.put(upload_id, 0, CONTENT, {"Content-Digest": "nonsense"})
+    accepted = await served.put(upload_id, 0, CONTENT)
+
+    assert problem(refused) == (400, "digest_invalid")
+    assert accepted.status_code == 200
+
+
+async def test_memory_does_not_grow_with_the_chunk(start: Start, make_key: MakeKey) -> None:
+    process = await start()
+    async with way_to(process, await make_key()) as api:
+        upload_id = await api.created(size=4 * 64 * MIB, chunk_size=64 * MIB)
+        await api.put(await api.created(size=MIB, chunk_size=MIB), 0, bytes(MIB))
+        resident = psutil.Process(process.process.pid).memory_info
+        before, peak = resident().rss, 0
+        sending = [
+            asyncio.create_task(api.put(upload_id, index, zeros(64 * MIB))) for index in range(4)
+        ]
+        while any(not one.done() for one in sending):
+            peak = max(peak, resident().rss)
+            await asyncio.sleep(0.02)
+
+    assert {(await one).status_code for one in sending} == {200}
+    assert peak - before < 24 * MIB
+
+
+async def test_a_disk_that_is_full_acks_nothing_until_there_is_room(
+    start: Start, make_key: MakeKey, staging_dir: Path
+) -> None:
+    process = await start()
+    async with way_to(process, await make_key()) as api:
+        upload_id = await api.created(size=2 * MIB, chunk_size=MIB)
+        limits = psutil.Process(process.process.pid)
+        # Like a full disk, the limit makes a write in the middle of the chunk fail.
+        limits.rlimit(psutil.RLIMIT_FSIZE, (MIB + KIB64, psutil.RLIM_INFINITY))
+
+        assert problem(await api.put(upload_id, 1, CONTENT[MIB : 2 * MIB])) == (507, "staging_full")
+        assert await api.stored(upload_id) == []
+        limits.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+
+        assert (await api.put(upload_id, 1, CONTENT[MIB : 2 * MIB])).status_code == 200
+    assert staged(staging_dir, upload_id)[MIB:] == CONTENT[MIB : 2 * MIB]
+
+
+async def zeros(count: int) -> AsyncIterator[bytes]:
+    block = bytes(256 * 1024)
+    for _ in range(count // len(block)):
+        yield block

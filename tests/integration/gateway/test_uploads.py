@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import func, select, update
+
+from schemas.events.envelope import decode
+from schemas.events.uploads import UploadCancelled
+from schemas.tables.jobs import Job
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.uploads import Chunk, Upload
+from tests.integration.gateway.api import KIB64, MIB, Api, problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway.db import Transaction
+    from tests.integration.gateway.conftest import Serve
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+def files_in(directory: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in directory.iterdir()}
+
+
+async def test_a_created_upload_says_how_to_send_it(api: Api, staging_dir: Path) -> None:
+    answer = await api.create(
+        size=200_000, filename="Ärger ☂.pdf", content_type="application/pdf", metadata={"k": "v"}
+    )
+
+    assert answer.status_code == 201
+    created = answer.json()
+    upload_id = created["upload_id"]
+    assert answer.headers["location"] == f"/api/v1/uploads/{upload_id}"
+    assert (created["status"], created["chunk_size"], created["chunk_count"]) == ("open", KIB64, 4)
+    assert created["chunk_url_template"] == f"/api/v1/uploads/{upload_id}/chunks/{{index}}"
+    assert created["finalize_url"] == "/api/v1/upload"
+    assert created["status_url"] == f"/api/v1/uploads/{upload_id}/status"
+    assert "callback_secret" not in created
+    assert files_in(staging_dir) == {upload_id: 200_000}
+    manifest = (await api.get(f"/uploads/{upload_id}")).json()
+    assert manifest["filename"] == "Ärger ☂.pdf"
+    assert manifest["content_type"] == "application/pdf"
+    assert manifest["metadata"] == {"k": "v"}
+    assert (manifest["received_bytes"], manifest["chunks"]) == (0, [])
+
+
+async def test_a_chunk_size_is_chosen_where_none_is_wished(api: Api) -> None:
+    answer = await api.ask("POST", "/uploads", json={"filename": "a", "size": 20 * MIB})
+
+    assert (answer.json()["chunk_size"], answer.json()["chunk_count"]) == (8 * MIB, 3)
+
+
+async def test_a_file_that_is_too_large_is_refused(serve: Serve) -> None:
+    async with serve(upload_max_size=100) as api:
+        assert (await api.create(size=100)).status_code == 201
+        assert problem(await api.create(size=101)) == (413, "file_too_large")
+
+
+async def test_a_full_disk_is_told_before_anything_is_sent(
+    serve: Serve, staging_dir: Path, transaction: Transaction
+) -> None:
+    async with serve(staging_reserve=2**60) as api:
+        answer = await api.create(size=100, headers={"Idempotency-Key": "k"})
+
+        assert problem(answer) == (507, "staging_full")
+    assert files_in(staging_dir) == {}
+    async with transaction() as session:
+        assert await session.scalar(select(func.count()).select_from(Upload)) == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"filename": ""}, "filename"),
+        ({"filename": "a\x00b"}, "filename"),
+        ({"filename": "a\nb"}, "filename"),
+        ({"filename": "a\n"}, "filename"),
+        ({"filename": "a" * 1025}, "filename"),
+        ({"filename": None}, "filename"),
+        ({"size": -1}, "size"),
+        ({"size": 2**63}, "size"),
+        ({"size": True}, "size"),
+        ({"size": 1.5}, "size"),
+        ({"chunk_size": 0}, "chunk_size"),
+        ({"content_type": "text/plain\r\nX-Evil: 1"}, "content_type"),
+        ({"content_type": "text/plain\n"}, "content_type"),
+        ({"content_type": "nonsense"}, "content_type"),
+        ({"sha256": "0" * 63}, "sha256"),
+        ({"sha256": "G" * 64}, "sha256"),
+        ({"sha256": "0" * 64 + "\n"}, "sha256"),
+        ({"metadata": {"k": "a\x00"}}, "metadata"),
+        ({"metadata": {"k\x00": "a"}}, "metadata"),
+        ({"metadata": {"k": 5}}, "metadata"),
+        ({"metadata": {str(number): "" for number in range(65)}}, "metadata"),
+        ({"metadata": {"k": "v" * 2049}}, "metadata"),
+    ],
+)
+async def test_a_wrong_value_is_refused_by_name(
+    api: Api, wrong: dict[str, Any], field: str
+) -> None:
+    answer = await api.ask("POST", "/uploads", json={"filename": "a.bin", "size": 5, **wrong})
+
+    assert problem(answer) == (400, "invalid_request")
+    assert answer.json()["errors"][0]["field"].startswith(field)
+
+
+async def test_an_unknown_field_is_refused(api: Api) -> None:
+    assert problem(await api.create(size=5, priority="high")) == (400, "invalid_request")
+
+
+async def test_a_hostile_filename_is_only_data(api: Api, staging_dir: Path) -> None:
+    upload_id = await api.created(size=5, filename="../../../etc/passwd")
+
+    assert list(files_in(staging_dir)) == [upload_id]
+    assert (await api.get(f"/uploads/{upload_id}")).json()["filename"] == "../../../etc/passwd"
+
+
+async def test_abandoning_an_open_upload_leaves_nothing_of_it(
+    api: Api, staging_dir: Path, transaction: Transaction
+) -> None:
+    upload_id = await api.sent(b"x" * 100_000)
+
+    answer = await api.ask("DELETE", f"/uploads/{upload_id}")
+
+    assert answer.status_code == 200
+    assert answer.json() == {"upload_id": upload_id, "status": "cancelled", "job_id": None}
+    assert files_in(staging_dir) == {}
+    async with transaction() as session:
+        assert await session.scalar(select(func.count()).select_from(Chunk)) == 0
+        (message,) = (await session.scalars(select(OutboxMessage))).all()
+    event = decode(message.body)
+    assert message.routing_key == event.type == "upload.cancelled"
+    assert isinstance(event.data, UploadCancelled)
+    assert (str(event.data.upload_id), event.data.job_id) == (upload_id, None)
+    assert problem(await api.put(upload_id, 0, b"x" * KIB64)) == (409, "upload_not_open")
+    assert problem(await api.finalize(upload_id)) == (409, "upload_not_open")
+
+
+async def test_abandoning_again_answers_the_same_and_tells_nobody(
+    api: Api, transaction: Transaction
+) -> None:
+    for finalize in (False, True):
+        upload_id = await api.sent(b"content")
+        if finalize:
+            await api.finalize(upload_id)
+        async with transaction() as session:
+            before = await session.scalar(select(func.count()).select_from(OutboxMessage))
+
+        first = await api.ask("DELETE", f"/uploads/{upload_id}")
+        second = await api.ask("DELETE", f"/uploads/{upload_id}")
+
+        assert first.status_code == second.status_code == 200
+        assert first.json() == second.json()
+        async with transaction() as session:
+            after = await session.scalar(select(func.count()).select_from(OutboxMessage))
+        assert (before, after) == (before, (before or 0) + 1)
+
+
+@pytest.mark.parametrize("status", ["queued", "processing"])
+async def test_abandoning_a_finalized_upload_cancels_its_job(
+    api: Api, transaction: Transaction, staging_dir: Path, status: str
+) -> None:
+    upload_id, job_id = await api.finalized()
+    async with transaction() as session:
+        await session.execute(update(Job).values(status=status))
+
+    answer = await api.ask("DELETE", f"/uploads/{upload_id}")
+
+    assert answer.json() == {"upload_id": upload_id, "status": "cancelled", "job_id": job_id}
+    job = (await api.get(f"/jobs/{job_id}")).json()
+    assert job["status"] == "cancelled"
+    assert job["finished_at"] is not None
+    assert list(files_in(staging_dir)) == [upload_id], "a worker may be reading it"
+
+
+@pytest.mark.parametrize(
+    ("job", "upload"),
+    [
+        ({"status": "completed", "stage": "done"}, "stored"),
+        ({"status": "failed"}, "failed"),
+        ({"status": "processing", "stage": "ingest"}, "stored"),
+    ],
+)
+async def test_what_is_stored_or_failed_cannot_be_abandoned(
+    api: Api, transaction: Transaction, job: dict[str, str], upload: str
+) -> None:
+    upload_id, job_id = await api.finalized()
+    async with transaction() as session:
+        await session.execute(update(Job).values(**job))
+        await session.execute(update(Upload).values(status=upload))
+
+    answer = await api.ask("DELETE", f"/uploads/{upload_id}")
+
+    assert problem(answer) == (409, "upload_already_settled")
+    assert (await api.get(f"/jobs/{job_id}")).json()["status"] == job["status"]
+
+
+async def test_the_time_to_send_an_upload_ends(api: Api, transaction: Transaction) -> None:
+    upload_id = await api.sent(b"x" * 2 * KIB64)
+    async with transaction() as session:
+        await session.execute(
+            update(Upload).values(expires_at=Upload.expires_at - timedelta(days=2))
+        )
+
+    assert problem(await api.put(upload_id, 0, b"x" * KIB64)) == (410, "upload_expired")
+    assert problem(await api.finalize(upload_id)) == (410, "upload_expired")
+    assert (await api.ask("DELETE", f"/uploads/{upload_id}")).status_code == 200

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import func, select, update
+
+from schemas.tables.webhooks import Webhook
+from tests.integration.gateway.api import Api, problem
+
+if TYPE_CHECKING:
+    import httpx
+
+    from gateway.db import Transaction
+    from tests.integration.gateway.conftest import Serve
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+URL = "https://hooks.example.com/waybill?token=abc"
+
+
+async def register(api: Api, **options: Any) -> httpx.Response:  # noqa: ANN401  # whatever the API takes
+    return await api.ask("POST", "/webhooks", json={"url": URL, **options})
+
+
+async def test_a_secret_is_shown_once(api: Api) -> None:
+    answer = await register(
+        api, event_types=["upload.stored", "document.ingested", "upload.stored"], description="ours"
+    )
+
+    assert answer.status_code == 201
+    created = answer.json()
+    path = f"/webhooks/{created['webhook_id']}"
+    assert answer.headers["location"] == f"/api/v1{path}"
+    assert created["event_types"] == ["upload.stored", "document.ingested"]
+    secret = created["secret"]
+    assert secret.startswith("whsec_")
+    assert len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) == 32
+    shown = await api.get(path)
+    assert shown.json() == {
+        "webhook_id": created["webhook_id"],
+        "url": URL,
+        "event_types": ["upload.stored", "document.ingested"],
+        "description": "ours",
+        "enabled": True,
+        "disabled_reason": None,
+        "created_at": created["created_at"],
+    }
+    assert secret not in (await api.get("/webhooks")).text
+
+
+async def test_endpoints_are_listed_newest_first_page_by_page(api: Api, stranger: Api) -> None:
+    made = [(await register(api)).json()["webhook_id"] for _ in range(3)]
+    await register(stranger)
+
+    first = (await api.get("/webhooks", limit=2)).json()
+    second = (await api.get("/webhooks", limit=2, cursor=first["next_cursor"])).json()
+
+    assert [one["webhook_id"] for one in (*first["items"], *second["items"])] == made[::-1]
+    assert second["next_cursor"] is None
+
+
+async def test_a_disabled_endpoint_says_why(api: Api, transaction: Transaction) -> None:
+    webhook_id = (await register(api)).json()["webhook_id"]
+    async with transaction() as session:
+        await session.execute(
+            update(Webhook).values(disabled_at=func.now(), disabled_reason="410 Gone")
+        )
+
+    shown = (await api.get(f"/webhooks/{webhook_id}")).json()
+
+    assert (shown["enabled"], shown["disabled_reason"]) == (False, "410 Gone")
+
+
+async def test_a_deleted_endpoint_is_gone_but_its_row_stays(
+    api: Api, transaction: Transaction
+) -> None:
+    webhook_id = (await register(api)).json()["webhook_id"]
+
+    first = await api.ask("DELETE", f"/webhooks/{webhook_id}")
+    second = await api.ask("DELETE", f"/webhooks/{webhook_id}")
+
+    assert first.status_code == second.status_code == 204
+    assert problem(await api.get(f"/webhooks/{webhook_id}")) == (404, "webhook_not_found")
+    assert (await api.get("/webhooks")).json()["items"] == []
+    async with transaction() as session:
+        assert (await session.scalars(select(Webhook))).one().deleted_at is not None
+
+
+async def test_an_endpoint_of_another_tenant_is_not_there(api: Api, stranger: Api) -> None:
+    path = f"/webhooks/{(await register(api)).json()['webhook_id']}"
+
+    assert problem(await stranger.get(path)) == (404, "webhook_not_found")
+    assert problem(await stranger.ask("DELETE", path)) == (404, "webhook_not_found")
+    assert (await api.get(path)).status_code == 200
+
+
+async def test_an_event_that_is_never_told_is_refused(api: Api) -> None:
+    for event_type in ("upload.finalized", "upload.*", ""):
+        answer = await register(api, event_types=[event_type])
+        assert problem(answer) == (400, "invalid_request")
+        assert answer.json()["errors"][0]["field"] == "event_types"
+
+
+async def test_a_description_with_nul_is_refused(api: Api) -> None:
+    assert problem(await register(api, description="a\x00b")) == (400, "invalid_request")
+
+
+async def test_where_a_webhook_may_go_is_checked(api: Api, serve: Serve) -> None:
+    local = "http://127.0.0.1:9000/hook"
+
+    refused = await register(api, url=local)
+    assert problem(refused) == (422, "webhook_url_refused")
+    assert problem(await api.create(size=5, callback_url=local)) == (422, "webhook_url_refused")
+    async with serve(webhook_allow_loopback=True) as permissive:
+        assert (await register(permissive, url=local)).status_code == 201
+
+
+async def test_a_callback_is_a_webhook_of_its_upload_alone(
+    api: Api, transaction: Transaction
+) -> None:
+    created = (await api.create(size=5, callback_url=URL)).json()
+
+    assert created["callback_secret"].startswith("whsec_")
+    assert (await api.get("/webhooks")).json()["items"] == []
+    async with transaction() as session:
+        webhook = (await session.scalars(select(Webhook))).one()
+    assert (str(webhook.upload_id), webhook.url) == (created["upload_id"], URL)
+    assert webhook.secret == created["callback_secret"]
+    assert webhook.event_types == []
+    assert problem(await api.get(f"/webhooks/{webhook.id}")) == (404, "webhook_not_found")

@@ -1,0 +1,326 @@
+"""What a receiver answers, and what an attempt makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from notifier.delivery import attempt
+from notifier.delivery.outcome import Outcome
+from tests.fakes import replies
+from tests.fakes.receiver import Receiver
+from tests.integration.http.conftest import BODY, EXCERPT, SECRET, a_sender
+
+if TYPE_CHECKING:
+    from notifier.delivery.attempt import AttemptResult
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+GIB = 1024**3
+MIB = 1024**2
+
+
+async def test_what_is_signed_is_what_arrives(receiver: Receiver) -> None:
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url)
+    [received] = receiver.wait_for(1)
+    assert received.body == BODY
+    assert received.verified_with(SECRET)["type"] == "document.ingested"
+    assert result.outcome is Outcome.DELIVERED
+    assert result.status_code == 204
+    assert result.error is None
+    assert result.remote_address == "127.0.0.1"
+    assert timedelta(0) < result.duration < timedelta(seconds=5)
+    assert int(received.headers["webhook-timestamp"]) == int(result.started_at.timestamp())
+
+
+async def test_a_request_says_who_sends_what(receiver: Receiver) -> None:
+    async with a_sender() as sender:
+        await sender.post(receiver.url_of("/hook?token=a%20b"))
+    [received] = receiver.received
+    assert (received.method, received.path) == ("POST", "/hook?token=a%20b")
+    assert received.headers["user-agent"].startswith("Waybill")
+    assert received.headers["content-type"] == "application/cloudevents+json"
+    assert received.headers["accept-encoding"] == "identity"
+    assert received.headers["host"] == f"127.0.0.1:{receiver.port}"
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        (200, Outcome.DELIVERED),
+        (410, Outcome.GONE),
+        (400, Outcome.REJECTED),
+        (500, Outcome.REJECTED),
+        (599, Outcome.REJECTED),
+    ],
+)
+async def test_the_status_decides(receiver: Receiver, code: int, outcome: Outcome) -> None:
+    receiver.answer_with(replies.status(code, body=b"because"))
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url)
+    assert (result.outcome, result.status_code) == (outcome, code)
+    assert result.response_excerpt == "because"
+
+
+@pytest.mark.parametrize("code", [429, 503])
+async def test_a_throttling_receiver_says_how_long_in_seconds(
+    receiver: Receiver, code: int
+) -> None:
+    receiver.answer_with(replies.status(code, headers={"Retry-After": "120"}))
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url)
+    assert result.outcome is Outcome.THROTTLED
+    assert result.retry_after == timedelta(minutes=2)
+
+
+async def test_a_throttling_receiver_says_how_long_as_a_date(receiver: Receiver) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(minutes=2), usegmt=True)
+    receiver.answer_with(replies.status(503, headers={"Retry-After": date}))
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url)
+    assert result.retry_after is not None
+    assert timedelta(seconds=110) < result.retry_after <= timedelta(seconds=120)
+
+
+async def test_a_receiver_that_does_not_throttle_is_not_asked_how_long(receiver: Receiver) -> None:
+    receiver.answer_with(replies.status(500, headers={"Retry-After": "120"}))
+    async with a_sender() as sender:
+        assert (await sender.post(receiver.url)).retry_after is None
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_never_followed(receiver: Receiver, code: int) -> None:
+    with Receiver() as elsewhere:
+        receiver.answer_with(replies.redirect(elsewhere.url, code=code))
+        async with a_sender() as sender:
+            result = await sender.post(receiver.url)
+        assert elsewhere.received == []
+    assert (result.outcome, result.status_code) == (Outcome.REDIRECTED, code)
+
+
+@pytest.mark.parametrize(
+    "location", ["http://[", "http://a:99999999/", "\xff\xfe", "//", "http://"]
+)
+async def test_a_redirect_to_nowhere_is_still_a_redirect(receiver: Receiver, location: str) -> None:
+    receiver.answer_with(replies.redirect(location))
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url)
+    assert (result.outcome, result.status_code) == (Outcome.REDIRECTED, 308)
+
+
+async def test_cookies_are_not_kept(receiver: Receiver) -> None:
+    receiver.answer_with(replies.status(204, headers={"Set-Cookie": "a=b; Path=/"}))
+    async with a_sender() as sender:
+        await sender.post(receiver.url)
+        await sender.post(receiver.url)
+    assert all("cookie" not in received.headers for received in receiver.received)
+
+
+async def test_a_proxy_in_the_environment_is_not_used(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Receiver() as proxy:
+        for variable in ("HTTP_PROXY", "ALL_PROXY", "http_proxy"):
+            monkeypatch.setenv(variable, proxy.url)
+        async with a_sender() as sender:
+            await sender.post(receiver.url)
+        assert proxy.received == []
+    assert len(receiver.received) == 1
+
+
+async def test_an_answer_of_ten_gigabytes_is_cut_and_hung_up_on(receiver: Receiver) -> None:
+    receiver.answer_with(replies.huge(10 * GIB))
+    async with a_sender() as sender:
+        before = psutil.Process().memory_info().rss
+        results = [await sender.post(receiver.url) for _ in range(5)]
+        grown = psutil.Process().memory_info().rss - before
+    for result in results:
+        assert result.outcome is Outcome.DELIVERED
+        assert result.error is None
+        assert len(result.response_excerpt) == EXCERPT
+        assert result.duration < timedelta(seconds=5)
+    assert grown < 10 * MIB
+    receiver.wait_until_open(0)
+
+
+async def test_an_answer_that_just_fits_is_read_whole(receiver: Receiver) -> None:
+    receiver.answer_with(replies.status(200, body=b"z" * EXCERPT))
+    async with a_sender() as sender:
+        first, second = [await sender.post(receiver.url) for _ in range(2)]
+    assert first.response_excerpt == "z" * EXCERPT
+    assert second.reused_connection
+
+
+async def test_a_gzip_bomb_is_not_inflated(receiver: Receiver) -> None:
+    receiver.answer_with(replies.gzip_bomb(256 * MIB))
+    async with a_sender() as sender:
+        before = psutil.Process().memory_info().rss
+        result = await sender.post(receiver.url)
+        grown = psutil.Process().memory_info().rss - before
+    assert result.outcome is Outcome.DELIVERED
+    assert len(result.response_excerpt) <= EXCERPT
+    assert grown < 10 * MIB
+
+
+async def test_an_excerpt_can_be_stored_and_printed(receiver: Receiver) -> None:
+    receiver.answer_with(
+        replies.status(500, body=b"caf\xc3\xa9\n\x00\xff\xfe\x1b[2J\xed\xa0\x80 end")
+    )
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url)
+    excerpt = result.response_excerpt
+    assert excerpt.startswith("café\n")
+    assert excerpt.endswith(" end")
+    assert "\x00" not in excerpt
+    assert "\x1b" not in excerpt
+    assert excerpt.encode()
+
+
+async def test_a_character_cut_in_two_is_left_out(receiver: Receiver) -> None:
+    receiver.answer_with(replies.status(200, body=b"z" + "é".encode() * EXCERPT))
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url)
+    assert result.response_excerpt == "z" + "é" * (EXCERPT // 2 - 1)
+
+
+async def test_a_thousand_headers_are_an_answer(receiver: Receiver) -> None:
+    receiver.answer_with(replies.status(200, headers={f"x-{n}": "y" * 20 for n in range(1000)}))
+    async with a_sender() as sender:
+        assert (await sender.post(receiver.url)).outcome is Outcome.DELIVERED
+
+
+async def test_endless_headers_are_not_read(receiver: Receiver) -> None:
+    receiver.answer_with(replies.status(200, headers={"x-long": "y" * MIB}))
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url)
+    assert result.outcome is Outcome.PROTOCOL_ERROR
+    assert result.status_code is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\r\n\r\n",
+        b"\x00" * 100,
+        b"SSH-2.0-OpenSSH_9.7\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 000 OK\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"HTTP/2 200\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: \x00\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"z" * 1000 + b"\r\n\r\n",
+    ],
+)
+async def test_something_that_is_not_http_is_a_failed_attempt(
+    receiver: Receiver, answer: bytes
+) -> None:
+    receiver.answer_with(replies.raw(answer))
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url)
+    assert result.outcome is Outcome.PROTOCOL_ERROR
+    assert result.status_code is None
+    assert result.error
+    assert len(result.error) <= attempt.ERROR_MAX
+    assert result.remote_address == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npartial",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n7\r\npartial\r\nzzz\r\n",
+    ],
+)
+async def test_a_2xx_whose_body_breaks_off_is_a_delivery(receiver: Receiver, answer: bytes) -> None:
+    receiver.answer_with(replies.raw(answer))
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url)
+    assert (result.outcome, result.status_code) == (Outcome.DELIVERED, 200)
+    assert result.response_excerpt == "partial"
+    assert result.error is not None
+    assert "reading the answer" in result.error
+
+
+async def test_a_switch_of_protocols_is_a_failed_attempt(receiver: Receiver) -> None:
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"
+    receiver.answer_with(replies.raw(switch))
+    async with a_sender() as sender:
+        assert (await sender.post(receiver.url)).outcome in {
+            Outcome.REJECTED,
+            Outcome.PROTOCOL_ERROR,
+        }
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\nOK",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nOK\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nOKHTTP/1.1 410 x\r\ncontent-length: 2\r\n\r\nOK",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nOK\r\n0\r\n\r\nHTTP/1.1 410 x\r\n\r\n",
+    ],
+)
+async def test_what_follows_an_answer_is_not_the_answer_to_the_next_event(
+    receiver: Receiver, answer: bytes
+) -> None:
+    receiver.answer_with(replies.stuffed(answer), replies.status(500))
+    async with a_sender() as sender:
+        first, second = [await sender.post(receiver.url) for _ in range(2)]
+    assert first.outcome is Outcome.DELIVERED
+    assert second.status_code == 500
+    assert not second.reused_connection
+
+
+async def test_a_chunked_answer_leaves_its_connection_open(receiver: Receiver) -> None:
+    chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nOK\r\n0\r\n\r\n"
+    receiver.answer_with(replies.stuffed(chunked))
+    async with a_sender() as sender:
+        first, second = [await sender.post(receiver.url) for _ in range(2)]
+    assert (first.response_excerpt, second.response_excerpt) == ("OK", "OK")
+    assert second.reused_connection
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@example(head=b"HTTP/1.1 200 OK\r\n\r\n", rest=b"\x00\xff")
+@given(
+    head=st.sampled_from(
+        [
+            b"",
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.1 500 \r\nx: ",
+            b"HTTP/1.1 429 x\r\nretry-after: ",
+            b"HTTP/1.1 302 x\r\nlocation: ",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\n\r\n",
+        ]
+    ),
+    rest=st.binary(max_size=200),
+)
+def test_whatever_bytes_come_back_the_attempt_has_a_result(
+    receiver: Receiver, head: bytes, rest: bytes
+) -> None:
+    async def deliver() -> AttemptResult:
+        async with a_sender() as sender:
+            return await sender.post(receiver.url)
+
+    receiver.answer_with(replies.raw(head + rest))
+    result = asyncio.run(deliver())
+    assert "\x00" not in result.response_excerpt + (result.error or "")
+    assert result.response_excerpt.encode() is not None

@@ -1,0 +1,193 @@
+"""A request goes to the address that was checked, or nowhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpcore
+import pytest
+import structlog
+
+from notifier.delivery import targets
+from notifier.delivery.network import CheckedNetwork, SystemResolver
+from notifier.delivery.outcome import Outcome
+from tests.integration.http.conftest import Names, a_sender
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tests.fakes.receiver import Receiver
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+PUBLIC = "93.184.216.34"
+ALSO_PUBLIC = "93.184.216.35"
+LOOPBACK = "127.0.0.1"
+
+
+class Detour(httpcore.AsyncNetworkBackend):
+    """Notes the addresses it is told to connect to, and leads those it knows to a local port."""
+
+    def __init__(self, *, known: Iterable[str], port: int) -> None:
+        self.dialled: list[str] = []
+        self._known = set(known)
+        self._port = port
+        self._network = httpcore.AnyIOBackend()
+
+    async def connect_tcp(  # noqa: PLR0917  # httpcore's signature
+        self,
+        host: str,
+        port: int,  # noqa: ARG002  # httpcore's signature
+        timeout: float | None = None,  # noqa: ASYNC109  # httpcore's signature
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        self.dialled.append(host)
+        if host not in self._known:
+            raise httpcore.ConnectError("No route to host")
+        return await self._network.connect_tcp(
+            LOOPBACK, self._port, timeout, local_address, socket_options
+        )
+
+
+async def test_a_name_that_changes_its_mind_does_not_lead_inside(receiver: Receiver) -> None:
+    names = Names({"rebind.example": [[PUBLIC], [LOOPBACK]]})
+    detour = Detour(known=[PUBLIC, LOOPBACK], port=receiver.port)
+    async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
+        url = receiver.url_of("/hook", host="rebind.example")
+        result = await sender.post(url)
+        assert result.outcome is Outcome.DELIVERED
+        assert result.remote_address == PUBLIC
+        assert (names.asked, detour.dialled) == (["rebind.example"], [PUBLIC])
+        # The name keeps its connection; what it resolves to by now is of no interest.
+        again = await sender.post(url)
+        assert again.reused_connection
+        assert again.remote_address == PUBLIC
+    async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
+        refused = await sender.post(url)
+    assert refused.outcome is Outcome.TARGET_REFUSED
+    assert refused.remote_address is None
+    assert detour.dialled == [PUBLIC]
+    assert len(receiver.received) == 2
+
+
+async def test_host_and_path_stay_the_names(receiver: Receiver) -> None:
+    names = Names({"xn--bcher-kva.example": [[LOOPBACK]]})
+    async with a_sender(resolve=names) as sender:
+        await sender.post(receiver.url_of("/hook", host="bücher.example"))
+    [received] = receiver.received
+    assert received.headers["host"] == f"xn--bcher-kva.example:{receiver.port}"
+
+
+@pytest.mark.parametrize("addresses", [[PUBLIC, "10.0.0.1"], ["10.0.0.1", PUBLIC], ["::1", PUBLIC]])
+async def test_one_inside_address_among_others_refuses_the_name(
+    receiver: Receiver, addresses: list[str]
+) -> None:
+    detour = Detour(known=[PUBLIC], port=receiver.port)
+    names = Names({"mixed.example": [addresses]})
+    async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
+        result = await sender.post("https://mixed.example/")
+    assert result.outcome is Outcome.TARGET_REFUSED
+    assert detour.dialled == []
+    assert result.error is not None
+    assert "10.0.0.1" not in result.error
+
+
+async def test_the_next_address_is_tried_when_one_is_down(receiver: Receiver) -> None:
+    detour = Detour(known=[ALSO_PUBLIC], port=receiver.port)
+    names = Names({"two.example": [[PUBLIC, ALSO_PUBLIC]]})
+    async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
+        result = await sender.post(receiver.url_of("/hook", host="two.example"))
+    assert result.outcome is Outcome.DELIVERED
+    assert result.remote_address == ALSO_PUBLIC
+    assert detour.dialled == [PUBLIC, ALSO_PUBLIC]
+
+
+async def test_a_name_with_a_thousand_addresses_gets_few_tries() -> None:
+    addresses = [f"93.184.{high}.{low}" for high in range(4) for low in range(250)]
+    detour = Detour(known=[], port=1)
+    names = Names({"many.example": [addresses]})
+    async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
+        result = await sender.post("https://many.example/")
+    assert result.outcome is Outcome.UNREACHABLE
+    assert len(detour.dialled) == 4
+
+
+async def test_loopback_is_refused_unless_it_is_allowed(receiver: Receiver) -> None:
+    async with a_sender(allow_loopback=False) as sender:
+        for host in (LOOPBACK, "localhost", "[::1]", "[::ffff:127.0.0.1]"):
+            result = await sender.post(receiver.url_of("/hook", host=host))
+            assert result.outcome is Outcome.TARGET_REFUSED, host
+    assert receiver.received == []
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.1", "0"])
+async def test_a_disguised_loopback_is_refused_where_the_connection_is_made(
+    host: str, threads: ThreadPoolExecutor
+) -> None:
+    network = CheckedNetwork(
+        resolve=SystemResolver(threads), allow_loopback=False, network=httpcore.AnyIOBackend()
+    )
+    with pytest.raises(targets.TargetRefused):
+        await network.connect_tcp(host, 80)
+
+
+async def test_the_systems_resolver_knows_this_machine(receiver: Receiver) -> None:
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url_of("/hook", host="localhost"))
+    assert result.outcome is Outcome.DELIVERED
+
+
+async def test_a_name_nobody_knows_is_a_failed_attempt() -> None:
+    async with a_sender(resolve=Names()) as sender:
+        result = await sender.post("https://nobody.example/")
+    assert result.outcome is Outcome.NAME_UNRESOLVED
+    assert result.error == "the host's name does not resolve: Name or service not known"
+
+
+async def test_a_name_without_addresses_is_a_failed_attempt() -> None:
+    async with a_sender(resolve=Names({"empty.example": [[]]})) as sender:
+        result = await sender.post("https://empty.example/")
+    assert result.outcome is Outcome.NAME_UNRESOLVED
+
+
+async def test_a_port_nobody_listens_on_is_a_failed_attempt(unused_port: int) -> None:
+    async with a_sender() as sender:
+        result = await sender.post(f"http://127.0.0.1:{unused_port}/")
+    assert result.outcome is Outcome.UNREACHABLE
+    assert result.error == "no connection: Connection refused"
+    assert result.remote_address is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "nonsense",
+        "https://",
+        "https://a..b/",
+        "https://☃.💩/",
+        "https://" + "a" * 300,
+        "ftp://x/",
+    ],
+)
+async def test_a_url_that_cannot_be_is_a_failed_attempt(url: str) -> None:
+    async with a_sender() as sender:
+        result = await sender.post(url)
+    assert result.outcome is Outcome.TARGET_REFUSED
+    assert result.status_code is None
+
+
+class BrokenNames(Names):
+    async def __call__(self, host: str, port: int) -> Sequence[str]:  # noqa: ARG002  # the resolver's signature
+        raise RuntimeError("a mistake of ours")
+
+
+async def test_a_mistake_of_ours_is_a_failed_attempt_and_a_log_line() -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with a_sender(resolve=BrokenNames()) as sender:
+            result = await sender.post("https://receiver.example/?token=hunter2")
+    assert result.outcome is Outcome.PROTOCOL_ERROR
+    assert [line["event"] for line in lines] == ["attempt.unexpected_error"]
+    assert "hunter2" not in repr(lines) + (result.error or "")

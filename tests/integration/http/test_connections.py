@@ -1,0 +1,120 @@
+"""Connections are kept for the next event, and given up when they are of no more use."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import pytest
+
+from notifier.delivery import transport
+from notifier.delivery.outcome import Outcome
+from tests.fakes import replies
+from tests.fakes.receiver import Receiver
+from tests.integration.http.conftest import Names, Sender, a_sender
+
+if TYPE_CHECKING:
+    from notifier.delivery.attempt import AttemptResult
+    from tests.integration.http.certificates import Authority
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+LOOPBACK = "127.0.0.1"
+
+
+async def deliver(sender: Sender, url: str, *, count: int, concurrency: int) -> list[AttemptResult]:
+    waiting = iter(range(count))
+
+    async def work() -> list[AttemptResult]:
+        return [await sender.post(url) for _ in waiting]
+
+    return [*chain(*await asyncio.gather(*(work() for _ in range(concurrency))))]
+
+
+def reuse_ratio(results: list[AttemptResult]) -> float:
+    return sum(result.reused_connection for result in results) / len(results)
+
+
+async def test_deliveries_share_as_few_connections_as_run_at_once(receiver: Receiver) -> None:
+    async with a_sender() as sender:
+        results = await deliver(sender, receiver.url, count=400, concurrency=20)
+    assert {result.outcome for result in results} == {Outcome.DELIVERED}
+    assert max(received.connection for received in receiver.received) <= 20
+    assert reuse_ratio(results) >= 0.95
+
+
+async def test_connections_with_tls_are_shared_too(authority: Authority) -> None:
+    names = Names({"receiver.example": [[LOOPBACK]]})
+    with Receiver(tls=authority.server("receiver.example")) as receiver:
+        async with a_sender(resolve=names, ssl_context=authority.believers()) as sender:
+            url = receiver.url_of("/hook", host="receiver.example")
+            results = await deliver(sender, url, count=200, concurrency=10)
+        assert max(received.connection for received in receiver.received) <= 10
+    assert reuse_ratio(results) >= 0.95
+
+
+async def test_two_names_of_one_address_share_no_connection(receiver: Receiver) -> None:
+    names = Names({"one.example": [[LOOPBACK]], "two.example": [[LOOPBACK]]})
+    async with a_sender(resolve=names) as sender:
+        for host in ("one.example", "two.example", "one.example", "two.example"):
+            await sender.post(receiver.url_of("/hook", host=host))
+    assert [received.connection for received in receiver.received] == [1, 2, 1, 2]
+
+
+async def test_a_connection_the_receiver_closed_is_not_used_again(receiver: Receiver) -> None:
+    receiver.answer_with(
+        replies.raw(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), replies.status(204)
+    )
+    async with a_sender() as sender:
+        await sender.post(receiver.url)
+        await asyncio.to_thread(receiver.wait_until_open, 0)
+        result = await sender.post(receiver.url)
+    assert result.outcome is Outcome.DELIVERED
+    assert not result.reused_connection
+
+
+async def test_a_connection_closed_while_idle_is_not_used_again(receiver: Receiver) -> None:
+    async with a_sender() as sender:
+        await sender.post(receiver.url)
+        receiver.hang_up()
+        await asyncio.to_thread(receiver.wait_until_open, 0)
+        result = await sender.post(receiver.url)
+    assert result.outcome is Outcome.DELIVERED
+    assert not result.reused_connection
+
+
+async def test_an_attempt_cancelled_at_any_moment_leaves_no_connection_open(
+    receiver: Receiver,
+) -> None:
+    async with a_sender() as sender:
+        for moments in range(60):
+            attempt = asyncio.create_task(sender.post(receiver.url))
+            for _ in range(moments):
+                await asyncio.sleep(0)
+            attempt.cancel()
+            with suppress(asyncio.CancelledError):
+                await attempt
+    await asyncio.to_thread(receiver.wait_until_open, 0)
+
+
+async def test_idle_connections_are_bounded_whatever_the_number_of_endpoints(
+    receiver: Receiver,
+) -> None:
+    hosts = [f"h{number}.example" for number in range(transport.IDLE_MAX + 20)]
+    names = Names({host: [[LOOPBACK]] for host in hosts})
+    async with a_sender(resolve=names) as sender:
+        for host in hosts:
+            await sender.post(receiver.url_of("/hook", host=host))
+        await asyncio.to_thread(receiver.wait_until_open, transport.IDLE_MAX)
+        # The ones given up are those longest unused.
+        newest = await sender.post(receiver.url_of("/hook", host=hosts[-1]))
+        oldest = await sender.post(receiver.url_of("/hook", host=hosts[0]))
+        assert (newest.reused_connection, oldest.reused_connection) == (True, False)
+
+
+async def test_closing_the_client_closes_its_connections(receiver: Receiver) -> None:
+    async with a_sender() as sender:
+        await deliver(sender, receiver.url, count=10, concurrency=5)
+    await asyncio.to_thread(receiver.wait_until_open, 0)

@@ -1,0 +1,113 @@
+"""One deadline over every phase of an attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import pytest
+
+from notifier.delivery.outcome import Outcome
+from tests.fakes import replies
+from tests.fakes.receiver import Receiver
+from tests.integration.http.conftest import Names, a_sender
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+DEADLINE = timedelta(seconds=1)
+GRACE = timedelta(seconds=0.5)
+SECOND = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("reply", "phase"),
+    [
+        (replies.silence(), "waiting for the answer"),
+        (replies.slow_headers(every=SECOND), "waiting for the answer"),
+        (replies.slow_headers(every=SECOND / 1000), "waiting for the answer"),
+        (replies.late(2 * SECOND, replies.status(204)), "waiting for the answer"),
+    ],
+    ids=["silent", "a byte of headers a second", "a byte a millisecond", "late"],
+)
+async def test_a_slow_answer_ends_at_the_deadline(
+    receiver: Receiver, reply: replies.Reply, phase: str
+) -> None:
+    receiver.answer_with(reply)
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url, timeout=DEADLINE)
+        assert result.outcome is Outcome.TIMED_OUT
+        assert result.status_code is None
+        assert result.error == f"1 s passed while {phase}"
+        assert DEADLINE <= result.duration < DEADLINE + GRACE
+        receiver.wait_until_open(0)
+
+
+async def test_a_body_that_drips_ends_at_the_deadline(receiver: Receiver) -> None:
+    receiver.answer_with(replies.slow_body(every=SECOND, code=500))
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url, timeout=DEADLINE)
+        assert (result.outcome, result.status_code) == (Outcome.REJECTED, 500)
+        assert result.error == "1 s passed while reading the answer"
+        assert DEADLINE <= result.duration < DEADLINE + GRACE
+        receiver.wait_until_open(0)
+
+
+async def test_a_2xx_that_drips_is_a_delivery_all_the_same(receiver: Receiver) -> None:
+    receiver.answer_with(replies.slow_body(every=SECOND))
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url, timeout=DEADLINE)
+    assert (result.outcome, result.status_code) == (Outcome.DELIVERED, 200)
+    assert result.duration < DEADLINE + GRACE
+
+
+async def test_a_receiver_that_never_shakes_hands_ends_at_the_deadline(receiver: Receiver) -> None:
+    async with a_sender() as sender:
+        url = receiver.url.replace("http:", "https:")
+        result = await sender.post(url, timeout=DEADLINE)
+        assert result.outcome is Outcome.TIMED_OUT
+        assert result.error == "1 s passed while in the TLS handshake"
+        receiver.wait_until_open(0)
+
+
+class NoNameServer(Names):
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        await asyncio.Event().wait()
+        return await super().__call__(host, port)
+
+
+async def test_a_name_server_that_is_down_ends_at_the_deadline() -> None:
+    async with a_sender(resolve=NoNameServer()) as sender:
+        result = await sender.post("http://receiver.example/", timeout=DEADLINE)
+    assert result.outcome is Outcome.TIMED_OUT
+    assert result.error == "1 s passed while connecting"
+
+
+async def test_slow_receivers_do_not_slow_a_healthy_one(receiver: Receiver) -> None:
+    with Receiver() as slow:
+        slow.answer_with(replies.silence())
+        async with a_sender() as sender:
+            hanging = [
+                asyncio.create_task(sender.post(slow.url, timeout=2 * DEADLINE)) for _ in range(50)
+            ]
+            await asyncio.to_thread(slow.wait_for, 50)
+            began = monotonic()
+            result = await sender.post(receiver.url)
+            assert result.outcome is Outcome.DELIVERED
+            assert monotonic() - began < 0.5
+            assert {(await task).outcome for task in hanging} == {Outcome.TIMED_OUT}
+
+
+async def test_a_cancelled_attempt_is_cancelled_and_hangs_up(receiver: Receiver) -> None:
+    receiver.answer_with(replies.silence())
+    async with a_sender() as sender:
+        task = asyncio.create_task(sender.post(receiver.url))
+        await asyncio.to_thread(receiver.wait_for, 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(receiver.wait_until_open, 0)

@@ -1,0 +1,77 @@
+"""Only the named receiver, known to an authority, is told anything over https."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from notifier.delivery.outcome import Outcome
+from tests.fakes.receiver import Receiver
+from tests.integration.http.certificates import Authority
+from tests.integration.http.conftest import SECRET, Names, a_sender
+
+if TYPE_CHECKING:
+    import ssl
+
+    from notifier.delivery.attempt import AttemptResult
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+async def deliver(
+    *, server: ssl.SSLContext, client: ssl.SSLContext
+) -> tuple[AttemptResult, Receiver]:
+    names = Names({"receiver.example": [["127.0.0.1"]]})
+    with Receiver(tls=server) as receiver:
+        async with a_sender(resolve=names, ssl_context=client) as sender:
+            result = await sender.post(receiver.url_of("/hook", host="receiver.example"))
+        return result, receiver
+
+
+async def test_the_certificate_of_the_name_is_believed(authority: Authority) -> None:
+    result, receiver = await deliver(
+        server=authority.server("receiver.example"), client=authority.believers()
+    )
+    assert result.outcome is Outcome.DELIVERED
+    assert result.remote_address == "127.0.0.1"
+    [received] = receiver.received
+    assert received.verified_with(SECRET)
+
+
+async def test_the_certificate_of_another_name_is_refused(authority: Authority) -> None:
+    result, receiver = await deliver(
+        server=authority.server("other.example"), client=authority.believers()
+    )
+    assert result.outcome is Outcome.TLS_FAILED
+    assert result.error is not None
+    assert "not valid for 'receiver.example'" in result.error
+    assert receiver.received == []
+
+
+async def test_an_expired_certificate_is_refused(authority: Authority) -> None:
+    result, receiver = await deliver(
+        server=authority.server("receiver.example", expires=-timedelta(hours=1)),
+        client=authority.believers(),
+    )
+    assert result.outcome is Outcome.TLS_FAILED
+    assert "expired" in (result.error or "")
+    assert receiver.received == []
+
+
+async def test_a_certificate_of_an_unknown_authority_is_refused(authority: Authority) -> None:
+    result, receiver = await deliver(
+        server=Authority().server("receiver.example"), client=authority.believers()
+    )
+    assert result.outcome is Outcome.TLS_FAILED
+    assert receiver.received == []
+
+
+async def test_the_public_authorities_do_not_vouch_for_a_test(authority: Authority) -> None:
+    names = Names({"receiver.example": [["127.0.0.1"]]})
+    with Receiver(tls=authority.server("receiver.example")) as receiver:
+        async with a_sender(resolve=names) as sender:
+            result = await sender.post(receiver.url_of("/hook", host="receiver.example"))
+        assert result.outcome is Outcome.TLS_FAILED
+        assert receiver.received == []

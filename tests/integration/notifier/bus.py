@@ -1,0 +1,88 @@
+"""The broker as a bystander sees it: puts messages in, takes them out, counts them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import aio_pika
+
+from notifier import broker
+from schemas import topology
+from schemas.events.envelope import CONTENT_TYPE, encode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+    from schemas.events.envelope import Envelope
+    from schemas.settings import BrokerSettings
+
+SOON = 20
+
+
+class Bus:
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+
+    async def publish(self, event: Envelope) -> None:
+        """Publish an event as the relay does."""
+        await self.publish_raw(encode(event), routing_key=event.type)
+
+    async def publish_raw(self, body: bytes, *, routing_key: str) -> None:
+        exchange = await self._channel.get_exchange(topology.EVENTS.name, ensure=False)
+        await exchange.publish(
+            aio_pika.Message(
+                body, content_type=CONTENT_TYPE, delivery_mode=aio_pika.DeliveryMode.PERSISTENT
+            ),
+            routing_key=routing_key,
+        )
+
+    async def take(self, queue: str) -> AbstractIncomingMessage:
+        """Take the next message, once there is one."""
+        return (await self.take_until(queue, count=1))[0]
+
+    async def take_until(self, queue: str, *, count: int) -> list[AbstractIncomingMessage]:
+        """Take messages until there are so many with ids of their own; repetitions come on top.
+
+        Raises:
+            TimeoutError: there were fewer in time.
+        """
+        taken: list[AbstractIncomingMessage] = []
+        enough = asyncio.Event()
+
+        async def take(message: AbstractIncomingMessage) -> None:
+            await message.ack()
+            taken.append(message)
+            if len({each.message_id or each.delivery_tag for each in taken}) >= count:
+                enough.set()
+
+        source = await self._channel.get_queue(queue)
+        tag = await source.consume(take)
+        async with asyncio.timeout(SOON):
+            await enough.wait()
+        await source.cancel(tag)
+        return taken
+
+    async def add_full_queue(self, *, routing_key: str) -> None:
+        """Bind a queue that takes nothing, so that the broker rejects what is published to it."""
+        full = await self._channel.declare_queue(
+            f"full-of-{routing_key}",
+            durable=True,
+            arguments={"x-max-length": 0, "x-overflow": "reject-publish"},
+        )
+        await full.bind(topology.EVENTS.name, routing_key=routing_key)
+
+    async def depth(self, queue: str) -> int:
+        source = await self._channel.declare_queue(queue, passive=True)
+        return source.declaration_result.message_count or 0
+
+
+@asynccontextmanager
+async def connected(settings: BrokerSettings) -> AsyncIterator[Bus]:
+    connection = await aio_pika.connect(settings.rabbitmq_url.get_secret_value())
+    async with connection, connection.channel(on_return_raises=True) as channel:
+        await broker.declare_topology(channel)
+        yield Bus(channel)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from notifier import db
+from tests.integration.notifier import bus, proxy
+from tests.integration.notifier.process import Process
+from tests.integration.notifier.scene import Scene
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+    from pathlib import Path
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from schemas.settings import BrokerSettings, DatabaseSettings
+    from tests.integration.notifier.bus import Bus
+    from tests.integration.notifier.proxy import Proxy
+
+
+class Start(Protocol):
+    """Starts a process of the notifier; it is killed when the test ends, if it still runs."""
+
+    async def __call__(self, command: str, **settings: str) -> Process: ...
+
+
+@asynccontextmanager
+async def engine_of(database: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
+    engine = db.build_engine(database, name="tests")
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def scene(database: DatabaseSettings) -> AsyncIterator[Scene]:
+    async with engine_of(database) as engine:
+        yield Scene(engine)
+
+
+@pytest.fixture
+async def events_bus(broker: BrokerSettings) -> AsyncIterator[Bus]:
+    async with bus.connected(broker) as connected:
+        yield connected
+
+
+@dataclass(frozen=True)
+class CutBroker:
+    """The broker, reached by a way that can be cut."""
+
+    way: Proxy
+    settings: BrokerSettings
+
+
+@dataclass(frozen=True)
+class CutDatabase:
+    """The database, reached by a way that can be cut."""
+
+    way: Proxy
+    settings: DatabaseSettings
+
+
+@pytest.fixture
+async def cut(broker: BrokerSettings) -> AsyncIterator[CutBroker]:
+    async with proxy.to_broker(broker) as way:
+        yield CutBroker(way, way.in_front_of_broker(broker))
+
+
+@pytest.fixture
+async def cut_database(database: DatabaseSettings) -> AsyncIterator[CutDatabase]:
+    async with proxy.to_database(database) as way:
+        yield CutDatabase(way, way.in_front_of_database(database))
+
+
+@pytest.fixture
+async def start(
+    database: DatabaseSettings, broker: BrokerSettings, tmp_path: Path
+) -> AsyncIterator[Start]:
+    started: list[Process] = []
+
+    async def start_process(command: str, **settings: str) -> Process:
+        environment = {
+            "DATABASE_URL": database.database_url.get_secret_value(),
+            "RABBITMQ_URL": broker.rabbitmq_url.get_secret_value(),
+            "WEBHOOK_ALLOW_LOOPBACK": "true",
+            "LOG_LEVEL": "DEBUG",
+            **settings,
+        }
+        process = await Process.start(command, environment=environment, directory=tmp_path)
+        started.append(process)
+        return process
+
+    yield start_process
+    for process in started:
+        if process.process.returncode is None:
+            await process.kill()
+
+
+@asynccontextmanager
+async def running(loop: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Run one of the notifier's loops beside the test, and stop it as SIGTERM does."""
+    task = asyncio.create_task(loop)
+    try:
+        yield task
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

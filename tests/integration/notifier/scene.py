@@ -1,0 +1,180 @@
+"""Tenants, endpoints and events in a database of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
+from uuid import uuid4
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import async_sessionmaker
+
+from notifier.delivery import operations
+from schemas.events.envelope import Envelope, Event, encode
+from schemas.events.uploads import UploadCancelled
+from schemas.ids import EventId, TenantId, UploadId, WebhookId
+from schemas.tables.deliveries import Attempt, Delivery
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.tenants import Tenant
+from schemas.tables.uploads import Upload
+from schemas.tables.webhooks import Webhook
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+T = TypeVar("T")
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105  # a published test vector
+
+
+def an_event(
+    *,
+    tenant_id: TenantId | None = None,
+    upload_id: UploadId | None = None,
+    data: Event | None = None,
+) -> Envelope:
+    """Return an event; of a tenant nobody knows unless told otherwise."""
+    upload_id = upload_id or UploadId(uuid4())
+    return Envelope(
+        id=EventId(uuid4()),
+        source="/tests",
+        subject=str(upload_id),
+        time=datetime.now(UTC),
+        tenantid=tenant_id or TenantId(uuid4()),
+        data=data or UploadCancelled(upload_id=upload_id, filename="a.pdf"),
+    )
+
+
+async def eventually(
+    ask: Callable[[], Awaitable[T]], *, within: timedelta = timedelta(seconds=20)
+) -> T:
+    """Ask again until the answer is true, and return it.
+
+    Raises:
+        AssertionError: it was not in time; says what the answer was.
+    """
+    deadline = asyncio.get_running_loop().time() + within.total_seconds()
+    while not (answer := await ask()):
+        assert asyncio.get_running_loop().time() < deadline, f"still {answer!r} after {within}"
+        await asyncio.sleep(0.02)
+    return answer
+
+
+class Scene:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self.transaction = async_sessionmaker(engine, expire_on_commit=False).begin
+
+    async def record(self, *events: Envelope) -> None:
+        """Do what the consumer does with an event."""
+        for event in events:
+            async with self._engine.begin() as connection:
+                await operations.record_event(connection, event, body=encode(event))
+
+    async def add_tenant(self) -> TenantId:
+        tenant_id = TenantId(uuid4())
+        async with self.transaction() as session:
+            session.add(Tenant(id=tenant_id, name=str(tenant_id)))
+        return tenant_id
+
+    async def add_upload(self, tenant_id: TenantId) -> UploadId:
+        upload_id = UploadId(uuid4())
+        async with self.transaction() as session:
+            session.add(
+                Upload(
+                    id=upload_id,
+                    tenant_id=tenant_id,
+                    filename="a.pdf",
+                    size=1,
+                    chunk_size=1,
+                    chunk_count=1,
+                    expires_at=datetime.now(UTC),
+                )
+            )
+        return upload_id
+
+    async def add_webhook(
+        self,
+        tenant_id: TenantId,
+        *,
+        url: str = "http://127.0.0.1:9/hook",
+        event_types: Sequence[str] = (),
+        upload_id: UploadId | None = None,
+    ) -> WebhookId:
+        webhook_id = WebhookId(uuid4())
+        async with self.transaction() as session:
+            session.add(
+                Webhook(
+                    id=webhook_id,
+                    tenant_id=tenant_id,
+                    url=url,
+                    secret=SECRET,
+                    event_types=list(event_types),
+                    upload_id=upload_id,
+                )
+            )
+        return webhook_id
+
+    async def delete_webhook(self, webhook_id: WebhookId) -> None:
+        async with self.transaction() as session:
+            await session.execute(
+                update(Webhook).where(Webhook.id == webhook_id).values(deleted_at=func.now())
+            )
+
+    async def set_secret(self, webhook_id: WebhookId, secret: str) -> None:
+        async with self.transaction() as session:
+            await session.execute(
+                update(Webhook).where(Webhook.id == webhook_id).values(secret=secret)
+            )
+
+    async def webhook(self, webhook_id: WebhookId) -> Webhook:
+        async with self.transaction() as session:
+            return (await session.scalars(select(Webhook).where(Webhook.id == webhook_id))).one()
+
+    async def put_in_outbox(self, *events: Envelope, traceparent: str | None = None) -> None:
+        async with self.transaction() as session:
+            session.add_all(
+                OutboxMessage.carrying(event, traceparent=traceparent) for event in events
+            )
+
+    async def outbox(self) -> Sequence[OutboxMessage]:
+        async with self.transaction() as session:
+            return (await session.scalars(select(OutboxMessage).order_by(OutboxMessage.id))).all()
+
+    async def unpublished(self) -> int:
+        async with self.transaction() as session:
+            return (
+                await session.scalars(
+                    select(func.count())
+                    .select_from(OutboxMessage)
+                    .where(OutboxMessage.published_at.is_(None))
+                )
+            ).one()
+
+    async def everything_is_published(self) -> bool:
+        return await self.unpublished() == 0
+
+    async def deliveries(self) -> Sequence[Delivery]:
+        async with self.transaction() as session:
+            return (
+                await session.scalars(select(Delivery).order_by(Delivery.created_at, Delivery.id))
+            ).all()
+
+    async def attempts(self) -> Sequence[Attempt]:
+        async with self.transaction() as session:
+            return (await session.scalars(select(Attempt).order_by(Attempt.started_at))).all()
+
+    async def everything_is_settled(self) -> bool:
+        return all(delivery.settled_at is not None for delivery in await self.deliveries())
+
+    async def make_due(self) -> None:
+        """Let the time of every waiting retry come."""
+        async with self.transaction() as session:
+            await session.execute(
+                update(Delivery)
+                .where(Delivery.next_attempt_at.is_not(None))
+                .values(next_attempt_at=func.now())
+            )

@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+from sqlalchemy import func, update
+
+from notifier import db
+from notifier.delivery import dispatch, transport
+from notifier.delivery.dispatch import Dispatcher
+from notifier.liveness import Pulse
+from schemas.events.envelope import encode
+from schemas.settings import DeliverySettings
+from schemas.tables.deliveries import Delivery
+from tests.fakes import replies
+from tests.fakes.receiver import Receiver
+from tests.integration.notifier.conftest import engine_of, running
+from tests.integration.notifier.scene import SECRET, an_event, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from contextlib import AbstractAsyncContextManager
+
+    from schemas.settings import DatabaseSettings
+    from tests.fakes.receiver import Received
+    from tests.integration.notifier.conftest import CutDatabase
+    from tests.integration.notifier.scene import Scene
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+class DispatcherFor(Protocol):
+    """Runs a dispatcher as its process does."""
+
+    def __call__(
+        self,
+        *,
+        database: DatabaseSettings | None = None,
+        attempt_timeout: timedelta = timedelta(seconds=5),
+        concurrency: int = 20,
+    ) -> AbstractAsyncContextManager[asyncio.Task[None]]: ...
+
+
+@pytest.fixture
+def a_dispatcher(database: DatabaseSettings) -> DispatcherFor:
+    own_database = database
+
+    @asynccontextmanager
+    async def run(
+        *,
+        database: DatabaseSettings | None = None,
+        attempt_timeout: timedelta = timedelta(seconds=5),
+        concurrency: int = 20,
+    ) -> AsyncIterator[asyncio.Task[None]]:
+        settings = DeliverySettings.model_validate(
+            {
+                "webhook_timeout": attempt_timeout,
+                "webhook_concurrency": concurrency,
+                "webhook_allow_loopback": True,
+            }
+        )
+        wake = db.WakeUp()
+        where = database or own_database
+        async with engine_of(where) as engine, transport.open_client(settings) as client:
+            dispatcher = Dispatcher(
+                transaction=engine.begin,
+                client=client,
+                wake=wake,
+                pulse=Pulse(),
+                settings=settings,
+                clock=lambda: datetime.now(UTC),
+                jitter=lambda: 0.0,
+            )
+            async with (
+                running(
+                    db.listen(where, channel=dispatch.WAKE_CHANNEL, wake=wake, name="listener")
+                ),
+                running(dispatcher.run()) as task,
+            ):
+                yield task
+
+    return run
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as running_receiver:
+        yield running_receiver
+
+
+async def arrivals(receiver: Receiver, count: int) -> list[Received]:
+    return await asyncio.to_thread(receiver.wait_for, count)
+
+
+async def has_attempts(scene: Scene, count: int) -> bool:
+    return len(await scene.attempts()) == count
+
+
+async def test_an_event_arrives_signed_over_the_bytes_from_the_bus(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+) -> None:
+    tenant_id = await scene.add_tenant()
+    await scene.add_webhook(tenant_id, url=receiver.url)
+    event = an_event(tenant_id=tenant_id)
+    async with a_dispatcher():
+        await scene.record(event)
+        (request,) = await arrivals(receiver, 1)
+        await eventually(scene.everything_is_settled)
+    assert request.body == encode(event)
+    assert request.verified_with(SECRET)["id"] == str(event.id)
+    assert request.headers["webhook-id"] == str(event.id)
+    assert request.headers["content-type"] == "application/cloudevents+json"
+    (delivery,) = await scene.deliveries()
+    assert delivery.status == "delivered"
+    assert delivery.attempts_made == 1
+    assert delivery.next_attempt_at is None
+    assert delivery.leased_until is None
+    (attempt,) = await scene.attempts()
+    assert (attempt.number, attempt.outcome, attempt.status_code) == (1, "delivered", 204)
+    assert attempt.remote_address == "127.0.0.1"
+
+
+async def test_a_failed_attempt_is_repeated_under_the_same_id_with_a_time_of_its_own(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+) -> None:
+    receiver.answer_with(replies.status(500), replies.hang_up(), replies.status(204))
+    tenant_id = await scene.add_tenant()
+    await scene.add_webhook(tenant_id, url=receiver.url)
+    event = an_event(tenant_id=tenant_id)
+    async with a_dispatcher():
+        await scene.record(event)
+        for attempts in (1, 2):
+            await eventually(partial(has_attempts, scene, attempts))
+            (delivery,) = await scene.deliveries()
+            assert delivery.status == "pending"
+            # So that the next signature has another second.
+            await asyncio.sleep(1.1)
+            await scene.make_due()
+        requests = await arrivals(receiver, 3)
+        await eventually(scene.everything_is_settled)
+    assert {request.headers["webhook-id"] for request in requests} == {str(event.id)}
+    assert len({request.headers["webhook-timestamp"] for request in requests}) == 3
+    assert [request.verified_with(SECRET)["id"] for request in requests] == [str(event.id)] * 3
+    assert [(each.number, each.outcome) for each in await scene.attempts()] == [
+        (1, "rejected"),
+        (2, "protocol_error"),
+        (3, "delivered"),
+    ]
+
+
+async def test_a_retry_follows_the_schedule_without_anybody_waking_the_loop(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+) -> None:
+    receiver.answer_with(replies.status(503), replies.status(204))
+    tenant_id = await scene.add_tenant()
+    await scene.add_webhook(tenant_id, url=receiver.url)
+    async with a_dispatcher():
+        await scene.record(an_event(tenant_id=tenant_id))
+        first, second = await arrivals(receiver, 2)
+    assert timedelta(seconds=5) <= second.at - first.at < timedelta(seconds=6.5)
+
+
+async def test_an_exhausted_delivery_is_not_attempted_again(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+) -> None:
+    receiver.answer_with(replies.status(500))
+    tenant_id = await scene.add_tenant()
+    await scene.add_webhook(tenant_id, url=receiver.url)
+    await scene.record(an_event(tenant_id=tenant_id))
+    async with scene.transaction() as session:
+        await session.execute(update(Delivery).values(attempts_made=9))
+    async with a_dispatcher():
+        await eventually(scene.everything_is_settled)
+    (delivery,) = await scene.deliveries()
+    assert (delivery.status, delivery.attempts_made) == ("exhausted", 10)
+    assert delivery.next_attempt_at is None
+
+
+async def test_410_disables_the_endpoint_and_discards_what_it_would_have_got(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+) -> None:
+    receiver.answer_with(replies.status(410))
+    tenant_id = await scene.add_tenant()
+    gone = await scene.add_webhook(tenant_id, url=receiver.url)
+    await scene.record(an_event(tenant_id=tenant_id))
+    async with scene.transaction() as session:
+        later = func.now() + timedelta(hours=5)
+        await session.execute(update(Delivery).values(next_attempt_at=later))
+    await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(30)))
+    async with a_dispatcher():
+        await eventually(scene.everything_is_settled)
+    assert {delivery.status for delivery in await scene.deliveries()} == {"discarded"}
+    assert len(await scene.deliveries()) == 31
+    webhook = await scene.webhook(gone)
+    assert webhook.disabled_at is not None
+    assert webhook.disabled_reason == "the endpoint answered 410 Gone"
+    # What was under way when the first answer came counts as attempted; nothing later.
+    assert 1 <= len(receiver.received) <= 10
+    await scene.record(an_event(tenant_id=tenant_id))
+    assert len(await scene.deliveries()) == 31
+
+
+async def test_what_is_due_to_a_deleted_endpoint_is_discarded(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+) -> None:
+    tenant_id = await scene.add_tenant()
+    deleted = await scene.add_webhook(tenant_id, url=receiver.url_of("/deleted"))
+    await scene.add_webhook(tenant_id, url=receiver.url_of("/live"))
+    await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(30)))
+    await scene.delete_webhook(deleted)
+    async with a_dispatcher():
+        await eventually(scene.everything_is_settled)
+    assert {request.path for request in receiver.received} == {"/live"}
+    for delivery in await scene.deliveries():
+        expected = "discarded" if delivery.webhook_id == deleted else "delivered"
+        assert delivery.status == expected
+
+
+async def test_a_hanging_endpoint_does_not_delay_a_healthy_one(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+) -> None:
+    tenant_id = await scene.add_tenant()
+    with Receiver() as hanging:
+        hanging.answer_with(replies.silence())
+        # One webhook per upload, as callback URLs make them: many endpoints, one receiver.
+        for _ in range(40):
+            await scene.add_webhook(tenant_id, url=hanging.url, event_types=["upload.cancelled"])
+        async with a_dispatcher(attempt_timeout=timedelta(seconds=3), concurrency=20):
+            await scene.record(an_event(tenant_id=tenant_id))
+            await arrivals(hanging, 10)
+            healthy = await scene.add_tenant()
+            await scene.add_webhook(healthy, url=receiver.url)
+            began = datetime.now(UTC)
+            await scene.record(*(an_event(tenant_id=healthy) for _ in range(50)))
+            await arrivals(receiver, 50)
+            assert datetime.now(UTC) - began < timedelta(seconds=2.5)
+            assert len(hanging.received) == 10
+
+
+async def test_many_hanging_endpoints_leave_room_once_they_are_known(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+) -> None:
+    tenants = [await scene.add_tenant() for _ in range(8)]
+    with Receiver() as hanging:
+        hanging.answer_with(replies.silence())
+        for tenant_id in tenants:
+            await scene.add_webhook(tenant_id, url=hanging.url)
+        async with a_dispatcher(attempt_timeout=timedelta(seconds=2.5), concurrency=8):
+            await scene.record(*(an_event(tenant_id=tenant_id) for tenant_id in tenants))
+            await eventually(partial(has_attempts, scene, len(tenants)))
+            for tenant_id in tenants:
+                await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(5)))
+            await arrivals(hanging, len(tenants) + 4)
+            healthy = await scene.add_tenant()
+            await scene.add_webhook(healthy, url=receiver.url)
+            began = datetime.now(UTC)
+            await scene.record(*(an_event(tenant_id=healthy) for _ in range(20)))
+            await arrivals(receiver, 20)
+            assert datetime.now(UTC) - began < timedelta(seconds=2)
+
+
+async def test_first_attempts_go_before_retries(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+) -> None:
+    tenant_id = await scene.add_tenant()
+    await scene.add_webhook(tenant_id, url=receiver.url)
+    retries = [an_event(tenant_id=tenant_id) for _ in range(5)]
+    await scene.record(*retries)
+    async with scene.transaction() as session:
+        await session.execute(update(Delivery).values(attempts_made=1))
+    first_attempts = [an_event(tenant_id=tenant_id) for _ in range(5)]
+    await scene.record(*first_attempts)
+    async with a_dispatcher(concurrency=1):
+        requests = await arrivals(receiver, 10)
+    assert [request.headers["webhook-id"] for request in requests] == [
+        str(event.id) for event in first_attempts + retries
+    ]
+
+
+async def test_an_attempt_under_way_is_finished_and_recorded_before_the_end(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+) -> None:
+    receiver.answer_with(replies.late(timedelta(seconds=1), replies.status(204)))
+    tenant_id = await scene.add_tenant()
+    await scene.add_webhook(tenant_id, url=receiver.url)
+    async with a_dispatcher():
+        await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(5)))
+        await arrivals(receiver, 5)
+        assert await scene.attempts() == []
+    assert [attempt.outcome for attempt in await scene.attempts()] == ["delivered"] * 5
+
+
+async def test_two_dispatchers_attempt_each_delivery_once(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+) -> None:
+    tenant_id = await scene.add_tenant()
+    await scene.add_webhook(tenant_id, url=receiver.url)
+    async with a_dispatcher(), a_dispatcher():
+        await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(100)))
+        await eventually(scene.everything_is_settled)
+    ids = [request.headers["webhook-id"] for request in receiver.received]
+    assert len(ids) == len(set(ids)) == 100
+
+
+async def test_an_attempt_whose_claim_was_lost_leaves_the_record_to_the_new_holder(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+) -> None:
+    receiver.answer_with(replies.late(timedelta(seconds=1), replies.status(500)))
+    tenant_id = await scene.add_tenant()
+    await scene.add_webhook(tenant_id, url=receiver.url)
+    another_holder = datetime.now(UTC) + timedelta(hours=1)
+    async with a_dispatcher():
+        await scene.record(an_event(tenant_id=tenant_id))
+        await arrivals(receiver, 1)
+        async with scene.transaction() as session:
+            await session.execute(update(Delivery).values(leased_until=another_holder))
+    (delivery,) = await scene.deliveries()
+    assert (delivery.leased_until, delivery.attempts_made) == (another_holder, 0)
+    assert await scene.attempts() == []
+
+
+async def test_an_outage_of_the_database_during_an_attempt_loses_no_record(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver, cut_database: CutDatabase
+) -> None:
+    receiver.answer_with(replies.late(timedelta(seconds=1), replies.status(204)))
+    tenant_id = await scene.add_tenant()
+    await scene.add_webhook(tenant_id, url=receiver.url)
+    async with a_dispatcher(database=cut_database.settings):
+        await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(5)))
+        await arrivals(receiver, 5)
+        await cut_database.way.refuse()
+        await asyncio.sleep(2)
+        await cut_database.way.accept()
+        await eventually(scene.everything_is_settled)
+    assert len(receiver.received) == 5
+    assert len(await scene.attempts()) == 5
+
+
+async def test_a_delivery_that_cannot_be_signed_does_not_stop_the_others(
+    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+) -> None:
+    tenant_id = await scene.add_tenant()
+    unsignable = await scene.add_webhook(tenant_id, url=receiver.url)
+    await scene.set_secret(unsignable, "not a secret")
+    await scene.add_webhook(tenant_id, url=receiver.url)
+    async with a_dispatcher():
+        await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(3)))
+        await arrivals(receiver, 3)
+
+        async def the_others_are_settled() -> bool:
+            return all(
+                delivery.settled_at is not None
+                for delivery in await scene.deliveries()
+                if delivery.webhook_id != unsignable
+            )
+
+        await eventually(the_others_are_settled)

@@ -1,0 +1,127 @@
+"""Sends a staged file as a worker would, and dies where it is told to.
+
+Reads an `Order` from stdin. Prints the id of the multipart upload as soon as it
+is "recorded", and at the end, if it comes to that, its memory in bytes: before
+the transfer, and at most during it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import psutil
+
+from pipeline.storage.s3 import S3Storage
+from pipeline.transfer import plan, upload
+from pipeline.transfer.checksums import Chunk
+from pipeline.transfer.staged import StagedFile
+from pipeline.transfer.upload import Watch
+from schemas.object_keys import ObjectKey
+from schemas.settings import MIB, ObjectStoreSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.storage.port import Multipart, StoredPart
+
+KEY = ObjectKey("originals/tenant/upload")
+CHUNK_SIZE = 3 * MIB
+
+
+class Death(StrEnum):
+    NEVER = "never"
+    BEFORE_RECORD = "before_record"
+    AFTER_RECORD = "after_record"
+    AFTER_THREE_PARTS = "after_three_parts"
+    AFTER_COMPLETE = "after_complete"
+
+
+class Order(msgspec.Struct):
+    store: dict[str, str]
+    path: str
+    death: Death
+
+
+class DyingStorage(S3Storage):
+    """Completes uploads and does not live to tell."""
+
+    def complete(self, multipart: Multipart, *, parts: Sequence[StoredPart]) -> None:
+        super().complete(multipart, parts=parts)
+        die()
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def staged(path: Path) -> StagedFile:
+    chunks: list[Chunk] = []
+    with path.open("rb") as file:
+        while content := file.read(CHUNK_SIZE):
+            digest = hashlib.sha256(content).digest()
+            chunks.append(Chunk(len(chunks), size_bytes=len(content), sha256=digest))
+    return StagedFile(
+        path=path,
+        size_bytes=path.stat().st_size,
+        chunk_size=CHUNK_SIZE,
+        chunks=chunks,
+        sha256=None,
+        content_type=None,
+    )
+
+
+def watch(death: Death) -> Watch:
+    stored = []
+
+    def on_created(multipart_id: str) -> None:
+        if death is Death.BEFORE_RECORD:
+            die()
+        sys.stdout.write(f"{multipart_id}\n")
+        sys.stdout.flush()
+        if death is Death.AFTER_RECORD:
+            die()
+
+    def on_progress(bytes_done: int) -> None:
+        stored.append(bytes_done)
+        if death is Death.AFTER_THREE_PARTS and len(stored) == 3:
+            die()
+
+    return Watch(on_created=on_created, on_progress=on_progress, heartbeat=lambda: None)
+
+
+def most_memory() -> int:
+    """Return the most this process ever had resident; getrusage would count its parent in."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].removesuffix("kB")) * 1024
+
+
+def main() -> None:
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    settings = ObjectStoreSettings.model_validate(order.store)
+    kind = DyingStorage if order.death is Death.AFTER_COMPLETE else S3Storage
+    storage = kind.connect(settings)
+    file = staged(Path(order.path))
+    idle = psutil.Process().memory_info().rss
+    upload.send(
+        file,
+        to=KEY,
+        storage=storage,
+        plan=plan.split(
+            file.size_bytes, part_size=settings.s3_part_size, max_parts=settings.s3_max_parts
+        ),
+        parallel_parts=settings.s3_parallel_parts,
+        resume=None,
+        watch=watch(order.death),
+    )
+    sys.stdout.write(f"{idle} {most_memory()}\n")
+
+
+if __name__ == "__main__":
+    main()

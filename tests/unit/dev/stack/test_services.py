@@ -1,0 +1,35 @@
+from pathlib import Path
+
+from dev.stack import services
+from dev.stack.services import SERVICES, Readiness
+
+ENVIRONMENT = {"GATEWAY_PORT": "8000", "LOG_LEVEL": "INFO"}
+
+
+def test_every_long_running_process_is_in_the_table_once() -> None:
+    assert [service.name for service in SERVICES] == [
+        "gateway",
+        "relay",
+        "deliver",
+        "transfer",
+        "ingest",
+    ]
+
+
+def test_a_service_without_http_is_told_which_file_to_touch() -> None:
+    for service in SERVICES:
+        spec = services.specification(service, environment=ENVIRONMENT, state_dir=Path("/var"))
+
+        touched = spec.environment.get("LIVENESS_FILE")
+        if service.readiness is Readiness.LIVENESS_FILE:
+            assert touched == f"/var/liveness/{service.name}"
+        else:
+            assert touched is None
+        assert spec.environment["LOG_LEVEL"] == "INFO"
+
+
+def test_workers_have_time_to_finish_a_task() -> None:
+    grace = {service.name: service.stop_grace.total_seconds() for service in SERVICES}
+
+    assert grace["transfer"] >= 60
+    assert grace["ingest"] >= 60

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import paging
+from gateway.documents.queries import EntityPosition
+from gateway.paging import CreatedPosition
+from gateway.problems import InvalidRequest
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.uuids())
+def test_a_cursor_leads_back_to_its_place(created_at: datetime, identity: UUID) -> None:
+    position = CreatedPosition(created_at=created_at, id=identity)
+
+    assert paging.decode(paging.encode(position), to=CreatedPosition) == position
+
+
+def test_no_cursor_is_the_first_page() -> None:
+    assert paging.decode(None, to=CreatedPosition) is None
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "x",
+        "!!!!",
+        "päge",
+        base64.urlsafe_b64encode(b'["2024", 5]').decode(),
+        base64.urlsafe_b64encode(b'{"created_at": 1}').decode(),
+        base64.urlsafe_b64encode(b"\xff" * 40).decode(),
+        base64.urlsafe_b64encode(b"[" * 300).decode(),
+        paging.encode(EntityPosition(page=1, ordinal=2)),
+    ],
+)
+def test_what_is_no_cursor_of_the_list_is_refused(cursor: str) -> None:
+    with pytest.raises(InvalidRequest, match="cursor"):
+        paging.decode(cursor, to=CreatedPosition)
+
+
+def test_a_forged_position_that_no_database_can_compare_is_refused() -> None:
+    forged = base64.urlsafe_b64encode(b"[1, 99999999999999999999]").decode()
+
+    with pytest.raises(InvalidRequest):
+        paging.decode(forged, to=EntityPosition)
+
+
+@given(st.integers(0, 30), st.integers(1, 10))
+def test_pages_hold_everything_once(count: int, limit: int) -> None:
+    rows = [(datetime(2026, 1, 1, tzinfo=UTC), uuid4(), number) for number in range(count)]
+    seen: list[int] = []
+    start, cursor = 0, None
+    while True:
+        page = paging.page_of(
+            rows[start : start + limit + 1],
+            limit=limit,
+            show=lambda row: row[2],
+            position=lambda row: CreatedPosition(created_at=row[0], id=row[1]),
+        )
+        seen += page.items
+        if page.next_cursor is None:
+            break
+        assert page.next_cursor != cursor
+        cursor = page.next_cursor
+        start += limit
+    assert seen == list(range(count))

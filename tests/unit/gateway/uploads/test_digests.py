@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.uploads import digests
+from gateway.uploads.digests import Digester, DigestInvalid, Expected
+
+# RFC 9530, appendix B.1: the digests of this representation.
+CONTENT = b'{"hello": "world"}\n'
+SHA_256 = "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:"
+SHA_512 = (
+    "sha-512=:YMAam51Jz/jOATT6/zvHrLVgOYTGFy1d6GJiOHTohq4yP+pgk4vf2aCs"
+    "yRZOtw8MjkM7iw7yZ/WkppmM44T3qg==:"
+)
+
+
+def parse(value: str) -> list[Expected]:
+    return digests.parse(value, field="Content-Digest")
+
+
+def digested(expected: list[Expected], *blocks: bytes) -> Digester:
+    digester = Digester(expected)
+    for block in blocks:
+        digester.update(memoryview(block))
+    return digester
+
+
+@pytest.mark.parametrize("value", [SHA_256, SHA_512, f"{SHA_256}, {SHA_512}"])
+def test_the_digests_of_the_rfc_fit_its_example(value: str) -> None:
+    assert digested(parse(value), CONTENT[:5], CONTENT[5:]).mismatch() is None
+
+
+@pytest.mark.parametrize("value", [SHA_256, SHA_512, f"{SHA_256}, {SHA_512}"])
+def test_one_other_byte_is_noticed(value: str) -> None:
+    assert digested(parse(value), CONTENT[:-1] + b"x").mismatch() is not None
+
+
+def test_one_wrong_digest_among_right_ones_is_noticed() -> None:
+    other = hashlib.sha256(b"other").digest()
+    wrong = Expected(field="Repr-Digest", algorithm="sha-256", digest=other)
+
+    assert digested([*parse(SHA_256), wrong], CONTENT).mismatch() == wrong
+
+
+@pytest.mark.parametrize("value", ["", " ", "md5=:Sd/dVLAcvNLSq16eXua5uQ==:", "crc32c=:AAAA:"])
+def test_algorithms_that_prove_nothing_are_ignored(value: str) -> None:
+    assert parse(value) == []
+
+
+def test_of_a_repeated_algorithm_the_last_counts() -> None:
+    other = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
+
+    assert digested(parse(f"sha-256=:{other}:, {SHA_256}"), CONTENT).mismatch() is None
+
+
+def test_padding_may_be_left_out() -> None:
+    assert parse(SHA_256.replace("=:", ":", 2).replace("sha-256:", "sha-256=:")) == parse(SHA_256)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "sha-256",
+        "sha-256=",
+        "sha-256=RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=",
+        "SHA-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:",
+        "sha-256=:RK_0qy18MlBSVnWgjwz6lZEWjP_lF5HF9bvEF8FabDg=:",
+        "sha-256=::",
+        "sha-256=:AAAA:",
+        "sha-512=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:",
+        "sha-256=:A:",
+        f"{SHA_256},",
+        f",{SHA_256}",
+        f"{SHA_256} {SHA_256}",
+        "md5=5",
+        "sha-256=:\x00:",
+    ],
+)
+def test_a_malformed_field_is_refused(value: str) -> None:
+    with pytest.raises(DigestInvalid, match="Content-Digest is malformed"):
+        parse(value)
+
+
+@given(st.text())
+def test_whatever_comes_is_read_or_refused(value: str) -> None:
+    try:
+        found = parse(value)
+    except DigestInvalid:
+        return
+    assert all(len(one.digest) == digests.LENGTHS[one.algorithm] for one in found)
+
+
+@given(st.binary(), st.sampled_from(sorted(digests.LENGTHS)))
+def test_a_digest_that_was_written_is_read(digest: bytes, algorithm: str) -> None:
+    digest = (digest * 64 + bytes(64))[: digests.LENGTHS[algorithm]]
+    value = f"{algorithm}=:{base64.b64encode(digest).decode()}:"
+
+    assert parse(value) == [
+        Expected(field="Content-Digest", algorithm=algorithm, digest=digest),
+    ]

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.delivery import outcome
+from notifier.delivery.outcome import Outcome
+
+NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (101, Outcome.REJECTED),
+        (200, Outcome.DELIVERED),
+        (204, Outcome.DELIVERED),
+        (299, Outcome.DELIVERED),
+        (300, Outcome.REDIRECTED),
+        (304, Outcome.REDIRECTED),
+        (308, Outcome.REDIRECTED),
+        (400, Outcome.REJECTED),
+        (404, Outcome.REJECTED),
+        (410, Outcome.GONE),
+        (429, Outcome.THROTTLED),
+        (500, Outcome.REJECTED),
+        (502, Outcome.THROTTLED),
+        (503, Outcome.THROTTLED),
+        (504, Outcome.THROTTLED),
+        (999, Outcome.REJECTED),
+    ],
+)
+def test_a_status_says_how_an_attempt_ended(status: int, expected: Outcome) -> None:
+    assert outcome.of_status(status) is expected
+
+
+@given(st.integers(100, 999))
+def test_2xx_and_nothing_else_is_a_delivery(status: int) -> None:
+    assert (outcome.of_status(status) is Outcome.DELIVERED) == (200 <= status <= 299)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("0", timedelta(0)),
+        ("120", timedelta(minutes=2)),
+        (" 120 ", timedelta(minutes=2)),
+        ("Wed, 01 Jul 2026 12:01:30 GMT", timedelta(seconds=90)),
+        ("Wednesday, 01-Jul-26 12:01:30 GMT", timedelta(seconds=90)),
+        ("Wed Jul  1 12:01:30 2026", timedelta(seconds=90)),
+        ("Wed, 01 Jul 2026 14:01:30 +0200", timedelta(seconds=90)),
+        ("Wed, 01 Jul 2026 12:01:30 -0000", timedelta(seconds=90)),
+        ("Tue, 30 Jun 2026 12:00:00 GMT", timedelta(0)),
+    ],
+)
+def test_retry_after_is_read_in_seconds_and_as_a_date(value: str, expected: timedelta) -> None:
+    assert outcome.parse_retry_after(value, now=NOW) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "soon", "-5", "1.5", "1e3", "١٢", "9" * 5000, "Wed, 99 Jul 2026 12:00:00 GMT", "\x00"],
+)
+def test_a_retry_after_that_makes_no_sense_is_ignored(value: str) -> None:
+    assert outcome.parse_retry_after(value, now=NOW) is None
+
+
+@given(st.text())
+def test_no_retry_after_raises(value: str) -> None:
+    wait = outcome.parse_retry_after(value, now=NOW)
+    assert wait is None or wait >= timedelta(0)

@@ -1,0 +1,90 @@
+"""Files built to exhaust their reader; each ends as it should, and the next good one is read."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+
+import psutil
+import pytest
+
+from pipeline.ingest.outcome import (
+    PdfCorrupt,
+    PdfLimitExceeded,
+    PdfOutOfMemory,
+    PdfTimeout,
+    Truncation,
+)
+from schemas.errors import DomainError
+from tests.factories import pdfs
+from tests.unit.pipeline.ingest.conftest import Reader
+
+MB = pdfs.MB
+MIB = 1024 * 1024
+
+Make = Callable[[], bytes]
+
+HOSTILE: dict[str, tuple[Make, type[DomainError]]] = {
+    "flate bomb": (partial(pdfs.flate_bomb, 200 * MB), PdfLimitExceeded),
+    "double flate bomb": (partial(pdfs.double_flate_bomb, 200 * MB), PdfLimitExceeded),
+    "page of 1.8 million tokens": (partial(pdfs.page_of_tokens, 1_800_000), PdfLimitExceeded),
+    "one string of 60 MB": (partial(pdfs.page_of_text, b"a" * 60 * MB), PdfLimitExceeded),
+    "nested arrays": (partial(pdfs.nested_arrays, 200_000), PdfLimitExceeded),
+    "map to Unicode": (partial(pdfs.unicode_map_bomb, 200 * MB), PdfLimitExceeded),
+    "more pages than a tree may have": (partial(pdfs.tiny_pages, 500), PdfLimitExceeded),
+    "page tree loop": (pdfs.with_a_page_tree_loop, PdfCorrupt),
+    "garbage": (partial(pdfs.garbage, 5 * MB), PdfCorrupt),
+    "truncated": (pdfs.truncated, PdfCorrupt),
+}
+
+
+@pytest.fixture(autouse=True)
+def a_good_one_is_still_read(reader: Reader) -> Iterator[None]:
+    yield
+    pages = reader.read(pdfs.with_pages("Still here.", "Both pages.")).pages
+    assert [page.text.strip() for page in pages] == ["Still here.", "Both pages."]
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.parametrize(("make", "error"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_file_ends_in_its_error_and_hurts_nobody_else(
+    make: Make, error: type[DomainError], reader: Reader
+) -> None:
+    with pytest.raises(error):
+        reader.read(make())
+
+
+def test_a_document_over_its_time_ends_with_the_pages_it_had(reader: Reader) -> None:
+    content = pdfs.pages_sharing_a_stream(100, tokens=290_000)
+    numbers: list[int] = []
+
+    def read_until_it_ends() -> None:
+        with reader.open(content, timeout=timedelta(seconds=2)) as document:
+            numbers.extend(page.number for page in document.pages())
+
+    with pytest.raises(PdfTimeout):
+        read_until_it_ends()
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) < 100
+
+
+def test_a_document_whose_every_page_is_too_slow_is_a_timeout(reader: Reader) -> None:
+    content = pdfs.pages_of_text_matrices(2, matrices=32_000)
+    with pytest.raises(PdfTimeout):
+        reader.read(content, page_timeout=timedelta(milliseconds=50))
+
+
+def test_a_document_over_its_memory_is_out_of_memory(reader: Reader) -> None:
+    with pytest.raises(PdfOutOfMemory):
+        reader.read(pdfs.page_of_text(b"words " * (3 * MB)), memory_bytes=48 * MIB)
+
+
+def test_forms_that_fan_out_end_in_a_page_cut_short_and_flagged(reader: Reader) -> None:
+    page = reader.read(pdfs.form_fan_out(width=12, depth=4)).pages[0]
+    assert set(page.truncated) == {Truncation.PAGE_FORMS, Truncation.PAGE_TEXT}
+
+
+@pytest.mark.timeout(120)  # without a limit on words it takes the tokenizer half an hour
+def test_a_page_of_apostrophes_is_read(reader: Reader) -> None:
+    page = reader.read(pdfs.page_of_text(b"'" * 190_000)).pages[0]
+    assert page.error_code is None
+    assert page.passages

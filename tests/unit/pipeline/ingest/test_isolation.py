@@ -1,0 +1,371 @@
+import gc
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Never
+
+import pytest
+
+from pipeline.ingest.isolation import (
+    ChildDied,
+    ChildLimits,
+    ChildOutOfMemory,
+    ChildOutputTooLarge,
+    ChildTimedOut,
+    Send,
+    TimeLimitReached,
+    Work,
+    forked,
+    time_limit,
+)
+
+MIB = 1024 * 1024
+LIMITS = ChildLimits(
+    wait=timedelta(seconds=20),
+    memory_bytes=256 * MIB,
+    frame_bytes=MIB,
+    output_bytes=4 * MIB,
+)
+SHORT = replace(LIMITS, wait=timedelta(seconds=0.2))
+
+
+def run(work: Work, *, limits: ChildLimits = LIMITS) -> list[bytes]:
+    with forked(work, limits=limits) as frames:
+        return list(frames)
+
+
+def announce_and_wait(send: Send) -> None:
+    send(str(os.getpid()).encode())
+    wait_for_ever()
+
+
+def wait_for_ever() -> Never:
+    while True:
+        signal.pause()
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether there is no such process, not even a zombie."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+def open_descriptors() -> set[str]:
+    links = Path("/proc/self/fd").iterdir()
+    return {f"{link.name} {link.readlink()}" for link in links if link.is_symlink()}
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[Callable[[], bool]]:
+    """Give a function that waits for the end of a process, and tells whether it came."""
+    handle = os.pidfd_open(pid)
+    try:
+        yield lambda: bool(select.select([handle], [], [], 60)[0])
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def nothing_leaks() -> Iterator[None]:
+    before = open_descriptors()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    assert open_descriptors() == before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_frames_arrive_whole_and_in_order() -> None:
+    sent = [b"", b"one", b"x" * 300_000, b"last"]
+
+    def work(send: Send) -> None:
+        for frame in sent:
+            send(frame)
+
+    with nothing_leaks():
+        assert run(work) == sent
+
+
+def test_a_child_that_takes_too_long_is_killed() -> None:
+    with nothing_leaks(), pytest.raises(ChildTimedOut):
+        run(announce_and_wait, limits=SHORT)
+
+
+def test_what_the_parent_does_between_frames_does_not_count_as_waiting() -> None:
+    def work(send: Send) -> None:
+        for _ in range(3):
+            send(b"x" * (MIB // 2))
+
+    received = 0
+    with forked(work, limits=replace(LIMITS, wait=timedelta(seconds=1))) as frames:
+        for _ in frames:
+            received += 1
+            time.sleep(0.4)
+    assert received == 3
+
+
+def test_a_child_that_burns_its_time_while_nobody_waits_is_ended_too() -> None:
+    def work(send: Send) -> None:
+        send(str(os.getpid()).encode())
+        while True:
+            pass
+
+    # CPU time is given in whole seconds: a tenth of one is rounded up, plus one.
+    limits = replace(LIMITS, wait=timedelta(seconds=0.1))
+    with forked(work, limits=limits) as frames, watched(int(next(frames))) as has_ended:
+        assert has_ended()
+        with pytest.raises(ChildTimedOut):
+            next(frames)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
+def test_a_child_killed_by_a_signal_is_reported_with_it(number: signal.Signals) -> None:
+    def work(send: Send) -> None:
+        send(b"so far")
+        os.kill(os.getpid(), number)
+
+    received: list[bytes] = []
+    with nothing_leaks(), pytest.raises(ChildDied) as death, forked(work, limits=LIMITS) as frames:
+        received.extend(frames)
+    assert death.value.signal_number == number
+    assert received == [b"so far"]
+
+
+def test_an_error_in_the_work_is_reported_with_its_traceback() -> None:
+    def work(_: Send) -> None:
+        Path("/nowhere").read_bytes()
+
+    with nothing_leaks(), pytest.raises(ChildDied) as death:
+        run(work)
+    assert death.value.exit_status == 1
+    assert "FileNotFoundError" in death.value.traceback
+
+
+def test_a_child_may_not_take_more_memory_than_it_is_allowed() -> None:
+    def work(send: Send) -> None:
+        send(b"%d" % len(b"x" * (512 * MIB)))
+
+    with nothing_leaks(), pytest.raises(ChildOutOfMemory):
+        run(work)
+
+
+def test_the_memory_limit_is_on_top_of_what_the_parent_has() -> None:
+    ballast = bytearray(300 * MIB)
+
+    def work(send: Send) -> None:
+        send(b"%d" % len(b"x" * (200 * MIB)))
+
+    assert run(work) == [b"%d" % (200 * MIB)]
+    assert len(ballast) == 300 * MIB
+
+
+def test_a_frame_that_is_too_long_ends_the_child() -> None:
+    def work(send: Send) -> None:
+        send(b"x" * (MIB + 1))
+
+    with nothing_leaks(), pytest.raises(ChildOutputTooLarge):
+        run(work)
+
+
+def test_output_that_does_not_end_ends_the_child() -> None:
+    def work(send: Send) -> None:
+        while True:
+            send(b"x" * 1000)
+
+    with nothing_leaks(), pytest.raises(ChildOutputTooLarge):
+        run(work)
+
+
+def test_a_child_is_gone_when_the_block_is_left_early() -> None:
+    with nothing_leaks():
+        with forked(announce_and_wait, limits=LIMITS) as frames:
+            pid = int(next(frames))
+            assert not is_gone(pid)
+        assert is_gone(pid)
+
+
+def test_a_child_is_gone_when_the_block_is_left_by_an_error() -> None:
+    pids: list[int] = []
+
+    def fail_inside() -> None:
+        with forked(announce_and_wait, limits=LIMITS) as frames:
+            pids.append(int(next(frames)))
+            raise ZeroDivisionError
+
+    with nothing_leaks():
+        with pytest.raises(ZeroDivisionError):
+            fail_inside()
+        assert is_gone(pids[0])
+
+
+def test_a_child_is_gone_when_its_block_is_forgotten() -> None:
+    with nothing_leaks():
+        block = forked(announce_and_wait, limits=LIMITS)
+        pid = int(next(block.__enter__()))
+        del block
+        gc.collect()
+        assert is_gone(pid)
+
+
+class SoftTimeLimit(Exception):
+    """As Celery raises it: from a signal handler, wherever the code happens to be."""
+
+
+def test_a_child_is_gone_when_a_signal_handler_interrupts_the_wait() -> None:
+    def interrupt(_signal: int, _frame: FrameType | None) -> Never:
+        raise SoftTimeLimit
+
+    former = signal.signal(signal.SIGUSR1, interrupt)
+    parent = os.getpid()
+    pids: list[int] = []
+
+    def work(send: Send) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        send(str(os.getpid()).encode())
+        signal.sigwait({signal.SIGUSR2})
+        os.kill(parent, signal.SIGUSR1)
+        wait_for_ever()
+
+    def wait_for_more() -> None:
+        with forked(work, limits=LIMITS) as frames:
+            pids.append(int(next(frames)))
+            os.kill(pids[0], signal.SIGUSR2)
+            next(frames)
+
+    try:
+        with nothing_leaks():
+            with pytest.raises(SoftTimeLimit):
+                wait_for_more()
+            assert is_gone(pids[0])
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+
+
+def test_a_child_does_not_run_the_parents_signal_handlers() -> None:
+    former = signal.signal(signal.SIGUSR1, lambda *_: None)
+
+    def work(send: Send) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        send(b"survived")
+
+    try:
+        with pytest.raises(ChildDied) as death:
+            run(work)
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert death.value.signal_number == signal.SIGUSR1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_stopping_the_whole_service_does_not_look_like_a_crash_of_the_document(
+    number: signal.Signals,
+) -> None:
+    def work(send: Send) -> None:
+        os.kill(os.getpid(), number)
+        send(b"still here")
+
+    assert run(work) == [b"still here"]
+
+
+def test_a_child_holds_none_of_the_parents_connections_open() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, forked(announce_and_wait, limits=LIMITS) as frames:
+        next(frames)
+        theirs.close()
+        ours.settimeout(5)
+        assert ours.recv(1) == b""  # the end: nobody else has the other side
+
+
+def test_a_child_has_standard_streams_and_its_pipe_and_nothing_else() -> None:
+    def work(send: Send) -> None:
+        listed = {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208  # numbers are all there is
+        send(b"%d" % len([number for number in listed if number > 2 and is_open(number)]))
+
+    assert run(work) == [b"1"]
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_child_cannot_write_files(tmp_path: Path) -> None:
+    def work(_: Send) -> None:
+        (tmp_path / "written").write_bytes(b"x")
+
+    with pytest.raises(ChildDied) as death:
+        run(work)
+    assert death.value.signal_number == signal.SIGXFSZ
+
+
+def test_a_child_dies_with_its_parent() -> None:
+    read_end, write_end = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        with forked(announce_and_wait, limits=LIMITS) as frames:
+            os.write(write_end, next(frames))
+            wait_for_ever()
+    child = int(os.read(read_end, 20))
+    os.close(read_end)
+    os.close(write_end)
+    with watched(child) as has_ended:
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        assert has_ended()
+
+
+def test_a_child_never_runs_the_code_behind_its_block(capfd: pytest.CaptureFixture[str]) -> None:
+    def leave(_: Send) -> None:
+        raise SystemExit(0)
+
+    with pytest.raises(ChildDied):
+        run(leave)
+    assert os.write(1, b"once\n") == 5
+    assert capfd.readouterr().out == "once\n"
+
+
+def interrupted(work: Callable[[], object]) -> Work:
+    def limited(send: Send) -> None:
+        try:
+            with time_limit(timedelta(milliseconds=50)):
+                work()
+        except TimeLimitReached:
+            send(b"interrupted")
+        send(b"and on")
+
+    return limited
+
+
+def test_a_step_that_takes_too_long_is_interrupted_and_the_work_goes_on() -> None:
+    assert run(interrupted(wait_for_ever)) == [b"interrupted", b"and on"]
+
+
+def test_a_parser_that_catches_every_error_is_interrupted_too() -> None:
+    def stubborn() -> None:
+        while True:
+            try:
+                signal.pause()
+            except Exception:  # noqa: BLE001, S112  # what parsers do
+                continue
+
+    assert run(interrupted(stubborn)) == [b"interrupted", b"and on"]
+
+
+def test_a_step_within_its_time_is_left_alone() -> None:
+    def work(send: Send) -> None:
+        with time_limit(timedelta(seconds=60)):
+            send(str(signal.getitimer(signal.ITIMER_REAL)[0] > 0).encode())
+        send(str(signal.getitimer(signal.ITIMER_REAL)[0] > 0).encode())
+
+    assert run(work) == [b"True", b"False"]

@@ -1,0 +1,21 @@
+from datetime import timedelta
+
+from pipeline.ingest.limits import ReadingLimits
+from schemas.settings import IngestSettings
+
+
+def test_the_limits_are_those_of_the_settings() -> None:
+    settings = IngestSettings(pdf_timeout=timedelta(seconds=40), pdf_pages_max=7)
+    limits = ReadingLimits.from_settings(settings)
+    assert limits.timeout == timedelta(seconds=40)
+    assert limits.pages == 7
+    assert limits.memory_bytes == settings.pdf_memory_max
+    assert limits.text_bytes == settings.pdf_text_max
+    assert limits.file_bytes == settings.pdf_file_max
+
+
+def test_one_slow_page_leaves_time_for_the_others() -> None:
+    short = ReadingLimits.from_settings(IngestSettings(pdf_timeout=timedelta(seconds=8)))
+    long = ReadingLimits.from_settings(IngestSettings(pdf_timeout=timedelta(hours=1)))
+    assert short.page_timeout == timedelta(seconds=2)
+    assert long.page_timeout < timedelta(minutes=1)

@@ -1,0 +1,222 @@
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+
+import psutil
+import pytest
+from spacy.language import Language
+from structlog.testing import capture_logs
+
+from pipeline.ingest.outcome import (
+    DocumentRead,
+    PdfCorrupt,
+    PdfCrashed,
+    PdfEmpty,
+    PdfEncrypted,
+    PdfLimitExceeded,
+    PdfOutOfMemory,
+    Truncation,
+)
+from schemas.errors import DomainError, ErrorCode
+from tests.factories import pdfs
+from tests.unit.pipeline.ingest.conftest import Reader
+
+MIB = 1024 * 1024
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children()
+
+
+def test_a_document_is_read_page_by_page(reader: Reader) -> None:
+    opened, pages, summary = reader.read(
+        pdfs.with_pages("Dear Ann.\nWrite to ann@example.com.", "Page two."),
+    )
+    assert opened.page_count == 2
+    assert opened.language == "en"
+    assert not opened.encrypted
+    assert [page.number for page in pages] == [1, 2]
+    first = pages[0]
+    assert [first.text[p.start : p.end] for p in first.passages] == [
+        "Dear Ann.",
+        "Write to ann@example.com.",
+    ]
+    assert [(e.label, first.text[e.start : e.end]) for e in first.entities] == [
+        ("EMAIL", "ann@example.com"),
+    ]
+    assert summary == DocumentRead(
+        pages_read=2,
+        pages_failed=0,
+        characters=sum(len(page.text) for page in pages),
+        passages=3,
+        entities=1,
+        truncated=(),
+        parser_warnings=0,
+    )
+
+
+def test_a_page_knows_its_size(reader: Reader) -> None:
+    page = reader.read(pdfs.with_pages("A4")).pages[0]
+    assert page.width_points == pytest.approx(595, abs=1)
+    assert page.height_points == pytest.approx(842, abs=1)
+
+
+def test_a_turned_page_has_its_size_as_displayed(reader: Reader) -> None:
+    page = reader.read(pdfs.rotated("A4", degrees=270)).pages[0]
+    assert page.width_points == pytest.approx(842, abs=1)
+    assert page.height_points == pytest.approx(595, abs=1)
+
+
+def test_a_page_without_text_is_a_page(reader: Reader) -> None:
+    _, pages, summary = reader.read(pdfs.with_pages("", "text"))
+    assert (pages[0].text, pages[0].error_code) == ("", None)
+    assert summary.pages_failed == 0
+
+
+def test_metadata_is_cleaned_and_cut(reader: Reader) -> None:
+    information = {
+        "/Title": "Annual\x00 report\r\n2024",
+        "/Author": "A" * 100_000,
+        "/Subject": " ",
+        "/CreationDate": "D:20240501120000+02'00'",
+        "/ModDate": "yesterday",
+    }
+    metadata = reader.read(pdfs.with_information(information)).opened.metadata
+    assert metadata.title == "Annual report 2024"
+    assert metadata.author == "A" * 1_000
+    assert metadata.subject is None
+    assert metadata.created == datetime(2024, 5, 1, 10, tzinfo=UTC)
+    assert metadata.modified is None
+
+
+def test_a_date_no_clock_can_show_is_left_out(reader: Reader) -> None:
+    content = pdfs.with_information({"/CreationDate": "D:00010101000000+14'00'"})
+    opened, pages, _ = reader.read(content)
+    assert opened.metadata.created is None
+    assert pages[0].text
+
+
+def test_a_pdf_with_only_an_owners_password_is_read(reader: Reader) -> None:
+    opened, pages, _ = reader.read(pdfs.owner_locked("Anyone may read this."))
+    assert opened.encrypted
+    assert pages[0].text.strip() == "Anyone may read this."
+
+
+def test_a_bad_page_does_not_cost_the_others(reader: Reader) -> None:
+    _, pages, summary = reader.read(pdfs.with_a_bad_page("First.", "Third."))
+    assert [page.error_code for page in pages] == [None, ErrorCode.PDF_CORRUPT, None]
+    assert [page.text for page in pages] == ["First.", "", "Third."]
+    assert "NoSuchDecode" in pages[1].error_reason
+    assert summary.pages_failed == 1
+
+
+def test_a_slow_page_does_not_cost_the_others(reader: Reader) -> None:
+    slow = b"BT /F1 1 Tf " + b"1 0 0 1 5 5 Tm (a) Tj " * 32_000 + b"ET"
+    content = pdfs.with_page_contents(slow, b"BT /F1 12 Tf (Quick.) Tj ET")
+    pages = reader.read(content, page_timeout=timedelta(milliseconds=200)).pages
+    assert [page.error_code for page in pages] == [ErrorCode.PDF_TIMEOUT, None]
+    assert pages[1].text == "Quick."
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        pytest.param(pdfs.empty(), PdfEmpty, id="empty"),
+        pytest.param(pdfs.without_pages(), PdfEmpty, id="without pages"),
+        pytest.param(pdfs.not_a_pdf(), PdfCorrupt, id="not a PDF"),
+        pytest.param(pdfs.truncated(), PdfCorrupt, id="truncated"),
+        pytest.param(pdfs.garbage(100_000), PdfCorrupt, id="garbage"),
+        pytest.param(pdfs.with_a_page_tree_loop(), PdfCorrupt, id="page tree loop"),
+        pytest.param(pdfs.locked("x", opened_with="pw"), PdfEncrypted, id="locked"),
+        pytest.param(pdfs.encrypted_by_an_unknown_handler(), PdfEncrypted, id="unknown handler"),
+    ],
+)
+def test_a_document_that_does_not_open_is_an_error_named_for_why(
+    content: bytes, error: type[DomainError], reader: Reader
+) -> None:
+    with pytest.raises(error) as raised:
+        reader.read(content)
+    assert not raised.value.retryable
+    assert children() == []
+
+
+def test_a_file_that_is_too_large_is_not_opened(reader: Reader) -> None:
+    with pytest.raises(PdfLimitExceeded, match="at most 100 bytes"):
+        reader.read(pdfs.with_pages("small"), file_bytes=100)
+
+
+def test_pages_beyond_the_limit_are_left_out_and_flagged(reader: Reader) -> None:
+    opened, pages, summary = reader.read(pdfs.with_pages("one", "two", "three"), pages=2)
+    assert [page.text.strip() for page in pages] == ["one", "two"]
+    assert opened.page_count == 3
+    assert summary.truncated == (Truncation.PAGES,)
+
+
+def test_text_beyond_the_limit_is_left_out_and_flagged(reader: Reader) -> None:
+    content = pdfs.with_page_contents(*[b"BT /F1 12 Tf (0123456789) Tj ET"] * 3)
+    _, pages, summary = reader.read(content, text_bytes=15)
+    assert [page.text for page in pages] == ["0123456789", "01234"]
+    assert summary.truncated == (Truncation.TEXT,)
+
+
+def test_a_page_with_too_much_text_is_cut_and_flagged(reader: Reader) -> None:
+    page = reader.read(pdfs.page_of_text(b"0123456789"), page_characters=4).pages[0]
+    assert (page.text, page.truncated) == ("0123", (Truncation.PAGE_TEXT,))
+
+
+def test_a_summary_before_the_last_page_is_a_mistake(reader: Reader) -> None:
+    with reader.open(pdfs.with_pages("one")) as document, pytest.raises(RuntimeError):
+        _ = document.summary
+
+
+def test_a_reading_that_is_abandoned_leaves_no_child(reader: Reader) -> None:
+    with reader.open(pdfs.pages_sharing_a_stream(50, tokens=90_000)) as document:
+        assert next(document.pages()).number == 1
+        assert children()
+    assert children() == []
+
+
+def test_a_child_that_is_killed_is_a_crash_that_may_not_happen_again(reader: Reader) -> None:
+    def read_and_lose_the_child() -> None:
+        with reader.open(pdfs.pages_sharing_a_stream(50, tokens=90_000)) as document:
+            for _ in document.pages():
+                os.kill(children()[0].pid, signal.SIGKILL)
+
+    with capture_logs() as logs, pytest.raises(PdfCrashed) as raised:
+        read_and_lose_the_child()
+    assert raised.value.signal_number == signal.SIGKILL
+    assert raised.value.retryable
+    assert [(line["event"], line["signal_number"]) for line in logs] == [("ingest.child_died", 9)]
+
+
+def test_running_out_of_memory_in_the_callers_block_does_not_end_the_worker(
+    reader: Reader,
+) -> None:
+    with pytest.raises(PdfOutOfMemory), reader.open(pdfs.with_pages("one")):
+        raise MemoryError
+    assert children() == []
+
+
+def test_parser_warnings_are_counted_and_not_written(
+    reader: Reader, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, pages, summary = reader.read(pdfs.with_wrong_offsets("Found all the same."))
+    assert pages[0].text.strip() == "Found all the same."
+    assert summary.parser_warnings > 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_parents_vocabulary_and_memory_do_not_grow_with_what_is_read(
+    reader: Reader, english: Language
+) -> None:
+    def page(number: int) -> str:
+        return "\n".join(f"word{number}x{line} and more" for line in range(40))
+
+    reader.read(pdfs.with_pages("warm up"))
+    words = len(english.vocab.strings)
+    before = psutil.Process().memory_info().rss
+    for document in range(10):
+        content = pdfs.with_pages(*(page(document * 10 + number) for number in range(10)))
+        assert reader.read(content).summary.pages_read == 10
+    assert len(english.vocab.strings) == words
+    assert psutil.Process().memory_info().rss - before < 16 * MIB

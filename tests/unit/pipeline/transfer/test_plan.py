@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.transfer import plan
+from pipeline.transfer.plan import LARGEST_PART, SMALLEST_PART, Part, TooLargeForStore
+from schemas.errors import ErrorCode
+from schemas.settings import GIB, MIB
+
+MOST_PARTS = 10_000
+LARGEST_OBJECT = MOST_PARTS * LARGEST_PART  # 48.8 TiB
+
+preferred_sizes = st.integers(SMALLEST_PART, LARGEST_PART)
+max_parts = st.integers(1, MOST_PARTS)
+
+
+@given(st.integers(0, LARGEST_OBJECT), preferred_sizes, max_parts)
+def test_every_plan_is_one_the_store_takes(size_bytes: int, part_size: int, max_parts: int) -> None:
+    if size_bytes > max_parts * LARGEST_PART:
+        with pytest.raises(TooLargeForStore):
+            plan.split(size_bytes, part_size=part_size, max_parts=max_parts)
+        return
+
+    cut = plan.split(size_bytes, part_size=part_size, max_parts=max_parts)
+
+    assert len(cut) <= max_parts
+    assert SMALLEST_PART <= cut.part_size <= LARGEST_PART
+
+
+@given(st.integers(0, 20_000 * MIB), preferred_sizes)
+def test_parts_cover_the_file_once_in_order(size_bytes: int, part_size: int) -> None:
+    cut = plan.split(size_bytes, part_size=part_size, max_parts=1_000)
+
+    end = 0
+    for number, part in enumerate(cut, start=1):
+        assert (part.number, part.offset) == (number, end)
+        assert 0 < part.size_bytes <= cut.part_size
+        end += part.size_bytes
+    assert end == size_bytes
+    assert all(part.size_bytes == cut.part_size for part in list(cut)[:-1])
+
+
+@given(st.integers(0, 20_000 * MIB), preferred_sizes)
+def test_a_plan_knows_its_own_parts(size_bytes: int, part_size: int) -> None:
+    cut = plan.split(size_bytes, part_size=part_size, max_parts=1_000)
+
+    for part in cut:
+        assert cut.has_part(number=part.number, size_bytes=part.size_bytes)
+        assert not cut.has_part(number=part.number, size_bytes=part.size_bytes + 1)
+    assert not cut.has_part(number=len(cut) + 1, size_bytes=1)
+
+
+@given(st.integers(0, LARGEST_OBJECT), preferred_sizes)
+def test_the_preferred_part_size_is_kept_while_it_is_enough(
+    size_bytes: int, part_size: int
+) -> None:
+    cut = plan.split(size_bytes, part_size=part_size, max_parts=MOST_PARTS)
+
+    if size_bytes <= MOST_PARTS * part_size:
+        assert cut.part_size == part_size
+    else:
+        assert cut.part_size > part_size
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "expected"),
+    [
+        (0, []),
+        (1, [Part(1, offset=0, size_bytes=1)]),
+        (5 * MIB, [Part(1, offset=0, size_bytes=5 * MIB)]),
+        (
+            5 * MIB + 1,
+            [Part(1, offset=0, size_bytes=5 * MIB), Part(2, offset=5 * MIB, size_bytes=1)],
+        ),
+    ],
+)
+def test_small_files_by_hand(size_bytes: int, expected: list[Part]) -> None:
+    assert list(plan.split(size_bytes, part_size=5 * MIB, max_parts=1_000)) == expected
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "is_multipart"), [(0, False), (1, False), (5 * MIB, False), (5 * MIB + 1, True)]
+)
+def test_up_to_one_part_needs_no_multipart_upload(size_bytes: int, *, is_multipart: bool) -> None:
+    cut = plan.split(size_bytes, part_size=5 * MIB, max_parts=1_000)
+
+    assert cut.is_multipart is is_multipart
+
+
+def test_a_store_of_few_parts_gets_larger_ones() -> None:
+    cut = plan.split(100 * GIB, part_size=16 * MIB, max_parts=1_000)
+
+    assert cut.part_size == 103 * MIB
+    assert len(cut) == 995
+
+
+def test_the_largest_object_of_all_is_planned() -> None:
+    cut = plan.split(LARGEST_OBJECT, part_size=16 * MIB, max_parts=MOST_PARTS)
+
+    assert (cut.part_size, len(cut)) == (LARGEST_PART, MOST_PARTS)
+
+
+def test_one_byte_more_is_too_large_for_the_store() -> None:
+    with pytest.raises(TooLargeForStore) as refused:
+        plan.split(LARGEST_OBJECT + 1, part_size=16 * MIB, max_parts=MOST_PARTS)
+
+    assert refused.value.code is ErrorCode.FILE_TOO_LARGE
+    assert not refused.value.retryable

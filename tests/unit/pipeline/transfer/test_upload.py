@@ -1,0 +1,832 @@
+from __future__ import annotations
+
+import hashlib
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.storage.errors import BodyAltered, MultipartGone, StoreRejected, StoreUnavailable
+from pipeline.storage.port import Body, Multipart
+from pipeline.transfer import upload
+from pipeline.transfer.checksums import (
+    Chunk,
+    ChunkCorrupt,
+    FileDigestMismatch,
+    ManifestIncomplete,
+    StagingTruncated,
+    multipart_etag,
+)
+from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
+from pipeline.transfer.plan import PartPlan
+from pipeline.transfer.staged import StagedFile
+from pipeline.transfer.upload import SentObject, StagingMissing, StoredObjectMismatch, Watch
+from schemas.object_keys import ObjectKey
+from tests.fakes.storage import Call, Etags, FakeStorage, Object, raising
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from schemas.errors import DomainError
+
+KEY = ObjectKey("originals/tenant/upload")
+CONTENT = bytes(range(256)) * 4
+CHUNK_SIZE = 100
+PART_SIZE = 64  # 16 parts
+UNAVAILABLE = StoreUnavailable("test", reason="down")
+REJECTED = StoreRejected("test", reason="no")
+
+
+def md5(content: bytes) -> bytes:
+    return hashlib.md5(content, usedforsecurity=False).digest()
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def nothing(*_: object) -> None:
+    """Let it pass."""
+
+
+@dataclass
+class Recorder:
+    """A watch that remembers, and raises where told."""
+
+    created: list[str] = field(default_factory=list)
+    progress: list[int] = field(default_factory=list)
+    beats: int = 0
+    threads: set[str] = field(default_factory=set)
+    then: Callable[[Recorder], None] = nothing
+
+    def watch(self, *, every: timedelta = timedelta(0)) -> Watch:
+        return Watch(
+            on_created=self._on_created,
+            on_progress=self._on_progress,
+            heartbeat=self._heartbeat,
+            heartbeat_every=every,
+        )
+
+    def _on_created(self, multipart_id: str) -> None:
+        self.created.append(multipart_id)
+        self._note()
+
+    def _on_progress(self, bytes_done: int) -> None:
+        self.progress.append(bytes_done)
+        self._note()
+
+    def _heartbeat(self) -> None:
+        self.beats += 1
+        self._note()
+
+    def _note(self) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.then(self)
+
+
+def stage(
+    directory: Path,
+    content: bytes = CONTENT,
+    *,
+    chunk_size: int = CHUNK_SIZE,
+    declared: str | None = None,
+) -> StagedFile:
+    path = directory / "staged"
+    path.write_bytes(content)
+    pieces = [content[at : at + chunk_size] for at in range(0, len(content), chunk_size)]
+    return StagedFile(
+        path=path,
+        size_bytes=len(content),
+        chunk_size=chunk_size,
+        chunks=[
+            Chunk(index, size_bytes=len(piece), sha256=hashlib.sha256(piece).digest())
+            for index, piece in enumerate(pieces)
+        ],
+        sha256=declared,
+        content_type=None,
+    )
+
+
+def send(
+    staged: StagedFile,
+    *,
+    storage: FakeStorage,
+    resume: str | None = None,
+    recorder: Recorder | None = None,
+    part_size: int = PART_SIZE,
+    parallel_parts: int = 3,
+) -> SentObject:
+    return upload.send(
+        staged,
+        to=KEY,
+        storage=storage,
+        plan=PartPlan(staged.size_bytes, part_size=part_size),
+        parallel_parts=parallel_parts,
+        resume=resume,
+        watch=(recorder or Recorder()).watch(),
+    )
+
+
+def store_parts(
+    storage: FakeStorage, contents: dict[int, bytes], *, key: ObjectKey = KEY
+) -> Multipart:
+    """Leave an unfinished multipart upload behind, as a worker that died would."""
+    multipart = storage.create_multipart(key, content_type="application/octet-stream")
+    for number, content in contents.items():
+        storage.upload_part(
+            multipart,
+            number=number,
+            body=Body(content, md5=md5(content)),
+            abandoned=threading.Event(),
+        )
+    storage.calls.clear()
+    return multipart
+
+
+def part(number: int, content: bytes = CONTENT) -> bytes:
+    return content[(number - 1) * PART_SIZE : number * PART_SIZE]
+
+
+def is_empty(storage: FakeStorage) -> bool:
+    return not storage.objects and not storage.open_multiparts(KEY)
+
+
+# ---- the way it should go
+
+
+def test_the_object_has_the_staged_bytes_and_the_store_confirmed_them(tmp_path: Path) -> None:
+    storage = FakeStorage()
+
+    sent = send(stage(tmp_path, declared=sha256(CONTENT)), storage=storage)
+
+    assert storage.objects[KEY].content == CONTENT
+    assert sent == SentObject(
+        etag=multipart_etag([md5(part(number)) for number in range(1, 17)]),
+        sha256=sha256(CONTENT),
+        size_bytes=len(CONTENT),
+        part_count=16,
+        content_type="application/octet-stream",
+    )
+    assert storage.open_multiparts(KEY) == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    content=st.binary(max_size=600),
+    chunk_size=st.integers(1, 200),
+    part_size=st.integers(1, 200),
+    parallel_parts=st.integers(1, 4),
+)
+def test_chunks_and_parts_are_cut_independently(
+    tmp_path: Path, *, content: bytes, chunk_size: int, part_size: int, parallel_parts: int
+) -> None:
+    storage = FakeStorage()
+    recorder = Recorder()
+
+    sent = send(
+        stage(tmp_path, content, chunk_size=chunk_size),
+        storage=storage,
+        recorder=recorder,
+        part_size=part_size,
+        parallel_parts=parallel_parts,
+    )
+
+    assert storage.objects[KEY].content == content
+    assert (sent.sha256, sent.size_bytes) == (sha256(content), len(content))
+    assert recorder.progress == sorted(recorder.progress)
+    assert recorder.progress[-1] == len(content)
+
+
+@pytest.mark.parametrize("size", [0, 1, PART_SIZE])
+def test_a_file_of_one_part_takes_one_request(tmp_path: Path, size: int) -> None:
+    storage = FakeStorage()
+
+    sent = send(stage(tmp_path, CONTENT[:size]), storage=storage)
+
+    assert [call.name for call in storage.calls] == ["put", "head"]
+    assert storage.objects[KEY].content == CONTENT[:size]
+    assert sent.etag == md5(CONTENT[:size]).hex()
+
+
+def test_a_file_of_no_bytes_needs_no_staged_file(tmp_path: Path) -> None:
+    staged = stage(tmp_path, b"")
+    staged.path.unlink()
+    storage = FakeStorage()
+
+    assert send(staged, storage=storage).sha256 == sha256(b"")
+    assert storage.objects[KEY].content == b""
+
+
+@pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
+def test_the_object_gets_the_type_its_bytes_show(tmp_path: Path, size: int) -> None:
+    content = b"%PDF-1.7\n" + CONTENT[9:size]
+    staged = replace(stage(tmp_path, content), content_type="text/plain")
+    storage = FakeStorage()
+
+    assert send(staged, storage=storage).content_type == "application/pdf"
+    assert storage.objects[KEY].content_type == "application/pdf"
+
+
+def test_the_multipart_id_is_recorded_before_the_first_part_is_sent(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    recorder = Recorder()
+    recorded_in_time: list[bool] = []
+
+    def look(call: Call) -> None:
+        if call.part is not None:
+            recorded_in_time.append(bool(recorder.created))
+
+    storage.before = look
+
+    send(stage(tmp_path), storage=storage, recorder=recorder)
+
+    assert recorded_in_time == [True] * 16
+
+
+def test_no_more_parts_are_under_way_than_allowed(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    slots = threading.Semaphore(3)
+    three_at_once = threading.Barrier(3)
+
+    def enter(call: Call) -> None:
+        if call.part is not None:
+            assert slots.acquire(blocking=False)
+            if call.part <= 3:
+                three_at_once.wait(timeout=10)
+
+    storage.before = enter
+    storage.after = lambda call: slots.release() if call.part is not None else None
+
+    send(stage(tmp_path), storage=storage, parallel_parts=3)
+
+    assert storage.objects[KEY].content == CONTENT
+
+
+def test_every_callback_comes_from_the_thread_that_called(tmp_path: Path) -> None:
+    recorder = Recorder()
+
+    send(stage(tmp_path), storage=FakeStorage(), recorder=recorder)
+
+    assert recorder.threads == {threading.current_thread().name}
+
+
+@pytest.mark.parametrize("slow", ["create_multipart", "upload_part", "complete", "head"])
+def test_the_heart_beats_while_the_store_is_silent(tmp_path: Path, slow: str) -> None:
+    storage = FakeStorage()
+    silent, enough = threading.Event(), threading.Event()
+    beats = count()
+
+    def stay_silent(call: Call) -> None:
+        if call.name == slow:
+            silent.set()
+            assert enough.wait(timeout=10)
+
+    def beat(_: Recorder) -> None:
+        if silent.is_set() and next(beats) == 5:
+            enough.set()
+
+    storage.before = stay_silent
+    upload.send(
+        stage(tmp_path),
+        to=KEY,
+        storage=storage,
+        plan=PartPlan(len(CONTENT), part_size=PART_SIZE),
+        parallel_parts=1,
+        resume=None,
+        watch=Recorder(then=beat).watch(every=timedelta(milliseconds=2)),
+    )
+
+    assert enough.is_set()
+
+
+# ---- going on where another attempt stopped
+
+
+def test_a_resumed_transfer_skips_parts_already_stored(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    multipart = store_parts(storage, {number: part(number) for number in (1, 2, 5)})
+    recorder = Recorder()
+
+    send(stage(tmp_path), storage=storage, resume=multipart.id, recorder=recorder)
+
+    assert storage.parts_sent() == [n for n in range(1, 17) if n not in {1, 2, 5}]
+    assert storage.objects[KEY].content == CONTENT
+    assert recorder.created == []
+    assert recorder.progress[-1] == len(CONTENT)
+
+
+def test_a_part_stored_with_other_bytes_is_sent_again(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    multipart = store_parts(storage, {1: part(1), 2: b"\x00" * PART_SIZE})
+
+    send(stage(tmp_path), storage=storage, resume=multipart.id)
+
+    assert storage.parts_sent() == list(range(2, 17))
+    assert storage.objects[KEY].content == CONTENT
+
+
+@pytest.mark.parametrize("leftover", [{1: CONTENT[:100]}, {17: part(1)}])
+def test_parts_of_another_plan_are_dropped(tmp_path: Path, leftover: dict[int, bytes]) -> None:
+    storage = FakeStorage()
+    multipart = store_parts(storage, leftover)
+    recorder = Recorder()
+
+    send(stage(tmp_path), storage=storage, resume=multipart.id, recorder=recorder)
+
+    assert len(recorder.created) == 1
+    assert storage.objects[KEY].content == CONTENT
+    assert storage.open_multiparts(KEY) == []
+
+
+def test_parts_of_a_file_that_now_takes_one_request_are_dropped(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    multipart = store_parts(storage, {1: part(1)})
+
+    send(stage(tmp_path), storage=storage, resume=multipart.id, part_size=len(CONTENT))
+
+    assert storage.objects[KEY].content == CONTENT
+    assert storage.open_multiparts(KEY) == []
+
+
+@pytest.mark.parametrize("etags", [Etags.OF_PARTS, Etags.OF_WHOLE])
+def test_a_transfer_that_was_completed_before_is_not_sent_again(
+    tmp_path: Path, etags: Etags
+) -> None:
+    storage = FakeStorage(etags=etags)
+    staged = stage(tmp_path)
+    recorder = Recorder()
+    first = send(staged, storage=storage, recorder=recorder)
+    storage.calls.clear()
+
+    again = send(staged, storage=storage, resume=recorder.created[0], recorder=recorder)
+
+    assert again == first
+    assert [call.name for call in storage.calls] == ["list_parts", "head"]
+    assert recorder.progress[-1] == len(CONTENT)
+
+
+@pytest.mark.parametrize("found", [None, b"short", CONTENT[::-1]])
+def test_a_transfer_whose_parts_are_gone_starts_anew(tmp_path: Path, found: bytes | None) -> None:
+    storage = FakeStorage()
+    if found is not None:
+        storage.objects[KEY] = Object(found, "text/plain", etag=md5(found).hex())
+
+    send(stage(tmp_path), storage=storage, resume="long gone")
+
+    assert storage.objects[KEY].content == CONTENT
+    assert storage.parts_sent() == list(range(1, 17))
+
+
+def test_an_object_that_cannot_be_compared_is_sent_again(tmp_path: Path) -> None:
+    storage = FakeStorage(etags=Etags.OPAQUE)
+    storage.objects[KEY] = Object(CONTENT, "text/plain", etag="opaque")
+
+    send(stage(tmp_path), storage=storage, resume="long gone")
+
+    assert storage.parts_sent() == list(range(1, 17))
+
+
+@pytest.mark.parametrize("dies_at", range(1, 17))
+def test_whatever_part_it_dies_at_the_next_attempt_sends_only_the_rest(
+    tmp_path: Path, dies_at: int
+) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path)
+    recorder = Recorder()
+    storage.before = raising(UNAVAILABLE, on="upload_part", part=dies_at)
+    with pytest.raises(StoreUnavailable):
+        send(staged, storage=storage, recorder=recorder)
+    [multipart] = storage.open_multiparts(KEY)
+    kept = {stored.number for stored in storage.list_parts(multipart)}
+    storage.before = nothing
+    storage.calls.clear()
+
+    send(staged, storage=storage, resume=recorder.created[0], recorder=recorder)
+
+    assert storage.parts_sent() == [n for n in range(1, 17) if n not in kept]
+    assert storage.objects[KEY].content == CONTENT
+
+
+# ---- what the store may answer
+
+
+def test_a_lost_answer_to_complete_is_no_loss(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    # The adapter tries again and finds the upload gone.
+    storage.after = raising(MultipartGone(KEY), on="complete")
+
+    assert send(stage(tmp_path), storage=storage).sha256 == sha256(CONTENT)
+    assert storage.objects[KEY].content == CONTENT
+
+
+def test_an_upload_aborted_under_way_is_tried_again_later(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    storage.before = raising(MultipartGone(KEY), on="complete")
+
+    with pytest.raises(StoreUnavailable) as failure:
+        send(stage(tmp_path), storage=storage)
+
+    assert failure.value.retryable
+
+
+def test_an_upload_nobody_recorded_does_not_stay(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    store_parts(storage, {1: part(1)})
+
+    send(stage(tmp_path), storage=storage)
+
+    assert storage.open_multiparts(KEY) == []
+
+
+@pytest.mark.parametrize("refusal", [UNAVAILABLE, REJECTED])
+def test_a_store_that_lists_no_uploads_does_not_spoil_the_transfer(
+    tmp_path: Path, refusal: Exception
+) -> None:
+    storage = FakeStorage()
+    storage.before = raising(refusal, on="open_multiparts")
+
+    assert send(stage(tmp_path), storage=storage).size_bytes == len(CONTENT)
+
+
+@pytest.mark.parametrize("etags", list(Etags))
+def test_stores_with_other_etags_are_understood(tmp_path: Path, etags: Etags) -> None:
+    storage = FakeStorage(etags=etags)
+
+    send(stage(tmp_path), storage=storage)
+
+    assert storage.objects[KEY].content == CONTENT
+
+
+@pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        pytest.param(lambda content: content[:-1], id="shorter"),
+        pytest.param(lambda content: content[::-1], id="other bytes"),
+    ],
+)
+def test_an_object_with_other_bytes_is_deleted(
+    tmp_path: Path, size: int, stored: Callable[[bytes], bytes]
+) -> None:
+    storage = FakeStorage()
+    content = stored(CONTENT[:size])
+
+    def spoil(call: Call) -> None:
+        if call.name == "head":
+            storage.objects[KEY] = Object(content, "text/plain", etag=md5(content).hex())
+
+    storage.before = spoil
+
+    with pytest.raises(StoredObjectMismatch):
+        send(stage(tmp_path, CONTENT[:size]), storage=storage)
+
+    assert is_empty(storage)
+
+
+def test_an_object_the_store_does_not_show_yet_is_looked_for_later(tmp_path: Path) -> None:
+    storage = FakeStorage()
+
+    def hide(call: Call) -> None:
+        if call.name == "head":
+            storage.objects.clear()
+
+    storage.before = hide
+
+    with pytest.raises(StoreUnavailable):
+        send(stage(tmp_path), storage=storage)
+
+
+@pytest.mark.parametrize("at", ["create_multipart", "upload_part", "complete", "head"])
+def test_an_outage_leaves_the_parts_for_the_next_attempt(tmp_path: Path, at: str) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path)
+    recorder = Recorder()
+    storage.before = raising(UNAVAILABLE, on=at)
+    with pytest.raises(StoreUnavailable):
+        send(staged, storage=storage, recorder=recorder)
+    assert storage.called("abort") == 0
+    storage.before = nothing
+
+    send(staged, storage=storage, resume=next(iter(recorder.created), None))
+
+    assert storage.objects[KEY].content == CONTENT
+
+
+@pytest.mark.parametrize("at", ["create_multipart", "upload_part", "complete", "head"])
+def test_a_refusal_leaves_nothing(tmp_path: Path, at: str) -> None:
+    storage = FakeStorage()
+    storage.before = raising(REJECTED, on=at)
+
+    with pytest.raises(StoreRejected):
+        send(stage(tmp_path), storage=storage)
+
+    assert is_empty(storage)
+
+
+def test_a_store_that_refuses_to_clean_up_does_not_hide_why(tmp_path: Path) -> None:
+    storage = FakeStorage()
+
+    def refuse(call: Call) -> None:
+        if call.name in {"upload_part", "abort"}:
+            raise StoreRejected(call.name, reason="no")
+
+    storage.before = refuse
+
+    with pytest.raises(StoreRejected, match="upload_part"):
+        send(stage(tmp_path), storage=storage)
+
+
+# ---- what may have happened to the staged bytes
+
+
+def flip_bit(staged: StagedFile, *, at: int) -> None:
+    content = bytearray(staged.path.read_bytes())
+    content[at] ^= 1
+    staged.path.write_bytes(content)
+
+
+@pytest.mark.parametrize("at", [0, PART_SIZE, CHUNK_SIZE - 1, len(CONTENT) - 1])
+def test_a_bit_flipped_in_staging_never_becomes_an_object(tmp_path: Path, at: int) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path)
+    flip_bit(staged, at=at)
+
+    with pytest.raises(ChunkCorrupt, match=f"chunk {at // CHUNK_SIZE} "):
+        send(staged, storage=storage)
+
+    assert storage.called("complete") == 0
+    assert is_empty(storage)
+
+
+def test_a_small_file_is_checked_before_it_is_put(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path, CONTENT[:PART_SIZE])
+    flip_bit(staged, at=3)
+
+    with pytest.raises(ChunkCorrupt):
+        send(staged, storage=storage)
+
+    assert storage.called("put") == 0
+
+
+def test_a_bit_flipped_between_digest_and_sending_is_caught_by_the_store(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path)
+
+    def flip(call: Call) -> None:
+        if call.part == 16:
+            flip_bit(staged, at=len(CONTENT) - 1)
+
+    storage.before = flip
+
+    with pytest.raises(BodyAltered):
+        send(staged, storage=storage)
+    storage.before = nothing
+    with pytest.raises(ChunkCorrupt):
+        send(staged, storage=storage)
+
+    assert is_empty(storage)
+
+
+@pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
+def test_another_file_than_declared_never_becomes_an_object(tmp_path: Path, size: int) -> None:
+    storage = FakeStorage()
+
+    with pytest.raises(FileDigestMismatch):
+        send(stage(tmp_path, CONTENT[:size], declared=sha256(b"another")), storage=storage)
+
+    assert is_empty(storage)
+
+
+def test_a_staged_file_that_ends_early_is_corrupt(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path)
+    staged.path.write_bytes(CONTENT[:-1])
+
+    with pytest.raises(StagingTruncated):
+        send(staged, storage=storage)
+
+    assert is_empty(storage)
+
+
+def test_a_manifest_with_a_hole_drops_what_was_sent_before(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    multipart = store_parts(storage, {1: part(1)})
+    staged = stage(tmp_path)
+
+    with pytest.raises(ManifestIncomplete):
+        send(replace(staged, chunks=staged.chunks[1:]), storage=storage, resume=multipart.id)
+
+    assert is_empty(storage)
+
+
+def test_a_missing_staged_file_is_said_to_be_missing(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    multipart = store_parts(storage, {1: part(1)})
+    staged = stage(tmp_path)
+    staged.path.unlink()
+
+    with pytest.raises(StagingMissing):
+        send(staged, storage=storage, resume=multipart.id)
+
+    assert is_empty(storage)
+
+
+def test_a_staged_file_that_vanishes_under_way_is_missing(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path)
+
+    def vanish(call: Call) -> None:
+        if call.part == 2:
+            staged.path.unlink()
+
+    storage.before = vanish
+
+    with pytest.raises(StagingMissing):
+        send(staged, storage=storage)
+
+    assert is_empty(storage)
+
+
+def test_a_missing_staged_file_does_not_cost_an_object_that_is_stored(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path)
+    send(staged, storage=storage)
+    staged.path.unlink()
+
+    with pytest.raises(StagingMissing):
+        send(staged, storage=storage)
+
+    assert storage.objects[KEY].content == CONTENT
+
+
+# ---- being stopped
+
+
+class DatabaseDown(Exception):
+    """A callback's own trouble."""
+
+
+def after_parts(number: int, error: Exception) -> Callable[[Recorder], None]:
+    def raise_then(recorder: Recorder) -> None:
+        if len(recorder.progress) >= number:
+            raise error
+
+    return raise_then
+
+
+@pytest.mark.parametrize("parts", [0, 1, 7, 16])
+def test_a_cancelled_transfer_leaves_nothing(tmp_path: Path, parts: int) -> None:
+    storage = FakeStorage()
+
+    with pytest.raises(TransferCancelled):
+        send(
+            stage(tmp_path),
+            storage=storage,
+            recorder=Recorder(then=after_parts(parts, TransferCancelled())),
+        )
+
+    assert is_empty(storage)
+
+
+@pytest.mark.parametrize("error", [LeaseLost(), DatabaseDown()])
+@pytest.mark.parametrize("parts", [1, 7, 15])
+def test_a_lost_lease_leaves_everything_to_the_next_worker(
+    tmp_path: Path, parts: int, error: Exception
+) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path)
+    recorder = Recorder(then=after_parts(parts, error))
+
+    with pytest.raises(type(error)):
+        send(staged, storage=storage, recorder=recorder)
+
+    assert storage.called("abort") + storage.called("delete") + storage.called("complete") == 0
+    send(staged, storage=storage, resume=recorder.created[0])
+    assert storage.objects[KEY].content == CONTENT
+
+
+def test_an_upload_that_could_not_be_recorded_is_aborted(tmp_path: Path) -> None:
+    storage = FakeStorage()
+
+    with pytest.raises(DatabaseDown):
+        send(
+            stage(tmp_path),
+            storage=storage,
+            recorder=Recorder(then=after_parts(0, DatabaseDown())),
+        )
+
+    assert is_empty(storage)
+
+
+def test_a_worker_that_slept_does_not_delete_what_its_successor_stored(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path)
+    done = threading.Event()
+
+    def succeed(call: Call) -> None:
+        storage.before = nothing
+        send(staged, storage=storage)
+        done.set()
+        raise StoreRejected(call.name, reason="the upload of the first worker is gone")
+
+    def fail_if_succeeded(_: Recorder) -> None:
+        if done.is_set():
+            raise LeaseLost
+
+    def start_sending(call: Call) -> None:
+        if call.part is not None:
+            succeed(call)
+
+    storage.before = start_sending
+
+    with pytest.raises(LeaseLost):
+        send(staged, storage=storage, recorder=Recorder(then=fail_if_succeeded))
+
+    assert storage.objects[KEY].content == CONTENT
+
+
+def test_nothing_is_destroyed_while_nobody_can_say_whose_it_is(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    storage.objects[KEY] = Object(CONTENT, "text/plain", etag="")
+    refused = threading.Event()
+
+    def refuse(call: Call) -> None:
+        if call.part is not None:
+            refused.set()
+            raise REJECTED
+
+    def database_down(_: Recorder) -> None:
+        if refused.is_set():
+            raise DatabaseDown
+
+    storage.before = refuse
+
+    with pytest.raises(DatabaseDown):
+        send(stage(tmp_path), storage=storage, recorder=Recorder(then=database_down))
+
+    assert KEY in storage.objects
+    assert storage.open_multiparts(KEY)
+
+
+def test_parts_under_way_are_told_to_stop(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    told: list[bool] = []
+    under_way = threading.Barrier(3)
+
+    def hang(call: Call) -> None:
+        if call.part is not None and call.abandoned is not None:
+            with suppress(threading.BrokenBarrierError):
+                under_way.wait(timeout=10)
+            told.append(call.abandoned.wait(timeout=10))
+
+    def cancel_once_all_hang(_: Recorder) -> None:
+        if under_way.n_waiting == 2:
+            under_way.wait(timeout=10)
+            raise TransferCancelled
+
+    storage.before = hang
+
+    with pytest.raises(TransferCancelled):
+        send(
+            stage(tmp_path),
+            storage=storage,
+            parallel_parts=2,
+            recorder=Recorder(then=cancel_once_all_hang),
+        )
+
+    assert told == [True, True]
+    assert is_empty(storage)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_discard_removes_parts_and_object(known: bool) -> None:  # noqa: FBT001  # pytest passes it
+    storage = FakeStorage()
+    multipart = store_parts(storage, {1: part(1)})
+    storage.objects[KEY] = Object(b"", "text/plain", etag="")
+
+    for _ in range(2):
+        upload.discard(KEY, storage=storage, multipart_id=multipart.id if known else None)
+
+    assert is_empty(storage)
+
+
+def test_only_errors_that_may_pass_are_retryable() -> None:
+    permanent: list[type[DomainError]] = [
+        StagingMissing,
+        ChunkCorrupt,
+        FileDigestMismatch,
+        StoredObjectMismatch,
+        StoreRejected,
+        TransferCancelled,
+    ]
+
+    assert not any(error.retryable for error in permanent)
+    assert all(error.retryable for error in (StoreUnavailable, MultipartGone, LeaseLost))
