@@ -15,6 +15,7 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
+from litestar.types import ASGIApp
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -93,6 +94,10 @@ class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
     forgetting its guard. The transaction is found in the application's state:
     the framework copies routers deeply, and with them what they were given.
     """
+
+    def __init__(self, app: ASGIApp) -> None:
+        # By default OPTIONS passes without a key, and then meets guards that need one.
+        super().__init__(app, exclude_http_methods=())
 
     async def authenticate_request(
         self, connection: ASGIConnection[Any, Any, Any, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -127,18 +127,23 @@ async def _together(**loops: Coroutine[Any, Any, None]) -> None:
     tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
     try:
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            if not task.cancelled():
-                task.result()
-            raise LoopEnded(task.get_name())
+        first = ended.pop()
+        raise LoopEnded(first.get_name()) from None if first.cancelled() else first.exception()
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        for task, end in zip(tasks, ends, strict=True):
+            if isinstance(end, Exception):
+                log.error("process.loop_failed", loop=task.get_name(), exc_info=end)
 
 
 async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Run until SIGTERM or SIGINT, then let `work` come to a clean end."""
+    """Run until SIGTERM or SIGINT, then let `work` come to a clean end.
+
+    Raises:
+        SystemExit: it failed; the log says why.
+    """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -151,6 +156,12 @@ async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
         log.info("process.stopping")
         # Once: a second signal must not cut the clean end short.
         working.cancel()
-    with suppress(asyncio.CancelledError):
+    try:
         await working
-    log.info("process.stopped")
+    except asyncio.CancelledError:
+        if not stopped.is_set():
+            raise
+        log.info("process.stopped")
+    except Exception:
+        log.exception("process.failed")
+        raise SystemExit(1) from None

@@ -171,15 +171,19 @@ class EventExchange:
             connection: used for nothing else.
             publish_timeout: how long a publish waits for its confirm.
         """
-        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        await declare_topology(channel)
-        exchange = await channel.get_exchange(topology.EVENTS.name)
-        return cls(
-            connection=connection,
-            channel=channel,
-            exchange=exchange,
-            publish_timeout=publish_timeout,
-        )
+
+        async def attempt() -> EventExchange:
+            await connection.ready()
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            await declare_topology(channel)
+            return cls(
+                connection=connection,
+                channel=channel,
+                exchange=await channel.get_exchange(topology.EVENTS.name),
+                publish_timeout=publish_timeout,
+            )
+
+        return await through_outages(attempt, doing="declaring the topology")
 
     @property
     def is_open(self) -> bool:

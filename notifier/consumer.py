@@ -70,7 +70,7 @@ class NotifyConsumer:
         self._channel: AbstractChannel | None = None
         self._tag = ""
         self._under_way: set[asyncio.Task[None]] = set()
-        self._stalled: asyncio.Future[_Event] = asyncio.get_running_loop().create_future()
+        self._stalled: asyncio.Future[_Event]  # another one for each time of consuming
 
     async def run(self) -> Never:
         """Consume until cancelled.
@@ -167,11 +167,11 @@ class NotifyConsumer:
     async def _record(self, event: _Event) -> None:
         async with self._transaction() as connection:
             recorded = await operations.record_event(connection, event.envelope, body=event.body)
-        if isinstance(recorded, operations.Recorded) and recorded.deliveries:
-            self._wake.call()
-        log.debug(
-            "consumer.recorded",
-            event_id=str(event.envelope.id),
-            type=event.envelope.type,
-            recorded=recorded,
-        )
+        facts = {"event_id": str(event.envelope.id), "type": event.envelope.type}
+        match recorded:
+            case operations.RecordedBefore():
+                log.info("consumer.repetition", **facts)
+            case operations.Recorded(deliveries=deliveries):
+                log.debug("consumer.recorded", **facts, deliveries=deliveries)
+                if deliveries:
+                    self._wake.call()

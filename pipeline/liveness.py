@@ -8,7 +8,8 @@ from celery import bootsteps
 if TYPE_CHECKING:
     from schemas.settings import ProcessSettings
 
-INTERVAL: Final = timedelta(seconds=5)
+# Also how soon an idle worker notices that it is to stop: its loop sleeps until its next timer.
+INTERVAL: Final = timedelta(seconds=1)
 
 
 class Liveness(bootsteps.StartStopStep):

@@ -5,14 +5,17 @@ One set of them per session, in a state directory of its own, so that a running
 nobody used before.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from dev.stack import environment
 from dev.stack.stack import Stack
 from schemas.settings import BrokerSettings, DatabaseSettings, ObjectStoreSettings
+from tests import containers
+from tests.parts import Part
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 TEMPLATE = "waybill_template"
@@ -23,11 +26,41 @@ def fresh_name() -> str:
 
 
 @pytest.fixture(scope="session")
-def infrastructure() -> Iterator[Stack]:
-    """RabbitMQ, PostgreSQL and an S3 store, running."""
-    with Stack(CHECKOUT / "var" / "test") as stack:
+def container_parts() -> Iterator[tuple[dict[str, str], dict[str, Part]]]:
+    """RabbitMQ, PostgreSQL and an S3 store in containers, where an engine answers."""
+    if containers.an_engine_answers():
+        with containers.started() as started:
+            yield started
+    else:
+        yield {}, {}
+
+
+@pytest.fixture(scope="session")
+def infrastructure(
+    container_parts: tuple[dict[str, str], dict[str, Part]],
+) -> Iterator[Stack]:
+    """RabbitMQ, PostgreSQL and an S3 store, running: brought along, in containers, or started here."""
+    settings, _ = container_parts
+    state_dir = CHECKOUT / "var" / "test"
+    with Stack(state_dir, settings=settings | environment.given()) as stack:
         stack.start_infrastructure()
         yield stack
+
+
+@pytest.fixture(scope="session")
+def parts(
+    infrastructure: Stack, container_parts: tuple[dict[str, str], dict[str, Part]]
+) -> Mapping[str, Part]:
+    """What a test may kill of the infrastructure; of one brought along, nothing."""
+    _, contained = container_parts
+    local = {name: process for name, process in infrastructure.processes.items() if name != "epmd"}
+    return {**contained, **local}
+
+
+@pytest.fixture(scope="session")
+def store_front(parts: Mapping[str, Part]) -> Part:
+    """The process of the store that its clients speak to."""
+    return parts.get("swift-proxy") or parts["store"]
 
 
 @pytest.fixture(scope="session")

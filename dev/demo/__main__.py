@@ -88,7 +88,11 @@ def play(environment: Mapping[str, str], *, console: Console) -> None:
         journey.show_events(events.seen, console=console)
         journey.show_timings(arrived, console=console)
         console.print(f"  API description  {url}/schema")
-        console.print(f"  RabbitMQ         {environment.get('RABBITMQ_MANAGEMENT_URL', '—')}")
+        if management := environment.get("RABBITMQ_MANAGEMENT_URL"):
+            # The login is in var/dev.env; a screen may be shared.
+            console.print(
+                f"  RabbitMQ         {management.partition('//')[0]}//{management.partition('@')[2]}"
+            )
 
 
 if __name__ == "__main__":

@@ -105,9 +105,11 @@ class SupervisedProcess:
             async with asyncio.timeout(self.spec.stop_grace.total_seconds()):
                 if self.state in RUNNING:
                     self._become(ProcessState.STOPPING)
-                    if self.spec.before_stop is not None:
-                        await self.spec.before_stop()
-                    self.signal(self.spec.stop_signal)
+                    try:
+                        if self.spec.before_stop is not None:
+                            await self.spec.before_stop()
+                    finally:
+                        self.signal(self.spec.stop_signal)
                 await self._ended()
         except TimeoutError:
             grace = self.spec.stop_grace.total_seconds()

@@ -138,8 +138,8 @@ class BodyStalled(ReadingStopped):
 
     code = ErrorCode.CHUNK_SIZE_MISMATCH
 
-    def __init__(self) -> None:
-        super().__init__(f"nothing came for {SILENCE_MAX.seconds} seconds")
+    def __init__(self, silence: timedelta) -> None:
+        super().__init__(f"nothing came for {silence.total_seconds():g} seconds")
 
 
 class ChunkDigestMismatch(DomainError):
@@ -337,7 +337,10 @@ async def _cancel(
             .returning(Job.id),
         )
         if job.first() is None:
-            raise UploadAlreadySettled(upload.id)
+            if await queries.job_status_of(session, job_id) != JobStatus.CANCELLED:
+                raise UploadAlreadySettled(upload.id)
+            # The same request, sent twice at once, was here a moment ago.
+            return
     moved = await session.execute(
         update(Upload)
         .where(Upload.id == upload.id, Upload.status.in_(CANCELLABLE_UPLOADS))
@@ -394,7 +397,7 @@ async def _read(body: AsyncIterator[bytes], *, offer: Offer, size: int, take: Ta
         lambda block: take(block, observe=digester.update), block_bytes=min(size, BLOCK_BYTES)
     )
     async with aclosing(blocks):
-        async for piece in _until_silence(body):
+        async for piece in until_silence(body, longest=SILENCE_MAX):
             received += len(piece)
             if received > size:
                 raise ChunkTooLong(offer.index, expected=size)
@@ -408,16 +411,20 @@ async def _read(body: AsyncIterator[bytes], *, offer: Offer, size: int, take: Ta
     return digester.sha256
 
 
-async def _until_silence(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield what comes; give up on a client that says nothing for too long."""
+async def until_silence(body: AsyncIterator[bytes], *, longest: timedelta) -> AsyncIterator[bytes]:
+    """Yield what comes.
+
+    Raises:
+        BodyStalled: nothing came for `longest`.
+    """
     while True:
         try:
-            async with asyncio.timeout(SILENCE_MAX.total_seconds()):
+            async with asyncio.timeout(longest.total_seconds()):
                 piece = await anext(body)
         except StopAsyncIteration:
             return
         except TimeoutError as error:
-            raise BodyStalled from error
+            raise BodyStalled(longest) from error
         yield piece
 
 

@@ -68,6 +68,10 @@ async def job_id_of(session: AsyncSession, upload_id: UploadId) -> JobId | None:
     return await session.scalar(select(Job.id).where(Job.upload_id == upload_id))
 
 
+async def job_status_of(session: AsyncSession, job_id: JobId) -> str | None:
+    return await session.scalar(select(Job.status).where(Job.id == job_id))
+
+
 async def manifest_of(session: AsyncSession, upload: Upload) -> UploadManifest:
     rows = await session.execute(
         select(Chunk.index, Chunk.size, Chunk.sha256)

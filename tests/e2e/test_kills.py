@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +19,7 @@ from dev.client import Client, chunks_of
 from dev.demo import paper
 from dev.stack.stack import Stack
 from tests.fakes.receiver import Receiver
+from tests.parts import Part
 from tests.store import Bucket
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
@@ -80,18 +81,18 @@ def test_a_worker_killed_in_the_middle_of_a_transfer_is_resumed_by_the_next(
 
 
 def test_a_broker_killed_between_finalize_and_transfer_loses_nothing(
-    infrastructure: Stack, system: Stack, client: Client, tmp_path: Path
+    parts: Mapping[str, Part], system: Stack, client: Client, tmp_path: Path
 ) -> None:
     path = tmp_path / "note.bin"
     sha256 = random_file(path, mebibytes=1, seed=4)
     system.processes["transfer"].stop()
     with uploaded(client, path) as upload_id:
         before = client.finalize(upload_id)
-    infrastructure.processes["rabbitmq"].halt()
+    parts["rabbitmq"].halt()
     with uploaded(client, path) as during_id:
         during = client.finalize(during_id)
     assert (before.status_code, during.status_code) == (202, 202)
-    infrastructure.processes["rabbitmq"].start()
+    parts["rabbitmq"].start()
     system.processes["transfer"].start()
     bucket = Bucket(system.environment)
     for answer in (before, during):
@@ -100,7 +101,7 @@ def test_a_broker_killed_between_finalize_and_transfer_loses_nothing(
 
 
 def test_every_process_killed_once_during_fifty_uploads_changes_no_result(
-    infrastructure: Stack, system: Stack, client: Client, tmp_path: Path
+    parts: Mapping[str, Part], system: Stack, client: Client, tmp_path: Path
 ) -> None:
     count = 50
     pdf = tmp_path / "consignment.pdf"
@@ -108,9 +109,9 @@ def test_every_process_killed_once_during_fifty_uploads_changes_no_result(
     sha256 = hashlib.sha256(pdf.read_bytes()).hexdigest()
     bucket = Bucket(system.environment)
     already_there = bucket.keys()
-    victims = [
-        *((system, name) for name in system.processes),
-        *((infrastructure, name) for name in infrastructure.processes if name != "epmd"),
+    victims: list[tuple[str, Part]] = [
+        *system.processes.items(),
+        *parts.items(),
     ]
     Random(6).shuffle(victims)
 
@@ -141,9 +142,8 @@ def test_every_process_killed_once_during_fifty_uploads_changes_no_result(
             for done in as_completed([pool.submit(upload_once, n) for n in range(count)]):
                 accepted.append(done.result())
                 if len(accepted) % 4 == 0 and victims:
-                    owner, name = victims.pop()
-                    owner.kill(name)
-        assert not victims, f"never killed: {[name for _, name in victims]}"
+                    victims.pop()[1].kill()
+        assert not victims, f"never killed: {[name for name, _ in victims]}"
         settled = [settle(client, job_id) for job_id in accepted]
         told = receiver.wait_for(count, timeout=PATIENCE)
         events = [request.verified_with(webhook["secret"]) for request in told]

@@ -74,6 +74,15 @@ async def test_a_route_needs_a_key_that_has_its_scope(
     assert allowed.status_code not in {401, 403}
 
 
+@pytest.mark.parametrize("path", ["/jobs", "/documents", f"/webhooks/{SOME}"])
+async def test_what_a_route_can_do_is_told_to_callers_alone(api: Api, path: str) -> None:
+    nobody = await api.http.request("OPTIONS", f"/api/v1{path}")
+    caller = await api.ask("OPTIONS", path)
+
+    assert problem(nobody) == (401, "unauthenticated")
+    assert (caller.status_code, "GET" in caller.headers["allow"]) == (204, True)
+
+
 @pytest.mark.parametrize(
     "authorization",
     ["", "Bearer", "Bearer wb_unknown", "Basic YTpi", "Bearer " + "x" * 10_000, "Bearer wb_\xfc"],

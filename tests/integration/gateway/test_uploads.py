@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +159,25 @@ async def test_abandoning_again_answers_the_same_and_tells_nobody(
         async with transaction() as session:
             after = await session.scalar(select(func.count()).select_from(OutboxMessage))
         assert (before, after) == (before, (before or 0) + 1)
+
+
+@pytest.mark.parametrize("finalize", [True, False])
+async def test_abandoning_ten_times_at_once_is_abandoning_once(
+    api: Api, transaction: Transaction, *, finalize: bool
+) -> None:
+    upload_id = await api.sent(b"content")
+    if finalize:
+        await api.finalize(upload_id)
+
+    answers = await asyncio.gather(*(api.ask("DELETE", f"/uploads/{upload_id}") for _ in range(10)))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+    async with transaction() as session:
+        told = await session.scalar(
+            select(func.count()).where(OutboxMessage.routing_key == "upload.cancelled")
+        )
+    assert told == 1
 
 
 @pytest.mark.parametrize("status", ["queued", "processing"])

@@ -75,6 +75,9 @@ class Bus:
         )
         await full.bind(topology.EVENTS.name, routing_key=routing_key)
 
+    async def delete(self, queue: str) -> None:
+        await self._channel.queue_delete(queue)
+
     async def depth(self, queue: str) -> int:
         source = await self._channel.declare_queue(queue, passive=True)
         return source.declaration_result.message_count or 0

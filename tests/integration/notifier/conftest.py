@@ -1,22 +1,17 @@
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from notifier import db
 from tests.integration.notifier import bus, proxy
 from tests.integration.notifier.process import Process
-from tests.integration.notifier.scene import Scene
+from tests.integration.notifier.scene import Scene, engine_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from schemas.settings import BrokerSettings, DatabaseSettings
     from tests.integration.notifier.bus import Bus
@@ -27,15 +22,6 @@ class Start(Protocol):
     """Starts a process of the notifier; it is killed when the test ends, if it still runs."""
 
     async def __call__(self, command: str, **settings: str) -> Process: ...
-
-
-@asynccontextmanager
-async def engine_of(database: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
-    engine = db.build_engine(database, name="tests")
-    try:
-        yield engine
-    finally:
-        await engine.dispose()
 
 
 @pytest.fixture
@@ -105,16 +91,3 @@ async def start(
     for process in started:
         if process.process.returncode is None:
             await process.kill()
-
-
-@asynccontextmanager
-async def running(loop: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
-    """Run one of the notifier's loops beside the test, and stop it as SIGTERM does."""
-    task = asyncio.create_task(loop)
-    try:
-        yield task
-        assert not task.done(), task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

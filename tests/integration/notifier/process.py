@@ -1,4 +1,4 @@
-"""The notifier's processes, started as operators start them."""
+"""The notifier's processes, started as operators start them, and their loops run beside a test."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import itertools
 import json
 import signal
 import sys
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Coroutine, Mapping
 
 _numbers = itertools.count(1)
 
@@ -70,3 +71,16 @@ class Process:
         lines = self.log_file.read_text().splitlines()
         entries = [json.loads(line) for line in lines if line.startswith("{")]
         return [entry for entry in entries if entry.get("event") == event]
+
+
+@asynccontextmanager
+async def running(loop: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Run one of the notifier's loops beside the test, and stop it as SIGTERM does."""
+    task = asyncio.create_task(loop)
+    try:
+        yield task
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

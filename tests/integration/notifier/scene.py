@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
@@ -10,6 +11,7 @@ from uuid import uuid4
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
+from notifier import db
 from notifier.delivery import operations
 from schemas.events.envelope import Envelope, Event, encode
 from schemas.events.uploads import UploadCancelled
@@ -21,9 +23,11 @@ from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from schemas.settings import DatabaseSettings
 
 T = TypeVar("T")
 
@@ -61,6 +65,15 @@ async def eventually(
         assert asyncio.get_running_loop().time() < deadline, f"still {answer!r} after {within}"
         await asyncio.sleep(0.02)
     return answer
+
+
+@asynccontextmanager
+async def engine_of(database: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
+    engine = db.build_engine(database, name="tests")
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
 
 
 class Scene:

@@ -13,8 +13,8 @@ from notifier.consumer import NotifyConsumer
 from schemas import topology
 from schemas.events.envelope import encode
 from schemas.tables.inbox import InboxMessage
-from tests.integration.notifier.conftest import engine_of, running
-from tests.integration.notifier.scene import an_event, eventually
+from tests.integration.notifier.process import running
+from tests.integration.notifier.scene import an_event, engine_of, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -152,6 +152,23 @@ async def test_a_dropped_connection_is_restored_with_its_consumer(
         await eventually(consumer.is_consuming)
     assert await events_bus.depth(topology.NOTIFY) == 0
     assert await events_bus.depth(NOTIFY_DLQ) == 0
+
+
+async def test_a_consumer_the_broker_cancelled_comes_back(
+    scene: Scene, events_bus: Bus, a_consumer: ConsumerFor
+) -> None:
+    tenant_id = await scene.add_tenant()
+    await scene.add_webhook(tenant_id)
+    async with a_consumer() as consumer:
+        await events_bus.delete(topology.NOTIFY)
+
+        async def it_noticed() -> bool:
+            return not await consumer.is_consuming()
+
+        await eventually(it_noticed)
+        await eventually(consumer.is_consuming)
+        await events_bus.publish(an_event(tenant_id=tenant_id))
+        await eventually(scene.deliveries)
 
 
 async def test_nothing_is_consumed_while_the_database_is_away_and_all_of_it_later(

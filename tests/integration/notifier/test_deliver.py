@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import aio_pika
 import pytest
 
 from schemas import topology
@@ -14,6 +15,7 @@ from tests.integration.notifier.scene import SECRET, an_event, eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from schemas.settings import BrokerSettings
     from tests.integration.notifier.bus import Bus
     from tests.integration.notifier.conftest import CutBroker, CutDatabase, Start
     from tests.integration.notifier.scene import Scene
@@ -137,6 +139,19 @@ async def test_a_deliverer_waits_for_services_that_are_not_there_yet(
     await cut.way.accept()
     await deliver.alive()
     assert await deliver.stop() == 0
+
+
+async def test_a_queue_that_exists_otherwise_ends_the_process_and_is_named(
+    broker: BrokerSettings, start: Start
+) -> None:
+    connection = await aio_pika.connect(broker.rabbitmq_url.get_secret_value())
+    async with connection, connection.channel() as channel:
+        await channel.declare_queue(topology.NOTIFY, durable=True)
+    deliver = await start("deliver")
+    async with asyncio.timeout(30):
+        assert await deliver.process.wait() == 1
+    (line,) = deliver.logged("process.failed")
+    assert "notify exists with other arguments" in line["exception"]
 
 
 async def test_a_deliverer_can_be_stopped_while_the_broker_is_away(

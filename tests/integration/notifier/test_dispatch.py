@@ -18,8 +18,8 @@ from schemas.settings import DeliverySettings
 from schemas.tables.deliveries import Delivery
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
-from tests.integration.notifier.conftest import engine_of, running
-from tests.integration.notifier.scene import SECRET, an_event, eventually
+from tests.integration.notifier.process import running
+from tests.integration.notifier.scene import SECRET, an_event, engine_of, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -18,8 +18,8 @@ from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, UploadId
 from schemas.settings import RelaySettings
 from schemas.tables.outbox import WAKE_CHANNEL
-from tests.integration.notifier.conftest import engine_of, running
-from tests.integration.notifier.scene import an_event, eventually
+from tests.integration.notifier.process import running
+from tests.integration.notifier.scene import an_event, engine_of, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -4,11 +4,11 @@ from random import Random
 
 import pytest
 
-from dev.stack.stack import Stack
 from schemas import topology
 from schemas.events.uploads import StoredEvent, UploadFailed
 from schemas.lifecycle import JobStage, JobStatus
 from tests.integration.pipeline.workbench import Workbench, sha256
+from tests.parts import Part
 from tests.store import Bucket
 
 pytestmark = pytest.mark.integration
@@ -79,26 +79,24 @@ def test_a_staged_file_that_is_gone_fails_the_upload(bench: Workbench) -> None:
     assert (job.status, job.error_code) == (JobStatus.FAILED, "staging_missing")
 
 
-def test_an_upload_outlasts_an_outage_of_the_store(infrastructure: Stack, bench: Workbench) -> None:
-    store = infrastructure.processes["swift-proxy"]
+def test_an_upload_outlasts_an_outage_of_the_store(store_front: Part, bench: Workbench) -> None:
     event = bench.finalized(b"patience")
-    store.halt()
+    store_front.halt()
     bench.bus.publish(event)
     tier = topology.RETRY_TIERS[0].name
     bench.eventually(lambda: bench.bus.depth(tier), until=lambda depth: depth == 1)
-    store.start()
+    store_front.start()
     assert bench.settled(event).status == JobStatus.COMPLETED
 
 
 def test_an_upload_is_given_up_when_the_store_stays_away(
-    infrastructure: Stack, bench: Workbench
+    store_front: Part, bench: Workbench
 ) -> None:
-    store = infrastructure.processes["swift-proxy"]
     event = bench.finalized(b"in vain")
-    store.halt()
+    store_front.halt()
     bench.bus.publish(event)
     job = bench.settled(event)
-    store.start()
+    store_front.start()
     assert (job.status, job.error_code) == (JobStatus.FAILED, "store_unavailable")
     assert job.error_retryable
     (told,) = bench.told(event)

@@ -1,0 +1,137 @@
+"""The parts the services stand on, as containers of the images `compose.yaml` names.
+
+Used where a container engine answers; elsewhere the local stack starts the same
+parts without one. Ports are fixed before the start, so that a part that was
+killed comes back under its address.
+"""
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import docker
+import yaml
+from docker.errors import DockerException
+from testcontainers.core.container import DockerContainer
+
+from dev.stack import ports
+from tests.parts import Part, until_it_answers
+
+COMPOSE: Final = Path(__file__).parent.parent / "compose.yaml"
+LOOPBACK: Final = "127.0.0.1"
+
+
+def an_engine_answers() -> bool:
+    try:
+        client = docker.from_env(timeout=5)
+    except DockerException:
+        return False
+    try:
+        return bool(client.ping())
+    except DockerException:
+        return False
+    finally:
+        client.close()
+
+
+class ContainerPart(Part):
+    """A part that can be killed and comes back with its data."""
+
+    def __init__(self, container: DockerContainer, *, port: int) -> None:
+        self._container = container
+        self._port = port
+
+    def kill(self) -> None:
+        self.halt()
+        self.start()
+
+    def halt(self) -> None:
+        self._container.get_wrapped_container().kill("SIGKILL")
+
+    def start(self) -> None:
+        self._container.get_wrapped_container().start()
+        until_it_answers(LOOPBACK, self._port)
+
+
+@contextmanager
+def started() -> Iterator[tuple[dict[str, str], dict[str, Part]]]:
+    """Yield the settings that name the parts, and the parts themselves."""
+    images = {
+        name: service["image"]
+        for name, service in yaml.safe_load(COMPOSE.read_text())["services"].items()
+        if "image" in service
+    }
+    password = secrets.token_hex(16)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(TemporaryDirectory()))
+        postgres, amqp, management, s3 = ports.choose(
+            ("postgres", "amqp", "management", "s3"),
+            preferred={},
+            is_free=ports.is_free,
+            random_below=secrets.randbelow,
+        ).values()
+        containers = {
+            "postgres": _bound(images["postgres"], {5432: postgres}).with_envs(
+                POSTGRES_USER="waybill", POSTGRES_DB="waybill", POSTGRES_PASSWORD=password
+            ),
+            "rabbitmq": _bound(images["rabbitmq"], {5672: amqp, 15672: management})
+            .with_envs(RABBITMQ_DEFAULT_USER="waybill", RABBITMQ_DEFAULT_PASS=password)
+            # The node's name, and so its data, goes with the host's name.
+            .with_kwargs(hostname="rabbitmq"),
+            "store": _store(images["store"], port=s3, password=password, scratch=scratch),
+        }
+        for container in containers.values():
+            stack.enter_context(container)
+        for port in (postgres, amqp, management, s3):
+            until_it_answers(LOOPBACK, port)
+        settings = {
+            "DATABASE_URL": f"postgresql+psycopg://waybill:{password}@{LOOPBACK}:{postgres}/waybill",
+            "RABBITMQ_URL": f"amqp://waybill:{password}@{LOOPBACK}:{amqp}/%2F",
+            "RABBITMQ_MANAGEMENT_URL": f"http://waybill:{password}@{LOOPBACK}:{management}",
+            "S3_ENDPOINT_URL": f"http://{LOOPBACK}:{s3}",
+            "S3_BUCKET": "waybill",
+            "S3_ACCESS_KEY_ID": "waybill",
+            "S3_SECRET_ACCESS_KEY": password,
+        }
+        main_port = {"postgres": postgres, "rabbitmq": amqp, "store": s3}
+        yield (
+            settings,
+            {
+                name: ContainerPart(container, port=main_port[name])
+                for name, container in containers.items()
+            },
+        )
+
+
+def _bound(image: str, published: dict[int, int]) -> DockerContainer:
+    container = DockerContainer(image)
+    for inside, outside in published.items():
+        container = container.with_bind_ports(inside, outside)
+    return container
+
+
+def _store(image: str, *, port: int, password: str, scratch: Path) -> DockerContainer:
+    identities: dict[str, Any] = {
+        "identities": [
+            {
+                "name": "waybill",
+                "credentials": [{"accessKey": "waybill", "secretKey": password}],
+                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+            },
+        ],
+    }
+    file = scratch / "identities.json"
+    file.write_text(json.dumps(identities))
+    file.chmod(0o644)  # the image's user is not this one
+    return (
+        _bound(image, {8333: port})
+        .with_volume_mapping(str(file), "/etc/identities.json", "ro")
+        .with_command(
+            "server -ip=127.0.0.1 -ip.bind=127.0.0.1 -s3 -s3.ip.bind=0.0.0.0"
+            " -s3.config=/etc/identities.json -s3.iam=false -master.telemetry=false"
+        )
+    )
