@@ -51,7 +51,10 @@ def logging_config(*, service: str, level: str, log_format: LogFormat) -> dict[s
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False)
+        # The prettier formatter prints local variables, and with them secrets.
+        else structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        )
     )
     exceptions = [structlog.processors.format_exc_info] if log_format == "json" else []
     own = {name: {"level": level} for name in ("gateway", "pipeline", "notifier")}

@@ -37,7 +37,7 @@ def _worker(name: str, *, queue: str, concurrency: int) -> Service:
         ),
         readiness=Readiness.LIVENESS_FILE,
         # A busy worker finishes its task first, and Celery's shutdown itself may take 30 s.
-        stop_grace=timedelta(seconds=90),
+        stop_grace=timedelta(seconds=60),
     )
 
 

@@ -116,8 +116,7 @@ def _page(
     language: Language,
 ) -> PageReading:
     try:
-        with time_limit(limits.page_timeout):
-            extracted = document.page(number)
+        extracted = _extracted(document, number, limits=limits)
     except (Exception, TimeLimitReached) as error:  # noqa: BLE001  # as above, for one page
         document.forget()
         return PageReading(number=number, error_code=code_of(error), error_reason=reason_of(error))
@@ -144,3 +143,16 @@ def _page(
         entities=annotations.entities,
         truncated=tuple(sorted(truncated | annotations.truncated)),
     )
+
+
+def _extracted(
+    document: extract.Document, number: int, *, limits: ReadingLimits
+) -> extract.ExtractedPage:
+    try:
+        with time_limit(limits.page_timeout):
+            return document.page(number)
+    except MemoryError:
+        document.forget()
+    # Again, without the pages before it in memory.
+    with time_limit(limits.page_timeout):
+        return document.page(number)

@@ -99,10 +99,9 @@ def test_a_long_page_is_read_in_pieces_with_the_right_places(
     line = "Write to someone@example.com about it.\n"
     text = line * 6_000
     found = enrich.annotate(text, language=english, limits=limits)
-    assert {text[p.start : p.end] for p in found.passages} == {line.strip()}
-    assert {text[e.start : e.end] for e in found.entities} == {"someone@example.com"}
-    assert [p.ordinal for p in found.passages] == list(range(6_000))
-    assert len(found.entities) == 6_000
+    places = range(0, len(text), len(line))
+    assert [(p.ordinal, p.start) for p in found.passages] == list(enumerate(places))
+    assert [entity.start for entity in found.entities] == [start + 9 for start in places]
 
 
 def test_a_page_gives_no_more_than_it_may(english: Language, limits: ReadingLimits) -> None:

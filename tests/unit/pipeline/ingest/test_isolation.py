@@ -101,14 +101,17 @@ def test_a_child_that_takes_too_long_is_killed() -> None:
 
 def test_what_the_parent_does_between_frames_does_not_count_as_waiting() -> None:
     def work(send: Send) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         for _ in range(3):
-            send(b"x" * (MIB // 2))
+            send(str(os.getpid()).encode())
+            signal.sigwait({signal.SIGUSR1})
 
     received = 0
     with forked(work, limits=replace(LIMITS, wait=timedelta(seconds=1))) as frames:
-        for _ in frames:
+        for frame in frames:
             received += 1
-            time.sleep(0.4)
+            time.sleep(0.5)
+            os.kill(int(frame), signal.SIGUSR1)
     assert received == 3
 
 

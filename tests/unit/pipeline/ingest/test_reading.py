@@ -1,12 +1,18 @@
+import logging
 import os
 import signal
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Never
 
 import psutil
 import pytest
 from spacy.language import Language
+from spacy.tokens import Doc
 from structlog.testing import capture_logs
 
+from pipeline.ingest import enrich
+from pipeline.ingest.limits import ReadingLimits
 from pipeline.ingest.outcome import (
     DocumentRead,
     PdfCorrupt,
@@ -200,10 +206,40 @@ def test_running_out_of_memory_in_the_callers_block_does_not_end_the_worker(
 def test_parser_warnings_are_counted_and_not_written(
     reader: Reader, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    _, pages, summary = reader.read(pdfs.with_wrong_offsets("Found all the same."))
+    handler = logging.StreamHandler(os.fdopen(2, "w", closefd=False))  # which the child keeps
+    logging.getLogger().addHandler(handler)
+    try:
+        _, pages, summary = reader.read(pdfs.with_wrong_offsets("Found all the same."))
+    finally:
+        logging.getLogger().removeHandler(handler)
     assert pages[0].text.strip() == "Found all the same."
     assert summary.parser_warnings > 0
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_page_that_finds_the_memory_full_is_read_again_with_all_of_it(reader: Reader) -> None:
+    content = pdfs.with_page_contents(*[b" " * (8 * MIB)] * 40)
+    summary = reader.read(content, memory_bytes=128 * MIB).summary
+    assert (summary.pages_read, summary.pages_failed) == (40, 0)
+
+
+def test_a_page_that_takes_the_language_model_too_long_keeps_its_text(
+    limits: ReadingLimits, tmp_path: Path
+) -> None:
+    language = enrich.load_language("blank:en")
+    language.add_pipe("waits_for_ever", first=True)
+    reader = Reader(limits, language=language, directory=tmp_path)
+    page = reader.read(
+        pdfs.with_pages("Some text."), page_timeout=timedelta(milliseconds=500)
+    ).pages[0]
+    assert (page.text.strip(), page.error_code) == ("Some text.", ErrorCode.PDF_TIMEOUT)
+    assert page.passages == ()
+
+
+@Language.component("waits_for_ever")
+def waits_for_ever(_: Doc) -> Never:
+    while True:
+        signal.pause()
 
 
 def test_the_parents_vocabulary_and_memory_do_not_grow_with_what_is_read(
