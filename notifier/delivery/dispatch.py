@@ -37,6 +37,10 @@ WAKE_CHANNEL: Final = "waybill_deliveries"
 POLL: Final = timedelta(seconds=1)
 """How late a retry or a lapsed claim may be found; new deliveries wake the loop themselves."""
 
+BREATH: Final = timedelta(milliseconds=5)
+"""Between two looks: calls that come close together, as the consumer's and the
+notification of the same commit do, are answered by one claim."""
+
 RECORDING_GRACE: Final = timedelta(seconds=10)
 """Added to the timeout of an attempt: time to write down what came of it before the claim lapses."""
 
@@ -89,6 +93,7 @@ class Dispatcher:
                     doing="claiming deliveries",
                 )
                 if not more:
+                    await asyncio.sleep(BREATH.total_seconds())
                     await self._wake.wait(at_most=POLL)
         finally:
             await self._finish()

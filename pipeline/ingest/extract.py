@@ -94,7 +94,7 @@ class ParserLog(logging.Handler):
         self.warnings += 1
         # pypdf leaves a form out with a warning where everything else is an exception.
         values = record.args if isinstance(record.args, dict) else {}
-        if "form XObject invocations" in record.msg or isinstance(
+        if "form XObject invocations" in str(record.msg) or isinstance(
             values.get("exception"), LimitReachedError
         ):
             self.skipped_forms = True

@@ -169,8 +169,8 @@ def tiny_pages(count: int) -> bytes:
     )
 
 
-def form_fan_out(*, width: int, depth: int) -> bytes:
-    """Forms that each show the next one `width` times: `width ** depth` in all."""
+def form_fan_out(*, width: int, depth: int, words: int) -> bytes:
+    """Forms that each show the next one `width` times; the last shows words, `width ** depth` times."""
     first = 5
     forms = [
         _stream_of(
@@ -181,7 +181,7 @@ def form_fan_out(*, width: int, depth: int) -> bytes:
         for level in range(depth)
     ]
     last = _stream_of(
-        b"BT /F1 12 Tf (" + b"boom " * 900 + b") Tj ET",
+        b"BT /F1 12 Tf (" + b"boom " * words + b") Tj ET",
         entries=b"/Type/XObject/Subtype/Form/BBox[0 0 9 9]/Resources<</Font<</F1 3 0 R>>>>",
     )
     page = (
@@ -253,7 +253,7 @@ def _deflated_zeros(size_bytes: int) -> bytes:
 
 
 def _stream(content: bytes) -> bytes:
-    return _stream_of(zlib.compress(content, 9), filters=b"/FlateDecode")
+    return _stream_of(zlib.compress(content, 1), filters=b"/FlateDecode")
 
 
 def _stream_of(data: bytes, *, filters: bytes = b"", entries: bytes = b"") -> bytes:

@@ -97,7 +97,7 @@ def test_a_long_page_is_read_in_pieces_with_the_right_places(
     english: Language, limits: ReadingLimits
 ) -> None:
     line = "Write to someone@example.com about it.\n"
-    text = line * 6_000
+    text = line * 3_000
     found = enrich.annotate(text, language=english, limits=limits)
     places = range(0, len(text), len(line))
     assert [(p.ordinal, p.start) for p in found.passages] == list(enumerate(places))

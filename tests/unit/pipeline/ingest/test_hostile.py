@@ -79,7 +79,7 @@ def test_a_document_over_its_memory_is_out_of_memory(reader: Reader) -> None:
 
 
 def test_forms_that_fan_out_end_in_a_page_cut_short_and_flagged(reader: Reader) -> None:
-    page = reader.read(pdfs.form_fan_out(width=12, depth=4)).pages[0]
+    page = reader.read(pdfs.form_fan_out(width=12, depth=4, words=90)).pages[0]
     assert set(page.truncated) == {Truncation.PAGE_FORMS, Truncation.PAGE_TEXT}
 
 

@@ -1,0 +1,51 @@
+import pytest
+
+from pipeline.ingest.child import Tally
+from pipeline.ingest.outcome import DocumentRead, PageReading, ReadingFailed, Truncation
+from schemas.errors import ErrorCode
+
+LIMIT = ErrorCode.PDF_LIMIT_EXCEEDED
+TIMEOUT = ErrorCode.PDF_TIMEOUT
+
+
+def result_of(*pages: PageReading, pages_left_out: bool = False) -> DocumentRead | ReadingFailed:
+    tally = Tally()
+    for page in pages:
+        tally.add(page)
+    return tally.result(pages_left_out=pages_left_out, parser_warnings=0)
+
+
+def bad(number: int, code: ErrorCode, *, text: str = "") -> PageReading:
+    return PageReading(number=number, text=text, error_code=code, error_reason=f"why {number}")
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [
+        ([LIMIT], LIMIT),
+        ([LIMIT, LIMIT], LIMIT),
+        ([LIMIT, TIMEOUT], ErrorCode.PDF_CORRUPT),
+    ],
+)
+def test_a_document_without_a_readable_page_fails_for_what_its_pages_have_in_common(
+    codes: list[ErrorCode], code: ErrorCode
+) -> None:
+    result = result_of(*(bad(number, each) for number, each in enumerate(codes, start=1)))
+    assert result == ReadingFailed(code=code, reason="no page can be read; page 1: why 1")
+
+
+def test_one_readable_page_is_enough() -> None:
+    result = result_of(bad(1, LIMIT), PageReading(number=2))
+    assert isinstance(result, DocumentRead)
+    assert (result.pages_read, result.pages_failed) == (2, 1)
+
+
+def test_a_page_with_text_is_readable_though_its_sentences_were_not_found() -> None:
+    assert isinstance(result_of(bad(1, TIMEOUT, text="Some text.")), DocumentRead)
+
+
+def test_what_was_left_out_anywhere_is_said_once() -> None:
+    cut = PageReading(number=1, text="a", truncated=(Truncation.PAGE_TEXT,))
+    result = result_of(cut, cut, pages_left_out=True)
+    assert isinstance(result, DocumentRead)
+    assert result.truncated == (Truncation.PAGE_TEXT, Truncation.PAGES)
