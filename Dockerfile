@@ -32,7 +32,9 @@ COPY --from=build /opt/waybill /opt/waybill
 COPY pyproject.toml /srv/waybill/pyproject.toml
 WORKDIR /srv/waybill
 # Bytecode was compiled at installation; at run time nobody could write it anyway.
+# OPENBLAS: the workers fork after loading numpy, and its threads would not survive that.
 ENV PATH=/opt/waybill/bin:$PATH \
+    OPENBLAS_NUM_THREADS=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONFAULTHANDLER=1 \
     PYTHONUNBUFFERED=1

@@ -39,6 +39,10 @@ A connection, not a session: rows here are written by statement and never kept,
 and a session's bookkeeping would double the cost of an event.
 """
 
+# Tables or columns not migrated yet, rights not granted yet; any other complaint about
+# a statement is a bug of ours, and waiting would only hide it.
+NOT_READY: Final = frozenset({"42P01", "42703", "42501", "3F000"})
+
 LISTEN_PAUSE: Final = timedelta(milliseconds=500)
 
 _CONNECTION: Final[dict[str, Any]] = {
@@ -68,8 +72,7 @@ def is_outage(error: BaseException) -> bool:
     tables not migrated yet. The same request may succeed later, unchanged.
     """
     if isinstance(error, ProgrammingError):
-        # The server's word, such as a missing table; without a state it is a bug of ours.
-        return getattr(error.orig, "sqlstate", None) is not None
+        return getattr(error.orig, "sqlstate", None) in NOT_READY
     return isinstance(
         error,
         (OperationalError, InterfaceError, InternalError, PoolTimeout, psycopg.OperationalError),

@@ -39,6 +39,8 @@ def of_services(programs: Path) -> dict[str, str]:
     # Celery prefers this variable to any configuration, so a stray one would split the stack.
     inherited.pop("CELERY_BROKER_URL", None)
     inherited["PATH"] = f"{programs}{os.pathsep}{inherited.get('PATH', os.defpath)}"
+    # The workers fork after loading numpy; a thread pool of its linear algebra would not survive.
+    inherited.setdefault("OPENBLAS_NUM_THREADS", "1")
     # A proxy of the machine must not see requests to the stack's own ports.
     for name in ("NO_PROXY", "no_proxy"):
         others = inherited.get(name)

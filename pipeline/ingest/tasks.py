@@ -45,7 +45,7 @@ class IngestDocument(EventTask):
         with TemporaryDirectory(prefix="waybill-", dir=kit.settings.work_dir) as directory:
             file = Path(directory) / "original.pdf"
             kit.storage.download(ObjectKey(stored.object_key), to=file)
-            _read_and_record(kit, file, stored=stored, occasion=_occasion(event, delivery))
+            _read_and_record(kit, file, event=event, delivery=delivery)
 
     def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:
         with resources.current().transaction() as session:
@@ -62,6 +62,7 @@ def _data(event: Envelope) -> StoredEvent:
 
 
 def _occasion(event: Envelope, delivery: Delivery) -> Occasion:
+    """Return the event as it is applied now: when it is recorded, not when reading began."""
     return Occasion(
         event_id=event.id,
         tenant_id=event.tenantid,
@@ -70,16 +71,15 @@ def _occasion(event: Envelope, delivery: Delivery) -> Occasion:
     )
 
 
-def _read_and_record(
-    kit: Resources, file: Path, *, stored: StoredEvent, occasion: Occasion
-) -> None:
+def _read_and_record(kit: Resources, file: Path, *, event: Envelope, delivery: Delivery) -> None:
     """Read in a child process, write in one transaction; the network is not touched meanwhile."""
+    stored = _data(event)
     limits = ReadingLimits.from_settings(kit.settings)
     with (
         reading.open_pdf(file, limits=limits, language=language.loaded()) as document,
         kit.transaction() as session,
     ):
-        if not operations.begin(session, event_id=occasion.event_id):
+        if not operations.begin(session, event_id=event.id):
             log.info("ingest.already_applied")
             return
         writer = PageWriter(session, stored)
@@ -99,7 +99,7 @@ def _read_and_record(
             stored,
             opened=document.opened,
             read=document.summary,
-            occasion=occasion,
+            occasion=_occasion(event, delivery),
         )
         log.info(
             "ingest.document_read",
