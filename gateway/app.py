@@ -23,6 +23,7 @@ from gateway.staging import Staging
 from gateway.uploads import routes as uploads
 from gateway.webhooks import routes as webhooks
 from gateway.webhooks.operations import register_callback
+from schemas.settings import STAGING_MARKER
 
 VERSION: Final = "1"
 DECLARED_CHUNK_BYTES: Final = 192
@@ -39,6 +40,7 @@ def create_app(settings: Settings) -> Litestar:
     @asynccontextmanager
     async def running(_: Litestar) -> AsyncIterator[None]:
         settings.staging_dir.mkdir(parents=True, exist_ok=True)
+        (settings.staging_dir / STAGING_MARKER).touch()
         try:
             async with job_watch.listening():
                 yield

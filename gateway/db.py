@@ -31,6 +31,8 @@ _CONNECTION: Final[dict[str, Any]] = {
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": 15_000,
+    # After a failover the old primary may still answer, read-only.
+    "target_session_attrs": "read-write",
 }
 
 

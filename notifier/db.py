@@ -51,6 +51,8 @@ _CONNECTION: Final[dict[str, Any]] = {
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
+    # After a failover the old primary may still answer, read-only.
+    "target_session_attrs": "read-write",
 }
 
 
@@ -61,6 +63,8 @@ def build_engine(settings: DatabaseSettings, *, name: str) -> AsyncEngine:
         max_overflow=0,
         # A connection the server closed meanwhile would fail the first query after a restart.
         pool_pre_ping=True,
+        # A failed insert's message would carry an event's body into the log.
+        hide_parameters=True,
         connect_args={**_CONNECTION, "application_name": name},
     )
 

@@ -22,7 +22,7 @@ from kombu.serialization import register
 from schemas.events import envelope
 from schemas.events.envelope import Envelope, MalformedEvent
 from schemas.telemetry import TRACEPARENT_HEADER
-from schemas.topology import ATTEMPT_HEADER
+from schemas.topology import ATTEMPT_HEADER, CRASHES_HEADER
 
 log = structlog.get_logger(__name__)
 celery_log = get_logger(__name__)
@@ -139,7 +139,8 @@ class EventConsumer(Consumer):
             "retries": attempt,
             DELIVERY_HEADER: {
                 "attempt": attempt,
-                "crashes": _counter(wire.get("x-delivery-count")),
+                "crashes": _counter(wire.get("x-delivery-count"))
+                + _counter(wire.get(CRASHES_HEADER)),
                 "traceparent": traceparent if isinstance(traceparent, str) else None,
             },
         }

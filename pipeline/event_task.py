@@ -9,15 +9,18 @@ Celery's own `retry` is not used: it would republish to the topic exchange and
 tell every other subscriber again.
 """
 
+import time
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, ClassVar, Final, NoReturn
 
 import structlog
 from celery import Task
 from celery.exceptions import Ignore, Reject
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
+from pipeline import db
 from pipeline.consumer import DELIVERY_HEADER, ReceivedEvent
 from schemas import topology
 from schemas.errors import DomainError, ErrorCode
@@ -27,11 +30,16 @@ from schemas.telemetry import TRACEPARENT_HEADER
 log = structlog.get_logger(__name__)
 
 PUBLISH_TIMEOUT: Final = 10.0
-DATABASE_UNREACHABLE: Final = (OperationalError, InterfaceError)
+REQUEUE_PAUSE: Final = timedelta(seconds=5)
+
+FIRST_TIER: Final = topology.RETRY_TIERS[0]
+LAST_TIER: Final = topology.RETRY_TIERS[-1]
 
 
 class NotNow(Exception):
     """The event is fine and so are we, but it is not its time; it does not count as a try."""
+
+    tier: topology.RetryTier = FIRST_TIER
 
 
 class WorkerKeepsDying(DomainError):
@@ -109,24 +117,29 @@ class EventTask(Task[..., None]):
             else:
                 self.handle(event.envelope, delivery)
         except NotNow as reason:
-            self._later(event, delivery, counted=False, reason=reason)
-        except DATABASE_UNREACHABLE as error:
-            # An outage is not the event's fault: however long it lasts, no try is used up.
-            log.warning("task.database_unreachable", reason=type(error).__name__)
-            self._later(event, delivery, counted=False, reason=error)
+            self._later(event, delivery, tier=reason.tier, reason=reason)
         except DomainError as error:
+            if error.needs_operator:
+                log.error(  # noqa: TRY400  # the detail says it all
+                    "task.needs_operator", code=error.code, detail=str(error)
+                )
+                self._later(event, delivery, tier=LAST_TIER, reason=error)
             if error.retryable and not self._is_last(delivery):
                 log.warning("task.will_retry", code=error.code, detail=str(error))
-                self._later(event, delivery, counted=True, reason=error)
+                self._try_later(event, delivery, reason=error)
             self._give_up(event, error, delivery)
         except (Ignore, Reject):
             raise
         # A MemoryError that leaves a task ends the whole worker, and the next
         # one that gets the message, so it is caught like every other fault.
         except (Exception, MemoryError) as error:
+            if db.is_unreachable(error):
+                # An outage is not the event's fault: however long it lasts, no try is used up.
+                log.warning("task.database_unreachable", reason=type(error).__name__)
+                self._later(event, delivery, tier=FIRST_TIER, reason=error)
             log.exception("task.failed")
             if not self._is_last(delivery):
-                self._later(event, delivery, counted=True, reason=error)
+                self._try_later(event, delivery, reason=error)
             self._give_up(event, UnexpectedFailure(delivery.attempt + 1), delivery)
             raise Reject(type(error).__name__, requeue=False) from error
 
@@ -138,11 +151,31 @@ class EventTask(Task[..., None]):
         log.error("task.given_up", code=error.code, detail=str(error))
         try:
             self.give_up(event.envelope, error, delivery)
-        except DATABASE_UNREACHABLE as unreachable:
-            self._later(event, delivery, counted=False, reason=unreachable)
+        except NotNow as reason:
+            self._later(event, delivery, tier=reason.tier, reason=reason)
+        except DBAPIError as failure:
+            if db.is_unreachable(failure):
+                self._later(event, delivery, tier=FIRST_TIER, reason=failure)
+            raise
+
+    def _try_later(
+        self, event: ReceivedEvent, delivery: Delivery, *, reason: BaseException
+    ) -> NoReturn:
+        """Have the event again after a try that counts."""
+        self._later(
+            event,
+            replace(delivery, attempt=delivery.attempt + 1),
+            tier=tier_after(delivery.attempt),
+            reason=reason,
+        )
 
     def _later(
-        self, event: ReceivedEvent, delivery: Delivery, *, counted: bool, reason: BaseException
+        self,
+        event: ReceivedEvent,
+        delivery: Delivery,
+        *,
+        tier: topology.RetryTier,
+        reason: BaseException,
     ) -> NoReturn:
         """Put the event's own bytes into a retry tier, then acknowledge this delivery.
 
@@ -151,8 +184,10 @@ class EventTask(Task[..., None]):
             Reject: it could not be put there; the broker delivers it again, at
                 most as often as the queue's delivery limit allows.
         """
-        tier = tier_after(delivery.attempt if counted else 0)
-        headers: dict[str, object] = {topology.ATTEMPT_HEADER: delivery.attempt + int(counted)}
+        headers: dict[str, object] = {
+            topology.ATTEMPT_HEADER: delivery.attempt,
+            topology.CRASHES_HEADER: delivery.crashes,
+        }
         if delivery.traceparent:
             headers[TRACEPARENT_HEADER] = delivery.traceparent
         try:
@@ -175,6 +210,8 @@ class EventTask(Task[..., None]):
                 )
         except Exception as error:
             log.exception("task.retry_not_published", tier=tier.name)
+            # Requeued at once, it would come back at once, until the delivery limit takes it away.
+            time.sleep(REQUEUE_PAUSE.total_seconds())
             raise Reject(type(error).__name__, requeue=True) from error
         log.info("task.waits", tier=tier.name, reason=str(reason)[:200])
         raise Ignore from reason

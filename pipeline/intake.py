@@ -18,7 +18,20 @@ from schemas import topology
 TASKS: Final[tuple[type[EventTask], ...]] = (UploadToObjectStore, IngestDocument)
 
 
-class AmbiguousIntake(ValueError):
+class WrongQueues(ValueError):
+    """The queues a worker was started with are not ones it can work on."""
+
+
+class NoTasks(WrongQueues):
+    """No queue was named, or one without a task: its events would be dead-lettered one and all."""
+
+    def __init__(self, queues: Iterable[str]) -> None:
+        known = ", ".join(task.home_queue for task in TASKS)
+        named = ", ".join(sorted(queues)) or "none"
+        super().__init__(f"name queues with -Q: one of {known}, not {named}")
+
+
+class AmbiguousIntake(WrongQueues):
     """A worker asked for two queues on which the same event starts different tasks."""
 
     def __init__(self, event_type: str, tasks: Iterable[str]) -> None:
@@ -31,8 +44,13 @@ def tasks_for(queues: Iterable[str]) -> Mapping[str, str]:
     """Return event type → task name for a worker that consumes these queues.
 
     Raises:
+        NoTasks: there is no queue, or one that nothing is done with.
         AmbiguousIntake: two of the queues handle the same event differently.
     """
+    queues = frozenset(queues)
+    without_task = queues - {task.home_queue for task in TASKS}
+    if without_task or not queues:
+        raise NoTasks(without_task)
     chosen: dict[str, str] = {}
     for task in TASKS:
         if task.home_queue not in queues:
@@ -57,4 +75,4 @@ def register(app: Celery) -> None:
 
 def open_for(queues: Iterable[str]) -> None:
     """Let the worker's consumer know its tasks; called once, before it consumes."""
-    EventConsumer.tasks_by_event = tasks_for(frozenset(queues))
+    EventConsumer.tasks_by_event = tasks_for(queues)

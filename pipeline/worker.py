@@ -30,7 +30,10 @@ def before_start(options: dict[str, Any], **_: object) -> None:
     """Refuse a wrong set of queues, declare the topology, load what the processes will share."""
     chosen = options.get("queues") or []
     queues = chosen.split(",") if isinstance(chosen, str) else list(chosen)
-    intake.open_for(queues)
+    try:
+        intake.open_for(queues)
+    except intake.WrongQueues as error:
+        raise SystemExit(f"pipeline: {error}") from None
     with Connection(settings.rabbitmq_url.get_secret_value(), heartbeat=30) as connection:
         # A broker that is still starting is not an error; wait for it.
         connection.ensure_connection(

@@ -70,7 +70,10 @@ class DomainError(Exception):
     Attributes:
         code: the stable name of it.
         retryable: whether the same request or event may succeed later.
+        needs_operator: nothing the client sends is at fault and no number of
+            tries will mend it; an event waits until somebody has acted.
     """
 
     code: ErrorCode = ErrorCode.INTERNAL
     retryable: bool = False
+    needs_operator: bool = False

@@ -27,6 +27,9 @@ def _duration(value: object) -> object:
     return value
 
 
+STAGING_MARKER: Final = ".waybill-staging"
+"""File a gateway puts into the staging directory; where it is missing, the volume is not mounted."""
+
 Positive = Annotated[int, Field(ge=1)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
 

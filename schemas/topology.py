@@ -18,6 +18,12 @@ from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, U
 ATTEMPT_HEADER: Final = "x-waybill-attempt"
 """How often this event was tried before; set when it waits in a retry tier."""
 
+CRASHES_HEADER: Final = "x-waybill-crashes"
+"""How often a worker died with this event before it last waited in a retry tier.
+
+The broker counts deliveries of a message, and a message that waited is a new one.
+"""
+
 CRASH_LIMIT: Final = 5
 """Crashes of a worker after which the event's own task gives it up, with a reason on record."""
 

@@ -269,6 +269,11 @@ def _leave_the_parent(parent: int, *, pipe: int) -> None:
         signal.signal(number, signal.SIG_IGN if number in _STOP_SIGNALS else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
+    # Where the worker's log is a file, a line on it would break the limit on files below.
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in _STANDARD_STREAMS:
+        os.dup2(nowhere, stream)
+
     # A collected object of the parent's would close a descriptor by its number,
     # which may be the PDF's by then.
     gc.freeze()

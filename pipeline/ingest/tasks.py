@@ -1,9 +1,11 @@
 """`upload.stored` → text, passages and entities of a PDF → `document.ingested`."""
 
+import shutil
+import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from time import monotonic
+from tempfile import TemporaryDirectory, gettempdir
 from typing import ClassVar, Final
 
 import structlog
@@ -13,6 +15,7 @@ from pipeline.event_task import Delivery, EventTask
 from pipeline.ingest import language, operations, reading
 from pipeline.ingest.limits import ReadingLimits
 from pipeline.ingest.operations import Occasion, PageWriter
+from pipeline.ingest.outcome import PdfLimitExceeded
 from pipeline.resources import Resources
 from schemas import topology
 from schemas.errors import DomainError
@@ -22,6 +25,7 @@ from schemas.object_keys import ObjectKey
 
 log = structlog.get_logger(__name__)
 
+PREFIX: Final = "waybill-reading-"
 PROGRESS_EVERY: Final = timedelta(seconds=1)
 
 
@@ -42,7 +46,11 @@ class IngestDocument(EventTask):
         if applied:
             log.info("ingest.already_applied")
             return
-        with TemporaryDirectory(prefix="waybill-", dir=kit.settings.work_dir) as directory:
+        if stored.size > kit.settings.pdf_file_max:
+            # Before the download: its size alone could fill the disk.
+            raise PdfLimitExceeded(limit=f"{kit.settings.pdf_file_max} bytes of file")
+        _sweep(kit)
+        with TemporaryDirectory(prefix=PREFIX, dir=kit.settings.work_dir) as directory:
             file = Path(directory) / "original.pdf"
             kit.storage.download(ObjectKey(stored.object_key), to=file)
             _read_and_record(kit, file, event=event, delivery=delivery)
@@ -59,6 +67,18 @@ def _data(event: Envelope) -> StoredEvent:
         msg = f"the intake sent a {event.type} here"
         raise TypeError(msg)
     return event.data
+
+
+def _sweep(kit: Resources) -> None:
+    """Remove what processes that were killed while reading have left behind."""
+    work_dir = kit.settings.work_dir or Path(gettempdir())
+    oldest = time.time() - 2 * kit.settings.task_time_limit.total_seconds()
+    for directory in work_dir.glob(f"{PREFIX}*"):
+        # Another worker may be sweeping too.
+        with suppress(FileNotFoundError):
+            if directory.stat().st_mtime < oldest:
+                log.warning("ingest.left_behind_removed", directory=directory.name)
+                shutil.rmtree(directory)
 
 
 def _occasion(event: Envelope, delivery: Delivery) -> Occasion:
@@ -87,8 +107,8 @@ def _read_and_record(kit: Resources, file: Path, *, event: Envelope, delivery: D
         shown_at = 0.0
         for page in document.pages():
             writer.write(page)
-            if monotonic() - shown_at > PROGRESS_EVERY.total_seconds():
-                shown_at = monotonic()
+            if time.monotonic() - shown_at > PROGRESS_EVERY.total_seconds():
+                shown_at = time.monotonic()
                 with kit.transaction() as progress:
                     operations.show_progress(
                         progress, stored, pages_done=page.number, pages_total=pages_total

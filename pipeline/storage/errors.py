@@ -35,6 +35,7 @@ class StoreMisconfigured(StoreFailed):
 
     code = ErrorCode.STORE_UNAVAILABLE
     retryable = True
+    needs_operator = True
 
     def __init__(self, call: str, *, reason: str) -> None:
         super().__init__(f"the object store refuses {call}: {reason}")

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from uuid import uuid4
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from pipeline import inbox
@@ -71,6 +71,8 @@ class Claim:
     chunks: tuple[Chunk, ...]
     object_key: ObjectKey
     multipart_id: str | None
+    bytes_done: int
+    """What earlier deliveries stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,7 @@ def claim(
             Job.upload_id == upload_id,
             Job.status.in_(ACTIVE_JOBS),
             Job.stage == JobStage.TRANSFER,
-            or_(Job.lease_until.is_(None), Job.lease_until < now),
+            _is_free(),
         )
         .values(
             status=JobStatus.PROCESSING,
@@ -109,7 +111,7 @@ def claim(
             lease_until=now + lease,
             started_at=func.coalesce(Job.started_at, now),
         )
-        .returning(Job.multipart_id),
+        .returning(Job.multipart_id, Job.bytes_done),
     ).one_or_none()
     if claimed is None:
         return _why_not(session, job_id=job_id, upload_id=upload_id)
@@ -134,7 +136,12 @@ def claim(
         ),
         object_key=object_keys.original(upload.tenant_id, upload_id),
         multipart_id=claimed.multipart_id,
+        bytes_done=claimed.bytes_done,
     )
+
+
+def _is_free() -> ColumnElement[bool]:
+    return or_(Job.lease_until.is_(None), Job.lease_until < func.now())
 
 
 def _why_not(session: Session, *, job_id: JobId, upload_id: UploadId) -> Settled:
@@ -299,13 +306,19 @@ def record_failed(
     now: datetime,
     traceparent: str | None,
 ) -> bool:
-    """Settle the job as failed, with its reason, and tell of it; False where it was settled."""
+    """Settle the job as failed, with its reason, and tell of it; False where it was settled.
+
+    Raises:
+        LeaseHeld: another worker has the upload, or had it until a moment ago.
+    """
     failed = session.execute(
         update(Job)
         .where(
             Job.id == finalized.job_id,
             Job.status.in_(ACTIVE_JOBS),
             Job.stage == JobStage.TRANSFER,
+            # Another delivery of the event may be sending the file with success.
+            _is_free(),
         )
         .values(
             status=JobStatus.FAILED,
@@ -320,6 +333,11 @@ def record_failed(
         .returning(Job.id),
     )
     if failed.first() is None:
+        found = session.execute(
+            select(Job.status, Job.stage, Job.lease_owner).where(Job.id == finalized.job_id)
+        ).one_or_none()
+        if found is not None and found.status in ACTIVE_JOBS and found.stage == JobStage.TRANSFER:
+            raise LeaseHeld(f"held by {found.lease_owner}")
         return False
     session.execute(
         update(Upload)

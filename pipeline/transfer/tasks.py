@@ -8,25 +8,41 @@ from typing import ClassVar
 import structlog
 
 from pipeline import resources
-from pipeline.event_task import Delivery, EventTask, NotNow
+from pipeline.event_task import LAST_TIER, Delivery, EventTask, NotNow
 from pipeline.resources import Resources
 from pipeline.storage.errors import StoreFailed
 from pipeline.transfer import content_type, operations, plan, upload
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
 from pipeline.transfer.operations import Claim, Settled, StoredObject
 from pipeline.transfer.staged import StagedFile
-from pipeline.transfer.upload import SentObject, Watch
+from pipeline.transfer.upload import SentObject, StagingMissing, Watch
 from schemas import object_keys, topology
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import UploadId
+from schemas.settings import STAGING_MARKER
 
 log = structlog.get_logger(__name__)
 
 
 class SliceEnded(NotNow):
     """This delivery was held for `TRANSFER_SLICE`; another one goes on from here."""
+
+
+class StagingNotMounted(NotNow):
+    """The staging directory here is not the one the gateways write to."""
+
+    tier = LAST_TIER
+
+    def __init__(self) -> None:
+        super().__init__(f"the staging directory has no {STAGING_MARKER}: is its volume mounted?")
+
+
+class ResidueLeft(NotNow):
+    """What is in the store of an upload that ended without an object could not be removed yet."""
+
+    tier = LAST_TIER
 
 
 class UploadToObjectStore(EventTask):
@@ -51,9 +67,9 @@ class UploadToObjectStore(EventTask):
             # A second delivery, or the first one after a cancel; a worker that
             # died after recording may have left the staged file behind.
             log.info("transfer.already_settled", outcome=claimed.name.lower())
-            if claimed is Settled.CANCELLED:
-                _discard(kit, event)
             _staged_path(kit, finalized.upload_id).unlink(missing_ok=True)
+            if claimed is not Settled.STORED:
+                _discard(kit, event)
             return
         try:
             stored = _send(kit, claimed)
@@ -68,12 +84,17 @@ class UploadToObjectStore(EventTask):
                 )
         except TransferCancelled:
             log.info("transfer.cancelled")
+            _staged_path(kit, claimed.upload_id).unlink(missing_ok=True)
             _discard(kit, event)
+            return
         except LeaseLost as lost:
             raise NotNow(str(lost)) from lost
-        except (DomainError, NotNow):
+        except Exception as error:
             with kit.transaction() as session:
                 operations.release(session, job_id=claimed.job_id, owner=owner)
+            if isinstance(error, StagingMissing) and not _is_mounted(kit):
+                log.error("transfer.staging_not_mounted")  # noqa: TRY400  # the reason says it all
+                raise StagingNotMounted from error
             raise
         _staged_path(kit, claimed.upload_id).unlink(missing_ok=True)
 
@@ -90,8 +111,8 @@ class UploadToObjectStore(EventTask):
                 traceparent=delivery.traceparent,
             )
         if failed:
-            _discard(kit, event)
             _staged_path(kit, finalized.upload_id).unlink(missing_ok=True)
+            _discard(kit, event)
 
 
 def _data(event: Envelope) -> UploadFinalized:
@@ -101,17 +122,26 @@ def _data(event: Envelope) -> UploadFinalized:
     return event.data
 
 
+def _is_mounted(kit: Resources) -> bool:
+    return (kit.settings.staging_dir / STAGING_MARKER).exists()
+
+
 def _staged_path(kit: Resources, upload_id: UploadId) -> Path:
     return kit.settings.staging_dir / str(upload_id)
 
 
 def _discard(kit: Resources, event: Envelope) -> None:
-    """Remove what the store has of an upload nobody wants; what it refuses is left to a sweep."""
+    """Remove what the store has of an upload that ended without an object.
+
+    Raises:
+        ResidueLeft: the store does not answer; the event comes back for it.
+    """
     key = object_keys.original(event.tenantid, _data(event).upload_id)
     try:
         upload.discard(key, storage=kit.storage)
     except StoreFailed as error:
         log.warning("transfer.residue_left", key=key, reason=str(error))
+        raise ResidueLeft(str(error)) from error
 
 
 def _send(kit: Resources, claimed: Claim) -> StoredObject:
@@ -180,5 +210,7 @@ class _Progress:
                 bytes_done=self._bytes_done,
                 multipart_id=self._multipart_id,
             )
-        if monotonic() > self._slice_ends:
+        # Reading what is stored already takes time too: a slice without a new part
+        # would be followed by another one just like it, for ever.
+        if monotonic() > self._slice_ends and self._bytes_done > self._claimed.bytes_done:
             raise SliceEnded(f"{self._bytes_done} of {self._claimed.size} bytes stored")

@@ -64,6 +64,13 @@ class Bus:
         taken[0].ack()
         return taken[0]
 
+    def take_about(self, event: Envelope, *, queue: str) -> Message:
+        """Take messages until one is a copy of this event; the others are dropped."""
+        while True:
+            message = self.take(queue)
+            if str(event.id) in str(message.body):
+                return message
+
     def depth(self, queue: str) -> int:
         declared = self._raw.queue_declare(queue, passive=True)
         return int(declared.message_count)

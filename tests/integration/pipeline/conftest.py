@@ -1,9 +1,11 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
 
 from dev.stack.stack import Stack
+from schemas.settings import STAGING_MARKER
 from tests.integration.pipeline.bus import connected
 from tests.integration.pipeline.workbench import Workbench
 
@@ -20,6 +22,10 @@ def workers(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
         "S3_PART_SIZE": "5MiB",
     }
     with infrastructure.scoped("workers", settings=settings, template=migrated_template) as own:
+        # There is no gateway on this bench.
+        staging = Path(own.environment["STAGING_DIR"])
+        staging.mkdir(parents=True, exist_ok=True)
+        (staging / STAGING_MARKER).touch()
         own.start_services("transfer", "ingest")
         yield own
 

@@ -13,6 +13,7 @@ from pipeline.transfer import operations
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
 from pipeline.transfer.operations import Claim, LeaseHeld, Settled, StoredObject, UnknownUpload
 from schemas.events.envelope import Envelope
+from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import JobStatus
 from schemas.settings import DatabaseSettings
@@ -164,18 +165,31 @@ def test_an_upload_nobody_knows_is_an_error(session: Session) -> None:
         )
 
 
-def test_a_failure_is_recorded_once(session: Session, event: Envelope) -> None:
-    taken(session, event, owner="first")
-    error = UnknownUpload(event.data.upload_id)
-    outcomes = [
-        operations.record_failed(
+def record_failed(session: Session, event: Envelope) -> bool:
+    assert isinstance(event.data, UploadFinalized)
+    try:
+        return operations.record_failed(
             session,
-            event.data,  # type: ignore[arg-type]  # the factory's event is an UploadFinalized
+            event.data,
             tenant_id=event.tenantid,
-            error=error,
+            error=UnknownUpload(event.data.upload_id),
             now=datetime.now(UTC),
             traceparent=None,
         )
-        for _ in range(2)
-    ]
-    assert outcomes == [True, False]
+    finally:
+        session.commit()
+
+
+def test_a_failure_is_recorded_once(session: Session, event: Envelope) -> None:
+    assert record_failed(session, event)
+    assert not record_failed(session, event)
+
+
+def test_nobody_fails_an_upload_that_another_worker_is_sending(
+    session: Session, event: Envelope
+) -> None:
+    first = taken(session, event, owner="first")
+    with pytest.raises(LeaseHeld):
+        record_failed(session, event)
+    record_stored(session, first, event)
+    assert not record_failed(session, event)

@@ -1,12 +1,19 @@
 """What becomes of a finalized upload, whatever happens to its event on the way."""
 
+from datetime import timedelta
 from random import Random
+from typing import Any
 
 import pytest
+from sqlalchemy import func, update
+from sqlalchemy.orm import Session
 
 from schemas import topology
+from schemas.events import envelope
 from schemas.events.uploads import StoredEvent, UploadFailed
 from schemas.lifecycle import JobStage, JobStatus
+from schemas.settings import STAGING_MARKER
+from schemas.tables.jobs import Job
 from tests.integration.pipeline.workbench import Workbench, sha256
 from tests.parts import Part
 from tests.store import Bucket
@@ -77,6 +84,51 @@ def test_a_staged_file_that_is_gone_fails_the_upload(bench: Workbench) -> None:
     bench.bus.publish(event)
     job = bench.settled(event)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "staging_missing")
+
+
+def test_an_upload_whose_worker_keeps_dying_is_given_up(bench: Workbench) -> None:
+    event = bench.finalized(b"deadly")
+    bench.bus.publish_raw(
+        envelope.encode(event),
+        routing_key=topology.UPLOADS,
+        content_type=envelope.CONTENT_TYPE,
+        headers={topology.CRASHES_HEADER: topology.CRASH_LIMIT},
+    )
+    job = bench.settled(event)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "attempts_exhausted")
+    assert bench.bus.depth(topology.dead_letter_queue(topology.UPLOADS)) == 0
+
+
+def test_crashes_are_remembered_while_the_dead_workers_lease_runs_out(bench: Workbench) -> None:
+    event = bench.finalized(b"leased")
+    with Session(bench.engine) as session, session.begin():
+        session.execute(
+            update(Job)
+            .where(Job.id == event.data.job_id)
+            .values(lease_owner="dead", lease_until=func.now() + timedelta(seconds=60))
+        )
+    bench.bus.publish_raw(
+        envelope.encode(event),
+        routing_key=topology.UPLOADS,
+        content_type=envelope.CONTENT_TYPE,
+        headers={topology.CRASHES_HEADER: 2, topology.ATTEMPT_HEADER: 1},
+    )
+    waiting = bench.bus.take_about(event, queue=topology.RETRY_TIERS[0].name)
+    headers: dict[str, Any] = waiting.headers
+    assert (headers[topology.CRASHES_HEADER], headers[topology.ATTEMPT_HEADER]) == (2, 1)
+
+
+def test_a_worker_without_the_staging_volume_fails_nothing(bench: Workbench) -> None:
+    event = bench.finalized(b"elsewhere")
+    bench.staged(event).unlink()
+    marker = bench.staging / STAGING_MARKER
+    marker.unlink()
+    try:
+        bench.bus.publish(event)
+        bench.bus.take_about(event, queue=topology.RETRY_TIERS[-1].name)
+    finally:
+        marker.touch()
+    assert bench.job(event).status == JobStatus.PROCESSING
 
 
 def test_an_upload_outlasts_an_outage_of_the_store(store_front: Part, bench: Workbench) -> None:

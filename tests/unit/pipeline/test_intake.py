@@ -38,6 +38,12 @@ def test_a_worker_knows_the_tasks_of_its_queues_alone() -> None:
     }
 
 
+@pytest.mark.parametrize("queues", [set(), {topology.EXPORTS}, {topology.UPLOADS, "uplaods"}])
+def test_a_worker_that_could_only_dead_letter_is_refused(queues: set[str]) -> None:
+    with pytest.raises(intake.NoTasks, match="-Q"):
+        intake.tasks_for(queues)
+
+
 def test_every_event_of_a_consumed_queue_has_a_task() -> None:
     for task in intake.TASKS:
         handled = intake.tasks_for({task.home_queue})
