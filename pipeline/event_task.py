@@ -33,13 +33,17 @@ PUBLISH_TIMEOUT: Final = 10.0
 REQUEUE_PAUSE: Final = timedelta(seconds=5)
 
 FIRST_TIER: Final = topology.RETRY_TIERS[0]
-LAST_TIER: Final = topology.RETRY_TIERS[-1]
 
 
 class NotNow(Exception):
-    """The event is fine and so are we, but it is not its time; it does not count as a try."""
+    """The event is fine and so are we, but it is not its time; it does not count as a try.
 
-    tier: topology.RetryTier = FIRST_TIER
+    Attributes:
+        may_take_long: each wait is longer than the one before, because it may
+            need an operator.
+    """
+
+    may_take_long: bool = False
 
 
 class WorkerKeepsDying(DomainError):
@@ -117,13 +121,13 @@ class EventTask(Task[..., None]):
             else:
                 self.handle(event.envelope, delivery)
         except NotNow as reason:
-            self._later(event, delivery, tier=reason.tier, reason=reason)
+            self._wait(event, delivery, may_take_long=reason.may_take_long, reason=reason)
         except DomainError as error:
             if error.needs_operator:
                 log.error(  # noqa: TRY400  # the detail says it all
                     "task.needs_operator", code=error.code, detail=str(error)
                 )
-                self._later(event, delivery, tier=LAST_TIER, reason=error)
+                self._wait(event, delivery, may_take_long=True, reason=error)
             if error.retryable and not self._is_last(delivery):
                 log.warning("task.will_retry", code=error.code, detail=str(error))
                 self._try_later(event, delivery, reason=error)
@@ -136,7 +140,7 @@ class EventTask(Task[..., None]):
             if db.is_unreachable(error):
                 # An outage is not the event's fault: however long it lasts, no try is used up.
                 log.warning("task.database_unreachable", reason=type(error).__name__)
-                self._later(event, delivery, tier=FIRST_TIER, reason=error)
+                self._wait(event, delivery, may_take_long=False, reason=error)
             log.exception("task.failed")
             if not self._is_last(delivery):
                 self._try_later(event, delivery, reason=error)
@@ -152,11 +156,32 @@ class EventTask(Task[..., None]):
         try:
             self.give_up(event.envelope, error, delivery)
         except NotNow as reason:
-            self._later(event, delivery, tier=reason.tier, reason=reason)
+            self._wait(event, delivery, may_take_long=reason.may_take_long, reason=reason)
         except DBAPIError as failure:
             if db.is_unreachable(failure):
-                self._later(event, delivery, tier=FIRST_TIER, reason=failure)
+                self._wait(event, delivery, may_take_long=False, reason=failure)
             raise
+
+    def _wait(
+        self,
+        event: ReceivedEvent,
+        delivery: Delivery,
+        *,
+        may_take_long: bool,
+        reason: BaseException,
+    ) -> NoReturn:
+        """Have the event again without a try used up."""
+        if not may_take_long:
+            self._later(event, delivery, tier=FIRST_TIER, reason=reason)
+        # Counted up to the longest wait and no further: a hundred thousand events
+        # that wait for an operator must not come round every few seconds.
+        attempt = max(delivery.attempt, min(delivery.attempt + 1, len(topology.RETRY_TIERS) - 1))
+        self._later(
+            event,
+            replace(delivery, attempt=attempt),
+            tier=tier_after(delivery.attempt),
+            reason=reason,
+        )
 
     def _try_later(
         self, event: ReceivedEvent, delivery: Delivery, *, reason: BaseException

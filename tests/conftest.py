@@ -67,7 +67,7 @@ def store_front(parts: Mapping[str, Part]) -> Part:
 def migrated_template(infrastructure: Stack) -> str:
     """The name of a database with every migration applied, to be copied."""
     url = infrastructure.create_database(TEMPLATE)
-    infrastructure.run(("env", f"DATABASE_URL={url['DATABASE_URL']}", "alembic", "upgrade", "head"))
+    infrastructure.run(("alembic", "upgrade", "head"), settings=url)
     return TEMPLATE
 
 

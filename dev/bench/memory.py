@@ -1,7 +1,7 @@
 """How much memory processes take while something happens, above what they take at rest."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import Final
 
@@ -11,23 +11,21 @@ INTERVAL: Final = 0.05
 MIB: Final = 1024 * 1024
 
 
-def resident(pid: int) -> int:
-    """Return the resident memory of the largest process in a tree, in bytes.
+def resident(pid: int) -> dict[int, int]:
+    """Return the resident memory of every process in a tree, in bytes, by pid.
 
-    Forked workers share pages, so a sum would count those many times.
+    Apart, because forked workers share pages and a sum would count those many times.
     """
     root = psutil.Process(pid)
-    sizes = []
+    sizes = {}
     for process in (root, *root.children(recursive=True)):
-        try:
-            sizes.append(process.memory_info().rss)
-        except psutil.NoSuchProcess:
-            continue
-    return max(sizes)
+        with suppress(psutil.NoSuchProcess):
+            sizes[process.pid] = process.memory_info().rss
+    return sizes
 
 
 class Growth:
-    """Largest growth over the idle size seen so far, by process name, in MiB."""
+    """Largest growth of any one process over its idle size seen so far, by name, in MiB."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = pids
@@ -36,8 +34,10 @@ class Growth:
 
     def sample(self) -> None:
         for name, pid in self._pids.items():
-            grown = (resident(pid) - self._idle[name]) / MIB
-            self.mib[name] = max(self.mib[name], grown)
+            idle = self._idle[name]
+            for each, size in resident(pid).items():
+                grown = (size - idle.setdefault(each, size)) / MIB
+                self.mib[name] = max(self.mib[name], grown)
 
 
 @contextmanager

@@ -53,7 +53,12 @@ def proxy_server(*, home: Path, port: int, user: str, secret_key: str) -> Sectio
             "check_bucket_owner": "no",
         },
         "tempauth": {f"user_{account}_{name}": f"{secret_key} .admin"},
-        "slo": {"max_manifest_segments": 10_000, "max_manifest_size": 16 * 1024 * 1024},
+        "slo": {
+            "max_manifest_segments": 10_000,
+            "max_manifest_size": 16 * 1024 * 1024,
+            # Else the parts of a deleted object wait for an expirer, and there is none here.
+            "allow_async_delete": False,
+        },
     }
     return {
         "DEFAULT": _server(home, port=port, user=user),

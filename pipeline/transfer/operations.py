@@ -282,19 +282,7 @@ def record_stored(
         object_key=claimed.object_key,
         will_be_read=stored.will_be_read,
     )
-    session.add(
-        OutboxMessage.carrying(
-            Envelope(
-                id=EventId(uuid4()),
-                source=SOURCE,
-                subject=str(claimed.upload_id),
-                time=now,
-                tenantid=claimed.tenant_id,
-                data=event,
-            ),
-            traceparent=traceparent,
-        ),
-    )
+    _tell(session, event, tenant_id=claimed.tenant_id, now=now, traceparent=traceparent)
 
 
 def record_failed(
@@ -344,23 +332,35 @@ def record_failed(
         .where(Upload.id == finalized.upload_id, Upload.status == UploadStatus.FINALIZED)
         .values(status=UploadStatus.FAILED),
     )
+    event = UploadFailed(
+        upload_id=finalized.upload_id,
+        job_id=finalized.job_id,
+        filename=finalized.filename,
+        code=error.code,
+        detail=str(error),
+    )
+    _tell(session, event, tenant_id=tenant_id, now=now, traceparent=traceparent)
+    return True
+
+
+def _tell(
+    session: Session,
+    event: StoredEvent | UploadFailed,
+    *,
+    tenant_id: TenantId,
+    now: datetime,
+    traceparent: str | None,
+) -> None:
     session.add(
         OutboxMessage.carrying(
             Envelope(
                 id=EventId(uuid4()),
                 source=SOURCE,
-                subject=str(finalized.upload_id),
+                subject=str(event.upload_id),
                 time=now,
                 tenantid=tenant_id,
-                data=UploadFailed(
-                    upload_id=finalized.upload_id,
-                    job_id=finalized.job_id,
-                    filename=finalized.filename,
-                    code=error.code,
-                    detail=str(error),
-                ),
+                data=event,
             ),
             traceparent=traceparent,
         ),
     )
-    return True

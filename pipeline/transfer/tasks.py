@@ -8,7 +8,7 @@ from typing import ClassVar
 import structlog
 
 from pipeline import resources
-from pipeline.event_task import LAST_TIER, Delivery, EventTask, NotNow
+from pipeline.event_task import Delivery, EventTask, NotNow
 from pipeline.resources import Resources
 from pipeline.storage.errors import StoreFailed
 from pipeline.transfer import content_type, operations, plan, upload
@@ -33,7 +33,7 @@ class SliceEnded(NotNow):
 class StagingNotMounted(NotNow):
     """The staging directory here is not the one the gateways write to."""
 
-    tier = LAST_TIER
+    may_take_long = True
 
     def __init__(self) -> None:
         super().__init__(f"the staging directory has no {STAGING_MARKER}: is its volume mounted?")
@@ -42,7 +42,7 @@ class StagingNotMounted(NotNow):
 class ResidueLeft(NotNow):
     """What is in the store of an upload that ended without an object could not be removed yet."""
 
-    tier = LAST_TIER
+    may_take_long = True
 
 
 class UploadToObjectStore(EventTask):

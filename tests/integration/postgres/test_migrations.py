@@ -1,0 +1,33 @@
+"""The migrations and the tables say the same, forwards and backwards."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from dev.stack.stack import Stack
+from tests.conftest import fresh_name
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def empty_database(infrastructure: Stack) -> Iterator[dict[str, str]]:
+    name = fresh_name()
+    yield infrastructure.create_database(name)
+    infrastructure.drop_database(name)
+
+
+def test_the_newest_schema_is_what_the_tables_declare(
+    infrastructure: Stack, empty_database: dict[str, str]
+) -> None:
+    infrastructure.run(("alembic", "upgrade", "head"), settings=empty_database)
+    # Fails, and lists them, where autogenerate would find something to change.
+    infrastructure.run(("alembic", "check"), settings=empty_database)
+
+
+def test_every_migration_can_be_taken_back_and_applied_again(
+    infrastructure: Stack, empty_database: dict[str, str]
+) -> None:
+    for command in (("upgrade", "head"), ("downgrade", "base"), ("upgrade", "head")):
+        infrastructure.run(("alembic", *command), settings=empty_database)
+    infrastructure.run(("alembic", "check"), settings=empty_database)
