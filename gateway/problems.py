@@ -44,7 +44,6 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
         ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
         ErrorCode.IDEMPOTENCY_KEY_REUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
-        ErrorCode.IDEMPOTENCY_KEY_IN_USE: HTTPStatus.CONFLICT,
         ErrorCode.UPLOAD_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.UPLOAD_NOT_OPEN: HTTPStatus.CONFLICT,
         ErrorCode.UPLOAD_EXPIRED: HTTPStatus.GONE,

@@ -19,7 +19,6 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
     UNAVAILABLE = "unavailable"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
-    IDEMPOTENCY_KEY_IN_USE = "idempotency_key_in_use"
 
     # uploads
     UPLOAD_NOT_FOUND = "upload_not_found"
