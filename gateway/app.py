@@ -75,7 +75,7 @@ def create_app(settings: Settings) -> Litestar:
             ),
             "upload_settings": _always(settings),
             "http_settings": _always(settings),
-            "delivery_settings": _always(settings),
+            "target_settings": _always(settings),
         },
         exception_handlers=problems.EXCEPTION_HANDLERS,
         request_class=problems.ValidatedRequest,

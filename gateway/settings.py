@@ -9,11 +9,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.settings import (
     DatabaseSettings,
-    DeliverySettings,
     HttpSettings,
     ProcessSettings,
     StagingSettings,
     UploadSettings,
+    WebhookTargetSettings,
 )
 
 API_PREFIX: Final = "/api/v1"
@@ -25,7 +25,7 @@ class Settings(
     StagingSettings,
     UploadSettings,
     HttpSettings,
-    DeliverySettings,
+    WebhookTargetSettings,
     ProcessSettings,
     BaseSettings,
 ):

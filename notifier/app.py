@@ -82,7 +82,7 @@ async def _deliver(settings: Settings) -> None:
     async with (
         _database(settings, name=DELIVER) as engine,
         await broker.connect(settings, name=DELIVER) as connection,
-        transport.open_client(settings) as client,
+        transport.open_client(settings, allow_loopback=settings.webhook_allow_loopback) as client,
     ):
         wake, pulse = db.WakeUp(), liveness.Pulse()
         consumer = NotifyConsumer(connection=connection, transaction=engine.begin, wake=wake)

@@ -129,13 +129,18 @@ async def wait_until_it_answers(engine: AsyncEngine) -> None:
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     """Await `work` to its end even when cancelled meanwhile; the cancellation is raised then.
 
-    For steps that would have to be repeated if they were cut short.
+    For steps that would have to be repeated if they were cut short. Once
+    cancelled, an error of `work` is logged and no more: raised in place of the
+    cancellation it would be taken for a reason to try again, and the order to
+    stop would be lost.
     """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await task
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("database.step_failed_while_stopping", error=describe(error))
         raise
 
 

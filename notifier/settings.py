@@ -10,8 +10,10 @@ from schemas.settings import (
     BrokerSettings,
     DatabaseSettings,
     DeliverySettings,
+    LivenessSettings,
     ProcessSettings,
     RelaySettings,
+    WebhookTargetSettings,
 )
 
 SECRETS = Path("/run/secrets")
@@ -22,6 +24,8 @@ class Settings(
     BrokerSettings,
     RelaySettings,
     DeliverySettings,
+    WebhookTargetSettings,
+    LivenessSettings,
     ProcessSettings,
     BaseSettings,
 ):

@@ -66,6 +66,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_redirect_stdouts": False,
         "waybill_process": settings,
         "waybill_task_attempts": settings.task_attempts,
+        "waybill_publish_timeout": settings.publish_timeout,
     }
 
 

@@ -36,9 +36,9 @@ LIMIT_EXCEEDED: Final = "54"
 def build_engine(settings: DatabaseSettings) -> Engine:
     return create_engine(
         settings.database_url.get_secret_value(),
-        # A worker process does one thing at a time; its heartbeat may overlap.
-        pool_size=2,
-        max_overflow=2,
+        # Most of it stays unopened: a worker process does one thing at a time.
+        pool_size=settings.database_pool_size,
+        max_overflow=0,
         # A connection the server closed meanwhile would fail the first query after a restart.
         pool_pre_ping=True,
         # A failed insert's message would carry the text of a document into the log.

@@ -9,7 +9,6 @@ Celery's own `retry` is not used: it would republish to the topic exchange and
 tell every other subscriber again.
 """
 
-import time
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -17,8 +16,14 @@ from typing import Any, ClassVar, Final, NoReturn
 
 import structlog
 from celery import Task
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from sqlalchemy.exc import DBAPIError
+from tenacity import (
+    Retrying,
+    retry_if_not_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from pipeline import db
 from pipeline.consumer import DELIVERY_HEADER, ReceivedEvent
@@ -29,8 +34,9 @@ from schemas.telemetry import TRACEPARENT_HEADER
 
 log = structlog.get_logger(__name__)
 
-PUBLISH_TIMEOUT: Final = 10.0
-REQUEUE_PAUSE: Final = timedelta(seconds=5)
+TIER_PATIENCE: Final = timedelta(minutes=10)
+"""How long an event is held while its tier cannot be reached: requeued it would come back
+at once, and the broker would count each return towards its delivery limit."""
 
 FIRST_TIER: Final = topology.RETRY_TIERS[0]
 
@@ -41,9 +47,12 @@ class NotNow(Exception):
     Attributes:
         may_take_long: each wait is longer than the one before, because it may
             need an operator.
+        made_progress: this delivery got further than those before it, so the
+            workers that died with the event did not die of it.
     """
 
     may_take_long: bool = False
+    made_progress: bool = False
 
 
 class WorkerKeepsDying(DomainError):
@@ -121,7 +130,13 @@ class EventTask(Task[..., None]):
             else:
                 self.handle(event.envelope, delivery)
         except NotNow as reason:
-            self._wait(event, delivery, may_take_long=reason.may_take_long, reason=reason)
+            crashes = 0 if reason.made_progress else delivery.crashes
+            self._wait(
+                event,
+                replace(delivery, crashes=crashes),
+                may_take_long=reason.may_take_long,
+                reason=reason,
+            )
         except DomainError as error:
             if error.needs_operator:
                 log.error(  # noqa: TRY400  # the detail says it all
@@ -216,27 +231,43 @@ class EventTask(Task[..., None]):
         if delivery.traceparent:
             headers[TRACEPARENT_HEADER] = delivery.traceparent
         try:
-            with self.app.producer_pool.acquire(block=True, timeout=PUBLISH_TIMEOUT) as producer:
-                producer.publish(
-                    event.body,
-                    exchange=tier.name,
-                    routing_key=self.home_queue,
-                    content_type=CONTENT_TYPE,
-                    content_encoding="utf-8",
-                    delivery_mode=2,
-                    mandatory=True,
-                    message_id=str(event.envelope.id),
-                    type=event.envelope.type,
-                    app_id="waybill",
-                    headers=headers,
-                    retry=True,
-                    retry_policy={"max_retries": 3},
-                    confirm_timeout=PUBLISH_TIMEOUT,
-                )
+            for publishing in self._publishing_policy():
+                with publishing:
+                    self._publish(event, headers=headers, tier=tier)
         except Exception as error:
             log.exception("task.retry_not_published", tier=tier.name)
-            # Requeued at once, it would come back at once, until the delivery limit takes it away.
-            time.sleep(REQUEUE_PAUSE.total_seconds())
             raise Reject(type(error).__name__, requeue=True) from error
         log.info("task.waits", tier=tier.name, reason=str(reason)[:200])
         raise Ignore from reason
+
+    @staticmethod
+    def _publishing_policy() -> Retrying:
+        return Retrying(
+            retry=retry_if_not_exception_type(SoftTimeLimitExceeded),
+            stop=stop_after_delay(TIER_PATIENCE.total_seconds()),
+            wait=wait_random_exponential(multiplier=0.5, max=30),
+            before_sleep=lambda state: log.warning(
+                "task.tier_unreachable", attempt=state.attempt_number
+            ),
+            reraise=True,
+        )
+
+    def _publish(
+        self, event: ReceivedEvent, *, headers: dict[str, object], tier: topology.RetryTier
+    ) -> None:
+        timeout: float = self.app.conf["waybill_publish_timeout"].total_seconds()
+        with self.app.producer_pool.acquire(block=True, timeout=timeout) as producer:
+            producer.publish(
+                event.body,
+                exchange=tier.name,
+                routing_key=self.home_queue,
+                content_type=CONTENT_TYPE,
+                content_encoding="utf-8",
+                delivery_mode=2,
+                mandatory=True,
+                message_id=str(event.envelope.id),
+                type=event.envelope.type,
+                app_id="waybill",
+                headers=headers,
+                confirm_timeout=timeout,
+            )

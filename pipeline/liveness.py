@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import bootsteps
 
 if TYPE_CHECKING:
-    from schemas.settings import ProcessSettings
+    from schemas.settings import LivenessSettings
 
 # Also how soon an idle worker notices that it is to stop: its loop sleeps until its next timer.
 INTERVAL: Final = timedelta(seconds=1)
@@ -25,7 +25,7 @@ class Liveness(bootsteps.StartStopStep):
         self._timer: Any = None
 
     def start(self, consumer: Any) -> None:  # noqa: ANN401  # Celery's own signature
-        settings: ProcessSettings = consumer.app.conf["waybill_process"]
+        settings: LivenessSettings = consumer.app.conf["waybill_process"]
         file = settings.liveness_file
         if file is None:
             return

@@ -11,6 +11,7 @@ from schemas.settings import (
     CelerySettings,
     DatabaseSettings,
     IngestSettings,
+    LivenessSettings,
     ObjectStoreSettings,
     ProcessSettings,
     StagingSettings,
@@ -28,6 +29,7 @@ class Settings(
     TransferSettings,
     IngestSettings,
     CelerySettings,
+    LivenessSettings,
     ProcessSettings,
     BaseSettings,
 ):

@@ -201,6 +201,12 @@ class RelaySettings(BaseModel):
     )
 
 
+class WebhookTargetSettings(BaseModel):
+    webhook_allow_loopback: bool = Field(
+        default=False, description="deliver to loopback addresses; only for local development"
+    )
+
+
 class DeliverySettings(BaseModel):
     webhook_timeout: Duration = Field(
         default=timedelta(seconds=20),
@@ -210,8 +216,11 @@ class DeliverySettings(BaseModel):
     webhook_response_max: ByteSize = Field(
         default=ByteSize(16 * 1024), description="bytes of an answer read and logged"
     )
-    webhook_allow_loopback: bool = Field(
-        default=False, description="deliver to loopback addresses; only for local development"
+
+
+class LivenessSettings(BaseModel):
+    liveness_file: Path | None = Field(
+        default=None, description="file a worker touches while it is connected and consuming"
     )
 
 
@@ -220,9 +229,6 @@ class ProcessSettings(BaseModel):
         default="INFO", description="threshold of the project's own log lines"
     )
     log_format: Literal["json", "console"] = Field(default="json", description="shape of log lines")
-    liveness_file: Path | None = Field(
-        default=None, description="file a worker touches while it is connected and consuming"
-    )
 
 
 class CelerySettings(BaseModel):

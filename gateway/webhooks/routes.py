@@ -20,7 +20,7 @@ from schemas.api.scopes import Scope
 from schemas.api.webhooks import CreateWebhook, WebhookCreated, WebhookView
 from schemas.errors import ErrorCode
 from schemas.ids import WebhookId
-from schemas.settings import DeliverySettings, HttpSettings
+from schemas.settings import HttpSettings, WebhookTargetSettings
 
 
 @post(
@@ -37,7 +37,7 @@ async def create_webhook(
     *,
     data: JSONBody[CreateWebhook],
     transaction: NamedDependency[Transaction],
-    delivery_settings: NamedDependency[DeliverySettings],
+    target_settings: NamedDependency[WebhookTargetSettings],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[WebhookCreated]:
     """Answer the secret that verifies the signatures; it is not shown again."""
@@ -47,7 +47,7 @@ async def create_webhook(
             tenant_id=request.user.tenant_id,
             request=data,
             claim=Claim.of(idempotency_key, operation="create_webhook", request=data),
-            allow_loopback=delivery_settings.webhook_allow_loopback,
+            allow_loopback=target_settings.webhook_allow_loopback,
         )
     return Response(created, headers={"Location": f"{API_PREFIX}/webhooks/{created.webhook_id}"})
 

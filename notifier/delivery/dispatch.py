@@ -15,6 +15,8 @@ import structlog
 
 from notifier import db
 from notifier.delivery import attempt, operations, settlement, signing
+from notifier.delivery.attempt import AttemptResult
+from notifier.delivery.outcome import Outcome
 from notifier.delivery.slots import Slots
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from notifier.delivery.attempt import AttemptResult
     from notifier.delivery.operations import Claim
     from notifier.delivery.settlement import Settlement
     from notifier.liveness import Pulse
@@ -116,7 +117,7 @@ class Dispatcher:
     async def _attempt(self, claim: Claim) -> None:
         began = self._clock()
         try:
-            result = await self._post(claim, at=began)
+            result = await self._post_or_fail(claim, at=began)
             ended = self._clock()
             move = settlement.after(
                 result.outcome,
@@ -136,6 +137,25 @@ class Dispatcher:
             self._slots.release(claim.delivery.receiver, after=self._clock() - began)
             if self._waiting_for_slots:
                 self._wake.call()
+
+    async def _post_or_fail(self, claim: Claim, *, at: datetime) -> AttemptResult:
+        """Make the attempt; where we cannot even begin it, that is its outcome."""
+        try:
+            return await self._post(claim, at=at)
+        except Exception:
+            # An endless series of attempts outside the schedule would be the alternative.
+            log.exception("delivery.not_attempted", delivery_id=str(claim.delivery.delivery_id))
+            return AttemptResult(
+                outcome=Outcome.NOT_ATTEMPTED,
+                status_code=None,
+                error="an internal error; nothing was sent",
+                response_excerpt="",
+                retry_after=None,
+                started_at=at,
+                duration=self._clock() - at,
+                remote_address=None,
+                reused_connection=False,
+            )
 
     async def _post(self, claim: Claim, *, at: datetime) -> AttemptResult:
         delivery = claim.delivery

@@ -29,6 +29,7 @@ class Outcome(StrEnum):
     TLS_FAILED = "tls_failed"
     TIMED_OUT = "timed_out"
     PROTOCOL_ERROR = "protocol_error"  # a broken connection, or something that is not HTTP
+    NOT_ATTEMPTED = "not_attempted"  # a fault of ours, such as a secret that cannot be read
 
 
 _THROTTLING: Final = frozenset(

@@ -151,6 +151,7 @@ class _GiveBack(Protocol):
 async def open_client(
     settings: DeliverySettings,
     *,
+    allow_loopback: bool,
     resolve: Resolver | None = None,
     network: httpcore.AsyncNetworkBackend | None = None,
     ssl_context: ssl.SSLContext | None = None,
@@ -161,7 +162,8 @@ async def open_client(
     under way; the caller does both.
 
     Args:
-        settings: concurrency and the rule for loopback.
+        settings: how many names may be resolved at once.
+        allow_loopback: whether loopback addresses count as targets.
         resolve: finds addresses; the system's resolver by default.
         network: makes TCP connections; the operating system's by default.
         ssl_context: whose certificates to believe; the public authorities by default.
@@ -170,7 +172,7 @@ async def open_client(
     transport = DeliveryTransport(
         network=CheckedNetwork(
             resolve=resolve or SystemResolver(threads),
-            allow_loopback=settings.webhook_allow_loopback,
+            allow_loopback=allow_loopback,
             network=network or httpcore.AnyIOBackend(),
         ),
         ssl_context=ssl_context or httpx.create_ssl_context(),

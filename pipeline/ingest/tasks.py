@@ -9,13 +9,15 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import ClassVar, Final
 
 import structlog
+from sqlalchemy.orm import Session
 
 from pipeline import resources
 from pipeline.event_task import Delivery, EventTask
 from pipeline.ingest import language, operations, reading
 from pipeline.ingest.limits import ReadingLimits
 from pipeline.ingest.operations import Occasion, PageWriter
-from pipeline.ingest.outcome import PdfLimitExceeded
+from pipeline.ingest.outcome import DocumentRead, PdfLimitExceeded
+from pipeline.ingest.reading import DocumentReading
 from pipeline.resources import Resources
 from schemas import topology
 from schemas.errors import DomainError
@@ -95,36 +97,49 @@ def _read_and_record(kit: Resources, file: Path, *, event: Envelope, delivery: D
     """Read in a child process, write in one transaction; the network is not touched meanwhile."""
     stored = _data(event)
     limits = ReadingLimits.from_settings(kit.settings)
-    with (
-        reading.open_pdf(file, limits=limits, language=language.loaded()) as document,
-        kit.transaction() as session,
-    ):
+    with kit.transaction() as session:
+        # First, because it may have to wait for another delivery of the event, and the
+        # time a document may take begins when it is opened.
         if not operations.begin(session, event_id=event.id):
             log.info("ingest.already_applied")
             return
-        writer = PageWriter(session, stored)
-        pages_total = min(document.opened.page_count, limits.pages)
-        shown_at = 0.0
-        for page in document.pages():
-            writer.write(page)
-            if time.monotonic() - shown_at > PROGRESS_EVERY.total_seconds():
-                shown_at = time.monotonic()
-                with kit.transaction() as progress:
-                    operations.show_progress(
-                        progress, stored, pages_done=page.number, pages_total=pages_total
-                    )
-        writer.flush()
-        operations.record_ingested(
-            session,
-            stored,
-            opened=document.opened,
-            read=document.summary,
-            occasion=_occasion(event, delivery),
-        )
-        log.info(
-            "ingest.document_read",
-            document_id=str(stored.document_id),
-            pages=document.summary.pages_read,
-            pages_failed=document.summary.pages_failed,
-            entities=document.summary.entities,
-        )
+        with reading.open_pdf(file, limits=limits, language=language.loaded()) as document:
+            summary = _write(kit, session, document, limits=limits, stored=stored)
+            operations.record_ingested(
+                session,
+                stored,
+                opened=document.opened,
+                read=summary,
+                occasion=_occasion(event, delivery),
+            )
+    log.info(
+        "ingest.document_read",
+        document_id=str(stored.document_id),
+        pages=summary.pages_read,
+        pages_failed=summary.pages_failed,
+        entities=summary.entities,
+    )
+
+
+def _write(
+    kit: Resources,
+    session: Session,
+    document: DocumentReading,
+    *,
+    limits: ReadingLimits,
+    stored: StoredEvent,
+) -> DocumentRead:
+    """Write every page as it is read, and show the progress meanwhile."""
+    writer = PageWriter(session, stored)
+    pages_total = min(document.opened.page_count, limits.pages)
+    shown_at = 0.0
+    for page in document.pages():
+        writer.write(page)
+        if time.monotonic() - shown_at > PROGRESS_EVERY.total_seconds():
+            shown_at = time.monotonic()
+            with kit.transaction() as progress:
+                operations.show_progress(
+                    progress, stored, pages_done=page.number, pages_total=pages_total
+                )
+    writer.flush()
+    return document.summary

@@ -293,8 +293,11 @@ def record_failed(
     error: DomainError,
     now: datetime,
     traceparent: str | None,
-) -> bool:
-    """Settle the job as failed, with its reason, and tell of it; False where it was settled.
+) -> Settled:
+    """Settle the job as failed, with its reason, and tell of it, unless it is settled already.
+
+    Returns:
+        How it is settled now.
 
     Raises:
         LeaseHeld: another worker has the upload, or had it until a moment ago.
@@ -321,12 +324,7 @@ def record_failed(
         .returning(Job.id),
     )
     if failed.first() is None:
-        found = session.execute(
-            select(Job.status, Job.stage, Job.lease_owner).where(Job.id == finalized.job_id)
-        ).one_or_none()
-        if found is not None and found.status in ACTIVE_JOBS and found.stage == JobStage.TRANSFER:
-            raise LeaseHeld(f"held by {found.lease_owner}")
-        return False
+        return _why_not(session, job_id=finalized.job_id, upload_id=finalized.upload_id)
     session.execute(
         update(Upload)
         .where(Upload.id == finalized.upload_id, Upload.status == UploadStatus.FINALIZED)
@@ -340,7 +338,7 @@ def record_failed(
         detail=str(error),
     )
     _tell(session, event, tenant_id=tenant_id, now=now, traceparent=traceparent)
-    return True
+    return Settled.FAILED
 
 
 def _tell(

@@ -13,7 +13,7 @@ from pipeline.resources import Resources
 from pipeline.storage.errors import StoreFailed
 from pipeline.transfer import content_type, operations, plan, upload
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
-from pipeline.transfer.operations import Claim, Settled, StoredObject
+from pipeline.transfer.operations import Claim, Settled, StoredObject, UnknownUpload
 from pipeline.transfer.staged import StagedFile
 from pipeline.transfer.upload import SentObject, StagingMissing, Watch
 from schemas import object_keys, topology
@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 class SliceEnded(NotNow):
     """This delivery was held for `TRANSFER_SLICE`; another one goes on from here."""
+
+    made_progress = True
 
 
 class StagingNotMounted(NotNow):
@@ -100,9 +102,11 @@ class UploadToObjectStore(EventTask):
 
     def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:
         finalized = _data(event)
+        if isinstance(error, UnknownUpload):
+            return  # nobody to tell, nothing to remove
         kit = resources.current()
         with kit.transaction() as session:
-            failed = operations.record_failed(
+            outcome = operations.record_failed(
                 session,
                 finalized,
                 tenant_id=event.tenantid,
@@ -110,8 +114,9 @@ class UploadToObjectStore(EventTask):
                 now=datetime.now(UTC),
                 traceparent=delivery.traceparent,
             )
-        if failed:
-            _staged_path(kit, finalized.upload_id).unlink(missing_ok=True)
+        _staged_path(kit, finalized.upload_id).unlink(missing_ok=True)
+        # Also where it was settled before: whoever settled it may have died right after.
+        if outcome is not Settled.STORED:
             _discard(kit, event)
 
 

@@ -79,9 +79,12 @@ async def a_sender(
     network: httpcore.AsyncNetworkBackend | None = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Sender]:
-    settings = DeliverySettings(webhook_allow_loopback=allow_loopback)
     async with transport.open_client(
-        settings, resolve=resolve, network=network, ssl_context=ssl_context
+        DeliverySettings(),
+        allow_loopback=allow_loopback,
+        resolve=resolve,
+        network=network,
+        ssl_context=ssl_context,
     ) as client:
         yield Sender(client)
 

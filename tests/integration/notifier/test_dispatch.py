@@ -60,12 +60,14 @@ def a_dispatcher(database: DatabaseSettings) -> DispatcherFor:
             {
                 "webhook_timeout": attempt_timeout,
                 "webhook_concurrency": concurrency,
-                "webhook_allow_loopback": True,
             }
         )
         wake = db.WakeUp()
         where = database or own_database
-        async with engine_of(where) as engine, transport.open_client(settings) as client:
+        async with (
+            engine_of(where) as engine,
+            transport.open_client(settings, allow_loopback=True) as client,
+        ):
             dispatcher = Dispatcher(
                 transaction=engine.begin,
                 client=client,
@@ -359,3 +361,12 @@ async def test_a_delivery_that_cannot_be_signed_does_not_stop_the_others(
             )
 
         await eventually(the_others_are_settled)
+
+        async def the_unsignable_follow_the_schedule() -> bool:
+            return all(
+                delivery.attempts_made == 1 and delivery.next_attempt_at is not None
+                for delivery in await scene.deliveries()
+                if delivery.webhook_id == unsignable
+            )
+
+        await eventually(the_unsignable_follow_the_schedule)

@@ -6,7 +6,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine, update
+from sqlalchemy import create_engine, func, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.transfer import operations
@@ -18,6 +18,7 @@ from schemas.ids import JobId, UploadId
 from schemas.lifecycle import JobStatus
 from schemas.settings import DatabaseSettings
 from schemas.tables.jobs import Job
+from schemas.tables.outbox import OutboxMessage
 from tests.factories.uploads import add_finalized_upload, add_tenant
 
 pytestmark = pytest.mark.integration
@@ -165,7 +166,7 @@ def test_an_upload_nobody_knows_is_an_error(session: Session) -> None:
         )
 
 
-def record_failed(session: Session, event: Envelope) -> bool:
+def record_failed(session: Session, event: Envelope) -> Settled:
     assert isinstance(event.data, UploadFinalized)
     try:
         return operations.record_failed(
@@ -181,8 +182,8 @@ def record_failed(session: Session, event: Envelope) -> bool:
 
 
 def test_a_failure_is_recorded_once(session: Session, event: Envelope) -> None:
-    assert record_failed(session, event)
-    assert not record_failed(session, event)
+    assert [record_failed(session, event) for _ in range(2)] == [Settled.FAILED] * 2
+    assert session.scalar(select(func.count()).select_from(OutboxMessage)) == 1
 
 
 def test_nobody_fails_an_upload_that_another_worker_is_sending(
@@ -192,4 +193,4 @@ def test_nobody_fails_an_upload_that_another_worker_is_sending(
     with pytest.raises(LeaseHeld):
         record_failed(session, event)
     record_stored(session, first, event)
-    assert not record_failed(session, event)
+    assert record_failed(session, event) is Settled.STORED

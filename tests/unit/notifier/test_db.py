@@ -102,6 +102,25 @@ async def test_uninterrupted_work_ends_before_its_cancellation_is_raised() -> No
     assert ended
 
 
+async def test_an_error_of_uninterrupted_work_does_not_take_the_place_of_its_cancellation() -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        reached.set()
+        await go_on.wait()
+        raise OperationalError("select", {}, Exception("the server is gone"))
+
+    async def again_and_again() -> None:
+        await db.through_outages(lambda: db.uninterrupted(work()), doing="testing")
+
+    task = asyncio.create_task(again_and_again())
+    await reached.wait()
+    task.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_a_wake_up_called_beforehand_is_not_lost() -> None:
     wake = db.WakeUp()
     wake.call()
