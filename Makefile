@@ -34,10 +34,10 @@ test: check install ## everything `make check` does, then the tests against the 
 	$(RUN)/pytest -m e2e
 
 check: $(VENV)/.synced ## format, lint, types, import contracts and unit tests
+	$(RUN)/lint-imports --cache-dir var/cache/import-linter
 	$(RUN)/ruff format --check
 	$(RUN)/ruff check
 	$(RUN)/mypy
-	$(RUN)/lint-imports --cache-dir var/cache/import-linter
 	$(RUN)/pytest
 
 bench: install ## the benchmarks

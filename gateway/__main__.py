@@ -21,6 +21,7 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 GRACE_SECONDS: Final = 30
 # Longer than a proxy keeps an idle connection, or it would send a request into one just closed.
 KEEP_ALIVE_SECONDS: Final = 75
+TENANT_NAME_MAX: Final = 200
 
 
 class BoundedHeadProtocol(HttpToolsProtocol):
@@ -91,6 +92,19 @@ def serve() -> None:
     GracefulServer(config, on_exit=app.state.job_watch.drain).run()
 
 
+def tenant_name(text: str) -> str:
+    """Take the name of a tenant from the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty, too long, or not printable.
+    """
+    if not text.strip() or len(text) > TENANT_NAME_MAX or not text.isprintable():
+        raise argparse.ArgumentTypeError(
+            f"a tenant's name is 1 to {TENANT_NAME_MAX} printable characters"
+        )
+    return text
+
+
 def create_key(*, tenant: str, scopes: Sequence[Scope]) -> str:
     loaded = settings.load(settings.AdministrationSettings)
     telemetry.configure(loaded)
@@ -111,7 +125,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="answer HTTP until stopped")
     key = commands.add_parser("create-key", help="print a new API key; it is not shown again")
-    key.add_argument("--tenant", required=True, help="made if missing")
+    key.add_argument("--tenant", required=True, type=tenant_name, help="made if missing")
     key.add_argument(
         "--scope",
         dest="scopes",

@@ -130,7 +130,7 @@ class UploadSettings(BaseModel):
     )
     staging_reserve: ByteSize = Field(
         default=ByteSize(256 * MIB),
-        description="free space kept on the staging disk; creating an upload that would cut into it answers 507",
+        description="free space kept on the staging disk: creating an upload larger than the rest answers 507. Uploads already open are not counted in, since their files are sparse; a chunk that finds the disk full answers 507 too, and nothing of it is kept",
     )
     uploads_async_enabled: bool = Field(
         default=True,

@@ -46,7 +46,8 @@ SERVICES: Final = (
         name="gateway",
         command=("python", "-m", "gateway", "serve"),
         readiness=Readiness.HEALTH_ENDPOINT,
-        stop_grace=timedelta(seconds=30),
+        # The server itself gives open requests 30 s.
+        stop_grace=timedelta(seconds=40),
     ),
     Service(
         name="relay",

@@ -123,6 +123,7 @@ class Stack:
             "GATEWAY_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self._identity.ports["gateway"]),
             "STAGING_DIR": str(self.state_dir / "staging"),
+            "WORK_DIR": str(self.state_dir / "work"),
             "WEBHOOK_ALLOW_LOOPBACK": "true",
         }
         for part, local in self._parts.items():
@@ -182,7 +183,8 @@ class Stack:
         wanted = [known[name] for name in names or known if name not in self.processes]
         if any(each.readiness is Readiness.HEALTH_ENDPOINT for each in wanted):
             self._require_free(int(self.environment["GATEWAY_PORT"]))
-        Path(self.environment["STAGING_DIR"]).mkdir(parents=True, exist_ok=True)
+        for directory in ("STAGING_DIR", "WORK_DIR"):
+            Path(self.environment[directory]).mkdir(parents=True, exist_ok=True)
         (self.state_dir / "liveness").mkdir(exist_ok=True)
         self._loop.run(self._start_services(wanted))
 
@@ -247,7 +249,7 @@ class Stack:
         shared = {
             setting: value
             for setting, value in self.environment.items()
-            if setting not in {"GATEWAY_PORT", "STAGING_DIR"}
+            if setting not in {"GATEWAY_PORT", "STAGING_DIR", "WORK_DIR"}
         }
         own = {
             **self.create_database(unique, template=template),

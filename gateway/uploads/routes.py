@@ -218,6 +218,9 @@ def _offer(request: ApiRequest, *, upload_id: UploadId, index: int) -> operation
     headers = request.headers
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise InvalidRequest("chunks are stored as they are sent", field="Content-Encoding")
+    if headers.get("transfer-encoding", "chunked").lower() != "chunked":
+        # The server undoes the chunking alone; what is left would be stored still encoded.
+        raise InvalidRequest("chunks are stored as they are sent", field="Transfer-Encoding")
     if "content-range" in headers:
         # RFC 9110, 14.5: who ignored it would store a part as the whole.
         raise InvalidRequest("a chunk is sent whole", field="Content-Range")
