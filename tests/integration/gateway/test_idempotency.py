@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select
 
+from schemas.settings import STAGING_MARKER
 from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
 from tests.integration.gateway.api import Api, problem
@@ -21,7 +22,7 @@ KEY = {"Idempotency-Key": "5c7ab3f0-once"}
 
 
 def files_in(directory: Path) -> list[str]:
-    return [path.name for path in directory.iterdir()]
+    return [path.name for path in directory.iterdir() if path.name != STAGING_MARKER]
 
 
 async def counted(transaction: Transaction, table: type[Upload | Webhook]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
 def remove(directory: Path) -> None:
-    directory.rmdir()
+    shutil.rmtree(directory)
 
 
 async def refused(port: int) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import func, select, update
 
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadCancelled
+from schemas.settings import STAGING_MARKER
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Chunk, Upload
@@ -24,7 +25,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
 def files_in(directory: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in directory.iterdir()}
+    return {
+        path.name: path.stat().st_size
+        for path in directory.iterdir()
+        if path.name != STAGING_MARKER
+    }
 
 
 async def test_a_created_upload_says_how_to_send_it(api: Api, staging_dir: Path) -> None:
