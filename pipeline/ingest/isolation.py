@@ -39,6 +39,7 @@ _READ_SIZE: Final = 64 * 1024
 _EXIT_FAILED: Final = 1
 _EXIT_OUT_OF_MEMORY: Final = 77
 _PR_SET_PDEATHSIG: Final = 1
+RINGS_AGAIN: Final = 0.1
 _STANDARD_STREAMS: Final = frozenset({0, 1, 2})
 # Sent to a whole terminal or service at once when it stops: then the worker decides
 # what becomes of the document, and its child goes when it goes.
@@ -143,7 +144,7 @@ def time_limit(allowed: timedelta) -> Iterator[None]:
     signal.signal(signal.SIGALRM, _raise_time_limit_reached)
     try:
         # It rings again: the first ring is lost if it falls into a finalizer.
-        signal.setitimer(signal.ITIMER_REAL, allowed.total_seconds(), 1.0)
+        signal.setitimer(signal.ITIMER_REAL, allowed.total_seconds(), RINGS_AGAIN)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
