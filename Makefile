@@ -12,7 +12,7 @@ COMPILE := $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 export RUFF_CACHE_DIR := var/cache/ruff
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test check bench install rabbitmq lock format
+.PHONY: help demo up down status test soak check bench install rabbitmq lock format
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,6 +32,9 @@ status: ## list the processes `make up` started
 test: check install ## everything `make check` does, then the tests against the real services
 	$(RUN)/pytest -m integration
 	$(RUN)/pytest -m e2e
+
+soak: install ## the long versions of the kill and slow-store tests
+	$(RUN)/pytest -m soak
 
 check: $(VENV)/.synced ## format, lint, types, import contracts and unit tests
 	$(RUN)/lint-imports --cache-dir var/cache/import-linter

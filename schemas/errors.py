@@ -36,6 +36,11 @@ class ErrorCode(StrEnum):
     MANIFEST_MISMATCH = "manifest_mismatch"
     FILE_DIGEST_MISMATCH = "file_digest_mismatch"
     STAGING_FULL = "staging_full"
+    LENGTH_REQUIRED = "length_required"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    TOO_MANY_OPEN_UPLOADS = "too_many_open_uploads"
+    TYPE_NOT_ALLOWED = "type_not_allowed"
+    REFERENCE_REFUSED = "reference_refused"
 
     # jobs, documents, webhooks
     JOB_NOT_FOUND = "job_not_found"
@@ -49,6 +54,7 @@ class ErrorCode(StrEnum):
     STAGING_CORRUPT = "staging_corrupt"
     STORE_UNAVAILABLE = "store_unavailable"
     STORE_REJECTED = "store_rejected"
+    REFERENCE_MISSING = "reference_missing"
     STORED_OBJECT_MISMATCH = "stored_object_mismatch"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     CANCELLED = "cancelled"

@@ -8,12 +8,21 @@ from enum import StrEnum
 from typing import Final
 
 
+class StagingKind(StrEnum):
+    """Where the bytes of an upload are until they are one object."""
+
+    DIRECTORY = "directory"  # one sparse file in STAGING_DIR
+    OBJECTS = "s3"  # one object per chunk, under a prefix of the bucket
+    REFERENCE = "reference"  # an object somebody else put into the bucket; it is copied, not moved
+
+
 class UploadStatus(StrEnum):
     OPEN = "open"  # takes chunks
     FINALIZED = "finalized"  # complete, durable, waiting for or in transfer
     STORED = "stored"  # one verified object; nothing staged any more
     FAILED = "failed"
     CANCELLED = "cancelled"
+    EXPIRED = "expired"  # nobody finalized it in time
 
 
 class JobStatus(StrEnum):

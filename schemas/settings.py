@@ -9,9 +9,19 @@ environment variable; its description is its line in the README's table.
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ByteSize, Field, SecretStr
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    model_validator,
+)
+
+from schemas.lifecycle import StagingKind
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -87,15 +97,38 @@ class ObjectStoreSettings(BaseModel):
     s3_attempts: Positive = Field(
         default=5, description="tries of one request before the whole transfer is retried later"
     )
-    s3_checksum_mode: Literal["when_supported", "when_required"] = Field(
-        default="when_required",
-        description="`when_supported` adds CRC32 trailers, which older S3-compatible stores refuse or store as data",
+    s3_checksum_mode: Literal["auto", "when_supported", "when_required"] = Field(
+        default="auto",
+        description="`when_supported` adds CRC32 trailers, which older S3-compatible stores refuse or store as data; `auto` asks the store once whether it checks the Content-MD5 that every body has, and adds a CRC32 only where it does not",
+    )
+    s3_ca_bundle: Path | None = Field(
+        default=None,
+        description="file with the certificates to trust for `https` endpoints, where the system's own do not do",
     )
 
 
 class StagingSettings(BaseModel):
-    staging_dir: Path = Field(
-        description="directory for received chunks, shared by gateway and transfer worker"
+    staging: Literal[StagingKind.DIRECTORY, StagingKind.OBJECTS] = Field(
+        default=StagingKind.DIRECTORY,
+        description="where received chunks wait: `directory` is `STAGING_DIR`, on a volume all gateways and transfer workers share; `s3` is the bucket, under `staging/`, and they share nothing else. Uploads begun with the other one are finished with it",
+    )
+    staging_dir: Path | None = Field(
+        default=None,
+        description="directory for received chunks, shared by gateways and transfer workers; needed where `STAGING=directory`",
+    )
+
+    @model_validator(mode="after")
+    def _directory_is_named(self) -> Self:
+        if self.staging == StagingKind.DIRECTORY and self.staging_dir is None:
+            msg = "STAGING_DIR is needed where STAGING=directory"
+            raise ValueError(msg)
+        return self
+
+
+class ScratchSettings(BaseModel):
+    work_dir: Path | None = Field(
+        default=None,
+        description="directory for files being read or passed on; unset means the system's. With `STAGING=s3` a chunk lies here until the bucket has it",
     )
 
 
@@ -103,13 +136,10 @@ class UploadSettings(BaseModel):
     upload_ttl: Duration = Field(
         default=timedelta(hours=24), description="how long an unfinished upload takes chunks"
     )
-    upload_max_size: ByteSize = Field(
-        default=ByteSize(100 * GIB), description="largest file accepted"
-    )
     chunk_size_default: ByteSize = Field(
         default=ByteSize(8 * MIB),
         ge=64 * 1024,
-        description="chunk size where the client names none",
+        description="chunk size where the client names none; files of more than a thousand such chunks get larger ones, up to `CHUNK_SIZE_MAX`",
     )
     chunk_size_min: ByteSize = Field(
         default=ByteSize(64 * 1024),
@@ -146,11 +176,36 @@ class UploadSettings(BaseModel):
     )
 
 
+class QuotaSettings(BaseModel):
+    """What a tenant may have at once; `python -m gateway set-quota` changes it for one tenant."""
+
+    upload_max_size: ByteSize = Field(
+        default=ByteSize(100 * GIB),
+        description="largest file accepted. A tenant may have its own",
+    )
+    quota_bytes: ByteSize | None = Field(
+        default=None,
+        description="bytes of a tenant's uploads, open and stored together; unset means no limit. A tenant may have its own",
+    )
+    quota_open_uploads: Positive = Field(
+        default=1_000,
+        description="uploads a tenant may have open at once; each is a file in staging. A tenant may have its own",
+    )
+    allowed_types: str = Field(
+        default="*/*",
+        description="media types a tenant may send, with commas between, such as `application/pdf,image/*`; what the first bytes show counts, and where they show nothing, what the client declared. A tenant may have its own",
+    )
+
+
 class HttpSettings(BaseModel):
     gateway_host: str = Field(default="127.0.0.1", description="address to listen on")
     gateway_port: int = Field(default=8000, ge=0, le=65535, description="port to listen on")
     request_body_max: ByteSize = Field(
         default=ByteSize(MIB), description="largest JSON body; chunks have limits of their own"
+    )
+    api_key_cache: Duration = Field(
+        default=timedelta(seconds=5),
+        description="how long a gateway believes what it read of an API key; a revoked key works at most so much longer",
     )
     page_size_max: Positive = Field(default=200, description="most items a list answers at once")
 
@@ -163,6 +218,26 @@ class TransferSettings(BaseModel):
     transfer_slice: Duration = Field(
         default=timedelta(minutes=10),
         description="longest time one delivery is held; a longer transfer hands itself on and resumes. Keep it well under the broker's consumer timeout",
+    )
+
+
+class SweepSettings(BaseModel):
+    sweep_every: Duration = Field(
+        default=timedelta(minutes=5), description="how often beat orders a sweep"
+    )
+    sweep_grace: Duration = Field(
+        default=timedelta(hours=1),
+        description="age from which something in staging or in the store that no upload owns is an orphan. Longer than any clock is wrong and any request takes",
+    )
+    outbox_retention: Duration = Field(
+        default=timedelta(days=7), description="how long published events stay in the outbox"
+    )
+    inbox_retention: Duration = Field(
+        default=timedelta(days=30),
+        description="how long it is remembered that an event was applied. Longer than an event can wait in a queue or a dead-letter queue before it is delivered again",
+    )
+    idempotency_retention: Duration = Field(
+        default=timedelta(days=7), description="how long an `Idempotency-Key` is remembered"
     )
 
 
@@ -185,9 +260,6 @@ class IngestSettings(BaseModel):
     pdf_file_max: ByteSize = Field(
         default=ByteSize(GIB),
         description="largest PDF that is read; a larger one is stored, and its job fails with `pdf_limit_exceeded`",
-    )
-    work_dir: Path | None = Field(
-        default=None, description="directory for files being read; unset means the system's"
     )
 
 

@@ -68,9 +68,15 @@ BATCH_PROCESSING: Final = "batch_processing"
 EXPORTS: Final = "exports"
 NOTIFY: Final = "notify"
 
+MAINTENANCE: Final = "maintenance"
+"""Orders of the clock to sweep. Not events: they name a task and carry nothing."""
+
+MAINTENANCE_LENGTH: Final = 20
+"""Orders kept while no worker takes them; an older one is as good as a newer one."""
+
 SUBSCRIPTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        UPLOADS: (UploadFinalized.TYPE,),
+        UPLOADS: (UploadFinalized.TYPE, UploadCancelled.TYPE),
         DOCUMENT_PROCESSING: (StoredEvent.TYPE,),
         # Bound when their stage exists: an event nobody consumes would pile up.
         METADATA_EXTRACTION: (),
@@ -159,6 +165,15 @@ QUEUES: Final = (
         for name in SUBSCRIPTIONS
     ),
     *(_retry_queue(tier) for tier in RETRY_TIERS),
+    Queue(
+        name=MAINTENANCE,
+        arguments={
+            "x-queue-type": "quorum",
+            "x-max-length": MAINTENANCE_LENGTH,
+            "x-overflow": "drop-head",
+            "x-delivery-limit": DELIVERY_LIMIT,
+        },
+    ),
     Queue(
         name=UNROUTED.name,
         arguments={

@@ -12,6 +12,8 @@ from uuid import uuid4
 import pytest
 
 from dev.stack import environment
+from dev.stack.infrastructure import Store
+from dev.stack.object_store import ObjectStore
 from dev.stack.stack import Stack
 from schemas.settings import BrokerSettings, DatabaseSettings, ObjectStoreSettings
 from tests import containers
@@ -19,6 +21,15 @@ from tests.parts import Part
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 TEMPLATE = "waybill_template"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--state-dir",
+        type=Path,
+        default=CHECKOUT / "var" / "test",
+        help="where the services keep their state; two test runs at once need one each",
+    )
 
 
 def fresh_name() -> str:
@@ -37,11 +48,12 @@ def container_parts() -> Iterator[tuple[dict[str, str], dict[str, Part]]]:
 
 @pytest.fixture(scope="session")
 def infrastructure(
+    request: pytest.FixtureRequest,
     container_parts: tuple[dict[str, str], dict[str, Part]],
 ) -> Iterator[Stack]:
     """RabbitMQ, PostgreSQL and an S3 store, running: brought along, in containers, or started here."""
     settings, _ = container_parts
-    state_dir = CHECKOUT / "var" / "test"
+    state_dir: Path = request.config.getoption("--state-dir")
     with Stack(state_dir, settings=settings | environment.given()) as stack:
         stack.start_infrastructure()
         yield stack
@@ -93,6 +105,35 @@ def broker(infrastructure: Stack) -> Iterator[BrokerSettings]:
 def object_store_settings(infrastructure: Stack) -> ObjectStoreSettings:
     """A bucket of the test's own."""
     settings = infrastructure.environment | infrastructure.create_bucket(fresh_name())
+    return _of_store(settings)
+
+
+@pytest.fixture(params=list(Store), ids=str)
+def store(request: pytest.FixtureRequest) -> Store:
+    """Each object store in turn."""
+    store: Store = request.param
+    return store
+
+
+@pytest.fixture(scope="session")
+def administered() -> dict[Store, ObjectStore]:
+    """The object stores that were started so far: a client takes longer to make than a bucket."""
+    return {}
+
+
+@pytest.fixture
+def store_settings(
+    infrastructure: Stack, administered: dict[Store, ObjectStore], store: Store
+) -> ObjectStoreSettings:
+    """A bucket of the test's own on each object store in turn; one no test asks for is not started."""
+    settings = infrastructure.start_store(store) | {"S3_BUCKET": fresh_name()}
+    if store not in administered:
+        administered[store] = ObjectStore.from_settings(settings)
+    administered[store].create_bucket(settings["S3_BUCKET"])
+    return _of_store(settings)
+
+
+def _of_store(settings: Mapping[str, str]) -> ObjectStoreSettings:
     return ObjectStoreSettings.model_validate(
         {name.lower(): value for name, value in settings.items() if name.startswith("S3_")},
     )

@@ -8,14 +8,17 @@ from schemas.ids import DocumentId, JobId, UploadId
 
 
 class UploadFinalized(msgspec.Struct, frozen=True, kw_only=True):
-    """A client declared its upload complete; every byte is durable in staging."""
+    """A client declared its upload complete; every byte is durable in staging.
+
+    `size` is None where the client named an object that is in the bucket already.
+    """
 
     TYPE: ClassVar[str] = "upload.finalized"
 
     upload_id: UploadId
     job_id: JobId
     filename: str
-    size: int
+    size: int | None = None
 
 
 class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,12 +39,15 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UploadFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """The upload did not become an object and will not be tried again."""
+    """The upload did not become an object and will not be tried again.
+
+    Without a `job_id` it was never finalized: its time ran out.
+    """
 
     TYPE: ClassVar[str] = "upload.failed"
 
     upload_id: UploadId
-    job_id: JobId
+    job_id: JobId | None = None
     filename: str
     code: str
     detail: str

@@ -18,4 +18,4 @@ class InboxMessage(Base):
 
     consumer: Mapped[str] = mapped_column(primary_key=True)
     event_id: Mapped[EventId] = mapped_column(primary_key=True)
-    processed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    processed_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)

@@ -1,7 +1,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, func
+from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from schemas.ids import JobId, TenantId, UploadId
@@ -14,6 +14,9 @@ class Job(Base):
 
     `multipart_id` is written before the first part is sent, so that a worker
     taking over finds the parts its predecessor stored.
+
+    `revision` is counted up by a trigger at every change a client can see, which
+    also wakes those who watch the job.
     """
 
     __tablename__ = "jobs"
@@ -24,8 +27,11 @@ class Job(Base):
     upload_id: Mapped[UploadId] = mapped_column(ForeignKey("uploads.id"), unique=True)
     status: Mapped[str] = mapped_column(default=JobStatus.QUEUED)
     stage: Mapped[str] = mapped_column(default=JobStage.TRANSFER)
+    revision: Mapped[int] = mapped_column(server_default=text("1"))
     bytes_done: Mapped[int] = mapped_column(default=0)
     bytes_total: Mapped[int]
+    bytes_at_claim: Mapped[int] = mapped_column(server_default=text("0"))
+    """How much was done when a worker last took the transfer; more now means it got further."""
     pages_done: Mapped[int] = mapped_column(default=0)
     pages_total: Mapped[int | None]
     multipart_id: Mapped[str | None]

@@ -34,6 +34,11 @@ class OutboxMessage(Base):
 
     __table_args__ = (
         Index(
+            "ix_outbox_published",
+            "published_at",
+            postgresql_where=text("published_at IS NOT NULL"),
+        ),
+        Index(
             "ix_outbox_pending", "available_at", "id", postgresql_where=text("published_at IS NULL")
         ),
     )

@@ -1,6 +1,6 @@
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, LargeBinary, Text, func
+from sqlalchemy import ForeignKey, LargeBinary, Text, func, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -9,13 +9,37 @@ from schemas.tables.base import Base
 
 
 class Tenant(Base):
-    """Who owns uploads, documents and webhooks; nobody sees another tenant's."""
+    """Who owns uploads, documents and webhooks; nobody sees another tenant's.
+
+    Quotas that are not set are the settings' own.
+    """
 
     __tablename__ = "tenants"
 
     id: Mapped[TenantId] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    quota_bytes: Mapped[int | None]
+    quota_open_uploads: Mapped[int | None]
+    quota_file_size: Mapped[int | None]
+    allowed_types: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    """Media types or ranges such as `image/*`."""
+
+
+class TenantUsage(Base):
+    """What a tenant's uploads take, kept by a trigger on `uploads` and by nothing else.
+
+    The row is locked by whoever changes an upload's size or status until that
+    transaction ends, so a quota checked after the change cannot be overrun by
+    two requests at once.
+    """
+
+    __tablename__ = "tenant_usage"
+
+    tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    bytes: Mapped[int] = mapped_column(server_default=text("0"))
+    """Of uploads that are open, finalized or stored."""
+    open_uploads: Mapped[int] = mapped_column(server_default=text("0"))
 
 
 class ApiKey(Base):

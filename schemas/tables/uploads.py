@@ -4,7 +4,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, func, te
 from sqlalchemy.orm import Mapped, mapped_column
 
 from schemas.ids import TenantId, UploadId
-from schemas.lifecycle import UploadStatus
+from schemas.lifecycle import StagingKind, UploadStatus
 from schemas.tables.base import Base
 
 
@@ -23,6 +23,13 @@ class Upload(Base):
     chunk_count: Mapped[int]
     sha256: Mapped[str | None]
     """The whole file's digest, hex, where the client named one at create or finalize."""
+    sniffed_type: Mapped[str | None]
+    """What the first bytes show, once they are there."""
+    staging: Mapped[str] = mapped_column(
+        default=StagingKind.DIRECTORY, server_default=StagingKind.DIRECTORY
+    )
+    source_key: Mapped[str | None]
+    """The object a `REFERENCE` names."""
     # "metadata" is taken by the declarative base.
     client_metadata: Mapped[dict[str, str]] = mapped_column(
         "metadata", server_default=text("'{}'::jsonb")

@@ -30,3 +30,13 @@ def test_queues_subscribe_to_exact_events_that_exist() -> None:
 
 def test_the_task_gives_an_event_up_before_the_broker_takes_it_away() -> None:
     assert topology.CRASH_LIMIT < topology.DELIVERY_LIMIT
+
+
+def test_orders_nobody_takes_are_few_and_dropped_by_the_oldest() -> None:
+    queues = {queue.name: queue.arguments for queue in topology.QUEUES}
+    maintenance = queues[topology.MAINTENANCE]
+    assert maintenance["x-queue-type"] == "quorum"
+    assert maintenance["x-max-length"] == topology.MAINTENANCE_LENGTH
+    assert maintenance["x-overflow"] == "drop-head"
+    assert topology.dead_letter_queue(topology.MAINTENANCE) not in queues
+    assert topology.MAINTENANCE not in {binding.queue for binding in topology.BINDINGS}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.transfer import content_type
+from schemas import media_types
 
 PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -26,7 +26,7 @@ DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
     ],
 )
 def test_a_file_is_known_by_its_first_bytes(first_bytes: bytes, expected: str | None) -> None:
-    assert content_type.sniff(first_bytes) == expected
+    assert media_types.sniff(first_bytes) == expected
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_file_is_known_by_its_first_bytes(first_bytes: bytes, expected: str | 
 def test_what_the_bytes_say_goes_before_what_the_client_says(
     sniffed: str | None, declared: str | None, stored_as: str
 ) -> None:
-    assert content_type.of_object(sniffed, declared=declared) == stored_as
+    assert media_types.of_object(sniffed, declared=declared) == stored_as
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,5 @@ def test_a_file_that_is_or_claims_to_be_a_pdf_is_to_be_read(
     sniffed: str | None, declared: str | None, filename: str, *, is_candidate: bool
 ) -> None:
     assert (
-        content_type.is_pdf_candidate(sniffed, declared=declared, filename=filename) is is_candidate
+        media_types.is_pdf_candidate(sniffed, declared=declared, filename=filename) is is_candidate
     )
