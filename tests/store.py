@@ -20,12 +20,19 @@ class Bucket:
             aws_access_key_id=environment["S3_ACCESS_KEY_ID"],
             aws_secret_access_key=environment["S3_SECRET_ACCESS_KEY"],
             region_name="us-east-1",
+            verify=environment.get("S3_CA_BUNDLE"),
             config=Config(s3={"addressing_style": "path"}),
         )
 
     def keys(self) -> set[str]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._name)
         return {found["Key"] for page in pages for found in page.get("Contents", [])}
+
+    def put(self, key: str, content: bytes) -> None:
+        self._client.put_object(Bucket=self._name, Key=key, Body=content)
+
+    def delete(self, key: str) -> None:
+        self._client.delete_object(Bucket=self._name, Key=key)
 
     def key_of(self, upload_id: str) -> str:
         """Return the one key that belongs to an upload."""

@@ -16,6 +16,7 @@ GIVEN: Final = (
     "S3_REGION",
     "S3_ACCESS_KEY_ID",
     "S3_SECRET_ACCESS_KEY",
+    "S3_CA_BUNDLE",
     "GATEWAY_PORT",
 )
 """Settings a caller may set to bring his own PostgreSQL, RabbitMQ, object store or port."""

@@ -20,9 +20,12 @@ PORTS: Final = (
     "distribution",
     "epmd",
     "swift_proxy",
+    "swift_proxy_tls",
     "swift_account",
     "swift_container",
     "swift_object",
+    "rclone",
+    "rclone_tls",
 )
 
 

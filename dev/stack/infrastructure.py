@@ -7,19 +7,30 @@ from pathlib import Path
 from typing import Protocol
 
 from dev.stack import ownership
-from dev.stack.checkout import SWIFT_PROGRAMS
+from dev.stack.certificates import Certificates
+from dev.stack.checkout import RCLONE, SWIFT_PROGRAMS
 from dev.stack.errors import SettingMissing
 from dev.stack.identity import Identity
 from dev.stack.postgres import Postgres
 from dev.stack.rabbitmq import RabbitMq
+from dev.stack.rclone import Rclone
 from dev.stack.supervisor import Supervisor
-from dev.stack.swift import BUCKET, Swift
+from dev.stack.swift import BUCKET, Swift, SwiftTls
 
 
 class Part(StrEnum):
     POSTGRES = "postgres"
     RABBITMQ = "rabbitmq"
     OBJECT_STORE = "object store"
+
+
+class Store(StrEnum):
+    """An object store to test against; they are started one by one, when a test asks."""
+
+    SWIFT = "swift-http"
+    SWIFT_TLS = "swift-https"
+    RCLONE = "rclone-http"
+    RCLONE_TLS = "rclone-https"
 
 
 ADDRESS_OF: Mapping[Part, str] = {
@@ -59,15 +70,53 @@ def local_parts(
             consumer_timeout=consumer_timeout,
             marker=marker,
         ),
-        Part.OBJECT_STORE: Swift(
-            home=state_dir / "swift",
-            programs=SWIFT_PROGRAMS,
-            ports=identity.ports,
-            secret_access_key=identity.s3_secret_access_key,
-            hash_suffix=identity.swift_hash_suffix,
-            marker=marker,
+        Part.OBJECT_STORE: _swift(state_dir, identity),
+    }
+
+
+def local_stores(state_dir: Path, identity: Identity) -> dict[Store, LocalPart]:
+    """Return every store there is to test against; that over TLS needs the Swift behind it."""
+    swift = _swift(state_dir, identity)
+    return {
+        Store.SWIFT: swift,
+        Store.SWIFT_TLS: SwiftTls(
+            swift=swift,
+            port=identity.ports["swift_proxy_tls"],
+            certificates=Certificates(state_dir / "swift" / "tls"),
+        ),
+        Store.RCLONE: _rclone(state_dir, identity, name="rclone"),
+        Store.RCLONE_TLS: _rclone(
+            state_dir,
+            identity,
+            name="rclone-tls",
+            certificates=Certificates(state_dir / "rclone-tls" / "tls"),
         ),
     }
+
+
+def _swift(state_dir: Path, identity: Identity) -> Swift:
+    return Swift(
+        home=state_dir / "swift",
+        programs=SWIFT_PROGRAMS,
+        ports=identity.ports,
+        secret_access_key=identity.s3_secret_access_key,
+        hash_suffix=identity.swift_hash_suffix,
+        marker={ownership.MARKER: identity.stack_id},
+    )
+
+
+def _rclone(
+    state_dir: Path, identity: Identity, *, name: str, certificates: Certificates | None = None
+) -> Rclone:
+    return Rclone(
+        name=name,
+        home=state_dir / name,
+        program=RCLONE,
+        port=identity.ports[name.replace("-", "_")],
+        secret_access_key=identity.s3_secret_access_key,
+        marker={ownership.MARKER: identity.stack_id},
+        certificates=certificates,
+    )
 
 
 def brought_along(settings: Mapping[str, str]) -> dict[Part, dict[str, str]]:

@@ -29,12 +29,15 @@ class ObjectStore:
                 region_name=settings.get("S3_REGION", "us-east-1"),
                 aws_access_key_id=settings["S3_ACCESS_KEY_ID"],
                 aws_secret_access_key=settings["S3_SECRET_ACCESS_KEY"],
+                verify=settings.get("S3_CA_BUNDLE"),
                 config=Config(
                     s3={"addressing_style": "path"},
                     retries={"total_max_attempts": 1},
                     connect_timeout=5,
                     read_timeout=20,
                     proxies={},
+                    # Not every store takes the trailer the library would add over https.
+                    request_checksum_calculation="when_required",
                 ),
             )
         )

@@ -17,6 +17,8 @@ from dev.stack.supervisor import Supervisor
 # /usr/sbin/rabbitmq-server is a wrapper that becomes the user rabbitmq of the system's node.
 SERVER: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _STATISTICS: Final = "rabbit_event, rabbit_mgmt_db_handler"
+TICK_MAX: Final = timedelta(minutes=1)
+"""RabbitMQ's own time between two looks at the messages that are not acknowledged."""
 REMEDY: Final = "apt-get install --no-install-recommends rabbitmq-server (or set RABBITMQ_URL)"
 
 
@@ -67,6 +69,15 @@ class RabbitMq:
         }
         return "".join(f"{name} = {value}\n" for name, value in settings.items())
 
+    def advanced_configuration(self) -> str:
+        """Return what the plain file cannot say, as an Erlang term.
+
+        A timeout is noticed only at a tick, so a short one needs shorter ticks.
+        """
+        tick = min(TICK_MAX, self.consumer_timeout / 6)
+        milliseconds = tick // timedelta(milliseconds=1)
+        return f"[{{rabbit, [{{channel_tick_interval, {milliseconds}}}]}}].\n"
+
     def node_environment(self) -> dict[str, str]:
         directory = self.home
         return {
@@ -99,7 +110,7 @@ class RabbitMq:
             (self.home / name).mkdir(parents=True, exist_ok=True)
         (self.home / "rabbitmq.conf").write_text(self.configuration())
         (self.home / "rabbitmq.conf").chmod(0o600)
-        (self.home / "advanced.config").write_text("[].\n")
+        (self.home / "advanced.config").write_text(self.advanced_configuration())
         (self.home / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_prometheus].\n")
         cookie = self.home / "home" / ".erlang.cookie"
         cookie.unlink(missing_ok=True)

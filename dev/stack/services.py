@@ -27,12 +27,12 @@ class Service:
     stop_grace: timedelta
 
 
-def _worker(name: str, *, queue: str, concurrency: int) -> Service:
+def _worker(name: str, *, queues: str, concurrency: int) -> Service:
     return Service(
         name=name,
         command=(
             *("celery", "-A", "pipeline.worker", "worker"),
-            *("-P", "prefork", "-c", str(concurrency), "-Q", queue, "-n", f"{name}@%h"),
+            *("-P", "prefork", "-c", str(concurrency), "-Q", queues, "-n", f"{name}@%h"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         ),
         readiness=Readiness.LIVENESS_FILE,
@@ -61,8 +61,15 @@ SERVICES: Final = (
         readiness=Readiness.LIVENESS_FILE,
         stop_grace=timedelta(seconds=30),
     ),
-    _worker("transfer", queue="uploads", concurrency=2),
-    _worker("ingest", queue="document_processing", concurrency=1),
+    # Whoever sees the staging directory sweeps it.
+    _worker("transfer", queues="uploads,maintenance", concurrency=2),
+    _worker("ingest", queues="document_processing", concurrency=1),
+    Service(
+        name="beat",
+        command=("celery", "-A", "pipeline.worker", "beat"),
+        readiness=Readiness.LIVENESS_FILE,
+        stop_grace=timedelta(seconds=10),
+    ),
 )
 
 MIGRATION: Final = ("alembic", "upgrade", "head")

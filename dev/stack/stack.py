@@ -36,7 +36,7 @@ from dev.stack.background_loop import BackgroundLoop
 from dev.stack.checkout import CHECKOUT, PROGRAMS
 from dev.stack.errors import CommandFailed, PortTaken
 from dev.stack.handle import ProcessHandle
-from dev.stack.infrastructure import Part
+from dev.stack.infrastructure import Part, Store
 from dev.stack.object_store import ObjectStore
 from dev.stack.services import SERVICES, Readiness, Service
 from dev.stack.specification import Report
@@ -91,7 +91,9 @@ class Stack:
         self._parts = infrastructure.local_parts(
             self.state_dir, self._identity, consumer_timeout=consumer_timeout
         )
+        self._stores = infrastructure.local_stores(self.state_dir, self._identity)
         self._started_parts: set[Part] = set()
+        self._started_stores: set[Store] = set()
         self._supervisor = Supervisor(
             self.state_dir, stack_id=self._identity.stack_id, report=report
         )
@@ -162,6 +164,14 @@ class Stack:
         self._loop.run(self._bring_up(wanted))
         if Part.OBJECT_STORE in wanted:
             self.create_bucket(self.environment["S3_BUCKET"])
+
+    def start_store(self, store: Store) -> dict[str, str]:
+        """Start an object store to test against, if it does not run; return what reaches it.
+
+        The stack's own services go on using the stack's own store.
+        """
+        self._loop.run(self._bring_up_store(store))
+        return self._stores[store].environment
 
     def migrate(self) -> None:
         """Bring the database to the newest schema."""
@@ -295,6 +305,15 @@ class Stack:
         async with asyncio.TaskGroup() as group:
             for part in missing:
                 group.create_task(self._bring_up_part(part))
+
+    async def _bring_up_store(self, store: Store) -> None:
+        if store in {Store.SWIFT, Store.SWIFT_TLS} and Part.OBJECT_STORE not in self._started_parts:
+            await self._bring_up_part(Part.OBJECT_STORE)
+        if store is not Store.SWIFT and store not in self._started_stores:
+            began = time.monotonic()
+            await self._stores[store].bring_up(self._supervisor)
+            self._started_stores.add(store)
+            self._report(f"{store} ready after {time.monotonic() - began:.1f} s")
 
     async def _bring_up_part(self, part: Part) -> None:
         began = time.monotonic()

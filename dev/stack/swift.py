@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from dev.stack import environment, readiness, swift_files
+from dev.stack.certificates import Certificates
 from dev.stack.checkout import CHECKOUT
 from dev.stack.errors import (
     CommandFailed,
@@ -22,7 +23,7 @@ from dev.stack.errors import (
 )
 from dev.stack.identity import S3_ACCESS_KEY_ID
 from dev.stack.object_store import ObjectStore
-from dev.stack.specification import ProcessSpec
+from dev.stack.specification import Probe, ProcessSpec
 from dev.stack.supervisor import Supervisor
 
 BUCKET: Final = "waybill"
@@ -95,22 +96,30 @@ class Swift:
             raise CommandFailed(command, exit_code=result.returncode, output=result.stderr)
 
     def _server(self, kind: str) -> ProcessSpec:
-        program = f"swift-{kind}-server"
-        configuration = self.home / "etc" / f"{kind}-server.conf"
         port = self.ports[f"swift_{kind}"]
+        return self.process(
+            f"swift-{kind}",
+            program=f"swift-{kind}-server",
+            configuration=f"{kind}-server.conf",
+            is_ready=self._serves_bucket if kind == "proxy" else readiness.port_open(port),
+        )
+
+    def process(
+        self, name: str, *, program: str, configuration: str, is_ready: Probe
+    ) -> ProcessSpec:
         return ProcessSpec(
-            name=f"swift-{kind}",
+            name=name,
             command=(
                 str(self.programs / "python"),
                 str(self.programs / program),
-                str(configuration),
+                str(self.home / "etc" / configuration),
                 "--verbose",  # log to standard error
             ),
             environment=(
                 environment.of_infrastructure() | {"PYTHONPATH": str(CHECKOUT)} | self.marker
             ),
             directory=self.home,
-            is_ready=self._serves_bucket if kind == "proxy" else readiness.port_open(port),
+            is_ready=is_ready,
         )
 
     async def _serves_bucket(self, _: datetime) -> bool:
@@ -118,6 +127,49 @@ class Swift:
 
     def _serves(self) -> bool:
         return self._store.offers_bucket(BUCKET)
+
+    @cached_property
+    def _store(self) -> ObjectStore:
+        return ObjectStore.from_settings(self.environment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwiftTls:
+    """A second front of a Swift that runs already; the objects are the same."""
+
+    swift: Swift
+    port: int
+    certificates: Certificates
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return self.swift.environment | {
+            "S3_ENDPOINT_URL": f"https://127.0.0.1:{self.port}",
+            "S3_CA_BUNDLE": str(self.certificates.authority),
+        }
+
+    async def bring_up(self, supervisor: Supervisor) -> None:
+        self.certificates.make()
+        configuration = "proxy-tls-server.conf"
+        sections = swift_files.proxy_server(
+            home=self.swift.home,
+            port=self.port,
+            user=_user_name(),
+            secret_key=self.swift.secret_access_key,
+            certificates=self.certificates,
+        )
+        swift_files.write(self.swift.home / "etc", {configuration: sections})
+        await supervisor.start(
+            self.swift.process(
+                "swift-proxy-tls",
+                program="swift-proxy-server",
+                configuration=configuration,
+                is_ready=self._serves_bucket,
+            )
+        )
+
+    async def _serves_bucket(self, _: datetime) -> bool:
+        return await asyncio.to_thread(self._store.offers_bucket, BUCKET)
 
     @cached_property
     def _store(self) -> ObjectStore:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from dev.stack.certificates import Certificates
 from dev.stack.identity import S3_ACCESS_KEY_ID
 
 STORAGE_SERVERS: Final = ("account", "container", "object")
@@ -41,7 +42,15 @@ def storage_server(kind: str, *, home: Path, port: int, user: str) -> Sections:
     }
 
 
-def proxy_server(*, home: Path, port: int, user: str, secret_key: str) -> Sections:
+def proxy_server(
+    *,
+    home: Path,
+    port: int,
+    user: str,
+    secret_key: str,
+    certificates: Certificates | None = None,
+) -> Sections:
+    """Return the configuration of a proxy, which speaks TLS where there are certificates."""
     pipeline = "catch_errors gatekeeper listing_formats bulk s3api tempauth copy slo dlo symlink proxy-server"
     account, _, name = S3_ACCESS_KEY_ID.partition(":")
     filters: Sections = {
@@ -61,7 +70,7 @@ def proxy_server(*, home: Path, port: int, user: str, secret_key: str) -> Sectio
         },
     }
     return {
-        "DEFAULT": _server(home, port=port, user=user),
+        "DEFAULT": {**_server(home, port=port, user=user), **_tls(certificates)},
         "pipeline:main": {"pipeline": pipeline},
         "app:proxy-server": {
             "use": "egg:swift#proxy",
@@ -93,6 +102,12 @@ def _server(home: Path, *, port: int, user: str) -> dict[str, object]:
         "log_level": "WARNING",
         "log_custom_handlers": "dev.stack.swift_logging.without_syslog",
     }
+
+
+def _tls(certificates: Certificates | None) -> dict[str, object]:
+    if certificates is None:
+        return {}
+    return {"cert_file": certificates.server, "key_file": certificates.server_key}
 
 
 def write(directory: Path, files: Mapping[str, Sections]) -> None:

@@ -23,6 +23,15 @@ class StoreUnavailable(StoreFailed):
         super().__init__(f"the object store did not serve {call}: {reason}")
 
 
+class RangeEndsEarly(StoreUnavailable):
+    """The object ends inside the range: it is not the one that was written there, or not yet."""
+
+    def __init__(self, size_bytes: int, *, missing_bytes: int) -> None:
+        super().__init__(
+            "read", reason=f"the object has {missing_bytes} of {size_bytes} bytes too few"
+        )
+
+
 class BodyAltered(StoreUnavailable):
     """The store received other bytes than were announced, and kept none of them."""
 
@@ -57,6 +66,24 @@ class ObjectMissing(DomainError):
 
     def __init__(self, key: ObjectKey) -> None:
         super().__init__(f"there is no object {key}")
+
+
+class ObjectExists(DomainError):
+    """Another object is at this key already, and stays."""
+
+    code = ErrorCode.STORED_OBJECT_MISMATCH
+
+    def __init__(self, key: ObjectKey) -> None:
+        super().__init__(f"there is an object {key} already")
+
+
+class CopyUnsupported(StoreFailed):
+    """The store cannot make a part out of another object."""
+
+    code = ErrorCode.STORE_REJECTED
+
+    def __init__(self) -> None:
+        super().__init__("the object store does not copy parts")
 
 
 class MultipartGone(DomainError):

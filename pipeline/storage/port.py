@@ -1,7 +1,9 @@
 """The calls on object storage that the pipeline uses, and no more."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from threading import Event
 from typing import Protocol
@@ -47,6 +49,28 @@ class ObjectHead:
     """False where the store encrypts with a key of its own: the ETag then says nothing of the bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectRange:
+    """`size_bytes` bytes of an object that is in the bucket already, from `offset` on."""
+
+    key: ObjectKey
+    offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    key: ObjectKey
+    size_bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ListedMultipart:
+    multipart: Multipart
+    begun_at: datetime
+
+
 class ObjectStorage(Protocol):
     """One bucket. Safe to call from many threads.
 
@@ -72,6 +96,19 @@ class ObjectStorage(Protocol):
             BodyAltered: the bytes that arrived do not have the MD5 of `body`.
         """
 
+    def copy_part(self, multipart: Multipart, *, number: int, source: ObjectRange) -> StoredPart:
+        """Make a part out of what is in the bucket; its bytes do not travel through here.
+
+        Nobody checks them on the way. Where the object ends inside the range, some
+        stores copy what there is, and the size returned is that of the range all the same.
+
+        Raises:
+            MultipartGone: the upload is no longer open.
+            ObjectMissing: there is no object at the source's key.
+            CopyUnsupported: this store cannot, and the upload is as it was; read the
+                source and upload the part.
+        """
+
     def list_parts(self, multipart: Multipart) -> list[StoredPart]:
         """Return every stored part in order of number.
 
@@ -82,9 +119,13 @@ class ObjectStorage(Protocol):
         """
 
     def complete(self, multipart: Multipart, *, parts: Sequence[StoredPart]) -> None:
-        """Make the object out of the parts, given in order of number.
+        """Make the object out of the parts, given in order of number, where there is none yet.
+
+        A store that does not know `If-None-Match` replaces what was there.
 
         Raises:
+            ObjectExists: there is one at this key already, and the upload stays open. It
+                may be this one's own, where the answer to an earlier try was lost.
             MultipartGone: aborted, or completed by an earlier try whose answer was lost.
         """
 
@@ -95,9 +136,13 @@ class ObjectStorage(Protocol):
         """Return the unfinished uploads of exactly this key."""
 
     def put(self, key: ObjectKey, *, body: Body, content_type: str, abandoned: Event) -> None:
-        """Store an object in one request, or leave what was there.
+        """Store an object in one request where there is none yet, or leave what was there.
+
+        A store that does not know `If-None-Match` replaces what was there.
 
         Raises:
+            ObjectExists: there is one at this key already; it may be this one, where the
+                answer to an earlier try was lost.
             BodyAltered: the bytes that arrived do not have the MD5 of `body`.
         """
 
@@ -106,6 +151,19 @@ class ObjectStorage(Protocol):
 
         Raises:
             ObjectMissing: there is none.
+        """
+
+    def read(
+        self, source: ObjectRange, *, abandoned: Event
+    ) -> AbstractContextManager[Iterator[bytes]]:
+        """Open a range for reading, block by block; never more than a block is held.
+
+        Reading raises `StoreUnavailable` where the connection breaks, or once
+        `abandoned` is set; what was read until then is all there is of this try.
+
+        Raises:
+            ObjectMissing: there is no such object.
+            RangeEndsEarly: there is one, and it is too short; nothing was read.
         """
 
     def download(self, key: ObjectKey, *, to: Path) -> None:
@@ -117,3 +175,12 @@ class ObjectStorage(Protocol):
 
     def delete(self, key: ObjectKey) -> None:
         """Remove an object; one that is not there is no error."""
+
+    def delete_all(self, keys: Sequence[ObjectKey]) -> None:
+        """Remove objects, many in one request; ones that are not there are no error."""
+
+    def objects_under(self, prefix: str) -> Iterator[ListedObject]:
+        """Yield every object whose key begins so, in order of key, page by page."""
+
+    def multiparts_under(self, prefix: str) -> Iterator[ListedMultipart]:
+        """Yield every unfinished upload whose key begins so, page by page."""

@@ -1,28 +1,46 @@
-"""What every object storage must do: one suite for the fake and for a real store."""
+"""What every object storage must do: one suite for the fake and for real stores.
+
+Where stores differ, `Habits` says which way this one goes, and the test holds it to that.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
-from pipeline.storage.errors import BodyAltered, MultipartGone, ObjectMissing, StoreUnavailable
+from pipeline.storage.errors import (
+    BodyAltered,
+    CopyUnsupported,
+    MultipartGone,
+    ObjectExists,
+    ObjectMissing,
+    RangeEndsEarly,
+    StoreRejected,
+    StoreUnavailable,
+)
 from pipeline.storage.file_slice import FileSlice
-from pipeline.storage.port import Body, Multipart, ObjectStorage, StoredPart
-from pipeline.storage.s3 import S3Storage
+from pipeline.storage.port import Body, Multipart, ObjectRange, ObjectStorage, StoredPart
+from pipeline.storage.s3 import ChecksumMode, S3Storage, client
 from pipeline.transfer.checksums import etag_matches
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB
-from tests.fakes.storage import FakeStorage
+from tests.fakes.storage import Etags, FakeStorage
+from tests.habits import HABITS, EtagOfParts, Habits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from mypy_boto3_s3 import S3Client
+
+    from dev.stack.infrastructure import Store
     from schemas.settings import ObjectStoreSettings
 
 PDF = "application/pdf"
@@ -30,6 +48,9 @@ PDF = "application/pdf"
 FIRST = os.urandom(5 * MIB)
 SECOND = os.urandom(5 * MIB)
 LAST = b"the last part may be small"
+
+
+AS_FAKE = Habits(demands_large_parts=False, remembers_completed=False)
 
 
 def md5(content: bytes) -> bytes:
@@ -41,7 +62,7 @@ def body(content: bytes) -> Body:
 
 
 class StorageContract:
-    """Subclasses bring a `storage` fixture."""
+    """Subclasses bring the fixtures `storage` and `habits`."""
 
     @pytest.fixture
     def key(self) -> ObjectKey:
@@ -58,6 +79,13 @@ class StorageContract:
     def read(self, storage: ObjectStorage, key: ObjectKey, *, into: Path) -> bytes:
         storage.download(key, to=into)
         return into.read_bytes()
+
+    def read_range(
+        self, storage: ObjectStorage, key: ObjectKey, *, offset: int, size_bytes: int
+    ) -> bytes:
+        source = ObjectRange(key, offset=offset, size_bytes=size_bytes)
+        with storage.read(source, abandoned=Event()) as blocks:
+            return b"".join(blocks)
 
     def test_an_object_put_whole_can_be_read_back(
         self, storage: ObjectStorage, key: ObjectKey, tmp_path: Path
@@ -83,23 +111,28 @@ class StorageContract:
         assert storage.head(key).size_bytes == 0
         assert self.read(storage, key, into=tmp_path / "copy") == b""
 
-    def test_a_second_put_replaces_the_first(
-        self, storage: ObjectStorage, key: ObjectKey, tmp_path: Path
-    ) -> None:
-        self.put(storage, key, body(b"first"))
-        self.put(storage, key, body(b"second"))
-
-        assert self.read(storage, key, into=tmp_path / "copy") == b"second"
-
-    def test_a_put_with_a_wrong_md5_leaves_what_was_there(
-        self, storage: ObjectStorage, key: ObjectKey, tmp_path: Path
+    def test_a_second_put_leaves_the_first(
+        self, storage: ObjectStorage, habits: Habits, key: ObjectKey, tmp_path: Path
     ) -> None:
         self.put(storage, key, body(b"first"))
 
+        if habits.honours_if_none_match:
+            with pytest.raises(ObjectExists):
+                self.put(storage, key, body(b"second"))
+        else:
+            self.put(storage, key, body(b"second"))
+
+        left = b"first" if habits.honours_if_none_match else b"second"
+        assert self.read(storage, key, into=tmp_path / "copy") == left
+
+    def test_a_put_with_a_wrong_md5_stores_nothing(
+        self, storage: ObjectStorage, key: ObjectKey
+    ) -> None:
         with pytest.raises(BodyAltered):
-            self.put(storage, key, Body(b"second", md5=md5(b"something else")))
+            self.put(storage, key, Body(b"bytes", md5=md5(b"other bytes")))
 
-        assert self.read(storage, key, into=tmp_path / "copy") == b"first"
+        with pytest.raises(ObjectMissing):
+            storage.head(key)
 
     def test_a_file_slice_sends_its_bytes_and_no_others(
         self, storage: ObjectStorage, key: ObjectKey, tmp_path: Path
@@ -128,7 +161,7 @@ class StorageContract:
             storage.head(key)
 
     def test_parts_may_arrive_in_any_order(
-        self, storage: ObjectStorage, key: ObjectKey, tmp_path: Path
+        self, storage: ObjectStorage, habits: Habits, key: ObjectKey, tmp_path: Path
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
         stored = {
@@ -144,6 +177,7 @@ class StorageContract:
             part_md5s=[md5(FIRST), md5(SECOND), md5(LAST)],
             file_md5=lambda: md5(FIRST + SECOND + LAST),
         )
+        assert ("-" in head.etag) is (habits.etag_of_parts is EtagOfParts.OF_PARTS)
         assert (head.size_bytes, head.content_type) == (len(FIRST + SECOND + LAST), PDF)
         assert self.read(storage, key, into=tmp_path / "copy") == FIRST + SECOND + LAST
 
@@ -166,24 +200,157 @@ class StorageContract:
         assert storage.list_parts(multipart) == [first, second]
         assert first == StoredPart(1, size_bytes=len(b"first"), etag=md5(b"first").hex())
 
-    def test_a_part_sent_again_replaces_the_first(
-        self, storage: ObjectStorage, key: ObjectKey
-    ) -> None:
+    def test_a_part_may_be_sent_again(self, storage: ObjectStorage, key: ObjectKey) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
-        self.upload(storage, multipart, 1, body(b"first"))
-        again = self.upload(storage, multipart, 1, body(b"again"))
+        self.upload(storage, multipart, 1, body(b"bytes"))
+        again = self.upload(storage, multipart, 1, body(b"bytes"))
 
         assert storage.list_parts(multipart) == [again]
 
+    def test_a_part_sent_with_other_bytes_replaces_the_first(
+        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+    ) -> None:
+        multipart = storage.create_multipart(key, content_type=PDF)
+        left = self.upload(storage, multipart, 1, body(b"first"))
+
+        if habits.replaces_parts:
+            left = self.upload(storage, multipart, 1, body(b"other"))
+        else:
+            with pytest.raises(StoreRejected):
+                self.upload(storage, multipart, 1, body(b"other"))
+
+        assert storage.list_parts(multipart) == [left]
+
     def test_a_part_with_a_wrong_md5_is_not_kept(
-        self, storage: ObjectStorage, key: ObjectKey
+        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
 
         with pytest.raises(BodyAltered):
             self.upload(storage, multipart, 1, Body(b"bytes", md5=md5(b"other bytes")))
 
-        assert storage.list_parts(multipart) == []
+        if habits.survives_an_altered_part:
+            assert storage.list_parts(multipart) == []
+        else:
+            with pytest.raises(MultipartGone):
+                storage.list_parts(multipart)
+
+    def test_small_parts_come_last(
+        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+    ) -> None:
+        multipart = storage.create_multipart(key, content_type=PDF)
+        parts = [self.upload(storage, multipart, number, body(LAST)) for number in (1, 2)]
+
+        if habits.demands_large_parts:
+            with pytest.raises(StoreRejected):
+                storage.complete(multipart, parts=parts)
+        else:
+            storage.complete(multipart, parts=parts)
+
+    def test_complete_leaves_what_was_there(
+        self, storage: ObjectStorage, habits: Habits, key: ObjectKey, tmp_path: Path
+    ) -> None:
+        multipart = storage.create_multipart(key, content_type=PDF)
+        part = self.upload(storage, multipart, 1, body(b"second"))
+        self.put(storage, key, body(b"first"))
+
+        if habits.honours_if_none_match:
+            with pytest.raises(ObjectExists):
+                storage.complete(multipart, parts=[part])
+            assert storage.list_parts(multipart) == [part]
+        else:
+            storage.complete(multipart, parts=[part])
+
+        left = b"first" if habits.honours_if_none_match else b"second"
+        assert self.read(storage, key, into=tmp_path / "copy") == left
+
+    def test_a_completed_upload_may_be_completed_again(
+        self, storage: ObjectStorage, habits: Habits, key: ObjectKey, tmp_path: Path
+    ) -> None:
+        multipart = storage.create_multipart(key, content_type=PDF)
+        part = self.upload(storage, multipart, 1, body(LAST))
+        storage.complete(multipart, parts=[part])
+
+        if habits.remembers_completed:
+            storage.complete(multipart, parts=[part])
+        else:
+            with pytest.raises(MultipartGone):
+                storage.complete(multipart, parts=[part])
+
+        assert self.read(storage, key, into=tmp_path / "copy") == LAST
+
+    def test_a_part_may_be_a_copy_of_a_range(
+        self, storage: ObjectStorage, habits: Habits, key: ObjectKey, tmp_path: Path
+    ) -> None:
+        source = ObjectKey(f"{key}-source")
+        self.put(storage, source, body(b"before" + FIRST + b"after"))
+        multipart = storage.create_multipart(key, content_type=PDF)
+        wanted = ObjectRange(source, offset=len(b"before"), size_bytes=len(FIRST))
+
+        if habits.copies_parts:
+            first = storage.copy_part(multipart, number=1, source=wanted)
+        else:
+            with pytest.raises(CopyUnsupported):
+                storage.copy_part(multipart, number=1, source=wanted)
+            assert storage.list_parts(multipart) == []
+            first = self.upload(storage, multipart, 1, body(FIRST))
+
+        last = self.upload(storage, multipart, 2, body(LAST))
+        storage.complete(multipart, parts=[first, last])
+        assert first == StoredPart(1, size_bytes=len(FIRST), etag=md5(FIRST).hex())
+        assert self.read(storage, key, into=tmp_path / "copy") == FIRST + LAST
+
+    def test_finding_out_about_copies_leaves_nothing(
+        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+    ) -> None:
+        self.put(storage, key, body(FIRST))
+        multipart = storage.create_multipart(ObjectKey(f"{key}-copy"), content_type=PDF)
+        source = ObjectRange(key, offset=0, size_bytes=len(FIRST))
+
+        if habits.copies_parts:
+            storage.copy_part(multipart, number=1, source=source)
+        else:
+            with pytest.raises(CopyUnsupported):
+                storage.copy_part(multipart, number=1, source=source)
+
+        assert [listed.multipart for listed in storage.multiparts_under("")] == [multipart]
+        assert [listed.key for listed in storage.objects_under("")] == [key]
+
+    def test_what_is_not_there_cannot_be_copied(
+        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+    ) -> None:
+        multipart = storage.create_multipart(key, content_type=PDF)
+        nothing = ObjectRange(ObjectKey(f"{key}-missing"), offset=0, size_bytes=1)
+
+        with pytest.raises(ObjectMissing if habits.copies_parts else CopyUnsupported):
+            storage.copy_part(multipart, number=1, source=nothing)
+
+    def test_nothing_is_copied_into_an_upload_that_is_gone(
+        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+    ) -> None:
+        source = ObjectKey(f"{key}-source")
+        self.put(storage, source, body(LAST))
+        multipart = storage.create_multipart(key, content_type=PDF)
+        storage.abort(multipart)
+
+        with pytest.raises(MultipartGone if habits.copies_parts else CopyUnsupported):
+            storage.copy_part(multipart, number=1, source=ObjectRange(source, 0, len(LAST)))
+
+    def test_a_range_beyond_the_end_is_copied_as_far_as_it_goes(
+        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+    ) -> None:
+        source = ObjectKey(f"{key}-source")
+        self.put(storage, source, body(LAST))
+        multipart = storage.create_multipart(key, content_type=PDF)
+        wanted = ObjectRange(source, offset=0, size_bytes=len(LAST) + 1)
+
+        if habits.cuts_copied_ranges:
+            storage.copy_part(multipart, number=1, source=wanted)
+            assert [part.size_bytes for part in storage.list_parts(multipart)] == [len(LAST)]
+        else:
+            with pytest.raises((CopyUnsupported, StoreRejected, StoreUnavailable)):
+                storage.copy_part(multipart, number=1, source=wanted)
+            assert storage.list_parts(multipart) == []
 
     def test_an_aborted_upload_is_gone(self, storage: ObjectStorage, key: ObjectKey) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
@@ -249,19 +416,179 @@ class StorageContract:
         with pytest.raises(ObjectMissing):
             storage.head(key)
 
+    @pytest.mark.parametrize(
+        ("offset", "size_bytes"),
+        [(0, len(FIRST)), (0, 1), (1, 2 * MIB), (len(FIRST) - 1, 1), (7, 0)],
+    )
+    def test_a_range_is_read(
+        self, storage: ObjectStorage, key: ObjectKey, offset: int, size_bytes: int
+    ) -> None:
+        self.put(storage, key, body(FIRST))
+
+        read = self.read_range(storage, key, offset=offset, size_bytes=size_bytes)
+
+        assert read == FIRST[offset : offset + size_bytes]
+
+    def test_a_range_comes_in_blocks(self, storage: ObjectStorage, key: ObjectKey) -> None:
+        self.put(storage, key, body(FIRST))
+
+        source = ObjectRange(key, offset=0, size_bytes=len(FIRST))
+        with storage.read(source, abandoned=Event()) as blocks:
+            assert max(len(block) for block in blocks) <= MIB
+
+    def test_a_range_may_be_left_in_the_middle(
+        self, storage: ObjectStorage, key: ObjectKey
+    ) -> None:
+        self.put(storage, key, body(FIRST))
+
+        source = ObjectRange(key, offset=0, size_bytes=len(FIRST))
+        with storage.read(source, abandoned=Event()) as blocks:
+            next(blocks)
+
+        assert self.read_range(storage, key, offset=0, size_bytes=10) == FIRST[:10]
+
+    @pytest.mark.parametrize("offset", [0, len(LAST) - 1, len(LAST), len(LAST) + 1])
+    def test_a_range_that_is_not_all_there_is_not_read(
+        self, storage: ObjectStorage, key: ObjectKey, offset: int
+    ) -> None:
+        self.put(storage, key, body(LAST))
+
+        with pytest.raises(RangeEndsEarly):
+            self.read_range(storage, key, offset=offset, size_bytes=len(LAST) + 1)
+
+    def test_reading_ends_once_it_is_abandoned(
+        self, storage: ObjectStorage, key: ObjectKey
+    ) -> None:
+        self.put(storage, key, body(FIRST))
+        abandoned = Event()
+
+        source = ObjectRange(key, offset=0, size_bytes=len(FIRST))
+        with storage.read(source, abandoned=abandoned) as blocks:
+            next(blocks)
+            abandoned.set()
+            with pytest.raises(StoreUnavailable):
+                next(blocks)
+
+    @pytest.mark.parametrize("size_bytes", [0, 1])
+    def test_nothing_can_be_read_of_what_is_not_there(
+        self, storage: ObjectStorage, key: ObjectKey, size_bytes: int
+    ) -> None:
+        with pytest.raises(ObjectMissing):
+            self.read_range(storage, key, offset=0, size_bytes=size_bytes)
+
+    def test_objects_are_listed_in_order_of_key(
+        self, storage: ObjectStorage, key: ObjectKey
+    ) -> None:
+        for name in ("b", "c", "a/1", "a/0"):
+            self.put(storage, ObjectKey(f"{key}/{name}"), body(name.encode()))
+        self.put(storage, ObjectKey(f"{key}-sibling"), body(b""))
+
+        listed = list(storage.objects_under(f"{key}/"))
+
+        assert [(each.key, each.size_bytes) for each in listed] == [
+            (f"{key}/{name}", len(name)) for name in ("a/0", "a/1", "b", "c")
+        ]
+        age = max(abs(datetime.now(UTC) - each.modified_at) for each in listed)
+        assert age < timedelta(minutes=1)
+
+    def test_there_is_nothing_under_an_unused_prefix(self, storage: ObjectStorage) -> None:
+        assert list(storage.objects_under("unused/")) == []
+        assert list(storage.multiparts_under("unused/")) == []
+
+    def test_unfinished_uploads_are_listed_with_their_age(
+        self, storage: ObjectStorage, key: ObjectKey
+    ) -> None:
+        unfinished = {
+            storage.create_multipart(ObjectKey(f"{key}/{name}"), content_type=PDF)
+            for name in ("a", "a", "b")
+        }
+        storage.create_multipart(ObjectKey(f"{key}-sibling"), content_type=PDF)
+
+        listed = list(storage.multiparts_under(f"{key}/"))
+
+        assert {each.multipart for each in listed} == unfinished
+        assert len(listed) == len(unfinished)
+        age = max(abs(datetime.now(UTC) - each.begun_at) for each in listed)
+        assert age < timedelta(minutes=1)
+
+    def test_many_objects_are_deleted_and_may_be_deleted_again(
+        self, storage: ObjectStorage, key: ObjectKey
+    ) -> None:
+        keys = [ObjectKey(f"{key}/{name}") for name in ("a", "b & <c>", "d")]
+        kept = ObjectKey(f"{key}/kept")
+        for each in (*keys, kept):
+            self.put(storage, each, body(LAST))
+
+        storage.delete_all(keys)
+        storage.delete_all(keys)
+        storage.delete_all([])
+
+        assert [listed.key for listed in storage.objects_under(f"{key}/")] == [kept]
+
+    def test_an_object_made_of_parts_is_deleted_with_the_others(
+        self, storage: ObjectStorage, key: ObjectKey
+    ) -> None:
+        multipart = storage.create_multipart(key, content_type=PDF)
+        part = self.upload(storage, multipart, 1, body(LAST))
+        storage.complete(multipart, parts=[part])
+
+        storage.delete_all([key])
+
+        with pytest.raises(ObjectMissing):
+            storage.head(key)
+
 
 class TestFakeStorage(StorageContract):
     @pytest.fixture
     def storage(self) -> FakeStorage:
         return FakeStorage()
 
+    @pytest.fixture
+    def habits(self) -> Habits:
+        return AS_FAKE
+
+
+class TestFakeOfASimplerStore(StorageContract):
+    @pytest.fixture
+    def storage(self) -> FakeStorage:
+        return FakeStorage(etags=Etags.OF_WHOLE, copies_parts=False, honours_if_none_match=False)
+
+    @pytest.fixture
+    def habits(self) -> Habits:
+        return replace(
+            AS_FAKE,
+            copies_parts=False,
+            honours_if_none_match=False,
+            etag_of_parts=EtagOfParts.OF_WHOLE,
+        )
+
+
+@pytest.fixture(scope="module")
+def clients() -> Iterator[dict[Store, S3Client]]:
+    """The clients that were made so far: it takes longer than most tests."""
+    clients: dict[Store, S3Client] = {}
+    yield clients
+    for each in clients.values():
+        each.close()
+
 
 @pytest.mark.integration
 class TestS3Storage(StorageContract):
     @pytest.fixture
-    def storage(self, object_store_settings: ObjectStoreSettings) -> Iterator[S3Storage]:
-        # One try: a refused body stays refused, and the waits would only take time.
-        settings = object_store_settings.model_copy(update={"s3_attempts": 1})
-        storage = S3Storage.connect(settings)
-        yield storage
-        storage.close()
+    def storage(
+        self, store: Store, store_settings: ObjectStoreSettings, clients: dict[Store, S3Client]
+    ) -> S3Storage:
+        if store not in clients:
+            clients[store] = client(store_settings)
+        return S3Storage(
+            clients[store],
+            bucket=store_settings.s3_bucket,
+            # A refused body stays refused, and the waits would only take time.
+            attempts=1,
+            checksum_mode=ChecksumMode.AUTO,
+            page_size=2,
+        )
+
+    @pytest.fixture
+    def habits(self, store: Store) -> Habits:
+        return HABITS[store]

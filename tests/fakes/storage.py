@@ -9,22 +9,47 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum, auto
 from itertools import count
 from typing import TYPE_CHECKING
 
-from pipeline.storage.errors import BodyAltered, MultipartGone, ObjectMissing, StoreUnavailable
+from pipeline.storage.errors import (
+    BodyAltered,
+    CopyUnsupported,
+    MultipartGone,
+    ObjectExists,
+    ObjectMissing,
+    RangeEndsEarly,
+    StoreUnavailable,
+)
 from pipeline.storage.file_slice import ReadAbandoned
-from pipeline.storage.port import Body, Multipart, ObjectHead, StoredPart
+from pipeline.storage.port import (
+    Body,
+    ListedMultipart,
+    ListedObject,
+    Multipart,
+    ObjectHead,
+    StoredPart,
+)
 from pipeline.transfer.checksums import multipart_etag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from threading import Event
 
+    from pipeline.storage.port import ObjectRange
     from schemas.object_keys import ObjectKey
+
+# Small, so that a test's small objects are read in several blocks too.
+BLOCK = 64 * 1024
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 class Etags(Enum):
@@ -47,6 +72,7 @@ class Object:
     content: bytes
     content_type: str
     etag: str
+    modified_at: datetime = field(default_factory=now, compare=False)
 
 
 @dataclass
@@ -54,6 +80,7 @@ class OpenMultipart:
     key: ObjectKey
     content_type: str
     parts: dict[int, bytes] = field(default_factory=dict)
+    begun_at: datetime = field(default_factory=now)
 
 
 def nothing(_: Call) -> None:
@@ -78,21 +105,40 @@ class FakeStorage:
         after: asked once a call has done its work; raising loses the answer.
         calls: every call in the order it came in.
         objects: what is stored.
+        clock: what time it is for what is stored next.
+
+    Args:
+        etags: what `head` answers.
+        copies_parts: False for a store that cannot make parts out of objects.
+        honours_if_none_match: False for a store that replaces what was there.
     """
 
-    def __init__(self, *, etags: Etags = Etags.OF_PARTS) -> None:
+    def __init__(
+        self,
+        *,
+        etags: Etags = Etags.OF_PARTS,
+        copies_parts: bool = True,
+        honours_if_none_match: bool = True,
+    ) -> None:
+        self.clock: Callable[[], datetime] = now
         self.before: Callable[[Call], None] = nothing
         self.after: Callable[[Call], None] = nothing
         self.calls: list[Call] = []
         self.objects: dict[ObjectKey, Object] = {}
         self._etags = etags
+        self._copies_parts = copies_parts
+        self._honours_if_none_match = honours_if_none_match
         self._multiparts: dict[str, OpenMultipart] = {}
         self._ids = count(1)
         self._lock = threading.Lock()
 
     def parts_sent(self) -> list[int]:
         """Return the numbers of the parts somebody tried to store."""
-        return sorted(call.part for call in self.calls if call.part is not None)
+        return self._numbers("upload_part")
+
+    def parts_copied(self) -> list[int]:
+        """Return the numbers of the parts somebody tried to make out of objects."""
+        return self._numbers("copy_part")
 
     def called(self, name: str) -> int:
         return sum(call.name == name for call in self.calls)
@@ -101,7 +147,7 @@ class FakeStorage:
         self._arrives(call := Call("create_multipart"))
         with self._lock:
             multipart = Multipart(key, id=f"multipart-{next(self._ids)}")
-            self._multiparts[multipart.id] = OpenMultipart(key, content_type)
+            self._multiparts[multipart.id] = OpenMultipart(key, content_type, begun_at=self.clock())
         self.after(call)
         return multipart
 
@@ -110,6 +156,18 @@ class FakeStorage:
     ) -> StoredPart:
         self._arrives(call := Call("upload_part", part=number, abandoned=abandoned))
         content = _received(body, abandoned=abandoned)
+        with self._lock:
+            self._opened(multipart).parts[number] = content
+        self.after(call)
+        return StoredPart(number, size_bytes=len(content), etag=_md5(content).hex())
+
+    def copy_part(self, multipart: Multipart, *, number: int, source: ObjectRange) -> StoredPart:
+        self._arrives(call := Call("copy_part", part=number))
+        if not self._copies_parts:
+            raise CopyUnsupported
+        with self._lock:
+            self._opened(multipart)
+        content = self._in_range(source)
         with self._lock:
             self._opened(multipart).parts[number] = content
         self.after(call)
@@ -129,10 +187,14 @@ class FakeStorage:
         self._arrives(call := Call("complete"))
         with self._lock:
             opened = self._opened(multipart)
+            self._require_free(multipart.key)
             contents = [opened.parts[part.number] for part in parts]
             del self._multiparts[multipart.id]
             self.objects[multipart.key] = Object(
-                b"".join(contents), opened.content_type, etag=self._etag(contents)
+                b"".join(contents),
+                opened.content_type,
+                etag=self._etag(contents),
+                modified_at=self.clock(),
             )
         self.after(call)
 
@@ -153,7 +215,10 @@ class FakeStorage:
         self._arrives(call := Call("put", abandoned=abandoned))
         content = _received(body, abandoned=abandoned)
         with self._lock:
-            self.objects[key] = Object(content, content_type, etag=_md5(content).hex())
+            self._require_free(key)
+            self.objects[key] = Object(
+                content, content_type, etag=_md5(content).hex(), modified_at=self.clock()
+            )
         self.after(call)
 
     def head(self, key: ObjectKey) -> ObjectHead:
@@ -167,6 +232,14 @@ class FakeStorage:
             etag_is_digest=self._etags is not Etags.OPAQUE,
         )
 
+    @contextmanager
+    def read(self, source: ObjectRange, *, abandoned: Event) -> Iterator[Iterator[bytes]]:
+        """Ask the hooks again before each block, as `read_block`."""
+        self._arrives(call := Call("read", abandoned=abandoned))
+        content = self._in_range(source)
+        self.after(call)
+        yield self._blocks(content, abandoned=abandoned)
+
     def download(self, key: ObjectKey, *, to: Path) -> None:
         self._arrives(call := Call("download"))
         to.write_bytes(self._found(key).content)
@@ -178,6 +251,39 @@ class FakeStorage:
             self.objects.pop(key, None)
         self.after(call)
 
+    def delete_all(self, keys: Sequence[ObjectKey]) -> None:
+        self._arrives(call := Call("delete_all"))
+        with self._lock:
+            for key in keys:
+                self.objects.pop(key, None)
+        self.after(call)
+
+    def objects_under(self, prefix: str) -> Iterator[ListedObject]:
+        self._arrives(call := Call("objects_under"))
+        with self._lock:
+            found = sorted(
+                (key, stored) for key, stored in self.objects.items() if key.startswith(prefix)
+            )
+        self.after(call)
+        for key, stored in found:
+            yield ListedObject(key, len(stored.content), modified_at=stored.modified_at)
+
+    def multiparts_under(self, prefix: str) -> Iterator[ListedMultipart]:
+        self._arrives(call := Call("multiparts_under"))
+        with self._lock:
+            found = [
+                ListedMultipart(Multipart(opened.key, id=id_), begun_at=opened.begun_at)
+                for id_, opened in self._multiparts.items()
+                if opened.key.startswith(prefix)
+            ]
+        self.after(call)
+        yield from found
+
+    def _numbers(self, name: str) -> list[int]:
+        return sorted(
+            call.part for call in self.calls if call.name == name and call.part is not None
+        )
+
     def _arrives(self, call: Call) -> None:
         with self._lock:
             self.calls.append(call)
@@ -188,6 +294,25 @@ class FakeStorage:
         if opened is None:
             raise MultipartGone(multipart.key)
         return opened
+
+    def _require_free(self, key: ObjectKey) -> None:
+        if self._honours_if_none_match and key in self.objects:
+            raise ObjectExists(key)
+
+    def _in_range(self, source: ObjectRange) -> bytes:
+        content = self._found(source.key).content
+        content = content[source.offset : source.offset + source.size_bytes]
+        if missing := source.size_bytes - len(content):
+            raise RangeEndsEarly(source.size_bytes, missing_bytes=missing)
+        return content
+
+    def _blocks(self, content: bytes, *, abandoned: Event) -> Iterator[bytes]:
+        for start in range(0, len(content), BLOCK):
+            self._arrives(call := Call("read_block", abandoned=abandoned))
+            if abandoned.is_set():
+                raise StoreUnavailable("read", reason="abandoned")
+            self.after(call)
+            yield content[start : start + BLOCK]
 
     def _found(self, key: ObjectKey) -> Object:
         with self._lock:

@@ -7,21 +7,33 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import msgspec
 import pytest
 
+from dev.stack.infrastructure import Store
 from pipeline.storage.port import Multipart
 from pipeline.storage.s3 import S3Storage, client
 from pipeline.transfer import plan, upload
-from pipeline.transfer.checksums import ChunkCorrupt
+from pipeline.transfer.checksums import Chunk, ChunkCorrupt
+from pipeline.transfer.staged_objects import StagedObjects
 from pipeline.transfer.upload import Watch
+from schemas import object_keys
+from schemas.ids import TenantId, UploadId
 from schemas.settings import MIB, ObjectStoreSettings
+from tests.contract.test_storage_port import body
 from tests.integration.storage.transfer_program import KEY, Death, Order, staged
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dev.stack.stack import Stack
+    from pipeline.storage.port import StoredPart
     from pipeline.transfer.upload import SentObject
+    from tests.habits import Habits
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +41,16 @@ CHECKOUT = Path(__file__).parents[3]
 PART_SIZE = 5 * MIB
 PARTS = 8
 SIZE = (PARTS - 1) * PART_SIZE + 12_345
+# Two parts to a chunk, so that some parts are copied and some, which two chunks share, are not.
+CHUNK_SIZE = 12 * MIB
 MEMORY_ALLOWED = 64 * MIB
+WATCH = Watch(on_created=lambda _: None, on_progress=lambda _: None, heartbeat=lambda: None)
+PROCESS = {
+    Store.SWIFT: "swift-proxy",
+    Store.SWIFT_TLS: "swift-proxy-tls",
+    Store.RCLONE: "rclone",
+    Store.RCLONE_TLS: "rclone-tls",
+}
 
 
 @pytest.fixture
@@ -37,6 +58,18 @@ def settings(object_store_settings: ObjectStoreSettings) -> ObjectStoreSettings:
     return object_store_settings.model_copy(
         update={"s3_part_size": PART_SIZE, "s3_parallel_parts": 2}
     )
+
+
+@pytest.fixture
+def kill_store(infrastructure: Stack, store: Store) -> Callable[[], None]:
+    """Ends the store without warning, and returns once its successor serves."""
+
+    def kill() -> None:
+        process = infrastructure.processes[PROCESS[store]]
+        process.kill()
+        process.wait_ready()
+
+    return kill
 
 
 def run_until(death: Death, *, path: Path, settings: ObjectStoreSettings) -> list[str]:
@@ -67,7 +100,7 @@ def resume(
         plan=plan.split(file.size_bytes, part_size=PART_SIZE, max_parts=settings.s3_max_parts),
         parallel_parts=settings.s3_parallel_parts,
         resume=multipart_id,
-        watch=Watch(on_created=lambda _: None, on_progress=lambda _: None, heartbeat=lambda: None),
+        watch=WATCH,
     )
 
 
@@ -80,6 +113,14 @@ def storage_that_tells_parts(settings: ObjectStoreSettings, *, sent: list[int]) 
     connected = client(settings)
     connected.meta.events.register("before-call.s3.UploadPart", note)
     return S3Storage(connected, bucket=settings.s3_bucket, attempts=settings.s3_attempts)
+
+
+class LosesTheAnswerOfComplete(S3Storage):
+    """Stands for a connection that breaks while the store completes an upload."""
+
+    def complete(self, multipart: Multipart, *, parts: Sequence[StoredPart]) -> None:
+        super().complete(multipart, parts=parts)
+        super().complete(multipart, parts=parts)
 
 
 def read_back(settings: ObjectStoreSettings) -> str:
@@ -125,6 +166,98 @@ def test_a_killed_transfer_is_resumed_without_sending_stored_parts_again(
     storage.close()
 
 
+def test_a_transfer_outlives_the_store_it_goes_to(
+    settings: ObjectStoreSettings,
+    kill_store: Callable[[], None],
+    habits: Habits,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "staged"
+    path.write_bytes(os.urandom(SIZE))
+    multipart_id, *_ = run_until(Death.AFTER_THREE_PARTS, path=path, settings=settings)
+    kill_store()
+    parts_sent: list[int] = []
+    storage = storage_that_tells_parts(settings, sent=parts_sent)
+
+    sent = resume(path, settings=settings, storage=storage, multipart_id=multipart_id)
+
+    if habits.keeps_multiparts_over_restart:
+        assert len(parts_sent) <= PARTS - 3
+    else:
+        assert sorted(parts_sent) == list(range(1, PARTS + 1))
+    assert sent.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == read_back(settings)
+    assert storage.open_multiparts(KEY) == []
+    storage.close()
+
+
+def test_a_transfer_whose_last_answer_was_lost_is_done(
+    settings: ObjectStoreSettings, tmp_path: Path
+) -> None:
+    path = tmp_path / "staged"
+    path.write_bytes(os.urandom(SIZE))
+    storage = LosesTheAnswerOfComplete.connect(settings)
+
+    sent = resume(path, settings=settings, storage=storage, multipart_id=None)
+
+    assert sent.sha256 == read_back(settings)
+    assert storage.open_multiparts(KEY) == []
+    storage.close()
+
+
+def test_chunks_that_wait_in_the_bucket_become_one_object(
+    settings: ObjectStoreSettings, habits: Habits, tmp_path: Path
+) -> None:
+    path = tmp_path / "staged"
+    path.write_bytes(os.urandom(SIZE))
+    parts_sent: list[int] = []
+    storage = storage_that_tells_parts(settings, sent=parts_sent)
+    waiting = put_chunks(path, storage=storage)
+
+    sent = upload.send(
+        waiting,
+        to=KEY,
+        storage=storage,
+        plan=plan.split(SIZE, part_size=PART_SIZE, max_parts=settings.s3_max_parts),
+        parallel_parts=settings.s3_parallel_parts,
+        resume=None,
+        watch=WATCH,
+        work_dir=tmp_path,
+    )
+
+    # Where the store copies, only parts that two chunks share travel through here.
+    assert (len(parts_sent) < PARTS) is habits.copies_parts
+    assert sent.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == read_back(settings)
+    assert storage.open_multiparts(KEY) == []
+    storage.close()
+
+
+def put_chunks(path: Path, *, storage: S3Storage) -> StagedObjects:
+    """Put a file into the bucket as a gateway with `STAGING=s3` does."""
+    tenant_id, upload_id = TenantId(uuid4()), UploadId(uuid4())
+    content = path.read_bytes()
+    chunks = []
+    for index, start in enumerate(range(0, len(content), CHUNK_SIZE)):
+        piece = content[start : start + CHUNK_SIZE]
+        digest = hashlib.sha256(piece).digest()
+        chunks.append(Chunk(index, size_bytes=len(piece), sha256=digest))
+        storage.put(
+            object_keys.staged_chunk(tenant_id, upload_id, index=index, sha256=digest),
+            body=body(piece),
+            content_type="application/octet-stream",
+            abandoned=Event(),
+        )
+    return StagedObjects(
+        storage=storage,
+        tenant_id=tenant_id,
+        upload_id=upload_id,
+        size_bytes=len(content),
+        chunk_size=CHUNK_SIZE,
+        chunks=chunks,
+        sha256=None,
+        content_type=None,
+    )
+
+
 def test_a_bit_flipped_in_staging_leaves_no_object_and_no_parts(
     settings: ObjectStoreSettings, tmp_path: Path
 ) -> None:
@@ -146,9 +279,7 @@ def test_a_bit_flipped_in_staging_leaves_no_object_and_no_parts(
             plan=plan.split(SIZE, part_size=PART_SIZE, max_parts=settings.s3_max_parts),
             parallel_parts=2,
             resume=None,
-            watch=Watch(
-                on_created=lambda _: None, on_progress=lambda _: None, heartbeat=lambda: None
-            ),
+            watch=WATCH,
         )
 
     other = client(settings)
@@ -158,6 +289,8 @@ def test_a_bit_flipped_in_staging_leaves_no_object_and_no_parts(
     storage.close()
 
 
+# The memory is that of the sender, which does not depend on the store.
+@pytest.mark.parametrize("store", [Store.SWIFT, Store.SWIFT_TLS], ids=str)
 def test_memory_does_not_grow_with_the_file(
     object_store_settings: ObjectStoreSettings, tmp_path: Path
 ) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def test_every_listener_of_the_broker_is_bound_to_loopback(node: RabbitMq) -> No
 
 def test_the_consumer_timeout_is_given_in_milliseconds(node: RabbitMq) -> None:
     assert "consumer_timeout = 60000" in node.configuration().splitlines()
+
+
+def test_the_consumer_timeout_is_looked_at_several_times_before_it_is_over(node: RabbitMq) -> None:
+    assert node.advanced_configuration() == "[{rabbit, [{channel_tick_interval, 10000}]}].\n"
+
+
+def test_a_long_consumer_timeout_is_looked_at_as_often_as_the_broker_always_does(
+    node: RabbitMq,
+) -> None:
+    patient = replace(node, consumer_timeout=timedelta(hours=2))
+
+    assert patient.advanced_configuration() == "[{rabbit, [{channel_tick_interval, 60000}]}].\n"
 
 
 def test_the_node_shares_nothing_with_the_machines_own_broker(node: RabbitMq) -> None:

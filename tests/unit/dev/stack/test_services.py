@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 from dev.stack import services
@@ -13,6 +14,7 @@ def test_every_long_running_process_is_in_the_table_once() -> None:
         "deliver",
         "transfer",
         "ingest",
+        "beat",
     ]
 
 
@@ -33,3 +35,15 @@ def test_workers_have_time_to_finish_a_task() -> None:
 
     assert grace["transfer"] >= 60
     assert grace["ingest"] >= 60
+
+
+def test_what_the_clock_orders_reaches_a_worker() -> None:
+    taken = {
+        queue
+        for service in SERVICES
+        for option, queues in pairwise(service.command)
+        if option == "-Q"
+        for queue in queues.split(",")
+    }
+
+    assert taken == {"uploads", "maintenance", "document_processing"}

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from boto3.session import Session
-from botocore.stub import Stubber
+from botocore.stub import ANY, Stubber
 from structlog.testing import capture_logs
 
 from pipeline.storage.errors import (
     BodyAltered,
+    CopyUnsupported,
     MultipartGone,
+    ObjectExists,
     ObjectMissing,
     StoreMisconfigured,
     StoreRejected,
     StoreUnavailable,
 )
-from pipeline.storage.port import Body, Multipart
+from pipeline.storage.port import Body, Multipart, ObjectRange
 from pipeline.storage.s3 import S3Storage, client
 from schemas.object_keys import ObjectKey
 from schemas.settings import ObjectStoreSettings
@@ -38,9 +41,15 @@ SECRET = "a-secret-nobody-may-see"  # noqa: S105  # made up, to look for it in e
 ACCESS_KEY = "an-access-key-id"
 
 
+@pytest.fixture(scope="module")
+def session() -> Session:
+    """One for all: it is what reads the library's description of the service."""
+    return Session()
+
+
 @pytest.fixture
-def store() -> Iterator[tuple[S3Storage, Stubber]]:
-    stubbed = Session().client(
+def store(session: Session) -> Iterator[tuple[S3Storage, Stubber]]:
+    stubbed = session.client(
         "s3", region_name="us-east-1", aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET
     )
     storage = S3Storage(stubbed, bucket="bucket", attempts=ATTEMPTS, first_wait=timedelta(0))
@@ -183,6 +192,7 @@ def test_settings_reach_the_client() -> None:
             "s3_connect_timeout": timedelta(seconds=3),
             "s3_read_timeout": timedelta(seconds=7),
             "s3_checksum_mode": "when_supported",
+            "s3_ca_bundle": "authority.pem",
         },
     )
     connected = client(settings)
@@ -192,6 +202,265 @@ def test_settings_reach_the_client() -> None:
 
     assert config.max_pool_connections >= 16
     assert (config.connect_timeout, config.read_timeout) == (3, 7)
-    assert config.request_checksum_calculation == "when_supported"
+    # The adapter asks for a checksum request by request.
+    assert config.request_checksum_calculation == "when_required"
     assert config.retries == {"mode": "standard", "total_max_attempts": 1}
     assert config.s3["addressing_style"] == "path"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [
+        ("PreconditionFailed", 412, ObjectExists),
+        # What a failed completion says after it has begun to answer 200.
+        ("PreconditionFailed", 500, ObjectExists),
+        ("412", 412, ObjectExists),
+    ],
+)
+def test_an_object_that_is_there_stops_a_write_at_once(
+    store: tuple[S3Storage, Stubber], code: str, status: int, error: type[DomainError]
+) -> None:
+    storage, stubber = store
+    for call in ("put_object", "complete_multipart_upload"):
+        stubber.add_client_error(call, service_error_code=code, http_status_code=status)
+
+    with pytest.raises(error):
+        storage.put(KEY, body=BODY, content_type="text/plain", abandoned=Event())
+    with pytest.raises(error):
+        storage.complete(MULTIPART, parts=[])
+
+    stubber.assert_no_pending_responses()
+
+
+def test_two_writes_at_once_are_sorted_out_by_asking_again(
+    store: tuple[S3Storage, Stubber],
+) -> None:
+    storage, stubber = store
+    stubber.add_client_error(
+        "put_object", service_error_code="ConditionalRequestConflict", http_status_code=409
+    )
+    stubber.add_response("put_object", {})
+
+    storage.put(KEY, body=BODY, content_type="text/plain", abandoned=Event())
+
+    stubber.assert_no_pending_responses()
+
+
+def test_a_store_that_cannot_write_conditionally_is_asked_without_from_then_on(
+    store: tuple[S3Storage, Stubber],
+) -> None:
+    storage, stubber = store
+    put = {
+        "Bucket": "bucket",
+        "Key": KEY,
+        "Body": ANY,
+        "ContentLength": 5,
+        "ContentMD5": ANY,
+        "ContentType": "text/plain",
+    }
+    stubber.add_client_error(
+        "put_object",
+        service_error_code="NotImplemented",
+        http_status_code=501,
+        expected_params={**put, "IfNoneMatch": "*"},
+    )
+    stubber.add_response("put_object", {}, put)
+    stubber.add_response("put_object", {}, put)
+
+    for _ in range(2):
+        storage.put(KEY, body=BODY, content_type="text/plain", abandoned=Event())
+
+    stubber.assert_no_pending_responses()
+
+
+def test_what_is_not_implemented_without_the_condition_either_is_refused(
+    store: tuple[S3Storage, Stubber],
+) -> None:
+    storage, stubber = store
+    for _ in range(2):
+        stubber.add_client_error(
+            "put_object", service_error_code="NotImplemented", http_status_code=501
+        )
+
+    with pytest.raises(StoreRejected):
+        storage.put(KEY, body=BODY, content_type="text/plain", abandoned=Event())
+
+    stubber.assert_no_pending_responses()
+
+
+def trial_of_a_copy(stubber: Stubber, *, status: int = 200, code: str = "") -> None:
+    """Expect the upload in which the adapter tries whether the store copies."""
+    stubber.add_response("create_multipart_upload", {"UploadId": "trial"})
+    if status == 200:
+        stubber.add_response("upload_part_copy", {"CopyPartResult": {"ETag": '"byte"'}})
+    else:
+        stubber.add_client_error(
+            "upload_part_copy", service_error_code=code, http_status_code=status
+        )
+    stubber.add_response("abort_multipart_upload", {})
+
+
+SOURCE = ObjectRange(ObjectKey("staging/chunk"), offset=10, size_bytes=5)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("NotImplemented", 501), ("MethodNotAllowed", 405), ("405", 405)]
+)
+def test_a_store_that_copies_no_parts_is_asked_once(
+    store: tuple[S3Storage, Stubber], code: str, status: int
+) -> None:
+    storage, stubber = store
+    trial_of_a_copy(stubber, status=status, code=code)
+
+    for number in (1, 2):
+        with pytest.raises(CopyUnsupported):
+            storage.copy_part(MULTIPART, number=number, source=SOURCE)
+
+    stubber.assert_no_pending_responses()
+
+
+def test_a_store_that_was_unavailable_is_asked_again_whether_it_copies(
+    store: tuple[S3Storage, Stubber],
+) -> None:
+    storage, stubber = store
+    trial_of_a_copy(stubber, status=503, code="SlowDown")
+    trial_of_a_copy(stubber)
+    stubber.add_response("upload_part_copy", {"CopyPartResult": {"ETag": '"copied"'}})
+
+    part = storage.copy_part(MULTIPART, number=1, source=SOURCE)
+
+    assert (part.number, part.size_bytes, part.etag) == (1, 5, "copied")
+    stubber.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [
+        ("NoSuchUpload", 404, MultipartGone),
+        ("NoSuchKey", 404, ObjectMissing),
+        ("InvalidRequest", 400, CopyUnsupported),
+        ("InvalidArgument", 400, StoreRejected),
+        ("AccessDenied", 403, StoreMisconfigured),
+    ],
+)
+def test_a_copy_is_refused_for_a_reason(
+    store: tuple[S3Storage, Stubber], code: str, status: int, error: type[DomainError]
+) -> None:
+    storage, stubber = store
+    trial_of_a_copy(stubber)
+    stubber.add_client_error("upload_part_copy", service_error_code=code, http_status_code=status)
+
+    with pytest.raises(error):
+        storage.copy_part(MULTIPART, number=1, source=SOURCE)
+
+
+def keys(count: int) -> list[ObjectKey]:
+    return [ObjectKey(f"staging/{number}") for number in range(count)]
+
+
+def test_objects_are_deleted_a_thousand_at_a_time(store: tuple[S3Storage, Stubber]) -> None:
+    storage, stubber = store
+    for first, last in ((0, 1_000), (1_000, 2_000), (2_000, 2_001)):
+        objects = [{"Key": key} for key in keys(2_001)[first:last]]
+        stubber.add_response(
+            "delete_objects",
+            {},
+            {"Bucket": "bucket", "Delete": {"Objects": objects, "Quiet": True}},
+        )
+
+    storage.delete_all(keys(2_001))
+
+    stubber.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [("AccessDenied", StoreMisconfigured), ("MalformedKey", StoreRejected)],
+)
+def test_an_object_that_is_not_deleted_is_not_passed_over(
+    store: tuple[S3Storage, Stubber], code: str, error: type[DomainError]
+) -> None:
+    storage, stubber = store
+    stubber.add_response("delete_objects", {"Errors": [{"Key": "staging/1", "Code": code}]})
+
+    with pytest.raises(error, match=code):
+        storage.delete_all(keys(3))
+
+
+def test_objects_the_store_could_not_delete_yet_are_deleted_with_the_next_try(
+    store: tuple[S3Storage, Stubber],
+) -> None:
+    storage, stubber = store
+    failures = [
+        {"Key": "staging/0", "Code": "NoSuchKey"},
+        {"Key": "staging/1", "Code": "InternalError"},
+    ]
+    stubber.add_response("delete_objects", {"Errors": failures})
+    stubber.add_response("delete_objects", {"Errors": failures[:1]})
+
+    storage.delete_all(keys(2))
+
+    stubber.assert_no_pending_responses()
+
+
+def test_a_store_that_deletes_one_by_one_is_asked_to(store: tuple[S3Storage, Stubber]) -> None:
+    storage, stubber = store
+    stubber.add_client_error(
+        "delete_objects", service_error_code="NotImplemented", http_status_code=501
+    )
+    for _ in range(4):
+        stubber.add_response("delete_object", {})
+
+    storage.delete_all(keys(2))
+    storage.delete_all(keys(2))
+
+    stubber.assert_no_pending_responses()
+
+
+def test_a_listing_goes_on_after_a_page_that_had_to_be_asked_for_again(
+    store: tuple[S3Storage, Stubber],
+) -> None:
+    storage, stubber = store
+    page = {"Key": "a", "Size": 1, "LastModified": datetime.now(UTC)}
+    stubber.add_response(
+        "list_objects_v2",
+        {"Contents": [page], "IsTruncated": True, "NextContinuationToken": "more"},
+    )
+    stubber.add_client_error("list_objects_v2", service_error_code="SlowDown", http_status_code=503)
+    stubber.add_response(
+        "list_objects_v2",
+        {"Contents": [{**page, "Key": "b"}], "IsTruncated": False},
+        {"Bucket": "bucket", "Prefix": "", "MaxKeys": 1_000, "ContinuationToken": "more"},
+    )
+
+    assert [listed.key for listed in storage.objects_under("")] == ["a", "b"]
+
+
+class NothingIsSentError(Exception):
+    """Keeps a request from going out."""
+
+
+def test_content_md5_goes_with_a_list_of_keys_to_delete() -> None:
+    settings = ObjectStoreSettings.model_validate(
+        {
+            "s3_bucket": "bucket",
+            "s3_access_key_id": ACCESS_KEY,
+            "s3_secret_access_key": SECRET,
+        }
+    )
+    connected = client(settings)
+    sent: list[Any] = []
+
+    def note(request: object, **_: object) -> None:
+        sent.append(request)
+        raise NothingIsSentError
+
+    connected.meta.events.register("before-send.s3.DeleteObjects", note)
+
+    with pytest.raises(NothingIsSentError):
+        connected.delete_objects(Bucket="bucket", Delete={"Objects": [{"Key": "a"}]})
+    connected.close()
+
+    digest = hashlib.md5(sent[0].body, usedforsecurity=False).digest()
+    assert sent[0].headers["Content-MD5"] == base64.b64encode(digest)
+    assert b"content-md5" in sent[0].headers["Authorization"]

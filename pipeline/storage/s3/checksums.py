@@ -1,0 +1,167 @@
+"""Whether a body carries a CRC32 besides its MD5.
+
+A CRC32 adds nothing where the store checks the MD5, which is with every body,
+and older stores refuse its trailer or keep it as data. So it is only worth
+trying on a store that takes bytes which do not have their MD5.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
+from uuid import uuid4
+
+import structlog
+
+from pipeline.storage.errors import BodyAltered, StoreFailed, StoreUnavailable
+from pipeline.storage.port import Body
+from pipeline.storage.s3 import bodies
+from pipeline.storage.s3.refusals import translated
+from schemas.object_keys import STAGED
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+log = structlog.get_logger(__name__)
+
+PROBE_SIZE: Final = 1024
+
+
+class ChecksumMode(StrEnum):
+    AUTO = "auto"
+    WHEN_SUPPORTED = "when_supported"
+    WHEN_REQUIRED = "when_required"
+
+
+class Integrity(TypedDict, total=False):
+    """What a request with a body has beyond its Content-MD5."""
+
+    ChecksumAlgorithm: Literal["CRC32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    mode: Literal[ChecksumMode.WHEN_SUPPORTED, ChecksumMode.WHEN_REQUIRED]
+    because: str
+
+
+class Checksums:
+    """The decision, made before the first body and never again in this process."""
+
+    def __init__(self, mode: ChecksumMode, *, find_out: Callable[[], Finding]) -> None:
+        self._mode = mode
+        self._find_out = find_out
+        self._deciding = Lock()
+
+    def of_a_body(self) -> Integrity:
+        """Return the arguments of a request that sends one.
+
+        Raises:
+            StoreUnavailable: the store is not there to be asked; nothing was decided.
+        """
+        if self._mode is ChecksumMode.AUTO:
+            with self._deciding:
+                if self._mode is ChecksumMode.AUTO:
+                    self._decide()
+        return {"ChecksumAlgorithm": "CRC32"} if self._mode is ChecksumMode.WHEN_SUPPORTED else {}
+
+    def _decide(self) -> None:
+        finding = self._find_out()
+        log.info("store.checksum_mode", mode=finding.mode, because=finding.because)
+        self._mode = finding.mode
+
+
+class Probe:
+    """Tries with a small object what the store makes of checksums, and takes it away again."""
+
+    def __init__(
+        self,
+        client: "S3Client",
+        *,
+        bucket: str,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._random_bytes = random_bytes
+
+    def find_out(self) -> Finding:
+        """Ask once, in one request where the store checks MD5.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+        key = f"{STAGED}.probe/{uuid4()}"
+        content = self._random_bytes(PROBE_SIZE)
+        try:
+            if self._refuses_altered_bytes(key, content):
+                return Finding(ChecksumMode.WHEN_REQUIRED, "the store checks Content-MD5")
+            if self._keeps_object_with_crc32(key, content) and self._takes_part_with_crc32(key):
+                return Finding(ChecksumMode.WHEN_SUPPORTED, "the store checks no Content-MD5")
+        except BodyAltered as refused:
+            return Finding(ChecksumMode.WHEN_REQUIRED, str(refused))
+        except StoreUnavailable:
+            raise
+        except StoreFailed as refused:
+            # Whether it refuses the checksum or the probe: without one nothing is at risk.
+            return Finding(ChecksumMode.WHEN_REQUIRED, str(refused))
+        return Finding(ChecksumMode.WHEN_REQUIRED, "the store altered a body with a CRC32")
+
+    def _refuses_altered_bytes(self, key: str, content: bytes) -> bool:
+        announced = Body(content, md5=hashlib.md5(b"", usedforsecurity=False).digest())
+        try:
+            with translated("probe"):
+                self._client.put_object(
+                    Bucket=self._bucket,
+                    Key=key,
+                    Body=content,
+                    ContentMD5=bodies.content_md5(announced),
+                )
+        except BodyAltered:
+            return True
+        self._remove(key)
+        return False
+
+    def _keeps_object_with_crc32(self, key: str, content: bytes) -> bool:
+        with translated("probe"):
+            self._client.put_object(
+                Bucket=self._bucket, Key=key, Body=content, ChecksumAlgorithm="CRC32"
+            )
+        try:
+            with translated("probe"):
+                answer = self._client.get_object(Bucket=self._bucket, Key=key)
+                size_bytes = answer["ContentLength"]
+                with closing(answer["Body"]) as body:
+                    kept = b"".join(bodies.blocks(body, size_bytes=size_bytes, abandoned=Event()))
+        finally:
+            self._remove(key)
+        return kept == content
+
+    def _takes_part_with_crc32(self, key: str) -> bool:
+        """Send a part too: some stores take objects with a trailer, and no parts."""
+        content = self._random_bytes(PROBE_SIZE)
+        with translated("probe"):
+            id_ = self._client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
+        try:
+            with translated("probe"):
+                part = self._client.upload_part(
+                    Bucket=self._bucket,
+                    Key=key,
+                    UploadId=id_,
+                    PartNumber=1,
+                    Body=content,
+                    ChecksumAlgorithm="CRC32",
+                )
+        finally:
+            with translated("probe"):
+                self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=id_)
+        digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        return part["ETag"].strip('"') == digest
+
+    def _remove(self, key: str) -> None:
+        with translated("probe"):
+            self._client.delete_object(Bucket=self._bucket, Key=key)

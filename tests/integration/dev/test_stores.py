@@ -1,0 +1,75 @@
+"""The object stores tests are run against, as the local stack starts them."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from dev.stack.infrastructure import Part, Store
+from dev.stack.object_store import ObjectStore
+from dev.stack.stack import Stack, discard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+EXTRA = {"swift-proxy-tls", "rclone", "rclone-tls"}
+
+
+@pytest.fixture(scope="module")
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    state_dir: Path = request.config.getoption("--state-dir")
+    directory = state_dir / "stores"
+    discard(directory)
+    with Stack(directory) as stack:
+        stack.start_infrastructure(Part.OBJECT_STORE)
+        yield stack
+    discard(directory)
+
+
+def test_a_store_runs_only_once_it_was_asked_for(stack: Stack) -> None:
+    before = set(stack.processes)
+
+    for store in Store:
+        for _ in range(2):
+            settings = stack.start_store(store)
+            ObjectStore.from_settings(settings).client.put_object(
+                Bucket=settings["S3_BUCKET"], Key=store, Body=b"bytes"
+            )
+
+    assert not before & EXTRA
+    assert set(stack.processes) == before | EXTRA
+
+
+def test_both_fronts_of_swift_show_the_same_objects(stack: Stack) -> None:
+    plain, encrypted = (stack.start_store(store) for store in (Store.SWIFT, Store.SWIFT_TLS))
+    ObjectStore.from_settings(plain).client.put_object(
+        Bucket=plain["S3_BUCKET"], Key="one", Body=b"bytes"
+    )
+
+    found = ObjectStore.from_settings(encrypted).client.get_object(
+        Bucket=encrypted["S3_BUCKET"], Key="one"
+    )
+
+    assert encrypted["S3_ENDPOINT_URL"].startswith("https://")
+    with found["Body"] as body:
+        assert body.read() == b"bytes"
+
+
+def test_stores_listen_at_loopback_alone(stack: Stack) -> None:
+    for store in Store:
+        stack.start_store(store)
+
+    addresses = {
+        connection.laddr.ip
+        for name in EXTRA
+        for connection in psutil.Process(stack.processes[name].pid).net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN or connection.type == socket.SOCK_DGRAM
+    }
+
+    assert addresses == {"127.0.0.1"}

@@ -1,0 +1,152 @@
+"""How the adapter finds out whether a CRC32 is worth its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from io import BytesIO
+from threading import Event
+from typing import TYPE_CHECKING
+
+import pytest
+from boto3.session import Session
+from botocore.response import StreamingBody
+from botocore.stub import ANY, Stubber
+
+from pipeline.storage.errors import StoreUnavailable
+from pipeline.storage.port import Body
+from pipeline.storage.s3 import S3Storage
+from pipeline.storage.s3.checksums import ChecksumMode, Checksums, Finding, Probe
+from schemas.object_keys import ObjectKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mypy_boto3_s3 import S3Client
+
+CONTENT = b"random"
+ETAG = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def stub() -> Iterator[tuple[S3Client, Stubber]]:
+    client = Session().client(
+        "s3",
+        region_name="us-east-1",
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",  # noqa: S106  # a stub asks for one, too
+    )
+    with Stubber(client) as stubber:
+        yield client, stubber
+    client.close()
+
+
+def found_out(stub: tuple[S3Client, Stubber]) -> Finding:
+    client, stubber = stub
+    finding = Probe(client, bucket="bucket", random_bytes=lambda _: CONTENT).find_out()
+    stubber.assert_no_pending_responses()
+    return finding
+
+
+def overlooks_the_md5(stubber: Stubber) -> None:
+    stubber.add_response("put_object", {})
+    stubber.add_response("delete_object", {})
+
+
+def takes_an_object_with_crc32(stubber: Stubber, *, and_keeps: bytes = CONTENT) -> None:
+    stubber.add_response(
+        "put_object",
+        {},
+        {"Bucket": "bucket", "Key": ANY, "Body": CONTENT, "ChecksumAlgorithm": "CRC32"},
+    )
+    kept = StreamingBody(BytesIO(and_keeps), len(and_keeps))
+    stubber.add_response("get_object", {"Body": kept, "ContentLength": len(and_keeps)})
+    stubber.add_response("delete_object", {})
+
+
+def test_a_store_that_checks_the_md5_is_asked_no_more(stub: tuple[S3Client, Stubber]) -> None:
+    _, stubber = stub
+    stubber.add_client_error("put_object", service_error_code="BadDigest", http_status_code=400)
+
+    assert found_out(stub).mode is ChecksumMode.WHEN_REQUIRED
+
+
+def test_a_store_that_overlooks_the_md5_gets_a_crc32(stub: tuple[S3Client, Stubber]) -> None:
+    _, stubber = stub
+    overlooks_the_md5(stubber)
+    takes_an_object_with_crc32(stubber)
+    stubber.add_response("create_multipart_upload", {"UploadId": "trial"})
+    stubber.add_response("upload_part", {"ETag": f'"{ETAG}"'})
+    stubber.add_response("abort_multipart_upload", {})
+
+    assert found_out(stub).mode is ChecksumMode.WHEN_SUPPORTED
+
+
+def test_a_store_that_keeps_the_framing_of_a_trailer_gets_none(
+    stub: tuple[S3Client, Stubber],
+) -> None:
+    _, stubber = stub
+    overlooks_the_md5(stubber)
+    takes_an_object_with_crc32(stubber, and_keeps=b"6\r\nrandom\r\n0\r\n")
+
+    assert found_out(stub).mode is ChecksumMode.WHEN_REQUIRED
+
+
+def test_a_store_that_takes_no_part_with_a_trailer_gets_none(
+    stub: tuple[S3Client, Stubber],
+) -> None:
+    _, stubber = stub
+    overlooks_the_md5(stubber)
+    takes_an_object_with_crc32(stubber)
+    stubber.add_response("create_multipart_upload", {"UploadId": "trial"})
+    stubber.add_client_error(
+        "upload_part", service_error_code="MissingContentLength", http_status_code=411
+    )
+    stubber.add_response("abort_multipart_upload", {})
+
+    assert found_out(stub).mode is ChecksumMode.WHEN_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("AccessDenied", 403), ("NoSuchBucket", 404), ("InvalidDigest", 400)]
+)
+def test_a_store_that_refuses_the_probe_gets_no_crc32(
+    stub: tuple[S3Client, Stubber], code: str, status: int
+) -> None:
+    _, stubber = stub
+    stubber.add_client_error("put_object", service_error_code=code, http_status_code=status)
+
+    assert found_out(stub).mode is ChecksumMode.WHEN_REQUIRED
+
+
+def test_a_store_that_is_not_there_decides_nothing(stub: tuple[S3Client, Stubber]) -> None:
+    client, stubber = stub
+    storage = S3Storage(client, bucket="bucket", attempts=1, checksum_mode=ChecksumMode.AUTO)
+    body = Body(CONTENT, md5=bytes.fromhex(ETAG))
+    key = ObjectKey("originals/tenant/upload")
+    stubber.add_client_error("put_object", service_error_code="SlowDown", http_status_code=503)
+
+    with pytest.raises(StoreUnavailable):
+        storage.put(key, body=body, content_type="text/plain", abandoned=Event())
+
+    stubber.add_client_error("put_object", service_error_code="BadDigest", http_status_code=400)
+    stubber.add_response("put_object", {})
+    stubber.add_response("put_object", {})
+    for _ in range(2):
+        storage.put(key, body=body, content_type="text/plain", abandoned=Event())
+    stubber.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize(
+    ("mode", "arguments"),
+    [
+        (ChecksumMode.WHEN_SUPPORTED, {"ChecksumAlgorithm": "CRC32"}),
+        (ChecksumMode.WHEN_REQUIRED, {}),
+    ],
+)
+def test_a_mode_that_is_set_is_not_questioned(
+    mode: ChecksumMode, arguments: dict[str, str]
+) -> None:
+    def find_out() -> Finding:
+        pytest.fail("nobody has to find out")
+
+    assert Checksums(mode, find_out=find_out).of_a_body() == arguments
