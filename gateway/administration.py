@@ -1,6 +1,7 @@
 """What an operator does beside the server."""
 
 from collections.abc import Sequence
+from typing import TypedDict
 from uuid import uuid4
 
 from sqlalchemy import select
@@ -8,9 +9,46 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway import security
+from gateway.uploads import operations
+from schemas.admission import Quotas
 from schemas.api.scopes import Scope
 from schemas.ids import ApiKeyId, TenantId
 from schemas.tables.tenants import ApiKey, Tenant
+
+
+class TenantUnknown(LookupError):
+    """No tenant has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no tenant {name!r}; create-key makes one")
+
+
+class QuotaChanges(TypedDict, total=False):
+    """What to change of a tenant's quotas; None makes the default count again."""
+
+    quota_bytes: int | None
+    quota_open_uploads: int | None
+    quota_file_size: int | None
+    allowed_types: list[str] | None
+
+
+async def set_quota(
+    session: AsyncSession, *, tenant: str, changes: QuotaChanges, defaults: Quotas
+) -> Quotas:
+    """Give a tenant quotas of its own; return those that count for it now.
+
+    Uploads that are open already stay open; the new quotas count when they are finalized.
+
+    Raises:
+        TenantUnknown: no tenant has this name.
+    """
+    row = await session.scalar(select(Tenant).where(Tenant.name == tenant).with_for_update())
+    if row is None:
+        raise TenantUnknown(tenant)
+    for name, value in changes.items():
+        setattr(row, name, value)
+    await session.flush()
+    return await operations.quotas_of(session, tenant_id=row.id, defaults=defaults)
 
 
 async def create_key(session: AsyncSession, *, tenant: str, scopes: Sequence[Scope]) -> str:

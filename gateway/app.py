@@ -1,9 +1,11 @@
 """The composition root: everything is built here, and nowhere else."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from litestar import Litestar, Router
@@ -17,30 +19,39 @@ from gateway import db, health, problems, telemetry
 from gateway.documents import routes as documents
 from gateway.job_watch import JobWatch
 from gateway.jobs import routes as jobs
-from gateway.security import ApiKeyAuthentication
+from gateway.security import ApiKeyAuthentication, KnownCallers
 from gateway.settings import API_PREFIX, Settings
-from gateway.staging import Staging
+from gateway.staging import Area, Staging
+from gateway.staging.directory import DirectoryArea
+from gateway.submissions import routes as submissions
 from gateway.uploads import routes as uploads
+from gateway.uploads.operations import check_complete_upload
 from gateway.webhooks import routes as webhooks
 from gateway.webhooks.operations import register_callback
-from schemas.settings import STAGING_MARKER
+from schemas.lifecycle import StagingKind
+from schemas.settings import ObjectStoreSettings
 
 VERSION: Final = "1"
 DECLARED_CHUNK_BYTES: Final = 192
 """Room for one chunk named in a finalize, with generous white space."""
 
 
-def create_app(settings: Settings) -> Litestar:
-    """Build the application; it opens connections when it starts, not here."""
+def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> Litestar:
+    """Build the application; it opens connections when it starts, not here.
+
+    Args:
+        settings: of the server.
+        store: needed where `settings` stage in the bucket; elsewhere it serves uploads
+            that were begun there.
+    """
     engine = db.build_engine(settings)
     transaction = db.transactions(engine)
-    staging = Staging(settings, reserve_bytes=settings.staging_reserve)
+    staging = _staging(settings, store)
     job_watch = JobWatch(partial(db.connect_to_listen, settings))
 
     @asynccontextmanager
     async def running(_: Litestar) -> AsyncIterator[None]:
-        settings.staging_dir.mkdir(parents=True, exist_ok=True)
-        (settings.staging_dir / STAGING_MARKER).touch()
+        await staging.prepare()
         try:
             async with job_watch.listening():
                 yield
@@ -56,6 +67,7 @@ def create_app(settings: Settings) -> Litestar:
                 finalize_body_max=settings.request_body_max
                 + settings.chunk_count_max * DECLARED_CHUNK_BYTES
             ),
+            submissions.router,
             documents.router,
             webhooks.router,
         ],
@@ -64,7 +76,15 @@ def create_app(settings: Settings) -> Litestar:
     )
     return Litestar(
         route_handlers=[api, health.router],
-        state=State({"transaction": transaction, "job_watch": job_watch}),
+        state=State(
+            {
+                "transaction": transaction,
+                "known_callers": KnownCallers(
+                    believed_for=settings.api_key_cache, seconds=time.monotonic
+                ),
+                "job_watch": job_watch,
+            }
+        ),
         dependencies={
             "transaction": _always(transaction),
             "staging": _always(staging),
@@ -74,6 +94,8 @@ def create_app(settings: Settings) -> Litestar:
                 partial(register_callback, allow_loopback=settings.webhook_allow_loopback)
             ),
             "upload_settings": _always(settings),
+            "quota_settings": _always(settings),
+            "check_complete_upload": _always(partial(check_complete_upload, settings=settings)),
             "http_settings": _always(settings),
             "target_settings": _always(settings),
         },
@@ -86,6 +108,27 @@ def create_app(settings: Settings) -> Litestar:
         logging_config=None,
         openapi_config=_description(),
     )
+
+
+def _staging(settings: Settings, store: ObjectStoreSettings | None) -> Staging:
+    """Return the kind of staging the settings want, with the other one where it can be reached."""
+    directory = (
+        DirectoryArea(settings.staging_dir, reserve_bytes=settings.staging_reserve)
+        if settings.staging_dir
+        else None
+    )
+    bucket = partial(_bucket, store, work_dir=settings.work_dir) if store else None
+    if settings.staging == StagingKind.OBJECTS and bucket:
+        return Staging(bucket(), other=directory)
+    if settings.staging == StagingKind.DIRECTORY and directory:
+        return Staging(directory, make_other=bucket)
+    raise ValueError(f"there are no settings for STAGING={settings.staging}")
+
+
+def _bucket(store: ObjectStoreSettings, *, work_dir: Path | None) -> Area:
+    from gateway.staging.objects import ObjectArea  # noqa: PLC0415  # it costs 20 MiB where the bucket is not used
+
+    return ObjectArea.connect(store, work_dir=work_dir)
 
 
 def _always(value: Any) -> Provide:  # noqa: ANN401  # anything can be injected

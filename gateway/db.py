@@ -1,11 +1,15 @@
 """Engine, transactions and the way to listen, for one process."""
 
-from collections.abc import Callable
+import select
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import psycopg
+from sqlalchemy import Executable, Row, event
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -14,13 +18,6 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from schemas.settings import DatabaseSettings
-
-Transaction: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncSession]]
-"""Opens a session, commits when the block ends, rolls back when it raises.
-
-Never hold one open while a request's body comes in: a slow client would keep a
-connection from everybody else.
-"""
 
 POOL_TIMEOUT_SECONDS: Final = 10
 
@@ -36,23 +33,44 @@ _CONNECTION: Final[dict[str, Any]] = {
 }
 
 
+class Transaction:
+    """Opens transactions: `async with transaction() as session`.
+
+    One commits when its block ends and rolls back when it raises. Never hold
+    one open while a request's body comes in: a slow client would keep a
+    connection from everybody else.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._sessions = async_sessionmaker(engine, expire_on_commit=False)
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def __call__(self) -> AbstractAsyncContextManager[AsyncSession]:
+        return self._sessions.begin()
+
+    async def of_one(self, statement: Executable, values: Mapping[str, Any]) -> Row[Any] | None:
+        """Run a statement that is a whole transaction, in one round trip; return its first row."""
+        async with self._autocommit.connect() as connection:
+            return (await connection.execute(statement, values)).first()
+
+
 def build_engine(settings: DatabaseSettings) -> AsyncEngine:
     """Return the engine; it connects when it is first used."""
-    return create_async_engine(
+    engine = create_async_engine(
         _url(settings).set(drivername="postgresql+psycopg"),
         pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_SECONDS,
-        # A connection the server closed meanwhile would fail the first request after a restart.
-        pool_pre_ping=True,
         # A statement that fails may be logged; what the client sent stays out of it.
         hide_parameters=True,
         connect_args={**_CONNECTION, "application_name": "waybill-gateway"},
     )
+    event.listen(engine.sync_engine, "checkout", _refuse_if_ended)
+    return engine
 
 
 def transactions(engine: AsyncEngine) -> Transaction:
-    return async_sessionmaker(engine, expire_on_commit=False).begin
+    return Transaction(engine)
 
 
 async def connect_to_listen(settings: DatabaseSettings) -> psycopg.AsyncConnection[Any]:
@@ -68,6 +86,24 @@ async def connect_to_listen(settings: DatabaseSettings) -> psycopg.AsyncConnecti
         application_name="waybill-gateway-watch",
         **_CONNECTION,
     )
+
+
+def _refuse_if_ended(connection: DBAPIConnection, *_: object) -> None:
+    """Have the pool connect anew where the server ended an idle connection, after a restart say.
+
+    An idle server says nothing, so anything to read is its farewell; looking
+    costs no round trip, which a ping before every transaction does.
+
+    Raises:
+        DisconnectionError: the pool's own way of being told.
+    """
+    driver: psycopg.AsyncConnection[Any] = connection.driver_connection
+    if driver.closed:
+        raise DisconnectionError
+    waiting = select.poll()
+    waiting.register(driver.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        raise DisconnectionError
 
 
 def _url(settings: DatabaseSettings) -> URL:

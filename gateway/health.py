@@ -40,9 +40,9 @@ async def live() -> Health:
 async def ready(
     transaction: NamedDependency[Transaction], staging: NamedDependency[Staging]
 ) -> Response[Health]:
-    """Ask the database and the staging directory; 503 keeps traffic away until both answer."""
-    database, directory = await asyncio.gather(_database(transaction), _directory(staging))
-    checks = {"database": database, "staging": directory}
+    """Ask the database and the place new uploads go to; 503 keeps traffic away until both answer."""
+    database, place = await asyncio.gather(_database(transaction), _place(staging))
+    checks = {"database": database, "staging": place}
     is_ready = set(checks.values()) == {"ok"}
     if not is_ready:
         log.warning("health.not_ready", **checks)
@@ -62,7 +62,7 @@ async def _database(transaction: Transaction) -> str:
     return "ok"
 
 
-async def _directory(staging: Staging) -> str:
+async def _place(staging: Staging) -> str:
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             return "ok" if await staging.is_writable() else "not writable"

@@ -97,3 +97,8 @@ async def first_use(
     if (earlier.operation, earlier.request_hash) != (claim.operation, claim.request_hash):
         raise IdempotencyKeyReused
     return earlier.resource_id
+
+
+async def is_used(session: AsyncSession, key: str, *, tenant_id: TenantId) -> bool:
+    """Say whether a key is bound to something; what a request means may not be known yet."""
+    return await session.get(IdempotentRequest, (tenant_id, key)) is not None

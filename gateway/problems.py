@@ -50,6 +50,11 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.UPLOAD_INCOMPLETE: HTTPStatus.CONFLICT,
         ErrorCode.UPLOAD_ALREADY_SETTLED: HTTPStatus.CONFLICT,
         ErrorCode.FILE_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        ErrorCode.LENGTH_REQUIRED: HTTPStatus.LENGTH_REQUIRED,
+        ErrorCode.QUOTA_EXCEEDED: HTTPStatus.FORBIDDEN,
+        ErrorCode.TOO_MANY_OPEN_UPLOADS: HTTPStatus.TOO_MANY_REQUESTS,
+        ErrorCode.TYPE_NOT_ALLOWED: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        ErrorCode.REFERENCE_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
         ErrorCode.CHUNK_INDEX_OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
         ErrorCode.CHUNK_SIZE_MISMATCH: HTTPStatus.BAD_REQUEST,
         ErrorCode.CHUNK_DIGEST_MISMATCH: HTTPStatus.BAD_REQUEST,
@@ -70,6 +75,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.STAGING_CORRUPT: HTTPStatus.INTERNAL_SERVER_ERROR,
         ErrorCode.STORE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
         ErrorCode.STORE_REJECTED: HTTPStatus.BAD_GATEWAY,
+        ErrorCode.REFERENCE_MISSING: HTTPStatus.UNPROCESSABLE_ENTITY,
         ErrorCode.STORED_OBJECT_MISMATCH: HTTPStatus.BAD_GATEWAY,
         ErrorCode.ATTEMPTS_EXHAUSTED: HTTPStatus.INTERNAL_SERVER_ERROR,
         ErrorCode.CANCELLED: HTTPStatus.CONFLICT,
@@ -92,6 +98,7 @@ _HEADERS_BY_CODE: Final[Mapping[ErrorCode, Mapping[str, str]]] = MappingProxyTyp
         ErrorCode.UNAVAILABLE: {"Retry-After": "2"},
         ErrorCode.STORE_UNAVAILABLE: {"Retry-After": "5"},
         ErrorCode.CHUNK_IN_PROGRESS: {"Retry-After": "1"},
+        ErrorCode.TOO_MANY_OPEN_UPLOADS: {"Retry-After": "5"},
     },
 )
 

@@ -7,8 +7,10 @@ there is nothing to guess. The database holds the hash alone.
 import hashlib
 import hmac
 import secrets
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
 from litestar import Request
@@ -19,6 +21,7 @@ from litestar.types import ASGIApp
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.db import Transaction
 from schemas.api.scopes import Scope
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import ApiKeyId, TenantId
@@ -27,6 +30,9 @@ from schemas.tables.tenants import ApiKey
 KEY_PREFIX: Final = "wb_"
 # Longer than any key of ours: what is longer need not be hashed to be refused.
 KEY_LENGTH_MAX: Final = 256
+
+KNOWN_MAX: Final = 4096
+"""Keys remembered at once; beyond that the one read longest ago is asked for again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +93,60 @@ async def caller_of(session: AsyncSession, *, key: str) -> Caller:
     return Caller(tenant_id=found.tenant_id, key_id=found.id, scopes=frozenset(found.scopes))
 
 
+class KnownCallers:
+    """Callers read from the database a moment ago, by the hash of their key.
+
+    A key that was revoked works on for at most `believed_for`. That a key is
+    unknown is never remembered: a new key works at once, and guessing fills
+    nothing.
+
+    Args:
+        seconds: a clock that is never set back.
+    """
+
+    def __init__(
+        self, *, believed_for: timedelta, seconds: Callable[[], float], most: int = KNOWN_MAX
+    ) -> None:
+        self._believed_for = believed_for.total_seconds()
+        self._seconds = seconds
+        self._most = most
+        self._found: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+
+    def find(self, key_hash: bytes) -> Caller | None:
+        caller, read_at = self._found.get(key_hash, (None, 0.0))
+        if caller is not None and self._seconds() - read_at >= self._believed_for:
+            del self._found[key_hash]
+            return None
+        return caller
+
+    def remember(self, caller: Caller, *, key_hash: bytes, read_at: float) -> None:
+        """Believe in a caller from the moment before it was read."""
+        self._found[key_hash] = (caller, read_at)
+        self._found.move_to_end(key_hash)
+        if len(self._found) > self._most:
+            self._found.popitem(last=False)
+
+    async def caller_of(self, transaction: Transaction, *, key: str) -> Caller:
+        """Return who a key belongs to, from memory or from the database.
+
+        Raises:
+            Unauthenticated: the key is unknown or revoked.
+        """
+        key_hash = hash_of(key)
+        caller = self.find(key_hash)
+        if caller is None:
+            read_at = self._seconds()
+            async with transaction() as session:
+                caller = await caller_of(session, key=key)
+            self.remember(caller, key_hash=key_hash, read_at=read_at)
+        return caller
+
+
 class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
     """Sets `request.user` to the caller, before anything of the body is read.
 
     It stands before every route of the API, so that none can be left open by
-    forgetting its guard. The transaction is found in the application's state:
+    forgetting its guard. What it needs is found in the application's state:
     the framework copies routers deeply, and with them what they were given.
     """
 
@@ -103,8 +158,8 @@ class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
         self, connection: ASGIConnection[Any, Any, Any, Any]
     ) -> AuthenticationResult:
         key = bearer(connection.headers.get("authorization"))
-        async with connection.app.state.transaction() as session:
-            caller = await caller_of(session, key=key)
+        state = connection.app.state
+        caller = await state.known_callers.caller_of(state.transaction, key=key)
         return AuthenticationResult(user=caller, auth=None)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 from uuid import uuid4
 
 import structlog
@@ -21,7 +21,7 @@ from schemas.errors import DomainError, ErrorCode
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import EventId, JobId, TenantId, UploadId
-from schemas.lifecycle import SETTLED_JOBS, JobStage, JobStatus, UploadStatus
+from schemas.lifecycle import SETTLED_JOBS, JobStage, JobStatus, StagingKind, UploadStatus
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Chunk, Upload
@@ -31,6 +31,13 @@ log = structlog.stdlib.get_logger(__name__)
 SOURCE: Final = "/waybill/gateway"
 NAMED_MAX: Final = 20
 """Most missing chunks an error names; the manifest has them all."""
+
+
+@runtime_checkable
+class CheckCompleteUpload(Protocol):
+    """Raises where a complete upload is not one its tenant may have; it is in the session already."""
+
+    async def __call__(self, session: AsyncSession, upload: Upload) -> None: ...
 
 
 class UploadNotOpen(DomainError):
@@ -93,6 +100,7 @@ async def finalize(
     tenant_id: TenantId,
     request: FinalizeUpload,
     claim: idempotency.Claim | None,
+    check: CheckCompleteUpload,
     traceparent: str | None,
     now: datetime,
 ) -> JobView:
@@ -105,6 +113,7 @@ async def finalize(
         UploadIncomplete: chunks are missing.
         ManifestMismatch: the declared chunks are not the stored ones.
         FileDigestMismatch: a sha256 other than the one declared before.
+        DomainError: what `check` raises; the upload stays open.
         IdempotencyKeyReused: the claim's key is bound to another request.
     """
     upload = await session.scalar(
@@ -120,8 +129,9 @@ async def finalize(
     job = await session.scalar(select(Job).where(Job.upload_id == upload.id))
     if job is None:
         await _check_complete(session, upload, declared=request.chunks, now=now)
-        job = _make_job(session, upload, sha256=request.sha256, traceparent=traceparent, now=now)
+        job = make_job(session, upload, sha256=request.sha256, traceparent=traceparent, now=now)
         await session.flush()
+        await check(session, upload)
     bound_to = await idempotency.first_use(session, claim, tenant_id=tenant_id, resource_id=job.id)
     if bound_to != job.id:
         raise idempotency.IdempotencyKeyReused
@@ -193,10 +203,11 @@ async def _check_complete(
     declared: Sequence[DeclaredChunk] | None,
     now: datetime,
 ) -> None:
-    if upload.status != UploadStatus.OPEN:
-        raise UploadNotOpen(upload.id, status=upload.status)
-    if upload.expires_at <= now:
+    is_open = upload.status == UploadStatus.OPEN
+    if upload.status == UploadStatus.EXPIRED or (is_open and upload.expires_at <= now):
         raise UploadExpired(upload.id, expired_at=upload.expires_at)
+    if not is_open:
+        raise UploadNotOpen(upload.id, status=upload.status)
     rows = await session.execute(
         select(Chunk.index, Chunk.size, Chunk.sha256)
         .where(Chunk.upload_id == upload.id)
@@ -212,7 +223,7 @@ async def _check_complete(
         check_declared(declared, stored=stored)
 
 
-def _make_job(
+def make_job(
     session: AsyncSession,
     upload: Upload,
     *,
@@ -220,6 +231,7 @@ def _make_job(
     traceparent: str | None,
     now: datetime,
 ) -> Job:
+    """Add the job of an upload whose bytes are all there, and the event that starts it."""
     job = Job(
         id=JobId(uuid4()),
         tenant_id=upload.tenant_id,
@@ -234,7 +246,11 @@ def _make_job(
     upload.finalized_at = now
     upload.sha256 = upload.sha256 or sha256
     event = UploadFinalized(
-        upload_id=upload.id, job_id=job.id, filename=upload.filename, size=upload.size
+        upload_id=upload.id,
+        job_id=job.id,
+        filename=upload.filename,
+        # The size of an object somebody else put into the bucket is the worker's to find out.
+        size=None if upload.staging == StagingKind.REFERENCE else upload.size,
     )
     envelope = Envelope(
         id=EventId(uuid4()),

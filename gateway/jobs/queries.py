@@ -51,10 +51,22 @@ async def job_of(session: AsyncSession, *, tenant_id: TenantId, job_id: JobId) -
     Raises:
         JobNotFound: there is none, or none of this tenant.
     """
+    _, job = await snapshot_of(session, tenant_id=tenant_id, job_id=job_id)
+    return job
+
+
+async def snapshot_of(
+    session: AsyncSession, *, tenant_id: TenantId, job_id: JobId
+) -> tuple[int, JobView]:
+    """Return a tenant's job, and how often it has changed.
+
+    Raises:
+        JobNotFound: there is none, or none of this tenant.
+    """
     job = await session.scalar(select(Job).where(Job.id == job_id, Job.tenant_id == tenant_id))
     if job is None:
         raise JobNotFound(job_id)
-    return show(job)
+    return job.revision, show(job)
 
 
 async def job_of_upload(
@@ -148,7 +160,7 @@ def progress(
 
     A job that failed or was cancelled stays where it stood.
     """
-    if status == JobStatus.COMPLETED:
+    if status == JobStatus.COMPLETED or stage == JobStage.DONE:
         return 100
     if stage == JobStage.TRANSFER:
         return _share(bytes_done, of=bytes_total, points=TRANSFER_SHARE)

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Final
@@ -12,12 +13,14 @@ from litestar import Response, Router, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+from litestar.response import Stream
 
 from gateway import paging
 from gateway.db import Transaction
 from gateway.idempotency import Claim, IdempotencyKey
 from gateway.job_watch import JobWatch
-from gateway.jobs import operations, queries
+from gateway.jobs import operations, queries, stream
+from gateway.jobs.operations import CheckCompleteUpload
 from gateway.paging import CreatedPosition
 from gateway.problems import answers
 from gateway.security import ApiRequest, requires
@@ -39,6 +42,9 @@ _WAIT: Final = re.compile(
     r"(?:^|,)[ \t]*wait[ \t]*=[ \t]*\"?([0-9]{1,9})\"?[ \t]*(?:[,;]|$)", re.IGNORECASE
 )
 
+# The other preference that is honoured; it has no value.
+_RESPOND_ASYNC: Final = re.compile(r"(?:^|,)[ \t]*respond-async[ \t]*(?:[,;]|$)", re.IGNORECASE)
+
 Wait = Annotated[
     int,
     QueryParameter(
@@ -52,9 +58,28 @@ Prefer = Annotated[
     HeaderParameter(
         name="Prefer",
         required=False,
-        description="`wait=N` holds the request for up to N seconds (RFC 7240)",
+        description="`wait=N` holds the request for up to N seconds; `respond-async` does not "
+        "wait for the end even where the server would (RFC 7240)",
     ),
 ]
+LastEventId = Annotated[
+    int,
+    HeaderParameter(
+        name="Last-Event-ID",
+        ge=0,
+        le=2**63 - 1,
+        description="`id` of the last event that was seen; nothing is sent until there is a later one",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A job after the wait that was asked for, and how to answer it."""
+
+    job: JobView
+    status_code: HTTPStatus
+    headers: dict[str, str]
 
 
 @post(
@@ -69,6 +94,9 @@ Prefer = Annotated[
         ErrorCode.UPLOAD_INCOMPLETE,
         ErrorCode.MANIFEST_MISMATCH,
         ErrorCode.FILE_DIGEST_MISMATCH,
+        ErrorCode.FILE_TOO_LARGE,
+        ErrorCode.TYPE_NOT_ALLOWED,
+        ErrorCode.QUOTA_EXCEEDED,
         ErrorCode.IDEMPOTENCY_KEY_REUSED,
     )
     | {
@@ -86,6 +114,7 @@ async def finalize_upload(
     transaction: NamedDependency[Transaction],
     job_watch: NamedDependency[JobWatch],
     upload_settings: NamedDependency[UploadSettings],
+    check_complete_upload: NamedDependency[CheckCompleteUpload],
     clock: NamedDependency[Callable[[], datetime]],
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
@@ -100,23 +129,19 @@ async def finalize_upload(
             tenant_id=request.user.tenant_id,
             request=data,
             claim=Claim.of(idempotency_key, operation="finalize_upload", request=data),
+            check=check_complete_upload,
             traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
             now=clock(),
         )
-    headers = {"Location": job.status_url}
-    preferred = preferred_wait(prefer, longest=upload_settings.wait_max)
-    if preferred is not None:
-        headers["Preference-Applied"] = f"wait={int(preferred.total_seconds())}"
-    wait = preferred or timedelta()
-    if not upload_settings.uploads_async_enabled:
-        wait = upload_settings.sync_wait_max
-    job = await _settled_within(
-        wait, job=job, request=request, transaction=transaction, watch=job_watch
+    outcome = await outcome_of(
+        job,
+        prefer=prefer,
+        request=request,
+        transaction=transaction,
+        watch=job_watch,
+        settings=upload_settings,
     )
-    if job.status in SETTLED_JOBS and wait:
-        return Response(job, status_code=HTTPStatus.OK, headers=headers)
-    headers["Retry-After"] = str(POLL_AFTER_SECONDS)
-    return Response(job, status_code=HTTPStatus.ACCEPTED, headers=headers)
+    return Response(outcome.job, status_code=outcome.status_code, headers=outcome.headers)
 
 
 @get(
@@ -176,6 +201,52 @@ async def get_job(
 
 
 @get(
+    "/jobs/{job_id:uuid}/events",
+    summary="Follow a job",
+    guards=[requires(Scope.UPLOADS_READ)],
+    media_type=stream.MEDIA_TYPE,
+    responses=answers(ErrorCode.JOB_NOT_FOUND)
+    | {
+        HTTPStatus.NO_CONTENT: ResponseSpec(
+            None,
+            generate_examples=False,
+            description="the job is settled, and its last event was seen: do not come back",
+        )
+    },
+)
+async def follow_job(
+    request: ApiRequest,
+    *,
+    job_id: FromPath[JobId],
+    transaction: NamedDependency[Transaction],
+    job_watch: NamedDependency[JobWatch],
+    last_event_id: LastEventId = 0,
+) -> Stream:
+    """Send the job whenever it changes, as Server-Sent Events, until it is settled.
+
+    Events are named `progress`, and the last one `completed`, `failed` or
+    `cancelled`; their data is the job as `GET /jobs/{job_id}` shows it, their
+    id counts its changes. A slow reader gets the newest state, not every one.
+    """
+
+    async def look() -> stream.Snapshot:
+        async with transaction() as session:
+            return await queries.snapshot_of(
+                session, tenant_id=request.user.tenant_id, job_id=job_id
+            )
+
+    revision, job = await look()
+    if job.status in SETTLED_JOBS and revision <= last_event_id:
+        return Stream((), status_code=HTTPStatus.NO_CONTENT)
+    return Stream(
+        stream.events(look, job_watch, job_id=job_id, seen=last_event_id),
+        media_type=stream.MEDIA_TYPE,
+        # nginx would hold the events back until its buffer is full.
+        headers={"X-Accel-Buffering": "no"},
+    )
+
+
+@get(
     "/jobs",
     summary="List jobs",
     guards=[requires(Scope.UPLOADS_READ)],
@@ -216,6 +287,7 @@ def router(*, finalize_body_max: int) -> Router:
             Router("/", route_handlers=[finalize_upload], request_max_body_size=finalize_body_max),
             get_upload_status,
             get_job,
+            follow_job,
             list_jobs,
         ],
         tags=["jobs"],
@@ -226,6 +298,44 @@ def preferred_wait(prefer: str | None, *, longest: timedelta) -> timedelta | Non
     """Return how long the `Prefer` header asks to wait, at most `longest`; None where it does not."""
     match = _WAIT.search(prefer or "")
     return min(timedelta(seconds=int(match[1])), longest) if match else None
+
+
+def prefers_async(prefer: str | None) -> bool:
+    """Say whether the `Prefer` header asks for an answer before the work is done."""
+    return _RESPOND_ASYNC.search(prefer or "") is not None
+
+
+async def outcome_of(
+    job: JobView,
+    *,
+    prefer: str | None,
+    request: ApiRequest,
+    transaction: Transaction,
+    watch: JobWatch,
+    settings: UploadSettings,
+) -> Outcome:
+    """Wait for the job as long as its client prefers, or as the server does for those who say nothing."""
+    preferred = preferred_wait(prefer, longest=settings.wait_max)
+    is_async = prefers_async(prefer)
+    wait = preferred or timedelta()
+    if not settings.uploads_async_enabled and not is_async:
+        wait = settings.sync_wait_max
+    job = await _settled_within(
+        wait, job=job, request=request, transaction=transaction, watch=watch
+    )
+    is_settled = bool(wait) and job.status in SETTLED_JOBS
+    applied = []
+    if is_async and not is_settled:
+        applied.append("respond-async")
+    if preferred is not None:
+        applied.append(f"wait={int(preferred.total_seconds())}")
+    headers = {"Location": job.status_url}
+    if applied:
+        headers["Preference-Applied"] = ", ".join(applied)
+    if is_settled:
+        return Outcome(job=job, status_code=HTTPStatus.OK, headers=headers)
+    headers["Retry-After"] = str(POLL_AFTER_SECONDS)
+    return Outcome(job=job, status_code=HTTPStatus.ACCEPTED, headers=headers)
 
 
 async def _settled_within(

@@ -5,6 +5,9 @@ from typing import Final
 
 MIB: Final = 1024 * 1024
 
+COMFORTABLE_COUNT: Final = 1000
+"""More chunks than that are not chosen unasked: each costs a request, an fsync and a row."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -38,15 +41,25 @@ class Plan:
 
 
 def plan(size: int, *, wish: int | None, limits: Limits) -> Plan:
-    """Cut `size` bytes as the client wishes, within the limits.
+    """Cut `size` bytes as the client wishes, within the limits; without a wish, by the size.
 
     A file that would need too many chunks gets larger ones, in steps of a
     MiB, even beyond the largest a client may ask for: it could not be sent
     at all otherwise.
     """
-    wanted = min(max(wish or limits.default, limits.smallest), limits.largest)
+    wanted = min(max(wish or _fitting(size, limits=limits), limits.smallest), limits.largest)
     plan = Plan(size=size, chunk_size=wanted)
     if plan.chunk_count <= limits.most_chunks:
         return plan
     least = -(-size // limits.most_chunks)
     return Plan(size=size, chunk_size=-(-least // MIB) * MIB)
+
+
+def _fitting(size: int, *, limits: Limits) -> int:
+    """Return the default, or the power of two in MiB that keeps the count of chunks comfortable."""
+    if size <= limits.default * COMFORTABLE_COUNT:
+        return limits.default
+    chunk_size = MIB
+    while chunk_size * COMFORTABLE_COUNT < size:
+        chunk_size *= 2
+    return chunk_size

@@ -1,6 +1,7 @@
 """`Content-Digest` and `Repr-Digest`, read and checked.
 
 Source: RFC 9530; the syntax is a dictionary of byte sequences (RFC 8941, 3.2 and 3.3.5).
+A crc32c is four bytes, the highest first (RFC 9260, appendix A).
 A chunk is sent as it is, so both fields speak of the same bytes.
 """
 
@@ -10,12 +11,17 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
+
+import google_crc32c
 
 from schemas.errors import DomainError, ErrorCode
 
-LENGTHS: Final = {"sha-256": 32, "sha-512": 64}
-"""What is checked; others in the registry are broken or not digests at all, and are ignored."""
+LENGTHS: Final = {"sha-256": 32, "sha-512": 64, "crc32c": 4}
+"""What is checked: the first two against anybody, the last against accidents.
+
+Others in the registry are broken or weaker, and are ignored.
+"""
 
 _MEMBER: Final = re.compile(r"([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/]*={0,2}):")
 
@@ -68,13 +74,33 @@ def parse(value: str, *, field: str) -> list[Expected]:
     ]
 
 
+class _Running(Protocol):
+    def update(self, block: memoryview, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class _Crc32c:
+    """`hashlib`'s way of speaking to a checksum."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, block: memoryview, /) -> None:
+        # The library takes nothing that could be written to meanwhile.
+        self._value = google_crc32c.extend(self._value, bytes(block))
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
 class Digester:
     """Digests a body as it comes, and says at the end what of the expected was not so."""
 
     def __init__(self, expected: Iterable[Expected]) -> None:
         self._expected = tuple(expected)
         wanted = {"sha-256", *(one.algorithm for one in self._expected)}
-        self._hashes = {name: hashlib.new(name.replace("-", "")) for name in sorted(wanted)}
+        self._hashes = {name: _running(name) for name in sorted(wanted)}
 
     def update(self, block: memoryview) -> None:
         for running in self._hashes.values():
@@ -90,3 +116,9 @@ class Digester:
             if self._hashes[one.algorithm].digest() != one.digest:
                 return one
         return None
+
+
+def _running(algorithm: str) -> _Running:
+    if algorithm == "crc32c":
+        return _Crc32c()
+    return hashlib.new(algorithm.replace("-", ""))

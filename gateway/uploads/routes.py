@@ -3,21 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated, Final
 
 from litestar import Response, Router, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 from litestar.openapi.spec import Parameter as HeaderDescription
 from litestar.openapi.spec.enums import OpenAPIFormat
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from gateway.db import Transaction
 from gateway.idempotency import Claim, IdempotencyKey
 from gateway.problems import InvalidRequest, answers
 from gateway.security import ApiRequest, requires
 from gateway.staging import Staging
-from gateway.uploads import chunking, digests, operations, queries
+from gateway.uploads import chunking, digests, operations, queries, receiving
 from gateway.uploads.operations import RegisterCallback
+from schemas import admission
 from schemas.api.scopes import Scope
 from schemas.api.uploads import (
     ChunkStored,
@@ -28,9 +30,22 @@ from schemas.api.uploads import (
 )
 from schemas.errors import ErrorCode
 from schemas.ids import UploadId
-from schemas.settings import UploadSettings
+from schemas.settings import QuotaSettings, UploadSettings
 
 DIGEST_FIELDS = ("Content-Digest", "Repr-Digest")
+
+NOT_ADMITTED: Final = (
+    ErrorCode.FILE_TOO_LARGE,
+    ErrorCode.TYPE_NOT_ALLOWED,
+    ErrorCode.QUOTA_EXCEEDED,
+    ErrorCode.TOO_MANY_OPEN_UPLOADS,
+)
+"""Why a tenant may not have an upload."""
+
+Purge = Annotated[
+    bool,
+    QueryParameter(description="also delete what is stored: the object, and what was read of it"),
+]
 
 
 @dataclass
@@ -54,7 +69,7 @@ class SendChunk(Operation):
                     name=field,
                     param_in="header",
                     required=False,
-                    description="`sha-256=:<base64>:` or `sha-512=:<base64>:` (RFC 9530); "
+                    description="`sha-256=:<base64>:`, `sha-512` or `crc32c` likewise (RFC 9530); "
                     "checked before the chunk counts as received",
                     schema=Schema(type=OpenAPIType.STRING),
                 )
@@ -68,7 +83,7 @@ class SendChunk(Operation):
     summary="Create an upload",
     guards=[requires(Scope.UPLOADS_WRITE)],
     responses=answers(
-        ErrorCode.FILE_TOO_LARGE,
+        *NOT_ADMITTED,
         ErrorCode.IDEMPOTENCY_KEY_REUSED,
         ErrorCode.WEBHOOK_URL_REFUSED,
         ErrorCode.STAGING_FULL,
@@ -81,6 +96,7 @@ async def create_upload(
     transaction: NamedDependency[Transaction],
     staging: NamedDependency[Staging],
     upload_settings: NamedDependency[UploadSettings],
+    quota_settings: NamedDependency[QuotaSettings],
     clock: NamedDependency[Callable[[], datetime]],
     register_callback: NamedDependency[RegisterCallback],
     idempotency_key: IdempotencyKey = None,
@@ -93,9 +109,7 @@ async def create_upload(
             tenant_id=request.user.tenant_id,
             request=data,
             claim=Claim.of(idempotency_key, operation="create_upload", request=data),
-            limits=_limits(upload_settings),
-            size_max=upload_settings.upload_max_size,
-            lifetime=upload_settings.upload_ttl,
+            terms=terms_of(upload_settings, quotas=quota_settings),
             now=clock(),
             register_callback=register_callback,
         )
@@ -121,6 +135,8 @@ async def create_upload(
         ErrorCode.CHUNK_IN_PROGRESS,
         ErrorCode.STAGING_MISSING,
         ErrorCode.STAGING_FULL,
+        ErrorCode.STORE_UNAVAILABLE,
+        ErrorCode.STORE_REJECTED,
     ),
 )
 async def send_chunk(
@@ -138,7 +154,7 @@ async def send_chunk(
     The answer comes when the bytes are on disk for good. Other bytes for a
     stored chunk are refused.
     """
-    stored = await operations.receive_chunk(
+    stored = await receiving.receive_chunk(
         transaction,
         staging,
         tenant_id=request.user.tenant_id,
@@ -181,13 +197,19 @@ async def abandon_upload(
     transaction: NamedDependency[Transaction],
     staging: NamedDependency[Staging],
     clock: NamedDependency[Callable[[], datetime]],
+    purge: Purge = False,
 ) -> UploadAbandoned:
-    """Cancel before, during or after sending; everything temporary goes."""
+    """Cancel before, during or after sending; everything temporary goes.
+
+    What is stored already stays, unless it is to be purged: then the object and
+    all that was read from it go too, and a job that had completed is cancelled.
+    """
     return await operations.abandon_upload(
         transaction,
         staging,
         tenant_id=request.user.tenant_id,
         upload_id=upload_id,
+        purge=purge,
         now=clock(),
     )
 
@@ -199,16 +221,20 @@ router = Router(
 )
 
 
-def _limits(settings: UploadSettings) -> chunking.Limits:
-    return chunking.Limits(
-        default=settings.chunk_size_default,
-        smallest=settings.chunk_size_min,
-        largest=settings.chunk_size_max,
-        most_chunks=settings.chunk_count_max,
+def terms_of(settings: UploadSettings, *, quotas: QuotaSettings) -> operations.Terms:
+    return operations.Terms(
+        limits=chunking.Limits(
+            default=settings.chunk_size_default,
+            smallest=settings.chunk_size_min,
+            largest=settings.chunk_size_max,
+            most_chunks=settings.chunk_count_max,
+        ),
+        lifetime=settings.upload_ttl,
+        quotas=admission.Quotas.from_settings(quotas),
     )
 
 
-def _offer(request: ApiRequest, *, upload_id: UploadId, index: int) -> operations.Offer:
+def _offer(request: ApiRequest, *, upload_id: UploadId, index: int) -> receiving.Offer:
     """Read everything the head of the request says about its body.
 
     Raises:
@@ -224,7 +250,7 @@ def _offer(request: ApiRequest, *, upload_id: UploadId, index: int) -> operation
     if "content-range" in headers:
         # RFC 9110, 14.5: who ignored it would store a part as the whole.
         raise InvalidRequest("a chunk is sent whole", field="Content-Range")
-    return operations.Offer(
+    return receiving.Offer(
         upload_id=upload_id,
         index=index,
         declared_size=request.content_length,

@@ -10,15 +10,17 @@ from gateway import administration, db
 from gateway.app import create_app
 from gateway.settings import Settings
 from schemas.api.scopes import Scope
+from schemas.lifecycle import StagingKind
 from tests.integration.gateway.api import Api
 from tests.integration.gateway.process import Process
+from tests.integration.gateway.staged import InBucket, InDirectory, Staged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from schemas.settings import DatabaseSettings
+    from schemas.settings import DatabaseSettings, ObjectStoreSettings
 
 
 class MakeKey(Protocol):
@@ -28,9 +30,14 @@ class MakeKey(Protocol):
 
 
 class Serve(Protocol):
-    """Runs the application in this process, with settings of one's own."""
+    """Runs the application in this process, with settings, and a store, of one's own."""
 
-    def __call__(self, **settings: Any) -> AbstractAsyncContextManager[Api]: ...  # noqa: ANN401  # any setting
+    def __call__(
+        self,
+        *,
+        store: ObjectStoreSettings | None = None,
+        **settings: Any,  # noqa: ANN401  # any setting
+    ) -> AbstractAsyncContextManager[Api]: ...
 
 
 class Start(Protocol):
@@ -50,6 +57,22 @@ def staging_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def staging_kind(request: pytest.FixtureRequest) -> StagingKind:
+    """The kind of staging the gateways of a test have; see `over_both_stagings`."""
+    return StagingKind(getattr(request, "param", StagingKind.DIRECTORY))
+
+
+@pytest.fixture
+def staged(
+    staging_kind: StagingKind, staging_dir: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Staged:
+    """What lies in the staging of the gateways of a test."""
+    if staging_kind == StagingKind.DIRECTORY:
+        return InDirectory(staging_dir)
+    return InBucket(request.getfixturevalue("object_store_settings"), work_dir=tmp_path / "work")
+
+
+@pytest.fixture
 async def transaction(database: DatabaseSettings) -> AsyncIterator[db.Transaction]:
     engine = db.build_engine(database)
     yield db.transactions(engine)
@@ -66,15 +89,21 @@ def make_key(transaction: db.Transaction) -> MakeKey:
 
 
 @pytest.fixture
-def serve(database: DatabaseSettings, staging_dir: Path, make_key: MakeKey) -> Serve:
+def serve(database: DatabaseSettings, staged: Staged, make_key: MakeKey) -> Serve:
     @asynccontextmanager
-    async def running(**settings: Any) -> AsyncIterator[Api]:  # noqa: ANN401  # any setting
+    async def running(
+        *,
+        store: ObjectStoreSettings | None = None,
+        **settings: Any,  # noqa: ANN401  # any setting
+    ) -> AsyncIterator[Api]:
         app: Any = create_app(
             Settings.model_validate(
-                {"staging_dir": staging_dir, "staging_reserve": 0}
+                {"staging_reserve": 0}
+                | {name.lower(): value for name, value in staged.settings.items()}
                 | database.model_dump()
                 | settings
-            )
+            ),
+            store or staged.store,
         )
         key = await make_key()
         async with (
@@ -104,16 +133,14 @@ async def stranger(api: Api, make_key: MakeKey) -> Api:
 
 
 @pytest.fixture
-async def start(
-    database: DatabaseSettings, staging_dir: Path, tmp_path: Path
-) -> AsyncIterator[Start]:
+async def start(database: DatabaseSettings, staged: Staged, tmp_path: Path) -> AsyncIterator[Start]:
     started: list[Process] = []
 
     async def start_process(**settings: str) -> Process:
         environment = {
             "DATABASE_URL": database.database_url.get_secret_value(),
-            "STAGING_DIR": str(staging_dir),
             "STAGING_RESERVE": "0",
+            **staged.settings,
             "LOG_LEVEL": "DEBUG",
             **settings,
         }

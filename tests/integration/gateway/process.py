@@ -59,11 +59,19 @@ class Process:
         Raises:
             AssertionError: it ended, or took too long; says what it logged.
         """
+        return (await self.logged_times(event, count=1))[0]
+
+    async def logged_times(self, event: str, *, count: int) -> list[dict[str, Any]]:
+        """Return its log lines of one kind, once there are so many.
+
+        Raises:
+            AssertionError: it ended, or took too long; says what it logged.
+        """
         async with asyncio.timeout(60):
-            while not (lines := self.logged(event)):
+            while len(lines := self.logged(event)) < count:
                 assert self.process.returncode is None, self.log_file.read_text()
                 await asyncio.sleep(0.02)
-        return lines[0]
+        return lines
 
     async def kill(self) -> None:
         """End it as a crash would, with no chance to finish anything."""
@@ -82,3 +90,18 @@ class Process:
         *lines, _ = self.log_file.read_text().split("\n")
         entries = [json.loads(line) for line in lines if line.startswith("{")]
         return [entry for entry in entries if entry.get("event") == event]
+
+
+async def run_gateway(*arguments: str, **environment: str) -> tuple[int | None, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway",
+        *arguments,
+        cwd=CHECKOUT,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()

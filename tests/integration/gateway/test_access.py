@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import func, select, update
 
+from gateway import security
 from schemas.api.scopes import Scope
 from schemas.tables.tenants import ApiKey
 from tests.integration.gateway.api import Api, problem
 
 if TYPE_CHECKING:
     from gateway.db import Transaction
-    from tests.integration.gateway.conftest import MakeKey
+    from tests.integration.gateway.conftest import MakeKey, Serve
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -29,6 +31,9 @@ ROUTES = [
     ("GET", f"/uploads/{SOME}/status", Scope.UPLOADS_READ),
     ("GET", f"/jobs/{SOME}", Scope.UPLOADS_READ),
     ("GET", "/jobs", Scope.UPLOADS_READ),
+    ("GET", f"/jobs/{SOME}/events", Scope.UPLOADS_READ),
+    ("POST", "/jobs", Scope.UPLOADS_WRITE),
+    ("POST", "/upload-async", Scope.UPLOADS_WRITE),
     ("GET", "/documents", Scope.DOCUMENTS_READ),
     ("GET", f"/documents/{SOME}", Scope.DOCUMENTS_READ),
     ("GET", f"/documents/{SOME}/text", Scope.DOCUMENTS_READ),
@@ -94,12 +99,37 @@ async def test_what_is_no_key_is_refused(api: Api, authorization: str) -> None:
     assert problem(answer) == (401, "unauthenticated")
 
 
-async def test_a_revoked_key_is_refused_at_once(api: Api, transaction: Transaction) -> None:
-    assert (await api.get("/jobs")).status_code == 200
-    async with transaction() as session:
-        await session.execute(update(ApiKey).values(revoked_at=func.now()))
+async def test_a_revoked_key_works_no_longer_than_it_is_believed(
+    serve: Serve, transaction: Transaction
+) -> None:
+    async with serve(api_key_cache="500ms") as api:
+        assert (await api.get("/jobs")).status_code == 200
+        async with transaction() as session:
+            await session.execute(update(ApiKey).values(revoked_at=func.now()))
 
-    assert problem(await api.get("/jobs")) == (401, "unauthenticated")
+        async with asyncio.timeout(10):
+            while (answer := await api.get("/jobs")).status_code == 200:  # noqa: ASYNC110  # time is what it waits for
+                await asyncio.sleep(0.05)
+        assert problem(answer) == (401, "unauthenticated")
+        assert problem(await api.get("/jobs")) == (401, "unauthenticated")
+
+
+async def test_a_key_that_was_refused_works_once_it_is_there(
+    api: Api, transaction: Transaction
+) -> None:
+    early = api.of(security.new_key())
+    assert problem(await early.get("/jobs")) == (401, "unauthenticated")
+    async with transaction() as session:
+        await session.execute(update(ApiKey).values(key_hash=security.hash_of(early.key)))
+
+    assert (await early.get("/jobs")).status_code == 200
+
+
+async def test_a_remembered_key_is_still_asked_for_its_scopes(api: Api, make_key: MakeKey) -> None:
+    reader = api.of(await make_key(scopes=(Scope.UPLOADS_READ,)))
+
+    for _ in range(2):
+        assert problem(await reader.create(size=1)) == (403, "scope_missing")
 
 
 async def test_the_database_has_no_key_only_its_hash(api: Api, transaction: Transaction) -> None:

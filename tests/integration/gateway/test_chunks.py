@@ -1,39 +1,32 @@
-"""Chunks, in one process: order, repetition, digests, conflicts, limits."""
+"""Chunks, in one process, over both stagings: order, repetition, digests, conflicts, limits."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
-import os
 import random
 from typing import TYPE_CHECKING
 
+import google_crc32c
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, select, update
 
-from gateway.uploads import operations
-from schemas.tables.uploads import Chunk
+from gateway.uploads.body import BLOCK_BYTES
+from schemas.tables.uploads import Chunk, Upload
 from tests.integration.gateway.api import KIB64, Api, content_digest, pieces_of, problem
+from tests.integration.gateway.staged import over_both_stagings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from gateway.db import Transaction
-    from tests.integration.gateway.conftest import Serve
+    from tests.integration.gateway.staged import Staged
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
 
 CONTENT = random.Random(1).randbytes(5 * KIB64 + 1234)  # only to be told apart
 PIECES = pieces_of(CONTENT)
-
-
-def staged(staging_dir: Path, upload_id: str) -> bytes:
-    return (staging_dir / upload_id).read_bytes()
-
-
-def wipe(staging_dir: Path, upload_id: str) -> None:
-    (staging_dir / upload_id).unlink()
 
 
 class Stuck:
@@ -57,9 +50,7 @@ async def slowly(*pieces: bytes) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-async def test_chunks_in_any_order_and_in_parallel_make_the_file(
-    api: Api, staging_dir: Path
-) -> None:
+async def test_chunks_in_any_order_and_in_parallel_make_the_file(api: Api, staged: Staged) -> None:
     upload_id = await api.created(size=len(CONTENT))
     order = [*range(len(PIECES)), *range(len(PIECES))]
     random.Random(2).shuffle(order)  # an order, not a secret
@@ -81,16 +72,16 @@ async def test_chunks_in_any_order_and_in_parallel_make_the_file(
             "sha256": sha256,
         }
         assert answer.headers["etag"] == f'"{sha256}"'
-    assert staged(staging_dir, upload_id) == CONTENT
+    assert await staged.chunks(api, upload_id) == dict(enumerate(PIECES))
     manifest = (await api.get(f"/uploads/{upload_id}")).json()
     assert manifest["received_bytes"] == len(CONTENT)
     assert [chunk["index"] for chunk in manifest["chunks"]] == list(range(len(PIECES)))
 
 
-async def test_a_stored_chunk_is_never_written_again(api: Api, staging_dir: Path) -> None:
+async def test_a_stored_chunk_is_never_written_again(api: Api, staged: Staged) -> None:
     upload_id = await api.created(size=len(CONTENT))
     first = await api.put(upload_id, 1, PIECES[1])
-    before = os.stat(staging_dir / upload_id).st_mtime_ns  # noqa: PTH116  # a moment, in a test
+    before = staged.trace(upload_id)
 
     same = await api.put(upload_id, 1, PIECES[1])
     other = await api.put(upload_id, 1, PIECES[2])
@@ -98,8 +89,8 @@ async def test_a_stored_chunk_is_never_written_again(api: Api, staging_dir: Path
     assert same.status_code == 200
     assert same.json() == first.json()
     assert problem(other) == (409, "chunk_conflict")
-    assert os.stat(staging_dir / upload_id).st_mtime_ns == before  # noqa: PTH116  # a moment, in a test
-    assert staged(staging_dir, upload_id)[KIB64 : 2 * KIB64] == PIECES[1]
+    assert staged.trace(upload_id) == before
+    assert await staged.chunks(api, upload_id) == {1: PIECES[1]}
 
 
 async def test_a_conflicting_chunk_with_its_own_right_digest_is_still_a_conflict(
@@ -126,6 +117,17 @@ async def test_a_damaged_chunk_is_refused_and_can_be_sent_again(
 
     assert problem(refused) == (400, "chunk_digest_mismatch")
     assert await api.stored(upload_id) == []
+    assert (await api.put(upload_id, 0, PIECES[0], digest)).status_code == 200
+
+
+async def test_a_crc32c_is_checked_too(api: Api) -> None:
+    upload_id = await api.created(size=len(CONTENT))
+    crc = google_crc32c.value(PIECES[0]).to_bytes(4, "big")
+    digest = {"Content-Digest": f"crc32c=:{base64.b64encode(crc).decode()}:"}
+
+    refused = await api.put(upload_id, 0, PIECES[1], digest)
+
+    assert problem(refused) == (400, "chunk_digest_mismatch")
     assert (await api.put(upload_id, 0, PIECES[0], digest)).status_code == 200
 
 
@@ -207,17 +209,17 @@ async def test_the_last_chunk_has_what_is_left(api: Api) -> None:
     assert (await api.put(upload_id, 5, PIECES[5])).status_code == 200
 
 
-async def test_a_body_in_pieces_of_any_size_is_put_together(api: Api, staging_dir: Path) -> None:
-    size = 3 * operations.BLOCK_BYTES + 777
+async def test_a_body_in_pieces_of_any_size_is_put_together(api: Api, staged: Staged) -> None:
+    size = 3 * BLOCK_BYTES + 777
     content = random.Random(3).randbytes(size)  # only to be told apart
-    upload_id = await api.created(size=size, chunk_size=4 * operations.BLOCK_BYTES)
+    upload_id = await api.created(size=size, chunk_size=4 * BLOCK_BYTES)
     edges = sorted(random.Random(4).sample(range(size), 400))  # where to cut
     pieces = [content[start:end] for start, end in zip([0, *edges], [*edges, size], strict=True)]
 
     answer = await api.put(upload_id, 0, slowly(*pieces), content_digest(content))
 
     assert answer.status_code == 200
-    assert staged(staging_dir, upload_id) == content
+    assert await staged.chunks(api, upload_id) == {0: content}
 
 
 async def test_an_encoded_or_partial_chunk_is_refused(api: Api) -> None:
@@ -232,23 +234,16 @@ async def test_an_encoded_or_partial_chunk_is_refused(api: Api) -> None:
         assert problem(answer) == (400, "invalid_request")
 
 
-async def test_an_empty_file_needs_no_chunk(api: Api, staging_dir: Path) -> None:
+async def test_an_empty_file_needs_no_chunk(api: Api, staged: Staged) -> None:
     upload_id = await api.created(size=0)
 
     assert problem(await api.put(upload_id, 0, b"")) == (400, "chunk_index_out_of_range")
     assert (await api.finalize(upload_id)).status_code == 202
-    assert staged(staging_dir, upload_id) == b""
-
-
-async def test_lost_staging_is_told(api: Api, staging_dir: Path) -> None:
-    upload_id = await api.created(size=len(CONTENT))
-    wipe(staging_dir, upload_id)
-
-    assert problem(await api.put(upload_id, 0, PIECES[0])) == (500, "staging_missing")
+    assert await staged.chunks(api, upload_id) == {}
 
 
 async def test_of_two_contents_for_one_chunk_at_once_one_wins_and_the_file_has_it(
-    api: Api, staging_dir: Path
+    api: Api, staged: Staged
 ) -> None:
     contents = [bytes([number]) * KIB64 for number in range(8)]
     upload_id = await api.created(size=KIB64)
@@ -259,27 +254,9 @@ async def test_of_two_contents_for_one_chunk_at_once_one_wins_and_the_file_has_i
 
     winners = [one for one, answer in zip(contents, answers, strict=True) if answer.is_success]
     assert len(winners) == 1
-    assert staged(staging_dir, upload_id) == winners[0]
+    assert await staged.chunks(api, upload_id) == {0: winners[0]}
+    assert staged.left(upload_id) == 1, "a refused content is left behind"
     assert {problem(one) for one in answers if not one.is_success} == {(409, "chunk_conflict")}
-
-
-async def test_who_waits_too_long_for_a_chunk_is_told_to_come_back(serve: Serve) -> None:
-    body = Stuck(bytes(KIB64))
-
-    async with serve(chunk_lock_wait="50ms") as api:
-        upload_id = await api.created(size=2 * KIB64)
-        first = asyncio.create_task(api.put(upload_id, 0, body))
-        await body.is_read.wait()
-
-        refused = await api.put(upload_id, 0, bytes(KIB64))
-        neighbour = await api.put(upload_id, 1, bytes(KIB64))
-        body.may_go_on.set()
-
-        assert problem(refused) == (409, "chunk_in_progress")
-        assert refused.headers["retry-after"] == "1"
-        assert neighbour.status_code == 200
-        assert (await first).status_code == 200
-        assert (await api.put(upload_id, 0, bytes(KIB64))).status_code == 200
 
 
 async def test_a_chunk_finished_after_the_upload_was_abandoned_is_not_acked(
@@ -295,3 +272,110 @@ async def test_a_chunk_finished_after_the_upload_was_abandoned_is_not_acked(
     assert problem(await sending) == (409, "upload_not_open")
     async with transaction() as session:
         assert (await session.execute(delete(Chunk).returning(Chunk.index))).all() == []
+
+
+async def test_of_the_same_content_sent_ten_times_at_once_every_request_is_acked(
+    api: Api, staged: Staged
+) -> None:
+    upload_id = await api.created(size=KIB64)
+
+    answers = await asyncio.gather(
+        *(api.put(upload_id, 0, slowly(*pieces_of(PIECES[0], chunk_size=997))) for _ in range(10))
+    )
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert await staged.chunks(api, upload_id) == {0: PIECES[0]}
+
+
+async def test_what_is_left_of_a_chunk_whose_upload_was_abandoned_meanwhile_counts_for_nothing(
+    api: Api, staged: Staged
+) -> None:
+    body = Stuck(bytes(KIB64))
+    upload_id = await api.created(size=KIB64)
+    sending = asyncio.create_task(api.put(upload_id, 0, body))
+    await body.is_read.wait()
+    await api.ask("DELETE", f"/uploads/{upload_id}")
+    body.may_go_on.set()
+    await sending
+
+    assert staged.left(upload_id) == 0
+
+
+@pytest.mark.parametrize(
+    ("first_bytes", "media_type"), [(b"%PDF-1.7\n", "application/pdf"), (b"no magic", None)]
+)
+async def test_the_first_chunk_tells_what_the_file_is(
+    api: Api, transaction: Transaction, first_bytes: bytes, media_type: str | None
+) -> None:
+    content = first_bytes + CONTENT[len(first_bytes) :]
+    upload_id = await api.created(size=len(content), content_type="image/png")
+    pieces = pieces_of(content)
+
+    async def sniffed() -> str | None:
+        async with transaction() as session:
+            found: str | None = await session.scalar(select(Upload.sniffed_type))
+            return found
+
+    await api.put(upload_id, 1, pieces[1])
+    assert await sniffed() is None
+    await api.put(upload_id, 0, pieces[0])
+    assert await sniffed() == media_type
+
+
+async def test_a_refused_first_chunk_does_not_tell_what_the_file_is(
+    api: Api, transaction: Transaction
+) -> None:
+    upload_id = await api.created(size=KIB64)
+    pdf, png = (
+        magic + bytes(KIB64 - len(magic)) for magic in (b"%PDF-1.7\n", b"\x89PNG\r\n\x1a\n")
+    )
+    gate = Stuck(png)
+    late = asyncio.create_task(api.put(upload_id, 0, gate))
+    await gate.is_read.wait()
+    early = asyncio.create_task(api.put(upload_id, 0, pdf))
+    gate.may_go_on.set()
+    answers = {"image/png": await late, "application/pdf": await early}
+
+    (stored,) = (name for name, answer in answers.items() if answer.status_code == 200)
+    async with transaction() as session:
+        assert await session.scalar(select(Upload.sniffed_type)) == stored
+
+
+async def test_first_and_later_chunks_at_once_never_wait_in_a_circle(api: Api) -> None:
+    for _ in range(3):
+        upload_id = await api.created(size=len(CONTENT))
+        answers = await asyncio.gather(
+            *(api.put(upload_id, index, piece) for index, piece in enumerate(PIECES)),
+            *(api.put(upload_id, 0, PIECES[0]) for _ in range(4)),
+        )
+        assert {answer.status_code for answer in answers} == {200}
+        assert (await api.finalize(upload_id)).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("status", "answered"),
+    [
+        ("expired", (410, "upload_expired")),
+        ("cancelled", (409, "upload_not_open")),
+        ("stored", (409, "upload_not_open")),
+        ("failed", (409, "upload_not_open")),
+    ],
+)
+async def test_an_upload_that_has_ended_takes_no_chunk_though_it_was_met_before(
+    api: Api, transaction: Transaction, status: str, answered: tuple[int, str]
+) -> None:
+    upload_id = await api.created(size=len(CONTENT))
+    await api.put(upload_id, 1, PIECES[1])
+    async with transaction() as session:
+        await session.execute(update(Upload).values(status=status))
+
+    assert problem(await api.put(upload_id, 0, PIECES[0])) == answered
+
+
+async def test_an_upload_met_before_is_still_nobody_elses(api: Api, stranger: Api) -> None:
+    upload_id = await api.created(size=len(CONTENT))
+    await api.put(upload_id, 0, PIECES[0])
+
+    for index in (0, 1):
+        answer = await stranger.put(upload_id, index, PIECES[index])
+        assert problem(answer) == (404, "upload_not_found")

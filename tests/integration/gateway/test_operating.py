@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import sys
 from typing import TYPE_CHECKING
 
 import httpx
@@ -13,7 +12,7 @@ import pytest
 
 from schemas.api.scopes import Scope
 from tests.integration.gateway.api import Api, problem
-from tests.integration.gateway.process import CHECKOUT
+from tests.integration.gateway.process import run_gateway
 from tests.integration.notifier import proxy
 
 if TYPE_CHECKING:
@@ -42,21 +41,6 @@ async def refused(port: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def run_gateway(*arguments: str, **environment: str) -> tuple[int | None, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "gateway",
-        *arguments,
-        cwd=CHECKOUT,
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
-
-
 async def test_a_new_key_is_all_the_command_prints(api: Api, database: DatabaseSettings) -> None:
     url = database.database_url.get_secret_value()
 
@@ -83,6 +67,19 @@ async def test_a_missing_setting_is_named() -> None:
 
     assert (code, out) == (2, "")
     assert "STAGING_DIR" in err
+    assert "hunter2" not in err
+
+
+async def test_staging_in_the_bucket_needs_the_settings_of_the_store() -> None:
+    code, out, err = await run_gateway(
+        "serve",
+        DATABASE_URL="postgresql+psycopg://u:p@h/d",
+        STAGING="s3",
+        S3_SECRET_ACCESS_KEY="hunter2",  # noqa: S106  # to see that it is not told
+    )
+
+    assert (code, out) == (2, "")
+    assert "S3_BUCKET" in err
     assert "hunter2" not in err
 
 

@@ -1,4 +1,4 @@
-"""Bodies over real connections: cut, stuck, hostile, and a process that dies in the middle."""
+"""Bodies over real connections, over both stagings: cut, stuck, hostile, and processes that die."""
 
 from __future__ import annotations
 
@@ -12,21 +12,18 @@ import psutil
 import pytest
 
 from tests.integration.gateway.api import KIB64, MIB, Api, content_digest, pieces_of, problem
+from tests.integration.gateway.staged import over_both_stagings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from tests.integration.gateway.conftest import MakeKey, Start
     from tests.integration.gateway.process import Process
+    from tests.integration.gateway.staged import Staged
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
 
 CONTENT = random.Random(5).randbytes(4 * MIB)
-
-
-def staged(staging_dir: Path, upload_id: str) -> bytes:
-    return (staging_dir / upload_id).read_bytes()
 
 
 @asynccontextmanager
@@ -56,9 +53,11 @@ class Socket:
         self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
         await self.writer.drain()
 
-    async def put(self, api: Api, upload_id: str, *headers: str, body: bytes = b"") -> None:
+    async def put(
+        self, api: Api, upload_id: str, *headers: str, body: bytes = b"", index: int = 0
+    ) -> None:
         await self.say(
-            f"PUT /api/v1/uploads/{upload_id}/chunks/0 HTTP/1.1",
+            f"PUT /api/v1/uploads/{upload_id}/chunks/{index} HTTP/1.1",
             "Host: gateway",
             f"Authorization: Bearer {api.key}",
             *headers,
@@ -84,7 +83,7 @@ async def eventually_stored(api: Api, upload_id: str, content: bytes) -> None:
 
 
 async def test_a_connection_cut_in_the_middle_of_a_chunk_acks_nothing_and_blocks_nobody(
-    start: Start, make_key: MakeKey, staging_dir: Path
+    start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     process = await start()
     async with way_to(process, await make_key()) as api, Socket.to(api) as socket:
@@ -96,12 +95,12 @@ async def test_a_connection_cut_in_the_middle_of_a_chunk_acks_nothing_and_blocks
 
         assert await api.stored(upload_id) == []
         await eventually_stored(api, upload_id, CONTENT)
-    assert staged(staging_dir, upload_id) == CONTENT
+        assert await staged.chunks(api, upload_id) == {0: CONTENT}
     assert process.logged("http.failed") == []
 
 
 async def test_a_process_killed_in_the_middle_of_a_chunk_keeps_what_it_acked_and_no_more(
-    start: Start, make_key: MakeKey, staging_dir: Path
+    start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     key = await make_key()
     first = await start()
@@ -118,11 +117,13 @@ async def test_a_process_killed_in_the_middle_of_a_chunk_keeps_what_it_acked_and
         assert await api.stored(upload_id) == [1]
         await eventually_stored(api, upload_id, CONTENT[:MIB])
         assert (await api.finalize(upload_id)).status_code == 202
-    assert staged(staging_dir, upload_id) == CONTENT[: 2 * MIB]
+        assert await staged.chunks(api, upload_id) == dict(
+            enumerate(pieces_of(CONTENT[: 2 * MIB], chunk_size=MIB))
+        )
 
 
 async def test_what_a_killed_process_acked_is_there_in_every_round(
-    start: Start, make_key: MakeKey, staging_dir: Path
+    start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     key, moments = await make_key(), random.Random(6)
     pieces = pieces_of(CONTENT)
@@ -134,28 +135,36 @@ async def test_what_a_killed_process_acked_is_there_in_every_round(
             upload_id = upload_id or await api.created(size=len(CONTENT))
             assert acked <= set(await api.stored(upload_id))
 
-            async def send(index: int, api: Api = api, upload_id: str = upload_id) -> None:
+            acks = asyncio.Semaphore(0)
+
+            async def send(
+                index: int,
+                api: Api = api,
+                upload_id: str = upload_id,
+                acks: asyncio.Semaphore = acks,
+            ) -> None:
                 answer = await api.put(upload_id, index, pieces[index])
                 assert answer.status_code == 200, answer.text
                 acked.add(index)
+                acks.release()
 
             sending = [
                 asyncio.create_task(send(index)) for index in moments.sample(range(len(pieces)), 24)
             ]
-            await asyncio.sleep(moments.uniform(0.05, 0.4))
+            for _ in range(moments.randint(1, 12)):
+                await acks.acquire()
             await process.kill()
             outcomes = await asyncio.gather(*sending, return_exceptions=True)
             assert all(one is None or isinstance(one, httpx.HTTPError) for one in outcomes)
     async with way_to(await start(), key) as api:
-        stored = set(await api.stored(upload_id))
+        stored = await staged.chunks(api, upload_id)
     assert acked
-    assert acked <= stored
-    content = staged(staging_dir, upload_id)
-    assert all(pieces_of(content)[index] == pieces[index] for index in stored)
+    assert acked <= stored.keys()
+    assert all(content == pieces[index] for index, content in stored.items())
 
 
-async def test_two_gateways_that_share_a_directory_let_one_content_win(
-    start: Start, make_key: MakeKey, staging_dir: Path
+async def test_two_gateways_that_share_the_staging_let_one_content_win(
+    start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     key = await make_key()
     contents = [bytes([number]) * KIB64 for number in range(10)]
@@ -173,10 +182,12 @@ async def test_two_gateways_that_share_a_directory_let_one_content_win(
                 for api, content in zip((one, other) * 5, contents, strict=True)
             )
         )
+        stored = await staged.chunks(one, upload_id)
 
     winners = [content for content, one in zip(contents, answers, strict=True) if one.is_success]
     assert len(winners) == 1
-    assert staged(staging_dir, upload_id) == winners[0]
+    assert stored == {0: winners[0]}
+    assert staged.left(upload_id) == 1
     assert {problem(answer) for answer in answers if not answer.is_success} == {
         (409, "chunk_conflict")
     }
@@ -307,22 +318,89 @@ async def test_memory_does_not_grow_with_the_chunk(start: Start, make_key: MakeK
     assert peak - before < 24 * MIB
 
 
-async def test_a_disk_that_is_full_acks_nothing_until_there_is_room(
-    start: Start, make_key: MakeKey, staging_dir: Path
+async def test_a_client_that_goes_in_the_middle_of_a_chunk_leaves_nothing_open(
+    start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     process = await start()
+    gateway = psutil.Process(process.process.pid)
     async with way_to(process, await make_key()) as api:
-        upload_id = await api.created(size=2 * MIB, chunk_size=MIB)
+        warm = await api.created(size=len(CONTENT), chunk_size=len(CONTENT))
+        await api.put(warm, 0, CONTENT)
+        upload_id = await api.created(size=len(CONTENT), chunk_size=len(CONTENT))
+        files = {path for path, *_ in gateway.open_files()}
+        for number in range(8):
+            async with Socket.to(api) as socket:
+                length = f"Content-Length: {len(CONTENT)}"
+                await socket.put(api, upload_id, length, body=CONTENT[: 3 * MIB])
+                await process.logged_times("chunk.receiving", count=2 + number)
+        async with asyncio.timeout(10):
+            while {path for path, *_ in gateway.open_files()} != files:  # noqa: ASYNC110  # another process's files
+                await asyncio.sleep(0.02)
+
+        await eventually_stored(api, upload_id, CONTENT)
+        assert staged.left(upload_id) == 1
+        assert staged.scratch() == []
+    assert process.logged("http.failed") == []
+
+
+async def test_any_gateway_takes_any_chunk_while_connections_are_cut(
+    start: Start, make_key: MakeKey, staged: Staged
+) -> None:
+    key, chance = await make_key(), random.Random(8)
+    pieces = pieces_of(CONTENT, chunk_size=4 * KIB64)
+    async with way_to(await start(), key) as one, way_to(await start(), key) as other:
+        uploads = [await one.created(size=len(CONTENT), chunk_size=4 * KIB64) for _ in range(3)]
+
+        async def cut(upload_id: str, index: int) -> None:
+            async with Socket.to(chance.choice((one, other))) as socket:
+                piece = pieces[index]
+                length = f"Content-Length: {len(piece)}"
+                wrong = bytes(chance.randrange(len(piece)))
+                await socket.put(one, upload_id, length, body=wrong, index=index)
+                await asyncio.sleep(chance.uniform(0, 0.02))
+
+        async def send(upload_id: str, index: int) -> None:
+            answer = await chance.choice((one, other)).put(upload_id, index, pieces[index])
+            assert answer.status_code == 200, answer.text
+
+        work = [
+            (do, upload_id, index)
+            for upload_id in uploads
+            for index in range(len(pieces))
+            for do in (cut, send, send)
+        ]
+        chance.shuffle(work)
+        queue = iter(work)
+
+        async def take_turns() -> None:
+            for do, upload_id, index in queue:
+                await do(upload_id, index)
+
+        await asyncio.gather(*(take_turns() for _ in range(8)))
+
+        for upload_id in uploads:
+            assert await staged.chunks(other, upload_id) == dict(enumerate(pieces))
+            assert (await other.finalize(upload_id)).status_code == 202
+
+
+async def test_a_disk_that_is_full_acks_nothing_until_there_is_room(
+    start: Start, make_key: MakeKey, staged: Staged
+) -> None:
+    process = await start()
+    size = 2 * MIB
+    async with way_to(process, await make_key()) as api:
+        upload_id = await api.created(size=2 * size, chunk_size=size)
         limits = psutil.Process(process.process.pid)
         # Like a full disk, the limit makes a write in the middle of the chunk fail.
-        limits.rlimit(psutil.RLIMIT_FSIZE, (MIB + KIB64, psutil.RLIM_INFINITY))
+        limits.rlimit(psutil.RLIMIT_FSIZE, (staged.room_for(size) + KIB64, psutil.RLIM_INFINITY))
 
-        assert problem(await api.put(upload_id, 1, CONTENT[MIB : 2 * MIB])) == (507, "staging_full")
+        assert problem(await api.put(upload_id, 1, CONTENT[size:])) == (507, "staging_full")
         assert await api.stored(upload_id) == []
+        assert staged.scratch() == []
         limits.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
 
-        assert (await api.put(upload_id, 1, CONTENT[MIB : 2 * MIB])).status_code == 200
-    assert staged(staging_dir, upload_id)[MIB:] == CONTENT[MIB : 2 * MIB]
+        assert (await api.put(upload_id, 1, CONTENT[size:])).status_code == 200
+        assert await staged.chunks(api, upload_id) == {1: CONTENT[size:]}
 
 
 async def zeros(count: int) -> AsyncIterator[bytes]:

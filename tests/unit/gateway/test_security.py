@@ -1,9 +1,29 @@
 from __future__ import annotations
 
+from datetime import timedelta
+from uuid import uuid4
+
 import pytest
 
 from gateway import security
-from gateway.security import Unauthenticated
+from gateway.security import Caller, KnownCallers, Unauthenticated
+from schemas.ids import ApiKeyId, TenantId
+
+HASH = security.hash_of("wb_a")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def a_caller() -> Caller:
+    return Caller(
+        tenant_id=TenantId(uuid4()), key_id=ApiKeyId(uuid4()), scopes=frozenset({"uploads:read"})
+    )
 
 
 def test_keys_are_never_alike_and_carry_256_bits() -> None:
@@ -41,3 +61,56 @@ def test_a_key_is_not_told_in_an_error() -> None:
         security.bearer("Token wb_hunter2")
 
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_caller_is_believed_in_for_so_long_and_no_longer() -> None:
+    clock, caller = Clock(), a_caller()
+    known = KnownCallers(believed_for=timedelta(seconds=5), seconds=clock)
+    known.remember(caller, key_hash=HASH, read_at=clock())
+
+    clock.seconds += 4.999
+    assert known.find(HASH) == caller
+    clock.seconds += 0.001
+    assert known.find(HASH) is None
+
+
+def test_being_asked_for_does_not_make_a_caller_believed_longer() -> None:
+    clock = Clock()
+    known = KnownCallers(believed_for=timedelta(seconds=5), seconds=clock)
+    known.remember(a_caller(), key_hash=HASH, read_at=clock())
+
+    for _ in range(5):
+        clock.seconds += 1
+        known.find(HASH)
+
+    assert known.find(HASH) is None
+
+
+def test_the_time_of_belief_begins_before_the_database_is_asked() -> None:
+    clock = Clock()
+    known = KnownCallers(believed_for=timedelta(seconds=5), seconds=clock)
+    asked_at = clock()
+    clock.seconds += 4  # a slow database; the key may have been revoked meanwhile
+
+    known.remember(a_caller(), key_hash=HASH, read_at=asked_at)
+
+    clock.seconds += 1
+    assert known.find(HASH) is None
+
+
+def test_only_so_many_callers_are_remembered() -> None:
+    clock = Clock()
+    known = KnownCallers(believed_for=timedelta(seconds=5), seconds=clock, most=2)
+    hashes = [security.hash_of(f"wb_{number}") for number in range(3)]
+    for key_hash in hashes:
+        known.remember(a_caller(), key_hash=key_hash, read_at=clock())
+
+    assert [known.find(key_hash) is not None for key_hash in hashes] == [False, True, True]
+
+
+def test_another_key_is_another_caller() -> None:
+    clock = Clock()
+    known = KnownCallers(believed_for=timedelta(seconds=5), seconds=clock)
+    known.remember(a_caller(), key_hash=HASH, read_at=clock())
+
+    assert known.find(security.hash_of("wb_b")) is None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway import settings
-from gateway.settings import AdministrationSettings, Settings
+from gateway.settings import AdministrationSettings, Settings, StoreSettings
 from schemas.settings import MIB
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ URL = "postgresql+psycopg://waybill:hunter2@db/waybill"
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
+    for name in (*Settings.model_fields, *StoreSettings.model_fields):
         monkeypatch.delenv(name.upper(), raising=False)
 
 
@@ -57,3 +57,40 @@ def test_administration_needs_the_database_alone(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DATABASE_URL", URL)
 
     assert settings.load(AdministrationSettings).database_url.get_secret_value() == URL
+
+
+STORE = {"S3_BUCKET": "waybill", "S3_ACCESS_KEY_ID": "key", "S3_SECRET_ACCESS_KEY": "hunter2"}
+
+
+@pytest.mark.parametrize("staging", ["directory", "s3"])
+def test_a_store_that_is_told_is_known(monkeypatch: pytest.MonkeyPatch, staging: str) -> None:
+    for name, value in STORE.items():
+        monkeypatch.setenv(name, value)
+
+    store = settings.load_store(some_settings(staging))
+
+    assert store is not None
+    assert store.s3_bucket == "waybill"
+
+
+def test_with_a_directory_no_store_is_needed() -> None:
+    assert settings.load_store(some_settings("directory")) is None
+
+
+def test_staging_in_the_bucket_names_what_is_missing_of_the_store(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", "hunter2")
+
+    with pytest.raises(SystemExit):
+        settings.load_store(some_settings("s3"))
+
+    said = capsys.readouterr().err
+    assert "S3_BUCKET: Field required" in said
+    assert "hunter2" not in said
+
+
+def some_settings(staging: str) -> Settings:
+    return Settings.model_validate(
+        {"database_url": URL, "staging": staging, "staging_dir": "/srv/staging"}
+    )

@@ -41,7 +41,7 @@ def test_no_plan_has_more_chunks_than_allowed(size: int, wish: int | None) -> No
 def test_a_wish_within_the_limits_is_granted(size: int, wish: int | None) -> None:
     plan = chunking.plan(size, wish=wish, limits=LIMITS)
 
-    wanted = LIMITS.default if wish is None else wish
+    wanted = LIMITS.default if wish is None else wish  # a GiB has few enough of the default
     if LIMITS.smallest <= wanted <= LIMITS.largest and size <= wanted * LIMITS.most_chunks:
         assert plan.chunk_size == wanted
 
@@ -71,3 +71,41 @@ def test_the_last_chunk_may_be_short() -> None:
     plan = Plan(size=10, chunk_size=4)
 
     assert [plan.size_of(index) for index in range(plan.chunk_count)] == [4, 4, 2]
+
+
+@given(sizes)
+def test_without_a_wish_the_count_of_chunks_stays_comfortable(size: int) -> None:
+    plan = chunking.plan(size, wish=None, limits=LIMITS)
+
+    if size <= LIMITS.largest * chunking.COMFORTABLE_COUNT:
+        assert plan.chunk_count <= chunking.COMFORTABLE_COUNT
+        assert LIMITS.default <= plan.chunk_size <= LIMITS.largest
+        mebibytes = plan.chunk_size // MIB
+        assert mebibytes & (mebibytes - 1) == 0, "not a power of two"
+        assert plan.chunk_size == LIMITS.default or (
+            size > plan.chunk_size // 2 * chunking.COMFORTABLE_COUNT
+        ), "larger than it need be"
+
+
+@given(sizes, sizes)
+def test_a_larger_file_never_gets_smaller_chunks(one: int, other: int) -> None:
+    small, large = sorted((one, other))
+
+    assert (
+        chunking.plan(small, wish=None, limits=LIMITS).chunk_size
+        <= chunking.plan(large, wish=None, limits=LIMITS).chunk_size
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "chunk_size"),
+    [
+        (8000 * MIB, 8 * MIB),
+        (8000 * MIB + 1, 16 * MIB),
+        (16 * GIB, 32 * MIB),
+        (64_000 * MIB, 64 * MIB),
+        (100 * GIB, 64 * MIB),
+    ],
+)
+def test_the_chunk_size_doubles_with_the_file(size: int, chunk_size: int) -> None:
+    assert chunking.plan(size, wish=None, limits=LIMITS).chunk_size == chunk_size

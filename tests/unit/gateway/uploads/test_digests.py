@@ -40,6 +40,15 @@ def test_one_other_byte_is_noticed(value: str) -> None:
     assert digested(parse(value), CONTENT[:-1] + b"x").mismatch() is not None
 
 
+# The check value of CRC-32C over the digits 1 to 9 is 0xE3069283 (RFC 9260 uses the same CRC).
+CRC32C = "crc32c=:4waSgw==:"
+
+
+def test_a_crc32c_has_its_highest_byte_first() -> None:
+    assert digested(parse(CRC32C), b"1234", b"56789").mismatch() is None
+    assert digested(parse(CRC32C), b"123456780").mismatch() == parse(CRC32C)[0]
+
+
 def test_one_wrong_digest_among_right_ones_is_noticed() -> None:
     other = hashlib.sha256(b"other").digest()
     wrong = Expected(field="Repr-Digest", algorithm="sha-256", digest=other)
@@ -47,7 +56,7 @@ def test_one_wrong_digest_among_right_ones_is_noticed() -> None:
     assert digested([*parse(SHA_256), wrong], CONTENT).mismatch() == wrong
 
 
-@pytest.mark.parametrize("value", ["", " ", "md5=:Sd/dVLAcvNLSq16eXua5uQ==:", "crc32c=:AAAA:"])
+@pytest.mark.parametrize("value", ["", " ", "md5=:Sd/dVLAcvNLSq16eXua5uQ==:", "adler=:A+YD7A==:"])
 def test_algorithms_that_prove_nothing_are_ignored(value: str) -> None:
     assert parse(value) == []
 
@@ -79,6 +88,7 @@ def test_padding_may_be_left_out() -> None:
         f"{SHA_256} {SHA_256}",
         "md5=5",
         "sha-256=:\x00:",
+        "crc32c=:AAAA:",
     ],
 )
 def test_a_malformed_field_is_refused(value: str) -> None:

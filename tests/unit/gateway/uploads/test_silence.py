@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.uploads.operations import BodyStalled, until_silence
+from gateway.uploads.body import BodyStalled, until_silence
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

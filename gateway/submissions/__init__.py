@@ -1,0 +1,1 @@
+"""Whole files in one request, and objects that are in the bucket already."""

@@ -1,0 +1,326 @@
+"""`/upload-async` and `POST /jobs`: a whole file in one request, or the name of one.
+
+A form that is refused leaves its connection open: the server throws away what
+still comes of it. Closed at once, the connection would be reset under a client
+that is still sending, and the answer lost with it.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+from litestar import Response, Router, post
+from litestar.di import NamedDependency, Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.openapi.spec.enums import OpenAPIFormat
+
+from gateway.db import Transaction
+from gateway.idempotency import IdempotencyKey
+from gateway.job_watch import JobWatch
+from gateway.jobs.operations import CheckCompleteUpload
+from gateway.jobs.routes import Prefer, outcome_of
+from gateway.problems import InvalidRequest, answers
+from gateway.security import ApiRequest, requires
+from gateway.staging import Staging
+from gateway.submissions import operations
+from gateway.submissions.form import MEDIA_TYPE, Form
+from gateway.submissions.operations import Accepted, LengthRequired, Reception
+from gateway.telemetry import valid_traceparent
+from gateway.uploads.body import until_silence
+from gateway.uploads.operations import RegisterCallback
+from gateway.uploads.receiving import SILENCE_MAX
+from gateway.uploads.routes import NOT_ADMITTED, terms_of
+from schemas.api.scopes import Scope
+from schemas.api.submissions import SubmitReference, Submitted
+from schemas.errors import ErrorCode
+from schemas.lifecycle import JobStatus
+from schemas.settings import HttpSettings, QuotaSettings, UploadSettings
+from schemas.telemetry import TRACEPARENT_HEADER
+
+JSON: Final = "application/json"
+
+# How msgspec says where in a document something is wrong.
+_PLACE: Final = re.compile(r"(?P<reason>.*) - at `\$\.?(?P<field>.*)`", re.DOTALL)
+
+_MESSAGES: Final = {
+    JobStatus.COMPLETED: "the file is stored",
+    JobStatus.CANCELLED: "the upload was cancelled",
+}
+
+ON_ITS_WAY: Final = "the file was taken and is on its way"
+
+NOT_TAKEN: Final = (
+    *NOT_ADMITTED,
+    ErrorCode.LENGTH_REQUIRED,
+    ErrorCode.FILE_DIGEST_MISMATCH,
+    ErrorCode.IDEMPOTENCY_KEY_REUSED,
+    ErrorCode.WEBHOOK_URL_REFUSED,
+    ErrorCode.STAGING_FULL,
+    ErrorCode.STORE_UNAVAILABLE,
+    ErrorCode.STORE_REJECTED,
+)
+
+TAKEN: Final = {
+    HTTPStatus.OK: ResponseSpec(
+        Submitted,
+        generate_examples=False,
+        description="the job settled while the request waited",
+    )
+}
+
+FORM: Final = OpenAPIMediaType(
+    schema=Schema(
+        type=OpenAPIType.OBJECT,
+        properties={
+            "sha256": Schema(type=OpenAPIType.STRING, description="of the file, hex"),
+            "callback_url": Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.URI),
+            "file": Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY),
+        },
+        required=["file"],
+    )
+)
+
+REFERENCE: Final = OpenAPIMediaType(
+    schema=Schema(
+        type=OpenAPIType.OBJECT,
+        properties={
+            "object_key": Schema(
+                type=OpenAPIType.STRING, description="under `incoming/<id of the tenant>/`"
+            ),
+            "filename": Schema(
+                type=OpenAPIType.STRING, description="by default the last part of the key"
+            ),
+            "content_type": Schema(type=OpenAPIType.STRING),
+            "sha256": Schema(type=OpenAPIType.STRING, description="of the object, hex"),
+            "metadata": Schema(
+                type=OpenAPIType.OBJECT,
+                additional_properties=Schema(type=OpenAPIType.STRING),
+            ),
+            "callback_url": Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.URI),
+        },
+        required=["object_key"],
+    )
+)
+
+
+@dataclass
+class SubmitFile(Operation):
+    """Describes a form that the handler reads itself, as it comes in."""
+
+    def __post_init__(self) -> None:
+        self.request_body = RequestBody(
+            required=True,
+            description="one file, with a filename; a `Content-Length` is needed",
+            content={MEDIA_TYPE: FORM},
+        )
+
+
+@dataclass
+class SubmitFileOrReference(Operation):
+    """Describes the two bodies of `POST /jobs`."""
+
+    def __post_init__(self) -> None:
+        self.request_body = RequestBody(
+            required=True,
+            description="a form with one file, or the name of an object in the bucket",
+            content={MEDIA_TYPE: FORM, JSON: REFERENCE},
+        )
+
+
+@post(
+    "/upload-async",
+    summary="Submit a file in a form",
+    guards=[requires(Scope.UPLOADS_WRITE)],
+    status_code=HTTPStatus.ACCEPTED,
+    operation_class=SubmitFile,
+    # A form is streamed to staging and has a limit of its own: the largest file's.
+    request_max_body_size=None,
+    responses=answers(*NOT_TAKEN) | TAKEN,
+)
+async def submit_file(
+    request: ApiRequest,
+    *,
+    reception: NamedDependency[Reception],
+    job_watch: NamedDependency[JobWatch],
+    upload_settings: NamedDependency[UploadSettings],
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response[Submitted]:
+    """Take a file in one request: create, chunks and finalize in one.
+
+    It is stored as it comes in; where the request breaks off, nothing of it is
+    kept. Fields before the file are better than fields after it.
+    """
+    accepted = await operations.submit_form(
+        reception, _form(request), request=_request(request, key=idempotency_key)
+    )
+    return await _answer(
+        accepted,
+        prefer=prefer,
+        request=request,
+        transaction=reception.transaction,
+        watch=job_watch,
+        settings=upload_settings,
+    )
+
+
+@post(
+    "/jobs",
+    summary="Submit a file in a form, or an object in the bucket by its key",
+    guards=[requires(Scope.UPLOADS_WRITE)],
+    status_code=HTTPStatus.ACCEPTED,
+    operation_class=SubmitFileOrReference,
+    request_max_body_size=None,
+    responses=answers(*NOT_TAKEN, ErrorCode.REFERENCE_REFUSED) | TAKEN,
+)
+async def create_job(
+    request: ApiRequest,
+    *,
+    reception: NamedDependency[Reception],
+    job_watch: NamedDependency[JobWatch],
+    upload_settings: NamedDependency[UploadSettings],
+    quota_settings: NamedDependency[QuotaSettings],
+    http_settings: NamedDependency[HttpSettings],
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response[Submitted]:
+    """Take a file as `/upload-async` does, or copy an object that lies under `incoming/<tenant>/`."""
+    submitted_by = _request(request, key=idempotency_key)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == JSON:
+        reference = await _reference(request, bytes_max=http_settings.request_body_max)
+        async with reception.transaction() as session:
+            accepted = await operations.submit_reference(
+                session,
+                reference=reference,
+                request=submitted_by,
+                register_callback=reception.register_callback,
+                settings=quota_settings,
+                now=reception.clock(),
+            )
+    else:
+        accepted = await operations.submit_form(reception, _form(request), request=submitted_by)
+    return await _answer(
+        accepted,
+        prefer=prefer,
+        request=request,
+        transaction=reception.transaction,
+        watch=job_watch,
+        settings=upload_settings,
+    )
+
+
+def reception_of(
+    *,
+    transaction: NamedDependency[Transaction],
+    staging: NamedDependency[Staging],
+    register_callback: NamedDependency[RegisterCallback],
+    check_complete_upload: NamedDependency[CheckCompleteUpload],
+    upload_settings: NamedDependency[UploadSettings],
+    quota_settings: NamedDependency[QuotaSettings],
+    clock: NamedDependency[Callable[[], datetime]],
+) -> Reception:
+    return Reception(
+        transaction=transaction,
+        staging=staging,
+        register_callback=register_callback,
+        check=check_complete_upload,
+        terms=terms_of(upload_settings, quotas=quota_settings),
+        chunk_lock_wait=upload_settings.chunk_lock_wait,
+        clock=clock,
+    )
+
+
+router = Router(
+    "/",
+    route_handlers=[submit_file, create_job],
+    dependencies={"reception": Provide(reception_of, sync_to_thread=False)},
+    tags=["jobs"],
+)
+
+
+def _form(request: ApiRequest) -> Form:
+    """Return the form a request carries; nothing of it is read yet.
+
+    Raises:
+        FormRefused: it carries none.
+        LengthRequired: it does not say how long it is.
+    """
+    if request.content_length is None:
+        raise LengthRequired
+    return Form.of(
+        until_silence(request.stream(), longest=SILENCE_MAX),
+        content_type=request.headers.get("content-type", ""),
+        length=request.content_length,
+    )
+
+
+async def _reference(request: ApiRequest, *, bytes_max: int) -> SubmitReference:
+    """Read a JSON body; the route has no limit of its own for it.
+
+    Raises:
+        InvalidRequest: it is not what it should be.
+        LengthRequired: it does not say how long it is.
+    """
+    if request.content_length is None:
+        raise LengthRequired
+    if request.content_length > bytes_max:
+        raise HTTPException(
+            status_code=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            detail=f"a JSON body has at most {bytes_max} bytes",
+        )
+    try:
+        return msgspec.json.decode(await request.body(), type=SubmitReference)
+    except msgspec.ValidationError as error:
+        place = _PLACE.fullmatch(str(error))
+        reason, field = (place["reason"], place["field"]) if place else (str(error), "body")
+        raise InvalidRequest(reason, field=field) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest("is not JSON", field="body") from error
+
+
+def _request(request: ApiRequest, *, key: str | None) -> operations.Request:
+    return operations.Request(
+        tenant_id=request.user.tenant_id,
+        idempotency_key=key,
+        traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
+    )
+
+
+async def _answer(
+    accepted: Accepted,
+    *,
+    prefer: str | None,
+    request: ApiRequest,
+    transaction: Transaction,
+    watch: JobWatch,
+    settings: UploadSettings,
+) -> Response[Submitted]:
+    outcome = await outcome_of(
+        accepted.job,
+        prefer=prefer,
+        request=request,
+        transaction=transaction,
+        watch=watch,
+        settings=settings,
+    )
+    job = outcome.job
+    return Response(
+        Submitted(
+            success=job.status not in {JobStatus.FAILED, JobStatus.CANCELLED},
+            message=job.error.detail if job.error else _MESSAGES.get(job.status, ON_ITS_WAY),
+            job_id=job.job_id,
+            upload_id=job.upload_id,
+            filename=accepted.filename,
+            status=job.status,
+            status_endpoint=job.status_url,
+            callback_secret=accepted.callback_secret,
+        ),
+        status_code=outcome.status_code,
+        headers=outcome.headers,
+    )

@@ -1,0 +1,162 @@
+"""What lies in staging, seen past the gateway, for both kinds of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from schemas.lifecycle import StagingKind
+from schemas.settings import STAGING_MARKER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from mypy_boto3_s3 import S3Client
+
+    from schemas.settings import ObjectStoreSettings
+    from tests.integration.gateway.api import Api
+
+over_both_stagings = pytest.mark.parametrize(
+    "staging_kind", [StagingKind.DIRECTORY, StagingKind.OBJECTS], indirect=True
+)
+"""Runs every test of a module once per kind of staging."""
+
+
+class Staged(Protocol):
+    """Where a gateway keeps chunks, and how to look there."""
+
+    made_at_creation: int
+    """How many files or objects a new upload has."""
+    is_removed_at_once: bool
+    """Whether the gateway itself removes what is staged of an upload that is given up."""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Environment of a gateway that stages here."""
+
+    @property
+    def store(self) -> ObjectStoreSettings | None:
+        """The same for an application in this process, where it needs a store."""
+
+    async def chunks(self, api: Api, upload_id: str) -> dict[int, bytes]:
+        """Return the bytes of every chunk that is on record."""
+
+    def trace(self, upload_id: str) -> object:
+        """Return something that differs after anything was written."""
+
+    def left(self, upload_id: str) -> int:
+        """Return how many objects, or files, are there of an upload."""
+
+    def scratch(self) -> list[str]:
+        """Return the names of temporary files."""
+
+    def room_for(self, chunk_size: int) -> int:
+        """Return a length no file may exceed for a second chunk to fail in its middle."""
+
+
+class InDirectory:
+    store = None
+    made_at_creation = 1
+    is_removed_at_once = True
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"STAGING_DIR": str(self.directory)}
+
+    async def chunks(self, api: Api, upload_id: str) -> dict[int, bytes]:
+        manifest = (await api.get(f"/uploads/{upload_id}")).json()
+        content = (self.directory / upload_id).read_bytes()
+        assert len(content) == manifest["size"]
+        size = manifest["chunk_size"]
+        return {
+            chunk["index"]: content[chunk["index"] * size :][: chunk["size"]]
+            for chunk in manifest["chunks"]
+        }
+
+    def trace(self, upload_id: str) -> object:
+        return (self.directory / upload_id).stat().st_mtime_ns
+
+    def left(self, upload_id: str) -> int:
+        return len([name for name in self.files() if name == upload_id])
+
+    def scratch(self) -> list[str]:
+        return []
+
+    def room_for(self, chunk_size: int) -> int:
+        return chunk_size
+
+    def files(self) -> dict[str, int]:
+        return {
+            path.name: path.stat().st_size
+            for path in self.directory.iterdir()
+            if path.name != STAGING_MARKER
+        }
+
+
+class InBucket:
+    made_at_creation = 0
+    is_removed_at_once = False
+
+    def __init__(self, store: ObjectStoreSettings, *, work_dir: Path) -> None:
+        self.store = store
+        self.work_dir = work_dir
+        self.client: S3Client = boto3.client(
+            "s3",
+            endpoint_url=store.s3_endpoint_url,
+            aws_access_key_id=store.s3_access_key_id.get_secret_value(),
+            aws_secret_access_key=store.s3_secret_access_key.get_secret_value(),
+            region_name=store.s3_region,
+            config=Config(s3={"addressing_style": "path"}),
+        )
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {
+            "STAGING": StagingKind.OBJECTS,
+            "WORK_DIR": str(self.work_dir),
+            "S3_ENDPOINT_URL": self.store.s3_endpoint_url or "",
+            "S3_REGION": self.store.s3_region,
+            "S3_BUCKET": self.store.s3_bucket,
+            "S3_ACCESS_KEY_ID": self.store.s3_access_key_id.get_secret_value(),
+            "S3_SECRET_ACCESS_KEY": self.store.s3_secret_access_key.get_secret_value(),
+        }
+
+    async def chunks(self, api: Api, upload_id: str) -> dict[int, bytes]:
+        manifest = (await api.get(f"/uploads/{upload_id}")).json()
+        keys = {key.rpartition("/")[2]: key for key in self.keys(upload_id)}
+        return {
+            chunk["index"]: self.client.get_object(
+                Bucket=self.store.s3_bucket,
+                Key=keys[f"{chunk['index']:08d}-{chunk['sha256']}"],
+            )["Body"].read()
+            for chunk in manifest["chunks"]
+        }
+
+    def trace(self, upload_id: str) -> object:
+        return [(one["Key"], one["ETag"], one["LastModified"]) for one in self._objects(upload_id)]
+
+    def left(self, upload_id: str) -> int:
+        return len(self.keys(upload_id))
+
+    def scratch(self) -> list[str]:
+        return [path.name for path in self.work_dir.iterdir()]
+
+    def room_for(self, chunk_size: int) -> int:
+        return chunk_size // 2
+
+    def keys(self, upload_id: str) -> list[str]:
+        return [one["Key"] for one in self._objects(upload_id)]
+
+    def _objects(self, upload_id: str) -> list[Mapping[str, Any]]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.store.s3_bucket, Prefix="staging/"
+        )
+        found = [one for page in pages for one in page.get("Contents", [])]
+        return [dict(one) for one in found if f"/{upload_id}/" in one["Key"]]

@@ -1,0 +1,232 @@
+"""What staging in the bucket alone can meet: a store that is down, slow, or refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import ssl
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from schemas.lifecycle import StagingKind
+from schemas.tables.uploads import Upload
+from tests.integration.gateway.api import KIB64, Api, problem
+from tests.integration.gateway.staged import InDirectory
+from tests.integration.http.certificates import Authority
+from tests.integration.notifier.proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from gateway.db import Transaction
+    from schemas.settings import ObjectStoreSettings
+    from tests.integration.gateway.conftest import MakeKey, Serve, Start
+    from tests.integration.gateway.staged import InBucket
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.parametrize("staging_kind", [StagingKind.OBJECTS], indirect=True),
+]
+
+CONTENT = bytes(range(256)) * 256
+"""One chunk."""
+
+
+class Answers:
+    """A store that answers every request alike, and counts them."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self.requests: list[bytes] = []
+
+    @asynccontextmanager
+    async def served(self, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+        server = await asyncio.start_server(self._answer_one, "127.0.0.1", 0, ssl=tls)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            yield f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
+        finally:
+            server.close()
+            await server.wait_closed()
+
+    async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.requests.append(head)
+        if b"100-continue" in head.lower():
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if head.startswith(b"PUT"):
+            await reader.readexactly(len(CONTENT))
+        writer.write(self._answer)
+        await writer.drain()
+        writer.close()
+
+
+def answer(status: str, *headers: str, body: str = "") -> bytes:
+    lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "Connection: close"]
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+def refusal(status: str, code: str) -> bytes:
+    return answer(
+        status, "Content-Type: application/xml", body=f"<Error><Code>{code}</Code></Error>"
+    )
+
+
+def at(url: str, store: ObjectStoreSettings, **changes: object) -> ObjectStoreSettings:
+    """Return the settings of the same store, reached elsewhere."""
+    return store.model_copy(update={"s3_endpoint_url": url, **changes})
+
+
+def bundle_of(authority: Authority, directory: Path) -> Path:
+    bundle = directory / "authority.pem"
+    certificates = authority.believers().get_ca_certs(binary_form=True)
+    bundle.write_text("".join(ssl.DER_cert_to_PEM_cert(one) for one in certificates))
+    return bundle
+
+
+async def test_a_chunk_is_an_object_under_its_own_digest(api: Api, staged: InBucket) -> None:
+    upload_id = await api.created(size=len(CONTENT))
+    await api.put(upload_id, 0, CONTENT)
+
+    (key,) = staged.keys(upload_id)
+    assert key.endswith(f"/{upload_id}/00000000-{hashlib.sha256(CONTENT).hexdigest()}")
+    assert key.startswith("staging/")
+
+
+async def test_the_row_says_where_the_upload_is_staged(api: Api, transaction: Transaction) -> None:
+    await api.created(size=1)
+
+    async with transaction() as session:
+        assert await session.scalar(select(Upload.staging)) == "s3"
+
+
+@pytest.mark.parametrize("tls", [True, False])
+async def test_the_store_is_told_the_md5_and_no_trailer(
+    serve: Serve, staged: InBucket, tmp_path: Path, *, tls: bool
+) -> None:
+    md5 = hashlib.md5(CONTENT, usedforsecurity=False)
+    store = Answers(answer("200 OK", f'ETag: "{md5.hexdigest()}"'))
+    authority = Authority()
+    async with (
+        store.served(tls=authority.server("localhost") if tls else None) as url,
+        serve(store=at(url, staged.store, s3_ca_bundle=bundle_of(authority, tmp_path))) as api,
+    ):
+        upload_id = await api.created(size=len(CONTENT))
+        assert (await api.put(upload_id, 0, CONTENT)).status_code == 200
+
+    (head,) = store.requests
+    assert base64.b64encode(md5.digest()) in head
+    assert b"UNSIGNED-PAYLOAD" in head
+    assert b"x-amz-trailer" not in head.lower()
+    assert b"aws-chunked" not in head.lower()
+
+
+async def test_a_store_whose_certificate_nobody_vouches_for_gets_nothing(
+    serve: Serve, staged: InBucket
+) -> None:
+    store = Answers(answer("200 OK"))
+    async with (
+        store.served(tls=Authority().server("localhost")) as url,
+        serve(store=at(url, staged.store, s3_attempts=1)) as api,
+    ):
+        upload_id = await api.created(size=len(CONTENT))
+
+        assert problem(await api.put(upload_id, 0, CONTENT)) == (503, "store_unavailable")
+    assert store.requests == []
+
+
+@pytest.mark.parametrize(
+    ("said", "answered"),
+    [
+        (refusal("503 Slow Down", "SlowDown"), (503, "store_unavailable")),
+        (refusal("500 Internal", "InternalError"), (503, "store_unavailable")),
+        (answer("200 OK", f'ETag: "{"0" * 32}"'), (503, "store_unavailable")),
+        (answer("202 Accepted"), (503, "store_unavailable")),
+        (refusal("403 Forbidden", "AccessDenied"), (502, "store_rejected")),
+    ],
+)
+async def test_what_the_store_has_not_confirmed_is_not_acked(
+    serve: Serve, staged: InBucket, said: bytes, answered: tuple[int, str]
+) -> None:
+    store = Answers(said)
+    async with store.served() as url, serve(store=at(url, staged.store, s3_attempts=3)) as api:
+        upload_id = await api.created(size=len(CONTENT))
+        refused = await api.put(upload_id, 0, CONTENT)
+
+        assert problem(refused) == answered
+        assert await api.stored(upload_id) == []
+        assert staged.scratch() == []
+    is_worth_another_try = answered[0] == 503
+    puts = [head for head in store.requests if head.startswith(b"PUT")]
+    assert len(puts) == (3 if is_worth_another_try else 1)
+    assert ("retry-after" in refused.headers) is is_worth_another_try
+
+
+async def test_an_outage_of_the_store_ends_with_the_outage(serve: Serve, staged: InBucket) -> None:
+    url = urlsplit(staged.store.s3_endpoint_url or "")
+    async with Proxy(lambda: asyncio.open_connection(url.hostname, url.port)) as way:
+        through = at(f"http://127.0.0.1:{way.port}", staged.store, s3_attempts=2)
+        async with serve(store=through) as api:
+            upload_id = await api.created(size=2 * KIB64)
+            assert (await api.put(upload_id, 0, CONTENT)).status_code == 200
+            assert (await api.http.get("/health/ready")).status_code == 200
+            await way.refuse()
+
+            assert problem(await api.put(upload_id, 1, CONTENT)) == (503, "store_unavailable")
+            assert (await api.put(upload_id, 0, CONTENT)).status_code == 200, "it is on record"
+            assert await api.stored(upload_id) == [0]
+            ready = await api.http.get("/health/ready")
+            assert (ready.status_code, ready.json()["checks"]["staging"]) == (503, "not writable")
+            await way.accept()
+
+            assert (await api.put(upload_id, 1, CONTENT)).status_code == 200
+            assert (await api.http.get("/health/ready")).status_code == 200
+            assert await staged.chunks(api, upload_id) == {0: CONTENT, 1: CONTENT}
+
+
+async def test_uploads_begun_with_the_other_staging_are_gone_on_with(
+    serve: Serve, staged: InBucket, staging_dir: Path
+) -> None:
+    async with serve(staging="directory", staging_dir=staging_dir) as api:
+        before = await api.created(size=2 * KIB64)
+        assert (await api.put(before, 0, CONTENT)).status_code == 200
+    async with serve(staging_dir=staging_dir) as api:
+        after = await api.created(size=2 * KIB64)
+        for upload_id in (before, after):
+            assert (await api.put(upload_id, 1, CONTENT)).status_code == 200
+    async with serve(staging="directory", staging_dir=staging_dir) as api:
+        assert (await api.put(after, 0, CONTENT)).status_code == 200
+
+        assert await InDirectory(staging_dir).chunks(api, before) == {0: CONTENT, 1: CONTENT}
+        assert await staged.chunks(api, after) == {0: CONTENT, 1: CONTENT}
+
+
+async def test_an_upload_staged_where_a_gateway_cannot_reach_waits_for_one_that_can(
+    serve: Serve, staging_dir: Path
+) -> None:
+    async with serve(staging="directory", staging_dir=staging_dir) as api:
+        upload_id = await api.created(size=len(CONTENT))
+    async with serve() as api:
+        refused = await api.put(upload_id, 0, CONTENT)
+
+    assert problem(refused) == (503, "unavailable")
+    assert "directory" in refused.json()["detail"]
+    assert int(refused.headers["retry-after"]) > 0
+
+
+async def test_a_gateway_with_a_directory_needs_no_store(
+    start: Start, make_key: MakeKey, staging_dir: Path
+) -> None:
+    nothing = dict.fromkeys(("S3_BUCKET", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"), "")
+    process = await start(**nothing, STAGING="directory", STAGING_DIR=str(staging_dir))
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        api = Api(http, await make_key())
+        await api.sent(CONTENT)

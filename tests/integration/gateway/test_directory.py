@@ -1,0 +1,106 @@
+"""What staging in a directory alone can meet: lost files, locks, a full disk."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import func, select
+
+from schemas.tables.uploads import Upload
+from tests.integration.gateway.api import KIB64, problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from gateway.db import Transaction
+    from tests.integration.gateway.api import Api
+    from tests.integration.gateway.conftest import Serve
+    from tests.integration.gateway.staged import InDirectory
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+class Stuck:
+    """A body that stops in the middle until it is told to go on."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.is_read = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._content[:100]
+        self.is_read.set()
+        await self.may_go_on.wait()
+        yield self._content[100:]
+
+
+def wipe(staging_dir: Path, upload_id: str) -> None:
+    (staging_dir / upload_id).unlink()
+
+
+async def test_a_full_disk_is_told_before_anything_is_sent(
+    serve: Serve, staged: InDirectory, transaction: Transaction
+) -> None:
+    async with serve(staging_reserve=2**60) as api:
+        answer = await api.create(size=100, headers={"Idempotency-Key": "k"})
+
+        assert problem(answer) == (507, "staging_full")
+    assert staged.files() == {}
+    async with transaction() as session:
+        assert await session.scalar(select(func.count()).select_from(Upload)) == 0
+
+
+async def test_a_hostile_filename_is_only_data(api: Api, staged: InDirectory) -> None:
+    upload_id = await api.created(size=5, filename="../../../etc/passwd")
+
+    assert list(staged.files()) == [upload_id]
+    assert (await api.get(f"/uploads/{upload_id}")).json()["filename"] == "../../../etc/passwd"
+
+
+async def test_lost_staging_is_told(api: Api, staging_dir: Path) -> None:
+    upload_id = await api.created(size=KIB64)
+    wipe(staging_dir, upload_id)
+
+    assert problem(await api.put(upload_id, 0, bytes(KIB64))) == (500, "staging_missing")
+
+
+async def test_who_waits_too_long_for_a_chunk_is_told_to_come_back(serve: Serve) -> None:
+    body = Stuck(bytes(KIB64))
+
+    async with serve(chunk_lock_wait="50ms") as api:
+        upload_id = await api.created(size=2 * KIB64)
+        first = asyncio.create_task(api.put(upload_id, 0, body))
+        await body.is_read.wait()
+
+        refused = await api.put(upload_id, 0, bytes(KIB64))
+        neighbour = await api.put(upload_id, 1, bytes(KIB64))
+        body.may_go_on.set()
+
+        assert problem(refused) == (409, "chunk_in_progress")
+        assert refused.headers["retry-after"] == "1"
+        assert neighbour.status_code == 200
+        assert (await first).status_code == 200
+        assert (await api.put(upload_id, 0, bytes(KIB64))).status_code == 200
+
+
+async def test_a_stuck_request_keeps_nobody_from_hearing_that_the_upload_is_over(
+    serve: Serve,
+) -> None:
+    body = Stuck(bytes(KIB64))
+
+    async with serve(chunk_lock_wait="20s") as api:
+        upload_id = await api.created(size=KIB64)
+        first = asyncio.create_task(api.put(upload_id, 0, body))
+        await body.is_read.wait()
+        await api.ask("DELETE", f"/uploads/{upload_id}")
+
+        async with asyncio.timeout(5):
+            refused = await api.put(upload_id, 0, bytes(KIB64))
+        body.may_go_on.set()
+
+        assert problem(refused) == (409, "upload_not_open")
+        assert problem(await first) == (409, "upload_not_open")

@@ -1,0 +1,217 @@
+"""A job followed over a real connection, as Server-Sent Events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from sqlalchemy import update
+
+from schemas.tables.jobs import Job
+from tests.integration.gateway.api import Api, problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.db import Transaction
+    from tests.integration.gateway.conftest import MakeKey, Start
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+class Event:
+    def __init__(self, block: str) -> None:
+        lines = dict(line.split(": ", 1) for line in block.splitlines())
+        self.id = int(lines["id"])
+        self.name = lines["event"]
+        self.data: dict[str, Any] = json.loads(lines["data"])
+
+
+class Events:
+    """What comes over one connection, event by event."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        self.answer = answer
+        self._text = answer.aiter_text()
+        self._held = ""
+
+    async def block(self) -> str | None:
+        async with asyncio.timeout(10):
+            while "\n\n" not in self._held:
+                more = await anext(self._text, None)
+                if more is None:
+                    return None
+                self._held += more
+        block, self._held = self._held.split("\n\n", 1)
+        return block
+
+    async def next(self) -> Event:
+        while True:
+            block = await self.block()
+            assert block is not None, "the stream has ended"
+            if block.startswith("id:"):
+                return Event(block)
+
+    async def is_over(self) -> bool:
+        return await self.block() is None
+
+
+@asynccontextmanager
+async def following(api: Api, job_id: str, *, last: int | None = None) -> AsyncIterator[Events]:
+    headers = api.authorization | ({} if last is None else {"Last-Event-ID": str(last)})
+    async with api.http.stream("GET", f"/api/v1/jobs/{job_id}/events", headers=headers) as answer:
+        yield Events(answer)
+
+
+async def change(transaction: Transaction, **values: Any) -> None:  # noqa: ANN401  # any column
+    async with transaction() as session:
+        await session.execute(update(Job).values(**values))
+
+
+async def test_a_job_is_followed_to_its_end(served: Api, transaction: Transaction) -> None:
+    _, job_id = await served.finalized(b"x" * 100)
+
+    async with following(served, job_id) as events:
+        assert events.answer.status_code == 200
+        assert events.answer.headers["content-type"].startswith("text/event-stream")
+        assert events.answer.headers["cache-control"] == "no-store"
+        assert events.answer.headers["x-accel-buffering"] == "no"
+        assert await events.block() == "retry: 1000"
+        first = await events.next()
+        assert (first.id, first.name, first.data["status"]) == (1, "progress", "queued")
+        for done in (10, 60):
+            await change(transaction, status="processing", bytes_done=done)
+            event = await events.next()
+            assert (event.name, event.data["bytes_done"]) == ("progress", done)
+        await change(transaction, status="completed", stage="done", bytes_done=100)
+        last = await events.next()
+        assert (last.id, last.name, last.data["progress"]) == (4, "completed", 100)
+        assert last.data == (await served.get(f"/jobs/{job_id}")).json()
+        assert await events.is_over()
+
+
+async def test_a_reader_that_comes_back_gets_only_what_is_new(
+    served: Api, transaction: Transaction
+) -> None:
+    _, job_id = await served.finalized(b"x" * 100)
+    for done in (10, 20, 30):
+        await change(transaction, status="processing", bytes_done=done)
+
+    async with following(served, job_id, last=2) as events:
+        event = await events.next()
+        assert (event.id, event.data["bytes_done"]) == (4, 30)
+    async with following(served, job_id, last=4) as events:
+        assert await events.block() == "retry: 1000"
+        await change(transaction, status="failed", error_code="store_rejected")
+        event = await events.next()
+        assert (event.id, event.name) == (5, "failed")
+        assert await events.is_over()
+
+
+async def test_a_reader_that_saw_the_end_is_told_not_to_come_back(
+    served: Api, transaction: Transaction
+) -> None:
+    _, job_id = await served.finalized()
+    await change(transaction, status="cancelled")
+
+    async with following(served, job_id, last=1) as events:
+        assert (await events.next()).name == "cancelled"
+    for last in (2, 99):
+        async with following(served, job_id, last=last) as events:
+            assert events.answer.status_code == 204
+
+
+async def test_a_renewed_lease_is_no_news(served: Api, transaction: Transaction) -> None:
+    _, job_id = await served.finalized()
+
+    async with following(served, job_id) as events:
+        await events.next()
+        await change(transaction, lease_owner="a")
+        await change(transaction, lease_owner="b", status="processing")
+        event = await events.next()
+
+    assert (event.id, event.data["status"]) == (2, "processing")
+
+
+async def test_a_reader_that_is_slow_gets_the_newest_state(
+    served: Api, transaction: Transaction
+) -> None:
+    _, job_id = await served.finalized(b"x" * 1000)
+
+    async with following(served, job_id) as events:
+        await events.next()
+        for done in range(1, 301):
+            await change(transaction, bytes_done=done)
+        seen = [await events.next()]
+        while seen[-1].data["bytes_done"] < 300:
+            seen.append(await events.next())
+
+    identifiers = [event.id for event in seen]
+    assert identifiers == sorted(set(identifiers))
+
+
+async def test_many_readers_see_one_end(served: Api, transaction: Transaction) -> None:
+    _, job_id = await served.finalized()
+
+    async def follow() -> str:
+        async with following(served, job_id) as events:
+            while (event := await events.next()).name == "progress":
+                pass
+            assert await events.is_over()
+            return event.name
+
+    readers = [asyncio.create_task(follow()) for _ in range(30)]
+    await asyncio.sleep(0.5)
+    await change(transaction, status="completed", stage="done")
+
+    assert await asyncio.gather(*readers) == ["completed"] * 30
+
+
+async def test_a_gateway_that_stops_lets_its_readers_go(start: Start, make_key: MakeKey) -> None:
+    process = await start()
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        api = Api(http, await make_key())
+        _, job_id = await api.finalized()
+        async with following(api, job_id) as events:
+            await events.next()
+            stopping = asyncio.create_task(process.stop())
+            assert await events.is_over()
+
+    async with asyncio.timeout(10):
+        assert await stopping == 0
+    assert process.logged("http.failed") == []
+
+
+async def test_a_reader_that_leaves_is_forgotten(start: Start, make_key: MakeKey) -> None:
+    process = await start()
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        api = Api(http, await make_key())
+        _, job_id = await api.finalized()
+        async with following(api, job_id) as events:
+            await events.next()
+
+        async with asyncio.timeout(10):
+            for line in iter(lambda: process.logged("http.request"), None):
+                if any(entry["route"].endswith("/events") for entry in line):
+                    break
+                await asyncio.sleep(0.02)
+    assert process.logged("http.failed") == []
+
+
+@pytest.mark.parametrize("last", ["x", "-1", "1.5", "9" * 30])
+async def test_what_is_no_id_of_an_event_is_refused(api: Api, last: str) -> None:
+    _, job_id = await api.finalized()
+
+    answer = await api.ask("GET", f"/jobs/{job_id}/events", headers={"Last-Event-ID": last})
+
+    assert problem(answer) == (400, "invalid_request")
+
+
+async def test_another_tenants_job_cannot_be_followed(api: Api, stranger: Api) -> None:
+    _, job_id = await api.finalized()
+
+    assert problem(await stranger.get(f"/jobs/{job_id}/events")) == (404, "job_not_found")

@@ -1,0 +1,105 @@
+"""A finalize that ends at any line of it has happened whole or not at all."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import delete, func, select
+
+from gateway.jobs import operations
+from gateway.uploads.operations import check_complete_upload
+from schemas.api.uploads import FinalizeUpload
+from schemas.ids import UploadId
+from schemas.settings import QuotaSettings
+from schemas.tables.jobs import Job
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.uploads import Chunk, Upload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from gateway.db import Transaction
+    from tests.integration.gateway.api import Api
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+@contextmanager
+def crash_at(number: int) -> Iterator[list[int]]:
+    """Raise at the `number`-th line of the module that is executed; tell the lines before it."""
+    executed: list[int] = []
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401  # a function like this one
+        if frame.f_code.co_filename != operations.__file__:
+            return None
+        if event == "line":
+            if len(executed) == number:
+                raise Crash
+            executed.append(frame.f_lineno)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield executed
+    finally:
+        sys.settrace(before)
+
+
+async def finalize(transaction: Transaction, upload_id: str) -> str:
+    async with transaction() as session:
+        tenant_id = (await session.scalars(select(Upload.tenant_id))).one()
+        job = await operations.finalize(
+            session,
+            tenant_id=tenant_id,
+            request=FinalizeUpload(upload_id=UploadId(UUID(upload_id))),
+            claim=None,
+            check=partial(check_complete_upload, settings=QuotaSettings()),
+            traceparent=None,
+            now=datetime.now(UTC),
+        )
+    return str(job.job_id)
+
+
+async def state(transaction: Transaction) -> tuple[int, int, str]:
+    async with transaction() as session:
+        jobs = await session.scalar(select(func.count()).select_from(Job)) or 0
+        events = await session.scalar(select(func.count()).select_from(OutboxMessage)) or 0
+        return jobs, events, (await session.scalars(select(Upload.status))).one()
+
+
+async def test_a_crash_at_any_line_leaves_all_or_nothing_and_the_retry_makes_one_job(
+    api: Api, transaction: Transaction
+) -> None:
+    crashes = 0
+    while True:
+        upload_id = await api.sent(b"content")
+        try:
+            with crash_at(crashes) as executed:
+                await finalize(transaction, upload_id)
+        except Crash:
+            assert await state(transaction) == (0, 0, "open")
+            job_id = await finalize(transaction, upload_id)
+        else:
+            break
+        assert await state(transaction) == (1, 1, "finalized")
+        assert await finalize(transaction, upload_id) == job_id
+        crashes += 1
+        async with transaction() as session:
+            for table in (OutboxMessage, Job, Chunk, Upload):
+                await session.execute(delete(table))
+
+    assert crashes == len(executed)
+    assert crashes > 30, "the lines were seen"
+    assert await state(transaction) == (1, 1, "finalized")

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import func, select, update
+
+from schemas.events.envelope import decode
+from schemas.events.uploads import UploadCancelled
+from schemas.ids import DocumentId, JobId, TenantId, UploadId
+from schemas.tables.documents import Document, Entity, Page, Passage
+from schemas.tables.jobs import Job
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.tenants import TenantUsage
+from schemas.tables.uploads import Upload
+from tests.integration.gateway.api import Api, problem
+
+if TYPE_CHECKING:
+    import httpx
+
+    from gateway.db import Transaction
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+COMPLETED = {
+    "status": "completed",
+    "stage": "done",
+    "result": {"document_id": "x"},
+    "bytes_done": 7,
+}
+FAILED = {"status": "failed", "stage": "ingest", "error_code": "pdf_corrupt", "error_detail": "no"}
+READING = {"status": "processing", "stage": "ingest"}
+
+
+async def purge(api: Api, upload_id: str) -> httpx.Response:
+    return await api.ask("DELETE", f"/uploads/{upload_id}", params={"purge": "true"})
+
+
+async def stored(api: Api, transaction: Transaction, **job: Any) -> tuple[str, str]:  # noqa: ANN401  # any column
+    """Make an upload that is stored and was read, with a job as told."""
+    upload_id, job_id = await api.finalized()
+    async with transaction() as session:
+        await session.execute(update(Job).values(**job))
+        await session.execute(update(Upload).values(status="stored"))
+        tenant_id = (await session.scalars(select(Upload.tenant_id))).one()
+        document_id = DocumentId(uuid4())
+        session.add(
+            Document(
+                id=document_id,
+                tenant_id=TenantId(tenant_id),
+                upload_id=UploadId(UUID(upload_id)),
+                job_id=JobId(UUID(job_id)),
+                filename="a.bin",
+                content_type="application/pdf",
+                size=7,
+                sha256="0" * 64,
+                object_key="k",
+                etag="e",
+                ingested_at=datetime.now(UTC),
+            )
+        )
+        await session.flush()
+        session.add(Page(document_id=document_id, number=1, text="text"))
+        session.add(
+            Passage(document_id=document_id, page=1, ordinal=0, start=0, end=4, text="text")
+        )
+        session.add(
+            Entity(
+                document_id=document_id,
+                page=1,
+                ordinal=0,
+                label="X",
+                text="t",
+                normal_form="t",
+                start=0,
+                end=1,
+            )
+        )
+    return upload_id, job_id
+
+
+async def rows_left(transaction: Transaction) -> int:
+    async with transaction() as session:
+        counts = [
+            await session.scalar(select(func.count()).select_from(table)) or 0
+            for table in (Document, Page, Passage, Entity)
+        ]
+    return sum(counts)
+
+
+async def cancellations(transaction: Transaction) -> list[UploadCancelled]:
+    async with transaction() as session:
+        bodies = await session.scalars(
+            select(OutboxMessage.body).where(OutboxMessage.routing_key == "upload.cancelled")
+        )
+        events = [decode(body).data for body in bodies]
+    return [event for event in events if isinstance(event, UploadCancelled)]
+
+
+@pytest.mark.parametrize("job", [COMPLETED, FAILED, READING])
+async def test_what_is_stored_is_purged_with_all_that_was_read_of_it(
+    api: Api, transaction: Transaction, job: dict[str, Any]
+) -> None:
+    upload_id, job_id = await stored(api, transaction, **job)
+    assert problem(await api.ask("DELETE", f"/uploads/{upload_id}")) == (
+        409,
+        "upload_already_settled",
+    )
+    before = (await api.get(f"/jobs/{job_id}")).json()
+
+    answer = await purge(api, upload_id)
+
+    assert answer.status_code == 200
+    assert answer.json() == {"upload_id": upload_id, "status": "cancelled", "job_id": job_id}
+    after = (await api.get(f"/jobs/{job_id}")).json()
+    assert (after["status"], after["result"], after["error"]) == ("cancelled", None, None)
+    assert after["progress"] >= before["progress"]
+    assert after["finished_at"] is not None
+    assert await rows_left(transaction) == 0
+    assert (await api.get("/documents")).json()["items"] == []
+    (event,) = await cancellations(transaction)
+    assert (str(event.upload_id), str(event.job_id)) == (upload_id, job_id)
+    async with transaction() as session:
+        usage = (await session.scalars(select(TenantUsage))).one()
+    assert (usage.bytes, usage.open_uploads) == (0, 0)
+
+
+async def test_purging_again_answers_the_same_and_tells_nobody(
+    api: Api, transaction: Transaction
+) -> None:
+    upload_id, _ = await stored(api, transaction, **COMPLETED)
+
+    answers = await asyncio.gather(*(purge(api, upload_id) for _ in range(10)))
+    answers.append(await api.ask("DELETE", f"/uploads/{upload_id}"))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+    assert len(await cancellations(transaction)) == 1
+
+
+async def test_a_purge_before_the_end_is_a_cancel(api: Api, transaction: Transaction) -> None:
+    upload_id = await api.sent(b"content")
+    assert (await purge(api, upload_id)).status_code == 200
+    upload_id, job_id = await api.finalized()
+    assert (await purge(api, upload_id)).status_code == 200
+
+    assert (await api.get(f"/jobs/{job_id}")).json()["status"] == "cancelled"
+    assert len(await cancellations(transaction)) == 2
+
+
+async def test_what_failed_before_it_was_stored_has_nothing_to_purge(
+    api: Api, transaction: Transaction
+) -> None:
+    upload_id, job_id = await api.finalized()
+    async with transaction() as session:
+        await session.execute(update(Job).values(status="failed", error_code="staging_corrupt"))
+        await session.execute(update(Upload).values(status="failed"))
+
+    assert problem(await purge(api, upload_id)) == (409, "upload_already_settled")
+    job = (await api.get(f"/jobs/{job_id}")).json()
+    assert (job["status"], job["error"]["code"]) == ("failed", "staging_corrupt")
+
+
+async def test_a_purge_never_waits_in_a_circle_with_the_worker_that_reads(
+    api: Api, transaction: Transaction
+) -> None:
+    """The worker writes pages in one long transaction, and its progress in others."""
+    upload_id, job_id = await stored(api, transaction, **READING)
+    async with transaction() as reading:
+        document_id = (await reading.scalars(select(Document.id))).one()
+        reading.add(Page(document_id=document_id, number=2, text="text"))
+        await reading.flush()
+        purging = asyncio.create_task(purge(api, upload_id))
+        async with asyncio.timeout(5):
+            assert (await api.get(f"/jobs/{job_id}", wait=5)).json()["status"] == "cancelled"
+            async with transaction() as progress:
+                await progress.execute(update(Job).values(pages_done=2))
+        assert not purging.done()
+
+    assert (await purging).status_code == 200
+    assert await rows_left(transaction) == 0
+
+
+async def test_a_purge_that_waits_too_long_for_the_reader_is_finished_by_the_next(
+    api: Api, transaction: Transaction
+) -> None:
+    upload_id, _ = await stored(api, transaction, **READING)
+    async with transaction() as reading:
+        document_id = (await reading.scalars(select(Document.id))).one()
+        reading.add(Page(document_id=document_id, number=2, text="text"))
+        await reading.flush()
+        assert problem(await purge(api, upload_id)) == (503, "unavailable")
+    assert await rows_left(transaction) == 5
+
+    assert (await purge(api, upload_id)).status_code == 200
+    assert await rows_left(transaction) == 0
+    assert len(await cancellations(transaction)) == 1
+
+
+async def test_anothers_upload_cannot_be_purged(
+    api: Api, stranger: Api, transaction: Transaction
+) -> None:
+    upload_id, _ = await stored(api, transaction, **COMPLETED)
+
+    assert problem(await purge(stranger, upload_id)) == (404, "upload_not_found")
+    assert await rows_left(transaction) == 4

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from sqlalchemy import func, select
+
+from gateway import administration
+from schemas.admission import Quotas
+from schemas.settings import STAGING_MARKER, QuotaSettings
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.tenants import TenantUsage
+from schemas.tables.uploads import Upload
+from tests.integration.gateway.api import KIB64, Api, problem
+from tests.integration.gateway.process import CHECKOUT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import httpx
+
+    from gateway.db import Transaction
+    from schemas.settings import DatabaseSettings
+    from tests.integration.gateway.conftest import Serve
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+PDF = b"%PDF-1.7\n" + b"x" * 100
+
+
+def files_in(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir() if path.name != STAGING_MARKER]
+
+
+async def set_quota(transaction: Transaction, *, tenant: str = "acme", **changes: Any) -> Quotas:  # noqa: ANN401  # any quota
+    async with transaction() as session:
+        return await administration.set_quota(
+            session,
+            tenant=tenant,
+            changes=cast("administration.QuotaChanges", changes),
+            defaults=Quotas.from_settings(QuotaSettings()),
+        )
+
+
+async def usage_of(transaction: Transaction) -> tuple[int, int]:
+    async with transaction() as session:
+        row = (await session.scalars(select(TenantUsage))).one()
+        return row.bytes, row.open_uploads
+
+
+async def counted(transaction: Transaction, table: type[Upload | OutboxMessage]) -> int:
+    async with transaction() as session:
+        return await session.scalar(select(func.count()).select_from(table)) or 0
+
+
+def outcomes(answers: list[httpx.Response]) -> dict[int, int]:
+    statuses = [answer.status_code for answer in answers]
+    return {status: statuses.count(status) for status in set(statuses)}
+
+
+async def test_of_fifty_creates_at_once_exactly_as_many_are_let_in_as_may_be_open(
+    serve: Serve, transaction: Transaction, staging_dir: Path
+) -> None:
+    async with serve(quota_open_uploads=10) as api:
+        answers = await asyncio.gather(*(api.create(size=100) for _ in range(50)))
+
+    assert outcomes(answers) == {201: 10, 429: 40}
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert problem(refused) == (429, "too_many_open_uploads")
+    assert int(refused.headers["retry-after"]) > 0
+    assert len(files_in(staging_dir)) == 10
+    assert await counted(transaction, Upload) == 10
+    assert await usage_of(transaction) == (1000, 10)
+
+
+async def test_of_fifty_creates_at_once_exactly_as_many_are_let_in_as_have_room(
+    serve: Serve, transaction: Transaction, staging_dir: Path
+) -> None:
+    async with serve(quota_bytes=1000) as api:
+        answers = await asyncio.gather(*(api.create(size=90) for _ in range(50)))
+
+    assert outcomes(answers) == {201: 11, 403: 39}
+    refused = next(answer for answer in answers if answer.status_code == 403)
+    assert problem(refused) == (403, "quota_exceeded")
+    assert len(files_in(staging_dir)) == 11
+    assert await usage_of(transaction) == (990, 11)
+
+
+async def test_what_is_given_up_makes_room_and_what_is_finalized_keeps_its_bytes(
+    serve: Serve, transaction: Transaction
+) -> None:
+    async with serve(quota_open_uploads=2, quota_bytes=100) as api:
+        upload_id, _ = await api.finalized(b"x" * 60)
+        assert await usage_of(transaction) == (60, 0)
+        assert problem(await api.create(size=41)) == (403, "quota_exceeded")
+        kept = await api.created(size=40)
+        assert problem(await api.create(size=1)) == (403, "quota_exceeded")
+
+        await api.ask("DELETE", f"/uploads/{kept}")
+        await api.created(size=10)
+        await api.ask("DELETE", f"/uploads/{upload_id}")
+
+        assert await usage_of(transaction) == (10, 1)
+
+
+async def test_a_tenants_quota_is_its_own(
+    api: Api, stranger: Api, transaction: Transaction
+) -> None:
+    await set_quota(transaction, quota_bytes=10, quota_open_uploads=1, quota_file_size=9)
+
+    assert problem(await api.create(size=10)) == (413, "file_too_large")
+    assert (await api.create(size=9)).status_code == 201
+    assert problem(await api.create(size=0)) == (429, "too_many_open_uploads")
+    assert (await stranger.create(size=1000)).status_code == 201
+
+    effective = await set_quota(transaction, quota_file_size=None, quota_open_uploads=5)
+    assert (effective.total_bytes, effective.open_uploads) == (10, 5)
+    assert problem(await api.create(size=10)) == (403, "quota_exceeded")
+
+
+async def test_a_repeated_create_is_answered_though_nothing_more_fits(serve: Serve) -> None:
+    key = {"Idempotency-Key": "once"}
+    async with serve(quota_open_uploads=1) as api:
+        first = await api.create(size=5, headers=key)
+        again = await api.create(size=5, headers=key)
+
+    assert first.status_code == again.status_code == 201
+    assert first.json() == again.json()
+
+
+async def test_a_refused_create_leaves_its_key_free(serve: Serve) -> None:
+    key = {"Idempotency-Key": "once"}
+    async with serve(quota_bytes=5) as api:
+        blocking = await api.created(size=5)
+        assert problem(await api.create(size=5, headers=key)) == (403, "quota_exceeded")
+        await api.ask("DELETE", f"/uploads/{blocking}")
+
+        assert (await api.create(size=5, headers=key)).status_code == 201
+
+
+async def test_a_size_beyond_all_counting_is_refused_and_not_added_up(
+    api: Api, transaction: Transaction
+) -> None:
+    await set_quota(transaction, quota_file_size=2**62, quota_bytes=2**62)
+
+    answers = [await api.create(size=2**62) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [507, 507, 507]
+
+
+async def test_a_type_that_is_not_allowed_is_refused_when_it_is_declared(serve: Serve) -> None:
+    async with serve(allowed_types="application/pdf, image/*") as api:
+        refused = await api.create(size=5, content_type="Text/HTML; charset=utf-8")
+        assert problem(refused) == (415, "type_not_allowed")
+        assert "text/html" in refused.json()["detail"]
+        for allowed in ("image/png", "Application/PDF", None):
+            assert (await api.create(size=5, content_type=allowed)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("content", "declared"),
+    [(b"plain", None), (b"\x89PNG\r\n\x1a\n", "application/pdf"), (b"", None)],
+)
+async def test_what_the_bytes_show_is_looked_at_when_the_upload_is_finalized(
+    serve: Serve, transaction: Transaction, content: bytes, declared: str | None
+) -> None:
+    async with serve(allowed_types="application/pdf") as api:
+        upload_id = await api.sent(content, content_type=declared)
+
+        refused = await api.finalize(upload_id)
+
+        assert problem(refused) == (415, "type_not_allowed")
+        assert (await api.get(f"/uploads/{upload_id}")).json()["status"] == "open"
+        assert await counted(transaction, OutboxMessage) == 0
+        assert (await api.ask("DELETE", f"/uploads/{upload_id}")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "declared"), [(PDF, None), (PDF, "application/pdf"), (b"plain", "application/pdf")]
+)
+async def test_what_is_allowed_is_finalized(
+    serve: Serve, content: bytes, declared: str | None
+) -> None:
+    async with serve(allowed_types="application/pdf") as api:
+        upload_id = await api.sent(content, content_type=declared)
+
+        assert (await api.finalize(upload_id)).status_code == 202
+
+
+async def test_quotas_are_looked_at_again_when_the_upload_is_finalized(
+    api: Api, transaction: Transaction
+) -> None:
+    upload_id = await api.sent(b"x" * 100)
+    await set_quota(transaction, quota_bytes=99)
+    assert problem(await api.finalize(upload_id)) == (403, "quota_exceeded")
+    await set_quota(transaction, quota_bytes=None, quota_file_size=99)
+    assert problem(await api.finalize(upload_id)) == (413, "file_too_large")
+    await set_quota(transaction, quota_file_size=None)
+
+    assert (await api.finalize(upload_id)).status_code == 202
+    await set_quota(transaction, quota_bytes=0)
+    assert (await api.finalize(upload_id)).status_code == 202, "what is done stays done"
+
+
+async def test_an_upload_of_many_chunks_is_counted_once(api: Api, transaction: Transaction) -> None:
+    await api.sent(b"x" * (3 * KIB64))
+
+    assert await usage_of(transaction) == (3 * KIB64, 1)
+
+
+async def test_an_operator_sets_a_quota_on_the_command_line(
+    api: Api, database: DatabaseSettings
+) -> None:
+    async def command(*arguments: str) -> tuple[int, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gateway",
+            "set-quota",
+            *arguments,
+            cwd=CHECKOUT,
+            env={
+                "DATABASE_URL": database.database_url.get_secret_value(),
+                "ALLOWED_TYPES": "application/pdf,image/*",
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await process.communicate()
+        return process.returncode or 0, output.decode(), errors.decode()
+
+    assert await command(
+        "--tenant=acme",
+        "--bytes=10KiB",
+        "--file-size=1 KiB",
+        "--allow-type=text/*",
+        "--allow-type=a/b",
+    ) == (0, "bytes: 10240\nopen-uploads: 1000\nfile-size: 1024\ntypes: text/*, a/b\n", "")
+    assert problem(await api.create(size=1025)) == (413, "file_too_large")
+    assert await command(
+        "--tenant=acme", "--bytes=none", "--open-uploads=7", "--allow-default-types"
+    ) == (
+        0,
+        "bytes: no limit\nopen-uploads: 7\nfile-size: 1024\ntypes: application/pdf, image/*\n",
+        "",
+    )
+    assert (await command("--tenant=acme", "--allow-any-type"))[1].endswith("types: */*\n")
+    assert await command("--tenant=nobody", "--bytes=1") == (
+        1,
+        "",
+        "gateway: there is no tenant 'nobody'; create-key makes one\n",
+    )

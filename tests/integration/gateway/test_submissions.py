@@ -1,0 +1,528 @@
+"""Whole files in one request, and objects by their names."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from itertools import count
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import httpx
+import psutil
+import pytest
+from sqlalchemy import func, select, update
+
+from gateway import administration
+from gateway.submissions.form import FRAME_BYTES_MAX
+from schemas.admission import Quotas
+from schemas import object_keys
+from schemas.events.envelope import decode
+from schemas.events.uploads import UploadFinalized
+from schemas.settings import QuotaSettings
+from schemas.tables.jobs import Job
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.tenants import Tenant, TenantUsage
+from schemas.tables.uploads import Upload
+from schemas.tables.webhooks import Webhook
+from tests.integration.gateway.api import KIB64, MIB, Api, pieces_of, problem
+from tests.integration.gateway.staged import over_both_stagings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from gateway.db import Transaction
+    from tests.integration.gateway.conftest import MakeKey, Serve, Start
+    from tests.integration.gateway.staged import Staged
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+CONTENT = random.Random(7).randbytes(3 * KIB64 + 777)
+KEY = {"Idempotency-Key": "once"}
+CUT: dict[str, Any] = {"chunk_size_default": KIB64}
+ANSWERED = {"success", "message", "job_id", "upload_id", "filename", "status", "status_endpoint"}
+
+
+async def submit(
+    api: Api,
+    content: bytes = CONTENT,
+    *,
+    filename: str = "a.bin",
+    fields: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    path: str = "/upload-async",
+    content_type: str = "application/octet-stream",
+) -> httpx.Response:
+    return await api.ask(
+        "POST",
+        path,
+        data=fields or {},
+        files={"file": (filename, content, content_type)},
+        headers=headers,
+    )
+
+
+async def refer(api: Api, key: str, **options: Any) -> httpx.Response:  # noqa: ANN401  # whatever the API takes
+    headers = options.pop("headers", None)
+    return await api.ask("POST", "/jobs", json={"object_key": key, **options}, headers=headers)
+
+
+async def upload_in(transaction: Transaction) -> Upload:
+    async with transaction() as session:
+        return (await session.scalars(select(Upload))).one()
+
+
+async def statuses(transaction: Transaction) -> list[str]:
+    async with transaction() as session:
+        found = await session.scalars(select(Upload.status).order_by(Upload.created_at))
+        return list(found.all())
+
+
+async def counted(
+    transaction: Transaction, table: type[Upload | Job | OutboxMessage | Webhook]
+) -> int:
+    async with transaction() as session:
+        return await session.scalar(select(func.count()).select_from(table)) or 0
+
+
+async def usage_of(transaction: Transaction) -> tuple[int, int]:
+    async with transaction() as session:
+        row = (await session.scalars(select(TenantUsage))).one()
+        return row.bytes, row.open_uploads
+
+
+async def prefix(transaction: Transaction) -> str:
+    async with transaction() as session:
+        return object_keys.incoming((await session.scalars(select(Tenant.id))).one())
+
+
+@over_both_stagings
+@pytest.mark.parametrize("path", ["/upload-async", "/jobs"])
+async def test_a_file_in_a_form_becomes_chunks_and_a_job(
+    serve: Serve, staged: Staged, transaction: Transaction, path: str
+) -> None:
+    async with serve(**CUT) as api:
+        answer = await submit(api, filename="../Ünï.bin", path=path)
+
+        assert answer.status_code == 202, answer.text
+        body = answer.json()
+        assert body.keys() == ANSWERED
+        assert (body["success"], body["filename"], body["status"]) == (True, "../Ünï.bin", "queued")
+        assert body["status_endpoint"] == f"/api/v1/jobs/{body['job_id']}"
+        assert answer.headers["location"] == body["status_endpoint"]
+        job = (await api.get(f"/jobs/{body['job_id']}")).json()
+        assert (job["upload_id"], job["bytes_total"]) == (body["upload_id"], len(CONTENT))
+        manifest = (await api.get(f"/uploads/{body['upload_id']}")).json()
+    assert (manifest["size"], manifest["status"]) == (len(CONTENT), "finalized")
+    assert manifest["sha256"] == hashlib.sha256(CONTENT).hexdigest()
+    assert manifest["content_type"] is None
+    assert [(chunk["size"], chunk["sha256"]) for chunk in manifest["chunks"]] == [
+        (len(piece), hashlib.sha256(piece).hexdigest()) for piece in pieces_of(CONTENT)
+    ]
+    assert manifest["chunk_count"] == 4
+    assert staged.left(body["upload_id"]) > 0
+    assert staged.scratch() == []
+    async with transaction() as session:
+        (message,) = (await session.scalars(select(OutboxMessage))).all()
+    event = decode(message.body).data
+    assert isinstance(event, UploadFinalized)
+    assert (event.size, event.filename) == (len(CONTENT), "../Ünï.bin")
+    assert await usage_of(transaction) == (len(CONTENT), 0)
+
+
+@pytest.mark.parametrize("size", [0, 1, KIB64 - 1, KIB64, KIB64 + 1, 2 * KIB64, 3 * KIB64 - 2])
+async def test_a_file_of_any_size_has_exactly_its_chunks(serve: Serve, size: int) -> None:
+    content = CONTENT[:size]
+    async with serve(**CUT) as api:
+        answer = await submit(api, content)
+
+        assert answer.status_code == 202, answer.text
+        manifest = (await api.get(f"/uploads/{answer.json()['upload_id']}")).json()
+    assert manifest["size"] == manifest["received_bytes"] == size
+    assert [chunk["index"] for chunk in manifest["chunks"]] == list(range(-(-size // KIB64)))
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_fields_count_before_the_file_and_after_it(
+    serve: Serve, transaction: Transaction, *, before: bool
+) -> None:
+    fields = {
+        "sha256": (None, hashlib.sha256(CONTENT).hexdigest()),
+        "callback_url": (None, "https://example.com/hook"),
+    }
+    file = {"file": ("a.bin", CONTENT)}
+    async with serve(**CUT) as api:
+        answer = await api.ask(
+            "POST", "/upload-async", files={**fields, **file} if before else {**file, **fields}
+        )
+
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["callback_secret"].startswith("whsec_")
+    assert await counted(transaction, Webhook) == 1
+    assert (await upload_in(transaction)).size == len(CONTENT)
+
+
+@over_both_stagings
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({"sha256": "0" * 64}, 422, "file_digest_mismatch"),
+        ({"callback_url": "https://10.0.0.1/"}, 422, "webhook_url_refused"),
+        ({"priority": "high"}, 400, "invalid_request"),
+    ],
+)
+@pytest.mark.parametrize("before", [True, False])
+async def test_nothing_is_kept_of_a_form_that_is_refused(  # noqa: PLR0917  # fixtures and cases
+    serve: Serve,
+    transaction: Transaction,
+    staged: Staged,
+    fields: dict[str, str],
+    status: int,
+    code: str,
+    *,
+    before: bool,
+) -> None:
+    texts = {name: (None, value) for name, value in fields.items()}
+    file = {"file": ("a.bin", CONTENT)}
+    async with serve(**CUT) as api:
+        answer = await api.ask(
+            "POST", "/upload-async", files={**texts, **file} if before else {**file, **texts}
+        )
+
+    assert problem(answer) == (status, code)
+    assert await counted(transaction, Job) == 0
+    for upload_status in await statuses(transaction):
+        assert upload_status == "cancelled"
+        assert (await usage_of(transaction)) == (0, 0)
+        # What is in the bucket goes with the event.
+        assert await counted(transaction, OutboxMessage) == 1
+    assert staged.scratch() == []
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content"),
+    [
+        ("multipart/form-data; boundary=X", b""),
+        ("multipart/form-data; boundary=X", b"nonsense"),
+        ("multipart/form-data", b"--X--\r\n"),
+        ("multipart/form-data; boundary=X", b"--X--\r\n"),
+        ("text/plain", b"content"),
+        ("application/x-www-form-urlencoded", b"file=content"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/upload-async", "/jobs"])
+async def test_what_is_no_form_with_a_file_is_refused(
+    api: Api, transaction: Transaction, *, path: str, content_type: str, content: bytes
+) -> None:
+    answer = await api.ask("POST", path, content=content, headers={"Content-Type": content_type})
+
+    assert problem(answer) == (400, "invalid_request")
+    assert await counted(transaction, Upload) == 0
+
+
+async def test_a_form_says_how_long_it_is(api: Api) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"--X--"
+
+    for path in ("/upload-async", "/jobs"):
+        for content_type in ("multipart/form-data; boundary=X", "application/json"):
+            answer = await api.ask(
+                "POST", path, content=pieces(), headers={"Content-Type": content_type}
+            )
+            if path == "/jobs" or content_type != "application/json":
+                assert problem(answer) == (411, "length_required")
+
+
+async def test_quotas_count_to_the_byte_and_are_reserved_meanwhile(
+    serve: Serve, transaction: Transaction
+) -> None:
+    async with serve(quota_bytes=len(CONTENT), upload_max_size=len(CONTENT), **CUT) as api:
+        assert problem(await submit(api, CONTENT + b"x")) == (413, "file_too_large")
+        assert problem(await submit(api, CONTENT + bytes(FRAME_BYTES_MAX))) == (
+            413,
+            "file_too_large",
+        )
+        answers = await asyncio.gather(*(submit(api) for _ in range(3)))
+        assert sorted(answer.status_code for answer in answers) == [202, 403, 403]
+        assert problem(await submit(api, b"x")) == (403, "quota_exceeded")
+    assert await usage_of(transaction) == (len(CONTENT), 0)
+
+
+async def test_a_type_that_is_not_allowed_is_refused(
+    serve: Serve, transaction: Transaction
+) -> None:
+    async with serve(allowed_types="application/pdf", **CUT) as api:
+        declared = await submit(api, b"%PDF-1.7", content_type="image/png")
+        hidden = await submit(api, b"\x89PNG\r\n\x1a\n", content_type="application/pdf")
+        long = await submit(api, bytes(3 * KIB64))
+        allowed = await submit(api, b"%PDF-1.7")
+
+    assert problem(declared) == problem(hidden) == problem(long) == (415, "type_not_allowed")
+    assert allowed.status_code == 202
+    assert await statuses(transaction) == ["cancelled", "cancelled", "finalized"]
+
+
+async def test_a_repeated_form_makes_no_second_job_and_needs_no_room(
+    serve: Serve, transaction: Transaction
+) -> None:
+    fields = {"callback_url": "https://example.com/hook"}
+    async with serve(quota_bytes=len(CONTENT) + 10, **CUT) as api:
+        first = await submit(api, headers=KEY, fields=fields)
+        again = await submit(api, headers=KEY, fields=fields)
+        other = await submit(api, CONTENT[:-1], headers=KEY, fields=fields)
+        renamed = await submit(api, filename="b", headers=KEY, fields=fields)
+
+    assert first.status_code == again.status_code == 202
+    assert first.json() == again.json()
+    assert problem(other) == problem(renamed) == (422, "idempotency_key_reused")
+    assert await counted(transaction, Upload) == await counted(transaction, OutboxMessage) == 1
+
+
+async def test_ten_forms_at_once_with_one_key_make_one_job(
+    serve: Serve, transaction: Transaction
+) -> None:
+    async with serve(**CUT) as api:
+        answers = await asyncio.gather(*(submit(api, headers=KEY) for _ in range(10)))
+
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.text for answer in answers}) == 1
+    assert await counted(transaction, Job) == 1
+    found = await statuses(transaction)
+    assert found.count("finalized") == 1
+    assert set(found) <= {"finalized", "cancelled"}
+    assert await usage_of(transaction) == (len(CONTENT), 0)
+
+
+async def test_a_form_may_be_waited_for(serve: Serve, transaction: Transaction) -> None:
+    async def settle(**values: Any) -> None:  # noqa: ANN401  # any column
+        async with asyncio.timeout(10):
+            # Who submits is not told which job it is before the end.
+            for _ in count():
+                async with transaction() as session:
+                    changed = await session.execute(
+                        update(Job).where(Job.status == "queued").values(**values).returning(Job.id)
+                    )
+                    if changed.first() is not None:
+                        return
+                await asyncio.sleep(0.02)
+
+    async with serve(uploads_async_enabled=False) as api:
+        done, _ = await asyncio.gather(submit(api), settle(status="completed", stage="done"))
+        failed, _ = await asyncio.gather(
+            submit(api, headers={"Prefer": "wait=20"}),
+            settle(status="failed", error_code="pdf_corrupt", error_detail="it is broken"),
+        )
+        at_once = await submit(api, headers={"Prefer": "respond-async"})
+
+    assert (done.status_code, done.json()["success"]) == (200, True)
+    assert done.json()["status"] == "completed"
+    assert (failed.status_code, failed.json()["success"]) == (200, False)
+    assert failed.json()["message"] == "it is broken"
+    assert failed.headers["preference-applied"] == "wait=20"
+    assert (at_once.status_code, at_once.json()["status"]) == (202, "queued")
+    assert at_once.headers["preference-applied"] == "respond-async"
+
+
+async def test_finalize_answers_at_once_where_that_is_preferred(serve: Serve) -> None:
+    async with serve(uploads_async_enabled=False) as api:
+        upload_id = await api.sent(b"content")
+        answer = await api.finalize(upload_id, headers={"Prefer": "respond-async"})
+
+    assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+    assert answer.headers["preference-applied"] == "respond-async"
+
+
+@over_both_stagings
+async def test_of_a_client_that_leaves_in_the_middle_nothing_is_kept(
+    start: Start, make_key: MakeKey, staged: Staged, transaction: Transaction
+) -> None:
+    process = await start(CHUNK_SIZE_DEFAULT="64KiB")
+    key = await make_key()
+    reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+    writer.write(
+        b"POST /api/v1/upload-async HTTP/1.1\r\nHost: gateway\r\n"
+        b"Authorization: Bearer " + key.encode() + b"\r\n"
+        b"Content-Type: multipart/form-data; boundary=X\r\nContent-Length: 10000000\r\n\r\n"
+        b'--X\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + CONTENT
+    )
+    await writer.drain()
+    async with asyncio.timeout(20):
+        for _ in count():
+            if len(process.logged("chunk.receiving")) == 4:
+                break
+            await asyncio.sleep(0.02)
+    assert await usage_of(transaction) > (9_000_000, 0)
+
+    writer.transport.abort()
+
+    await process.says("upload.cancelled")
+    await process.says("http.request")
+    assert await reader.read() == b""
+    upload = await upload_in(transaction)
+    assert upload.status == "cancelled"
+    assert await usage_of(transaction) == (0, 0)
+    assert await counted(transaction, OutboxMessage) == 1
+    assert staged.scratch() == []
+    if upload.staging == "directory":
+        assert staged.left(str(upload.id)) == 0
+    assert process.logged("http.failed") == []
+
+
+async def test_a_client_that_is_still_sending_learns_why_it_is_refused(
+    start: Start, make_key: MakeKey
+) -> None:
+    process = await start(UPLOAD_MAX_SIZE="1MiB")
+    content = bytes(32 * MIB)
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        api = Api(http, await make_key())
+        for _ in range(3):
+            assert problem(await submit(api, content)) == (413, "file_too_large")
+            wrong = await submit(api, content[: MIB // 2], fields={"priority": "high"})
+            assert problem(wrong) == (400, "invalid_request")
+        assert (await submit(api)).status_code == 202
+
+
+async def test_memory_does_not_grow_with_the_file(start: Start, make_key: MakeKey) -> None:
+    process = await start()
+    size = 128 * MIB
+    head = b'--X\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    end = b"\r\n--X--\r\n"
+
+    async def form() -> AsyncIterator[bytes]:
+        yield head
+        for _ in range(size // MIB):
+            yield bytes(MIB)
+        yield end
+
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        api = Api(http, await make_key())
+        assert (await submit(api)).status_code == 202
+        resident = psutil.Process(process.process.pid).memory_info
+        before, peak = resident().rss, 0
+        sending = asyncio.create_task(
+            api.ask(
+                "POST",
+                "/upload-async",
+                content=form(),
+                headers={
+                    "Content-Type": "multipart/form-data; boundary=X",
+                    "Content-Length": str(len(head) + size + len(end)),
+                },
+            )
+        )
+        while not sending.done():
+            peak = max(peak, resident().rss)
+            await asyncio.sleep(0.02)
+        answer = await sending
+
+        assert answer.status_code == 202, answer.text
+        manifest = (await api.get(f"/uploads/{answer.json()['upload_id']}")).json()
+    assert manifest["size"] == size
+    assert peak - before < 16 * MIB
+
+
+async def test_an_object_in_the_bucket_becomes_a_job_by_its_key(
+    api: Api, transaction: Transaction
+) -> None:
+    key = await prefix(transaction) + "2026/a.pdf"
+
+    answer = await refer(api, key, content_type="application/pdf", metadata={"k": "v"})
+
+    assert answer.status_code == 202, answer.text
+    body = answer.json()
+    assert body.keys() == ANSWERED
+    assert body["filename"] == "a.pdf"
+    upload = await upload_in(transaction)
+    assert (upload.id, upload.status) == (UUID(body["upload_id"]), "finalized")
+    assert (upload.staging, upload.source_key) == ("reference", key)
+    assert (upload.size, upload.chunk_count, upload.client_metadata) == (0, 0, {"k": "v"})
+    async with transaction() as session:
+        (message,) = (await session.scalars(select(OutboxMessage))).all()
+    event = decode(message.body).data
+    assert isinstance(event, UploadFinalized)
+    assert (str(event.job_id), event.size) == (body["job_id"], None)
+    assert (await api.get(f"/jobs/{body['job_id']}")).json()["bytes_total"] == 0
+    assert (await api.ask("DELETE", f"/uploads/{body['upload_id']}")).status_code == 200
+
+
+async def test_another_tenants_object_is_refused(
+    api: Api, stranger: Api, transaction: Transaction
+) -> None:
+    async with transaction() as session:
+        tenants = (await session.scalars(select(Tenant))).all()
+    theirs = next(tenant.id for tenant in tenants if tenant.name == "globex")
+
+    for key in (f"incoming/{theirs}/a", "a", f"incoming/{theirs}/../x", "originals/x/y"):
+        answer = await refer(api, key)
+        assert problem(answer) == (422, "reference_refused")
+    assert (await refer(stranger, f"incoming/{theirs}/a")).status_code == 202
+    assert await counted(transaction, Upload) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"object_key": ""}, "object_key"),
+        ({"object_key": 5}, "object_key"),
+        ({"filename": "a\nb"}, "filename"),
+        ({"sha256": "zz"}, "sha256"),
+        ({"metadata": {"k": 5}}, "metadata"),
+        ({"priority": "high"}, "body"),
+    ],
+)
+async def test_a_wrong_value_is_refused_by_name(
+    api: Api, wrong: dict[str, Any], field: str
+) -> None:
+    answer = await api.ask("POST", "/jobs", json={"object_key": "incoming/x", **wrong})
+
+    assert problem(answer) == (400, "invalid_request")
+    assert answer.json()["errors"][0]["field"].startswith(field)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"object_key": "\xff"}', b"[" * 100_000])
+async def test_what_is_no_json_is_refused(api: Api, content: bytes) -> None:
+    answer = await api.ask(
+        "POST", "/jobs", content=content, headers={"Content-Type": "application/json"}
+    )
+
+    assert problem(answer) == (400, "invalid_request")
+
+
+async def test_a_json_body_has_a_limit(serve: Serve) -> None:
+    async with serve(request_body_max=1000) as api:
+        answer = await refer(api, "incoming/" + "x" * 1000)
+
+    assert answer.status_code == 413
+
+
+async def test_a_repeated_reference_makes_no_second_job(api: Api, transaction: Transaction) -> None:
+    key = await prefix(transaction) + "a.pdf"
+
+    first = await refer(api, key, headers=KEY, callback_url="https://example.com/hook")
+    again = await refer(api, key, headers=KEY, callback_url="https://example.com/hook")
+    other = await refer(api, key + "x", headers=KEY)
+
+    assert first.status_code == again.status_code == 202
+    assert first.json() == again.json()
+    assert first.json()["callback_secret"].startswith("whsec_")
+    assert problem(other) == (422, "idempotency_key_reused")
+    assert await counted(transaction, Job) == await counted(transaction, OutboxMessage) == 1
+
+
+async def test_a_reference_is_refused_for_its_type_and_where_nothing_more_fits(
+    serve: Serve, transaction: Transaction
+) -> None:
+    async with serve(allowed_types="application/pdf") as api:
+        key = await prefix(transaction) + "a"
+        refused = await refer(api, key, content_type="image/png")
+        assert problem(refused) == (415, "type_not_allowed")
+        await api.finalized(b"%PDF-1.7")
+        async with transaction() as session:
+            await administration.set_quota(
+                session,
+                tenant="acme",
+                changes=administration.QuotaChanges(quota_bytes=1),
+                defaults=Quotas.from_settings(QuotaSettings()),
+            )
+        assert problem(await refer(api, key)) == (403, "quota_exceeded")
