@@ -55,6 +55,19 @@ class NotNow(Exception):
     made_progress: bool = False
 
 
+class CrashesExcused(NotNow):
+    """The workers that died with the event had got further; the count of crashes begins anew.
+
+    It has to be a new message for that: the broker counts the deliveries of this
+    one, up to a limit that no task is asked about.
+    """
+
+    made_progress = True
+
+    def __init__(self, crashes: int) -> None:
+        super().__init__(f"{crashes} crashes excused: the event got further meanwhile")
+
+
 class WorkerKeepsDying(DomainError):
     """The event was redelivered after crash upon crash of the worker that had it."""
 
@@ -111,24 +124,31 @@ class EventTask(Task[..., None]):
     def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:
         """Put the failure on record, with the event that tells it."""
 
+    def got_further(self, event: Envelope) -> bool:  # noqa: ARG002  # what a subclass decides by
+        """Whether the delivery before this one, which ended in a crash, got further than those before it.
+
+        Asked only after a crash. A worker that is killed again and again with an event
+        that gets on each time has not died of the event; only crashes in a row
+        without progress count towards `CRASH_LIMIT`.
+        """
+        return False
+
     def run(self, event: ReceivedEvent) -> None:
         delivery = Delivery.of(self.request)
         envelope = event.envelope
+        job_id = envelope.data.job_id
         with structlog.contextvars.bound_contextvars(
             task=self.name,
             event_id=str(envelope.id),
             upload_id=str(envelope.data.upload_id),
-            job_id=str(envelope.data.job_id),
+            job_id=str(job_id) if job_id else None,
             attempt=delivery.attempt,
         ):
             self._handle(event, delivery)
 
     def _handle(self, event: ReceivedEvent, delivery: Delivery) -> None:
         try:
-            if delivery.crashes >= topology.CRASH_LIMIT:
-                self._give_up(event, WorkerKeepsDying(delivery.crashes), delivery)
-            else:
-                self.handle(event.envelope, delivery)
+            self._handle_unless_deadly(event, delivery)
         except NotNow as reason:
             crashes = 0 if reason.made_progress else delivery.crashes
             self._wait(
@@ -161,6 +181,14 @@ class EventTask(Task[..., None]):
                 self._try_later(event, delivery, reason=error)
             self._give_up(event, UnexpectedFailure(delivery.attempt + 1), delivery)
             raise Reject(type(error).__name__, requeue=False) from error
+
+    def _handle_unless_deadly(self, event: ReceivedEvent, delivery: Delivery) -> None:
+        if delivery.crashes and self.got_further(event.envelope):
+            raise CrashesExcused(delivery.crashes)
+        if delivery.crashes >= topology.CRASH_LIMIT:
+            self._give_up(event, WorkerKeepsDying(delivery.crashes), delivery)
+        else:
+            self.handle(event.envelope, delivery)
 
     def _is_last(self, delivery: Delivery) -> bool:
         attempts: int = self.app.conf["waybill_task_attempts"]

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from pipeline import inbox
 from pipeline.ingest.outcome import DocumentOpened, DocumentRead, PageReading
-from schemas.errors import DomainError
+from schemas.errors import DomainError, ErrorCode
 from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.envelope import Envelope, Event
 from schemas.events.uploads import StoredEvent
@@ -44,32 +44,71 @@ class Occasion:
     traceparent: str | None
 
 
+class NoLongerWanted(DomainError):
+    """The upload was purged; nothing that is read of it may be kept."""
+
+    code = ErrorCode.CANCELLED
+
+    def __init__(self) -> None:
+        super().__init__("the upload was cancelled")
+
+
 def is_applied(session: Session, *, event_id: EventId) -> bool:
     """Whether the event was applied before: then the document need not be read again."""
     found = session.get(InboxMessage, (CONSUMER, event_id))
     return found is not None
 
 
+def check_wanted(session: Session, stored: StoredEvent) -> None:
+    """Look whether the document is still to be read.
+
+    Raises:
+        NoLongerWanted: it is not.
+    """
+    status = session.scalar(select(Job.status).where(Job.id == stored.job_id))
+    if status == JobStatus.CANCELLED:
+        raise NoLongerWanted
+
+
 def show_progress(
     session: Session, stored: StoredEvent, *, pages_done: int, pages_total: int
 ) -> None:
-    session.execute(
-        update(Job)
-        .where(
-            Job.id == stored.job_id,
-            Job.status == JobStatus.PROCESSING,
-            Job.stage == JobStage.INGEST,
-        )
+    """Say how far reading got.
+
+    Raises:
+        NoLongerWanted: the upload was purged meanwhile, and the purge may be
+            waiting for this worker to let go of the document.
+    """
+    shown = session.execute(
+        _of_ingest(stored)
         .values(
             pages_done=func.greatest(Job.pages_done, pages_done),
             pages_total=pages_total,
-        ),
+        )
+        .returning(Job.id),
     )
+    if shown.first() is None:
+        check_wanted(session, stored)
 
 
 def begin(session: Session, *, event_id: EventId) -> bool:
     """Claim the event for this transaction; False where another delivery applied it first."""
     return inbox.is_first_delivery(session, consumer=CONSUMER, event_id=event_id)
+
+
+def hold_document(session: Session, stored: StoredEvent) -> None:
+    """Keep the document from being deleted before this transaction ends.
+
+    Raises:
+        NoLongerWanted: it is deleted already.
+    """
+    held = session.scalar(
+        select(Document.id)
+        .where(Document.id == stored.document_id)
+        .with_for_update(read=True, key_share=True)
+    )
+    if held is None:
+        raise NoLongerWanted
 
 
 class PageWriter:
@@ -143,7 +182,11 @@ def record_ingested(
     read: DocumentRead,
     occasion: Occasion,
 ) -> None:
-    """Settle document and job after the last page, and tell of it."""
+    """Settle document and job after the last page, and tell of it.
+
+    Raises:
+        NoLongerWanted: the upload was purged meanwhile; this transaction has to end.
+    """
     session.execute(
         update(Document)
         .where(Document.id == stored.document_id, Document.status == DocumentStatus.STORED)
@@ -157,8 +200,9 @@ def record_ingested(
         ),
     )
     result = session.scalar(select(Job.result).where(Job.id == stored.job_id)) or {}
-    session.execute(
-        _settling(stored).values(
+    settled = session.execute(
+        _of_ingest(stored)
+        .values(
             status=JobStatus.COMPLETED,
             stage=JobStage.DONE,
             pages_done=read.pages_read,
@@ -173,8 +217,11 @@ def record_ingested(
                 "language": opened.language,
                 "truncated": [str(limit) for limit in read.truncated],
             },
-        ),
+        )
+        .returning(Job.id),
     )
+    if settled.first() is None:
+        check_wanted(session, stored)
     _tell(
         session,
         IngestedEvent(
@@ -206,7 +253,7 @@ def record_failed(
         .values(status=DocumentStatus.FAILED, error_code=error.code, error_detail=str(error)),
     )
     settled = session.execute(
-        _settling(stored)
+        _of_ingest(stored)
         .values(
             status=JobStatus.FAILED,
             error_code=error.code,
@@ -233,7 +280,7 @@ def record_failed(
     )
 
 
-def _settling(stored: StoredEvent) -> Any:  # noqa: ANN401  # SQLAlchemy's update of one table has no short name
+def _of_ingest(stored: StoredEvent) -> Any:  # noqa: ANN401  # SQLAlchemy's update of one table has no short name
     return update(Job).where(
         Job.id == stored.job_id,
         Job.status == JobStatus.PROCESSING,

@@ -15,7 +15,7 @@ from pipeline import resources
 from pipeline.event_task import Delivery, EventTask
 from pipeline.ingest import language, operations, reading
 from pipeline.ingest.limits import ReadingLimits
-from pipeline.ingest.operations import Occasion, PageWriter
+from pipeline.ingest.operations import NoLongerWanted, Occasion, PageWriter
 from pipeline.ingest.outcome import DocumentRead, PdfLimitExceeded
 from pipeline.ingest.reading import DocumentReading
 from pipeline.resources import Resources
@@ -43,8 +43,16 @@ class IngestDocument(EventTask):
             log.debug("ingest.not_to_be_read", content_type=stored.content_type)
             return
         kit = resources.current()
+        try:
+            self._ingest(kit, event, delivery)
+        except NoLongerWanted:
+            log.info("ingest.cancelled")
+
+    def _ingest(self, kit: Resources, event: Envelope, delivery: Delivery) -> None:
+        stored = _data(event)
         with kit.transaction() as session:
             applied = operations.is_applied(session, event_id=event.id)
+            operations.check_wanted(session, stored)
         if applied:
             log.info("ingest.already_applied")
             return
@@ -103,6 +111,7 @@ def _read_and_record(kit: Resources, file: Path, *, event: Envelope, delivery: D
         if not operations.begin(session, event_id=event.id):
             log.info("ingest.already_applied")
             return
+        operations.hold_document(session, stored)
         with reading.open_pdf(file, limits=limits, language=language.loaded()) as document:
             summary = _write(kit, session, document, limits=limits, stored=stored)
             operations.record_ingested(

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Self
 
 from schemas.errors import DomainError, ErrorCode
 
@@ -50,28 +51,39 @@ class Chunk:
 
 
 class FileCheck:
-    """Checks a file against its manifest while its bytes pass by, in order and once.
+    """Checks a file against its manifest, if it has one, while its bytes pass by, in order and once."""
 
-    Raises:
-        ManifestIncomplete: the chunks do not follow each other without a gap
-            from index 0 to the last byte.
-    """
-
-    def __init__(self, chunks: Sequence[Chunk], *, chunk_size: int, size_bytes: int) -> None:
-        if not _makes_up(chunks, chunk_size=chunk_size, size_bytes=size_bytes):
-            raise ManifestIncomplete(size_bytes=size_bytes, chunk_count=len(chunks))
+    def __init__(self, chunks: Sequence[Chunk], *, size_bytes: int) -> None:
         self._size_bytes = size_bytes
         self._taken = 0
         self._file = hashlib.sha256()
         self._ahead = iter(chunks)
         self._next_chunk()
 
-    def update(self, block: memoryview) -> None:
+    @classmethod
+    def against(cls, chunks: Sequence[Chunk], *, chunk_size: int, size_bytes: int) -> Self:
+        """Return a check of a file that was acked in chunks.
+
+        Raises:
+            ManifestIncomplete: the chunks do not follow each other without a gap
+                from index 0 to the last byte.
+        """
+        if not _makes_up(chunks, chunk_size=chunk_size, size_bytes=size_bytes):
+            raise ManifestIncomplete(size_bytes=size_bytes, chunk_count=len(chunks))
+        return cls(chunks, size_bytes=size_bytes)
+
+    @classmethod
+    def of_any(cls, *, size_bytes: int) -> Self:
+        """Return a check of a file of which nobody said more than its size."""
+        return cls((), size_bytes=size_bytes)
+
+    def update(self, block: bytes | memoryview) -> None:
         """Take the next bytes, cut anywhere.
 
         Raises:
             ChunkCorrupt: they end a chunk that does not have its digest.
         """
+        block = memoryview(block)  # cut without copying
         self._file.update(block)
         self._taken += len(block)
         while block and self._chunk is not None:

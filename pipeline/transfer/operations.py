@@ -5,7 +5,7 @@ conditional: on the status it expects, and on the lease of the caller, so that
 a worker that was thought dead cannot write over the one that took over.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from uuid import uuid4
@@ -17,17 +17,26 @@ from pipeline import inbox
 from pipeline.event_task import NotNow
 from pipeline.transfer.checksums import Chunk
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
-from schemas import object_keys
+from schemas import admission, object_keys
+from schemas.admission import Quotas, Usage
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent, UploadFailed, UploadFinalized
 from schemas.ids import DocumentId, EventId, JobId, TenantId, UploadId
-from schemas.lifecycle import ACTIVE_JOBS, DocumentStatus, JobStage, JobStatus, UploadStatus
+from schemas.lifecycle import (
+    ACTIVE_JOBS,
+    DocumentStatus,
+    JobStage,
+    JobStatus,
+    StagingKind,
+    UploadStatus,
+)
 from schemas.object_keys import ObjectKey
 from schemas.tables import uploads as rows
 from schemas.tables.documents import Document
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
+from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 
 CONSUMER = "transfer"
@@ -63,6 +72,9 @@ class Claim:
     upload_id: UploadId
     job_id: JobId
     owner: str
+    staging: StagingKind
+    source_key: ObjectKey | None
+    """The object to be copied, where `staging` is a reference."""
     filename: str
     declared_content_type: str | None
     declared_sha256: str | None
@@ -73,6 +85,16 @@ class Claim:
     multipart_id: str | None
     bytes_done: int
     """What earlier deliveries stored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancelled:
+    """A cancelled upload that nobody is working on."""
+
+    tenant_id: TenantId
+    upload_id: UploadId
+    staging: StagingKind
+    multipart_id: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +131,7 @@ def claim(
             status=JobStatus.PROCESSING,
             lease_owner=owner,
             lease_until=now + lease,
+            bytes_at_claim=Job.bytes_done,
             started_at=func.coalesce(Job.started_at, now),
         )
         .returning(Job.multipart_id, Job.bytes_done),
@@ -126,6 +149,8 @@ def claim(
         upload_id=upload_id,
         job_id=job_id,
         owner=owner,
+        staging=StagingKind(upload.staging),
+        source_key=ObjectKey(upload.source_key) if upload.source_key is not None else None,
         filename=upload.filename,
         declared_content_type=upload.content_type,
         declared_sha256=upload.sha256,
@@ -138,6 +163,18 @@ def claim(
         multipart_id=claimed.multipart_id,
         bytes_done=claimed.bytes_done,
     )
+
+
+def got_further(session: Session, *, job_id: JobId) -> bool:
+    """Whether the worker that last had the transfer stored more than there was when it took it."""
+    further = session.scalar(
+        select(Job.bytes_done > Job.bytes_at_claim).where(
+            Job.id == job_id,
+            # Once stored there is nothing left to get further with.
+            Job.stage == JobStage.TRANSFER,
+        )
+    )
+    return bool(further)
 
 
 def _is_free() -> ColumnElement[bool]:
@@ -186,12 +223,105 @@ def renew(
         )
         .returning(Job.id),
     )
-    if renewed.first() is not None:
-        return
+    if renewed.first() is None:
+        raise _why_lost(session, job_id=job_id)
+
+
+def admit(
+    session: Session,
+    claimed: Claim,
+    *,
+    size_bytes: int,
+    sniffed_type: str | None,
+    content_type: str | None,
+    defaults: Quotas,
+) -> Claim:
+    """Write down how large an object named by reference is, within what its tenant may have.
+
+    Returns:
+        The claim with the size. What was done of an object of another size is forgotten.
+
+    Raises:
+        FileTooLarge, TypeNotAllowed, QuotaExceeded: not within the tenant's quotas;
+            nothing was written.
+        TransferCancelled: the client cancelled meanwhile.
+        LeaseLost: the lease ran out and another worker took over.
+    """
+    tenant = session.get_one(Tenant, claimed.tenant_id)
+    quotas = defaults.replaced_by(
+        file_size=tenant.quota_file_size,
+        total_bytes=tenant.quota_bytes,
+        open_uploads=tenant.quota_open_uploads,
+        types=tenant.allowed_types,
+    )
+    admission.check_size(size_bytes, quotas=quotas)
+    admission.check_content(sniffed_type, declared=content_type, quotas=quotas)
+    if size_bytes == claimed.size:
+        return claimed
+    resized = session.execute(
+        update(Job)
+        .where(
+            Job.id == claimed.job_id,
+            Job.lease_owner == claimed.owner,
+            Job.status == JobStatus.PROCESSING,
+        )
+        .values(bytes_total=size_bytes, bytes_done=0, bytes_at_claim=0)
+        .returning(Job.id),
+    )
+    if resized.first() is None:
+        raise _why_lost(session, job_id=claimed.job_id)
+    session.execute(
+        update(Upload)
+        .where(Upload.id == claimed.upload_id)
+        .values(size=size_bytes, sniffed_type=sniffed_type)
+    )
+    # The row is locked since the line above: two transfers at once cannot both pass.
+    usage = session.get_one(TenantUsage, claimed.tenant_id, populate_existing=True)
+    admission.check_total(
+        Usage(total_bytes=usage.bytes, open_uploads=usage.open_uploads), quotas=quotas
+    )
+    return replace(claimed, size=size_bytes, bytes_done=0)
+
+
+def _why_lost(session: Session, *, job_id: JobId) -> TransferCancelled | LeaseLost:
     status = session.scalar(select(Job.status).where(Job.id == job_id))
-    if status == JobStatus.CANCELLED:
-        raise TransferCancelled
-    raise LeaseLost
+    return TransferCancelled() if status == JobStatus.CANCELLED else LeaseLost()
+
+
+def staging_of(session: Session, upload_id: UploadId) -> StagingKind | None:
+    """Return where an upload's bytes wait, or None if there is no such upload."""
+    kind = session.scalar(select(Upload.staging).where(Upload.id == upload_id))
+    return None if kind is None else StagingKind(kind)
+
+
+def cancelled(session: Session, upload_id: UploadId) -> Cancelled | None:
+    """Return what is known of a cancelled upload, or None if it is not cancelled.
+
+    Raises:
+        LeaseHeld: a worker is sending it, or was until a moment ago; it cleans up itself.
+    """
+    found = session.execute(
+        select(
+            Upload.tenant_id,
+            Upload.status,
+            Upload.staging,
+            Job.multipart_id,
+            Job.lease_owner,
+            (Job.lease_until >= func.now()).label("is_held"),
+        )
+        .outerjoin(Job, Job.upload_id == Upload.id)
+        .where(Upload.id == upload_id),
+    ).one_or_none()
+    if found is None or found.status != UploadStatus.CANCELLED:
+        return None
+    if found.is_held:
+        raise LeaseHeld(f"held by {found.lease_owner}")
+    return Cancelled(
+        tenant_id=found.tenant_id,
+        upload_id=upload_id,
+        staging=StagingKind(found.staging),
+        multipart_id=found.multipart_id,
+    )
 
 
 def release(session: Session, *, job_id: JobId, owner: str) -> None:
@@ -239,8 +369,7 @@ def record_stored(
         .returning(Job.id),
     )
     if moved.first() is None:
-        status = session.scalar(select(Job.status).where(Job.id == claimed.job_id))
-        raise TransferCancelled if status == JobStatus.CANCELLED else LeaseLost
+        raise _why_lost(session, job_id=claimed.job_id)
     if not inbox.is_first_delivery(session, consumer=CONSUMER, event_id=event_id):
         raise LeaseLost
     document_id = DocumentId(uuid4())

@@ -61,6 +61,13 @@ class PartPlan:
         )
 
 
+def along_chunks(size_bytes: int, *, chunk_size: int, max_parts: int) -> PartPlan | None:
+    """Return the plan whose parts are the chunks, or None where the store takes no such parts."""
+    plan = PartPlan(size_bytes=size_bytes, part_size=chunk_size)
+    fits = len(plan) <= max_parts and chunk_size <= LARGEST_PART
+    return plan if fits and chunk_size >= SMALLEST_PART else None
+
+
 def split(size_bytes: int, *, part_size: int, max_parts: int) -> PartPlan:
     """Return the plan for a file: parts of `part_size`, or larger ones where it needs too many.
 

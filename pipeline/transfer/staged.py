@@ -1,90 +1,130 @@
-"""A staged upload: one sparse file, read from front to back."""
+"""What is to become an object: where its bytes lie, and what is known of them."""
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from threading import Event
+from typing import ClassVar, Final, Protocol
 
-from pipeline.storage.file_slice import FileSlice
-from pipeline.storage.port import Body
+from pipeline.storage.file_slice import FileSlice, ReadAbandoned
+from pipeline.storage.port import ObjectRange
 from pipeline.transfer.checksums import Chunk, FileCheck, StagingTruncated
-from pipeline.transfer.plan import Part, PartPlan
+from pipeline.transfer.plan import Part
+from schemas.errors import DomainError, ErrorCode
+from schemas.lifecycle import StagingKind
 
 # Small enough to stay in the processor's cache between the three digests of a byte.
 READ_BLOCK: Final = 256 * 1024
 
 
+class StagingMissing(DomainError):
+    """What was staged is not there."""
+
+    code = ErrorCode.STAGING_MISSING
+
+    def __init__(self, *, size_bytes: int) -> None:
+        super().__init__(f"the staged file of {size_bytes} bytes is gone")
+
+
+class Staged(Protocol):
+    """A file on its way into the store, read from front to back, once.
+
+    Reading raises `FileNotFoundError` or `ObjectMissing` where it is gone, which
+    is told as `gone` has it.
+    """
+
+    kind: ClassVar[StagingKind]
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def sha256(self) -> str | None:
+        """The whole file's digest, hex, where the client declared one."""
+
+    @property
+    def content_type(self) -> str | None:
+        """As the client declared it."""
+
+    def check(self) -> FileCheck:
+        """Return what all the bytes have to pass, in order.
+
+        Raises:
+            ManifestIncomplete: what was acked does not make up a file.
+        """
+
+    def blocks(
+        self, offset: int, size_bytes: int, *, abandoned: Event
+    ) -> Iterator[bytes | memoryview]:
+        """Yield a stretch of the bytes, cut anywhere; each block may be overwritten by the next.
+
+        Raises:
+            StagingTruncated: the bytes end early.
+            StoreFailed: from a store that has them.
+            ReadAbandoned: `abandoned` was set meanwhile.
+        """
+
+    def slice_of(self, part: Part) -> FileSlice | None:
+        """Return where a part's bytes lie on this machine, if they do."""
+
+    def range_of(self, part: Part) -> ObjectRange | None:
+        """Return where a part's bytes lie in one object of the bucket, if they do."""
+
+    def confirm(self) -> None:
+        """See that all that was read was of one and the same file, where that is not sure.
+
+        Raises:
+            DomainError: it was not; retryable.
+        """
+
+    def gone(self) -> DomainError:
+        """Return what to tell where the bytes are no longer there."""
+
+
 @dataclass(frozen=True, slots=True)
 class StagedFile:
-    """What was acked to the client, and where it lies.
+    """One sparse file; chunk `i` lies at `i * chunk_size`. A file of no bytes need not be there."""
 
-    Its methods raise `FileNotFoundError` where the file is gone, except for a
-    file of no bytes, which needs none.
-    """
+    kind: ClassVar = StagingKind.DIRECTORY
 
     path: Path
     size_bytes: int
     chunk_size: int
     chunks: Sequence[Chunk]
     sha256: str | None
-    """The whole file's digest, hex, where the client declared one."""
     content_type: str | None
-    """As the client declared it."""
 
-    def first_bytes(self, count: int) -> bytes:
-        if not self.size_bytes:
-            return b""
-        with self.path.open("rb") as file:
-            return file.read(min(count, self.size_bytes))
+    def check(self) -> FileCheck:
+        return FileCheck.against(
+            self.chunks, chunk_size=self.chunk_size, size_bytes=self.size_bytes
+        )
 
-    def bodies(
-        self, plan: PartPlan, *, check: FileCheck, pause: Callable[[], None]
-    ) -> Iterator[tuple[Part, Body]]:
-        """Read the file once and yield each part as soon as it was digested.
-
-        Every byte passes `check` on the way. What is yielded is a slice of the
-        file and the MD5 of the bytes just read: should the file change before
-        the slice is sent, the store refuses it.
-
-        Args:
-            plan: where to cut.
-            check: takes all the bytes, in order.
-            pause: called between blocks, every few milliseconds.
-
-        Raises:
-            StagingTruncated: the file ends early.
-            ChunkCorrupt: from `check`.
-        """
-        for part in plan:
-            md5 = hashlib.md5(usedforsecurity=False)
-            for block in self._blocks(part.offset, part.size_bytes):
-                check.update(block)
-                md5.update(block)
-                pause()
-            content = FileSlice(self.path, offset=part.offset, size_bytes=part.size_bytes)
-            yield part, Body(content, md5=md5.digest())
-
-    def md5(self, *, pause: Callable[[], None]) -> bytes:
-        """Read the file once more for the MD5 of the whole of it."""
-        md5 = hashlib.md5(usedforsecurity=False)
-        for block in self._blocks(0, self.size_bytes):
-            md5.update(block)
-            pause()
-        return md5.digest()
-
-    def _blocks(self, offset: int, size_bytes: int) -> Iterator[memoryview]:
-        """Yield a stretch of the file in blocks; each is overwritten by the next."""
+    def blocks(self, offset: int, size_bytes: int, *, abandoned: Event) -> Iterator[memoryview]:
         if not size_bytes:
             return
-        buffer = memoryview(bytearray(READ_BLOCK))
+        buffer = memoryview(bytearray(min(READ_BLOCK, size_bytes)))
         end = offset + size_bytes
         with self.path.open("rb", buffering=0) as file:
             os.posix_fadvise(file.fileno(), offset, size_bytes, os.POSIX_FADV_SEQUENTIAL)
             while offset < end:
+                if abandoned.is_set():
+                    raise ReadAbandoned
                 read = os.preadv(file.fileno(), [buffer[: end - offset]], offset)
                 if read == 0:
                     raise StagingTruncated(expected_bytes=self.size_bytes, actual_bytes=offset)
                 yield buffer[:read]
                 offset += read
+
+    def slice_of(self, part: Part) -> FileSlice:
+        # Should the file change before it is sent, the store refuses it by its MD5.
+        return FileSlice(self.path, offset=part.offset, size_bytes=part.size_bytes)
+
+    def range_of(self, part: Part) -> None:
+        """There is none: the file is on this machine."""
+
+    def confirm(self) -> None:
+        """Nothing is left to see: every chunk had its digest."""
+
+    def gone(self) -> StagingMissing:
+        return StagingMissing(size_bytes=self.size_bytes)

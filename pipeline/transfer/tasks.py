@@ -1,7 +1,7 @@
 """`upload.finalized` → one verified object → `upload.stored`."""
 
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from time import monotonic
 from typing import ClassVar
 
@@ -11,16 +11,21 @@ from pipeline import resources
 from pipeline.event_task import Delivery, EventTask, NotNow
 from pipeline.resources import Resources
 from pipeline.storage.errors import StoreFailed
-from pipeline.transfer import content_type, operations, plan, upload
+from pipeline.transfer import operations, sources, upload
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
+from pipeline.transfer.lanes import Lanes
 from pipeline.transfer.operations import Claim, Settled, StoredObject, UnknownUpload
-from pipeline.transfer.staged import StagedFile
-from pipeline.transfer.upload import SentObject, StagingMissing, Watch
-from schemas import object_keys, topology
+from pipeline.transfer.referenced import ReferencedObject
+from pipeline.transfer.sources import StagingNotMounted
+from pipeline.transfer.staged import Staged, StagingMissing
+from pipeline.transfer.staged_objects import StagedObjects
+from pipeline.transfer.upload import HEARTBEAT, Watch
+from schemas import media_types, object_keys, topology
+from schemas.admission import Quotas
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFinalized
-from schemas.ids import UploadId
+from schemas.lifecycle import StagingKind
 from schemas.settings import STAGING_MARKER
 
 log = structlog.get_logger(__name__)
@@ -32,17 +37,8 @@ class SliceEnded(NotNow):
     made_progress = True
 
 
-class StagingNotMounted(NotNow):
-    """The staging directory here is not the one the gateways write to."""
-
-    may_take_long = True
-
-    def __init__(self) -> None:
-        super().__init__(f"the staging directory has no {STAGING_MARKER}: is its volume mounted?")
-
-
 class ResidueLeft(NotNow):
-    """What is in the store of an upload that ended without an object could not be removed yet."""
+    """Something of an upload that ended could not be removed yet."""
 
     may_take_long = True
 
@@ -67,38 +63,28 @@ class UploadToObjectStore(EventTask):
             )
         if isinstance(claimed, Settled):
             # A second delivery, or the first one after a cancel; a worker that
-            # died after recording may have left the staged file behind.
+            # died after recording may have left what was staged behind.
             log.info("transfer.already_settled", outcome=claimed.name.lower())
-            _staged_path(kit, finalized.upload_id).unlink(missing_ok=True)
-            if claimed is not Settled.STORED:
-                _discard(kit, event)
+            _remove_rest(kit, event, outcome=claimed)
             return
         try:
-            stored = _send(kit, claimed)
-            with kit.transaction() as session:
-                operations.record_stored(
-                    session,
-                    claimed,
-                    stored=stored,
-                    event_id=event.id,
-                    now=datetime.now(UTC),
-                    traceparent=delivery.traceparent,
-                )
+            staged = _transfer(kit, claimed, event=event, delivery=delivery)
         except TransferCancelled:
             log.info("transfer.cancelled")
-            _staged_path(kit, claimed.upload_id).unlink(missing_ok=True)
-            _discard(kit, event)
+            _remove_rest(kit, event, outcome=Settled.CANCELLED)
+            _release(kit, claimed)
             return
         except LeaseLost as lost:
             raise NotNow(str(lost)) from lost
         except Exception as error:
-            with kit.transaction() as session:
-                operations.release(session, job_id=claimed.job_id, owner=owner)
-            if isinstance(error, StagingMissing) and not _is_mounted(kit):
+            _release(kit, claimed)
+            if isinstance(error, StagingMissing) and _is_not_mounted(kit, claimed):
                 log.error("transfer.staging_not_mounted")  # noqa: TRY400  # the reason says it all
-                raise StagingNotMounted from error
+                raise StagingNotMounted(
+                    f"the staging directory has no {STAGING_MARKER}: is its volume mounted?"
+                ) from error
             raise
-        _staged_path(kit, claimed.upload_id).unlink(missing_ok=True)
+        _remove_staged(kit, event, staging=claimed.staging, staged=staged)
 
     def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:
         finalized = _data(event)
@@ -114,10 +100,12 @@ class UploadToObjectStore(EventTask):
                 now=datetime.now(UTC),
                 traceparent=delivery.traceparent,
             )
-        _staged_path(kit, finalized.upload_id).unlink(missing_ok=True)
         # Also where it was settled before: whoever settled it may have died right after.
-        if outcome is not Settled.STORED:
-            _discard(kit, event)
+        _remove_rest(kit, event, outcome=outcome)
+
+    def got_further(self, event: Envelope) -> bool:
+        with resources.current().transaction() as session:
+            return operations.got_further(session, job_id=_data(event).job_id)
 
 
 def _data(event: Envelope) -> UploadFinalized:
@@ -127,45 +115,108 @@ def _data(event: Envelope) -> UploadFinalized:
     return event.data
 
 
-def _is_mounted(kit: Resources) -> bool:
-    return (kit.settings.staging_dir / STAGING_MARKER).exists()
+def _release(kit: Resources, claimed: Claim) -> None:
+    with kit.transaction() as session:
+        operations.release(session, job_id=claimed.job_id, owner=claimed.owner)
 
 
-def _staged_path(kit: Resources, upload_id: UploadId) -> Path:
-    return kit.settings.staging_dir / str(upload_id)
+def _is_not_mounted(kit: Resources, claimed: Claim) -> bool:
+    return claimed.staging is StagingKind.DIRECTORY and sources.is_lost(kit)
 
 
-def _discard(kit: Resources, event: Envelope) -> None:
-    """Remove what the store has of an upload that ended without an object.
+def _remove_rest(kit: Resources, event: Envelope, *, outcome: Settled) -> None:
+    """Remove what is staged of an upload that ended, and what the store has of it unless it is stored.
 
     Raises:
         ResidueLeft: the store does not answer; the event comes back for it.
     """
-    key = object_keys.original(event.tenantid, _data(event).upload_id)
+    upload_id = _data(event).upload_id
+    with kit.transaction() as session:
+        staging = operations.staging_of(session, upload_id)
+    if staging is not None:
+        _remove_staged(kit, event, staging=staging)
+    if outcome is not Settled.STORED:
+        key = object_keys.original(event.tenantid, upload_id)
+        try:
+            upload.discard(key, storage=kit.storage)
+        except StoreFailed as error:
+            log.warning("transfer.residue_left", key=key, reason=str(error))
+            raise ResidueLeft(str(error)) from error
+
+
+def _remove_staged(
+    kit: Resources, event: Envelope, *, staging: StagingKind, staged: Staged | None = None
+) -> None:
     try:
-        upload.discard(key, storage=kit.storage)
+        sources.remove(
+            kit,
+            tenant_id=event.tenantid,
+            upload_id=_data(event).upload_id,
+            staging=staging,
+            known=staged.keys() if isinstance(staged, StagedObjects) else (),
+        )
     except StoreFailed as error:
-        log.warning("transfer.residue_left", key=key, reason=str(error))
+        log.warning("transfer.staging_left", reason=str(error))
         raise ResidueLeft(str(error)) from error
 
 
-def _send(kit: Resources, claimed: Claim) -> StoredObject:
-    settings = kit.settings
+def _transfer(kit: Resources, claimed: Claim, *, event: Envelope, delivery: Delivery) -> Staged:
+    """Send an upload and put the object on record; return what was sent."""
     progress = _Progress(kit, claimed)
-    sent: SentObject = upload.send(
-        StagedFile(
-            path=_staged_path(kit, claimed.upload_id),
-            size_bytes=claimed.size,
-            chunk_size=claimed.chunk_size,
-            chunks=claimed.chunks,
-            sha256=claimed.declared_sha256,
-            content_type=claimed.declared_content_type,
-        ),
+    staged: Staged
+    if claimed.staging is StagingKind.REFERENCE:
+        staged = _find_referenced(kit, claimed, progress=progress)
+        with kit.transaction() as session:
+            claimed = operations.admit(
+                session,
+                claimed,
+                size_bytes=staged.size_bytes,
+                sniffed_type=staged.sniffed_type,
+                content_type=staged.content_type,
+                defaults=Quotas.from_settings(kit.settings),
+            )
+        progress = _Progress(kit, claimed)
+    else:
+        staged = sources.staged(kit, claimed)
+    stored = _send(kit, claimed, staged=staged, progress=progress)
+    with kit.transaction() as session:
+        operations.record_stored(
+            session,
+            claimed,
+            stored=stored,
+            event_id=event.id,
+            now=datetime.now(UTC),
+            traceparent=delivery.traceparent,
+        )
+    return staged
+
+
+def _find_referenced(kit: Resources, claimed: Claim, *, progress: "_Progress") -> ReferencedObject:
+    if claimed.source_key is None:
+        msg = "a reference without a key"
+        raise TypeError(msg)
+    # A store that does not answer must not cost the lease.
+    with Lanes[None](
+        1, on_result=lambda _: None, heartbeat=progress.renew, every=HEARTBEAT
+    ) as lanes:
+        return lanes.run(
+            partial(
+                ReferencedObject.find,
+                claimed.source_key,
+                storage=kit.storage,
+                sha256=claimed.declared_sha256,
+                content_type=claimed.declared_content_type,
+            )
+        )
+
+
+def _send(kit: Resources, claimed: Claim, *, staged: Staged, progress: "_Progress") -> StoredObject:
+    settings = kit.settings
+    sent = upload.send(
+        staged,
         to=claimed.object_key,
         storage=kit.storage,
-        plan=plan.split(
-            claimed.size, part_size=settings.s3_part_size, max_parts=settings.s3_max_parts
-        ),
+        plan=sources.part_plan(claimed, settings=settings),
         parallel_parts=settings.s3_parallel_parts,
         resume=claimed.multipart_id,
         watch=Watch(
@@ -173,13 +224,14 @@ def _send(kit: Resources, claimed: Claim) -> StoredObject:
             on_progress=progress.bytes_stored,
             heartbeat=progress.renew,
         ),
+        work_dir=settings.work_dir,
     )
     return StoredObject(
         size=sent.size_bytes,
         sha256=sent.sha256,
         etag=sent.etag,
         content_type=sent.content_type,
-        will_be_read=content_type.is_pdf_candidate(
+        will_be_read=media_types.is_pdf_candidate(
             sent.content_type,
             declared=claimed.declared_content_type,
             filename=claimed.filename,

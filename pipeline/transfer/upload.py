@@ -1,38 +1,39 @@
 """Sends one staged file to the store and proves that it arrived."""
 
-import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import structlog
 
-from pipeline.storage.errors import MultipartGone, ObjectMissing, StoreFailed, StoreUnavailable
-from pipeline.storage.port import Body, Multipart, ObjectHead, ObjectStorage, StoredPart
-from pipeline.transfer import checksums, content_type
-from pipeline.transfer.checksums import FileCheck
+from pipeline.storage.errors import (
+    MultipartGone,
+    ObjectExists,
+    ObjectMissing,
+    StoreFailed,
+    StoreUnavailable,
+)
+from pipeline.storage.port import Multipart, ObjectHead, ObjectStorage, StoredPart
+from pipeline.transfer import checksums
 from pipeline.transfer.interruptions import TransferCancelled
 from pipeline.transfer.lanes import Lanes
+from pipeline.transfer.parts import NO_BYTES, DigestedPart, Parts
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.staged import StagedFile
+from pipeline.transfer.staged import Staged
+from schemas import media_types
 from schemas.errors import DomainError, ErrorCode
 from schemas.object_keys import ObjectKey
+from schemas.settings import MIB
 
 log = structlog.get_logger(__name__)
 
-NO_BYTES: Final = Body(b"", md5=hashlib.md5(b"", usedforsecurity=False).digest())
-
-
-class StagingMissing(DomainError):
-    """The staged file is not there."""
-
-    code = ErrorCode.STAGING_MISSING
-
-    def __init__(self, *, size_bytes: int) -> None:
-        super().__init__(f"the staged file of {size_bytes} bytes is gone")
+HEARTBEAT: Final = timedelta(seconds=1)
+"""A cancelled upload is noticed within so long, and its parts are gone in as long again."""
 
 
 class StoredObjectMismatch(DomainError):
@@ -66,7 +67,7 @@ class Watch:
     Raises `LeaseLost` if another worker may have the upload now, and
     `TransferCancelled` if nobody wants it any more.
     """
-    heartbeat_every: timedelta = timedelta(seconds=1)
+    heartbeat_every: timedelta = HEARTBEAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class SentObject:
 
 
 def send(
-    staged: StagedFile,
+    staged: Staged,
     *,
     to: ObjectKey,
     storage: ObjectStorage,
@@ -87,12 +88,13 @@ def send(
     parallel_parts: int,
     resume: str | None,
     watch: Watch,
+    work_dir: Path | None = None,
 ) -> SentObject:
     """Store a staged file as one object, and return once the store has proved to have it.
 
-    The file is read once. An object appears only after every chunk had the
-    digest it was acked with. After a failure that another attempt may mend, the
-    parts stay; after any other, nothing of the upload stays in the store.
+    Every byte is digested once, as it is read. An object appears only after every
+    chunk had the digest it was acked with. After a failure that another attempt
+    may mend, the parts stay; after any other, nothing of the upload stays in the store.
 
     Args:
         staged: the file and its manifest.
@@ -103,10 +105,14 @@ def send(
         resume: id of the multipart upload that an earlier attempt reported; parts
             it stored are not sent again.
         watch: who is told, and may stop it.
+        work_dir: where parts are kept that the store cannot copy, at most
+            `parallel_parts` and one at a time; the system's own by default.
 
     Raises:
         StagingMissing: the file is gone.
         StagingCorrupt: it is not what was acked.
+        ReferenceMissing: the object to be copied is gone.
+        ReferenceChanged: it became another one meanwhile; try again later.
         FileDigestMismatch: it is not what the client declared.
         StoredObjectMismatch: the store has something else; it was deleted.
         StoreRejected: the store refuses a request for good.
@@ -114,21 +120,28 @@ def send(
         StoreMisconfigured: an operator has to act first; try again later.
         MultipartGone: somebody ended the multipart upload; try again.
     """
-    with Lanes[StoredPart](
-        parallel_parts, heartbeat=watch.heartbeat, every=watch.heartbeat_every
-    ) as lanes:
-        sending = _Sending(
-            staged, to=to, storage=storage, plan=plan, lanes=lanes, watch=watch, resume=resume
-        )
-        try:
-            return sending.run()
-        except FileNotFoundError as error:
-            sending.clean_up(after=(missing := StagingMissing(size_bytes=staged.size_bytes)))
-            raise missing from error
-        except DomainError as failure:
-            if not failure.retryable:
-                sending.clean_up(after=failure)
-            raise
+    sending = _Sending(
+        staged,
+        to=to,
+        storage=storage,
+        plan=plan,
+        parallel_parts=parallel_parts,
+        watch=watch,
+        resume=resume,
+        work_dir=work_dir,
+    )
+    try:
+        return sending.run()
+    except (FileNotFoundError, ObjectMissing) as error:
+        # Staging goes away once an upload is stored: an object that is there may be the proof.
+        sending.clean_up(after=(gone := staged.gone()), keep_object=True)
+        raise gone from error
+    except DomainError as failure:
+        if not failure.retryable:
+            sending.clean_up(after=failure)
+        raise
+    finally:
+        sending.close()
 
 
 def discard(key: ObjectKey, *, storage: ObjectStorage, multipart_id: str | None = None) -> None:
@@ -153,70 +166,94 @@ class _Sending:
 
     def __init__(
         self,
-        staged: StagedFile,
+        staged: Staged,
         *,
         to: ObjectKey,
         storage: ObjectStorage,
         plan: PartPlan,
-        lanes: Lanes[StoredPart],
+        parallel_parts: int,
         watch: Watch,
         resume: str | None,
+        work_dir: Path | None,
     ) -> None:
+        self._began = time.monotonic()
         self._staged = staged
         self._key = to
         self._storage = storage
         self._plan = plan
-        self._lanes = lanes
         self._watch = watch
-        self._content_type = content_type.UNKNOWN
+        self._lanes = Lanes[StoredPart](
+            parallel_parts,
+            on_result=self._take,
+            heartbeat=watch.heartbeat,
+            every=watch.heartbeat_every,
+        )
+        self._parts = Parts(
+            staged, storage=storage, work_dir=work_dir, abandoned=self._lanes.abandoned
+        )
+        self._content_type = media_types.UNKNOWN
         self._multipart = None if resume is None else Multipart(to, id=resume)
+        self._stored: list[StoredPart] = []
+        self._resumed = 0
         self._bytes_done = 0
 
+    def close(self) -> None:
+        self._lanes.settle()
+        self._parts.close()
+
     def run(self) -> SentObject:
-        first_bytes = self._staged.first_bytes(content_type.SNIFFED_BYTES)
-        self._content_type = content_type.of_object(
-            content_type.sniff(first_bytes), declared=self._staged.content_type
+        # Before anything is asked of the store: a manifest with a hole will not do later either.
+        self._staged.check()
+        first_bytes = self._lanes.run(self._first_bytes)
+        self._content_type = media_types.of_object(
+            media_types.sniff(first_bytes), declared=self._staged.content_type
         )
         return self._by_parts() if self._plan.is_multipart else self._at_once()
 
-    def clean_up(self, *, after: DomainError) -> None:
+    def clean_up(self, *, after: DomainError, keep_object: bool = False) -> None:
         """Leave nothing in the store, unless another worker may be using it."""
+        multipart_id = self._multipart.id if self._multipart else None
+        if isinstance(after, TransferCancelled) and self._multipart is not None:
+            # At once: parts under way may take their time to end.
+            with suppress(StoreFailed):
+                self._storage.abort(self._multipart)
         # A part that landed after the abort would stay.
         self._lanes.settle()
         if not isinstance(after, TransferCancelled):
             # A worker that was asleep must not delete what its successor stored.
             with suppress(TransferCancelled):
                 self._watch.heartbeat()
-        # Staging goes away once an upload is stored: an object that is there may be the proof.
-        remove = _abort_multiparts if isinstance(after, StagingMissing) else discard
-        multipart_id = self._multipart.id if self._multipart else None
+        remove = _abort_multiparts if keep_object else discard
         try:
             remove(self._key, storage=self._storage, multipart_id=multipart_id)
         except StoreFailed as error:
             log.warning("transfer.clean_up_failed", key=self._key, reason=str(error))
+
+    def _first_bytes(self) -> bytes:
+        wanted = min(media_types.SNIFFED_BYTES, self._staged.size_bytes)
+        return b"".join(
+            bytes(block)
+            for block in self._staged.blocks(0, wanted, abandoned=self._lanes.abandoned)
+        )
 
     def _at_once(self) -> SentObject:
         """Store a file of at most one part: a crash leaves the whole object or nothing."""
         if self._multipart is not None:
             # An earlier attempt cut the file smaller.
             self._lanes.run(partial(self._storage.abort, self._multipart))
-        bodies, sha256 = self._read_through()
-        body = bodies[0] if bodies else NO_BYTES
-        self._lanes.run(
-            partial(
-                self._storage.put,
-                self._key,
-                body=body,
-                content_type=self._content_type,
-                abandoned=self._lanes.abandoned,
-            )
+            self._multipart = None
+        digested, sha256 = self._read_through(to_store=True)
+        part = digested[0] if digested else None
+        self._lanes.run(self._staged.confirm)
+        head = self._create(
+            partial(self._parts.put, part, to=self._key, content_type=self._content_type),
+            md5s=[part.md5 if part else NO_BYTES.md5],
         )
         self._count(self._staged.size_bytes)
-        return self._proven(sha256, md5s=[body.md5])
+        return self._sent(head, sha256=sha256)
 
     def _by_parts(self) -> SentObject:
         """Store a file part by part, going on where an earlier attempt stopped."""
-        check = self._check()
         stored: Mapping[int, StoredPart] | None = None
         if self._multipart is not None:
             stored = self._stored_parts(self._multipart)
@@ -224,7 +261,7 @@ class _Sending:
                 return sent
         if self._multipart is None or stored is None:
             self._multipart, stored = self._begin(), {}
-        sent = self._send_parts(self._multipart, check=check, stored=stored)
+        sent = self._send_parts(self._multipart, stored=stored)
         self._sweep()
         return sent
 
@@ -245,9 +282,10 @@ class _Sending:
         head = self._head()
         if head is None or head.size_bytes != self._staged.size_bytes or not head.etag_is_digest:
             return None
-        bodies, sha256 = self._read_through()
-        if not self._has_our_etag(head, md5s=[body.md5 for body in bodies]):
+        digested, sha256 = self._read_through(to_store=False)
+        if not self._has_our_etag(head, md5s=[part.md5 for part in digested]):
             return None
+        self._resumed = len(digested)
         self._count(self._staged.size_bytes)
         return self._sent(head, sha256=sha256)
 
@@ -264,60 +302,133 @@ class _Sending:
             raise
         return multipart
 
-    def _send_parts(
-        self, multipart: Multipart, *, check: FileCheck, stored: Mapping[int, StoredPart]
-    ) -> SentObject:
-        lanes = self._lanes
+    def _send_parts(self, multipart: Multipart, *, stored: Mapping[int, StoredPart]) -> SentObject:
+        check = self._staged.check()
         md5s: list[bytes] = []
-        parts: list[StoredPart] = []
-        for part, body in self._staged.bodies(self._plan, check=check, pause=lanes.beat):
-            md5s.append(body.md5)
-            kept = stored.get(part.number)
-            if kept is not None and kept.etag == body.md5.hex():
-                parts.append(kept)
-                self._count(kept.size_bytes)
-                continue
-            while lanes.are_full:
-                parts += self._counted(lanes.next_finished())
-            lanes.start(
-                partial(
-                    self._storage.upload_part,
-                    multipart,
-                    number=part.number,
-                    body=body,
-                    abandoned=lanes.abandoned,
-                )
+        for part in self._plan:
+            self._lanes.make_room()
+            found = stored.get(part.number)
+            digested = self._lanes.run(
+                partial(self._parts.read, part, check=check, to_store=found is None)
             )
-            parts += self._counted(lanes.finished())
+            md5s.append(digested.md5)
+            if found is not None and found.etag == digested.md5.hex():
+                self._resumed += 1
+                self._take(found)
+            else:
+                self._lanes.start(partial(self._parts.store, digested, multipart=multipart))
         sha256 = check.finish(declared=self._staged.sha256)
-        while lanes.are_busy:
-            parts += self._counted(lanes.next_finished())
-        parts.sort(key=lambda part: part.number)
-        # Gone means completed by an earlier try whose answer was lost, or aborted: HEAD tells.
-        with suppress(MultipartGone):
-            lanes.run(partial(self._storage.complete, multipart, parts=parts))
-        return self._proven(sha256, md5s=md5s)
+        self._lanes.drain()
+        self._lanes.run(self._staged.confirm)
+        parts = sorted(self._stored, key=lambda part: part.number)
+        head = self._create(
+            partial(self._storage.complete, multipart, parts=parts),
+            md5s=md5s,
+        )
+        return self._sent(head, sha256=sha256)
 
     def _sweep(self) -> None:
         """Abort uploads nobody recorded: a crash or a lost answer right after create."""
-        try:
-            for stray in self._lanes.run(partial(self._storage.open_multiparts, self._key)):
-                self._lanes.run(partial(self._storage.abort, stray))
-        except StoreFailed as error:
-            log.warning("transfer.sweep_failed", key=self._key, reason=str(error))
+        for stray in self._open_multiparts():
+            # Some stores list an upload for a while after it was completed; to abort it
+            # then would take its bytes from the object.
+            if stray != self._multipart:
+                try:
+                    self._lanes.run(partial(self._storage.abort, stray))
+                except StoreFailed as error:
+                    log.warning("transfer.sweep_failed", key=self._key, reason=str(error))
 
-    def _proven(self, sha256: str, *, md5s: Sequence[bytes]) -> SentObject:
+    def _open_multiparts(self) -> list[Multipart]:
+        """Return the unfinished uploads of the key, as far as the store tells."""
+        try:
+            return self._lanes.run(partial(self._storage.open_multiparts, self._key))
+        except StoreFailed as error:
+            log.warning("transfer.multiparts_not_listed", key=self._key, reason=str(error))
+            return []
+
+    def _create(self, make: Callable[[], None], *, md5s: Sequence[bytes]) -> ObjectHead:
+        """Make the object and return what the store proves to have.
+
+        Raises:
+            ObjectExists: again and again there is another one.
+            StoredObjectMismatch: there is one with other bytes.
+            MultipartGone: it has to be sent anew.
+        """
+        try:
+            self._make(make)
+        except ObjectExists:
+            found = self._head()
+            is_ours = found is not None and self._is_proven(found, md5s=md5s)
+            if found is not None and is_ours and not self._is_still_open():
+                return found
+            # The key is this upload's alone: it is what an earlier attempt left.
+            log.warning("transfer.leftover_removed", key=self._key)
+            self._watch.heartbeat()
+            self._lanes.run(partial(self._storage.delete, self._key))
+            if is_ours and self._multipart is not None:
+                self._lanes.run(partial(self._storage.abort, self._multipart))
+                raise MultipartGone(self._key) from None
+            self._make(make)
         head = self._head()
         if head is None:
             raise StoreUnavailable("head", reason="the object just stored is not to be seen")
-        same_size = head.size_bytes == self._staged.size_bytes
-        if not same_size or (head.etag_is_digest and not self._has_our_etag(head, md5s=md5s)):
+        if head.size_bytes != self._staged.size_bytes or (
+            head.etag_is_digest and not self._has_our_etag(head, md5s=md5s)
+        ):
             raise StoredObjectMismatch(
-                head,
-                size_bytes=self._staged.size_bytes,
-                etag=checksums.multipart_etag(md5s),
+                head, size_bytes=self._staged.size_bytes, etag=checksums.multipart_etag(md5s)
             )
-        return self._sent(head, sha256=sha256)
+        return head
+
+    def _is_still_open(self) -> bool:
+        """Whether the store lists the upload although its object is there.
+
+        Swift does where it died within Complete: object and upload then share their
+        parts, and whoever aborts the upload one day destroys the object.
+        """
+        return self._multipart is not None and self._multipart in self._open_multiparts()
+
+    def _make(self, make: Callable[[], None]) -> None:
+        # Gone means completed by an earlier try whose answer was lost, or aborted: HEAD tells.
+        with suppress(MultipartGone):
+            self._lanes.run(make)
+
+    def _is_proven(self, head: ObjectHead, *, md5s: Sequence[bytes]) -> bool:
+        return (
+            head.size_bytes == self._staged.size_bytes
+            and head.etag_is_digest
+            and self._has_our_etag(head, md5s=md5s)
+        )
+
+    def _has_our_etag(self, head: ObjectHead, *, md5s: Sequence[bytes]) -> bool:
+        return checksums.etag_matches(
+            head.etag,
+            part_md5s=md5s,
+            file_md5=partial(self._lanes.run, self._parts.md5_of_file),
+        )
+
+    def _head(self) -> ObjectHead | None:
+        try:
+            return self._lanes.run(partial(self._storage.head, self._key))
+        except ObjectMissing:
+            return None
+
+    def _read_through(self, *, to_store: bool) -> tuple[list[DigestedPart], str]:
+        """Digest the whole file without sending any of it."""
+        check = self._staged.check()
+        digested = [
+            self._lanes.run(partial(self._parts.read, part, check=check, to_store=to_store))
+            for part in self._plan
+        ]
+        return digested, check.finish(declared=self._staged.sha256)
+
+    def _take(self, part: StoredPart) -> None:
+        self._stored.append(part)
+        self._count(part.size_bytes)
+
+    def _count(self, size_bytes: int) -> None:
+        self._bytes_done += size_bytes
+        self._watch.on_progress(self._bytes_done)
 
     def _sent(self, head: ObjectHead, *, sha256: str) -> SentObject:
         sent = SentObject(
@@ -327,47 +438,16 @@ class _Sending:
             part_count=len(self._plan),
             content_type=self._content_type,
         )
+        seconds = time.monotonic() - self._began
         log.info(
             "transfer.object_stored",
             key=self._key,
+            source=self._staged.kind,
             size_bytes=sent.size_bytes,
             parts=sent.part_count,
+            parts_resumed=self._resumed,
+            seconds=round(seconds, 3),
+            mib_per_second=round(sent.size_bytes / MIB / seconds, 1) if seconds else None,
             etag=sent.etag,
         )
         return sent
-
-    def _head(self) -> ObjectHead | None:
-        try:
-            return self._lanes.run(partial(self._storage.head, self._key))
-        except ObjectMissing:
-            return None
-
-    def _has_our_etag(self, head: ObjectHead, *, md5s: Sequence[bytes]) -> bool:
-        return checksums.etag_matches(
-            head.etag,
-            part_md5s=md5s,
-            file_md5=partial(self._staged.md5, pause=self._lanes.beat),
-        )
-
-    def _check(self) -> FileCheck:
-        return FileCheck(
-            self._staged.chunks,
-            chunk_size=self._staged.chunk_size,
-            size_bytes=self._staged.size_bytes,
-        )
-
-    def _read_through(self) -> tuple[list[Body], str]:
-        """Digest the whole file without sending any of it."""
-        check = self._check()
-        bodies = self._staged.bodies(self._plan, check=check, pause=self._lanes.beat)
-        return [body for _, body in bodies], check.finish(declared=self._staged.sha256)
-
-    def _counted(self, parts: Sequence[StoredPart]) -> Sequence[StoredPart]:
-        for part in parts:
-            log.debug("transfer.part_stored", key=self._key, part=part.number)
-            self._count(part.size_bytes)
-        return parts
-
-    def _count(self, size_bytes: int) -> None:
-        self._bytes_done += size_bytes
-        self._watch.on_progress(self._bytes_done)

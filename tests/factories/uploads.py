@@ -7,10 +7,12 @@ from uuid import uuid4
 
 from sqlalchemy.orm import Session
 
+from schemas import object_keys
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import EventId, JobId, TenantId, UploadId
-from schemas.lifecycle import JobStatus, UploadStatus
+from schemas.lifecycle import JobStatus, StagingKind, UploadStatus
+from schemas.object_keys import ObjectKey
 from schemas.tables.jobs import Job
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Chunk, Upload
@@ -27,14 +29,22 @@ def add_finalized_upload(
     session: Session,
     *,
     tenant_id: TenantId,
-    staging_dir: Path,
+    staging_dir: Path | None,
     content: bytes,
     filename: str = "file.bin",
     content_type: str | None = None,
     chunk_size: int = 256 * 1024,
     sha256: str | None = None,
+    staging: StagingKind = StagingKind.DIRECTORY,
+    source_key: str | None = None,
 ) -> Envelope:
-    """Stage `content`, add its rows, and return the event the outbox would carry."""
+    """Stage `content`, add its rows, and return the event the outbox would carry.
+
+    What is staged in a bucket is put there by the caller: see `staged_objects`.
+    Of an object named by reference nobody knows the size yet.
+    """
+    if staging is StagingKind.REFERENCE:
+        content = b""
     upload_id, job_id = UploadId(uuid4()), JobId(uuid4())
     now = datetime.now(UTC)
     pieces = [content[start : start + chunk_size] for start in range(0, len(content), chunk_size)]
@@ -49,6 +59,8 @@ def add_finalized_upload(
             chunk_size=chunk_size,
             chunk_count=len(pieces),
             sha256=sha256,
+            staging=staging,
+            source_key=source_key,
             expires_at=now + timedelta(hours=1),
             finalized_at=now,
         ),
@@ -72,7 +84,8 @@ def add_finalized_upload(
             bytes_total=len(content),
         ),
     )
-    (staging_dir / str(upload_id)).write_bytes(content)
+    if staging_dir is not None and staging is StagingKind.DIRECTORY:
+        (staging_dir / str(upload_id)).write_bytes(content)
     return Envelope(
         id=EventId(uuid4()),
         source="/waybill/tests",
@@ -83,3 +96,19 @@ def add_finalized_upload(
             upload_id=upload_id, job_id=job_id, filename=filename, size=len(content)
         ),
     )
+
+
+def staged_objects(
+    event: Envelope, content: bytes, *, chunk_size: int = 256 * 1024
+) -> dict[ObjectKey, bytes]:
+    """Return the objects that hold an upload's chunks in a bucket."""
+    pieces = [content[start : start + chunk_size] for start in range(0, len(content), chunk_size)]
+    return {
+        object_keys.staged_chunk(
+            event.tenantid,
+            event.data.upload_id,
+            index=index,
+            sha256=hashlib.sha256(piece).digest(),
+        ): piece
+        for index, piece in enumerate(pieces)
+    }

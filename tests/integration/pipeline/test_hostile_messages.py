@@ -53,6 +53,13 @@ POISON: dict[str, tuple[bytes, dict[str, Any]]] = {
         b"[[], {}, {}]",
         {"content_type": "application/json", "headers": CELERY_HEADERS},
     ),
+    "an order of the clock's": (
+        b"[[], {}, {}]",
+        {
+            "content_type": "application/json",
+            "headers": CELERY_HEADERS | {"task": "tasks.sweep_uploads"},
+        },
+    ),
     "a pickle": (
         b"\x80\x04N.",
         {"content_type": "application/x-python-serialize", "headers": CELERY_HEADERS},
@@ -61,7 +68,10 @@ POISON: dict[str, tuple[bytes, dict[str, Any]]] = {
     "claimed to be compressed": (event_with(), {"headers": {"compression": "zlib"}}),
     "an unknown event": (event_with(type="upload.exploded"), {}),
     "an event of another queue": (
-        event_with(type="upload.cancelled", data={"upload_id": str(uuid4()), "filename": "f"}),
+        event_with(
+            type="upload.failed",
+            data={"upload_id": str(uuid4()), "filename": "f", "code": "c", "detail": "d"},
+        ),
         {},
     ),
     "an event without its data": (event_with(data={}), {}),

@@ -1,7 +1,7 @@
 """A real worker reads good documents, and bad ones between them that hurt nobody else."""
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from schemas.events.documents import DocumentFailed, IngestedEvent
@@ -82,6 +82,22 @@ def test_the_same_stored_event_again_reads_nothing_twice(bench: Workbench) -> No
     bench.settled(submitted(bench, pdfs.with_pages("behind them in the queue")))
     assert rows(bench, Page, document) == pages
     assert len(bench.told(event)) == 2
+
+
+def test_a_document_purged_while_it_is_read_leaves_nothing_and_is_not_told_of(
+    bench: Workbench,
+) -> None:
+    event = submitted(bench, pdfs.pages_sharing_a_stream(300, tokens=60_000))
+    bench.eventually(lambda: bench.job(event), until=lambda job: job.pages_done > 0)
+    bench.cancel(event)
+    with Session(bench.engine) as session, session.begin():
+        # Waits until the worker lets go of it.
+        session.execute(delete(Document).where(Document.upload_id == event.data.upload_id))
+    good = submitted(bench, pdfs.with_pages(TEXT))
+    assert bench.settled(good).status == JobStatus.COMPLETED
+    assert [told.type for told in bench.told(event)] == ["upload.stored"]
+    assert bench.document(event) is None
+    assert bench.job(event).status == JobStatus.CANCELLED
 
 
 BAD = {

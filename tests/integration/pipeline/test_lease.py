@@ -135,6 +135,20 @@ def test_progress_never_goes_back(session: Session, event: Envelope) -> None:
     assert session.get_one(Job, claimed.job_id).bytes_done == 3
 
 
+def test_an_upload_got_further_when_more_is_stored_than_at_the_last_claim(
+    session: Session, event: Envelope
+) -> None:
+    claimed = taken(session, event, owner="first", lease=OVER)
+    assert not operations.got_further(session, job_id=claimed.job_id)
+    renew(session, claimed, bytes_done=3)
+    assert operations.got_further(session, job_id=claimed.job_id)
+    session.execute(update(Job).values(lease_until=datetime.now(UTC) - OVER))
+    session.commit()
+    again = taken(session, event, owner="second")
+    assert again.bytes_done == 3
+    assert not operations.got_further(session, job_id=claimed.job_id)
+
+
 def test_a_cancelled_upload_is_noticed_at_every_step(session: Session, event: Envelope) -> None:
     claimed = taken(session, event, owner="first")
     session.execute(update(Job).values(status=JobStatus.CANCELLED))

@@ -8,22 +8,37 @@ import pytest
 from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
-from schemas import topology
+from schemas import object_keys, topology
 from schemas.events import envelope
 from schemas.events.uploads import StoredEvent, UploadFailed
-from schemas.lifecycle import JobStage, JobStatus
-from schemas.settings import STAGING_MARKER
+from schemas.lifecycle import JobStage, JobStatus, StagingKind
+from schemas.settings import MIB, STAGING_MARKER
 from schemas.tables.jobs import Job
 from tests.integration.pipeline.workbench import Workbench, sha256
 from tests.parts import Part
-from tests.store import Bucket
 
 pytestmark = pytest.mark.integration
 
 
-def test_a_file_that_is_no_pdf_is_stored_and_completed(bench: Workbench) -> None:
-    content = Random(1).randbytes(700_001)
-    event = bench.finalized(content, sha256=sha256(content))
+every_staging = pytest.mark.parametrize("staging", StagingKind)
+acked = pytest.mark.parametrize("staging", [StagingKind.DIRECTORY, StagingKind.OBJECTS])
+sizes = pytest.mark.parametrize(
+    ("size", "chunk_size"),
+    [
+        pytest.param(700_001, 256 * 1024, id="one part"),
+        pytest.param(12 * MIB + 1, MIB, id="parts of many chunks"),
+        pytest.param(15 * MIB + 1, 6 * MIB, id="parts that are chunks"),
+    ],
+)
+
+
+@every_staging
+@sizes
+def test_a_file_that_is_no_pdf_is_stored_and_completed(
+    bench: Workbench, staging: StagingKind, size: int, chunk_size: int
+) -> None:
+    content = Random(1).randbytes(size)
+    event = bench.finalized(content, sha256=sha256(content), staging=staging, chunk_size=chunk_size)
     bench.bus.publish(event)
     job = bench.settled(event)
     assert (job.status, job.stage, job.bytes_done) == (
@@ -37,7 +52,9 @@ def test_a_file_that_is_no_pdf_is_stored_and_completed(bench: Workbench) -> None
     (told,) = bench.told(event)
     assert isinstance(told.data, StoredEvent)
     assert not told.data.will_be_read
-    bench.eventually(lambda: bench.staged(event).exists(), until=lambda exists: not exists)
+    assert bench.bucket.sha256(document.object_key) == sha256(content)
+    bench.eventually(lambda: bench.is_staged(event), until=lambda is_staged: not is_staged)
+    assert bench.bucket.open_multiparts() == []
 
 
 def test_the_same_event_delivered_again_changes_nothing(bench: Workbench) -> None:
@@ -54,20 +71,25 @@ def test_the_same_event_delivered_again_changes_nothing(bench: Workbench) -> Non
     assert len(bench.told(event)) == 1
 
 
-def test_a_bit_flipped_in_staging_fails_the_upload_and_leaves_no_object(bench: Workbench) -> None:
-    content = bytearray(Random(2).randbytes(600_000))
-    event = bench.finalized(bytes(content))
-    content[300_000] ^= 1
-    bench.staged(event).write_bytes(content)
+@acked
+@sizes
+def test_a_bit_flipped_in_staging_fails_the_upload_and_leaves_no_object(
+    bench: Workbench, staging: StagingKind, size: int, chunk_size: int
+) -> None:
+    content = bytearray(Random(2).randbytes(size))
+    event = bench.finalized(bytes(content), staging=staging, chunk_size=chunk_size)
+    content[-1] ^= 1
+    bench.overwrite_staged(event, bytes(content), chunk_size=chunk_size)
     bench.bus.publish(event)
     job = bench.settled(event)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "staging_corrupt")
     (told,) = bench.told(event)
     assert isinstance(told.data, UploadFailed)
     assert told.data.code == "staging_corrupt"
-    bench.eventually(lambda: bench.staged(event).exists(), until=lambda exists: not exists)
-    keys = Bucket(bench.system.environment).keys()
+    bench.eventually(lambda: bench.is_staged(event), until=lambda is_staged: not is_staged)
+    keys = bench.bucket.keys()
     assert not [key for key in keys if str(event.data.upload_id) in key]
+    assert bench.bucket.open_multiparts() == []
     assert bench.document(event) is None
 
 
@@ -78,9 +100,12 @@ def test_a_file_other_than_declared_fails(bench: Workbench) -> None:
     assert (job.status, job.error_code) == (JobStatus.FAILED, "file_digest_mismatch")
 
 
-def test_a_staged_file_that_is_gone_fails_the_upload(bench: Workbench) -> None:
-    event = bench.finalized(b"soon gone")
-    bench.staged(event).unlink()
+@acked
+def test_what_was_staged_and_is_gone_fails_the_upload(
+    bench: Workbench, staging: StagingKind
+) -> None:
+    event = bench.finalized(b"soon gone", staging=staging)
+    bench.lose_staged(event)
     bench.bus.publish(event)
     job = bench.settled(event)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "staging_missing")
@@ -97,6 +122,29 @@ def test_an_upload_whose_worker_keeps_dying_is_given_up(bench: Workbench) -> Non
     job = bench.settled(event)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "attempts_exhausted")
     assert bench.bus.depth(topology.dead_letter_queue(topology.UPLOADS)) == 0
+
+
+def test_an_upload_whose_workers_died_after_progress_is_sent_on(bench: Workbench) -> None:
+    event = bench.finalized(b"not deadly")
+    with Session(bench.engine) as session, session.begin():
+        session.execute(update(Job).where(Job.id == event.data.job_id).values(bytes_done=1))
+    bench.bus.publish_raw(
+        envelope.encode(event),
+        routing_key=topology.UPLOADS,
+        content_type=envelope.CONTENT_TYPE,
+        headers={topology.CRASHES_HEADER: topology.CRASH_LIMIT},
+    )
+    assert bench.settled(event).status == JobStatus.COMPLETED
+
+
+@every_staging
+def test_what_is_left_of_a_cancelled_upload_goes(bench: Workbench, staging: StagingKind) -> None:
+    event = bench.finalized(b"unwanted", staging=staging)
+    original = object_keys.original(event.tenantid, event.data.upload_id)
+    bench.bucket.put(original, b"unwanted")
+    bench.bus.publish(bench.cancel(event))
+    bench.eventually(lambda: bench.is_staged(event), until=lambda is_staged: not is_staged)
+    bench.eventually(bench.bucket.keys, until=lambda keys: original not in keys)
 
 
 def test_crashes_are_remembered_while_the_dead_workers_lease_runs_out(bench: Workbench) -> None:

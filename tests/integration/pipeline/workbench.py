@@ -2,23 +2,29 @@
 
 import hashlib
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from dev.stack.stack import Stack
+from schemas import object_keys
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
-from schemas.lifecycle import SETTLED_JOBS
+from schemas.events.uploads import UploadCancelled
+from schemas.ids import EventId
+from schemas.lifecycle import SETTLED_JOBS, JobStatus, StagingKind, UploadStatus
 from schemas.tables.documents import Document
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
-from tests.factories.uploads import add_finalized_upload, add_tenant
+from schemas.tables.uploads import Upload
+from tests.factories.uploads import add_finalized_upload, add_tenant, staged_objects
 from tests.integration.pipeline.bus import Bus
+from tests.store import Bucket
 
 Found = TypeVar("Found")
 
@@ -42,10 +48,15 @@ class Workbench:
         filename: str = "file.bin",
         content_type: str | None = None,
         sha256: str | None = None,
+        staging: StagingKind = StagingKind.DIRECTORY,
+        chunk_size: int = 256 * 1024,
     ) -> Envelope:
         """Add an upload as the gateway leaves it; the event is returned, not published."""
+        source_key = f"incoming/{uuid4()}" if staging is StagingKind.REFERENCE else None
+        if source_key is not None:
+            self.bucket.put(source_key, content)
         with Session(self.engine) as session, session.begin():
-            return add_finalized_upload(
+            event = add_finalized_upload(
                 session,
                 tenant_id=add_tenant(session),
                 staging_dir=self.staging,
@@ -53,10 +64,64 @@ class Workbench:
                 filename=filename,
                 content_type=content_type,
                 sha256=sha256,
+                staging=staging,
+                source_key=source_key,
+                chunk_size=chunk_size,
             )
+        if staging is StagingKind.OBJECTS:
+            for key, piece in staged_objects(event, content, chunk_size=chunk_size).items():
+                self.bucket.put(key, piece)
+        return event
+
+    @property
+    def bucket(self) -> Bucket:
+        return Bucket(self.system.environment)
 
     def staged(self, event: Envelope) -> Path:
         return self.staging / str(event.data.upload_id)
+
+    def staged_keys(self, event: Envelope) -> list[str]:
+        """Return the staged chunks of an upload in the bucket, in order."""
+        prefix = object_keys.staged(event.tenantid, event.data.upload_id)
+        keys = self.bucket.keys()
+        return sorted(key for key in keys if key.startswith(prefix))
+
+    def is_staged(self, event: Envelope) -> bool:
+        return self.staged(event).exists() or bool(self.staged_keys(event))
+
+    def overwrite_staged(self, event: Envelope, content: bytes, *, chunk_size: int) -> None:
+        """Put other bytes in the place of those that were acked."""
+        if self.staged(event).exists():
+            self.staged(event).write_bytes(content)
+        for index, key in enumerate(self.staged_keys(event)):
+            self.bucket.put(key, content[index * chunk_size : (index + 1) * chunk_size])
+
+    def lose_staged(self, event: Envelope) -> None:
+        self.staged(event).unlink(missing_ok=True)
+        for key in self.staged_keys(event):
+            self.bucket.delete(key)
+
+    def cancel(self, event: Envelope) -> Envelope:
+        """Do to the rows what the gateway does; the event is returned, not published."""
+        with Session(self.engine) as session, session.begin():
+            session.execute(
+                update(Job).where(Job.id == event.data.job_id).values(status=JobStatus.CANCELLED)
+            )
+            session.execute(
+                update(Upload)
+                .where(Upload.id == event.data.upload_id)
+                .values(status=UploadStatus.CANCELLED)
+            )
+        return Envelope(
+            id=EventId(uuid4()),
+            source="/waybill/tests",
+            subject=event.subject,
+            time=datetime.now(UTC),
+            tenantid=event.tenantid,
+            data=UploadCancelled(
+                upload_id=event.data.upload_id, job_id=event.data.job_id, filename="file.bin"
+            ),
+        )
 
     def job(self, event: Envelope) -> Job:
         with Session(self.engine) as session:

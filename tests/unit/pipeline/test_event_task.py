@@ -1,9 +1,106 @@
-from datetime import timedelta
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
+from celery import Celery
+from celery.exceptions import Ignore
 
-from pipeline.consumer import DELIVERY_HEADER
-from pipeline.event_task import Delivery, tier_after
+from pipeline.consumer import DELIVERY_HEADER, ReceivedEvent
+from pipeline.event_task import Delivery, EventTask, WorkerKeepsDying, tier_after
+from schemas import topology
+from schemas.events import envelope
+from schemas.events.envelope import Envelope
+from schemas.events.uploads import UploadCancelled
+from schemas.ids import EventId, TenantId, UploadId
+from schemas.topology import CRASH_LIMIT, CRASHES_HEADER, RetryTier
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from schemas.errors import DomainError
+
+
+class Rehearsal(EventTask):
+    """A task that notes what becomes of its event."""
+
+    name = "tests.rehearsal"
+    home_queue = topology.UPLOADS
+    typing = False
+
+    def __init__(self, *, gets_on: bool) -> None:
+        self.gets_on = gets_on
+        self.handled: list[Delivery] = []
+        self.given_up: list[DomainError] = []
+        self.published: list[Mapping[str, object]] = []
+
+    def handle(self, event: Envelope, delivery: Delivery) -> None:  # noqa: ARG002  # not of interest
+        self.handled.append(delivery)
+
+    def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:  # noqa: ARG002  # not of interest
+        self.given_up.append(error)
+
+    def got_further(self, event: Envelope) -> bool:  # noqa: ARG002  # not of interest
+        return self.gets_on
+
+    def _publish(
+        self,
+        event: ReceivedEvent,  # noqa: ARG002  # not of interest
+        *,
+        headers: dict[str, object],
+        tier: RetryTier,
+    ) -> None:
+        self.published.append({**headers, "tier": tier})
+
+
+def deliver(task: Rehearsal, *, crashes: int) -> None:
+    event = Envelope(
+        id=EventId(uuid4()),
+        source="/waybill/tests",
+        subject="",
+        time=datetime.now(UTC),
+        tenantid=TenantId(uuid4()),
+        data=UploadCancelled(upload_id=UploadId(uuid4()), filename="scan.pdf"),
+    )
+    Celery("tests", set_as_current=False).register_task(task)
+    task.push_request(**{DELIVERY_HEADER: {"crashes": crashes}})
+    try:
+        task.run(ReceivedEvent(envelope=event, body=envelope.encode(event)))
+    finally:
+        task.pop_request()
+
+
+@pytest.mark.parametrize("crashes", [1, CRASH_LIMIT - 1, CRASH_LIMIT, 2 * CRASH_LIMIT])
+def test_crashes_of_workers_that_got_further_are_forgotten(crashes: int) -> None:
+    task = Rehearsal(gets_on=True)
+
+    with pytest.raises(Ignore):
+        deliver(task, crashes=crashes)
+
+    (again,) = task.published
+    assert again[CRASHES_HEADER] == 0
+    assert again["tier"] == topology.RETRY_TIERS[0]
+    assert not task.handled
+    assert not task.given_up
+
+
+def test_an_event_without_a_crash_is_handled_at_once() -> None:
+    task = Rehearsal(gets_on=True)
+    deliver(task, crashes=0)
+    assert len(task.handled) == 1
+
+
+@pytest.mark.parametrize("crashes", range(2 * CRASH_LIMIT))
+def test_crashes_without_progress_count_up_to_a_limit(crashes: int) -> None:
+    task = Rehearsal(gets_on=False)
+
+    deliver(task, crashes=crashes)
+
+    is_deadly = crashes >= CRASH_LIMIT
+    assert len(task.handled) == (not is_deadly)
+    assert [type(error) for error in task.given_up] == [WorkerKeepsDying] * is_deadly
 
 
 @pytest.mark.parametrize(

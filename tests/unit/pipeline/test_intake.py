@@ -1,3 +1,4 @@
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -5,12 +6,15 @@ from celery import Celery
 from pydantic import SecretStr
 
 from pipeline import celery_app, intake
+from pipeline.consumer import register_serializer
+from pipeline.liveness import Clock
 from pipeline.settings import Settings
 from schemas import topology
 
 
-def test_a_registered_task_acknowledges_late() -> None:
-    settings = Settings(
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(
         database_url=SecretStr("postgresql+psycopg://nobody@127.0.0.1/none"),
         rabbitmq_url=SecretStr("amqp://nobody@127.0.0.1/none"),
         s3_bucket="none",
@@ -18,10 +22,20 @@ def test_a_registered_task_acknowledges_late() -> None:
         s3_secret_access_key=SecretStr("none"),
         staging_dir=Path("none"),
     )
+
+
+@pytest.fixture
+def app(settings: Settings) -> Celery:
+    register_serializer()
     app = Celery(set_as_current=False)
     app.conf.update(celery_app.configuration(settings))
     intake.register(app)
-    for task_type in intake.TASKS:
+    return app
+
+
+def test_a_registered_task_acknowledges_late(app: Celery, settings: Settings) -> None:
+    of_events = [task for tasks in intake.TASKS.values() for task in tasks.values()]
+    for task_type in (*of_events, *intake.ORDERS):
         task = app.tasks[task_type.name]
         assert task.acks_late
         assert task.reject_on_worker_lost
@@ -31,11 +45,20 @@ def test_a_registered_task_acknowledges_late() -> None:
 
 def test_a_worker_knows_the_tasks_of_its_queues_alone() -> None:
     assert intake.tasks_for({topology.UPLOADS}) == {
-        "upload.finalized": "tasks.upload_to_object_store"
+        "uploads": {
+            "upload.finalized": "tasks.upload_to_object_store",
+            "upload.cancelled": "tasks.discard_upload",
+        }
     }
     assert intake.tasks_for({topology.DOCUMENT_PROCESSING}) == {
-        "upload.stored": "tasks.ingest_document"
+        "document_processing": {"upload.stored": "tasks.ingest_document"}
     }
+
+
+def test_a_worker_may_sweep_besides_its_other_work_or_do_nothing_else() -> None:
+    both = intake.tasks_for({topology.UPLOADS, topology.MAINTENANCE})
+    assert both == intake.tasks_for({topology.UPLOADS})
+    assert intake.tasks_for({topology.MAINTENANCE}) == {}
 
 
 @pytest.mark.parametrize("queues", [set(), {topology.EXPORTS}, {topology.UPLOADS, "uplaods"}])
@@ -45,16 +68,31 @@ def test_a_worker_that_could_only_dead_letter_is_refused(queues: set[str]) -> No
 
 
 def test_every_event_of_a_consumed_queue_has_a_task() -> None:
-    for task in intake.TASKS:
-        handled = intake.tasks_for({task.home_queue})
-        assert handled.keys() == set(topology.SUBSCRIPTIONS[task.home_queue])
+    for queue, tasks in intake.TASKS.items():
+        assert tasks.keys() == set(topology.SUBSCRIPTIONS[queue])
 
 
-def test_two_tasks_for_one_event_in_one_worker_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Rival:
-        name = "tasks.rival"
-        home_queue = topology.UPLOADS
+def test_an_event_that_waits_returns_to_the_queue_where_it_has_its_task() -> None:
+    for queue, tasks in intake.TASKS.items():
+        assert {task.home_queue for task in tasks.values()} == {queue}
 
-    monkeypatch.setattr(intake, "TASKS", (*intake.TASKS, Rival))
-    with pytest.raises(intake.AmbiguousIntake, match=r"tasks\.rival and tasks\.upload"):
-        intake.tasks_for({topology.UPLOADS})
+
+def test_the_clock_orders_every_sweep_at_once_and_then_once_per_interval(app: Celery) -> None:
+    app.conf.beat_schedule = intake.schedule(every=timedelta(minutes=5))
+    clock = Clock(app)
+
+    assert {entry.task for entry in clock.schedule.values()} == {
+        "tasks.sweep_uploads",
+        "tasks.sweep_orphans",
+        "tasks.sweep_rows",
+    }
+    for entry in clock.schedule.values():
+        is_due, _ = entry.is_due()
+        assert is_due
+        due, wait = next(entry).is_due()
+        assert not due
+        assert 290 < wait <= 300
+        assert entry.options
+        assert entry.options["queue"] == topology.MAINTENANCE
+        assert not entry.args
+        assert not entry.kwargs

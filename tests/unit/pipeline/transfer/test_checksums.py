@@ -36,7 +36,7 @@ def md5(content: bytes) -> bytes:
 def test_intact_bytes_pass_however_they_are_cut(
     content: bytes, chunk_size: int, cuts: list[int]
 ) -> None:
-    check = FileCheck(
+    check = FileCheck.against(
         manifest(content, chunk_size=chunk_size), chunk_size=chunk_size, size_bytes=len(content)
     )
     ends = sorted({0, len(content), *(min(cut, len(content)) for cut in cuts)})
@@ -54,7 +54,7 @@ def test_a_flipped_bit_is_found_in_the_chunk_that_has_it(
     at = data.draw(st.integers(0, len(content) - 1))
     damaged = bytearray(content)
     damaged[at] ^= 1 << data.draw(st.integers(0, 7))
-    check = FileCheck(
+    check = FileCheck.against(
         manifest(content, chunk_size=chunk_size), chunk_size=chunk_size, size_bytes=len(content)
     )
 
@@ -65,7 +65,7 @@ def test_a_flipped_bit_is_found_in_the_chunk_that_has_it(
 
 
 def test_intact_chunks_of_another_file_than_declared_are_refused() -> None:
-    check = FileCheck(manifest(b"content", chunk_size=4), chunk_size=4, size_bytes=7)
+    check = FileCheck.against(manifest(b"content", chunk_size=4), chunk_size=4, size_bytes=7)
     check.update(memoryview(b"content"))
 
     with pytest.raises(FileDigestMismatch) as refused:
@@ -75,7 +75,7 @@ def test_intact_chunks_of_another_file_than_declared_are_refused() -> None:
 
 
 def test_a_file_cannot_finish_before_its_last_byte() -> None:
-    check = FileCheck(manifest(b"content", chunk_size=4), chunk_size=4, size_bytes=7)
+    check = FileCheck.against(manifest(b"content", chunk_size=4), chunk_size=4, size_bytes=7)
     check.update(memoryview(b"conten"))
 
     with pytest.raises(StagingTruncated):
@@ -100,7 +100,15 @@ WHOLE = manifest(b"0123456789", chunk_size=4)
 )
 def test_a_manifest_with_a_hole_is_refused_before_any_byte_is_read(chunks: list[Chunk]) -> None:
     with pytest.raises(ManifestIncomplete):
-        FileCheck(chunks, chunk_size=4, size_bytes=10)
+        FileCheck.against(chunks, chunk_size=4, size_bytes=10)
+
+
+def test_a_file_without_a_manifest_is_only_measured_and_digested() -> None:
+    check = FileCheck.of_any(size_bytes=7)
+    check.update(b"con")
+    check.update(memoryview(b"tent"))
+
+    assert check.finish(declared=None) == hashlib.sha256(b"content").hexdigest()
 
 
 def test_the_etag_of_parts_is_the_md5_of_their_md5s_and_their_number() -> None:

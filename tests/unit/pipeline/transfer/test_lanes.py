@@ -4,10 +4,14 @@ import contextvars
 from datetime import timedelta
 from functools import partial
 from threading import Barrier, Event, current_thread
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.transfer.lanes import Lanes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SOON = timedelta(milliseconds=5)
 LONG = timedelta(seconds=30)
@@ -19,47 +23,82 @@ def calm() -> None:
     """Beat without a word."""
 
 
+def ignore(_: object) -> None:
+    """Take a result."""
+
+
 def test_results_come_out_as_calls_finish() -> None:
-    with Lanes[int](2, heartbeat=calm, every=SOON) as lanes:
+    results: list[int] = []
+    with Lanes[int](2, on_result=results.append, heartbeat=calm, every=SOON) as lanes:
         for number in range(3):
             lanes.start(partial(abs, number))
-        results: list[int] = []
-        while lanes.are_busy:
-            results += lanes.next_finished()
+        lanes.drain()
 
     assert sorted(results) == [0, 1, 2]
 
 
 def test_lanes_work_at_the_same_time() -> None:
     together = Barrier(2)
-    with Lanes[int](2, heartbeat=calm, every=SOON) as lanes:
+    with Lanes[int](2, on_result=ignore, heartbeat=calm, every=SOON) as lanes:
         lanes.start(lambda: together.wait(timeout=10))
         lanes.start(lambda: together.wait(timeout=10))
-        while lanes.are_busy:
-            lanes.next_finished()
+        lanes.drain()
 
 
-@pytest.mark.parametrize(("calls", "are_full"), [(1, False), (2, False), (3, True)])
-def test_one_call_more_than_there_are_lanes_may_wait(calls: int, *, are_full: bool) -> None:
+def test_a_call_aside_needs_no_lane() -> None:
     go_on = Event()
-    with Lanes[bool](2, heartbeat=calm, every=SOON) as lanes:
-        for _ in range(calls):
-            lanes.start(partial(go_on.wait, timeout=10))
-        assert lanes.are_full is are_full
+    with Lanes[bool](1, on_result=ignore, heartbeat=calm, every=SOON) as lanes:
+        lanes.start(partial(go_on.wait, timeout=10))
+        lanes.run(go_on.set)
+        lanes.drain()
+
+
+def test_one_call_more_than_there_are_lanes_may_wait() -> None:
+    go_on = Event()
+    results: list[bool] = []
+
+    def let_go() -> None:
         go_on.set()
 
+    with Lanes[bool](2, on_result=results.append, heartbeat=let_go, every=SOON) as lanes:
+        for _ in range(2):
+            lanes.make_room()
+            lanes.start(partial(go_on.wait, timeout=10))
+        lanes.make_room()
+        assert not go_on.is_set()
+        lanes.start(partial(go_on.wait, timeout=10))
+        lanes.make_room()
+        assert go_on.is_set()
+        assert results
 
-def test_what_a_call_raises_comes_out() -> None:
+
+def test_results_are_collected_while_a_call_aside_takes_its_time() -> None:
+    collected = Event()
+
+    def collect(_: bool) -> None:  # noqa: FBT001  # a result has no name
+        collected.set()
+
+    with Lanes[bool](1, on_result=collect, heartbeat=calm, every=LONG) as lanes:
+        lanes.start(lambda: True)
+        assert lanes.run(lambda: collected.wait(timeout=10))
+
+
+@pytest.mark.parametrize("wait", ["drain", "run"])
+def test_what_a_call_raises_comes_out_of_whatever_waits(wait: str) -> None:
     def fail() -> int:
         raise ZeroDivisionError
 
-    with Lanes[int](1, heartbeat=calm, every=SOON) as lanes:
+    with Lanes[int](1, on_result=ignore, heartbeat=calm, every=SOON) as lanes:
         lanes.start(fail)
+        waiting: dict[str, Callable[[], object]] = {
+            "drain": lanes.drain,
+            "run": partial(lanes.run, lambda: lanes.abandoned.wait(timeout=10)),
+        }
         with pytest.raises(ZeroDivisionError):
-            lanes.next_finished()
+            waiting[wait]()
 
 
-@pytest.mark.parametrize("how", ["alone", "among others"])
+@pytest.mark.parametrize("how", ["aside", "in a lane"])
 def test_the_heart_beats_in_this_thread_while_a_call_takes_its_time(how: str) -> None:
     beats: list[str] = []
     enough = Event()
@@ -69,12 +108,12 @@ def test_the_heart_beats_in_this_thread_while_a_call_takes_its_time(how: str) ->
         if len(beats) == 3:
             enough.set()
 
-    with Lanes[bool](1, heartbeat=beat, every=SOON) as lanes:
-        if how == "alone":
+    with Lanes[bool](1, on_result=ignore, heartbeat=beat, every=SOON) as lanes:
+        if how == "aside":
             assert lanes.run(lambda: enough.wait(timeout=10))
         else:
             lanes.start(lambda: enough.wait(timeout=10))
-            assert lanes.next_finished() == [True]
+            lanes.drain()
 
     assert set(beats) == {current_thread().name}
 
@@ -83,7 +122,7 @@ def test_the_heart_does_not_beat_before_it_is_time() -> None:
     def beat() -> None:
         pytest.fail("too early")
 
-    with Lanes[None](1, heartbeat=beat, every=LONG) as lanes:
+    with Lanes[None](1, on_result=ignore, heartbeat=beat, every=LONG) as lanes:
         for _ in range(100):
             lanes.beat()
 
@@ -92,7 +131,7 @@ def test_leaving_drops_calls_that_did_not_begin_and_sees_the_others_end() -> Non
     seen: list[str] = []
     first_runs = Event()
 
-    with Lanes[None](1, heartbeat=calm, every=SOON) as lanes:
+    with Lanes[None](1, on_result=ignore, heartbeat=calm, every=SOON) as lanes:
 
         def first() -> None:
             first_runs.set()
@@ -110,7 +149,7 @@ def test_settled_lanes_have_stopped() -> None:
     both_run = Barrier(3)
     ended: list[bool] = []
 
-    with Lanes[None](2, heartbeat=calm, every=SOON) as lanes:
+    with Lanes[None](2, on_result=ignore, heartbeat=calm, every=SOON) as lanes:
 
         def until_told() -> None:
             both_run.wait(timeout=10)
@@ -126,5 +165,5 @@ def test_settled_lanes_have_stopped() -> None:
 
 def test_calls_see_the_context_they_were_started_in() -> None:
     upload.set("the one at hand")
-    with Lanes[str](1, heartbeat=calm, every=SOON) as lanes:
+    with Lanes[str](1, on_result=ignore, heartbeat=calm, every=SOON) as lanes:
         assert lanes.run(upload.get) == "the one at hand"

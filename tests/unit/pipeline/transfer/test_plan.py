@@ -108,3 +108,17 @@ def test_one_byte_more_is_too_large_for_the_store() -> None:
 
     assert refused.value.code is ErrorCode.FILE_TOO_LARGE
     assert not refused.value.retryable
+
+
+@given(st.integers(0, LARGEST_OBJECT), st.integers(1, 2 * LARGEST_PART), max_parts)
+def test_a_plan_along_the_chunks_is_one_the_store_takes(
+    size_bytes: int, chunk_size: int, max_parts: int
+) -> None:
+    cut = plan.along_chunks(size_bytes, chunk_size=chunk_size, max_parts=max_parts)
+
+    too_many = -(-size_bytes // chunk_size) > max_parts
+    if too_many or not SMALLEST_PART <= chunk_size <= LARGEST_PART:
+        assert cut is None
+    else:
+        assert cut is not None
+        assert (cut.size_bytes, cut.part_size) == (size_bytes, chunk_size)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING
@@ -12,7 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.storage.errors import BodyAltered, MultipartGone, StoreRejected, StoreUnavailable
+from pipeline.storage.errors import (
+    BodyAltered,
+    MultipartGone,
+    ObjectExists,
+    StoreRejected,
+    StoreUnavailable,
+)
 from pipeline.storage.port import Body, Multipart
 from pipeline.transfer import upload
 from pipeline.transfer.checksums import (
@@ -24,71 +30,32 @@ from pipeline.transfer.checksums import (
     multipart_etag,
 )
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
+from pipeline.transfer.lanes import SETTLING
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.staged import StagedFile
-from pipeline.transfer.upload import SentObject, StagingMissing, StoredObjectMismatch, Watch
-from schemas.object_keys import ObjectKey
-from tests.fakes.storage import Call, Etags, FakeStorage, Object, raising
+from pipeline.transfer.staged import StagedFile, StagingMissing
+from pipeline.transfer.upload import SentObject, StoredObjectMismatch
+from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
+from tests.unit.pipeline.transfer.recorder import Recorder
+from tests.unit.pipeline.transfer.stages import (
+    CHUNK_SIZE,
+    CONTENT,
+    KEY,
+    PART_SIZE,
+    is_empty,
+    md5,
+    part,
+    sha256,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from schemas.errors import DomainError
+    from schemas.object_keys import ObjectKey
 
-KEY = ObjectKey("originals/tenant/upload")
-CONTENT = bytes(range(256)) * 4
-CHUNK_SIZE = 100
-PART_SIZE = 64  # 16 parts
 UNAVAILABLE = StoreUnavailable("test", reason="down")
 REJECTED = StoreRejected("test", reason="no")
-
-
-def md5(content: bytes) -> bytes:
-    return hashlib.md5(content, usedforsecurity=False).digest()
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def nothing(*_: object) -> None:
-    """Let it pass."""
-
-
-@dataclass
-class Recorder:
-    """A watch that remembers, and raises where told."""
-
-    created: list[str] = field(default_factory=list)
-    progress: list[int] = field(default_factory=list)
-    beats: int = 0
-    threads: set[str] = field(default_factory=set)
-    then: Callable[[Recorder], None] = nothing
-
-    def watch(self, *, every: timedelta = timedelta(0)) -> Watch:
-        return Watch(
-            on_created=self._on_created,
-            on_progress=self._on_progress,
-            heartbeat=self._heartbeat,
-            heartbeat_every=every,
-        )
-
-    def _on_created(self, multipart_id: str) -> None:
-        self.created.append(multipart_id)
-        self._note()
-
-    def _on_progress(self, bytes_done: int) -> None:
-        self.progress.append(bytes_done)
-        self._note()
-
-    def _heartbeat(self) -> None:
-        self.beats += 1
-        self._note()
-
-    def _note(self) -> None:
-        self.threads.add(threading.current_thread().name)
-        self.then(self)
 
 
 def stage(
@@ -148,14 +115,6 @@ def store_parts(
         )
     storage.calls.clear()
     return multipart
-
-
-def part(number: int, content: bytes = CONTENT) -> bytes:
-    return content[(number - 1) * PART_SIZE : number * PART_SIZE]
-
-
-def is_empty(storage: FakeStorage) -> bool:
-    return not storage.objects and not storage.open_multiparts(KEY)
 
 
 # ---- the way it should go
@@ -803,6 +762,144 @@ def test_parts_under_way_are_told_to_stop(tmp_path: Path) -> None:
         )
 
     assert told == [True, True]
+    assert is_empty(storage)
+
+
+def test_a_cancel_aborts_at_once_although_the_store_is_slow(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    aborted, under_way = threading.Event(), threading.Event()
+    in_time: list[bool] = []
+
+    def answer_late(call: Call) -> None:
+        if call.name == "upload_part":
+            under_way.set()
+            # The body is sent, the answer does not come: nothing there to be abandoned.
+            in_time.append(aborted.wait(timeout=SETTLING.total_seconds() / 2))
+
+    def cancel(_: Recorder) -> None:
+        if under_way.is_set():
+            raise TransferCancelled
+
+    def note_abort(call: Call) -> None:
+        if call.name == "abort":
+            aborted.set()
+
+    storage.before, storage.after = answer_late, note_abort
+
+    with pytest.raises(TransferCancelled):
+        send(stage(tmp_path), storage=storage, recorder=Recorder(then=cancel))
+
+    assert in_time
+    assert all(in_time)
+    assert is_empty(storage)
+
+
+# ---- what is at the key already
+
+
+@pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
+@pytest.mark.parametrize("etags", [Etags.OF_PARTS, Etags.OF_WHOLE])
+def test_what_an_earlier_attempt_left_at_the_key_is_replaced(
+    tmp_path: Path, size: int, etags: Etags
+) -> None:
+    storage = FakeStorage(etags=etags)
+    left = CONTENT[:size][::-1]
+    storage.objects[KEY] = Object(left, "text/plain", etag=md5(left).hex())
+
+    send(stage(tmp_path, CONTENT[:size]), storage=storage)
+
+    assert storage.objects[KEY].content == CONTENT[:size]
+    assert storage.open_multiparts(KEY) == []
+
+
+@pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
+def test_an_object_that_is_ours_already_is_left_alone(tmp_path: Path, size: int) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path, CONTENT[:size])
+
+    def done_before(call: Call) -> None:
+        if call.name in {"put", "complete"}:
+            storage.before = nothing
+            send(staged, storage=storage)  # its sweep aborts what the one before it began
+
+    storage.before = done_before
+
+    sent = send(staged, storage=storage)
+
+    assert sent.sha256 == sha256(CONTENT[:size])
+    assert storage.called("delete") == 0
+    assert storage.objects[KEY].content == CONTENT[:size]
+
+
+def test_an_object_that_shares_its_parts_with_an_open_upload_is_sent_anew(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path)
+    etag = multipart_etag([md5(part(number)) for number in range(1, 17)])
+
+    def die_within_complete(call: Call) -> None:
+        if call.name == "complete":
+            storage.objects[KEY] = Object(CONTENT, "", etag=etag)
+
+    storage.before = die_within_complete
+    with pytest.raises(MultipartGone) as gone:
+        send(staged, storage=storage)
+    assert gone.value.retryable
+    assert is_empty(storage)
+    storage.before = nothing
+
+    send(staged, storage=storage, resume="aborted")
+
+    assert storage.objects[KEY].content == CONTENT
+
+
+def test_an_upload_that_is_still_listed_after_it_was_completed_is_not_aborted(
+    tmp_path: Path,
+) -> None:
+    class Listing(FakeStorage):
+        def open_multiparts(self, key: ObjectKey) -> list[Multipart]:
+            return [*super().open_multiparts(key), Multipart(key, id="multipart-1")]
+
+    storage = Listing()
+
+    send(stage(tmp_path), storage=storage)
+
+    assert storage.called("abort") == 0
+
+
+def test_a_leftover_is_not_deleted_by_a_worker_that_lost_its_lease(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    storage.objects[KEY] = Object(b"a successor's", "", etag="")
+    refused = threading.Event()
+
+    def lose(_: Recorder) -> None:
+        if refused.is_set():
+            raise LeaseLost
+
+    def note(call: Call) -> None:
+        if call.name == "complete":
+            refused.set()
+
+    storage.before = note
+
+    with pytest.raises(LeaseLost):
+        send(stage(tmp_path), storage=storage, recorder=Recorder(then=lose))
+
+    assert storage.objects[KEY].content == b"a successor's"
+
+
+@pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
+def test_a_key_that_will_not_be_free_is_given_up(tmp_path: Path, size: int) -> None:
+    storage = FakeStorage()
+    storage.before = lambda call: (
+        storage.objects.__setitem__(KEY, Object(b"again", "", etag=""))
+        if call.name in {"put", "complete"}
+        else None
+    )
+
+    with pytest.raises(ObjectExists) as exists:
+        send(stage(tmp_path, CONTENT[:size]), storage=storage)
+
+    assert not exists.value.retryable
     assert is_empty(storage)
 
 

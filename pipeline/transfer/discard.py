@@ -1,0 +1,59 @@
+"""`upload.cancelled` → nothing of the upload is left."""
+
+from typing import ClassVar
+
+import structlog
+
+from pipeline import resources
+from pipeline.event_task import Delivery, EventTask
+from pipeline.transfer import operations, sources, upload
+from schemas import object_keys, topology
+from schemas.errors import DomainError
+from schemas.events.envelope import Envelope
+from schemas.events.uploads import UploadCancelled
+
+log = structlog.get_logger(__name__)
+
+
+class DiscardUpload(EventTask):
+    """Removes what was staged and stored of a cancelled upload, whoever had a hand in it.
+
+    A worker in the middle of the transfer notices the cancellation within a
+    second and cleans up itself; this comes after it, and in its place where
+    there is none, or it died.
+    """
+
+    name = "tasks.discard_upload"
+    home_queue: ClassVar[str] = topology.UPLOADS
+
+    def handle(self, event: Envelope, delivery: Delivery) -> None:  # noqa: ARG002  # every delivery does the same
+        upload_id = _data(event).upload_id
+        kit = resources.current()
+        with kit.transaction() as session:
+            cancelled = operations.cancelled(session, upload_id)
+        if cancelled is None:
+            # An event may be old, or of somebody else's making; an upload that is wanted stays.
+            log.warning("transfer.discard_refused", reason="the upload is not cancelled")
+            return
+        sources.remove(
+            kit,
+            tenant_id=cancelled.tenant_id,
+            upload_id=upload_id,
+            staging=cancelled.staging,
+        )
+        upload.discard(
+            object_keys.original(cancelled.tenant_id, upload_id),
+            storage=kit.storage,
+            multipart_id=cancelled.multipart_id,
+        )
+        log.info("transfer.discarded", staging=cancelled.staging)
+
+    def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:  # noqa: ARG002  # nobody is waiting for an answer
+        log.error("transfer.residue_left", upload_id=str(_data(event).upload_id), reason=str(error))
+
+
+def _data(event: Envelope) -> UploadCancelled:
+    if not isinstance(event.data, UploadCancelled):
+        msg = f"the intake sent a {event.type} here"
+        raise TypeError(msg)
+    return event.data

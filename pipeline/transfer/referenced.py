@@ -1,0 +1,104 @@
+"""An object that somebody else put into the bucket, to be copied and never touched."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from threading import Event
+from typing import ClassVar, Self
+
+from pipeline.storage.errors import ObjectMissing, RangeEndsEarly
+from pipeline.storage.port import ObjectRange, ObjectStorage
+from pipeline.transfer import bucket_reading
+from pipeline.transfer.checksums import FileCheck
+from pipeline.transfer.plan import Part
+from schemas import media_types
+from schemas.errors import DomainError, ErrorCode
+from schemas.lifecycle import StagingKind
+from schemas.object_keys import ObjectKey
+
+
+class ReferenceMissing(DomainError):
+    """The object a client named is not there."""
+
+    code = ErrorCode.REFERENCE_MISSING
+
+    def __init__(self, key: ObjectKey) -> None:
+        super().__init__(f"there is no object {key} to copy")
+
+
+class ReferenceChanged(DomainError):
+    """The object a client named was replaced while it was being copied.
+
+    Retryable: the next attempt copies what is there then.
+    """
+
+    code = ErrorCode.STORED_OBJECT_MISMATCH
+    retryable = True
+
+    def __init__(self, key: ObjectKey) -> None:
+        super().__init__(f"the object {key} changed while it was being copied")
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencedObject:
+    """The source as it was found; `confirm` says whether it still is."""
+
+    kind: ClassVar = StagingKind.REFERENCE
+
+    storage: ObjectStorage
+    key: ObjectKey
+    size_bytes: int
+    etag: str
+    sniffed_type: str | None
+    sha256: str | None
+    content_type: str | None
+
+    @classmethod
+    def find(
+        cls, key: ObjectKey, *, storage: ObjectStorage, sha256: str | None, content_type: str | None
+    ) -> Self:
+        """Look the object up.
+
+        Raises:
+            ReferenceMissing: there is none.
+        """
+        try:
+            head = storage.head(key)
+            start = ObjectRange(
+                key, offset=0, size_bytes=min(head.size_bytes, media_types.SNIFFED_BYTES)
+            )
+            first_bytes = b"".join(bucket_reading.blocks(start, storage=storage, abandoned=Event()))
+        except ObjectMissing as error:
+            raise ReferenceMissing(key) from error
+        return cls(
+            storage=storage,
+            key=key,
+            size_bytes=head.size_bytes,
+            etag=head.etag,
+            sniffed_type=media_types.sniff(first_bytes),
+            sha256=sha256,
+            content_type=content_type or head.content_type or None,
+        )
+
+    def check(self) -> FileCheck:
+        return FileCheck.of_any(size_bytes=self.size_bytes)
+
+    def blocks(self, offset: int, size_bytes: int, *, abandoned: Event) -> Iterator[bytes]:
+        source = ObjectRange(self.key, offset=offset, size_bytes=size_bytes)
+        try:
+            yield from bucket_reading.blocks(source, storage=self.storage, abandoned=abandoned)
+        except RangeEndsEarly as error:
+            raise ReferenceChanged(self.key) from error
+
+    def slice_of(self, part: Part) -> None:
+        """There is none: the bytes are in the bucket."""
+
+    def range_of(self, part: Part) -> ObjectRange:
+        return ObjectRange(self.key, offset=part.offset, size_bytes=part.size_bytes)
+
+    def confirm(self) -> None:
+        head = self.storage.head(self.key)
+        if (head.size_bytes, head.etag) != (self.size_bytes, self.etag):
+            raise ReferenceChanged(self.key)
+
+    def gone(self) -> ReferenceMissing:
+        return ReferenceMissing(self.key)

@@ -1,0 +1,84 @@
+"""An upload whose chunks wait in the bucket, one object each."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import ClassVar
+
+from pipeline.storage.errors import RangeEndsEarly
+from pipeline.storage.port import ObjectRange, ObjectStorage
+from pipeline.transfer import bucket_reading
+from pipeline.transfer.checksums import Chunk, FileCheck, StagingTruncated
+from pipeline.transfer.plan import SMALLEST_PART, Part
+from pipeline.transfer.staged import StagingMissing
+from schemas import object_keys
+from schemas.ids import TenantId, UploadId
+from schemas.lifecycle import StagingKind
+from schemas.object_keys import ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class StagedObjects:
+    """Chunk objects, read one after the other as one file."""
+
+    kind: ClassVar = StagingKind.OBJECTS
+
+    storage: ObjectStorage
+    tenant_id: TenantId
+    upload_id: UploadId
+    size_bytes: int
+    chunk_size: int
+    chunks: Sequence[Chunk]
+    sha256: str | None
+    content_type: str | None
+    copied_above: int = SMALLEST_PART
+    """S3 copies ranges only out of objects larger than this."""
+
+    def check(self) -> FileCheck:
+        return FileCheck.against(
+            self.chunks, chunk_size=self.chunk_size, size_bytes=self.size_bytes
+        )
+
+    def keys(self) -> list[ObjectKey]:
+        return [self._key(chunk) for chunk in self.chunks]
+
+    def blocks(self, offset: int, size_bytes: int, *, abandoned: Event) -> Iterator[bytes]:
+        end = offset + size_bytes
+        for chunk in self.chunks[offset // self.chunk_size :]:
+            begins = chunk.index * self.chunk_size
+            if begins >= end:
+                return
+            first, last = max(offset, begins), min(end, begins + chunk.size_bytes)
+            source = ObjectRange(self._key(chunk), offset=first - begins, size_bytes=last - first)
+            try:
+                yield from bucket_reading.blocks(source, storage=self.storage, abandoned=abandoned)
+            except RangeEndsEarly:
+                self._see_its_size(chunk)
+                raise
+
+    def slice_of(self, part: Part) -> None:
+        """There is none: the bytes are in the bucket."""
+
+    def range_of(self, part: Part) -> ObjectRange | None:
+        index, within = divmod(part.offset, self.chunk_size)
+        chunk = self.chunks[index]
+        if within + part.size_bytes > chunk.size_bytes or chunk.size_bytes <= self.copied_above:
+            return None
+        return ObjectRange(self._key(chunk), offset=within, size_bytes=part.size_bytes)
+
+    def confirm(self) -> None:
+        """Nothing is left to see: every chunk had its digest."""
+
+    def gone(self) -> StagingMissing:
+        return StagingMissing(size_bytes=self.size_bytes)
+
+    def _key(self, chunk: Chunk) -> ObjectKey:
+        return object_keys.staged_chunk(
+            self.tenant_id, self.upload_id, index=chunk.index, sha256=chunk.sha256
+        )
+
+    def _see_its_size(self, chunk: Chunk) -> None:
+        found = self.storage.head(self._key(chunk)).size_bytes
+        if found != chunk.size_bytes:
+            begins = chunk.index * self.chunk_size
+            raise StagingTruncated(expected_bytes=self.size_bytes, actual_bytes=begins + found)

@@ -1,0 +1,99 @@
+"""The tasks of a transfer worker with a real database, in this process and without a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from celery import Celery
+from celery.exceptions import Ignore
+from sqlalchemy.orm import Session
+
+from pipeline import resources
+from pipeline.consumer import DELIVERY_HEADER, ReceivedEvent
+from pipeline.transfer.discard import DiscardUpload
+from pipeline.transfer.tasks import UploadToObjectStore
+from schemas.events import envelope
+from schemas.events.uploads import UploadCancelled
+from schemas.tables.jobs import Job
+from schemas.tables.uploads import Upload
+from schemas.topology import CRASHES_HEADER
+
+if TYPE_CHECKING:
+    from pipeline.event_task import EventTask
+    from pipeline.resources import Resources
+    from schemas.events.envelope import Envelope
+    from schemas.topology import RetryTier
+
+Headers = Mapping[str, object]
+
+
+class _Transferring(UploadToObjectStore):
+    abstract = True
+    waiting: list[Headers]
+
+    def _publish(
+        self, event: ReceivedEvent, *, headers: dict[str, object], tier: RetryTier
+    ) -> None:
+        del event
+        self.waiting.append({**headers, "tier": tier})
+
+
+class _Discarding(DiscardUpload):
+    abstract = True
+    waiting: list[Headers]
+
+    def _publish(
+        self, event: ReceivedEvent, *, headers: dict[str, object], tier: RetryTier
+    ) -> None:
+        del event
+        self.waiting.append({**headers, "tier": tier})
+
+
+@dataclass
+class Hands:
+    """Hands events to the tasks as the broker would; `waiting` is what went to a retry tier."""
+
+    kit: Resources
+    waiting: list[Headers] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        resources.install(self.kit)
+        self._app = Celery("tests", set_as_current=False)
+        self._app.conf["waybill_task_attempts"] = self.kit.settings.task_attempts
+        self._transferring, self._discarding = _Transferring(), _Discarding()
+        for task in (self._transferring, self._discarding):
+            task.waiting = self.waiting
+            self._app.register_task(task)
+
+    def deliver(self, event: Envelope, *, crashes: int = 0, attempt: int = 0) -> bool:
+        """Have the event handled; say whether it is done with, or waits.
+
+        Whatever is not an `Exception` comes out, as a death of the worker would.
+        """
+        task: EventTask = (
+            self._discarding if isinstance(event.data, UploadCancelled) else self._transferring
+        )
+        task.push_request(**{DELIVERY_HEADER: {"crashes": crashes, "attempt": attempt}})
+        try:
+            task.run(ReceivedEvent(envelope=event, body=envelope.encode(event)))
+        except Ignore:
+            return False
+        finally:
+            task.pop_request()
+        return True
+
+    def crashes_waiting(self) -> int:
+        """Return the count of crashes the event that waits would come back with."""
+        crashes = self.waiting[-1][CRASHES_HEADER]
+        assert isinstance(crashes, int)
+        return crashes
+
+    def job(self, event: Envelope) -> Job:
+        with Session(self.kit.engine) as session:
+            return session.get_one(Job, event.data.job_id)
+
+    def upload(self, event: Envelope) -> Upload:
+        with Session(self.kit.engine) as session:
+            return session.get_one(Upload, event.data.upload_id)

@@ -1,0 +1,178 @@
+"""Orders to sweep: from a real beat to a real worker, and what is no order on their queue."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+from dev.stack.stack import Stack
+from schemas import topology
+from schemas.events import envelope
+from schemas.events.envelope import CONTENT_TYPE
+from schemas.lifecycle import JobStatus, UploadStatus
+from schemas.settings import STAGING_MARKER
+from schemas.tables.uploads import Upload
+from tests.factories.abandoned import add_abandoned_upload
+from tests.integration.pipeline.bus import connected
+from tests.integration.pipeline.workbench import Workbench
+
+pytestmark = pytest.mark.integration
+
+DEAD = topology.dead_letter_queue(topology.UPLOADS)
+
+SWEEP_UPLOADS = {"lang": "py", "task": "tasks.sweep_uploads", "id": "1"}
+NO_ARGUMENTS = b"[[], {}, {}]"
+
+
+@pytest.fixture(scope="module")
+def swept(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
+    """A worker that sweeps, and a clock that orders it to; not even the topology is there before."""
+    settings = {"SWEEP_EVERY": "1s"}
+    with infrastructure.scoped("swept", settings=settings, template=migrated_template) as own:
+        staging = Path(own.environment["STAGING_DIR"])
+        staging.mkdir(parents=True, exist_ok=True)
+        (staging / STAGING_MARKER).touch()
+        own.start_services("transfer", "beat")
+        yield own
+
+
+@pytest.fixture
+def clockwork(swept: Stack) -> Iterator[Workbench]:
+    engine = create_engine(swept.environment["DATABASE_URL"])
+    with connected(swept.environment["RABBITMQ_URL"]) as bus:
+        yield Workbench(swept, engine=engine, bus=bus)
+    engine.dispose()
+
+
+def abandoned(bench: Workbench) -> Upload:
+    with Session(bench.engine) as session, session.begin():
+        return add_abandoned_upload(session)
+
+
+def status(bench: Workbench, upload: Upload) -> str:
+    with Session(bench.engine) as session:
+        return session.get_one(Upload, upload.id).status
+
+
+def until_swept(bench: Workbench, upload: Upload) -> None:
+    bench.eventually(
+        lambda: status(bench, upload), until=lambda status: status == UploadStatus.EXPIRED
+    )
+
+
+def order(bench: Workbench, body: bytes = NO_ARGUMENTS, **properties: Any) -> None:  # noqa: ANN401  # whatever AMQP can carry
+    bench.bus.publish_raw(
+        body,
+        **{
+            "routing_key": topology.MAINTENANCE,
+            "content_type": "application/json",
+            "headers": SWEEP_UPLOADS,
+            **properties,
+        },
+    )
+
+
+def test_what_beat_orders_is_done_by_a_worker(clockwork: Workbench) -> None:
+    upload = abandoned(clockwork)
+    orphan = clockwork.staging / str(uuid4())
+    orphan.write_bytes(b"left behind")
+    day_ago = (datetime.now(UTC) - timedelta(days=1)).timestamp()
+    os.utime(orphan, (day_ago, day_ago))
+    until_swept(clockwork, upload)
+    clockwork.eventually(orphan.exists, until=lambda exists: not exists)
+    assert clockwork.bus.depth(DEAD) == 0
+
+
+def test_beat_orders_at_once_when_it_starts_and_ends_when_it_is_told_to(
+    clockwork: Workbench,
+) -> None:
+    beat = clockwork.system.processes["beat"]
+    beat.stop()
+    assert "Traceback" not in beat.log_file.read_text()
+    upload = abandoned(clockwork)
+    beat.start()
+    until_swept(clockwork, upload)
+
+
+NO_ORDERS: dict[str, tuple[bytes, dict[str, Any]]] = {
+    "no headers": (NO_ARGUMENTS, {"headers": {}}),
+    "an unknown task": (NO_ARGUMENTS, {"headers": SWEEP_UPLOADS | {"task": "os.system"}}),
+    "a task that is no text": (NO_ARGUMENTS, {"headers": SWEEP_UPLOADS | {"task": ["x"]}}),
+    "the task of an event": (
+        NO_ARGUMENTS,
+        {"headers": SWEEP_UPLOADS | {"task": "tasks.upload_to_object_store"}},
+    ),
+    "a task of Celery's own": (
+        NO_ARGUMENTS,
+        {"headers": SWEEP_UPLOADS | {"task": "celery.chord_unlock"}},
+    ),
+    "the old protocol": (b'{"task": "tasks.sweep_uploads", "id": "1"}', {"headers": {}}),
+    "no content type": (NO_ARGUMENTS, {"content_type": None, "content_encoding": None}),
+    "a pickle": (b"\x80\x04N.", {"content_type": "application/x-python-serialize"}),
+    "claimed to be compressed": (
+        NO_ARGUMENTS,
+        {"headers": SWEEP_UPLOADS | {"compression": "zlib"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_ORDERS)
+def test_what_is_no_order_is_dropped_and_the_worker_goes_on(name: str, bench: Workbench) -> None:
+    body, properties = NO_ORDERS[name]
+    before = bench.system.processes["transfer"].pid
+    order(bench, body, **properties)
+    upload = abandoned(bench)
+    order(bench)
+    until_swept(bench, upload)
+    assert bench.bus.depth(topology.MAINTENANCE) == 0
+    assert bench.bus.depth(DEAD) == 0
+    assert bench.system.processes["transfer"].pid == before
+
+
+@pytest.mark.parametrize(
+    ("body", "changes"),
+    [
+        (b'[["/etc/passwd"], {"evil": true}, {"callbacks": [{"task": "evil"}]}]', {}),
+        (b"not json", {"content_encoding": "rot13"}),
+        (b'{"args": [1], "kwargs": {}}', {}),
+        (NO_ARGUMENTS, {"headers": {"timelimit": "zz", "retries": "x", "shadow": 1}}),
+        (NO_ARGUMENTS, {"headers": {"eta": "garbage", "expires": 3, "group": 7}}),
+        (NO_ARGUMENTS, {"headers": {"id": {"no": "text"}, "stamps": 7, "ignore_result": "maybe"}}),
+    ],
+)
+def test_nothing_of_an_order_but_its_name_is_read(
+    body: bytes, changes: dict[str, Any], bench: Workbench
+) -> None:
+    upload = abandoned(bench)
+    headers = SWEEP_UPLOADS | changes.get("headers", {})
+    order(bench, body, **{**changes, "headers": headers})
+    until_swept(bench, upload)
+
+
+def test_an_event_is_no_order_whatever_its_headers_say(bench: Workbench) -> None:
+    event = bench.finalized()
+    for headers in ({}, SWEEP_UPLOADS):
+        order(bench, envelope.encode(event), content_type=CONTENT_TYPE, headers=headers)
+    upload = abandoned(bench)
+    order(bench)
+    until_swept(bench, upload)
+    assert bench.job(event).status == JobStatus.QUEUED
+    assert bench.bus.depth(topology.MAINTENANCE) == 0
+
+
+def test_an_order_counts_on_its_own_queue_alone_whatever_it_was_addressed_to(
+    bench: Workbench,
+) -> None:
+    # The broker puts a copy of it into the other queue, with the same routing key.
+    upload = abandoned(bench)
+    order(bench, headers=SWEEP_UPLOADS | {"CC": [topology.UPLOADS]})
+    until_swept(bench, upload)
+    dead = bench.bus.take(DEAD)
+    headers: dict[str, Any] = dead.headers
+    assert headers["task"] == "tasks.sweep_uploads"

@@ -1,0 +1,560 @@
+"""What becomes of an upload wherever its bytes wait, and whatever kills its worker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from threading import Event
+from time import monotonic
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import msgspec
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from pipeline import resources
+from pipeline.settings import Settings
+from pipeline.storage.errors import StoreUnavailable
+from pipeline.transfer.plan import SMALLEST_PART
+from schemas import object_keys, topology
+from schemas.errors import ErrorCode
+from schemas.events.envelope import Envelope
+from schemas.events.uploads import UploadCancelled
+from schemas.ids import EventId, TenantId
+from schemas.lifecycle import JobStatus, StagingKind, UploadStatus
+from schemas.object_keys import ObjectKey
+from schemas.settings import MIB
+from schemas.tables.jobs import Job
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.tenants import Tenant, TenantUsage
+from schemas.tables.uploads import Upload
+from tests.factories.uploads import add_finalized_upload, add_tenant, staged_objects
+from tests.fakes.storage import Call, FakeStorage, Object, nothing, raising
+from tests.integration.pipeline.hands import Hands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from schemas.settings import DatabaseSettings
+
+pytestmark = pytest.mark.integration
+
+SOURCE = ObjectKey("incoming/tenant/scan.bin")
+CHUNK_SIZE = 6 * MIB
+CONTENT = Random(1).randbytes(2 * CHUNK_SIZE + 12_345)
+
+every_staging = pytest.mark.parametrize("staging", StagingKind)
+
+
+class Killed(BaseException):
+    """What comes instead of SIGKILL: nothing of ours gets to see it."""
+
+
+@pytest.fixture
+def settings(database: DatabaseSettings, tmp_path: Path) -> Settings:
+    (tmp_path / "staging").mkdir()
+    return Settings.model_validate(
+        {
+            "database_url": database.database_url.get_secret_value(),
+            "rabbitmq_url": "amqp://nobody@nowhere",
+            "s3_bucket": "none",
+            "s3_access_key_id": "",
+            "s3_secret_access_key": "",
+            "s3_part_size": SMALLEST_PART,
+            "s3_parallel_parts": 2,
+            "staging_dir": tmp_path / "staging",
+            "work_dir": tmp_path,
+            "task_attempts": 1,
+        }
+    )
+
+
+@pytest.fixture
+def storage() -> FakeStorage:
+    return FakeStorage()
+
+
+@pytest.fixture
+def hands(settings: Settings, storage: FakeStorage) -> Iterator[Hands]:
+    kit = replace(resources.build(settings), storage=storage)
+    yield Hands(kit)
+    kit.engine.dispose()
+
+
+def finalized(
+    hands: Hands,
+    staging: StagingKind,
+    *,
+    content: bytes = CONTENT,
+    tenant_id: TenantId | None = None,
+    sha256: str | None = None,
+) -> Envelope:
+    """Leave an upload as the gateway does, and return its event."""
+    with Session(hands.kit.engine) as session, session.begin():
+        event = add_finalized_upload(
+            session,
+            tenant_id=tenant_id or add_tenant(session),
+            staging_dir=hands.kit.settings.staging_dir,
+            content=content,
+            chunk_size=CHUNK_SIZE,
+            sha256=sha256,
+            staging=staging,
+            source_key=SOURCE if staging is StagingKind.REFERENCE else None,
+        )
+    storage = fake(hands)
+    if staging is StagingKind.OBJECTS:
+        for key, piece in staged_objects(event, content, chunk_size=CHUNK_SIZE).items():
+            storage.objects[key] = Object(piece, "", etag="")
+    if staging is StagingKind.REFERENCE:
+        storage.objects[SOURCE] = Object(content, "", etag="1")
+    return event
+
+
+def fake(hands: Hands) -> FakeStorage:
+    assert isinstance(hands.kit.storage, FakeStorage)
+    return hands.kit.storage
+
+
+def original(event: Envelope) -> ObjectKey:
+    return object_keys.original(event.tenantid, event.data.upload_id)
+
+
+def is_staged(hands: Hands, event: Envelope) -> bool:
+    assert hands.kit.settings.staging_dir is not None
+    prefix = object_keys.staged(event.tenantid, event.data.upload_id)
+    in_bucket = any(key.startswith(prefix) for key in fake(hands).objects)
+    return in_bucket or (hands.kit.settings.staging_dir / str(event.data.upload_id)).exists()
+
+
+def cancel(hands: Hands, event: Envelope) -> Envelope:
+    """Do to the rows what the gateway does, and return its event."""
+    with Session(hands.kit.engine) as session, session.begin():
+        session.execute(
+            update(Job).where(Job.id == event.data.job_id).values(status=JobStatus.CANCELLED)
+        )
+        session.execute(
+            update(Upload)
+            .where(Upload.id == event.data.upload_id)
+            .values(status=UploadStatus.CANCELLED)
+        )
+    return Envelope(
+        id=EventId(uuid4()),
+        source="/waybill/tests",
+        subject=event.subject,
+        time=datetime.now(UTC),
+        tenantid=event.tenantid,
+        data=UploadCancelled(
+            upload_id=event.data.upload_id, job_id=event.data.job_id, filename="file.bin"
+        ),
+    )
+
+
+def used_bytes(hands: Hands, tenant_id: TenantId) -> int:
+    with Session(hands.kit.engine) as session:
+        return (
+            session.scalar(select(TenantUsage.bytes).where(TenantUsage.tenant_id == tenant_id)) or 0
+        )
+
+
+@every_staging
+def test_an_upload_becomes_an_object_and_nothing_stays_staged(
+    hands: Hands, storage: FakeStorage, staging: StagingKind
+) -> None:
+    event = finalized(hands, staging)
+
+    assert hands.deliver(event)
+
+    job = hands.job(event)
+    assert (job.status, job.bytes_done, job.bytes_total) == (
+        JobStatus.COMPLETED,
+        len(CONTENT),
+        len(CONTENT),
+    )
+    assert storage.objects[original(event)].content == CONTENT
+    assert not is_staged(hands, event)
+    assert hands.upload(event).size == len(CONTENT)
+    assert used_bytes(hands, event.tenantid) == len(CONTENT)
+    if staging is StagingKind.REFERENCE:
+        assert storage.objects[SOURCE].content == CONTENT
+
+
+@every_staging
+def test_what_a_worker_left_staged_goes_with_the_next_delivery(
+    hands: Hands, storage: FakeStorage, staging: StagingKind
+) -> None:
+    event = finalized(hands, staging)
+    inputs = dict(storage.objects)
+    hands.deliver(event)
+    storage.objects |= inputs
+
+    assert hands.deliver(event)
+
+    assert not is_staged(hands, event)
+    assert storage.objects[original(event)].content == CONTENT
+
+
+def test_chunks_that_were_never_acked_go_too(hands: Hands, storage: FakeStorage) -> None:
+    event = finalized(hands, StagingKind.OBJECTS)
+    refused = object_keys.staged_chunk(
+        event.tenantid, event.data.upload_id, index=1, sha256=bytes(32)
+    )
+    storage.objects[refused] = Object(b"other bytes", "", etag="")
+
+    hands.deliver(event)
+
+    assert not is_staged(hands, event)
+
+
+@pytest.mark.parametrize("call", ["delete_all", "objects_under"])
+def test_staged_objects_the_store_will_not_remove_are_come_back_for(
+    hands: Hands, storage: FakeStorage, call: str
+) -> None:
+    event = finalized(hands, StagingKind.OBJECTS)
+    storage.before = raising(StoreUnavailable(call, reason="down"), on=call)
+    assert not hands.deliver(event)
+    storage.before = nothing
+    assert hands.job(event).status == JobStatus.COMPLETED
+
+    assert hands.deliver(event)
+
+    assert not is_staged(hands, event)
+
+
+def test_an_upload_in_a_directory_this_worker_does_not_have_waits(
+    settings: Settings, hands: Hands
+) -> None:
+    event = finalized(hands, StagingKind.DIRECTORY)
+    elsewhere = Hands(
+        replace(
+            hands.kit,
+            settings=settings.model_copy(
+                update={"staging": StagingKind.OBJECTS, "staging_dir": None}
+            ),
+        )
+    )
+
+    assert not elsewhere.deliver(event, attempt=1)
+
+    assert elsewhere.waiting[-1]["tier"] == topology.RETRY_TIERS[1]
+    assert hands.job(event).status == JobStatus.PROCESSING
+    assert Hands(hands.kit).deliver(event)
+
+
+# ---- by reference
+
+
+def test_a_reference_to_nothing_fails(hands: Hands, storage: FakeStorage) -> None:
+    event = finalized(hands, StagingKind.REFERENCE)
+    del storage.objects[SOURCE]
+
+    assert hands.deliver(event)
+
+    job = hands.job(event)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, ErrorCode.REFERENCE_MISSING)
+    assert hands.upload(event).status == UploadStatus.FAILED
+    assert storage.objects == {}
+
+
+@pytest.mark.parametrize("whose", ["everybody's", "the tenant's own"])
+def test_a_reference_larger_than_a_file_may_be_fails(
+    settings: Settings, hands: Hands, whose: str
+) -> None:
+    event = finalized(hands, StagingKind.REFERENCE)
+    if whose == "the tenant's own":
+        with Session(hands.kit.engine) as session, session.begin():
+            session.execute(update(Tenant).values(quota_file_size=len(CONTENT) - 1))
+    else:
+        smaller = settings.model_copy(update={"upload_max_size": len(CONTENT) - 1})
+        hands = Hands(replace(hands.kit, settings=smaller))
+
+    assert hands.deliver(event)
+
+    assert hands.job(event).error_code == ErrorCode.FILE_TOO_LARGE
+    assert set(fake(hands).objects) == {SOURCE}
+
+
+@pytest.mark.parametrize("whose", ["everybody's", "the tenant's own"])
+def test_a_reference_beyond_the_quota_fails_and_takes_nothing_of_it(
+    settings: Settings, hands: Hands, whose: str
+) -> None:
+    first = finalized(hands, StagingKind.REFERENCE)
+    hands.deliver(first)
+    event = finalized(hands, StagingKind.REFERENCE, tenant_id=first.tenantid)
+    quota = 2 * len(CONTENT) - 1
+    if whose == "the tenant's own":
+        with Session(hands.kit.engine) as session, session.begin():
+            session.execute(update(Tenant).values(quota_bytes=quota))
+    else:
+        hands = Hands(
+            replace(hands.kit, settings=settings.model_copy(update={"quota_bytes": quota}))
+        )
+
+    assert hands.deliver(event)
+
+    job = hands.job(event)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, ErrorCode.QUOTA_EXCEEDED)
+    assert used_bytes(hands, event.tenantid) == len(CONTENT)
+    assert original(event) not in fake(hands).objects
+
+
+def test_a_reference_to_a_file_of_a_type_that_is_not_allowed_fails(hands: Hands) -> None:
+    event = finalized(hands, StagingKind.REFERENCE)
+    with Session(hands.kit.engine) as session, session.begin():
+        session.execute(update(Tenant).values(allowed_types=["application/pdf"]))
+
+    assert hands.deliver(event)
+
+    assert hands.job(event).error_code == ErrorCode.TYPE_NOT_ALLOWED
+    assert set(fake(hands).objects) == {SOURCE}
+
+
+def test_a_reference_to_another_file_than_declared_fails(hands: Hands) -> None:
+    event = finalized(hands, StagingKind.REFERENCE, sha256="0" * 64)
+
+    assert hands.deliver(event)
+
+    assert hands.job(event).error_code == ErrorCode.FILE_DIGEST_MISMATCH
+    assert set(fake(hands).objects) == {SOURCE}
+
+
+def test_what_was_done_of_another_version_of_a_reference_does_not_count(
+    hands: Hands, storage: FakeStorage
+) -> None:
+    event = finalized(hands, StagingKind.REFERENCE)
+
+    def fail(call: Call) -> None:
+        if call.part == 2:
+            raise StoreUnavailable("copy_part", reason="down")
+
+    storage.before = fail
+    hands = Hands(
+        replace(hands.kit, settings=hands.kit.settings.model_copy(update={"task_attempts": 2}))
+    )
+    assert not hands.deliver(event)
+    assert hands.job(event).bytes_done == SMALLEST_PART
+    storage.before = nothing
+    shorter = CONTENT[:-1][::-1]
+    storage.objects[SOURCE] = Object(shorter, "", etag="2")
+
+    assert hands.deliver(event)
+
+    job = hands.job(event)
+    assert (job.bytes_done, job.bytes_total) == (len(shorter), len(shorter))
+    assert storage.objects[original(event)].content == shorter
+    assert used_bytes(hands, event.tenantid) == len(shorter)
+
+
+# ---- in slices
+
+
+@every_staging
+def test_a_transfer_in_many_slices_ends(
+    hands: Hands, storage: FakeStorage, staging: StagingKind
+) -> None:
+    event = finalized(hands, staging)
+    settings = hands.kit.settings.model_copy(
+        update={"transfer_slice": timedelta(microseconds=1), "s3_parallel_parts": 1}
+    )
+    hands = Hands(replace(hands.kit, settings=settings))
+    shown: list[int] = []
+
+    while not hands.deliver(event):
+        shown.append(hands.job(event).bytes_done)
+
+    assert shown == sorted(set(shown))
+    assert storage.objects[original(event)].content == CONTENT
+    assert len(storage.parts_sent() + storage.parts_copied()) <= 2 * len(shown) + 2
+
+
+# ---- cancelled
+
+
+@every_staging
+def test_a_cancelled_upload_is_discarded_whatever_there_is_of_it(
+    hands: Hands, storage: FakeStorage, staging: StagingKind
+) -> None:
+    event = finalized(hands, staging)
+    storage.create_multipart(original(event), content_type="")
+    storage.objects[original(event)] = Object(b"", "", etag="")
+    cancelled = cancel(hands, event)
+
+    assert hands.deliver(cancelled)
+    assert hands.deliver(cancelled)
+
+    assert not is_staged(hands, event)
+    assert storage.open_multiparts(original(event)) == []
+    assert set(storage.objects) == ({SOURCE} if staging is StagingKind.REFERENCE else set())
+
+
+@pytest.mark.parametrize(
+    "status", [status for status in UploadStatus if status is not UploadStatus.CANCELLED]
+)
+def test_an_upload_that_is_not_cancelled_is_not_discarded(
+    hands: Hands, storage: FakeStorage, status: UploadStatus
+) -> None:
+    event = finalized(hands, StagingKind.DIRECTORY)
+    storage.objects[original(event)] = Object(b"wanted", "", etag="")
+    forged = cancel(hands, event)
+    with Session(hands.kit.engine) as session, session.begin():
+        session.execute(update(Upload).values(status=status))
+
+    assert hands.deliver(forged)
+
+    assert storage.objects[original(event)].content == b"wanted"
+    assert is_staged(hands, event)
+
+
+def test_an_upload_nobody_knows_is_not_discarded(hands: Hands, storage: FakeStorage) -> None:
+    event = finalized(hands, StagingKind.DIRECTORY)
+    cancelled = cancel(hands, event)
+    unknown = msgspec.structs.replace(
+        cancelled, data=msgspec.structs.replace(cancelled.data, upload_id=uuid4())
+    )
+
+    assert hands.deliver(unknown)
+
+    assert storage.called("delete") == 0
+
+
+def test_what_a_worker_has_in_its_hands_is_left_to_it(hands: Hands) -> None:
+    event = finalized(hands, StagingKind.DIRECTORY)
+    cancelled = cancel(hands, event)
+    with Session(hands.kit.engine) as session, session.begin():
+        session.execute(
+            update(Job).values(lease_owner="other", lease_until=func.now() + timedelta(minutes=1))
+        )
+
+    assert not hands.deliver(cancelled)
+
+    assert hands.waiting[-1]["tier"] == topology.RETRY_TIERS[0]
+    assert is_staged(hands, event)
+
+
+@every_staging
+def test_a_worker_that_notices_the_cancel_leaves_nothing_and_lets_go(
+    hands: Hands, storage: FakeStorage, staging: StagingKind
+) -> None:
+    event = finalized(hands, staging)
+    told: list[Envelope] = []
+
+    def cancel_it(call: Call) -> None:
+        if call.part == 2:
+            told.append(cancel(hands, event))
+
+    storage.before = cancel_it
+
+    assert hands.deliver(event)
+
+    assert not is_staged(hands, event)
+    assert storage.open_multiparts(original(event)) == []
+    assert original(event) not in storage.objects
+    assert hands.deliver(told[0]), "the lease was not given back"
+
+
+@every_staging
+def test_a_cancel_is_noticed_while_the_store_is_silent(
+    hands: Hands, storage: FakeStorage, staging: StagingKind
+) -> None:
+    event = finalized(hands, staging)
+    cancelled_at: list[float] = []
+    aborted_at: list[float] = []
+    aborted = Event()
+
+    def be_silent(call: Call) -> None:
+        if call.part is not None:
+            if call.part == 1:
+                cancel(hands, event)
+                cancelled_at.append(monotonic())
+            aborted.wait(timeout=10)
+
+    def note(call: Call) -> None:
+        if call.name == "abort":
+            aborted_at.append(monotonic())
+            aborted.set()
+
+    storage.before, storage.after = be_silent, note
+
+    assert hands.deliver(event)
+
+    assert aborted_at[0] - cancelled_at[0] < 2
+    assert storage.open_multiparts(original(event)) == []
+    assert not is_staged(hands, event)
+
+
+# ---- killed
+
+
+def deliver_and_kill(hands: Hands, event: Envelope, *, times: int) -> None:
+    """Deliver as the broker does until it is done, killing the worker after a new part each time."""
+    crashes = killed = 0
+    done = False
+    while not done:
+        done_before = hands.job(event).bytes_done
+
+        def die(call: Call, *, done_before: int = done_before) -> None:
+            if call.part is not None and hands.job(event).bytes_done > done_before:
+                raise Killed
+
+        fake(hands).after = die if killed < times else nothing
+        try:
+            done = hands.deliver(event, crashes=crashes)
+        except Killed:
+            killed += 1
+            crashes += 1
+            let_the_lease_run_out(hands)
+        else:
+            crashes = crashes if done else hands.crashes_waiting()
+    assert killed == times
+
+
+def let_the_lease_run_out(hands: Hands) -> None:
+    with Session(hands.kit.engine) as session, session.begin():
+        session.execute(update(Job).values(lease_until=func.now() - timedelta(seconds=1)))
+
+
+@every_staging
+def test_a_worker_killed_more_often_than_the_limit_but_after_progress_ends_right(
+    hands: Hands, storage: FakeStorage, staging: StagingKind
+) -> None:
+    kills = topology.CRASH_LIMIT + 3
+    content = Random(2).randbytes((2 * kills) * CHUNK_SIZE)
+    event = finalized(hands, staging, content=content)
+
+    deliver_and_kill(hands, event, times=kills)
+
+    assert hands.job(event).status == JobStatus.COMPLETED
+    assert storage.objects[original(event)].content == content
+    assert storage.open_multiparts(original(event)) == []
+    assert not is_staged(hands, event)
+    with Session(hands.kit.engine) as session:
+        assert session.scalar(select(func.count()).select_from(OutboxMessage)) == 1
+    parts = -(
+        -len(content) // (SMALLEST_PART if staging is not StagingKind.OBJECTS else CHUNK_SIZE)
+    )
+    in_flight = hands.kit.settings.s3_parallel_parts
+    assert len(storage.parts_sent() + storage.parts_copied()) <= parts + kills * in_flight
+
+
+def test_a_worker_killed_without_progress_is_given_up(hands: Hands, storage: FakeStorage) -> None:
+    event = finalized(hands, StagingKind.DIRECTORY)
+
+    def die(call: Call) -> None:
+        if call.part is not None:
+            raise Killed
+
+    storage.before = die
+    for crashes in range(topology.CRASH_LIMIT):
+        with pytest.raises(Killed):
+            hands.deliver(event, crashes=crashes)
+        let_the_lease_run_out(hands)
+    storage.before = nothing
+
+    assert hands.deliver(event, crashes=topology.CRASH_LIMIT)
+
+    assert hands.waiting == []
+    assert hands.job(event).error_code == ErrorCode.ATTEMPTS_EXHAUSTED
+    assert storage.open_multiparts(original(event)) == []

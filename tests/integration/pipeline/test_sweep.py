@@ -1,0 +1,479 @@
+"""What a sweep takes away, and what it leaves: real rows, files, objects and multipart uploads."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from pipeline import db, resources
+from pipeline.resources import Resources
+from pipeline.settings import Settings
+from pipeline.storage.errors import StoreRejected, StoreUnavailable
+from pipeline.storage.port import Body, Multipart
+from pipeline.sweep import expiry, files, multiparts, objects, rows, turn
+from pipeline.sweep.findings import Findings
+from pipeline.sweep.tasks import SweepOrphans, SweepRows, SweepUploads
+from pipeline.sweep.turn import Budget
+from schemas import object_keys
+from schemas.errors import ErrorCode
+from schemas.events import envelope
+from schemas.events.envelope import Envelope
+from schemas.events.uploads import UploadFailed
+from schemas.ids import EventId, TenantId, UploadId
+from schemas.lifecycle import JobStage, JobStatus, StagingKind, UploadStatus
+from schemas.object_keys import ObjectKey
+from schemas.settings import STAGING_MARKER, DatabaseSettings, ObjectStoreSettings
+from schemas.tables.idempotency import IdempotentRequest
+from schemas.tables.inbox import InboxMessage
+from schemas.tables.jobs import Job
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.tenants import TenantUsage
+from schemas.tables.uploads import Chunk, Upload
+from tests.factories.abandoned import CHUNKS, add_abandoned_upload
+from tests.factories.uploads import add_finalized_upload, add_tenant
+from tests.fakes.storage import FakeStorage, raising
+
+pytestmark = pytest.mark.integration
+
+DAY = timedelta(days=1)
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+LATER = timedelta(seconds=-10)
+"""A grace that has run out for what the store made a moment ago, by its clock."""
+
+
+@pytest.fixture
+def kit(database: DatabaseSettings, tmp_path: Path) -> Iterator[Resources]:
+    """A database and a staging directory; the store is in memory."""
+    (tmp_path / STAGING_MARKER).touch()
+    settings = Settings(
+        database_url=database.database_url,
+        rabbitmq_url=SecretStr("amqp://nobody@127.0.0.1/none"),
+        staging_dir=tmp_path,
+        s3_bucket="none",
+        s3_access_key_id=SecretStr("none"),
+        s3_secret_access_key=SecretStr("none"),
+    )
+    engine = db.build_engine(settings)
+    yield Resources(
+        settings=settings,
+        engine=engine,
+        transaction=db.transactions(engine),
+        storage=FakeStorage(),
+    )
+    engine.dispose()
+
+
+@pytest.fixture
+def with_store(kit: Resources, object_store_settings: ObjectStoreSettings) -> Resources:
+    """The same with a real store."""
+    built = resources.build(kit.settings.model_copy(update=object_store_settings.model_dump()))
+    built.engine.dispose()
+    return replace(kit, storage=built.storage)
+
+
+def an_hour_later(kit: Resources) -> Resources:
+    """Return the same, to be asked as if everything in the store were older than the grace."""
+    return replace(kit, settings=kit.settings.model_copy(update={"sweep_grace": LATER}))
+
+
+def unavailable(call: str) -> FakeStorage:
+    storage = FakeStorage()
+    storage.before = raising(StoreUnavailable(call, reason="test"), on=call)
+    return storage
+
+
+def plenty() -> Budget:
+    return Budget.of(timedelta(minutes=1))
+
+
+def opened(
+    kit: Resources,
+    *,
+    staging: StagingKind = StagingKind.DIRECTORY,
+    expires_in: timedelta = -timedelta(minutes=1),
+    status: UploadStatus = UploadStatus.OPEN,
+) -> Upload:
+    """Add an upload with two of its chunks, rows and bytes."""
+    with kit.transaction() as session:
+        upload = add_abandoned_upload(
+            session, staging=staging, expires_in=expires_in, status=status
+        )
+    if staging is StagingKind.DIRECTORY:
+        staged_file(kit, str(upload.id))
+    else:
+        for index in range(CHUNKS):
+            key = object_keys.staged_chunk(
+                upload.tenant_id, upload.id, index=index, sha256=bytes(32)
+            )
+            put(kit, key)
+    return upload
+
+
+def staged_file(kit: Resources, name: str, *, age: timedelta = DAY) -> Path:
+    assert kit.settings.staging_dir is not None
+    path = kit.settings.staging_dir / name
+    path.write_bytes(b"good")
+    modified_at = (datetime.now(UTC) - age).timestamp()
+    os.utime(path, (modified_at, modified_at))
+    return path
+
+
+def body(content: bytes) -> Body:
+    return Body(content, md5=hashlib.md5(content, usedforsecurity=False).digest())
+
+
+def put(kit: Resources, key: str) -> str:
+    kit.storage.put(
+        ObjectKey(key), body=body(b"good"), content_type="text/plain", abandoned=Event()
+    )
+    return key
+
+
+def begin(kit: Resources, key: ObjectKey, *, with_part: bool = True) -> Multipart:
+    multipart = kit.storage.create_multipart(key, content_type="text/plain")
+    if with_part:
+        kit.storage.upload_part(multipart, number=1, body=body(b"good"), abandoned=Event())
+    return multipart
+
+
+def keys(kit: Resources) -> set[str]:
+    return {found.key for found in kit.storage.objects_under("")}
+
+
+def under_way(kit: Resources) -> set[str]:
+    return {found.multipart.id for found in kit.storage.multiparts_under("")}
+
+
+def transferring(kit: Resources) -> tuple[Envelope, ObjectKey]:
+    """Add a finalized upload whose job is in transfer; return its event and its object's key."""
+    assert kit.settings.staging_dir is not None
+    with kit.transaction() as session:
+        event = add_finalized_upload(
+            session,
+            tenant_id=add_tenant(session),
+            staging_dir=kit.settings.staging_dir,
+            content=b"good",
+        )
+    return event, object_keys.original(event.tenantid, event.data.upload_id)
+
+
+def change_job(kit: Resources, event: Envelope, **values: object) -> None:
+    with kit.transaction() as session:
+        session.execute(update(Job).where(Job.id == event.data.job_id).values(**values))
+
+
+def told(kit: Resources) -> list[Envelope]:
+    with Session(kit.engine) as session:
+        bodies = session.scalars(select(OutboxMessage.body).order_by(OutboxMessage.id))
+        return [envelope.decode(each) for each in bodies]
+
+
+def status_of(kit: Resources, upload: Upload) -> str:
+    with Session(kit.engine) as session:
+        return session.get_one(Upload, upload.id).status
+
+
+def count(kit: Resources, table: type) -> int:
+    with Session(kit.engine) as session:
+        return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+@pytest.mark.parametrize("staging", [StagingKind.DIRECTORY, StagingKind.OBJECTS])
+def test_an_upload_nobody_finalized_ends_and_leaves_nothing(
+    with_store: Resources, staging: StagingKind
+) -> None:
+    upload = opened(with_store, staging=staging)
+    swept = expiry.sweep(with_store, plenty())
+    assert (swept.expired, swept.bytes_left, swept.complete) == (1, 0, True)
+    assert status_of(with_store, upload) == UploadStatus.EXPIRED
+    assert count(with_store, Chunk) == 0
+    assert not keys(with_store)
+    assert with_store.settings.staging_dir is not None
+    assert [path.name for path in with_store.settings.staging_dir.iterdir()] == [STAGING_MARKER]
+    (event,) = told(with_store)
+    assert event.tenantid == upload.tenant_id
+    assert isinstance(event.data, UploadFailed)
+    assert event.data.upload_id == upload.id
+    assert event.data.job_id is None
+    assert event.data.code == ErrorCode.UPLOAD_EXPIRED
+    assert upload.expires_at.isoformat() in event.data.detail
+
+
+def test_an_expired_upload_counts_against_no_quota(kit: Resources) -> None:
+    upload = opened(kit)
+    expiry.sweep(kit, plenty())
+    with Session(kit.engine) as session:
+        usage = session.get_one(TenantUsage, upload.tenant_id)
+    assert (usage.bytes, usage.open_uploads) == (0, 0)
+
+
+def test_an_upload_is_told_of_once_however_often_it_is_swept(kit: Resources) -> None:
+    opened(kit)
+    assert [expiry.sweep(kit, plenty()).expired for _ in range(2)] == [1, 0]
+    assert len(told(kit)) == 1
+
+
+def test_uploads_that_have_time_or_are_complete_stay(kit: Resources) -> None:
+    open_still = opened(kit, expires_in=timedelta(hours=1))
+    finalized = opened(kit, status=UploadStatus.FINALIZED)
+    assert expiry.sweep(kit, plenty()).expired == 0
+    assert status_of(kit, open_still) == UploadStatus.OPEN
+    assert status_of(kit, finalized) == UploadStatus.FINALIZED
+    assert count(kit, Chunk) == 4
+
+
+def test_an_upload_that_is_being_finalized_is_left_alone(kit: Resources) -> None:
+    upload = opened(kit)
+    with Session(kit.engine) as finalizing:
+        finalizing.get_one(Upload, upload.id, with_for_update=True)
+        assert expiry.sweep(kit, plenty()).expired == 0
+    assert expiry.sweep(kit, plenty()).expired == 1
+
+
+def test_more_uploads_than_one_transaction_takes_are_all_ended(kit: Resources) -> None:
+    uploads = [opened(kit) for _ in range(expiry.BATCH + 1)]
+    assert expiry.sweep(kit, plenty()).expired == len(uploads)
+    assert {status_of(kit, upload) for upload in uploads} == {UploadStatus.EXPIRED}
+
+
+def test_bytes_a_crash_left_behind_are_orphans(with_store: Resources) -> None:
+    in_directory = opened(with_store, status=UploadStatus.EXPIRED)
+    opened(with_store, staging=StagingKind.OBJECTS, status=UploadStatus.CANCELLED)
+    assert files.sweep(with_store, plenty()).removed == 1
+    assert objects.sweep(an_hour_later(with_store), plenty()).removed == 2
+    assert with_store.settings.staging_dir is not None
+    assert not (with_store.settings.staging_dir / str(in_directory.id)).exists()
+    assert not keys(with_store)
+
+
+def test_a_file_of_no_upload_is_removed_once_it_is_old(kit: Resources) -> None:
+    young = staged_file(kit, str(uuid4()), age=timedelta(minutes=30))
+    old = staged_file(kit, str(uuid4()))
+    of_live_uploads = [
+        staged_file(kit, str(opened(kit, status=status).id))
+        for status in (UploadStatus.OPEN, UploadStatus.FINALIZED)
+    ]
+    findings = files.sweep(kit, plenty())
+    assert findings == Findings(removed=1, kept=3)
+    assert not old.exists()
+    assert young.exists()
+    assert all(path.exists() for path in of_live_uploads)
+
+
+def test_nothing_of_others_is_taken_from_the_staging_directory(kit: Resources) -> None:
+    assert kit.settings.staging_dir is not None
+    foreign = staged_file(kit, "lost+found.txt")
+    directory = kit.settings.staging_dir / str(uuid4())
+    directory.mkdir()
+    elsewhere = staged_file(kit, "elsewhere")
+    link = kit.settings.staging_dir / str(uuid4())
+    link.symlink_to(elsewhere)
+    findings = files.sweep(an_hour_later(kit), plenty())
+    assert (findings.removed, findings.foreign) == (0, 4)
+    assert findings.example in {foreign.name, directory.name, elsewhere.name, link.name}
+    assert foreign.exists()
+    assert directory.exists()
+    assert link.is_symlink()
+
+
+def test_a_directory_without_its_marker_is_not_ours_to_sweep(kit: Resources) -> None:
+    assert kit.settings.staging_dir is not None
+    old = staged_file(kit, str(uuid4()))
+    (kit.settings.staging_dir / STAGING_MARKER).unlink()
+    assert files.sweep(kit, plenty()) == Findings()
+    assert old.exists()
+
+
+def test_more_files_than_one_batch_are_all_looked_at(kit: Resources) -> None:
+    for _ in range(files.BATCH + 1):
+        staged_file(kit, str(uuid4()))
+    assert files.sweep(kit, plenty()).removed == files.BATCH + 1
+
+
+def test_an_object_of_no_upload_is_removed_once_it_is_old(with_store: Resources) -> None:
+    live = opened(with_store, staging=StagingKind.OBJECTS)
+    gone = TenantId(uuid4()), UploadId(uuid4())
+    put(with_store, object_keys.staged_chunk(*gone, index=0, sha256=bytes(32)))
+    put(with_store, "staging/.probe/left")
+    kept = {
+        put(with_store, "staging/readme.txt"),
+        put(with_store, "elsewhere/file"),
+        put(with_store, f"{object_keys.incoming(live.tenant_id)}file"),
+        put(with_store, object_keys.original(*gone)),
+    } | {key for key in keys(with_store) if str(live.id) in key}
+    everything = keys(with_store)
+    assert objects.sweep(with_store, plenty()) == Findings(
+        kept=4, foreign=1, example="staging/readme.txt"
+    )
+    assert keys(with_store) == everything
+    findings = objects.sweep(an_hour_later(with_store), plenty())
+    assert (findings.removed, findings.kept, findings.foreign) == (2, 2, 1)
+    assert keys(with_store) == kept
+
+
+def test_multipart_uploads_a_transfer_goes_on_with_are_kept(with_store: Resources) -> None:
+    waiting, key = transferring(with_store)
+    recorded = begin(with_store, key)
+    change_job(with_store, waiting, multipart_id=recorded.id)
+    running, key = transferring(with_store)
+    just_begun = begin(with_store, key, with_part=False)
+    change_job(
+        with_store,
+        running,
+        status=JobStatus.PROCESSING,
+        lease_owner="somebody",
+        lease_until=datetime.now(UTC) + timedelta(minutes=1),
+    )
+    foreign = begin(with_store, ObjectKey("elsewhere/file"))
+    findings = multiparts.sweep(an_hour_later(with_store), plenty())
+    assert (findings.removed, findings.kept) == (0, 2)
+    assert under_way(with_store) == {recorded.id, just_begun.id, foreign.id}
+
+
+def test_multipart_uploads_no_transfer_goes_on_with_are_aborted(with_store: Resources) -> None:
+    event, key = transferring(with_store)
+    recorded = begin(with_store, key)
+    change_job(with_store, event, multipart_id=recorded.id)
+    begin(with_store, key, with_part=False)  # its answer was lost
+    failed, key = transferring(with_store)
+    begin(with_store, key)
+    change_job(with_store, failed, status=JobStatus.FAILED)
+    begin(with_store, object_keys.original(TenantId(uuid4()), UploadId(uuid4())))
+    before = under_way(with_store)
+    assert multiparts.sweep(with_store, plenty()) == Findings(kept=4)
+    assert under_way(with_store) == before
+    assert multiparts.sweep(an_hour_later(with_store), plenty()) == Findings(removed=3, kept=1)
+    assert under_way(with_store) == {recorded.id}
+
+
+def test_parts_that_may_be_those_of_an_object_are_never_removed(with_store: Resources) -> None:
+    event, key = transferring(with_store)
+    put(with_store, key)
+    change_job(with_store, event, status=JobStatus.COMPLETED, stage=JobStage.DONE)
+    with_parts = begin(with_store, key)
+    begin(with_store, key, with_part=False)
+    assert multiparts.sweep(an_hour_later(with_store), plenty()) == Findings(removed=1, kept=1)
+    assert under_way(with_store) == {with_parts.id}
+
+
+def test_a_probe_that_died_leaves_nothing(with_store: Resources) -> None:
+    begin(with_store, ObjectKey("staging/.probe/died"))
+    assert multiparts.sweep(with_store, plenty()).kept == 1
+    assert multiparts.sweep(an_hour_later(with_store), plenty()).removed == 1
+    assert not under_way(with_store)
+
+
+def test_rows_are_deleted_when_their_time_is_over(kit: Resources) -> None:
+    with kit.transaction() as session:
+        tenant_id = add_tenant(session)
+        for at in (LONG_AGO, datetime.now(UTC)):
+            session.add(InboxMessage(consumer="c", event_id=EventId(uuid4()), processed_at=at))
+            session.add(
+                IdempotentRequest(
+                    tenant_id=tenant_id,
+                    key=str(at),
+                    operation="create",
+                    request_hash=bytes(32),
+                    resource_id=uuid4(),
+                    created_at=at,
+                )
+            )
+        for published_at in (LONG_AGO, datetime.now(UTC), None):
+            session.add(
+                OutboxMessage(
+                    event_id=EventId(uuid4()),
+                    routing_key="upload.failed",
+                    body=b"{}",
+                    created_at=LONG_AGO,
+                    published_at=published_at,
+                )
+            )
+    assert rows.sweep(kit, plenty()) == rows.Summary(outbox=1, inbox=1, idempotency=1)
+    assert (count(kit, OutboxMessage), count(kit, InboxMessage)) == (2, 1)
+    assert count(kit, IdempotentRequest) == 1
+
+
+def test_many_rows_are_deleted_in_batches(kit: Resources) -> None:
+    with kit.transaction() as session:
+        session.add_all(
+            InboxMessage(consumer="c", event_id=EventId(uuid4()), processed_at=LONG_AGO)
+            for _ in range(rows.BATCH + 1)
+        )
+    assert rows.sweep(kit, plenty()).inbox == rows.BATCH + 1
+
+
+def test_a_spent_budget_leaves_the_rest_for_the_next_sweep(kit: Resources) -> None:
+    opened(kit)
+    none_left = Budget.of(timedelta(0))
+    assert expiry.sweep(kit, none_left) == expiry.Summary(expired=0, bytes_left=0, complete=False)
+    assert files.sweep(kit, none_left) == Findings()
+    assert rows.sweep(kit, none_left) == rows.Summary(outbox=0, inbox=0, idempotency=0)
+
+
+def test_while_the_store_is_down_uploads_end_all_the_same(kit: Resources) -> None:
+    in_store = opened(kit, staging=StagingKind.OBJECTS)
+    in_directory = opened(kit)
+    swept = expiry.sweep(replace(kit, storage=unavailable("objects_under")), plenty())
+    assert (swept.expired, swept.bytes_left, swept.complete) == (2, 1, True)
+    assert status_of(kit, in_store) == status_of(kit, in_directory) == UploadStatus.EXPIRED
+    assert objects.sweep(an_hour_later(kit), plenty()).removed == CHUNKS
+
+
+def test_while_the_store_is_down_files_are_swept_all_the_same(kit: Resources) -> None:
+    orphan = staged_file(kit, str(uuid4()))
+    SweepOrphans().sweep(
+        replace(kit, storage=unavailable("objects_under")), longest=timedelta(minutes=1)
+    )
+    assert not orphan.exists()
+
+
+def test_an_unfinished_upload_the_store_does_not_let_go_holds_up_nothing(kit: Resources) -> None:
+    storage = FakeStorage()
+    for _ in range(2):
+        key = object_keys.original(TenantId(uuid4()), UploadId(uuid4()))
+        storage.create_multipart(key, content_type="text/plain")
+    storage.before = raising(StoreRejected("abort", reason="test"), on="abort")
+    swept = multiparts.sweep(an_hour_later(replace(kit, storage=storage)), plenty())
+    assert (swept.removed, swept.kept) == (0, 2)
+    assert storage.called("abort") == 2
+
+
+def test_while_the_database_is_away_a_sweep_ends_without_noise(kit: Resources) -> None:
+    away = kit.settings.model_copy(
+        update={"database_url": SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")}
+    )
+    resources.install(resources.build(away))
+    for sweep in (SweepUploads, SweepOrphans, SweepRows):
+        sweep().run()
+
+
+def test_the_second_of_two_sweeps_at_once_returns(kit: Resources) -> None:
+    upload = opened(kit)
+    resources.install(kit)
+    with turn.taken(kit.engine, SweepUploads.name) as is_ours:
+        assert is_ours
+        SweepUploads().run()
+        assert status_of(kit, upload) == UploadStatus.OPEN
+    SweepUploads().run()
+    assert status_of(kit, upload) == UploadStatus.EXPIRED
+
+
+def test_a_turn_is_given_back_however_it_ends(kit: Resources) -> None:
+    with pytest.raises(ZeroDivisionError), turn.taken(kit.engine, "sweep"):
+        raise ZeroDivisionError
+    with (
+        turn.taken(kit.engine, "sweep") as is_ours,
+        turn.taken(kit.engine, "another") as another,
+    ):
+        assert is_ours
+        assert another

@@ -1,0 +1,52 @@
+"""A watch over a transfer that remembers what it was told, and raises where a test says so."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from pipeline.transfer.upload import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def nothing(_: Recorder) -> None:
+    """Let it pass."""
+
+
+@dataclass
+class Recorder:
+    """A watch that remembers, and raises where told."""
+
+    created: list[str] = field(default_factory=list)
+    progress: list[int] = field(default_factory=list)
+    beats: int = 0
+    threads: set[str] = field(default_factory=set)
+    then: Callable[[Recorder], None] = nothing
+
+    def watch(self, *, every: timedelta = timedelta(milliseconds=1)) -> Watch:
+        return Watch(
+            on_created=self._on_created,
+            on_progress=self._on_progress,
+            heartbeat=self._heartbeat,
+            heartbeat_every=every,
+        )
+
+    def _on_created(self, multipart_id: str) -> None:
+        self.created.append(multipart_id)
+        self._note()
+
+    def _on_progress(self, bytes_done: int) -> None:
+        self.progress.append(bytes_done)
+        self._note()
+
+    def _heartbeat(self) -> None:
+        self.beats += 1
+        self._note()
+
+    def _note(self) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.then(self)
