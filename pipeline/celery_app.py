@@ -23,8 +23,12 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_consumer": "pipeline.consumer:EventConsumer",
         "broker_url": settings.rabbitmq_url.get_secret_value(),
         "task_queues": [
-            work_queue(name) for name in topology.SUBSCRIPTIONS if name != topology.NOTIFY
+            work_queue(name)
+            for name in (*topology.SUBSCRIPTIONS, topology.MAINTENANCE)
+            if name != topology.NOTIFY
         ],
+        # The stock scheduler writes its schedule to a file, and containers are read-only.
+        "beat_scheduler": "pipeline.liveness:Clock",
         "task_default_queue": topology.UPLOADS,
         "task_default_exchange": "",
         "task_default_routing_key": topology.UPLOADS,

@@ -1,65 +1,83 @@
-"""The door from the broker into Celery: which task an event starts.
+"""The door from the broker into Celery: which task a message starts.
 
-Facts are past tense, orders imperative; this table is where the one becomes
-the other, and its names are what the logs and Flower show.
+Facts are past tense, orders imperative. Work queues carry facts, and this table
+is where one becomes an order; its names are what the logs and Flower show.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any, Final
 
 from celery import Celery
 
 from pipeline.consumer import EventConsumer
 from pipeline.event_task import EventTask
 from pipeline.ingest.tasks import IngestDocument
+from pipeline.sweep.tasks import Sweep, SweepOrphans, SweepRows, SweepUploads
+from pipeline.transfer.discard import DiscardUpload
 from pipeline.transfer.tasks import UploadToObjectStore
 from schemas import topology
+from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFinalized
 
-TASKS: Final[tuple[type[EventTask], ...]] = (UploadToObjectStore, IngestDocument)
+TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
+    {
+        topology.UPLOADS: {
+            UploadFinalized.TYPE: UploadToObjectStore,
+            UploadCancelled.TYPE: DiscardUpload,
+        },
+        topology.DOCUMENT_PROCESSING: {StoredEvent.TYPE: IngestDocument},
+    },
+)
+"""Which task an event of a queue starts."""
+
+ORDERS: Final[tuple[type[Sweep], ...]] = (SweepUploads, SweepOrphans, SweepRows)
+"""What the clock may order, on a queue that carries no events."""
+
+LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-class WrongQueues(ValueError):
-    """The queues a worker was started with are not ones it can work on."""
-
-
-class NoTasks(WrongQueues):
+class NoTasks(ValueError):
     """No queue was named, or one without a task: its events would be dead-lettered one and all."""
 
     def __init__(self, queues: Iterable[str]) -> None:
-        known = ", ".join(task.home_queue for task in TASKS)
+        known = ", ".join((*TASKS, topology.MAINTENANCE))
         named = ", ".join(sorted(queues)) or "none"
-        super().__init__(f"name queues with -Q: one of {known}, not {named}")
+        super().__init__(f"name queues with -Q: some of {known}, not {named}")
 
 
-class AmbiguousIntake(WrongQueues):
-    """A worker asked for two queues on which the same event starts different tasks."""
-
-    def __init__(self, event_type: str, tasks: Iterable[str]) -> None:
-        super().__init__(
-            f"{event_type} starts {' and '.join(sorted(tasks))}: run a worker per queue"
-        )
-
-
-def tasks_for(queues: Iterable[str]) -> Mapping[str, str]:
-    """Return event type → task name for a worker that consumes these queues.
+def tasks_for(queues: Iterable[str]) -> Mapping[str, Mapping[str, str]]:
+    """Return queue → event type → task name for a worker that consumes these queues.
 
     Raises:
         NoTasks: there is no queue, or one that nothing is done with.
-        AmbiguousIntake: two of the queues handle the same event differently.
     """
     queues = frozenset(queues)
-    without_task = queues - {task.home_queue for task in TASKS}
+    without_task = queues - {*TASKS, topology.MAINTENANCE}
     if without_task or not queues:
         raise NoTasks(without_task)
-    chosen: dict[str, str] = {}
-    for task in TASKS:
-        if task.home_queue not in queues:
-            continue
-        for event_type in topology.SUBSCRIPTIONS[task.home_queue]:
-            if event_type in chosen:
-                raise AmbiguousIntake(event_type, (chosen[event_type], task.name))
-            chosen[event_type] = task.name
-    return chosen
+    return {
+        queue: {event_type: task.name for event_type, task in tasks.items()}
+        for queue, tasks in TASKS.items()
+        if queue in queues
+    }
+
+
+def schedule(*, every: timedelta) -> Mapping[str, Mapping[str, Any]]:
+    """Return beat's schedule; every order is due when beat starts, then once per interval.
+
+    A beat that is restarted often would otherwise never order anything.
+    """
+    return {
+        order.name: {
+            "task": order.name,
+            "schedule": every,
+            "last_run_at": LONG_AGO,
+            # Under a memory alarm the broker confirms nothing, and beat would wait for ever.
+            "options": {"queue": order.home_queue, "mandatory": True, "confirm_timeout": 10},
+        }
+        for order in ORDERS
+    }
 
 
 def register(app: Celery) -> None:
@@ -69,10 +87,11 @@ def register(app: Celery) -> None:
     the moment it is registered: registered before, it would acknowledge early
     and lose its event with its worker.
     """
-    for task in TASKS:
+    for task in (*(task for tasks in TASKS.values() for task in tasks.values()), *ORDERS):
         app.register_task(task())
 
 
 def open_for(queues: Iterable[str]) -> None:
     """Let the worker's consumer know its tasks; called once, before it consumes."""
-    EventConsumer.tasks_by_event = tasks_for(queues)
+    EventConsumer.tasks = tasks_for(queues)
+    EventConsumer.orders = frozenset(order.name for order in ORDERS)

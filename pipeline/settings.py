@@ -14,7 +14,10 @@ from schemas.settings import (
     LivenessSettings,
     ObjectStoreSettings,
     ProcessSettings,
+    QuotaSettings,
+    ScratchSettings,
     StagingSettings,
+    SweepSettings,
     TransferSettings,
 )
 
@@ -26,7 +29,10 @@ class Settings(
     BrokerSettings,
     ObjectStoreSettings,
     StagingSettings,
+    ScratchSettings,
     TransferSettings,
+    QuotaSettings,
+    SweepSettings,
     IngestSettings,
     CelerySettings,
     LivenessSettings,

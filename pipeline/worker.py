@@ -1,4 +1,4 @@
-"""Entry point of every worker: `celery -A pipeline.worker worker -Q <queue>`."""
+"""Entry point of every worker, `celery -A pipeline.worker worker -Q <queues>`, and of beat."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from kombu import Connection
 
 from pipeline import celery_app, intake, resources, telemetry
 from pipeline import settings as process_settings
-from pipeline.broker import declare_topology
+from pipeline.broker import TopologyConflict, declare_topology
 from pipeline.ingest import language
 from schemas import topology
 
@@ -18,6 +18,7 @@ settings = process_settings.load()
 app = celery_app.app
 celery_app.configure(settings)
 intake.register(app)
+app.conf.beat_schedule = intake.schedule(every=settings.sweep_every)
 
 
 @signals.setup_logging.connect(weak=False)
@@ -32,8 +33,26 @@ def before_start(options: dict[str, Any], **_: object) -> None:
     queues = chosen.split(",") if isinstance(chosen, str) else list(chosen)
     try:
         intake.open_for(queues)
-    except intake.WrongQueues as error:
+    except intake.NoTasks as error:
         raise SystemExit(f"pipeline: {error}") from None
+    _declare_topology()
+    if topology.DOCUMENT_PROCESSING in queues:
+        language.load(settings.spacy_model)
+
+
+@signals.beat_init.connect(weak=False)
+def before_the_clock_starts(**_: object) -> None:
+    """Declare the topology: an order to a queue that is not there would vanish."""
+    _declare_topology()
+
+
+@signals.worker_process_init.connect(weak=False)
+def in_each_process(**_: object) -> None:
+    telemetry.configure(settings)
+    resources.install(resources.build(settings))
+
+
+def _declare_topology() -> None:
     with Connection(settings.rabbitmq_url.get_secret_value(), heartbeat=30) as connection:
         # A broker that is still starting is not an error; wait for it.
         connection.ensure_connection(
@@ -43,12 +62,8 @@ def before_start(options: dict[str, Any], **_: object) -> None:
             interval_start=1,
             interval_max=5,
         )
-        declare_topology(connection)
-    if topology.DOCUMENT_PROCESSING in queues:
-        language.load(settings.spacy_model)
-
-
-@signals.worker_process_init.connect(weak=False)
-def in_each_process(**_: object) -> None:
-    telemetry.configure(settings)
-    resources.install(resources.build(settings))
+        try:
+            declare_topology(connection)
+        except TopologyConflict as error:
+            # Celery logs what a signal's receiver raises, and goes on.
+            raise SystemExit(f"pipeline: {error}") from None

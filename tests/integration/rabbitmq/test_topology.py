@@ -1,4 +1,4 @@
-"""The notifier's side of the topology; every service declares the same one."""
+"""The topology on a real broker; every service declares the same one, each with its own client."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import aio_pika
+import kombu
 import pytest
 
 from notifier import broker as notifier_broker
 from notifier.broker import EventExchange, PublishRefused, TopologyConflict
+from pipeline import broker as pipeline_broker
 from schemas import topology
 
 if TYPE_CHECKING:
@@ -48,6 +50,29 @@ async def test_everything_is_there_once_it_was_declared(
 async def test_declaring_it_again_changes_nothing(connection: AbstractRobustConnection) -> None:
     for _ in range(2):
         await notifier_broker.declare_topology(await connection.channel())
+
+
+async def test_both_services_declare_the_same(
+    connection: AbstractRobustConnection, broker: BrokerSettings
+) -> None:
+    await notifier_broker.declare_topology(await connection.channel())
+    with kombu.Connection(broker.rabbitmq_url.get_secret_value()) as celery:
+        pipeline_broker.declare_topology(celery)
+    await notifier_broker.declare_topology(await connection.channel())
+
+
+async def test_orders_nobody_takes_do_not_pile_up(connection: AbstractRobustConnection) -> None:
+    await notifier_broker.declare_topology(await connection.channel())
+    channel = await connection.channel()
+    for number in range(topology.MAINTENANCE_LENGTH + 5):
+        await channel.default_exchange.publish(
+            aio_pika.Message(str(number).encode()), routing_key=topology.MAINTENANCE
+        )
+    queue = await channel.declare_queue(topology.MAINTENANCE, passive=True)
+    assert queue.declaration_result.message_count == topology.MAINTENANCE_LENGTH
+    oldest = await queue.get()
+    assert oldest.body == b"5"
+    await oldest.ack()
 
 
 async def test_a_queue_that_exists_with_other_arguments_is_named(

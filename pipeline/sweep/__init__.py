@@ -1,0 +1,1 @@
+"""What nobody came back for is taken away."""

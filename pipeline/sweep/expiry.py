@@ -1,0 +1,68 @@
+"""Ends uploads that nobody finalized in time.
+
+State first, bytes after: a worker that dies between the two leaves orphans,
+which the next sweep of orphans finds. The other way round an upload could
+still be finalized whose bytes are gone.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from pipeline.resources import Resources
+from pipeline.storage.errors import StoreFailed
+from pipeline.sweep import objects, operations
+from pipeline.sweep.operations import Expired
+from pipeline.sweep.turn import Budget
+from schemas.lifecycle import StagingKind
+
+log = structlog.get_logger(__name__)
+
+BATCH: Final = 20
+"""Uploads per transaction: each may have `CHUNK_COUNT_MAX` rows to delete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    expired: int
+    bytes_left: int
+    """Uploads whose bytes could not be removed now; they are orphans."""
+    complete: bool
+
+
+def sweep(kit: Resources, budget: Budget) -> Summary:
+    expired = bytes_left = 0
+    is_last = False
+    while not is_last and not budget.is_spent:
+        with kit.transaction() as session:
+            batch = operations.expire(session, at_most=BATCH, now=datetime.now(UTC))
+        expired += len(batch)
+        is_last = len(batch) < BATCH
+        for upload in batch:
+            log.info("sweep.upload_expired", upload_id=str(upload.upload_id))
+            bytes_left += not _remove_bytes(kit, upload, budget)
+    return Summary(expired=expired, bytes_left=bytes_left, complete=is_last)
+
+
+def _remove_bytes(kit: Resources, upload: Expired, budget: Budget) -> bool:
+    """Remove what is staged of an upload; say whether nothing is left of it."""
+    try:
+        match upload.staging:
+            case StagingKind.DIRECTORY:
+                directory = kit.settings.staging_dir
+                if directory is None:
+                    return False
+                (directory / str(upload.upload_id)).unlink(missing_ok=True)
+            case StagingKind.OBJECTS:
+                objects.remove_staged(
+                    upload.tenant_id, upload.upload_id, storage=kit.storage, budget=budget
+                )
+                return not budget.is_spent
+            case StagingKind.REFERENCE:
+                pass  # the object is not ours
+    except (OSError, StoreFailed) as error:
+        log.warning("sweep.bytes_left", upload_id=str(upload.upload_id), reason=str(error))
+        return False
+    return True

@@ -1,0 +1,68 @@
+"""Removes files from the staging directory that no upload owns."""
+
+import os
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from pipeline.resources import Resources
+from pipeline.sweep import operations, orphans
+from pipeline.sweep.findings import Findings
+from pipeline.sweep.turn import Budget
+from schemas.ids import UploadId
+from schemas.settings import STAGING_MARKER
+
+log = structlog.get_logger(__name__)
+
+BATCH: Final = 1000
+
+
+def sweep(kit: Resources, budget: Budget) -> Findings:
+    findings = Findings()
+    directory = kit.settings.staging_dir
+    if directory is None:
+        return findings
+    if not (directory / STAGING_MARKER).exists():
+        # Not the gateways' directory: an empty mount point, or somebody else's files.
+        log.warning("sweep.staging_not_mounted")
+        return findings
+    now = datetime.now(UTC)
+    with os.scandir(directory) as entries:
+        for batch in budget.batches(_staged(entries, findings), of=BATCH):
+            old = {
+                upload_id: path
+                for upload_id, path, modified_at in batch
+                if orphans.is_settled(modified_at, now=now, grace=kit.settings.sweep_grace)
+            }
+            with kit.transaction() as session:
+                statuses = operations.statuses(session, old)
+            left = [
+                path
+                for upload_id, path in old.items()
+                if orphans.is_left_in_staging(statuses.get(upload_id))
+            ]
+            for path in left:
+                path.unlink(missing_ok=True)
+                log.debug("sweep.file_removed", upload_id=path.name)
+            findings.removed += len(left)
+            findings.kept += len(batch) - len(left)
+    return findings
+
+
+def _staged(
+    entries: Iterable["os.DirEntry[str]"], findings: Findings
+) -> Iterator[tuple[UploadId, Path, datetime]]:
+    for entry in entries:
+        upload_id = orphans.upload_of_file(entry.name)
+        try:
+            if upload_id is not None and entry.is_file(follow_symlinks=False):
+                modified_at = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
+                yield upload_id, Path(entry.path), modified_at
+                continue
+        except FileNotFoundError:
+            continue  # its upload ended just now
+        if entry.name != STAGING_MARKER:
+            findings.add_foreign(entry.name)

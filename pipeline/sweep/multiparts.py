@@ -1,0 +1,76 @@
+"""Aborts multipart uploads that no transfer goes on with."""
+
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Final
+
+import structlog
+
+from pipeline.resources import Resources
+from pipeline.storage.errors import MultipartGone, ObjectMissing, StoreRejected
+from pipeline.storage.port import Multipart, ObjectStorage
+from pipeline.sweep import operations, orphans
+from pipeline.sweep.findings import Findings
+from pipeline.sweep.turn import Budget
+from schemas import object_keys
+
+log = structlog.get_logger(__name__)
+
+BATCH: Final = 100
+
+
+def sweep(kit: Resources, budget: Budget) -> Findings:
+    findings = Findings()
+    now = datetime.now(UTC)
+    found = chain(
+        kit.storage.multiparts_under(object_keys.ORIGINALS),
+        kit.storage.multiparts_under(orphans.PROBES),
+    )
+    for batch in budget.batches(found, of=BATCH):
+        owners = {listed: orphans.upload_of_original(listed.multipart.key) for listed in batch}
+        with kit.transaction() as session:
+            transfers = operations.transfers(session, {owner for owner in owners.values() if owner})
+        for listed, owner in owners.items():
+            if owner is None and not orphans.is_probe(listed.multipart.key):
+                findings.add_foreign(listed.multipart.key)
+            elif (
+                orphans.is_settled(listed.begun_at, now=now, grace=kit.settings.sweep_grace)
+                and (
+                    owner is None
+                    or orphans.is_left_unfinished(listed.multipart.id, transfers.get(owner))
+                )
+                and _abort(listed.multipart, storage=kit.storage)
+            ):
+                findings.removed += 1
+            else:
+                findings.kept += 1
+    return findings
+
+
+def _abort(multipart: Multipart, *, storage: ObjectStorage) -> bool:
+    """Abort an orphan; say whether it is gone."""
+    try:
+        if _may_be_an_object(multipart, storage=storage):
+            log.warning("sweep.multipart_left", key=multipart.key, reason="it may be an object")
+            return False
+        storage.abort(multipart)
+    except StoreRejected as error:
+        # One that the store does not let go must not keep the others from being looked at.
+        log.warning("sweep.multipart_left", key=multipart.key, reason=str(error))
+        return False
+    log.info("sweep.multipart_aborted", key=multipart.key)
+    return True
+
+
+def _may_be_an_object(multipart: Multipart, *, storage: ObjectStorage) -> bool:
+    """Whether this upload may have been completed, though the store still lists it as open.
+
+    A store that died while it completed an upload may list it for ever, and
+    aborting it would then remove the parts the object is made of. Parts without
+    an object, or an object beside an upload without parts, prove that it was not.
+    """
+    try:
+        storage.head(multipart.key)
+        return bool(storage.list_parts(multipart))
+    except (ObjectMissing, MultipartGone):
+        return False

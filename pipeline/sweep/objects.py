@@ -1,0 +1,52 @@
+"""Removes staged objects from the bucket that no upload owns."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from pipeline.resources import Resources
+from pipeline.storage.port import ListedObject, ObjectStorage
+from pipeline.sweep import operations, orphans
+from pipeline.sweep.findings import Findings
+from pipeline.sweep.turn import Budget
+from schemas import object_keys
+from schemas.ids import TenantId, UploadId
+
+BATCH: Final = 1000
+"""As many as a store lists, and deletes, in one request."""
+
+
+def sweep(kit: Resources, budget: Budget) -> Findings:
+    findings = Findings()
+    now = datetime.now(UTC)
+    for batch in budget.batches(kit.storage.objects_under(object_keys.STAGED), of=BATCH):
+        owners = {found.key: orphans.upload_of_staged(found.key) for found in batch}
+        with kit.transaction() as session:
+            statuses = operations.statuses(session, {owner for owner in owners.values() if owner})
+        left = []
+        for found in batch:
+            owner = owners[found.key]
+            if owner is None and not orphans.is_probe(found.key):
+                findings.add_foreign(found.key)
+            elif _is_old(found, now=now, kit=kit) and (
+                owner is None or orphans.is_left_in_staging(statuses.get(owner))
+            ):
+                left.append(found.key)
+            else:
+                findings.kept += 1
+        if left:
+            kit.storage.delete_all(left)
+        findings.removed += len(left)
+    return findings
+
+
+def remove_staged(
+    tenant_id: TenantId, upload_id: UploadId, *, storage: ObjectStorage, budget: Budget
+) -> None:
+    """Remove what is staged of an upload that has ended, as far as the budget goes."""
+    staged = storage.objects_under(object_keys.staged(tenant_id, upload_id))
+    for batch in budget.batches(staged, of=BATCH):
+        storage.delete_all([found.key for found in batch])
+
+
+def _is_old(found: ListedObject, *, now: datetime, kit: Resources) -> bool:
+    return orphans.is_settled(found.modified_at, now=now, grace=kit.settings.sweep_grace)

@@ -1,0 +1,91 @@
+"""The clock's orders: they carry nothing, and one that comes to nothing is followed by another."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from typing import ClassVar, Final
+
+import structlog
+from celery import Task
+from sqlalchemy.exc import DBAPIError
+
+from pipeline import db, resources
+from pipeline.resources import Resources
+from pipeline.storage.errors import StoreFailed
+from pipeline.sweep import expiry, files, multiparts, objects, rows, turn
+from pipeline.sweep.findings import Findings
+from pipeline.sweep.turn import Budget
+from schemas import topology
+
+log = structlog.get_logger(__name__)
+
+LONGEST: Final = timedelta(minutes=5)
+"""A sweep keeps a worker from its transfers, so it ends, done or not."""
+
+
+class Sweep(Task[[], None]):
+    """Base of every sweep. Two at once would do each other's work, so the second one ends."""
+
+    abstract = True
+    home_queue: ClassVar[str] = topology.MAINTENANCE
+
+    @abstractmethod
+    def sweep(self, kit: Resources, *, longest: timedelta) -> None:
+        """Take away what there is to take away, and log what that was."""
+
+    def run(self) -> None:
+        kit = resources.current()
+        longest = min(LONGEST, kit.settings.task_time_limit / 4)
+        with structlog.contextvars.bound_contextvars(task=self.name):
+            try:
+                with turn.taken(kit.engine, self.name) as is_ours:
+                    if is_ours:
+                        self.sweep(kit, longest=longest)
+                    else:
+                        log.info("sweep.already_running")
+            except DBAPIError as error:
+                if not db.is_unreachable(error):
+                    raise
+                log.warning("sweep.database_unreachable", reason=type(error).__name__)
+
+
+class SweepUploads(Sweep):
+    """Ends uploads that nobody finalized in time."""
+
+    name = "tasks.sweep_uploads"
+
+    def sweep(self, kit: Resources, *, longest: timedelta) -> None:
+        log.info("sweep.done", **asdict(expiry.sweep(kit, Budget.of(longest))))
+
+
+class SweepOrphans(Sweep):
+    """Removes what is in staging and in the store and belongs to no upload."""
+
+    name = "tasks.sweep_orphans"
+    areas: ClassVar[tuple[tuple[str, Callable[[Resources, Budget], Findings]], ...]] = (
+        ("staged_files", files.sweep),
+        ("staged_objects", objects.sweep),
+        ("multiparts", multiparts.sweep),
+    )
+
+    def sweep(self, kit: Resources, *, longest: timedelta) -> None:
+        for area, sweep in self.areas:
+            # A share for each: the first one may be large enough to leave nothing.
+            budget = Budget.of(longest / len(self.areas))
+            try:
+                findings = sweep(kit, budget)
+            except (OSError, StoreFailed) as error:
+                log.warning("sweep.cut_short", area=area, reason=str(error))
+            else:
+                log.info("sweep.done", area=area, **asdict(findings), complete=not budget.is_spent)
+
+
+class SweepRows(Sweep):
+    """Deletes rows whose time is over."""
+
+    name = "tasks.sweep_rows"
+
+    def sweep(self, kit: Resources, *, longest: timedelta) -> None:
+        budget = Budget.of(longest)
+        log.info("sweep.done", **asdict(rows.sweep(kit, budget)), complete=not budget.is_spent)
