@@ -1,9 +1,11 @@
-"""Figures that can be compared: medians, and how far they spread."""
+"""Figures that can be compared: medians, how far they spread, and ratios taken within a round."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import Self
+from typing import Self, TypeVar
+
+Competitor = TypeVar("Competitor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +15,7 @@ class Spread:
     count: int
     p50: float
     p95: float
+    least: float
     worst: float
 
     @classmethod
@@ -20,6 +23,34 @@ class Spread:
         return cls(
             count=len(samples),
             p50=median(samples),
-            p95=quantiles(samples, n=20)[-1] if len(samples) > 1 else samples[0],
+            p95=(
+                quantiles(samples, n=20, method="inclusive")[-1] if len(samples) > 1 else samples[0]
+            ),
+            least=min(samples),
             worst=max(samples),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """How many times as much as a peer, round by round: a busy machine slows both alike."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def between(cls, ours: Sequence[float], theirs: Sequence[float]) -> Self:
+        """Compare what was measured in the same rounds, in the same order."""
+        ratios = [own / peer for own, peer in zip(ours, theirs, strict=True)]
+        return cls(median=median(ratios), least=min(ratios), most=max(ratios))
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.least:.2f}-{self.most:.2f})"
+
+
+def turns(competitors: Sequence[Competitor], *, rounds: int) -> Iterator[Sequence[Competitor]]:
+    """Yield the order of each round; each round another one goes first."""
+    for number in range(rounds):
+        first = number % len(competitors)
+        yield (*competitors[first:], *competitors[:first])

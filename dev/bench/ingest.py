@@ -1,174 +1,250 @@
-"""How fast a gateway takes chunks, what memory that costs it, and how long finalize takes then.
+"""How fast files come in, next to `@tus/server`, and what that costs both servers."""
 
-`python -m dev.bench.ingest --url http://127.0.0.1:8000 --key wb_… --pid 1234`
-
-The client is one plain connection per thread, and a chunk's digest is computed
-once for the whole file: what is measured is the gateway, not its client. Every
-upload is given up at the end.
-"""
-
-import argparse
-import base64
-import hashlib
-import json
-import secrets
+import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from http.client import HTTPConnection
-from queue import SimpleQueue
-from typing import Any, Final
-from urllib.parse import urlsplit
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-
-from dev.bench.memory import MIB, watched
+from dev.bench import machine, plots, sending, tus_server
+from dev.bench.figures import Ratio, turns
+from dev.bench.plots import Bars
+from dev.bench.receivers import Receiver, Tus, Waybill
+from dev.bench.sections import Section, Table
+from dev.bench.sending import Load
+from dev.bench.system import System
+from dev.bench.tus_server import TusUnavailable
+from dev.bench.usage import MIB, watched
+from dev.bench.wire import Content
 
 GIB: Final = 1024 * MIB
+OURS: Final = "Waybill"
+TUS: Final = "@tus/server"
+
+LOADS: Final = (
+    Load(files=1, size=GIB, chunk_size=64 * MIB),
+    Load(files=1, size=GIB, chunk_size=8 * MIB),
+    Load(files=1, size=GIB, chunk_size=MIB),
+    Load(files=8, size=128 * MIB, chunk_size=8 * MIB),
+)
+QUICK_LOADS: Final = (
+    Load(files=1, size=16 * MIB, chunk_size=8 * MIB),
+    Load(files=2, size=8 * MIB, chunk_size=MIB),
+)
+WARM_UP: Final = Load(files=2, size=16 * MIB, chunk_size=8 * MIB)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
-    """A file, how it is cut, and over how many connections it is sent."""
-
-    size: int
-    chunk_size: int
-    connections: int
-
-
-WARM_UP: Final = Load(size=64 * MIB, chunk_size=8 * MIB, connections=4)
-LOADS: Final = (
-    Load(size=MIB, chunk_size=8 * MIB, connections=1),
-    Load(size=GIB, chunk_size=8 * MIB, connections=1),
-    Load(size=GIB, chunk_size=8 * MIB, connections=4),
-    Load(size=256 * MIB, chunk_size=MIB, connections=1),
-    Load(size=256 * MIB, chunk_size=MIB, connections=4),
-    Load(size=2 * GIB, chunk_size=8 * MIB, connections=4),
-    Load(size=2 * GIB, chunk_size=64 * MIB, connections=4),
-)
+class Contestant:
+    name: str
+    receiver: Receiver
+    pids: dict[str, int]
+    """The server's processes; the first one is where its memory is measured."""
+    make_durable: Callable[[str], None]
+    """Syncs a file to disk, given its id, where the server left that to the kernel."""
+    discard: Callable[[str], None]
+    """Removes a file, given its id, where the server leaves that to others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    load: Load
     seconds: float
-    grown_mib: float
-    """Resident memory of the gateway above what it was before this load."""
-    finalize_ms: float
-
-    @property
-    def mib_per_second(self) -> float:
-        return self.load.size / MIB / self.seconds
+    durable_seconds: float
+    """Until a power failure would have lost nothing."""
+    cpu_seconds: dict[str, float]
+    client_cpu_seconds: float
+    peak_mib: float
 
 
-class UnexpectedAnswer(Exception):
-    def __init__(self, status: int, body: bytes) -> None:
-        super().__init__(f"{status} {body[:500].decode(errors='replace')}")
+Outcomes = dict[str, list[Outcome]]
+"""Of one load: for each contestant one outcome per round."""
 
 
-class Connection:
-    """One connection to the gateway, kept open."""
+def run(system: System, *, rounds: int, loads: Sequence[Load]) -> Section:
+    system.run_only("gateway")
+    remarks = [
+        (
+            f"{OURS} checks the digest of every chunk and syncs it to disk before it answers;"
+            f' {TUS} does neither. "…, then synced" is {TUS} with one `fsync` of the file after its'
+            f" last answer: the time until nothing could be lost any more, as {OURS}'s time is."
+        ),
+        (
+            f"{OURS}'s time ends with the 202 of finalize. Its processor time is given with"
+            " PostgreSQL's, which keeps the manifest."
+        ),
+    ]
+    with ExitStack() as peers:
+        contestants = [_ours(system)]
+        versions = {}
+        try:
+            server = peers.enter_context(tus_server.running(system.stack.state_dir / "tus"))
+        except TusUnavailable as reason:
+            system.report(f"ingest: without {TUS}: {reason}")
+            remarks = [f"{TUS} did not take part: {reason}."]
+        else:
+            contestants.append(_tus(server))
+            versions = tus_server.versions()
+            versions["Node.js"] = machine.printed_version("node", "--version") or "unknown"
+        measured = _measure(contestants, loads=loads, rounds=rounds, report=system.report)
+    section = Section(
+        title="Receiving files",
+        question=(
+            f"The same client sends the same bytes to {OURS} and to {TUS}: plain connections,"
+            " a chunk at a time, the next one when the last is acked. Everything is on one disk."
+            f" Median of {rounds} rounds."
+        ),
+        tables=[_speeds(measured), _costs(measured)],
+        remarks=remarks,
+        plots=["ingest.svg"],
+        peers=versions,
+        measured_on=datetime.now(UTC).date(),
+    )
+    _plot(measured, to=system.plots / "ingest.svg")
+    return section
 
-    def __init__(self, url: str, *, api_key: str) -> None:
-        host = urlsplit(url)
-        self._http = HTTPConnection(host.hostname or "", host.port, timeout=120)
-        self._authorization = {"Authorization": f"Bearer {api_key}"}
 
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        content = json.dumps(body).encode() if body is not None else None
-        return self._ask(method, path, content, {"Content-Type": "application/json"})
-
-    def put_chunk(self, upload_id: str, index: int, *, content: bytes, digest: str) -> None:
-        path = f"/uploads/{upload_id}/chunks/{index}"
-        self._ask("PUT", path, content, {"Content-Digest": digest})
-
-    def close(self) -> None:
-        self._http.close()
-
-    def _ask(
-        self, method: str, path: str, content: bytes | None, headers: dict[str, str]
-    ) -> dict[str, Any]:
-        self._http.request(
-            method, f"/api/v1{path}", body=content, headers=self._authorization | headers
-        )
-        answer = self._http.getresponse()
-        body = answer.read()
-        if answer.status not in {200, 201, 202}:
-            raise UnexpectedAnswer(answer.status, body)
-        decoded: dict[str, Any] = json.loads(body)
-        return decoded
-
-
-def measure(
-    url: str, *, api_key: str, pid: int, loads: Sequence[Load] = LOADS
-) -> Iterator[Outcome]:
-    """Send every load once and yield what came of it; a small one before warms the gateway up."""
-    _send(WARM_UP, url, api_key=api_key, pid=pid)
-    for load in loads:
-        yield _send(load, url, api_key=api_key, pid=pid)
-
-
-def _send(load: Load, url: str, *, api_key: str, pid: int) -> Outcome:
-    with closing(Connection(url, api_key=api_key)) as connection:
-        wish = {"filename": "bench.bin", "size": load.size, "chunk_size": load.chunk_size}
-        created = connection.call("POST", "/uploads", wish)
-        upload_id = created["upload_id"]
-        content = secrets.token_bytes(min(created["chunk_size"], load.size))
-        digest = f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"
-        waiting: SimpleQueue[int | None] = SimpleQueue()
-        for index in range(created["chunk_count"]):
-            waiting.put(index)
-        for _ in range(load.connections):
-            waiting.put(None)
-
-        def send_chunks() -> None:
-            with closing(Connection(url, api_key=api_key)) as sender:
-                while (index := waiting.get()) is not None:
-                    sender.put_chunk(upload_id, index, content=content, digest=digest)
-
-        with watched({"gateway": pid}) as growth, ThreadPoolExecutor(load.connections) as senders:
-            begun = time.perf_counter()
-            for sender in [senders.submit(send_chunks) for _ in range(load.connections)]:
-                sender.result()
-            seconds = time.perf_counter() - begun
-        begun = time.perf_counter()
-        connection.call("POST", "/upload", {"upload_id": upload_id})
-        finalize_ms = (time.perf_counter() - begun) * 1000
-        connection.call("DELETE", f"/uploads/{upload_id}")
-    return Outcome(
-        load=load, seconds=seconds, grown_mib=growth.mib["gateway"], finalize_ms=finalize_ms
+def _ours(system: System) -> Contestant:
+    staging = Path(system.stack.environment["STAGING_DIR"])
+    return Contestant(
+        name=OURS,
+        receiver=Waybill(system.url, api_key=system.api_key),
+        pids={"gateway": system.pid_of("gateway"), "PostgreSQL": system.pid_of("postgres")},
+        make_durable=lambda _: None,
+        # Of a finalized upload the worker would do it, and none runs here.
+        discard=lambda id_: (staging / id_).unlink(missing_ok=True),
     )
 
 
-def table_of(outcomes: Sequence[Outcome]) -> Table:
-    table = Table(title="Receiving chunks")
-    for heading in ("file", "chunk", "connections", "MiB/s", "memory over idle", "finalize"):
-        table.add_column(heading, justify="right")
-    for outcome in outcomes:
-        load = outcome.load
-        table.add_row(
-            f"{load.size // MIB} MiB",
-            f"{load.chunk_size // MIB} MiB",
-            str(load.connections),
-            f"{outcome.mib_per_second:.0f}",
-            f"{outcome.grown_mib:+.1f} MiB",
-            f"{outcome.finalize_ms:.1f} ms",
-        )
-    return table
+def _tus(server: tus_server.TusServer) -> Contestant:
+    return Contestant(
+        name=TUS,
+        receiver=Tus(server.url),
+        pids={"node": server.pid},
+        make_durable=lambda id_: _sync(server.directory / id_),
+        discard=lambda _: None,
+    )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", required=True, help="the gateway, such as http://127.0.0.1:8000")
-    parser.add_argument("--key", required=True, help="an API key that may write uploads")
-    parser.add_argument("--pid", required=True, type=int, help="the gateway's process")
-    arguments = parser.parse_args()
-    outcomes = list(measure(arguments.url, api_key=arguments.key, pid=arguments.pid))
-    Console().print(table_of(outcomes))
+def _sync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-if __name__ == "__main__":
-    main()
+def _measure(
+    contestants: Sequence[Contestant],
+    *,
+    loads: Sequence[Load],
+    rounds: int,
+    report: Callable[[str], None],
+) -> dict[Load, Outcomes]:
+    content = Content.random(WARM_UP.chunk_size)
+    for contestant in contestants:
+        _send(contestant, WARM_UP, content=content)
+    measured: dict[Load, Outcomes] = {}
+    for load in loads:
+        content = Content.random(load.chunk_size)
+        outcomes = measured[load] = {contestant.name: [] for contestant in contestants}
+        for order in turns(contestants, rounds=rounds):
+            for contestant in order:
+                outcome = _send(contestant, load, content=content)
+                outcomes[contestant.name].append(outcome)
+                speed = load.total_mib / outcome.seconds
+                report(f"ingest: {load}: {contestant.name} {speed:.0f} MiB/s")
+    return measured
+
+
+def _send(contestant: Contestant, load: Load, *, content: Content) -> Outcome:
+    # Nobody shall pay for what the one before left to be written.
+    os.sync()
+    with watched(contestant.pids) as usage:
+        clocked = sending.file_by_file(contestant.receiver, load, content=content)
+    began = time.perf_counter()
+    for each in clocked.sendings:
+        contestant.make_durable(each.id)
+    syncing = time.perf_counter() - began
+    sending.forget(contestant.receiver, clocked)
+    for each in clocked.sendings:
+        contestant.discard(each.id)
+    return Outcome(
+        seconds=clocked.seconds,
+        durable_seconds=clocked.seconds + syncing,
+        cpu_seconds=usage.cpu_seconds,
+        client_cpu_seconds=clocked.client_cpu_seconds,
+        peak_mib=next(iter(usage.peak_mib.values())),
+    )
+
+
+def _speeds(measured: dict[Load, Outcomes]) -> Table:
+    rows = []
+    for load, outcomes in measured.items():
+        ours = outcomes[OURS]
+        row = [str(load), f"{_speed(load, [each.seconds for each in ours]):.0f}"]
+        if TUS in outcomes:
+            for theirs in (
+                [each.seconds for each in outcomes[TUS]],
+                [each.durable_seconds for each in outcomes[TUS]],
+            ):
+                ratio = Ratio.between(theirs, [each.seconds for each in ours])
+                row += [f"{_speed(load, theirs):.0f}", str(ratio)]
+        rows.append(row)
+    headings = [
+        "MiB/s",
+        OURS,
+        TUS,
+        "times as fast (range)",
+        f"{TUS}, then synced",
+        "times as fast (range)",
+    ]
+    return Table(headings=headings[: len(rows[0])], rows=rows)
+
+
+def _costs(measured: dict[Load, Outcomes]) -> Table:
+    rows = []
+    for load, outcomes in measured.items():
+        for name, its_outcomes in outcomes.items():
+            cpu = " + ".join(
+                f"{median(each.cpu_seconds[process] for each in its_outcomes) / load.total_mib * 1024:.1f} {process}"
+                for process in its_outcomes[0].cpu_seconds
+            )
+            client = median(each.client_cpu_seconds / each.seconds for each in its_outcomes)
+            peak = max(each.peak_mib for each in its_outcomes)
+            rows.append([f"{name}: {load}", f"{peak:.0f} MiB", cpu, f"{client:.0%}"])
+    return Table(
+        title="What that costs",
+        headings=["server", "peak RSS", "CPU seconds per GiB", "CPU of the client"],
+        rows=rows,
+    )
+
+
+def _speed(load: Load, seconds: Sequence[float]) -> float:
+    return load.total_mib / median(seconds)
+
+
+def _plot(measured: dict[Load, Outcomes], *, to: Path) -> None:
+    times: dict[str, dict[Load, list[float]]] = {OURS: {}, f"{TUS}, then synced": {}, TUS: {}}
+    for load, outcomes in measured.items():
+        times[OURS][load] = [each.seconds for each in outcomes[OURS]]
+        if TUS in outcomes:
+            times[TUS][load] = [each.seconds for each in outcomes[TUS]]
+            times[f"{TUS}, then synced"][load] = [each.durable_seconds for each in outcomes[TUS]]
+    plots.bars(
+        Bars(
+            title="Receiving files (higher is better)",
+            unit="MiB/s",
+            groups=[plots.two_lines(str(load)) for load in measured],
+            series={
+                name: [[load.total_mib / each for each in seconds] for load, seconds in of.items()]
+                for name, of in times.items()
+                if of
+            },
+            ours=(OURS,),
+        ),
+        to=to,
+    )

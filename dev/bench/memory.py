@@ -1,58 +1,103 @@
-"""How much memory processes take while something happens, above what they take at rest."""
+"""Whether memory stays flat while files grow."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from threading import Event, Thread
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
-import psutil
+from dev.bench import journey, plots
+from dev.bench.plots import Lines
+from dev.bench.sections import Section, Table
+from dev.bench.sending import shown
+from dev.bench.system import System
+from dev.bench.usage import MIB, Usage, watched
+from dev.bench.wire import Content
 
-INTERVAL: Final = 0.05
-MIB: Final = 1024 * 1024
-
-
-def resident(pid: int) -> dict[int, int]:
-    """Return the resident memory of every process in a tree, in bytes, by pid.
-
-    Apart, because forked workers share pages and a sum would count those many times.
-    """
-    root = psutil.Process(pid)
-    sizes = {}
-    for process in (root, *root.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            sizes[process.pid] = process.memory_info().rss
-    return sizes
+GIB: Final = 1024 * MIB
+CHUNK_SIZE: Final = 64 * MIB
+PROCESSES: Final = ("gateway", "transfer")
+SIZES: Final = (64 * MIB, 512 * MIB, 2 * GIB, 8 * GIB)
+QUICK_SIZES: Final = (8 * MIB, 32 * MIB)
 
 
-class Growth:
-    """Largest growth of any one process over its idle size seen so far, by name, in MiB."""
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    peak_mib: dict[str, float]
+    grown_mib: dict[str, float]
 
-    def __init__(self, pids: Mapping[str, int]) -> None:
-        self._pids = pids
-        self._idle = {name: resident(pid) for name, pid in pids.items()}
-        self.mib = dict.fromkeys(pids, 0.0)
-
-    def sample(self) -> None:
-        for name, pid in self._pids.items():
-            idle = self._idle[name]
-            for each, size in resident(pid).items():
-                grown = (size - idle.setdefault(each, size)) / MIB
-                self.mib[name] = max(self.mib[name], grown)
+    @classmethod
+    def of(cls, usage: Usage) -> "Footprint":
+        return cls(peak_mib=usage.largest_mib, grown_mib=usage.grown_mib)
 
 
-@contextmanager
-def watched(pids: Mapping[str, int]) -> Iterator[Growth]:
-    """Sample processes twenty times a second while the block runs."""
-    growth, ended = Growth(pids), Event()
+def run(system: System, *, sizes: tuple[int, ...]) -> Section:
+    system.run_only("gateway", "relay", "transfer")
+    # One for each of the worker's processes.
+    for _ in range(2):
+        _through_the_system(system, size=sizes[0])
+    footprints = {}
+    for size in sizes:
+        footprints[size] = _through_the_system(system, size=size)
+        system.empty_bucket()
+        grown = footprints[size].grown_mib
+        system.report(
+            f"memory: {shown(size)}: "
+            + ", ".join(f"{name} {grown[name]:+.1f} MiB over idle" for name in PROCESSES)
+        )
+    _plot(system, footprints)
+    return Section(
+        title="Memory",
+        question=(
+            f"Files of zeros in chunks of {shown(CHUNK_SIZE)}, from the client into the store."
+            " Peak resident memory of the gateway, and of the transfer worker's largest process,"
+            " sampled twenty times a second; idle is after two small files."
+        ),
+        tables=[_table(footprints)],
+        plots=["memory.svg"],
+        measured_on=datetime.now(UTC).date(),
+    )
 
-    def sample() -> None:
-        while not ended.wait(INTERVAL):
-            growth.sample()
 
-    sampler = Thread(target=sample, daemon=True)
-    sampler.start()
-    try:
-        yield growth
-    finally:
-        ended.set()
-        sampler.join()
+def _through_the_system(system: System, *, size: int) -> Footprint:
+    content = Content.zeros(min(CHUNK_SIZE, size))
+    with watched({name: system.pid_of(name) for name in PROCESSES}) as usage:
+        journey.finish(system, journey.stage(system, size=size, content=content))
+    os.sync()
+    return Footprint.of(usage)
+
+
+def _table(footprints: dict[int, Footprint]) -> Table:
+    headings = [""]
+    for name in PROCESSES:
+        headings += [f"{name}: peak RSS", f"{name}: over idle"]
+    rows = []
+    for size, footprint in footprints.items():
+        row = [shown(size)]
+        for name in PROCESSES:
+            row += [
+                f"{footprint.peak_mib[name]:.0f} MiB",
+                f"{footprint.grown_mib[name]:+.1f} MiB",
+            ]
+        rows.append(row)
+    spread = ["over all sizes"]
+    for name in PROCESSES:
+        peaks = [footprint.peak_mib[name] for footprint in footprints.values()]
+        spread += [f"± {(max(peaks) - min(peaks)) / 2:.1f} MiB", ""]
+    return Table(headings=headings, rows=[*rows, spread])
+
+
+def _plot(system: System, footprints: dict[int, Footprint]) -> None:
+    plots.lines(
+        Lines(
+            title="Memory while a file passes through (flat is good)",
+            unit="peak RSS, MiB",
+            axis="size of the file",
+            points=[shown(size) for size in footprints],
+            series={
+                name: [footprint.peak_mib[name] for footprint in footprints.values()]
+                for name in PROCESSES
+            },
+            ours=PROCESSES,
+        ),
+        to=system.plots / "memory.svg",
+    )

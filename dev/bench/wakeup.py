@@ -23,12 +23,16 @@ from typing import Final
 import psycopg
 from sqlalchemy.engine import make_url
 
+from dev.bench import machine
 from dev.bench.figures import Spread
+from dev.bench.sections import Section, Table
+from dev.bench.system import System
 from dev.client import Chunk, Client
 from dev.stack.checkout import CHECKOUT
 from schemas.tables.outbox import WAKE_CHANNEL
 
-ROUNDS: Final = 200
+WARM_UPS: Final = 4
+"""Two for each of a worker's processes; they are not counted."""
 PATIENCE: Final = timedelta(seconds=30)
 
 
@@ -40,12 +44,46 @@ class Waits:
     from_begin: Spread
 
 
-def ours(client: Client, *, database_url: str, rounds: int = ROUNDS) -> Waits:
+def run(system: System, *, rounds: int) -> Section:
+    system.run_only("gateway", "relay", "transfer")
+    with Client(system.url, api_key=system.api_key) as client:
+        own = _ours(client, database_url=system.stack.environment["DATABASE_URL"], rounds=rounds)
+    system.empty_bucket()
+    broker = system.stack.create_vhost("bench-peer")["RABBITMQ_URL"]
+    try:
+        plain = _plain_celery(broker, rounds=rounds, log_file=system.scratch / "celery.log")
+    finally:
+        system.stack.delete_vhost("bench-peer")
+    rows = [
+        [name, f"{spread.p50:.1f} ms", f"{spread.p95:.1f} ms", f"{spread.worst:.1f} ms"]
+        for name, spread in (
+            ("finalize committed → claimed by the worker", own.from_commit),
+            ("finalize begun → claimed by the worker", own.from_begin),
+            ("plain Celery, `apply_async` → task", plain),
+        )
+    ]
+    ratio = own.from_commit.p50 / plain.p50
+    return Section(
+        title="Waking a worker up",
+        question=(
+            f"From the commit of finalize to the claim of the upload, {rounds} times, one at a time:"
+            " the outbox row wakes the relay, which publishes with a confirm; the worker validates"
+            " the event and claims the upload. Beside it one Celery task on the same broker, as"
+            " small as Celery allows, where nothing is stored and nothing is confirmed."
+        ),
+        tables=[Table(headings=["", "p50", "p95", "worst"], rows=rows)],
+        remarks=[f"Ratio of the medians: {ratio:.2f} (lower is better)."],
+        peers=machine.versions_of("celery"),
+        measured_on=datetime.now(UTC).date(),
+    )
+
+
+def _ours(client: Client, *, database_url: str, rounds: int) -> Waits:
     from_commit, from_begin = [], []
     url = make_url(database_url).set(drivername="postgresql")
     with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as listener:
         listener.execute(f"LISTEN {WAKE_CHANNEL}")
-        for _ in range(rounds):
+        for _ in range(rounds + WARM_UPS):
             created = client.create_upload(filename="note.txt", size=4)
             upload_id = created["upload_id"]
             client.put_chunk(upload_id, Chunk(index=0, content=b"note")).raise_for_status()
@@ -62,7 +100,9 @@ def ours(client: Client, *, database_url: str, rounds: int = ROUNDS) -> Waits:
             # The job's later events notify too.
             for _ in listener.notifies(timeout=0.2):
                 continue
-    return Waits(from_commit=Spread.of(from_commit), from_begin=Spread.of(from_begin))
+    return Waits(
+        from_commit=Spread.of(from_commit[WARM_UPS:]), from_begin=Spread.of(from_begin[WARM_UPS:])
+    )
 
 
 def _next_commit(listener: psycopg.Connection) -> datetime:
@@ -72,20 +112,20 @@ def _next_commit(listener: psycopg.Connection) -> datetime:
     raise TimeoutError(msg)
 
 
-def plain_celery(broker_url: str, *, rounds: int = ROUNDS) -> Spread:
+def _plain_celery(broker_url: str, *, rounds: int, log_file: Path) -> Spread:
     from dev.bench.plain_celery import app, note_start  # noqa: PLC0415  # configured by its URL below
 
     app.conf.update(broker_url=broker_url)
     with TemporaryDirectory() as directory:
         starts = Path(directory) / "starts"
         starts.touch()
-        with _worker(broker_url):
+        with _worker(broker_url, log_file=log_file):
             waits = []
-            for number in range(rounds):
+            for number in range(rounds + WARM_UPS):
                 called = time.time()
                 note_start.apply_async(args=(str(starts), number))
                 waits.append((_start_of(starts, number) - called) * 1000)
-    return Spread.of(waits)
+    return Spread.of(waits[WARM_UPS:])
 
 
 def _start_of(starts: Path, number: int) -> float:
@@ -100,14 +140,17 @@ def _start_of(starts: Path, number: int) -> float:
 
 
 @contextmanager
-def _worker(broker_url: str) -> Iterator[None]:
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "celery", "-A", "dev.bench.plain_celery", "-b", broker_url),
-            *("worker", "-c", "2", "--without-gossip", "--without-mingle", "-l", "WARNING"),
-        ],
-        cwd=CHECKOUT,
-    )
+def _worker(broker_url: str, *, log_file: Path) -> Iterator[None]:
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "celery", "-A", "dev.bench.plain_celery", "-b", broker_url),
+                *("worker", "-c", "2", "--without-gossip", "--without-mingle", "-l", "WARNING"),
+            ],
+            cwd=CHECKOUT,
+            stdout=log,
+            stderr=log,
+        )
     try:
         yield
     finally:

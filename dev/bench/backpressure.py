@@ -1,0 +1,84 @@
+"""How much of a body a server takes in while the application does not read it."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import Final
+
+import psutil
+
+from dev.bench.usage import MIB, watched
+from dev.stack import ports
+from dev.stack.checkout import CHECKOUT
+
+SILENCE_SECONDS: Final = 1.0
+"""A server that took nothing for so long will take nothing more."""
+START_SECONDS: Final = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    sent_mib: float
+    """What the client got rid of; the kernel's own buffers are in it."""
+    grown_mib: float
+
+
+def measure(server: str, *, offered: int) -> Taken:
+    """Offer a body to an application that never reads, until the server stops taking it."""
+    with _deaf(server) as (pid, port), watched({server: pid}) as usage:
+        sent = _send_until_stuck(port, offered=offered)
+    return Taken(sent_mib=sent / MIB, grown_mib=usage.grown_mib[server])
+
+
+def _send_until_stuck(port: int, *, offered: int) -> int:
+    block = bytes(MIB)
+    sent = 0
+    with socket.create_connection(("127.0.0.1", port), timeout=SILENCE_SECONDS) as connection:
+        head = f"PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {offered}\r\n\r\n"
+        connection.sendall(head.encode())
+        try:
+            while sent < offered:
+                sent += connection.send(block[: offered - sent])
+        except TimeoutError:
+            return sent
+        # Taken in whole: what it grew by shows shortly after.
+        time.sleep(SILENCE_SECONDS)
+    return sent
+
+
+@contextmanager
+def _deaf(server: str) -> Iterator[tuple[int, int]]:
+    port = next(port for port in range(ports.FIRST, ports.LAST) if ports.is_free(port))
+    with subprocess.Popen(
+        [sys.executable, "-m", "dev.bench.asgi", server, "--port", str(port)], cwd=CHECKOUT
+    ) as process:
+        try:
+            _wait_until_ready(port)
+            yield process.pid, port
+        finally:
+            # Not asked to stop: it would wait for the request that is never answered.
+            server_process = psutil.Process(process.pid)
+            for each in (*server_process.children(recursive=True), server_process):
+                each.kill()
+
+
+def _wait_until_ready(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        connection = HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
+        try:
+            connection.request("GET", "/health/ready")
+            connection.getresponse().read()
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+        finally:
+            connection.close()

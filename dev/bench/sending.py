@@ -1,0 +1,103 @@
+"""Sends files to a server and takes the time."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Self
+
+from dev.bench.receivers import Receiver, Sending
+from dev.bench.usage import MIB
+from dev.bench.wire import Connection, Content
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """Files of one size, each sent by a client of its own, chunk after chunk."""
+
+    files: int
+    size: int
+    chunk_size: int
+
+    def __str__(self) -> str:
+        files = f"{self.files} files of " if self.files > 1 else ""
+        return f"{files}{shown(self.size)}, chunks of {shown(self.chunk_size)}"
+
+    @property
+    def total_mib(self) -> float:
+        return self.files * self.size / MIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clocked:
+    """What it took to send a load, from the first request to the last ack."""
+
+    seconds: float
+    client_cpu_seconds: float
+    sendings: tuple[Sending, ...]
+
+    @classmethod
+    def around(cls, send: Callable[[], tuple[Sending, ...]]) -> Self:
+        began, cpu_began = time.perf_counter(), time.process_time()
+        sendings = send()
+        return cls(
+            seconds=time.perf_counter() - began,
+            client_cpu_seconds=time.process_time() - cpu_began,
+            sendings=sendings,
+        )
+
+
+def shown(size: int) -> str:
+    """Return a size in the largest unit that leaves no fraction."""
+    for unit, name in ((1024 * MIB, "GiB"), (MIB, "MiB"), (1024, "KiB")):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size} B"
+
+
+def file_by_file(receiver: Receiver, load: Load, *, content: Content) -> Clocked:
+    """Send each file of a load over one connection, all of them at once."""
+
+    def one(_: int) -> Sending:
+        with closing(receiver.connect()) as connection:
+            sending = receiver.begin(connection, size=load.size, chunk_size=load.chunk_size)
+            for index in sending.chunks:
+                receiver.send(connection, sending, index=index, content=content)
+            receiver.end(connection, sending)
+            return sending
+
+    with ThreadPoolExecutor(load.files) as clients:
+        return Clocked.around(lambda: tuple(clients.map(one, range(load.files))))
+
+
+def over_connections(
+    receiver: Receiver, load: Load, *, content: Content, connections: int
+) -> Clocked:
+    """Send the chunks of one file over several connections; only its end is left out."""
+
+    def send() -> tuple[Sending]:
+        with closing(receiver.connect()) as connection:
+            sending = receiver.begin(connection, size=load.size, chunk_size=load.chunk_size)
+        waiting: SimpleQueue[int | None] = SimpleQueue()
+        for index in (*sending.chunks, *[None] * connections):
+            waiting.put(index)
+
+        def take(connection: Connection) -> None:
+            with closing(connection):
+                while (index := waiting.get()) is not None:
+                    receiver.send(connection, sending, index=index, content=content)
+
+        for done in [senders.submit(take, receiver.connect()) for _ in range(connections)]:
+            done.result()
+        return (sending,)
+
+    with ThreadPoolExecutor(connections) as senders:
+        return Clocked.around(send)
+
+
+def forget(receiver: Receiver, clocked: Clocked) -> None:
+    with closing(receiver.connect()) as connection:
+        for sending in clocked.sendings:
+            receiver.forget(connection, sending)

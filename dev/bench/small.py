@@ -1,0 +1,192 @@
+"""Many small files: what the system spends on an upload when there is hardly anything to move."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import psycopg
+from psycopg.rows import class_row
+from sqlalchemy.engine import make_url
+
+from dev.bench.figures import Spread
+from dev.bench.receivers import Waybill
+from dev.bench.sections import Section, Table
+from dev.bench.sending import shown
+from dev.bench.system import System
+from dev.bench.usage import Usage, watched
+from dev.bench.wire import Connection, Content
+
+SIZE: Final = 64 * 1024
+CLIENTS: Final = 8
+WARM_UPS: Final = 32
+PATIENCE: Final = timedelta(minutes=5)
+BETWEEN_LOOKS: Final = timedelta(milliseconds=500)
+SERVICES: Final = ("gateway", "relay", "transfer")
+
+PROGRESS: Final = "SELECT status, count(*) FROM jobs WHERE created_at >= %s GROUP BY status"
+PHASES: Final = """
+    SELECT extract(epoch FROM max(finished_at) - %(since)s)::float AS until_finished,
+           avg(extract(epoch FROM started_at - created_at))::float AS waited,
+           avg(extract(epoch FROM stored_at - started_at))::float AS transferring
+    FROM jobs WHERE created_at >= %(since)s
+"""
+COMMITS: Final = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+
+
+class JobsFailed(Exception):
+    def __init__(self, statuses: dict[str, int]) -> None:
+        super().__init__(f"not all jobs completed: {statuses}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phases:
+    """Seconds; the last two are means."""
+
+    until_finished: float
+    waited: float
+    transferring: float
+
+
+@dataclass(kw_only=True)
+class Steps:
+    """Milliseconds of each request, as the clients saw them."""
+
+    create: list[float] = field(default_factory=list)
+    chunk: list[float] = field(default_factory=list)
+    finalize: list[float] = field(default_factory=list)
+
+
+def run(system: System, *, count: int) -> Section:
+    system.run_only(*SERVICES)
+    receiver = Waybill(system.url, api_key=system.api_key)
+    content = Content.random(SIZE)
+    with _database(system) as database:
+        # Every process of every service has done this once.
+        began_at = datetime.now(UTC)
+        _send(receiver, content=content, count=WARM_UPS)
+        _wait_for(database, since=began_at, count=WARM_UPS)
+        began_at, commits_before = datetime.now(UTC), _commits(database)
+        with watched(system.pids()) as usage:
+            began = time.perf_counter()
+            steps = _send(receiver, content=content, count=count)
+            accepted_seconds = time.perf_counter() - began
+            system.report(f"small: {count / accepted_seconds:.0f} uploads/s accepted")
+            _wait_for(database, since=began_at, count=count)
+        commits = _commits(database) - commits_before
+        with database.cursor(row_factory=class_row(Phases)) as cursor:
+            phases = cursor.execute(PHASES, {"since": began_at}).fetchone()
+    system.empty_bucket()
+    if phases is None:
+        raise AssertionError
+    return Section(
+        title="Small files",
+        question=(
+            f"{count} files of {shown(SIZE)} over the HTTP API from {CLIENTS} clients, each with"
+            " one connection: create, one chunk, finalize. Then until every one is an object and"
+            " its job completed. They are no PDFs, so nothing is read out of them."
+        ),
+        tables=[
+            Table(
+                headings=["", "uploads per second", "seconds"],
+                rows=[
+                    [name, f"{count / seconds:.0f}", f"{seconds:.1f}"]
+                    for name, seconds in (
+                        ("accepted (202)", accepted_seconds),
+                        ("completed", phases.until_finished),
+                    )
+                ],
+            ),
+            _steps(steps, phases),
+            _processes(usage, count=count),
+        ],
+        remarks=[
+            f"{commits / count:.1f} database transactions per upload, from create to completed.",
+        ],
+        measured_on=datetime.now(UTC).date(),
+    )
+
+
+def _send(receiver: Waybill, *, content: Content, count: int) -> Steps:
+    steps = Steps()
+
+    def client(files: int) -> None:
+        with closing(receiver.connect()) as connection:
+            for _ in range(files):
+                _send_one(receiver, connection, content=content, steps=steps)
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        shares = [len(range(number, count, CLIENTS)) for number in range(CLIENTS)]
+        for done in [clients.submit(client, share) for share in shares]:
+            done.result()
+    return steps
+
+
+def _send_one(receiver: Waybill, connection: Connection, *, content: Content, steps: Steps) -> None:
+    moments = [time.perf_counter()]
+    upload = receiver.begin(connection, size=SIZE, chunk_size=SIZE)
+    moments.append(time.perf_counter())
+    receiver.send(connection, upload, index=0, content=content)
+    moments.append(time.perf_counter())
+    receiver.end(connection, upload)
+    moments.append(time.perf_counter())
+    for taken, began, ended in zip(
+        (steps.create, steps.chunk, steps.finalize), moments, moments[1:], strict=False
+    ):
+        taken.append((ended - began) * 1000)
+
+
+@contextmanager
+def _database(system: System) -> Iterator[psycopg.Connection]:
+    url = make_url(system.stack.environment["DATABASE_URL"]).set(drivername="postgresql")
+    with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
+        yield connection
+
+
+def _wait_for(database: psycopg.Connection, *, since: datetime, count: int) -> None:
+    deadline = time.monotonic() + PATIENCE.total_seconds()
+    while True:
+        statuses: Counter[str] = Counter(dict(database.execute(PROGRESS, (since,)).fetchall()))
+        if statuses["completed"] == count:
+            return
+        if statuses["failed"] or time.monotonic() > deadline:
+            raise JobsFailed(dict(statuses))
+        time.sleep(BETWEEN_LOOKS.total_seconds())
+
+
+def _commits(database: psycopg.Connection) -> int:
+    row = database.execute(COMMITS).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _steps(steps: Steps, phases: Phases) -> Table:
+    rows = []
+    for name, milliseconds in (
+        ("create", steps.create),
+        ("chunk", steps.chunk),
+        ("finalize", steps.finalize),
+    ):
+        spread = Spread.of(milliseconds)
+        rows.append(
+            [name, f"{spread.p50:.1f} ms", f"{spread.p95:.1f} ms", f"{spread.worst:.1f} ms"]
+        )
+    rows += [
+        ["waiting for a worker (mean)", f"{phases.waited * 1000:.0f} ms", "", ""],
+        ["transfer (mean)", f"{phases.transferring * 1000:.1f} ms", "", ""],
+    ]
+    return Table(title="Where the time goes", headings=["step", "p50", "p95", "worst"], rows=rows)
+
+
+def _processes(usage: Usage, *, count: int) -> Table:
+    return Table(
+        title="Where the processors go",
+        headings=["process", "CPU ms per upload", "peak RSS of its largest process"],
+        rows=[
+            [name, f"{seconds / count * 1000:.1f}", f"{usage.largest_mib[name]:.0f} MiB"]
+            for name, seconds in usage.cpu_seconds.items()
+        ],
+    )

@@ -1,0 +1,44 @@
+"""The benchmarks there are, in a sensible order, at full size and as a smoke test."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from dev.bench import ingest, memory, servers, small, transfer, wakeup
+from dev.bench.sections import Section
+from dev.bench.system import System
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    full: Callable[[System], Section]
+    quick: Callable[[System], Section]
+
+
+BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    "ingest": Benchmark(
+        full=partial(ingest.run, rounds=3, loads=ingest.LOADS),
+        quick=partial(ingest.run, rounds=1, loads=ingest.QUICK_LOADS),
+    ),
+    "servers": Benchmark(
+        full=partial(servers.run, extent=servers.FULL),
+        quick=partial(servers.run, extent=servers.QUICK),
+    ),
+    "transfer": Benchmark(
+        full=partial(transfer.run, extent=transfer.FULL),
+        quick=partial(transfer.run, extent=transfer.QUICK),
+    ),
+    "memory": Benchmark(
+        full=partial(memory.run, sizes=memory.SIZES),
+        quick=partial(memory.run, sizes=memory.QUICK_SIZES),
+    ),
+    "small": Benchmark(
+        full=partial(small.run, count=1_000),
+        quick=partial(small.run, count=40),
+    ),
+    "wakeup": Benchmark(
+        full=partial(wakeup.run, rounds=100),
+        quick=partial(wakeup.run, rounds=5),
+    ),
+}

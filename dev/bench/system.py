@@ -1,0 +1,128 @@
+"""The system under measurement: nothing runs in it but what a benchmark asks for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Self
+
+from dev.bench.machine import Machine
+from dev.stack.infrastructure import Part
+from dev.stack.object_store import ObjectStore
+from dev.stack.services import SERVICES, Readiness, Service
+from dev.stack.stack import Stack
+from schemas.settings import ObjectStoreSettings
+
+TENANT: Final = "bench"
+
+
+def asgi_server(name: str) -> Service:
+    """Return the gateway under another server, which takes the same port."""
+    return Service(
+        name=name,
+        command=("python", "-m", "dev.bench.asgi", name),
+        readiness=Readiness.HEALTH_ENDPOINT,
+        stop_grace=timedelta(seconds=40),
+    )
+
+
+OTHER_SERVERS: Final = (asgi_server("granian"), asgi_server("hypercorn"))
+STAGING_IN_BUCKET: Final = Service(
+    name="gateway-s3",
+    command=("env", "STAGING=s3", "python", "-m", "gateway", "serve"),
+    readiness=Readiness.HEALTH_ENDPOINT,
+    stop_grace=timedelta(seconds=40),
+)
+TABLE: Final = (*SERVICES, *OTHER_SERVERS, STAGING_IN_BUCKET)
+
+GATEWAYS: Final = frozenset({"gateway", *(server.name for server in OTHER_SERVERS)})
+"""What needs nothing but the database."""
+
+
+class System:
+    def __init__(self, stack: Stack, *, plots: Path, report: Callable[[str], None]) -> None:
+        self.stack = stack
+        self.plots = plots
+        self.report = report
+        self.machine = Machine.here()
+        self._has_database = False
+
+    @classmethod
+    @contextmanager
+    def running(
+        cls, state_dir: Path, *, plots: Path, report: Callable[[str], None]
+    ) -> Iterator[Self]:
+        with Stack(state_dir, table=TABLE) as stack:
+            yield cls(stack, plots=plots, report=report)
+
+    @property
+    def url(self) -> str:
+        return self.stack.url
+
+    @property
+    def scratch(self) -> Path:
+        """A directory on the disk that is measured."""
+        directory = self.stack.state_dir / "scratch"
+        directory.mkdir(exist_ok=True)
+        return directory
+
+    @cached_property
+    def api_key(self) -> str:
+        """A key for everything."""
+        self.bring_up_database()
+        return self.stack.create_api_key(tenant=TENANT)
+
+    @property
+    def store(self) -> ObjectStoreSettings:
+        """The object store; asking for it brings the store up."""
+        self.stack.start_infrastructure(Part.OBJECT_STORE)
+        return ObjectStoreSettings.model_validate(
+            {
+                name.lower(): value
+                for name, value in self.stack.environment.items()
+                if name.startswith("S3_")
+            }
+        )
+
+    def bring_up_database(self) -> None:
+        if not self._has_database:
+            self.stack.start_infrastructure(Part.POSTGRES)
+            self.stack.migrate()
+            self._has_database = True
+
+    def run_only(self, *services: str) -> None:
+        """Have these services running and no others: an idle worker takes its share as well."""
+        self.bring_up_database()
+        if not GATEWAYS.issuperset(services):
+            self.stack.start_infrastructure()
+        known = {service.name for service in TABLE}
+        for name, process in self.stack.processes.items():
+            if name in known - set(services) and process.pid is not None:
+                process.stop()
+        for name in services:
+            if name in self.stack.processes:
+                self.stack.processes[name].start()
+        self.stack.start_services(*services)
+
+    def pid_of(self, name: str) -> int:
+        pid = self.stack.processes[name].pid
+        if pid is None:
+            raise RuntimeError(f"{name} is not running")
+        return pid
+
+    def pids(self) -> dict[str, int]:
+        """Return every process that runs, by name."""
+        return {
+            name: process.pid
+            for name, process in self.stack.processes.items()
+            if process.pid is not None
+        }
+
+    def empty_bucket(self) -> None:
+        """Delete every object, so that the next benchmark has the disk to itself."""
+        client = ObjectStore.from_settings(self.stack.environment).client
+        bucket = self.stack.environment["S3_BUCKET"]
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for found in page.get("Contents", []):
+                client.delete_object(Bucket=bucket, Key=found["Key"])

@@ -1,0 +1,86 @@
+"""A client that costs nearly nothing: one plain connection, and bodies that exist already.
+
+The same for every server that is measured, so that the difference is theirs.
+"""
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+PATIENCE_SECONDS: Final = 300
+
+
+class UnexpectedAnswer(Exception):
+    def __init__(self, method: str, path: str, *, status: int, body: bytes) -> None:
+        super().__init__(f"{method} {path}: {status} {body[:500].decode(errors='replace')}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """A chunk's bytes with their digest, made once for many chunks."""
+
+    data: bytes
+    digest: str
+    """`Content-Digest` of RFC 9530."""
+
+    @classmethod
+    def random(cls, size: int) -> Self:
+        return cls.of(os.urandom(size))
+
+    @classmethod
+    def zeros(cls, size: int) -> Self:
+        return cls.of(bytes(size))
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        sha256 = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        return cls(data=data, digest=f"sha-256=:{sha256}:")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    response: HTTPResponse
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        decoded: dict[str, Any] = json.loads(self.body)
+        return decoded
+
+
+class Connection:
+    """One connection to a server, kept open."""
+
+    def __init__(self, url: str, *, headers: Mapping[str, str]) -> None:
+        address = urlsplit(url)
+        self._http = HTTPConnection(address.hostname or "", address.port, timeout=PATIENCE_SECONDS)
+        self._headers = dict(headers)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | memoryview | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send a request and read the answer whole.
+
+        Raises:
+            UnexpectedAnswer: it is not one of success.
+        """
+        self._http.request(method, path, body=body, headers=self._headers | dict(headers or {}))
+        response = self._http.getresponse()
+        answered = response.read()
+        if response.status not in range(200, 300):
+            raise UnexpectedAnswer(method, path, status=response.status, body=answered)
+        return Answer(response=response, body=answered)
+
+    def close(self) -> None:
+        self._http.close()
