@@ -113,6 +113,10 @@ class Client:
         answer.raise_for_status()
         return answer
 
+    def cancel(self, upload_id: str, *, purge: bool = False) -> dict[str, Any]:
+        """Give an upload up; `purge` also takes back what was stored of it."""
+        return self._json("DELETE", f"/uploads/{upload_id}", params={"purge": purge})
+
     def job(self, job_id: str, *, wait_seconds: int = 0) -> dict[str, Any]:
         return self._json("GET", f"/jobs/{job_id}", params={"wait": wait_seconds})
 

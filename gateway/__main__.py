@@ -35,27 +35,51 @@ Result = TypeVar("Result")
 
 
 class BoundedHeadProtocol(HttpToolsProtocol):
-    """Refuses a request whose head does not end; the parser alone would keep all of it in memory."""
+    """Refuses a request whose head does not end, or whose body is followed by endless trailers.
+
+    The parser alone would keep all of it in memory. Trailers are read over: the
+    server would add them to the head, past whatever stands before it.
+    """
 
     _is_in_head = False
-    _head_bytes = 0
+    _is_in_message = False
+    _got_further = False
+    _unfinished_bytes = 0
+    """Came since the last end of a head, piece of a body or end of a message."""
 
     def on_message_begin(self) -> None:
-        self._is_in_head = True
+        self._is_in_head = self._is_in_message = True
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
+        self._got_further = True
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._got_further = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._is_in_message = False
+        self._got_further = True
+        super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
+        self._got_further = False
         super().data_received(data)
-        self._head_bytes = self._head_bytes + len(data) if self._is_in_head else 0
-        if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
-            self.transport.write(
-                b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-                b"connection: close\r\ncontent-length: 0\r\n\r\n"
-            )
+        is_stuck = self._is_in_message and not self._got_further
+        self._unfinished_bytes = self._unfinished_bytes + len(data) if is_stuck else 0
+        if self._unfinished_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+            if self._is_in_head:
+                self.transport.write(
+                    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+                    b"connection: close\r\ncontent-length: 0\r\n\r\n"
+                )
             self.transport.close()
 
 

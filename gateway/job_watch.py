@@ -22,6 +22,9 @@ log = structlog.stdlib.get_logger(__name__)
 CHANNEL: Final = "waybill_jobs"
 LOOK_ANYWAY: Final = timedelta(seconds=1)
 
+LOOKS_AT_ONCE: Final = 2
+"""Most connections to the database that all streams take together: one change wakes many of them."""
+
 Connect: TypeAlias = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
 """Opens a connection for listening, or raises `psycopg.OperationalError`."""
 
@@ -36,6 +39,8 @@ class JobWatch:
         self._connect = connect
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self.is_draining = False
+        self.looking = asyncio.Semaphore(LOOKS_AT_ONCE)
+        """Held by a stream while it looks at its job."""
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:

@@ -117,7 +117,7 @@ async def finalize_upload(
     check_complete_upload: NamedDependency[CheckCompleteUpload],
     clock: NamedDependency[Callable[[], datetime]],
     idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,
+    prefer: Prefer = None,  # noqa: ARG001  # for the API description; `outcome_of` reads all its lines
 ) -> Response[JobView]:
     """Declare that all chunks are sent; what follows happens outside the request.
 
@@ -135,7 +135,6 @@ async def finalize_upload(
         )
     outcome = await outcome_of(
         job,
-        prefer=prefer,
         request=request,
         transaction=transaction,
         watch=job_watch,
@@ -308,17 +307,18 @@ def prefers_async(prefer: str | None) -> bool:
 async def outcome_of(
     job: JobView,
     *,
-    prefer: str | None,
     request: ApiRequest,
     transaction: Transaction,
     watch: JobWatch,
     settings: UploadSettings,
 ) -> Outcome:
     """Wait for the job as long as its client prefers, or as the server does for those who say nothing."""
+    # Preferences may stand in several lines (RFC 7240, 2).
+    prefer = ", ".join(request.headers.getall("prefer", []))
     preferred = preferred_wait(prefer, longest=settings.wait_max)
     is_async = prefers_async(prefer)
     wait = preferred or timedelta()
-    if not settings.uploads_async_enabled and not is_async:
+    if preferred is None and not settings.uploads_async_enabled and not is_async:
         wait = settings.sync_wait_max
     job = await _settled_within(
         wait, job=job, request=request, transaction=transaction, watch=watch

@@ -72,7 +72,8 @@ async def events(
             if changed.is_set() or loop.time() - looked_at >= look_again.total_seconds():
                 changed.clear()
                 try:
-                    revision, job = await look()
+                    async with watch.looking:
+                        revision, job = await look()
                 except SQLAlchemyError as error:
                     # The reader comes back; in the middle of an answer it cannot be told why.
                     log.warning("job.stream_broken", job_id=str(job_id), error=type(error).__name__)

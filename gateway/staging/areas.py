@@ -111,5 +111,7 @@ class Staging:
         async with self._making:
             if self._other is None and self._make_other is not None:
                 # It may load a client library, which takes a while.
-                self._other = await self._threads.run(self._make_other)
+                other = await self._threads.run(self._make_other)
+                await other.prepare()
+                self._other = other
         return self._other

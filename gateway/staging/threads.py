@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
 # Hashing and writing release the interpreter lock; more threads than disks or cores only queue.
@@ -22,7 +23,7 @@ class Threads:
         *arguments: Arguments.args,
         **named: Arguments.kwargs,
     ) -> Result:
-        """Run a blocking call in one of the threads, to its end even if the caller is cancelled.
+        """Run a blocking call in one of the threads, to its end however often the caller is cancelled.
 
         A cancelled caller would go on to close the file while the thread still
         writes, and the thread would then write to whatever got the same number.
@@ -31,7 +32,10 @@ class Threads:
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
-            await asyncio.wait([call])
+            while not call.done():
+                # One cancellation is passed on, at the end; another does not shorten the wait.
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([call])
             raise
 
     def close(self) -> None:

@@ -418,7 +418,11 @@ async def _accepted(
 
 
 async def _drop(reception: Reception, upload_id: UploadId, *, tenant_id: TenantId) -> None:
-    """Cancel an upload whose form did not come to a good end."""
+    """Cancel an upload whose form did not come to a good end.
+
+    Where only the answer to its COMMIT was lost, it is finalized and stays: its
+    `Idempotency-Key` is bound to it, and the client that tries again gets its job.
+    """
     try:
         await uploads.abandon_upload(
             reception.transaction,
@@ -427,6 +431,7 @@ async def _drop(reception: Reception, upload_id: UploadId, *, tenant_id: TenantI
             upload_id=upload_id,
             purge=False,
             now=reception.clock(),
+            unless_finalized=True,
         )
     except (DomainError, SQLAlchemyError, OSError) as error:
         # The request's own failure goes before; the sweep takes what is left here.

@@ -150,7 +150,7 @@ async def submit_file(
     job_watch: NamedDependency[JobWatch],
     upload_settings: NamedDependency[UploadSettings],
     idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,
+    prefer: Prefer = None,  # noqa: ARG001  # for the API description; `outcome_of` reads all its lines
 ) -> Response[Submitted]:
     """Take a file in one request: create, chunks and finalize in one.
 
@@ -162,7 +162,6 @@ async def submit_file(
     )
     return await _answer(
         accepted,
-        prefer=prefer,
         request=request,
         transaction=reception.transaction,
         watch=job_watch,
@@ -188,7 +187,7 @@ async def create_job(
     quota_settings: NamedDependency[QuotaSettings],
     http_settings: NamedDependency[HttpSettings],
     idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,
+    prefer: Prefer = None,  # noqa: ARG001  # for the API description; `outcome_of` reads all its lines
 ) -> Response[Submitted]:
     """Take a file as `/upload-async` does, or copy an object that lies under `incoming/<tenant>/`."""
     submitted_by = _request(request, key=idempotency_key)
@@ -207,7 +206,6 @@ async def create_job(
         accepted = await operations.submit_form(reception, _form(request), request=submitted_by)
     return await _answer(
         accepted,
-        prefer=prefer,
         request=request,
         transaction=reception.transaction,
         watch=job_watch,
@@ -295,7 +293,6 @@ def _request(request: ApiRequest, *, key: str | None) -> operations.Request:
 async def _answer(
     accepted: Accepted,
     *,
-    prefer: str | None,
     request: ApiRequest,
     transaction: Transaction,
     watch: JobWatch,
@@ -303,7 +300,6 @@ async def _answer(
 ) -> Response[Submitted]:
     outcome = await outcome_of(
         accepted.job,
-        prefer=prefer,
         request=request,
         transaction=transaction,
         watch=watch,

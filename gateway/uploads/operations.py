@@ -6,9 +6,15 @@ from typing import Final, Protocol, runtime_checkable
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import delete, func, select, text, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from tenacity import (
+    AsyncRetrying,
+    RetryError,
+    retry_if_result,
+    stop_after_delay,
+    wait_exponential,
+)
 
 from gateway import idempotency
 from gateway.db import Transaction
@@ -40,11 +46,11 @@ SOURCE: Final = "/waybill/gateway"
 
 PURGEABLE_UPLOADS: Final = CANCELLABLE_UPLOADS | {UploadStatus.STORED}
 
-READER_WAIT_MS: Final = "10000"
+READER_WAIT: Final = timedelta(seconds=10)
 """How long a purge waits for a worker that reads the document."""
 
-LOCK_NOT_AVAILABLE: Final = "55P03"
-"""PostgreSQL's code of a lock that was not to be had in time."""
+FIRST_PAUSE: Final = timedelta(milliseconds=50)
+LONGEST_PAUSE: Final = timedelta(milliseconds=500)
 
 
 @runtime_checkable
@@ -223,6 +229,7 @@ async def abandon_upload(
     upload_id: UploadId,
     purge: bool,
     now: datetime,
+    unless_finalized: bool = False,
 ) -> UploadAbandoned:
     """Cancel an upload, before or after it was finalized; doing it again changes nothing.
 
@@ -237,10 +244,11 @@ async def abandon_upload(
         upload_id: what is to go.
         purge: also after it was stored; what was read from it goes as well.
         now: when this is.
+        unless_finalized: leaves an upload alone that has a job.
 
     Raises:
         UploadNotFound: there is none, or none of this tenant.
-        UploadAlreadySettled: it failed or expired, or it is stored and to be kept.
+        UploadAlreadySettled: it failed or expired, or it is stored, or finalized, and to be kept.
         StillBeingRead: it is cancelled, but a worker that reads it has not noticed yet.
     """
     async with transaction() as session:
@@ -252,6 +260,8 @@ async def abandon_upload(
             )
             # It may have been finalized between the two looks.
             job_id = await queries.job_id_of(session, upload_id)
+        if unless_finalized and job_id is not None:
+            raise UploadAlreadySettled(upload_id)
         if upload.status != UploadStatus.CANCELLED:
             await _cancel(session, upload, job_id=job_id, purge=purge, now=now)
         is_read = purge and not await _drop_document(session, upload_id)
@@ -353,16 +363,23 @@ async def _drop_document(session: AsyncSession, upload_id: UploadId) -> bool:
 async def _drop_read_document(transaction: Transaction, upload_id: UploadId) -> None:
     """Delete a document that a worker was reading, once it has let go.
 
+    It is looked at again and again, not waited for in the database: a few
+    purges that wait there would keep every connection from everybody else.
+
     Raises:
         StillBeingRead: it took too long.
     """
-    try:
+    retrying = AsyncRetrying(
+        retry=retry_if_result(lambda is_gone: not is_gone),
+        stop=stop_after_delay(READER_WAIT),
+        wait=wait_exponential(multiplier=FIRST_PAUSE.total_seconds(), max=LONGEST_PAUSE),
+    )
+
+    async def drop() -> bool:
         async with transaction() as session:
-            await session.execute(
-                select(func.set_config("lock_timeout", READER_WAIT_MS, text("true")))
-            )
-            await session.execute(delete(Document).where(Document.upload_id == upload_id))
-    except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
-            raise
+            return await _drop_document(session, upload_id)
+
+    try:
+        await retrying(drop)
+    except RetryError as error:
         raise StillBeingRead(upload_id) from error

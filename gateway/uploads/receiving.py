@@ -257,7 +257,8 @@ async def _record(
     """Put a chunk that is kept on record, or find out why it cannot be.
 
     What is kept of a refused one is discarded, and only then: no row speaks
-    of it, and none ever will.
+    of it, and none ever will. That its time is over does not say so: another
+    request with the same bytes may have looked at the clock a moment before.
     """
     is_recorded = await queries.record_chunk(
         transaction,
@@ -274,7 +275,7 @@ async def _record(
         await _check_on_record(
             transaction, upload, index=place.index, sha256=received.sha256, now=now
         )
-    except (queries.UploadNotFound, UploadNotOpen, UploadExpired, ChunkConflict):
+    except (queries.UploadNotFound, UploadNotOpen, ChunkConflict):
         await region.discard()
         raise
 

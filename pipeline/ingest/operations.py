@@ -11,7 +11,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from pipeline import inbox
@@ -109,6 +109,12 @@ def hold_document(session: Session, stored: StoredEvent) -> None:
     )
     if held is None:
         raise NoLongerWanted
+
+
+def forget(session: Session, stored: StoredEvent) -> None:
+    """Delete the document of a purged upload, if the purge could not wait for its reader to let go."""
+    is_purged = exists().where(Job.id == stored.job_id, Job.status == JobStatus.CANCELLED)
+    session.execute(delete(Document).where(Document.id == stored.document_id, is_purged))
 
 
 class PageWriter:
@@ -264,6 +270,7 @@ def record_failed(
         .returning(Job.id),
     )
     if settled.first() is None:
+        forget(session, stored)
         return
     _tell(
         session,

@@ -47,6 +47,8 @@ class IngestDocument(EventTask):
             self._ingest(kit, event, delivery)
         except NoLongerWanted:
             log.info("ingest.cancelled")
+            with kit.transaction() as session:
+                operations.forget(session, stored)
 
     def _ingest(self, kit: Resources, event: Envelope, delivery: Delivery) -> None:
         stored = _data(event)

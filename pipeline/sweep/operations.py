@@ -74,6 +74,28 @@ def expire(session: Session, *, at_most: int, now: datetime) -> Sequence[Expired
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """An upload that has no object and never will."""
+
+    tenant_id: TenantId
+    upload_id: UploadId
+
+
+def ended_without_object(session: Session, *, after: datetime, before: datetime) -> Sequence[Ended]:
+    """Return the uploads that failed, or were cancelled, once they had a job, in this time."""
+    found = session.execute(
+        select(Upload.tenant_id, Upload.id)
+        .join(Job, Job.upload_id == Upload.id)
+        .where(
+            Upload.status.in_((UploadStatus.FAILED, UploadStatus.CANCELLED)),
+            Job.finished_at > after,
+            Job.finished_at <= before,
+        )
+    )
+    return [Ended(tenant_id=upload.tenant_id, upload_id=upload.id) for upload in found]
+
+
 def statuses(session: Session, upload_ids: Collection[UploadId]) -> Mapping[UploadId, str]:
     """Return the status of each of these uploads; one we do not know is left out."""
     found = session.execute(select(Upload.id, Upload.status).where(Upload.id.in_(upload_ids)))

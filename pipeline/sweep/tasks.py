@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from pipeline import db, resources
 from pipeline.resources import Resources
 from pipeline.storage.errors import StoreFailed
-from pipeline.sweep import expiry, files, multiparts, objects, rows, turn
+from pipeline.sweep import expiry, files, multiparts, objects, originals, rows, turn
 from pipeline.sweep.findings import Findings
 from pipeline.sweep.turn import Budget
 from schemas import topology
@@ -67,6 +67,7 @@ class SweepOrphans(Sweep):
         ("staged_files", files.sweep),
         ("staged_objects", objects.sweep),
         ("multiparts", multiparts.sweep),
+        ("originals", originals.sweep),
     )
 
     def sweep(self, kit: Resources, *, longest: timedelta) -> None:

@@ -20,15 +20,18 @@ def blocks(source: ObjectRange, *, storage: ObjectStorage, abandoned: Event) -> 
     Raises:
         ObjectMissing: there is no such object.
         RangeEndsEarly: it is too short.
-        StoreUnavailable: it broke again and again without a byte between.
+        StoreUnavailable: it broke again and again without a byte between, or the store
+            does not answer: that was tried often enough before it was said.
     """
     done = failures = 0
     while done < source.size_bytes:
+        is_open = False
         rest = ObjectRange(
             source.key, offset=source.offset + done, size_bytes=source.size_bytes - done
         )
         try:
             with storage.read(rest, abandoned=abandoned) as received:
+                is_open = True
                 for block in received:
                     done += len(block)
                     failures = 0
@@ -37,6 +40,6 @@ def blocks(source: ObjectRange, *, storage: ObjectStorage, abandoned: Event) -> 
             raise
         except StoreUnavailable as error:
             failures += 1
-            if abandoned.is_set() or failures == TRIES_WITHOUT_A_BYTE:
+            if not is_open or abandoned.is_set() or failures == TRIES_WITHOUT_A_BYTE:
                 raise
             log.warning("transfer.read_taken_up", bytes_read=done, reason=str(error))

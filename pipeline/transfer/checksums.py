@@ -130,12 +130,16 @@ def etag_matches(etag: str, *, part_md5s: Sequence[bytes], file_md5: Callable[[]
     """Whether an object with this ETag has these bytes.
 
     Most stores answer the form with the number of parts; some answer the MD5 of
-    the whole object, which `file_md5` is asked for only then.
+    the whole object, which `file_md5` is asked for only then. A file of one part
+    has that part's.
     """
     given = etag.strip('"').lower()
     if given == multipart_etag(part_md5s):
         return True
-    return "-" not in given and given == file_md5().hex()
+    if "-" in given:
+        return False
+    whole = part_md5s[0] if len(part_md5s) == 1 else file_md5()
+    return given == whole.hex()
 
 
 def _makes_up(chunks: Sequence[Chunk], *, chunk_size: int, size_bytes: int) -> bool:

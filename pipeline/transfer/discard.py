@@ -6,8 +6,8 @@ import structlog
 
 from pipeline import resources
 from pipeline.event_task import Delivery, EventTask
-from pipeline.transfer import operations, sources, upload
-from schemas import object_keys, topology
+from pipeline.transfer import operations, residue
+from schemas import topology
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled
@@ -35,15 +35,11 @@ class DiscardUpload(EventTask):
             # An event may be old, or of somebody else's making; an upload that is wanted stays.
             log.warning("transfer.discard_refused", reason="the upload is not cancelled")
             return
-        sources.remove(
+        residue.remove_all(
             kit,
             tenant_id=cancelled.tenant_id,
             upload_id=upload_id,
             staging=cancelled.staging,
-        )
-        upload.discard(
-            object_keys.original(cancelled.tenant_id, upload_id),
-            storage=kit.storage,
             multipart_id=cancelled.multipart_id,
         )
         log.info("transfer.discarded", staging=cancelled.staging)

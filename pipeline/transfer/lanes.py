@@ -107,8 +107,13 @@ class Lanes(Generic[T]):
         done, _ = wait(waiting, timeout=timeout, return_when=FIRST_COMPLETED)
         ended = {call for call in self._pending if call in done}
         self._pending -= ended
-        for call in ended:
+        # What was done counts, also where something beside it failed.
+        for call in sorted(ended, key=_has_failed):
             self._on_result(call.result())
+
+
+def _has_failed(call: Future[Any]) -> bool:
+    return call.exception() is not None
 
 
 def _submit(threads: ThreadPoolExecutor, call: Callable[[], R]) -> Future[R]:

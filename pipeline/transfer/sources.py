@@ -10,7 +10,7 @@ import structlog
 from pipeline.event_task import NotNow
 from pipeline.resources import Resources
 from pipeline.transfer import plan
-from pipeline.transfer.operations import Claim
+from pipeline.transfer.lease import Claim
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.staged import StagedFile
 from pipeline.transfer.staged_objects import StagedObjects

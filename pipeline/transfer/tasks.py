@@ -10,17 +10,17 @@ import structlog
 from pipeline import resources
 from pipeline.event_task import Delivery, EventTask, NotNow
 from pipeline.resources import Resources
-from pipeline.storage.errors import StoreFailed
-from pipeline.transfer import operations, sources, upload
+from pipeline.transfer import lease, operations, residue, sources, upload
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
 from pipeline.transfer.lanes import Lanes
-from pipeline.transfer.operations import Claim, Settled, StoredObject, UnknownUpload
+from pipeline.transfer.lease import Claim, Settled, UnknownUpload
+from pipeline.transfer.operations import StoredObject
 from pipeline.transfer.referenced import ReferencedObject
 from pipeline.transfer.sources import StagingNotMounted
 from pipeline.transfer.staged import Staged, StagingMissing
 from pipeline.transfer.staged_objects import StagedObjects
 from pipeline.transfer.upload import HEARTBEAT, Watch
-from schemas import media_types, object_keys, topology
+from schemas import media_types, topology
 from schemas.admission import Quotas
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
@@ -37,12 +37,6 @@ class SliceEnded(NotNow):
     made_progress = True
 
 
-class ResidueLeft(NotNow):
-    """Something of an upload that ended could not be removed yet."""
-
-    may_take_long = True
-
-
 class UploadToObjectStore(EventTask):
     """Sends a finalized upload to the object store and hands the document on."""
 
@@ -54,7 +48,7 @@ class UploadToObjectStore(EventTask):
         kit = resources.current()
         owner = kit.new_lease_owner()
         with kit.transaction() as session:
-            claimed = operations.claim(
+            claimed = lease.claim(
                 session,
                 job_id=finalized.job_id,
                 upload_id=finalized.upload_id,
@@ -71,8 +65,9 @@ class UploadToObjectStore(EventTask):
             staged = _transfer(kit, claimed, event=event, delivery=delivery)
         except TransferCancelled:
             log.info("transfer.cancelled")
-            _remove_rest(kit, event, outcome=Settled.CANCELLED)
+            # First, whatever comes of the rest: nobody can take a cancelled upload.
             _release(kit, claimed)
+            _remove_rest(kit, event, outcome=Settled.CANCELLED)
             return
         except LeaseLost as lost:
             raise NotNow(str(lost)) from lost
@@ -84,7 +79,13 @@ class UploadToObjectStore(EventTask):
                     f"the staging directory has no {STAGING_MARKER}: is its volume mounted?"
                 ) from error
             raise
-        _remove_staged(kit, event, staging=claimed.staging, staged=staged)
+        residue.remove_staged(
+            kit,
+            tenant_id=claimed.tenant_id,
+            upload_id=claimed.upload_id,
+            staging=claimed.staging,
+            known=staged.keys() if isinstance(staged, StagedObjects) else (),
+        )
 
     def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:
         finalized = _data(event)
@@ -105,7 +106,7 @@ class UploadToObjectStore(EventTask):
 
     def got_further(self, event: Envelope) -> bool:
         with resources.current().transaction() as session:
-            return operations.got_further(session, job_id=_data(event).job_id)
+            return lease.got_further(session, job_id=_data(event).job_id)
 
 
 def _data(event: Envelope) -> UploadFinalized:
@@ -117,7 +118,7 @@ def _data(event: Envelope) -> UploadFinalized:
 
 def _release(kit: Resources, claimed: Claim) -> None:
     with kit.transaction() as session:
-        operations.release(session, job_id=claimed.job_id, owner=claimed.owner)
+        lease.release(session, job_id=claimed.job_id, owner=claimed.owner)
 
 
 def _is_not_mounted(kit: Resources, claimed: Claim) -> bool:
@@ -132,32 +133,19 @@ def _remove_rest(kit: Resources, event: Envelope, *, outcome: Settled) -> None:
     """
     upload_id = _data(event).upload_id
     with kit.transaction() as session:
-        staging = operations.staging_of(session, upload_id)
-    if staging is not None:
-        _remove_staged(kit, event, staging=staging)
-    if outcome is not Settled.STORED:
-        key = object_keys.original(event.tenantid, upload_id)
-        try:
-            upload.discard(key, storage=kit.storage)
-        except StoreFailed as error:
-            log.warning("transfer.residue_left", key=key, reason=str(error))
-            raise ResidueLeft(str(error)) from error
-
-
-def _remove_staged(
-    kit: Resources, event: Envelope, *, staging: StagingKind, staged: Staged | None = None
-) -> None:
-    try:
-        sources.remove(
-            kit,
-            tenant_id=event.tenantid,
-            upload_id=_data(event).upload_id,
-            staging=staging,
-            known=staged.keys() if isinstance(staged, StagedObjects) else (),
+        left = operations.left_of(session, upload_id)
+    if outcome is Settled.STORED:
+        residue.remove_staged(
+            kit, tenant_id=event.tenantid, upload_id=upload_id, staging=left.staging
         )
-    except StoreFailed as error:
-        log.warning("transfer.staging_left", reason=str(error))
-        raise ResidueLeft(str(error)) from error
+        return
+    residue.remove_all(
+        kit,
+        tenant_id=event.tenantid,
+        upload_id=upload_id,
+        staging=left.staging,
+        multipart_id=left.multipart_id,
+    )
 
 
 def _transfer(kit: Resources, claimed: Claim, *, event: Envelope, delivery: Delivery) -> Staged:
@@ -259,7 +247,7 @@ class _Progress:
 
     def renew(self) -> None:
         with self._kit.transaction() as session:
-            operations.renew(
+            lease.renew(
                 session,
                 job_id=self._claimed.job_id,
                 owner=self._claimed.owner,

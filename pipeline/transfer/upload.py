@@ -150,8 +150,11 @@ def discard(key: ObjectKey, *, storage: ObjectStorage, multipart_id: str | None 
     `multipart_id`, if known, spares the search from being the only hope: some
     stores do not let everybody list multipart uploads.
     """
-    _abort_multiparts(key, storage=storage, multipart_id=multipart_id)
-    storage.delete(key)
+    try:
+        _abort_multiparts(key, storage=storage, multipart_id=multipart_id)
+    finally:
+        # Also where the store does not say what else there is: it may never do.
+        storage.delete(key)
 
 
 def _abort_multiparts(key: ObjectKey, *, storage: ObjectStorage, multipart_id: str | None) -> None:
@@ -212,22 +215,41 @@ class _Sending:
 
     def clean_up(self, *, after: DomainError, keep_object: bool = False) -> None:
         """Leave nothing in the store, unless another worker may be using it."""
-        multipart_id = self._multipart.id if self._multipart else None
         if isinstance(after, TransferCancelled) and self._multipart is not None:
             # At once: parts under way may take their time to end.
             with suppress(StoreFailed):
                 self._storage.abort(self._multipart)
         # A part that landed after the abort would stay.
         self._lanes.settle()
-        if not isinstance(after, TransferCancelled):
-            # A worker that was asleep must not delete what its successor stored.
-            with suppress(TransferCancelled):
-                self._watch.heartbeat()
-        remove = _abort_multiparts if keep_object else discard
-        try:
-            remove(self._key, storage=self._storage, multipart_id=multipart_id)
-        except StoreFailed as error:
-            log.warning("transfer.clean_up_failed", key=self._key, reason=str(error))
+        if isinstance(after, TransferCancelled):
+            # Nobody can have taken over what nobody wants.
+            self._remove(keep_object=keep_object, heartbeat=lambda: None)
+        else:
+            self._remove(keep_object=keep_object, heartbeat=self._beat_unless_cancelled)
+
+    def _remove(self, *, keep_object: bool, heartbeat: Callable[[], None]) -> None:
+        """Remove what there is, as long as the heart beats.
+
+        A worker that was asleep, or whose store was, must not delete what its successor stored.
+        """
+        multipart_id = self._multipart.id if self._multipart else None
+        steps = [
+            partial(_abort_multiparts, self._key, storage=self._storage, multipart_id=multipart_id),
+            *(() if keep_object else (partial(self._storage.delete, self._key),)),
+        ]
+        with Lanes[None](
+            1, on_result=lambda _: None, heartbeat=heartbeat, every=self._watch.heartbeat_every
+        ) as removing:
+            try:
+                for step in steps:
+                    heartbeat()
+                    removing.run(step)
+            except StoreFailed as error:
+                log.warning("transfer.clean_up_failed", key=self._key, reason=str(error))
+
+    def _beat_unless_cancelled(self) -> None:
+        with suppress(TransferCancelled):
+            self._watch.heartbeat()
 
     def _first_bytes(self) -> bytes:
         wanted = min(media_types.SNIFFED_BYTES, self._staged.size_bytes)

@@ -6,21 +6,53 @@ import pytest
 
 from dev.client import Client
 from dev.stack.stack import Stack
+from tests.e2e import scenes
+from tests.e2e.ends import Remains
+from tests.e2e.scenes import SETTINGS, Scene
+from tests.e2e.watched_store import WatchedStore
+from tests.store import Bucket
 
 
 @pytest.fixture(scope="session")
-def system(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
+def watched_store(infrastructure: Stack) -> Iterator[WatchedStore]:
+    with WatchedStore(infrastructure.environment["S3_ENDPOINT_URL"]) as store:
+        yield store
+
+
+@pytest.fixture
+def store(watched_store: WatchedStore) -> Iterator[WatchedStore]:
+    """The way of the system's workers to their store; as fast as can be again afterwards."""
+    yield watched_store
+    watched_store.be_fast()
+
+
+@pytest.fixture(scope="session")
+def system(
+    infrastructure: Stack, migrated_template: str, watched_store: WatchedStore
+) -> Iterator[Stack]:
     """Every process of the project, on a database, virtual host and bucket of their own."""
-    settings = {
-        # A killed worker's upload is free again after this; the default would make tests wait.
-        "TRANSFER_LEASE": "5s",
-        # Small enough for a transfer of many parts, so that there is a middle to be killed in.
-        "S3_PART_SIZE": "5MiB",
-        "PDF_TIMEOUT": "20s",
-    }
+    settings = SETTINGS | {"S3_ENDPOINT_URL": watched_store.url}
     with infrastructure.scoped("e2e", settings=settings, template=migrated_template) as own:
         own.start()
         yield own
+
+
+@pytest.fixture(scope="session")
+def diskless(
+    infrastructure: Stack, migrated_template: str, watched_store: WatchedStore
+) -> Iterator[Stack]:
+    """The same with chunks staged in the bucket; its gateways and workers share no directory."""
+    settings = SETTINGS | {"S3_ENDPOINT_URL": watched_store.url, "STAGING": "s3"}
+    with infrastructure.scoped("diskless", settings=settings, template=migrated_template) as own:
+        own.start()
+        yield own
+
+
+@pytest.fixture(params=["system", "diskless"], ids=["directory", "s3"])
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """A whole system, with either kind of staging."""
+    with scenes.of(request.getfixturevalue(request.param)) as scene:
+        yield scene
 
 
 @pytest.fixture
@@ -28,3 +60,15 @@ def client(system: Stack) -> Iterator[Client]:
     assert system.api_key is not None
     with Client(system.url, api_key=system.api_key) as client:
         yield client
+
+
+@pytest.fixture
+def bucket(system: Stack) -> Bucket:
+    return Bucket(system.environment)
+
+
+@pytest.fixture
+def remains(system: Stack) -> Iterator[Remains]:
+    remains = Remains(system.environment)
+    yield remains
+    remains.close()

@@ -10,16 +10,13 @@ import pytest
 from dev.client import Client, chunks_of
 from dev.demo import paper
 from dev.stack.stack import Stack
+from tests.e2e.files import sha256_of
 from tests.fakes.receiver import Receiver
 from tests.store import Bucket
 
 pytestmark = pytest.mark.e2e
 
 PATIENCE = timedelta(seconds=60)
-
-
-def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.fixture

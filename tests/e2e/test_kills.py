@@ -2,82 +2,23 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from dev.client import Client, chunks_of
 from dev.demo import paper
 from dev.stack.stack import Stack
+from tests.e2e.files import PATIENCE, persistently, random_file, settle, uploaded
 from tests.fakes.receiver import Receiver
 from tests.parts import Part
 from tests.store import Bucket
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
-
-PATIENCE = timedelta(minutes=3)
-MIB = 1024 * 1024
-
-
-def persistently(seconds: int = 120) -> Retrying:
-    """What a client does that does not give up: ask again while the other side is away."""
-    return Retrying(
-        retry=retry_if_exception_type((httpx.TransportError, httpx.HTTPStatusError)),
-        stop=stop_after_delay(seconds),
-        wait=wait_random_exponential(multiplier=0.2, max=2),
-        reraise=True,
-    )
-
-
-def settle(client: Client, job_id: str) -> dict[str, Any]:
-    return persistently()(client.wait_until_settled, job_id, patience=PATIENCE)
-
-
-@contextmanager
-def uploaded(client: Client, path: Path) -> Iterator[str]:
-    """Send every chunk of a file; finalizing is the caller's."""
-    created = client.create_upload(filename=path.name, size=path.stat().st_size)
-    client.send(created["upload_id"], chunks_of(path, chunk_size=created["chunk_size"]))
-    yield created["upload_id"]
-
-
-def random_file(path: Path, *, mebibytes: int, seed: int) -> str:
-    """Write a file no store can shrink; return its sha256."""
-    random, digest = Random(seed), hashlib.sha256()
-    with path.open("wb") as file:
-        for _ in range(mebibytes):
-            block = random.randbytes(MIB)
-            digest.update(block)
-            file.write(block)
-    return digest.hexdigest()
-
-
-def test_a_worker_killed_in_the_middle_of_a_transfer_is_resumed_by_the_next(
-    system: Stack, client: Client, tmp_path: Path
-) -> None:
-    path = tmp_path / "large.bin"
-    sha256 = random_file(path, mebibytes=192, seed=3)
-    with uploaded(client, path) as upload_id:
-        job_id = client.finalize(upload_id).json()["job_id"]
-        job = client.job(job_id)
-        while job["bytes_done"] == 0:
-            assert job["status"] in {"queued", "processing"}, "it ended before it could be killed"
-            job = client.job(job_id)
-        system.kill("transfer")
-    assert job["bytes_done"] < path.stat().st_size, "it ended before it could be killed"
-    assert settle(client, job_id)["status"] == "completed"
-    bucket = Bucket(system.environment)
-    assert bucket.sha256(bucket.key_of(upload_id)) == sha256
-    assert bucket.open_multiparts() == []
 
 
 def test_a_broker_killed_between_finalize_and_transfer_loses_nothing(
@@ -86,11 +27,9 @@ def test_a_broker_killed_between_finalize_and_transfer_loses_nothing(
     path = tmp_path / "note.bin"
     sha256 = random_file(path, mebibytes=1, seed=4)
     system.processes["transfer"].stop()
-    with uploaded(client, path) as upload_id:
-        before = client.finalize(upload_id)
+    before = client.finalize(uploaded(client, path))
     parts["rabbitmq"].halt()
-    with uploaded(client, path) as during_id:
-        during = client.finalize(during_id)
+    during = client.finalize(uploaded(client, path))
     assert (before.status_code, during.status_code) == (202, 202)
     parts["rabbitmq"].start()
     system.processes["transfer"].start()

@@ -7,12 +7,13 @@ import base64
 import hashlib
 import ssl
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from schemas.lifecycle import StagingKind
 from schemas.tables.uploads import Upload
@@ -99,6 +100,24 @@ async def test_a_chunk_is_an_object_under_its_own_digest(api: Api, staged: InBuc
     (key,) = staged.keys(upload_id)
     assert key.endswith(f"/{upload_id}/00000000-{hashlib.sha256(CONTENT).hexdigest()}")
     assert key.startswith("staging/")
+
+
+async def test_a_chunk_that_comes_too_late_is_left_to_the_sweep(
+    api: Api, transaction: Transaction, staged: InBucket
+) -> None:
+    """Another request with the same bytes may have put the same object on record in time."""
+    upload_id = await api.created(size=len(CONTENT))
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield CONTENT[:100]
+        async with transaction() as session:
+            await session.execute(
+                update(Upload).values(expires_at=Upload.expires_at - timedelta(days=2))
+            )
+        yield CONTENT[100:]
+
+    assert problem(await api.put(upload_id, 0, slowly())) == (410, "upload_expired")
+    assert staged.left(upload_id) == 1
 
 
 async def test_the_row_says_where_the_upload_is_staged(api: Api, transaction: Transaction) -> None:

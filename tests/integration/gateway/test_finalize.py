@@ -217,6 +217,31 @@ async def test_a_client_may_wait_for_the_end(serve: Serve, transaction: Transact
         assert answer.headers.get("preference-applied") == ("wait=20" if headers else None)
 
 
+async def test_preferences_may_stand_in_several_lines(api: Api) -> None:
+    upload_id = await api.sent(CONTENT)
+
+    answer = await api.http.post(
+        "/api/v1/upload",
+        json={"upload_id": upload_id},
+        headers=[
+            *api.authorization.items(),
+            ("Prefer", "respond-async"),
+            ("Prefer", "wait=0"),
+        ],
+    )
+
+    assert answer.headers["preference-applied"] == "respond-async, wait=0"
+
+
+async def test_who_prefers_a_shorter_wait_is_not_held_for_longer(serve: Serve) -> None:
+    async with serve(uploads_async_enabled=False) as api:
+        upload_id = await api.sent(CONTENT)
+        async with asyncio.timeout(10):
+            answer = await api.finalize(upload_id, headers={"Prefer": "wait=1"})
+
+    assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=1")
+
+
 async def test_who_waits_in_vain_is_answered_202(serve: Serve) -> None:
     async with serve(wait_max="100ms", sync_wait_max="100ms", uploads_async_enabled=False) as api:
         upload_id = await api.sent(CONTENT)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import httpx
 
     from gateway.db import Transaction
+    from tests.integration.gateway.conftest import Serve
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -198,6 +199,25 @@ async def test_a_purge_that_waits_too_long_for_the_reader_is_finished_by_the_nex
     assert (await purge(api, upload_id)).status_code == 200
     assert await rows_left(transaction) == 0
     assert len(await cancellations(transaction)) == 1
+
+
+async def test_a_purge_that_waits_keeps_no_connection_from_others(
+    serve: Serve, transaction: Transaction
+) -> None:
+    async with serve(database_pool_size=1) as api:
+        upload_id, job_id = await stored(api, transaction, **READING)
+        async with transaction() as reading:
+            document_id = (await reading.scalars(select(Document.id))).one()
+            reading.add(Page(document_id=document_id, number=2, text="text"))
+            await reading.flush()
+            purging = asyncio.create_task(purge(api, upload_id))
+            async with asyncio.timeout(5):
+                assert (await api.get(f"/jobs/{job_id}", wait=5)).json()["status"] == "cancelled"
+                for _ in range(5):
+                    await asyncio.sleep(0.1)
+                    assert (await api.get(f"/jobs/{job_id}")).status_code == 200
+            assert not purging.done()
+        assert (await purging).status_code == 200
 
 
 async def test_anothers_upload_cannot_be_purged(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import httpx
@@ -288,6 +288,35 @@ async def test_a_large_head_is_told_so(served: Api) -> None:
     async with Socket.to(served) as socket:
         socket.writer.write(b"GET /api/v1/jobs HTTP/1.1\r\nX-Long: " + b"x" * 70_000)
         assert await socket.status() == 431
+
+
+async def test_trailers_without_end_cost_no_memory(start: Start, make_key: MakeKey) -> None:
+    process = await start()
+    async with way_to(process, await make_key()) as api:
+        resident = psutil.Process(process.process.pid).memory_info
+        before = resident().rss
+        async with Socket.to(api) as socket:
+            socket.writer.write(b"PUT /api/v1/jobs HTTP/1.1\r\nHost: gateway\r\n")
+            socket.writer.write(b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
+            with suppress(ConnectionError):
+                for _ in range(256):
+                    socket.writer.write(b"x: y\r\n" * 10_000)
+                    await socket.writer.drain()
+                pytest.fail("nobody stopped the trailers")
+
+            assert resident().rss - before < 16 * MIB
+            assert (await api.get("/jobs")).status_code == 200
+
+
+async def test_a_trailer_is_no_header(served: Api) -> None:
+    async with Socket.to(served) as socket:
+        await socket.say(
+            "GET /api/v1/jobs HTTP/1.1",
+            "Host: gateway",
+            "Transfer-Encoding: chunked",
+            body=f"0\r\nAuthorization: Bearer {served.key}\r\n\r\n".encode(),
+        )
+        assert await socket.status() == 401
 
 
 async def test_an_early_refusal_leaves_the_connection_usable(served: Api) -> None:

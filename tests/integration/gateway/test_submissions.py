@@ -16,8 +16,8 @@ from sqlalchemy import func, select, update
 
 from gateway import administration
 from gateway.submissions.form import FRAME_BYTES_MAX
-from schemas.admission import Quotas
 from schemas import object_keys
+from schemas.admission import Quotas
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadFinalized
 from schemas.settings import QuotaSettings

@@ -1,11 +1,17 @@
 """A real worker reads good documents, and bad ones between them that hurt nobody else."""
 
+from datetime import UTC, datetime
+
 import pytest
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from pipeline.ingest import operations
+from pipeline.ingest.operations import Occasion
+from pipeline.ingest.outcome import PdfLimitExceeded
 from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.envelope import Envelope
+from schemas.events.uploads import StoredEvent
 from schemas.lifecycle import DocumentStatus, JobStatus
 from schemas.tables.documents import Document, Entity, Page, Passage
 from tests.factories import pdfs
@@ -98,6 +104,31 @@ def test_a_document_purged_while_it_is_read_leaves_nothing_and_is_not_told_of(
     assert [told.type for told in bench.told(event)] == ["upload.stored"]
     assert bench.document(event) is None
     assert bench.job(event).status == JobStatus.CANCELLED
+
+
+def test_a_document_whose_purge_did_not_wait_is_removed_by_its_reader(bench: Workbench) -> None:
+    event = submitted(bench, pdfs.pages_sharing_a_stream(300, tokens=60_000))
+    bench.eventually(lambda: bench.job(event), until=lambda job: job.pages_done > 0)
+    bench.cancel(event)
+    bench.eventually(lambda: bench.document(event), until=lambda document: document is None)
+    assert [told.type for told in bench.told(event)] == ["upload.stored"]
+
+
+def test_a_document_purged_while_its_reading_fails_is_removed(bench: Workbench) -> None:
+    event = bench.finalized(pdfs.with_pages(TEXT), filename="document.pdf")
+    bench.bus.publish(event)
+    (stored,) = bench.eventually(lambda: bench.told(event), until=bool)
+    assert isinstance(stored.data, StoredEvent)
+    bench.cancel(event)
+    occasion = Occasion(
+        event_id=stored.id, tenant_id=stored.tenantid, now=datetime.now(UTC), traceparent=None
+    )
+    with Session(bench.engine) as session, session.begin():
+        operations.record_failed(
+            session, stored.data, error=PdfLimitExceeded(limit="0 pages"), occasion=occasion
+        )
+    assert bench.document(event) is None
+    assert bench.told(event) == [stored]
 
 
 BAD = {

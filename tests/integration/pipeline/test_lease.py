@@ -9,9 +9,11 @@ import pytest
 from sqlalchemy import create_engine, func, select, update
 from sqlalchemy.orm import Session
 
+from pipeline.transfer import lease as leases
 from pipeline.transfer import operations
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
-from pipeline.transfer.operations import Claim, LeaseHeld, Settled, StoredObject, UnknownUpload
+from pipeline.transfer.lease import Claim, LeaseHeld, Settled, UnknownUpload
+from pipeline.transfer.operations import StoredObject
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, UploadId
@@ -54,7 +56,7 @@ def claim(
 ) -> Claim | Settled:
     assert event.data.job_id is not None
     try:
-        return operations.claim(
+        return leases.claim(
             session,
             job_id=event.data.job_id,
             upload_id=event.data.upload_id,
@@ -72,7 +74,7 @@ def taken(session: Session, event: Envelope, *, owner: str, lease: timedelta = L
 
 
 def renew(session: Session, claimed: Claim, *, bytes_done: int = 0) -> None:
-    operations.renew(
+    leases.renew(
         session,
         job_id=claimed.job_id,
         owner=claimed.owner,
@@ -123,7 +125,7 @@ def test_a_worker_that_was_taken_over_can_write_nothing_any_more(
 
 def test_a_released_upload_is_free_at_once(session: Session, event: Envelope) -> None:
     first = taken(session, event, owner="first")
-    operations.release(session, job_id=first.job_id, owner="first")
+    leases.release(session, job_id=first.job_id, owner="first")
     session.commit()
     taken(session, event, owner="second")
 
@@ -139,14 +141,14 @@ def test_an_upload_got_further_when_more_is_stored_than_at_the_last_claim(
     session: Session, event: Envelope
 ) -> None:
     claimed = taken(session, event, owner="first", lease=OVER)
-    assert not operations.got_further(session, job_id=claimed.job_id)
+    assert not leases.got_further(session, job_id=claimed.job_id)
     renew(session, claimed, bytes_done=3)
-    assert operations.got_further(session, job_id=claimed.job_id)
+    assert leases.got_further(session, job_id=claimed.job_id)
     session.execute(update(Job).values(lease_until=datetime.now(UTC) - OVER))
     session.commit()
     again = taken(session, event, owner="second")
     assert again.bytes_done == 3
-    assert not operations.got_further(session, job_id=claimed.job_id)
+    assert not leases.got_further(session, job_id=claimed.job_id)
 
 
 def test_a_cancelled_upload_is_noticed_at_every_step(session: Session, event: Envelope) -> None:
@@ -171,7 +173,7 @@ def test_a_stored_upload_is_not_sent_again(session: Session, event: Envelope) ->
 
 def test_an_upload_nobody_knows_is_an_error(session: Session) -> None:
     with pytest.raises(UnknownUpload):
-        operations.claim(
+        leases.claim(
             session,
             job_id=JobId(uuid4()),
             upload_id=UploadId(uuid4()),

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from pipeline import resources
 from pipeline.settings import Settings
-from pipeline.storage.errors import StoreUnavailable
+from pipeline.storage.errors import StoreFailed, StoreRejected, StoreUnavailable
 from pipeline.transfer.plan import SMALLEST_PART
 from schemas import object_keys, topology
 from schemas.errors import ErrorCode
@@ -331,9 +331,9 @@ def test_what_was_done_of_another_version_of_a_reference_does_not_count(
             raise StoreUnavailable("copy_part", reason="down")
 
     storage.before = fail
-    hands = Hands(
-        replace(hands.kit, settings=hands.kit.settings.model_copy(update={"task_attempts": 2}))
-    )
+    # One after the other: the first part is stored when the second one fails.
+    settings = hands.kit.settings.model_copy(update={"task_attempts": 2, "s3_parallel_parts": 1})
+    hands = Hands(replace(hands.kit, settings=settings))
     assert not hands.deliver(event)
     assert hands.job(event).bytes_done == SMALLEST_PART
     storage.before = nothing
@@ -388,6 +388,26 @@ def test_a_cancelled_upload_is_discarded_whatever_there_is_of_it(
     assert not is_staged(hands, event)
     assert storage.open_multiparts(original(event)) == []
     assert set(storage.objects) == ({SOURCE} if staging is StagingKind.REFERENCE else set())
+
+
+@pytest.mark.parametrize("failing", ["open_multiparts", "delete"])
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("test", reason="down"), StoreRejected("test", reason="no")]
+)
+def test_what_the_store_will_not_remove_of_a_cancelled_upload_is_come_back_for(
+    hands: Hands, storage: FakeStorage, failing: str, error: StoreFailed
+) -> None:
+    event = finalized(hands, StagingKind.DIRECTORY)
+    storage.objects[original(event)] = Object(b"", "", etag="")
+    cancelled = cancel(hands, event)
+    storage.before = raising(error, on=failing)
+
+    assert not hands.deliver(cancelled, attempt=hands.kit.settings.task_attempts)
+
+    assert not is_staged(hands, event), "what can go goes at once"
+    storage.before = nothing
+    assert hands.deliver(cancelled)
+    assert original(event) not in storage.objects
 
 
 @pytest.mark.parametrize(
@@ -483,6 +503,23 @@ def test_a_cancel_is_noticed_while_the_store_is_silent(
     assert aborted_at[0] - cancelled_at[0] < 2
     assert storage.open_multiparts(original(event)) == []
     assert not is_staged(hands, event)
+
+
+def test_the_parts_of_a_failed_upload_go_though_the_store_does_not_list_them(
+    hands: Hands, storage: FakeStorage
+) -> None:
+    event = finalized(hands, StagingKind.DIRECTORY)
+
+    def hardly_answer(call: Call) -> None:
+        if call.name in {"complete", "open_multiparts"}:
+            raise StoreUnavailable(call.name, reason="down")
+
+    storage.before = hardly_answer
+
+    assert not hands.deliver(event)
+
+    assert hands.job(event).status == JobStatus.FAILED
+    assert list(storage.multiparts_under("")) == []
 
 
 # ---- killed

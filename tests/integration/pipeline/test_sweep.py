@@ -19,7 +19,7 @@ from pipeline.resources import Resources
 from pipeline.settings import Settings
 from pipeline.storage.errors import StoreRejected, StoreUnavailable
 from pipeline.storage.port import Body, Multipart
-from pipeline.sweep import expiry, files, multiparts, objects, rows, turn
+from pipeline.sweep import expiry, files, multiparts, objects, originals, rows, turn
 from pipeline.sweep.findings import Findings
 from pipeline.sweep.tasks import SweepOrphans, SweepRows, SweepUploads
 from pipeline.sweep.turn import Budget
@@ -364,6 +364,31 @@ def test_parts_that_may_be_those_of_an_object_are_never_removed(with_store: Reso
     begin(with_store, key, with_part=False)
     assert multiparts.sweep(an_hour_later(with_store), plenty()) == Findings(removed=1, kept=1)
     assert under_way(with_store) == {with_parts.id}
+
+
+def ended(kit: Resources, status: UploadStatus, *, ago: timedelta = timedelta(0)) -> str:
+    """Add an upload whose job failed so long ago, and an object at its key; return the key."""
+    event, key = transferring(kit)
+    put(kit, key)
+    change_job(kit, event, status=JobStatus.FAILED, finished_at=datetime.now(UTC) - ago)
+    with kit.transaction() as session:
+        session.execute(
+            update(Upload).where(Upload.id == event.data.upload_id).values(status=status)
+        )
+    return key
+
+
+def test_an_object_that_came_after_its_upload_had_ended_is_removed(with_store: Resources) -> None:
+    removed = {
+        ended(with_store, status) for status in (UploadStatus.FAILED, UploadStatus.CANCELLED)
+    }
+    wanted = {ended(with_store, status) for status in (UploadStatus.STORED, UploadStatus.FINALIZED)}
+    looked_at_before = {ended(with_store, UploadStatus.CANCELLED, ago=DAY)}
+    assert originals.sweep(with_store, plenty()) == Findings()
+    assert keys(with_store) == removed | wanted | looked_at_before
+    for expected in (2, 0):
+        assert originals.sweep(an_hour_later(with_store), plenty()).removed == expected
+    assert keys(with_store) == wanted | looked_at_before
 
 
 def test_a_probe_that_died_leaves_nothing(with_store: Resources) -> None:

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from gateway.job_watch import JobWatch
+from gateway.job_watch import LOOKS_AT_ONCE, JobWatch
 from gateway.jobs import stream
 from schemas.api.jobs import JobView
 from schemas.ids import JobId, UploadId
@@ -173,6 +173,24 @@ async def test_a_stream_ends_when_the_database_is_lost() -> None:
     row.error = OperationalError("", None, Exception())
 
     assert await all_of(events) == []
+
+
+async def test_many_readers_leave_connections_to_others() -> None:
+    row = Row()
+    looking, most = 0, 0
+
+    async def look() -> stream.Snapshot:
+        nonlocal looking, most
+        looking += 1
+        most = max(most, looking)
+        await asyncio.sleep(0.01)
+        looking -= 1
+        return 2, a_job(JobStatus.COMPLETED)
+
+    readers = [stream.events(look, row.watch, job_id=JOB_ID, seen=0) for _ in range(20)]
+
+    assert [len(sent) for sent in await asyncio.gather(*map(all_of, readers))] == [2] * 20
+    assert most == LOOKS_AT_ONCE
 
 
 async def test_a_stream_that_is_left_watches_nothing_any_more() -> None:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.staging import StagedUpload, Staging, StagingElsewhere
+from gateway.staging import StagedUpload, Staging, StagingElsewhere, StagingMissing
 from gateway.staging.directory import DirectoryArea
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
@@ -37,6 +37,10 @@ class Elsewhere(DirectoryArea):
     """A second kind of staging, as far as `Staging` can tell."""
 
     kind = StagingKind.OBJECTS
+
+
+def is_there(directory: Path) -> bool:
+    return directory.is_dir()
 
 
 def staged_in(kind: StagingKind) -> StagedUpload:
@@ -121,6 +125,18 @@ async def test_the_other_area_is_made_for_an_upload_in_it_and_for_nothing_else(
     await asyncio.gather(touch(), touch())
     assert made == 1
     staging.close()
+
+
+async def test_the_other_area_is_ready_when_it_is_first_used(
+    staging: Staging, tmp_path: Path
+) -> None:
+    await staging.prepare()
+
+    with pytest.raises(StagingMissing):
+        async with staging.region(staged_in(StagingKind.OBJECTS), index=0, offset=0, size_bytes=4):
+            pass
+
+    assert is_there(tmp_path / "there")
 
 
 async def test_without_the_other_area_its_uploads_are_elsewhere(here: DirectoryArea) -> None:

@@ -264,8 +264,9 @@ async def test_a_cancelled_request_waits_for_the_block_its_thread_still_writes(
 
     running = asyncio.create_task(request())
     await began.wait()
-    running.cancel()
-    await asyncio.sleep(0.05)
+    for _ in range(3):  # some servers cancel again and again until the request has ended
+        running.cancel()
+        await asyncio.sleep(0.05)
     assert order == []
     may_go_on.set()
     with pytest.raises(asyncio.CancelledError):

@@ -145,8 +145,10 @@ def test_another_etag_is_not(etag: str) -> None:
     )
 
 
-def test_the_whole_file_is_not_read_again_for_the_usual_form() -> None:
+def test_the_whole_file_is_not_read_again_for_the_usual_form_nor_for_one_part() -> None:
     def file_md5() -> bytes:
         pytest.fail("read the file again")
 
     assert etag_matches(multipart_etag([md5(b"one")]), part_md5s=[md5(b"one")], file_md5=file_md5)
+    assert etag_matches(md5(b"one").hex(), part_md5s=[md5(b"one")], file_md5=file_md5)
+    assert not etag_matches(md5(b"two").hex(), part_md5s=[md5(b"one")], file_md5=file_md5)

@@ -295,6 +295,17 @@ def test_a_source_that_does_not_answer_is_read_later(kind: Kind, tmp_path: Path)
     assert on.storage.objects[KEY].content == CONTENT
 
 
+@in_bucket
+def test_a_store_that_was_asked_often_enough_is_not_asked_again(kind: Kind, tmp_path: Path) -> None:
+    on = stage(kind, tmp_path)
+    on.storage.before = raising(UNAVAILABLE, on="read")
+
+    with pytest.raises(StoreUnavailable):
+        send(on)
+
+    assert on.storage.called("read") == 1
+
+
 @copyable
 def test_parts_are_copied_within_the_bucket(kind: Kind, tmp_path: Path) -> None:
     on = stage(kind, tmp_path)

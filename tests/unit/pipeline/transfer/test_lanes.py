@@ -98,6 +98,29 @@ def test_what_a_call_raises_comes_out_of_whatever_waits(wait: str) -> None:
             waiting[wait]()
 
 
+def test_what_was_done_counts_although_something_beside_it_failed() -> None:
+    results: list[int] = []
+    all_done = Event()
+
+    def fail() -> int:
+        raise ZeroDivisionError
+
+    def tell() -> int:
+        all_done.set()
+        return 20
+
+    with Lanes[int](1, on_result=results.append, heartbeat=calm, every=SOON) as lanes:
+        lanes.start(fail)
+        for number in range(20):
+            lanes.start(partial(abs, number))
+        lanes.start(tell)
+        assert all_done.wait(timeout=10)
+        with pytest.raises(ZeroDivisionError):
+            lanes.drain()
+
+    assert set(range(20)) <= set(results)
+
+
 @pytest.mark.parametrize("how", ["aside", "in a lane"])
 def test_the_heart_beats_in_this_thread_while_a_call_takes_its_time(how: str) -> None:
     beats: list[str] = []

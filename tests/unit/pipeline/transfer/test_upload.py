@@ -735,6 +735,59 @@ def test_nothing_is_destroyed_while_nobody_can_say_whose_it_is(tmp_path: Path) -
     assert storage.open_multiparts(KEY)
 
 
+def reject_parts_until_abort(storage: FakeStorage, *, at_abort: Callable[[], object]) -> None:
+    def hook(call: Call) -> None:
+        if call.part is not None:
+            raise REJECTED
+        if call.name == "abort":
+            at_abort()
+
+    storage.before = hook
+
+
+def test_the_heart_beats_while_what_failed_is_removed(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    aborting, beaten = threading.Event(), threading.Event()
+    in_time: list[bool] = []
+
+    def answer_late() -> None:
+        aborting.set()
+        in_time.append(beaten.wait(timeout=5))
+
+    def beat(_: Recorder) -> None:
+        if aborting.is_set():
+            beaten.set()
+
+    reject_parts_until_abort(storage, at_abort=answer_late)
+
+    with pytest.raises(StoreRejected):
+        send(stage(tmp_path), storage=storage, recorder=Recorder(then=beat))
+
+    assert in_time
+    assert all(in_time)
+    assert is_empty(storage)
+
+
+def test_a_lease_that_is_lost_while_what_failed_is_removed_spares_the_object(
+    tmp_path: Path,
+) -> None:
+    storage = FakeStorage()
+
+    def be_taken_over() -> None:
+        storage.objects[KEY] = Object(b"a successor's", "", etag="")
+
+    def lose(_: Recorder) -> None:
+        if KEY in storage.objects:
+            raise LeaseLost
+
+    reject_parts_until_abort(storage, at_abort=be_taken_over)
+
+    with pytest.raises(LeaseLost):
+        send(stage(tmp_path), storage=storage, recorder=Recorder(then=lose))
+
+    assert storage.objects[KEY].content == b"a successor's"
+
+
 def test_parts_under_way_are_told_to_stop(tmp_path: Path) -> None:
     storage = FakeStorage()
     told: list[bool] = []
@@ -913,6 +966,17 @@ def test_discard_removes_parts_and_object(known: bool) -> None:  # noqa: FBT001 
         upload.discard(KEY, storage=storage, multipart_id=multipart.id if known else None)
 
     assert is_empty(storage)
+
+
+def test_discard_removes_the_object_where_multiparts_may_not_be_listed() -> None:
+    storage = FakeStorage()
+    storage.objects[KEY] = Object(b"", "text/plain", etag="")
+    storage.before = raising(REJECTED, on="open_multiparts")
+
+    with pytest.raises(StoreRejected):
+        upload.discard(KEY, storage=storage)
+
+    assert KEY not in storage.objects
 
 
 def test_only_errors_that_may_pass_are_retryable() -> None:

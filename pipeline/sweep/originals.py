@@ -1,0 +1,50 @@
+"""Removes objects that appeared after their upload had ended without one.
+
+A request a worker gave up may be carried out by the store minutes later. The
+events of the upload have removed what there was, and nobody else would look.
+"""
+
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from pipeline.resources import Resources
+from pipeline.storage.errors import ObjectMissing
+from pipeline.storage.port import ObjectStorage
+from pipeline.sweep import operations
+from pipeline.sweep.findings import Findings
+from pipeline.sweep.turn import Budget
+from schemas import object_keys
+from schemas.object_keys import ObjectKey
+
+log = structlog.get_logger(__name__)
+
+BATCH: Final = 100
+LOOKS: Final = 3
+"""How many sweeps look at an upload, about: one of them may be cut short."""
+
+
+def sweep(kit: Resources, budget: Budget) -> Findings:
+    findings = Findings()
+    settled = datetime.now(UTC) - kit.settings.sweep_grace
+    with kit.transaction() as session:
+        ended = operations.ended_without_object(
+            session, after=settled - LOOKS * kit.settings.sweep_every, before=settled
+        )
+    for batch in budget.batches(ended, of=BATCH):
+        for upload in batch:
+            key = object_keys.original(upload.tenant_id, upload.upload_id)
+            if _is_there(key, storage=kit.storage):
+                kit.storage.delete(key)
+                log.info("sweep.object_removed", key=key)
+                findings.removed += 1
+    return findings
+
+
+def _is_there(key: ObjectKey, *, storage: ObjectStorage) -> bool:
+    try:
+        storage.head(key)
+    except ObjectMissing:
+        return False
+    return True

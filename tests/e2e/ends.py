@@ -1,0 +1,106 @@
+"""How things ended: objects, rows, files and events, seen from outside the processes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy import create_engine, func, select
+from sqlalchemy.orm import Session
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from schemas.events import envelope
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.uploads import Chunk
+from tests.e2e.files import settle
+from tests.store import Bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from dev.client import Client
+    from schemas.events.envelope import Envelope
+    from tests.e2e.crowd import Sent
+
+Seen = TypeVar("Seen")
+
+SOON = timedelta(seconds=40)
+
+
+def eventually(
+    look: Callable[[], Seen],
+    *,
+    until: Callable[[Seen], bool],
+    within: timedelta = SOON,
+    every: timedelta = timedelta(seconds=0.05),
+) -> Seen:
+    """Look until what is seen is as expected.
+
+    Raises:
+        AssertionError: it was not in time; says what was seen last.
+    """
+    looking = Retrying(
+        retry=retry_if_result(lambda seen: not until(seen)),
+        stop=stop_after_delay(within.total_seconds()),
+        wait=wait_fixed(every.total_seconds()),
+    )
+    try:
+        return looking(look)
+    except RetryError as error:
+        msg = f"after {within} still: {error.last_attempt.result()}"
+        raise AssertionError(msg) from error
+
+
+def check_objects(sent: Sequence[Sent], *, client: Client, bucket: Bucket) -> None:
+    """Wait for the jobs of these uploads; each must have made one object of the right bytes."""
+    for one in sent:
+        job = settle(client, one.job_id)
+        assert (job["upload_id"], job["status"]) == (one.upload_id, "completed"), job
+    keys = bucket.keys()
+    key_of = {key.rpartition("/")[2]: key for key in keys}
+    wrong = [one for one in sent if bucket.sha256(key_of[one.upload_id]) != one.sha256]
+    assert wrong == []
+
+
+class Remains:
+    """Everything that can be left of an upload."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._bucket = Bucket(environment)
+        self._engine = create_engine(environment["DATABASE_URL"])
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def files(self, *upload_ids: str) -> list[str]:
+        """Return what lies in the directories of gateways and workers and names one of the uploads."""
+        found = [
+            str(path)
+            for name in ("STAGING_DIR", "WORK_DIR")
+            for path in Path(self._environment[name]).rglob("*")
+        ]
+        return [path for path in found if any(upload_id in path for upload_id in upload_ids)]
+
+    def objects(self, upload_id: str) -> set[str]:
+        keys = self._bucket.keys()
+        return {key for key in keys if upload_id in key}
+
+    def multiparts(self, upload_id: str) -> list[str]:
+        return [key for key in self._bucket.open_multiparts() if upload_id in key]
+
+    def chunk_rows(self, upload_id: str) -> int:
+        with Session(self._engine) as session:
+            counted = select(func.count()).where(Chunk.upload_id == upload_id)
+            return session.scalar(counted) or 0
+
+    def told(self, upload_id: str) -> list[Envelope]:
+        """Return every event about an upload, in the order in which they were recorded."""
+        with Session(self._engine) as session:
+            bodies = session.scalars(
+                select(OutboxMessage.body)
+                .where(func.convert_from(OutboxMessage.body, "UTF8").contains(upload_id))
+                .order_by(OutboxMessage.id),
+            )
+            return [envelope.decode(body) for body in bodies]

@@ -1,0 +1,57 @@
+"""Files to be sent, and how they are sent with the patience of a good client."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from dev.client import Client, chunks_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PATIENCE = timedelta(minutes=3)
+MIB = 1024 * 1024
+
+
+def random_file(path: Path, *, mebibytes: int, seed: int) -> str:
+    """Write a file no store can shrink; return its sha256."""
+    random, digest = Random(seed), hashlib.sha256()
+    with path.open("wb") as file:
+        for _ in range(mebibytes):
+            block = random.randbytes(MIB)
+            digest.update(block)
+            file.write(block)
+    return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def persistently(seconds: int = 120) -> Retrying:
+    """What a client does that does not give up: ask again while the other side is away."""
+    return Retrying(
+        retry=retry_if_exception_type((httpx.TransportError, httpx.HTTPStatusError)),
+        stop=stop_after_delay(seconds),
+        wait=wait_random_exponential(multiplier=0.2, max=2),
+        reraise=True,
+    )
+
+
+def settle(client: Client, job_id: str, *, patience: timedelta = PATIENCE) -> dict[str, Any]:
+    return persistently()(client.wait_until_settled, job_id, patience=patience)
+
+
+def uploaded(client: Client, path: Path, **options: Any) -> str:  # noqa: ANN401  # whatever the API takes
+    """Send every chunk of a file and return the upload's id; finalizing is the caller's."""
+    created = client.create_upload(filename=path.name, size=path.stat().st_size, **options)
+    client.send(created["upload_id"], chunks_of(path, chunk_size=max(1, created["chunk_size"])))
+    upload_id: str = created["upload_id"]
+    return upload_id

@@ -1,0 +1,72 @@
+"""Several gateways over one staging directory, that die and come back."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Self
+
+from tests.integration.gateway.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+    from random import Random
+
+
+class Gateways:
+    """Processes side by side; nobody in front of them says which one is asked."""
+
+    def __init__(self, *, environment: Mapping[str, str], directory: Path) -> None:
+        self._environment = environment
+        self._directory = directory
+        self._processes: list[Process] = []
+        self._successions: set[asyncio.Task[None]] = set()
+        self._came_back = asyncio.Condition()
+
+    @classmethod
+    @asynccontextmanager
+    async def started(
+        cls, count: int, *, environment: Mapping[str, str], directory: Path
+    ) -> AsyncIterator[Self]:
+        """Start so many; what runs at the end is killed. Logs go to `directory`."""
+        gateways = cls(environment=environment, directory=directory)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(count):
+                    group.create_task(gateways._start())
+            yield gateways
+        finally:
+            await asyncio.gather(*gateways._successions, return_exceptions=True)
+            await asyncio.gather(*(process.kill() for process in gateways._living))
+
+    @property
+    def urls(self) -> list[str]:
+        """Where they listen, or did until a moment ago."""
+        return [process.url for process in self._processes]
+
+    async def kill_one(self, random: Random) -> None:
+        """SIGKILL one of those that run and start another in its place; it is not waited for."""
+        async with asyncio.timeout(60), self._came_back:
+            # One stays, so that there is somebody to answer for what was acked.
+            await self._came_back.wait_for(lambda: len(self._living) > 1)
+        victim = random.choice(self._living)
+        await victim.kill()
+        succession = asyncio.create_task(self._start(after=victim))
+        self._successions.add(succession)
+
+    def logged(self, event: str) -> list[dict[str, object]]:
+        """Return what those that run now have logged of one kind."""
+        return [entry for process in self._processes for entry in process.logged(event)]
+
+    @property
+    def _living(self) -> list[Process]:
+        return [each for each in self._processes if each.process.returncode is None]
+
+    async def _start(self, *, after: Process | None = None) -> None:
+        process = await Process.start(environment=self._environment, directory=self._directory)
+        async with self._came_back:
+            if after is not None:
+                self._processes.remove(after)
+            self._processes.append(process)
+            self._came_back.notify_all()

@@ -1,0 +1,93 @@
+"""The disk with the staging directory is full."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e import crowd
+from tests.e2e.crowd import KIB64
+from tests.e2e.gateways import Gateways
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from dev.stack.stack import Stack
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk"),
+]
+
+MIB = 1024 * 1024
+CONTENT = Random(12).randbytes(3 * MIB)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of four mebibytes."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", directory],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr}")
+    yield directory
+    subprocess.run(["umount", directory], check=True)
+
+
+def free(directory: Path) -> int:
+    return os.statvfs(directory).f_bavail
+
+
+def test_a_full_disk_keeps_what_was_acked_and_nothing_of_what_was_not(
+    system: Stack, small_disk: Path, tmp_path: Path
+) -> None:
+    environment = system.environment | {"STAGING_DIR": str(small_disk), "STAGING_RESERVE": "0"}
+    pieces = crowd.pieces_of(CONTENT)
+
+    async def fill_the_disk() -> None:
+        async with (
+            Gateways.started(1, environment=environment, directory=tmp_path) as gateways,
+            crowd.caller(
+                str(system.api_key), urls=lambda: gateways.urls, random=Random(13)
+            ) as caller,
+        ):
+            # Both fit when they are created: their files are sparse.
+            first, second = [await caller.create(size=len(CONTENT)) for _ in range(2)]
+            for index, piece in enumerate(pieces):
+                assert (await caller.put(first, index=index, piece=piece)).status_code == 200
+            acked, index = {}, 0
+            before = free(small_disk)
+            while (answer := await caller.put(second, index=index, piece=pieces[index])).is_success:
+                acked[index] = answer.json()["sha256"]
+                index += 1
+                before = free(small_disk)
+
+            assert (answer.status_code, answer.json()["code"]) == (507, "staging_full")
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert await caller.stored(second) == acked
+            assert free(small_disk) == before
+            assert len(acked) * KIB64 <= 4 * MIB - len(CONTENT)
+            refused = await caller.ask(
+                "POST", "/uploads", json={"filename": "another.bin", "size": MIB}
+            )
+            assert (refused.status_code, refused.json()["code"]) == (507, "staging_full")
+
+            (await caller.ask("DELETE", f"/uploads/{first}")).raise_for_status()
+            for rest in range(index, len(pieces)):
+                answer = await caller.put(second, index=rest, piece=pieces[rest])
+                assert answer.status_code == 200
+            assert (small_disk / second).read_bytes() == CONTENT
+
+    asyncio.run(fill_the_disk())

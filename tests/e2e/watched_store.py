@@ -1,0 +1,225 @@
+"""A way to the object store that is watched, and as slow as a test wants it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Self
+from urllib.parse import parse_qs, urlsplit
+
+from dev.stack.background_loop import BackgroundLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+HEAD_MAX = 256 * 1024
+PIECE = 64 * 1024
+BODILESS = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+
+
+@dataclass
+class Passed:
+    """A request that went through here, from its head on."""
+
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    status: int | None = None
+    """What the store answered, once it has."""
+
+    @property
+    def part(self) -> int | None:
+        """The number of the part it sends, if it sends one."""
+        if self.method != "PUT" or "uploadId" not in self.query:
+            return None
+        return int(self.query["partNumber"][0])
+
+    @property
+    def is_stored(self) -> bool:
+        return self.status == HTTPStatus.OK
+
+
+@dataclass
+class _Head:
+    start: str
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def length(self) -> int:
+        return int(self.headers.get("content-length", 0))
+
+    @property
+    def is_chunked(self) -> bool:
+        return self.headers.get("transfer-encoding", "").lower() == "chunked"
+
+
+@dataclass
+class _Speed:
+    """Lets bytes pass no faster than it is told, all connections together."""
+
+    bytes_per_second: float | None = None
+    _free_at: float = field(default=0, init=False)
+
+    async def wait_for(self, size_bytes: int) -> None:
+        if self.bytes_per_second is None:
+            return
+        now = asyncio.get_running_loop().time()
+        self._free_at = max(now, self._free_at) + size_bytes / self.bytes_per_second
+        await asyncio.sleep(self._free_at - now)
+
+
+class WatchedStore:
+    """Passes every request on to the store at `upstream`, byte for byte; safe to ask from any thread.
+
+    Its clients sign for its own address, which the store gets to see unchanged.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        address = urlsplit(upstream)
+        self._upstream = address.hostname, address.port or 80
+        self._speed = _Speed()
+        self._loop = BackgroundLoop("watched store")
+        self._conversations: set[asyncio.Task[None]] = set()
+        self._passed: list[Passed] = []
+        self._server: asyncio.Server
+
+    def __enter__(self) -> Self:
+        self._server = self._loop.run(self._listen())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._loop.run(self._end())
+        self._loop.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def be_as_slow_as(self, bytes_per_second: float) -> None:
+        """Take the bodies of requests no faster than this, all of them together."""
+        self._speed.bytes_per_second = bytes_per_second
+
+    def be_fast(self) -> None:
+        self._speed.bytes_per_second = None
+
+    def about(self, upload_id: str) -> list[Passed]:
+        """Return the requests about an upload so far, in the order in which they began."""
+        return [one for one in tuple(self._passed) if upload_id in one.path]
+
+    def parts_of(self, upload_id: str) -> list[Passed]:
+        """Return the requests that sent a part of an upload, or began to."""
+        return [one for one in self.about(upload_id) if one.part is not None]
+
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._converse, "127.0.0.1", 0, limit=HEAD_MAX)
+
+    async def _end(self) -> None:
+        self._server.close()
+        conversations = set(self._conversations)
+        for conversation in conversations:
+            conversation.cancel()
+        if conversations:
+            await asyncio.wait(conversations)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._conversations.add(task)
+        task.add_done_callback(self._conversations.discard)
+        with suppress(OSError, asyncio.CancelledError):
+            there = await asyncio.open_connection(*self._upstream, limit=HEAD_MAX)
+            await self._between((reader, writer), there)
+        writer.transport.abort()
+
+    async def _between(
+        self,
+        here: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        there: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    ) -> None:
+        unanswered: deque[Passed] = deque()
+        pumps = {
+            asyncio.create_task(self._pass_requests(here[0], there[1], unanswered)),
+            asyncio.create_task(self._pass_answers(there[0], here[1], unanswered)),
+        }
+        try:
+            # Whoever hangs up ends both halves.
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            there[1].transport.abort()
+
+    async def _pass_requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, unanswered: deque[Passed]
+    ) -> None:
+        while True:
+            head = await _head(reader)
+            method, target, _ = head.start.split(" ", 2)
+            url = urlsplit(target)
+            request = Passed(method, url.path, parse_qs(url.query, keep_blank_values=True))
+            self._passed.append(request)
+            unanswered.append(request)
+            writer.write(head.raw)
+            await _pass_body(head, reader, writer, speed=self._speed)
+
+    async def _pass_answers(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, unanswered: deque[Passed]
+    ) -> None:
+        while True:
+            head = await _head(reader)
+            status = int(head.start.split(" ", 2)[1])
+            if status < HTTPStatus.OK:  # "100 Continue" is no answer yet
+                writer.write(head.raw)
+                continue
+            request = unanswered.popleft()
+            request.status = status
+            writer.write(head.raw)
+            if request.method != "HEAD" and status not in BODILESS:
+                await _pass_body(head, reader, writer, speed=_Speed())
+
+
+async def _head(reader: asyncio.StreamReader) -> _Head:
+    raw = await reader.readuntil(b"\r\n\r\n")
+    start, *lines = raw.decode("latin-1").rstrip("\r\n").split("\r\n")
+    pairs = (line.split(":", 1) for line in lines)
+    return _Head(start, {name.lower(): value.strip() for name, value in pairs}, raw)
+
+
+async def _pass_body(
+    head: _Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, speed: _Speed
+) -> None:
+    if not head.is_chunked:
+        await _pass_on(head.length, reader, writer, speed=speed)
+        return
+    size = -1
+    while size != 0:
+        line = await reader.readuntil(b"\r\n")
+        size = int(line.split(b";")[0], 16)
+        writer.write(line)
+        await _pass_on(size + len(b"\r\n"), reader, writer, speed=speed)
+
+
+async def _pass_on(
+    length: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, speed: _Speed
+) -> None:
+    left = length
+    while left:
+        piece = await reader.read(min(left, PIECE))
+        if not piece:
+            raise EOFError
+        left -= len(piece)
+        await speed.wait_for(len(piece))
+        writer.write(piece)
+        await writer.drain()
+    await writer.drain()

@@ -1,0 +1,86 @@
+"""A gateway to be fuzzed: real, in a process of its own, and strict with nobody about time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session
+
+from schemas.tables.uploads import Chunk, Upload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dev.stack.stack import Stack
+
+SETTINGS: Final = {
+    # Small enough for a generator of bytes.
+    "CHUNK_SIZE_MIN": "1",
+    # Nothing that is asked for here is worth waiting for.
+    "CHUNK_LOCK_WAIT": "200ms",
+    "WAIT_MAX": "100ms",
+    "SYNC_WAIT_MAX": "100ms",
+}
+
+
+@dataclass(frozen=True)
+class Fuzzed:
+    """The gateway, and what has to be true of it whatever was sent to it."""
+
+    stack: Stack
+    key: str
+
+    @property
+    def url(self) -> str:
+        return self.stack.url
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Return what it logged of faults of its own."""
+        lines = self.stack.processes["gateway"].log_file.read_text().splitlines()
+        entries = [json.loads(line) for line in lines if line.startswith("{")]
+        return [
+            entry
+            for entry in entries
+            if entry["level"] in {"error", "critical"}
+            # The server tries to answer a client that hung up at this very moment.
+            and "the handler is closed" not in entry.get("exception", "")
+        ]
+
+    def wrongly_stored(self) -> list[str]:
+        """Return the chunks whose row promises other bytes than those in staging."""
+        staging = Path(self.stack.environment["STAGING_DIR"])
+        engine = create_engine(self.stack.environment["DATABASE_URL"])
+        with Session(engine) as session:
+            rows = session.execute(
+                select(Chunk, Upload.chunk_size).join(Upload, Upload.id == Chunk.upload_id)
+            ).all()
+        engine.dispose()
+        assert rows, "nothing was stored at all"
+        return [
+            f"{chunk.upload_id}/{chunk.index}"
+            for chunk, chunk_size in rows
+            if hashlib.sha256(
+                _read(staging / str(chunk.upload_id), at=chunk.index * chunk_size, size=chunk.size)
+            ).digest()
+            != chunk.sha256
+        ]
+
+
+def _read(path: Path, *, at: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(at)
+        return file.read(size)
+
+
+@contextmanager
+def started(infrastructure: Stack, *, template: str) -> Iterator[Fuzzed]:
+    with infrastructure.scoped("fuzz", settings=SETTINGS, template=template) as stack:
+        key = stack.create_api_key(tenant="fuzz")
+        stack.start_services("gateway")
+        yield Fuzzed(stack, key)

@@ -1,0 +1,27 @@
+"""The same fuzzing for longer, and different each time."""
+
+import pytest
+
+from tests.fuzz import chunks
+from tests.fuzz.described import schemathesis
+from tests.fuzz.gateway import Fuzzed
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
+
+
+def test_no_request_for_a_chunk_breaks_the_gateway_or_stores_a_wrong_byte(fuzzed: Fuzzed) -> None:
+    chunks.send_all_kinds(fuzzed, examples=10_000, is_repeatable=False)
+
+    assert fuzzed.failures() == []
+    assert fuzzed.wrongly_stored() == []
+
+
+def test_every_operation_answers_as_described_whatever_it_is_sent(fuzzed: Fuzzed) -> None:
+    exit_code, report = schemathesis(
+        fuzzed,
+        phases="coverage,fuzzing,stateful",
+        bounds=("--max-examples", "100", "--max-time", "300"),
+    )
+
+    assert exit_code == 0, report
+    assert fuzzed.failures() == []
