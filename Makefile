@@ -12,7 +12,7 @@ COMPILE := $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 export RUFF_CACHE_DIR := var/cache/ruff
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test soak check bench install rabbitmq lock format
+.PHONY: help demo up down status test integration-gateway integration-pipeline integration-others soak check bench install rabbitmq lock format
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,8 +30,22 @@ status: ## list the processes `make up` started
 	@if [ -x $(RUN)/python ]; then $(RUN)/python -m dev.stack status; else echo "nothing is running"; fi
 
 test: check install ## everything `make check` does, then the tests against the real services
-	$(RUN)/pytest -m integration
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
+		integration-gateway integration-pipeline integration-others
 	$(RUN)/pytest -m e2e
+
+# Most of their time is spent waiting, so they go side by side, each on services of its own.
+OF_PIPELINE := $(addprefix tests/integration/,pipeline postgres rabbitmq dev)
+
+integration-gateway:
+	$(RUN)/pytest -m integration --state-dir var/test-gateway tests/integration/gateway
+
+integration-pipeline:
+	$(RUN)/pytest -m integration --state-dir var/test-pipeline $(OF_PIPELINE)
+
+integration-others:
+	$(RUN)/pytest -m integration --state-dir var/test-others tests \
+		$(addprefix --ignore=,tests/integration/gateway $(OF_PIPELINE))
 
 soak: install ## the long versions of the kill and slow-store tests
 	$(RUN)/pytest -m soak

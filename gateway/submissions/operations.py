@@ -276,23 +276,22 @@ async def _answer_again(
 async def _open(
     reception: Reception, head: FileHead, *, fields: FormFields, request: Request
 ) -> UploadCreated:
-    async with reception.transaction() as session:
-        return await uploads.open_upload(
-            session,
-            reception.staging,
-            tenant_id=request.tenant_id,
-            request=CreateUpload(
-                filename=head.filename,
-                size=head.size_max,
-                content_type=head.content_type,
-                callback_url=fields.callback_url,
-            ),
-            claim=None,
-            terms=reception.terms,
-            now=reception.clock(),
-            register_callback=reception.register_callback,
-            slack=min(TRAILING_BYTES, head.size_max),
-        )
+    return await uploads.open_upload(
+        reception.transaction,
+        reception.staging,
+        tenant_id=request.tenant_id,
+        request=CreateUpload(
+            filename=head.filename,
+            size=head.size_max,
+            content_type=head.content_type,
+            callback_url=fields.callback_url,
+        ),
+        claim=None,
+        terms=reception.terms,
+        now=reception.clock(),
+        register_callback=reception.register_callback,
+        slack=min(TRAILING_BYTES, head.size_max),
+    )
 
 
 async def _receive(

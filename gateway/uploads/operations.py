@@ -1,7 +1,9 @@
 """Opening an upload within its tenant's quotas, and giving it up."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, Protocol, runtime_checkable
 from uuid import uuid4
 
@@ -95,7 +97,7 @@ class Terms:
 
 
 async def open_upload(
-    session: AsyncSession,
+    transaction: Transaction,
     staging: Staging,
     *,
     tenant_id: TenantId,
@@ -112,7 +114,7 @@ async def open_upload(
     together only those that fit are let in.
 
     Args:
-        session: holds the transaction in which the upload comes to be.
+        transaction: opens transactions.
         staging: where its bytes will lie.
         tenant_id: whose it is.
         request: what the client promises to send.
@@ -142,23 +144,62 @@ async def open_upload(
         client_metadata=request.metadata,
         expires_at=now + terms.lifetime,
     )
-    made_id = UploadId(
-        await idempotency.first_use(session, claim, tenant_id=tenant_id, resource_id=upload.id)
-    )
-    is_new = made_id == upload.id
-    if is_new:
-        await _admit(session, upload, quotas=terms.quotas, slack=slack)
-    else:
-        upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=made_id)
-    secret = None
-    if request.callback_url is not None:
-        secret = await register_callback(
-            session, tenant_id=tenant_id, upload_id=upload.id, url=request.callback_url
+    async with transaction() as session:
+        quotas = await quotas_of(session, tenant_id=tenant_id, defaults=terms.quotas)
+        is_repeated = claim is not None and await idempotency.is_used(
+            session, claim.key, tenant_id=tenant_id
         )
-    if is_new:
-        # Last, so that nothing but the commit can fail once the file is there.
+    if not is_repeated:
+        # Before there is a file: one this large may not even fit on the disk.
+        admission.check_size(upload.size - slack, quotas=quotas)
+        admission.check_declared(upload.content_type, quotas=quotas)
+        # Before the transaction that lets it in: while that is open, every other create
+        # of the tenant waits for it, each with a connection, and this one would wait for a disk.
         await staging.create(upload.id, tenant_id=tenant_id, size_bytes=upload.size)
+    try:
+        async with transaction() as session:
+            created = await _let_in(
+                session,
+                upload,
+                claim=claim,
+                quotas=quotas,
+                slack=slack,
+                callback=None
+                if request.callback_url is None
+                else partial(register_callback, tenant_id=tenant_id, url=request.callback_url),
+            )
+    except DomainError:
+        # Of any other failure it is not known whether it came before the commit; a file
+        # that no row speaks of is swept.
+        await staging.remove(upload.id, tenant_id=tenant_id)
+        raise
+    if created.upload_id == upload.id:
         log.info("upload.opened", upload_id=str(upload.id), size_bytes=upload.size)
+    else:
+        await staging.remove(upload.id, tenant_id=tenant_id)
+    return created
+
+
+async def _let_in(
+    session: AsyncSession,
+    upload: Upload,
+    *,
+    claim: idempotency.Claim | None,
+    quotas: admission.Quotas,
+    slack: int,
+    callback: Callable[..., Awaitable[str]] | None,
+) -> UploadCreated:
+    """Add the upload, or find the one that was made when its claim was first used."""
+    made_id = UploadId(
+        await idempotency.first_use(
+            session, claim, tenant_id=upload.tenant_id, resource_id=upload.id
+        )
+    )
+    if made_id == upload.id:
+        await _admit(session, upload, quotas=quotas, slack=slack)
+    else:
+        upload = await queries.upload_of(session, tenant_id=upload.tenant_id, upload_id=made_id)
+    secret = None if callback is None else await callback(session, upload_id=upload.id)
     return queries.show_created(upload, callback_secret=secret)
 
 
@@ -280,10 +321,6 @@ async def _admit(
     Adding it locks the tenant's usage until the transaction ends, so what is
     read then counts every upload that was let in before.
     """
-    quotas = await quotas_of(session, tenant_id=upload.tenant_id, defaults=quotas)
-    # Before it is added: sizes without a limit would not fit into the sum.
-    admission.check_size(upload.size - slack, quotas=quotas)
-    admission.check_declared(upload.content_type, quotas=quotas)
     session.add(upload)
     await session.flush()
     usage = await _usage_of(session, upload.tenant_id)

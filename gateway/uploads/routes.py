@@ -102,17 +102,16 @@ async def create_upload(
     idempotency_key: IdempotencyKey = None,
 ) -> Response[UploadCreated]:
     """Answer the size to cut the file into, and until when its chunks are taken."""
-    async with transaction() as session:
-        created = await operations.open_upload(
-            session,
-            staging,
-            tenant_id=request.user.tenant_id,
-            request=data,
-            claim=Claim.of(idempotency_key, operation="create_upload", request=data),
-            terms=terms_of(upload_settings, quotas=quota_settings),
-            now=clock(),
-            register_callback=register_callback,
-        )
+    created = await operations.open_upload(
+        transaction,
+        staging,
+        tenant_id=request.user.tenant_id,
+        request=data,
+        claim=Claim.of(idempotency_key, operation="create_upload", request=data),
+        terms=terms_of(upload_settings, quotas=quota_settings),
+        now=clock(),
+        register_callback=register_callback,
+    )
     return Response(created, headers={"Location": created.status_url.removesuffix("/status")})
 
 
