@@ -293,7 +293,7 @@ def main() -> None:
     elif arguments.command == "create-key":
         print(create_key(tenant=arguments.tenant, scopes=arguments.scopes or list(Scope)))  # noqa: T201  # the key is the command's output
     else:
-        print(described(set_quota(tenant=arguments.tenant, changes=changes_in(arguments))))  # noqa: T201  # so are the quotas
+        print(described(set_quota(tenant=arguments.tenant, changes=changes_in(arguments))))  # noqa: T201  # the quotas are the command's output
 
 
 if __name__ == "__main__":

@@ -28,11 +28,11 @@ def gateway() -> Any:  # noqa: ANN401  # each server has a type of its own for a
     return telemetry.RequestLog(create_app(loaded, settings.load_store(loaded)))
 
 
-def deaf() -> Any:  # noqa: ANN401  # as above
+def deaf() -> Any:  # noqa: ANN401  # each server has a type of its own for an application
     return _never_reads
 
 
-async def _never_reads(scope: Mapping[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401  # as above
+async def _never_reads(scope: Mapping[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401  # each server has a type of its own for an application
     if scope["type"] == "lifespan":
         while True:
             message = await receive()

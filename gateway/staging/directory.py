@@ -25,10 +25,10 @@ from schemas.settings import STAGING_MARKER
 
 _SHORTEST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
+
 _libc: Final = ctypes.CDLL(None)
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
 _WRITEBACK_BYTES: Final = 1024 * 1024
-
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 # struct flock of Linux on 64 bits: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks).

@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from schemas import object_keys
 from schemas.events.envelope import Envelope
-from schemas.events.uploads import UploadFinalized
+from schemas.events.uploads import UploadCancelled, UploadFinalized
 from schemas.ids import EventId, JobId, TenantId, UploadId
 from schemas.lifecycle import JobStatus, StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey
@@ -112,3 +113,25 @@ def staged_objects(
         ): piece
         for index, piece in enumerate(pieces)
     }
+
+
+def cancel_upload(session: Session, event: Envelope) -> Envelope:
+    """Do to the rows what the gateway does, and return its event."""
+    session.execute(
+        update(Job).where(Job.id == event.data.job_id).values(status=JobStatus.CANCELLED)
+    )
+    session.execute(
+        update(Upload)
+        .where(Upload.id == event.data.upload_id)
+        .values(status=UploadStatus.CANCELLED)
+    )
+    return Envelope(
+        id=EventId(uuid4()),
+        source="/waybill/tests",
+        subject=event.subject,
+        time=datetime.now(UTC),
+        tenantid=event.tenantid,
+        data=UploadCancelled(
+            upload_id=event.data.upload_id, job_id=event.data.job_id, filename="file.bin"
+        ),
+    )

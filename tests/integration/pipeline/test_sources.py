@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from random import Random
 from threading import Event
 from time import monotonic
@@ -21,9 +21,6 @@ from pipeline.storage.errors import StoreFailed, StoreRejected, StoreUnavailable
 from pipeline.transfer.plan import SMALLEST_PART
 from schemas import object_keys, topology
 from schemas.errors import ErrorCode
-from schemas.events.envelope import Envelope
-from schemas.events.uploads import UploadCancelled
-from schemas.ids import EventId, TenantId
 from schemas.lifecycle import JobStatus, StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB
@@ -31,7 +28,7 @@ from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
-from tests.factories.uploads import add_finalized_upload, add_tenant, staged_objects
+from tests.factories.uploads import add_finalized_upload, add_tenant, cancel_upload, staged_objects
 from tests.fakes.storage import Call, FakeStorage, Object, nothing, raising
 from tests.integration.pipeline.hands import Hands
 
@@ -39,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from schemas.events.envelope import Envelope
+    from schemas.ids import TenantId
     from schemas.settings import DatabaseSettings
 
 pytestmark = pytest.mark.integration
@@ -133,24 +132,7 @@ def is_staged(hands: Hands, event: Envelope) -> bool:
 def cancel(hands: Hands, event: Envelope) -> Envelope:
     """Do to the rows what the gateway does, and return its event."""
     with Session(hands.kit.engine) as session, session.begin():
-        session.execute(
-            update(Job).where(Job.id == event.data.job_id).values(status=JobStatus.CANCELLED)
-        )
-        session.execute(
-            update(Upload)
-            .where(Upload.id == event.data.upload_id)
-            .values(status=UploadStatus.CANCELLED)
-        )
-    return Envelope(
-        id=EventId(uuid4()),
-        source="/waybill/tests",
-        subject=event.subject,
-        time=datetime.now(UTC),
-        tenantid=event.tenantid,
-        data=UploadCancelled(
-            upload_id=event.data.upload_id, job_id=event.data.job_id, filename="file.bin"
-        ),
-    )
+        return cancel_upload(session, event)
 
 
 def used_bytes(hands: Hands, tenant_id: TenantId) -> int:

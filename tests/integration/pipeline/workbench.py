@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
@@ -15,14 +15,11 @@ from dev.stack.stack import Stack
 from schemas import object_keys
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
-from schemas.events.uploads import UploadCancelled
-from schemas.ids import EventId
-from schemas.lifecycle import SETTLED_JOBS, JobStatus, StagingKind, UploadStatus
+from schemas.lifecycle import SETTLED_JOBS, StagingKind
 from schemas.tables.documents import Document
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
-from schemas.tables.uploads import Upload
-from tests.factories.uploads import add_finalized_upload, add_tenant, staged_objects
+from tests.factories.uploads import add_finalized_upload, add_tenant, cancel_upload, staged_objects
 from tests.integration.pipeline.bus import Bus
 from tests.store import Bucket
 
@@ -104,24 +101,7 @@ class Workbench:
     def cancel(self, event: Envelope) -> Envelope:
         """Do to the rows what the gateway does; the event is returned, not published."""
         with Session(self.engine) as session, session.begin():
-            session.execute(
-                update(Job).where(Job.id == event.data.job_id).values(status=JobStatus.CANCELLED)
-            )
-            session.execute(
-                update(Upload)
-                .where(Upload.id == event.data.upload_id)
-                .values(status=UploadStatus.CANCELLED)
-            )
-        return Envelope(
-            id=EventId(uuid4()),
-            source="/waybill/tests",
-            subject=event.subject,
-            time=datetime.now(UTC),
-            tenantid=event.tenantid,
-            data=UploadCancelled(
-                upload_id=event.data.upload_id, job_id=event.data.job_id, filename="file.bin"
-            ),
-        )
+            return cancel_upload(session, event)
 
     def job(self, event: Envelope) -> Job:
         with Session(self.engine) as session:
