@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from gateway.staging.buffers import Buffers
 from gateway.staging.errors import StagingElsewhere
 from gateway.staging.known import KnownUploads
 from gateway.staging.port import Area, Region, Sink, StagedUpload, Watch
@@ -44,6 +45,7 @@ class Staging:
         make_other: Callable[[], Area] | None = None,
     ) -> None:
         self.known = KnownUploads()
+        self.buffers = Buffers()
         self._area = area
         self._other = other
         self._make_other = make_other

@@ -43,11 +43,8 @@ class DirectoryRegion:
     and the kernel drops it when the file is closed or the process dies.
     """
 
-    def __init__(
-        self, threads: Threads, digesting: Threads, path: Path, *, offset: int, size_bytes: int
-    ) -> None:
+    def __init__(self, threads: Threads, path: Path, *, offset: int, size_bytes: int) -> None:
         self._threads = threads
-        self._digesting = digesting
         self._path = path
         self._descriptor: int | None = None
         self._offset = offset
@@ -101,12 +98,10 @@ class DirectoryRegion:
         return True
 
     def _append(self, block: memoryview, watch: Watch) -> None:
-        # Side by side: neither the digest nor the copy into the page cache holds the interpreter.
-        digesting = self._digesting.submit(watch.update, block)
-        try:
-            self._write(block)
-        finally:
-            digesting.result()
+        # One after the other: a thread of its own for the digest costs more than it saves,
+        # beside the one that reads the next block from the network meanwhile.
+        watch.update(block)
+        self._write(block)
 
     def _complete(self, block: memoryview, watch: Watch) -> bytes:
         watch.update(block)
@@ -152,8 +147,6 @@ class DirectoryArea:
         self._directory = directory
         self._reserve_bytes = reserve_bytes
         self._threads = Threads("staging")
-        # Of its own: a thread that waits for another of its own pool may wait for ever.
-        self._digesting = Threads("digesting")
 
     async def prepare(self) -> None:
         """Make the directory, and mark it: who finds no mark knows the volume is not mounted."""
@@ -183,11 +176,7 @@ class DirectoryArea:
             StagingMissing: the upload has no file.
         """
         region = DirectoryRegion(
-            self._threads,
-            self._digesting,
-            self._path(upload.id),
-            offset=offset,
-            size_bytes=size_bytes,
+            self._threads, self._path(upload.id), offset=offset, size_bytes=size_bytes
         )
         try:
             await self._threads.run(region.open)
@@ -212,7 +201,6 @@ class DirectoryArea:
 
     def close(self) -> None:
         self._threads.close()
-        self._digesting.close()
 
     def _path(self, upload_id: UploadId) -> Path:
         return self._directory / str(upload_id)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
@@ -37,10 +37,6 @@ class Threads:
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([call])
             raise
-
-    def submit(self, function: Callable[[memoryview], None], block: memoryview) -> Future[None]:
-        """Have a block dealt with while the calling thread, which is not one of these, does more."""
-        return self._pool.submit(function, block)
 
     def close(self) -> None:
         self._pool.shutdown()

@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import Final
 
 from gateway.problems import ReadingStopped
+from gateway.staging import Buffers
 from schemas.errors import ErrorCode
 
-BLOCK_BYTES: Final = 256 * 1024
-"""A request holds two of these, whatever the size of its chunk."""
+WORTH_TAKING_BYTES: Final = 256 * 1024
+"""Less is not handed over before the end, even to a taker that has nothing to do."""
 
 
 class ChunkTooLong(ReadingStopped):
@@ -48,17 +49,25 @@ async def until_silence(body: AsyncIterator[bytes], *, longest: timedelta) -> As
 
 
 class Blocks:
-    """Gathers small pieces into large blocks; one is filled while the other is taken.
+    """Gathers pieces into blocks; one is filled while the other is taken.
 
-    The last block, full or not, is not handed over but returned by `last`.
+    While a block is taken, the next one grows, until it is full: the slower who
+    takes, the larger what is handed over at once. What is left at the end is not
+    handed over but returned by `last`.
     """
 
     def __init__(
-        self, take: Callable[[memoryview], Coroutine[None, None, None]], *, block_bytes: int
+        self,
+        take: Callable[[memoryview], Coroutine[None, None, None]],
+        *,
+        buffers: Buffers,
+        worth_taking: int = WORTH_TAKING_BYTES,
     ) -> None:
         self._take = take
-        self._filling = bytearray(block_bytes)
-        self._other = bytearray(block_bytes)
+        self._buffers = buffers
+        self._worth_taking = worth_taking
+        self._filling = buffers.borrow()
+        self._other: bytearray | None = None
         self._filled = 0
         self._taking: asyncio.Task[None] | None = None
 
@@ -71,6 +80,8 @@ class Blocks:
             self._filling[self._filled : self._filled + count] = rest[:count]
             self._filled += count
             rest = rest[count:]
+        if self._filled >= self._worth_taking and self._is_idle:
+            await self._hand_over()
 
     async def last(self) -> memoryview:
         """Return what is not handed over yet, once everything before it was taken."""
@@ -81,12 +92,19 @@ class Blocks:
         """Wait for the block under way: its thread must not outlive the file it writes to."""
         if self._taking is not None:
             await asyncio.gather(self._taking, return_exceptions=True)
+        for buffer in filter(None, (self._filling, self._other)):
+            self._buffers.give_back(buffer)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._taking is None or self._taking.done()
 
     async def _hand_over(self) -> None:
         await self._taken()
         block = memoryview(self._filling)[: self._filled]
         self._taking = asyncio.create_task(self._take(block))
-        self._filling, self._other, self._filled = self._other, self._filling, 0
+        free = self._other or self._buffers.borrow()
+        self._filling, self._other, self._filled = free, self._filling, 0
 
     async def _taken(self) -> None:
         if self._taking is not None:

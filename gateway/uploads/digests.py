@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import google_crc32c
 
@@ -74,35 +74,25 @@ def parse(value: str, *, field: str) -> list[Expected]:
     ]
 
 
-class _Running(Protocol):
-    def update(self, block: memoryview, /) -> None: ...
-
-    def digest(self) -> bytes: ...
-
-
-class _Crc32c:
-    """`hashlib`'s way of speaking to a checksum."""
-
-    def __init__(self) -> None:
-        self._value = 0
-
-    def update(self, block: memoryview, /) -> None:
-        # The library takes nothing that could be written to meanwhile.
-        self._value = google_crc32c.extend(self._value, bytes(block))
-
-    def digest(self) -> bytes:
-        return self._value.to_bytes(4, "big")
-
-
 class Digester:
-    """Digests a body as it comes, and says at the end what of the expected was not so."""
+    """Digests a body as it comes, and says at the end what of the expected was not so.
+
+    Every byte passes twice: through `see` in the pieces it came in, and through
+    `update` in the blocks it is kept in.
+    """
 
     def __init__(self, expected: Iterable[Expected]) -> None:
         self._expected = tuple(expected)
-        wanted = {"sha-256", *(one.algorithm for one in self._expected)}
-        self._hashes = {name: _running(name) for name in sorted(wanted)}
+        self._crc32c = 0
+        wanted = {"sha-256", *(one.algorithm for one in self._expected)} - {"crc32c"}
+        self._hashes = {name: hashlib.new(name.replace("-", "")) for name in sorted(wanted)}
+
+    def see(self, piece: bytes) -> None:
+        """Take the next bytes for what costs next to nothing, so that nobody has to wait for it."""
+        self._crc32c = google_crc32c.extend(self._crc32c, piece)
 
     def update(self, block: memoryview) -> None:
+        """Take the next bytes for what takes its time."""
         for running in self._hashes.values():
             running.update(block)
 
@@ -110,15 +100,16 @@ class Digester:
     def sha256(self) -> bytes:
         return self._hashes["sha-256"].digest()
 
+    @property
+    def crc32c(self) -> bytes:
+        return self._crc32c.to_bytes(4, "big")
+
     def mismatch(self) -> Expected | None:
         """Return the first expected digest the body does not have."""
         for one in self._expected:
-            if self._hashes[one.algorithm].digest() != one.digest:
+            if self._actual(one.algorithm) != one.digest:
                 return one
         return None
 
-
-def _running(algorithm: str) -> _Running:
-    if algorithm == "crc32c":
-        return _Crc32c()
-    return hashlib.new(algorithm.replace("-", ""))
+    def _actual(self, algorithm: str) -> bytes:
+        return self.crc32c if algorithm == "crc32c" else self._hashes[algorithm].digest()

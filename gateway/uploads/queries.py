@@ -35,8 +35,8 @@ CHUNK: Final = text("""
 # The lock keeps others from finalizing or cancelling the upload until the row is committed.
 # It is shared, so that chunks of one upload do not wait for each other.
 RECORD_CHUNK: Final = text("""
-    INSERT INTO chunks (upload_id, index, size, sha256)
-    SELECT id, :index, :size, :sha256 FROM uploads
+    INSERT INTO chunks (upload_id, index, size, sha256, crc32c)
+    SELECT id, :index, :size, :sha256, :crc32c FROM uploads
     WHERE id = :upload_id AND tenant_id = :tenant_id AND status = 'open' AND expires_at > :now
     FOR SHARE
     ON CONFLICT DO NOTHING
@@ -47,8 +47,8 @@ RECORD_CHUNK: Final = text("""
 # requests that both had the shared one and wanted more would wait for each other for ever.
 RECORD_FIRST_CHUNK: Final = text("""
     WITH recorded AS (
-        INSERT INTO chunks (upload_id, index, size, sha256)
-        SELECT id, :index, :size, :sha256 FROM uploads
+        INSERT INTO chunks (upload_id, index, size, sha256, crc32c)
+        SELECT id, :index, :size, :sha256, :crc32c FROM uploads
         WHERE id = :upload_id AND tenant_id = :tenant_id AND status = 'open' AND expires_at > :now
         FOR NO KEY UPDATE
         ON CONFLICT DO NOTHING
@@ -140,6 +140,7 @@ async def record_chunk(
     index: int,
     size: int,
     sha256: bytes,
+    crc32c: bytes,
     sniffed_type: str | None,
     now: datetime,
 ) -> bool:
@@ -153,6 +154,7 @@ async def record_chunk(
         "index": index,
         "size": size,
         "sha256": sha256,
+        "crc32c": crc32c,
         "now": now,
     }
     if index == 0:

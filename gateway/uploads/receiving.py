@@ -14,9 +14,9 @@ from typing import Final
 import structlog
 
 from gateway.db import Transaction
-from gateway.staging import Region, Sink, StagedUpload, Staging, StagingMissing
+from gateway.staging import Buffers, Region, Sink, StagedUpload, Staging, StagingMissing
 from gateway.uploads import chunking, queries
-from gateway.uploads.body import BLOCK_BYTES, Blocks, ChunkTooLong, until_silence
+from gateway.uploads.body import Blocks, ChunkTooLong, until_silence
 from gateway.uploads.digests import Digester, Expected
 from schemas import media_types
 from schemas.api.uploads import ChunkStored
@@ -123,6 +123,7 @@ class Received:
     """What is known of a body once it has been read."""
 
     sha256: bytes
+    crc32c: bytes
     first_bytes: bytes
     size: int
 
@@ -134,6 +135,10 @@ class Inspection:
         self._offer = offer
         self._digester = Digester(offer.expected)
 
+    def see(self, piece: bytes) -> None:
+        """See the next bytes as they come, in the event loop."""
+        self._digester.see(piece)
+
     def update(self, block: memoryview) -> None:
         self._digester.update(block)
 
@@ -142,6 +147,10 @@ class Inspection:
         if wrong is not None:
             raise ChunkDigestMismatch(self._offer.index, expected=wrong)
         return self._digester.sha256
+
+    @property
+    def crc32c(self) -> bytes:
+        return self._digester.crc32c
 
 
 async def receive_chunk(
@@ -185,7 +194,9 @@ async def receive_chunk(
             stored = await _look_once_locked(region, look, index=place.index, wait=lock_wait)
             if stored is None:
                 log.debug("chunk.receiving", index=place.index)
-                received = await _read(body, offer=offer, size=place.size, sink=region)
+                received = await _read(
+                    body, offer=offer, size=place.size, sink=region, buffers=staging.buffers
+                )
                 place = replace(place, size=received.size)
                 await _record(
                     transaction, upload, region, place=place, received=received, now=clock()
@@ -196,7 +207,9 @@ async def receive_chunk(
         stored = await look()
         if stored is None:
             raise
-    compared = await _read(body, offer=offer, size=place.size, sink=staging.comparison())
+    compared = await _read(
+        body, offer=offer, size=place.size, sink=staging.comparison(), buffers=staging.buffers
+    )
     if compared.sha256 != stored:
         raise ChunkConflict(place.index, stored=stored)
     return _stored(upload, place=place, sha256=stored)
@@ -266,6 +279,7 @@ async def _record(
         index=place.index,
         size=place.size,
         sha256=received.sha256,
+        crc32c=received.crc32c,
         sniffed_type=media_types.sniff(received.first_bytes),
         now=now,
     )
@@ -296,14 +310,14 @@ def _stored(upload: StagedUpload, *, place: Place, sha256: bytes) -> ChunkStored
     return ChunkStored(upload_id=upload.id, index=place.index, size=place.size, sha256=sha256.hex())
 
 
-async def _read(body: AsyncIterator[bytes], *, offer: Offer, size: int, sink: Sink) -> Received:
+async def _read(
+    body: AsyncIterator[bytes], *, offer: Offer, size: int, sink: Sink, buffers: Buffers
+) -> Received:
     """Read the body into `sink`, and find that it is what the client said."""
     inspection = Inspection(offer)
     first_bytes = b""
     received = 0
-    blocks = Blocks(
-        lambda block: sink.append(block, watch=inspection), block_bytes=min(size, BLOCK_BYTES)
-    )
+    blocks = Blocks(lambda block: sink.append(block, watch=inspection), buffers=buffers)
     async with aclosing(blocks):
         async for piece in until_silence(body, longest=SILENCE_MAX):
             received += len(piece)
@@ -311,8 +325,9 @@ async def _read(body: AsyncIterator[bytes], *, offer: Offer, size: int, sink: Si
                 raise ChunkTooLong(offer.index, expected=size)
             if len(first_bytes) < media_types.SNIFFED_BYTES:
                 first_bytes += piece[: media_types.SNIFFED_BYTES - len(first_bytes)]
+            inspection.see(piece)
             await blocks.add(piece)
         if received != size and not offer.may_end_early:
             raise ChunkSizeMismatch(offer.index, expected=size, actual=received)
         sha256 = await sink.complete(await blocks.last(), watch=inspection)
-    return Received(sha256=sha256, first_bytes=first_bytes, size=received)
+    return Received(sha256=sha256, crc32c=inspection.crc32c, first_bytes=first_bytes, size=received)

@@ -32,6 +32,10 @@ class Job(Base):
     bytes_total: Mapped[int]
     bytes_at_claim: Mapped[int] = mapped_column(server_default=text("0"))
     """How much was done when a worker last took the transfer; more now means it got further."""
+    digested_bytes: Mapped[int] = mapped_column(server_default=text("0"))
+    """So many bytes from the front are checked and in the parts the store has."""
+    digest_state: Mapped[bytes | None]
+    """The sha256 of those bytes, as it stands in the middle of the file; a successor goes on from it."""
     pages_done: Mapped[int] = mapped_column(default=0)
     pages_total: Mapped[int | None]
     multipart_id: Mapped[str | None]
@@ -47,4 +51,7 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 
-    __table_args__ = (Index("ix_jobs_tenant", "tenant_id", "created_at", "id"),)
+    __table_args__ = (
+        Index("ix_jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("ix_jobs_tenant", "tenant_id", "created_at", "id"),
+    )

@@ -56,4 +56,6 @@ class Chunk(Base):
     index: Mapped[int] = mapped_column(primary_key=True)
     size: Mapped[int]
     sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
+    crc32c: Mapped[bytes | None] = mapped_column(LargeBinary(4))
+    """What finds damage in staging at a twentieth of the cost of a sha256; the highest byte first."""
     stored_at: Mapped[datetime] = mapped_column(server_default=func.now())

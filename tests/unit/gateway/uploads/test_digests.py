@@ -26,6 +26,7 @@ def parse(value: str) -> list[Expected]:
 def digested(expected: list[Expected], *blocks: bytes) -> Digester:
     digester = Digester(expected)
     for block in blocks:
+        digester.see(block)
         digester.update(memoryview(block))
     return digester
 

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def a_body(*, then: float = 0) -> AsyncIterator[bytes]:
     yield b"one"
     yield b"two"
