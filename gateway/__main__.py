@@ -11,18 +11,17 @@ import structlog
 import uvicorn
 from pydantic import ByteSize, TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway import administration, db, settings, telemetry
 from gateway.administration import QuotaChanges, TenantUnknown
 from gateway.app import create_app
+from gateway.protocol import HardenedProtocol
 from schemas import admission
 from schemas.admission import Quotas
 from schemas.api.scopes import Scope
 
 log = structlog.stdlib.get_logger("gateway")
 
-HEAD_BYTES_MAX: Final = 64 * 1024
 GRACE_SECONDS: Final = 30
 # Longer than a proxy keeps an idle connection, or it would send a request into one just closed.
 KEEP_ALIVE_SECONDS: Final = 75
@@ -32,55 +31,6 @@ BY_DEFAULT: Final = "none"
 """What an operator writes where a tenant is to have no quota of its own."""
 
 Result = TypeVar("Result")
-
-
-class BoundedHeadProtocol(HttpToolsProtocol):
-    """Refuses a request whose head does not end, or whose body is followed by endless trailers.
-
-    The parser alone would keep all of it in memory. Trailers are read over: the
-    server would add them to the head, past whatever stands before it.
-    """
-
-    _is_in_head = False
-    _is_in_message = False
-    _got_further = False
-    _unfinished_bytes = 0
-    """Came since the last end of a head, piece of a body or end of a message."""
-
-    def on_message_begin(self) -> None:
-        self._is_in_head = self._is_in_message = True
-        super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_in_head:
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        self._is_in_head = False
-        self._got_further = True
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        self._got_further = True
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._is_in_message = False
-        self._got_further = True
-        super().on_message_complete()
-
-    def data_received(self, data: bytes) -> None:
-        self._got_further = False
-        super().data_received(data)
-        is_stuck = self._is_in_message and not self._got_further
-        self._unfinished_bytes = self._unfinished_bytes + len(data) if is_stuck else 0
-        if self._unfinished_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
-            if self._is_in_head:
-                self.transport.write(
-                    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-                    b"connection: close\r\ncontent-length: 0\r\n\r\n"
-                )
-            self.transport.close()
 
 
 class GracefulServer(uvicorn.Server):
@@ -113,7 +63,7 @@ def serve() -> None:
         host=loaded.gateway_host,
         port=loaded.gateway_port,
         loop="uvloop",
-        http=BoundedHeadProtocol,
+        http=HardenedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

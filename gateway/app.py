@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from litestar import Litestar, Router
+from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from gateway import db, health, problems, telemetry
+from gateway import allow, db, health, problems, telemetry
 from gateway.documents import routes as documents
 from gateway.job_watch import JobWatch
 from gateway.jobs import routes as jobs
@@ -88,6 +88,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         dependencies={
             "transaction": _always(transaction),
             "staging": _always(staging),
+            "staging_probe": _always(health.StagingProbe(staging, patience=health.PATIENCE)),
             "job_watch": _always(job_watch),
             "clock": _always(partial(datetime.now, UTC)),
             "register_callback": _always(
@@ -102,7 +103,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         exception_handlers=problems.EXCEPTION_HANDLERS,
         request_class=problems.ValidatedRequest,
         request_max_body_size=settings.request_body_max,
-        before_request=telemetry.bind_ids,
+        before_request=_before_request,
         response_headers=problems.HEADERS,
         lifespan=[running],
         logging_config=None,
@@ -129,6 +130,11 @@ def _bucket(store: ObjectStoreSettings, *, work_dir: Path | None) -> Area:
     from gateway.staging.objects import ObjectArea  # noqa: PLC0415  # it costs 20 MiB where the bucket is not used
 
     return ObjectArea.connect(store, work_dir=work_dir)
+
+
+async def _before_request(request: Request[Any, Any, Any]) -> Response[None] | None:
+    await telemetry.bind_ids(request)
+    return await allow.answer_options(request)
 
 
 def _always(value: Any) -> Provide:  # noqa: ANN401  # anything can be injected

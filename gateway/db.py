@@ -1,9 +1,11 @@
 """Engine, transactions and the way to listen, for one process."""
 
+import asyncio
 import select
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import psycopg
 from sqlalchemy import Executable, Row, event
@@ -17,6 +19,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from schemas.ids import TenantId
 from schemas.settings import DatabaseSettings
 
 POOL_TIMEOUT_SECONDS: Final = 10
@@ -43,10 +46,23 @@ class Transaction:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
+        self._turns = WeakValueDictionary[TenantId, asyncio.Lock]()
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def __call__(self) -> AbstractAsyncContextManager[AsyncSession]:
         return self._sessions.begin()
+
+    @asynccontextmanager
+    async def in_turn(self, tenant_id: TenantId) -> AsyncIterator[AsyncSession]:
+        """Open a transaction that changes what a tenant has, after the others of that tenant.
+
+        The database lets one at a time at the tenant's sums anyway, and who waits
+        there waits with a connection: a burst of one tenant's uploads would take
+        all of them, and everybody else's request would stand behind it.
+        """
+        turn = self._turns.setdefault(tenant_id, asyncio.Lock())
+        async with turn, self() as session:
+            yield session
 
     async def of_one(self, statement: Executable, values: Mapping[str, Any]) -> Row[Any] | None:
         """Run a statement that is a whole transaction, in one round trip; return its first row."""

@@ -1,6 +1,7 @@
 """Probes: is the process up, and can it take work."""
 
 import asyncio
+from datetime import timedelta
 from typing import Final
 
 import msgspec
@@ -16,7 +17,32 @@ from gateway.staging import Staging
 
 log = structlog.stdlib.get_logger(__name__)
 
-PATIENCE_SECONDS: Final = 2
+PATIENCE: Final = timedelta(seconds=2)
+"""Less than probes wait by custom, so that they read what is wrong instead of giving up."""
+
+
+class StagingProbe:
+    """Asks staging whether it can be written to; at most one question is under way.
+
+    A call to a disk that hangs cannot be taken back, and keeps its thread until
+    the disk answers. Whoever probes meanwhile waits for the same answer.
+    """
+
+    def __init__(self, staging: Staging, *, patience: timedelta) -> None:
+        self._staging = staging
+        self._patience = patience
+        self._asking: asyncio.Task[bool] | None = None
+
+    async def ask(self) -> str:
+        """Return `ok`, or what is wrong, before patience ends."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._staging.is_writable())
+        # `wait` leaves the task alone when the time is up; a timeout would cancel it, and
+        # then wait for its thread all the same.
+        answered, _ = await asyncio.wait([self._asking], timeout=self._patience.total_seconds())
+        if not answered:
+            return "not answering"
+        return "ok" if self._asking.result() else "not writable"
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,10 +64,10 @@ async def live() -> Health:
     responses={503: ResponseSpec(Health, generate_examples=False, description="not at the moment")},
 )
 async def ready(
-    transaction: NamedDependency[Transaction], staging: NamedDependency[Staging]
+    transaction: NamedDependency[Transaction], staging_probe: NamedDependency[StagingProbe]
 ) -> Response[Health]:
     """Ask the database and the place new uploads go to; 503 keeps traffic away until both answer."""
-    database, place = await asyncio.gather(_database(transaction), _place(staging))
+    database, place = await asyncio.gather(_database(transaction), staging_probe.ask())
     checks = {"database": database, "staging": place}
     is_ready = set(checks.values()) == {"ok"}
     if not is_ready:
@@ -55,19 +81,11 @@ async def ready(
 
 async def _database(transaction: Transaction) -> str:
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS), transaction() as session:
+        async with asyncio.timeout(PATIENCE.total_seconds()), transaction() as session:
             await session.execute(text("SELECT 1"))
     except (TimeoutError, SQLAlchemyError, OSError) as error:
         return f"unreachable ({type(error).__name__})"
     return "ok"
-
-
-async def _place(staging: Staging) -> str:
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            return "ok" if await staging.is_writable() else "not writable"
-    except TimeoutError:
-        return "not answering"
 
 
 router = Router("/health", route_handlers=[live, ready], tags=["health"])

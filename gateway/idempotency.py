@@ -12,7 +12,6 @@ from uuid import UUID
 
 import msgspec
 from litestar.params import HeaderParameter
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -29,6 +28,16 @@ IdempotencyKey = Annotated[
         description="makes repeating this request safe; bound to the operation and the body",
     ),
 ]
+
+
+class KeyForgotten(DomainError):
+    """The time of the request's key was over while the request was under way."""
+
+    code = ErrorCode.UNAVAILABLE
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("the Idempotency-Key was forgotten meanwhile; try again")
 
 
 class IdempotencyKeyReused(DomainError):
@@ -68,8 +77,13 @@ async def first_use(
 
     Another id than `resource_id` means: that one exists already, create nothing.
 
+    The key stays locked until the transaction ends. What opens or finalizes an upload locks
+    the tenant's usage too, and does so afterwards: two such requests with one key would
+    otherwise wait for each other.
+
     Raises:
         IdempotencyKeyReused: the key is bound to another operation or body.
+        KeyForgotten: it was, until a moment ago.
     """
     if claim is None:
         return resource_id
@@ -87,13 +101,25 @@ async def first_use(
     )
     if inserted is not None:
         return resource_id
-    earlier = (
-        await session.scalars(
-            select(IdempotentRequest).where(
-                IdempotentRequest.tenant_id == tenant_id, IdempotentRequest.key == claim.key
-            ),
-        )
-    ).one()
+    earlier = await earlier_use(session, claim, tenant_id=tenant_id)
+    if earlier is None:
+        raise KeyForgotten
+    return earlier
+
+
+async def earlier_use(
+    session: AsyncSession, claim: Claim | None, *, tenant_id: TenantId
+) -> UUID | None:
+    """Return the thing the key is bound to; None where it is bound to nothing.
+
+    Raises:
+        IdempotencyKeyReused: the key is bound to another operation or body.
+    """
+    if claim is None:
+        return None
+    earlier = await session.get(IdempotentRequest, (tenant_id, claim.key))
+    if earlier is None:
+        return None
     if (earlier.operation, earlier.request_hash) != (claim.operation, claim.request_hash):
         raise IdempotencyKeyReused
     return earlier.resource_id

@@ -27,7 +27,7 @@ from kombu.serialization import register
 from schemas.events import envelope
 from schemas.events.envelope import Envelope, MalformedEvent
 from schemas.telemetry import TRACEPARENT_HEADER
-from schemas.topology import ATTEMPT_HEADER, CRASHES_HEADER, MAINTENANCE
+from schemas.topology import ATTEMPT_HEADER, CRASHES_HEADER, MAINTENANCE, WAITS_HEADER
 
 log = structlog.get_logger(__name__)
 celery_log = get_logger(__name__)
@@ -194,6 +194,7 @@ class EventConsumer(Consumer):
                 "attempt": attempt,
                 "crashes": _counter(wire.get("x-delivery-count"))
                 + _counter(wire.get(CRASHES_HEADER)),
+                "waits": _counter(wire.get(WAITS_HEADER)),
                 "traceparent": traceparent if isinstance(traceparent, str) else None,
             },
         }

@@ -93,6 +93,8 @@ class Delivery:
 
     attempt: int
     crashes: int
+    waits: int
+    """That were longer each time, up to the longest."""
     traceparent: str | None
 
     @classmethod
@@ -101,13 +103,14 @@ class Delivery:
         return cls(
             attempt=header.get("attempt", 0),
             crashes=header.get("crashes", 0),
+            waits=header.get("waits", 0),
             traceparent=header.get("traceparent"),
         )
 
 
-def tier_after(attempt: int) -> topology.RetryTier:
-    """Return where an event waits after its `attempt`-th failed try, counted from 0."""
-    return topology.RETRY_TIERS[min(attempt, len(topology.RETRY_TIERS) - 1)]
+def tier_after(times: int) -> topology.RetryTier:
+    """Return where an event waits that was tried, or waited, so many times before."""
+    return topology.RETRY_TIERS[min(times, len(topology.RETRY_TIERS) - 1)]
 
 
 class EventTask(Task[..., None]):
@@ -216,13 +219,12 @@ class EventTask(Task[..., None]):
         """Have the event again without a try used up."""
         if not may_take_long:
             self._later(event, delivery, tier=FIRST_TIER, reason=reason)
-        # Counted up to the longest wait and no further: a hundred thousand events
-        # that wait for an operator must not come round every few seconds.
-        attempt = max(delivery.attempt, min(delivery.attempt + 1, len(topology.RETRY_TIERS) - 1))
+        # A hundred thousand events that wait for an operator must not come round every
+        # few seconds. Counted apart from the tries, of which none is used up.
         self._later(
             event,
-            replace(delivery, attempt=attempt),
-            tier=tier_after(delivery.attempt),
+            replace(delivery, waits=min(delivery.waits + 1, len(topology.RETRY_TIERS) - 1)),
+            tier=tier_after(delivery.waits),
             reason=reason,
         )
 
@@ -255,6 +257,7 @@ class EventTask(Task[..., None]):
         headers: dict[str, object] = {
             topology.ATTEMPT_HEADER: delivery.attempt,
             topology.CRASHES_HEADER: delivery.crashes,
+            topology.WAITS_HEADER: delivery.waits,
         }
         if delivery.traceparent:
             headers[TRACEPARENT_HEADER] = delivery.traceparent

@@ -136,6 +136,10 @@ class UploadSettings(BaseModel):
     upload_ttl: Duration = Field(
         default=timedelta(hours=24), description="how long an unfinished upload takes chunks"
     )
+    form_lease: Duration = Field(
+        default=timedelta(minutes=5),
+        description="how long the upload of a form, which nobody else can finish, outlives the gateway that takes it; renewed while the form comes in, for up to `UPLOAD_TTL`. Longer than an outage of the database that a form should survive",
+    )
     chunk_size_default: ByteSize = Field(
         default=ByteSize(8 * MIB),
         ge=64 * 1024,
@@ -238,6 +242,10 @@ class SweepSettings(BaseModel):
     )
     idempotency_retention: Duration = Field(
         default=timedelta(days=7), description="how long an `Idempotency-Key` is remembered"
+    )
+    delivery_retention: Duration = Field(
+        default=timedelta(days=30),
+        description="how long it is kept what was told to a webhook, with every attempt, once that has ended. As long as somebody may ask what became of an event",
     )
 
 

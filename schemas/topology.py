@@ -24,6 +24,9 @@ CRASHES_HEADER: Final = "x-waybill-crashes"
 The broker counts deliveries of a message, and a message that waited is a new one.
 """
 
+WAITS_HEADER: Final = "x-waybill-waits"
+"""How often this event waited for what may take long, as far as that lengthens the next wait; no tries."""
+
 CRASH_LIMIT: Final = 5
 """Crashes of a worker after which the event's own task gives it up, with a reason on record."""
 

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Self
 
 from dev.bench import journey, plots
 from dev.bench.plots import Lines
@@ -26,7 +26,7 @@ class Footprint:
     grown_mib: dict[str, float]
 
     @classmethod
-    def of(cls, usage: Usage) -> "Footprint":
+    def of(cls, usage: Usage) -> Self:
         return cls(peak_mib=usage.largest_mib, grown_mib=usage.grown_mib)
 
 

@@ -2,12 +2,12 @@
 
 import json
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from dev.bench.wire import Connection, Content
 
-API: str = "/api/v1"
+API: Final = "/api/v1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +22,8 @@ class Sending:
 
     @property
     def chunks(self) -> range:
+        """Their indexes. All are of one size: a file that is measured has no smaller last one."""
         return range(-(-self.size // self.chunk_size))
-
-    def size_of(self, index: int) -> int:
-        return min(self.chunk_size, self.size - index * self.chunk_size)
 
 
 class Receiver(Protocol):

@@ -7,6 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Self
 
+import psycopg
+from sqlalchemy.engine import make_url
+
 from dev.bench.machine import Machine
 from dev.stack.infrastructure import Part
 from dev.stack.object_store import ObjectStore
@@ -118,6 +121,15 @@ class System:
             for name, process in self.stack.processes.items()
             if process.pid is not None
         }
+
+    @contextmanager
+    def database(self) -> Iterator[psycopg.Connection]:
+        """Yield a connection in which every statement is a transaction."""
+        url = make_url(self.stack.environment["DATABASE_URL"]).set(drivername="postgresql")
+        with psycopg.connect(
+            url.render_as_string(hide_password=False), autocommit=True
+        ) as connection:
+            yield connection
 
     def empty_bucket(self) -> None:
         """Delete every object, so that the next benchmark has the disk to itself."""

@@ -17,6 +17,8 @@ from dev.stack import environment
 from dev.stack.checkout import CHECKOUT, PROGRAMS
 from schemas.settings import ObjectStoreSettings
 
+KEY: Final = "bench/peer"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Transferred:
@@ -30,9 +32,6 @@ class Transferred:
 class UploadFailed(Exception):
     def __init__(self, program: str, *, exit_code: int) -> None:
         super().__init__(f"{program} ended with exit code {exit_code}")
-
-
-KEY: Final = "bench/peer"
 
 
 def s5cmd_program() -> Path:

@@ -21,7 +21,6 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import psycopg
-from sqlalchemy.engine import make_url
 
 from dev.bench import machine
 from dev.bench.figures import Spread
@@ -47,7 +46,7 @@ class Waits:
 def run(system: System, *, rounds: int) -> Section:
     system.run_only("gateway", "relay", "transfer")
     with Client(system.url, api_key=system.api_key) as client:
-        own = _ours(client, database_url=system.stack.environment["DATABASE_URL"], rounds=rounds)
+        own = _ours(client, system=system, rounds=rounds)
     system.empty_bucket()
     broker = system.stack.create_vhost("bench-peer")["RABBITMQ_URL"]
     try:
@@ -78,10 +77,9 @@ def run(system: System, *, rounds: int) -> Section:
     )
 
 
-def _ours(client: Client, *, database_url: str, rounds: int) -> Waits:
+def _ours(client: Client, *, system: System, rounds: int) -> Waits:
     from_commit, from_begin = [], []
-    url = make_url(database_url).set(drivername="postgresql")
-    with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as listener:
+    with system.database() as listener:
         listener.execute(f"LISTEN {WAKE_CHANNEL}")
         for _ in range(rounds + WARM_UPS):
             created = client.create_upload(filename="note.txt", size=4)

@@ -127,14 +127,17 @@ async def finalize(
     if None not in (upload.sha256, request.sha256) and upload.sha256 != request.sha256:
         raise FileDigestMismatch(upload.id)
     job = await session.scalar(select(Job).where(Job.upload_id == upload.id))
+    job_id = JobId(uuid4()) if job is None else job.id
+    bound_to = await idempotency.first_use(session, claim, tenant_id=tenant_id, resource_id=job_id)
+    if bound_to != job_id:
+        raise idempotency.IdempotencyKeyReused
     if job is None:
         await _check_complete(session, upload, declared=request.chunks, now=now)
-        job = make_job(session, upload, sha256=request.sha256, traceparent=traceparent, now=now)
+        job = make_job(
+            session, upload, job_id=job_id, sha256=request.sha256, traceparent=traceparent, now=now
+        )
         await session.flush()
         await check(session, upload)
-    bound_to = await idempotency.first_use(session, claim, tenant_id=tenant_id, resource_id=job.id)
-    if bound_to != job.id:
-        raise idempotency.IdempotencyKeyReused
     return queries.show(job)
 
 
@@ -227,13 +230,14 @@ def make_job(
     session: AsyncSession,
     upload: Upload,
     *,
+    job_id: JobId,
     sha256: str | None,
     traceparent: str | None,
     now: datetime,
 ) -> Job:
     """Add the job of an upload whose bytes are all there, and the event that starts it."""
     job = Job(
-        id=JobId(uuid4()),
+        id=job_id,
         tenant_id=upload.tenant_id,
         upload_id=upload.id,
         status=JobStatus.QUEUED,

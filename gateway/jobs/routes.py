@@ -123,7 +123,7 @@ async def finalize_upload(
 
     Sent again, it answers the same job.
     """
-    async with transaction() as session:
+    async with transaction.in_turn(request.user.tenant_id) as session:
         job = await operations.finalize(
             session,
             tenant_id=request.user.tenant_id,

@@ -7,7 +7,7 @@ that, nothing of it is kept.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Final
@@ -20,11 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway import idempotency
 from gateway.db import Transaction
-from gateway.idempotency import Claim
+from gateway.idempotency import Claim, KeyForgotten
 from gateway.jobs import operations as jobs
 from gateway.jobs import queries as job_queries
 from gateway.jobs.operations import CheckCompleteUpload
 from gateway.staging import Staging
+from gateway.submissions import lease
 from gateway.submissions.form import FRAME_BYTES_MAX, FileHead, Form
 from gateway.submissions.slices import Slices
 from gateway.uploads import chunking, queries, receiving
@@ -35,7 +36,7 @@ from schemas.api.jobs import JobView
 from schemas.api.submissions import FormFields, SubmitReference
 from schemas.api.uploads import CreateUpload, FinalizeUpload, UploadCreated
 from schemas.errors import DomainError, ErrorCode
-from schemas.ids import TenantId, UploadId
+from schemas.ids import JobId, TenantId, UploadId
 from schemas.lifecycle import StagingKind, UploadStatus
 from schemas.settings import QuotaSettings
 from schemas.tables.uploads import Upload
@@ -71,16 +72,6 @@ class FileDamaged(DomainError):
         super().__init__(f"what came has another sha256 than the form says: {actual}")
 
 
-class KeyForgotten(DomainError):
-    """The time of the request's key was over while its form came in."""
-
-    code = ErrorCode.UNAVAILABLE
-    retryable = True
-
-    def __init__(self) -> None:
-        super().__init__("the Idempotency-Key was forgotten meanwhile; try again")
-
-
 class ReferenceRefused(DomainError):
     """The named object is none that this tenant may hand over."""
 
@@ -105,6 +96,7 @@ class Reception:
     register_callback: RegisterCallback
     check: CheckCompleteUpload
     terms: uploads.Terms
+    form_lease: timedelta
     chunk_lock_wait: timedelta
     clock: Callable[[], datetime]
 
@@ -147,8 +139,17 @@ async def submit_form(reception: Reception, form: Form, *, request: Request) -> 
     upload = await _open(reception, head, fields=form.fields, request=request)
     structlog.contextvars.bind_contextvars(upload_id=str(upload.upload_id))
     try:
-        file = await _receive(reception, form, upload, tenant_id=request.tenant_id)
-        accepted = await _finalize(reception, upload, file, form=form, head=head, request=request)
+        async with lease.renewed(
+            reception.transaction,
+            upload.upload_id,
+            lease=reception.form_lease,
+            longest=reception.terms.lifetime,
+            clock=reception.clock,
+        ):
+            file = await _receive(reception, form, upload, tenant_id=request.tenant_id)
+            accepted = await _finalize(
+                reception, upload, file, form=form, head=head, request=request
+            )
     except BaseException:
         await _drop(reception, upload.upload_id, tenant_id=request.tenant_id)
         raise
@@ -208,7 +209,14 @@ async def submit_reference(
         )
         session.add(upload)
         await session.flush()
-        jobs.make_job(session, upload, sha256=None, traceparent=request.traceparent, now=now)
+        jobs.make_job(
+            session,
+            upload,
+            job_id=JobId(uuid4()),
+            sha256=None,
+            traceparent=request.traceparent,
+            now=now,
+        )
         await session.flush()
     return await _accepted(
         session,
@@ -254,15 +262,11 @@ async def _answer_again(
     file = Slices(form.file(), slice_bytes=1)
     await file.read_on()
     await form.rest()
-    unused = UploadId(uuid4())
     async with reception.transaction() as session:
-        upload_id = await idempotency.first_use(
-            session,
-            _claim(form, head, file, request=request),
-            tenant_id=request.tenant_id,
-            resource_id=unused,
+        upload_id = await idempotency.earlier_use(
+            session, _claim(form, head, file, request=request), tenant_id=request.tenant_id
         )
-        if upload_id == unused:
+        if upload_id is None:
             raise KeyForgotten
         return await _accepted(
             session,
@@ -287,7 +291,9 @@ async def _open(
             callback_url=fields.callback_url,
         ),
         claim=None,
-        terms=reception.terms,
+        terms=replace(
+            reception.terms, lifetime=min(reception.form_lease, reception.terms.lifetime)
+        ),
         now=reception.clock(),
         register_callback=reception.register_callback,
         slack=min(TRAILING_BYTES, head.size_max),
@@ -345,7 +351,7 @@ async def _finalize(
     head: FileHead,
     request: Request,
 ) -> Accepted:
-    async with reception.transaction() as session:
+    async with reception.transaction.in_turn(request.tenant_id) as session:
         upload_id = UploadId(
             await idempotency.first_use(
                 session,

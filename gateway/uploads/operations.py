@@ -144,30 +144,30 @@ async def open_upload(
         client_metadata=request.metadata,
         expires_at=now + terms.lifetime,
     )
+    callback = (
+        partial(register_callback, tenant_id=tenant_id, url=request.callback_url)
+        if request.callback_url is not None
+        else None
+    )
     async with transaction() as session:
-        quotas = await quotas_of(session, tenant_id=tenant_id, defaults=terms.quotas)
-        is_repeated = claim is not None and await idempotency.is_used(
-            session, claim.key, tenant_id=tenant_id
-        )
-    if not is_repeated:
-        # Before there is a file: one this large may not even fit on the disk.
-        admission.check_size(upload.size - slack, quotas=quotas)
-        admission.check_declared(upload.content_type, quotas=quotas)
-        # Before the transaction that lets it in: while that is open, every other create
-        # of the tenant waits for it, each with a connection, and this one would wait for a disk.
-        await staging.create(upload.id, tenant_id=tenant_id, size_bytes=upload.size)
-    try:
-        async with transaction() as session:
-            created = await _let_in(
-                session,
-                upload,
-                claim=claim,
-                quotas=quotas,
-                slack=slack,
-                callback=None
-                if request.callback_url is None
-                else partial(register_callback, tenant_id=tenant_id, url=request.callback_url),
+        made_id = await idempotency.earlier_use(session, claim, tenant_id=tenant_id)
+        if made_id is not None:
+            # Answered at once: by the next transaction the key may be forgotten.
+            upload = await queries.upload_of(
+                session, tenant_id=tenant_id, upload_id=UploadId(made_id)
             )
+            return await _created(session, upload, callback=callback)
+        quotas = await quotas_of(session, tenant_id=tenant_id, defaults=terms.quotas)
+    # Before there is a file: one this large may not even fit on the disk.
+    admission.check_size(upload.size - slack, quotas=quotas)
+    admission.check_declared(upload.content_type, quotas=quotas)
+    # Before the transaction that lets it in: while that is open, every other create
+    # of the tenant waits for it, each with a connection, and this one would wait for a disk.
+    await staging.create(upload.id, tenant_id=tenant_id, size_bytes=upload.size)
+    try:
+        async with transaction.in_turn(tenant_id) as session:
+            let_in = await _let_in(session, upload, claim=claim, quotas=quotas, slack=slack)
+            created = await _created(session, let_in, callback=callback)
     except DomainError:
         # Of any other failure it is not known whether it came before the commit; a file
         # that no row speaks of is swept.
@@ -187,18 +187,23 @@ async def _let_in(
     claim: idempotency.Claim | None,
     quotas: admission.Quotas,
     slack: int,
-    callback: Callable[..., Awaitable[str]] | None,
-) -> UploadCreated:
+) -> Upload:
     """Add the upload, or find the one that was made when its claim was first used."""
     made_id = UploadId(
         await idempotency.first_use(
             session, claim, tenant_id=upload.tenant_id, resource_id=upload.id
         )
     )
-    if made_id == upload.id:
-        await _admit(session, upload, quotas=quotas, slack=slack)
-    else:
-        upload = await queries.upload_of(session, tenant_id=upload.tenant_id, upload_id=made_id)
+    if made_id != upload.id:
+        return await queries.upload_of(session, tenant_id=upload.tenant_id, upload_id=made_id)
+    await _admit(session, upload, quotas=quotas, slack=slack)
+    return upload
+
+
+async def _created(
+    session: AsyncSession, upload: Upload, *, callback: Callable[..., Awaitable[str]] | None
+) -> UploadCreated:
+    """Show an upload as its creator is told of it, with the callback it wanted."""
     secret = None if callback is None else await callback(session, upload_id=upload.id)
     return queries.show_created(upload, callback_secret=secret)
 
@@ -292,15 +297,8 @@ async def abandon_upload(
         UploadAlreadySettled: it failed or expired, or it is stored, or finalized, and to be kept.
         StillBeingRead: it is cancelled, but a worker that reads it has not noticed yet.
     """
-    async with transaction() as session:
-        upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
-        job_id = await queries.job_id_of(session, upload_id)
-        if job_id is None:
-            upload = await queries.upload_to_settle(
-                session, tenant_id=tenant_id, upload_id=upload_id
-            )
-            # It may have been finalized between the two looks.
-            job_id = await queries.job_id_of(session, upload_id)
+    async with transaction.in_turn(tenant_id) as session:
+        upload, job_id = await _to_cancel(session, tenant_id=tenant_id, upload_id=upload_id)
         if unless_finalized and job_id is not None:
             raise UploadAlreadySettled(upload_id)
         if upload.status != UploadStatus.CANCELLED:
@@ -311,6 +309,27 @@ async def abandon_upload(
     if job_id is None:
         await staging.remove(upload_id, tenant_id=tenant_id)
     return UploadAbandoned(upload_id=upload_id, status=UploadStatus.CANCELLED, job_id=job_id)
+
+
+async def _to_cancel(
+    session: AsyncSession, *, tenant_id: TenantId, upload_id: UploadId
+) -> tuple[Upload, JobId | None]:
+    """Return an upload with its job; where it has none, it is locked, so that it gets none.
+
+    Where it has one, it is not: a worker locks the job before the upload, and so does `_cancel`.
+    """
+    upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
+    job_id = await queries.job_id_of(session, upload_id)
+    if job_id is None:
+        async with session.begin_nested() as locking:
+            upload = await queries.upload_to_settle(
+                session, tenant_id=tenant_id, upload_id=upload_id
+            )
+            job_id = await queries.job_id_of(session, upload_id)
+            if job_id is not None:
+                # It was finalized between the two looks. This gives the lock back.
+                await locking.rollback()
+    return upload, job_id
 
 
 async def _admit(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -45,9 +46,7 @@ def sweep(kit: Resources, budget: Budget) -> Findings:
                 if orphans.is_left_in_staging(statuses.get(upload_id))
             ]
             for path in left:
-                path.unlink(missing_ok=True)
-                log.debug("sweep.file_removed", upload_id=path.name)
-            findings.removed += len(left)
+                findings.remove(path.name, partial(path.unlink, missing_ok=True))
             findings.kept += len(batch) - len(left)
     return findings
 
@@ -64,5 +63,8 @@ def _staged(
                 continue
         except FileNotFoundError:
             continue  # its upload ended just now
+        except OSError as error:
+            findings.add_stuck(entry.name, error)
+            continue
         if entry.name != STAGING_MARKER:
             findings.add_foreign(entry.name)

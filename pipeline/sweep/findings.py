@@ -1,6 +1,13 @@
 """What a sweep of orphans found."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import structlog
+
+from pipeline.storage.errors import StoreFailed
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass
@@ -9,15 +16,31 @@ class Findings:
 
     Attributes:
         removed: orphans, which are gone now.
+        stuck: things that could not be looked at or removed.
         kept: things of ours that are in use, or too young to judge.
         foreign: names that are none of ours, and stay.
         example: one of them, for an operator to look for.
     """
 
     removed: int = 0
+    stuck: int = 0
     kept: int = 0
     foreign: int = 0
     example: str | None = None
+
+    def remove(self, name: str, removal: Callable[[], object]) -> None:
+        """Remove an orphan; one that cannot be removed keeps no other from it."""
+        try:
+            removal()
+        except (OSError, StoreFailed) as error:
+            self.add_stuck(name, error)
+        else:
+            self.removed += 1
+            log.debug("sweep.orphan_removed", name=name)
+
+    def add_stuck(self, name: str, error: Exception) -> None:
+        self.stuck += 1
+        log.warning("sweep.orphan_stuck", name=name, reason=str(error))
 
     def add_foreign(self, name: str) -> None:
         self.foreign += 1

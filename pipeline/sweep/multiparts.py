@@ -1,13 +1,14 @@
 """Aborts multipart uploads that no transfer goes on with."""
 
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from typing import Final
 
 import structlog
 
 from pipeline.resources import Resources
-from pipeline.storage.errors import MultipartGone, ObjectMissing, StoreRejected
+from pipeline.storage.errors import MultipartGone, ObjectMissing, StoreFailed
 from pipeline.storage.port import Multipart, ObjectStorage
 from pipeline.sweep import operations, orphans
 from pipeline.sweep.findings import Findings
@@ -31,35 +32,32 @@ def sweep(kit: Resources, budget: Budget) -> Findings:
         with kit.transaction() as session:
             transfers = operations.transfers(session, {owner for owner in owners.values() if owner})
         for listed, owner in owners.items():
+            if budget.is_spent:
+                break  # a store that refuses takes its time over each
             if owner is None and not orphans.is_probe(listed.multipart.key):
                 findings.add_foreign(listed.multipart.key)
-            elif (
-                orphans.is_settled(listed.begun_at, now=now, grace=kit.settings.sweep_grace)
-                and (
-                    owner is None
-                    or orphans.is_left_unfinished(listed.multipart.id, transfers.get(owner))
-                )
-                and _abort(listed.multipart, storage=kit.storage)
+            elif orphans.is_settled(listed.begun_at, now=now, grace=kit.settings.sweep_grace) and (
+                owner is None
+                or orphans.is_left_unfinished(listed.multipart.id, transfers.get(owner))
             ):
-                findings.removed += 1
+                _abort(listed.multipart, storage=kit.storage, findings=findings)
             else:
                 findings.kept += 1
     return findings
 
 
-def _abort(multipart: Multipart, *, storage: ObjectStorage) -> bool:
-    """Abort an orphan; say whether it is gone."""
+def _abort(multipart: Multipart, *, storage: ObjectStorage, findings: Findings) -> None:
+    """Abort an orphan, unless it may be an object by now."""
     try:
-        if _may_be_an_object(multipart, storage=storage):
-            log.warning("sweep.multipart_left", key=multipart.key, reason="it may be an object")
-            return False
-        storage.abort(multipart)
-    except StoreRejected as error:
-        # One that the store does not let go must not keep the others from being looked at.
-        log.warning("sweep.multipart_left", key=multipart.key, reason=str(error))
-        return False
-    log.info("sweep.multipart_aborted", key=multipart.key)
-    return True
+        may_be_an_object = _may_be_an_object(multipart, storage=storage)
+    except StoreFailed as error:
+        findings.add_stuck(multipart.key, error)
+        return
+    if may_be_an_object:
+        log.warning("sweep.multipart_left", key=multipart.key, reason="it may be an object")
+        findings.kept += 1
+    else:
+        findings.remove(multipart.key, partial(storage.abort, multipart))
 
 
 def _may_be_an_object(multipart: Multipart, *, storage: ObjectStorage) -> bool:

@@ -1,15 +1,23 @@
 """Removes staged objects from the bucket that no upload owns."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
+import structlog
+
 from pipeline.resources import Resources
+from pipeline.storage.errors import StoreFailed
 from pipeline.storage.port import ListedObject, ObjectStorage
 from pipeline.sweep import operations, orphans
 from pipeline.sweep.findings import Findings
 from pipeline.sweep.turn import Budget
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
+from schemas.object_keys import ObjectKey
+
+log = structlog.get_logger(__name__)
 
 BATCH: Final = 1000
 """As many as a store lists, and deletes, in one request."""
@@ -33,9 +41,7 @@ def sweep(kit: Resources, budget: Budget) -> Findings:
                 left.append(found.key)
             else:
                 findings.kept += 1
-        if left:
-            kit.storage.delete_all(left)
-        findings.removed += len(left)
+        _remove(left, storage=kit.storage, findings=findings, budget=budget)
     return findings
 
 
@@ -46,6 +52,24 @@ def remove_staged(
     staged = storage.objects_under(object_keys.staged(tenant_id, upload_id))
     for batch in budget.batches(staged, of=BATCH):
         storage.delete_all([found.key for found in batch])
+
+
+def _remove(
+    keys: Sequence[ObjectKey], *, storage: ObjectStorage, findings: Findings, budget: Budget
+) -> None:
+    """Delete orphans at once; where that fails one by one, so that the others go all the same."""
+    try:
+        if keys:
+            storage.delete_all(keys)
+    except StoreFailed as error:
+        log.warning("sweep.batch_refused", reason=str(error))
+    else:
+        findings.removed += len(keys)
+        return
+    for key in keys:
+        if budget.is_spent:
+            return
+        findings.remove(key, partial(storage.delete, key))
 
 
 def _is_old(found: ListedObject, *, now: datetime, kit: Resources) -> bool:

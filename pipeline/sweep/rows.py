@@ -9,6 +9,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from pipeline.resources import Resources
 from pipeline.sweep.turn import Budget
+from schemas.tables.deliveries import Delivery
 from schemas.tables.idempotency import IdempotentRequest
 from schemas.tables.inbox import InboxMessage
 from schemas.tables.outbox import OutboxMessage
@@ -23,6 +24,7 @@ class Summary:
     outbox: int
     inbox: int
     idempotency: int
+    deliveries: int
 
 
 def sweep(kit: Resources, budget: Budget) -> Summary:
@@ -40,6 +42,10 @@ def sweep(kit: Resources, budget: Budget) -> Summary:
             IdempotentRequest.created_at,
             older_than=settings.idempotency_retention,
             budget=budget,
+        ),
+        # One that is still to be made has not ended, and stays. The attempts go with it.
+        deliveries=_delete(
+            kit, Delivery.settled_at, older_than=settings.delivery_retention, budget=budget
         ),
     )
 

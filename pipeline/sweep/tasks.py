@@ -1,5 +1,6 @@
 """The clock's orders: they carry nothing, and one that comes to nothing is followed by another."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
@@ -79,7 +80,14 @@ class SweepOrphans(Sweep):
             except (OSError, StoreFailed) as error:
                 log.warning("sweep.cut_short", area=area, reason=str(error))
             else:
-                log.info("sweep.done", area=area, **asdict(findings), complete=not budget.is_spent)
+                log.log(
+                    # Nobody else will tell an operator of what every sweep finds again.
+                    logging.ERROR if findings.stuck else logging.INFO,
+                    "sweep.done",
+                    area=area,
+                    **asdict(findings),
+                    complete=not budget.is_spent,
+                )
 
 
 class SweepRows(Sweep):

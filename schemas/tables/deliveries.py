@@ -30,6 +30,9 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("event_id", "webhook_id"),
         Index("ix_deliveries_due", "next_attempt_at", postgresql_where=text("status = 'pending'")),
+        Index(
+            "ix_deliveries_settled", "settled_at", postgresql_where=text("settled_at IS NOT NULL")
+        ),
         Index("ix_deliveries_webhook", "webhook_id", "created_at", "id"),
     )
 

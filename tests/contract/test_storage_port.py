@@ -21,6 +21,7 @@ from pipeline.storage.errors import (
     MultipartGone,
     ObjectExists,
     ObjectMissing,
+    ObjectReplaced,
     RangeEndsEarly,
     StoreRejected,
     StoreUnavailable,
@@ -455,6 +456,19 @@ class StorageContract:
 
         with pytest.raises(RangeEndsEarly):
             self.read_range(storage, key, offset=offset, size_bytes=len(LAST) + 1)
+
+    def test_another_object_than_the_one_that_is_meant_is_not_read(
+        self, storage: ObjectStorage, key: ObjectKey
+    ) -> None:
+        self.put(storage, key, body(FIRST))
+        meant = ObjectRange(key, offset=1, size_bytes=5, etag=storage.head(key).etag)
+        with storage.read(meant, abandoned=Event()) as blocks:
+            assert b"".join(blocks) == FIRST[1:6]
+        storage.delete(key)
+        self.put(storage, key, body(LAST))
+
+        with pytest.raises(ObjectReplaced), storage.read(meant, abandoned=Event()):
+            pytest.fail("it was opened")
 
     def test_reading_ends_once_it_is_abandoned(
         self, storage: ObjectStorage, key: ObjectKey

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 from collections import defaultdict
 from contextlib import asynccontextmanager
@@ -20,12 +19,11 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from tests.integration.gateway.api import KIB64, content_digest, pieces_of
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from random import Random
-
-KIB64 = 64 * 1024
-
 
 MEANS_LATER = {"chunk_in_progress", "unavailable"}
 """Codes of answers that carry `Retry-After`."""
@@ -130,7 +128,7 @@ class Caller:
             "PUT",
             f"/uploads/{upload_id}/chunks/{index}",
             content=piece,
-            headers={"Content-Digest": digest_of(piece)},
+            headers=content_digest(piece),
         )
 
     async def stored(self, upload_id: str) -> dict[int, str]:
@@ -211,11 +209,3 @@ async def caller(
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     async with httpx.AsyncClient(timeout=60, trust_env=False, limits=limits) as http:
         yield Caller(http=http, key=key, urls=urls, random=random)
-
-
-def pieces_of(content: bytes) -> list[bytes]:
-    return [content[start : start + KIB64] for start in range(0, len(content), KIB64)]
-
-
-def digest_of(piece: bytes) -> str:
-    return f"sha-256=:{base64.b64encode(hashlib.sha256(piece).digest()).decode()}:"

@@ -6,17 +6,24 @@ import asyncio
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import cycle
 from random import Random
-from time import monotonic
+from threading import Event
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+import httpx
+
 from tests.e2e import crowd
-from tests.e2e.crowd import KIB64, Caller, Ledger, Sent
+from tests.e2e.crowd import Ledger, Sent
 from tests.e2e.gateways import Gateways
+from tests.integration.gateway.api import KIB64
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from tests.e2e.scenes import Scene
 
 BETWEEN_LOOKS = timedelta(seconds=0.05)
 
@@ -33,9 +40,8 @@ class Outcome:
 
 
 async def upload_over_bad_connections(
+    scene: Scene,
     *,
-    environment: Mapping[str, str],
-    key: str,
     directory: Path,
     clients: int,
     looks: int = 1,
@@ -48,37 +54,68 @@ async def upload_over_bad_connections(
     """
     outcome = Outcome()
     async with (
-        Gateways.started(gateways, environment=environment, directory=directory) as running,
-        crowd.caller(key, urls=lambda: running.urls, random=Random(seed)) as caller,
+        Gateways.started(
+            gateways, environment=scene.gateway_environment, directory=directory
+        ) as running,
+        crowd.caller(scene.key, urls=lambda: running.urls, random=Random(seed)) as caller,
     ):
         stuck_id = await caller.create(size=KIB64)
         reader, writer = await caller.begin(stuck_id, index=0, length=KIB64, body=b"")
-        with closing(writer):
-            sending = [
-                asyncio.create_task(
-                    caller.send(
-                        Random(seed + number).randbytes(3 * KIB64 + number),
-                        ledger=Ledger(),
-                        cut=0.5,
-                    )
-                )
-                for number in range(clients)
-            ]
-            left = KIB64
-            while len(outcome.waits) < looks or not all(one.done() for one in sending):
-                # A byte now and then: it is slow, not dead.
+        left = KIB64
+
+        async def drip() -> None:
+            """Send a byte now and then: the request is slow, not dead."""
+            nonlocal left
+            while True:
                 writer.write(b"x")
                 left -= 1
-                outcome.waits.append(await _look(caller, stuck_id))
                 await asyncio.sleep(BETWEEN_LOOKS.total_seconds())
-            outcome.sent = await asyncio.gather(*sending)
+
+        async def send(number: int) -> Sent:
+            content = Random(seed + number).randbytes(3 * KIB64 + number)
+            return await caller.send(content, ledger=Ledger(), cut=0.5)
+
+        everybody_is_done = Event()
+        with closing(writer):
+            async with asyncio.TaskGroup() as group:
+                dripping = group.create_task(drip())
+                looking = group.create_task(
+                    asyncio.to_thread(
+                        _look_on,
+                        [f"{url}/api/v1/uploads/{stuck_id}" for url in running.urls],
+                        authorization=caller.authorization,
+                        at_least=looks,
+                        until=everybody_is_done,
+                    )
+                )
+                try:
+                    outcome.sent = await asyncio.gather(*map(send, range(clients)))
+                finally:
+                    everybody_is_done.set()
+                outcome.waits = await looking
+                dripping.cancel()
             writer.write(b"x" * left)
             outcome.stuck_answer = int((await reader.readline()).split()[1])
         outcome.cut = caller.cut
     return outcome
 
 
-async def _look(caller: Caller, upload_id: str) -> timedelta:
-    began = monotonic()
-    assert await caller.stored(upload_id) == {}
-    return timedelta(seconds=monotonic() - began)
+def _look_on(
+    manifests: Sequence[str], *, authorization: Mapping[str, str], at_least: int, until: Event
+) -> list[timedelta]:
+    """Ask one gateway after the other for the manifest; return how long each answer took.
+
+    Runs on a thread of its own: on the clients' loop it would wait for a hundred of them.
+    """
+    waits: list[timedelta] = []
+    with httpx.Client(headers=authorization, timeout=60, trust_env=False) as http:
+        for manifest in cycle(manifests):
+            if until.is_set() and len(waits) >= at_least:
+                break
+            began = monotonic()
+            answer = http.get(manifest)
+            waits.append(timedelta(seconds=monotonic() - began))
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["chunks"] == []
+            sleep(BETWEEN_LOOKS.total_seconds())
+    return waits

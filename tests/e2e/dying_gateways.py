@@ -8,12 +8,14 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tests.e2e import crowd
-from tests.e2e.crowd import KIB64, Caller, Ledger, Sent
+from tests.e2e.crowd import Caller, Ledger, Sent
 from tests.e2e.gateways import Gateways
+from tests.integration.gateway.api import KIB64
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
+
+    from tests.e2e.scenes import Scene
 
 
 @dataclass(kw_only=True)
@@ -26,9 +28,8 @@ class Outcome:
 
 
 async def upload_while_gateways_die(
+    scene: Scene,
     *,
-    environment: Mapping[str, str],
-    key: str,
     directory: Path,
     kills: int,
     clients: int = 6,
@@ -44,8 +45,10 @@ async def upload_while_gateways_die(
     """
     outcome, ledger, enough = Outcome(), Ledger(), asyncio.Event()
     async with (
-        Gateways.started(gateways, environment=environment, directory=directory) as running,
-        crowd.caller(key, urls=lambda: running.urls, random=Random(seed)) as caller,
+        Gateways.started(
+            gateways, environment=scene.gateway_environment, directory=directory
+        ) as running,
+        crowd.caller(scene.key, urls=lambda: running.urls, random=Random(seed)) as caller,
     ):
 
         async def send_on(random: Random) -> None:

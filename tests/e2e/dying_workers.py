@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from tests.e2e.ends import eventually
-from tests.e2e.files import MIB, settle, uploaded
+from tests.e2e.files import MIB, random_file, settle, uploaded
+from tests.e2e.scenes import PARALLEL_PARTS, PART_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 NEXT_WORKER = timedelta(seconds=90)
 """A new worker, the lease of the dead one and a wait in the retry tier fit in."""
+SPEED = 15 * MIB
+"""What the store takes in a second: slow enough to be killed at the right moment."""
 
 
 @dataclass(kw_only=True)
@@ -32,37 +35,56 @@ class Rounds:
     """Requests that sent a part, or began to."""
     in_flight: list[int] = field(default_factory=list)
     """How many of them had no answer yet, at each kill."""
+    stored: list[int] = field(default_factory=list)
+    """How many parts the store had answered for, at each kill and in the end."""
     sent_in_vain: list[int] = field(default_factory=list)
     """Parts that were sent once more although the store had answered for them before a kill."""
     _kept: set[int] = field(default_factory=set)
 
-    def check(self, *, part_count: int, parallel_parts: int) -> None:
+    def check(self, *, part_count: int) -> None:
         """Each successor sent what the store did not have yet, and no more."""
-        assert self.sent_in_vain == []
-        assert max(self.in_flight) <= parallel_parts
-        assert self.begun <= part_count + sum(self.in_flight)
+        *at_kills, _ = self.stored
+        assert max(at_kills) < part_count, "nothing was left to be sent"
+        assert not self.sent_in_vain, self
+        assert max(self.in_flight) <= PARALLEL_PARTS, self
+        assert part_count <= self.begun <= part_count + sum(self.in_flight), self
 
     def end(self, parts: list[Passed]) -> None:
         """Take note of all the requests there were when a round ended."""
         self.sent_in_vain += sorted(_numbers(parts[self.begun :]) & self._kept)
         self.in_flight.append(sum(one.status is None for one in parts[self.begun :]))
         self._kept = _stored(parts)
+        self.stored.append(len(self._kept))
         self.begun = len(parts)
 
 
-def transfer_while_workers_die(
-    path: Path, *, kills: int, speed: float, scene: Scene, store: WatchedStore
-) -> tuple[dict[str, Any], Rounds]:
-    """Transfer a file, kill the worker so often meanwhile, and return the settled job.
+def check_transfer_while_workers_die(
+    *, mebibytes: int, kills: int, scene: Scene, store: WatchedStore, directory: Path
+) -> None:
+    """Transfer a file of that size and kill the worker so often meanwhile; see what comes of it."""
+    path = directory / "large.bin"
+    sha256 = random_file(path, mebibytes=mebibytes, seed=7)
 
-    The kills are spread over the file, which the store takes at `speed` bytes a second. One time the whole worker dies, as with
-    its container; the next time only its children, as when memory runs out.
+    job, rounds = _transfer(path, kills=kills, scene=scene, store=store)
+
+    assert job["status"] == "completed", job["error"]
+    rounds.check(part_count=mebibytes * MIB // PART_SIZE)
+    scene.check_end(job["upload_id"], sha256=sha256)
+
+
+def _transfer(
+    path: Path, *, kills: int, scene: Scene, store: WatchedStore
+) -> tuple[dict[str, Any], Rounds]:
+    """Transfer a file, with the kills spread over it; return the settled job.
+
+    One time the whole worker dies, as with its container; the next time only its children,
+    as when memory runs out.
     """
     rounds = Rounds()
     size = path.stat().st_size
     # Too small for the store to make parts of them by itself: the worker sends every part.
     upload_id = uploaded(scene.client, path, chunk_size=MIB)
-    store.be_as_slow_as(speed)
+    store.be_as_slow_as(SPEED)
     job_id = scene.client.finalize(upload_id).json()["job_id"]
     for number in range(1, kills + 1):
         _await_progress(size * number // (kills + 1), job_id=job_id, client=scene.client)
@@ -83,6 +105,7 @@ def _await_progress(size_bytes: int, *, job_id: str, client: Client) -> None:
 
 def _kill(system: Stack, *, whole: bool) -> None:
     worker = system.processes["transfer"]
+    assert worker.pid is not None, "psutil would take none for this very process"
     children = psutil.Process(worker.pid).children()
     if whole:
         worker.kill()

@@ -13,15 +13,12 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from schemas.events import envelope
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Chunk
-from tests.e2e.files import settle
 from tests.store import Bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-    from dev.client import Client
     from schemas.events.envelope import Envelope
-    from tests.e2e.crowd import Sent
 
 Seen = TypeVar("Seen")
 
@@ -50,17 +47,6 @@ def eventually(
     except RetryError as error:
         msg = f"after {within} still: {error.last_attempt.result()}"
         raise AssertionError(msg) from error
-
-
-def check_objects(sent: Sequence[Sent], *, client: Client, bucket: Bucket) -> None:
-    """Wait for the jobs of these uploads; each must have made one object of the right bytes."""
-    for one in sent:
-        job = settle(client, one.job_id)
-        assert (job["upload_id"], job["status"]) == (one.upload_id, "completed"), job
-    keys = bucket.keys()
-    key_of = {key.rpartition("/")[2]: key for key in keys}
-    wrong = [one for one in sent if bucket.sha256(key_of[one.upload_id]) != one.sha256]
-    assert wrong == []
 
 
 class Remains:

@@ -21,7 +21,7 @@ class Gateways:
         self._environment = environment
         self._directory = directory
         self._processes: list[Process] = []
-        self._successions: set[asyncio.Task[None]] = set()
+        self._successions = asyncio.TaskGroup()
         self._came_back = asyncio.Condition()
 
     @classmethod
@@ -29,16 +29,20 @@ class Gateways:
     async def started(
         cls, count: int, *, environment: Mapping[str, str], directory: Path
     ) -> AsyncIterator[Self]:
-        """Start so many; what runs at the end is killed. Logs go to `directory`."""
+        """Start so many; what runs at the end is killed. Logs go to `directory`.
+
+        Raises:
+            ExceptionGroup: the block failed, or a gateway did not start after another.
+        """
         gateways = cls(environment=environment, directory=directory)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(count):
                     group.create_task(gateways._start())
-            yield gateways
+            async with gateways._successions:
+                yield gateways
         finally:
-            await asyncio.gather(*gateways._successions, return_exceptions=True)
-            await asyncio.gather(*(process.kill() for process in gateways._living))
+            await asyncio.gather(*(process.kill() for process in gateways._processes))
 
     @property
     def urls(self) -> list[str]:
@@ -52,16 +56,11 @@ class Gateways:
             await self._came_back.wait_for(lambda: len(self._living) > 1)
         victim = random.choice(self._living)
         await victim.kill()
-        succession = asyncio.create_task(self._start(after=victim))
-        self._successions.add(succession)
-
-    def logged(self, event: str) -> list[dict[str, object]]:
-        """Return what those that run now have logged of one kind."""
-        return [entry for process in self._processes for entry in process.logged(event)]
+        self._successions.create_task(self._start(after=victim))
 
     @property
     def _living(self) -> list[Process]:
-        return [each for each in self._processes if each.process.returncode is None]
+        return [each for each in self._processes if each.is_running]
 
     async def _start(self, *, after: Process | None = None) -> None:
         process = await Process.start(environment=self._environment, directory=self._directory)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from dev.client import Client
 from tests.e2e.ends import Remains, eventually
-from tests.e2e.files import MIB
+from tests.e2e.files import MIB, settle
 from tests.store import Bucket
 
 if TYPE_CHECKING:
@@ -41,12 +41,26 @@ class Scene:
     remains: Remains
 
     @property
+    def key(self) -> str:
+        return str(self.system.api_key)
+
+    @property
     def gateway_environment(self) -> dict[str, str]:
         """The settings of one more gateway, of which nobody expects that it sees any file."""
         environment = dict(self.system.environment)
         if environment.get("STAGING") == "s3":
             del environment["STAGING_DIR"], environment["WORK_DIR"]
         return environment
+
+    def check_objects(self, sent: Sequence[Sent]) -> None:
+        """Wait for the jobs of these uploads; each must have made one object of the right bytes."""
+        for one in sent:
+            job = settle(self.client, one.job_id)
+            assert (job["upload_id"], job["status"]) == (one.upload_id, "completed"), job
+        keys = self.bucket.keys()
+        key_of = {key.rpartition("/")[2]: key for key in keys}
+        wrong = [one for one in sent if self.bucket.sha256(key_of[one.upload_id]) != one.sha256]
+        assert not wrong, wrong
 
     def check_no_files(self, sent: Sequence[Sent]) -> None:
         """See that soon no file of these uploads is left, and with staging in the bucket none ever was."""

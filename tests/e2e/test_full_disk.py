@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e import crowd
-from tests.e2e.crowd import KIB64
+from tests.e2e.files import MIB
 from tests.e2e.gateways import Gateways
+from tests.integration.gateway.api import KIB64, pieces_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk"),
 ]
 
-MIB = 1024 * 1024
 CONTENT = Random(12).randbytes(3 * MIB)
 
 
@@ -54,7 +54,7 @@ def test_a_full_disk_keeps_what_was_acked_and_nothing_of_what_was_not(
     system: Stack, small_disk: Path, tmp_path: Path
 ) -> None:
     environment = system.environment | {"STAGING_DIR": str(small_disk), "STAGING_RESERVE": "0"}
-    pieces = crowd.pieces_of(CONTENT)
+    pieces = pieces_of(CONTENT)
 
     async def fill_the_disk() -> None:
         async with (

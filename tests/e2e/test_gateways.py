@@ -10,46 +10,35 @@ import pytest
 from dev.client import Client
 from dev.stack.stack import Stack
 from tests.e2e import crowd
-from tests.e2e.crowd import KIB64
 from tests.e2e.cut_connections import upload_over_bad_connections
 from tests.e2e.dying_gateways import upload_while_gateways_die
-from tests.e2e.ends import Remains, check_objects
+from tests.e2e.ends import Remains
 from tests.e2e.files import PATIENCE
 from tests.e2e.gateways import Gateways
 from tests.e2e.scenes import Scene
-from tests.store import Bucket
+from tests.integration.gateway.api import KIB64, pieces_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
 def test_what_gateways_acked_outlives_them(scene: Scene, tmp_path: Path) -> None:
     outcome = asyncio.run(
-        upload_while_gateways_die(
-            environment=scene.gateway_environment,
-            key=str(scene.system.api_key),
-            directory=tmp_path,
-            kills=6,
-            seed=20_261_120,
-        )
+        upload_while_gateways_die(scene, directory=tmp_path, kills=6, seed=20_261_120)
     )
 
     assert outcome.checked
     assert outcome.broken, "no gateway died with a request in its hands"
-    check_objects(outcome.sent, client=scene.client, bucket=scene.bucket)
+    scene.check_objects(outcome.sent)
     scene.check_no_files(outcome.sent)
 
 
+# The soak does it with either.
+@pytest.mark.parametrize("scene", ["system"], ids=["directory"], indirect=True)
 def test_a_hundred_clients_with_cut_connections_corrupt_nothing_behind_any_gateway(
-    system: Stack, client: Client, bucket: Bucket, tmp_path: Path
+    scene: Scene, tmp_path: Path
 ) -> None:
     outcome = asyncio.run(
-        upload_over_bad_connections(
-            environment=system.environment,
-            key=str(system.api_key),
-            directory=tmp_path,
-            clients=100,
-            seed=9,
-        )
+        upload_over_bad_connections(scene, directory=tmp_path, clients=100, seed=9)
     )
 
     assert len(outcome.sent) == 100
@@ -57,7 +46,7 @@ def test_a_hundred_clients_with_cut_connections_corrupt_nothing_behind_any_gatew
     # Each came while another request of the same upload hung.
     assert outcome.waits
     assert outcome.stuck_answer == 200
-    check_objects(outcome.sent, client=client, bucket=bucket)
+    scene.check_objects(outcome.sent)
 
 
 def test_fifty_finalizes_over_two_gateways_make_one_job_and_one_object(
@@ -72,7 +61,7 @@ def test_fifty_finalizes_over_two_gateways_make_one_job_and_one_object(
                 str(system.api_key), urls=lambda: gateways.urls, random=Random(11)
             ) as caller,
         ):
-            pieces = crowd.pieces_of(content)
+            pieces = pieces_of(content)
             upload_id = await caller.create(size=len(content))
             for index, piece in enumerate(pieces):
                 (await caller.put(upload_id, index=index, piece=piece)).raise_for_status()

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qs, urlsplit
 
 from dev.stack.background_loop import BackgroundLoop
+from tests.forwarder import HEAD_MAX, PIECE, Forwarder, Streams, until_one_hangs_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-HEAD_MAX = 256 * 1024
-PIECE = 64 * 1024
 BODILESS = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 
@@ -81,15 +80,16 @@ class WatchedStore:
 
     def __init__(self, upstream: str) -> None:
         address = urlsplit(upstream)
-        self._upstream = address.hostname, address.port or 80
         self._speed = _Speed()
-        self._loop = BackgroundLoop("watched store")
-        self._conversations: set[asyncio.Task[None]] = set()
         self._passed: list[Passed] = []
-        self._server: asyncio.Server
+        self._loop = BackgroundLoop("watched store")
+        self._forwarder = Forwarder(
+            partial(asyncio.open_connection, address.hostname, address.port or 80, limit=HEAD_MAX),
+            converse=self._converse,
+        )
 
     def __enter__(self) -> Self:
-        self._server = self._loop.run(self._listen())
+        self._loop.run(self._forwarder.accept())
         return self
 
     def __exit__(
@@ -98,12 +98,14 @@ class WatchedStore:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._loop.run(self._end())
-        self._loop.close()
+        try:
+            self._loop.run(self._forwarder.__aexit__(kind, error, traceback))
+        finally:
+            self._loop.close()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return f"http://127.0.0.1:{self._forwarder.port}"
 
     def be_as_slow_as(self, bytes_per_second: float) -> None:
         """Take the bodies of requests no faster than this, all of them together."""
@@ -120,45 +122,12 @@ class WatchedStore:
         """Return the requests that sent a part of an upload, or began to."""
         return [one for one in self.about(upload_id) if one.part is not None]
 
-    async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._converse, "127.0.0.1", 0, limit=HEAD_MAX)
-
-    async def _end(self) -> None:
-        self._server.close()
-        conversations = set(self._conversations)
-        for conversation in conversations:
-            conversation.cancel()
-        if conversations:
-            await asyncio.wait(conversations)
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._conversations.add(task)
-        task.add_done_callback(self._conversations.discard)
-        with suppress(OSError, asyncio.CancelledError):
-            there = await asyncio.open_connection(*self._upstream, limit=HEAD_MAX)
-            await self._between((reader, writer), there)
-        writer.transport.abort()
-
-    async def _between(
-        self,
-        here: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-        there: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    ) -> None:
+    async def _converse(self, here: Streams, there: Streams) -> None:
         unanswered: deque[Passed] = deque()
-        pumps = {
-            asyncio.create_task(self._pass_requests(here[0], there[1], unanswered)),
-            asyncio.create_task(self._pass_answers(there[0], here[1], unanswered)),
-        }
-        try:
-            # Whoever hangs up ends both halves.
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            there[1].transport.abort()
+        await until_one_hangs_up(
+            self._pass_requests(here[0], there[1], unanswered),
+            self._pass_answers(there[0], here[1], unanswered),
+        )
 
     async def _pass_requests(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, unanswered: deque[Passed]

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import google_crc32c
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
@@ -73,6 +74,7 @@ def add_finalized_upload(
             index=index,
             size=len(piece),
             sha256=hashlib.sha256(piece).digest(),
+            crc32c=google_crc32c.value(piece).to_bytes(4, "big"),
         )
         for index, piece in enumerate(pieces)
     )

@@ -22,6 +22,7 @@ from pipeline.storage.errors import (
     MultipartGone,
     ObjectExists,
     ObjectMissing,
+    ObjectReplaced,
     RangeEndsEarly,
     StoreUnavailable,
 )
@@ -300,8 +301,10 @@ class FakeStorage:
             raise ObjectExists(key)
 
     def _in_range(self, source: ObjectRange) -> bytes:
-        content = self._found(source.key).content
-        content = content[source.offset : source.offset + source.size_bytes]
+        found = self._found(source.key)
+        if source.etag not in (None, found.etag):
+            raise ObjectReplaced
+        content = found.content[source.offset : source.offset + source.size_bytes]
         if missing := source.size_bytes - len(content):
             raise RangeEndsEarly(source.size_bytes, missing_bytes=missing)
         return content

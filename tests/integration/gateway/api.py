@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Mapping, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 
     import httpx
 
@@ -16,13 +17,33 @@ MIB = 1024 * 1024
 KIB64 = 64 * 1024
 
 
-def content_digest(content: bytes, algorithm: str = "sha-256") -> dict[str, str]:
+def digest_field(content: bytes, algorithm: str = "sha-256") -> str:
+    """Return the value of a digest field of RFC 9530."""
     digest = hashlib.new(algorithm.replace("-", ""), content).digest()
-    return {"Content-Digest": f"{algorithm}=:{base64.b64encode(digest).decode()}:"}
+    return f"{algorithm}=:{base64.b64encode(digest).decode()}:"
+
+
+def content_digest(content: bytes, algorithm: str = "sha-256") -> dict[str, str]:
+    return {"Content-Digest": digest_field(content, algorithm)}
 
 
 def pieces_of(content: bytes, *, chunk_size: int = KIB64) -> list[bytes]:
     return [content[start : start + chunk_size] for start in range(0, len(content), chunk_size)]
+
+
+class Stuck:
+    """A body that stops in the middle until it is told to go on."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.is_read = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._content[:100]
+        self.is_read.set()
+        await self.may_go_on.wait()
+        yield self._content[100:]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from gateway.settings import Settings
 from schemas.api.scopes import Scope
 from schemas.lifecycle import StagingKind
 from tests.integration.gateway.api import Api
-from tests.integration.gateway.process import Process
+from tests.integration.gateway.process import Process, way_to
 from tests.integration.gateway.staged import InBucket, InDirectory, Staged
 
 if TYPE_CHECKING:
@@ -150,13 +150,12 @@ async def start(database: DatabaseSettings, staged: Staged, tmp_path: Path) -> A
 
     yield start_process
     for process in started:
-        if process.process.returncode is None:
-            await process.kill()
+        await process.kill()
 
 
 @pytest.fixture
 async def served(start: Start, make_key: MakeKey) -> AsyncIterator[Api]:
     """The way of acme to a gateway in a process of its own."""
     process = await start()
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
-        yield Api(http, await make_key())
+    async with way_to(process, await make_key()) as api:
+        yield api

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
-import signal
 import sys
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import httpx
+
+from dev.stack.checkout import CHECKOUT
+from tests.integration.gateway.api import Api
+from tests.service import ServiceProcess, new_log_file, spawn
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_numbers = itertools.count(1)
-
-CHECKOUT = Path(__file__).resolve().parents[3]
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class Process:
+class Process(ServiceProcess):
     """One ``python -m gateway serve``, where it listens, and what it logs."""
 
-    process: asyncio.subprocess.Process
-    log_file: Path
     port: int
 
     @classmethod
@@ -34,19 +32,17 @@ class Process:
         Raises:
             AssertionError: it ended, or took too long; says what it logged.
         """
-        log_file = directory / f"gateway-{next(_numbers)}.log"
-        with log_file.open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "gateway",
-                "serve",
-                cwd=CHECKOUT,
-                env={**environment, "GATEWAY_PORT": "0"},
-                stderr=log,
-            )
+        log_file = new_log_file(directory, name="gateway")
+        process = await spawn(
+            "gateway", "serve", environment={**environment, "GATEWAY_PORT": "0"}, log_file=log_file
+        )
         started = cls(process=process, log_file=log_file, port=0)
-        listening = await started.says("gateway.listening")
+        try:
+            listening = await started.says("gateway.listening")
+        except BaseException:
+            # Nobody else knows of it yet, who could end it.
+            await started.kill()
+            raise
         return replace(started, port=listening["port"])
 
     @property
@@ -67,37 +63,20 @@ class Process:
         Raises:
             AssertionError: it ended, or took too long; says what it logged.
         """
-        async with asyncio.timeout(60):
-            while len(lines := self.logged(event)) < count:
-                assert self.process.returncode is None, self.log_file.read_text()
-                await asyncio.sleep(0.02)
-        return lines
+        await self.until(lambda: len(self.logged(event)) >= count)
+        return self.logged(event)
 
-    async def kill(self) -> None:
-        """End it as a crash would, with no chance to finish anything."""
-        self.process.send_signal(signal.SIGKILL)
-        await self.process.wait()
 
-    async def stop(self) -> int:
-        """Ask it to end and return its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(60):
-            return await self.process.wait()
-
-    def logged(self, event: str) -> list[dict[str, Any]]:
-        """Return its log lines of one kind."""
-        # The last line may be half written yet.
-        *lines, _ = self.log_file.read_text().split("\n")
-        entries = [json.loads(line) for line in lines if line.startswith("{")]
-        return [entry for entry in entries if entry.get("event") == event]
+@asynccontextmanager
+async def way_to(process: Process, key: str) -> AsyncIterator[Api]:
+    """Yield the way to one gateway, for the owner of a key."""
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        yield Api(http, key)
 
 
 async def run_gateway(*arguments: str, **environment: str) -> tuple[int | None, str, str]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "gateway",
-        *arguments,
+        *(sys.executable, "-m", "gateway", *arguments),
         cwd=CHECKOUT,
         env=environment,
         stdout=asyncio.subprocess.PIPE,

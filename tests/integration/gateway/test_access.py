@@ -79,13 +79,18 @@ async def test_a_route_needs_a_key_that_has_its_scope(
     assert allowed.status_code not in {401, 403}
 
 
-@pytest.mark.parametrize("path", ["/jobs", "/documents", f"/webhooks/{SOME}"])
-async def test_what_a_route_can_do_is_told_to_callers_alone(api: Api, path: str) -> None:
+@pytest.mark.parametrize("path", sorted({path for _, path, _ in ROUTES}))
+async def test_what_a_path_takes_is_told_to_callers_alone(api: Api, path: str) -> None:
+    methods = {method for method, other, _ in ROUTES if other == path} | {"OPTIONS"}
+
     nobody = await api.http.request("OPTIONS", f"/api/v1{path}")
     caller = await api.ask("OPTIONS", path)
+    refused = await api.ask("PATCH", path)
 
     assert problem(nobody) == (401, "unauthenticated")
-    assert (caller.status_code, "GET" in caller.headers["allow"]) == (204, True)
+    assert (caller.status_code, set(caller.headers["allow"].split(", "))) == (204, methods)
+    assert problem(refused) == (405, "method_not_allowed")
+    assert set(refused.headers["allow"].split(", ")) == methods
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from sqlalchemy import select, update
 
 from schemas.lifecycle import StagingKind
 from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import KIB64, Api, problem
+from tests.integration.gateway.process import way_to
 from tests.integration.gateway.staged import InDirectory
 from tests.integration.http.certificates import Authority
 from tests.integration.notifier.proxy import Proxy
@@ -246,6 +246,5 @@ async def test_a_gateway_with_a_directory_needs_no_store(
 ) -> None:
     nothing = dict.fromkeys(("S3_BUCKET", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"), "")
     process = await start(**nothing, STAGING="directory", STAGING_DIR=str(staging_dir))
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
-        api = Api(http, await make_key())
+    async with way_to(process, await make_key()) as api:
         await api.sent(CONTENT)

@@ -12,13 +12,23 @@ import google_crc32c
 import pytest
 from sqlalchemy import delete, select, update
 
-from gateway.uploads.body import BLOCK_BYTES
+from gateway.staging.buffers import BUFFER_BYTES
 from schemas.tables.uploads import Chunk, Upload
-from tests.integration.gateway.api import KIB64, Api, content_digest, pieces_of, problem
+from tests.integration.gateway.api import (
+    KIB64,
+    Api,
+    Stuck,
+    content_digest,
+    digest_field,
+    pieces_of,
+    problem,
+)
 from tests.integration.gateway.staged import over_both_stagings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import httpx
 
     from gateway.db import Transaction
     from tests.integration.gateway.staged import Staged
@@ -29,19 +39,15 @@ CONTENT = random.Random(1).randbytes(5 * KIB64 + 1234)  # only to be told apart
 PIECES = pieces_of(CONTENT)
 
 
-class Stuck:
-    """A body that stops in the middle until it is told to go on."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self.is_read = asyncio.Event()
-        self.may_go_on = asyncio.Event()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._content[:100]
-        self.is_read.set()
-        await self.may_go_on.wait()
-        yield self._content[100:]
+async def sent_while_abandoned(api: Api) -> tuple[str, httpx.Response]:
+    """Give up an upload in the middle of its chunk; return its id and the chunk's answer."""
+    body = Stuck(bytes(KIB64))
+    upload_id = await api.created(size=KIB64)
+    sending = asyncio.create_task(api.put(upload_id, 0, body))
+    await body.is_read.wait()
+    await api.ask("DELETE", f"/uploads/{upload_id}")
+    body.may_go_on.set()
+    return upload_id, await sending
 
 
 async def slowly(*pieces: bytes) -> AsyncIterator[bytes]:
@@ -110,7 +116,7 @@ async def test_a_damaged_chunk_is_refused_and_can_be_sent_again(
     api: Api, algorithm: str, field: str
 ) -> None:
     upload_id = await api.created(size=len(CONTENT))
-    digest = {field: content_digest(PIECES[0], algorithm)["Content-Digest"]}
+    digest = {field: digest_field(PIECES[0], algorithm)}
     damaged = bytes([PIECES[0][0] ^ 1]) + PIECES[0][1:]
 
     refused = await api.put(upload_id, 0, damaged, digest)
@@ -158,8 +164,8 @@ async def test_a_malformed_digest_is_refused_before_the_body_is_read(api: Api) -
 
 async def test_digests_on_several_lines_are_all_checked(api: Api) -> None:
     upload_id = await api.created(size=len(CONTENT))
-    right = content_digest(PIECES[0])["Content-Digest"]
-    wrong = content_digest(PIECES[1], "sha-512")["Content-Digest"]
+    right = digest_field(PIECES[0])
+    wrong = digest_field(PIECES[1], "sha-512")
 
     answer = await api.http.put(
         f"/api/v1/uploads/{upload_id}/chunks/0",
@@ -210,9 +216,9 @@ async def test_the_last_chunk_has_what_is_left(api: Api) -> None:
 
 
 async def test_a_body_in_pieces_of_any_size_is_put_together(api: Api, staged: Staged) -> None:
-    size = 3 * BLOCK_BYTES + 777
+    size = 3 * BUFFER_BYTES + 777
     content = random.Random(3).randbytes(size)  # only to be told apart
-    upload_id = await api.created(size=size, chunk_size=4 * BLOCK_BYTES)
+    upload_id = await api.created(size=size, chunk_size=4 * BUFFER_BYTES)
     edges = sorted(random.Random(4).sample(range(size), 400))  # where to cut
     pieces = [content[start:end] for start, end in zip([0, *edges], [*edges, size], strict=True)]
 
@@ -262,14 +268,9 @@ async def test_of_two_contents_for_one_chunk_at_once_one_wins_and_the_file_has_i
 async def test_a_chunk_finished_after_the_upload_was_abandoned_is_not_acked(
     api: Api, transaction: Transaction
 ) -> None:
-    body = Stuck(bytes(KIB64))
-    upload_id = await api.created(size=KIB64)
-    sending = asyncio.create_task(api.put(upload_id, 0, body))
-    await body.is_read.wait()
-    await api.ask("DELETE", f"/uploads/{upload_id}")
-    body.may_go_on.set()
+    _, answer = await sent_while_abandoned(api)
 
-    assert problem(await sending) == (409, "upload_not_open")
+    assert problem(answer) == (409, "upload_not_open")
     async with transaction() as session:
         assert (await session.execute(delete(Chunk).returning(Chunk.index))).all() == []
 
@@ -290,13 +291,7 @@ async def test_of_the_same_content_sent_ten_times_at_once_every_request_is_acked
 async def test_what_is_left_of_a_chunk_whose_upload_was_abandoned_meanwhile_counts_for_nothing(
     api: Api, staged: Staged
 ) -> None:
-    body = Stuck(bytes(KIB64))
-    upload_id = await api.created(size=KIB64)
-    sending = asyncio.create_task(api.put(upload_id, 0, body))
-    await body.is_read.wait()
-    await api.ask("DELETE", f"/uploads/{upload_id}")
-    body.may_go_on.set()
-    await sending
+    upload_id, _ = await sent_while_abandoned(api)
 
     assert staged.left(upload_id) == 0
 

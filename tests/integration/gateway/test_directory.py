@@ -9,10 +9,9 @@ import pytest
 from sqlalchemy import func, select
 
 from schemas.tables.uploads import Upload
-from tests.integration.gateway.api import KIB64, problem
+from tests.integration.gateway.api import KIB64, Stuck, problem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from gateway.db import Transaction
@@ -21,21 +20,6 @@ if TYPE_CHECKING:
     from tests.integration.gateway.staged import InDirectory
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
-
-
-class Stuck:
-    """A body that stops in the middle until it is told to go on."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self.is_read = asyncio.Event()
-        self.may_go_on = asyncio.Event()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._content[:100]
-        self.is_read.set()
-        await self.may_go_on.wait()
-        yield self._content[100:]
 
 
 def wipe(staging_dir: Path, upload_id: str) -> None:

@@ -7,15 +7,17 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from sqlalchemy import update
 
 from schemas.tables.jobs import Job
 from tests.integration.gateway.api import Api, problem
+from tests.integration.gateway.process import way_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import httpx
 
     from gateway.db import Transaction
     from tests.integration.gateway.conftest import MakeKey, Start
@@ -173,8 +175,7 @@ async def test_many_readers_see_one_end(served: Api, transaction: Transaction) -
 
 async def test_a_gateway_that_stops_lets_its_readers_go(start: Start, make_key: MakeKey) -> None:
     process = await start()
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
-        api = Api(http, await make_key())
+    async with way_to(process, await make_key()) as api:
         _, job_id = await api.finalized()
         async with following(api, job_id) as events:
             await events.next()
@@ -188,8 +189,7 @@ async def test_a_gateway_that_stops_lets_its_readers_go(start: Start, make_key: 
 
 async def test_a_reader_that_leaves_is_forgotten(start: Start, make_key: MakeKey) -> None:
     process = await start()
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
-        api = Api(http, await make_key())
+    async with way_to(process, await make_key()) as api:
         _, job_id = await api.finalized()
         async with following(api, job_id) as events:
             await events.next()

@@ -83,6 +83,7 @@ async def test_what_was_committed_stays_and_is_found_by_its_key(
         register_callback=partial(register_callback, allow_loopback=False),
         check=partial(check_complete_upload, settings=settings),
         terms=terms_of(settings, quotas=settings),
+        form_lease=timedelta(minutes=1),
         chunk_lock_wait=timedelta(seconds=1),
         clock=partial(datetime.now, UTC),
     )

@@ -7,12 +7,11 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from schemas.api.scopes import Scope
 from tests.integration.gateway.api import Api, problem
-from tests.integration.gateway.process import run_gateway
+from tests.integration.gateway.process import run_gateway, way_to
 from tests.integration.notifier import proxy
 
 if TYPE_CHECKING:
@@ -149,8 +148,7 @@ async def test_stopping_lets_requests_finish_and_waiting_ones_go(
     start: Start, make_key: MakeKey
 ) -> None:
     process = await start()
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
-        api = Api(http, await make_key())
+    async with way_to(process, await make_key()) as api:
         _, job_id = await api.finalized()
         polling = asyncio.create_task(api.get(f"/jobs/{job_id}", wait=60))
         await process.says("job.awaited")
@@ -172,8 +170,7 @@ async def test_a_chunk_under_way_is_acked_before_the_process_stops(
         await gate.wait()
         yield b"tent"
 
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
-        api = Api(http, await make_key())
+    async with way_to(process, await make_key()) as api:
         upload_id = await api.created(size=7)
         sending = asyncio.create_task(api.put(upload_id, 0, late()))
         await process.says("chunk.receiving")
@@ -187,14 +184,13 @@ async def test_a_chunk_under_way_is_acked_before_the_process_stops(
 
 async def test_a_request_is_one_line_that_holds_no_secret(start: Start, make_key: MakeKey) -> None:
     process = await start(WEBHOOK_ALLOW_LOOPBACK="true")
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
-        api = Api(http, await make_key())
+    async with way_to(process, await make_key()) as api:
         created = await api.create(size=7, callback_url="http://localhost:9000/?token=hunter2")
         upload_id = created.json()["upload_id"]
         await api.put(upload_id, 0, b"content")
         await api.of("wb_hunter2").get("/jobs", cursor="hunter2")
-        await http.get("/nowhere/hunter2?token=hunter2")
-        await http.get("/health/live")
+        await api.http.get("/nowhere/hunter2?token=hunter2")
+        await api.http.get("/health/live")
     await process.stop()
 
     lines = process.logged("http.request")
@@ -217,8 +213,7 @@ async def test_a_request_about_one_upload_leaves_no_id_on_the_next(
     start: Start, make_key: MakeKey
 ) -> None:
     process = await start()
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
-        api = Api(http, await make_key())
+    async with way_to(process, await make_key()) as api:
         await api.get("/uploads/00000000-0000-0000-0000-000000000001")
         await api.get("/jobs")
     await process.stop()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -19,6 +20,8 @@ from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import Api, problem
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import httpx
 
     from gateway.db import Transaction
@@ -81,6 +84,16 @@ async def stored(api: Api, transaction: Transaction, **job: Any) -> tuple[str, s
             )
         )
     return upload_id, job_id
+
+
+@asynccontextmanager
+async def reading(transaction: Transaction) -> AsyncIterator[None]:
+    """Write one more page, as the worker does that reads, in a transaction that stays open."""
+    async with transaction() as session:
+        document_id = (await session.scalars(select(Document.id))).one()
+        session.add(Page(document_id=document_id, number=2, text="text"))
+        await session.flush()
+        yield
 
 
 async def rows_left(transaction: Transaction) -> int:
@@ -170,10 +183,7 @@ async def test_a_purge_never_waits_in_a_circle_with_the_worker_that_reads(
 ) -> None:
     """The worker writes pages in one long transaction, and its progress in others."""
     upload_id, job_id = await stored(api, transaction, **READING)
-    async with transaction() as reading:
-        document_id = (await reading.scalars(select(Document.id))).one()
-        reading.add(Page(document_id=document_id, number=2, text="text"))
-        await reading.flush()
+    async with reading(transaction):
         purging = asyncio.create_task(purge(api, upload_id))
         async with asyncio.timeout(5):
             assert (await api.get(f"/jobs/{job_id}", wait=5)).json()["status"] == "cancelled"
@@ -189,10 +199,7 @@ async def test_a_purge_that_waits_too_long_for_the_reader_is_finished_by_the_nex
     api: Api, transaction: Transaction
 ) -> None:
     upload_id, _ = await stored(api, transaction, **READING)
-    async with transaction() as reading:
-        document_id = (await reading.scalars(select(Document.id))).one()
-        reading.add(Page(document_id=document_id, number=2, text="text"))
-        await reading.flush()
+    async with reading(transaction):
         assert problem(await purge(api, upload_id)) == (503, "unavailable")
     assert await rows_left(transaction) == 5
 
@@ -206,10 +213,7 @@ async def test_a_purge_that_waits_keeps_no_connection_from_others(
 ) -> None:
     async with serve(database_pool_size=1) as api:
         upload_id, job_id = await stored(api, transaction, **READING)
-        async with transaction() as reading:
-            document_id = (await reading.scalars(select(Document.id))).one()
-            reading.add(Page(document_id=document_id, number=2, text="text"))
-            await reading.flush()
+        async with reading(transaction):
             purging = asyncio.create_task(purge(api, upload_id))
             async with asyncio.timeout(5):
                 assert (await api.get(f"/jobs/{job_id}", wait=5)).json()["status"] == "cancelled"

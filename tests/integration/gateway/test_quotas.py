@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -14,7 +13,7 @@ from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import KIB64, Api, problem
-from tests.integration.gateway.process import CHECKOUT
+from tests.integration.gateway.process import run_gateway
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -213,23 +212,13 @@ async def test_an_upload_of_many_chunks_is_counted_once(api: Api, transaction: T
 async def test_an_operator_sets_a_quota_on_the_command_line(
     api: Api, database: DatabaseSettings
 ) -> None:
-    async def command(*arguments: str) -> tuple[int, str, str]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "gateway",
+    async def command(*arguments: str) -> tuple[int | None, str, str]:
+        return await run_gateway(
             "set-quota",
             *arguments,
-            cwd=CHECKOUT,
-            env={
-                "DATABASE_URL": database.database_url.get_secret_value(),
-                "ALLOWED_TYPES": "application/pdf,image/*",
-            },
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            DATABASE_URL=database.database_url.get_secret_value(),
+            ALLOWED_TYPES="application/pdf,image/*",
         )
-        output, errors = await process.communicate()
-        return process.returncode or 0, output.decode(), errors.decode()
 
     assert await command(
         "--tenant=acme",

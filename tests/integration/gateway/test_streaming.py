@@ -12,24 +12,18 @@ import psutil
 import pytest
 
 from tests.integration.gateway.api import KIB64, MIB, Api, content_digest, pieces_of, problem
+from tests.integration.gateway.process import way_to
 from tests.integration.gateway.staged import over_both_stagings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.integration.gateway.conftest import MakeKey, Start
-    from tests.integration.gateway.process import Process
     from tests.integration.gateway.staged import Staged
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
 
 CONTENT = random.Random(5).randbytes(4 * MIB)
-
-
-@asynccontextmanager
-async def way_to(process: Process, key: str) -> AsyncIterator[Api]:
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
-        yield Api(http, key)
 
 
 class Socket:

@@ -9,7 +9,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import httpx
 import psutil
 import pytest
 from sqlalchemy import func, select, update
@@ -27,10 +26,13 @@ from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
 from tests.integration.gateway.api import KIB64, MIB, Api, pieces_of, problem
+from tests.integration.gateway.process import way_to
 from tests.integration.gateway.staged import over_both_stagings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+
+    import httpx
 
     from gateway.db import Transaction
     from tests.integration.gateway.conftest import MakeKey, Serve, Start
@@ -374,8 +376,7 @@ async def test_a_client_that_is_still_sending_learns_why_it_is_refused(
 ) -> None:
     process = await start(UPLOAD_MAX_SIZE="1MiB")
     content = bytes(32 * MIB)
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
-        api = Api(http, await make_key())
+    async with way_to(process, await make_key()) as api:
         for _ in range(3):
             assert problem(await submit(api, content)) == (413, "file_too_large")
             wrong = await submit(api, content[: MIB // 2], fields={"priority": "high"})
@@ -395,8 +396,7 @@ async def test_memory_does_not_grow_with_the_file(start: Start, make_key: MakeKe
             yield bytes(MIB)
         yield end
 
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
-        api = Api(http, await make_key())
+    async with way_to(process, await make_key()) as api:
         assert (await submit(api)).status_code == 202
         resident = psutil.Process(process.process.pid).memory_info
         before, peak = resident().rss, 0

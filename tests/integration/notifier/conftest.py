@@ -89,5 +89,4 @@ async def start(
 
     yield start_process
     for process in started:
-        if process.process.returncode is None:
-            await process.kill()
+        await process.kill()

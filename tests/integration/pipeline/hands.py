@@ -67,7 +67,9 @@ class Hands:
             task.waiting = self.waiting
             self._app.register_task(task)
 
-    def deliver(self, event: Envelope, *, crashes: int = 0, attempt: int = 0) -> bool:
+    def deliver(
+        self, event: Envelope, *, crashes: int = 0, attempt: int = 0, waits: int = 0
+    ) -> bool:
         """Have the event handled; say whether it is done with, or waits.
 
         Whatever is not an `Exception` comes out, as a death of the worker would.
@@ -75,7 +77,9 @@ class Hands:
         task: EventTask = (
             self._discarding if isinstance(event.data, UploadCancelled) else self._transferring
         )
-        task.push_request(**{DELIVERY_HEADER: {"crashes": crashes, "attempt": attempt}})
+        task.push_request(
+            **{DELIVERY_HEADER: {"crashes": crashes, "attempt": attempt, "waits": waits}}
+        )
         try:
             task.run(ReceivedEvent(envelope=event, body=envelope.encode(event)))
         except Ignore:

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
+from structlog.testing import capture_logs
 
 from pipeline import db, resources
 from pipeline.resources import Resources
 from pipeline.settings import Settings
-from pipeline.storage.errors import StoreRejected, StoreUnavailable
+from pipeline.storage.errors import StoreMisconfigured, StoreRejected, StoreUnavailable
 from pipeline.storage.port import Body, Multipart
 from pipeline.sweep import expiry, files, multiparts, objects, originals, rows, turn
 from pipeline.sweep.findings import Findings
@@ -28,16 +30,18 @@ from schemas.errors import ErrorCode
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFailed
-from schemas.ids import EventId, TenantId, UploadId
+from schemas.ids import DeliveryId, EventId, TenantId, UploadId, WebhookId
 from schemas.lifecycle import JobStage, JobStatus, StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey
 from schemas.settings import STAGING_MARKER, DatabaseSettings, ObjectStoreSettings
+from schemas.tables.deliveries import Attempt, Delivery
 from schemas.tables.idempotency import IdempotentRequest
 from schemas.tables.inbox import InboxMessage
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Chunk, Upload
+from schemas.tables.webhooks import Webhook
 from tests.factories.abandoned import CHUNKS, add_abandoned_upload
 from tests.factories.uploads import add_finalized_upload, add_tenant
 from tests.fakes.storage import FakeStorage, raising
@@ -423,9 +427,42 @@ def test_rows_are_deleted_when_their_time_is_over(kit: Resources) -> None:
                     published_at=published_at,
                 )
             )
-    assert rows.sweep(kit, plenty()) == rows.Summary(outbox=1, inbox=1, idempotency=1)
+    assert rows.sweep(kit, plenty()) == rows.Summary(outbox=1, inbox=1, idempotency=1, deliveries=0)
     assert (count(kit, OutboxMessage), count(kit, InboxMessage)) == (2, 1)
     assert count(kit, IdempotentRequest) == 1
+
+
+def test_what_was_told_to_a_webhook_is_deleted_when_its_time_is_over(kit: Resources) -> None:
+    with kit.transaction() as session:
+        webhook = Webhook(
+            id=WebhookId(uuid4()), tenant_id=add_tenant(session), url="https://a/", secret=""
+        )
+        session.add(webhook)
+        session.flush()
+        for settled_at in (LONG_AGO, datetime.now(UTC), None):
+            delivery = Delivery(
+                id=DeliveryId(uuid4()),
+                tenant_id=webhook.tenant_id,
+                webhook_id=webhook.id,
+                event_id=EventId(uuid4()),
+                event_type="upload.stored",
+                body=b"{}",
+                created_at=LONG_AGO,
+                settled_at=settled_at,
+            )
+            session.add(delivery)
+            session.flush()
+            session.add(
+                Attempt(
+                    delivery_id=delivery.id,
+                    number=1,
+                    started_at=LONG_AGO,
+                    duration=timedelta(seconds=1),
+                    outcome="delivered",
+                )
+            )
+    assert rows.sweep(kit, plenty()).deliveries == 1
+    assert (count(kit, Delivery), count(kit, Attempt)) == (2, 2)
 
 
 def test_many_rows_are_deleted_in_batches(kit: Resources) -> None:
@@ -442,7 +479,9 @@ def test_a_spent_budget_leaves_the_rest_for_the_next_sweep(kit: Resources) -> No
     none_left = Budget.of(timedelta(0))
     assert expiry.sweep(kit, none_left) == expiry.Summary(expired=0, bytes_left=0, complete=False)
     assert files.sweep(kit, none_left) == Findings()
-    assert rows.sweep(kit, none_left) == rows.Summary(outbox=0, inbox=0, idempotency=0)
+    assert rows.sweep(kit, none_left) == rows.Summary(
+        outbox=0, inbox=0, idempotency=0, deliveries=0
+    )
 
 
 def test_while_the_store_is_down_uploads_end_all_the_same(kit: Resources) -> None:
@@ -462,15 +501,77 @@ def test_while_the_store_is_down_files_are_swept_all_the_same(kit: Resources) ->
     assert not orphan.exists()
 
 
-def test_an_unfinished_upload_the_store_does_not_let_go_holds_up_nothing(kit: Resources) -> None:
+@pytest.mark.parametrize("call", ["abort", "head"])
+@pytest.mark.parametrize("error", [StoreRejected, StoreUnavailable])
+def test_an_unfinished_upload_the_store_does_not_let_go_holds_up_nothing(
+    kit: Resources, call: str, error: type[StoreRejected | StoreUnavailable]
+) -> None:
     storage = FakeStorage()
     for _ in range(2):
         key = object_keys.original(TenantId(uuid4()), UploadId(uuid4()))
         storage.create_multipart(key, content_type="text/plain")
-    storage.before = raising(StoreRejected("abort", reason="test"), on="abort")
+    storage.before = raising(error(call, reason="test"), on=call)
     swept = multiparts.sweep(an_hour_later(replace(kit, storage=storage)), plenty())
-    assert (swept.removed, swept.kept) == (0, 2)
-    assert storage.called("abort") == 2
+    assert swept == Findings(stuck=2)
+    assert storage.called(call) == 2
+
+
+class OneStuck(FakeStorage):
+    """A store that does not let one key go, alone or among others."""
+
+    stuck: ObjectKey
+
+    def delete(self, key: ObjectKey) -> None:
+        if key == self.stuck:
+            raise StoreMisconfigured("delete", reason="AccessDenied")
+        super().delete(key)
+
+    def delete_all(self, keys: Sequence[ObjectKey]) -> None:
+        if self.stuck in keys:
+            raise StoreMisconfigured("delete_all", reason="AccessDenied")
+        super().delete_all(keys)
+
+
+def test_a_staged_object_the_store_does_not_let_go_holds_up_nothing(kit: Resources) -> None:
+    storage = OneStuck()
+    kit = an_hour_later(replace(kit, storage=storage))
+    for index in range(3):
+        key = object_keys.staged_chunk(
+            TenantId(uuid4()), UploadId(uuid4()), index=index, sha256=bytes(32)
+        )
+        storage.stuck = ObjectKey(put(kit, key))
+    assert objects.sweep(kit, plenty()) == Findings(removed=2, stuck=1)
+    assert keys(kit) == {storage.stuck}
+
+
+def test_an_object_the_store_does_not_let_go_holds_up_nothing(kit: Resources) -> None:
+    storage = OneStuck()
+    kit = replace(kit, storage=storage)
+    for _ in range(3):
+        storage.stuck = ObjectKey(ended(kit, UploadStatus.FAILED))
+    assert originals.sweep(an_hour_later(kit), plenty()) == Findings(removed=2, stuck=1)
+    assert keys(kit) == {storage.stuck}
+
+
+def test_a_file_that_cannot_be_removed_holds_up_nothing(kit: Resources) -> None:
+    """Nor does it go unseen: what is on a disk with a fault is for an operator."""
+    stuck, *others = (staged_file(kit, str(uuid4())) for _ in range(3))
+
+    @contextmanager
+    def once_it_is_a_directory() -> Iterator[Session]:
+        with kit.transaction() as session:
+            stuck.unlink(missing_ok=True)
+            stuck.mkdir(exist_ok=True)
+            yield session
+
+    with capture_logs() as logs:
+        SweepOrphans().sweep(
+            replace(kit, transaction=once_it_is_a_directory), longest=timedelta(minutes=1)
+        )
+    assert stuck.exists()
+    assert not any(other.exists() for other in others)
+    (line,) = (line for line in logs if line.get("area") == "staged_files")
+    assert (line["log_level"], line["removed"], line["stuck"]) == ("error", 2, 1)
 
 
 def test_while_the_database_is_away_a_sweep_ends_without_noise(kit: Resources) -> None:

@@ -70,12 +70,6 @@ def test_what_was_sent_is_forgotten() -> None:
     assert notebook.forgotten == [each.id for each in clocked.sendings]
 
 
-def test_the_last_chunk_is_what_is_left() -> None:
-    upload = Sending(path="/", id="", size=10, chunk_size=4)
-
-    assert [upload.size_of(index) for index in upload.chunks] == [4, 4, 2]
-
-
 @pytest.mark.parametrize(
     ("size", "text"),
     [(1024 * MIB, "1 GiB"), (1536 * MIB, "1536 MiB"), (64 * 1024, "64 KiB"), (1000, "1000 B")],

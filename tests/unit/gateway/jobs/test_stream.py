@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
@@ -13,8 +13,9 @@ from sqlalchemy.exc import OperationalError
 from gateway.job_watch import LOOKS_AT_ONCE, JobWatch
 from gateway.jobs import stream
 from schemas.api.jobs import JobView
-from schemas.ids import JobId, UploadId
-from schemas.lifecycle import JobStage, JobStatus
+from schemas.ids import JobId
+from schemas.lifecycle import JobStatus
+from tests.factories.jobs import a_job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,32 +23,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 JOB_ID = JobId(uuid4())
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-def a_job(status: JobStatus = JobStatus.PROCESSING, *, detail: str = "") -> JobView:
-    return JobView(
-        job_id=JOB_ID,
-        upload_id=UploadId(uuid4()),
-        status=status,
-        stage=JobStage.TRANSFER,
-        progress=0,
-        bytes_done=0,
-        bytes_total=0,
-        pages_done=0,
-        pages_total=None,
-        error=None,
-        result={"detail": detail},
-        created_at=datetime.now(UTC),
-        started_at=None,
-        stored_at=None,
-        finished_at=None,
-        status_url="",
-    )
 
 
 async def no_connection() -> NoReturn:
@@ -68,7 +43,7 @@ class Row:
         self.looks += 1
         if self.error is not None:
             raise self.error
-        return self.revision, a_job(self.status)
+        return self.revision, a_job(JOB_ID, self.status)
 
     def change(self, status: JobStatus = JobStatus.PROCESSING) -> None:
         self.revision += 1
@@ -90,7 +65,7 @@ async def all_of(events: AsyncIterator[bytes]) -> list[bytes]:
 
 
 def test_an_event_is_named_numbered_and_on_one_line() -> None:
-    job = a_job(JobStatus.PROCESSING, detail="two\r\nlines\u2028and more")
+    job = a_job(JOB_ID, JobStatus.PROCESSING, detail="two\r\nlines\u2028and more")
 
     event = stream.event_of(job, revision=7)
 
@@ -185,7 +160,7 @@ async def test_many_readers_leave_connections_to_others() -> None:
         most = max(most, looking)
         await asyncio.sleep(0.01)
         looking -= 1
-        return 2, a_job(JobStatus.COMPLETED)
+        return 2, a_job(JOB_ID, JobStatus.COMPLETED)
 
     readers = [stream.events(look, row.watch, job_id=JOB_ID, seen=0) for _ in range(20)]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
@@ -12,39 +12,20 @@ import pytest
 from gateway.job_watch import JobWatch
 from gateway.jobs.operations import wait_until_settled
 from gateway.jobs.routes import preferred_wait
-from schemas.api.jobs import JobView
-from schemas.ids import JobId, UploadId
-from schemas.lifecycle import JobStage, JobStatus
+from schemas.ids import JobId
+from schemas.lifecycle import JobStatus
+from tests.factories.jobs import a_job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from schemas.api.jobs import JobView
 
 pytestmark = pytest.mark.anyio
 
 JOB_ID = JobId(uuid4())
 LONG = timedelta(seconds=30)
 SHORT = timedelta(milliseconds=50)
-
-
-def a_job(status: JobStatus) -> JobView:
-    return JobView(
-        job_id=JOB_ID,
-        upload_id=UploadId(uuid4()),
-        status=status,
-        stage=JobStage.TRANSFER,
-        progress=0,
-        bytes_done=0,
-        bytes_total=0,
-        pages_done=0,
-        pages_total=None,
-        error=None,
-        result=None,
-        created_at=datetime.now(UTC),
-        started_at=None,
-        stored_at=None,
-        finished_at=None,
-        status_url="",
-    )
 
 
 class Row:
@@ -56,7 +37,7 @@ class Row:
 
     async def look(self) -> JobView:
         self.looks += 1
-        return a_job(self.status)
+        return a_job(JOB_ID, self.status)
 
 
 class Notifications:
@@ -86,11 +67,6 @@ class Notifications:
 
 async def unreachable() -> NoReturn:
     raise psycopg.OperationalError("the database is away")
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture

@@ -48,11 +48,6 @@ def staged_in(kind: StagingKind) -> StagedUpload:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def here(tmp_path: Path) -> DirectoryArea:
     return DirectoryArea(tmp_path / "here", reserve_bytes=0)
 

@@ -57,11 +57,6 @@ class Watching:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def staging(tmp_path: Path) -> Iterator[DirectoryArea]:
     staging = DirectoryArea(tmp_path, reserve_bytes=0)
     yield staging

@@ -24,11 +24,6 @@ TYPE = "multipart/form-data; boundary=XYZ"
 SHA256 = "0" * 64
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def part(disposition: str, content: bytes = b"", *headers: str) -> bytes:
     head = "\r\n".join((f"Content-Disposition: form-data; {disposition}", *headers))
     return b"--XYZ\r\n" + head.encode() + b"\r\n\r\n" + content + b"\r\n"

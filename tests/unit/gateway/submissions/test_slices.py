@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def coming(pieces: list[bytes]) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece

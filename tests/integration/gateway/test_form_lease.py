@@ -1,0 +1,94 @@
+"""How long the upload of a form lives: as long as somebody takes the form in, and little longer."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from sqlalchemy import create_engine, func, select
+from sqlalchemy.orm import Session
+
+from pipeline.sweep import operations as sweep
+from schemas.tables.tenants import TenantUsage
+from schemas.tables.uploads import Upload
+from tests.integration.gateway.api import KIB64, Api, problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.db import Transaction
+    from schemas.settings import DatabaseSettings
+    from tests.integration.gateway.conftest import MakeKey, Serve, Start
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+LEASE = timedelta(seconds=2)
+HEAD = b'--X\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+CONTENT = bytes(2 * KIB64)
+END = b"\r\n--X--\r\n"
+HEADERS = {
+    "Content-Type": "multipart/form-data; boundary=X",
+    "Content-Length": str(len(HEAD + CONTENT + END)),
+}
+
+
+async def slowly(*, taking: timedelta, pieces: int = 16) -> AsyncIterator[bytes]:
+    """Yield a form, its file in pieces with equal pauses between."""
+    yield HEAD
+    size = len(CONTENT) // pieces
+    for start in range(0, len(CONTENT), size):
+        await asyncio.sleep(taking.total_seconds() / pieces)
+        yield CONTENT[start : start + size]
+    yield END
+
+
+async def submit(api: Api, body: AsyncIterator[bytes]) -> httpx.Response:
+    return await api.ask("POST", "/upload-async", content=body, headers=HEADERS)
+
+
+async def test_a_client_slower_than_the_lease_keeps_its_upload(serve: Serve) -> None:
+    async with serve(form_lease=LEASE, chunk_size_default=KIB64) as api:
+        answer = await submit(api, slowly(taking=3 * LEASE))
+
+        assert answer.status_code == 202, answer.text
+        job = (await api.get(f"/jobs/{answer.json()['job_id']}")).json()
+    assert job["bytes_total"] == len(CONTENT)
+
+
+async def test_no_form_is_taken_in_for_longer_than_any_upload(serve: Serve) -> None:
+    async with serve(form_lease=LEASE / 2, upload_ttl=LEASE, chunk_size_default=KIB64) as api:
+        answer = await submit(api, slowly(taking=3 * LEASE))
+
+    assert problem(answer) == (410, "upload_expired")
+
+
+async def test_a_gateway_that_is_killed_leaves_nothing_reserved_for_long(
+    start: Start, make_key: MakeKey, transaction: Transaction, database: DatabaseSettings
+) -> None:
+    process = await start(FORM_LEASE=f"{LEASE.total_seconds()}s", CHUNK_SIZE_DEFAULT=str(KIB64))
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        api = Api(http, await make_key())
+        sending = asyncio.create_task(submit(api, slowly(taking=timedelta(minutes=1))))
+        await process.says("chunk.receiving")
+        await process.kill()
+        with pytest.raises(httpx.TransportError):
+            await sending
+    async with transaction() as session:
+        left = await session.scalar(select(Upload.expires_at - func.now()))
+        assert left is not None
+        assert left <= LEASE
+        reserved = (await session.scalars(select(TenantUsage.open_uploads))).one()
+    assert reserved == 1
+    await asyncio.sleep(LEASE.total_seconds())
+
+    engine = create_engine(database.database_url.get_secret_value())
+    with Session(engine) as sweeping, sweeping.begin():
+        assert len(sweep.expire(sweeping, at_most=10, now=datetime.now(UTC))) == 1
+    engine.dispose()
+
+    async with transaction() as session:
+        usage = (await session.scalars(select(TenantUsage))).one()
+    assert (usage.bytes, usage.open_uploads) == (0, 0)

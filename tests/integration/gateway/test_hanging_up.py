@@ -1,0 +1,51 @@
+"""Clients that close the connection while their answer is on its way: nothing to log, nothing left waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.integration.gateway.api import Api
+
+if TYPE_CHECKING:
+    from tests.integration.gateway.conftest import MakeKey, Start
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+AT_ONCE = struct.pack("ii", 1, 0)
+"""`SO_LINGER`: close with a reset, and throw away what was not sent."""
+
+
+def get(path: str, *, key: str) -> bytes:
+    head = f"GET {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n\r\n"
+    return head.encode("ascii")
+
+
+@pytest.mark.parametrize("with_reset", [False, True], ids=["closed", "reset"])
+async def test_who_hangs_up_on_several_requests_is_no_failure_of_ours(
+    start: Start, make_key: MakeKey, *, with_reset: bool
+) -> None:
+    process = await start()
+    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+        api = Api(http, await make_key())
+        _, job_id = await api.finalized()
+        waiting = get(f"/api/v1/jobs/{job_id}?wait=20", key=api.key)
+        _, writer = await asyncio.open_connection("127.0.0.1", process.port)
+
+        writer.write(waiting + get("/health/live", key=api.key))
+        await process.says("job.awaited")
+        if with_reset:
+            connection: socket.socket = writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        writer.close()
+
+        async with asyncio.timeout(10):
+            *_, ended = await process.logged_times("http.request", count=4)
+        assert ended["route"] == "/api/v1/jobs/{job_id}"
+    assert await process.stop() == 0
+    assert "Traceback" not in process.log_file.read_text()

@@ -1,0 +1,75 @@
+"""A staging disk that does not answer: probes still do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gateway.health import StagingProbe
+from gateway.staging import Staging
+from gateway.staging.directory import DirectoryArea
+from gateway.staging.threads import Threads
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+MOMENT = timedelta(milliseconds=50)
+
+
+class HangingDisk(DirectoryArea):
+    """A directory on a disk that answers when it is told to."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, reserve_bytes=0)
+        self.asked = 0
+        self.answers = threading.Event()
+        self._hanging = Threads("hanging")
+
+    async def is_writable(self) -> bool:
+        self.asked += 1
+        return await self._hanging.run(self.answers.wait)
+
+    def close(self) -> None:
+        self.answers.set()
+        self._hanging.close()
+        super().close()
+
+
+@pytest.fixture
+async def disk(tmp_path: Path) -> AsyncIterator[HangingDisk]:
+    disk = HangingDisk(tmp_path)
+    yield disk
+    # While the loop still runs: it does not end before the thread that asks does.
+    disk.close()
+
+
+async def test_a_probe_does_not_wait_for_a_disk_that_hangs(disk: HangingDisk) -> None:
+    probe = StagingProbe(Staging(disk), patience=MOMENT)
+    begun = time.monotonic()
+    assert await probe.ask() == "not answering"
+    assert time.monotonic() - begun < 5
+
+
+async def test_however_many_probes_come_one_waits_for_the_disk(disk: HangingDisk) -> None:
+    probe = StagingProbe(Staging(disk), patience=MOMENT)
+    at_once = await asyncio.gather(*(probe.ask() for _ in range(20)))
+    one_more = await probe.ask()
+    assert {*at_once, one_more} == {"not answering"}
+    assert disk.asked == 1
+
+
+async def test_once_the_disk_answers_so_does_the_probe(disk: HangingDisk) -> None:
+    probe = StagingProbe(Staging(disk), patience=MOMENT)
+    assert await probe.ask() == "not answering"
+    disk.answers.set()
+    async with asyncio.timeout(20):
+        while await probe.ask() != "ok":  # noqa: ASYNC110  # a probe
+            await asyncio.sleep(0.01)
