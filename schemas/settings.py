@@ -74,10 +74,10 @@ class ObjectStoreSettings(BaseModel):
     s3_access_key_id: SecretStr = Field(description="access key")
     s3_secret_access_key: SecretStr = Field(description="secret key")
     s3_part_size: ByteSize = Field(
-        default=ByteSize(16 * MIB),
+        default=ByteSize(32 * MIB),
         ge=5 * MIB,
         le=5 * GIB,
-        description="preferred part size of a multipart upload; grows by itself where a file would need more than `S3_MAX_PARTS`",
+        description="preferred part size of a multipart upload: every part costs the store some work, and what is under way at a crash is sent again; grows by itself where a file would need more than `S3_MAX_PARTS`",
     )
     s3_max_parts: Positive = Field(
         default=10_000,

@@ -55,7 +55,7 @@ def run(system: System, *, extent: Extent) -> Section:
         tables=[_table(runs, size=extent.size)],
         remarks=[
             (
-                f"{OURS} checks every chunk against the digest it was acked with, the whole file,"
+                f"{OURS} checks every chunk against the checksum it was acked with, the whole file,"
                 " and the stored object with HEAD; it reports progress and keeps its lease in the"
                 " database. Its peers send what they read."
             ),

@@ -32,6 +32,13 @@ class RangeEndsEarly(StoreUnavailable):
         )
 
 
+class ObjectReplaced(StoreUnavailable):
+    """There is another object than the one that was to be read."""
+
+    def __init__(self) -> None:
+        super().__init__("read", reason="the object has another ETag than the one that is meant")
+
+
 class BodyAltered(StoreUnavailable):
     """The store received other bytes than were announced, and kept none of them."""
 

@@ -56,6 +56,8 @@ class ObjectRange:
     key: ObjectKey
     offset: int
     size_bytes: int
+    etag: str | None = None
+    """Of the object that is meant, where another one may have come in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ class ObjectStorage(Protocol):
         Raises:
             ObjectMissing: there is no such object.
             RangeEndsEarly: there is one, and it is too short; nothing was read.
+            ObjectReplaced: there is one, and its ETag is not that of `source`; nothing was read.
         """
 
     def download(self, key: ObjectKey, *, to: Path) -> None:

@@ -1,12 +1,13 @@
 """Reading what lies in the bucket, over broken connections."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from threading import Event
 from typing import Final
 
 import structlog
 
-from pipeline.storage.errors import RangeEndsEarly, StoreUnavailable
+from pipeline.storage.errors import ObjectReplaced, RangeEndsEarly, StoreUnavailable
 from pipeline.storage.port import ObjectRange, ObjectStorage
 
 log = structlog.get_logger(__name__)
@@ -20,15 +21,14 @@ def blocks(source: ObjectRange, *, storage: ObjectStorage, abandoned: Event) -> 
     Raises:
         ObjectMissing: there is no such object.
         RangeEndsEarly: it is too short.
+        ObjectReplaced: it is another one than `source` means.
         StoreUnavailable: it broke again and again without a byte between, or the store
             does not answer: that was tried often enough before it was said.
     """
     done = failures = 0
     while done < source.size_bytes:
         is_open = False
-        rest = ObjectRange(
-            source.key, offset=source.offset + done, size_bytes=source.size_bytes - done
-        )
+        rest = replace(source, offset=source.offset + done, size_bytes=source.size_bytes - done)
         try:
             with storage.read(rest, abandoned=abandoned) as received:
                 is_open = True
@@ -36,7 +36,7 @@ def blocks(source: ObjectRange, *, storage: ObjectStorage, abandoned: Event) -> 
                     done += len(block)
                     failures = 0
                     yield block
-        except RangeEndsEarly:
+        except (RangeEndsEarly, ObjectReplaced):
             raise
         except StoreUnavailable as error:
             failures += 1

@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Self
+from typing import Protocol, Self
 
+from pipeline.transfer import digests
+from pipeline.transfer.digests import Crc32c
 from schemas.errors import DomainError, ErrorCode
 
 
@@ -21,9 +23,9 @@ class ManifestIncomplete(StagingCorrupt):
 
 
 class ChunkCorrupt(StagingCorrupt):
-    def __init__(self, index: int, *, expected: bytes, actual: bytes) -> None:
+    def __init__(self, index: int, *, algorithm: str, expected: bytes, actual: bytes) -> None:
         super().__init__(
-            f"chunk {index} was acked with sha256 {expected.hex()} and now has {actual.hex()}"
+            f"chunk {index} was acked with {algorithm} {expected.hex()} and now has {actual.hex()}"
         )
 
 
@@ -48,15 +50,30 @@ class Chunk:
     index: int
     size_bytes: int
     sha256: bytes
+    crc32c: bytes | None = None
+    """None of a chunk acked before there was one; it is checked against its sha256."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckState:
+    """A check in the middle of a file, after `taken` bytes."""
+
+    taken: int
+    sha256: bytes
+    crc32c: int
+    """Of the bytes taken of a chunk that was begun; 0 between two."""
 
 
 class FileCheck:
     """Checks a file against its manifest, if it has one, while its bytes pass by, in order and once."""
 
+    _running: "_Running"
+
     def __init__(self, chunks: Sequence[Chunk], *, size_bytes: int) -> None:
         self._size_bytes = size_bytes
         self._taken = 0
-        self._file = hashlib.sha256()
+        self._file = digests.sha256()
+        self._chunks = chunks
         self._ahead = iter(chunks)
         self._next_chunk()
 
@@ -77,20 +94,20 @@ class FileCheck:
         """Return a check of a file of which nobody said more than its size."""
         return cls((), size_bytes=size_bytes)
 
-    def update(self, block: bytes | memoryview) -> None:
+    def update(self, block: bytes) -> None:
         """Take the next bytes, cut anywhere.
 
         Raises:
             ChunkCorrupt: they end a chunk that does not have its digest.
         """
-        block = memoryview(block)  # cut without copying
         self._file.update(block)
         self._taken += len(block)
-        while block and self._chunk is not None:
-            piece = block[: self._missing]
-            self._digest.update(piece)
+        at = 0
+        while at < len(block) and self._chunk is not None:
+            piece = block[at : at + self._missing]
+            self._running.update(piece)
             self._missing -= len(piece)
-            block = block[len(piece) :]
+            at += len(piece)
             if self._missing == 0:
                 self._judge(self._chunk)
                 self._next_chunk()
@@ -109,21 +126,69 @@ class FileCheck:
             raise FileDigestMismatch(declared=declared, actual=actual)
         return actual
 
+    def state(self) -> CheckState | None:
+        """Return what another check of this file goes on from; None where none could.
+
+        It could not in the middle of a chunk without a crc32c.
+        """
+        sha256 = self._file.state()
+        begun = self._chunk is not None and self._missing < self._chunk.size_bytes
+        if sha256 is None or (begun and not isinstance(self._running, Crc32c)):
+            return None
+        crc32c = self._running.value if begun and isinstance(self._running, Crc32c) else 0
+        return CheckState(taken=self._taken, sha256=sha256, crc32c=crc32c)
+
+    def go_on_from(self, state: CheckState) -> bool:
+        """Stand where an earlier check of this file stood; False, and nothing done, if it cannot.
+
+        Only before the first byte.
+        """
+        file = digests.sha256_from(state.sha256, taken=state.taken)
+        passed, taken = 0, state.taken
+        while passed < len(self._chunks) and taken >= self._chunks[passed].size_bytes:
+            taken -= self._chunks[passed].size_bytes
+            passed += 1
+        begun = self._chunks[passed] if taken and passed < len(self._chunks) else None
+        if file is None or (begun is not None and begun.crc32c is None):
+            return False
+        self._file, self._taken = file, state.taken
+        self._ahead = iter(self._chunks[passed:])
+        self._next_chunk()
+        if begun is not None:
+            self._missing -= taken
+            self._running = Crc32c(state.crc32c)
+        return True
+
     def _next_chunk(self) -> None:
         self._chunk = next(self._ahead, None)
         self._missing = self._chunk.size_bytes if self._chunk else 0
-        self._digest = hashlib.sha256()
+        is_old = self._chunk is not None and self._chunk.crc32c is None
+        self._running = hashlib.sha256() if is_old else Crc32c()
 
     def _judge(self, chunk: Chunk) -> None:
-        actual = self._digest.digest()
-        if actual != chunk.sha256:
-            raise ChunkCorrupt(chunk.index, expected=chunk.sha256, actual=actual)
+        algorithm, expected = (
+            ("sha256", chunk.sha256) if chunk.crc32c is None else ("crc32c", chunk.crc32c)
+        )
+        actual = self._running.digest()
+        if actual != expected:
+            raise ChunkCorrupt(chunk.index, algorithm=algorithm, expected=expected, actual=actual)
+
+
+class _Running(Protocol):
+    def update(self, block: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
 
 
 def multipart_etag(part_md5s: Sequence[bytes]) -> str:
     """Return the ETag S3 gives an object made of parts: MD5 of their MD5s, and their number."""
     digest = hashlib.md5(b"".join(part_md5s), usedforsecurity=False)
     return f"{digest.hexdigest()}-{len(part_md5s)}"
+
+
+def is_of_parts(etag: str) -> bool:
+    """Whether an ETag has the form with the number of parts."""
+    return "-" in etag
 
 
 def etag_matches(etag: str, *, part_md5s: Sequence[bytes], file_md5: Callable[[], bytes]) -> bool:
@@ -136,7 +201,7 @@ def etag_matches(etag: str, *, part_md5s: Sequence[bytes], file_md5: Callable[[]
     given = etag.strip('"').lower()
     if given == multipart_etag(part_md5s):
         return True
-    if "-" in given:
+    if is_of_parts(given):
         return False
     whole = part_md5s[0] if len(part_md5s) == 1 else file_md5()
     return given == whole.hex()

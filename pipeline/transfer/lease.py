@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.event_task import NotNow
+from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.checksums import Chunk
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
 from schemas import object_keys
@@ -64,6 +65,8 @@ class Claim:
     chunks: tuple[Chunk, ...]
     object_key: ObjectKey
     multipart_id: str | None
+    checkpoint: Checkpoint | None
+    """Where an earlier delivery got to; it means something only to `multipart_id`."""
     bytes_done: int
     """What earlier deliveries stored."""
 
@@ -94,13 +97,13 @@ def claim(
             bytes_at_claim=Job.bytes_done,
             started_at=func.coalesce(Job.started_at, now),
         )
-        .returning(Job.multipart_id, Job.bytes_done),
+        .returning(Job.multipart_id, Job.bytes_done, Job.digested_bytes, Job.digest_state),
     ).one_or_none()
     if claimed is None:
         return why_not(session, job_id=job_id, upload_id=upload_id)
     upload = session.get_one(Upload, upload_id)
     chunks = session.execute(
-        select(rows.Chunk.index, rows.Chunk.size, rows.Chunk.sha256)
+        select(rows.Chunk.index, rows.Chunk.size, rows.Chunk.sha256, rows.Chunk.crc32c)
         .where(rows.Chunk.upload_id == upload_id)
         .order_by(rows.Chunk.index),
     )
@@ -117,10 +120,16 @@ def claim(
         size=upload.size,
         chunk_size=upload.chunk_size,
         chunks=tuple(
-            Chunk(index=index, size_bytes=size, sha256=sha256) for index, size, sha256 in chunks
+            Chunk(index=index, size_bytes=size, sha256=sha256, crc32c=crc32c)
+            for index, size, sha256, crc32c in chunks
         ),
         object_key=object_keys.original(upload.tenant_id, upload_id),
         multipart_id=claimed.multipart_id,
+        checkpoint=(
+            None
+            if claimed.digest_state is None
+            else Checkpoint(claimed.digested_bytes, state=claimed.digest_state)
+        ),
         bytes_done=claimed.bytes_done,
     )
 
@@ -133,6 +142,7 @@ def renew(
     lease: timedelta,
     bytes_done: int,
     multipart_id: str | None,
+    checkpoint: Checkpoint | None,
 ) -> None:
     """Keep the lease, and show how far the transfer got.
 
@@ -147,6 +157,8 @@ def renew(
             lease_until=func.now() + lease,
             bytes_done=func.greatest(Job.bytes_done, bytes_done),
             multipart_id=multipart_id,
+            digested_bytes=0 if checkpoint is None else checkpoint.digested_bytes,
+            digest_state=None if checkpoint is None else checkpoint.state,
         )
         .returning(Job.id),
     )

@@ -106,7 +106,13 @@ def admit(
             Job.lease_owner == claimed.owner,
             Job.status == JobStatus.PROCESSING,
         )
-        .values(bytes_total=size_bytes, bytes_done=0, bytes_at_claim=0)
+        .values(
+            bytes_total=size_bytes,
+            bytes_done=0,
+            bytes_at_claim=0,
+            digested_bytes=0,
+            digest_state=None,
+        )
         .returning(Job.id),
     )
     if resized.first() is None:
@@ -121,7 +127,7 @@ def admit(
     admission.check_total(
         Usage(total_bytes=usage.bytes, open_uploads=usage.open_uploads), quotas=quotas
     )
-    return replace(claimed, size=size_bytes, bytes_done=0)
+    return replace(claimed, size=size_bytes, bytes_done=0, checkpoint=None)
 
 
 def left_of(session: Session, upload_id: UploadId) -> Left:
@@ -191,6 +197,8 @@ def record_stored(
             status=JobStatus.PROCESSING if stored.will_be_read else JobStatus.COMPLETED,
             stage=JobStage.INGEST if stored.will_be_read else JobStage.DONE,
             bytes_done=stored.size,
+            digested_bytes=stored.size,
+            digest_state=None,
             multipart_id=None,
             lease_owner=None,
             lease_until=None,

@@ -111,7 +111,7 @@ class Parts:
             md5.update(block)
         return md5.digest()
 
-    def _blocks(self, part: Part) -> Iterator[bytes | memoryview]:
+    def _blocks(self, part: Part) -> Iterator[bytes]:
         return self._staged.blocks(part.offset, part.size_bytes, abandoned=self._abandoned)
 
     def _copy_source(self, part: Part) -> ObjectRange | None:

@@ -53,6 +53,15 @@ class PartPlan:
         """Whether the file needs more than one request; up to one part it is sent whole."""
         return len(self) > 1
 
+    def parts_in(self, size_bytes: int) -> int | None:
+        """Return how many parts make up so many bytes from the front; None if that cuts one."""
+        if not 0 < size_bytes <= self.size_bytes:
+            return None
+        if size_bytes == self.size_bytes:
+            return len(self)
+        parts, rest = divmod(size_bytes, self.part_size)
+        return None if rest else parts
+
     def has_part(self, *, number: int, size_bytes: int) -> bool:
         """Whether a part found in the store was cut by this plan."""
         offset = (number - 1) * self.part_size
@@ -78,9 +87,9 @@ def split(size_bytes: int, *, part_size: int, max_parts: int) -> PartPlan:
     """
     if size_bytes > max_parts * LARGEST_PART:
         raise TooLargeForStore(size_bytes=size_bytes, largest_bytes=max_parts * LARGEST_PART)
-    fewest = -(-size_bytes // max_parts)
-    whole_mib = -(-fewest // MIB) * MIB
+    least = -(-size_bytes // max_parts)
+    if least > part_size:
+        part_size = -(-least // MIB) * MIB
     return PartPlan(
-        size_bytes=size_bytes,
-        part_size=min(max(part_size, whole_mib, SMALLEST_PART), LARGEST_PART),
+        size_bytes=size_bytes, part_size=min(max(part_size, SMALLEST_PART), LARGEST_PART)
     )

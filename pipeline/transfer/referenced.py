@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import ClassVar, Self
 
-from pipeline.storage.errors import ObjectMissing, RangeEndsEarly
+from pipeline.storage.errors import ObjectMissing, ObjectReplaced, RangeEndsEarly
 from pipeline.storage.port import ObjectRange, ObjectStorage
 from pipeline.transfer import bucket_reading
 from pipeline.transfer.checksums import FileCheck
@@ -82,11 +82,15 @@ class ReferencedObject:
     def check(self) -> FileCheck:
         return FileCheck.of_any(size_bytes=self.size_bytes)
 
+    @property
+    def version(self) -> str:
+        return self.etag
+
     def blocks(self, offset: int, size_bytes: int, *, abandoned: Event) -> Iterator[bytes]:
-        source = ObjectRange(self.key, offset=offset, size_bytes=size_bytes)
+        source = ObjectRange(self.key, offset=offset, size_bytes=size_bytes, etag=self.etag)
         try:
             yield from bucket_reading.blocks(source, storage=self.storage, abandoned=abandoned)
-        except RangeEndsEarly as error:
+        except (RangeEndsEarly, ObjectReplaced) as error:
             raise ReferenceChanged(self.key) from error
 
     def slice_of(self, part: Part) -> None:

@@ -14,7 +14,7 @@ from pipeline.transfer.plan import Part
 from schemas.errors import DomainError, ErrorCode
 from schemas.lifecycle import StagingKind
 
-# Small enough to stay in the processor's cache between the three digests of a byte.
+# Small enough to stay in the processor's cache between the digests of a byte.
 READ_BLOCK: Final = 256 * 1024
 
 
@@ -54,10 +54,12 @@ class Staged(Protocol):
             ManifestIncomplete: what was acked does not make up a file.
         """
 
-    def blocks(
-        self, offset: int, size_bytes: int, *, abandoned: Event
-    ) -> Iterator[bytes | memoryview]:
-        """Yield a stretch of the bytes, cut anywhere; each block may be overwritten by the next.
+    @property
+    def version(self) -> str:
+        """What is another one where the bytes are others; empty where they stay what they are."""
+
+    def blocks(self, offset: int, size_bytes: int, *, abandoned: Event) -> Iterator[bytes]:
+        """Yield a stretch of the bytes, cut anywhere.
 
         Raises:
             StagingTruncated: the bytes end early.
@@ -87,6 +89,7 @@ class StagedFile:
     """One sparse file; chunk `i` lies at `i * chunk_size`. A file of no bytes need not be there."""
 
     kind: ClassVar = StagingKind.DIRECTORY
+    version: ClassVar = ""
 
     path: Path
     size_bytes: int
@@ -100,21 +103,20 @@ class StagedFile:
             self.chunks, chunk_size=self.chunk_size, size_bytes=self.size_bytes
         )
 
-    def blocks(self, offset: int, size_bytes: int, *, abandoned: Event) -> Iterator[memoryview]:
+    def blocks(self, offset: int, size_bytes: int, *, abandoned: Event) -> Iterator[bytes]:
         if not size_bytes:
             return
-        buffer = memoryview(bytearray(min(READ_BLOCK, size_bytes)))
         end = offset + size_bytes
         with self.path.open("rb", buffering=0) as file:
             os.posix_fadvise(file.fileno(), offset, size_bytes, os.POSIX_FADV_SEQUENTIAL)
             while offset < end:
                 if abandoned.is_set():
                     raise ReadAbandoned
-                read = os.preadv(file.fileno(), [buffer[: end - offset]], offset)
-                if read == 0:
+                block = os.pread(file.fileno(), min(READ_BLOCK, end - offset), offset)
+                if not block:
                     raise StagingTruncated(expected_bytes=self.size_bytes, actual_bytes=offset)
-                yield buffer[:read]
-                offset += read
+                yield block
+                offset += len(block)
 
     def slice_of(self, part: Part) -> FileSlice:
         # Should the file change before it is sent, the store refuses it by its MD5.

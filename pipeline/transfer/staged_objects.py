@@ -22,6 +22,7 @@ class StagedObjects:
     """Chunk objects, read one after the other as one file."""
 
     kind: ClassVar = StagingKind.OBJECTS
+    version: ClassVar = ""
 
     storage: ObjectStorage
     tenant_id: TenantId

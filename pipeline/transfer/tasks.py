@@ -1,9 +1,9 @@
 """`upload.finalized` → one verified object → `upload.stored`."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import structlog
 
@@ -11,6 +11,7 @@ from pipeline import resources
 from pipeline.event_task import Delivery, EventTask, NotNow
 from pipeline.resources import Resources
 from pipeline.transfer import lease, operations, residue, sources, upload
+from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
 from pipeline.transfer.lanes import Lanes
 from pipeline.transfer.lease import Claim, Settled, UnknownUpload
@@ -19,7 +20,7 @@ from pipeline.transfer.referenced import ReferencedObject
 from pipeline.transfer.sources import StagingNotMounted
 from pipeline.transfer.staged import Staged, StagingMissing
 from pipeline.transfer.staged_objects import StagedObjects
-from pipeline.transfer.upload import HEARTBEAT, Watch
+from pipeline.transfer.upload import HEARTBEAT, Earlier, Watch
 from schemas import media_types, topology
 from schemas.admission import Quotas
 from schemas.errors import DomainError
@@ -29,6 +30,9 @@ from schemas.lifecycle import StagingKind
 from schemas.settings import STAGING_MARKER
 
 log = structlog.get_logger(__name__)
+
+PROGRESS_EVERY: Final = timedelta(milliseconds=250)
+"""Parts follow each other faster than a transaction each is worth; reading waits for it."""
 
 
 class SliceEnded(NotNow):
@@ -206,7 +210,11 @@ def _send(kit: Resources, claimed: Claim, *, staged: Staged, progress: "_Progres
         storage=kit.storage,
         plan=sources.part_plan(claimed, settings=settings),
         parallel_parts=settings.s3_parallel_parts,
-        resume=claimed.multipart_id,
+        resume=(
+            None
+            if claimed.multipart_id is None
+            else Earlier(claimed.multipart_id, checkpoint=claimed.checkpoint)
+        ),
         watch=Watch(
             on_created=progress.multipart_created,
             on_progress=progress.bytes_stored,
@@ -234,16 +242,21 @@ class _Progress:
         self._kit = kit
         self._claimed = claimed
         self._bytes_done = 0
+        self._bytes_written = claimed.bytes_done
         self._multipart_id = claimed.multipart_id
-        self._slice_ends = monotonic() + kit.settings.transfer_slice.total_seconds()
+        self._checkpoint = claimed.checkpoint
+        self._written_at = monotonic()
+        self._slice_ends = self._written_at + kit.settings.transfer_slice.total_seconds()
 
     def multipart_created(self, multipart_id: str) -> None:
-        self._multipart_id = multipart_id
+        self._multipart_id, self._checkpoint = multipart_id, None
         self.renew()
 
-    def bytes_stored(self, bytes_done: int) -> None:
-        self._bytes_done = bytes_done
-        self.renew()
+    def bytes_stored(self, bytes_done: int, checkpoint: Checkpoint | None) -> None:
+        self._bytes_done, self._checkpoint = bytes_done, checkpoint
+        since = monotonic() - self._written_at
+        if self._is_first_new or self._slice_is_over or since >= PROGRESS_EVERY.total_seconds():
+            self.renew()
 
     def renew(self) -> None:
         with self._kit.transaction() as session:
@@ -254,8 +267,20 @@ class _Progress:
                 lease=self._kit.settings.transfer_lease,
                 bytes_done=self._bytes_done,
                 multipart_id=self._multipart_id,
+                checkpoint=self._checkpoint,
             )
+        self._written_at = monotonic()
+        self._bytes_written = max(self._bytes_written, self._bytes_done)
+        if self._slice_is_over:
+            raise SliceEnded(f"{self._bytes_done} of {self._claimed.size} bytes stored")
+
+    @property
+    def _is_first_new(self) -> bool:
+        """Whether there is more than before, and it is not on record that this worker got further."""
+        return self._bytes_written == self._claimed.bytes_done < self._bytes_done
+
+    @property
+    def _slice_is_over(self) -> bool:
         # Reading what is stored already takes time too: a slice without a new part
         # would be followed by another one just like it, for ever.
-        if monotonic() > self._slice_ends and self._bytes_done > self._claimed.bytes_done:
-            raise SliceEnded(f"{self._bytes_done} of {self._claimed.size} bytes stored")
+        return monotonic() > self._slice_ends and self._bytes_done > self._claimed.bytes_done

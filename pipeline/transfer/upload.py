@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -20,20 +21,26 @@ from pipeline.storage.errors import (
 )
 from pipeline.storage.port import Multipart, ObjectHead, ObjectStorage, StoredPart
 from pipeline.transfer import checksums
+from pipeline.transfer.checkpoint import Checkpoint
+from pipeline.transfer.checksums import FileCheck
 from pipeline.transfer.interruptions import TransferCancelled
 from pipeline.transfer.lanes import Lanes
 from pipeline.transfer.parts import NO_BYTES, DigestedPart, Parts
 from pipeline.transfer.plan import PartPlan
+from pipeline.transfer.prefix import Prefix
 from pipeline.transfer.staged import Staged
 from schemas import media_types
 from schemas.errors import DomainError, ErrorCode
 from schemas.object_keys import ObjectKey
-from schemas.settings import MIB
+from schemas.settings import GIB, MIB
 
 log = structlog.get_logger(__name__)
 
 HEARTBEAT: Final = timedelta(seconds=1)
 """A cancelled upload is noticed within so long, and its parts are gone in as long again."""
+
+READ_AGAIN_AT_MOST: Final = 64 * GIB
+"""What an MD5 can be taken of well within a delivery, from any disk worth the name."""
 
 
 class StoredObjectMismatch(DomainError):
@@ -59,8 +66,11 @@ class Watch:
 
     on_created: Callable[[str], None]
     """Takes the id of the multipart upload, which must be durable on return."""
-    on_progress: Callable[[int], None]
-    """Takes the number of bytes that are stored so far."""
+    on_progress: Callable[[int, Checkpoint | None], None]
+    """Takes the number of bytes that are stored so far, and what a later attempt goes on from.
+
+    None, and whatever was kept of earlier attempts, means from the first byte.
+    """
     heartbeat: Callable[[], None]
     """Called at least every `heartbeat_every`, and before anything is destroyed.
 
@@ -68,6 +78,14 @@ class Watch:
     `TransferCancelled` if nobody wants it any more.
     """
     heartbeat_every: timedelta = HEARTBEAT
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What an earlier attempt reported."""
+
+    multipart_id: str
+    checkpoint: Checkpoint | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +104,10 @@ def send(
     storage: ObjectStorage,
     plan: PartPlan,
     parallel_parts: int,
-    resume: str | None,
+    resume: Earlier | None,
     watch: Watch,
     work_dir: Path | None = None,
+    read_again_at_most: int = READ_AGAIN_AT_MOST,
 ) -> SentObject:
     """Store a staged file as one object, and return once the store has proved to have it.
 
@@ -102,11 +121,13 @@ def send(
         storage: the bucket.
         plan: how to cut the file; a file of one part is sent in one request.
         parallel_parts: parts under way at once.
-        resume: id of the multipart upload that an earlier attempt reported; parts
-            it stored are not sent again.
+        resume: what an earlier attempt reported; parts it stored are not sent again,
+            and those before its checkpoint are not read again.
         watch: who is told, and may stop it.
         work_dir: where parts are kept that the store cannot copy, at most
             `parallel_parts` and one at a time; the system's own by default.
+        read_again_at_most: size up to which a file is read once more where the store
+            answers the MD5 of a whole object made of parts.
 
     Raises:
         StagingMissing: the file is gone.
@@ -129,6 +150,7 @@ def send(
         watch=watch,
         resume=resume,
         work_dir=work_dir,
+        read_again_at_most=read_again_at_most,
     )
     try:
         return sending.run()
@@ -176,9 +198,11 @@ class _Sending:
         plan: PartPlan,
         parallel_parts: int,
         watch: Watch,
-        resume: str | None,
+        resume: Earlier | None,
         work_dir: Path | None,
+        read_again_at_most: int,
     ) -> None:
+        self._read_again_at_most = read_again_at_most
         self._began = time.monotonic()
         self._staged = staged
         self._key = to
@@ -195,7 +219,9 @@ class _Sending:
             staged, storage=storage, work_dir=work_dir, abandoned=self._lanes.abandoned
         )
         self._content_type = media_types.UNKNOWN
-        self._multipart = None if resume is None else Multipart(to, id=resume)
+        self._multipart = None if resume is None else Multipart(to, id=resume.multipart_id)
+        self._before = None if resume is None else resume.checkpoint
+        self._prefix = Prefix(plan, version=staged.version)
         self._stored: list[StoredPart] = []
         self._resumed = 0
         self._bytes_done = 0
@@ -264,7 +290,9 @@ class _Sending:
             # An earlier attempt cut the file smaller.
             self._lanes.run(partial(self._storage.abort, self._multipart))
             self._multipart = None
-        digested, sha256 = self._read_through(to_store=True)
+        check = self._staged.check()
+        digested = self._read_through(check, to_store=True)
+        sha256 = check.finish(declared=self._staged.sha256)
         part = digested[0] if digested else None
         self._lanes.run(self._staged.confirm)
         head = self._create(
@@ -302,12 +330,22 @@ class _Sending:
     def _sent_before(self) -> SentObject | None:
         """Return the object if an earlier attempt completed it and died before saying so."""
         head = self._head()
-        if head is None or head.size_bytes != self._staged.size_bytes or not head.etag_is_digest:
+        if (
+            head is None
+            or head.size_bytes != self._staged.size_bytes
+            or not head.etag_is_digest
+            or self._is_beyond_proof(head)
+        ):
             return None
-        digested, sha256 = self._read_through(to_store=False)
-        if not self._has_our_etag(head, md5s=[part.md5 for part in digested]):
-            return None
-        self._resumed = len(digested)
+        check = self._staged.check()
+        if self._before is None or not self._prefix.was_whole(
+            self._before, etag=head.etag, check=check
+        ):
+            digested = self._read_through(check, to_store=False)
+            if not self._has_our_etag(head, md5s=[part.md5 for part in digested]):
+                return None
+        sha256 = check.finish(declared=self._staged.sha256)
+        self._resumed = len(self._plan)
         self._count(self._staged.size_bytes)
         return self._sent(head, sha256=sha256)
 
@@ -326,14 +364,15 @@ class _Sending:
 
     def _send_parts(self, multipart: Multipart, *, stored: Mapping[int, StoredPart]) -> SentObject:
         check = self._staged.check()
-        md5s: list[bytes] = []
-        for part in self._plan:
+        md5s = self._take_up(check, stored=stored)
+        for part in islice(self._plan, len(md5s), None):
             self._lanes.make_room()
             found = stored.get(part.number)
             digested = self._lanes.run(
                 partial(self._parts.read, part, check=check, to_store=found is None)
             )
             md5s.append(digested.md5)
+            self._prefix.digested(part, state=check.state())
             if found is not None and found.etag == digested.md5.hex():
                 self._resumed += 1
                 self._take(found)
@@ -343,11 +382,29 @@ class _Sending:
         self._lanes.drain()
         self._lanes.run(self._staged.confirm)
         parts = sorted(self._stored, key=lambda part: part.number)
+        # The last checkpoint is of no use to anybody who does not have it once the upload is gone.
+        self._watch.heartbeat()
         head = self._create(
             partial(self._storage.complete, multipart, parts=parts),
             md5s=md5s,
         )
         return self._sent(head, sha256=sha256)
+
+    def _take_up(self, check: FileCheck, *, stored: Mapping[int, StoredPart]) -> list[bytes]:
+        """Go on behind the checkpoint of an earlier attempt; return the MD5s of the parts there.
+
+        They are the parts' ETags, and still what they were when the parts were stored.
+        """
+        if self._before is None or not self._prefix.take_up(
+            self._before, stored=stored, check=check
+        ):
+            return []
+        behind = [stored[number] for number in range(1, self._prefix.parts + 1)]
+        self._resumed = len(behind)
+        self._stored.extend(behind)
+        log.info("transfer.taken_up", parts=len(behind), bytes=self._before.digested_bytes)
+        self._count(self._before.digested_bytes)
+        return [bytes.fromhex(part.etag) for part in behind]
 
     def _sweep(self) -> None:
         """Abort uploads nobody recorded: a crash or a lost answer right after create."""
@@ -377,7 +434,7 @@ class _Sending:
             MultipartGone: it has to be sent anew.
         """
         try:
-            self._make(make)
+            is_new = self._make(make)
         except ObjectExists:
             found = self._head()
             is_ours = found is not None and self._is_proven(found, md5s=md5s)
@@ -390,12 +447,15 @@ class _Sending:
             if is_ours and self._multipart is not None:
                 self._lanes.run(partial(self._storage.abort, self._multipart))
                 raise MultipartGone(self._key) from None
-            self._make(make)
+            is_new = self._make(make)
         head = self._head()
         if head is None:
             raise StoreUnavailable("head", reason="the object just stored is not to be seen")
         if head.size_bytes != self._staged.size_bytes or (
-            head.etag_is_digest and not self._has_our_etag(head, md5s=md5s)
+            head.etag_is_digest
+            # Its parts were taken with their MD5s, and it is made of no others.
+            and not (is_new and self._is_beyond_proof(head))
+            and not self._has_our_etag(head, md5s=md5s)
         ):
             raise StoredObjectMismatch(
                 head, size_bytes=self._staged.size_bytes, etag=checksums.multipart_etag(md5s)
@@ -410,16 +470,29 @@ class _Sending:
         """
         return self._multipart is not None and self._multipart in self._open_multiparts()
 
-    def _make(self, make: Callable[[], None]) -> None:
-        # Gone means completed by an earlier try whose answer was lost, or aborted: HEAD tells.
-        with suppress(MultipartGone):
+    def _make(self, make: Callable[[], None]) -> bool:
+        """Say whether the store answered that it made the object just now."""
+        try:
             self._lanes.run(make)
+        except MultipartGone:
+            # Completed by an earlier try whose answer was lost, or aborted: HEAD tells.
+            return False
+        return True
 
     def _is_proven(self, head: ObjectHead, *, md5s: Sequence[bytes]) -> bool:
         return (
             head.size_bytes == self._staged.size_bytes
             and head.etag_is_digest
+            and not self._is_beyond_proof(head)
             and self._has_our_etag(head, md5s=md5s)
+        )
+
+    def _is_beyond_proof(self, head: ObjectHead) -> bool:
+        """Whether only reading the whole file again would show what the ETag is worth, and that takes too long."""
+        return (
+            self._plan.is_multipart
+            and not checksums.is_of_parts(head.etag)
+            and self._staged.size_bytes > self._read_again_at_most
         )
 
     def _has_our_etag(self, head: ObjectHead, *, md5s: Sequence[bytes]) -> bool:
@@ -435,22 +508,21 @@ class _Sending:
         except ObjectMissing:
             return None
 
-    def _read_through(self, *, to_store: bool) -> tuple[list[DigestedPart], str]:
+    def _read_through(self, check: FileCheck, *, to_store: bool) -> list[DigestedPart]:
         """Digest the whole file without sending any of it."""
-        check = self._staged.check()
-        digested = [
+        return [
             self._lanes.run(partial(self._parts.read, part, check=check, to_store=to_store))
             for part in self._plan
         ]
-        return digested, check.finish(declared=self._staged.sha256)
 
     def _take(self, part: StoredPart) -> None:
         self._stored.append(part)
+        self._prefix.stored(part)
         self._count(part.size_bytes)
 
     def _count(self, size_bytes: int) -> None:
         self._bytes_done += size_bytes
-        self._watch.on_progress(self._bytes_done)
+        self._watch.on_progress(self._bytes_done, self._prefix.checkpoint)
 
     def _sent(self, head: ObjectHead, *, sha256: str) -> SentObject:
         sent = SentObject(

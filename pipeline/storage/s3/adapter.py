@@ -15,6 +15,7 @@ from pipeline.storage.errors import (
     CopyUnsupported,
     MultipartGone,
     ObjectMissing,
+    ObjectReplaced,
     RangeEndsEarly,
     StoreRejected,
     StoreUnavailable,
@@ -267,6 +268,8 @@ class S3Storage:
         )
         # Leaving early closes the connection: what is still on its way is not read.
         with closing(answer["Body"]) as body:
+            if source.etag is not None and _unquoted(answer.get("ETag", "")) != source.etag:
+                raise ObjectReplaced
             missing_bytes = source.size_bytes - answer["ContentLength"]
             if missing_bytes > 0:
                 raise RangeEndsEarly(source.size_bytes, missing_bytes=missing_bytes)

@@ -1,6 +1,7 @@
 """Who may write down what, when two workers believe they have the same upload."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -11,14 +12,17 @@ from sqlalchemy.orm import Session
 
 from pipeline.transfer import lease as leases
 from pipeline.transfer import operations
+from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
 from pipeline.transfer.lease import Claim, LeaseHeld, Settled, UnknownUpload
 from pipeline.transfer.operations import StoredObject
+from schemas.admission import Quotas
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import JobStatus
-from schemas.settings import DatabaseSettings
+from schemas.settings import DatabaseSettings, QuotaSettings
+from schemas.tables import uploads as rows
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from tests.factories.uploads import add_finalized_upload, add_tenant
@@ -73,7 +77,13 @@ def taken(session: Session, event: Envelope, *, owner: str, lease: timedelta = L
     return claimed
 
 
-def renew(session: Session, claimed: Claim, *, bytes_done: int = 0) -> None:
+def renew(
+    session: Session,
+    claimed: Claim,
+    *,
+    bytes_done: int = 0,
+    checkpoint: Checkpoint | None = None,
+) -> None:
     leases.renew(
         session,
         job_id=claimed.job_id,
@@ -81,6 +91,7 @@ def renew(session: Session, claimed: Claim, *, bytes_done: int = 0) -> None:
         lease=LEASE,
         bytes_done=bytes_done,
         multipart_id="m-1",
+        checkpoint=checkpoint,
     )
     session.commit()
 
@@ -135,6 +146,54 @@ def test_progress_never_goes_back(session: Session, event: Envelope) -> None:
     renew(session, claimed, bytes_done=3)
     renew(session, claimed, bytes_done=1)
     assert session.get_one(Job, claimed.job_id).bytes_done == 3
+
+
+def test_a_checkpoint_is_what_the_last_renewal_said(session: Session, event: Envelope) -> None:
+    first = taken(session, event, owner="first", lease=OVER)
+    assert first.checkpoint is None
+    written = Checkpoint(3, state=b"state")
+    renew(session, first, bytes_done=3, checkpoint=written)
+    leases.release(session, job_id=first.job_id, owner="first")
+    session.commit()
+    second = taken(session, event, owner="second")
+    assert second.checkpoint == written
+
+    renew(session, second)
+    leases.release(session, job_id=first.job_id, owner="second")
+    session.commit()
+    assert taken(session, event, owner="third").checkpoint is None
+
+
+def test_a_checkpoint_does_not_outlive_the_size_of_a_reference(
+    session: Session, event: Envelope
+) -> None:
+    claimed = taken(session, event, owner="first")
+    renew(session, claimed, bytes_done=3, checkpoint=Checkpoint(3, state=b"state"))
+
+    admitted = operations.admit(
+        session,
+        replace(claimed, checkpoint=Checkpoint(3, state=b"state")),
+        size_bytes=claimed.size + 1,
+        sniffed_type=None,
+        content_type=None,
+        defaults=Quotas.from_settings(QuotaSettings()),
+    )
+    session.commit()
+
+    assert admitted.checkpoint is None
+    job = session.get_one(Job, claimed.job_id)
+    assert (job.bytes_done, job.digested_bytes, job.digest_state) == (0, 0, None)
+
+
+def test_the_chunks_of_a_claim_have_the_checksums_they_were_acked_with(
+    session: Session, event: Envelope
+) -> None:
+    session.execute(update(rows.Chunk).values(crc32c=b"\0\1\2\3"))
+    session.commit()
+
+    (chunk,) = taken(session, event, owner="first").chunks
+
+    assert chunk.crc32c == b"\0\1\2\3"
 
 
 def test_an_upload_got_further_when_more_is_stored_than_at_the_last_claim(

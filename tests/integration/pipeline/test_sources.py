@@ -219,7 +219,7 @@ def test_an_upload_in_a_directory_this_worker_does_not_have_waits(
         )
     )
 
-    assert not elsewhere.deliver(event, attempt=1)
+    assert not elsewhere.deliver(event, waits=1)
 
     assert elsewhere.waiting[-1]["tier"] == topology.RETRY_TIERS[1]
     assert hands.job(event).status == JobStatus.PROCESSING

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import google_crc32c
 import msgspec
 import psutil
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.storage.port import Multipart, StoredPart
+    from pipeline.transfer.checkpoint import Checkpoint
 
 KEY = ObjectKey("originals/tenant/upload")
 CHUNK_SIZE = 3 * MIB
@@ -66,7 +68,8 @@ def staged(path: Path) -> StagedFile:
     with path.open("rb") as file:
         while content := file.read(CHUNK_SIZE):
             digest = hashlib.sha256(content).digest()
-            chunks.append(Chunk(len(chunks), size_bytes=len(content), sha256=digest))
+            crc32c = google_crc32c.value(content).to_bytes(4, "big")
+            chunks.append(Chunk(len(chunks), size_bytes=len(content), sha256=digest, crc32c=crc32c))
     return StagedFile(
         path=path,
         size_bytes=path.stat().st_size,
@@ -88,7 +91,7 @@ def watch(death: Death) -> Watch:
         if death is Death.AFTER_RECORD:
             die()
 
-    def on_progress(bytes_done: int) -> None:
+    def on_progress(bytes_done: int, _: Checkpoint | None) -> None:
         stored.append(bytes_done)
         if death is Death.AFTER_THREE_PARTS and len(stored) == 3:
             die()

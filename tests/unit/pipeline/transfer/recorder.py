@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pipeline.transfer.upload import Watch
+from pipeline.transfer.upload import Earlier, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pipeline.transfer.checkpoint import Checkpoint
 
 
 def nothing(_: Recorder) -> None:
@@ -23,9 +25,15 @@ class Recorder:
 
     created: list[str] = field(default_factory=list)
     progress: list[int] = field(default_factory=list)
+    checkpoint: Checkpoint | None = None
     beats: int = 0
     threads: set[str] = field(default_factory=set)
     then: Callable[[Recorder], None] = nothing
+
+    @property
+    def reported(self) -> Earlier:
+        """Return what the next attempt is told."""
+        return Earlier(self.created[-1], checkpoint=self.checkpoint)
 
     def watch(self, *, every: timedelta = timedelta(milliseconds=1)) -> Watch:
         return Watch(
@@ -39,8 +47,9 @@ class Recorder:
         self.created.append(multipart_id)
         self._note()
 
-    def _on_progress(self, bytes_done: int) -> None:
+    def _on_progress(self, bytes_done: int, checkpoint: Checkpoint | None) -> None:
         self.progress.append(bytes_done)
+        self.checkpoint = checkpoint
         self._note()
 
     def _heartbeat(self) -> None:

@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+import google_crc32c
+
 from pipeline.transfer.checksums import Chunk
 from pipeline.transfer.referenced import ReferencedObject
 from pipeline.transfer.staged import StagedFile
@@ -38,6 +40,11 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def crc32c(content: bytes) -> bytes:
+    value: int = google_crc32c.value(content)
+    return value.to_bytes(4, "big")
+
+
 def part(number: int, content: bytes = CONTENT) -> bytes:
     return content[(number - 1) * PART_SIZE : number * PART_SIZE]
 
@@ -49,7 +56,12 @@ def is_empty(storage: FakeStorage) -> bool:
 def chunks_of(content: bytes, *, chunk_size: int) -> list[Chunk]:
     pieces = [content[at : at + chunk_size] for at in range(0, len(content), chunk_size)]
     return [
-        Chunk(index, size_bytes=len(piece), sha256=hashlib.sha256(piece).digest())
+        Chunk(
+            index,
+            size_bytes=len(piece),
+            sha256=hashlib.sha256(piece).digest(),
+            crc32c=crc32c(piece),
+        )
         for index, piece in enumerate(pieces)
     ]
 
@@ -88,6 +100,17 @@ class Stage:
         content = bytearray(self.storage.objects[key].content)
         content[within] ^= 1
         self.overwrite(key, bytes(content))
+
+    def damage(self, *, before: int) -> None:
+        """Make other bytes of those before an offset, which only who reads them would notice.
+
+        A reference stays what it says it is.
+        """
+        for at in range(0, before, 7):
+            etags = {key: self.storage.objects[key].etag for key in self.inputs}
+            self.flip_bit(at=at)
+            for key, etag in etags.items():
+                self.storage.objects[key] = replace(self.storage.objects[key], etag=etag)
 
     def overwrite(self, key: ObjectKey, content: bytes) -> None:
         self.storage.objects[key] = replace(

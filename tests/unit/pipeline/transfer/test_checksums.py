@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -18,55 +19,130 @@ from pipeline.transfer.checksums import (
     multipart_etag,
 )
 from schemas.errors import ErrorCode
+from tests.unit.pipeline.transfer.stages import chunks_of, crc32c, md5, sha256
 
 
-def manifest(content: bytes, *, chunk_size: int) -> list[Chunk]:
-    pieces = [content[at : at + chunk_size] for at in range(0, len(content), chunk_size)]
-    return [
-        Chunk(index, size_bytes=len(piece), sha256=hashlib.sha256(piece).digest())
-        for index, piece in enumerate(pieces)
-    ]
+def manifest(content: bytes, *, chunk_size: int, has_crc32c: bool = True) -> list[Chunk]:
+    chunks = chunks_of(content, chunk_size=chunk_size)
+    return chunks if has_crc32c else [replace(chunk, crc32c=None) for chunk in chunks]
 
 
-def md5(content: bytes) -> bytes:
-    return hashlib.md5(content, usedforsecurity=False).digest()
-
-
-@given(st.binary(max_size=300), st.integers(1, 80), st.lists(st.integers(0, 300)))
-def test_intact_bytes_pass_however_they_are_cut(
-    content: bytes, chunk_size: int, cuts: list[int]
-) -> None:
-    check = FileCheck.against(
-        manifest(content, chunk_size=chunk_size), chunk_size=chunk_size, size_bytes=len(content)
+def check_of(content: bytes, *, chunk_size: int, has_crc32c: bool) -> FileCheck:
+    return FileCheck.against(
+        manifest(content, chunk_size=chunk_size, has_crc32c=has_crc32c),
+        chunk_size=chunk_size,
+        size_bytes=len(content),
     )
+
+
+@given(st.binary(max_size=300), st.integers(1, 80), st.lists(st.integers(0, 300)), st.booleans())
+def test_intact_bytes_pass_however_they_are_cut(
+    content: bytes,
+    chunk_size: int,
+    cuts: list[int],
+    has_crc32c: bool,  # noqa: FBT001  # Hypothesis passes it
+) -> None:
+    check = check_of(content, chunk_size=chunk_size, has_crc32c=has_crc32c)
     ends = sorted({0, len(content), *(min(cut, len(content)) for cut in cuts)})
     for start, end in pairwise(ends):
-        check.update(memoryview(content)[start:end])
+        check.update(content[start:end])
 
-    sha256 = hashlib.sha256(content).hexdigest()
-    assert check.finish(declared=sha256.upper()) == sha256
+    assert check.finish(declared=sha256(content).upper()) == sha256(content)
 
 
-@given(st.binary(min_size=1, max_size=300), st.integers(1, 80), st.data())
+@given(st.binary(min_size=1, max_size=300), st.integers(1, 80), st.booleans(), st.data())
 def test_a_flipped_bit_is_found_in_the_chunk_that_has_it(
-    content: bytes, chunk_size: int, data: st.DataObject
+    content: bytes,
+    chunk_size: int,
+    has_crc32c: bool,  # noqa: FBT001  # Hypothesis passes it
+    data: st.DataObject,
 ) -> None:
     at = data.draw(st.integers(0, len(content) - 1))
     damaged = bytearray(content)
     damaged[at] ^= 1 << data.draw(st.integers(0, 7))
-    check = FileCheck.against(
-        manifest(content, chunk_size=chunk_size), chunk_size=chunk_size, size_bytes=len(content)
-    )
+    check = check_of(content, chunk_size=chunk_size, has_crc32c=has_crc32c)
 
     with pytest.raises(ChunkCorrupt, match=f"chunk {at // chunk_size} ") as found:
-        check.update(memoryview(damaged))
+        check.update(bytes(damaged))
 
     assert found.value.code is ErrorCode.STAGING_CORRUPT
 
 
+def test_what_is_said_of_a_damaged_chunk_names_the_digest_it_was_checked_by() -> None:
+    with pytest.raises(ChunkCorrupt) as by_crc32c:
+        check_of(b"123456789", chunk_size=9, has_crc32c=True).update(b"12345678X")
+    with pytest.raises(ChunkCorrupt) as by_sha256:
+        check_of(b"123456789", chunk_size=9, has_crc32c=False).update(b"12345678X")
+
+    # The first is the check value of RFC 9260's polynomial.
+    damaged = crc32c(b"12345678X").hex()
+    assert str(by_crc32c.value) == f"chunk 0 was acked with crc32c e3069283 and now has {damaged}"
+    expected, actual = sha256(b"123456789"), sha256(b"12345678X")
+    assert str(by_sha256.value) == f"chunk 0 was acked with sha256 {expected} and now has {actual}"
+
+
+@given(st.binary(min_size=1, max_size=300), st.integers(1, 80), st.integers(0, 300), st.booleans())
+def test_a_check_goes_on_where_another_one_stood(
+    content: bytes,
+    chunk_size: int,
+    cut: int,
+    has_crc32c: bool,  # noqa: FBT001  # Hypothesis passes it
+) -> None:
+    cut = min(cut, len(content))
+    first = check_of(content, chunk_size=chunk_size, has_crc32c=has_crc32c)
+    first.update(content[:cut])
+    state = first.state()
+    is_between_chunks = cut % chunk_size == 0 or cut == len(content)
+    assert (state is not None) is (has_crc32c or is_between_chunks)
+    if state is None:
+        return
+    second = check_of(content, chunk_size=chunk_size, has_crc32c=has_crc32c)
+
+    assert second.go_on_from(state)
+    second.update(content[cut:])
+
+    assert second.finish(declared=None) == sha256(content)
+
+
+@given(st.binary(min_size=2, max_size=300), st.integers(1, 80), st.data())
+def test_a_chunk_begun_by_another_check_is_judged_as_a_whole(
+    content: bytes, chunk_size: int, data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(1, len(content) - 1))
+    begins = cut // chunk_size * chunk_size
+    at = data.draw(st.integers(begins, min(begins + chunk_size, len(content)) - 1))
+    damaged = bytearray(content)
+    damaged[at] ^= 1
+    first = check_of(content, chunk_size=chunk_size, has_crc32c=True)
+    first.update(bytes(damaged[:cut]))
+    state = first.state()
+    assert state is not None
+    second = check_of(content, chunk_size=chunk_size, has_crc32c=True)
+    assert second.go_on_from(state)
+
+    with pytest.raises(ChunkCorrupt, match=f"chunk {at // chunk_size} "):
+        second.update(bytes(damaged[cut:]))
+
+
+def test_a_state_that_does_not_fit_is_not_gone_on_from() -> None:
+    content = b"0123456789"
+    first = check_of(content, chunk_size=4, has_crc32c=True)
+    first.update(content[:6])
+    state = first.state()
+    assert state is not None
+    of_other_manifest = check_of(content, chunk_size=4, has_crc32c=False)
+    of_other_place = check_of(content, chunk_size=4, has_crc32c=True)
+
+    assert not of_other_manifest.go_on_from(state)
+    assert not of_other_place.go_on_from(replace(state, taken=5))
+    for check in (of_other_manifest, of_other_place):
+        check.update(content)
+        assert check.finish(declared=None) == sha256(content)
+
+
 def test_intact_chunks_of_another_file_than_declared_are_refused() -> None:
     check = FileCheck.against(manifest(b"content", chunk_size=4), chunk_size=4, size_bytes=7)
-    check.update(memoryview(b"content"))
+    check.update(b"content")
 
     with pytest.raises(FileDigestMismatch) as refused:
         check.finish(declared=hashlib.sha256(b"other").hexdigest())
@@ -76,7 +152,7 @@ def test_intact_chunks_of_another_file_than_declared_are_refused() -> None:
 
 def test_a_file_cannot_finish_before_its_last_byte() -> None:
     check = FileCheck.against(manifest(b"content", chunk_size=4), chunk_size=4, size_bytes=7)
-    check.update(memoryview(b"conten"))
+    check.update(b"conten")
 
     with pytest.raises(StagingTruncated):
         check.finish(declared=None)
@@ -106,7 +182,7 @@ def test_a_manifest_with_a_hole_is_refused_before_any_byte_is_read(chunks: list[
 def test_a_file_without_a_manifest_is_only_measured_and_digested() -> None:
     check = FileCheck.of_any(size_bytes=7)
     check.update(b"con")
-    check.update(memoryview(b"tent"))
+    check.update(b"tent")
 
     assert check.finish(declared=None) == hashlib.sha256(b"content").hexdigest()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,16 +12,18 @@ import pytest
 from structlog.testing import capture_logs
 
 from pipeline.storage.errors import BodyAltered, StoreUnavailable
-from pipeline.storage.port import StoredPart
+from pipeline.storage.port import Body, Multipart, StoredPart
 from pipeline.transfer import upload
+from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.checksums import ChunkCorrupt, StagingTruncated
 from pipeline.transfer.interruptions import TransferCancelled
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.referenced import ReferenceChanged, ReferencedObject, ReferenceMissing
 from pipeline.transfer.staged import StagingMissing
 from pipeline.transfer.staged_objects import StagedObjects
+from pipeline.transfer.upload import Earlier
 from schemas.errors import ErrorCode
-from tests.fakes.storage import Call, FakeStorage, nothing, raising
+from tests.fakes.storage import Call, Etags, FakeStorage, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.stages import (
     CONTENT,
@@ -29,6 +32,7 @@ from tests.unit.pipeline.transfer.stages import (
     SOURCE,
     Kind,
     Stage,
+    md5,
     part,
     sha256,
     stage,
@@ -37,7 +41,7 @@ from tests.unit.pipeline.transfer.stages import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipeline.storage.port import Multipart, ObjectRange
+    from pipeline.storage.port import ObjectRange
     from pipeline.transfer.upload import SentObject
 
 EVERY_PART = list(range(1, 17))
@@ -60,7 +64,7 @@ class OpaqueCopies(FakeStorage):
 def send(
     on: Stage,
     *,
-    resume: str | None = None,
+    resume: str | Earlier | None = None,
     recorder: Recorder | None = None,
     parallel_parts: int = 3,
     work_dir: Path | None = None,
@@ -71,10 +75,27 @@ def send(
         storage=on.storage,
         plan=PartPlan(on.staged.size_bytes, part_size=PART_SIZE),
         parallel_parts=parallel_parts,
-        resume=resume,
+        resume=Earlier(resume, checkpoint=None) if isinstance(resume, str) else resume,
         watch=(recorder or Recorder()).watch(),
         work_dir=work_dir,
     )
+
+
+def die_at(part: int, on: Stage, *, resume: Earlier | None = None) -> Earlier:
+    """Have a worker die of a part once all before it are stored; return what it reported."""
+    recorder = Recorder()
+
+    def die(call: Call) -> None:
+        if call.part == part and call.name in {"upload_part", "copy_part"}:
+            raise UNAVAILABLE
+
+    on.storage.before = die
+    with pytest.raises(StoreUnavailable):
+        send(on, recorder=recorder, parallel_parts=1, resume=resume)
+    on.storage.before = nothing
+    if resume is None:
+        return recorder.reported
+    return replace(resume, checkpoint=recorder.checkpoint)
 
 
 def bytes_read(storage: FakeStorage) -> Callable[[], int]:
@@ -143,7 +164,7 @@ def test_the_next_attempt_sends_only_what_is_missing(
     storage.before = nothing
     storage.calls.clear()
 
-    send(on, resume=recorder.created[0])
+    send(on, resume=recorder.reported)
 
     missing = [number for number in EVERY_PART if number not in kept]
     if copies_parts:
@@ -151,6 +172,108 @@ def test_the_next_attempt_sends_only_what_is_missing(
     else:
         assert storage.parts_sent() == missing
     assert storage.objects[KEY].content == CONTENT
+
+
+@every_kind
+@pytest.mark.parametrize("copies_parts", [True, False])
+@pytest.mark.parametrize("dies_at", [1, 2, 9, 16])
+def test_the_next_attempt_reads_nothing_before_the_checkpoint(
+    kind: Kind,
+    tmp_path: Path,
+    dies_at: int,
+    copies_parts: bool,  # noqa: FBT001  # pytest passes it
+) -> None:
+    on = stage(kind, tmp_path, storage=FakeStorage(copies_parts=copies_parts))
+    reported = die_at(dies_at, on)
+    behind = reported.checkpoint.digested_bytes if reported.checkpoint else 0
+    assert behind == (dies_at - 1) * PART_SIZE
+    on.damage(before=behind)
+    recorder = Recorder()
+
+    sent = send(on, resume=reported, recorder=recorder)
+
+    assert on.storage.objects[KEY].content == CONTENT
+    assert sent.sha256 == sha256(CONTENT)
+    assert recorder.progress[0] >= behind
+    assert recorder.created == []
+
+
+@every_kind
+def test_a_checkpoint_is_given_on_from_attempt_to_attempt(kind: Kind, tmp_path: Path) -> None:
+    on = stage(kind, tmp_path)
+    reported: Earlier | None = None
+    for dies_at in (4, 9, 16):
+        reported = die_at(dies_at, on, resume=reported)
+        assert reported.checkpoint is not None
+        assert reported.checkpoint.digested_bytes == (dies_at - 1) * PART_SIZE
+        on.damage(before=reported.checkpoint.digested_bytes)
+
+    assert send(on, resume=reported).sha256 == sha256(CONTENT)
+    assert on.storage.objects[KEY].content == CONTENT
+
+
+@every_kind
+@pytest.mark.parametrize("etags", [Etags.OF_PARTS, Etags.OF_WHOLE])
+def test_an_object_completed_by_a_worker_that_died_is_recognised(
+    kind: Kind, tmp_path: Path, etags: Etags
+) -> None:
+    on = stage(kind, tmp_path, storage=FakeStorage(etags=etags))
+    recorder = Recorder()
+    on.storage.after = raising(UNAVAILABLE, on="complete")
+    with pytest.raises(StoreUnavailable):
+        send(on, recorder=recorder)
+    on.storage.after = nothing
+    on.storage.calls.clear()
+    if etags is Etags.OF_PARTS:
+        # All that can tell is in the checkpoint and the ETag.
+        on.damage(before=len(CONTENT))
+
+    sent = send(on, resume=recorder.reported)
+
+    assert sent.sha256 == sha256(CONTENT)
+    assert on.storage.objects[KEY].content == CONTENT
+    assert on.storage.called("complete") == 0
+
+
+@every_kind
+@pytest.mark.parametrize("part", [1, 5, 8])
+def test_a_checkpoint_of_parts_the_store_has_no_longer_is_not_believed(
+    kind: Kind, tmp_path: Path, part: int
+) -> None:
+    on = stage(kind, tmp_path)
+    reported = die_at(9, on)
+    multipart = Multipart(KEY, id=reported.multipart_id)
+    on.storage.upload_part(
+        multipart,
+        number=part,
+        body=Body(other := bytes(PART_SIZE), md5=md5(other)),
+        abandoned=threading.Event(),
+    )
+
+    assert send(on, resume=reported).sha256 == sha256(CONTENT)
+    assert on.storage.objects[KEY].content == CONTENT
+
+
+def test_a_checkpoint_of_another_version_of_a_reference_is_not_believed(tmp_path: Path) -> None:
+    on = stage(Kind.REFERENCE, tmp_path)
+    reported = die_at(9, on)
+    on.overwrite(SOURCE, CONTENT[::-1])
+    on.staged = ReferencedObject.find(SOURCE, storage=on.storage, sha256=None, content_type=None)
+
+    assert send(on, resume=reported).sha256 == sha256(CONTENT[::-1])
+    assert on.storage.objects[KEY].content == CONTENT[::-1]
+
+
+@every_kind
+def test_a_checkpoint_nobody_can_read_costs_only_the_reading(kind: Kind, tmp_path: Path) -> None:
+    on = stage(kind, tmp_path)
+    reported = die_at(9, on)
+    on.storage.calls.clear()
+
+    send(on, resume=replace(reported, checkpoint=Checkpoint(8 * PART_SIZE, state=b"of old")))
+
+    assert on.storage.objects[KEY].content == CONTENT
+    assert not set(on.storage.parts_sent() + on.storage.parts_copied()) & set(range(1, 9))
 
 
 @every_kind
@@ -353,7 +476,7 @@ def test_bytes_that_change_between_digest_and_copy_are_not_stored(
 
     on.storage.before = change
 
-    with pytest.raises(BodyAltered) as altered:
+    with pytest.raises((BodyAltered, ReferenceChanged)) as altered:
         send(on)
 
     assert altered.value.retryable

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +21,6 @@ from pipeline.storage.errors import (
 from pipeline.storage.port import Body, Multipart
 from pipeline.transfer import upload
 from pipeline.transfer.checksums import (
-    Chunk,
     ChunkCorrupt,
     FileDigestMismatch,
     ManifestIncomplete,
@@ -33,7 +31,7 @@ from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
 from pipeline.transfer.lanes import SETTLING
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.staged import StagedFile, StagingMissing
-from pipeline.transfer.upload import SentObject, StoredObjectMismatch
+from pipeline.transfer.upload import Earlier, SentObject, StoredObjectMismatch
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.stages import (
@@ -41,6 +39,7 @@ from tests.unit.pipeline.transfer.stages import (
     CONTENT,
     KEY,
     PART_SIZE,
+    chunks_of,
     is_empty,
     md5,
     part,
@@ -67,15 +66,11 @@ def stage(
 ) -> StagedFile:
     path = directory / "staged"
     path.write_bytes(content)
-    pieces = [content[at : at + chunk_size] for at in range(0, len(content), chunk_size)]
     return StagedFile(
         path=path,
         size_bytes=len(content),
         chunk_size=chunk_size,
-        chunks=[
-            Chunk(index, size_bytes=len(piece), sha256=hashlib.sha256(piece).digest())
-            for index, piece in enumerate(pieces)
-        ],
+        chunks=chunks_of(content, chunk_size=chunk_size),
         sha256=declared,
         content_type=None,
     )
@@ -85,10 +80,11 @@ def send(
     staged: StagedFile,
     *,
     storage: FakeStorage,
-    resume: str | None = None,
+    resume: str | Earlier | None = None,
     recorder: Recorder | None = None,
     part_size: int = PART_SIZE,
     parallel_parts: int = 3,
+    read_again_at_most: int = upload.READ_AGAIN_AT_MOST,
 ) -> SentObject:
     return upload.send(
         staged,
@@ -96,8 +92,9 @@ def send(
         storage=storage,
         plan=PartPlan(staged.size_bytes, part_size=part_size),
         parallel_parts=parallel_parts,
-        resume=resume,
+        resume=Earlier(resume, checkpoint=None) if isinstance(resume, str) else resume,
         watch=(recorder or Recorder()).watch(),
+        read_again_at_most=read_again_at_most,
     )
 
 
@@ -701,7 +698,7 @@ def test_a_worker_that_slept_does_not_delete_what_its_successor_stored(tmp_path:
             raise LeaseLost
 
     def start_sending(call: Call) -> None:
-        if call.part is not None:
+        if call.part == 1:
             succeed(call)
 
     storage.before = start_sending
@@ -863,6 +860,39 @@ def test_what_an_earlier_attempt_left_at_the_key_is_replaced(
 
     assert storage.objects[KEY].content == CONTENT[:size]
     assert storage.open_multiparts(KEY) == []
+
+
+@pytest.mark.parametrize("over_by", [0, 1])
+def test_a_file_too_large_to_be_read_again_is_not_read_again(tmp_path: Path, over_by: int) -> None:
+    storage = FakeStorage(etags=Etags.OF_WHOLE)
+    staged = stage(tmp_path)
+    read_again: list[str] = []
+
+    def lose(call: Call) -> None:
+        if call.name == "complete":
+            staged.path.unlink()
+
+    storage.after = lose
+    try:
+        send(staged, storage=storage, read_again_at_most=len(CONTENT) - over_by)
+    except StagingMissing as missing:
+        read_again.append(str(missing))
+
+    assert storage.objects[KEY].content == CONTENT
+    assert bool(read_again) is not bool(over_by)
+
+
+def test_an_object_nobody_can_prove_to_be_ours_is_replaced(tmp_path: Path) -> None:
+    storage = FakeStorage(etags=Etags.OF_WHOLE)
+    left = CONTENT[::-1]
+    storage.objects[KEY] = Object(left, "text/plain", etag=md5(left).hex())
+
+    send(stage(tmp_path), storage=storage, read_again_at_most=0)
+    assert storage.objects[KEY].content == CONTENT
+
+    storage.objects[KEY] = Object(left, "text/plain", etag=md5(left).hex())
+    send(stage(tmp_path), storage=storage, resume="completed once", read_again_at_most=0)
+    assert storage.objects[KEY].content == CONTENT
 
 
 @pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])

@@ -1,0 +1,92 @@
+"""The parts from the front of a file that are digested and stored, without a gap."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from pipeline.storage.port import StoredPart
+from pipeline.transfer.checkpoint import Behind, Checkpoint, identity
+from pipeline.transfer.checksums import CheckState, FileCheck
+from pipeline.transfer.plan import Part, PartPlan
+
+MD5_IN_HEX: Final = re.compile(r"[0-9a-fA-F]{32}")
+
+
+class Prefix:
+    """Grows as parts are digested, in order, and stored, in any order.
+
+    Ends for good before a part whose ETag is no digest: nothing could tell later
+    whether the store still has that part.
+    """
+
+    def __init__(self, plan: PartPlan, *, version: str) -> None:
+        self._source = identity(
+            version=version, size_bytes=plan.size_bytes, part_size=plan.part_size
+        )
+        self._plan = plan
+        self.parts = 0
+        self._etags = hashlib.md5(usedforsecurity=False)
+        self._states: dict[int, CheckState | None] = {}
+        self._stored: dict[int, bytes] = {}
+        self.checkpoint: Checkpoint | None = None
+
+    def digested(self, part: Part, *, state: CheckState | None) -> None:
+        """Take the state of the check after a part; None where the check cannot go on from there."""
+        self._states[part.number] = state
+        self._grow()
+
+    def stored(self, part: StoredPart) -> None:
+        if MD5_IN_HEX.fullmatch(part.etag):
+            self._stored[part.number] = bytes.fromhex(part.etag)
+            self._grow()
+
+    def take_up(
+        self, checkpoint: Checkpoint, *, stored: Mapping[int, StoredPart], check: FileCheck
+    ) -> bool:
+        """Have `check` go on behind the checkpoint of an earlier attempt.
+
+        False, and nothing done, where anything is not as it was then: the source, the
+        plan, or a part in the store.
+        """
+        behind = self._behind(checkpoint)
+        parts = None if behind is None else self._plan.parts_in(behind.check.taken)
+        if behind is None or parts is None:
+            return False
+        found = [stored.get(number) for number in range(1, parts + 1)]
+        etags = [part.etag for part in found if part and MD5_IN_HEX.fullmatch(part.etag)]
+        digest = hashlib.md5(bytes.fromhex("".join(etags)), usedforsecurity=False)
+        if (
+            len(etags) != parts
+            or digest.digest() != behind.parts_md5
+            or not check.go_on_from(behind.check)
+        ):
+            return False
+        self.parts, self._etags, self.checkpoint = parts, digest, checkpoint
+        return True
+
+    def was_whole(self, checkpoint: Checkpoint, *, etag: str, check: FileCheck) -> bool:
+        """Have `check` stand behind the last byte, where an object with this ETag is what an earlier attempt made.
+
+        False, and nothing done, where it is not, or that attempt did not get so far.
+        """
+        behind = self._behind(checkpoint)
+        return (
+            behind is not None
+            and behind.check.taken == self._plan.size_bytes
+            and etag.lower() == f"{behind.parts_md5.hex()}-{len(self._plan)}"
+            and check.go_on_from(behind.check)
+        )
+
+    def _behind(self, checkpoint: Checkpoint) -> Behind | None:
+        behind = Behind.of(checkpoint)
+        return behind if behind and behind.source == self._source else None
+
+    def _grow(self) -> None:
+        while (number := self.parts + 1) in self._states and number in self._stored:
+            state = self._states.pop(number)
+            self._etags.update(self._stored.pop(number))
+            self.parts = number
+            if state is not None:
+                behind = Behind(state, parts_md5=self._etags.digest(), source=self._source)
+                self.checkpoint = behind.checkpoint()

@@ -1,0 +1,152 @@
+"""A transfer that takes more than one delivery goes on where the one before it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import timedelta
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from pipeline import resources
+from pipeline.settings import Settings
+from pipeline.storage.s3 import client
+from schemas import object_keys
+from schemas.lifecycle import JobStatus
+from schemas.settings import MIB
+from schemas.tables.jobs import Job
+from schemas.tables.uploads import Chunk
+from tests.factories.uploads import add_finalized_upload, add_tenant
+from tests.integration.pipeline.hands import Hands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Update
+
+    from schemas.events.envelope import Envelope
+    from schemas.settings import DatabaseSettings, ObjectStoreSettings
+
+pytestmark = pytest.mark.integration
+
+PART_SIZE = 5 * MIB
+# The second chunk begins in the first part and ends in the second.
+CHUNK_SIZE = 3 * MIB
+CONTENT = Random(1).randbytes(4 * PART_SIZE + 12_345)
+AT_ONCE = timedelta(microseconds=1)
+NEVER = timedelta(hours=1)
+
+
+@pytest.fixture
+def settings(
+    database: DatabaseSettings, object_store_settings: ObjectStoreSettings, tmp_path: Path
+) -> Settings:
+    return Settings.model_validate(
+        {
+            **object_store_settings.model_dump(),
+            "database_url": database.database_url.get_secret_value(),
+            "rabbitmq_url": "amqp://nobody@nowhere",
+            "s3_part_size": PART_SIZE,
+            "s3_parallel_parts": 1,
+            "staging_dir": tmp_path,
+            "task_attempts": 1,
+        }
+    )
+
+
+@pytest.fixture
+def hands(settings: Settings) -> Iterator[Hands]:
+    kit = resources.build(settings)
+    yield Hands(kit)
+    kit.engine.dispose()
+
+
+@pytest.fixture
+def event(hands: Hands, tmp_path: Path) -> Envelope:
+    with Session(hands.kit.engine) as session, session.begin():
+        return add_finalized_upload(
+            session,
+            tenant_id=add_tenant(session),
+            staging_dir=tmp_path,
+            content=CONTENT,
+            chunk_size=CHUNK_SIZE,
+            sha256=hashlib.sha256(CONTENT).hexdigest(),
+        )
+
+
+def in_slices(hands: Hands, *, slice_: timedelta) -> Hands:
+    settings = hands.kit.settings.model_copy(update={"transfer_slice": slice_})
+    return Hands(replace(hands.kit, settings=settings))
+
+
+def overwrite(staged: Path, *, before: int) -> None:
+    """Make zeros of the bytes before an offset: who reads them finds another digest."""
+    with staged.open("r+b") as file:
+        file.write(bytes(before))
+
+
+def stored_sha256(hands: Hands, event: Envelope) -> str:
+    storage = client(hands.kit.settings)
+    key = object_keys.original(event.tenantid, event.data.upload_id)
+    with storage.get_object(Bucket=hands.kit.settings.s3_bucket, Key=key)["Body"] as body:
+        digest = hashlib.sha256(body.read())
+    storage.close()
+    return digest.hexdigest()
+
+
+def test_a_successor_does_not_read_what_lies_before_the_checkpoint(
+    hands: Hands, event: Envelope, tmp_path: Path
+) -> None:
+    staged = tmp_path / str(event.data.upload_id)
+    one_part_each = in_slices(hands, slice_=AT_ONCE)
+    seen: list[int] = []
+
+    while not one_part_each.deliver(event):
+        seen.append(hands.job(event).digested_bytes)
+        overwrite(staged, before=seen[-1])
+
+    job = hands.job(event)
+    assert (job.status, job.error_detail) == (JobStatus.COMPLETED, None)
+    assert seen == sorted(set(seen)), "each delivery got further than the one before"
+    assert seen[0] >= PART_SIZE
+    assert stored_sha256(hands, event) == hashlib.sha256(CONTENT).hexdigest()
+    assert (job.digested_bytes, job.digest_state) == (len(CONTENT), None)
+
+
+@pytest.mark.parametrize(
+    "forget",
+    [
+        pytest.param(update(Job).values(digest_state=None, digested_bytes=0), id="no checkpoint"),
+        pytest.param(update(Job).values(digest_state=b"of another machine"), id="one that is none"),
+        pytest.param(update(Chunk).values(crc32c=None), id="a chunk begun that has no checksum"),
+    ],
+)
+def test_a_successor_that_cannot_go_on_reads_from_the_first_byte(
+    hands: Hands, event: Envelope, forget: Update
+) -> None:
+    assert not in_slices(hands, slice_=AT_ONCE).deliver(event)
+    with Session(hands.kit.engine) as session, session.begin():
+        session.execute(forget)
+
+    assert in_slices(hands, slice_=NEVER).deliver(event)
+
+    assert hands.job(event).status == JobStatus.COMPLETED
+    assert stored_sha256(hands, event) == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_a_successor_that_reads_from_the_first_byte_notices_other_bytes(
+    hands: Hands, event: Envelope, tmp_path: Path
+) -> None:
+    assert not in_slices(hands, slice_=AT_ONCE).deliver(event)
+    overwrite(tmp_path / str(event.data.upload_id), before=1)
+    with Session(hands.kit.engine) as session, session.begin():
+        session.execute(update(Job).values(digest_state=None))
+
+    assert in_slices(hands, slice_=NEVER).deliver(event)
+
+    assert hands.job(event).error_code == "staging_corrupt"

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.transfer import digests
+from pipeline.transfer.digests import Crc32c
+
+
+def state_after(content: bytes) -> bytes:
+    digest = digests.sha256()
+    digest.update(content)
+    state = digest.state()
+    assert state is not None, "libcrypto here keeps its functions to itself"
+    return state
+
+
+@given(st.binary(max_size=1_000), st.integers(0, 1_000))
+def test_a_sha256_goes_on_from_its_state_at_any_cut(content: bytes, cut: int) -> None:
+    cut = min(cut, len(content))
+
+    digest = digests.sha256_from(state_after(content[:cut]), taken=cut)
+    assert digest is not None
+    digest.update(content[cut:])
+
+    assert digest.hexdigest() == hashlib.sha256(content).hexdigest()
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5))
+def test_a_sha256_goes_on_after_its_digest_was_asked_for(blocks: list[bytes]) -> None:
+    digest, taken = digests.sha256(), b""
+    for block in blocks:
+        digest.update(block)
+        taken += block
+        assert digest.hexdigest() == hashlib.sha256(taken).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(state_after(bytes(70))[:-1], id="too short"),
+        pytest.param(state_after(bytes(71)), id="of other bytes"),
+        pytest.param(bytes(112), id="of no digest"),
+        pytest.param(
+            b"".join(
+                state_after(bytes(70))[at : at + 4][::-1]
+                for at in range(0, len(state_after(b"")), 4)
+            ),
+            id="of a machine with another order of bytes",
+        ),
+    ],
+)
+def test_what_is_no_state_after_so_many_bytes_is_not_believed(state: bytes) -> None:
+    assert digests.sha256_from(state, taken=70) is None
+
+
+@given(st.binary(max_size=300), st.integers(0, 300))
+def test_a_crc32c_goes_on_from_its_value(content: bytes, cut: int) -> None:
+    first, whole = Crc32c(), Crc32c()
+    first.update(content[:cut])
+    whole.update(content)
+
+    second = Crc32c(first.value)
+    second.update(content[cut:])
+
+    assert second.digest() == whole.digest()
+
+
+def test_a_crc32c_has_its_highest_byte_first() -> None:
+    digest = Crc32c()
+    digest.update(b"123456789")
+
+    assert digest.digest().hex() == "e3069283"
