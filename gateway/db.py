@@ -4,6 +4,7 @@ import asyncio
 import select
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -12,6 +13,7 @@ from sqlalchemy import Executable, Row, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -22,7 +24,8 @@ from sqlalchemy.ext.asyncio import (
 from schemas.ids import TenantId
 from schemas.settings import DatabaseSettings
 
-POOL_TIMEOUT_SECONDS: Final = 10
+PATIENCE: Final = timedelta(seconds=10)
+"""How long a request waits for a connection, or for its turn to have one."""
 
 # A server that vanished without a word must become an error within seconds, not a hang.
 _CONNECTION: Final[dict[str, Any]] = {
@@ -44,7 +47,8 @@ class Transaction:
     connection from everybody else.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, patience: timedelta = PATIENCE) -> None:
+        self._patience = patience
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
         self._turns = WeakValueDictionary[TenantId, asyncio.Lock]()
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -59,10 +63,29 @@ class Transaction:
         The database lets one at a time at the tenant's sums anyway, and who waits
         there waits with a connection: a burst of one tenant's uploads would take
         all of them, and everybody else's request would stand behind it.
+
+        Never opened within another of the same tenant, which would wait for itself.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: the turn did not come in time.
         """
+        # The requests that wait for a turn keep it alive; a tenant without any has none.
         turn = self._turns.setdefault(tenant_id, asyncio.Lock())
-        async with turn, self() as session:
-            yield session
+        await self._take(turn)
+        try:
+            async with self() as session:
+                yield session
+        finally:
+            turn.release()
+
+    async def _take(self, turn: asyncio.Lock) -> None:
+        # Where the database does not answer, every turn takes as long as that takes to
+        # show, and the last of many would wait for all of them, one after the other.
+        try:
+            async with asyncio.timeout(self._patience.total_seconds()):
+                await turn.acquire()
+        except TimeoutError as error:
+            raise PoolTimeout("others of the tenant took too long") from error
 
     async def of_one(self, statement: Executable, values: Mapping[str, Any]) -> Row[Any] | None:
         """Run a statement that is a whole transaction, in one round trip; return its first row."""
@@ -76,7 +99,7 @@ def build_engine(settings: DatabaseSettings) -> AsyncEngine:
         _url(settings).set(drivername="postgresql+psycopg"),
         pool_size=settings.database_pool_size,
         max_overflow=0,
-        pool_timeout=POOL_TIMEOUT_SECONDS,
+        pool_timeout=PATIENCE.total_seconds(),
         # A statement that fails may be logged; what the client sent stays out of it.
         hide_parameters=True,
         connect_args={**_CONNECTION, "application_name": "waybill-gateway"},

@@ -1,5 +1,7 @@
 """The server's side of a connection, where clients do what they should not."""
 
+import asyncio
+from collections import deque
 from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -20,8 +22,12 @@ class HardenedProtocol(HttpToolsProtocol):
     _got_further = False
     _unfinished_bytes = 0
     """Came since the last end of a head, piece of a body or end of a message."""
-    _unanswered: tuple[RequestResponseCycle, ...] = ()
+    _unanswered: deque[RequestResponseCycle]
     """Several where a client sends its next request before it has the answer to the last."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the server's own
+        super().connection_made(transport)
+        self._unanswered = deque()
 
     def on_message_begin(self) -> None:
         self._is_in_head = self._is_in_message = True
@@ -35,10 +41,10 @@ class HardenedProtocol(HttpToolsProtocol):
         self._is_in_head = False
         self._got_further = True
         super().on_headers_complete()
-        self._unanswered = (
-            *(one for one in self._unanswered if not one.response_complete),
-            self.cycle,
-        )
+        # They are answered in order. Thousands may come at once, so none is looked at twice.
+        while self._unanswered and self._unanswered[0].response_complete:
+            self._unanswered.popleft()
+        self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self._got_further = True

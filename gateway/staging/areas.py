@@ -8,7 +8,7 @@ from gateway.staging.buffers import Buffers
 from gateway.staging.errors import StagingElsewhere
 from gateway.staging.known import KnownUploads
 from gateway.staging.port import Area, Region, Sink, StagedUpload, Watch
-from gateway.staging.threads import Threads
+from gateway.staging.threads import Lane, Threads
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 
@@ -17,13 +17,13 @@ class Comparison:
     """A sink for bytes that are there already: they are only looked at."""
 
     def __init__(self, threads: Threads) -> None:
-        self._threads = threads
+        self._lane = Lane(threads)
 
-    async def append(self, block: memoryview, *, watch: Watch) -> None:
-        await self._threads.run(watch.update, block)
+    def append(self, block: memoryview, *, watch: Watch) -> asyncio.Future[None]:
+        return self._lane.ask(watch.update, block)
 
     async def complete(self, block: memoryview, *, watch: Watch) -> bytes:
-        await self._threads.run(watch.update, block)
+        await self._lane.run(watch.update, block)
         return watch.verify()
 
 

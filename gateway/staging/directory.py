@@ -18,7 +18,7 @@ from typing import Final
 
 from gateway.staging.errors import StagingFull, StagingMissing
 from gateway.staging.port import StagedUpload, Watch
-from gateway.staging.threads import Threads
+from gateway.staging.threads import Lane, Threads
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.settings import STAGING_MARKER
@@ -44,7 +44,7 @@ class DirectoryRegion:
     """
 
     def __init__(self, threads: Threads, path: Path, *, offset: int, size_bytes: int) -> None:
-        self._threads = threads
+        self._lane = Lane(threads)
         self._path = path
         self._descriptor: int | None = None
         self._offset = offset
@@ -57,28 +57,35 @@ class DirectoryRegion:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait.total_seconds()
         pause = _SHORTEST_PAUSE
-        while not (self._is_locked or await self._threads.run(self._try_lock)):
+        while not (self._is_locked or await self._lane.run(self._try_lock)):
             if loop.time() + pause > deadline:
                 return False
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         return True
 
-    async def append(self, block: memoryview, *, watch: Watch) -> None:
-        await self._threads.run(self._append, block, watch)
+    def append(self, block: memoryview, *, watch: Watch) -> asyncio.Future[None]:
+        return self._lane.ask(self._append, block, watch)
 
     async def complete(self, block: memoryview, *, watch: Watch) -> bytes:
-        return await self._threads.run(self._complete, block, watch)
+        return await self._lane.run(self._complete, block, watch)
 
     async def discard(self) -> None:
         """Leave the bytes: without a row they do not count, and the next request writes over them."""
 
-    def open(self) -> None:
+    async def begin(self) -> None:
         """Open the file and try to lock the place, in one go."""
+        await self._lane.run(self._open)
+
+    async def end(self) -> None:
+        """Close the file once no thread writes to it any more: its number may be another's then."""
+        await self._lane.end(self._close)
+
+    def _open(self) -> None:
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
         self._try_lock()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
 
@@ -179,17 +186,17 @@ class DirectoryArea:
             self._threads, self._path(upload.id), offset=offset, size_bytes=size_bytes
         )
         try:
-            await self._threads.run(region.open)
+            await region.begin()
         except FileNotFoundError as error:
             raise StagingMissing(upload.id) from error
         except BaseException:
             # Who was cancelled while the file was opened has an open file none the less.
-            await self._threads.run(region.close)
+            await region.end()
             raise
         try:
             yield region
         finally:
-            await self._threads.run(region.close)
+            await region.end()
 
     async def remove(self, upload_id: UploadId, *, tenant_id: TenantId) -> None:  # noqa: ARG002  # the port's signature
         """Delete the upload's file; that there is none is what was wanted."""

@@ -6,6 +6,7 @@ spooled until its digests are known and its key with them; the store checks it
 against its Content-MD5 before it confirms.
 """
 
+import asyncio
 import errno
 import hashlib
 from collections.abc import AsyncIterator
@@ -20,7 +21,7 @@ import structlog
 from gateway.staging.errors import StagingFull, StoreRejected, StoreUnavailable
 from gateway.staging.port import StagedUpload, Watch
 from gateway.staging.store import Store
-from gateway.staging.threads import Threads
+from gateway.staging.threads import Lane, Threads
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
@@ -49,7 +50,7 @@ class ObjectRegion:
         index: int,
         work_dir: Path | None,
     ) -> None:
-        self._threads = threads
+        self._lane = Lane(threads)
         self._store = store
         self._upload = upload
         self._index = index
@@ -64,11 +65,11 @@ class ObjectRegion:
         """Succeed at once: whoever sends other bytes writes to another object."""
         return True
 
-    async def append(self, block: memoryview, *, watch: Watch) -> None:
-        await self._threads.run(self._append, block, watch)
+    def append(self, block: memoryview, *, watch: Watch) -> asyncio.Future[None]:
+        return self._lane.ask(self._append, block, watch)
 
     async def complete(self, block: memoryview, *, watch: Watch) -> bytes:
-        await self._threads.run(self._append, block, watch)
+        await self._lane.run(self._append, block, watch)
         sha256 = watch.verify()
         key = object_keys.staged_chunk(
             self._upload.tenant_id, self._upload.id, index=self._index, sha256=sha256
@@ -88,8 +89,9 @@ class ObjectRegion:
             # The request's own outcome goes before; the sweep finds what is left here.
             log.warning("chunk.object_left", reason=str(error))
 
-    async def close(self) -> None:
-        await self._threads.run(self._spool.close)
+    async def end(self) -> None:
+        """Close the spool once no thread writes to it any more."""
+        await self._lane.end(self._spool.close)
 
     def _append(self, block: memoryview, watch: Watch) -> None:
         watch.update(block)
@@ -140,7 +142,7 @@ class ObjectArea:
         try:
             yield region
         finally:
-            await region.close()
+            await region.end()
 
     async def remove(self, upload_id: UploadId, *, tenant_id: TenantId) -> None:
         """Leave it to the worker that hears of `upload.cancelled`.

@@ -1,5 +1,6 @@
 """What the gateway asks of a place where bytes wait."""
 
+import asyncio
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,17 +32,20 @@ class Watch(Protocol):
 
 
 class Sink(Protocol):
-    """Takes the blocks of one body, one after the other; a block is overwritten afterwards."""
+    """Takes the blocks of one body, in the order of the calls."""
 
-    async def append(self, block: memoryview, *, watch: Watch) -> None:
-        """Deal with a block.
+    def append(self, block: memoryview, *, watch: Watch) -> asyncio.Future[None]:
+        """Put a block in line, and return what tells that it was dealt with.
 
-        Raises:
+        Until then nobody else writes to the block, and nobody cancels the future.
+        The next block may come at once; after one that failed none is dealt with.
+
+        Raises, when awaited:
             StagingFull: the disk has no room for it.
         """
 
     async def complete(self, block: memoryview, *, watch: Watch) -> bytes:
-        """Deal with the last block and return the sha256 of the body.
+        """Deal with the last block, after those in line, and return the sha256 of the body.
 
         In a region this returns once the bytes would survive a power failure.
 

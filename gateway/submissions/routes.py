@@ -193,7 +193,7 @@ async def create_job(
     submitted_by = _request(request, key=idempotency_key)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == JSON:
         reference = await _reference(request, bytes_max=http_settings.request_body_max)
-        async with reception.transaction.in_turn(submitted_by.tenant_id) as session:
+        async with reception.transaction() as session:
             accepted = await operations.submit_reference(
                 session,
                 reference=reference,

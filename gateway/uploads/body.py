@@ -1,16 +1,21 @@
 """A request's body, read in blocks of one size, with an end to patience."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Final
 
 from gateway.problems import ReadingStopped
 from gateway.staging import Buffers
+from gateway.staging.threads import until_done
 from schemas.errors import ErrorCode
 
 WORTH_TAKING_BYTES: Final = 256 * 1024
 """Less is not handed over before the end, even to a taker that has nothing to do."""
+
+TAKEN_AT_ONCE: Final = 2
+"""Blocks handed over and not yet dealt with; a request holds one buffer more."""
 
 
 class ChunkTooLong(ReadingStopped):
@@ -49,16 +54,16 @@ async def until_silence(body: AsyncIterator[bytes], *, longest: timedelta) -> As
 
 
 class Blocks:
-    """Gathers pieces into blocks; one is filled while the other is taken.
+    """Gathers pieces into blocks; one is filled while those before it are taken.
 
-    While a block is taken, the next one grows, until it is full: the slower who
-    takes, the larger what is handed over at once. What is left at the end is not
-    handed over but returned by `last`.
+    A taker with nothing to do gets what there is, once that is worth it. While it
+    is busy the next block grows until it is full: the slower who takes, the larger
+    what is handed over at once. What is left at the end is not handed over: it is `last`.
     """
 
     def __init__(
         self,
-        take: Callable[[memoryview], Coroutine[None, None, None]],
+        take: Callable[[memoryview], asyncio.Future[None]],
         *,
         buffers: Buffers,
         worth_taking: int = WORTH_TAKING_BYTES,
@@ -67,9 +72,8 @@ class Blocks:
         self._buffers = buffers
         self._worth_taking = worth_taking
         self._filling = buffers.borrow()
-        self._other: bytearray | None = None
         self._filled = 0
-        self._taking: asyncio.Task[None] | None = None
+        self._being_taken: deque[tuple[asyncio.Future[None], bytearray]] = deque()
 
     async def add(self, piece: bytes) -> None:
         rest = memoryview(piece)
@@ -80,32 +84,39 @@ class Blocks:
             self._filling[self._filled : self._filled + count] = rest[:count]
             self._filled += count
             rest = rest[count:]
-        if self._filled >= self._worth_taking and self._is_idle:
+        if self._filled >= self._worth_taking and all(
+            taken.done() for taken, _ in self._being_taken
+        ):
             await self._hand_over()
 
-    async def last(self) -> memoryview:
-        """Return what is not handed over yet, once everything before it was taken."""
-        await self._taken()
+    @property
+    def last(self) -> memoryview:
+        """What is not handed over yet; what was need not be dealt with before it."""
         return memoryview(self._filling)[: self._filled]
 
     async def aclose(self) -> None:
-        """Wait for the block under way: its thread must not outlive the file it writes to."""
-        if self._taking is not None:
-            await asyncio.gather(self._taking, return_exceptions=True)
-        for buffer in filter(None, (self._filling, self._other)):
+        """Wait for the blocks under way, then give the buffers back."""
+        under_way = [taken for taken, _ in self._being_taken]
+        await until_done(under_way)
+        for taken in under_way:
+            # Looked at, lest it be reported as overlooked: who reads the body knows of it.
+            taken.exception()
+        for buffer in (self._filling, *(buffer for _, buffer in self._being_taken)):
             self._buffers.give_back(buffer)
 
-    @property
-    def _is_idle(self) -> bool:
-        return self._taking is None or self._taking.done()
-
     async def _hand_over(self) -> None:
-        await self._taken()
-        block = memoryview(self._filling)[: self._filled]
-        self._taking = asyncio.create_task(self._take(block))
-        free = self._other or self._buffers.borrow()
-        self._filling, self._other, self._filled = free, self._filling, 0
+        free = (
+            self._buffers.borrow()
+            if len(self._being_taken) < TAKEN_AT_ONCE
+            else await self._oldest_taken()
+        )
+        taken = self._take(memoryview(self._filling)[: self._filled])
+        self._being_taken.append((taken, self._filling))
+        self._filling, self._filled = free, 0
 
-    async def _taken(self) -> None:
-        if self._taking is not None:
-            await self._taking
+    async def _oldest_taken(self) -> bytearray:
+        taken, buffer = self._being_taken[0]
+        await until_done([taken])
+        taken.result()
+        self._being_taken.popleft()
+        return buffer

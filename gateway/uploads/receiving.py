@@ -329,5 +329,5 @@ async def _read(
             await blocks.add(piece)
         if received != size and not offer.may_end_early:
             raise ChunkSizeMismatch(offer.index, expected=size, actual=received)
-        sha256 = await sink.complete(await blocks.last(), watch=inspection)
+        sha256 = await sink.complete(blocks.last, watch=inspection)
     return Received(sha256=sha256, crc32c=inspection.crc32c, first_bytes=first_bytes, size=received)

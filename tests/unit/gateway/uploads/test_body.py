@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,16 @@ from hypothesis import strategies as st
 from gateway.staging import Buffers, StagingFull
 from gateway.uploads.body import Blocks
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
 pytestmark = pytest.mark.anyio
+
+
+def soon(
+    take: Callable[[memoryview], Coroutine[None, None, None]],
+) -> Callable[[memoryview], asyncio.Future[None]]:
+    return lambda block: asyncio.ensure_future(take(block))
 
 
 @given(pieces=st.lists(st.binary(max_size=40)), size=st.integers(1, 16), worth=st.integers(1, 16))
@@ -20,11 +30,11 @@ async def test_blocks_are_the_pieces_in_order(pieces: list[bytes], size: int, wo
     async def take(block: memoryview) -> None:
         taken.append(bytes(block))
 
-    blocks = Blocks(take, buffers=Buffers(size), worth_taking=worth)
+    blocks = Blocks(soon(take), buffers=Buffers(size), worth_taking=worth)
     async with aclosing(blocks):
         for piece in pieces:
             await blocks.add(piece)
-        last = bytes(await blocks.last())
+        last = bytes(blocks.last)
 
     assert b"".join([*taken, last]) == b"".join(pieces)
     assert all(min(worth, size) <= len(block) <= size for block in taken)
@@ -39,7 +49,7 @@ async def test_the_next_block_grows_while_one_is_taken() -> None:
         taken.append(len(block))
         await may_go_on.wait()
 
-    blocks = Blocks(take, buffers=Buffers(8), worth_taking=2)
+    blocks = Blocks(soon(take), buffers=Buffers(8), worth_taking=2)
     async with aclosing(blocks):
         for _ in range(9):
             await blocks.add(b"x")
@@ -47,26 +57,56 @@ async def test_the_next_block_grows_while_one_is_taken() -> None:
         assert taken == [2], "the taker is busy with the first"
         may_go_on.set()
         await blocks.add(b"x" * 4)
-        last = await blocks.last()
+        last = blocks.last
 
     assert taken == [2, 8]
     assert len(last) == 3
 
 
-async def test_buffers_are_given_back_once_nobody_writes_from_them() -> None:
-    buffers = Buffers(4, spare_max=2)
-    held = [buffers.borrow() for _ in range(3)]
+async def test_buffers_are_given_back_also_where_a_block_could_not_be_taken() -> None:
+    buffers = Buffers(4, spare_max=4)
+    held = [buffers.borrow() for _ in range(4)]
     for each in held:
         buffers.give_back(each)
 
     async def take(_: memoryview) -> None:
         raise StagingFull
 
-    blocks = Blocks(take, buffers=buffers, worth_taking=1)
-    await blocks.add(b"12")
-    with pytest.raises(StagingFull):
-        await blocks.last()
-    await blocks.aclose()
+    blocks = Blocks(soon(take), buffers=buffers, worth_taking=1)
+    async with aclosing(blocks):
+        await blocks.add(b"1")
+        await blocks.add(b"2")
+        with pytest.raises(StagingFull):
+            await blocks.add(b"more than two buffers")
 
-    assert {id(buffers.borrow()) for _ in range(2)} == {id(each) for each in held[:2]}
-    assert id(buffers.borrow()) not in {id(each) for each in held[:2]}
+    assert {id(buffers.borrow()) for _ in range(4)} == {id(each) for each in held}
+
+
+async def test_a_buffer_is_not_given_back_while_its_block_is_taken() -> None:
+    buffers = Buffers(4)
+    may_end = asyncio.Event()
+    read_from: list[object] = []
+
+    async def take(block: memoryview) -> None:
+        read_from.append(block.obj)
+        await may_end.wait()
+
+    blocks = Blocks(soon(take), buffers=buffers, worth_taking=1)
+    await blocks.add(b"1")
+    closing = asyncio.create_task(blocks.aclose())
+    await asyncio.sleep(0)
+    assert buffers.borrow() is not read_from[0]
+
+    may_end.set()
+    await closing
+    assert any(buffers.borrow() is read_from[0] for _ in range(2))
+
+
+def test_no_more_buffers_are_kept_than_may_be() -> None:
+    buffers = Buffers(1, spare_max=1)
+    held = [buffers.borrow(), buffers.borrow()]
+    for each in held:
+        buffers.give_back(each)
+
+    assert buffers.borrow() is held[0]
+    assert buffers.borrow() is not held[1]
