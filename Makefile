@@ -12,7 +12,7 @@ COMPILE := $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 export RUFF_CACHE_DIR := var/cache/ruff
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test integration-gateway integration-pipeline integration-others soak check bench install rabbitmq lock format
+.PHONY: help demo up down status test integration-gateway integration-pipeline integration-others soak soak-workers soak-others check bench install rabbitmq lock format
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -47,8 +47,20 @@ integration-others:
 	$(RUN)/pytest -m integration --state-dir var/test-others tests \
 		$(addprefix --ignore=,tests/integration/gateway $(OF_PIPELINE))
 
-soak: install ## the long versions of the kill and slow-store tests
-	$(RUN)/pytest -m soak
+soak: install ## what has to happen within seconds, then kills, slow stores and fuzzing at full length
+	$(RUN)/pytest -m soak $(BOUNDS)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target soak-workers soak-others
+
+# What is measured has the machine for itself; the others mostly wait, and go side by side.
+BOUNDS := tests/soak/test_bounds.py
+OF_WORKERS := $(addprefix tests/soak/test_,impatient_broker.py dying_workers.py)
+
+soak-workers:
+	$(RUN)/pytest -m soak --state-dir var/test-soak-1 $(OF_WORKERS)
+
+soak-others:
+	$(RUN)/pytest -m soak --state-dir var/test-soak-2 tests \
+		$(addprefix --ignore=,$(BOUNDS) $(OF_WORKERS))
 
 check: $(VENV)/.synced ## format, lint, types, import contracts and unit tests
 	$(RUN)/lint-imports --cache-dir var/cache/import-linter

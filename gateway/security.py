@@ -4,6 +4,7 @@ A key is 256 random bits, so one SHA-256 hides it as well as a slow hash would:
 there is nothing to guess. The database holds the hash alone.
 """
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -111,6 +112,7 @@ class KnownCallers:
         self._seconds = seconds
         self._most = most
         self._found: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._asked: dict[bytes, asyncio.Task[Caller]] = {}
 
     def find(self, key_hash: bytes) -> Caller | None:
         caller, read_at = self._found.get(key_hash, (None, 0.0))
@@ -129,16 +131,29 @@ class KnownCallers:
     async def caller_of(self, transaction: Transaction, *, key: str) -> Caller:
         """Return who a key belongs to, from memory or from the database.
 
+        Requests that come together are told by one look: when a busy key is no
+        longer believed, hundreds would otherwise want a connection at one moment.
+
         Raises:
             Unauthenticated: the key is unknown or revoked.
         """
         key_hash = hash_of(key)
         caller = self.find(key_hash)
-        if caller is None:
-            read_at = self._seconds()
-            async with transaction() as session:
-                caller = await caller_of(session, key=key)
-            self.remember(caller, key_hash=key_hash, read_at=read_at)
+        if caller is not None:
+            return caller
+        asking = self._asked.get(key_hash)
+        if asking is None:
+            asking = asyncio.create_task(self._ask(transaction, key=key, key_hash=key_hash))
+            self._asked[key_hash] = asking
+            asking.add_done_callback(lambda _: self._asked.pop(key_hash))
+        # Who goes away must not take the answer from the others.
+        return await asyncio.shield(asking)
+
+    async def _ask(self, transaction: Transaction, *, key: str, key_hash: bytes) -> Caller:
+        read_at = self._seconds()
+        async with transaction() as session:
+            caller = await caller_of(session, key=key)
+        self.remember(caller, key_hash=key_hash, read_at=read_at)
         return caller
 
 

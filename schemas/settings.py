@@ -138,7 +138,7 @@ class UploadSettings(BaseModel):
     )
     form_lease: Duration = Field(
         default=timedelta(minutes=5),
-        description="how long the upload of a form, which nobody else can finish, outlives the gateway that takes it; renewed while the form comes in, for up to `UPLOAD_TTL`. Longer than an outage of the database that a form should survive",
+        description="how long the upload of a form, which nobody else can finish, outlives the gateway that takes it; renewed while the form comes in, for up to `UPLOAD_TTL`. Longer than an outage of the database that a form should survive, and than the clocks of gateway and database differ",
     )
     chunk_size_default: ByteSize = Field(
         default=ByteSize(8 * MIB),

@@ -34,6 +34,8 @@ class Habits:
     """A part may be sent again with other bytes; else only with the same."""
     survives_an_altered_part: bool = True
     """A part that arrives with other bytes than announced is not kept; else the upload ends with it."""
+    survives_a_replaced_part: bool = True
+    """Complete with a part that was replaced leaves the upload open; else it ends with it."""
     demands_large_parts: bool = True
     """Only the last part may be smaller than 5 MiB."""
     keeps_multiparts_over_restart: bool = True
@@ -53,6 +55,7 @@ _RCLONE: Final = Habits(
     copies_parts=False,
     replaces_parts=False,
     survives_an_altered_part=False,
+    survives_a_replaced_part=False,
     demands_large_parts=False,
     keeps_multiparts_over_restart=False,
     remembers_completed=False,

@@ -105,3 +105,16 @@ class MultipartGone(DomainError):
 
     def __init__(self, key: ObjectKey) -> None:
         super().__init__(f"the multipart upload of {key} is no longer open")
+
+
+class PartReplaced(DomainError):
+    """A part is not the one it was when it was stored, or not there.
+
+    Retryable: the next attempt looks at what is stored, and sends the part again.
+    """
+
+    code = ErrorCode.STORE_UNAVAILABLE
+    retryable = True
+
+    def __init__(self, key: ObjectKey) -> None:
+        super().__init__(f"a part of {key} is not the one that was stored")

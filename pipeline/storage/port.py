@@ -26,6 +26,8 @@ class StoredPart:
     size_bytes: int
     etag: str
     """As the store gave it, quotes stripped: the part's MD5 unless the bucket encrypts with KMS."""
+    etag_is_digest: bool = True
+    """As in `ObjectHead`, said where a part is stored; a listing does not say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class ObjectStorage(Protocol):
             ObjectExists: there is one at this key already, and the upload stays open. It
                 may be this one's own, where the answer to an earlier try was lost.
             MultipartGone: aborted, or completed by an earlier try whose answer was lost.
+            PartReplaced: a part has another ETag by now; with some stores the upload ends.
         """
 
     def abort(self, multipart: Multipart) -> None:
@@ -176,8 +179,11 @@ class ObjectStorage(Protocol):
             ObjectMissing: there is none; `to` is not touched.
         """
 
-    def delete(self, key: ObjectKey) -> None:
-        """Remove an object; one that is not there is no error."""
+    def delete(self, key: ObjectKey, *, abandoned: Event | None = None) -> None:
+        """Remove an object; one that is not there is no error.
+
+        Not asked for again once `abandoned` is set: what is there by then may be another one.
+        """
 
     def delete_all(self, keys: Sequence[ObjectKey]) -> None:
         """Remove objects, many in one request; ones that are not there are no error."""

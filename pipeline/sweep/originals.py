@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from pipeline.resources import Resources
-from pipeline.storage.errors import ObjectMissing
+from pipeline.storage.errors import ObjectMissing, StoreRejected
 from pipeline.storage.port import ObjectStorage
 from pipeline.sweep import operations
 from pipeline.sweep.findings import Findings
@@ -34,9 +34,20 @@ def sweep(kit: Resources, budget: Budget) -> Findings:
             if budget.is_spent:
                 break  # a store that refuses takes its time over each
             key = object_keys.original(upload.tenant_id, upload.upload_id)
-            if _is_there(key, storage=kit.storage):
-                findings.remove(key, partial(kit.storage.delete, key))
+            _remove(key, storage=kit.storage, findings=findings)
     return findings
+
+
+def _remove(key: ObjectKey, *, storage: ObjectStorage, findings: Findings) -> None:
+    try:
+        is_there = _is_there(key, storage=storage)
+    except StoreRejected as error:
+        # It refuses this one. A store that is down, or refuses us, would refuse them all:
+        # that ends the sweep, and the next one tries again.
+        findings.add_stuck(key, error)
+        return
+    if is_there:
+        findings.remove(key, partial(storage.delete, key))
 
 
 def _is_there(key: ObjectKey, *, storage: ObjectStorage) -> bool:

@@ -14,10 +14,11 @@ MD5_IN_HEX: Final = re.compile(r"[0-9a-fA-F]{32}")
 
 
 class Prefix:
-    """Grows as parts are digested, in order, and stored, in any order.
+    """Grows as parts are digested, in order, and then stored, in any order.
 
-    Ends for good before a part whose ETag is no digest: nothing could tell later
-    whether the store still has that part.
+    Ends for good before a part whose ETag is not its MD5: a successor, who does not
+    read the part, could not tell it from one that was damaged on its way. Where the
+    store encrypts, the ETag only tells whether it is still the same part.
     """
 
     def __init__(self, plan: PartPlan, *, version: str) -> None:
@@ -27,17 +28,25 @@ class Prefix:
         self._plan = plan
         self.parts = 0
         self._etags = hashlib.md5(usedforsecurity=False)
+        self._md5s: dict[int, bytes] = {}
         self._states: dict[int, CheckState | None] = {}
         self._stored: dict[int, bytes] = {}
         self.checkpoint: Checkpoint | None = None
 
-    def digested(self, part: Part, *, state: CheckState | None) -> None:
+    @property
+    def is_whole(self) -> bool:
+        return self.parts == len(self._plan)
+
+    def digested(self, part: Part, *, md5: bytes, state: CheckState | None) -> None:
         """Take the state of the check after a part; None where the check cannot go on from there."""
-        self._states[part.number] = state
-        self._grow()
+        self._md5s[part.number], self._states[part.number] = md5, state
 
     def stored(self, part: StoredPart) -> None:
-        if MD5_IN_HEX.fullmatch(part.etag):
+        """Take a part that was digested before."""
+        md5 = self._md5s.pop(part.number).hex()
+        if part.etag.lower() == md5 or (
+            not part.etag_is_digest and MD5_IN_HEX.fullmatch(part.etag)
+        ):
             self._stored[part.number] = bytes.fromhex(part.etag)
             self._grow()
 
@@ -71,19 +80,22 @@ class Prefix:
         False, and nothing done, where it is not, or that attempt did not get so far.
         """
         behind = self._behind(checkpoint)
-        return (
-            behind is not None
-            and behind.check.taken == self._plan.size_bytes
-            and etag.lower() == f"{behind.parts_md5.hex()}-{len(self._plan)}"
-            and check.go_on_from(behind.check)
-        )
+        if (
+            behind is None
+            or behind.check.taken != self._plan.size_bytes
+            or etag.lower() != f"{behind.parts_md5.hex()}-{len(self._plan)}"
+            or not check.go_on_from(behind.check)
+        ):
+            return False
+        self.parts, self.checkpoint = len(self._plan), checkpoint
+        return True
 
     def _behind(self, checkpoint: Checkpoint) -> Behind | None:
         behind = Behind.of(checkpoint)
         return behind if behind and behind.source == self._source else None
 
     def _grow(self) -> None:
-        while (number := self.parts + 1) in self._states and number in self._stored:
+        while (number := self.parts + 1) in self._stored:
             state = self._states.pop(number)
             self._etags.update(self._stored.pop(number))
             self.parts = number

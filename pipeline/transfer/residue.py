@@ -8,7 +8,7 @@ import structlog
 from pipeline.event_task import NotNow
 from pipeline.resources import Resources
 from pipeline.storage.errors import StoreFailed
-from pipeline.transfer import sources, upload
+from pipeline.transfer import removal, sources
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
@@ -58,7 +58,7 @@ def remove_all(
         remove_staged(kit, tenant_id=tenant_id, upload_id=upload_id, staging=staging)
     finally:
         with _told(of="object"):
-            upload.discard(
+            removal.discard(
                 object_keys.original(tenant_id, upload_id),
                 storage=kit.storage,
                 multipart_id=multipart_id,

@@ -1,9 +1,8 @@
 """`upload.finalized` → one verified object → `upload.stored`."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
-from time import monotonic
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import structlog
 
@@ -11,16 +10,17 @@ from pipeline import resources
 from pipeline.event_task import Delivery, EventTask, NotNow
 from pipeline.resources import Resources
 from pipeline.transfer import lease, operations, residue, sources, upload
-from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
 from pipeline.transfer.lanes import Lanes
 from pipeline.transfer.lease import Claim, Settled, UnknownUpload
 from pipeline.transfer.operations import StoredObject
+from pipeline.transfer.progress import Progress
 from pipeline.transfer.referenced import ReferencedObject
 from pipeline.transfer.sources import StagingNotMounted
 from pipeline.transfer.staged import Staged, StagingMissing
 from pipeline.transfer.staged_objects import StagedObjects
-from pipeline.transfer.upload import HEARTBEAT, Earlier, Watch
+from pipeline.transfer.upload import Earlier
+from pipeline.transfer.watch import HEARTBEAT, Watch
 from schemas import media_types, topology
 from schemas.admission import Quotas
 from schemas.errors import DomainError
@@ -30,15 +30,6 @@ from schemas.lifecycle import StagingKind
 from schemas.settings import STAGING_MARKER
 
 log = structlog.get_logger(__name__)
-
-PROGRESS_EVERY: Final = timedelta(milliseconds=250)
-"""Parts follow each other faster than a transaction each is worth; reading waits for it."""
-
-
-class SliceEnded(NotNow):
-    """This delivery was held for `TRANSFER_SLICE`; another one goes on from here."""
-
-    made_progress = True
 
 
 class UploadToObjectStore(EventTask):
@@ -154,7 +145,7 @@ def _remove_rest(kit: Resources, event: Envelope, *, outcome: Settled) -> None:
 
 def _transfer(kit: Resources, claimed: Claim, *, event: Envelope, delivery: Delivery) -> Staged:
     """Send an upload and put the object on record; return what was sent."""
-    progress = _Progress(kit, claimed)
+    progress = Progress(kit, claimed)
     staged: Staged
     if claimed.staging is StagingKind.REFERENCE:
         staged = _find_referenced(kit, claimed, progress=progress)
@@ -167,7 +158,7 @@ def _transfer(kit: Resources, claimed: Claim, *, event: Envelope, delivery: Deli
                 content_type=staged.content_type,
                 defaults=Quotas.from_settings(kit.settings),
             )
-        progress = _Progress(kit, claimed)
+        progress = Progress(kit, claimed)
     else:
         staged = sources.staged(kit, claimed)
     stored = _send(kit, claimed, staged=staged, progress=progress)
@@ -183,7 +174,7 @@ def _transfer(kit: Resources, claimed: Claim, *, event: Envelope, delivery: Deli
     return staged
 
 
-def _find_referenced(kit: Resources, claimed: Claim, *, progress: "_Progress") -> ReferencedObject:
+def _find_referenced(kit: Resources, claimed: Claim, *, progress: Progress) -> ReferencedObject:
     if claimed.source_key is None:
         msg = "a reference without a key"
         raise TypeError(msg)
@@ -202,7 +193,7 @@ def _find_referenced(kit: Resources, claimed: Claim, *, progress: "_Progress") -
         )
 
 
-def _send(kit: Resources, claimed: Claim, *, staged: Staged, progress: "_Progress") -> StoredObject:
+def _send(kit: Resources, claimed: Claim, *, staged: Staged, progress: Progress) -> StoredObject:
     settings = kit.settings
     sent = upload.send(
         staged,
@@ -233,54 +224,3 @@ def _send(kit: Resources, claimed: Claim, *, staged: Staged, progress: "_Progres
             filename=claimed.filename,
         ),
     )
-
-
-class _Progress:
-    """Writes down how far a transfer got, and keeps its lease with the same stroke."""
-
-    def __init__(self, kit: Resources, claimed: Claim) -> None:
-        self._kit = kit
-        self._claimed = claimed
-        self._bytes_done = 0
-        self._bytes_written = claimed.bytes_done
-        self._multipart_id = claimed.multipart_id
-        self._checkpoint = claimed.checkpoint
-        self._written_at = monotonic()
-        self._slice_ends = self._written_at + kit.settings.transfer_slice.total_seconds()
-
-    def multipart_created(self, multipart_id: str) -> None:
-        self._multipart_id, self._checkpoint = multipart_id, None
-        self.renew()
-
-    def bytes_stored(self, bytes_done: int, checkpoint: Checkpoint | None) -> None:
-        self._bytes_done, self._checkpoint = bytes_done, checkpoint
-        since = monotonic() - self._written_at
-        if self._is_first_new or self._slice_is_over or since >= PROGRESS_EVERY.total_seconds():
-            self.renew()
-
-    def renew(self) -> None:
-        with self._kit.transaction() as session:
-            lease.renew(
-                session,
-                job_id=self._claimed.job_id,
-                owner=self._claimed.owner,
-                lease=self._kit.settings.transfer_lease,
-                bytes_done=self._bytes_done,
-                multipart_id=self._multipart_id,
-                checkpoint=self._checkpoint,
-            )
-        self._written_at = monotonic()
-        self._bytes_written = max(self._bytes_written, self._bytes_done)
-        if self._slice_is_over:
-            raise SliceEnded(f"{self._bytes_done} of {self._claimed.size} bytes stored")
-
-    @property
-    def _is_first_new(self) -> bool:
-        """Whether there is more than before, and it is not on record that this worker got further."""
-        return self._bytes_written == self._claimed.bytes_done < self._bytes_done
-
-    @property
-    def _slice_is_over(self) -> bool:
-        # Reading what is stored already takes time too: a slice without a new part
-        # would be followed by another one just like it, for ever.
-        return monotonic() > self._slice_ends and self._bytes_done > self._claimed.bytes_done

@@ -1,10 +1,9 @@
 """Sends one staged file to the store and proves that it arrived."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,72 +11,28 @@ from typing import Final
 
 import structlog
 
-from pipeline.storage.errors import (
-    MultipartGone,
-    ObjectExists,
-    ObjectMissing,
-    StoreFailed,
-    StoreUnavailable,
-)
+from pipeline.storage.errors import MultipartGone, ObjectMissing, StoreFailed
 from pipeline.storage.port import Multipart, ObjectHead, ObjectStorage, StoredPart
-from pipeline.transfer import checksums
+from pipeline.transfer import removal
 from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.checksums import FileCheck
+from pipeline.transfer.destination import Destination
 from pipeline.transfer.interruptions import TransferCancelled
 from pipeline.transfer.lanes import Lanes
 from pipeline.transfer.parts import NO_BYTES, DigestedPart, Parts
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.prefix import Prefix
 from pipeline.transfer.staged import Staged
+from pipeline.transfer.watch import Watch
 from schemas import media_types
-from schemas.errors import DomainError, ErrorCode
+from schemas.errors import DomainError
 from schemas.object_keys import ObjectKey
 from schemas.settings import GIB, MIB
 
 log = structlog.get_logger(__name__)
 
-HEARTBEAT: Final = timedelta(seconds=1)
-"""A cancelled upload is noticed within so long, and its parts are gone in as long again."""
-
 READ_AGAIN_AT_MOST: Final = 64 * GIB
 """What an MD5 can be taken of well within a delivery, from any disk worth the name."""
-
-
-class StoredObjectMismatch(DomainError):
-    """The store reports another object than the one that was sent."""
-
-    code = ErrorCode.STORED_OBJECT_MISMATCH
-
-    def __init__(self, head: ObjectHead, *, size_bytes: int, etag: str) -> None:
-        super().__init__(
-            f"sent {size_bytes} bytes with ETag {etag},"
-            f" but the store has {head.size_bytes} bytes with ETag {head.etag}"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """Who is told how a transfer goes, and may stop it by raising.
-
-    All calls come from the thread that called `send`. What they raise comes out
-    of `send`; parts stay in the store for the next attempt, unless the error is
-    a `DomainError` that is not retryable.
-    """
-
-    on_created: Callable[[str], None]
-    """Takes the id of the multipart upload, which must be durable on return."""
-    on_progress: Callable[[int, Checkpoint | None], None]
-    """Takes the number of bytes that are stored so far, and what a later attempt goes on from.
-
-    None, and whatever was kept of earlier attempts, means from the first byte.
-    """
-    heartbeat: Callable[[], None]
-    """Called at least every `heartbeat_every`, and before anything is destroyed.
-
-    Raises `LeaseLost` if another worker may have the upload now, and
-    `TransferCancelled` if nobody wants it any more.
-    """
-    heartbeat_every: timedelta = HEARTBEAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +95,7 @@ def send(
         StoreUnavailable: the store does not answer; try again later.
         StoreMisconfigured: an operator has to act first; try again later.
         MultipartGone: somebody ended the multipart upload; try again.
+        PartReplaced: somebody sent other bytes meanwhile; try again.
     """
     sending = _Sending(
         staged,
@@ -166,26 +122,6 @@ def send(
         sending.close()
 
 
-def discard(key: ObjectKey, *, storage: ObjectStorage, multipart_id: str | None = None) -> None:
-    """Remove whatever the store has of an upload; again is no error.
-
-    `multipart_id`, if known, spares the search from being the only hope: some
-    stores do not let everybody list multipart uploads.
-    """
-    try:
-        _abort_multiparts(key, storage=storage, multipart_id=multipart_id)
-    finally:
-        # Also where the store does not say what else there is: it may never do.
-        storage.delete(key)
-
-
-def _abort_multiparts(key: ObjectKey, *, storage: ObjectStorage, multipart_id: str | None) -> None:
-    if multipart_id is not None:
-        storage.abort(Multipart(key, id=multipart_id))
-    for multipart in storage.open_multiparts(key):
-        storage.abort(multipart)
-
-
 class _Sending:
     """One call of `send`."""
 
@@ -202,7 +138,6 @@ class _Sending:
         work_dir: Path | None,
         read_again_at_most: int,
     ) -> None:
-        self._read_again_at_most = read_again_at_most
         self._began = time.monotonic()
         self._staged = staged
         self._key = to
@@ -217,6 +152,14 @@ class _Sending:
         )
         self._parts = Parts(
             staged, storage=storage, work_dir=work_dir, abandoned=self._lanes.abandoned
+        )
+        self._destination = Destination(
+            to,
+            storage=storage,
+            plan=plan,
+            lanes=self._lanes,
+            md5_of_file=self._parts.md5_of_file,
+            read_again_at_most=read_again_at_most,
         )
         self._content_type = media_types.UNKNOWN
         self._multipart = None if resume is None else Multipart(to, id=resume.multipart_id)
@@ -247,31 +190,15 @@ class _Sending:
                 self._storage.abort(self._multipart)
         # A part that landed after the abort would stay.
         self._lanes.settle()
-        if isinstance(after, TransferCancelled):
+        removal.discard_while(
             # Nobody can have taken over what nobody wants.
-            self._remove(keep_object=keep_object, heartbeat=lambda: None)
-        else:
-            self._remove(keep_object=keep_object, heartbeat=self._beat_unless_cancelled)
-
-    def _remove(self, *, keep_object: bool, heartbeat: Callable[[], None]) -> None:
-        """Remove what there is, as long as the heart beats.
-
-        A worker that was asleep, or whose store was, must not delete what its successor stored.
-        """
-        multipart_id = self._multipart.id if self._multipart else None
-        steps = [
-            partial(_abort_multiparts, self._key, storage=self._storage, multipart_id=multipart_id),
-            *(() if keep_object else (partial(self._storage.delete, self._key),)),
-        ]
-        with Lanes[None](
-            1, on_result=lambda _: None, heartbeat=heartbeat, every=self._watch.heartbeat_every
-        ) as removing:
-            try:
-                for step in steps:
-                    heartbeat()
-                    removing.run(step)
-            except StoreFailed as error:
-                log.warning("transfer.clean_up_failed", key=self._key, reason=str(error))
+            (lambda: None) if isinstance(after, TransferCancelled) else self._beat_unless_cancelled,
+            every=self._watch.heartbeat_every,
+            key=self._key,
+            storage=self._storage,
+            multipart_id=self._multipart.id if self._multipart else None,
+            keep_object=keep_object,
+        )
 
     def _beat_unless_cancelled(self) -> None:
         with suppress(TransferCancelled):
@@ -295,9 +222,12 @@ class _Sending:
         sha256 = check.finish(declared=self._staged.sha256)
         part = digested[0] if digested else None
         self._lanes.run(self._staged.confirm)
-        head = self._create(
+        head = self._destination.create(
             partial(self._parts.put, part, to=self._key, content_type=self._content_type),
+            of=None,
             md5s=[part.md5 if part else NO_BYTES.md5],
+            were_parts_proven=False,
+            before_deleting=self._watch.heartbeat,
         )
         self._count(self._staged.size_bytes)
         return self._sent(head, sha256=sha256)
@@ -312,7 +242,7 @@ class _Sending:
         if self._multipart is None or stored is None:
             self._multipart, stored = self._begin(), {}
         sent = self._send_parts(self._multipart, stored=stored)
-        self._sweep()
+        self._destination.sweep(spare=self._multipart)
         return sent
 
     def _stored_parts(self, multipart: Multipart) -> dict[int, StoredPart] | None:
@@ -329,20 +259,15 @@ class _Sending:
 
     def _sent_before(self) -> SentObject | None:
         """Return the object if an earlier attempt completed it and died before saying so."""
-        head = self._head()
-        if (
-            head is None
-            or head.size_bytes != self._staged.size_bytes
-            or not head.etag_is_digest
-            or self._is_beyond_proof(head)
-        ):
+        head = self._destination.look()
+        if head is None or not self._destination.could_prove(head):
             return None
         check = self._staged.check()
         if self._before is None or not self._prefix.was_whole(
             self._before, etag=head.etag, check=check
         ):
             digested = self._read_through(check, to_store=False)
-            if not self._has_our_etag(head, md5s=[part.md5 for part in digested]):
+            if not self._destination.has_etag_of([part.md5 for part in digested], head=head):
                 return None
         sha256 = check.finish(declared=self._staged.sha256)
         self._resumed = len(self._plan)
@@ -372,7 +297,7 @@ class _Sending:
                 partial(self._parts.read, part, check=check, to_store=found is None)
             )
             md5s.append(digested.md5)
-            self._prefix.digested(part, state=check.state())
+            self._prefix.digested(part, md5=digested.md5, state=check.state())
             if found is not None and found.etag == digested.md5.hex():
                 self._resumed += 1
                 self._take(found)
@@ -382,11 +307,14 @@ class _Sending:
         self._lanes.drain()
         self._lanes.run(self._staged.confirm)
         parts = sorted(self._stored, key=lambda part: part.number)
-        # The last checkpoint is of no use to anybody who does not have it once the upload is gone.
+        # Once the upload is gone, only the checkpoint after the last byte spares reading it all.
         self._watch.heartbeat()
-        head = self._create(
+        head = self._destination.create(
             partial(self._storage.complete, multipart, parts=parts),
+            of=multipart,
             md5s=md5s,
+            were_parts_proven=self._prefix.is_whole,
+            before_deleting=self._watch.heartbeat,
         )
         return self._sent(head, sha256=sha256)
 
@@ -405,108 +333,6 @@ class _Sending:
         log.info("transfer.taken_up", parts=len(behind), bytes=self._before.digested_bytes)
         self._count(self._before.digested_bytes)
         return [bytes.fromhex(part.etag) for part in behind]
-
-    def _sweep(self) -> None:
-        """Abort uploads nobody recorded: a crash or a lost answer right after create."""
-        for stray in self._open_multiparts():
-            # Some stores list an upload for a while after it was completed; to abort it
-            # then would take its bytes from the object.
-            if stray != self._multipart:
-                try:
-                    self._lanes.run(partial(self._storage.abort, stray))
-                except StoreFailed as error:
-                    log.warning("transfer.sweep_failed", key=self._key, reason=str(error))
-
-    def _open_multiparts(self) -> list[Multipart]:
-        """Return the unfinished uploads of the key, as far as the store tells."""
-        try:
-            return self._lanes.run(partial(self._storage.open_multiparts, self._key))
-        except StoreFailed as error:
-            log.warning("transfer.multiparts_not_listed", key=self._key, reason=str(error))
-            return []
-
-    def _create(self, make: Callable[[], None], *, md5s: Sequence[bytes]) -> ObjectHead:
-        """Make the object and return what the store proves to have.
-
-        Raises:
-            ObjectExists: again and again there is another one.
-            StoredObjectMismatch: there is one with other bytes.
-            MultipartGone: it has to be sent anew.
-        """
-        try:
-            is_new = self._make(make)
-        except ObjectExists:
-            found = self._head()
-            is_ours = found is not None and self._is_proven(found, md5s=md5s)
-            if found is not None and is_ours and not self._is_still_open():
-                return found
-            # The key is this upload's alone: it is what an earlier attempt left.
-            log.warning("transfer.leftover_removed", key=self._key)
-            self._watch.heartbeat()
-            self._lanes.run(partial(self._storage.delete, self._key))
-            if is_ours and self._multipart is not None:
-                self._lanes.run(partial(self._storage.abort, self._multipart))
-                raise MultipartGone(self._key) from None
-            is_new = self._make(make)
-        head = self._head()
-        if head is None:
-            raise StoreUnavailable("head", reason="the object just stored is not to be seen")
-        if head.size_bytes != self._staged.size_bytes or (
-            head.etag_is_digest
-            # Its parts were taken with their MD5s, and it is made of no others.
-            and not (is_new and self._is_beyond_proof(head))
-            and not self._has_our_etag(head, md5s=md5s)
-        ):
-            raise StoredObjectMismatch(
-                head, size_bytes=self._staged.size_bytes, etag=checksums.multipart_etag(md5s)
-            )
-        return head
-
-    def _is_still_open(self) -> bool:
-        """Whether the store lists the upload although its object is there.
-
-        Swift does where it died within Complete: object and upload then share their
-        parts, and whoever aborts the upload one day destroys the object.
-        """
-        return self._multipart is not None and self._multipart in self._open_multiparts()
-
-    def _make(self, make: Callable[[], None]) -> bool:
-        """Say whether the store answered that it made the object just now."""
-        try:
-            self._lanes.run(make)
-        except MultipartGone:
-            # Completed by an earlier try whose answer was lost, or aborted: HEAD tells.
-            return False
-        return True
-
-    def _is_proven(self, head: ObjectHead, *, md5s: Sequence[bytes]) -> bool:
-        return (
-            head.size_bytes == self._staged.size_bytes
-            and head.etag_is_digest
-            and not self._is_beyond_proof(head)
-            and self._has_our_etag(head, md5s=md5s)
-        )
-
-    def _is_beyond_proof(self, head: ObjectHead) -> bool:
-        """Whether only reading the whole file again would show what the ETag is worth, and that takes too long."""
-        return (
-            self._plan.is_multipart
-            and not checksums.is_of_parts(head.etag)
-            and self._staged.size_bytes > self._read_again_at_most
-        )
-
-    def _has_our_etag(self, head: ObjectHead, *, md5s: Sequence[bytes]) -> bool:
-        return checksums.etag_matches(
-            head.etag,
-            part_md5s=md5s,
-            file_md5=partial(self._lanes.run, self._parts.md5_of_file),
-        )
-
-    def _head(self) -> ObjectHead | None:
-        try:
-            return self._lanes.run(partial(self._storage.head, self._key))
-        except ObjectMissing:
-            return None
 
     def _read_through(self, check: FileCheck, *, to_store: bool) -> list[DigestedPart]:
         """Digest the whole file without sending any of it."""

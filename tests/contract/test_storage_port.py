@@ -22,6 +22,7 @@ from pipeline.storage.errors import (
     ObjectExists,
     ObjectMissing,
     ObjectReplaced,
+    PartReplaced,
     RangeEndsEarly,
     StoreRejected,
     StoreUnavailable,
@@ -221,6 +222,23 @@ class StorageContract:
                 self.upload(storage, multipart, 1, body(b"other"))
 
         assert storage.list_parts(multipart) == [left]
+
+    def test_nothing_is_made_of_a_part_that_is_not_the_one_that_is_meant(
+        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+    ) -> None:
+        multipart = storage.create_multipart(key, content_type=PDF)
+        part = self.upload(storage, multipart, 1, body(LAST))
+
+        with pytest.raises(PartReplaced):
+            storage.complete(multipart, parts=[replace(part, etag=md5(FIRST).hex())])
+
+        with pytest.raises(ObjectMissing):
+            storage.head(key)
+        if habits.survives_a_replaced_part:
+            assert storage.list_parts(multipart) == [part]
+        else:
+            with pytest.raises(MultipartGone):
+                storage.list_parts(multipart)
 
     def test_a_part_with_a_wrong_md5_is_not_kept(
         self, storage: ObjectStorage, habits: Habits, key: ObjectKey
@@ -469,6 +487,22 @@ class StorageContract:
 
         with pytest.raises(ObjectReplaced), storage.read(meant, abandoned=Event()):
             pytest.fail("it was opened")
+
+    def test_an_object_made_of_parts_is_read_under_the_etag_that_head_tells(
+        self, storage: ObjectStorage, key: ObjectKey
+    ) -> None:
+        multipart = storage.create_multipart(key, content_type=PDF)
+        parts = [
+            self.upload(storage, multipart, 1, body(FIRST)),
+            self.upload(storage, multipart, 2, body(LAST)),
+        ]
+        storage.complete(multipart, parts=parts)
+        over_the_seam = ObjectRange(
+            key, offset=len(FIRST) - 2, size_bytes=5, etag=storage.head(key).etag
+        )
+
+        with storage.read(over_the_seam, abandoned=Event()) as blocks:
+            assert b"".join(blocks) == (FIRST + LAST)[len(FIRST) - 2 :][:5]
 
     def test_reading_ends_once_it_is_abandoned(
         self, storage: ObjectStorage, key: ObjectKey

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dev.client import chunks_of
-from tests.e2e.ends import eventually
 from tests.e2e.files import MIB, PATIENCE, random_file
+from tests.eventually import eventually
 from tests.factories import pdfs
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tests.e2e.ends import eventually
 from tests.e2e.files import MIB, random_file, settle, uploaded
 from tests.e2e.scenes import PARALLEL_PARTS, PART_SIZE
+from tests.eventually import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

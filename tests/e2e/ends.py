@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from schemas.events import envelope
 from schemas.tables.outbox import OutboxMessage
@@ -16,37 +14,9 @@ from schemas.tables.uploads import Chunk
 from tests.store import Bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from schemas.events.envelope import Envelope
-
-Seen = TypeVar("Seen")
-
-SOON = timedelta(seconds=40)
-
-
-def eventually(
-    look: Callable[[], Seen],
-    *,
-    until: Callable[[Seen], bool],
-    within: timedelta = SOON,
-    every: timedelta = timedelta(seconds=0.05),
-) -> Seen:
-    """Look until what is seen is as expected.
-
-    Raises:
-        AssertionError: it was not in time; says what was seen last.
-    """
-    looking = Retrying(
-        retry=retry_if_result(lambda seen: not until(seen)),
-        stop=stop_after_delay(within.total_seconds()),
-        wait=wait_fixed(every.total_seconds()),
-    )
-    try:
-        return looking(look)
-    except RetryError as error:
-        msg = f"after {within} still: {error.last_attempt.result()}"
-        raise AssertionError(msg) from error
 
 
 class Remains:

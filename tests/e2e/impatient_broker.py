@@ -16,8 +16,8 @@ from dev.stack import rabbitmq
 from dev.stack.infrastructure import Part
 from dev.stack.stack import Stack
 from schemas import topology
-from tests.e2e.ends import eventually
 from tests.e2e.files import MIB, PATIENCE, random_file, settle, uploaded
+from tests.eventually import eventually
 from tests.store import Bucket
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dev.client import Client
-from tests.e2e.ends import Remains, eventually
+from tests.e2e.ends import Remains
 from tests.e2e.files import MIB, settle
+from tests.eventually import eventually
 from tests.store import Bucket
 
 if TYPE_CHECKING:

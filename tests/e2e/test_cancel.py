@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from tests.e2e.cancelling import Moment, Uploads
-from tests.e2e.ends import Remains, eventually
+from tests.e2e.ends import Remains
 from tests.e2e.scenes import Scene
 from tests.e2e.watched_store import WatchedStore
+from tests.eventually import eventually
 from tests.fakes.receiver import Receiver
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.ends import eventually
 from tests.e2e.files import MIB, PATIENCE, random_file, settle, uploaded
 from tests.e2e.scenes import Scene
+from tests.eventually import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

@@ -13,8 +13,8 @@ import pytest
 from dev.client import Client, chunks_of
 from dev.demo import paper
 from dev.stack.stack import Stack
-from tests.e2e.ends import eventually
 from tests.e2e.files import PATIENCE, persistently, random_file, settle, uploaded
+from tests.eventually import eventually
 from tests.fakes.receiver import Receiver
 from tests.parts import Part
 from tests.store import Bucket

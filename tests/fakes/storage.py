@@ -23,6 +23,7 @@ from pipeline.storage.errors import (
     ObjectExists,
     ObjectMissing,
     ObjectReplaced,
+    PartReplaced,
     RangeEndsEarly,
     StoreUnavailable,
 )
@@ -189,7 +190,9 @@ class FakeStorage:
         with self._lock:
             opened = self._opened(multipart)
             self._require_free(multipart.key)
-            contents = [opened.parts[part.number] for part in parts]
+            contents = [opened.parts.get(part.number, b"") for part in parts]
+            if [_md5(content).hex() for content in contents] != [part.etag for part in parts]:
+                raise PartReplaced(multipart.key)
             del self._multiparts[multipart.id]
             self.objects[multipart.key] = Object(
                 b"".join(contents),
@@ -246,8 +249,8 @@ class FakeStorage:
         to.write_bytes(self._found(key).content)
         self.after(call)
 
-    def delete(self, key: ObjectKey) -> None:
-        self._arrives(call := Call("delete"))
+    def delete(self, key: ObjectKey, *, abandoned: Event | None = None) -> None:
+        self._arrives(call := Call("delete", abandoned=abandoned))
         with self._lock:
             self.objects.pop(key, None)
         self.after(call)

@@ -115,7 +115,7 @@ class S3Storage:
     def upload_part(
         self, multipart: Multipart, *, number: int, body: Body, abandoned: Event
     ) -> StoredPart:
-        def send() -> str:
+        def send() -> StoredPart:
             integrity = self._checksums.of_a_body()
             with bodies.opened(body, abandoned=abandoned) as content:
                 answer = self._client.upload_part(
@@ -131,15 +131,19 @@ class S3Storage:
             # Swift leaves it out where a newer write of the same name is under way.
             if "ETag" not in answer:
                 raise StoreUnavailable("upload_part", reason="an answer without an ETag")
-            return answer["ETag"]
+            return StoredPart(
+                number=number,
+                size_bytes=body.size_bytes,
+                etag=_unquoted(answer["ETag"]),
+                etag_is_digest=_is_digest(answer.get("ServerSideEncryption")),
+            )
 
-        etag = self._ask(
+        return self._ask(
             "upload_part",
             send,
             meanings=refusals.missing_multipart(multipart),
             abandoned=abandoned,
         )
-        return StoredPart(number=number, size_bytes=body.size_bytes, etag=_unquoted(etag))
 
     def copy_part(self, multipart: Multipart, *, number: int, source: ObjectRange) -> StoredPart:
         def copy() -> str:
@@ -196,6 +200,7 @@ class S3Storage:
             meanings={
                 **refusals.missing_multipart(multipart),
                 **refusals.existing_object(multipart.key),
+                **refusals.replaced_part(multipart),
             },
         )
 
@@ -246,7 +251,7 @@ class S3Storage:
             size_bytes=answer["ContentLength"],
             etag=_unquoted(answer["ETag"]),
             content_type=answer.get("ContentType", ""),
-            etag_is_digest=answer.get("ServerSideEncryption", "AES256") == "AES256",
+            etag_is_digest=_is_digest(answer.get("ServerSideEncryption")),
         )
 
     @contextmanager
@@ -286,12 +291,13 @@ class S3Storage:
 
         self._ask("download", receive, meanings=refusals.missing_object(key))
 
-    def delete(self, key: ObjectKey) -> None:
+    def delete(self, key: ObjectKey, *, abandoned: Event | None = None) -> None:
         with suppress(ObjectMissing):
             self._ask(
                 "delete",
                 lambda: self._client.delete_object(Bucket=self._bucket, Key=key),
                 meanings=refusals.missing_object(key),
+                abandoned=abandoned,
             )
 
     def delete_all(self, keys: Sequence[ObjectKey]) -> None:
@@ -397,3 +403,8 @@ def _range(source: ObjectRange) -> str:
 
 def _unquoted(etag: str) -> str:
     return etag.strip('"')
+
+
+def _is_digest(encryption: str | None) -> bool:
+    """Whether an ETag is one where the store names this encryption, or none."""
+    return encryption in {None, "AES256"}

@@ -13,6 +13,7 @@ from pipeline.storage.errors import (
     MultipartGone,
     ObjectExists,
     ObjectMissing,
+    PartReplaced,
     StoreFailed,
     StoreMisconfigured,
     StoreRejected,
@@ -85,6 +86,10 @@ def missing_multipart(multipart: Multipart) -> Meanings:
 
 def existing_object(key: ObjectKey) -> Meanings:
     return dict.fromkeys(("PreconditionFailed", "412"), ObjectExists(key))
+
+
+def replaced_part(multipart: Multipart) -> Meanings:
+    return {"InvalidPart": PartReplaced(multipart.key)}
 
 
 def of_a_copy(multipart: Multipart, *, source: ObjectRange) -> Meanings:

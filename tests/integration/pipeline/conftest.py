@@ -1,13 +1,9 @@
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
 
 from dev.stack.stack import Stack
-from schemas.settings import STAGING_MARKER
-from tests.integration.pipeline.bus import connected
-from tests.integration.pipeline.workbench import Workbench
+from tests.integration.pipeline.workbench import Workbench, prepare_staging, workbench
 
 
 @pytest.fixture(scope="session")
@@ -22,17 +18,12 @@ def workers(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
         "S3_PART_SIZE": "5MiB",
     }
     with infrastructure.scoped("workers", settings=settings, template=migrated_template) as own:
-        # There is no gateway on this bench.
-        staging = Path(own.environment["STAGING_DIR"])
-        staging.mkdir(parents=True, exist_ok=True)
-        (staging / STAGING_MARKER).touch()
+        prepare_staging(own)
         own.start_services("transfer", "ingest")
         yield own
 
 
 @pytest.fixture
 def bench(workers: Stack) -> Iterator[Workbench]:
-    engine = create_engine(workers.environment["DATABASE_URL"])
-    with connected(workers.environment["RABBITMQ_URL"]) as bus:
-        yield Workbench(workers, engine=engine, bus=bus)
-    engine.dispose()
+    with workbench(workers) as bench:
+        yield bench

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from pipeline import resources
 from pipeline.consumer import DELIVERY_HEADER, ReceivedEvent
+from pipeline.settings import Settings
 from pipeline.transfer.discard import DiscardUpload
 from pipeline.transfer.tasks import UploadToObjectStore
 from schemas.events import envelope
@@ -24,13 +25,30 @@ if TYPE_CHECKING:
     from pipeline.event_task import EventTask
     from pipeline.resources import Resources
     from schemas.events.envelope import Envelope
+    from schemas.settings import DatabaseSettings
     from schemas.topology import RetryTier
 
 Headers = Mapping[str, object]
 
 
-class _Transferring(UploadToObjectStore):
-    abstract = True
+def settings_of_a_worker(database: DatabaseSettings, **others: object) -> Settings:
+    """Return settings without a broker and, unless it is given, without a store."""
+    return Settings.model_validate(
+        {
+            "database_url": database.database_url.get_secret_value(),
+            "rabbitmq_url": "amqp://nobody@nowhere",
+            "s3_bucket": "none",
+            "s3_access_key_id": "",
+            "s3_secret_access_key": "",
+            "task_attempts": 1,
+            **others,
+        }
+    )
+
+
+class _Kept:
+    """Keeps what the task would publish to a retry tier."""
+
     waiting: list[Headers]
 
     def _publish(
@@ -40,15 +58,12 @@ class _Transferring(UploadToObjectStore):
         self.waiting.append({**headers, "tier": tier})
 
 
-class _Discarding(DiscardUpload):
+class _Transferring(_Kept, UploadToObjectStore):
     abstract = True
-    waiting: list[Headers]
 
-    def _publish(
-        self, event: ReceivedEvent, *, headers: dict[str, object], tier: RetryTier
-    ) -> None:
-        del event
-        self.waiting.append({**headers, "tier": tier})
+
+class _Discarding(_Kept, DiscardUpload):
+    abstract = True
 
 
 @dataclass

@@ -13,7 +13,6 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from pipeline import resources
-from pipeline.settings import Settings
 from pipeline.storage.s3 import client
 from schemas import object_keys
 from schemas.lifecycle import JobStatus
@@ -21,7 +20,7 @@ from schemas.settings import MIB
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Chunk
 from tests.factories.uploads import add_finalized_upload, add_tenant
-from tests.integration.pipeline.hands import Hands
+from tests.integration.pipeline.hands import Hands, settings_of_a_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Update
 
+    from pipeline.settings import Settings
     from schemas.events.envelope import Envelope
     from schemas.settings import DatabaseSettings, ObjectStoreSettings
 
@@ -46,17 +46,8 @@ NEVER = timedelta(hours=1)
 def settings(
     database: DatabaseSettings, object_store_settings: ObjectStoreSettings, tmp_path: Path
 ) -> Settings:
-    return Settings.model_validate(
-        {
-            **object_store_settings.model_dump(),
-            "database_url": database.database_url.get_secret_value(),
-            "rabbitmq_url": "amqp://nobody@nowhere",
-            "s3_part_size": PART_SIZE,
-            "s3_parallel_parts": 1,
-            "staging_dir": tmp_path,
-            "task_attempts": 1,
-        }
-    )
+    store = object_store_settings.model_dump() | {"s3_part_size": PART_SIZE, "s3_parallel_parts": 1}
+    return settings_of_a_worker(database, staging_dir=tmp_path, **store)
 
 
 @pytest.fixture

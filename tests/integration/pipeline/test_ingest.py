@@ -14,6 +14,7 @@ from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent
 from schemas.lifecycle import DocumentStatus, JobStatus
 from schemas.tables.documents import Document, Entity, Page, Passage
+from tests.eventually import eventually
 from tests.factories import pdfs
 from tests.integration.pipeline.workbench import Workbench
 
@@ -34,7 +35,7 @@ def submitted(
     event = bench.finalized(content, filename=filename, content_type=content_type)
     bench.bus.publish(event)
     # There is no relay on this bench.
-    bench.eventually(lambda: bench.told(event), until=bool)
+    eventually(lambda: bench.told(event), until=bool)
     (stored,) = bench.told(event)
     bench.bus.publish(stored)
     return event
@@ -94,7 +95,7 @@ def test_a_document_purged_while_it_is_read_leaves_nothing_and_is_not_told_of(
     bench: Workbench,
 ) -> None:
     event = submitted(bench, pdfs.pages_sharing_a_stream(300, tokens=60_000))
-    bench.eventually(lambda: bench.job(event), until=lambda job: job.pages_done > 0)
+    eventually(lambda: bench.job(event), until=lambda job: job.pages_done > 0)
     bench.cancel(event)
     with Session(bench.engine) as session, session.begin():
         # Waits until the worker lets go of it.
@@ -108,16 +109,16 @@ def test_a_document_purged_while_it_is_read_leaves_nothing_and_is_not_told_of(
 
 def test_a_document_whose_purge_did_not_wait_is_removed_by_its_reader(bench: Workbench) -> None:
     event = submitted(bench, pdfs.pages_sharing_a_stream(300, tokens=60_000))
-    bench.eventually(lambda: bench.job(event), until=lambda job: job.pages_done > 0)
+    eventually(lambda: bench.job(event), until=lambda job: job.pages_done > 0)
     bench.cancel(event)
-    bench.eventually(lambda: bench.document(event), until=lambda document: document is None)
+    eventually(lambda: bench.document(event), until=lambda document: document is None)
     assert [told.type for told in bench.told(event)] == ["upload.stored"]
 
 
 def test_a_document_purged_while_its_reading_fails_is_removed(bench: Workbench) -> None:
     event = bench.finalized(pdfs.with_pages(TEXT), filename="document.pdf")
     bench.bus.publish(event)
-    (stored,) = bench.eventually(lambda: bench.told(event), until=bool)
+    (stored,) = eventually(lambda: bench.told(event), until=bool)
     assert isinstance(stored.data, StoredEvent)
     bench.cancel(event)
     occasion = Occasion(

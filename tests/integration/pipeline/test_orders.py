@@ -3,12 +3,10 @@
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from dev.stack.stack import Stack
@@ -16,11 +14,10 @@ from schemas import topology
 from schemas.events import envelope
 from schemas.events.envelope import CONTENT_TYPE
 from schemas.lifecycle import JobStatus, UploadStatus
-from schemas.settings import STAGING_MARKER
 from schemas.tables.uploads import Upload
+from tests.eventually import eventually
 from tests.factories.abandoned import add_abandoned_upload
-from tests.integration.pipeline.bus import connected
-from tests.integration.pipeline.workbench import Workbench
+from tests.integration.pipeline.workbench import Workbench, prepare_staging, workbench
 
 pytestmark = pytest.mark.integration
 
@@ -35,19 +32,15 @@ def swept(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
     """A worker that sweeps, and a clock that orders it to; not even the topology is there before."""
     settings = {"SWEEP_EVERY": "1s"}
     with infrastructure.scoped("swept", settings=settings, template=migrated_template) as own:
-        staging = Path(own.environment["STAGING_DIR"])
-        staging.mkdir(parents=True, exist_ok=True)
-        (staging / STAGING_MARKER).touch()
+        prepare_staging(own)
         own.start_services("transfer", "beat")
         yield own
 
 
 @pytest.fixture
 def clockwork(swept: Stack) -> Iterator[Workbench]:
-    engine = create_engine(swept.environment["DATABASE_URL"])
-    with connected(swept.environment["RABBITMQ_URL"]) as bus:
-        yield Workbench(swept, engine=engine, bus=bus)
-    engine.dispose()
+    with workbench(swept) as bench:
+        yield bench
 
 
 def abandoned(bench: Workbench) -> Upload:
@@ -61,9 +54,7 @@ def status(bench: Workbench, upload: Upload) -> str:
 
 
 def until_swept(bench: Workbench, upload: Upload) -> None:
-    bench.eventually(
-        lambda: status(bench, upload), until=lambda status: status == UploadStatus.EXPIRED
-    )
+    eventually(lambda: status(bench, upload), until=lambda status: status == UploadStatus.EXPIRED)
 
 
 def order(bench: Workbench, body: bytes = NO_ARGUMENTS, **properties: Any) -> None:  # noqa: ANN401  # whatever AMQP can carry
@@ -85,7 +76,7 @@ def test_what_beat_orders_is_done_by_a_worker(clockwork: Workbench) -> None:
     day_ago = (datetime.now(UTC) - timedelta(days=1)).timestamp()
     os.utime(orphan, (day_ago, day_ago))
     until_swept(clockwork, upload)
-    clockwork.eventually(orphan.exists, until=lambda exists: not exists)
+    eventually(orphan.exists, until=lambda exists: not exists)
     assert clockwork.bus.depth(DEAD) == 0
 
 

@@ -16,7 +16,6 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from pipeline import resources
-from pipeline.settings import Settings
 from pipeline.storage.errors import StoreFailed, StoreRejected, StoreUnavailable
 from pipeline.transfer.plan import SMALLEST_PART
 from schemas import object_keys, topology
@@ -30,12 +29,13 @@ from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 from tests.factories.uploads import add_finalized_upload, add_tenant, cancel_upload, staged_objects
 from tests.fakes.storage import Call, FakeStorage, Object, nothing, raising
-from tests.integration.pipeline.hands import Hands
+from tests.integration.pipeline.hands import Hands, settings_of_a_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pipeline.settings import Settings
     from schemas.events.envelope import Envelope
     from schemas.ids import TenantId
     from schemas.settings import DatabaseSettings
@@ -56,19 +56,12 @@ class Killed(BaseException):
 @pytest.fixture
 def settings(database: DatabaseSettings, tmp_path: Path) -> Settings:
     (tmp_path / "staging").mkdir()
-    return Settings.model_validate(
-        {
-            "database_url": database.database_url.get_secret_value(),
-            "rabbitmq_url": "amqp://nobody@nowhere",
-            "s3_bucket": "none",
-            "s3_access_key_id": "",
-            "s3_secret_access_key": "",
-            "s3_part_size": SMALLEST_PART,
-            "s3_parallel_parts": 2,
-            "staging_dir": tmp_path / "staging",
-            "work_dir": tmp_path,
-            "task_attempts": 1,
-        }
+    return settings_of_a_worker(
+        database,
+        s3_part_size=SMALLEST_PART,
+        s3_parallel_parts=2,
+        staging_dir=tmp_path / "staging",
+        work_dir=tmp_path,
     )
 
 

@@ -521,10 +521,10 @@ class OneStuck(FakeStorage):
 
     stuck: ObjectKey
 
-    def delete(self, key: ObjectKey) -> None:
+    def delete(self, key: ObjectKey, *, abandoned: Event | None = None) -> None:
         if key == self.stuck:
             raise StoreMisconfigured("delete", reason="AccessDenied")
-        super().delete(key)
+        super().delete(key, abandoned=abandoned)
 
     def delete_all(self, keys: Sequence[ObjectKey]) -> None:
         if self.stuck in keys:
@@ -551,6 +551,15 @@ def test_an_object_the_store_does_not_let_go_holds_up_nothing(kit: Resources) ->
         storage.stuck = ObjectKey(ended(kit, UploadStatus.FAILED))
     assert originals.sweep(an_hour_later(kit), plenty()) == Findings(removed=2, stuck=1)
     assert keys(kit) == {storage.stuck}
+
+
+def test_an_object_that_cannot_be_looked_at_holds_up_nothing(kit: Resources) -> None:
+    storage = FakeStorage()
+    kit = replace(kit, storage=storage)
+    for _ in range(2):
+        ended(kit, UploadStatus.FAILED)
+    storage.before = raising(StoreRejected("head", reason="test"), on="head")
+    assert originals.sweep(an_hour_later(kit), plenty()) == Findings(stuck=2)
 
 
 def test_a_file_that_cannot_be_removed_holds_up_nothing(kit: Resources) -> None:

@@ -14,6 +14,7 @@ from schemas.events.uploads import StoredEvent, UploadFailed
 from schemas.lifecycle import JobStage, JobStatus, StagingKind
 from schemas.settings import MIB, STAGING_MARKER
 from schemas.tables.jobs import Job
+from tests.eventually import eventually
 from tests.integration.pipeline.workbench import Workbench, sha256
 from tests.parts import Part
 
@@ -53,7 +54,7 @@ def test_a_file_that_is_no_pdf_is_stored_and_completed(
     assert isinstance(told.data, StoredEvent)
     assert not told.data.will_be_read
     assert bench.bucket.sha256(document.object_key) == sha256(content)
-    bench.eventually(lambda: bench.is_staged(event), until=lambda is_staged: not is_staged)
+    eventually(lambda: bench.is_staged(event), until=lambda is_staged: not is_staged)
     assert bench.bucket.open_multiparts() == []
 
 
@@ -86,7 +87,7 @@ def test_a_bit_flipped_in_staging_fails_the_upload_and_leaves_no_object(
     (told,) = bench.told(event)
     assert isinstance(told.data, UploadFailed)
     assert told.data.code == "staging_corrupt"
-    bench.eventually(lambda: bench.is_staged(event), until=lambda is_staged: not is_staged)
+    eventually(lambda: bench.is_staged(event), until=lambda is_staged: not is_staged)
     keys = bench.bucket.keys()
     assert not [key for key in keys if str(event.data.upload_id) in key]
     assert bench.bucket.open_multiparts() == []
@@ -143,8 +144,8 @@ def test_what_is_left_of_a_cancelled_upload_goes(bench: Workbench, staging: Stag
     original = object_keys.original(event.tenantid, event.data.upload_id)
     bench.bucket.put(original, b"unwanted")
     bench.bus.publish(bench.cancel(event))
-    bench.eventually(lambda: bench.is_staged(event), until=lambda is_staged: not is_staged)
-    bench.eventually(bench.bucket.keys, until=lambda keys: original not in keys)
+    eventually(lambda: bench.is_staged(event), until=lambda is_staged: not is_staged)
+    eventually(bench.bucket.keys, until=lambda keys: original not in keys)
 
 
 def test_crashes_are_remembered_while_the_dead_workers_lease_runs_out(bench: Workbench) -> None:
@@ -184,7 +185,7 @@ def test_an_upload_outlasts_an_outage_of_the_store(store_front: Part, bench: Wor
     store_front.halt()
     bench.bus.publish(event)
     tier = topology.RETRY_TIERS[0].name
-    bench.eventually(lambda: bench.bus.depth(tier), until=lambda depth: depth == 1)
+    eventually(lambda: bench.bus.depth(tier), until=lambda depth: depth == 1)
     store_front.start()
     assert bench.settled(event).status == JobStatus.COMPLETED
 

@@ -1,31 +1,27 @@
 """A pipeline on a bench: real workers, fed with events as the relay would feed them."""
 
 import hashlib
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 from uuid import uuid4
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.orm import Session
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from dev.stack.stack import Stack
 from schemas import object_keys
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
 from schemas.lifecycle import SETTLED_JOBS, StagingKind
+from schemas.settings import STAGING_MARKER
 from schemas.tables.documents import Document
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
+from tests.eventually import eventually
 from tests.factories.uploads import add_finalized_upload, add_tenant, cancel_upload, staged_objects
-from tests.integration.pipeline.bus import Bus
+from tests.integration.pipeline.bus import Bus, connected
 from tests.store import Bucket
-
-Found = TypeVar("Found")
-
-SOON = timedelta(seconds=40)
 
 
 class Workbench:
@@ -133,29 +129,23 @@ class Workbench:
 
     def settled(self, event: Envelope) -> Job:
         """Return the job once it is completed, failed or cancelled."""
-        return self.eventually(
-            lambda: self.job(event), until=lambda job: job.status in SETTLED_JOBS
-        )
+        return eventually(lambda: self.job(event), until=lambda job: job.status in SETTLED_JOBS)
 
-    def eventually(
-        self, look: Callable[[], Found], *, until: Callable[[Found], bool], within: timedelta = SOON
-    ) -> Found:
-        """Look until what is seen is as expected.
 
-        Raises:
-            AssertionError: it was not in time; says what was seen last.
-        """
-        looking = Retrying(
-            retry=retry_if_result(lambda found: not until(found)),
-            stop=stop_after_delay(within.total_seconds()),
-            wait=wait_fixed(0.05),
-        )
-        try:
-            return looking(look)
-        except RetryError as error:
-            seen = error.last_attempt.result()
-            msg = f"after {within} still: {getattr(seen, '__dict__', seen)}"
-            raise AssertionError(msg) from error
+@contextmanager
+def workbench(system: Stack) -> Iterator[Workbench]:
+    """Return a bench at services that run."""
+    engine = create_engine(system.environment["DATABASE_URL"])
+    with connected(system.environment["RABBITMQ_URL"]) as bus:
+        yield Workbench(system, engine=engine, bus=bus)
+    engine.dispose()
+
+
+def prepare_staging(system: Stack) -> None:
+    """Do what the gateway does, which there is none of on a bench."""
+    staging = Path(system.environment["STAGING_DIR"])
+    staging.mkdir(parents=True, exist_ok=True)
+    (staging / STAGING_MARKER).touch()
 
 
 def sha256(content: bytes) -> str:

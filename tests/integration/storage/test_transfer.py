@@ -20,7 +20,8 @@ from pipeline.storage.s3 import S3Storage, client
 from pipeline.transfer import plan, upload
 from pipeline.transfer.checksums import Chunk, ChunkCorrupt
 from pipeline.transfer.staged_objects import StagedObjects
-from pipeline.transfer.upload import Earlier, Watch
+from pipeline.transfer.upload import Earlier
+from pipeline.transfer.watch import Watch
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.settings import MIB, ObjectStoreSettings

@@ -23,7 +23,7 @@ from pipeline.storage.s3 import S3Storage
 from pipeline.transfer import plan, upload
 from pipeline.transfer.checksums import Chunk
 from pipeline.transfer.staged import StagedFile
-from pipeline.transfer.upload import Watch
+from pipeline.transfer.watch import Watch
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB, ObjectStoreSettings
 

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import pytest
@@ -8,6 +12,13 @@ import pytest
 from gateway import security
 from gateway.security import Caller, KnownCallers, Unauthenticated
 from schemas.ids import ApiKeyId, TenantId
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy import Select
+
+    from gateway.db import Transaction
 
 HASH = security.hash_of("wb_a")
 
@@ -114,3 +125,69 @@ def test_another_key_is_another_caller() -> None:
     known.remember(a_caller(), key_hash=HASH, read_at=clock())
 
     assert known.find(security.hash_of("wb_b")) is None
+
+
+class Keys:
+    """Stands for the database: knows one key, or none, and answers when it is told to."""
+
+    def __init__(self, caller: Caller | None) -> None:
+        self.asked = 0
+        self.is_asked = asyncio.Event()
+        self.answers = asyncio.Event()
+        self._caller = caller
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Keys]:
+        yield self
+
+    async def execute(self, _: Select[Any]) -> Keys:
+        self.asked += 1
+        self.is_asked.set()
+        await self.answers.wait()
+        return self
+
+    def one_or_none(self) -> SimpleNamespace | None:
+        if self._caller is None:
+            return None
+        return SimpleNamespace(
+            id=self._caller.key_id,
+            tenant_id=self._caller.tenant_id,
+            scopes=list(self._caller.scopes),
+            key_hash=HASH,
+        )
+
+
+async def ask_at_once(known: KnownCallers, keys: Keys) -> list[asyncio.Task[Caller]]:
+    transaction = cast("Transaction", keys)
+    asking = [asyncio.create_task(known.caller_of(transaction, key="wb_a")) for _ in range(100)]
+    await keys.is_asked.wait()
+    return asking
+
+
+@pytest.mark.anyio
+async def test_a_hundred_requests_at_once_look_for_their_key_once() -> None:
+    caller = a_caller()
+    known, keys = KnownCallers(believed_for=timedelta(0), seconds=Clock()), Keys(caller)
+    first, *others = await ask_at_once(known, keys)
+
+    first.cancel()
+    keys.answers.set()
+
+    assert await asyncio.gather(*others) == [caller] * 99
+    assert keys.asked == 1
+    await known.caller_of(cast("Transaction", keys), key="wb_a")
+    assert keys.asked == 2
+
+
+@pytest.mark.anyio
+async def test_a_key_that_was_not_found_is_looked_for_again() -> None:
+    known, keys = KnownCallers(believed_for=timedelta(5), seconds=Clock()), Keys(None)
+    asking = await ask_at_once(known, keys)
+    keys.answers.set()
+
+    outcomes = await asyncio.gather(*asking, return_exceptions=True)
+
+    assert {type(outcome) for outcome in outcomes} == {Unauthenticated}
+    with pytest.raises(Unauthenticated):
+        await known.caller_of(cast("Transaction", keys), key="wb_a")
+    assert keys.asked == 2

@@ -19,6 +19,7 @@ from pipeline.storage.errors import (
     MultipartGone,
     ObjectExists,
     ObjectMissing,
+    PartReplaced,
     StoreMisconfigured,
     StoreRejected,
     StoreUnavailable,
@@ -132,6 +133,32 @@ def test_nobody_asks_again_for_what_was_abandoned(store: tuple[S3Storage, Stubbe
         storage.upload_part(MULTIPART, number=1, body=BODY, abandoned=abandoned)
 
 
+def test_nothing_is_deleted_by_a_later_try_once_that_is_abandoned(
+    store: tuple[S3Storage, Stubber],
+) -> None:
+    storage, stubber = store
+    stubber.add_client_error("delete_object", service_error_code="SlowDown", http_status_code=503)
+    abandoned = Event()
+    abandoned.set()
+
+    with pytest.raises(StoreUnavailable):
+        storage.delete(KEY, abandoned=abandoned)
+
+
+def test_a_part_that_is_another_one_by_now_is_looked_at_by_the_next_attempt(
+    store: tuple[S3Storage, Stubber],
+) -> None:
+    storage, stubber = store
+    stubber.add_client_error(
+        "complete_multipart_upload", service_error_code="InvalidPart", http_status_code=400
+    )
+
+    with pytest.raises(PartReplaced) as replaced:
+        storage.complete(MULTIPART, parts=[])
+
+    assert replaced.value.retryable
+
+
 @pytest.mark.parametrize("code", ["404", "NoSuchKey"])
 def test_an_object_that_is_not_there_is_missing(
     store: tuple[S3Storage, Stubber], code: str
@@ -158,7 +185,11 @@ def test_an_etag_under_a_kms_key_is_no_digest(
     answer: dict[str, object] = {"ContentLength": 1, "ETag": '"etag"', **encryption}
     stubber.add_response("head_object", answer)
 
+    stubber.add_response("upload_part", {"ETag": '"etag"', **encryption})
+
     assert storage.head(KEY).etag_is_digest is etag_is_digest
+    part = storage.upload_part(MULTIPART, number=1, body=BODY, abandoned=Event())
+    assert part.etag_is_digest is etag_is_digest
 
 
 def test_neither_errors_nor_logs_tell_credentials(store: tuple[S3Storage, Stubber]) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pipeline.transfer.upload import Earlier, Watch
+from pipeline.transfer.upload import Earlier
+from pipeline.transfer.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

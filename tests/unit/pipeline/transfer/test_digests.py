@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,11 @@ def test_a_sha256_goes_on_after_its_digest_was_asked_for(blocks: list[bytes]) ->
         pytest.param(b"", id="nothing"),
         pytest.param(state_after(bytes(70))[:-1], id="too short"),
         pytest.param(state_after(bytes(71)), id="of other bytes"),
+        pytest.param(state_after(bytes(70 + 64)), id="of a block more"),
+        # Believed, it would have libcrypto write behind the block.
+        pytest.param(
+            state_after(bytes(70))[:-8] + struct.pack("=2I", 200, 32), id="of too full a block"
+        ),
         pytest.param(bytes(112), id="of no digest"),
         pytest.param(
             b"".join(

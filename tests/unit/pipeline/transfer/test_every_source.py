@@ -228,11 +228,16 @@ def test_an_object_completed_by_a_worker_that_died_is_recognised(
         # All that can tell is in the checkpoint and the ETag.
         on.damage(before=len(CONTENT))
 
-    sent = send(on, resume=recorder.reported)
+    reported = recorder.reported
+    again = Recorder()
+    sent = send(on, resume=reported, recorder=again)
 
     assert sent.sha256 == sha256(CONTENT)
     assert on.storage.objects[KEY].content == CONTENT
     assert on.storage.called("complete") == 0
+    if etags is Etags.OF_PARTS:
+        # Should this worker die before it says so, too.
+        assert again.checkpoint == reported.checkpoint
 
 
 @every_kind
@@ -564,6 +569,24 @@ def test_a_reference_replaced_under_way_is_copied_anew(
     send(on)
     assert on.storage.objects[KEY].content == other
     assert on.storage.objects[SOURCE].content == other
+
+
+def test_a_reference_that_was_another_one_only_for_a_while_is_copied_anew(tmp_path: Path) -> None:
+    on = stage(Kind.REFERENCE, tmp_path)
+    reads = iter(range(1_000))
+
+    def replace_for_a_while(call: Call) -> None:
+        if call.name == "read":
+            on.overwrite(SOURCE, CONTENT[::-1] if next(reads) == 5 else CONTENT)
+        elif call.name == "head":
+            on.overwrite(SOURCE, CONTENT)
+
+    on.storage.before = replace_for_a_while
+
+    with pytest.raises(ReferenceChanged):
+        send(on)
+
+    assert on.left() == set()
 
 
 def test_a_reference_to_nothing_is_said_to_be_missing() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.transfer import plan
-from pipeline.transfer.plan import LARGEST_PART, SMALLEST_PART, Part, TooLargeForStore
+from pipeline.transfer.plan import LARGEST_PART, SMALLEST_PART, Part, PartPlan, TooLargeForStore
 from schemas.errors import ErrorCode
 from schemas.settings import GIB, MIB
 
@@ -122,3 +122,11 @@ def test_a_plan_along_the_chunks_is_one_the_store_takes(
     else:
         assert cut is not None
         assert (cut.size_bytes, cut.part_size) == (size_bytes, chunk_size)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "parts"),
+    [(0, None), (1, None), (63, None), (64, 1), (65, None), (128, 2), (130, 3), (131, None)],
+)
+def test_only_whole_parts_are_parts_from_the_front(size_bytes: int, parts: int | None) -> None:
+    assert PartPlan(130, part_size=64).parts_in(size_bytes) == parts

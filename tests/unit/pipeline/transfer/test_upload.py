@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from pipeline.storage.errors import (
     BodyAltered,
     MultipartGone,
-    ObjectExists,
+    PartReplaced,
     StoreRejected,
     StoreUnavailable,
 )
-from pipeline.storage.port import Body, Multipart
+from pipeline.storage.port import Body, Multipart, StoredPart
 from pipeline.transfer import upload
 from pipeline.transfer.checksums import (
     ChunkCorrupt,
@@ -27,19 +27,20 @@ from pipeline.transfer.checksums import (
     StagingTruncated,
     multipart_etag,
 )
+from pipeline.transfer.destination import StoredObjectMismatch
 from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
 from pipeline.transfer.lanes import SETTLING
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.staged import StagedFile, StagingMissing
-from pipeline.transfer.upload import Earlier, SentObject, StoredObjectMismatch
+from pipeline.transfer.upload import SentObject
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
+from tests.unit.pipeline.transfer.sending import REJECTED, UNAVAILABLE, send, stage, store_parts
 from tests.unit.pipeline.transfer.stages import (
     CHUNK_SIZE,
     CONTENT,
     KEY,
     PART_SIZE,
-    chunks_of,
     is_empty,
     md5,
     part,
@@ -47,72 +48,10 @@ from tests.unit.pipeline.transfer.stages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from schemas.errors import DomainError
-    from schemas.object_keys import ObjectKey
-
-UNAVAILABLE = StoreUnavailable("test", reason="down")
-REJECTED = StoreRejected("test", reason="no")
-
-
-def stage(
-    directory: Path,
-    content: bytes = CONTENT,
-    *,
-    chunk_size: int = CHUNK_SIZE,
-    declared: str | None = None,
-) -> StagedFile:
-    path = directory / "staged"
-    path.write_bytes(content)
-    return StagedFile(
-        path=path,
-        size_bytes=len(content),
-        chunk_size=chunk_size,
-        chunks=chunks_of(content, chunk_size=chunk_size),
-        sha256=declared,
-        content_type=None,
-    )
-
-
-def send(
-    staged: StagedFile,
-    *,
-    storage: FakeStorage,
-    resume: str | Earlier | None = None,
-    recorder: Recorder | None = None,
-    part_size: int = PART_SIZE,
-    parallel_parts: int = 3,
-    read_again_at_most: int = upload.READ_AGAIN_AT_MOST,
-) -> SentObject:
-    return upload.send(
-        staged,
-        to=KEY,
-        storage=storage,
-        plan=PartPlan(staged.size_bytes, part_size=part_size),
-        parallel_parts=parallel_parts,
-        resume=Earlier(resume, checkpoint=None) if isinstance(resume, str) else resume,
-        watch=(recorder or Recorder()).watch(),
-        read_again_at_most=read_again_at_most,
-    )
-
-
-def store_parts(
-    storage: FakeStorage, contents: dict[int, bytes], *, key: ObjectKey = KEY
-) -> Multipart:
-    """Leave an unfinished multipart upload behind, as a worker that died would."""
-    multipart = storage.create_multipart(key, content_type="application/octet-stream")
-    for number, content in contents.items():
-        storage.upload_part(
-            multipart,
-            number=number,
-            body=Body(content, md5=md5(content)),
-            abandoned=threading.Event(),
-        )
-    storage.calls.clear()
-    return multipart
-
 
 # ---- the way it should go
 
@@ -340,6 +279,54 @@ def test_a_transfer_whose_parts_are_gone_starts_anew(tmp_path: Path, found: byte
     assert storage.parts_sent() == list(range(1, 17))
 
 
+@pytest.mark.parametrize("left", [CONTENT[::-1], CONTENT[1:]])
+def test_an_object_that_is_not_what_the_checkpoint_is_of_is_replaced(
+    tmp_path: Path, left: bytes
+) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path)
+    recorder = Recorder()
+    send(staged, storage=storage, recorder=recorder)
+    pieces = [md5(part(number, left)) for number in range(1, 17)]
+    storage.objects[KEY] = Object(left, "text/plain", etag=multipart_etag(pieces))
+
+    send(staged, storage=storage, resume=recorder.reported)
+
+    assert storage.objects[KEY].content == CONTENT
+
+
+def test_the_last_checkpoint_is_reported_before_the_object_is_made(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    recorder = Recorder()
+    beats: list[int] = []
+    storage.before = lambda call: beats.append(recorder.beats) if call.name == "complete" else None
+
+    upload.send(
+        stage(tmp_path),
+        to=KEY,
+        storage=storage,
+        plan=PartPlan(len(CONTENT), part_size=PART_SIZE),
+        parallel_parts=1,
+        resume=None,
+        # None beats by itself.
+        watch=recorder.watch(every=timedelta(hours=1)),
+    )
+
+    assert beats == [1]
+
+
+def test_an_object_completed_before_is_still_held_against_what_was_declared(tmp_path: Path) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path)
+    recorder = Recorder()
+    send(staged, storage=storage, recorder=recorder)
+
+    with pytest.raises(FileDigestMismatch):
+        send(replace(staged, sha256=sha256(b"other")), storage=storage, resume=recorder.reported)
+
+    assert is_empty(storage)
+
+
 def test_an_object_that_cannot_be_compared_is_sent_again(tmp_path: Path) -> None:
     storage = FakeStorage(etags=Etags.OPAQUE)
     storage.objects[KEY] = Object(CONTENT, "text/plain", etag="opaque")
@@ -367,6 +354,117 @@ def test_whatever_part_it_dies_at_the_next_attempt_sends_only_the_rest(
     send(staged, storage=storage, resume=recorder.created[0], recorder=recorder)
 
     assert storage.parts_sent() == [n for n in range(1, 17) if n not in kept]
+    assert storage.objects[KEY].content == CONTENT
+
+
+class Careless(FakeStorage):
+    """A store that keeps one part as it came, whatever MD5 was announced."""
+
+    damaged_part: int | None = 2
+
+    def upload_part(
+        self, multipart: Multipart, *, number: int, body: Body, abandoned: threading.Event
+    ) -> StoredPart:
+        if number == self.damaged_part:
+            self.damaged_part = None
+            body = Body(damaged := bytes(body.size_bytes), md5=md5(damaged))
+        return super().upload_part(multipart, number=number, body=body, abandoned=abandoned)
+
+
+def test_a_successor_sends_a_part_again_that_came_in_damaged(tmp_path: Path) -> None:
+    storage = Careless()
+    staged = stage(tmp_path)
+    recorder = Recorder()
+    storage.before = raising(UNAVAILABLE, on="upload_part", part=9)
+    with pytest.raises(StoreUnavailable):
+        send(staged, storage=storage, recorder=recorder, parallel_parts=1)
+    storage.before = nothing
+    storage.calls.clear()
+
+    send(staged, storage=storage, resume=recorder.reported)
+
+    assert storage.objects[KEY].content == CONTENT
+    # Part 10 may have been on its way when part 9 failed.
+    assert set(storage.parts_sent()) | {10} == {2, *range(9, 17)}
+
+
+@pytest.mark.parametrize("etags", [Etags.OF_PARTS, Etags.OF_WHOLE])
+def test_a_part_that_came_in_damaged_is_found_in_the_object(tmp_path: Path, etags: Etags) -> None:
+    storage = Careless(etags=etags)
+
+    with pytest.raises(StoredObjectMismatch):
+        send(stage(tmp_path), storage=storage, read_again_at_most=0)
+
+    assert is_empty(storage)
+
+
+class Encrypting(FakeStorage):
+    """A store whose ETags are no digests, and which says so where a part is sent."""
+
+    def __init__(self) -> None:
+        super().__init__(etags=Etags.OPAQUE)
+
+    def upload_part(
+        self, multipart: Multipart, *, number: int, body: Body, abandoned: threading.Event
+    ) -> StoredPart:
+        stored = super().upload_part(multipart, number=number, body=body, abandoned=abandoned)
+        return replace(stored, etag=_sealed(stored.etag), etag_is_digest=False)
+
+    def list_parts(self, multipart: Multipart) -> list[StoredPart]:
+        return [
+            replace(stored, etag=_sealed(stored.etag)) for stored in super().list_parts(multipart)
+        ]
+
+    def complete(self, multipart: Multipart, *, parts: Sequence[StoredPart]) -> None:
+        super().complete(multipart, parts=[replace(p, etag=_sealed(p.etag)) for p in parts])
+
+
+def _sealed(etag: str) -> str:
+    """Return another ETag of the same form; done twice, it is undone."""
+    return etag[::-1]
+
+
+def test_parts_before_the_checkpoint_are_not_sent_again_where_the_store_encrypts(
+    tmp_path: Path,
+) -> None:
+    storage = Encrypting()
+    staged = stage(tmp_path)
+    recorder = Recorder()
+    storage.before = raising(UNAVAILABLE, on="upload_part", part=9)
+    with pytest.raises(StoreUnavailable):
+        send(staged, storage=storage, recorder=recorder, parallel_parts=1)
+    storage.before = nothing
+    storage.calls.clear()
+
+    assert send(staged, storage=storage, resume=recorder.reported).sha256 == sha256(CONTENT)
+
+    assert storage.parts_sent() == list(range(9, 17))
+    assert storage.objects[KEY].content == CONTENT
+
+
+def test_a_part_that_another_worker_replaced_is_sent_again_by_the_next_attempt(
+    tmp_path: Path,
+) -> None:
+    storage = FakeStorage()
+    staged = stage(tmp_path)
+    recorder = Recorder()
+
+    def replace_a_part(call: Call) -> None:
+        if call.name == "complete":
+            storage.before = nothing
+            [multipart] = storage.open_multiparts(KEY)
+            other = Body(bytes(PART_SIZE), md5=md5(bytes(PART_SIZE)))
+            storage.upload_part(multipart, number=3, body=other, abandoned=threading.Event())
+
+    storage.before = replace_a_part
+    with pytest.raises(PartReplaced) as replaced:
+        send(staged, storage=storage, recorder=recorder)
+    assert replaced.value.retryable
+    storage.calls.clear()
+
+    send(staged, storage=storage, resume=recorder.reported)
+
+    assert storage.parts_sent() == [3]
     assert storage.objects[KEY].content == CONTENT
 
 
@@ -842,171 +940,6 @@ def test_a_cancel_aborts_at_once_although_the_store_is_slow(tmp_path: Path) -> N
     assert in_time
     assert all(in_time)
     assert is_empty(storage)
-
-
-# ---- what is at the key already
-
-
-@pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
-@pytest.mark.parametrize("etags", [Etags.OF_PARTS, Etags.OF_WHOLE])
-def test_what_an_earlier_attempt_left_at_the_key_is_replaced(
-    tmp_path: Path, size: int, etags: Etags
-) -> None:
-    storage = FakeStorage(etags=etags)
-    left = CONTENT[:size][::-1]
-    storage.objects[KEY] = Object(left, "text/plain", etag=md5(left).hex())
-
-    send(stage(tmp_path, CONTENT[:size]), storage=storage)
-
-    assert storage.objects[KEY].content == CONTENT[:size]
-    assert storage.open_multiparts(KEY) == []
-
-
-@pytest.mark.parametrize("over_by", [0, 1])
-def test_a_file_too_large_to_be_read_again_is_not_read_again(tmp_path: Path, over_by: int) -> None:
-    storage = FakeStorage(etags=Etags.OF_WHOLE)
-    staged = stage(tmp_path)
-    read_again: list[str] = []
-
-    def lose(call: Call) -> None:
-        if call.name == "complete":
-            staged.path.unlink()
-
-    storage.after = lose
-    try:
-        send(staged, storage=storage, read_again_at_most=len(CONTENT) - over_by)
-    except StagingMissing as missing:
-        read_again.append(str(missing))
-
-    assert storage.objects[KEY].content == CONTENT
-    assert bool(read_again) is not bool(over_by)
-
-
-def test_an_object_nobody_can_prove_to_be_ours_is_replaced(tmp_path: Path) -> None:
-    storage = FakeStorage(etags=Etags.OF_WHOLE)
-    left = CONTENT[::-1]
-    storage.objects[KEY] = Object(left, "text/plain", etag=md5(left).hex())
-
-    send(stage(tmp_path), storage=storage, read_again_at_most=0)
-    assert storage.objects[KEY].content == CONTENT
-
-    storage.objects[KEY] = Object(left, "text/plain", etag=md5(left).hex())
-    send(stage(tmp_path), storage=storage, resume="completed once", read_again_at_most=0)
-    assert storage.objects[KEY].content == CONTENT
-
-
-@pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
-def test_an_object_that_is_ours_already_is_left_alone(tmp_path: Path, size: int) -> None:
-    storage = FakeStorage()
-    staged = stage(tmp_path, CONTENT[:size])
-
-    def done_before(call: Call) -> None:
-        if call.name in {"put", "complete"}:
-            storage.before = nothing
-            send(staged, storage=storage)  # its sweep aborts what the one before it began
-
-    storage.before = done_before
-
-    sent = send(staged, storage=storage)
-
-    assert sent.sha256 == sha256(CONTENT[:size])
-    assert storage.called("delete") == 0
-    assert storage.objects[KEY].content == CONTENT[:size]
-
-
-def test_an_object_that_shares_its_parts_with_an_open_upload_is_sent_anew(tmp_path: Path) -> None:
-    storage = FakeStorage()
-    staged = stage(tmp_path)
-    etag = multipart_etag([md5(part(number)) for number in range(1, 17)])
-
-    def die_within_complete(call: Call) -> None:
-        if call.name == "complete":
-            storage.objects[KEY] = Object(CONTENT, "", etag=etag)
-
-    storage.before = die_within_complete
-    with pytest.raises(MultipartGone) as gone:
-        send(staged, storage=storage)
-    assert gone.value.retryable
-    assert is_empty(storage)
-    storage.before = nothing
-
-    send(staged, storage=storage, resume="aborted")
-
-    assert storage.objects[KEY].content == CONTENT
-
-
-def test_an_upload_that_is_still_listed_after_it_was_completed_is_not_aborted(
-    tmp_path: Path,
-) -> None:
-    class Listing(FakeStorage):
-        def open_multiparts(self, key: ObjectKey) -> list[Multipart]:
-            return [*super().open_multiparts(key), Multipart(key, id="multipart-1")]
-
-    storage = Listing()
-
-    send(stage(tmp_path), storage=storage)
-
-    assert storage.called("abort") == 0
-
-
-def test_a_leftover_is_not_deleted_by_a_worker_that_lost_its_lease(tmp_path: Path) -> None:
-    storage = FakeStorage()
-    storage.objects[KEY] = Object(b"a successor's", "", etag="")
-    refused = threading.Event()
-
-    def lose(_: Recorder) -> None:
-        if refused.is_set():
-            raise LeaseLost
-
-    def note(call: Call) -> None:
-        if call.name == "complete":
-            refused.set()
-
-    storage.before = note
-
-    with pytest.raises(LeaseLost):
-        send(stage(tmp_path), storage=storage, recorder=Recorder(then=lose))
-
-    assert storage.objects[KEY].content == b"a successor's"
-
-
-@pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
-def test_a_key_that_will_not_be_free_is_given_up(tmp_path: Path, size: int) -> None:
-    storage = FakeStorage()
-    storage.before = lambda call: (
-        storage.objects.__setitem__(KEY, Object(b"again", "", etag=""))
-        if call.name in {"put", "complete"}
-        else None
-    )
-
-    with pytest.raises(ObjectExists) as exists:
-        send(stage(tmp_path, CONTENT[:size]), storage=storage)
-
-    assert not exists.value.retryable
-    assert is_empty(storage)
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_discard_removes_parts_and_object(known: bool) -> None:  # noqa: FBT001  # pytest passes it
-    storage = FakeStorage()
-    multipart = store_parts(storage, {1: part(1)})
-    storage.objects[KEY] = Object(b"", "text/plain", etag="")
-
-    for _ in range(2):
-        upload.discard(KEY, storage=storage, multipart_id=multipart.id if known else None)
-
-    assert is_empty(storage)
-
-
-def test_discard_removes_the_object_where_multiparts_may_not_be_listed() -> None:
-    storage = FakeStorage()
-    storage.objects[KEY] = Object(b"", "text/plain", etag="")
-    storage.before = raising(REJECTED, on="open_multiparts")
-
-    with pytest.raises(StoreRejected):
-        upload.discard(KEY, storage=storage)
-
-    assert KEY not in storage.objects
 
 
 def test_only_errors_that_may_pass_are_retryable() -> None:

@@ -1,4 +1,4 @@
-"""Kills by the hundred."""
+"""Gateways killed by the hundred."""
 
 import asyncio
 from pathlib import Path
@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.dying_gateways import upload_while_gateways_die
-from tests.e2e.dying_workers import check_transfer_while_workers_die
 from tests.e2e.scenes import Scene
-from tests.e2e.watched_store import WatchedStore
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
@@ -24,11 +22,3 @@ def test_two_hundred_kills_of_gateways_take_back_nothing_that_was_acked(
     assert outcome.broken > 100, "the gateways died with nothing to do"
     scene.check_objects(outcome.sent)
     scene.check_no_files(outcome.sent)
-
-
-def test_twenty_kills_in_one_transfer_send_nothing_again_that_is_stored(
-    scene: Scene, store: WatchedStore, tmp_path: Path
-) -> None:
-    check_transfer_while_workers_die(
-        mebibytes=250, kills=20, scene=scene, store=store, directory=tmp_path
-    )

@@ -1,0 +1,75 @@
+"""How far a transfer got, as clients and successors see it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from time import monotonic
+from typing import Final
+
+from pipeline.event_task import NotNow
+from pipeline.resources import Resources
+from pipeline.transfer import lease
+from pipeline.transfer.checkpoint import Checkpoint
+from pipeline.transfer.lease import Claim
+
+PROGRESS_EVERY: Final = timedelta(milliseconds=250)
+"""Parts follow each other faster than a transaction each is worth; reading waits for it."""
+
+
+class SliceEnded(NotNow):
+    """This delivery was held for `TRANSFER_SLICE`; another one goes on from here."""
+
+    made_progress = True
+
+
+class Progress:
+    """Writes down how far a transfer got, and keeps its lease with the same stroke."""
+
+    def __init__(
+        self, kit: Resources, claimed: Claim, *, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._clock = clock
+        self._kit = kit
+        self._claimed = claimed
+        self._bytes_done = 0
+        self._bytes_written = claimed.bytes_done
+        self._multipart_id = claimed.multipart_id
+        self._checkpoint = claimed.checkpoint
+        self._written_at = self._clock()
+        self._slice_ends = self._written_at + kit.settings.transfer_slice.total_seconds()
+
+    def multipart_created(self, multipart_id: str) -> None:
+        self._multipart_id, self._checkpoint = multipart_id, None
+        self.renew()
+
+    def bytes_stored(self, bytes_done: int, checkpoint: Checkpoint | None) -> None:
+        self._bytes_done, self._checkpoint = bytes_done, checkpoint
+        since = self._clock() - self._written_at
+        if self._is_first_new or self._slice_is_over or since >= PROGRESS_EVERY.total_seconds():
+            self.renew()
+
+    def renew(self) -> None:
+        with self._kit.transaction() as session:
+            lease.renew(
+                session,
+                job_id=self._claimed.job_id,
+                owner=self._claimed.owner,
+                lease=self._kit.settings.transfer_lease,
+                bytes_done=self._bytes_done,
+                multipart_id=self._multipart_id,
+                checkpoint=self._checkpoint,
+            )
+        self._written_at = self._clock()
+        self._bytes_written = max(self._bytes_written, self._bytes_done)
+        if self._slice_is_over:
+            raise SliceEnded(f"{self._bytes_done} of {self._claimed.size} bytes stored")
+
+    @property
+    def _is_first_new(self) -> bool:
+        """Whether there is more than before, and it is not on record that this worker got further."""
+        return self._bytes_written == self._claimed.bytes_done < self._bytes_done
+
+    @property
+    def _slice_is_over(self) -> bool:
+        # Reading what is stored already takes time too: a slice without a new part
+        # would be followed by another one just like it, for ever.
+        return self._clock() > self._slice_ends and self._bytes_done > self._claimed.bytes_done

@@ -1,0 +1,126 @@
+"""What of a transfer is written down when, while its parts follow each other fast."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import Session
+
+from pipeline import resources
+from pipeline.resources import Resources
+from pipeline.transfer import lease
+from pipeline.transfer.checkpoint import Checkpoint
+from pipeline.transfer.lease import Claim
+from pipeline.transfer.progress import PROGRESS_EVERY, Progress, SliceEnded
+from schemas.settings import DatabaseSettings
+from schemas.tables.jobs import Job
+from tests.factories.uploads import add_finalized_upload, add_tenant
+from tests.integration.pipeline.hands import settings_of_a_worker
+
+pytestmark = pytest.mark.integration
+
+SLICE = timedelta(minutes=10)
+A_MOMENT = timedelta(milliseconds=1)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self._now = 1_000.0
+
+    def __call__(self) -> float:
+        return self._now
+
+    def advance(self, by: timedelta) -> None:
+        self._now += by.total_seconds()
+
+
+@pytest.fixture
+def kit(database: DatabaseSettings, tmp_path: Path) -> Iterator[Resources]:
+    settings = settings_of_a_worker(database, staging_dir=tmp_path, transfer_slice=SLICE)
+    kit = resources.build(settings)
+    yield kit
+    kit.engine.dispose()
+
+
+@pytest.fixture
+def claimed(kit: Resources, tmp_path: Path) -> Claim:
+    with Session(kit.engine) as session, session.begin():
+        event = add_finalized_upload(
+            session, tenant_id=add_tenant(session), staging_dir=tmp_path, content=bytes(100)
+        )
+    assert event.data.job_id is not None
+    with kit.transaction() as session:
+        claimed = lease.claim(
+            session,
+            job_id=event.data.job_id,
+            upload_id=event.data.upload_id,
+            owner="worker",
+            lease=timedelta(minutes=1),
+        )
+    assert isinstance(claimed, Claim)
+    return claimed
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def progress(kit: Resources, claimed: Claim, clock: Clock) -> Progress:
+    return Progress(kit, claimed, clock=clock)
+
+
+def job(kit: Resources, claimed: Claim) -> Job:
+    with Session(kit.engine) as session:
+        return session.get_one(Job, claimed.job_id)
+
+
+def test_the_first_new_part_is_written_at_once_and_those_after_it_now_and_then(
+    kit: Resources, claimed: Claim, progress: Progress, clock: Clock
+) -> None:
+    progress.bytes_stored(10, Checkpoint(10, state=b"first"))
+    assert job(kit, claimed).bytes_done == 10
+
+    clock.advance(PROGRESS_EVERY - A_MOMENT)
+    progress.bytes_stored(20, Checkpoint(20, state=b"second"))
+    assert (job(kit, claimed).bytes_done, job(kit, claimed).digest_state) == (10, b"first")
+
+    clock.advance(2 * A_MOMENT)
+    progress.bytes_stored(30, Checkpoint(30, state=b"third"))
+    assert (job(kit, claimed).bytes_done, job(kit, claimed).digest_state) == (30, b"third")
+
+
+def test_what_was_not_worth_writing_is_written_with_the_lease(
+    kit: Resources, claimed: Claim, progress: Progress
+) -> None:
+    progress.bytes_stored(10, None)
+    progress.bytes_stored(20, Checkpoint(20, state=b"state"))
+
+    progress.renew()
+
+    assert (job(kit, claimed).bytes_done, job(kit, claimed).digested_bytes) == (20, 20)
+
+
+def test_a_new_multipart_upload_begins_without_a_checkpoint(
+    kit: Resources, claimed: Claim, progress: Progress
+) -> None:
+    progress.multipart_created("one")
+    progress.bytes_stored(10, Checkpoint(10, state=b"of the first"))
+
+    progress.multipart_created("another")
+
+    assert (job(kit, claimed).multipart_id, job(kit, claimed).digest_state) == ("another", None)
+
+
+def test_a_slice_ends_with_the_first_new_part_after_its_time_and_not_before(
+    kit: Resources, claimed: Claim, progress: Progress, clock: Clock
+) -> None:
+    clock.advance(SLICE + A_MOMENT)
+    progress.renew()
+
+    with pytest.raises(SliceEnded):
+        progress.bytes_stored(10, Checkpoint(10, state=b"state"))
+
+    assert (job(kit, claimed).bytes_done, job(kit, claimed).digest_state) == (10, b"state")

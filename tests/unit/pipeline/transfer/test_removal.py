@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+
+from pipeline.storage.errors import (
+    StoreRejected,
+)
+from pipeline.transfer import removal
+from pipeline.transfer.interruptions import LeaseLost
+from tests.fakes.storage import Call, FakeStorage, Object, raising
+from tests.unit.pipeline.transfer.sending import REJECTED, store_parts
+from tests.unit.pipeline.transfer.stages import (
+    KEY,
+    is_empty,
+    part,
+)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_discard_removes_parts_and_object(known: bool) -> None:  # noqa: FBT001  # pytest passes it
+    storage = FakeStorage()
+    multipart = store_parts(storage, {1: part(1)})
+    storage.objects[KEY] = Object(b"", "text/plain", etag="")
+
+    for _ in range(2):
+        removal.discard(KEY, storage=storage, multipart_id=multipart.id if known else None)
+
+    assert is_empty(storage)
+
+
+def test_discard_removes_the_object_where_multiparts_may_not_be_listed() -> None:
+    storage = FakeStorage()
+    storage.objects[KEY] = Object(b"", "text/plain", etag="")
+    storage.before = raising(REJECTED, on="open_multiparts")
+
+    with pytest.raises(StoreRejected):
+        removal.discard(KEY, storage=storage)
+
+    assert KEY not in storage.objects
+
+
+def test_an_object_is_not_deleted_any_more_once_the_heart_stands_still() -> None:
+    storage = FakeStorage()
+    deleting = threading.Event()
+    told: list[bool] = []
+
+    def hang(call: Call) -> None:
+        if call.name == "delete":
+            deleting.set()
+            assert call.abandoned is not None
+            told.append(call.abandoned.wait(timeout=10))
+
+    def lose() -> None:
+        if deleting.is_set():
+            raise LeaseLost
+
+    storage.before = hang
+
+    with pytest.raises(LeaseLost):
+        removal.discard_while(
+            lose,
+            every=timedelta(milliseconds=1),
+            key=KEY,
+            storage=storage,
+            multipart_id=None,
+            keep_object=False,
+        )
+
+    assert told == [True]
