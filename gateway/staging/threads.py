@@ -115,14 +115,24 @@ class Lane:
         return asyncio.wrap_future(ended)
 
     def _work(self) -> None:
+        while not self._has_emptied_line():
+            try:
+                # To the end of the queue: other requests have their calls waiting too.
+                self._threads.start(self._work)
+            except RuntimeError:
+                # The pool is closing and takes nothing more; these calls are waited for.
+                continue
+            return
+
+    def _has_emptied_line(self) -> bool:
+        """Run some calls, and say whether there are no more."""
         for _ in range(CALLS_IN_A_ROW):
             self._waiting.popleft()()
             with self._lock:
                 if not self._waiting:
                     self._is_busy = False
-                    return
-        # To the end of the queue: other requests have their calls waiting too.
-        self._threads.start(self._work)
+                    return True
+        return False
 
 
 async def until_done(calls: Collection[asyncio.Future[Any]]) -> None:

@@ -130,3 +130,15 @@ async def test_the_last_call_of_a_lane_comes_after_the_others_whatever_became_of
 
     assert begun == ["end"]
     assert after.exception() is not None
+
+
+async def test_what_is_in_line_is_run_also_while_the_pool_closes(threads: Threads) -> None:
+    lane = Lane(threads)
+    gate = Event()
+    opening = asyncio.create_task(lane.run(gate.wait, 20))
+    await asyncio.sleep(0)
+    asked = [lane.ask(int) for _ in range(3 * CALLS_IN_A_ROW)]
+
+    closing = asyncio.create_task(asyncio.to_thread(threads.close))
+    gate.set()
+    await asyncio.gather(opening, closing, *asked)
