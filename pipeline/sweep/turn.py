@@ -1,14 +1,18 @@
 """One sweep of a kind at a time, and none longer than it may take."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from time import monotonic
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+TAKE: Final = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+GIVE_BACK: Final = text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))")
 
 Item = TypeVar("Item")
 
@@ -21,13 +25,18 @@ def taken(engine: Engine, name: str) -> Iterator[bool]:
     files and objects are removed. Its connection is closed afterwards and not
     given back: however the block ends, nothing stays locked.
     """
+    lock = {"name": f"waybill.{name}"}
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.detach()
-        is_ours = connection.scalar(
-            text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"),
-            {"name": f"waybill.{name}"},
-        )
-        yield bool(is_ours)
+        is_ours = bool(connection.scalar(TAKE, lock))
+        try:
+            yield is_ours
+        finally:
+            if is_ours:
+                # The end of the session would do it too, a moment after the connection is
+                # closed; where the session has ended already, it has.
+                with suppress(DBAPIError):
+                    connection.execute(GIVE_BACK, lock)
 
 
 @dataclass(frozen=True)
