@@ -1,4 +1,4 @@
-"""A request's body, read in blocks of one size, with an end to patience."""
+"""A request's body, read in blocks, with an end to patience."""
 
 import asyncio
 from collections import deque
