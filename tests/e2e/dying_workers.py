@@ -105,13 +105,18 @@ def _await_progress(size_bytes: int, *, job_id: str, client: Client) -> None:
 
 def _kill(system: Stack, *, whole: bool) -> None:
     worker = system.processes["transfer"]
-    assert worker.pid is not None, "psutil would take none for this very process"
-    children = psutil.Process(worker.pid).children()
+    # The one before may have stored enough for this kill too, just before it died.
+    children = eventually(lambda: _children_of(worker.pid), until=bool, within=NEXT_WORKER)
     if whole:
         worker.kill()
     for child in children:
         child.kill()
     psutil.wait_procs(children, timeout=10)
+
+
+def _children_of(pid: int | None) -> list[psutil.Process]:
+    # For psutil, None would be this very process.
+    return [] if pid is None else psutil.Process(pid).children()
 
 
 def _numbers(parts: Iterable[Passed]) -> set[int]:
