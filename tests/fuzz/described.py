@@ -17,8 +17,6 @@ NOT_PROMISED: Final = (
     "positive_data_acceptance",
     # A deleted upload is a cancelled one, which can still be looked at.
     "use_after_free",
-    # The framework answers OPTIONS, which is not described, for one handler at a time.
-    "allow_header_conformance",
 )
 
 

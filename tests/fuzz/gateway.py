@@ -24,6 +24,8 @@ SETTINGS: Final = {
     "CHUNK_SIZE_MIN": "1",
     # Every example has an upload of its own, which stays to be looked at in the end.
     "QUOTA_OPEN_UPLOADS": "1000000",
+    # No disk is too small for what may be asked for: to say so (507) would count as a fault.
+    "UPLOAD_MAX_SIZE": "1GiB",
     # Nothing that is asked for here is worth waiting for.
     "CHUNK_LOCK_WAIT": "200ms",
     "WAIT_MAX": "100ms",
