@@ -174,7 +174,12 @@ async def listen(settings: DatabaseSettings, *, channel: str, wake: WakeUp, name
         connection = await psycopg.AsyncConnection.connect(
             conninfo, autocommit=True, application_name=name, **_CONNECTION
         )
-        await connection.execute(statement)
+        try:
+            await connection.execute(statement)
+        except BaseException:
+            # Whoever is stopped here would leave it open.
+            await connection.close()
+            raise
         return connection
 
     while True:
