@@ -13,7 +13,7 @@ import pytest
 
 from dev.stack import environment
 from dev.stack.infrastructure import Store
-from dev.stack.object_store import ObjectStore
+from dev.stack.object_store import ObjectStore, settings_in
 from dev.stack.stack import Stack
 from schemas.settings import BrokerSettings, DatabaseSettings, ObjectStoreSettings
 from tests import containers
@@ -105,7 +105,7 @@ def broker(infrastructure: Stack) -> Iterator[BrokerSettings]:
 def object_store_settings(infrastructure: Stack) -> ObjectStoreSettings:
     """A bucket of the test's own."""
     settings = infrastructure.environment | infrastructure.create_bucket(fresh_name())
-    return _of_store(settings)
+    return settings_in(settings)
 
 
 @pytest.fixture(params=list(Store), ids=str)
@@ -130,10 +130,4 @@ def store_settings(
     if store not in administered:
         administered[store] = ObjectStore.from_settings(settings)
     administered[store].create_bucket(settings["S3_BUCKET"])
-    return _of_store(settings)
-
-
-def _of_store(settings: Mapping[str, str]) -> ObjectStoreSettings:
-    return ObjectStoreSettings.model_validate(
-        {name.lower(): value for name, value in settings.items() if name.startswith("S3_")},
-    )
+    return settings_in(settings)

@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 
 from dev.bench.machine import Machine
 from dev.stack.infrastructure import Part
-from dev.stack.object_store import ObjectStore
+from dev.stack.object_store import ObjectStore, settings_in
 from dev.stack.services import SERVICES, Readiness, Service
 from dev.stack.stack import Stack
 from schemas.settings import ObjectStoreSettings
@@ -80,13 +80,7 @@ class System:
     def store(self) -> ObjectStoreSettings:
         """The object store; asking for it brings the store up."""
         self.stack.start_infrastructure(Part.OBJECT_STORE)
-        return ObjectStoreSettings.model_validate(
-            {
-                name.lower(): value
-                for name, value in self.stack.environment.items()
-                if name.startswith("S3_")
-            }
-        )
+        return settings_in(self.stack.environment)
 
     def bring_up_database(self) -> None:
         if not self._has_database:

@@ -10,10 +10,19 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from schemas.settings import ObjectStoreSettings
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mypy_boto3_s3 import S3Client
+
+
+def settings_in(environment: Mapping[str, str]) -> ObjectStoreSettings:
+    """Return what the services would read of the store in an environment."""
+    return ObjectStoreSettings.model_validate(
+        {name.lower(): value for name, value in environment.items() if name.startswith("S3_")}
+    )
 
 
 @dataclass(frozen=True)

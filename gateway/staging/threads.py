@@ -80,7 +80,11 @@ class Lane:
         *arguments: Arguments.args,
         **named: Arguments.kwargs,
     ) -> asyncio.Future[Result]:
-        """Put a call in line, and return what tells of its end; see `until_done`."""
+        """Put a call in line, and return what tells of its end; see `until_done`.
+
+        Raises:
+            RuntimeError: the threads have been closed.
+        """
         return self._in_line(partial(function, *arguments, **named), even_after_failure=False)
 
     async def end(self, function: Callable[[], None]) -> None:
@@ -108,10 +112,11 @@ class Lane:
                 ended.set_result(result)
 
         with self._lock:
+            if not self._is_busy:
+                # First: a pool that takes nothing more must not leave a call in line for ever.
+                self._threads.start(self._work)
+                self._is_busy = True
             self._waiting.append(call)
-            is_idle, self._is_busy = not self._is_busy, True
-        if is_idle:
-            self._threads.start(self._work)
         return asyncio.wrap_future(ended)
 
     def _work(self) -> None:
@@ -127,11 +132,12 @@ class Lane:
     def _has_emptied_line(self) -> bool:
         """Run some calls, and say whether there are no more."""
         for _ in range(CALLS_IN_A_ROW):
-            self._waiting.popleft()()
             with self._lock:
                 if not self._waiting:
                     self._is_busy = False
                     return True
+                call = self._waiting.popleft()
+            call()
         return False
 
 

@@ -142,3 +142,14 @@ async def test_what_is_in_line_is_run_also_while_the_pool_closes(threads: Thread
     closing = asyncio.create_task(asyncio.to_thread(threads.close))
     gate.set()
     await asyncio.gather(opening, closing, *asked)
+
+
+async def test_nothing_is_left_in_line_where_the_pool_is_closed(threads: Threads) -> None:
+    lane = Lane(threads)
+    threads.close()
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            lane.ask(int)
+        with pytest.raises(RuntimeError):
+            await lane.end(lambda: None)

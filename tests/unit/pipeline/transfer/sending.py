@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pipeline.storage.errors import StoreRejected, StoreUnavailable
 from pipeline.storage.port import Body, Multipart
 from pipeline.transfer import upload
+from pipeline.transfer.interruptions import LeaseLost
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.staged import StagedFile
 from pipeline.transfer.upload import Earlier, SentObject
+from tests.fakes.storage import nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.stages import CHUNK_SIZE, CONTENT, KEY, PART_SIZE, chunks_of, md5
 
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from schemas.object_keys import ObjectKey
-    from tests.fakes.storage import FakeStorage
+    from tests.fakes.storage import Call, FakeStorage
 
 UNAVAILABLE = StoreUnavailable("test", reason="down")
 REJECTED = StoreRejected("test", reason="no")
@@ -63,6 +67,38 @@ def send(
         watch=(recorder or Recorder()).watch(),
         read_again_at_most=read_again_at_most,
     )
+
+
+def die_at_part(
+    number: int, staged: StagedFile, *, storage: FakeStorage, parallel_parts: int = 1
+) -> Earlier:
+    """Have a worker die as it sends a part; return what it reported."""
+    recorder = Recorder()
+    storage.before = raising(UNAVAILABLE, on="upload_part", part=number)
+    with pytest.raises(StoreUnavailable):
+        send(staged, storage=storage, recorder=recorder, parallel_parts=parallel_parts)
+    storage.before = nothing
+    storage.calls.clear()
+    return recorder.reported
+
+
+class HangingDelete:
+    """A DELETE that ends once it is told that nobody waits for it: `storage.before`."""
+
+    def __init__(self) -> None:
+        self.has_begun = threading.Event()
+        self.was_abandoned: list[bool] = []
+
+    def __call__(self, call: Call) -> None:
+        if call.name == "delete":
+            self.has_begun.set()
+            assert call.abandoned is not None
+            self.was_abandoned.append(call.abandoned.wait(timeout=10))
+
+    def lose_lease(self, *_: Recorder) -> None:
+        """Find, while it hangs, that another worker has the upload: the heartbeat."""
+        if self.has_begun.is_set():
+            raise LeaseLost
 
 
 def store_parts(

@@ -19,7 +19,7 @@ from pipeline.transfer.interruptions import LeaseLost
 from pipeline.transfer.staged import StagedFile, StagingMissing
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
-from tests.unit.pipeline.transfer.sending import send, stage
+from tests.unit.pipeline.transfer.sending import HangingDelete, send, stage
 from tests.unit.pipeline.transfer.stages import (
     CONTENT,
     KEY,
@@ -122,25 +122,12 @@ def test_the_size_counts_where_the_etag_tells_nothing(tmp_path: Path, etags: Eta
 def test_a_leftover_is_not_deleted_any_more_once_the_lease_is_lost(tmp_path: Path) -> None:
     storage = FakeStorage()
     storage.objects[KEY] = Object(b"left", "", etag="")
-    deleting = threading.Event()
-    told: list[bool] = []
-
-    def hang(call: Call) -> None:
-        if call.name == "delete":
-            deleting.set()
-            assert call.abandoned is not None
-            told.append(call.abandoned.wait(timeout=10))
-
-    def lose(_: Recorder) -> None:
-        if deleting.is_set():
-            raise LeaseLost
-
-    storage.before = hang
+    storage.before = deleting = HangingDelete()
 
     with pytest.raises(LeaseLost):
-        send(stage(tmp_path), storage=storage, recorder=Recorder(then=lose))
+        send(stage(tmp_path), storage=storage, recorder=Recorder(then=deleting.lose_lease))
 
-    assert told == [True]
+    assert deleting.was_abandoned == [True]
 
 
 def test_an_object_nobody_can_prove_to_be_ours_is_replaced(tmp_path: Path) -> None:

@@ -81,8 +81,10 @@ def send(
     )
 
 
-def die_at(part: int, on: Stage, *, resume: Earlier | None = None) -> Earlier:
-    """Have a worker die of a part once all before it are stored; return what it reported."""
+def die_at(
+    part: int, on: Stage, *, resume: Earlier | None = None, parallel_parts: int = 1
+) -> Earlier:
+    """Have a worker die of a part, one at a time once all before it are stored; return what it reported."""
     recorder = Recorder()
 
     def die(call: Call) -> None:
@@ -91,7 +93,7 @@ def die_at(part: int, on: Stage, *, resume: Earlier | None = None) -> Earlier:
 
     on.storage.before = die
     with pytest.raises(StoreUnavailable):
-        send(on, recorder=recorder, parallel_parts=1, resume=resume)
+        send(on, recorder=recorder, parallel_parts=parallel_parts, resume=resume)
     on.storage.before = nothing
     if resume is None:
         return recorder.reported
@@ -150,21 +152,12 @@ def test_the_next_attempt_sends_only_what_is_missing(
 ) -> None:
     storage = FakeStorage(copies_parts=copies_parts)
     on = stage(kind, tmp_path, storage=storage)
-    recorder = Recorder()
-
-    def die(call: Call) -> None:
-        if call.part == dies_at and call.name in {"upload_part", "copy_part"}:
-            raise UNAVAILABLE
-
-    storage.before = die
-    with pytest.raises(StoreUnavailable):
-        send(on, recorder=recorder)
+    reported = die_at(dies_at, on, parallel_parts=3)
     [multipart] = storage.open_multiparts(KEY)
     kept = {stored.number for stored in storage.list_parts(multipart)}
-    storage.before = nothing
     storage.calls.clear()
 
-    send(on, resume=recorder.reported)
+    send(on, resume=reported)
 
     missing = [number for number in EVERY_PART if number not in kept]
     if copies_parts:

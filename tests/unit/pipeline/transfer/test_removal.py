@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 
 import pytest
@@ -10,8 +9,8 @@ from pipeline.storage.errors import (
 )
 from pipeline.transfer import removal
 from pipeline.transfer.interruptions import LeaseLost
-from tests.fakes.storage import Call, FakeStorage, Object, raising
-from tests.unit.pipeline.transfer.sending import REJECTED, store_parts
+from tests.fakes.storage import FakeStorage, Object, raising
+from tests.unit.pipeline.transfer.sending import REJECTED, HangingDelete, store_parts
 from tests.unit.pipeline.transfer.stages import (
     KEY,
     is_empty,
@@ -44,24 +43,11 @@ def test_discard_removes_the_object_where_multiparts_may_not_be_listed() -> None
 
 def test_an_object_is_not_deleted_any_more_once_the_heart_stands_still() -> None:
     storage = FakeStorage()
-    deleting = threading.Event()
-    told: list[bool] = []
-
-    def hang(call: Call) -> None:
-        if call.name == "delete":
-            deleting.set()
-            assert call.abandoned is not None
-            told.append(call.abandoned.wait(timeout=10))
-
-    def lose() -> None:
-        if deleting.is_set():
-            raise LeaseLost
-
-    storage.before = hang
+    storage.before = deleting = HangingDelete()
 
     with pytest.raises(LeaseLost):
         removal.discard_while(
-            lose,
+            deleting.lose_lease,
             every=timedelta(milliseconds=1),
             key=KEY,
             storage=storage,
@@ -69,4 +55,4 @@ def test_an_object_is_not_deleted_any_more_once_the_heart_stands_still() -> None
             keep_object=False,
         )
 
-    assert told == [True]
+    assert deleting.was_abandoned == [True]

@@ -35,7 +35,14 @@ from pipeline.transfer.staged import StagedFile, StagingMissing
 from pipeline.transfer.upload import SentObject
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
-from tests.unit.pipeline.transfer.sending import REJECTED, UNAVAILABLE, send, stage, store_parts
+from tests.unit.pipeline.transfer.sending import (
+    REJECTED,
+    UNAVAILABLE,
+    die_at_part,
+    send,
+    stage,
+    store_parts,
+)
 from tests.unit.pipeline.transfer.stages import (
     CHUNK_SIZE,
     CONTENT,
@@ -374,14 +381,9 @@ class Careless(FakeStorage):
 def test_a_successor_sends_a_part_again_that_came_in_damaged(tmp_path: Path) -> None:
     storage = Careless()
     staged = stage(tmp_path)
-    recorder = Recorder()
-    storage.before = raising(UNAVAILABLE, on="upload_part", part=9)
-    with pytest.raises(StoreUnavailable):
-        send(staged, storage=storage, recorder=recorder, parallel_parts=1)
-    storage.before = nothing
-    storage.calls.clear()
+    reported = die_at_part(9, staged, storage=storage)
 
-    send(staged, storage=storage, resume=recorder.reported)
+    send(staged, storage=storage, resume=reported)
 
     assert storage.objects[KEY].content == CONTENT
     # Part 10 may have been on its way when part 9 failed.
@@ -429,14 +431,9 @@ def test_parts_before_the_checkpoint_are_not_sent_again_where_the_store_encrypts
 ) -> None:
     storage = Encrypting()
     staged = stage(tmp_path)
-    recorder = Recorder()
-    storage.before = raising(UNAVAILABLE, on="upload_part", part=9)
-    with pytest.raises(StoreUnavailable):
-        send(staged, storage=storage, recorder=recorder, parallel_parts=1)
-    storage.before = nothing
-    storage.calls.clear()
+    reported = die_at_part(9, staged, storage=storage)
 
-    assert send(staged, storage=storage, resume=recorder.reported).sha256 == sha256(CONTENT)
+    assert send(staged, storage=storage, resume=reported).sha256 == sha256(CONTENT)
 
     assert storage.parts_sent() == list(range(9, 17))
     assert storage.objects[KEY].content == CONTENT
