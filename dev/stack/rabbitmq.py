@@ -99,10 +99,10 @@ class RabbitMq:
             # The script then becomes the Erlang machine instead of staying as its parent, so
             # that the supervised pid is the broker's; -noinput is what it would have added.
             "RABBITMQ_ALLOW_INPUT": "1",
-            # Without the interface, the distribution port listens on every address.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                "-noinput -kernel inet_dist_use_interface {127,0,0,1}"
-            ),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput",
+            # Without the interface, the distribution port listens on every address. The node
+            # starts further Erlang machines, to call the port mapper: they read this as well.
+            "ERL_FLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         }
 
     def _write_files(self) -> None:
@@ -150,7 +150,6 @@ class RabbitMq:
         call = f"rpc:call('{self.node_name}', gen_event, delete_handler, [{_STATISTICS}, []], 3000)"
         detaching = await asyncio.create_subprocess_exec(
             *("erl", "-noinput", "-sname", f"stop-{self.node_name}"),
-            *("-kernel", "inet_dist_use_interface", "{127,0,0,1}"),
             *("-eval", f"{call}, halt()."),
             env=self._process_environment(),
             stdout=asyncio.subprocess.DEVNULL,

@@ -34,8 +34,8 @@ def test_every_listener_of_the_broker_is_bound_to_loopback(node: RabbitMq) -> No
     assert "listeners.tcp.1 = 127.0.0.1:21001" in lines
     assert "management.tcp.ip = 127.0.0.1" in lines
     assert "prometheus.tcp.ip = 127.0.0.1" in lines
-    arguments = node.node_environment()["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"]
-    assert "inet_dist_use_interface {127,0,0,1}" in arguments
+    flags = node.node_environment()["ERL_FLAGS"]
+    assert "inet_dist_use_interface {127,0,0,1}" in flags
     assert node.node_environment()["ERL_EPMD_ADDRESS"] == "127.0.0.1"
 
 
