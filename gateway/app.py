@@ -26,6 +26,7 @@ from gateway.staging.directory import DirectoryArea
 from gateway.submissions import routes as submissions
 from gateway.uploads import routes as uploads
 from gateway.uploads.operations import check_complete_upload
+from gateway.uploads.receiving import receive_chunk
 from gateway.webhooks import routes as webhooks
 from gateway.webhooks.operations import register_callback
 from schemas.lifecycle import StagingKind
@@ -45,8 +46,10 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             that were begun there.
     """
     engine = db.build_engine(settings)
+    engine_of_statements = db.build_engine_of_statements(settings)
     transaction = db.transactions(engine)
     staging = _staging(settings, store)
+    clock = partial(datetime.now, UTC)
     job_watch = JobWatch(partial(db.connect_to_listen, settings))
 
     @asynccontextmanager
@@ -57,6 +60,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
                 yield
         finally:
             staging.close()
+            await engine_of_statements.dispose()
             await engine.dispose()
 
     api = Router(
@@ -90,7 +94,16 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             "staging": _always(staging),
             "staging_probe": _always(health.StagingProbe(staging, patience=health.PATIENCE)),
             "job_watch": _always(job_watch),
-            "clock": _always(partial(datetime.now, UTC)),
+            "clock": _always(clock),
+            "receive_chunk": _always(
+                partial(
+                    receive_chunk,
+                    db.Statements(engine_of_statements),
+                    staging,
+                    lock_wait=settings.chunk_lock_wait,
+                    clock=clock,
+                )
+            ),
             "register_callback": _always(
                 partial(register_callback, allow_loopback=settings.webhook_allow_loopback)
             ),

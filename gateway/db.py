@@ -5,14 +5,15 @@ import select
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, LiteralString, cast
 from weakref import WeakValueDictionary
 
 import psycopg
-from sqlalchemy import Executable, Row, event
+from psycopg.rows import namedtuple_row
+from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -51,7 +52,6 @@ class Transaction:
         self._patience = patience
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
         self._turns = WeakValueDictionary[TenantId, asyncio.Lock]()
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def __call__(self) -> AbstractAsyncContextManager[AsyncSession]:
         return self._sessions.begin()
@@ -87,14 +87,66 @@ class Transaction:
         except TimeoutError as error:
             raise PoolTimeout("others of the tenant took too long") from error
 
-    async def of_one(self, statement: Executable, values: Mapping[str, Any]) -> Row[Any] | None:
-        """Run a statement that is a whole transaction, in one round trip; return its first row."""
-        async with self._autocommit.connect() as connection:
-            return (await connection.execute(statement, values)).first()
+
+class Statements:
+    """Runs statements that are a whole transaction each, in one round trip.
+
+    The driver runs them by itself: SQLAlchemy's own work around each is several times
+    the driver's, and a small chunk consists of little else than two of them.
+
+    Args:
+        engine: from `build_engine_of_statements`.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def first_row(self, statement: LiteralString, values: Mapping[str, Any]) -> Any | None:  # noqa: ANN401  # a named tuple of the statement's columns
+        """Run a statement and return its first row, with an attribute for each column.
+
+        Args:
+            statement: with placeholders as the driver has them, `%(name)s`.
+            values: of the placeholders.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: what the driver raised, as a transaction would raise it.
+            sqlalchemy.exc.TimeoutError: no connection was free in time.
+        """
+        try:
+            connection = await self._engine.raw_connection()
+        except psycopg.Error as error:
+            raise _as_sqlalchemy_raises(error) from error
+        driver = cast("psycopg.AsyncConnection[Any]", connection.driver_connection)
+        try:
+            cursor = driver.cursor(row_factory=namedtuple_row)
+            await cursor.execute(statement, values)
+            return await cursor.fetchone()
+        except BaseException as error:
+            # Cancelled, say: what it would answer next belongs to nobody. The pool notices
+            # a closed connection when it would lend it the next time.
+            await driver.close()
+            if isinstance(error, psycopg.Error):
+                raise _as_sqlalchemy_raises(error) from error
+            raise
+        finally:
+            connection.close()
 
 
 def build_engine(settings: DatabaseSettings) -> AsyncEngine:
     """Return the engine; it connects when it is first used."""
+    return _build_engine(settings)
+
+
+def build_engine_of_statements(settings: DatabaseSettings) -> AsyncEngine:
+    """Return an engine whose connections commit every statement by themselves.
+
+    They are as many again: `DATABASE_POOL_SIZE` counts for both engines alone.
+    """
+    # There is never a transaction that had to be rolled back.
+    return _build_engine(settings, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+
+
+def _build_engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:  # noqa: ANN401  # as the library takes them
     engine = create_async_engine(
         _url(settings).set(drivername="postgresql+psycopg"),
         pool_size=settings.database_pool_size,
@@ -103,6 +155,7 @@ def build_engine(settings: DatabaseSettings) -> AsyncEngine:
         # A statement that fails may be logged; what the client sent stays out of it.
         hide_parameters=True,
         connect_args={**_CONNECTION, "application_name": "waybill-gateway"},
+        **options,
     )
     event.listen(engine.sync_engine, "checkout", _refuse_if_ended)
     return engine
@@ -136,13 +189,19 @@ def _refuse_if_ended(connection: DBAPIConnection, *_: object) -> None:
     Raises:
         DisconnectionError: the pool's own way of being told.
     """
-    driver: psycopg.AsyncConnection[Any] = connection.driver_connection
+    driver = cast("psycopg.AsyncConnection[Any]", connection.driver_connection)
     if driver.closed:
         raise DisconnectionError
     waiting = select.poll()
     waiting.register(driver.fileno(), select.POLLIN)
     if waiting.poll(0):
         raise DisconnectionError
+
+
+def _as_sqlalchemy_raises(error: psycopg.Error) -> BaseException:
+    return DBAPIError.instance(
+        None, None, error, dbapi_base_err=psycopg.Error, hide_parameters=True
+    )
 
 
 def _url(settings: DatabaseSettings) -> URL:

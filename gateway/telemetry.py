@@ -34,6 +34,12 @@ def valid_traceparent(header: str | None) -> str | None:
     return header if header is not None and _TRACEPARENT.fullmatch(header) else None
 
 
+def level_of(route: str, *, status: int | None) -> int:
+    """Return the level of a request's line: low for those that come in thousands and succeed."""
+    is_one_of_many = route.startswith("/health") or route.endswith("/chunks/{index}")
+    return logging.DEBUG if is_one_of_many and status == HTTPStatus.OK else logging.INFO
+
+
 async def bind_ids(request: Request[Any, Any, Any]) -> None:
     """Put the ids of the path on every log line of this request."""
     structlog.contextvars.bind_contextvars(
@@ -69,10 +75,8 @@ class RequestLog:
             await self._app(scope, receive, note_status)
         finally:
             route = scope.get("path_template") or "unrouted"
-            # Probes come every few seconds and say nothing while they succeed.
-            quiet = route.startswith("/health") and status == HTTPStatus.OK
             log.log(
-                logging.DEBUG if quiet else logging.INFO,
+                level_of(route, status=status),
                 "http.request",
                 method=scope.get("method"),
                 route=route,

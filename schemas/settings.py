@@ -50,7 +50,7 @@ class DatabaseSettings(BaseModel):
     )
     database_pool_size: Positive = Field(
         default=10,
-        description="connections a process keeps; requests beyond it wait for one",
+        description="connections a process keeps, and a gateway as many again for chunks; requests beyond it wait for one",
     )
 
 

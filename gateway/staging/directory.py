@@ -11,14 +11,14 @@ import fcntl
 import os
 import struct
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from gateway.staging.errors import StagingFull, StagingMissing
 from gateway.staging.port import StagedUpload, Watch
-from gateway.staging.threads import Lane, Threads
+from gateway.staging.threads import Lane, Threads, until_done
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.settings import STAGING_MARKER
@@ -29,6 +29,7 @@ _LONGEST_PAUSE: Final = 0.5
 _libc: Final = ctypes.CDLL(None)
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
 _WRITEBACK_BYTES: Final = 1024 * 1024
+_WRITEBACKS: Final = 4
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 # struct flock of Linux on 64 bits: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks).
@@ -49,6 +50,8 @@ class DirectoryRegion:
         self._descriptor: int | None = None
         self._offset = offset
         self._size_bytes = size_bytes
+        # Most of a small chunk too is on its way to disk when its last block is written.
+        self._writeback_bytes = min(_WRITEBACK_BYTES, size_bytes // _WRITEBACKS)
         self._written = 0
         self._handed_to_disk = 0
         self._is_locked = False
@@ -77,16 +80,19 @@ class DirectoryRegion:
         """Open the file and try to lock the place, in one go."""
         await self._lane.run(self._open)
 
-    async def end(self) -> None:
+    def end(self) -> asyncio.Future[None]:
         """Close the file once no thread writes to it any more: its number may be another's then."""
-        await self._lane.end(self._close)
+        return self._lane.end(self._close)
 
     def _open(self) -> None:
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
         self._try_lock()
 
     def _close(self) -> None:
-        if self._descriptor is not None:
+        if self._descriptor is None:
+            return
+        # What counts is synced already, and what is not synced does not count.
+        with suppress(OSError):
             os.close(self._descriptor)
 
     @property
@@ -135,7 +141,7 @@ class DirectoryRegion:
 
         A hint, whose outcome does not matter: without it the sync at the end takes longer.
         """
-        if self._written - self._handed_to_disk >= _WRITEBACK_BYTES:
+        if self._written - self._handed_to_disk >= self._writeback_bytes:
             _libc.sync_file_range(
                 self._file,
                 ctypes.c_int64(self._offset + self._handed_to_disk),
@@ -191,12 +197,16 @@ class DirectoryArea:
             raise StagingMissing(upload.id) from error
         except BaseException:
             # Who was cancelled while the file was opened has an open file none the less.
-            await region.end()
+            await until_done([region.end()])
             raise
         try:
             yield region
-        finally:
-            await region.end()
+        except BaseException:
+            # Who tries again at once shall not find the place locked.
+            await until_done([region.end()])
+            raise
+        # The answer does not wait for it.
+        region.end()
 
     async def remove(self, upload_id: UploadId, *, tenant_id: TenantId) -> None:  # noqa: ARG002  # the port's signature
         """Delete the upload's file; that there is none is what was wanted."""

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -89,9 +89,14 @@ class ObjectRegion:
             # The request's own outcome goes before; the sweep finds what is left here.
             log.warning("chunk.object_left", reason=str(error))
 
-    async def end(self) -> None:
+    def end(self) -> asyncio.Future[None]:
         """Close the spool once no thread writes to it any more."""
-        await self._lane.end(self._spool.close)
+        return self._lane.end(self._close)
+
+    def _close(self) -> None:
+        # What counts is in the bucket already.
+        with suppress(OSError):
+            self._spool.close()
 
     def _append(self, block: memoryview, watch: Watch) -> None:
         watch.update(block)
@@ -142,7 +147,8 @@ class ObjectArea:
         try:
             yield region
         finally:
-            await region.end()
+            # The answer does not wait for it.
+            region.end()
 
     async def remove(self, upload_id: UploadId, *, tenant_id: TenantId) -> None:
         """Leave it to the worker that hears of `upload.cancelled`.

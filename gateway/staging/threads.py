@@ -87,9 +87,13 @@ class Lane:
         """
         return self._in_line(partial(function, *arguments, **named), even_after_failure=False)
 
-    async def end(self, function: Callable[[], None]) -> None:
-        """Run a last call after all the others, whatever became of them."""
-        await _outcome_of(self._in_line(function, even_after_failure=True))
+    def end(self, function: Callable[[], None]) -> asyncio.Future[None]:
+        """Put a last call in line that does not fail, to be run whatever becomes of the others.
+
+        Raises:
+            RuntimeError: the threads have been closed.
+        """
+        return self._in_line(function, even_after_failure=True)
 
     def _in_line(
         self, function: Callable[[], Result], *, even_after_failure: bool

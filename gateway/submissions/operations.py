@@ -28,9 +28,10 @@ from gateway.staging import Staging
 from gateway.submissions import lease
 from gateway.submissions.form import FRAME_BYTES_MAX, FileHead, Form
 from gateway.submissions.slices import Slices
-from gateway.uploads import chunking, queries, receiving
+from gateway.uploads import chunking, queries
 from gateway.uploads import operations as uploads
 from gateway.uploads.operations import RegisterCallback
+from gateway.uploads.receiving import Offer, ReceiveChunk
 from schemas import admission, object_keys
 from schemas.api.jobs import JobView
 from schemas.api.submissions import FormFields, SubmitReference
@@ -97,7 +98,7 @@ class Reception:
     check: CheckCompleteUpload
     terms: uploads.Terms
     form_lease: timedelta
-    chunk_lock_wait: timedelta
+    receive_chunk: ReceiveChunk
     clock: Callable[[], datetime]
 
 
@@ -310,11 +311,9 @@ async def _receive(
             break
         if index == 1:
             await _check_type(reception, upload.upload_id, tenant_id=tenant_id)
-        await receiving.receive_chunk(
-            reception.transaction,
-            reception.staging,
+        await reception.receive_chunk(
             tenant_id=tenant_id,
-            offer=receiving.Offer(
+            offer=Offer(
                 upload_id=upload.upload_id,
                 index=index,
                 declared_size=None,
@@ -322,8 +321,6 @@ async def _receive(
                 may_end_early=True,
             ),
             body=file.next_slice(),
-            lock_wait=reception.chunk_lock_wait,
-            clock=reception.clock,
         )
     await form.rest()
     expected = form.fields.sha256

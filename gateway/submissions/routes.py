@@ -34,7 +34,7 @@ from gateway.submissions.operations import Accepted, LengthRequired, Reception
 from gateway.telemetry import valid_traceparent
 from gateway.uploads.body import until_silence
 from gateway.uploads.operations import RegisterCallback
-from gateway.uploads.receiving import SILENCE_MAX
+from gateway.uploads.receiving import SILENCE_MAX, ReceiveChunk
 from gateway.uploads.routes import NOT_ADMITTED, terms_of
 from schemas.api.scopes import Scope
 from schemas.api.submissions import SubmitReference, Submitted
@@ -221,6 +221,7 @@ def reception_of(
     check_complete_upload: NamedDependency[CheckCompleteUpload],
     upload_settings: NamedDependency[UploadSettings],
     quota_settings: NamedDependency[QuotaSettings],
+    receive_chunk: NamedDependency[ReceiveChunk],
     clock: NamedDependency[Callable[[], datetime]],
 ) -> Reception:
     return Reception(
@@ -230,7 +231,7 @@ def reception_of(
         check=check_complete_upload,
         terms=terms_of(upload_settings, quotas=quota_settings),
         form_lease=upload_settings.form_lease,
-        chunk_lock_wait=upload_settings.chunk_lock_wait,
+        receive_chunk=receive_chunk,
         clock=clock,
     )
 

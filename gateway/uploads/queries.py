@@ -6,12 +6,12 @@ its own in one round trip: they are half of what a small chunk costs.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, LiteralString
 
-from sqlalchemy import Select, select, text
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.db import Transaction
+from gateway.db import Statements
 from gateway.settings import API_PREFIX
 from gateway.staging import StagedUpload
 from gateway.uploads.chunking import Plan
@@ -22,42 +22,45 @@ from schemas.lifecycle import StagingKind, UploadStatus
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Chunk, Upload
 
-STAGED: Final = text(
-    "SELECT size, chunk_size, staging FROM uploads WHERE id = :upload_id AND tenant_id = :tenant_id"
-)
+STAGED: Final[LiteralString] = """
+    SELECT size, chunk_size, staging FROM uploads
+    WHERE id = %(upload_id)s AND tenant_id = %(tenant_id)s
+"""
 
-CHUNK: Final = text("""
+CHUNK: Final[LiteralString] = """
     SELECT uploads.status, uploads.expires_at, chunks.sha256
-    FROM uploads LEFT JOIN chunks ON chunks.upload_id = uploads.id AND chunks.index = :index
-    WHERE uploads.id = :upload_id AND uploads.tenant_id = :tenant_id
-""")
+    FROM uploads LEFT JOIN chunks ON chunks.upload_id = uploads.id AND chunks.index = %(index)s
+    WHERE uploads.id = %(upload_id)s AND uploads.tenant_id = %(tenant_id)s
+"""
 
 # The lock keeps others from finalizing or cancelling the upload until the row is committed.
 # It is shared, so that chunks of one upload do not wait for each other.
-RECORD_CHUNK: Final = text("""
+RECORD_CHUNK: Final[LiteralString] = """
     INSERT INTO chunks (upload_id, index, size, sha256, crc32c)
-    SELECT id, :index, :size, :sha256, :crc32c FROM uploads
-    WHERE id = :upload_id AND tenant_id = :tenant_id AND status = 'open' AND expires_at > :now
+    SELECT id, %(index)s, %(size)s, %(sha256)s, %(crc32c)s FROM uploads
+    WHERE id = %(upload_id)s AND tenant_id = %(tenant_id)s
+      AND status = 'open' AND expires_at > %(now)s
     FOR SHARE
     ON CONFLICT DO NOTHING
     RETURNING index
-""")
+"""
 
 # The first chunk also tells the type. It takes the lock for that from the start: two
 # requests that both had the shared one and wanted more would wait for each other for ever.
-RECORD_FIRST_CHUNK: Final = text("""
+RECORD_FIRST_CHUNK: Final[LiteralString] = """
     WITH recorded AS (
         INSERT INTO chunks (upload_id, index, size, sha256, crc32c)
-        SELECT id, :index, :size, :sha256, :crc32c FROM uploads
-        WHERE id = :upload_id AND tenant_id = :tenant_id AND status = 'open' AND expires_at > :now
+        SELECT id, %(index)s, %(size)s, %(sha256)s, %(crc32c)s FROM uploads
+        WHERE id = %(upload_id)s AND tenant_id = %(tenant_id)s
+          AND status = 'open' AND expires_at > %(now)s
         FOR NO KEY UPDATE
         ON CONFLICT DO NOTHING
         RETURNING upload_id, index
     )
-    UPDATE uploads SET sniffed_type = :sniffed_type
+    UPDATE uploads SET sniffed_type = %(sniffed_type)s
     FROM recorded WHERE uploads.id = recorded.upload_id
     RETURNING recorded.index
-""")
+"""
 
 
 class UploadNotFound(DomainError):
@@ -91,14 +94,14 @@ async def upload_to_settle(
 
 
 async def staged_upload(
-    transaction: Transaction, *, tenant_id: TenantId, upload_id: UploadId
+    statements: Statements, *, tenant_id: TenantId, upload_id: UploadId
 ) -> StagedUpload:
     """Return what never changes of a tenant's upload.
 
     Raises:
         UploadNotFound: there is none, or none of this tenant.
     """
-    found = await transaction.of_one(STAGED, {"tenant_id": tenant_id, "upload_id": upload_id})
+    found = await statements.first_row(STAGED, {"tenant_id": tenant_id, "upload_id": upload_id})
     if found is None:
         raise UploadNotFound(upload_id)
     return StagedUpload(
@@ -120,21 +123,21 @@ class Look:
     """The sha256 of the chunk, where it is on record."""
 
 
-async def look_at_chunk(transaction: Transaction, upload: StagedUpload, *, index: int) -> Look:
+async def look_at_chunk(statements: Statements, upload: StagedUpload, *, index: int) -> Look:
     """Return how things stand with a chunk.
 
     Raises:
         UploadNotFound: the upload is there no more.
     """
     values = {"tenant_id": upload.tenant_id, "upload_id": upload.id, "index": index}
-    found = await transaction.of_one(CHUNK, values)
+    found = await statements.first_row(CHUNK, values)
     if found is None:
         raise UploadNotFound(upload.id)
     return Look(status=found.status, expires_at=found.expires_at, stored=found.sha256)
 
 
 async def record_chunk(
-    transaction: Transaction,
+    statements: Statements,
     upload: StagedUpload,
     *,
     index: int,
@@ -158,11 +161,11 @@ async def record_chunk(
         "now": now,
     }
     if index == 0:
-        recorded = await transaction.of_one(
+        recorded = await statements.first_row(
             RECORD_FIRST_CHUNK, values | {"sniffed_type": sniffed_type}
         )
     else:
-        recorded = await transaction.of_one(RECORD_CHUNK, values)
+        recorded = await statements.first_row(RECORD_CHUNK, values)
     return recorded is not None
 
 

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import structlog
 
-from gateway.db import Transaction
+from gateway.db import Statements
 from gateway.staging import Buffers, Region, Sink, StagedUpload, Staging, StagingMissing
 from gateway.uploads import chunking, queries
 from gateway.uploads.body import Blocks, ChunkTooLong, until_silence
@@ -153,8 +153,17 @@ class Inspection:
         return self._digester.crc32c
 
 
+@runtime_checkable
+class ReceiveChunk(Protocol):
+    """Stores a chunk: `receive_chunk` with what is the same for all of them."""
+
+    async def __call__(
+        self, *, tenant_id: TenantId, offer: Offer, body: AsyncIterator[bytes]
+    ) -> ChunkStored: ...
+
+
 async def receive_chunk(
-    transaction: Transaction,
+    statements: Statements,
     staging: Staging,
     *,
     tenant_id: TenantId,
@@ -177,13 +186,13 @@ async def receive_chunk(
         StoreUnavailable, StoreRejected: the object store has not confirmed them.
     """
     upload = await _staged_upload(
-        transaction, staging, tenant_id=tenant_id, upload_id=offer.upload_id
+        statements, staging, tenant_id=tenant_id, upload_id=offer.upload_id
     )
     place = _place_of(offer, upload=upload)
 
     async def look() -> bytes | None:
         """Return the digest of the chunk where it is stored, if the upload takes chunks at all."""
-        seen = await queries.look_at_chunk(transaction, upload, index=place.index)
+        seen = await queries.look_at_chunk(statements, upload, index=place.index)
         _check_open(upload.id, status=seen.status, expires_at=seen.expires_at, now=clock())
         return seen.stored
 
@@ -199,7 +208,7 @@ async def receive_chunk(
                 )
                 place = replace(place, size=received.size)
                 await _record(
-                    transaction, upload, region, place=place, received=received, now=clock()
+                    statements, upload, region, place=place, received=received, now=clock()
                 )
                 return _stored(upload, place=place, sha256=received.sha256)
     except StagingMissing:
@@ -216,11 +225,11 @@ async def receive_chunk(
 
 
 async def _staged_upload(
-    transaction: Transaction, staging: Staging, *, tenant_id: TenantId, upload_id: UploadId
+    statements: Statements, staging: Staging, *, tenant_id: TenantId, upload_id: UploadId
 ) -> StagedUpload:
     upload = staging.known.find(upload_id, tenant_id=tenant_id)
     if upload is None:
-        upload = await queries.staged_upload(transaction, tenant_id=tenant_id, upload_id=upload_id)
+        upload = await queries.staged_upload(statements, tenant_id=tenant_id, upload_id=upload_id)
         staging.known.remember(upload)
     if upload.kind == StagingKind.REFERENCE:
         raise UploadNotOpen(upload_id, status="a reference to an object")
@@ -259,7 +268,7 @@ async def _look_once_locked(
 
 
 async def _record(
-    transaction: Transaction,
+    statements: Statements,
     upload: StagedUpload,
     region: Region,
     *,
@@ -274,7 +283,7 @@ async def _record(
     request with the same bytes may have looked at the clock a moment before.
     """
     is_recorded = await queries.record_chunk(
-        transaction,
+        statements,
         upload,
         index=place.index,
         size=place.size,
@@ -287,7 +296,7 @@ async def _record(
         return
     try:
         await _check_on_record(
-            transaction, upload, index=place.index, sha256=received.sha256, now=now
+            statements, upload, index=place.index, sha256=received.sha256, now=now
         )
     except (queries.UploadNotFound, UploadNotOpen, ChunkConflict):
         await region.discard()
@@ -295,9 +304,9 @@ async def _record(
 
 
 async def _check_on_record(
-    transaction: Transaction, upload: StagedUpload, *, index: int, sha256: bytes, now: datetime
+    statements: Statements, upload: StagedUpload, *, index: int, sha256: bytes, now: datetime
 ) -> None:
-    seen = await queries.look_at_chunk(transaction, upload, index=index)
+    seen = await queries.look_at_chunk(statements, upload, index=index)
     if seen.stored == sha256:
         return  # another request brought the same bytes a moment ago
     _check_open(upload.id, status=seen.status, expires_at=seen.expires_at, now=now)

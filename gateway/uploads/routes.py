@@ -17,8 +17,9 @@ from gateway.idempotency import Claim, IdempotencyKey
 from gateway.problems import InvalidRequest, answers
 from gateway.security import ApiRequest, requires
 from gateway.staging import Staging
-from gateway.uploads import chunking, digests, operations, queries, receiving
+from gateway.uploads import chunking, digests, operations, queries
 from gateway.uploads.operations import RegisterCallback
+from gateway.uploads.receiving import Offer, ReceiveChunk
 from schemas import admission
 from schemas.api.scopes import Scope
 from schemas.api.uploads import (
@@ -143,24 +144,17 @@ async def send_chunk(
     *,
     upload_id: FromPath[UploadId],
     index: FromPath[int],
-    transaction: NamedDependency[Transaction],
-    staging: NamedDependency[Staging],
-    upload_settings: NamedDependency[UploadSettings],
-    clock: NamedDependency[Callable[[], datetime]],
+    receive_chunk: NamedDependency[ReceiveChunk],
 ) -> Response[ChunkStored]:
     """Store a chunk: in any order, in parallel, again.
 
     The answer comes when the bytes are on disk for good. Other bytes for a
     stored chunk are refused.
     """
-    stored = await receiving.receive_chunk(
-        transaction,
-        staging,
+    stored = await receive_chunk(
         tenant_id=request.user.tenant_id,
         offer=_offer(request, upload_id=upload_id, index=index),
         body=request.stream(),
-        lock_wait=upload_settings.chunk_lock_wait,
-        clock=clock,
     )
     return Response(stored, headers={"ETag": f'"{stored.sha256}"'})
 
@@ -233,7 +227,7 @@ def terms_of(settings: UploadSettings, *, quotas: QuotaSettings) -> operations.T
     )
 
 
-def _offer(request: ApiRequest, *, upload_id: UploadId, index: int) -> receiving.Offer:
+def _offer(request: ApiRequest, *, upload_id: UploadId, index: int) -> Offer:
     """Read everything the head of the request says about its body.
 
     Raises:
@@ -249,7 +243,7 @@ def _offer(request: ApiRequest, *, upload_id: UploadId, index: int) -> receiving
     if "content-range" in headers:
         # RFC 9110, 14.5: who ignored it would store a part as the whole.
         raise InvalidRequest("a chunk is sent whole", field="Content-Range")
-    return receiving.Offer(
+    return Offer(
         upload_id=upload_id,
         index=index,
         declared_size=request.content_length,

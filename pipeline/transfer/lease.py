@@ -166,6 +166,35 @@ def renew(
         raise why_lost(session, job_id=job_id)
 
 
+def begin_anew(
+    session: Session, *, job_id: JobId, owner: str, lease: timedelta, multipart_id: str
+) -> None:
+    """Keep the lease, with a multipart upload that has no parts yet.
+
+    Left as it was, what an earlier one had would hide how far this one gets: no slice of
+    it would end in time, and a crash would seem to have got no further.
+
+    Raises:
+        TransferCancelled: the client cancelled meanwhile.
+        LeaseLost: the lease ran out and another worker took over.
+    """
+    begun = session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.lease_owner == owner, Job.status == JobStatus.PROCESSING)
+        .values(
+            lease_until=func.now() + lease,
+            bytes_done=0,
+            bytes_at_claim=0,
+            multipart_id=multipart_id,
+            digested_bytes=0,
+            digest_state=None,
+        )
+        .returning(Job.id),
+    )
+    if begun.first() is None:
+        raise why_lost(session, job_id=job_id)
+
+
 def release(session: Session, *, job_id: JobId, owner: str) -> None:
     """Let the next delivery have the upload at once, where this one ends without result."""
     session.execute(

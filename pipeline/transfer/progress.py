@@ -5,11 +5,16 @@ from datetime import timedelta
 from time import monotonic
 from typing import Final
 
+import structlog
+
 from pipeline.event_task import NotNow
 from pipeline.resources import Resources
 from pipeline.transfer import lease
 from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.lease import Claim
+from schemas.errors import DomainError, ErrorCode
+
+log = structlog.get_logger(__name__)
 
 PROGRESS_EVERY: Final = timedelta(milliseconds=250)
 """Parts follow each other faster than a transaction each is worth; reading waits for it."""
@@ -19,6 +24,20 @@ class SliceEnded(NotNow):
     """This delivery was held for `TRANSFER_SLICE`; another one goes on from here."""
 
     made_progress = True
+
+
+class PartsLost(DomainError):
+    """The store has ended the multipart upload of earlier deliveries, and this one's slice is over.
+
+    It counts as a try: where a store ends every multipart upload after a while, a file that
+    takes longer would otherwise be sent from its start for ever.
+    """
+
+    code = ErrorCode.STORE_UNAVAILABLE
+    retryable = True
+
+    def __init__(self, lost_bytes: int) -> None:
+        super().__init__(f"the store no longer has the {lost_bytes} bytes that were stored before")
 
 
 class Progress:
@@ -31,15 +50,29 @@ class Progress:
         self._kit = kit
         self._claimed = claimed
         self._bytes_done = 0
-        self._bytes_written = claimed.bytes_done
+        self._bytes_before = self._bytes_written = claimed.bytes_done
+        self._lost_bytes = 0
         self._multipart_id = claimed.multipart_id
         self._checkpoint = claimed.checkpoint
         self._written_at = self._clock()
         self._slice_ends = self._written_at + kit.settings.transfer_slice.total_seconds()
 
     def multipart_created(self, multipart_id: str) -> None:
+        """Begin at nothing: parts stored before are not in this multipart upload."""
+        if self._bytes_before:
+            log.warning("transfer.begun_anew", lost_bytes=self._bytes_before)
+            self._lost_bytes = self._bytes_before
+        with self._kit.transaction() as session:
+            lease.begin_anew(
+                session,
+                job_id=self._claimed.job_id,
+                owner=self._claimed.owner,
+                lease=self._kit.settings.transfer_lease,
+                multipart_id=multipart_id,
+            )
         self._multipart_id, self._checkpoint = multipart_id, None
-        self.renew()
+        self._bytes_done = self._bytes_before = self._bytes_written = 0
+        self._written_at = self._clock()
 
     def bytes_stored(self, bytes_done: int, checkpoint: Checkpoint | None) -> None:
         self._bytes_done, self._checkpoint = bytes_done, checkpoint
@@ -60,16 +93,18 @@ class Progress:
             )
         self._written_at = self._clock()
         self._bytes_written = max(self._bytes_written, self._bytes_done)
+        if self._slice_is_over and self._lost_bytes:
+            raise PartsLost(self._lost_bytes)
         if self._slice_is_over:
             raise SliceEnded(f"{self._bytes_done} of {self._claimed.size} bytes stored")
 
     @property
     def _is_first_new(self) -> bool:
         """Whether there is more than before, and it is not on record that this worker got further."""
-        return self._bytes_written == self._claimed.bytes_done < self._bytes_done
+        return self._bytes_written == self._bytes_before < self._bytes_done
 
     @property
     def _slice_is_over(self) -> bool:
         # Reading what is stored already takes time too: a slice without a new part
         # would be followed by another one just like it, for ever.
-        return self._clock() > self._slice_ends and self._bytes_done > self._claimed.bytes_done
+        return self._clock() > self._slice_ends and self._bytes_done > self._bytes_before

@@ -20,6 +20,7 @@ from gateway.submissions import operations
 from gateway.submissions.form import Form
 from gateway.submissions.operations import Reception, Request
 from gateway.uploads.operations import check_complete_upload
+from gateway.uploads.receiving import receive_chunk
 from gateway.uploads.routes import terms_of
 from gateway.webhooks.operations import register_callback
 from schemas.lifecycle import JobStatus
@@ -77,6 +78,8 @@ async def test_what_was_committed_stays_and_is_found_by_its_key(
     staging = Staging(DirectoryArea(staging_dir, reserve_bytes=0))
     await staging.prepare()
     engine = db.build_engine(database)
+    engine_of_statements = db.build_engine_of_statements(database)
+    clock = partial(datetime.now, UTC)
     reception = Reception(
         transaction=LosesAnAnswer(engine),
         staging=staging,
@@ -84,8 +87,14 @@ async def test_what_was_committed_stays_and_is_found_by_its_key(
         check=partial(check_complete_upload, settings=settings),
         terms=terms_of(settings, quotas=settings),
         form_lease=timedelta(minutes=1),
-        chunk_lock_wait=timedelta(seconds=1),
-        clock=partial(datetime.now, UTC),
+        receive_chunk=partial(
+            receive_chunk,
+            db.Statements(engine_of_statements),
+            staging,
+            lock_wait=timedelta(seconds=1),
+            clock=clock,
+        ),
+        clock=clock,
     )
     request = Request(tenant_id=tenant_id, idempotency_key="once", traceparent=None)
 
@@ -98,4 +107,5 @@ async def test_what_was_committed_stays_and_is_found_by_its_key(
         upload = (await session.scalars(select(Upload))).one()
     assert (upload.id, upload.status) == (again.job.upload_id, "finalized")
     staging.close()
+    await engine_of_statements.dispose()
     await engine.dispose()

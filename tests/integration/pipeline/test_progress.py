@@ -12,7 +12,7 @@ from pipeline.resources import Resources
 from pipeline.transfer import lease
 from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.lease import Claim
-from pipeline.transfer.progress import PROGRESS_EVERY, Progress, SliceEnded
+from pipeline.transfer.progress import PROGRESS_EVERY, PartsLost, Progress, SliceEnded
 from schemas.settings import DatabaseSettings
 from schemas.tables.jobs import Job
 from tests.factories.uploads import add_finalized_upload, add_tenant
@@ -112,6 +112,59 @@ def test_a_new_multipart_upload_begins_without_a_checkpoint(
     progress.multipart_created("another")
 
     assert (job(kit, claimed).multipart_id, job(kit, claimed).digest_state) == ("another", None)
+
+
+def taken_over(kit: Resources, claimed: Claim) -> Claim:
+    """Return the next delivery's claim, after what the one before got done."""
+    with kit.transaction() as session:
+        lease.release(session, job_id=claimed.job_id, owner=claimed.owner)
+    with kit.transaction() as session:
+        again = lease.claim(
+            session,
+            job_id=claimed.job_id,
+            upload_id=claimed.upload_id,
+            owner=f"after {claimed.owner}",
+            lease=timedelta(minutes=1),
+        )
+    assert isinstance(again, Claim)
+    return again
+
+
+def test_a_multipart_upload_that_the_store_lost_counts_for_nothing_any_more(
+    kit: Resources, claimed: Claim, progress: Progress, clock: Clock
+) -> None:
+    progress.multipart_created("lost")
+    progress.bytes_stored(90, Checkpoint(90, state=b"state"))
+    again = taken_over(kit, claimed)
+    assert again.bytes_done == 90
+    progress = Progress(kit, again, clock=clock)
+
+    progress.multipart_created("another")
+    assert job(kit, claimed).bytes_done == 0
+
+    progress.bytes_stored(10, None)
+    assert job(kit, claimed).bytes_done == 10
+    with kit.transaction() as session:
+        assert lease.got_further(session, job_id=claimed.job_id)
+
+
+def test_a_slice_after_a_loss_ends_in_time_and_counts_as_a_try(
+    kit: Resources, claimed: Claim, progress: Progress, clock: Clock
+) -> None:
+    progress.multipart_created("lost")
+    progress.bytes_stored(90, None)
+    second = taken_over(kit, claimed)
+    progress = Progress(kit, second, clock=clock)
+    progress.multipart_created("another")
+
+    clock.advance(SLICE + A_MOMENT)
+    with pytest.raises(PartsLost, match="90 bytes"):
+        progress.bytes_stored(10, None)
+
+    progress = Progress(kit, taken_over(kit, second), clock=clock)
+    clock.advance(SLICE + A_MOMENT)
+    with pytest.raises(SliceEnded):
+        progress.bytes_stored(20, None)
 
 
 def test_a_slice_ends_with_the_first_new_part_after_its_time_and_not_before(

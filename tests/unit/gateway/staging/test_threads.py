@@ -123,7 +123,7 @@ async def test_the_last_call_of_a_lane_comes_after_the_others_whatever_became_of
     given_up = lane.ask(begun.append, "given up")
     given_up.cancel()
     after = lane.ask(begun.append, "after a gap")
-    ending = asyncio.create_task(lane.end(lambda: begun.append("end")))
+    ending = lane.end(lambda: begun.append("end"))
     await asyncio.sleep(0)
     gate.set()
     await asyncio.gather(opening, ending)
@@ -152,4 +152,4 @@ async def test_nothing_is_left_in_line_where_the_pool_is_closed(threads: Threads
         with pytest.raises(RuntimeError):
             lane.ask(int)
         with pytest.raises(RuntimeError):
-            await lane.end(lambda: None)
+            lane.end(lambda: None)

@@ -1,0 +1,131 @@
+"""Statements that the driver runs by itself, with nothing of SQLAlchemy around them but its pool."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy.exc import DataError, OperationalError
+from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
+
+from gateway import db
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from schemas.settings import DatabaseSettings
+
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+
+MY_PID = "SELECT pg_backend_pid() AS pid"
+
+
+@pytest.fixture
+async def statements(database: DatabaseSettings) -> AsyncIterator[db.Statements]:
+    one = database.model_copy(update={"database_pool_size": 1})
+    engine = db.build_engine_of_statements(one)
+    yield db.Statements(engine)
+    await engine.dispose()
+
+
+@pytest.fixture
+async def others(database: DatabaseSettings) -> AsyncIterator[db.Statements]:
+    engine = db.build_engine_of_statements(database)
+    yield db.Statements(engine)
+    await engine.dispose()
+
+
+async def test_a_row_has_a_name_for_each_column(statements: db.Statements) -> None:
+    row = await statements.first_row("SELECT %(a)s + 1 AS sum, 'b' AS letter", {"a": 1})
+    assert row is not None
+    assert (row.sum, row.letter) == (2, "b")
+
+    assert await statements.first_row("SELECT 1 WHERE %(a)s > 1", {"a": 1}) is None
+
+
+async def test_a_statement_is_committed_when_it_returns(
+    statements: db.Statements, others: db.Statements
+) -> None:
+    insert = "INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'acme') RETURNING id"
+    made = await statements.first_row(insert, {})
+    assert made is not None
+
+    assert await others.first_row("SELECT id FROM tenants WHERE name = 'acme'", {}) == made
+
+
+async def test_a_failure_is_what_a_transaction_would_raise_and_hides_its_values(
+    statements: db.Statements,
+) -> None:
+    with pytest.raises(DataError) as failure:
+        await statements.first_row("SELECT 1 / (length(%(a)s) - 7) AS secret", {"a": "hunter2"})
+
+    assert type(failure.value.orig).__name__ == "DivisionByZero"
+    assert "hunter2" not in str(failure.value)
+    assert await statements.first_row("SELECT 1 AS one", {}) == (1,)
+
+
+async def test_a_connection_the_server_ended_is_replaced(
+    statements: db.Statements, others: db.Statements
+) -> None:
+    before = await statements.first_row(MY_PID, {})
+    assert before is not None
+    ended = "SELECT pg_terminate_backend(%(pid)s, 20000) AS is_ended"
+    assert await others.first_row(ended, {"pid": before.pid}) == (True,)
+
+    after = await statements.first_row(MY_PID, {})
+
+    assert after is not None
+    assert after.pid != before.pid
+
+
+async def test_a_connection_lost_in_the_middle_is_told_and_replaced(
+    statements: db.Statements, others: db.Statements
+) -> None:
+    mine = await statements.first_row(MY_PID, {})
+    assert mine is not None
+    sleeping = asyncio.create_task(statements.first_row("SELECT pg_sleep(60)", {}))
+    await _is_busy(others, pid=mine.pid)
+    await others.first_row("SELECT pg_terminate_backend(%(pid)s, 20000)", {"pid": mine.pid})
+
+    with pytest.raises(OperationalError):
+        await sleeping
+
+    assert await statements.first_row("SELECT 1 AS one", {}) == (1,)
+
+
+async def test_who_is_cancelled_in_the_middle_leaves_no_answer_to_the_next(
+    statements: db.Statements, others: db.Statements
+) -> None:
+    mine = await statements.first_row(MY_PID, {})
+    assert mine is not None
+    sleeping = asyncio.create_task(statements.first_row("SELECT pg_sleep(60), 'mine'", {}))
+    await _is_busy(others, pid=mine.pid)
+
+    sleeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sleeping
+
+    assert await statements.first_row("SELECT 'next' AS whose", {}) == ("next",)
+
+
+async def test_a_database_that_is_not_there_is_told_at_once(database: DatabaseSettings) -> None:
+    nowhere = SecretStr("postgresql+psycopg://waybill:x@127.0.0.1:1/waybill")
+    engine = db.build_engine_of_statements(database.model_copy(update={"database_url": nowhere}))
+
+    async with asyncio.timeout(db.PATIENCE.total_seconds() / 2):
+        with pytest.raises(OperationalError):
+            await db.Statements(engine).first_row("SELECT 1", {})
+    await engine.dispose()
+
+
+async def _is_busy(others: db.Statements, *, pid: int) -> None:
+    """Wait until a connection runs a statement."""
+    looking = AsyncRetrying(
+        retry=retry_if_result(lambda state: state != ("active",)),
+        stop=stop_after_delay(20),
+        wait=wait_fixed(0.01),
+    )
+    state = "SELECT state FROM pg_stat_activity WHERE pid = %(pid)s"
+    await looking(others.first_row, state, {"pid": pid})
