@@ -28,8 +28,9 @@ _LONGEST_PAUSE: Final = 0.5
 
 _libc: Final = ctypes.CDLL(None)
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
-_WRITEBACK_BYTES: Final = 1024 * 1024
-_WRITEBACKS: Final = 4
+_WRITEBACK_BYTES_MIN: Final = 128 * 1024
+_WRITEBACK_BYTES_MAX: Final = 1024 * 1024
+_WRITEBACKS_MIN: Final = 4
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 # struct flock of Linux on 64 bits: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks).
@@ -51,7 +52,9 @@ class DirectoryRegion:
         self._offset = offset
         self._size_bytes = size_bytes
         # Most of a small chunk too is on its way to disk when its last block is written.
-        self._writeback_bytes = min(_WRITEBACK_BYTES, size_bytes // _WRITEBACKS)
+        self._writeback_bytes = min(
+            max(size_bytes // _WRITEBACKS_MIN, _WRITEBACK_BYTES_MIN), _WRITEBACK_BYTES_MAX
+        )
         self._written = 0
         self._handed_to_disk = 0
         self._is_locked = False
