@@ -94,9 +94,10 @@ class DirectoryRegion:
     def _close(self) -> None:
         if self._descriptor is None:
             return
+        descriptor, self._descriptor = self._descriptor, None
         # What counts is synced already, and what is not synced does not count.
         with suppress(OSError):
-            os.close(self._descriptor)
+            os.close(descriptor)
 
     @property
     def _file(self) -> int:
