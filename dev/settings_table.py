@@ -45,8 +45,9 @@ refuses to start when one it needs is missing or wrong, and names it.
 - Sizes: `16MiB`, `100GB`, or plain bytes.
 - Switches: `true` and `false`.
 
-`pipeline` is both of its workers, transfer and ingest; `notifier` is relay and deliver. The
-migration (`alembic upgrade head`) reads `DATABASE_URL` alone.
+`pipeline` is both of its workers, transfer and ingest; `notifier` is relay and deliver. With
+`STAGING=s3` the gateway needs the object store too, and reads its settings. The migration
+(`alembic upgrade head`) reads `DATABASE_URL` alone.
 """
 
 _DURATIONS: Final = {

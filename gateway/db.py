@@ -115,18 +115,19 @@ class Statements:
         try:
             connection = await self._engine.raw_connection()
         except psycopg.Error as error:
-            raise _as_sqlalchemy_raises(error) from error
+            raise _as_sqlalchemy_raises(error, was_lost=False) from error
         driver = cast("psycopg.AsyncConnection[Any]", connection.driver_connection)
         try:
             cursor = driver.cursor(row_factory=namedtuple_row)
             await cursor.execute(statement, values)
             return await cursor.fetchone()
         except BaseException as error:
+            was_lost = driver.closed
             # Cancelled, say: what it would answer next belongs to nobody. The pool notices
             # a closed connection when it would lend it the next time.
             await driver.close()
             if isinstance(error, psycopg.Error):
-                raise _as_sqlalchemy_raises(error) from error
+                raise _as_sqlalchemy_raises(error, was_lost=was_lost) from error
             raise
         finally:
             connection.close()
@@ -198,9 +199,20 @@ def _refuse_if_ended(connection: DBAPIConnection, *_: object) -> None:
         raise DisconnectionError
 
 
-def _as_sqlalchemy_raises(error: psycopg.Error) -> BaseException:
+def _as_sqlalchemy_raises(error: psycopg.Error, *, was_lost: bool) -> BaseException:
+    """Return an error of the driver in SQLAlchemy's words.
+
+    Args:
+        error: what the driver raised.
+        was_lost: whether the connection ended with it; whatever the error is, that is an outage.
+    """
     return DBAPIError.instance(
-        None, None, error, dbapi_base_err=psycopg.Error, hide_parameters=True
+        None,
+        None,
+        error,
+        dbapi_base_err=psycopg.Error,
+        hide_parameters=True,
+        connection_invalidated=was_lost,
     )
 
 

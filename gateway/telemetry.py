@@ -42,16 +42,20 @@ def level_of(route: str, *, status: int | None) -> int:
 
 async def bind_ids(request: Request[Any, Any, Any]) -> None:
     """Put the ids of the path on every log line of this request."""
-    structlog.contextvars.bind_contextvars(
-        **{name: str(value) for name, value in request.path_params.items()}
-    )
+    bind(**request.path_params)
+
+
+def bind(**facts: object) -> None:
+    """Put what became known of this request on every later log line of it."""
+    structlog.contextvars.bind_contextvars(**{name: str(fact) for name, fact in facts.items()})
 
 
 class RequestLog:
     """ASGI middleware around the whole application: one `http.request` line per request.
 
     It names the route's template, never the path as sent, and no header: a key
-    or a token in either stays out of the log.
+    or a token in either stays out of the log. Whatever was bound for the request
+    stands on it too: ids, and why it was refused.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -11,18 +11,12 @@ from typing import Final, Self
 
 from schemas import media_types
 from schemas.errors import DomainError, ErrorCode
+from schemas.media_types import essence_of
 from schemas.settings import QuotaSettings
 
 ANY_TYPE: Final = "*/*"
 
 _RANGE: Final = re.compile(r"\*/\*|[\w.+-]+/(?:\*|[\w.+-]+)", re.ASCII)
-
-# What a ZIP archive may claim to be; a client that declares any other type of one is not believed.
-_ARCHIVES: Final = re.compile(
-    r"application/(?:[\w.-]+\+zip|java-archive|vnd\.android\.package-archive"
-    r"|vnd\.openxmlformats-officedocument\.[\w.-]+|vnd\.oasis\.opendocument\.[\w.-]+)",
-    re.ASCII,
-)
 
 
 class FileTooLarge(DomainError):
@@ -162,26 +156,16 @@ def check_content(sniffed: str | None, *, declared: str | None, quotas: Quotas) 
 
 
 def actual_type(sniffed: str | None, *, declared: str | None) -> str:
-    """Return what counts: what the first bytes show, else what the client declared.
-
-    Many formats are ZIP archives inside. Among those, and only those, the
-    client is believed.
-    """
-    told = essence_of(declared or media_types.UNKNOWN)
-    if sniffed is None or (sniffed == media_types.ZIP and _ARCHIVES.fullmatch(told)):
-        return told
-    return sniffed
+    """Return what counts: what the first bytes show, else what the client may be believed."""
+    if declared is not None and media_types.is_believable(declared, sniffed=sniffed):
+        return essence_of(declared)
+    return sniffed or media_types.UNKNOWN
 
 
 def is_allowed(media_type: str, *, ranges: Sequence[str]) -> bool:
     essence = essence_of(media_type)
     family = essence.partition("/")[0]
     return any(essence_of(one) in {ANY_TYPE, f"{family}/*", essence} for one in ranges)
-
-
-def essence_of(media_type: str) -> str:
-    """Return a media type without its parameters, as it is compared."""
-    return media_type.partition(";")[0].strip().lower()
 
 
 def media_range(text: str) -> str:

@@ -25,11 +25,25 @@ SIGNATURES: Final = (
     (b"GIF89a", "image/gif"),
     (b"II*\x00", "image/tiff"),
     (b"MM\x00*", "image/tiff"),
+    (b"II+\x00", "image/tiff"),  # BigTIFF
+    (b"MM\x00+", "image/tiff"),
     (b"%!PS", "application/postscript"),
     (b"{\\rtf", "application/rtf"),
     (b"PK\x03\x04", ZIP),
+    (b"PK\x05\x06", ZIP),  # with nothing in it
+    (b"PK\x07\x08", ZIP),  # in several volumes
     (b"\x1f\x8b", "application/gzip"),
     (b"7z\xbc\xaf\x27\x1c", "application/x-7z-compressed"),
+)
+
+# Always known by their first bytes, so not believed without them; PostScript may begin otherwise.
+_SHOWN: Final = frozenset(media_type for _, media_type in SIGNATURES) - {"application/postscript"}
+
+# What a ZIP archive may claim to be; a client that declares any other type of one is not believed.
+_ARCHIVES: Final = re.compile(
+    r"application/(?:[\w.-]+\+zip|java-archive|vnd\.android\.package-archive"
+    r"|vnd\.openxmlformats-officedocument\.[\w.-]+|vnd\.oasis\.opendocument\.[\w.-]+)",
+    re.ASCII,
 )
 
 # What a Content-Type header can carry; a client may have declared anything.
@@ -47,10 +61,26 @@ def sniff(first_bytes: bytes) -> str | None:
 
 def of_object(sniffed: str | None, *, declared: str | None) -> str:
     """Return the media type to store the object with."""
-    told = declared if declared and MEDIA_TYPE.fullmatch(declared) else None
-    if sniffed == ZIP and told:
-        return told  # many formats are archives inside; the client knows which
-    return sniffed or told or UNKNOWN
+    if declared and MEDIA_TYPE.fullmatch(declared) and is_believable(declared, sniffed=sniffed):
+        return declared
+    return sniffed or UNKNOWN
+
+
+def is_believable(declared: str, *, sniffed: str | None) -> bool:
+    """Whether a file whose first bytes show `sniffed` may be what a client declares.
+
+    Many formats are ZIP archives inside; the client knows which. Of what nothing is
+    known it may be anything but a type that would have been recognised.
+    """
+    essence = essence_of(declared)
+    if sniffed == ZIP:
+        return _ARCHIVES.fullmatch(essence) is not None
+    return sniffed is None and essence not in _SHOWN
+
+
+def essence_of(media_type: str) -> str:
+    """Return a media type without its parameters, as it is compared."""
+    return media_type.partition(";")[0].strip().lower()
 
 
 def is_pdf_candidate(sniffed: str | None, *, declared: str | None, filename: str) -> bool:
@@ -59,5 +89,4 @@ def is_pdf_candidate(sniffed: str | None, *, declared: str | None, filename: str
     A file that only claims to be one is included: it has to be reported as
     corrupt, not passed over.
     """
-    told = (declared or "").partition(";")[0].strip().lower()
-    return PDF in (sniffed, told) or filename.lower().endswith(".pdf")
+    return PDF in (sniffed, essence_of(declared or "")) or filename.lower().endswith(".pdf")

@@ -3,7 +3,7 @@
 Sections are plain models; each process composes the ones it needs with
 ``pydantic_settings.BaseSettings`` in its own ``settings.py``, which is the only
 reader of the environment there. A field's name in capitals is the name of its
-environment variable; its description is its line in the README's table.
+environment variable; its description is its line in docs/settings.md.
 """
 
 import re
@@ -164,7 +164,7 @@ class UploadSettings(BaseModel):
     )
     staging_reserve: ByteSize = Field(
         default=ByteSize(256 * MIB),
-        description="free space kept on the staging disk: creating an upload larger than the rest answers 507. Uploads already open are not counted in, since their files are sparse; a chunk that finds the disk full answers 507 too, and nothing of it is kept",
+        description="free space kept on the staging disk: an upload larger than the rest is not created, and a chunk that would leave less is not kept; both answer 507. A chunk that is stored already is answered all the same",
     )
     uploads_async_enabled: bool = Field(
         default=True,
@@ -197,7 +197,7 @@ class QuotaSettings(BaseModel):
     )
     allowed_types: str = Field(
         default="*/*",
-        description="media types a tenant may send, with commas between, such as `application/pdf,image/*`; what the first bytes show counts, and where they show nothing, what the client declared. A tenant may have its own",
+        description="media types a tenant may send, with commas between, such as `application/pdf,image/*`; what the first bytes show counts, and where they show nothing, what the client declared, unless they would have shown it. A tenant may have its own",
     )
 
 
@@ -221,7 +221,7 @@ class TransferSettings(BaseModel):
     )
     transfer_slice: Duration = Field(
         default=timedelta(minutes=10),
-        description="longest time one delivery is held; a longer transfer hands itself on and resumes. Keep it well under the broker's consumer timeout",
+        description="how long one delivery is held; a longer transfer hands itself on with the next part that is stored, and resumes. Keep it well under the broker's consumer timeout",
     )
 
 

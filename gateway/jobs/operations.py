@@ -87,6 +87,15 @@ class FileDigestMismatch(DomainError):
         super().__init__(f"upload {upload_id} was declared with another sha256")
 
 
+class FileDigestTooLate(DomainError):
+    """The upload was finalized without a digest; nobody would look at this one."""
+
+    code = ErrorCode.FILE_DIGEST_MISMATCH
+
+    def __init__(self, upload_id: UploadId) -> None:
+        super().__init__(f"upload {upload_id} was finalized without a sha256 already")
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredChunk:
     index: int
@@ -113,6 +122,7 @@ async def finalize(
         UploadIncomplete: chunks are missing.
         ManifestMismatch: the declared chunks are not the stored ones.
         FileDigestMismatch: a sha256 other than the one declared before.
+        FileDigestTooLate: a sha256, where it was finalized without.
         DomainError: what `check` raises; the upload stays open.
         IdempotencyKeyReused: the claim's key is bound to another request.
     """
@@ -127,6 +137,8 @@ async def finalize(
     if None not in (upload.sha256, request.sha256) and upload.sha256 != request.sha256:
         raise FileDigestMismatch(upload.id)
     job = await session.scalar(select(Job).where(Job.upload_id == upload.id))
+    if job is not None and upload.sha256 is None and request.sha256 is not None:
+        raise FileDigestTooLate(upload.id)
     job_id = JobId(uuid4()) if job is None else job.id
     bound_to = await idempotency.first_use(session, claim, tenant_id=tenant_id, resource_id=job_id)
     if bound_to != job_id:

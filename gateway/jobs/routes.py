@@ -15,7 +15,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
 
-from gateway import paging
+from gateway import paging, telemetry
 from gateway.db import Transaction
 from gateway.idempotency import Claim, IdempotencyKey
 from gateway.job_watch import JobWatch
@@ -123,6 +123,7 @@ async def finalize_upload(
 
     Sent again, it answers the same job.
     """
+    telemetry.bind(upload_id=data.upload_id)
     async with transaction.in_turn(request.user.tenant_id) as session:
         job = await operations.finalize(
             session,
@@ -133,6 +134,7 @@ async def finalize_upload(
             traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
             now=clock(),
         )
+    telemetry.bind(job_id=job.job_id)
     outcome = await outcome_of(
         job,
         request=request,
@@ -163,6 +165,7 @@ async def get_upload_status(
         job = await queries.job_of_upload(
             session, tenant_id=request.user.tenant_id, upload_id=upload_id
         )
+    telemetry.bind(job_id=job.job_id)
     return await _settled_within(
         min(timedelta(seconds=wait), upload_settings.wait_max),
         job=job,
@@ -190,6 +193,7 @@ async def get_job(
     """Show a job; `progress` never goes back."""
     async with transaction() as session:
         job = await queries.job_of(session, tenant_id=request.user.tenant_id, job_id=job_id)
+    telemetry.bind(upload_id=job.upload_id)
     return await _settled_within(
         min(timedelta(seconds=wait), upload_settings.wait_max),
         job=job,
@@ -235,6 +239,7 @@ async def follow_job(
             )
 
     revision, job = await look()
+    telemetry.bind(upload_id=job.upload_id)
     if job.status in SETTLED_JOBS and revision <= last_event_id:
         return Stream((), status_code=HTTPStatus.NO_CONTENT)
     return Stream(

@@ -45,9 +45,18 @@ class DirectoryRegion:
     and the kernel drops it when the file is closed or the process dies.
     """
 
-    def __init__(self, threads: Threads, path: Path, *, offset: int, size_bytes: int) -> None:
+    def __init__(
+        self,
+        threads: Threads,
+        path: Path,
+        *,
+        offset: int,
+        size_bytes: int,
+        reserve_bytes: int,
+    ) -> None:
         self._lane = Lane(threads)
         self._path = path
+        self._reserve_bytes = reserve_bytes
         self._descriptor: int | None = None
         self._offset = offset
         self._size_bytes = size_bytes
@@ -133,6 +142,9 @@ class DirectoryRegion:
             raise RuntimeError("a region is written to only by who has locked it")
         if self._written + len(block) > self._size_bytes:
             raise ValueError("a block reaches into the next chunk's region")
+        if self._written == 0:
+            # When it was created the files of other uploads, which are sparse, took no space yet.
+            _check_room(os.fstatvfs(self._file), self._size_bytes, reserve=self._reserve_bytes)
         with _full_disk_told():
             while block:
                 count = os.pwrite(self._file, block, self._offset + self._written)
@@ -193,7 +205,11 @@ class DirectoryArea:
             StagingMissing: the upload has no file.
         """
         region = DirectoryRegion(
-            self._threads, self._path(upload.id), offset=offset, size_bytes=size_bytes
+            self._threads,
+            self._path(upload.id),
+            offset=offset,
+            size_bytes=size_bytes,
+            reserve_bytes=self._reserve_bytes,
         )
         try:
             await region.begin()
@@ -227,9 +243,7 @@ class DirectoryArea:
         return self._directory / str(upload_id)
 
     def _create(self, path: Path, size_bytes: int) -> None:
-        disk = os.statvfs(self._directory)
-        if disk.f_bavail * disk.f_frsize - size_bytes < self._reserve_bytes:
-            raise StagingFull
+        _check_room(os.statvfs(self._directory), size_bytes, reserve=self._reserve_bytes)
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640)
         try:
             with _full_disk_told():
@@ -241,6 +255,11 @@ class DirectoryArea:
             raise
         finally:
             os.close(descriptor)
+
+
+def _check_room(disk: os.statvfs_result, size_bytes: int, *, reserve: int) -> None:
+    if disk.f_bavail * disk.f_frsize - size_bytes < reserve:
+        raise StagingFull
 
 
 def _sync_directory(path: Path) -> None:

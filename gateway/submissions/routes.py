@@ -20,6 +20,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat
 
+from gateway import telemetry
 from gateway.db import Transaction
 from gateway.idempotency import IdempotencyKey
 from gateway.job_watch import JobWatch
@@ -300,6 +301,7 @@ async def _answer(
     watch: JobWatch,
     settings: UploadSettings,
 ) -> Response[Submitted]:
+    telemetry.bind(upload_id=accepted.job.upload_id, job_id=accepted.job.job_id)
     outcome = await outcome_of(
         accepted.job,
         request=request,

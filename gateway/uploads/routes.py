@@ -12,6 +12,7 @@ from litestar.openapi.spec import Parameter as HeaderDescription
 from litestar.openapi.spec.enums import OpenAPIFormat
 from litestar.params import FromPath, JSONBody, QueryParameter
 
+from gateway import telemetry
 from gateway.db import Transaction
 from gateway.idempotency import Claim, IdempotencyKey
 from gateway.problems import InvalidRequest, answers
@@ -113,6 +114,7 @@ async def create_upload(
         now=clock(),
         register_callback=register_callback,
     )
+    telemetry.bind(upload_id=created.upload_id)
     return Response(created, headers={"Location": created.status_url.removesuffix("/status")})
 
 

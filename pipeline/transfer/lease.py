@@ -171,8 +171,9 @@ def begin_anew(
 ) -> None:
     """Keep the lease, with a multipart upload that has no parts yet.
 
-    Left as it was, what an earlier one had would hide how far this one gets: no slice of
-    it would end in time, and a crash would seem to have got no further.
+    Left as it was, what an earlier one had would hide how far this one gets, and no slice
+    of it would end in time. A crash counts until there is more than was lost: where every
+    one of them costs the multipart upload, the transfer gets nowhere.
 
     Raises:
         TransferCancelled: the client cancelled meanwhile.
@@ -184,7 +185,6 @@ def begin_anew(
         .values(
             lease_until=func.now() + lease,
             bytes_done=0,
-            bytes_at_claim=0,
             multipart_id=multipart_id,
             digested_bytes=0,
             digest_state=None,

@@ -27,7 +27,7 @@ class SliceEnded(NotNow):
 
 
 class PartsLost(DomainError):
-    """The store has ended the multipart upload of earlier deliveries, and this one's slice is over.
+    """What earlier deliveries had stored is gone, and this one's slice was too short for it all.
 
     It counts as a try: where a store ends every multipart upload after a while, a file that
     takes longer would otherwise be sent from its start for ever.
@@ -93,7 +93,7 @@ class Progress:
             )
         self._written_at = self._clock()
         self._bytes_written = max(self._bytes_written, self._bytes_done)
-        if self._slice_is_over and self._lost_bytes:
+        if self._slice_is_over and self._lost_bytes and self._bytes_done < self._claimed.size:
             raise PartsLost(self._lost_bytes)
         if self._slice_is_over:
             raise SliceEnded(f"{self._bytes_done} of {self._claimed.size} bytes stored")

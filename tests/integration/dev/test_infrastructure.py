@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from botocore.exceptions import ClientError
 
-from dev.stack import dev_env, ownership, state
+from dev.stack import dev_env, ownership, ports, state
 from dev.stack.checkout import CHECKOUT
 from dev.stack.object_store import ObjectStore
 from dev.stack.stack import Stack, discard
@@ -50,7 +50,11 @@ def processes_of(state_dir: Path) -> list[psutil.Process]:
 
 
 def open_to(process: psutil.Process) -> set[tuple[str, int, str]]:
-    """Return where a process can be reached from outside of it: address, port and its name."""
+    """Return where a process can be reached from outside of it: address, port and its name.
+
+    Datagrams reach any socket for them; one at a port that the system picked is somebody's
+    who asks, such as Erlang for the name of its host, and may stay open for a while.
+    """
     try:
         name = process.name()
         connections = process.net_connections("inet")
@@ -59,7 +63,8 @@ def open_to(process: psutil.Process) -> set[tuple[str, int, str]]:
     return {
         (connection.laddr.ip, connection.laddr.port, name)
         for connection in connections
-        if connection.status == psutil.CONN_LISTEN or connection.type == socket.SOCK_DGRAM
+        if connection.status == psutil.CONN_LISTEN
+        or (connection.type == socket.SOCK_DGRAM and connection.laddr.port <= ports.LAST)
     }
 
 
@@ -81,8 +86,7 @@ def test_nothing_listens_beyond_loopback(stack: Stack) -> None:
     first = listening()
     assert "127.0.0.1" in {address for address, *_ in first}
     beyond = {place for place in first if place[0] not in loopback}
-    # Erlang asks for its host's name through a socket that is open everywhere, for as long as
-    # that takes on a busy machine; a listener stays.
+    # What passes by, such as the broker's look whether its port is free, is gone soon.
     eventually(lambda: beyond & listening(), until=lambda stayed: not stayed)
 
 

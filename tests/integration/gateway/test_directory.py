@@ -38,6 +38,21 @@ async def test_a_full_disk_is_told_before_anything_is_sent(
         assert await session.scalar(select(func.count()).select_from(Upload)) == 0
 
 
+async def test_a_chunk_leaves_the_reserve_alone_and_a_stored_one_is_answered_all_the_same(
+    serve: Serve,
+) -> None:
+    async with serve() as api, serve(staging_reserve=2**60) as careful:
+        upload_id = await api.created(size=2 * KIB64)
+        assert (await api.put(upload_id, 0, bytes(KIB64))).status_code == 200
+
+        refused = await careful.put(upload_id, 1, bytes(KIB64))
+        again = await careful.put(upload_id, 0, bytes(KIB64))
+
+        assert problem(refused) == (507, "staging_full")
+        assert again.status_code == 200
+        assert (await api.put(upload_id, 1, bytes(KIB64))).status_code == 200
+
+
 async def test_a_hostile_filename_is_only_data(api: Api, staged: InDirectory) -> None:
     upload_id = await api.created(size=5, filename="../../../etc/passwd")
 

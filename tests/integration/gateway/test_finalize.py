@@ -164,6 +164,16 @@ async def test_a_digest_said_at_finalize_is_kept_for_the_transfer(
         assert (await session.scalars(select(Upload.sha256))).one() == sha256
 
 
+async def test_a_digest_that_nobody_would_look_at_any_more_is_refused(api: Api) -> None:
+    upload_id = await api.sent(CONTENT)
+    first = await api.finalize(upload_id)
+
+    answer = await api.finalize(upload_id, sha256=hashlib.sha256(CONTENT).hexdigest())
+
+    assert problem(answer) == (422, "file_digest_mismatch")
+    assert (await api.finalize(upload_id)).json()["job_id"] == first.json()["job_id"]
+
+
 async def test_a_finalized_upload_takes_no_more_chunks(api: Api) -> None:
     upload_id, _ = await api.finalized(CONTENT)
 

@@ -201,12 +201,44 @@ async def test_a_request_is_one_line_that_holds_no_secret(start: Start, make_key
         ("GET", "unrouted", 404),
         ("GET", "/health/live", 200),
     ]
-    assert lines[1]["upload_id"] == upload_id
+    assert [line.get("upload_id") for line in lines[:3]] == [upload_id, upload_id, None]
+    assert [line.get("code") for line in lines[1:4]] == [None, "unauthenticated", "not_found"]
+    assert [bool(line.get("tenant_id")) for line in lines] == [True, True, False, False, False]
     assert all(line["duration_ms"] > 0 for line in lines)
     said = process.log_file.read_text()
     assert "hunter2" not in said
     assert api.key not in said
     assert created.json()["callback_secret"] not in said
+
+
+async def test_every_line_about_a_job_names_it_and_its_upload(
+    start: Start, make_key: MakeKey
+) -> None:
+    process = await start()
+    async with way_to(process, await make_key()) as api:
+        upload_id, job_id = await api.finalized()
+        await api.get(f"/uploads/{upload_id}/status")
+        await api.get(f"/jobs/{job_id}")
+        await api.finalize(upload_id, sha256="0" * 64)
+    await process.stop()
+
+    *_, finalized, by_upload, by_job, again = process.logged("http.request")
+    for line in (*process.logged("upload.finalized"), finalized, by_upload, by_job, again):
+        assert (line["upload_id"], line["job_id"]) == (upload_id, job_id), line
+
+
+async def test_a_refused_finalize_says_of_which_upload_and_why(
+    start: Start, make_key: MakeKey
+) -> None:
+    process = await start()
+    async with way_to(process, await make_key()) as api:
+        upload_id = await api.created(size=7)
+        await api.finalize(upload_id)
+    await process.stop()
+
+    line = process.logged("http.request")[-1]
+    assert (line["status"], line["code"]) == (409, "upload_incomplete")
+    assert line["upload_id"] == upload_id
 
 
 async def test_a_request_about_one_upload_leaves_no_id_on_the_next(

@@ -160,7 +160,12 @@ async def test_a_type_that_is_not_allowed_is_refused_when_it_is_declared(serve: 
 
 @pytest.mark.parametrize(
     ("content", "declared"),
-    [(b"plain", None), (b"\x89PNG\r\n\x1a\n", "application/pdf"), (b"", None)],
+    [
+        (b"plain", None),
+        (b"plain", "application/pdf"),
+        (b"\x89PNG\r\n\x1a\n", "application/pdf"),
+        (b"", None),
+    ],
 )
 async def test_what_the_bytes_show_is_looked_at_when_the_upload_is_finalized(
     serve: Serve, transaction: Transaction, content: bytes, declared: str | None
@@ -177,12 +182,12 @@ async def test_what_the_bytes_show_is_looked_at_when_the_upload_is_finalized(
 
 
 @pytest.mark.parametrize(
-    ("content", "declared"), [(PDF, None), (PDF, "application/pdf"), (b"plain", "application/pdf")]
+    ("content", "declared"), [(PDF, None), (PDF, "application/pdf"), (b"plain", "text/plain")]
 )
 async def test_what_is_allowed_is_finalized(
     serve: Serve, content: bytes, declared: str | None
 ) -> None:
-    async with serve(allowed_types="application/pdf") as api:
+    async with serve(allowed_types="application/pdf, text/plain") as api:
         upload_id = await api.sent(content, content_type=declared)
 
         assert (await api.finalize(upload_id)).status_code == 202

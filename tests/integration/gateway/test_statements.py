@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 MY_PID = "SELECT pg_backend_pid() AS pid"
+STATE_OF = "SELECT state FROM pg_stat_activity WHERE pid = %(pid)s"
 
 
 @pytest.fixture
@@ -78,6 +79,8 @@ async def test_a_connection_the_server_ended_is_replaced(
 
     assert after is not None
     assert after.pid != before.pid
+    # The new one commits by itself too.
+    assert await others.first_row(STATE_OF, {"pid": after.pid}) == ("idle",)
 
 
 async def test_a_connection_lost_in_the_middle_is_told_and_replaced(
@@ -89,9 +92,10 @@ async def test_a_connection_lost_in_the_middle_is_told_and_replaced(
     await _is_busy(others, pid=mine.pid)
     await others.first_row("SELECT pg_terminate_backend(%(pid)s, 20000)", {"pid": mine.pid})
 
-    with pytest.raises(OperationalError):
+    with pytest.raises(OperationalError) as failure:
         await sleeping
 
+    assert failure.value.connection_invalidated
     assert await statements.first_row("SELECT 1 AS one", {}) == (1,)
 
 
@@ -107,7 +111,10 @@ async def test_who_is_cancelled_in_the_middle_leaves_no_answer_to_the_next(
     with pytest.raises(asyncio.CancelledError):
         await sleeping
 
-    assert await statements.first_row("SELECT 'next' AS whose", {}) == ("next",)
+    following = await statements.first_row("SELECT 'next' AS whose, pg_backend_pid() AS pid", {})
+    assert following is not None
+    assert following.whose == "next"
+    assert following.pid != mine.pid
 
 
 async def test_a_database_that_is_not_there_is_told_at_once(database: DatabaseSettings) -> None:
@@ -127,5 +134,4 @@ async def _is_busy(others: db.Statements, *, pid: int) -> None:
         stop=stop_after_delay(20),
         wait=wait_fixed(0.01),
     )
-    state = "SELECT state FROM pg_stat_activity WHERE pid = %(pid)s"
-    await looking(others.first_row, state, {"pid": pid})
+    await looking(others.first_row, STATE_OF, {"pid": pid})

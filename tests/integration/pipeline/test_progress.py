@@ -11,6 +11,7 @@ from pipeline import resources
 from pipeline.resources import Resources
 from pipeline.transfer import lease
 from pipeline.transfer.checkpoint import Checkpoint
+from pipeline.transfer.interruptions import LeaseLost
 from pipeline.transfer.lease import Claim
 from pipeline.transfer.progress import PROGRESS_EVERY, PartsLost, Progress, SliceEnded
 from schemas.settings import DatabaseSettings
@@ -145,7 +146,20 @@ def test_a_multipart_upload_that_the_store_lost_counts_for_nothing_any_more(
     progress.bytes_stored(10, None)
     assert job(kit, claimed).bytes_done == 10
     with kit.transaction() as session:
-        assert lease.got_further(session, job_id=claimed.job_id)
+        assert not lease.got_further(session, job_id=claimed.job_id), "90 were there before"
+
+
+def test_who_lost_the_lease_begins_nothing_anew(
+    kit: Resources, claimed: Claim, progress: Progress
+) -> None:
+    progress.multipart_created("one")
+    progress.bytes_stored(90, None)
+    taken_over(kit, claimed)
+
+    with pytest.raises(LeaseLost):
+        progress.multipart_created("another")
+
+    assert (job(kit, claimed).multipart_id, job(kit, claimed).bytes_done) == ("one", 90)
 
 
 def test_a_slice_after_a_loss_ends_in_time_and_counts_as_a_try(
@@ -165,6 +179,19 @@ def test_a_slice_after_a_loss_ends_in_time_and_counts_as_a_try(
     clock.advance(SLICE + A_MOMENT)
     with pytest.raises(SliceEnded):
         progress.bytes_stored(20, None)
+
+
+def test_a_slice_that_makes_up_for_a_loss_costs_no_try(
+    kit: Resources, claimed: Claim, progress: Progress, clock: Clock
+) -> None:
+    progress.multipart_created("lost")
+    progress.bytes_stored(90, None)
+    progress = Progress(kit, taken_over(kit, claimed), clock=clock)
+    progress.multipart_created("another")
+
+    clock.advance(SLICE + A_MOMENT)
+    with pytest.raises(SliceEnded):
+        progress.bytes_stored(claimed.size, None)
 
 
 def test_a_slice_ends_with_the_first_new_part_after_its_time_and_not_before(

@@ -14,6 +14,8 @@ import msgspec
 import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from pipeline import resources
 from pipeline.storage.errors import StoreFailed, StoreRejected, StoreUnavailable
@@ -155,6 +157,28 @@ def test_an_upload_becomes_an_object_and_nothing_stays_staged(
     assert used_bytes(hands, event.tenantid) == len(CONTENT)
     if staging is StagingKind.REFERENCE:
         assert storage.objects[SOURCE].content == CONTENT
+
+
+@every_staging
+def test_every_line_a_worker_logs_of_an_upload_names_it_and_its_job(
+    hands: Hands, staging: StagingKind
+) -> None:
+    event = finalized(hands, staging)
+
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        hands.deliver(event)
+        hands.deliver(event)
+
+    # Some are from the threads that send the parts.
+    told = {line["event"] for line in lines}
+    assert told >= {
+        "transfer.part_stored",
+        "transfer.object_stored",
+        "transfer.already_settled",
+    }
+    assert {(line["upload_id"], line["job_id"]) for line in lines} == {
+        (str(event.data.upload_id), str(event.data.job_id))
+    }
 
 
 @every_staging

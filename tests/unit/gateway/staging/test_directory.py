@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 MOMENT = timedelta(milliseconds=50)
+AGES = timedelta(seconds=20)
 TENANT_ID = TenantId(uuid4())
 UPLOAD_ID = UploadId(uuid4())
 UPLOAD = StagedUpload(
@@ -115,6 +116,22 @@ async def test_a_file_that_would_cut_into_the_reserve_is_refused(tmp_path: Path)
     staging.close()
 
 
+async def test_a_chunk_that_would_cut_into_the_reserve_is_not_kept(
+    staging: DirectoryArea, tmp_path: Path
+) -> None:
+    await make(staging, size_bytes=12)
+    disk = os.statvfs(tmp_path)
+    careful = DirectoryArea(tmp_path, reserve_bytes=disk.f_bavail * disk.f_frsize + GIB)
+
+    async with place(careful, offset=4, size_bytes=4) as region:
+        with pytest.raises(StagingFull):
+            await region.append(memoryview(b"ab"), watch=Watching())
+
+    assert (tmp_path / str(UPLOAD_ID)).read_bytes() == bytes(12)
+    assert stat_of(tmp_path / str(UPLOAD_ID)).st_blocks == 0
+    careful.close()
+
+
 async def test_a_file_larger_than_the_file_system_allows_leaves_nothing(
     staging: DirectoryArea, tmp_path: Path
 ) -> None:
@@ -184,9 +201,10 @@ async def test_a_region_has_one_owner_at_a_time(
             async with place(other, offset=0, size_bytes=4) as second:
                 assert not await second.lock(wait=MOMENT)
             async with place(other, offset=4, size_bytes=4) as neighbour:
-                assert await neighbour.lock(wait=MOMENT)
+                assert await neighbour.lock(wait=AGES)
+    # Whoever ends well lets go a moment later.
     async with place(elsewhere, offset=0, size_bytes=4) as third:
-        assert await third.lock(wait=MOMENT)
+        assert await third.lock(wait=AGES)
 
 
 async def test_who_waits_gets_the_region_when_it_is_free(staging: DirectoryArea) -> None:
@@ -195,7 +213,7 @@ async def test_who_waits_gets_the_region_when_it_is_free(staging: DirectoryArea)
     async with AsyncExitStack() as leaving_first:
         await leaving_first.enter_async_context(place(staging, offset=0, size_bytes=4))
         async with place(staging, offset=0, size_bytes=4) as second:
-            waiting = asyncio.create_task(second.lock(wait=timedelta(seconds=20)))
+            waiting = asyncio.create_task(second.lock(wait=AGES))
             await asyncio.sleep(0.05)
             assert not waiting.done()
             await leaving_first.aclose()
