@@ -25,10 +25,12 @@ GIB: Final = 1024 * MIB
 OURS: Final = "Waybill"
 TUS: Final = "@tus/server"
 
+SMALL_CHUNKS: Final = Load(files=1, size=GIB, chunk_size=MIB)
+LARGE_CHUNKS: Final = Load(files=1, size=GIB, chunk_size=8 * MIB)
 LOADS: Final = (
     Load(files=1, size=GIB, chunk_size=64 * MIB),
-    Load(files=1, size=GIB, chunk_size=8 * MIB),
-    Load(files=1, size=GIB, chunk_size=MIB),
+    LARGE_CHUNKS,
+    SMALL_CHUNKS,
     Load(files=8, size=128 * MIB, chunk_size=8 * MIB),
 )
 QUICK_LOADS: Final = (
@@ -90,6 +92,8 @@ def run(system: System, *, rounds: int, loads: Sequence[Load]) -> Section:
             versions = tus_server.versions()
             versions["Node.js"] = machine.printed_version("node", "--version") or "unknown"
         measured = _measure(contestants, loads=loads, rounds=rounds, report=system.report)
+    if {SMALL_CHUNKS, LARGE_CHUNKS} <= measured.keys():
+        remarks.append(_what_small_chunks_cost(measured))
     section = Section(
         title="Receiving files",
         question=(
@@ -147,14 +151,15 @@ def _measure(
     content = Content.random(WARM_UP.chunk_size)
     for contestant in contestants:
         _send(contestant, WARM_UP, content=content)
-    measured: dict[Load, Outcomes] = {}
-    for load in loads:
-        content = Content.random(load.chunk_size)
-        outcomes = measured[load] = {contestant.name: [] for contestant in contestants}
-        for order in turns(contestants, rounds=rounds):
+    measured: dict[Load, Outcomes] = {
+        load: {contestant.name: [] for contestant in contestants} for load in loads
+    }
+    contents = {load: Content.random(load.chunk_size) for load in loads}
+    for order in turns(contestants, rounds=rounds):
+        for load in loads:
             for contestant in order:
-                outcome = _send(contestant, load, content=content)
-                outcomes[contestant.name].append(outcome)
+                outcome = _send(contestant, load, content=contents[load])
+                measured[load][contestant.name].append(outcome)
                 speed = load.total_mib / outcome.seconds
                 report(f"ingest: {load}: {contestant.name} {speed:.0f} MiB/s")
     return measured
@@ -203,6 +208,19 @@ def _speeds(measured: dict[Load, Outcomes]) -> Table:
         "times as fast (range)",
     ]
     return Table(headings=headings[: len(rows[0])], rows=rows)
+
+
+def _what_small_chunks_cost(measured: dict[Load, Outcomes]) -> str:
+    """Say how fast chunks of 1 MiB are beside chunks of 8 MiB, of the same round."""
+    ratios = {
+        name: Ratio.between(
+            [each.seconds for each in measured[LARGE_CHUNKS][name]],
+            [each.seconds for each in measured[SMALL_CHUNKS][name]],
+        )
+        for name in measured[SMALL_CHUNKS]
+    }
+    told = " and ".join(f"{name} {ratio} times" for name, ratio in ratios.items())
+    return f"In chunks of 1 MiB, {told} as fast as in chunks of 8 MiB."
 
 
 def _costs(measured: dict[Load, Outcomes]) -> Table:
