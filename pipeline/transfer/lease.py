@@ -7,6 +7,7 @@ thought dead cannot write over the one that took over.
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
@@ -150,20 +151,16 @@ def renew(
         TransferCancelled: the client cancelled meanwhile.
         LeaseLost: the lease ran out and another worker took over.
     """
-    renewed = session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.lease_owner == owner, Job.status == JobStatus.PROCESSING)
-        .values(
-            lease_until=func.now() + lease,
-            bytes_done=func.greatest(Job.bytes_done, bytes_done),
-            multipart_id=multipart_id,
-            digested_bytes=0 if checkpoint is None else checkpoint.digested_bytes,
-            digest_state=None if checkpoint is None else checkpoint.state,
-        )
-        .returning(Job.id),
+    _keep(
+        session,
+        job_id=job_id,
+        owner=owner,
+        lease=lease,
+        bytes_done=func.greatest(Job.bytes_done, bytes_done),
+        multipart_id=multipart_id,
+        digested_bytes=0 if checkpoint is None else checkpoint.digested_bytes,
+        digest_state=None if checkpoint is None else checkpoint.state,
     )
-    if renewed.first() is None:
-        raise why_lost(session, job_id=job_id)
 
 
 def begin_anew(
@@ -179,20 +176,16 @@ def begin_anew(
         TransferCancelled: the client cancelled meanwhile.
         LeaseLost: the lease ran out and another worker took over.
     """
-    begun = session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.lease_owner == owner, Job.status == JobStatus.PROCESSING)
-        .values(
-            lease_until=func.now() + lease,
-            bytes_done=0,
-            multipart_id=multipart_id,
-            digested_bytes=0,
-            digest_state=None,
-        )
-        .returning(Job.id),
+    _keep(
+        session,
+        job_id=job_id,
+        owner=owner,
+        lease=lease,
+        bytes_done=0,
+        multipart_id=multipart_id,
+        digested_bytes=0,
+        digest_state=None,
     )
-    if begun.first() is None:
-        raise why_lost(session, job_id=job_id)
 
 
 def release(session: Session, *, job_id: JobId, owner: str) -> None:
@@ -248,3 +241,21 @@ def why_lost(session: Session, *, job_id: JobId) -> TransferCancelled | LeaseLos
     """Return what to tell a worker whose change met no row."""
     status = session.scalar(select(Job.status).where(Job.id == job_id))
     return TransferCancelled() if status == JobStatus.CANCELLED else LeaseLost()
+
+
+def _keep(
+    session: Session,
+    *,
+    job_id: JobId,
+    owner: str,
+    lease: timedelta,
+    **columns: Any,  # noqa: ANN401  # values, or expressions of the database
+) -> None:
+    kept = session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.lease_owner == owner, Job.status == JobStatus.PROCESSING)
+        .values(lease_until=func.now() + lease, **columns)
+        .returning(Job.id),
+    )
+    if kept.first() is None:
+        raise why_lost(session, job_id=job_id)
