@@ -141,7 +141,7 @@ def build_engine(settings: DatabaseSettings) -> AsyncEngine:
 def build_engine_of_statements(settings: DatabaseSettings) -> AsyncEngine:
     """Return an engine whose connections commit every statement by themselves.
 
-    They are as many again: `DATABASE_POOL_SIZE` counts for both engines alone.
+    `DATABASE_POOL_SIZE` holds for each engine by itself.
     """
     # There is never a transaction that had to be rolled back.
     return _build_engine(settings, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)

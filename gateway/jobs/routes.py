@@ -190,7 +190,7 @@ async def get_job(
     upload_settings: NamedDependency[UploadSettings],
     wait: Wait = 0,
 ) -> JobView:
-    """Show a job; `progress` never goes back."""
+    """Show a job; `progress` goes back only where the object store has lost parts of the file."""
     async with transaction() as session:
         job = await queries.job_of(session, tenant_id=request.user.tenant_id, job_id=job_id)
     telemetry.bind(upload_id=job.upload_id)
