@@ -18,7 +18,10 @@ class JobError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """`progress` is 0 to 100 and never goes back; `result` is there once the job completed."""
+    """`progress` is 0 to 100, and goes back only where the store has lost parts of the file.
+
+    `result` is there once the job completed.
+    """
 
     job_id: JobId
     upload_id: UploadId
