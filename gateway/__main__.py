@@ -13,13 +13,14 @@ import uvicorn
 from pydantic import ByteSize, TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway import administration, db, settings, telemetry
+from gateway import administration, db, settings
 from gateway.administration import QuotaChanges, TenantUnknown
 from gateway.app import create_app
-from gateway.protocol import HardenedProtocol
-from schemas import admission
-from schemas.admission import Quotas
+from gateway.http import request_log
+from gateway.http.protocol import HardenedProtocol
 from schemas.api.scopes import Scope
+from schemas.policy import quotas as quota_policy
+from schemas.policy.quotas import Quotas
 
 log = structlog.stdlib.get_logger("gateway")
 
@@ -61,10 +62,10 @@ class GracefulServer(uvicorn.Server):
 
 def serve() -> None:
     loaded = settings.load(settings.Settings)
-    telemetry.configure(loaded)
+    request_log.configure(loaded)
     app = create_app(loaded, settings.load_store(loaded))
     config = uvicorn.Config(
-        telemetry.RequestLog(app),
+        request_log.RequestLog(app),
         host=loaded.gateway_host,
         port=loaded.gateway_port,
         loop="uvloop",
@@ -133,15 +134,15 @@ def media_range(text: str) -> str:
         argparse.ArgumentTypeError: it is neither.
     """
     try:
-        return admission.media_range(text)
-    except admission.NotAMediaRange as error:
+        return quota_policy.media_range(text)
+    except quota_policy.NotAMediaRange as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def in_transaction(
     loaded: settings.AdministrationSettings, command: Callable[[AsyncSession], Awaitable[Result]]
 ) -> Result:
-    telemetry.configure(loaded)
+    request_log.configure(loaded)
 
     async def run() -> Result:
         engine = db.build_engine(loaded)
@@ -233,7 +234,10 @@ def parser() -> argparse.ArgumentParser:
         help="a media type or a range such as 'image/*'; may be given more than once, and replaces those before",
     )
     types.add_argument(
-        "--allow-any-type", dest="allowed_types", action="store_const", const=[admission.ANY_TYPE]
+        "--allow-any-type",
+        dest="allowed_types",
+        action="store_const",
+        const=[quota_policy.ANY_TYPE],
     )
     types.add_argument(
         "--allow-default-types", dest="allowed_types", action="store_const", const=None

@@ -8,11 +8,11 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway import security
+from gateway.http import security
 from gateway.uploads import operations
-from schemas.admission import Quotas
 from schemas.api.scopes import Scope
 from schemas.ids import ApiKeyId, TenantId
+from schemas.policy.quotas import Quotas
 from schemas.tables.tenants import ApiKey, Tenant
 
 

@@ -15,18 +15,19 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from gateway import allow, db, health, problems, telemetry
+from gateway import db, health
 from gateway.documents import routes as documents
-from gateway.job_watch import JobWatch
+from gateway.http import options, problems, request_log
+from gateway.http.security import ApiKeyAuthentication, KnownCallers
 from gateway.jobs import routes as jobs
-from gateway.security import ApiKeyAuthentication, KnownCallers
+from gateway.jobs.change_listener import JobWatch
 from gateway.settings import API_PREFIX, Settings
 from gateway.staging import Area, Staging
 from gateway.staging.directory import DirectoryArea
-from gateway.submissions import routes as submissions
 from gateway.uploads import routes as uploads
+from gateway.uploads.oneshot import routes as submissions
 from gateway.uploads.operations import check_complete_upload
-from gateway.uploads.receiving import receive_chunk
+from gateway.uploads.receive import receive_chunk
 from gateway.webhooks import routes as webhooks
 from gateway.webhooks.operations import register_callback
 from schemas.lifecycle import StagingKind
@@ -140,14 +141,14 @@ def _staging(settings: Settings, store: ObjectStoreSettings | None) -> Staging:
 
 
 def _bucket(store: ObjectStoreSettings, *, work_dir: Path | None) -> Area:
-    from gateway.staging.objects import ObjectArea  # noqa: PLC0415  # it costs 20 MiB where the bucket is not used
+    from gateway.staging.bucket import ObjectArea  # noqa: PLC0415  # it costs 20 MiB where the bucket is not used
 
     return ObjectArea.connect(store, work_dir=work_dir)
 
 
 async def _before_request(request: Request[Any, Any, Any]) -> Response[None] | None:
-    await telemetry.bind_ids(request)
-    return await allow.answer_options(request)
+    await request_log.bind_ids(request)
+    return await options.answer_options(request)
 
 
 def _always(value: Any) -> Provide:  # noqa: ANN401  # anything can be injected

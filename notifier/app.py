@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from notifier import broker, db, liveness, telemetry
-from notifier.consumer import NotifyConsumer
 from notifier.delivery import dispatch, transport
+from notifier.intake import NotifyConsumer
 from notifier.relay import Relay
 from schemas.tables import outbox
 

@@ -20,8 +20,8 @@ from sqlalchemy import Interval, bindparam, func, select, update
 from notifier import db
 from notifier.broker import BrokerUnavailable
 from schemas.events.envelope import CONTENT_TYPE
+from schemas.runtime.logging import TRACEPARENT_HEADER
 from schemas.tables.outbox import OutboxMessage
-from schemas.telemetry import TRACEPARENT_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from celery import Celery
 
-from pipeline.broker import work_queue
-from pipeline.consumer import SERIALIZER, register_serializer
-from pipeline.liveness import Liveness
+from pipeline.messaging.broker import work_queue
+from pipeline.messaging.consumer import SERIALIZER, register_serializer
+from pipeline.messaging.liveness import Liveness
 from pipeline.settings import Settings
 from schemas import topology
 
@@ -20,7 +20,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration; each choice names the failure it prevents."""
     time_limit = settings.task_time_limit.total_seconds()
     return {
-        "worker_consumer": "pipeline.consumer:EventConsumer",
+        "worker_consumer": "pipeline.messaging.consumer:EventConsumer",
         "broker_url": settings.rabbitmq_url.get_secret_value(),
         "task_queues": [
             work_queue(name)
@@ -28,7 +28,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
             if name != topology.NOTIFY
         ],
         # The stock scheduler writes its schedule to a file, and containers are read-only.
-        "beat_scheduler": "pipeline.liveness:Clock",
+        "beat_scheduler": "pipeline.messaging.liveness:Clock",
         "task_default_queue": topology.UPLOADS,
         "task_default_exchange": "",
         "task_default_routing_key": topology.UPLOADS,

@@ -4,8 +4,8 @@ import logging.config
 
 import structlog
 
+from schemas.runtime.logging import logging_config, structlog_config
 from schemas.settings import ProcessSettings
-from schemas.telemetry import logging_config, structlog_config
 
 
 def configure(settings: ProcessSettings) -> None:

@@ -6,10 +6,11 @@ import structlog
 from celery import signals
 from kombu import Connection
 
-from pipeline import celery_app, intake, resources, telemetry
+from pipeline import celery_app, task_routes, telemetry
 from pipeline import settings as process_settings
-from pipeline.broker import TopologyConflict, declare_topology
+from pipeline.context import build_context, install_context
 from pipeline.ingest import language
+from pipeline.messaging.broker import TopologyConflict, declare_topology
 from schemas import topology
 
 log = structlog.get_logger(__name__)
@@ -17,8 +18,8 @@ log = structlog.get_logger(__name__)
 settings = process_settings.load()
 app = celery_app.app
 celery_app.configure(settings)
-intake.register(app)
-app.conf.beat_schedule = intake.schedule(every=settings.sweep_every)
+task_routes.register(app)
+app.conf.beat_schedule = task_routes.schedule(every=settings.sweep_every)
 
 
 @signals.setup_logging.connect(weak=False)
@@ -32,8 +33,8 @@ def before_start(options: dict[str, Any], **_: object) -> None:
     chosen = options.get("queues") or []
     queues = chosen.split(",") if isinstance(chosen, str) else list(chosen)
     try:
-        intake.open_for(queues)
-    except intake.NoTasks as error:
+        task_routes.open_for(queues)
+    except task_routes.NoTasks as error:
         raise SystemExit(f"pipeline: {error}") from None
     _declare_topology()
     if topology.DOCUMENT_PROCESSING in queues:
@@ -49,7 +50,7 @@ def before_the_clock_starts(**_: object) -> None:
 @signals.worker_process_init.connect(weak=False)
 def in_each_process(**_: object) -> None:
     telemetry.configure(settings)
-    resources.install(resources.build(settings))
+    install_context(build_context(settings))
 
 
 def _declare_topology() -> None:

@@ -16,16 +16,17 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from hypercorn.config import Config
 
-from gateway import settings, telemetry
+from gateway import settings
 from gateway.app import create_app
+from gateway.http import request_log
 
 LOOPBACK: Final = "127.0.0.1"
 
 
 def gateway() -> Any:  # noqa: ANN401  # each server has a type of its own for an application
     loaded = settings.load(settings.Settings)
-    telemetry.configure(loaded)
-    return telemetry.RequestLog(create_app(loaded, settings.load_store(loaded)))
+    request_log.configure(loaded)
+    return request_log.RequestLog(create_app(loaded, settings.load_store(loaded)))
 
 
 def deaf() -> Any:  # noqa: ANN401  # each server has a type of its own for an application

@@ -8,7 +8,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import Transaction
-from gateway.paging import CreatedPosition
+from gateway.http.paging import CreatedPosition
 from schemas.api.documents import DocumentEntity, DocumentPage, DocumentView
 from schemas.api.jobs import JobError
 from schemas.errors import DomainError, ErrorCode

@@ -7,13 +7,13 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, PathParameter, QueryParameter
 from litestar.response import Stream
 
-from gateway import paging
 from gateway.db import Transaction
 from gateway.documents import queries
 from gateway.documents.queries import EntityPosition
-from gateway.paging import CreatedPosition
-from gateway.problems import answers
-from gateway.security import ApiRequest, requires
+from gateway.http import paging
+from gateway.http.paging import CreatedPosition
+from gateway.http.problems import answers
+from gateway.http.security import ApiRequest, requires
 from schemas.api.documents import DocumentEntity, DocumentPage, DocumentView
 from schemas.api.paging import PageOf
 from schemas.api.scopes import Scope

@@ -12,9 +12,9 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway import idempotency
-from gateway.job_watch import LOOK_ANYWAY, JobWatch
+from gateway.http import idempotency
 from gateway.jobs import queries
+from gateway.jobs.change_listener import LOOK_ANYWAY, JobWatch
 from schemas.api.jobs import JobView
 from schemas.api.uploads import DeclaredChunk, FinalizeUpload
 from schemas.errors import DomainError, ErrorCode

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.paging import CreatedPosition
+from gateway.http.paging import CreatedPosition
 from gateway.settings import API_PREFIX
 from schemas.api.jobs import JobError, JobView
 from schemas.errors import DomainError, ErrorCode

@@ -15,16 +15,16 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
 
-from gateway import paging, telemetry
 from gateway.db import Transaction
-from gateway.idempotency import Claim, IdempotencyKey
-from gateway.job_watch import JobWatch
+from gateway.http import paging, request_log
+from gateway.http.idempotency import Claim, IdempotencyKey
+from gateway.http.paging import CreatedPosition
+from gateway.http.problems import answers
+from gateway.http.request_log import valid_traceparent
+from gateway.http.security import ApiRequest, requires
 from gateway.jobs import operations, queries, stream
+from gateway.jobs.change_listener import JobWatch
 from gateway.jobs.operations import CheckCompleteUpload
-from gateway.paging import CreatedPosition
-from gateway.problems import answers
-from gateway.security import ApiRequest, requires
-from gateway.telemetry import valid_traceparent
 from schemas.api.jobs import JobView
 from schemas.api.paging import PageOf
 from schemas.api.scopes import Scope
@@ -32,8 +32,8 @@ from schemas.api.uploads import FinalizeUpload
 from schemas.errors import ErrorCode
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import SETTLED_JOBS, JobStatus
+from schemas.runtime.logging import TRACEPARENT_HEADER
 from schemas.settings import HttpSettings, UploadSettings
-from schemas.telemetry import TRACEPARENT_HEADER
 
 POLL_AFTER_SECONDS: Final = 1
 
@@ -123,7 +123,7 @@ async def finalize_upload(
 
     Sent again, it answers the same job.
     """
-    telemetry.bind(upload_id=data.upload_id)
+    request_log.bind(upload_id=data.upload_id)
     async with transaction.in_turn(request.user.tenant_id) as session:
         job = await operations.finalize(
             session,
@@ -134,7 +134,7 @@ async def finalize_upload(
             traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
             now=clock(),
         )
-    telemetry.bind(job_id=job.job_id)
+    request_log.bind(job_id=job.job_id)
     outcome = await outcome_of(
         job,
         request=request,
@@ -165,7 +165,7 @@ async def get_upload_status(
         job = await queries.job_of_upload(
             session, tenant_id=request.user.tenant_id, upload_id=upload_id
         )
-    telemetry.bind(job_id=job.job_id)
+    request_log.bind(job_id=job.job_id)
     return await _settled_within(
         min(timedelta(seconds=wait), upload_settings.wait_max),
         job=job,
@@ -193,7 +193,7 @@ async def get_job(
     """Show a job; `progress` goes back only where the object store has lost parts of the file."""
     async with transaction() as session:
         job = await queries.job_of(session, tenant_id=request.user.tenant_id, job_id=job_id)
-    telemetry.bind(upload_id=job.upload_id)
+    request_log.bind(upload_id=job.upload_id)
     return await _settled_within(
         min(timedelta(seconds=wait), upload_settings.wait_max),
         job=job,
@@ -239,7 +239,7 @@ async def follow_job(
             )
 
     revision, job = await look()
-    telemetry.bind(upload_id=job.upload_id)
+    request_log.bind(upload_id=job.upload_id)
     if job.status in SETTLED_JOBS and revision <= last_event_id:
         return Stream((), status_code=HTTPStatus.NO_CONTENT)
     return Stream(

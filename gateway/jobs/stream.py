@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.job_watch import JobWatch
+from gateway.jobs.change_listener import JobWatch
 from schemas.api.jobs import JobView
 from schemas.ids import JobId
 from schemas.lifecycle import SETTLED_JOBS

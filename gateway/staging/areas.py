@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 from gateway.staging.buffers import Buffers
 from gateway.staging.errors import StagingElsewhere
-from gateway.staging.known import KnownUploads
 from gateway.staging.port import Area, Region, Sink, StagedUpload, Watch
-from gateway.staging.threads import Lane, Threads
+from gateway.staging.serial_executor import Lane, Threads
+from gateway.staging.upload_cache import KnownUploads
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from gateway.staging.errors import StagingFull, StagingMissing
 from gateway.staging.port import StagedUpload, Watch
-from gateway.staging.threads import Lane, Threads, until_done
+from gateway.staging.serial_executor import Lane, Threads, until_done
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.settings import STAGING_MARKER

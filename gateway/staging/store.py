@@ -21,7 +21,7 @@ from tenacity import (
 )
 
 from gateway.staging.errors import StoreRejected, StoreUnavailable
-from gateway.staging.threads import THREADS, Threads
+from gateway.staging.serial_executor import THREADS, Threads
 from schemas.object_keys import ObjectKey
 from schemas.settings import ObjectStoreSettings
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Final
 
-from gateway.problems import ReadingStopped
+from gateway.http.problems import ReadingStopped
 from gateway.staging import Buffers
-from gateway.staging.threads import until_done
+from gateway.staging.serial_executor import until_done
 from schemas.errors import ErrorCode
 
 WORTH_TAKING_BYTES: Final = 256 * 1024

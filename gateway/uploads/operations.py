@@ -18,11 +18,10 @@ from tenacity import (
     wait_exponential,
 )
 
-from gateway import idempotency
 from gateway.db import Transaction
+from gateway.http import idempotency
 from gateway.staging import Staging
 from gateway.uploads import chunking, queries
-from schemas import admission
 from schemas.api.uploads import CreateUpload, UploadAbandoned, UploadCreated
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.envelope import Envelope
@@ -35,6 +34,7 @@ from schemas.lifecycle import (
     JobStatus,
     UploadStatus,
 )
+from schemas.policy import quotas as quota_policy
 from schemas.settings import QuotaSettings
 from schemas.tables.documents import Document
 from schemas.tables.jobs import Job
@@ -92,7 +92,7 @@ class Terms:
 
     limits: chunking.Limits
     lifetime: timedelta
-    quotas: admission.Quotas
+    quotas: quota_policy.Quotas
     """Of tenants that have none of their own."""
 
 
@@ -159,8 +159,8 @@ async def open_upload(
             return await _created(session, upload, callback=callback)
         quotas = await quotas_of(session, tenant_id=tenant_id, defaults=terms.quotas)
     # Before there is a file: one this large may not even fit on the disk.
-    admission.check_size(upload.size - slack, quotas=quotas)
-    admission.check_declared(upload.content_type, quotas=quotas)
+    quota_policy.check_size(upload.size - slack, quotas=quotas)
+    quota_policy.check_declared(upload.content_type, quotas=quotas)
     # Before the transaction that lets it in: while that is open, every other create
     # of the tenant waits for it, each with a connection, and this one would wait for a disk.
     await staging.create(upload.id, tenant_id=tenant_id, size_bytes=upload.size)
@@ -185,7 +185,7 @@ async def _let_in(
     upload: Upload,
     *,
     claim: idempotency.Claim | None,
-    quotas: admission.Quotas,
+    quotas: quota_policy.Quotas,
     slack: int,
 ) -> Upload:
     """Add the upload, or find the one that was made when its claim was first used."""
@@ -209,8 +209,8 @@ async def _created(
 
 
 async def quotas_of(
-    session: AsyncSession, *, tenant_id: TenantId, defaults: admission.Quotas
-) -> admission.Quotas:
+    session: AsyncSession, *, tenant_id: TenantId, defaults: quota_policy.Quotas
+) -> quota_policy.Quotas:
     """Return a tenant's own quotas, and the defaults in the place of those it has not."""
     own = (
         await session.execute(
@@ -240,11 +240,11 @@ async def check_complete_upload(
             something else, or the tenant may have less by now.
     """
     quotas = await quotas_of(
-        session, tenant_id=upload.tenant_id, defaults=admission.Quotas.from_settings(settings)
+        session, tenant_id=upload.tenant_id, defaults=quota_policy.Quotas.from_settings(settings)
     )
-    admission.check_size(upload.size, quotas=quotas)
-    admission.check_content(upload.sniffed_type, declared=upload.content_type, quotas=quotas)
-    admission.check_total(await _usage_of(session, upload.tenant_id), quotas=quotas)
+    quota_policy.check_size(upload.size, quotas=quotas)
+    quota_policy.check_content(upload.sniffed_type, declared=upload.content_type, quotas=quotas)
+    quota_policy.check_total(await _usage_of(session, upload.tenant_id), quotas=quotas)
 
 
 async def check_reference(
@@ -261,10 +261,10 @@ async def check_reference(
         QuotaExceeded: the tenant's uploads take more than they may as it is.
     """
     quotas = await quotas_of(
-        session, tenant_id=tenant_id, defaults=admission.Quotas.from_settings(settings)
+        session, tenant_id=tenant_id, defaults=quota_policy.Quotas.from_settings(settings)
     )
-    admission.check_declared(content_type, quotas=quotas)
-    admission.check_total(await _usage_of(session, tenant_id), quotas=quotas)
+    quota_policy.check_declared(content_type, quotas=quotas)
+    quota_policy.check_total(await _usage_of(session, tenant_id), quotas=quotas)
 
 
 async def abandon_upload(
@@ -333,7 +333,7 @@ async def _to_cancel(
 
 
 async def _admit(
-    session: AsyncSession, upload: Upload, *, quotas: admission.Quotas, slack: int
+    session: AsyncSession, upload: Upload, *, quotas: quota_policy.Quotas, slack: int
 ) -> None:
     """Add the upload, if it is within the tenant's quotas; otherwise the transaction has to end.
 
@@ -343,12 +343,12 @@ async def _admit(
     session.add(upload)
     await session.flush()
     usage = await _usage_of(session, upload.tenant_id)
-    admission.check_usage(usage, quotas=quotas, slack=slack)
+    quota_policy.check_usage(usage, quotas=quotas, slack=slack)
 
 
-async def _usage_of(session: AsyncSession, tenant_id: TenantId) -> admission.Usage:
+async def _usage_of(session: AsyncSession, tenant_id: TenantId) -> quota_policy.Usage:
     usage = await session.get(TenantUsage, tenant_id, populate_existing=True)
-    return admission.Usage(
+    return quota_policy.Usage(
         total_bytes=usage.bytes if usage else 0, open_uploads=usage.open_uploads if usage else 0
     )
 

@@ -12,16 +12,15 @@ from litestar.openapi.spec import Parameter as HeaderDescription
 from litestar.openapi.spec.enums import OpenAPIFormat
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from gateway import telemetry
 from gateway.db import Transaction
-from gateway.idempotency import Claim, IdempotencyKey
-from gateway.problems import InvalidRequest, answers
-from gateway.security import ApiRequest, requires
+from gateway.http import request_log
+from gateway.http.idempotency import Claim, IdempotencyKey
+from gateway.http.problems import InvalidRequest, answers
+from gateway.http.security import ApiRequest, requires
 from gateway.staging import Staging
 from gateway.uploads import chunking, digests, operations, queries
 from gateway.uploads.operations import RegisterCallback
-from gateway.uploads.receiving import Offer, ReceiveChunk
-from schemas import admission
+from gateway.uploads.receive import Offer, ReceiveChunk
 from schemas.api.scopes import Scope
 from schemas.api.uploads import (
     ChunkStored,
@@ -32,6 +31,7 @@ from schemas.api.uploads import (
 )
 from schemas.errors import ErrorCode
 from schemas.ids import UploadId
+from schemas.policy import quotas as quota_policy
 from schemas.settings import QuotaSettings, UploadSettings
 
 DIGEST_FIELDS = ("Content-Digest", "Repr-Digest")
@@ -114,7 +114,7 @@ async def create_upload(
         now=clock(),
         register_callback=register_callback,
     )
-    telemetry.bind(upload_id=created.upload_id)
+    request_log.bind(upload_id=created.upload_id)
     return Response(created, headers={"Location": created.status_url.removesuffix("/status")})
 
 
@@ -225,7 +225,7 @@ def terms_of(settings: UploadSettings, *, quotas: QuotaSettings) -> operations.T
             most_chunks=settings.chunk_count_max,
         ),
         lifetime=settings.upload_ttl,
-        quotas=admission.Quotas.from_settings(quotas),
+        quotas=quota_policy.Quotas.from_settings(quotas),
     )
 
 

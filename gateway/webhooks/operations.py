@@ -14,8 +14,8 @@ import structlog
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway import idempotency
-from gateway.problems import InvalidRequest
+from gateway.http import idempotency
+from gateway.http.problems import InvalidRequest
 from gateway.webhooks import queries
 from schemas.api.webhooks import CreateWebhook, WebhookCreated
 from schemas.errors import DomainError, ErrorCode

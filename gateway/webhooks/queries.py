@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.paging import CreatedPosition
+from gateway.http.paging import CreatedPosition
 from schemas.api.webhooks import WebhookCreated, WebhookView
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import TenantId, UploadId, WebhookId

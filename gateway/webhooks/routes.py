@@ -7,12 +7,12 @@ from litestar import Response, Router, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from gateway import paging
 from gateway.db import Transaction
-from gateway.idempotency import Claim, IdempotencyKey
-from gateway.paging import CreatedPosition
-from gateway.problems import answers
-from gateway.security import ApiRequest, requires
+from gateway.http import paging
+from gateway.http.idempotency import Claim, IdempotencyKey
+from gateway.http.paging import CreatedPosition
+from gateway.http.problems import answers
+from gateway.http.security import ApiRequest, requires
 from gateway.settings import API_PREFIX
 from gateway.webhooks import operations, queries
 from schemas.api.paging import PageOf

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from pipeline.ingest import enrich, extract, outcome, text
-from pipeline.ingest.extract import code_of, reason_of
-from pipeline.ingest.isolation import TimeLimitReached, time_limit
+from pipeline.ingest import enrich, outcome, text
+from pipeline.ingest.extractors import pdf
+from pipeline.ingest.extractors.pdf import code_of, reason_of
 from pipeline.ingest.outcome import (
     DocumentOpened,
     DocumentRead,
@@ -15,6 +15,7 @@ from pipeline.ingest.outcome import (
     ReadingFailed,
     Truncation,
 )
+from pipeline.ingest.sandbox.fork import TimeLimitReached, time_limit
 from schemas.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from spacy.language import Language
 
-    from pipeline.ingest.isolation import Send
-    from pipeline.ingest.limits import ReadingLimits
+    from pipeline.ingest.sandbox.fork import Send
+    from pipeline.ingest.sandbox.limits import ReadingLimits
 
 
 def read(path: Path, send: Send, *, limits: ReadingLimits, language: Language) -> None:
@@ -32,7 +33,7 @@ def read(path: Path, send: Send, *, limits: ReadingLimits, language: Language) -
     warnings.simplefilter("ignore")  # about the document, which gets its own answer
     with path.open("rb") as file:
         try:
-            document = extract.Document(file, limits=limits)
+            document = pdf.Document(file, limits=limits)
             opened = DocumentOpened(
                 page_count=document.page_count,
                 metadata=document.metadata(),
@@ -95,7 +96,7 @@ class Tally:
 
 
 def _pages(
-    document: extract.Document, *, limits: ReadingLimits, language: Language
+    document: pdf.Document, *, limits: ReadingLimits, language: Language
 ) -> Iterator[PageReading]:
     """Yield pages until one of the document's limits is reached."""
     room_bytes = limits.text_bytes
@@ -108,7 +109,7 @@ def _pages(
 
 
 def _page(
-    document: extract.Document,
+    document: pdf.Document,
     number: int,
     *,
     room_bytes: int,
@@ -145,9 +146,7 @@ def _page(
     )
 
 
-def _extracted(
-    document: extract.Document, number: int, *, limits: ReadingLimits
-) -> extract.ExtractedPage:
+def _extracted(document: pdf.Document, number: int, *, limits: ReadingLimits) -> pdf.ExtractedPage:
     try:
         with time_limit(limits.page_timeout):
             return document.page(number)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc, Span
 
-    from pipeline.ingest.limits import ReadingLimits
+    from pipeline.ingest.sandbox.limits import ReadingLimits
 
 BLANK_PREFIX: Final = "blank:"
 _LEMMA_TABLE: Final = "lemma_lookup"

@@ -14,8 +14,8 @@ import msgspec
 from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from pipeline import inbox
 from pipeline.ingest.outcome import DocumentOpened, DocumentRead, PageReading
+from pipeline.messaging import inbox
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.envelope import Envelope, Event

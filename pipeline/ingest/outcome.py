@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from pipeline.ingest.limits import ReadingLimits
+from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.errors import DomainError, ErrorCode
 
 SIGKILL: Final = 9

@@ -18,14 +18,6 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from pipeline.ingest import child, outcome
-from pipeline.ingest.isolation import (
-    ChildDied,
-    ChildLimits,
-    ChildOutOfMemory,
-    ChildOutputTooLarge,
-    ChildTimedOut,
-    forked,
-)
 from pipeline.ingest.outcome import (
     DocumentOpened,
     DocumentRead,
@@ -38,6 +30,14 @@ from pipeline.ingest.outcome import (
     PdfTimeout,
     ReadingFailed,
 )
+from pipeline.ingest.sandbox.fork import (
+    ChildDied,
+    ChildLimits,
+    ChildOutOfMemory,
+    ChildOutputTooLarge,
+    ChildTimedOut,
+    forked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from spacy.language import Language
 
-    from pipeline.ingest.limits import ReadingLimits
+    from pipeline.ingest.sandbox.limits import ReadingLimits
 
 _MIB: Final = 1024 * 1024
 # Offsets, labels and normal forms on top of the text itself: never near this much.

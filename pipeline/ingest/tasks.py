@@ -11,14 +11,13 @@ from typing import ClassVar, Final
 import structlog
 from sqlalchemy.orm import Session
 
-from pipeline import resources
-from pipeline.event_task import Delivery, EventTask
+from pipeline.context import Context, current_context
 from pipeline.ingest import language, operations, reading
-from pipeline.ingest.limits import ReadingLimits
 from pipeline.ingest.operations import NoLongerWanted, Occasion, PageWriter
 from pipeline.ingest.outcome import DocumentRead, PdfLimitExceeded
 from pipeline.ingest.reading import DocumentReading
-from pipeline.resources import Resources
+from pipeline.ingest.sandbox.limits import ReadingLimits
+from pipeline.messaging.event_task import Delivery, EventTask
 from schemas import topology
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
@@ -42,33 +41,33 @@ class IngestDocument(EventTask):
         if not stored.will_be_read:
             log.debug("ingest.not_to_be_read", content_type=stored.content_type)
             return
-        kit = resources.current()
+        context = current_context()
         try:
-            self._ingest(kit, event, delivery)
+            self._ingest(context, event, delivery)
         except NoLongerWanted:
             log.info("ingest.cancelled")
-            with kit.transaction() as session:
+            with context.transaction() as session:
                 operations.forget(session, stored)
 
-    def _ingest(self, kit: Resources, event: Envelope, delivery: Delivery) -> None:
+    def _ingest(self, context: Context, event: Envelope, delivery: Delivery) -> None:
         stored = _data(event)
-        with kit.transaction() as session:
+        with context.transaction() as session:
             applied = operations.is_applied(session, event_id=event.id)
             operations.check_wanted(session, stored)
         if applied:
             log.info("ingest.already_applied")
             return
-        if stored.size > kit.settings.pdf_file_max:
+        if stored.size > context.settings.pdf_file_max:
             # Before the download: its size alone could fill the disk.
-            raise PdfLimitExceeded(limit=f"{kit.settings.pdf_file_max} bytes of file")
-        _sweep(kit)
-        with TemporaryDirectory(prefix=PREFIX, dir=kit.settings.work_dir) as directory:
+            raise PdfLimitExceeded(limit=f"{context.settings.pdf_file_max} bytes of file")
+        _sweep(context)
+        with TemporaryDirectory(prefix=PREFIX, dir=context.settings.work_dir) as directory:
             file = Path(directory) / "original.pdf"
-            kit.storage.download(ObjectKey(stored.object_key), to=file)
-            _read_and_record(kit, file, event=event, delivery=delivery)
+            context.storage.download(ObjectKey(stored.object_key), to=file)
+            _read_and_record(context, file, event=event, delivery=delivery)
 
     def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:
-        with resources.current().transaction() as session:
+        with current_context().transaction() as session:
             operations.record_failed(
                 session, _data(event), error=error, occasion=_occasion(event, delivery)
             )
@@ -81,10 +80,10 @@ def _data(event: Envelope) -> StoredEvent:
     return event.data
 
 
-def _sweep(kit: Resources) -> None:
+def _sweep(context: Context) -> None:
     """Remove what processes that were killed while reading have left behind."""
-    work_dir = kit.settings.work_dir or Path(gettempdir())
-    oldest = time.time() - 2 * kit.settings.task_time_limit.total_seconds()
+    work_dir = context.settings.work_dir or Path(gettempdir())
+    oldest = time.time() - 2 * context.settings.task_time_limit.total_seconds()
     for directory in work_dir.glob(f"{PREFIX}*"):
         # Another worker may be sweeping too.
         with suppress(FileNotFoundError):
@@ -103,11 +102,11 @@ def _occasion(event: Envelope, delivery: Delivery) -> Occasion:
     )
 
 
-def _read_and_record(kit: Resources, file: Path, *, event: Envelope, delivery: Delivery) -> None:
+def _read_and_record(context: Context, file: Path, *, event: Envelope, delivery: Delivery) -> None:
     """Read in a child process, write in one transaction; the network is not touched meanwhile."""
     stored = _data(event)
-    limits = ReadingLimits.from_settings(kit.settings)
-    with kit.transaction() as session:
+    limits = ReadingLimits.from_settings(context.settings)
+    with context.transaction() as session:
         # First, because it may have to wait for another delivery of the event, and the
         # time a document may take begins when it is opened.
         if not operations.begin(session, event_id=event.id):
@@ -115,7 +114,7 @@ def _read_and_record(kit: Resources, file: Path, *, event: Envelope, delivery: D
             return
         operations.hold_document(session, stored)
         with reading.open_pdf(file, limits=limits, language=language.loaded()) as document:
-            summary = _write(kit, session, document, limits=limits, stored=stored)
+            summary = _write(context, session, document, limits=limits, stored=stored)
             operations.record_ingested(
                 session,
                 stored,
@@ -133,7 +132,7 @@ def _read_and_record(kit: Resources, file: Path, *, event: Envelope, delivery: D
 
 
 def _write(
-    kit: Resources,
+    context: Context,
     session: Session,
     document: DocumentReading,
     *,
@@ -148,7 +147,7 @@ def _write(
         writer.write(page)
         if time.monotonic() - shown_at > PROGRESS_EVERY.total_seconds():
             shown_at = time.monotonic()
-            with kit.transaction() as progress:
+            with context.transaction() as progress:
                 operations.show_progress(
                     progress, stored, pages_done=page.number, pages_total=pages_total
                 )

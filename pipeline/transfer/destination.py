@@ -14,7 +14,7 @@ from pipeline.storage.errors import (
 )
 from pipeline.storage.port import Multipart, ObjectHead, ObjectStorage, StoredPart
 from pipeline.transfer import checksums
-from pipeline.transfer.lanes import Lanes
+from pipeline.transfer.part_pool import Lanes
 from pipeline.transfer.plan import PartPlan
 from schemas.errors import DomainError, ErrorCode
 from schemas.object_keys import ObjectKey

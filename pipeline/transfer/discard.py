@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import structlog
 
-from pipeline import resources
-from pipeline.event_task import Delivery, EventTask
+from pipeline.context import current_context
+from pipeline.messaging.event_task import Delivery, EventTask
 from pipeline.transfer import operations, residue
 from schemas import topology
 from schemas.errors import DomainError
@@ -28,15 +28,15 @@ class DiscardUpload(EventTask):
 
     def handle(self, event: Envelope, delivery: Delivery) -> None:  # noqa: ARG002  # every delivery does the same
         upload_id = _data(event).upload_id
-        kit = resources.current()
-        with kit.transaction() as session:
+        context = current_context()
+        with context.transaction() as session:
             cancelled = operations.cancelled(session, upload_id)
         if cancelled is None:
             # An event may be old, or of somebody else's making; an upload that is wanted stays.
             log.warning("transfer.discard_refused", reason="the upload is not cancelled")
             return
         residue.remove_all(
-            kit,
+            context,
             tenant_id=cancelled.tenant_id,
             upload_id=upload_id,
             staging=cancelled.staging,

@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from pipeline.event_task import NotNow
+from pipeline.messaging.event_task import RetryLater
 from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.checksums import Chunk
-from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
+from pipeline.transfer.errors import LeaseLost, TransferCancelled
 from schemas import object_keys
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import JobId, TenantId, UploadId
@@ -26,7 +26,7 @@ from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
 
 
-class LeaseHeld(NotNow):
+class LeaseHeld(RetryLater):
     """Another worker is sending this upload, or was until a moment ago."""
 
 

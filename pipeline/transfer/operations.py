@@ -11,12 +11,10 @@ from uuid import uuid4
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from pipeline import inbox
+from pipeline.messaging import inbox
 from pipeline.transfer import lease
-from pipeline.transfer.interruptions import LeaseLost
+from pipeline.transfer.errors import LeaseLost
 from pipeline.transfer.lease import Claim, LeaseHeld, Settled
-from schemas import admission
-from schemas.admission import Quotas, Usage
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent, UploadFailed, UploadFinalized
@@ -29,6 +27,8 @@ from schemas.lifecycle import (
     StagingKind,
     UploadStatus,
 )
+from schemas.policy import quotas as quota_policy
+from schemas.policy.quotas import Quotas, Usage
 from schemas.tables.documents import Document
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
@@ -95,8 +95,8 @@ def admit(
         open_uploads=tenant.quota_open_uploads,
         types=tenant.allowed_types,
     )
-    admission.check_size(size_bytes, quotas=quotas)
-    admission.check_content(sniffed_type, declared=content_type, quotas=quotas)
+    quota_policy.check_size(size_bytes, quotas=quotas)
+    quota_policy.check_content(sniffed_type, declared=content_type, quotas=quotas)
     if size_bytes == claimed.size:
         return claimed
     resized = session.execute(
@@ -124,7 +124,7 @@ def admit(
     )
     # The row is locked since the line above: two transfers at once cannot both pass.
     usage = session.get_one(TenantUsage, claimed.tenant_id, populate_existing=True)
-    admission.check_total(
+    quota_policy.check_total(
         Usage(total_bytes=usage.bytes, open_uploads=usage.open_uploads), quotas=quotas
     )
     return replace(claimed, size=size_bytes, bytes_done=0, checkpoint=None)

@@ -7,8 +7,8 @@ from typing import Final
 
 import structlog
 
-from pipeline.event_task import NotNow
-from pipeline.resources import Resources
+from pipeline.context import Context
+from pipeline.messaging.event_task import RetryLater
 from pipeline.transfer import lease
 from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.lease import Claim
@@ -20,7 +20,7 @@ PROGRESS_EVERY: Final = timedelta(milliseconds=250)
 """Parts follow each other faster than a transaction each is worth; reading waits for it."""
 
 
-class SliceEnded(NotNow):
+class SliceEnded(RetryLater):
     """This delivery was held for `TRANSFER_SLICE`; another one goes on from here."""
 
     made_progress = True
@@ -44,10 +44,10 @@ class Progress:
     """Writes down how far a transfer got, and keeps its lease with the same stroke."""
 
     def __init__(
-        self, kit: Resources, claimed: Claim, *, clock: Callable[[], float] = monotonic
+        self, context: Context, claimed: Claim, *, clock: Callable[[], float] = monotonic
     ) -> None:
         self._clock = clock
-        self._kit = kit
+        self._kit = context
         self._claimed = claimed
         self._bytes_done = 0
         self._bytes_before = self._bytes_written = claimed.bytes_done
@@ -55,7 +55,7 @@ class Progress:
         self._multipart_id = claimed.multipart_id
         self._checkpoint = claimed.checkpoint
         self._written_at = self._clock()
-        self._slice_ends = self._written_at + kit.settings.transfer_slice.total_seconds()
+        self._slice_ends = self._written_at + context.settings.transfer_slice.total_seconds()
 
     def multipart_created(self, multipart_id: str) -> None:
         """Begin at nothing: parts stored before are not in this multipart upload."""

@@ -10,10 +10,10 @@ from pipeline.storage.port import ObjectRange, ObjectStorage
 from pipeline.transfer import bucket_reading
 from pipeline.transfer.checksums import FileCheck
 from pipeline.transfer.plan import Part
-from schemas import media_types
 from schemas.errors import DomainError, ErrorCode
 from schemas.lifecycle import StagingKind
 from schemas.object_keys import ObjectKey
+from schemas.policy import media_types
 
 
 class ReferenceMissing(DomainError):

@@ -8,7 +8,7 @@ import structlog
 
 from pipeline.storage.errors import StoreFailed
 from pipeline.storage.port import Multipart, ObjectStorage
-from pipeline.transfer.lanes import Lanes
+from pipeline.transfer.part_pool import Lanes
 from schemas.object_keys import ObjectKey
 
 log = structlog.get_logger(__name__)

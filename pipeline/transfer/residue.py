@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import structlog
 
-from pipeline.event_task import NotNow
-from pipeline.resources import Resources
+from pipeline.context import Context
+from pipeline.messaging.event_task import RetryLater
 from pipeline.storage.errors import StoreFailed
 from pipeline.transfer import removal, sources
 from schemas import object_keys
@@ -17,14 +17,14 @@ from schemas.object_keys import ObjectKey
 log = structlog.get_logger(__name__)
 
 
-class ResidueLeft(NotNow):
+class ResidueLeft(RetryLater):
     """Something of an upload that ended could not be removed yet."""
 
-    may_take_long = True
+    backoff = True
 
 
 def remove_staged(
-    kit: Resources,
+    context: Context,
     *,
     tenant_id: TenantId,
     upload_id: UploadId,
@@ -38,11 +38,13 @@ def remove_staged(
         StagingNotMounted: it lies in a directory this worker does not have.
     """
     with _told(of="staging"):
-        sources.remove(kit, tenant_id=tenant_id, upload_id=upload_id, staging=staging, known=known)
+        sources.remove(
+            context, tenant_id=tenant_id, upload_id=upload_id, staging=staging, known=known
+        )
 
 
 def remove_all(
-    kit: Resources,
+    context: Context,
     *,
     tenant_id: TenantId,
     upload_id: UploadId,
@@ -55,12 +57,12 @@ def remove_all(
         ResidueLeft, StagingNotMounted: as for what is staged.
     """
     try:
-        remove_staged(kit, tenant_id=tenant_id, upload_id=upload_id, staging=staging)
+        remove_staged(context, tenant_id=tenant_id, upload_id=upload_id, staging=staging)
     finally:
         with _told(of="object"):
             removal.discard(
                 object_keys.original(tenant_id, upload_id),
-                storage=kit.storage,
+                storage=context.storage,
                 multipart_id=multipart_id,
             )
 

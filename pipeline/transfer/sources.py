@@ -7,8 +7,8 @@ from typing import Final
 
 import structlog
 
-from pipeline.event_task import NotNow
-from pipeline.resources import Resources
+from pipeline.context import Context
+from pipeline.messaging.event_task import RetryLater
 from pipeline.transfer import plan
 from pipeline.transfer.lease import Claim
 from pipeline.transfer.plan import PartPlan
@@ -26,13 +26,13 @@ REMOVED_AT_ONCE: Final = 1_000
 """Keys held in memory while a prefix is emptied; one request deletes as many."""
 
 
-class StagingNotMounted(NotNow):
+class StagingNotMounted(RetryLater):
     """The staging directory here is not the one the gateways write to."""
 
-    may_take_long = True
+    backoff = True
 
 
-def staged(kit: Resources, claimed: Claim) -> StagedFile | StagedObjects:
+def staged(context: Context, claimed: Claim) -> StagedFile | StagedObjects:
     """Return what a client sent in chunks.
 
     Raises:
@@ -40,7 +40,7 @@ def staged(kit: Resources, claimed: Claim) -> StagedFile | StagedObjects:
     """
     if claimed.staging is StagingKind.OBJECTS:
         return StagedObjects(
-            storage=kit.storage,
+            storage=context.storage,
             tenant_id=claimed.tenant_id,
             upload_id=claimed.upload_id,
             size_bytes=claimed.size,
@@ -50,7 +50,7 @@ def staged(kit: Resources, claimed: Claim) -> StagedFile | StagedObjects:
             content_type=claimed.declared_content_type,
         )
     return StagedFile(
-        path=_directory(kit) / str(claimed.upload_id),
+        path=_directory(context) / str(claimed.upload_id),
         size_bytes=claimed.size,
         chunk_size=claimed.chunk_size,
         chunks=claimed.chunks,
@@ -73,13 +73,13 @@ def part_plan(claimed: Claim, *, settings: ObjectStoreSettings) -> PartPlan:
     )
 
 
-def is_lost(kit: Resources) -> bool:
+def is_lost(context: Context) -> bool:
     """Whether the volume with the staged files is not mounted here, marker and all."""
-    return not (_directory(kit) / STAGING_MARKER).exists()
+    return not (_directory(context) / STAGING_MARKER).exists()
 
 
 def remove(
-    kit: Resources,
+    context: Context,
     *,
     tenant_id: TenantId,
     upload_id: UploadId,
@@ -96,20 +96,20 @@ def remove(
     """
     match staging:
         case StagingKind.DIRECTORY:
-            (_directory(kit) / str(upload_id)).unlink(missing_ok=True)
+            (_directory(context) / str(upload_id)).unlink(missing_ok=True)
         case StagingKind.OBJECTS:
             if known:
-                kit.storage.delete_all(known)
+                context.storage.delete_all(known)
             # Also what was stored of chunks that were never acked.
-            left = kit.storage.objects_under(object_keys.staged(tenant_id, upload_id))
+            left = context.storage.objects_under(object_keys.staged(tenant_id, upload_id))
             while keys := [found.key for found in islice(left, REMOVED_AT_ONCE)]:
-                kit.storage.delete_all(keys)
+                context.storage.delete_all(keys)
         case StagingKind.REFERENCE:
             log.debug("transfer.reference_kept")
 
 
-def _directory(kit: Resources) -> Path:
-    directory = kit.settings.staging_dir
+def _directory(context: Context) -> Path:
+    directory = context.settings.staging_dir
     if directory is None:
         raise StagingNotMounted("this worker has no STAGING_DIR")
     return directory

@@ -6,27 +6,27 @@ from typing import ClassVar
 
 import structlog
 
-from pipeline import resources
-from pipeline.event_task import Delivery, EventTask, NotNow
-from pipeline.resources import Resources
-from pipeline.transfer import lease, operations, residue, sources, upload
-from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
-from pipeline.transfer.lanes import Lanes
+from pipeline.context import Context, current_context
+from pipeline.messaging.event_task import Delivery, EventTask, RetryLater
+from pipeline.transfer import lease, operations, residue, sources
+from pipeline.transfer.errors import LeaseLost, TransferCancelled
 from pipeline.transfer.lease import Claim, Settled, UnknownUpload
+from pipeline.transfer.listener import HEARTBEAT, Watch
 from pipeline.transfer.operations import StoredObject
+from pipeline.transfer.part_pool import Lanes
 from pipeline.transfer.progress import Progress
 from pipeline.transfer.referenced import ReferencedObject
+from pipeline.transfer.send import Earlier, send_file
 from pipeline.transfer.sources import StagingNotMounted
 from pipeline.transfer.staged import Staged, StagingMissing
 from pipeline.transfer.staged_objects import StagedObjects
-from pipeline.transfer.upload import Earlier
-from pipeline.transfer.watch import HEARTBEAT, Watch
-from schemas import media_types, topology
-from schemas.admission import Quotas
+from schemas import topology
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFinalized
 from schemas.lifecycle import StagingKind
+from schemas.policy import media_types
+from schemas.policy.quotas import Quotas
 from schemas.settings import STAGING_MARKER
 
 log = structlog.get_logger(__name__)
@@ -40,42 +40,42 @@ class UploadToObjectStore(EventTask):
 
     def handle(self, event: Envelope, delivery: Delivery) -> None:
         finalized = _data(event)
-        kit = resources.current()
-        owner = kit.new_lease_owner()
-        with kit.transaction() as session:
+        context = current_context()
+        owner = context.new_lease_owner()
+        with context.transaction() as session:
             claimed = lease.claim(
                 session,
                 job_id=finalized.job_id,
                 upload_id=finalized.upload_id,
                 owner=owner,
-                lease=kit.settings.transfer_lease,
+                lease=context.settings.transfer_lease,
             )
         if isinstance(claimed, Settled):
             # A second delivery, or the first one after a cancel; a worker that
             # died after recording may have left what was staged behind.
             log.info("transfer.already_settled", outcome=claimed.name.lower())
-            _remove_rest(kit, event, outcome=claimed)
+            _remove_rest(context, event, outcome=claimed)
             return
         try:
-            staged = _transfer(kit, claimed, event=event, delivery=delivery)
+            staged = _transfer(context, claimed, event=event, delivery=delivery)
         except TransferCancelled:
             log.info("transfer.cancelled")
             # First, whatever comes of the rest: nobody can take a cancelled upload.
-            _release(kit, claimed)
-            _remove_rest(kit, event, outcome=Settled.CANCELLED)
+            _release(context, claimed)
+            _remove_rest(context, event, outcome=Settled.CANCELLED)
             return
         except LeaseLost as lost:
-            raise NotNow(str(lost)) from lost
+            raise RetryLater(str(lost)) from lost
         except Exception as error:
-            _release(kit, claimed)
-            if isinstance(error, StagingMissing) and _is_not_mounted(kit, claimed):
+            _release(context, claimed)
+            if isinstance(error, StagingMissing) and _is_not_mounted(context, claimed):
                 log.error("transfer.staging_not_mounted")  # noqa: TRY400  # the reason says it all
                 raise StagingNotMounted(
                     f"the staging directory has no {STAGING_MARKER}: is its volume mounted?"
                 ) from error
             raise
         residue.remove_staged(
-            kit,
+            context,
             tenant_id=claimed.tenant_id,
             upload_id=claimed.upload_id,
             staging=claimed.staging,
@@ -86,8 +86,8 @@ class UploadToObjectStore(EventTask):
         finalized = _data(event)
         if isinstance(error, UnknownUpload):
             return  # nobody to tell, nothing to remove
-        kit = resources.current()
-        with kit.transaction() as session:
+        context = current_context()
+        with context.transaction() as session:
             outcome = operations.record_failed(
                 session,
                 finalized,
@@ -97,10 +97,10 @@ class UploadToObjectStore(EventTask):
                 traceparent=delivery.traceparent,
             )
         # Also where it was settled before: whoever settled it may have died right after.
-        _remove_rest(kit, event, outcome=outcome)
+        _remove_rest(context, event, outcome=outcome)
 
     def got_further(self, event: Envelope) -> bool:
-        with resources.current().transaction() as session:
+        with current_context().transaction() as session:
             return lease.got_further(session, job_id=_data(event).job_id)
 
 
@@ -111,31 +111,31 @@ def _data(event: Envelope) -> UploadFinalized:
     return event.data
 
 
-def _release(kit: Resources, claimed: Claim) -> None:
-    with kit.transaction() as session:
+def _release(context: Context, claimed: Claim) -> None:
+    with context.transaction() as session:
         lease.release(session, job_id=claimed.job_id, owner=claimed.owner)
 
 
-def _is_not_mounted(kit: Resources, claimed: Claim) -> bool:
-    return claimed.staging is StagingKind.DIRECTORY and sources.is_lost(kit)
+def _is_not_mounted(context: Context, claimed: Claim) -> bool:
+    return claimed.staging is StagingKind.DIRECTORY and sources.is_lost(context)
 
 
-def _remove_rest(kit: Resources, event: Envelope, *, outcome: Settled) -> None:
+def _remove_rest(context: Context, event: Envelope, *, outcome: Settled) -> None:
     """Remove what is staged of an upload that ended, and what the store has of it unless it is stored.
 
     Raises:
         ResidueLeft: the store does not answer; the event comes back for it.
     """
     upload_id = _data(event).upload_id
-    with kit.transaction() as session:
+    with context.transaction() as session:
         left = operations.left_of(session, upload_id)
     if outcome is Settled.STORED:
         residue.remove_staged(
-            kit, tenant_id=event.tenantid, upload_id=upload_id, staging=left.staging
+            context, tenant_id=event.tenantid, upload_id=upload_id, staging=left.staging
         )
         return
     residue.remove_all(
-        kit,
+        context,
         tenant_id=event.tenantid,
         upload_id=upload_id,
         staging=left.staging,
@@ -143,26 +143,26 @@ def _remove_rest(kit: Resources, event: Envelope, *, outcome: Settled) -> None:
     )
 
 
-def _transfer(kit: Resources, claimed: Claim, *, event: Envelope, delivery: Delivery) -> Staged:
+def _transfer(context: Context, claimed: Claim, *, event: Envelope, delivery: Delivery) -> Staged:
     """Send an upload and put the object on record; return what was sent."""
-    progress = Progress(kit, claimed)
+    progress = Progress(context, claimed)
     staged: Staged
     if claimed.staging is StagingKind.REFERENCE:
-        staged = _find_referenced(kit, claimed, progress=progress)
-        with kit.transaction() as session:
+        staged = _find_referenced(context, claimed, progress=progress)
+        with context.transaction() as session:
             claimed = operations.admit(
                 session,
                 claimed,
                 size_bytes=staged.size_bytes,
                 sniffed_type=staged.sniffed_type,
                 content_type=staged.content_type,
-                defaults=Quotas.from_settings(kit.settings),
+                defaults=Quotas.from_settings(context.settings),
             )
-        progress = Progress(kit, claimed)
+        progress = Progress(context, claimed)
     else:
-        staged = sources.staged(kit, claimed)
-    stored = _send(kit, claimed, staged=staged, progress=progress)
-    with kit.transaction() as session:
+        staged = sources.staged(context, claimed)
+    stored = _send(context, claimed, staged=staged, progress=progress)
+    with context.transaction() as session:
         operations.record_stored(
             session,
             claimed,
@@ -174,7 +174,7 @@ def _transfer(kit: Resources, claimed: Claim, *, event: Envelope, delivery: Deli
     return staged
 
 
-def _find_referenced(kit: Resources, claimed: Claim, *, progress: Progress) -> ReferencedObject:
+def _find_referenced(context: Context, claimed: Claim, *, progress: Progress) -> ReferencedObject:
     if claimed.source_key is None:
         msg = "a reference without a key"
         raise TypeError(msg)
@@ -186,19 +186,19 @@ def _find_referenced(kit: Resources, claimed: Claim, *, progress: Progress) -> R
             partial(
                 ReferencedObject.find,
                 claimed.source_key,
-                storage=kit.storage,
+                storage=context.storage,
                 sha256=claimed.declared_sha256,
                 content_type=claimed.declared_content_type,
             )
         )
 
 
-def _send(kit: Resources, claimed: Claim, *, staged: Staged, progress: Progress) -> StoredObject:
-    settings = kit.settings
-    sent = upload.send(
+def _send(context: Context, claimed: Claim, *, staged: Staged, progress: Progress) -> StoredObject:
+    settings = context.settings
+    sent = send_file(
         staged,
         to=claimed.object_key,
-        storage=kit.storage,
+        storage=context.storage,
         plan=sources.part_plan(claimed, settings=settings),
         parallel_parts=settings.s3_parallel_parts,
         resume=(

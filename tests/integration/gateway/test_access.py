@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import func, select, update
 
-from gateway import security
+from gateway.http import security
 from schemas.api.scopes import Scope
 from schemas.tables.tenants import ApiKey
 from tests.integration.gateway.api import Api, problem

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import delete, select
 
 from gateway import db
-from gateway.idempotency import Claim
+from gateway.http.idempotency import Claim
 from gateway.settings import Settings
 from gateway.staging import Staging
 from gateway.staging.directory import DirectoryArea

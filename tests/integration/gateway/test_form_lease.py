@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
 
-from pipeline.sweep import operations as sweep
+from pipeline.maintenance import operations as sweep
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
 from tests.eventually import eventually

@@ -16,11 +16,11 @@ from gateway import db
 from gateway.settings import Settings
 from gateway.staging import Staging
 from gateway.staging.directory import DirectoryArea
-from gateway.submissions import operations
-from gateway.submissions.form import Form
-from gateway.submissions.operations import Reception, Request
+from gateway.uploads.oneshot import operations
+from gateway.uploads.oneshot.form import Form
+from gateway.uploads.oneshot.operations import Reception, Request
 from gateway.uploads.operations import check_complete_upload
-from gateway.uploads.receiving import receive_chunk
+from gateway.uploads.receive import receive_chunk
 from gateway.uploads.routes import terms_of
 from gateway.webhooks.operations import register_callback
 from schemas.lifecycle import JobStatus

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select
 
 from gateway import administration
-from schemas.admission import Quotas
+from schemas.policy.quotas import Quotas
 from schemas.settings import STAGING_MARKER, QuotaSettings
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import TenantUsage

@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import func, select, update
 
 from gateway import administration
-from gateway.submissions.form import FRAME_BYTES_MAX
+from gateway.uploads.oneshot.form import FRAME_BYTES_MAX
 from schemas import object_keys
-from schemas.admission import Quotas
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadFinalized
+from schemas.policy.quotas import Quotas
 from schemas.settings import QuotaSettings
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage

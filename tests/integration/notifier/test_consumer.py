@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from notifier import db
 from notifier.broker import connect
-from notifier.consumer import NotifyConsumer
+from notifier.intake import NotifyConsumer
 from schemas import topology
 from schemas.events.envelope import encode
 from schemas.tables.inbox import InboxMessage

@@ -10,8 +10,8 @@ from celery import Celery
 from celery.exceptions import Ignore
 from sqlalchemy.orm import Session
 
-from pipeline import resources
-from pipeline.consumer import DELIVERY_HEADER, ReceivedEvent
+from pipeline.context import install_context
+from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
 from pipeline.settings import Settings
 from pipeline.transfer.discard import DiscardUpload
 from pipeline.transfer.tasks import UploadToObjectStore
@@ -22,8 +22,8 @@ from schemas.tables.uploads import Upload
 from schemas.topology import CRASHES_HEADER
 
 if TYPE_CHECKING:
-    from pipeline.event_task import EventTask
-    from pipeline.resources import Resources
+    from pipeline.context import Context
+    from pipeline.messaging.event_task import EventTask
     from schemas.events.envelope import Envelope
     from schemas.settings import DatabaseSettings
     from schemas.topology import RetryTier
@@ -70,13 +70,13 @@ class _Discarding(_Kept, DiscardUpload):
 class Hands:
     """Hands events to the tasks as the broker would; `waiting` is what went to a retry tier."""
 
-    kit: Resources
+    context: Context
     waiting: list[Headers] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        resources.install(self.kit)
+        install_context(self.context)
         self._app = Celery("tests", set_as_current=False)
-        self._app.conf["waybill_task_attempts"] = self.kit.settings.task_attempts
+        self._app.conf["waybill_task_attempts"] = self.context.settings.task_attempts
         self._transferring, self._discarding = _Transferring(), _Discarding()
         for task in (self._transferring, self._discarding):
             task.waiting = self.waiting
@@ -110,9 +110,9 @@ class Hands:
         return crashes
 
     def job(self, event: Envelope) -> Job:
-        with Session(self.kit.engine) as session:
+        with Session(self.context.engine) as session:
             return session.get_one(Job, event.data.job_id)
 
     def upload(self, event: Envelope) -> Upload:
-        with Session(self.kit.engine) as session:
+        with Session(self.context.engine) as session:
             return session.get_one(Upload, event.data.upload_id)

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from pipeline import resources
+from pipeline.context import build_context
 from pipeline.storage.s3 import client
 from schemas import object_keys
 from schemas.lifecycle import JobStatus
@@ -52,14 +52,14 @@ def settings(
 
 @pytest.fixture
 def hands(settings: Settings) -> Iterator[Hands]:
-    kit = resources.build(settings)
-    yield Hands(kit)
-    kit.engine.dispose()
+    context = build_context(settings)
+    yield Hands(context)
+    context.engine.dispose()
 
 
 @pytest.fixture
 def event(hands: Hands, tmp_path: Path) -> Envelope:
-    with Session(hands.kit.engine) as session, session.begin():
+    with Session(hands.context.engine) as session, session.begin():
         return add_finalized_upload(
             session,
             tenant_id=add_tenant(session),
@@ -71,8 +71,8 @@ def event(hands: Hands, tmp_path: Path) -> Envelope:
 
 
 def in_slices(hands: Hands, *, slice_: timedelta) -> Hands:
-    settings = hands.kit.settings.model_copy(update={"transfer_slice": slice_})
-    return Hands(replace(hands.kit, settings=settings))
+    settings = hands.context.settings.model_copy(update={"transfer_slice": slice_})
+    return Hands(replace(hands.context, settings=settings))
 
 
 def overwrite(staged: Path, *, before: int) -> None:
@@ -82,9 +82,9 @@ def overwrite(staged: Path, *, before: int) -> None:
 
 
 def stored_sha256(hands: Hands, event: Envelope) -> str:
-    storage = client(hands.kit.settings)
+    storage = client(hands.context.settings)
     key = object_keys.original(event.tenantid, event.data.upload_id)
-    with storage.get_object(Bucket=hands.kit.settings.s3_bucket, Key=key)["Body"] as body:
+    with storage.get_object(Bucket=hands.context.settings.s3_bucket, Key=key)["Body"] as body:
         digest = hashlib.sha256(body.read())
     storage.close()
     return digest.hexdigest()
@@ -121,7 +121,7 @@ def test_a_successor_that_cannot_go_on_reads_from_the_first_byte(
     hands: Hands, event: Envelope, forget: Update
 ) -> None:
     assert not in_slices(hands, slice_=AT_ONCE).deliver(event)
-    with Session(hands.kit.engine) as session, session.begin():
+    with Session(hands.context.engine) as session, session.begin():
         session.execute(forget)
 
     assert in_slices(hands, slice_=NEVER).deliver(event)
@@ -135,7 +135,7 @@ def test_a_successor_that_reads_from_the_first_byte_notices_other_bytes(
 ) -> None:
     assert not in_slices(hands, slice_=AT_ONCE).deliver(event)
     overwrite(tmp_path / str(event.data.upload_id), before=1)
-    with Session(hands.kit.engine) as session, session.begin():
+    with Session(hands.context.engine) as session, session.begin():
         session.execute(update(Job).values(digest_state=None))
 
     assert in_slices(hands, slice_=NEVER).deliver(event)

@@ -13,14 +13,14 @@ from sqlalchemy.orm import Session
 from pipeline.transfer import lease as leases
 from pipeline.transfer import operations
 from pipeline.transfer.checkpoint import Checkpoint
-from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
+from pipeline.transfer.errors import LeaseLost, TransferCancelled
 from pipeline.transfer.lease import Claim, LeaseHeld, Settled, UnknownUpload
 from pipeline.transfer.operations import StoredObject
-from schemas.admission import Quotas
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import JobStatus
+from schemas.policy.quotas import Quotas
 from schemas.settings import DatabaseSettings, QuotaSettings
 from schemas.tables import uploads as rows
 from schemas.tables.jobs import Job

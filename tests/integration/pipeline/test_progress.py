@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from pipeline import resources
-from pipeline.resources import Resources
+from pipeline.context import Context, build_context
 from pipeline.transfer import lease
 from pipeline.transfer.checkpoint import Checkpoint
-from pipeline.transfer.interruptions import LeaseLost
+from pipeline.transfer.errors import LeaseLost
 from pipeline.transfer.lease import Claim
 from pipeline.transfer.progress import PROGRESS_EVERY, PartsLost, Progress, SliceEnded
 from schemas.settings import DatabaseSettings
@@ -37,21 +36,21 @@ class Clock:
 
 
 @pytest.fixture
-def kit(database: DatabaseSettings, tmp_path: Path) -> Iterator[Resources]:
+def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
     settings = settings_of_a_worker(database, staging_dir=tmp_path, transfer_slice=SLICE)
-    kit = resources.build(settings)
-    yield kit
-    kit.engine.dispose()
+    context = build_context(settings)
+    yield context
+    context.engine.dispose()
 
 
 @pytest.fixture
-def claimed(kit: Resources, tmp_path: Path) -> Claim:
-    with Session(kit.engine) as session, session.begin():
+def claimed(context: Context, tmp_path: Path) -> Claim:
+    with Session(context.engine) as session, session.begin():
         event = add_finalized_upload(
             session, tenant_id=add_tenant(session), staging_dir=tmp_path, content=bytes(100)
         )
     assert event.data.job_id is not None
-    with kit.transaction() as session:
+    with context.transaction() as session:
         claimed = lease.claim(
             session,
             job_id=event.data.job_id,
@@ -69,57 +68,60 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def progress(kit: Resources, claimed: Claim, clock: Clock) -> Progress:
-    return Progress(kit, claimed, clock=clock)
+def progress(context: Context, claimed: Claim, clock: Clock) -> Progress:
+    return Progress(context, claimed, clock=clock)
 
 
-def job(kit: Resources, claimed: Claim) -> Job:
-    with Session(kit.engine) as session:
+def job(context: Context, claimed: Claim) -> Job:
+    with Session(context.engine) as session:
         return session.get_one(Job, claimed.job_id)
 
 
 def test_the_first_new_part_is_written_at_once_and_those_after_it_now_and_then(
-    kit: Resources, claimed: Claim, progress: Progress, clock: Clock
+    context: Context, claimed: Claim, progress: Progress, clock: Clock
 ) -> None:
     progress.bytes_stored(10, Checkpoint(10, state=b"first"))
-    assert job(kit, claimed).bytes_done == 10
+    assert job(context, claimed).bytes_done == 10
 
     clock.advance(PROGRESS_EVERY - A_MOMENT)
     progress.bytes_stored(20, Checkpoint(20, state=b"second"))
-    assert (job(kit, claimed).bytes_done, job(kit, claimed).digest_state) == (10, b"first")
+    assert (job(context, claimed).bytes_done, job(context, claimed).digest_state) == (10, b"first")
 
     clock.advance(2 * A_MOMENT)
     progress.bytes_stored(30, Checkpoint(30, state=b"third"))
-    assert (job(kit, claimed).bytes_done, job(kit, claimed).digest_state) == (30, b"third")
+    assert (job(context, claimed).bytes_done, job(context, claimed).digest_state) == (30, b"third")
 
 
 def test_what_was_not_worth_writing_is_written_with_the_lease(
-    kit: Resources, claimed: Claim, progress: Progress
+    context: Context, claimed: Claim, progress: Progress
 ) -> None:
     progress.bytes_stored(10, None)
     progress.bytes_stored(20, Checkpoint(20, state=b"state"))
 
     progress.renew()
 
-    assert (job(kit, claimed).bytes_done, job(kit, claimed).digested_bytes) == (20, 20)
+    assert (job(context, claimed).bytes_done, job(context, claimed).digested_bytes) == (20, 20)
 
 
 def test_a_new_multipart_upload_begins_without_a_checkpoint(
-    kit: Resources, claimed: Claim, progress: Progress
+    context: Context, claimed: Claim, progress: Progress
 ) -> None:
     progress.multipart_created("one")
     progress.bytes_stored(10, Checkpoint(10, state=b"of the first"))
 
     progress.multipart_created("another")
 
-    assert (job(kit, claimed).multipart_id, job(kit, claimed).digest_state) == ("another", None)
+    assert (job(context, claimed).multipart_id, job(context, claimed).digest_state) == (
+        "another",
+        None,
+    )
 
 
-def taken_over(kit: Resources, claimed: Claim) -> Claim:
+def taken_over(context: Context, claimed: Claim) -> Claim:
     """Return the next delivery's claim, after what the one before got done."""
-    with kit.transaction() as session:
+    with context.transaction() as session:
         lease.release(session, job_id=claimed.job_id, owner=claimed.owner)
-    with kit.transaction() as session:
+    with context.transaction() as session:
         again = lease.claim(
             session,
             job_id=claimed.job_id,
@@ -132,61 +134,61 @@ def taken_over(kit: Resources, claimed: Claim) -> Claim:
 
 
 def test_a_multipart_upload_that_the_store_lost_counts_for_nothing_any_more(
-    kit: Resources, claimed: Claim, progress: Progress, clock: Clock
+    context: Context, claimed: Claim, progress: Progress, clock: Clock
 ) -> None:
     progress.multipart_created("lost")
     progress.bytes_stored(90, Checkpoint(90, state=b"state"))
-    again = taken_over(kit, claimed)
+    again = taken_over(context, claimed)
     assert again.bytes_done == 90
-    progress = Progress(kit, again, clock=clock)
+    progress = Progress(context, again, clock=clock)
 
     progress.multipart_created("another")
-    assert job(kit, claimed).bytes_done == 0
+    assert job(context, claimed).bytes_done == 0
 
     progress.bytes_stored(10, None)
-    assert job(kit, claimed).bytes_done == 10
-    with kit.transaction() as session:
+    assert job(context, claimed).bytes_done == 10
+    with context.transaction() as session:
         assert not lease.got_further(session, job_id=claimed.job_id), "90 were there before"
 
 
 def test_who_lost_the_lease_begins_nothing_anew(
-    kit: Resources, claimed: Claim, progress: Progress
+    context: Context, claimed: Claim, progress: Progress
 ) -> None:
     progress.multipart_created("one")
     progress.bytes_stored(90, None)
-    taken_over(kit, claimed)
+    taken_over(context, claimed)
 
     with pytest.raises(LeaseLost):
         progress.multipart_created("another")
 
-    assert (job(kit, claimed).multipart_id, job(kit, claimed).bytes_done) == ("one", 90)
+    assert (job(context, claimed).multipart_id, job(context, claimed).bytes_done) == ("one", 90)
 
 
 def test_a_slice_after_a_loss_ends_in_time_and_counts_as_a_try(
-    kit: Resources, claimed: Claim, progress: Progress, clock: Clock
+    context: Context, claimed: Claim, progress: Progress, clock: Clock
 ) -> None:
     progress.multipart_created("lost")
     progress.bytes_stored(90, None)
-    second = taken_over(kit, claimed)
-    progress = Progress(kit, second, clock=clock)
+    second = taken_over(context, claimed)
+    progress = Progress(context, second, clock=clock)
     progress.multipart_created("another")
 
     clock.advance(SLICE + A_MOMENT)
     with pytest.raises(PartsLost, match="90 bytes"):
         progress.bytes_stored(10, None)
 
-    progress = Progress(kit, taken_over(kit, second), clock=clock)
+    progress = Progress(context, taken_over(context, second), clock=clock)
     clock.advance(SLICE + A_MOMENT)
     with pytest.raises(SliceEnded):
         progress.bytes_stored(20, None)
 
 
 def test_a_slice_that_makes_up_for_a_loss_costs_no_try(
-    kit: Resources, claimed: Claim, progress: Progress, clock: Clock
+    context: Context, claimed: Claim, progress: Progress, clock: Clock
 ) -> None:
     progress.multipart_created("lost")
     progress.bytes_stored(90, None)
-    progress = Progress(kit, taken_over(kit, claimed), clock=clock)
+    progress = Progress(context, taken_over(context, claimed), clock=clock)
     progress.multipart_created("another")
 
     clock.advance(SLICE + A_MOMENT)
@@ -195,7 +197,7 @@ def test_a_slice_that_makes_up_for_a_loss_costs_no_try(
 
 
 def test_a_slice_ends_with_the_first_new_part_after_its_time_and_not_before(
-    kit: Resources, claimed: Claim, progress: Progress, clock: Clock
+    context: Context, claimed: Claim, progress: Progress, clock: Clock
 ) -> None:
     clock.advance(SLICE + A_MOMENT)
     progress.renew()
@@ -203,4 +205,4 @@ def test_a_slice_ends_with_the_first_new_part_after_its_time_and_not_before(
     with pytest.raises(SliceEnded):
         progress.bytes_stored(10, Checkpoint(10, state=b"state"))
 
-    assert (job(kit, claimed).bytes_done, job(kit, claimed).digest_state) == (10, b"state")
+    assert (job(context, claimed).bytes_done, job(context, claimed).digest_state) == (10, b"state")

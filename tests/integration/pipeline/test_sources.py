@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from pipeline import resources
+from pipeline.context import build_context
 from pipeline.storage.errors import StoreFailed, StoreRejected, StoreUnavailable
 from pipeline.transfer.plan import SMALLEST_PART
 from schemas import object_keys, topology
@@ -74,9 +74,9 @@ def storage() -> FakeStorage:
 
 @pytest.fixture
 def hands(settings: Settings, storage: FakeStorage) -> Iterator[Hands]:
-    kit = replace(resources.build(settings), storage=storage)
-    yield Hands(kit)
-    kit.engine.dispose()
+    context = replace(build_context(settings), storage=storage)
+    yield Hands(context)
+    context.engine.dispose()
 
 
 def finalized(
@@ -88,11 +88,11 @@ def finalized(
     sha256: str | None = None,
 ) -> Envelope:
     """Leave an upload as the gateway does, and return its event."""
-    with Session(hands.kit.engine) as session, session.begin():
+    with Session(hands.context.engine) as session, session.begin():
         event = add_finalized_upload(
             session,
             tenant_id=tenant_id or add_tenant(session),
-            staging_dir=hands.kit.settings.staging_dir,
+            staging_dir=hands.context.settings.staging_dir,
             content=content,
             chunk_size=CHUNK_SIZE,
             sha256=sha256,
@@ -109,8 +109,8 @@ def finalized(
 
 
 def fake(hands: Hands) -> FakeStorage:
-    assert isinstance(hands.kit.storage, FakeStorage)
-    return hands.kit.storage
+    assert isinstance(hands.context.storage, FakeStorage)
+    return hands.context.storage
 
 
 def original(event: Envelope) -> ObjectKey:
@@ -118,20 +118,20 @@ def original(event: Envelope) -> ObjectKey:
 
 
 def is_staged(hands: Hands, event: Envelope) -> bool:
-    assert hands.kit.settings.staging_dir is not None
+    assert hands.context.settings.staging_dir is not None
     prefix = object_keys.staged(event.tenantid, event.data.upload_id)
     in_bucket = any(key.startswith(prefix) for key in fake(hands).objects)
-    return in_bucket or (hands.kit.settings.staging_dir / str(event.data.upload_id)).exists()
+    return in_bucket or (hands.context.settings.staging_dir / str(event.data.upload_id)).exists()
 
 
 def cancel(hands: Hands, event: Envelope) -> Envelope:
     """Do to the rows what the gateway does, and return its event."""
-    with Session(hands.kit.engine) as session, session.begin():
+    with Session(hands.context.engine) as session, session.begin():
         return cancel_upload(session, event)
 
 
 def used_bytes(hands: Hands, tenant_id: TenantId) -> int:
-    with Session(hands.kit.engine) as session:
+    with Session(hands.context.engine) as session:
         return (
             session.scalar(select(TenantUsage.bytes).where(TenantUsage.tenant_id == tenant_id)) or 0
         )
@@ -229,7 +229,7 @@ def test_an_upload_in_a_directory_this_worker_does_not_have_waits(
     event = finalized(hands, StagingKind.DIRECTORY)
     elsewhere = Hands(
         replace(
-            hands.kit,
+            hands.context,
             settings=settings.model_copy(
                 update={"staging": StagingKind.OBJECTS, "staging_dir": None}
             ),
@@ -240,7 +240,7 @@ def test_an_upload_in_a_directory_this_worker_does_not_have_waits(
 
     assert elsewhere.waiting[-1]["tier"] == topology.RETRY_TIERS[1]
     assert hands.job(event).status == JobStatus.PROCESSING
-    assert Hands(hands.kit).deliver(event)
+    assert Hands(hands.context).deliver(event)
 
 
 # ---- by reference
@@ -264,11 +264,11 @@ def test_a_reference_larger_than_a_file_may_be_fails(
 ) -> None:
     event = finalized(hands, StagingKind.REFERENCE)
     if whose == "the tenant's own":
-        with Session(hands.kit.engine) as session, session.begin():
+        with Session(hands.context.engine) as session, session.begin():
             session.execute(update(Tenant).values(quota_file_size=len(CONTENT) - 1))
     else:
         smaller = settings.model_copy(update={"upload_max_size": len(CONTENT) - 1})
-        hands = Hands(replace(hands.kit, settings=smaller))
+        hands = Hands(replace(hands.context, settings=smaller))
 
     assert hands.deliver(event)
 
@@ -285,11 +285,11 @@ def test_a_reference_beyond_the_quota_fails_and_takes_nothing_of_it(
     event = finalized(hands, StagingKind.REFERENCE, tenant_id=first.tenantid)
     quota = 2 * len(CONTENT) - 1
     if whose == "the tenant's own":
-        with Session(hands.kit.engine) as session, session.begin():
+        with Session(hands.context.engine) as session, session.begin():
             session.execute(update(Tenant).values(quota_bytes=quota))
     else:
         hands = Hands(
-            replace(hands.kit, settings=settings.model_copy(update={"quota_bytes": quota}))
+            replace(hands.context, settings=settings.model_copy(update={"quota_bytes": quota}))
         )
 
     assert hands.deliver(event)
@@ -302,7 +302,7 @@ def test_a_reference_beyond_the_quota_fails_and_takes_nothing_of_it(
 
 def test_a_reference_to_a_file_of_a_type_that_is_not_allowed_fails(hands: Hands) -> None:
     event = finalized(hands, StagingKind.REFERENCE)
-    with Session(hands.kit.engine) as session, session.begin():
+    with Session(hands.context.engine) as session, session.begin():
         session.execute(update(Tenant).values(allowed_types=["application/pdf"]))
 
     assert hands.deliver(event)
@@ -331,8 +331,10 @@ def test_what_was_done_of_another_version_of_a_reference_does_not_count(
 
     storage.before = fail
     # One after the other: the first part is stored when the second one fails.
-    settings = hands.kit.settings.model_copy(update={"task_attempts": 2, "s3_parallel_parts": 1})
-    hands = Hands(replace(hands.kit, settings=settings))
+    settings = hands.context.settings.model_copy(
+        update={"task_attempts": 2, "s3_parallel_parts": 1}
+    )
+    hands = Hands(replace(hands.context, settings=settings))
     assert not hands.deliver(event)
     assert hands.job(event).bytes_done == SMALLEST_PART
     storage.before = nothing
@@ -355,10 +357,10 @@ def test_a_transfer_in_many_slices_ends(
     hands: Hands, storage: FakeStorage, staging: StagingKind
 ) -> None:
     event = finalized(hands, staging)
-    settings = hands.kit.settings.model_copy(
+    settings = hands.context.settings.model_copy(
         update={"transfer_slice": timedelta(microseconds=1), "s3_parallel_parts": 1}
     )
-    hands = Hands(replace(hands.kit, settings=settings))
+    hands = Hands(replace(hands.context, settings=settings))
     shown: list[int] = []
 
     while not hands.deliver(event):
@@ -401,7 +403,7 @@ def test_what_the_store_will_not_remove_of_a_cancelled_upload_is_come_back_for(
     cancelled = cancel(hands, event)
     storage.before = raising(error, on=failing)
 
-    assert not hands.deliver(cancelled, attempt=hands.kit.settings.task_attempts)
+    assert not hands.deliver(cancelled, attempt=hands.context.settings.task_attempts)
 
     assert not is_staged(hands, event), "what can go goes at once"
     storage.before = nothing
@@ -418,7 +420,7 @@ def test_an_upload_that_is_not_cancelled_is_not_discarded(
     event = finalized(hands, StagingKind.DIRECTORY)
     storage.objects[original(event)] = Object(b"wanted", "", etag="")
     forged = cancel(hands, event)
-    with Session(hands.kit.engine) as session, session.begin():
+    with Session(hands.context.engine) as session, session.begin():
         session.execute(update(Upload).values(status=status))
 
     assert hands.deliver(forged)
@@ -442,7 +444,7 @@ def test_an_upload_nobody_knows_is_not_discarded(hands: Hands, storage: FakeStor
 def test_what_a_worker_has_in_its_hands_is_left_to_it(hands: Hands) -> None:
     event = finalized(hands, StagingKind.DIRECTORY)
     cancelled = cancel(hands, event)
-    with Session(hands.kit.engine) as session, session.begin():
+    with Session(hands.context.engine) as session, session.begin():
         session.execute(
             update(Job).values(lease_owner="other", lease_until=func.now() + timedelta(minutes=1))
         )
@@ -548,7 +550,7 @@ def deliver_and_kill(hands: Hands, event: Envelope, *, times: int) -> None:
 
 
 def let_the_lease_run_out(hands: Hands) -> None:
-    with Session(hands.kit.engine) as session, session.begin():
+    with Session(hands.context.engine) as session, session.begin():
         session.execute(update(Job).values(lease_until=func.now() - timedelta(seconds=1)))
 
 
@@ -566,12 +568,12 @@ def test_a_worker_killed_more_often_than_the_limit_but_after_progress_ends_right
     assert storage.objects[original(event)].content == content
     assert storage.open_multiparts(original(event)) == []
     assert not is_staged(hands, event)
-    with Session(hands.kit.engine) as session:
+    with Session(hands.context.engine) as session:
         assert session.scalar(select(func.count()).select_from(OutboxMessage)) == 1
     parts = -(
         -len(content) // (SMALLEST_PART if staging is not StagingKind.OBJECTS else CHUNK_SIZE)
     )
-    in_flight = hands.kit.settings.s3_parallel_parts
+    in_flight = hands.context.settings.s3_parallel_parts
     assert len(storage.parts_sent() + storage.parts_copied()) <= parts + kills * in_flight
 
 

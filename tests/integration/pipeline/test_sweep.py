@@ -16,15 +16,15 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
-from pipeline import db, resources
-from pipeline.resources import Resources
+from pipeline import db
+from pipeline.context import Context, build_context, install_context
+from pipeline.maintenance import exclusive, expiry, files, multiparts, objects, originals, rows
+from pipeline.maintenance.exclusive import Budget
+from pipeline.maintenance.report import Findings
+from pipeline.maintenance.tasks import SweepOrphans, SweepRows, SweepUploads
 from pipeline.settings import Settings
 from pipeline.storage.errors import StoreMisconfigured, StoreRejected, StoreUnavailable
 from pipeline.storage.port import Body, Multipart
-from pipeline.sweep import expiry, files, multiparts, objects, originals, rows, turn
-from pipeline.sweep.findings import Findings
-from pipeline.sweep.tasks import SweepOrphans, SweepRows, SweepUploads
-from pipeline.sweep.turn import Budget
 from schemas import object_keys
 from schemas.errors import ErrorCode
 from schemas.events import envelope
@@ -56,7 +56,7 @@ LATER = timedelta(seconds=-10)
 
 
 @pytest.fixture
-def kit(database: DatabaseSettings, tmp_path: Path) -> Iterator[Resources]:
+def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
     """A database and a staging directory; the store is in memory."""
     (tmp_path / STAGING_MARKER).touch()
     settings = Settings(
@@ -68,7 +68,7 @@ def kit(database: DatabaseSettings, tmp_path: Path) -> Iterator[Resources]:
         s3_secret_access_key=SecretStr("none"),
     )
     engine = db.build_engine(settings)
-    yield Resources(
+    yield Context(
         settings=settings,
         engine=engine,
         transaction=db.transactions(engine),
@@ -78,16 +78,16 @@ def kit(database: DatabaseSettings, tmp_path: Path) -> Iterator[Resources]:
 
 
 @pytest.fixture
-def with_store(kit: Resources, object_store_settings: ObjectStoreSettings) -> Resources:
+def with_store(context: Context, object_store_settings: ObjectStoreSettings) -> Context:
     """The same with a real store."""
-    built = resources.build(kit.settings.model_copy(update=object_store_settings.model_dump()))
+    built = build_context(context.settings.model_copy(update=object_store_settings.model_dump()))
     built.engine.dispose()
-    return replace(kit, storage=built.storage)
+    return replace(context, storage=built.storage)
 
 
-def an_hour_later(kit: Resources) -> Resources:
+def an_hour_later(context: Context) -> Context:
     """Return the same, to be asked as if everything in the store were older than the grace."""
-    return replace(kit, settings=kit.settings.model_copy(update={"sweep_grace": LATER}))
+    return replace(context, settings=context.settings.model_copy(update={"sweep_grace": LATER}))
 
 
 def unavailable(call: str) -> FakeStorage:
@@ -101,31 +101,31 @@ def plenty() -> Budget:
 
 
 def opened(
-    kit: Resources,
+    context: Context,
     *,
     staging: StagingKind = StagingKind.DIRECTORY,
     expires_in: timedelta = -timedelta(minutes=1),
     status: UploadStatus = UploadStatus.OPEN,
 ) -> Upload:
     """Add an upload with two of its chunks, rows and bytes."""
-    with kit.transaction() as session:
+    with context.transaction() as session:
         upload = add_abandoned_upload(
             session, staging=staging, expires_in=expires_in, status=status
         )
     if staging is StagingKind.DIRECTORY:
-        staged_file(kit, str(upload.id))
+        staged_file(context, str(upload.id))
     else:
         for index in range(CHUNKS):
             key = object_keys.staged_chunk(
                 upload.tenant_id, upload.id, index=index, sha256=bytes(32)
             )
-            put(kit, key)
+            put(context, key)
     return upload
 
 
-def staged_file(kit: Resources, name: str, *, age: timedelta = DAY) -> Path:
-    assert kit.settings.staging_dir is not None
-    path = kit.settings.staging_dir / name
+def staged_file(context: Context, name: str, *, age: timedelta = DAY) -> Path:
+    assert context.settings.staging_dir is not None
+    path = context.settings.staging_dir / name
     path.write_bytes(b"good")
     modified_at = (datetime.now(UTC) - age).timestamp()
     os.utime(path, (modified_at, modified_at))
@@ -136,65 +136,65 @@ def body(content: bytes) -> Body:
     return Body(content, md5=hashlib.md5(content, usedforsecurity=False).digest())
 
 
-def put(kit: Resources, key: str) -> str:
-    kit.storage.put(
+def put(context: Context, key: str) -> str:
+    context.storage.put(
         ObjectKey(key), body=body(b"good"), content_type="text/plain", abandoned=Event()
     )
     return key
 
 
-def begin(kit: Resources, key: ObjectKey, *, with_part: bool = True) -> Multipart:
-    multipart = kit.storage.create_multipart(key, content_type="text/plain")
+def begin(context: Context, key: ObjectKey, *, with_part: bool = True) -> Multipart:
+    multipart = context.storage.create_multipart(key, content_type="text/plain")
     if with_part:
-        kit.storage.upload_part(multipart, number=1, body=body(b"good"), abandoned=Event())
+        context.storage.upload_part(multipart, number=1, body=body(b"good"), abandoned=Event())
     return multipart
 
 
-def keys(kit: Resources) -> set[str]:
-    return {found.key for found in kit.storage.objects_under("")}
+def keys(context: Context) -> set[str]:
+    return {found.key for found in context.storage.objects_under("")}
 
 
-def under_way(kit: Resources) -> set[str]:
-    return {found.multipart.id for found in kit.storage.multiparts_under("")}
+def under_way(context: Context) -> set[str]:
+    return {found.multipart.id for found in context.storage.multiparts_under("")}
 
 
-def transferring(kit: Resources) -> tuple[Envelope, ObjectKey]:
+def transferring(context: Context) -> tuple[Envelope, ObjectKey]:
     """Add a finalized upload whose job is in transfer; return its event and its object's key."""
-    assert kit.settings.staging_dir is not None
-    with kit.transaction() as session:
+    assert context.settings.staging_dir is not None
+    with context.transaction() as session:
         event = add_finalized_upload(
             session,
             tenant_id=add_tenant(session),
-            staging_dir=kit.settings.staging_dir,
+            staging_dir=context.settings.staging_dir,
             content=b"good",
         )
     return event, object_keys.original(event.tenantid, event.data.upload_id)
 
 
-def change_job(kit: Resources, event: Envelope, **values: object) -> None:
-    with kit.transaction() as session:
+def change_job(context: Context, event: Envelope, **values: object) -> None:
+    with context.transaction() as session:
         session.execute(update(Job).where(Job.id == event.data.job_id).values(**values))
 
 
-def told(kit: Resources) -> list[Envelope]:
-    with Session(kit.engine) as session:
+def told(context: Context) -> list[Envelope]:
+    with Session(context.engine) as session:
         bodies = session.scalars(select(OutboxMessage.body).order_by(OutboxMessage.id))
         return [envelope.decode(each) for each in bodies]
 
 
-def status_of(kit: Resources, upload: Upload) -> str:
-    with Session(kit.engine) as session:
+def status_of(context: Context, upload: Upload) -> str:
+    with Session(context.engine) as session:
         return session.get_one(Upload, upload.id).status
 
 
-def count(kit: Resources, table: type) -> int:
-    with Session(kit.engine) as session:
+def count(context: Context, table: type) -> int:
+    with Session(context.engine) as session:
         return session.scalar(select(func.count()).select_from(table)) or 0
 
 
 @pytest.mark.parametrize("staging", [StagingKind.DIRECTORY, StagingKind.OBJECTS])
 def test_an_upload_nobody_finalized_ends_and_leaves_nothing(
-    with_store: Resources, staging: StagingKind
+    with_store: Context, staging: StagingKind
 ) -> None:
     upload = opened(with_store, staging=staging)
     swept = expiry.sweep(with_store, plenty())
@@ -213,44 +213,44 @@ def test_an_upload_nobody_finalized_ends_and_leaves_nothing(
     assert upload.expires_at.isoformat() in event.data.detail
 
 
-def test_an_expired_upload_counts_against_no_quota(kit: Resources) -> None:
-    upload = opened(kit)
-    expiry.sweep(kit, plenty())
-    with Session(kit.engine) as session:
+def test_an_expired_upload_counts_against_no_quota(context: Context) -> None:
+    upload = opened(context)
+    expiry.sweep(context, plenty())
+    with Session(context.engine) as session:
         usage = session.get_one(TenantUsage, upload.tenant_id)
     assert (usage.bytes, usage.open_uploads) == (0, 0)
 
 
-def test_an_upload_is_told_of_once_however_often_it_is_swept(kit: Resources) -> None:
-    opened(kit)
-    assert [expiry.sweep(kit, plenty()).expired for _ in range(2)] == [1, 0]
-    assert len(told(kit)) == 1
+def test_an_upload_is_told_of_once_however_often_it_is_swept(context: Context) -> None:
+    opened(context)
+    assert [expiry.sweep(context, plenty()).expired for _ in range(2)] == [1, 0]
+    assert len(told(context)) == 1
 
 
-def test_uploads_that_have_time_or_are_complete_stay(kit: Resources) -> None:
-    open_still = opened(kit, expires_in=timedelta(hours=1))
-    finalized = opened(kit, status=UploadStatus.FINALIZED)
-    assert expiry.sweep(kit, plenty()).expired == 0
-    assert status_of(kit, open_still) == UploadStatus.OPEN
-    assert status_of(kit, finalized) == UploadStatus.FINALIZED
-    assert count(kit, Chunk) == 4
+def test_uploads_that_have_time_or_are_complete_stay(context: Context) -> None:
+    open_still = opened(context, expires_in=timedelta(hours=1))
+    finalized = opened(context, status=UploadStatus.FINALIZED)
+    assert expiry.sweep(context, plenty()).expired == 0
+    assert status_of(context, open_still) == UploadStatus.OPEN
+    assert status_of(context, finalized) == UploadStatus.FINALIZED
+    assert count(context, Chunk) == 4
 
 
-def test_an_upload_that_is_being_finalized_is_left_alone(kit: Resources) -> None:
-    upload = opened(kit)
-    with Session(kit.engine) as finalizing:
+def test_an_upload_that_is_being_finalized_is_left_alone(context: Context) -> None:
+    upload = opened(context)
+    with Session(context.engine) as finalizing:
         finalizing.get_one(Upload, upload.id, with_for_update=True)
-        assert expiry.sweep(kit, plenty()).expired == 0
-    assert expiry.sweep(kit, plenty()).expired == 1
+        assert expiry.sweep(context, plenty()).expired == 0
+    assert expiry.sweep(context, plenty()).expired == 1
 
 
-def test_more_uploads_than_one_transaction_takes_are_all_ended(kit: Resources) -> None:
-    uploads = [opened(kit) for _ in range(expiry.BATCH + 1)]
-    assert expiry.sweep(kit, plenty()).expired == len(uploads)
-    assert {status_of(kit, upload) for upload in uploads} == {UploadStatus.EXPIRED}
+def test_more_uploads_than_one_transaction_takes_are_all_ended(context: Context) -> None:
+    uploads = [opened(context) for _ in range(expiry.BATCH + 1)]
+    assert expiry.sweep(context, plenty()).expired == len(uploads)
+    assert {status_of(context, upload) for upload in uploads} == {UploadStatus.EXPIRED}
 
 
-def test_bytes_a_crash_left_behind_are_orphans(with_store: Resources) -> None:
+def test_bytes_a_crash_left_behind_are_orphans(with_store: Context) -> None:
     in_directory = opened(with_store, status=UploadStatus.EXPIRED)
     opened(with_store, staging=StagingKind.OBJECTS, status=UploadStatus.CANCELLED)
     assert files.sweep(with_store, plenty()).removed == 1
@@ -260,29 +260,29 @@ def test_bytes_a_crash_left_behind_are_orphans(with_store: Resources) -> None:
     assert not keys(with_store)
 
 
-def test_a_file_of_no_upload_is_removed_once_it_is_old(kit: Resources) -> None:
-    young = staged_file(kit, str(uuid4()), age=timedelta(minutes=30))
-    old = staged_file(kit, str(uuid4()))
+def test_a_file_of_no_upload_is_removed_once_it_is_old(context: Context) -> None:
+    young = staged_file(context, str(uuid4()), age=timedelta(minutes=30))
+    old = staged_file(context, str(uuid4()))
     of_live_uploads = [
-        staged_file(kit, str(opened(kit, status=status).id))
+        staged_file(context, str(opened(context, status=status).id))
         for status in (UploadStatus.OPEN, UploadStatus.FINALIZED)
     ]
-    findings = files.sweep(kit, plenty())
+    findings = files.sweep(context, plenty())
     assert findings == Findings(removed=1, kept=3)
     assert not old.exists()
     assert young.exists()
     assert all(path.exists() for path in of_live_uploads)
 
 
-def test_nothing_of_others_is_taken_from_the_staging_directory(kit: Resources) -> None:
-    assert kit.settings.staging_dir is not None
-    foreign = staged_file(kit, "lost+found.txt")
-    directory = kit.settings.staging_dir / str(uuid4())
+def test_nothing_of_others_is_taken_from_the_staging_directory(context: Context) -> None:
+    assert context.settings.staging_dir is not None
+    foreign = staged_file(context, "lost+found.txt")
+    directory = context.settings.staging_dir / str(uuid4())
     directory.mkdir()
-    elsewhere = staged_file(kit, "elsewhere")
-    link = kit.settings.staging_dir / str(uuid4())
+    elsewhere = staged_file(context, "elsewhere")
+    link = context.settings.staging_dir / str(uuid4())
     link.symlink_to(elsewhere)
-    findings = files.sweep(an_hour_later(kit), plenty())
+    findings = files.sweep(an_hour_later(context), plenty())
     assert (findings.removed, findings.foreign) == (0, 4)
     assert findings.example in {foreign.name, directory.name, elsewhere.name, link.name}
     assert foreign.exists()
@@ -290,21 +290,21 @@ def test_nothing_of_others_is_taken_from_the_staging_directory(kit: Resources) -
     assert link.is_symlink()
 
 
-def test_a_directory_without_its_marker_is_not_ours_to_sweep(kit: Resources) -> None:
-    assert kit.settings.staging_dir is not None
-    old = staged_file(kit, str(uuid4()))
-    (kit.settings.staging_dir / STAGING_MARKER).unlink()
-    assert files.sweep(kit, plenty()) == Findings()
+def test_a_directory_without_its_marker_is_not_ours_to_sweep(context: Context) -> None:
+    assert context.settings.staging_dir is not None
+    old = staged_file(context, str(uuid4()))
+    (context.settings.staging_dir / STAGING_MARKER).unlink()
+    assert files.sweep(context, plenty()) == Findings()
     assert old.exists()
 
 
-def test_more_files_than_one_batch_are_all_looked_at(kit: Resources) -> None:
+def test_more_files_than_one_batch_are_all_looked_at(context: Context) -> None:
     for _ in range(files.BATCH + 1):
-        staged_file(kit, str(uuid4()))
-    assert files.sweep(kit, plenty()).removed == files.BATCH + 1
+        staged_file(context, str(uuid4()))
+    assert files.sweep(context, plenty()).removed == files.BATCH + 1
 
 
-def test_an_object_of_no_upload_is_removed_once_it_is_old(with_store: Resources) -> None:
+def test_an_object_of_no_upload_is_removed_once_it_is_old(with_store: Context) -> None:
     live = opened(with_store, staging=StagingKind.OBJECTS)
     gone = TenantId(uuid4()), UploadId(uuid4())
     put(with_store, object_keys.staged_chunk(*gone, index=0, sha256=bytes(32)))
@@ -325,7 +325,7 @@ def test_an_object_of_no_upload_is_removed_once_it_is_old(with_store: Resources)
     assert keys(with_store) == kept
 
 
-def test_multipart_uploads_a_transfer_goes_on_with_are_kept(with_store: Resources) -> None:
+def test_multipart_uploads_a_transfer_goes_on_with_are_kept(with_store: Context) -> None:
     waiting, key = transferring(with_store)
     recorded = begin(with_store, key)
     change_job(with_store, waiting, multipart_id=recorded.id)
@@ -344,7 +344,7 @@ def test_multipart_uploads_a_transfer_goes_on_with_are_kept(with_store: Resource
     assert under_way(with_store) == {recorded.id, just_begun.id, foreign.id}
 
 
-def test_multipart_uploads_no_transfer_goes_on_with_are_aborted(with_store: Resources) -> None:
+def test_multipart_uploads_no_transfer_goes_on_with_are_aborted(with_store: Context) -> None:
     event, key = transferring(with_store)
     recorded = begin(with_store, key)
     change_job(with_store, event, multipart_id=recorded.id)
@@ -360,7 +360,7 @@ def test_multipart_uploads_no_transfer_goes_on_with_are_aborted(with_store: Reso
     assert under_way(with_store) == {recorded.id}
 
 
-def test_parts_that_may_be_those_of_an_object_are_never_removed(with_store: Resources) -> None:
+def test_parts_that_may_be_those_of_an_object_are_never_removed(with_store: Context) -> None:
     event, key = transferring(with_store)
     put(with_store, key)
     change_job(with_store, event, status=JobStatus.COMPLETED, stage=JobStage.DONE)
@@ -370,19 +370,19 @@ def test_parts_that_may_be_those_of_an_object_are_never_removed(with_store: Reso
     assert under_way(with_store) == {with_parts.id}
 
 
-def ended(kit: Resources, status: UploadStatus, *, ago: timedelta = timedelta(0)) -> str:
+def ended(context: Context, status: UploadStatus, *, ago: timedelta = timedelta(0)) -> str:
     """Add an upload whose job failed so long ago, and an object at its key; return the key."""
-    event, key = transferring(kit)
-    put(kit, key)
-    change_job(kit, event, status=JobStatus.FAILED, finished_at=datetime.now(UTC) - ago)
-    with kit.transaction() as session:
+    event, key = transferring(context)
+    put(context, key)
+    change_job(context, event, status=JobStatus.FAILED, finished_at=datetime.now(UTC) - ago)
+    with context.transaction() as session:
         session.execute(
             update(Upload).where(Upload.id == event.data.upload_id).values(status=status)
         )
     return key
 
 
-def test_an_object_that_came_after_its_upload_had_ended_is_removed(with_store: Resources) -> None:
+def test_an_object_that_came_after_its_upload_had_ended_is_removed(with_store: Context) -> None:
     removed = {
         ended(with_store, status) for status in (UploadStatus.FAILED, UploadStatus.CANCELLED)
     }
@@ -395,15 +395,15 @@ def test_an_object_that_came_after_its_upload_had_ended_is_removed(with_store: R
     assert keys(with_store) == wanted | looked_at_before
 
 
-def test_a_probe_that_died_leaves_nothing(with_store: Resources) -> None:
+def test_a_probe_that_died_leaves_nothing(with_store: Context) -> None:
     begin(with_store, ObjectKey("staging/.probe/died"))
     assert multiparts.sweep(with_store, plenty()).kept == 1
     assert multiparts.sweep(an_hour_later(with_store), plenty()).removed == 1
     assert not under_way(with_store)
 
 
-def test_rows_are_deleted_when_their_time_is_over(kit: Resources) -> None:
-    with kit.transaction() as session:
+def test_rows_are_deleted_when_their_time_is_over(context: Context) -> None:
+    with context.transaction() as session:
         tenant_id = add_tenant(session)
         for at in (LONG_AGO, datetime.now(UTC)):
             session.add(InboxMessage(consumer="c", event_id=EventId(uuid4()), processed_at=at))
@@ -427,13 +427,15 @@ def test_rows_are_deleted_when_their_time_is_over(kit: Resources) -> None:
                     published_at=published_at,
                 )
             )
-    assert rows.sweep(kit, plenty()) == rows.Summary(outbox=1, inbox=1, idempotency=1, deliveries=0)
-    assert (count(kit, OutboxMessage), count(kit, InboxMessage)) == (2, 1)
-    assert count(kit, IdempotentRequest) == 1
+    assert rows.sweep(context, plenty()) == rows.Summary(
+        outbox=1, inbox=1, idempotency=1, deliveries=0
+    )
+    assert (count(context, OutboxMessage), count(context, InboxMessage)) == (2, 1)
+    assert count(context, IdempotentRequest) == 1
 
 
-def test_what_was_told_to_a_webhook_is_deleted_when_its_time_is_over(kit: Resources) -> None:
-    with kit.transaction() as session:
+def test_what_was_told_to_a_webhook_is_deleted_when_its_time_is_over(context: Context) -> None:
+    with context.transaction() as session:
         webhook = Webhook(
             id=WebhookId(uuid4()), tenant_id=add_tenant(session), url="https://a/", secret=""
         )
@@ -461,42 +463,44 @@ def test_what_was_told_to_a_webhook_is_deleted_when_its_time_is_over(kit: Resour
                     outcome="delivered",
                 )
             )
-    assert rows.sweep(kit, plenty()).deliveries == 1
-    assert (count(kit, Delivery), count(kit, Attempt)) == (2, 2)
+    assert rows.sweep(context, plenty()).deliveries == 1
+    assert (count(context, Delivery), count(context, Attempt)) == (2, 2)
 
 
-def test_many_rows_are_deleted_in_batches(kit: Resources) -> None:
-    with kit.transaction() as session:
+def test_many_rows_are_deleted_in_batches(context: Context) -> None:
+    with context.transaction() as session:
         session.add_all(
             InboxMessage(consumer="c", event_id=EventId(uuid4()), processed_at=LONG_AGO)
             for _ in range(rows.BATCH + 1)
         )
-    assert rows.sweep(kit, plenty()).inbox == rows.BATCH + 1
+    assert rows.sweep(context, plenty()).inbox == rows.BATCH + 1
 
 
-def test_a_spent_budget_leaves_the_rest_for_the_next_sweep(kit: Resources) -> None:
-    opened(kit)
+def test_a_spent_budget_leaves_the_rest_for_the_next_sweep(context: Context) -> None:
+    opened(context)
     none_left = Budget.of(timedelta(0))
-    assert expiry.sweep(kit, none_left) == expiry.Summary(expired=0, bytes_left=0, complete=False)
-    assert files.sweep(kit, none_left) == Findings()
-    assert rows.sweep(kit, none_left) == rows.Summary(
+    assert expiry.sweep(context, none_left) == expiry.Summary(
+        expired=0, bytes_left=0, complete=False
+    )
+    assert files.sweep(context, none_left) == Findings()
+    assert rows.sweep(context, none_left) == rows.Summary(
         outbox=0, inbox=0, idempotency=0, deliveries=0
     )
 
 
-def test_while_the_store_is_down_uploads_end_all_the_same(kit: Resources) -> None:
-    in_store = opened(kit, staging=StagingKind.OBJECTS)
-    in_directory = opened(kit)
-    swept = expiry.sweep(replace(kit, storage=unavailable("objects_under")), plenty())
+def test_while_the_store_is_down_uploads_end_all_the_same(context: Context) -> None:
+    in_store = opened(context, staging=StagingKind.OBJECTS)
+    in_directory = opened(context)
+    swept = expiry.sweep(replace(context, storage=unavailable("objects_under")), plenty())
     assert (swept.expired, swept.bytes_left, swept.complete) == (2, 1, True)
-    assert status_of(kit, in_store) == status_of(kit, in_directory) == UploadStatus.EXPIRED
-    assert objects.sweep(an_hour_later(kit), plenty()).removed == CHUNKS
+    assert status_of(context, in_store) == status_of(context, in_directory) == UploadStatus.EXPIRED
+    assert objects.sweep(an_hour_later(context), plenty()).removed == CHUNKS
 
 
-def test_while_the_store_is_down_files_are_swept_all_the_same(kit: Resources) -> None:
-    orphan = staged_file(kit, str(uuid4()))
+def test_while_the_store_is_down_files_are_swept_all_the_same(context: Context) -> None:
+    orphan = staged_file(context, str(uuid4()))
     SweepOrphans().sweep(
-        replace(kit, storage=unavailable("objects_under")), longest=timedelta(minutes=1)
+        replace(context, storage=unavailable("objects_under")), longest=timedelta(minutes=1)
     )
     assert not orphan.exists()
 
@@ -504,14 +508,14 @@ def test_while_the_store_is_down_files_are_swept_all_the_same(kit: Resources) ->
 @pytest.mark.parametrize("call", ["abort", "head"])
 @pytest.mark.parametrize("error", [StoreRejected, StoreUnavailable])
 def test_an_unfinished_upload_the_store_does_not_let_go_holds_up_nothing(
-    kit: Resources, call: str, error: type[StoreRejected | StoreUnavailable]
+    context: Context, call: str, error: type[StoreRejected | StoreUnavailable]
 ) -> None:
     storage = FakeStorage()
     for _ in range(2):
         key = object_keys.original(TenantId(uuid4()), UploadId(uuid4()))
         storage.create_multipart(key, content_type="text/plain")
     storage.before = raising(error(call, reason="test"), on=call)
-    swept = multiparts.sweep(an_hour_later(replace(kit, storage=storage)), plenty())
+    swept = multiparts.sweep(an_hour_later(replace(context, storage=storage)), plenty())
     assert swept == Findings(stuck=2)
     assert storage.called(call) == 2
 
@@ -532,50 +536,50 @@ class OneStuck(FakeStorage):
         super().delete_all(keys)
 
 
-def test_a_staged_object_the_store_does_not_let_go_holds_up_nothing(kit: Resources) -> None:
+def test_a_staged_object_the_store_does_not_let_go_holds_up_nothing(context: Context) -> None:
     storage = OneStuck()
-    kit = an_hour_later(replace(kit, storage=storage))
+    context = an_hour_later(replace(context, storage=storage))
     for index in range(3):
         key = object_keys.staged_chunk(
             TenantId(uuid4()), UploadId(uuid4()), index=index, sha256=bytes(32)
         )
-        storage.stuck = ObjectKey(put(kit, key))
-    assert objects.sweep(kit, plenty()) == Findings(removed=2, stuck=1)
-    assert keys(kit) == {storage.stuck}
+        storage.stuck = ObjectKey(put(context, key))
+    assert objects.sweep(context, plenty()) == Findings(removed=2, stuck=1)
+    assert keys(context) == {storage.stuck}
 
 
-def test_an_object_the_store_does_not_let_go_holds_up_nothing(kit: Resources) -> None:
+def test_an_object_the_store_does_not_let_go_holds_up_nothing(context: Context) -> None:
     storage = OneStuck()
-    kit = replace(kit, storage=storage)
+    context = replace(context, storage=storage)
     for _ in range(3):
-        storage.stuck = ObjectKey(ended(kit, UploadStatus.FAILED))
-    assert originals.sweep(an_hour_later(kit), plenty()) == Findings(removed=2, stuck=1)
-    assert keys(kit) == {storage.stuck}
+        storage.stuck = ObjectKey(ended(context, UploadStatus.FAILED))
+    assert originals.sweep(an_hour_later(context), plenty()) == Findings(removed=2, stuck=1)
+    assert keys(context) == {storage.stuck}
 
 
-def test_an_object_that_cannot_be_looked_at_holds_up_nothing(kit: Resources) -> None:
+def test_an_object_that_cannot_be_looked_at_holds_up_nothing(context: Context) -> None:
     storage = FakeStorage()
-    kit = replace(kit, storage=storage)
+    context = replace(context, storage=storage)
     for _ in range(2):
-        ended(kit, UploadStatus.FAILED)
+        ended(context, UploadStatus.FAILED)
     storage.before = raising(StoreRejected("head", reason="test"), on="head")
-    assert originals.sweep(an_hour_later(kit), plenty()) == Findings(stuck=2)
+    assert originals.sweep(an_hour_later(context), plenty()) == Findings(stuck=2)
 
 
-def test_a_file_that_cannot_be_removed_holds_up_nothing(kit: Resources) -> None:
+def test_a_file_that_cannot_be_removed_holds_up_nothing(context: Context) -> None:
     """Nor does it go unseen: what is on a disk with a fault is for an operator."""
-    stuck, *others = (staged_file(kit, str(uuid4())) for _ in range(3))
+    stuck, *others = (staged_file(context, str(uuid4())) for _ in range(3))
 
     @contextmanager
     def once_it_is_a_directory() -> Iterator[Session]:
-        with kit.transaction() as session:
+        with context.transaction() as session:
             stuck.unlink(missing_ok=True)
             stuck.mkdir(exist_ok=True)
             yield session
 
     with capture_logs() as logs:
         SweepOrphans().sweep(
-            replace(kit, transaction=once_it_is_a_directory), longest=timedelta(minutes=1)
+            replace(context, transaction=once_it_is_a_directory), longest=timedelta(minutes=1)
         )
     assert stuck.exists()
     assert not any(other.exists() for other in others)
@@ -583,32 +587,32 @@ def test_a_file_that_cannot_be_removed_holds_up_nothing(kit: Resources) -> None:
     assert (line["log_level"], line["removed"], line["stuck"]) == ("error", 2, 1)
 
 
-def test_while_the_database_is_away_a_sweep_ends_without_noise(kit: Resources) -> None:
-    away = kit.settings.model_copy(
+def test_while_the_database_is_away_a_sweep_ends_without_noise(context: Context) -> None:
+    away = context.settings.model_copy(
         update={"database_url": SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")}
     )
-    resources.install(resources.build(away))
+    install_context(build_context(away))
     for sweep in (SweepUploads, SweepOrphans, SweepRows):
         sweep().run()
 
 
-def test_the_second_of_two_sweeps_at_once_returns(kit: Resources) -> None:
-    upload = opened(kit)
-    resources.install(kit)
-    with turn.taken(kit.engine, SweepUploads.name) as is_ours:
+def test_the_second_of_two_sweeps_at_once_returns(context: Context) -> None:
+    upload = opened(context)
+    install_context(context)
+    with exclusive.taken(context.engine, SweepUploads.name) as is_ours:
         assert is_ours
         SweepUploads().run()
-        assert status_of(kit, upload) == UploadStatus.OPEN
+        assert status_of(context, upload) == UploadStatus.OPEN
     SweepUploads().run()
-    assert status_of(kit, upload) == UploadStatus.EXPIRED
+    assert status_of(context, upload) == UploadStatus.EXPIRED
 
 
-def test_a_turn_is_given_back_however_it_ends(kit: Resources) -> None:
-    with pytest.raises(ZeroDivisionError), turn.taken(kit.engine, "sweep"):
+def test_a_turn_is_given_back_however_it_ends(context: Context) -> None:
+    with pytest.raises(ZeroDivisionError), exclusive.taken(context.engine, "sweep"):
         raise ZeroDivisionError
     with (
-        turn.taken(kit.engine, "sweep") as is_ours,
-        turn.taken(kit.engine, "another") as another,
+        exclusive.taken(context.engine, "sweep") as is_ours,
+        exclusive.taken(context.engine, "another") as another,
     ):
         assert is_ours
         assert another

@@ -9,8 +9,8 @@ import kombu
 import pytest
 from celery import Celery
 
-from pipeline.broker import declare_topology
-from pipeline.liveness import TICK, Clock
+from pipeline.messaging.broker import declare_topology
+from pipeline.messaging.liveness import TICK, Clock
 from schemas.settings import BrokerSettings, LivenessSettings
 
 pytestmark = pytest.mark.integration

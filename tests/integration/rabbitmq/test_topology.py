@@ -11,7 +11,7 @@ import pytest
 
 from notifier import broker as notifier_broker
 from notifier.broker import EventExchange, PublishRefused, TopologyConflict
-from pipeline import broker as pipeline_broker
+from pipeline.messaging import broker as pipeline_broker
 from schemas import topology
 
 if TYPE_CHECKING:

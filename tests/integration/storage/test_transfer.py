@@ -17,11 +17,11 @@ import pytest
 from dev.stack.infrastructure import Store
 from pipeline.storage.port import Multipart
 from pipeline.storage.s3 import S3Storage, client
-from pipeline.transfer import plan, upload
+from pipeline.transfer import plan
 from pipeline.transfer.checksums import Chunk, ChunkCorrupt
+from pipeline.transfer.listener import Watch
+from pipeline.transfer.send import Earlier, send_file
 from pipeline.transfer.staged_objects import StagedObjects
-from pipeline.transfer.upload import Earlier
-from pipeline.transfer.watch import Watch
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.settings import MIB, ObjectStoreSettings
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from dev.stack.stack import Stack
     from pipeline.storage.port import StoredPart
-    from pipeline.transfer.upload import SentObject
+    from pipeline.transfer.send import SentObject
     from tests.habits import Habits
 
 pytestmark = pytest.mark.integration
@@ -94,7 +94,7 @@ def resume(
     path: Path, *, settings: ObjectStoreSettings, storage: S3Storage, multipart_id: str | None
 ) -> SentObject:
     file = staged(path)
-    return upload.send(
+    return send_file(
         file,
         to=KEY,
         storage=storage,
@@ -214,7 +214,7 @@ def test_chunks_that_wait_in_the_bucket_become_one_object(
     storage = storage_that_tells_parts(settings, sent=parts_sent)
     waiting = put_chunks(path, storage=storage)
 
-    sent = upload.send(
+    sent = send_file(
         waiting,
         to=KEY,
         storage=storage,
@@ -273,7 +273,7 @@ def test_a_bit_flipped_in_staging_leaves_no_object_and_no_parts(
     storage = S3Storage.connect(settings)
 
     with pytest.raises(ChunkCorrupt):
-        upload.send(
+        send_file(
             file,
             to=KEY,
             storage=storage,

@@ -20,10 +20,11 @@ import msgspec
 import psutil
 
 from pipeline.storage.s3 import S3Storage
-from pipeline.transfer import plan, upload
+from pipeline.transfer import plan
 from pipeline.transfer.checksums import Chunk
+from pipeline.transfer.listener import Watch
+from pipeline.transfer.send import send_file
 from pipeline.transfer.staged import StagedFile
-from pipeline.transfer.watch import Watch
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB, ObjectStoreSettings
 
@@ -112,7 +113,7 @@ def main() -> None:
     storage = kind.connect(settings)
     file = staged(Path(order.path))
     idle = psutil.Process().memory_info().rss
-    upload.send(
+    send_file(
         file,
         to=KEY,
         storage=storage,

@@ -6,7 +6,7 @@ from litestar import Litestar, Router, delete, get, post
 from litestar.params import FromPath
 from litestar.testing import TestClient
 
-from gateway.allow import answer_options
+from gateway.http.options import answer_options
 
 ONE = "/things/00000000-0000-0000-0000-000000000001"
 

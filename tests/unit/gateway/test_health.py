@@ -13,7 +13,7 @@ import pytest
 from gateway.health import StagingProbe
 from gateway.staging import Staging
 from gateway.staging.directory import DirectoryArea
-from gateway.staging.threads import Threads
+from gateway.staging.serial_executor import Threads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

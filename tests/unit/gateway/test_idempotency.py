@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gateway.idempotency import Claim
+from gateway.http.idempotency import Claim
 from schemas.api.uploads import CreateUpload
 
 

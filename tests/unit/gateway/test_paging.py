@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import paging
 from gateway.documents.queries import EntityPosition
-from gateway.paging import CreatedPosition
-from gateway.problems import InvalidRequest
+from gateway.http import paging
+from gateway.http.paging import CreatedPosition
+from gateway.http.problems import InvalidRequest
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.uuids())

@@ -10,8 +10,8 @@ from litestar.testing import TestClient
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from gateway import problems
-from gateway.problems import STATUS_BY_CODE, InvalidRequest, ReadingStopped, ValidatedRequest
+from gateway.http import problems
+from gateway.http.problems import STATUS_BY_CODE, InvalidRequest, ReadingStopped, ValidatedRequest
 from schemas.errors import DomainError, ErrorCode
 
 LEAK = "postgresql://waybill:hunter2@db/waybill"

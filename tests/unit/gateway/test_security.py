@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from gateway import security
-from gateway.security import Caller, KnownCallers, Unauthenticated
+from gateway.http import security
+from gateway.http.security import Caller, KnownCallers, Unauthenticated
 from schemas.ids import ApiKeyId, TenantId
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from gateway.telemetry import level_of, valid_traceparent
+from gateway.http.request_log import level_of, valid_traceparent
 
 VALID = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

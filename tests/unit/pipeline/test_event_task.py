@@ -8,8 +8,14 @@ import pytest
 from celery import Celery
 from celery.exceptions import Ignore
 
-from pipeline.consumer import DELIVERY_HEADER, ReceivedEvent
-from pipeline.event_task import Delivery, EventTask, NotNow, WorkerKeepsDying, tier_after
+from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
+from pipeline.messaging.event_task import (
+    Delivery,
+    EventTask,
+    RetryLater,
+    WorkerKeepsDying,
+    tier_after,
+)
 from schemas import topology
 from schemas.errors import DomainError, ErrorCode
 from schemas.events import envelope
@@ -32,8 +38,8 @@ if TYPE_CHECKING:
 ATTEMPTS = 2
 
 
-class OperatorAway(NotNow):
-    may_take_long = True
+class OperatorAway(RetryLater):
+    backoff = True
 
 
 class StoreDown(DomainError):

@@ -5,9 +5,9 @@ import pytest
 from celery import Celery
 from pydantic import SecretStr
 
-from pipeline import celery_app, intake
-from pipeline.consumer import register_serializer
-from pipeline.liveness import Clock
+from pipeline import celery_app, task_routes
+from pipeline.messaging.consumer import register_serializer
+from pipeline.messaging.liveness import Clock
 from pipeline.settings import Settings
 from schemas import topology
 
@@ -29,13 +29,13 @@ def app(settings: Settings) -> Celery:
     register_serializer()
     app = Celery(set_as_current=False)
     app.conf.update(celery_app.configuration(settings))
-    intake.register(app)
+    task_routes.register(app)
     return app
 
 
 def test_a_registered_task_acknowledges_late(app: Celery, settings: Settings) -> None:
-    of_events = [task for tasks in intake.TASKS.values() for task in tasks.values()]
-    for task_type in (*of_events, *intake.ORDERS):
+    of_events = [task for tasks in task_routes.TASKS.values() for task in tasks.values()]
+    for task_type in (*of_events, *task_routes.ORDERS):
         task = app.tasks[task_type.name]
         assert task.acks_late
         assert task.reject_on_worker_lost
@@ -44,41 +44,41 @@ def test_a_registered_task_acknowledges_late(app: Celery, settings: Settings) ->
 
 
 def test_a_worker_knows_the_tasks_of_its_queues_alone() -> None:
-    assert intake.tasks_for({topology.UPLOADS}) == {
+    assert task_routes.tasks_for({topology.UPLOADS}) == {
         "uploads": {
             "upload.finalized": "tasks.upload_to_object_store",
             "upload.cancelled": "tasks.discard_upload",
         }
     }
-    assert intake.tasks_for({topology.DOCUMENT_PROCESSING}) == {
+    assert task_routes.tasks_for({topology.DOCUMENT_PROCESSING}) == {
         "document_processing": {"upload.stored": "tasks.ingest_document"}
     }
 
 
 def test_a_worker_may_sweep_besides_its_other_work_or_do_nothing_else() -> None:
-    both = intake.tasks_for({topology.UPLOADS, topology.MAINTENANCE})
-    assert both == intake.tasks_for({topology.UPLOADS})
-    assert intake.tasks_for({topology.MAINTENANCE}) == {}
+    both = task_routes.tasks_for({topology.UPLOADS, topology.MAINTENANCE})
+    assert both == task_routes.tasks_for({topology.UPLOADS})
+    assert task_routes.tasks_for({topology.MAINTENANCE}) == {}
 
 
 @pytest.mark.parametrize("queues", [set(), {topology.EXPORTS}, {topology.UPLOADS, "uplaods"}])
 def test_a_worker_that_could_only_dead_letter_is_refused(queues: set[str]) -> None:
-    with pytest.raises(intake.NoTasks, match="-Q"):
-        intake.tasks_for(queues)
+    with pytest.raises(task_routes.NoTasks, match="-Q"):
+        task_routes.tasks_for(queues)
 
 
 def test_every_event_of_a_consumed_queue_has_a_task() -> None:
-    for queue, tasks in intake.TASKS.items():
+    for queue, tasks in task_routes.TASKS.items():
         assert tasks.keys() == set(topology.SUBSCRIPTIONS[queue])
 
 
 def test_an_event_that_waits_returns_to_the_queue_where_it_has_its_task() -> None:
-    for queue, tasks in intake.TASKS.items():
+    for queue, tasks in task_routes.TASKS.items():
         assert {task.home_queue for task in tasks.values()} == {queue}
 
 
 def test_the_clock_orders_every_sweep_at_once_and_then_once_per_interval(app: Celery) -> None:
-    app.conf.beat_schedule = intake.schedule(every=timedelta(minutes=5))
+    app.conf.beat_schedule = task_routes.schedule(every=timedelta(minutes=5))
     clock = Clock(app)
 
     assert {entry.task for entry in clock.schedule.values()} == {

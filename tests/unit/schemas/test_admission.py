@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from schemas import admission
-from schemas.admission import (
+from schemas.policy import quotas as quota_policy
+from schemas.policy.quotas import (
     FileTooLarge,
     NotAMediaRange,
     QuotaExceeded,
@@ -25,31 +25,31 @@ def allowing(*types: str) -> Quotas:
 
 
 def test_a_file_may_be_as_large_as_the_quota_and_no_larger() -> None:
-    admission.check_size(100, quotas=QUOTAS)
+    quota_policy.check_size(100, quotas=QUOTAS)
     with pytest.raises(FileTooLarge):
-        admission.check_size(101, quotas=QUOTAS)
+        quota_policy.check_size(101, quotas=QUOTAS)
 
 
 def test_the_upload_that_fills_a_quota_is_let_in_and_the_next_is_not() -> None:
-    admission.check_usage(Usage(total_bytes=1000, open_uploads=10), quotas=QUOTAS)
+    quota_policy.check_usage(Usage(total_bytes=1000, open_uploads=10), quotas=QUOTAS)
     with pytest.raises(TooManyOpenUploads) as too_many:
-        admission.check_usage(Usage(total_bytes=0, open_uploads=11), quotas=QUOTAS)
+        quota_policy.check_usage(Usage(total_bytes=0, open_uploads=11), quotas=QUOTAS)
     with pytest.raises(QuotaExceeded) as too_much:
-        admission.check_usage(Usage(total_bytes=1001, open_uploads=1), quotas=QUOTAS)
+        quota_policy.check_usage(Usage(total_bytes=1001, open_uploads=1), quotas=QUOTAS)
 
     assert too_many.value.retryable
     assert not too_much.value.retryable
 
 
 def test_bytes_that_may_not_be_the_files_do_not_count_against_it() -> None:
-    admission.check_usage(Usage(total_bytes=1002, open_uploads=1), quotas=QUOTAS, slack=2)
+    quota_policy.check_usage(Usage(total_bytes=1002, open_uploads=1), quotas=QUOTAS, slack=2)
     with pytest.raises(QuotaExceeded):
-        admission.check_usage(Usage(total_bytes=1003, open_uploads=1), quotas=QUOTAS, slack=2)
+        quota_policy.check_usage(Usage(total_bytes=1003, open_uploads=1), quotas=QUOTAS, slack=2)
 
 
 def test_without_a_quota_of_bytes_there_is_no_limit() -> None:
     quotas = replace(QUOTAS, total_bytes=None)
-    admission.check_usage(Usage(total_bytes=2**62, open_uploads=1), quotas=quotas)
+    quota_policy.check_usage(Usage(total_bytes=2**62, open_uploads=1), quotas=quotas)
 
 
 def test_a_tenants_own_quotas_go_before_the_settings() -> None:
@@ -86,7 +86,7 @@ def test_a_tenants_own_quotas_go_before_the_settings() -> None:
 def test_types_are_compared_without_parameters_and_case(
     media_type: str, ranges: list[str], *, is_allowed: bool
 ) -> None:
-    assert admission.is_allowed(media_type, ranges=ranges) is is_allowed
+    assert quota_policy.is_allowed(media_type, ranges=ranges) is is_allowed
 
 
 @pytest.mark.parametrize(
@@ -108,24 +108,24 @@ def test_types_are_compared_without_parameters_and_case(
 def test_what_the_bytes_show_counts_and_what_they_would_have_shown_is_not_believed(
     sniffed: str | None, declared: str | None, actual: str
 ) -> None:
-    assert admission.actual_type(sniffed, declared=declared) == actual
-    admission.check_content(sniffed, declared=declared, quotas=allowing(actual))
+    assert quota_policy.actual_type(sniffed, declared=declared) == actual
+    quota_policy.check_content(sniffed, declared=declared, quotas=allowing(actual))
     with pytest.raises(TypeNotAllowed):
-        admission.check_content(sniffed, declared=declared, quotas=allowing("video/mp4"))
+        quota_policy.check_content(sniffed, declared=declared, quotas=allowing("video/mp4"))
 
 
 def test_a_client_that_declares_nothing_is_let_in_and_one_that_declares_something_else_is_not() -> (
     None
 ):
-    admission.check_declared(None, quotas=allowing("application/pdf"))
-    admission.check_declared("application/pdf", quotas=allowing("application/pdf"))
+    quota_policy.check_declared(None, quotas=allowing("application/pdf"))
+    quota_policy.check_declared("application/pdf", quotas=allowing("application/pdf"))
     with pytest.raises(TypeNotAllowed, match="image/png; allowed are application/pdf"):
-        admission.check_declared("image/png", quotas=allowing("application/pdf"))
+        quota_policy.check_declared("image/png", quotas=allowing("application/pdf"))
 
 
 @pytest.mark.parametrize("text", ["*/*", "image/*", "application/pdf", "Image/SVG+xml"])
 def test_a_range_is_a_type_or_a_family_or_everything(text: str) -> None:
-    assert admission.media_range(text) == text.lower()
+    assert quota_policy.media_range(text) == text.lower()
 
 
 @pytest.mark.parametrize(
@@ -133,4 +133,4 @@ def test_a_range_is_a_type_or_a_family_or_everything(text: str) -> None:
 )
 def test_anything_else_is_no_range(text: str) -> None:
     with pytest.raises(NotAMediaRange):
-        admission.media_range(text)
+        quota_policy.media_range(text)

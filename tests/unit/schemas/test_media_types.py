@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas import media_types
+from schemas.policy import media_types
 
 PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from schemas.telemetry import LogFormat, logging_config, structlog_config
+from schemas.runtime.logging import LogFormat, logging_config, structlog_config
 
 
 @pytest.fixture

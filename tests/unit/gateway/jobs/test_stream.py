@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from gateway.job_watch import LOOKS_AT_ONCE, JobWatch
 from gateway.jobs import stream
+from gateway.jobs.change_listener import LOOKS_AT_ONCE, JobWatch
 from schemas.api.jobs import JobView
 from schemas.ids import JobId
 from schemas.lifecycle import JobStatus

@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from gateway.job_watch import JobWatch
+from gateway.jobs.change_listener import JobWatch
 from gateway.jobs.operations import wait_until_settled
 from gateway.jobs.routes import preferred_wait
 from schemas.ids import JobId

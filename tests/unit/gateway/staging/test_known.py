@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from gateway.staging.known import KnownUploads
 from gateway.staging.port import StagedUpload
+from gateway.staging.upload_cache import KnownUploads
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 

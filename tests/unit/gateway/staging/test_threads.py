@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.staging.threads import CALLS_IN_A_ROW, Lane, Threads
+from gateway.staging.serial_executor import CALLS_IN_A_ROW, Lane, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

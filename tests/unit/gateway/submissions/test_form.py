@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.submissions.form import (
+from gateway.uploads.oneshot.form import (
     FIELD_BYTES_MAX,
     FRAME_BYTES_MAX,
     FileHead,

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from gateway.submissions import lease
+from gateway.uploads.oneshot import lease
 from schemas.ids import UploadId
 
 if TYPE_CHECKING:

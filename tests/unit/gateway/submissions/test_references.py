@@ -2,7 +2,7 @@ from uuid import UUID
 
 import pytest
 
-from gateway.submissions.operations import ReferenceRefused, name_in
+from gateway.uploads.oneshot.operations import ReferenceRefused, name_in
 from schemas.ids import TenantId
 
 TENANT = TenantId(UUID("11111111-1111-1111-1111-111111111111"))

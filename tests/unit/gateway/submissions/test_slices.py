@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.submissions.slices import Slices
+from gateway.uploads.oneshot.splitter import Slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

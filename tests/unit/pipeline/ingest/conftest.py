@@ -8,9 +8,9 @@ import pytest
 from spacy.language import Language
 
 from pipeline.ingest import enrich, reading
-from pipeline.ingest.limits import ReadingLimits
 from pipeline.ingest.outcome import DocumentOpened, DocumentRead, PageReading
 from pipeline.ingest.reading import DocumentReading
+from pipeline.ingest.sandbox.limits import ReadingLimits
 
 MIB = 1024 * 1024
 

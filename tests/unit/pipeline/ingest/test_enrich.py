@@ -7,8 +7,8 @@ from spacy.language import Language
 
 from pipeline.ingest import enrich
 from pipeline.ingest.enrich import LanguageModelNotFound
-from pipeline.ingest.limits import ReadingLimits
 from pipeline.ingest.outcome import Truncation
+from pipeline.ingest.sandbox.limits import ReadingLimits
 
 
 def entities(text: str, language: Language, limits: ReadingLimits) -> list[tuple[str, str]]:

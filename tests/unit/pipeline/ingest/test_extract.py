@@ -11,10 +11,10 @@ from pypdf.errors import (
     WrongPasswordError,
 )
 
-from pipeline.ingest import extract
-from pipeline.ingest.extract import EncryptionNotSupported, NoPages, PasswordNeeded
-from pipeline.ingest.isolation import ChildLimits, Send, TimeLimitReached, forked
-from pipeline.ingest.limits import ReadingLimits
+from pipeline.ingest.extractors import pdf
+from pipeline.ingest.extractors.pdf import EncryptionNotSupported, NoPages, PasswordNeeded
+from pipeline.ingest.sandbox.fork import ChildLimits, Send, TimeLimitReached, forked
+from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.errors import ErrorCode
 from tests.factories import pdfs
 
@@ -44,7 +44,7 @@ MIB = 1024 * 1024
     ids=lambda value: value.value if isinstance(value, ErrorCode) else type(value).__name__,
 )
 def test_whatever_a_parser_raises_has_a_code(error: BaseException, code: ErrorCode) -> None:
-    assert extract.code_of(error) == code
+    assert pdf.code_of(error) == code
 
 
 def test_a_long_document_needs_no_more_memory_than_a_short_one(
@@ -52,7 +52,7 @@ def test_a_long_document_needs_no_more_memory_than_a_short_one(
 ) -> None:
     def read(send: Send) -> None:
         with path.open("rb") as file:
-            document = extract.Document(file, limits=limits)
+            document = pdf.Document(file, limits=limits)
             before = peak_memory()
             for number in range(1, document.page_count + 1):
                 document.page(number)
@@ -75,11 +75,11 @@ def peak_memory() -> int:
 
 def test_a_reason_is_one_short_line_without_what_a_file_could_smuggle_in() -> None:
     error = PdfReadError("Invalid\x00 object\r\n" + "A" * 10_000)
-    reason = extract.reason_of(error)
+    reason = pdf.reason_of(error)
     assert reason.startswith("PdfReadError: Invalid object AAA")
     assert len(reason) < 250
     assert reason.isprintable()
 
 
 def test_an_error_without_words_is_named() -> None:
-    assert extract.reason_of(PdfReadError()) == "PdfReadError"
+    assert pdf.reason_of(PdfReadError()) == "PdfReadError"

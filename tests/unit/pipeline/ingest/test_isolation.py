@@ -14,7 +14,7 @@ from typing import Never
 
 import pytest
 
-from pipeline.ingest.isolation import (
+from pipeline.ingest.sandbox.fork import (
     ChildDied,
     ChildLimits,
     ChildOutOfMemory,

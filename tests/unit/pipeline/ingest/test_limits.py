@@ -1,6 +1,6 @@
 from datetime import timedelta
 
-from pipeline.ingest.limits import ReadingLimits
+from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.settings import IngestSettings
 
 

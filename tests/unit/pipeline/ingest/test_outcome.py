@@ -4,7 +4,6 @@ import msgspec
 import pytest
 
 from pipeline.ingest import outcome
-from pipeline.ingest.limits import ReadingLimits
 from pipeline.ingest.outcome import (
     DocumentMetadata,
     DocumentOpened,
@@ -17,6 +16,7 @@ from pipeline.ingest.outcome import (
     ReadingFailed,
     Truncation,
 )
+from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.errors import ErrorCode
 
 MESSAGES: list[Message] = [

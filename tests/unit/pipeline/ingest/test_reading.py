@@ -12,7 +12,6 @@ from spacy.tokens import Doc
 from structlog.testing import capture_logs
 
 from pipeline.ingest import enrich
-from pipeline.ingest.limits import ReadingLimits
 from pipeline.ingest.outcome import (
     DocumentRead,
     PdfCorrupt,
@@ -23,6 +22,7 @@ from pipeline.ingest.outcome import (
     PdfOutOfMemory,
     Truncation,
 )
+from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.errors import DomainError, ErrorCode
 from tests.factories import pdfs
 from tests.unit.pipeline.ingest.conftest import Reader

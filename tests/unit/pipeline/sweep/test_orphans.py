@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sweep import orphans
-from pipeline.sweep.orphans import Transfer
+from pipeline.maintenance import orphans
+from pipeline.maintenance.orphans import Transfer
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import UploadStatus

@@ -1,7 +1,7 @@
 from datetime import timedelta
 from itertools import count
 
-from pipeline.sweep.turn import Budget
+from pipeline.maintenance.exclusive import Budget
 
 
 def test_what_fits_is_done_in_batches() -> None:

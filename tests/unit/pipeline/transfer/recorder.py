@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pipeline.transfer.upload import Earlier
-from pipeline.transfer.watch import Watch
+from pipeline.transfer.listener import Watch
+from pipeline.transfer.send import Earlier
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,11 +9,10 @@ import pytest
 
 from pipeline.storage.errors import StoreRejected, StoreUnavailable
 from pipeline.storage.port import Body, Multipart
-from pipeline.transfer import upload
-from pipeline.transfer.interruptions import LeaseLost
+from pipeline.transfer.errors import LeaseLost
 from pipeline.transfer.plan import PartPlan
+from pipeline.transfer.send import READ_AGAIN_AT_MOST, Earlier, SentObject, send_file
 from pipeline.transfer.staged import StagedFile
-from pipeline.transfer.upload import Earlier, SentObject
 from tests.fakes.storage import nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.stages import CHUNK_SIZE, CONTENT, KEY, PART_SIZE, chunks_of, md5
@@ -55,9 +54,9 @@ def send(
     recorder: Recorder | None = None,
     part_size: int = PART_SIZE,
     parallel_parts: int = 3,
-    read_again_at_most: int = upload.READ_AGAIN_AT_MOST,
+    read_again_at_most: int = READ_AGAIN_AT_MOST,
 ) -> SentObject:
-    return upload.send(
+    return send_file(
         staged,
         to=KEY,
         storage=storage,

@@ -15,7 +15,7 @@ from pipeline.transfer.checksums import (
     multipart_etag,
 )
 from pipeline.transfer.destination import StoredObjectMismatch
-from pipeline.transfer.interruptions import LeaseLost
+from pipeline.transfer.errors import LeaseLost
 from pipeline.transfer.staged import StagedFile, StagingMissing
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder

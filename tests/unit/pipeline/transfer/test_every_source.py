@@ -13,15 +13,14 @@ from structlog.testing import capture_logs
 
 from pipeline.storage.errors import BodyAltered, StoreUnavailable
 from pipeline.storage.port import Body, Multipart, StoredPart
-from pipeline.transfer import upload
 from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.checksums import ChunkCorrupt, StagingTruncated
-from pipeline.transfer.interruptions import TransferCancelled
+from pipeline.transfer.errors import TransferCancelled
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.referenced import ReferenceChanged, ReferencedObject, ReferenceMissing
+from pipeline.transfer.send import Earlier, send_file
 from pipeline.transfer.staged import StagingMissing
 from pipeline.transfer.staged_objects import StagedObjects
-from pipeline.transfer.upload import Earlier
 from schemas.errors import ErrorCode
 from tests.fakes.storage import Call, Etags, FakeStorage, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pipeline.storage.port import ObjectRange
-    from pipeline.transfer.upload import SentObject
+    from pipeline.transfer.send import SentObject
 
 EVERY_PART = list(range(1, 17))
 UNAVAILABLE = StoreUnavailable("test", reason="down")
@@ -69,7 +68,7 @@ def send(
     parallel_parts: int = 3,
     work_dir: Path | None = None,
 ) -> SentObject:
-    return upload.send(
+    return send_file(
         on.staged,
         to=KEY,
         storage=on.storage,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.transfer.lanes import Lanes
+from pipeline.transfer.part_pool import Lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ import pytest
 from pipeline.storage.port import StoredPart
 from pipeline.transfer.checksums import CheckState, FileCheck
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.prefix import Prefix
+from pipeline.transfer.resume import Prefix
 from tests.unit.pipeline.transfer.stages import CONTENT, PART_SIZE, md5, part
 
 PLAN = PartPlan(4 * PART_SIZE, part_size=PART_SIZE)

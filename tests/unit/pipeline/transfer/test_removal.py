@@ -8,7 +8,7 @@ from pipeline.storage.errors import (
     StoreRejected,
 )
 from pipeline.transfer import removal
-from pipeline.transfer.interruptions import LeaseLost
+from pipeline.transfer.errors import LeaseLost
 from tests.fakes.storage import FakeStorage, Object, raising
 from tests.unit.pipeline.transfer.sending import REJECTED, HangingDelete, store_parts
 from tests.unit.pipeline.transfer.stages import (

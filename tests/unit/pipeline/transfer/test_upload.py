@@ -19,7 +19,6 @@ from pipeline.storage.errors import (
     StoreUnavailable,
 )
 from pipeline.storage.port import Body, Multipart, StoredPart
-from pipeline.transfer import upload
 from pipeline.transfer.checksums import (
     ChunkCorrupt,
     FileDigestMismatch,
@@ -28,11 +27,11 @@ from pipeline.transfer.checksums import (
     multipart_etag,
 )
 from pipeline.transfer.destination import StoredObjectMismatch
-from pipeline.transfer.interruptions import LeaseLost, TransferCancelled
-from pipeline.transfer.lanes import SETTLING
+from pipeline.transfer.errors import LeaseLost, TransferCancelled
+from pipeline.transfer.part_pool import SETTLING
 from pipeline.transfer.plan import PartPlan
+from pipeline.transfer.send import SentObject, send_file
 from pipeline.transfer.staged import StagedFile, StagingMissing
-from pipeline.transfer.upload import SentObject
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.sending import (
@@ -195,7 +194,7 @@ def test_the_heart_beats_while_the_store_is_silent(tmp_path: Path, slow: str) ->
             enough.set()
 
     storage.before = stay_silent
-    upload.send(
+    send_file(
         stage(tmp_path),
         to=KEY,
         storage=storage,
@@ -308,7 +307,7 @@ def test_the_last_checkpoint_is_reported_before_the_object_is_made(tmp_path: Pat
     beats: list[int] = []
     storage.before = lambda call: beats.append(recorder.beats) if call.name == "complete" else None
 
-    upload.send(
+    send_file(
         stage(tmp_path),
         to=KEY,
         storage=storage,

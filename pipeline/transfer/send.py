@@ -17,16 +17,16 @@ from pipeline.transfer import removal
 from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.checksums import FileCheck
 from pipeline.transfer.destination import Destination
-from pipeline.transfer.interruptions import TransferCancelled
-from pipeline.transfer.lanes import Lanes
+from pipeline.transfer.errors import TransferCancelled
+from pipeline.transfer.listener import Watch
+from pipeline.transfer.part_pool import Lanes
 from pipeline.transfer.parts import NO_BYTES, DigestedPart, Parts
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.prefix import Prefix
+from pipeline.transfer.resume import Prefix
 from pipeline.transfer.staged import Staged
-from pipeline.transfer.watch import Watch
-from schemas import media_types
 from schemas.errors import DomainError
 from schemas.object_keys import ObjectKey
+from schemas.policy import media_types
 from schemas.settings import GIB, MIB
 
 log = structlog.get_logger(__name__)
@@ -52,7 +52,7 @@ class SentObject:
     content_type: str
 
 
-def send(
+def send_file(
     staged: Staged,
     *,
     to: ObjectKey,

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from celery import Celery
 
-from pipeline.consumer import EventConsumer
-from pipeline.event_task import EventTask
 from pipeline.ingest.tasks import IngestDocument
-from pipeline.sweep.tasks import Sweep, SweepOrphans, SweepRows, SweepUploads
+from pipeline.maintenance.tasks import Sweep, SweepOrphans, SweepRows, SweepUploads
+from pipeline.messaging.consumer import EventConsumer
+from pipeline.messaging.event_task import EventTask
 from pipeline.transfer.discard import DiscardUpload
 from pipeline.transfer.tasks import UploadToObjectStore
 from schemas import topology

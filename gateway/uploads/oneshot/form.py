@@ -17,10 +17,10 @@ from multipart import (  # type: ignore[import-untyped]  # it is published witho
     parse_options_header,
 )
 
-from schemas import media_types
 from schemas.api.submissions import FormFields
 from schemas.api.uploads import ContentType, Filename
 from schemas.errors import DomainError, ErrorCode
+from schemas.policy import media_types
 
 FILE: Final = "file"
 MEDIA_TYPE: Final = "multipart/form-data"

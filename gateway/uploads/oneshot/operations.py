@@ -18,27 +18,28 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway import idempotency
 from gateway.db import Transaction
-from gateway.idempotency import Claim, KeyForgotten
+from gateway.http import idempotency
+from gateway.http.idempotency import Claim, KeyForgotten
 from gateway.jobs import operations as jobs
 from gateway.jobs import queries as job_queries
 from gateway.jobs.operations import CheckCompleteUpload
 from gateway.staging import Staging
-from gateway.submissions import lease
-from gateway.submissions.form import FRAME_BYTES_MAX, FileHead, Form
-from gateway.submissions.slices import Slices
 from gateway.uploads import chunking, queries
 from gateway.uploads import operations as uploads
+from gateway.uploads.oneshot import lease
+from gateway.uploads.oneshot.form import FRAME_BYTES_MAX, FileHead, Form
+from gateway.uploads.oneshot.splitter import Slices
 from gateway.uploads.operations import RegisterCallback
-from gateway.uploads.receiving import Offer, ReceiveChunk
-from schemas import admission, object_keys
+from gateway.uploads.receive import Offer, ReceiveChunk
+from schemas import object_keys
 from schemas.api.jobs import JobView
 from schemas.api.submissions import FormFields, SubmitReference
 from schemas.api.uploads import CreateUpload, FinalizeUpload, UploadCreated
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import JobId, TenantId, UploadId
 from schemas.lifecycle import StagingKind, UploadStatus
+from schemas.policy import quotas as quota_policy
 from schemas.settings import QuotaSettings
 from schemas.tables.uploads import Upload
 
@@ -133,7 +134,7 @@ async def submit_form(reception: Reception, form: Form, *, request: Request) -> 
             session, tenant_id=request.tenant_id, defaults=reception.terms.quotas
         )
     # Before anything is read.
-    admission.check_size(form.length - FRAME_BYTES_MAX, quotas=quotas)
+    quota_policy.check_size(form.length - FRAME_BYTES_MAX, quotas=quotas)
     head = await form.head()
     if await _is_repeated(reception, request):
         return await _answer_again(reception, form, head, request=request)
@@ -336,7 +337,7 @@ async def _check_type(reception: Reception, upload_id: UploadId, *, tenant_id: T
         quotas = await uploads.quotas_of(
             session, tenant_id=tenant_id, defaults=reception.terms.quotas
         )
-    admission.check_content(upload.sniffed_type, declared=upload.content_type, quotas=quotas)
+    quota_policy.check_content(upload.sniffed_type, declared=upload.content_type, quotas=quotas)
 
 
 async def _finalize(

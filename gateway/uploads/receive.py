@@ -18,11 +18,11 @@ from gateway.staging import Buffers, Region, Sink, StagedUpload, Staging, Stagin
 from gateway.uploads import chunking, queries
 from gateway.uploads.body import Blocks, ChunkTooLong, until_silence
 from gateway.uploads.digests import Digester, Expected
-from schemas import media_types
 from schemas.api.uploads import ChunkStored
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind, UploadStatus
+from schemas.policy import media_types
 
 log = structlog.stdlib.get_logger(__name__)
 

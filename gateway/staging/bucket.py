@@ -20,8 +20,8 @@ import structlog
 
 from gateway.staging.errors import StagingFull, StoreRejected, StoreUnavailable
 from gateway.staging.port import StagedUpload, Watch
+from gateway.staging.serial_executor import Lane, Threads
 from gateway.staging.store import Store
-from gateway.staging.threads import Lane, Threads
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind

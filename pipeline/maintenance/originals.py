@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
-from pipeline.resources import Resources
+from pipeline.context import Context
+from pipeline.maintenance import operations
+from pipeline.maintenance.exclusive import Budget
+from pipeline.maintenance.report import Findings
 from pipeline.storage.errors import ObjectMissing, StoreRejected
 from pipeline.storage.port import ObjectStorage
-from pipeline.sweep import operations
-from pipeline.sweep.findings import Findings
-from pipeline.sweep.turn import Budget
 from schemas import object_keys
 from schemas.object_keys import ObjectKey
 
@@ -22,19 +22,19 @@ LOOKS: Final = 3
 """How many sweeps look at an upload, about: one of them may be cut short."""
 
 
-def sweep(kit: Resources, budget: Budget) -> Findings:
+def sweep(context: Context, budget: Budget) -> Findings:
     findings = Findings()
-    settled = datetime.now(UTC) - kit.settings.sweep_grace
-    with kit.transaction() as session:
+    settled = datetime.now(UTC) - context.settings.sweep_grace
+    with context.transaction() as session:
         ended = operations.ended_without_object(
-            session, after=settled - LOOKS * kit.settings.sweep_every, before=settled
+            session, after=settled - LOOKS * context.settings.sweep_every, before=settled
         )
     for batch in budget.batches(ended, of=BATCH):
         for upload in batch:
             if budget.is_spent:
                 break  # a store that refuses takes its time over each
             key = object_keys.original(upload.tenant_id, upload.upload_id)
-            _remove(key, storage=kit.storage, findings=findings)
+            _remove(key, storage=context.storage, findings=findings)
     return findings
 
 

@@ -26,11 +26,11 @@ from tenacity import (
 )
 
 from pipeline import db
-from pipeline.consumer import DELIVERY_HEADER, ReceivedEvent
+from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
 from schemas import topology
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.envelope import CONTENT_TYPE, Envelope
-from schemas.telemetry import TRACEPARENT_HEADER
+from schemas.runtime.logging import TRACEPARENT_HEADER
 
 log = structlog.get_logger(__name__)
 
@@ -41,21 +41,21 @@ at once, and the broker would count each return towards its delivery limit."""
 FIRST_TIER: Final = topology.RETRY_TIERS[0]
 
 
-class NotNow(Exception):
+class RetryLater(Exception):
     """The event is fine and so are we, but it is not its time; it does not count as a try.
 
     Attributes:
-        may_take_long: each wait is longer than the one before, because it may
+        backoff: each wait is longer than the one before, because it may
             need an operator.
         made_progress: this delivery got further than those before it, so the
             workers that died with the event did not die of it.
     """
 
-    may_take_long: bool = False
+    backoff: bool = False
     made_progress: bool = False
 
 
-class CrashesExcused(NotNow):
+class CrashesExcused(RetryLater):
     """The workers that died with the event had got further; the count of crashes begins anew.
 
     It has to be a new message for that: the broker counts the deliveries of this
@@ -121,7 +121,7 @@ class EventTask(Task[..., None]):
 
     @abstractmethod
     def handle(self, event: Envelope, delivery: Delivery) -> None:
-        """Apply the event. Raise `NotNow` to have it again without counting a try."""
+        """Apply the event. Raise `RetryLater` to have it again without counting a try."""
 
     @abstractmethod
     def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:
@@ -152,12 +152,12 @@ class EventTask(Task[..., None]):
     def _handle(self, event: ReceivedEvent, delivery: Delivery) -> None:
         try:
             self._handle_unless_deadly(event, delivery)
-        except NotNow as reason:
+        except RetryLater as reason:
             crashes = 0 if reason.made_progress else delivery.crashes
             self._wait(
                 event,
                 replace(delivery, crashes=crashes),
-                may_take_long=reason.may_take_long,
+                backoff=reason.backoff,
                 reason=reason,
             )
         except DomainError as error:
@@ -165,7 +165,7 @@ class EventTask(Task[..., None]):
                 log.error(  # noqa: TRY400  # the detail says it all
                     "task.needs_operator", code=error.code, detail=str(error)
                 )
-                self._wait(event, delivery, may_take_long=True, reason=error)
+                self._wait(event, delivery, backoff=True, reason=error)
             if error.retryable and not self._is_last(delivery):
                 log.warning("task.will_retry", code=error.code, detail=str(error))
                 self._try_later(event, delivery, reason=error)
@@ -178,7 +178,7 @@ class EventTask(Task[..., None]):
             if db.is_unreachable(error):
                 # An outage is not the event's fault: however long it lasts, no try is used up.
                 log.warning("task.database_unreachable", reason=type(error).__name__)
-                self._wait(event, delivery, may_take_long=False, reason=error)
+                self._wait(event, delivery, backoff=False, reason=error)
             log.exception("task.failed")
             if not self._is_last(delivery):
                 self._try_later(event, delivery, reason=error)
@@ -201,11 +201,11 @@ class EventTask(Task[..., None]):
         log.error("task.given_up", code=error.code, detail=str(error))
         try:
             self.give_up(event.envelope, error, delivery)
-        except NotNow as reason:
-            self._wait(event, delivery, may_take_long=reason.may_take_long, reason=reason)
+        except RetryLater as reason:
+            self._wait(event, delivery, backoff=reason.backoff, reason=reason)
         except DBAPIError as failure:
             if db.is_unreachable(failure):
-                self._wait(event, delivery, may_take_long=False, reason=failure)
+                self._wait(event, delivery, backoff=False, reason=failure)
             raise
 
     def _wait(
@@ -213,11 +213,11 @@ class EventTask(Task[..., None]):
         event: ReceivedEvent,
         delivery: Delivery,
         *,
-        may_take_long: bool,
+        backoff: bool,
         reason: BaseException,
     ) -> NoReturn:
         """Have the event again without a try used up."""
-        if not may_take_long:
+        if not backoff:
             self._later(event, delivery, tier=FIRST_TIER, reason=reason)
         # A hundred thousand events that wait for an operator must not come round every
         # few seconds. Counted apart from the tries, of which none is used up.

@@ -11,8 +11,8 @@ from litestar import Request
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from schemas.runtime.logging import logging_config, structlog_config
 from schemas.settings import ProcessSettings
-from schemas.telemetry import logging_config, structlog_config
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from schemas import media_types
 from schemas.errors import DomainError, ErrorCode
-from schemas.media_types import essence_of
+from schemas.policy import media_types
+from schemas.policy.media_types import essence_of
 from schemas.settings import QuotaSettings
 
 ANY_TYPE: Final = "*/*"

@@ -22,8 +22,8 @@ from litestar.types import ASGIApp
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway import telemetry
 from gateway.db import Transaction
+from gateway.http import request_log
 from schemas.api.scopes import Scope
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import ApiKeyId, TenantId
@@ -176,7 +176,7 @@ class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
         key = bearer(connection.headers.get("authorization"))
         state = connection.app.state
         caller = await state.known_callers.caller_of(state.transaction, key=key)
-        telemetry.bind(tenant_id=caller.tenant_id)
+        request_log.bind(tenant_id=caller.tenant_id)
         return AuthenticationResult(user=caller, auth=None)
 
 

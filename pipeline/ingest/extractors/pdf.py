@@ -15,8 +15,8 @@ from pypdf import PasswordType, PdfReader
 from pypdf.errors import EmptyFileError, FileNotDecryptedError, LimitReachedError
 
 from pipeline.ingest import text
-from pipeline.ingest.isolation import TimeLimitReached
 from pipeline.ingest.outcome import DocumentMetadata, Truncation
+from pipeline.ingest.sandbox.fork import TimeLimitReached
 from schemas.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pypdf import PageObject
 
-    from pipeline.ingest.limits import ReadingLimits
+    from pipeline.ingest.sandbox.limits import ReadingLimits
 
 T = TypeVar("T")
 

@@ -11,12 +11,12 @@ import structlog
 from celery import Task
 from sqlalchemy.exc import DBAPIError
 
-from pipeline import db, resources
-from pipeline.resources import Resources
+from pipeline import db
+from pipeline.context import Context, current_context
+from pipeline.maintenance import exclusive, expiry, files, multiparts, objects, originals, rows
+from pipeline.maintenance.exclusive import Budget
+from pipeline.maintenance.report import Findings
 from pipeline.storage.errors import StoreFailed
-from pipeline.sweep import expiry, files, multiparts, objects, originals, rows, turn
-from pipeline.sweep.findings import Findings
-from pipeline.sweep.turn import Budget
 from schemas import topology
 
 log = structlog.get_logger(__name__)
@@ -32,17 +32,17 @@ class Sweep(Task[[], None]):
     home_queue: ClassVar[str] = topology.MAINTENANCE
 
     @abstractmethod
-    def sweep(self, kit: Resources, *, longest: timedelta) -> None:
+    def sweep(self, context: Context, *, longest: timedelta) -> None:
         """Take away what there is to take away, and log what that was."""
 
     def run(self) -> None:
-        kit = resources.current()
-        longest = min(LONGEST, kit.settings.task_time_limit / 4)
+        context = current_context()
+        longest = min(LONGEST, context.settings.task_time_limit / 4)
         with structlog.contextvars.bound_contextvars(task=self.name):
             try:
-                with turn.taken(kit.engine, self.name) as is_ours:
+                with exclusive.taken(context.engine, self.name) as is_ours:
                     if is_ours:
-                        self.sweep(kit, longest=longest)
+                        self.sweep(context, longest=longest)
                     else:
                         log.info("sweep.already_running")
             except DBAPIError as error:
@@ -56,27 +56,27 @@ class SweepUploads(Sweep):
 
     name = "tasks.sweep_uploads"
 
-    def sweep(self, kit: Resources, *, longest: timedelta) -> None:
-        log.info("sweep.done", **asdict(expiry.sweep(kit, Budget.of(longest))))
+    def sweep(self, context: Context, *, longest: timedelta) -> None:
+        log.info("sweep.done", **asdict(expiry.sweep(context, Budget.of(longest))))
 
 
 class SweepOrphans(Sweep):
     """Removes what is in staging and in the store and belongs to no upload."""
 
     name = "tasks.sweep_orphans"
-    areas: ClassVar[tuple[tuple[str, Callable[[Resources, Budget], Findings]], ...]] = (
+    areas: ClassVar[tuple[tuple[str, Callable[[Context, Budget], Findings]], ...]] = (
         ("staged_files", files.sweep),
         ("staged_objects", objects.sweep),
         ("multiparts", multiparts.sweep),
         ("originals", originals.sweep),
     )
 
-    def sweep(self, kit: Resources, *, longest: timedelta) -> None:
+    def sweep(self, context: Context, *, longest: timedelta) -> None:
         for area, sweep in self.areas:
             # A share for each: the first one may be large enough to leave nothing.
             budget = Budget.of(longest / len(self.areas))
             try:
-                findings = sweep(kit, budget)
+                findings = sweep(context, budget)
             except (OSError, StoreFailed) as error:
                 log.warning("sweep.cut_short", area=area, reason=str(error))
             else:
@@ -95,6 +95,6 @@ class SweepRows(Sweep):
 
     name = "tasks.sweep_rows"
 
-    def sweep(self, kit: Resources, *, longest: timedelta) -> None:
+    def sweep(self, context: Context, *, longest: timedelta) -> None:
         budget = Budget.of(longest)
-        log.info("sweep.done", **asdict(rows.sweep(kit, budget)), complete=not budget.is_spent)
+        log.info("sweep.done", **asdict(rows.sweep(context, budget)), complete=not budget.is_spent)

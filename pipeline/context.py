@@ -20,7 +20,7 @@ from pipeline.storage.s3 import S3Storage
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resources:
+class Context:
     settings: Settings
     engine: Engine
     transaction: Transaction
@@ -31,12 +31,12 @@ class Resources:
         return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:12]}"
 
 
-_current: Resources | None = None
+_current: Context | None = None
 
 
-def build(settings: Settings) -> Resources:
+def build_context(settings: Settings) -> Context:
     engine = db.build_engine(settings)
-    return Resources(
+    return Context(
         settings=settings,
         engine=engine,
         transaction=db.transactions(engine),
@@ -44,13 +44,13 @@ def build(settings: Settings) -> Resources:
     )
 
 
-def install(resources: Resources) -> None:
+def install_context(resources: Context) -> None:
     """Make these the resources of this process; called once, when it starts."""
     global _current  # noqa: PLW0603  # one per process is what a composition root is
     _current = resources
 
 
-def current() -> Resources:
+def current_context() -> Context:
     if _current is None:
         msg = "no resources: the worker process was not initialised"
         raise RuntimeError(msg)

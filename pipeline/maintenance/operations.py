@@ -8,7 +8,7 @@ from uuid import uuid4
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from pipeline.sweep.orphans import Transfer
+from pipeline.maintenance.orphans import Transfer
 from schemas.errors import ErrorCode
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFailed

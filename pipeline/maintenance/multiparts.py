@@ -7,12 +7,12 @@ from typing import Final
 
 import structlog
 
-from pipeline.resources import Resources
+from pipeline.context import Context
+from pipeline.maintenance import operations, orphans
+from pipeline.maintenance.exclusive import Budget
+from pipeline.maintenance.report import Findings
 from pipeline.storage.errors import MultipartGone, ObjectMissing, StoreFailed
 from pipeline.storage.port import Multipart, ObjectStorage
-from pipeline.sweep import operations, orphans
-from pipeline.sweep.findings import Findings
-from pipeline.sweep.turn import Budget
 from schemas import object_keys
 
 log = structlog.get_logger(__name__)
@@ -20,27 +20,29 @@ log = structlog.get_logger(__name__)
 BATCH: Final = 100
 
 
-def sweep(kit: Resources, budget: Budget) -> Findings:
+def sweep(context: Context, budget: Budget) -> Findings:
     findings = Findings()
     now = datetime.now(UTC)
     found = chain(
-        kit.storage.multiparts_under(object_keys.ORIGINALS),
-        kit.storage.multiparts_under(orphans.PROBES),
+        context.storage.multiparts_under(object_keys.ORIGINALS),
+        context.storage.multiparts_under(orphans.PROBES),
     )
     for batch in budget.batches(found, of=BATCH):
         owners = {listed: orphans.upload_of_original(listed.multipart.key) for listed in batch}
-        with kit.transaction() as session:
+        with context.transaction() as session:
             transfers = operations.transfers(session, {owner for owner in owners.values() if owner})
         for listed, owner in owners.items():
             if budget.is_spent:
                 break  # a store that refuses takes its time over each
             if owner is None and not orphans.is_probe(listed.multipart.key):
                 findings.add_foreign(listed.multipart.key)
-            elif orphans.is_settled(listed.begun_at, now=now, grace=kit.settings.sweep_grace) and (
+            elif orphans.is_settled(
+                listed.begun_at, now=now, grace=context.settings.sweep_grace
+            ) and (
                 owner is None
                 or orphans.is_left_unfinished(listed.multipart.id, transfers.get(owner))
             ):
-                _abort(listed.multipart, storage=kit.storage, findings=findings)
+                _abort(listed.multipart, storage=context.storage, findings=findings)
             else:
                 findings.kept += 1
     return findings

@@ -20,29 +20,29 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat
 
-from gateway import telemetry
 from gateway.db import Transaction
-from gateway.idempotency import IdempotencyKey
-from gateway.job_watch import JobWatch
+from gateway.http import request_log
+from gateway.http.idempotency import IdempotencyKey
+from gateway.http.problems import InvalidRequest, answers
+from gateway.http.request_log import valid_traceparent
+from gateway.http.security import ApiRequest, requires
+from gateway.jobs.change_listener import JobWatch
 from gateway.jobs.operations import CheckCompleteUpload
 from gateway.jobs.routes import Prefer, outcome_of
-from gateway.problems import InvalidRequest, answers
-from gateway.security import ApiRequest, requires
 from gateway.staging import Staging
-from gateway.submissions import operations
-from gateway.submissions.form import MEDIA_TYPE, Form
-from gateway.submissions.operations import Accepted, LengthRequired, Reception
-from gateway.telemetry import valid_traceparent
 from gateway.uploads.body import until_silence
+from gateway.uploads.oneshot import operations
+from gateway.uploads.oneshot.form import MEDIA_TYPE, Form
+from gateway.uploads.oneshot.operations import Accepted, LengthRequired, Reception
 from gateway.uploads.operations import RegisterCallback
-from gateway.uploads.receiving import SILENCE_MAX, ReceiveChunk
+from gateway.uploads.receive import SILENCE_MAX, ReceiveChunk
 from gateway.uploads.routes import NOT_ADMITTED, terms_of
 from schemas.api.scopes import Scope
 from schemas.api.submissions import SubmitReference, Submitted
 from schemas.errors import ErrorCode
 from schemas.lifecycle import JobStatus
+from schemas.runtime.logging import TRACEPARENT_HEADER
 from schemas.settings import HttpSettings, QuotaSettings, UploadSettings
-from schemas.telemetry import TRACEPARENT_HEADER
 
 JSON: Final = "application/json"
 
@@ -301,7 +301,7 @@ async def _answer(
     watch: JobWatch,
     settings: UploadSettings,
 ) -> Response[Submitted]:
-    telemetry.bind(upload_id=accepted.job.upload_id, job_id=accepted.job.job_id)
+    request_log.bind(upload_id=accepted.job.upload_id, job_id=accepted.job.job_id)
     outcome = await outcome_of(
         accepted.job,
         request=request,

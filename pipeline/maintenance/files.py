@@ -9,10 +9,10 @@ from typing import Final
 
 import structlog
 
-from pipeline.resources import Resources
-from pipeline.sweep import operations, orphans
-from pipeline.sweep.findings import Findings
-from pipeline.sweep.turn import Budget
+from pipeline.context import Context
+from pipeline.maintenance import operations, orphans
+from pipeline.maintenance.exclusive import Budget
+from pipeline.maintenance.report import Findings
 from schemas.ids import UploadId
 from schemas.settings import STAGING_MARKER
 
@@ -21,9 +21,9 @@ log = structlog.get_logger(__name__)
 BATCH: Final = 1000
 
 
-def sweep(kit: Resources, budget: Budget) -> Findings:
+def sweep(context: Context, budget: Budget) -> Findings:
     findings = Findings()
-    directory = kit.settings.staging_dir
+    directory = context.settings.staging_dir
     if directory is None:
         return findings
     if not (directory / STAGING_MARKER).exists():
@@ -36,9 +36,9 @@ def sweep(kit: Resources, budget: Budget) -> Findings:
             old = {
                 upload_id: path
                 for upload_id, path, modified_at in batch
-                if orphans.is_settled(modified_at, now=now, grace=kit.settings.sweep_grace)
+                if orphans.is_settled(modified_at, now=now, grace=context.settings.sweep_grace)
             }
-            with kit.transaction() as session:
+            with context.transaction() as session:
                 statuses = operations.statuses(session, old)
             left = [
                 path

@@ -7,8 +7,8 @@ from typing import Final
 from sqlalchemy import delete, func, inspect, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-from pipeline.resources import Resources
-from pipeline.sweep.turn import Budget
+from pipeline.context import Context
+from pipeline.maintenance.exclusive import Budget
 from schemas.tables.deliveries import Delivery
 from schemas.tables.idempotency import IdempotentRequest
 from schemas.tables.inbox import InboxMessage
@@ -27,31 +27,31 @@ class Summary:
     deliveries: int
 
 
-def sweep(kit: Resources, budget: Budget) -> Summary:
-    settings = kit.settings
+def sweep(context: Context, budget: Budget) -> Summary:
+    settings = context.settings
     return Summary(
         # A row that was never published has no time there, and stays.
         outbox=_delete(
-            kit, OutboxMessage.published_at, older_than=settings.outbox_retention, budget=budget
+            context, OutboxMessage.published_at, older_than=settings.outbox_retention, budget=budget
         ),
         inbox=_delete(
-            kit, InboxMessage.processed_at, older_than=settings.inbox_retention, budget=budget
+            context, InboxMessage.processed_at, older_than=settings.inbox_retention, budget=budget
         ),
         idempotency=_delete(
-            kit,
+            context,
             IdempotentRequest.created_at,
             older_than=settings.idempotency_retention,
             budget=budget,
         ),
         # One that is still to be made has not ended, and stays. The attempts go with it.
         deliveries=_delete(
-            kit, Delivery.settled_at, older_than=settings.delivery_retention, budget=budget
+            context, Delivery.settled_at, older_than=settings.delivery_retention, budget=budget
         ),
     )
 
 
 def _delete(
-    kit: Resources,
+    context: Context,
     time: InstrumentedAttribute[datetime] | InstrumentedAttribute[datetime | None],
     *,
     older_than: timedelta,
@@ -65,7 +65,7 @@ def _delete(
     deleted = 0
     count = BATCH
     while count == BATCH and not budget.is_spent:
-        with kit.transaction() as session:
+        with context.transaction() as session:
             count = len(session.execute(statement).all())
         deleted += count
     return deleted

@@ -11,11 +11,11 @@ from typing import Final
 
 import structlog
 
-from pipeline.resources import Resources
+from pipeline.context import Context
+from pipeline.maintenance import objects, operations
+from pipeline.maintenance.exclusive import Budget
+from pipeline.maintenance.operations import Expired
 from pipeline.storage.errors import StoreFailed
-from pipeline.sweep import objects, operations
-from pipeline.sweep.operations import Expired
-from pipeline.sweep.turn import Budget
 from schemas.lifecycle import StagingKind
 
 log = structlog.get_logger(__name__)
@@ -32,32 +32,32 @@ class Summary:
     complete: bool
 
 
-def sweep(kit: Resources, budget: Budget) -> Summary:
+def sweep(context: Context, budget: Budget) -> Summary:
     expired = bytes_left = 0
     is_last = False
     while not is_last and not budget.is_spent:
-        with kit.transaction() as session:
+        with context.transaction() as session:
             batch = operations.expire(session, at_most=BATCH, now=datetime.now(UTC))
         expired += len(batch)
         is_last = len(batch) < BATCH
         for upload in batch:
             log.info("sweep.upload_expired", upload_id=str(upload.upload_id))
-            bytes_left += not _remove_bytes(kit, upload, budget)
+            bytes_left += not _remove_bytes(context, upload, budget)
     return Summary(expired=expired, bytes_left=bytes_left, complete=is_last)
 
 
-def _remove_bytes(kit: Resources, upload: Expired, budget: Budget) -> bool:
+def _remove_bytes(context: Context, upload: Expired, budget: Budget) -> bool:
     """Remove what is staged of an upload; say whether nothing is left of it."""
     try:
         match upload.staging:
             case StagingKind.DIRECTORY:
-                directory = kit.settings.staging_dir
+                directory = context.settings.staging_dir
                 if directory is None:
                     return False
                 (directory / str(upload.upload_id)).unlink(missing_ok=True)
             case StagingKind.OBJECTS:
                 objects.remove_staged(
-                    upload.tenant_id, upload.upload_id, storage=kit.storage, budget=budget
+                    upload.tenant_id, upload.upload_id, storage=context.storage, budget=budget
                 )
                 return not budget.is_spent
             case StagingKind.REFERENCE:

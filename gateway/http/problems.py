@@ -21,7 +21,7 @@ from litestar.types import ExceptionHandlersMap
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from gateway import telemetry
+from gateway.http import request_log
 from schemas.api.problems import Problem
 from schemas.errors import DomainError, ErrorCode
 
@@ -189,7 +189,7 @@ def _answer(
     headers: Mapping[str, str] | None = None,
 ) -> Response[Problem]:
     status = status or STATUS_BY_CODE[code]
-    telemetry.bind(code=code)
+    request_log.bind(code=code)
     return Response(
         Problem(
             type=f"urn:waybill:problem:{code}",

@@ -7,12 +7,12 @@ from typing import Final
 
 import structlog
 
-from pipeline.resources import Resources
+from pipeline.context import Context
+from pipeline.maintenance import operations, orphans
+from pipeline.maintenance.exclusive import Budget
+from pipeline.maintenance.report import Findings
 from pipeline.storage.errors import StoreFailed
 from pipeline.storage.port import ListedObject, ObjectStorage
-from pipeline.sweep import operations, orphans
-from pipeline.sweep.findings import Findings
-from pipeline.sweep.turn import Budget
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.object_keys import ObjectKey
@@ -23,25 +23,25 @@ BATCH: Final = 1000
 """As many as a store lists, and deletes, in one request."""
 
 
-def sweep(kit: Resources, budget: Budget) -> Findings:
+def sweep(context: Context, budget: Budget) -> Findings:
     findings = Findings()
     now = datetime.now(UTC)
-    for batch in budget.batches(kit.storage.objects_under(object_keys.STAGED), of=BATCH):
+    for batch in budget.batches(context.storage.objects_under(object_keys.STAGED), of=BATCH):
         owners = {found.key: orphans.upload_of_staged(found.key) for found in batch}
-        with kit.transaction() as session:
+        with context.transaction() as session:
             statuses = operations.statuses(session, {owner for owner in owners.values() if owner})
         left = []
         for found in batch:
             owner = owners[found.key]
             if owner is None and not orphans.is_probe(found.key):
                 findings.add_foreign(found.key)
-            elif _is_old(found, now=now, kit=kit) and (
+            elif _is_old(found, now=now, context=context) and (
                 owner is None or orphans.is_left_in_staging(statuses.get(owner))
             ):
                 left.append(found.key)
             else:
                 findings.kept += 1
-        _remove(left, storage=kit.storage, findings=findings, budget=budget)
+        _remove(left, storage=context.storage, findings=findings, budget=budget)
     return findings
 
 
@@ -72,5 +72,5 @@ def _remove(
         findings.remove(key, partial(storage.delete, key))
 
 
-def _is_old(found: ListedObject, *, now: datetime, kit: Resources) -> bool:
-    return orphans.is_settled(found.modified_at, now=now, grace=kit.settings.sweep_grace)
+def _is_old(found: ListedObject, *, now: datetime, context: Context) -> bool:
+    return orphans.is_settled(found.modified_at, now=now, grace=context.settings.sweep_grace)

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from litestar.params import QueryParameter
 
-from gateway.problems import InvalidRequest
+from gateway.http.problems import InvalidRequest
 from schemas.api.paging import PageOf
 
 LIMIT_DEFAULT: Final = 50
