@@ -147,7 +147,7 @@ def in_transaction(
     async def run() -> Result:
         engine = db.build_engine(loaded)
         try:
-            async with db.transactions(engine)() as session:
+            async with db.Database(engine).transaction() as session:
                 return await command(session)
         finally:
             await engine.dispose()

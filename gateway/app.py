@@ -47,8 +47,8 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             that were begun there.
     """
     engine = db.build_engine(settings)
-    engine_of_statements = db.build_engine_of_statements(settings)
-    transaction = db.transactions(engine)
+    autocommit_engine = db.build_autocommit_engine(settings)
+    database = db.Database(engine)
     staging = _staging(settings, store)
     clock = partial(datetime.now, UTC)
     job_watch = JobWatch(partial(db.connect_to_listen, settings))
@@ -61,7 +61,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
                 yield
         finally:
             staging.close()
-            await engine_of_statements.dispose()
+            await autocommit_engine.dispose()
             await engine.dispose()
 
     api = Router(
@@ -83,7 +83,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         route_handlers=[api, health.router],
         state=State(
             {
-                "transaction": transaction,
+                "database": database,
                 "known_callers": KnownCallers(
                     believed_for=settings.api_key_cache, seconds=time.monotonic
                 ),
@@ -91,7 +91,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             }
         ),
         dependencies={
-            "transaction": _always(transaction),
+            "database": _always(database),
             "staging": _always(staging),
             "staging_probe": _always(health.StagingProbe(staging, patience=health.PATIENCE)),
             "job_watch": _always(job_watch),
@@ -99,7 +99,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             "receive_chunk": _always(
                 partial(
                     receive_chunk,
-                    db.Statements(engine_of_statements),
+                    db.AutocommitConnection(autocommit_engine),
                     staging,
                     lock_wait=settings.chunk_lock_wait,
                     clock=clock,

@@ -25,8 +25,8 @@ from sqlalchemy.ext.asyncio import (
 from schemas.ids import TenantId
 from schemas.settings import DatabaseSettings
 
-PATIENCE: Final = timedelta(seconds=10)
-"""How long a request waits for a connection, or for its turn to have one."""
+WAIT_MAX: Final = timedelta(seconds=10)
+"""How long a request waits for a connection or for its tenant's lock."""
 
 # A server that vanished without a word must become an error within seconds, not a hang.
 _CONNECTION: Final[dict[str, Any]] = {
@@ -40,62 +40,62 @@ _CONNECTION: Final[dict[str, Any]] = {
 }
 
 
-class Transaction:
-    """Opens transactions: `async with transaction() as session`.
+class Database:
+    """The gateway's transactions.
 
-    One commits when its block ends and rolls back when it raises. Never hold
-    one open while a request's body comes in: a slow client would keep a
-    connection from everybody else.
+    Never hold a transaction open while a request body arrives: a slow client would
+    keep a connection from all other requests.
     """
 
-    def __init__(self, engine: AsyncEngine, *, patience: timedelta = PATIENCE) -> None:
-        self._patience = patience
+    def __init__(self, engine: AsyncEngine, *, lock_timeout: timedelta = WAIT_MAX) -> None:
+        self._lock_timeout = lock_timeout
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
-        self._turns = WeakValueDictionary[TenantId, asyncio.Lock]()
+        self._tenant_locks = WeakValueDictionary[TenantId, asyncio.Lock]()
 
-    def __call__(self) -> AbstractAsyncContextManager[AsyncSession]:
+    def transaction(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Open a session; commit when the block ends, roll back when it raises."""
         return self._sessions.begin()
 
     @asynccontextmanager
-    async def in_turn(self, tenant_id: TenantId) -> AsyncIterator[AsyncSession]:
-        """Open a transaction that changes what a tenant has, after the others of that tenant.
+    async def tenant_lock(self, tenant_id: TenantId) -> AsyncIterator[AsyncSession]:
+        """Open a transaction that changes a tenant's usage; one per tenant and process at a time.
 
-        The database lets one at a time at the tenant's sums anyway, and who waits
-        there waits with a connection: a burst of one tenant's uploads would take
-        all of them, and everybody else's request would stand behind it.
+        The database serialises changes of one tenant's usage, and a transaction that waits
+        there holds a connection. Without this lock a burst of one tenant's uploads would
+        take every connection of the pool.
 
-        Never opened within another of the same tenant, which would wait for itself.
+        Never nest two locks of one tenant: the inner one would wait for the outer one.
 
         Raises:
-            sqlalchemy.exc.TimeoutError: the turn did not come in time.
+            sqlalchemy.exc.TimeoutError: the lock was not free in time.
         """
-        # The requests that wait for a turn keep it alive; a tenant without any has none.
-        turn = self._turns.setdefault(tenant_id, asyncio.Lock())
-        await self._take(turn)
+        # The dictionary is weak: only the requests that hold or await a lock keep it alive.
+        lock = self._tenant_locks.setdefault(tenant_id, asyncio.Lock())
+        await self._acquire(lock)
         try:
-            async with self() as session:
+            async with self.transaction() as session:
                 yield session
         finally:
-            turn.release()
+            lock.release()
 
-    async def _take(self, turn: asyncio.Lock) -> None:
-        # Where the database does not answer, every turn takes as long as that takes to
-        # show, and the last of many would wait for all of them, one after the other.
+    async def _acquire(self, lock: asyncio.Lock) -> None:
+        # While the database does not answer, each holder keeps the lock until its own timeout:
+        # without a limit here, the last of many would wait for the sum of them.
         try:
-            async with asyncio.timeout(self._patience.total_seconds()):
-                await turn.acquire()
+            async with asyncio.timeout(self._lock_timeout.total_seconds()):
+                await lock.acquire()
         except TimeoutError as error:
-            raise PoolTimeout("others of the tenant took too long") from error
+            raise PoolTimeout("other changes of this tenant took too long") from error
 
 
-class Statements:
+class AutocommitConnection:
     """Runs statements that are a whole transaction each, in one round trip.
 
     The driver runs them by itself: SQLAlchemy's own work around each is several times
     the driver's, and a small chunk consists of little else than two of them.
 
     Args:
-        engine: from `build_engine_of_statements`.
+        engine: from `build_autocommit_engine`.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -138,7 +138,7 @@ def build_engine(settings: DatabaseSettings) -> AsyncEngine:
     return _build_engine(settings)
 
 
-def build_engine_of_statements(settings: DatabaseSettings) -> AsyncEngine:
+def build_autocommit_engine(settings: DatabaseSettings) -> AsyncEngine:
     """Return an engine whose connections commit every statement by themselves.
 
     `DATABASE_POOL_SIZE` holds for each engine by itself.
@@ -152,7 +152,7 @@ def _build_engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:  #
         _url(settings).set(drivername="postgresql+psycopg"),
         pool_size=settings.database_pool_size,
         max_overflow=0,
-        pool_timeout=PATIENCE.total_seconds(),
+        pool_timeout=WAIT_MAX.total_seconds(),
         # A statement that fails may be logged; what the client sent stays out of it.
         hide_parameters=True,
         connect_args={**_CONNECTION, "application_name": "waybill-gateway"},
@@ -160,10 +160,6 @@ def _build_engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:  #
     )
     event.listen(engine.sync_engine, "checkout", _refuse_if_ended)
     return engine
-
-
-def transactions(engine: AsyncEngine) -> Transaction:
-    return Transaction(engine)
 
 
 async def connect_to_listen(settings: DatabaseSettings) -> psycopg.AsyncConnection[Any]:

@@ -12,7 +12,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.db import Transaction
+from gateway.db import Database
 from gateway.staging import Staging
 
 log = structlog.stdlib.get_logger(__name__)
@@ -64,11 +64,11 @@ async def live() -> Health:
     responses={503: ResponseSpec(Health, generate_examples=False, description="not at the moment")},
 )
 async def ready(
-    transaction: NamedDependency[Transaction], staging_probe: NamedDependency[StagingProbe]
+    database: NamedDependency[Database], staging_probe: NamedDependency[StagingProbe]
 ) -> Response[Health]:
     """Ask the database and the place new uploads go to; 503 keeps traffic away until both answer."""
-    database, place = await asyncio.gather(_database(transaction), staging_probe.ask())
-    checks = {"database": database, "staging": place}
+    answers, place = await asyncio.gather(_database(database), staging_probe.ask())
+    checks = {"database": answers, "staging": place}
     is_ready = set(checks.values()) == {"ok"}
     if not is_ready:
         log.warning("health.not_ready", **checks)
@@ -79,9 +79,9 @@ async def ready(
     )
 
 
-async def _database(transaction: Transaction) -> str:
+async def _database(database: Database) -> str:
     try:
-        async with asyncio.timeout(PATIENCE.total_seconds()), transaction() as session:
+        async with asyncio.timeout(PATIENCE.total_seconds()), database.transaction() as session:
             await session.execute(text("SELECT 1"))
     except (TimeoutError, SQLAlchemyError, OSError) as error:
         return f"unreachable ({type(error).__name__})"

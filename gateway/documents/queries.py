@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.db import Transaction
+from gateway.db import Database
 from gateway.http.paging import CreatedPosition
 from schemas.api.documents import DocumentEntity, DocumentPage, DocumentView
 from schemas.api.jobs import JobError
@@ -118,7 +118,7 @@ async def page_of_document(
     )
 
 
-async def text_of(transaction: Transaction, document_id: DocumentId) -> AsyncIterator[str]:
+async def text_of(database: Database, document_id: DocumentId) -> AsyncIterator[str]:
     """Yield the text page by page, a form feed between two pages.
 
     A few pages are read per transaction: a slow reader holds no connection,
@@ -126,7 +126,7 @@ async def text_of(transaction: Transaction, document_id: DocumentId) -> AsyncIte
     """
     number = 0
     while True:
-        async with transaction() as session:
+        async with database.transaction() as session:
             pages = (
                 await session.execute(
                     select(Page.number, Page.text)

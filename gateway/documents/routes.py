@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, PathParameter, QueryParameter
 from litestar.response import Stream
 
-from gateway.db import Transaction
+from gateway.db import Database
 from gateway.documents import queries
 from gateway.documents.queries import EntityPosition
 from gateway.http import paging
@@ -41,14 +41,14 @@ Label = Annotated[
 async def list_documents(
     request: ApiRequest,
     *,
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
     http_settings: NamedDependency[HttpSettings],
     cursor: paging.Cursor = None,
     limit: paging.Limit = paging.LIMIT_DEFAULT,
 ) -> PageOf[DocumentView]:
     """List the tenant's documents, newest first."""
     limit = min(limit, http_settings.page_size_max)
-    async with transaction() as session:
+    async with database.transaction() as session:
         documents = await queries.documents_of(
             session,
             tenant_id=request.user.tenant_id,
@@ -72,10 +72,10 @@ async def get_document(
     request: ApiRequest,
     *,
     document_id: FromPath[DocumentId],
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
 ) -> DocumentView:
     """Show what is known of a document."""
-    async with transaction() as session:
+    async with database.transaction() as session:
         document = await queries.document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
@@ -92,14 +92,14 @@ async def get_text(
     request: ApiRequest,
     *,
     document_id: FromPath[DocumentId],
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
 ) -> Stream:
     """Stream the text of all pages, separated by form feeds."""
-    async with transaction() as session:
+    async with database.transaction() as session:
         await queries.readable_document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
-    return Stream(queries.text_of(transaction, document_id), media_type="text/plain; charset=utf-8")
+    return Stream(queries.text_of(database, document_id), media_type="text/plain; charset=utf-8")
 
 
 @get(
@@ -114,10 +114,10 @@ async def get_page(
     *,
     document_id: FromPath[DocumentId],
     number: PageNumber,
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
 ) -> DocumentPage:
     """Show the text of one page, or why it could not be read."""
-    async with transaction() as session:
+    async with database.transaction() as session:
         document = await queries.readable_document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
@@ -133,7 +133,7 @@ async def list_entities(
     request: ApiRequest,
     *,
     document_id: FromPath[DocumentId],
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
     http_settings: NamedDependency[HttpSettings],
     label: Label = None,
     cursor: paging.Cursor = None,
@@ -141,7 +141,7 @@ async def list_entities(
 ) -> PageOf[DocumentEntity]:
     """List entities in reading order."""
     limit = min(limit, http_settings.page_size_max)
-    async with transaction() as session:
+    async with database.transaction() as session:
         document = await queries.readable_document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )

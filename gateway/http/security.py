@@ -22,7 +22,7 @@ from litestar.types import ASGIApp
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.db import Transaction
+from gateway.db import Database
 from gateway.http import request_log
 from schemas.api.scopes import Scope
 from schemas.errors import DomainError, ErrorCode
@@ -129,7 +129,7 @@ class KnownCallers:
         if len(self._found) > self._most:
             self._found.popitem(last=False)
 
-    async def caller_of(self, transaction: Transaction, *, key: str) -> Caller:
+    async def caller_of(self, database: Database, *, key: str) -> Caller:
         """Return who a key belongs to, from memory or from the database.
 
         Requests that come together are told by one look: when a busy key is no
@@ -144,15 +144,15 @@ class KnownCallers:
             return caller
         asking = self._asked.get(key_hash)
         if asking is None:
-            asking = asyncio.create_task(self._ask(transaction, key=key, key_hash=key_hash))
+            asking = asyncio.create_task(self._ask(database, key=key, key_hash=key_hash))
             self._asked[key_hash] = asking
             asking.add_done_callback(lambda _: self._asked.pop(key_hash))
         # Who goes away must not take the answer from the others.
         return await asyncio.shield(asking)
 
-    async def _ask(self, transaction: Transaction, *, key: str, key_hash: bytes) -> Caller:
+    async def _ask(self, database: Database, *, key: str, key_hash: bytes) -> Caller:
         read_at = self._seconds()
-        async with transaction() as session:
+        async with database.transaction() as session:
             caller = await caller_of(session, key=key)
         self.remember(caller, key_hash=key_hash, read_at=read_at)
         return caller
@@ -175,7 +175,7 @@ class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
     ) -> AuthenticationResult:
         key = bearer(connection.headers.get("authorization"))
         state = connection.app.state
-        caller = await state.known_callers.caller_of(state.transaction, key=key)
+        caller = await state.known_callers.caller_of(state.database, key=key)
         request_log.bind(tenant_id=caller.tenant_id)
         return AuthenticationResult(user=caller, auth=None)
 

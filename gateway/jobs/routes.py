@@ -15,7 +15,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
 
-from gateway.db import Transaction
+from gateway.db import Database
 from gateway.http import paging, request_log
 from gateway.http.idempotency import Claim, IdempotencyKey
 from gateway.http.paging import CreatedPosition
@@ -111,7 +111,7 @@ async def finalize_upload(
     request: ApiRequest,
     *,
     data: JSONBody[FinalizeUpload],
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
     job_watch: NamedDependency[JobWatch],
     upload_settings: NamedDependency[UploadSettings],
     check_complete_upload: NamedDependency[CheckCompleteUpload],
@@ -124,7 +124,7 @@ async def finalize_upload(
     Sent again, it answers the same job.
     """
     request_log.bind(upload_id=data.upload_id)
-    async with transaction.in_turn(request.user.tenant_id) as session:
+    async with database.tenant_lock(request.user.tenant_id) as session:
         job = await operations.finalize(
             session,
             tenant_id=request.user.tenant_id,
@@ -138,7 +138,7 @@ async def finalize_upload(
     outcome = await outcome_of(
         job,
         request=request,
-        transaction=transaction,
+        database=database,
         watch=job_watch,
         settings=upload_settings,
     )
@@ -155,13 +155,13 @@ async def get_upload_status(
     request: ApiRequest,
     *,
     upload_id: FromPath[UploadId],
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
     job_watch: NamedDependency[JobWatch],
     upload_settings: NamedDependency[UploadSettings],
     wait: Wait = 0,
 ) -> JobView:
     """Show the job of a finalized upload."""
-    async with transaction() as session:
+    async with database.transaction() as session:
         job = await queries.job_of_upload(
             session, tenant_id=request.user.tenant_id, upload_id=upload_id
         )
@@ -170,7 +170,7 @@ async def get_upload_status(
         min(timedelta(seconds=wait), upload_settings.wait_max),
         job=job,
         request=request,
-        transaction=transaction,
+        database=database,
         watch=job_watch,
     )
 
@@ -185,20 +185,20 @@ async def get_job(
     request: ApiRequest,
     *,
     job_id: FromPath[JobId],
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
     job_watch: NamedDependency[JobWatch],
     upload_settings: NamedDependency[UploadSettings],
     wait: Wait = 0,
 ) -> JobView:
     """Show a job; `progress` goes back only where the object store has lost parts of the file."""
-    async with transaction() as session:
+    async with database.transaction() as session:
         job = await queries.job_of(session, tenant_id=request.user.tenant_id, job_id=job_id)
     request_log.bind(upload_id=job.upload_id)
     return await _settled_within(
         min(timedelta(seconds=wait), upload_settings.wait_max),
         job=job,
         request=request,
-        transaction=transaction,
+        database=database,
         watch=job_watch,
     )
 
@@ -221,7 +221,7 @@ async def follow_job(
     request: ApiRequest,
     *,
     job_id: FromPath[JobId],
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
     job_watch: NamedDependency[JobWatch],
     last_event_id: LastEventId = 0,
 ) -> Stream:
@@ -233,7 +233,7 @@ async def follow_job(
     """
 
     async def look() -> stream.Snapshot:
-        async with transaction() as session:
+        async with database.transaction() as session:
             return await queries.snapshot_of(
                 session, tenant_id=request.user.tenant_id, job_id=job_id
             )
@@ -259,7 +259,7 @@ async def follow_job(
 async def list_jobs(
     request: ApiRequest,
     *,
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
     http_settings: NamedDependency[HttpSettings],
     status: FromQuery[JobStatus | None] = None,
     cursor: paging.Cursor = None,
@@ -267,7 +267,7 @@ async def list_jobs(
 ) -> PageOf[JobView]:
     """List the tenant's jobs, newest first."""
     limit = min(limit, http_settings.page_size_max)
-    async with transaction() as session:
+    async with database.transaction() as session:
         jobs = await queries.jobs_of(
             session,
             tenant_id=request.user.tenant_id,
@@ -313,7 +313,7 @@ async def outcome_of(
     job: JobView,
     *,
     request: ApiRequest,
-    transaction: Transaction,
+    database: Database,
     watch: JobWatch,
     settings: UploadSettings,
 ) -> Outcome:
@@ -325,9 +325,7 @@ async def outcome_of(
     wait = preferred or timedelta()
     if preferred is None and not settings.uploads_async_enabled and not is_async:
         wait = settings.sync_wait_max
-    job = await _settled_within(
-        wait, job=job, request=request, transaction=transaction, watch=watch
-    )
+    job = await _settled_within(wait, job=job, request=request, database=database, watch=watch)
     is_settled = bool(wait) and job.status in SETTLED_JOBS
     applied = []
     if is_async and not is_settled:
@@ -348,14 +346,14 @@ async def _settled_within(
     *,
     job: JobView,
     request: ApiRequest,
-    transaction: Transaction,
+    database: Database,
     watch: JobWatch,
 ) -> JobView:
     if not wait or job.status in SETTLED_JOBS:
         return job
 
     async def look() -> JobView:
-        async with transaction() as session:
+        async with database.transaction() as session:
             return await queries.job_of(
                 session, tenant_id=request.user.tenant_id, job_id=job.job_id
             )

@@ -18,7 +18,7 @@ from tenacity import (
     wait_exponential,
 )
 
-from gateway.db import Transaction
+from gateway.db import Database
 from gateway.http import idempotency
 from gateway.staging import Staging
 from gateway.uploads import chunking, queries
@@ -97,7 +97,7 @@ class Terms:
 
 
 async def open_upload(
-    transaction: Transaction,
+    database: Database,
     staging: Staging,
     *,
     tenant_id: TenantId,
@@ -114,7 +114,7 @@ async def open_upload(
     together only those that fit are let in.
 
     Args:
-        transaction: opens transactions.
+        database: opens transactions.
         staging: where its bytes will lie.
         tenant_id: whose it is.
         request: what the client promises to send.
@@ -149,7 +149,7 @@ async def open_upload(
         if request.callback_url is not None
         else None
     )
-    async with transaction() as session:
+    async with database.transaction() as session:
         made_id = await idempotency.earlier_use(session, claim, tenant_id=tenant_id)
         if made_id is not None:
             # Answered at once: by the next transaction the key may be forgotten.
@@ -165,7 +165,7 @@ async def open_upload(
     # of the tenant waits for it, each with a connection, and this one would wait for a disk.
     await staging.create(upload.id, tenant_id=tenant_id, size_bytes=upload.size)
     try:
-        async with transaction.in_turn(tenant_id) as session:
+        async with database.tenant_lock(tenant_id) as session:
             let_in = await _let_in(session, upload, claim=claim, quotas=quotas, slack=slack)
             created = await _created(session, let_in, callback=callback)
     except DomainError:
@@ -268,7 +268,7 @@ async def check_reference(
 
 
 async def abandon_upload(
-    transaction: Transaction,
+    database: Database,
     staging: Staging,
     *,
     tenant_id: TenantId,
@@ -284,7 +284,7 @@ async def abandon_upload(
     staged bytes go at once.
 
     Args:
-        transaction: opens transactions.
+        database: opens transactions.
         staging: where the bytes of uploads without a job lie.
         tenant_id: who asks.
         upload_id: what is to go.
@@ -297,7 +297,7 @@ async def abandon_upload(
         UploadAlreadySettled: it failed or expired, or it is stored, or finalized, and to be kept.
         StillBeingRead: it is cancelled, but a worker that reads it has not noticed yet.
     """
-    async with transaction.in_turn(tenant_id) as session:
+    async with database.tenant_lock(tenant_id) as session:
         upload, job_id = await _to_cancel(session, tenant_id=tenant_id, upload_id=upload_id)
         if unless_finalized and job_id is not None:
             raise UploadAlreadySettled(upload_id)
@@ -305,7 +305,7 @@ async def abandon_upload(
             await _cancel(session, upload, job_id=job_id, purge=purge, now=now)
         is_read = purge and not await _drop_document(session, upload_id)
     if is_read:
-        await _drop_read_document(transaction, upload_id)
+        await _drop_read_document(database, upload_id)
     if job_id is None:
         await staging.remove(upload_id, tenant_id=tenant_id)
     return UploadAbandoned(upload_id=upload_id, status=UploadStatus.CANCELLED, job_id=job_id)
@@ -416,7 +416,7 @@ async def _drop_document(session: AsyncSession, upload_id: UploadId) -> bool:
     return await session.scalar(there) is None
 
 
-async def _drop_read_document(transaction: Transaction, upload_id: UploadId) -> None:
+async def _drop_read_document(database: Database, upload_id: UploadId) -> None:
     """Delete a document that a worker was reading, once it has let go.
 
     It is looked at again and again, not waited for in the database: a few
@@ -432,7 +432,7 @@ async def _drop_read_document(transaction: Transaction, upload_id: UploadId) -> 
     )
 
     async def drop() -> bool:
-        async with transaction() as session:
+        async with database.transaction() as session:
             return await _drop_document(session, upload_id)
 
     try:

@@ -11,7 +11,7 @@ from typing import Final, LiteralString
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.db import Statements
+from gateway.db import AutocommitConnection
 from gateway.settings import API_PREFIX
 from gateway.staging import StagedUpload
 from gateway.uploads.chunking import Plan
@@ -94,7 +94,7 @@ async def upload_to_settle(
 
 
 async def staged_upload(
-    statements: Statements, *, tenant_id: TenantId, upload_id: UploadId
+    statements: AutocommitConnection, *, tenant_id: TenantId, upload_id: UploadId
 ) -> StagedUpload:
     """Return what never changes of a tenant's upload.
 
@@ -123,7 +123,9 @@ class Look:
     """The sha256 of the chunk, where it is on record."""
 
 
-async def look_at_chunk(statements: Statements, upload: StagedUpload, *, index: int) -> Look:
+async def look_at_chunk(
+    statements: AutocommitConnection, upload: StagedUpload, *, index: int
+) -> Look:
     """Return how things stand with a chunk.
 
     Raises:
@@ -137,7 +139,7 @@ async def look_at_chunk(statements: Statements, upload: StagedUpload, *, index: 
 
 
 async def record_chunk(
-    statements: Statements,
+    statements: AutocommitConnection,
     upload: StagedUpload,
     *,
     index: int,

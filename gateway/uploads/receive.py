@@ -13,7 +13,7 @@ from typing import Final, Protocol, runtime_checkable
 
 import structlog
 
-from gateway.db import Statements
+from gateway.db import AutocommitConnection
 from gateway.staging import Buffers, Region, Sink, StagedUpload, Staging, StagingMissing
 from gateway.uploads import chunking, queries
 from gateway.uploads.body import Blocks, ChunkTooLong, until_silence
@@ -163,7 +163,7 @@ class ReceiveChunk(Protocol):
 
 
 async def receive_chunk(
-    statements: Statements,
+    statements: AutocommitConnection,
     staging: Staging,
     *,
     tenant_id: TenantId,
@@ -225,7 +225,7 @@ async def receive_chunk(
 
 
 async def _staged_upload(
-    statements: Statements, staging: Staging, *, tenant_id: TenantId, upload_id: UploadId
+    statements: AutocommitConnection, staging: Staging, *, tenant_id: TenantId, upload_id: UploadId
 ) -> StagedUpload:
     upload = staging.known.find(upload_id, tenant_id=tenant_id)
     if upload is None:
@@ -268,7 +268,7 @@ async def _look_once_locked(
 
 
 async def _record(
-    statements: Statements,
+    statements: AutocommitConnection,
     upload: StagedUpload,
     region: Region,
     *,
@@ -304,7 +304,12 @@ async def _record(
 
 
 async def _check_on_record(
-    statements: Statements, upload: StagedUpload, *, index: int, sha256: bytes, now: datetime
+    statements: AutocommitConnection,
+    upload: StagedUpload,
+    *,
+    index: int,
+    sha256: bytes,
+    now: datetime,
 ) -> None:
     seen = await queries.look_at_chunk(statements, upload, index=index)
     if seen.stored == sha256:

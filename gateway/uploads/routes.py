@@ -12,7 +12,7 @@ from litestar.openapi.spec import Parameter as HeaderDescription
 from litestar.openapi.spec.enums import OpenAPIFormat
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from gateway.db import Transaction
+from gateway.db import Database
 from gateway.http import request_log
 from gateway.http.idempotency import Claim, IdempotencyKey
 from gateway.http.problems import InvalidRequest, answers
@@ -95,7 +95,7 @@ async def create_upload(
     request: ApiRequest,
     *,
     data: JSONBody[CreateUpload],
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
     staging: NamedDependency[Staging],
     upload_settings: NamedDependency[UploadSettings],
     quota_settings: NamedDependency[QuotaSettings],
@@ -105,7 +105,7 @@ async def create_upload(
 ) -> Response[UploadCreated]:
     """Answer the size to cut the file into, and until when its chunks are taken."""
     created = await operations.open_upload(
-        transaction,
+        database,
         staging,
         tenant_id=request.user.tenant_id,
         request=data,
@@ -168,10 +168,10 @@ async def send_chunk(
     responses=answers(ErrorCode.UPLOAD_NOT_FOUND),
 )
 async def get_upload(
-    request: ApiRequest, *, upload_id: FromPath[UploadId], transaction: NamedDependency[Transaction]
+    request: ApiRequest, *, upload_id: FromPath[UploadId], database: NamedDependency[Database]
 ) -> UploadManifest:
     """List the stored chunks; after a break, send the others."""
-    async with transaction() as session:
+    async with database.transaction() as session:
         upload = await queries.upload_of(
             session, tenant_id=request.user.tenant_id, upload_id=upload_id
         )
@@ -189,7 +189,7 @@ async def abandon_upload(
     request: ApiRequest,
     *,
     upload_id: FromPath[UploadId],
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
     staging: NamedDependency[Staging],
     clock: NamedDependency[Callable[[], datetime]],
     purge: Purge = False,
@@ -200,7 +200,7 @@ async def abandon_upload(
     all that was read from it go too, and a job that had completed is cancelled.
     """
     return await operations.abandon_upload(
-        transaction,
+        database,
         staging,
         tenant_id=request.user.tenant_id,
         upload_id=upload_id,

@@ -7,7 +7,7 @@ from litestar import Response, Router, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from gateway.db import Transaction
+from gateway.db import Database
 from gateway.http import paging
 from gateway.http.idempotency import Claim, IdempotencyKey
 from gateway.http.paging import CreatedPosition
@@ -36,12 +36,12 @@ async def create_webhook(
     request: ApiRequest,
     *,
     data: JSONBody[CreateWebhook],
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
     target_settings: NamedDependency[WebhookTargetSettings],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[WebhookCreated]:
     """Answer the secret that verifies the signatures; it is not shown again."""
-    async with transaction() as session:
+    async with database.transaction() as session:
         created = await operations.create_webhook(
             session,
             tenant_id=request.user.tenant_id,
@@ -61,14 +61,14 @@ async def create_webhook(
 async def list_webhooks(
     request: ApiRequest,
     *,
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
     http_settings: NamedDependency[HttpSettings],
     cursor: paging.Cursor = None,
     limit: paging.Limit = paging.LIMIT_DEFAULT,
 ) -> PageOf[WebhookView]:
     """List the tenant's endpoints, newest first."""
     limit = min(limit, http_settings.page_size_max)
-    async with transaction() as session:
+    async with database.transaction() as session:
         webhooks = await queries.webhooks_of(
             session,
             tenant_id=request.user.tenant_id,
@@ -93,10 +93,10 @@ async def get_webhook(
     request: ApiRequest,
     *,
     webhook_id: FromPath[WebhookId],
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
 ) -> WebhookView:
     """Show an endpoint, and whether it is still told."""
-    async with transaction() as session:
+    async with database.transaction() as session:
         webhook = await queries.live_webhook_of(
             session, tenant_id=request.user.tenant_id, webhook_id=webhook_id
         )
@@ -113,11 +113,11 @@ async def delete_webhook(
     request: ApiRequest,
     *,
     webhook_id: FromPath[WebhookId],
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
     clock: NamedDependency[Callable[[], datetime]],
 ) -> None:
     """Stop telling an endpoint."""
-    async with transaction() as session:
+    async with database.transaction() as session:
         await operations.delete_webhook(
             session, tenant_id=request.user.tenant_id, webhook_id=webhook_id, now=clock()
         )

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.db import Transaction
+from gateway.db import Database
 from schemas.ids import UploadId
 from schemas.lifecycle import UploadStatus
 from schemas.tables.uploads import Upload
@@ -27,7 +27,7 @@ RENEWALS: Final = 3
 
 @asynccontextmanager
 async def renewed(
-    transaction: Transaction,
+    database: Database,
     upload_id: UploadId,
     *,
     lease: timedelta,
@@ -37,7 +37,7 @@ async def renewed(
     """Keep an upload from expiring within the block.
 
     Args:
-        transaction: opens transactions.
+        database: opens transactions.
         upload_id: an upload that expires in `lease`.
         lease: how long it lives from each renewal.
         longest: how long it lives in all, however slow its client.
@@ -45,9 +45,7 @@ async def renewed(
     """
     ended = asyncio.Event()
     renewing = asyncio.create_task(
-        _renew(
-            transaction, upload_id, lease=lease, until=clock() + longest, clock=clock, ended=ended
-        )
+        _renew(database, upload_id, lease=lease, until=clock() + longest, clock=clock, ended=ended)
     )
     try:
         yield
@@ -58,7 +56,7 @@ async def renewed(
 
 
 async def _renew(
-    transaction: Transaction,
+    database: Database,
     upload_id: UploadId,
     *,
     lease: timedelta,
@@ -74,7 +72,7 @@ async def _renew(
             .values(expires_at=min(clock() + lease, until))
         )
         try:
-            async with transaction() as session:
+            async with database.transaction() as session:
                 await session.execute(renewal)
         except (SQLAlchemyError, OSError) as error:
             # The next one may come in time.

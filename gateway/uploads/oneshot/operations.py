@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.db import Transaction
+from gateway.db import Database
 from gateway.http import idempotency
 from gateway.http.idempotency import Claim, KeyForgotten
 from gateway.jobs import operations as jobs
@@ -93,7 +93,7 @@ class FileMeaning(msgspec.Struct, frozen=True, kw_only=True):
 class Reception:
     """What taking a file in needs."""
 
-    transaction: Transaction
+    database: Database
     staging: Staging
     register_callback: RegisterCallback
     check: CheckCompleteUpload
@@ -129,7 +129,7 @@ async def submit_form(reception: Reception, form: Form, *, request: Request) -> 
         IdempotencyKeyReused: the key is bound to another request.
         WebhookUrlRefused, StagingFull, BodyStalled, ClientDisconnected: as for any upload.
     """
-    async with reception.transaction() as session:
+    async with reception.database.transaction() as session:
         quotas = await uploads.quotas_of(
             session, tenant_id=request.tenant_id, defaults=reception.terms.quotas
         )
@@ -142,7 +142,7 @@ async def submit_form(reception: Reception, form: Form, *, request: Request) -> 
     structlog.contextvars.bind_contextvars(upload_id=str(upload.upload_id))
     try:
         async with lease.renewed(
-            reception.transaction,
+            reception.database,
             upload.upload_id,
             lease=reception.form_lease,
             longest=reception.terms.lifetime,
@@ -251,7 +251,7 @@ def name_in(object_key: str, *, tenant_id: TenantId) -> str:
 async def _is_repeated(reception: Reception, request: Request) -> bool:
     if request.idempotency_key is None:
         return False
-    async with reception.transaction() as session:
+    async with reception.database.transaction() as session:
         return await idempotency.is_used(
             session, request.idempotency_key, tenant_id=request.tenant_id
         )
@@ -264,7 +264,7 @@ async def _answer_again(
     file = Slices(form.file(), slice_bytes=1)
     await file.read_on()
     await form.rest()
-    async with reception.transaction() as session:
+    async with reception.database.transaction() as session:
         upload_id = await idempotency.earlier_use(
             session, _claim(form, head, file, request=request), tenant_id=request.tenant_id
         )
@@ -283,7 +283,7 @@ async def _open(
     reception: Reception, head: FileHead, *, fields: FormFields, request: Request
 ) -> UploadCreated:
     return await uploads.open_upload(
-        reception.transaction,
+        reception.database,
         reception.staging,
         tenant_id=request.tenant_id,
         request=CreateUpload(
@@ -332,7 +332,7 @@ async def _receive(
 
 async def _check_type(reception: Reception, upload_id: UploadId, *, tenant_id: TenantId) -> None:
     """Look at what the first chunk shows, before the others are read for nothing."""
-    async with reception.transaction() as session:
+    async with reception.database.transaction() as session:
         upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
         quotas = await uploads.quotas_of(
             session, tenant_id=tenant_id, defaults=reception.terms.quotas
@@ -349,7 +349,7 @@ async def _finalize(
     head: FileHead,
     request: Request,
 ) -> Accepted:
-    async with reception.transaction.in_turn(request.tenant_id) as session:
+    async with reception.database.tenant_lock(request.tenant_id) as session:
         upload_id = UploadId(
             await idempotency.first_use(
                 session,
@@ -428,7 +428,7 @@ async def _drop(reception: Reception, upload_id: UploadId, *, tenant_id: TenantI
     """
     try:
         await uploads.abandon_upload(
-            reception.transaction,
+            reception.database,
             reception.staging,
             tenant_id=tenant_id,
             upload_id=upload_id,

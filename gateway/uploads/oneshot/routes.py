@@ -20,7 +20,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat
 
-from gateway.db import Transaction
+from gateway.db import Database
 from gateway.http import request_log
 from gateway.http.idempotency import IdempotencyKey
 from gateway.http.problems import InvalidRequest, answers
@@ -164,7 +164,7 @@ async def submit_file(
     return await _answer(
         accepted,
         request=request,
-        transaction=reception.transaction,
+        database=reception.database,
         watch=job_watch,
         settings=upload_settings,
     )
@@ -194,7 +194,7 @@ async def create_job(
     submitted_by = _request(request, key=idempotency_key)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == JSON:
         reference = await _reference(request, bytes_max=http_settings.request_body_max)
-        async with reception.transaction() as session:
+        async with reception.database.transaction() as session:
             accepted = await operations.submit_reference(
                 session,
                 reference=reference,
@@ -208,7 +208,7 @@ async def create_job(
     return await _answer(
         accepted,
         request=request,
-        transaction=reception.transaction,
+        database=reception.database,
         watch=job_watch,
         settings=upload_settings,
     )
@@ -216,7 +216,7 @@ async def create_job(
 
 def reception_of(
     *,
-    transaction: NamedDependency[Transaction],
+    database: NamedDependency[Database],
     staging: NamedDependency[Staging],
     register_callback: NamedDependency[RegisterCallback],
     check_complete_upload: NamedDependency[CheckCompleteUpload],
@@ -226,7 +226,7 @@ def reception_of(
     clock: NamedDependency[Callable[[], datetime]],
 ) -> Reception:
     return Reception(
-        transaction=transaction,
+        database=database,
         staging=staging,
         register_callback=register_callback,
         check=check_complete_upload,
@@ -297,7 +297,7 @@ async def _answer(
     accepted: Accepted,
     *,
     request: ApiRequest,
-    transaction: Transaction,
+    database: Database,
     watch: JobWatch,
     settings: UploadSettings,
 ) -> Response[Submitted]:
@@ -305,7 +305,7 @@ async def _answer(
     outcome = await outcome_of(
         accepted.job,
         request=request,
-        transaction=transaction,
+        database=database,
         watch=watch,
         settings=settings,
     )

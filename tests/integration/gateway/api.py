@@ -6,12 +6,16 @@ import asyncio
 import base64
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     import httpx
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+BeginSession: TypeAlias = "Callable[[], AbstractAsyncContextManager[AsyncSession]]"
 
 MIB = 1024 * 1024
 KIB64 = 64 * 1024

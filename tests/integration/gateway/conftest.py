@@ -11,7 +11,7 @@ from gateway.app import create_app
 from gateway.settings import Settings
 from schemas.api.scopes import Scope
 from schemas.lifecycle import StagingKind
-from tests.integration.gateway.api import Api
+from tests.integration.gateway.api import Api, BeginSession
 from tests.integration.gateway.process import Process, way_to
 from tests.integration.gateway.staged import InBucket, InDirectory, Staged
 
@@ -73,14 +73,19 @@ def staged(
 
 
 @pytest.fixture
-async def transaction(database: DatabaseSettings) -> AsyncIterator[db.Transaction]:
+async def gateway_database(database: DatabaseSettings) -> AsyncIterator[db.Database]:
     engine = db.build_engine(database)
-    yield db.transactions(engine)
+    yield db.Database(engine)
     await engine.dispose()
 
 
 @pytest.fixture
-def make_key(transaction: db.Transaction) -> MakeKey:
+def transaction(gateway_database: db.Database) -> BeginSession:
+    return gateway_database.transaction
+
+
+@pytest.fixture
+def make_key(transaction: BeginSession) -> MakeKey:
     async def make(*, tenant: str = "acme", scopes: tuple[Scope, ...] = tuple(Scope)) -> str:
         async with transaction() as session:
             return await administration.create_key(session, tenant=tenant, scopes=scopes)

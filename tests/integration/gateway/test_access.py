@@ -12,10 +12,9 @@ from sqlalchemy import func, select, update
 from gateway.http import security
 from schemas.api.scopes import Scope
 from schemas.tables.tenants import ApiKey
-from tests.integration.gateway.api import Api, problem
+from tests.integration.gateway.api import Api, BeginSession, problem
 
 if TYPE_CHECKING:
-    from gateway.db import Transaction
     from tests.integration.gateway.conftest import MakeKey, Serve
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -105,7 +104,7 @@ async def test_what_is_no_key_is_refused(api: Api, authorization: str) -> None:
 
 
 async def test_a_revoked_key_works_no_longer_than_it_is_believed(
-    serve: Serve, transaction: Transaction
+    serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(api_key_cache="500ms") as api:
         assert (await api.get("/jobs")).status_code == 200
@@ -120,7 +119,7 @@ async def test_a_revoked_key_works_no_longer_than_it_is_believed(
 
 
 async def test_a_key_that_was_refused_works_once_it_is_there(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     early = api.of(security.new_key())
     assert problem(await early.get("/jobs")) == (401, "unauthenticated")
@@ -137,7 +136,7 @@ async def test_a_remembered_key_is_still_asked_for_its_scopes(api: Api, make_key
         assert problem(await reader.create(size=1)) == (403, "scope_missing")
 
 
-async def test_the_database_has_no_key_only_its_hash(api: Api, transaction: Transaction) -> None:
+async def test_the_database_has_no_key_only_its_hash(api: Api, transaction: BeginSession) -> None:
     async with transaction() as session:
         rows = (await session.execute(select(ApiKey.__table__))).all()
 

@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 
 from schemas.lifecycle import StagingKind
 from schemas.tables.uploads import Upload
-from tests.integration.gateway.api import KIB64, Api, problem
+from tests.integration.gateway.api import KIB64, Api, BeginSession, problem
 from tests.integration.gateway.process import way_to
 from tests.integration.gateway.staged import InDirectory
 from tests.integration.http.certificates import Authority
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from gateway.db import Transaction
     from schemas.settings import ObjectStoreSettings
     from tests.integration.gateway.conftest import MakeKey, Serve, Start
     from tests.integration.gateway.staged import InBucket
@@ -103,7 +102,7 @@ async def test_a_chunk_is_an_object_under_its_own_digest(api: Api, staged: InBuc
 
 
 async def test_a_chunk_that_comes_too_late_is_left_to_the_sweep(
-    api: Api, transaction: Transaction, staged: InBucket
+    api: Api, transaction: BeginSession, staged: InBucket
 ) -> None:
     """Another request with the same bytes may have put the same object on record in time."""
     upload_id = await api.created(size=len(CONTENT))
@@ -120,7 +119,7 @@ async def test_a_chunk_that_comes_too_late_is_left_to_the_sweep(
     assert staged.left(upload_id) == 1
 
 
-async def test_the_row_says_where_the_upload_is_staged(api: Api, transaction: Transaction) -> None:
+async def test_the_row_says_where_the_upload_is_staged(api: Api, transaction: BeginSession) -> None:
     await api.created(size=1)
 
     async with transaction() as session:

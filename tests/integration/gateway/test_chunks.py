@@ -17,6 +17,7 @@ from schemas.tables.uploads import Chunk, Upload
 from tests.integration.gateway.api import (
     KIB64,
     Api,
+    BeginSession,
     Stuck,
     content_digest,
     digest_field,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from gateway.db import Transaction
     from tests.integration.gateway.staged import Staged
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
@@ -266,7 +266,7 @@ async def test_of_two_contents_for_one_chunk_at_once_one_wins_and_the_file_has_i
 
 
 async def test_a_chunk_finished_after_the_upload_was_abandoned_is_not_acked(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     _, answer = await sent_while_abandoned(api)
 
@@ -300,7 +300,7 @@ async def test_what_is_left_of_a_chunk_whose_upload_was_abandoned_meanwhile_coun
     ("first_bytes", "media_type"), [(b"%PDF-1.7\n", "application/pdf"), (b"no magic", None)]
 )
 async def test_the_first_chunk_tells_what_the_file_is(
-    api: Api, transaction: Transaction, first_bytes: bytes, media_type: str | None
+    api: Api, transaction: BeginSession, first_bytes: bytes, media_type: str | None
 ) -> None:
     content = first_bytes + CONTENT[len(first_bytes) :]
     upload_id = await api.created(size=len(content), content_type="image/png")
@@ -318,7 +318,7 @@ async def test_the_first_chunk_tells_what_the_file_is(
 
 
 async def test_a_refused_first_chunk_does_not_tell_what_the_file_is(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     upload_id = await api.created(size=KIB64)
     pdf, png = (
@@ -357,7 +357,7 @@ async def test_first_and_later_chunks_at_once_never_wait_in_a_circle(api: Api) -
     ],
 )
 async def test_an_upload_that_has_ended_takes_no_chunk_though_it_was_met_before(
-    api: Api, transaction: Transaction, status: str, answered: tuple[int, str]
+    api: Api, transaction: BeginSession, status: str, answered: tuple[int, str]
 ) -> None:
     upload_id = await api.created(size=len(CONTENT))
     await api.put(upload_id, 1, PIECES[1])

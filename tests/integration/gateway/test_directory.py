@@ -9,12 +9,11 @@ import pytest
 from sqlalchemy import func, select
 
 from schemas.tables.uploads import Upload
-from tests.integration.gateway.api import KIB64, Stuck, problem
+from tests.integration.gateway.api import KIB64, BeginSession, Stuck, problem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gateway.db import Transaction
     from tests.integration.gateway.api import Api
     from tests.integration.gateway.conftest import Serve
     from tests.integration.gateway.staged import InDirectory
@@ -27,7 +26,7 @@ def wipe(staging_dir: Path, upload_id: str) -> None:
 
 
 async def test_a_full_disk_is_told_before_anything_is_sent(
-    serve: Serve, staged: InDirectory, transaction: Transaction
+    serve: Serve, staged: InDirectory, transaction: BeginSession
 ) -> None:
     async with serve(staging_reserve=2**60) as api:
         answer = await api.create(size=100, headers={"Idempotency-Key": "k"})

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,17 +10,14 @@ from gateway.documents.queries import PAGES_AT_ONCE
 from schemas.ids import DocumentId, JobId, UploadId
 from schemas.tables.documents import Document, Entity, Page
 from schemas.tables.uploads import Upload
-from tests.integration.gateway.api import Api, problem
-
-if TYPE_CHECKING:
-    from gateway.db import Transaction
+from tests.integration.gateway.api import Api, BeginSession, problem
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
 async def ingested(
     api: Api,
-    transaction: Transaction,
+    transaction: BeginSession,
     *,
     pages: list[str],
     **values: Any,  # noqa: ANN401  # any column
@@ -59,7 +56,7 @@ async def ingested(
     return str(document_id)
 
 
-async def test_a_document_is_shown(api: Api, transaction: Transaction) -> None:
+async def test_a_document_is_shown(api: Api, transaction: BeginSession) -> None:
     document_id = await ingested(api, transaction, pages=["a"])
 
     shown = (await api.get(f"/documents/{document_id}")).json()
@@ -70,7 +67,7 @@ async def test_a_document_is_shown(api: Api, transaction: Transaction) -> None:
 
 
 async def test_documents_are_listed_newest_first_page_by_page(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     made = [await ingested(api, transaction, pages=[]) for _ in range(3)]
 
@@ -81,7 +78,7 @@ async def test_documents_are_listed_newest_first_page_by_page(
 
 
 async def test_the_text_is_all_pages_with_form_feeds_between(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     pages = ["", "zwei ☂", "", *(f"page {number}" for number in range(2 * PAGES_AT_ONCE)), ""]
     document_id = await ingested(api, transaction, pages=pages)
@@ -92,7 +89,7 @@ async def test_the_text_is_all_pages_with_form_feeds_between(
     assert answer.text.split("\f") == pages
 
 
-async def test_a_document_without_pages_has_no_text(api: Api, transaction: Transaction) -> None:
+async def test_a_document_without_pages_has_no_text(api: Api, transaction: BeginSession) -> None:
     document_id = await ingested(api, transaction, pages=[])
 
     answer = await api.get(f"/documents/{document_id}/text")
@@ -100,7 +97,7 @@ async def test_a_document_without_pages_has_no_text(api: Api, transaction: Trans
     assert (answer.status_code, answer.text) == (200, "")
 
 
-async def test_a_page_is_shown_or_says_why_not(api: Api, transaction: Transaction) -> None:
+async def test_a_page_is_shown_or_says_why_not(api: Api, transaction: BeginSession) -> None:
     document_id = await ingested(api, transaction, pages=["one", ""])
     async with transaction() as session:
         await session.execute(update(Page).where(Page.number == 2).values(error_code="pdf_corrupt"))
@@ -121,7 +118,7 @@ async def test_a_page_is_shown_or_says_why_not(api: Api, transaction: Transactio
         assert problem(answer) == (400, "invalid_request")
 
 
-async def test_entities_are_listed_in_reading_order(api: Api, transaction: Transaction) -> None:
+async def test_entities_are_listed_in_reading_order(api: Api, transaction: BeginSession) -> None:
     document_id = await ingested(api, transaction, pages=["one", "two"])
     async with transaction() as session:
         session.add_all(
@@ -163,7 +160,7 @@ async def test_entities_are_listed_in_reading_order(api: Api, transaction: Trans
     ],
 )
 async def test_what_was_not_read_has_no_text(
-    api: Api, transaction: Transaction, values: dict[str, str], said: str
+    api: Api, transaction: BeginSession, values: dict[str, str], said: str
 ) -> None:
     document_id = await ingested(api, transaction, pages=[], **values)
 
@@ -173,7 +170,7 @@ async def test_what_was_not_read_has_no_text(
         assert said in answer.json()["detail"]
 
 
-async def test_a_failed_document_says_why(api: Api, transaction: Transaction) -> None:
+async def test_a_failed_document_says_why(api: Api, transaction: BeginSession) -> None:
     document_id = await ingested(
         api,
         transaction,
@@ -193,7 +190,7 @@ async def test_a_failed_document_says_why(api: Api, transaction: Transaction) ->
 
 
 async def test_a_document_of_another_tenant_is_not_there(
-    api: Api, stranger: Api, transaction: Transaction
+    api: Api, stranger: Api, transaction: BeginSession
 ) -> None:
     document_id = await ingested(api, transaction, pages=["secret"])
 

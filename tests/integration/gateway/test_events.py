@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import update
 
 from schemas.tables.jobs import Job
-from tests.integration.gateway.api import Api, problem
+from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.process import way_to
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from gateway.db import Transaction
     from tests.integration.gateway.conftest import MakeKey, Start
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -69,12 +68,12 @@ async def following(api: Api, job_id: str, *, last: int | None = None) -> AsyncI
         yield Events(answer)
 
 
-async def change(transaction: Transaction, **values: Any) -> None:  # noqa: ANN401  # any column
+async def change(transaction: BeginSession, **values: Any) -> None:  # noqa: ANN401  # any column
     async with transaction() as session:
         await session.execute(update(Job).values(**values))
 
 
-async def test_a_job_is_followed_to_its_end(served: Api, transaction: Transaction) -> None:
+async def test_a_job_is_followed_to_its_end(served: Api, transaction: BeginSession) -> None:
     _, job_id = await served.finalized(b"x" * 100)
 
     async with following(served, job_id) as events:
@@ -97,7 +96,7 @@ async def test_a_job_is_followed_to_its_end(served: Api, transaction: Transactio
 
 
 async def test_a_reader_that_comes_back_gets_only_what_is_new(
-    served: Api, transaction: Transaction
+    served: Api, transaction: BeginSession
 ) -> None:
     _, job_id = await served.finalized(b"x" * 100)
     for done in (10, 20, 30):
@@ -115,7 +114,7 @@ async def test_a_reader_that_comes_back_gets_only_what_is_new(
 
 
 async def test_a_reader_that_saw_the_end_is_told_not_to_come_back(
-    served: Api, transaction: Transaction
+    served: Api, transaction: BeginSession
 ) -> None:
     _, job_id = await served.finalized()
     await change(transaction, status="cancelled")
@@ -127,7 +126,7 @@ async def test_a_reader_that_saw_the_end_is_told_not_to_come_back(
             assert events.answer.status_code == 204
 
 
-async def test_a_renewed_lease_is_no_news(served: Api, transaction: Transaction) -> None:
+async def test_a_renewed_lease_is_no_news(served: Api, transaction: BeginSession) -> None:
     _, job_id = await served.finalized()
 
     async with following(served, job_id) as events:
@@ -140,7 +139,7 @@ async def test_a_renewed_lease_is_no_news(served: Api, transaction: Transaction)
 
 
 async def test_a_reader_that_is_slow_gets_the_newest_state(
-    served: Api, transaction: Transaction
+    served: Api, transaction: BeginSession
 ) -> None:
     _, job_id = await served.finalized(b"x" * 1000)
 
@@ -156,7 +155,7 @@ async def test_a_reader_that_is_slow_gets_the_newest_state(
     assert identifiers == sorted(set(identifiers))
 
 
-async def test_many_readers_see_one_end(served: Api, transaction: Transaction) -> None:
+async def test_many_readers_see_one_end(served: Api, transaction: BeginSession) -> None:
     _, job_id = await served.finalized()
 
     async def follow() -> str:

@@ -12,11 +12,10 @@ from schemas.events.uploads import UploadFinalized
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Upload
-from tests.integration.gateway.api import KIB64, Api, pieces_of, problem
+from tests.integration.gateway.api import KIB64, Api, BeginSession, pieces_of, problem
 from tests.integration.gateway.staged import over_both_stagings
 
 if TYPE_CHECKING:
-    from gateway.db import Transaction
     from tests.integration.gateway.conftest import Serve
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
@@ -32,12 +31,12 @@ def declared(content: bytes) -> list[dict[str, Any]]:
     ]
 
 
-async def counted(transaction: Transaction, table: type[Job | OutboxMessage]) -> int:
+async def counted(transaction: BeginSession, table: type[Job | OutboxMessage]) -> int:
     async with transaction() as session:
         return await session.scalar(select(func.count()).select_from(table)) or 0
 
 
-async def test_finalizing_makes_a_job_and_tells_of_it(api: Api, transaction: Transaction) -> None:
+async def test_finalizing_makes_a_job_and_tells_of_it(api: Api, transaction: BeginSession) -> None:
     upload_id = await api.sent(CONTENT, filename="a.pdf")
 
     answer = await api.finalize(upload_id, headers={"traceparent": TRACEPARENT})
@@ -61,7 +60,7 @@ async def test_finalizing_makes_a_job_and_tells_of_it(api: Api, transaction: Tra
     assert (upload.status, upload.finalized_at is not None) == ("finalized", True)
 
 
-async def test_a_malformed_traceparent_is_dropped(api: Api, transaction: Transaction) -> None:
+async def test_a_malformed_traceparent_is_dropped(api: Api, transaction: BeginSession) -> None:
     upload_id = await api.sent(CONTENT)
 
     answer = await api.finalize(upload_id, headers={"traceparent": "nonsense"})
@@ -71,7 +70,7 @@ async def test_a_malformed_traceparent_is_dropped(api: Api, transaction: Transac
         assert (await session.scalars(select(OutboxMessage))).one().traceparent is None
 
 
-async def test_fifty_finalizes_at_once_make_one_job(api: Api, transaction: Transaction) -> None:
+async def test_fifty_finalizes_at_once_make_one_job(api: Api, transaction: BeginSession) -> None:
     upload_id = await api.sent(CONTENT)
 
     answers = await asyncio.gather(*(api.finalize(upload_id) for _ in range(50)))
@@ -84,7 +83,7 @@ async def test_fifty_finalizes_at_once_make_one_job(api: Api, transaction: Trans
 
 @pytest.mark.parametrize("status", ["stored", "failed", "cancelled"])
 async def test_finalizing_later_answers_the_same_job(
-    api: Api, transaction: Transaction, status: str
+    api: Api, transaction: BeginSession, status: str
 ) -> None:
     upload_id, job_id = await api.finalized(CONTENT)
     async with transaction() as session:
@@ -96,7 +95,7 @@ async def test_finalizing_later_answers_the_same_job(
     assert await counted(transaction, OutboxMessage) == 1
 
 
-async def test_missing_chunks_are_named(api: Api, transaction: Transaction) -> None:
+async def test_missing_chunks_are_named(api: Api, transaction: BeginSession) -> None:
     upload_id = await api.created(size=len(CONTENT))
     for index in (0, 3):
         await api.put(upload_id, index, pieces_of(CONTENT)[index])
@@ -140,7 +139,7 @@ async def test_a_declaration_of_twenty_thousand_chunks_fits(api: Api) -> None:
 
 
 async def test_the_files_digest_said_twice_must_be_the_same(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     upload_id = await api.sent(CONTENT, sha256=sha256)
@@ -153,7 +152,7 @@ async def test_the_files_digest_said_twice_must_be_the_same(
 
 
 async def test_a_digest_said_at_finalize_is_kept_for_the_transfer(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     upload_id = await api.sent(CONTENT)
@@ -200,7 +199,7 @@ async def test_an_upload_that_was_not_finalized_has_no_status(api: Api) -> None:
     assert problem(await api.get(f"/uploads/{upload_id}/status")) == (404, "job_not_found")
 
 
-async def test_a_client_may_wait_for_the_end(serve: Serve, transaction: Transaction) -> None:
+async def test_a_client_may_wait_for_the_end(serve: Serve, transaction: BeginSession) -> None:
     async def complete() -> None:
         done = {"status": "completed", "stage": "done", "result": {"document_id": "x"}}
         is_there = False

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from gateway.db import Transaction
-    from tests.integration.gateway.api import Api
+    from tests.integration.gateway.api import Api, BeginSession
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -57,7 +56,7 @@ def crash_at(number: int) -> Iterator[list[int]]:
         sys.settrace(before)
 
 
-async def finalize(transaction: Transaction, upload_id: str) -> str:
+async def finalize(transaction: BeginSession, upload_id: str) -> str:
     async with transaction() as session:
         tenant_id = (await session.scalars(select(Upload.tenant_id))).one()
         job = await operations.finalize(
@@ -72,7 +71,7 @@ async def finalize(transaction: Transaction, upload_id: str) -> str:
     return str(job.job_id)
 
 
-async def state(transaction: Transaction) -> tuple[int, int, str]:
+async def state(transaction: BeginSession) -> tuple[int, int, str]:
     async with transaction() as session:
         jobs = await session.scalar(select(func.count()).select_from(Job)) or 0
         events = await session.scalar(select(func.count()).select_from(OutboxMessage)) or 0
@@ -80,7 +79,7 @@ async def state(transaction: Transaction) -> tuple[int, int, str]:
 
 
 async def test_a_crash_at_any_line_leaves_all_or_nothing_and_the_retry_makes_one_job(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     crashes = 0
     while True:

@@ -31,23 +31,24 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from schemas.settings import DatabaseSettings
+    from tests.integration.gateway.api import BeginSession
     from tests.integration.gateway.conftest import MakeKey
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
 class Create(Protocol):
-    async def __call__(self, transaction: db.Transaction) -> UploadCreated: ...
+    async def __call__(self, database: db.Database) -> UploadCreated: ...
 
 
-class SweptInBetween(db.Transaction):
+class SweptInBetween(db.Database):
     """After each of its transactions the sweep takes every key away."""
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[AsyncSession]:
-        async with super().__call__() as session:
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        async with super().transaction() as session:
             yield session
-        async with super().__call__() as session:
+        async with super().transaction() as session:
             await session.execute(delete(IdempotentRequest))
 
 
@@ -70,7 +71,7 @@ async def staging(staging_dir: Path) -> AsyncIterator[Staging]:
 async def create(
     *,
     database: DatabaseSettings,
-    transaction: db.Transaction,
+    transaction: BeginSession,
     staging: Staging,
     staging_dir: Path,
     make_key: MakeKey,
@@ -82,9 +83,9 @@ async def create(
     settings = Settings.model_validate(database.model_dump() | {"staging_dir": staging_dir})
     request = CreateUpload(filename="a", size=5)
 
-    async def create_with(transaction: db.Transaction) -> UploadCreated:
+    async def create_with(database: db.Database) -> UploadCreated:
         return await open_upload(
-            transaction,
+            database,
             staging,
             tenant_id=tenant_id,
             request=request,
@@ -102,12 +103,12 @@ def staged_in(directory: Path) -> set[str]:
 
 
 async def test_a_repeated_create_answers_no_upload_without_a_file(
-    create: Create, transaction: db.Transaction, swept: SweptInBetween, staging_dir: Path
+    create: Create, gateway_database: db.Database, swept: SweptInBetween, staging_dir: Path
 ) -> None:
-    first = await create(transaction)
+    first = await create(gateway_database)
     again = await create(swept)
 
     assert again == first
-    async with transaction() as session:
+    async with gateway_database.transaction() as session:
         opened = {str(upload_id) for upload_id in await session.scalars(select(Upload.id))}
     assert staged_in(staging_dir) == opened

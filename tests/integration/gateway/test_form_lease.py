@@ -15,12 +15,11 @@ from pipeline.maintenance import operations as sweep
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
 from tests.eventually import eventually
-from tests.integration.gateway.api import KIB64, Api, problem
+from tests.integration.gateway.api import KIB64, Api, BeginSession, problem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from gateway.db import Transaction
     from schemas.settings import DatabaseSettings
     from tests.integration.gateway.conftest import MakeKey, Serve, Start
 
@@ -67,7 +66,7 @@ async def test_no_form_is_taken_in_for_longer_than_any_upload(serve: Serve) -> N
 
 
 async def test_a_gateway_that_is_killed_leaves_nothing_reserved_for_long(
-    start: Start, make_key: MakeKey, transaction: Transaction, database: DatabaseSettings
+    start: Start, make_key: MakeKey, transaction: BeginSession, database: DatabaseSettings
 ) -> None:
     process = await start(FORM_LEASE=f"{LEASE.total_seconds()}s", CHUNK_SIZE_DEFAULT=str(KIB64))
     async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:

@@ -9,12 +9,11 @@ from sqlalchemy import func, select
 from schemas.settings import STAGING_MARKER
 from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
-from tests.integration.gateway.api import Api, problem
+from tests.integration.gateway.api import Api, BeginSession, problem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gateway.db import Transaction
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -25,13 +24,13 @@ def files_in(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir() if path.name != STAGING_MARKER]
 
 
-async def counted(transaction: Transaction, table: type[Upload | Webhook]) -> int:
+async def counted(transaction: BeginSession, table: type[Upload | Webhook]) -> int:
     async with transaction() as session:
         return await session.scalar(select(func.count()).select_from(table)) or 0
 
 
 async def test_a_repeated_create_gets_the_same_answer_and_creates_nothing(
-    api: Api, transaction: Transaction, staging_dir: Path
+    api: Api, transaction: BeginSession, staging_dir: Path
 ) -> None:
     callback = "https://example.com/hook"
 
@@ -46,7 +45,7 @@ async def test_a_repeated_create_gets_the_same_answer_and_creates_nothing(
 
 
 async def test_twenty_creates_at_once_with_one_key_make_one_upload(
-    api: Api, transaction: Transaction, staging_dir: Path
+    api: Api, transaction: BeginSession, staging_dir: Path
 ) -> None:
     answers = await asyncio.gather(*(api.create(size=5, headers=KEY) for _ in range(20)))
 
@@ -96,7 +95,7 @@ async def test_finalize_honours_a_key(api: Api) -> None:
     assert (await api.get(f"/uploads/{other_id}")).json()["status"] == "open"
 
 
-async def test_a_repeated_webhook_has_the_same_secret(api: Api, transaction: Transaction) -> None:
+async def test_a_repeated_webhook_has_the_same_secret(api: Api, transaction: BeginSession) -> None:
     body = {"url": "https://example.com/hook"}
 
     first = await api.ask("POST", "/webhooks", json=body, headers=KEY)

@@ -9,17 +9,16 @@ import pytest
 from sqlalchemy import update
 
 from schemas.tables.jobs import Job
-from tests.integration.gateway.api import Api, problem
+from tests.integration.gateway.api import Api, BeginSession, problem
 
 if TYPE_CHECKING:
-    from gateway.db import Transaction
     from tests.integration.gateway.conftest import Serve
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
 async def test_a_job_shows_how_far_it_got_and_why_it_failed(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     upload_id, job_id = await api.finalized()
     async with transaction() as session:
@@ -47,7 +46,7 @@ async def test_a_job_shows_how_far_it_got_and_why_it_failed(
 
 @pytest.mark.parametrize("path", ["/jobs/{job_id}", "/uploads/{upload_id}/status"])
 async def test_a_long_poll_answers_when_the_job_settles(
-    api: Api, transaction: Transaction, path: str
+    api: Api, transaction: BeginSession, path: str
 ) -> None:
     upload_id, job_id = await api.finalized()
     polling = asyncio.create_task(api.get(path.format(job_id=job_id, upload_id=upload_id), wait=30))
@@ -73,7 +72,7 @@ async def test_a_long_poll_ends_with_its_time(serve: Serve) -> None:
         assert 0.2 <= time.perf_counter() - begun < 5
 
 
-async def test_a_settled_job_is_not_waited_for(api: Api, transaction: Transaction) -> None:
+async def test_a_settled_job_is_not_waited_for(api: Api, transaction: BeginSession) -> None:
     _, job_id = await api.finalized()
     async with transaction() as session:
         await session.execute(update(Job).values(status="failed"))
@@ -90,7 +89,7 @@ async def test_a_wait_that_is_no_number_of_seconds_is_refused(api: Api, wait: st
 
 
 async def test_jobs_are_listed_newest_first_page_by_page(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     made = [(await api.finalized())[1] for _ in range(5)]
     async with transaction() as session:

@@ -16,10 +16,9 @@ from schemas.lifecycle import JobStatus
 from schemas.tables.jobs import Job
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
-from tests.integration.gateway.api import Api, problem
+from tests.integration.gateway.api import Api, BeginSession, problem
 
 if TYPE_CHECKING:
-    from gateway.db import Transaction
     from tests.integration.gateway.conftest import Serve
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -32,7 +31,7 @@ WAITING = text(
 )
 
 
-async def until_waiting(transaction: Transaction, *, statement: str = "%", count: int = 1) -> None:
+async def until_waiting(transaction: BeginSession, *, statement: str = "%", count: int = 1) -> None:
     """Return once so many such statements wait for a lock."""
     async with asyncio.timeout(20):
         while True:
@@ -43,7 +42,7 @@ async def until_waiting(transaction: Transaction, *, statement: str = "%", count
 
 
 async def test_a_cancel_that_was_overtaken_by_finalize_follows_the_worker(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     upload_id = UUID(await api.sent(b"content"))
     async with transaction() as working:
@@ -74,7 +73,7 @@ async def test_a_cancel_that_was_overtaken_by_finalize_follows_the_worker(
 
 
 async def test_one_key_for_a_create_and_a_finalize_at_once_is_for_one_of_them(
-    api: Api, serve: Serve, transaction: Transaction
+    api: Api, serve: Serve, transaction: BeginSession
 ) -> None:
     upload_id = await api.sent(b"content")
     # Two gateways: in one, requests that change what a tenant has take turns.
@@ -94,7 +93,7 @@ async def test_one_key_for_a_create_and_a_finalize_at_once_is_for_one_of_them(
 
 
 async def test_a_burst_of_one_tenant_keeps_no_connection_from_others(
-    api: Api, stranger: Api, transaction: Transaction
+    api: Api, stranger: Api, transaction: BeginSession
 ) -> None:
     upload_id = await api.sent(b"content")
     async with transaction() as gate:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from schemas.settings import DatabaseSettings
+    from tests.integration.gateway.api import BeginSession
     from tests.integration.gateway.conftest import MakeKey
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -44,16 +45,16 @@ FORM = (
 )
 
 
-class LosesAnAnswer(db.Transaction):
+class LosesAnAnswer(db.Database):
     """Commits what makes the first job, and then says that nobody knows whether it did."""
 
     _is_lost = False
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[AsyncSession]:
-        async with super().__call__() as session:
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        async with super().transaction() as session:
             yield session
-        async with super().__call__() as session:
+        async with super().transaction() as session:
             is_made = await session.scalar(select(Job.id)) is not None
         if is_made and not self._is_lost:
             self._is_lost = True
@@ -69,7 +70,7 @@ def form() -> Form:
 
 
 async def test_what_was_committed_stays_and_is_found_by_its_key(
-    database: DatabaseSettings, transaction: db.Transaction, make_key: MakeKey, staging_dir: Path
+    database: DatabaseSettings, transaction: BeginSession, make_key: MakeKey, staging_dir: Path
 ) -> None:
     await make_key()
     async with transaction() as session:
@@ -78,10 +79,10 @@ async def test_what_was_committed_stays_and_is_found_by_its_key(
     staging = Staging(DirectoryArea(staging_dir, reserve_bytes=0))
     await staging.prepare()
     engine = db.build_engine(database)
-    engine_of_statements = db.build_engine_of_statements(database)
+    autocommit_engine = db.build_autocommit_engine(database)
     clock = partial(datetime.now, UTC)
     reception = Reception(
-        transaction=LosesAnAnswer(engine),
+        database=LosesAnAnswer(engine),
         staging=staging,
         register_callback=partial(register_callback, allow_loopback=False),
         check=partial(check_complete_upload, settings=settings),
@@ -89,7 +90,7 @@ async def test_what_was_committed_stays_and_is_found_by_its_key(
         form_lease=timedelta(minutes=1),
         receive_chunk=partial(
             receive_chunk,
-            db.Statements(engine_of_statements),
+            db.AutocommitConnection(autocommit_engine),
             staging,
             lock_wait=timedelta(seconds=1),
             clock=clock,
@@ -107,5 +108,5 @@ async def test_what_was_committed_stays_and_is_found_by_its_key(
         upload = (await session.scalars(select(Upload))).one()
     assert (upload.id, upload.status) == (again.job.upload_id, "finalized")
     staging.close()
-    await engine_of_statements.dispose()
+    await autocommit_engine.dispose()
     await engine.dispose()

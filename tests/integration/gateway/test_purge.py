@@ -17,14 +17,13 @@ from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
-from tests.integration.gateway.api import Api, problem
+from tests.integration.gateway.api import Api, BeginSession, problem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import httpx
 
-    from gateway.db import Transaction
     from tests.integration.gateway.conftest import Serve
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -43,7 +42,7 @@ async def purge(api: Api, upload_id: str) -> httpx.Response:
     return await api.ask("DELETE", f"/uploads/{upload_id}", params={"purge": "true"})
 
 
-async def stored(api: Api, transaction: Transaction, **job: Any) -> tuple[str, str]:  # noqa: ANN401  # any column
+async def stored(api: Api, transaction: BeginSession, **job: Any) -> tuple[str, str]:  # noqa: ANN401  # any column
     """Make an upload that is stored and was read, with a job as told."""
     upload_id, job_id = await api.finalized()
     async with transaction() as session:
@@ -87,7 +86,7 @@ async def stored(api: Api, transaction: Transaction, **job: Any) -> tuple[str, s
 
 
 @asynccontextmanager
-async def reading(transaction: Transaction) -> AsyncIterator[None]:
+async def reading(transaction: BeginSession) -> AsyncIterator[None]:
     """Write one more page, as the worker does that reads, in a transaction that stays open."""
     async with transaction() as session:
         document_id = (await session.scalars(select(Document.id))).one()
@@ -96,7 +95,7 @@ async def reading(transaction: Transaction) -> AsyncIterator[None]:
         yield
 
 
-async def rows_left(transaction: Transaction) -> int:
+async def rows_left(transaction: BeginSession) -> int:
     async with transaction() as session:
         counts = [
             await session.scalar(select(func.count()).select_from(table)) or 0
@@ -105,7 +104,7 @@ async def rows_left(transaction: Transaction) -> int:
     return sum(counts)
 
 
-async def cancellations(transaction: Transaction) -> list[UploadCancelled]:
+async def cancellations(transaction: BeginSession) -> list[UploadCancelled]:
     async with transaction() as session:
         bodies = await session.scalars(
             select(OutboxMessage.body).where(OutboxMessage.routing_key == "upload.cancelled")
@@ -116,7 +115,7 @@ async def cancellations(transaction: Transaction) -> list[UploadCancelled]:
 
 @pytest.mark.parametrize("job", [COMPLETED, FAILED, READING])
 async def test_what_is_stored_is_purged_with_all_that_was_read_of_it(
-    api: Api, transaction: Transaction, job: dict[str, Any]
+    api: Api, transaction: BeginSession, job: dict[str, Any]
 ) -> None:
     upload_id, job_id = await stored(api, transaction, **job)
     assert problem(await api.ask("DELETE", f"/uploads/{upload_id}")) == (
@@ -143,7 +142,7 @@ async def test_what_is_stored_is_purged_with_all_that_was_read_of_it(
 
 
 async def test_purging_again_answers_the_same_and_tells_nobody(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     upload_id, _ = await stored(api, transaction, **COMPLETED)
 
@@ -155,7 +154,7 @@ async def test_purging_again_answers_the_same_and_tells_nobody(
     assert len(await cancellations(transaction)) == 1
 
 
-async def test_a_purge_before_the_end_is_a_cancel(api: Api, transaction: Transaction) -> None:
+async def test_a_purge_before_the_end_is_a_cancel(api: Api, transaction: BeginSession) -> None:
     upload_id = await api.sent(b"content")
     assert (await purge(api, upload_id)).status_code == 200
     upload_id, job_id = await api.finalized()
@@ -166,7 +165,7 @@ async def test_a_purge_before_the_end_is_a_cancel(api: Api, transaction: Transac
 
 
 async def test_what_failed_before_it_was_stored_has_nothing_to_purge(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     upload_id, job_id = await api.finalized()
     async with transaction() as session:
@@ -179,7 +178,7 @@ async def test_what_failed_before_it_was_stored_has_nothing_to_purge(
 
 
 async def test_a_purge_never_waits_in_a_circle_with_the_worker_that_reads(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     """The worker writes pages in one long transaction, and its progress in others."""
     upload_id, job_id = await stored(api, transaction, **READING)
@@ -196,7 +195,7 @@ async def test_a_purge_never_waits_in_a_circle_with_the_worker_that_reads(
 
 
 async def test_a_purge_that_waits_too_long_for_the_reader_is_finished_by_the_next(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     upload_id, _ = await stored(api, transaction, **READING)
     async with reading(transaction):
@@ -209,7 +208,7 @@ async def test_a_purge_that_waits_too_long_for_the_reader_is_finished_by_the_nex
 
 
 async def test_a_purge_that_waits_keeps_no_connection_from_others(
-    serve: Serve, transaction: Transaction
+    serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(database_pool_size=1) as api:
         upload_id, job_id = await stored(api, transaction, **READING)
@@ -225,7 +224,7 @@ async def test_a_purge_that_waits_keeps_no_connection_from_others(
 
 
 async def test_anothers_upload_cannot_be_purged(
-    api: Api, stranger: Api, transaction: Transaction
+    api: Api, stranger: Api, transaction: BeginSession
 ) -> None:
     upload_id, _ = await stored(api, transaction, **COMPLETED)
 

@@ -12,7 +12,7 @@ from schemas.settings import STAGING_MARKER, QuotaSettings
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
-from tests.integration.gateway.api import KIB64, Api, problem
+from tests.integration.gateway.api import KIB64, Api, BeginSession, problem
 from tests.integration.gateway.process import run_gateway
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from gateway.db import Transaction
     from schemas.settings import DatabaseSettings
     from tests.integration.gateway.conftest import Serve
 
@@ -33,7 +32,7 @@ def files_in(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir() if path.name != STAGING_MARKER]
 
 
-async def set_quota(transaction: Transaction, *, tenant: str = "acme", **changes: Any) -> Quotas:  # noqa: ANN401  # any quota
+async def set_quota(transaction: BeginSession, *, tenant: str = "acme", **changes: Any) -> Quotas:  # noqa: ANN401  # any quota
     async with transaction() as session:
         return await administration.set_quota(
             session,
@@ -43,13 +42,13 @@ async def set_quota(transaction: Transaction, *, tenant: str = "acme", **changes
         )
 
 
-async def usage_of(transaction: Transaction) -> tuple[int, int]:
+async def usage_of(transaction: BeginSession) -> tuple[int, int]:
     async with transaction() as session:
         row = (await session.scalars(select(TenantUsage))).one()
         return row.bytes, row.open_uploads
 
 
-async def counted(transaction: Transaction, table: type[Upload | OutboxMessage]) -> int:
+async def counted(transaction: BeginSession, table: type[Upload | OutboxMessage]) -> int:
     async with transaction() as session:
         return await session.scalar(select(func.count()).select_from(table)) or 0
 
@@ -60,7 +59,7 @@ def outcomes(answers: list[httpx.Response]) -> dict[int, int]:
 
 
 async def test_of_fifty_creates_at_once_exactly_as_many_are_let_in_as_may_be_open(
-    serve: Serve, transaction: Transaction, staging_dir: Path
+    serve: Serve, transaction: BeginSession, staging_dir: Path
 ) -> None:
     async with serve(quota_open_uploads=10) as api:
         answers = await asyncio.gather(*(api.create(size=100) for _ in range(50)))
@@ -75,7 +74,7 @@ async def test_of_fifty_creates_at_once_exactly_as_many_are_let_in_as_may_be_ope
 
 
 async def test_of_fifty_creates_at_once_exactly_as_many_are_let_in_as_have_room(
-    serve: Serve, transaction: Transaction, staging_dir: Path
+    serve: Serve, transaction: BeginSession, staging_dir: Path
 ) -> None:
     async with serve(quota_bytes=1000) as api:
         answers = await asyncio.gather(*(api.create(size=90) for _ in range(50)))
@@ -88,7 +87,7 @@ async def test_of_fifty_creates_at_once_exactly_as_many_are_let_in_as_have_room(
 
 
 async def test_what_is_given_up_makes_room_and_what_is_finalized_keeps_its_bytes(
-    serve: Serve, transaction: Transaction
+    serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(quota_open_uploads=2, quota_bytes=100) as api:
         upload_id, _ = await api.finalized(b"x" * 60)
@@ -105,7 +104,7 @@ async def test_what_is_given_up_makes_room_and_what_is_finalized_keeps_its_bytes
 
 
 async def test_a_tenants_quota_is_its_own(
-    api: Api, stranger: Api, transaction: Transaction
+    api: Api, stranger: Api, transaction: BeginSession
 ) -> None:
     await set_quota(transaction, quota_bytes=10, quota_open_uploads=1, quota_file_size=9)
 
@@ -140,7 +139,7 @@ async def test_a_refused_create_leaves_its_key_free(serve: Serve) -> None:
 
 
 async def test_a_size_beyond_all_counting_is_refused_and_not_added_up(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     await set_quota(transaction, quota_file_size=2**62, quota_bytes=2**62)
 
@@ -168,7 +167,7 @@ async def test_a_type_that_is_not_allowed_is_refused_when_it_is_declared(serve: 
     ],
 )
 async def test_what_the_bytes_show_is_looked_at_when_the_upload_is_finalized(
-    serve: Serve, transaction: Transaction, content: bytes, declared: str | None
+    serve: Serve, transaction: BeginSession, content: bytes, declared: str | None
 ) -> None:
     async with serve(allowed_types="application/pdf") as api:
         upload_id = await api.sent(content, content_type=declared)
@@ -194,7 +193,7 @@ async def test_what_is_allowed_is_finalized(
 
 
 async def test_quotas_are_looked_at_again_when_the_upload_is_finalized(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     upload_id = await api.sent(b"x" * 100)
     await set_quota(transaction, quota_bytes=99)
@@ -208,7 +207,9 @@ async def test_quotas_are_looked_at_again_when_the_upload_is_finalized(
     assert (await api.finalize(upload_id)).status_code == 202, "what is done stays done"
 
 
-async def test_an_upload_of_many_chunks_is_counted_once(api: Api, transaction: Transaction) -> None:
+async def test_an_upload_of_many_chunks_is_counted_once(
+    api: Api, transaction: BeginSession
+) -> None:
     await api.sent(b"x" * (3 * KIB64))
 
     assert await usage_of(transaction) == (3 * KIB64, 1)

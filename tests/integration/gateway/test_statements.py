@@ -24,21 +24,21 @@ STATE_OF = "SELECT state FROM pg_stat_activity WHERE pid = %(pid)s"
 
 
 @pytest.fixture
-async def statements(database: DatabaseSettings) -> AsyncIterator[db.Statements]:
+async def statements(database: DatabaseSettings) -> AsyncIterator[db.AutocommitConnection]:
     one = database.model_copy(update={"database_pool_size": 1})
-    engine = db.build_engine_of_statements(one)
-    yield db.Statements(engine)
+    engine = db.build_autocommit_engine(one)
+    yield db.AutocommitConnection(engine)
     await engine.dispose()
 
 
 @pytest.fixture
-async def others(database: DatabaseSettings) -> AsyncIterator[db.Statements]:
-    engine = db.build_engine_of_statements(database)
-    yield db.Statements(engine)
+async def others(database: DatabaseSettings) -> AsyncIterator[db.AutocommitConnection]:
+    engine = db.build_autocommit_engine(database)
+    yield db.AutocommitConnection(engine)
     await engine.dispose()
 
 
-async def test_a_row_has_a_name_for_each_column(statements: db.Statements) -> None:
+async def test_a_row_has_a_name_for_each_column(statements: db.AutocommitConnection) -> None:
     row = await statements.first_row("SELECT %(a)s + 1 AS sum, 'b' AS letter", {"a": 1})
     assert row is not None
     assert (row.sum, row.letter) == (2, "b")
@@ -47,7 +47,7 @@ async def test_a_row_has_a_name_for_each_column(statements: db.Statements) -> No
 
 
 async def test_a_statement_is_committed_when_it_returns(
-    statements: db.Statements, others: db.Statements
+    statements: db.AutocommitConnection, others: db.AutocommitConnection
 ) -> None:
     insert = "INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'acme') RETURNING id"
     made = await statements.first_row(insert, {})
@@ -57,7 +57,7 @@ async def test_a_statement_is_committed_when_it_returns(
 
 
 async def test_a_failure_is_what_a_transaction_would_raise_and_hides_its_values(
-    statements: db.Statements,
+    statements: db.AutocommitConnection,
 ) -> None:
     with pytest.raises(DataError) as failure:
         await statements.first_row("SELECT 1 / (length(%(a)s) - 7) AS secret", {"a": "hunter2"})
@@ -68,7 +68,7 @@ async def test_a_failure_is_what_a_transaction_would_raise_and_hides_its_values(
 
 
 async def test_a_connection_the_server_ended_is_replaced(
-    statements: db.Statements, others: db.Statements
+    statements: db.AutocommitConnection, others: db.AutocommitConnection
 ) -> None:
     before = await statements.first_row(MY_PID, {})
     assert before is not None
@@ -84,7 +84,7 @@ async def test_a_connection_the_server_ended_is_replaced(
 
 
 async def test_a_connection_lost_in_the_middle_is_told_and_replaced(
-    statements: db.Statements, others: db.Statements
+    statements: db.AutocommitConnection, others: db.AutocommitConnection
 ) -> None:
     mine = await statements.first_row(MY_PID, {})
     assert mine is not None
@@ -100,7 +100,7 @@ async def test_a_connection_lost_in_the_middle_is_told_and_replaced(
 
 
 async def test_who_is_cancelled_in_the_middle_leaves_no_answer_to_the_next(
-    statements: db.Statements, others: db.Statements
+    statements: db.AutocommitConnection, others: db.AutocommitConnection
 ) -> None:
     mine = await statements.first_row(MY_PID, {})
     assert mine is not None
@@ -119,15 +119,15 @@ async def test_who_is_cancelled_in_the_middle_leaves_no_answer_to_the_next(
 
 async def test_a_database_that_is_not_there_is_told_at_once(database: DatabaseSettings) -> None:
     nowhere = SecretStr("postgresql+psycopg://waybill:x@127.0.0.1:1/waybill")
-    engine = db.build_engine_of_statements(database.model_copy(update={"database_url": nowhere}))
+    engine = db.build_autocommit_engine(database.model_copy(update={"database_url": nowhere}))
 
-    async with asyncio.timeout(db.PATIENCE.total_seconds() / 2):
+    async with asyncio.timeout(db.WAIT_MAX.total_seconds() / 2):
         with pytest.raises(OperationalError):
-            await db.Statements(engine).first_row("SELECT 1", {})
+            await db.AutocommitConnection(engine).first_row("SELECT 1", {})
     await engine.dispose()
 
 
-async def _is_busy(others: db.Statements, *, pid: int) -> None:
+async def _is_busy(others: db.AutocommitConnection, *, pid: int) -> None:
     """Wait until a connection runs a statement."""
     looking = AsyncRetrying(
         retry=retry_if_result(lambda state: state != ("active",)),

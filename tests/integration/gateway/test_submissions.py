@@ -25,7 +25,7 @@ from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
-from tests.integration.gateway.api import KIB64, MIB, Api, pieces_of, problem
+from tests.integration.gateway.api import KIB64, MIB, Api, BeginSession, pieces_of, problem
 from tests.integration.gateway.process import way_to
 from tests.integration.gateway.staged import over_both_stagings
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from gateway.db import Transaction
     from tests.integration.gateway.conftest import MakeKey, Serve, Start
     from tests.integration.gateway.staged import Staged
 
@@ -70,31 +69,31 @@ async def refer(api: Api, key: str, **options: Any) -> httpx.Response:  # noqa: 
     return await api.ask("POST", "/jobs", json={"object_key": key, **options}, headers=headers)
 
 
-async def upload_in(transaction: Transaction) -> Upload:
+async def upload_in(transaction: BeginSession) -> Upload:
     async with transaction() as session:
         return (await session.scalars(select(Upload))).one()
 
 
-async def statuses(transaction: Transaction) -> list[str]:
+async def statuses(transaction: BeginSession) -> list[str]:
     async with transaction() as session:
         found = await session.scalars(select(Upload.status).order_by(Upload.created_at))
         return list(found.all())
 
 
 async def counted(
-    transaction: Transaction, table: type[Upload | Job | OutboxMessage | Webhook]
+    transaction: BeginSession, table: type[Upload | Job | OutboxMessage | Webhook]
 ) -> int:
     async with transaction() as session:
         return await session.scalar(select(func.count()).select_from(table)) or 0
 
 
-async def usage_of(transaction: Transaction) -> tuple[int, int]:
+async def usage_of(transaction: BeginSession) -> tuple[int, int]:
     async with transaction() as session:
         row = (await session.scalars(select(TenantUsage))).one()
         return row.bytes, row.open_uploads
 
 
-async def prefix(transaction: Transaction) -> str:
+async def prefix(transaction: BeginSession) -> str:
     async with transaction() as session:
         return object_keys.incoming((await session.scalars(select(Tenant.id))).one())
 
@@ -102,7 +101,7 @@ async def prefix(transaction: Transaction) -> str:
 @over_both_stagings
 @pytest.mark.parametrize("path", ["/upload-async", "/jobs"])
 async def test_a_file_in_a_form_becomes_chunks_and_a_job(
-    serve: Serve, staged: Staged, transaction: Transaction, path: str
+    serve: Serve, staged: Staged, transaction: BeginSession, path: str
 ) -> None:
     async with serve(**CUT) as api:
         answer = await submit(api, filename="../Ünï.bin", path=path)
@@ -147,7 +146,7 @@ async def test_a_file_of_any_size_has_exactly_its_chunks(serve: Serve, size: int
 
 @pytest.mark.parametrize("before", [True, False])
 async def test_fields_count_before_the_file_and_after_it(
-    serve: Serve, transaction: Transaction, *, before: bool
+    serve: Serve, transaction: BeginSession, *, before: bool
 ) -> None:
     fields = {
         "sha256": (None, hashlib.sha256(CONTENT).hexdigest()),
@@ -177,7 +176,7 @@ async def test_fields_count_before_the_file_and_after_it(
 @pytest.mark.parametrize("before", [True, False])
 async def test_nothing_is_kept_of_a_form_that_is_refused(  # noqa: PLR0917  # fixtures and cases
     serve: Serve,
-    transaction: Transaction,
+    transaction: BeginSession,
     staged: Staged,
     fields: dict[str, str],
     status: int,
@@ -215,7 +214,7 @@ async def test_nothing_is_kept_of_a_form_that_is_refused(  # noqa: PLR0917  # fi
 )
 @pytest.mark.parametrize("path", ["/upload-async", "/jobs"])
 async def test_what_is_no_form_with_a_file_is_refused(
-    api: Api, transaction: Transaction, *, path: str, content_type: str, content: bytes
+    api: Api, transaction: BeginSession, *, path: str, content_type: str, content: bytes
 ) -> None:
     answer = await api.ask("POST", path, content=content, headers={"Content-Type": content_type})
 
@@ -237,7 +236,7 @@ async def test_a_form_says_how_long_it_is(api: Api) -> None:
 
 
 async def test_quotas_count_to_the_byte_and_are_reserved_meanwhile(
-    serve: Serve, transaction: Transaction
+    serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(quota_bytes=len(CONTENT), upload_max_size=len(CONTENT), **CUT) as api:
         assert problem(await submit(api, CONTENT + b"x")) == (413, "file_too_large")
@@ -252,7 +251,7 @@ async def test_quotas_count_to_the_byte_and_are_reserved_meanwhile(
 
 
 async def test_a_type_that_is_not_allowed_is_refused(
-    serve: Serve, transaction: Transaction
+    serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(allowed_types="application/pdf", **CUT) as api:
         declared = await submit(api, b"%PDF-1.7", content_type="image/png")
@@ -266,7 +265,7 @@ async def test_a_type_that_is_not_allowed_is_refused(
 
 
 async def test_a_repeated_form_makes_no_second_job_and_needs_no_room(
-    serve: Serve, transaction: Transaction
+    serve: Serve, transaction: BeginSession
 ) -> None:
     fields = {"callback_url": "https://example.com/hook"}
     async with serve(quota_bytes=len(CONTENT) + 10, **CUT) as api:
@@ -282,7 +281,7 @@ async def test_a_repeated_form_makes_no_second_job_and_needs_no_room(
 
 
 async def test_ten_forms_at_once_with_one_key_make_one_job(
-    serve: Serve, transaction: Transaction
+    serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(**CUT) as api:
         answers = await asyncio.gather(*(submit(api, headers=KEY) for _ in range(10)))
@@ -296,7 +295,7 @@ async def test_ten_forms_at_once_with_one_key_make_one_job(
     assert await usage_of(transaction) == (len(CONTENT), 0)
 
 
-async def test_a_form_may_be_waited_for(serve: Serve, transaction: Transaction) -> None:
+async def test_a_form_may_be_waited_for(serve: Serve, transaction: BeginSession) -> None:
     async def settle(**values: Any) -> None:  # noqa: ANN401  # any column
         async with asyncio.timeout(10):
             # Who submits is not told which job it is before the end.
@@ -337,7 +336,7 @@ async def test_finalize_answers_at_once_where_that_is_preferred(serve: Serve) ->
 
 @over_both_stagings
 async def test_of_a_client_that_leaves_in_the_middle_nothing_is_kept(
-    start: Start, make_key: MakeKey, staged: Staged, transaction: Transaction
+    start: Start, make_key: MakeKey, staged: Staged, transaction: BeginSession
 ) -> None:
     process = await start(CHUNK_SIZE_DEFAULT="64KiB")
     key = await make_key()
@@ -423,7 +422,7 @@ async def test_memory_does_not_grow_with_the_file(start: Start, make_key: MakeKe
 
 
 async def test_an_object_in_the_bucket_becomes_a_job_by_its_key(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     key = await prefix(transaction) + "2026/a.pdf"
 
@@ -447,7 +446,7 @@ async def test_an_object_in_the_bucket_becomes_a_job_by_its_key(
 
 
 async def test_another_tenants_object_is_refused(
-    api: Api, stranger: Api, transaction: Transaction
+    api: Api, stranger: Api, transaction: BeginSession
 ) -> None:
     async with transaction() as session:
         tenants = (await session.scalars(select(Tenant))).all()
@@ -496,7 +495,9 @@ async def test_a_json_body_has_a_limit(serve: Serve) -> None:
     assert answer.status_code == 413
 
 
-async def test_a_repeated_reference_makes_no_second_job(api: Api, transaction: Transaction) -> None:
+async def test_a_repeated_reference_makes_no_second_job(
+    api: Api, transaction: BeginSession
+) -> None:
     key = await prefix(transaction) + "a.pdf"
 
     first = await refer(api, key, headers=KEY, callback_url="https://example.com/hook")
@@ -511,7 +512,7 @@ async def test_a_repeated_reference_makes_no_second_job(api: Api, transaction: T
 
 
 async def test_a_reference_is_refused_for_its_type_and_where_nothing_more_fits(
-    serve: Serve, transaction: Transaction
+    serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(allowed_types="application/pdf") as api:
         key = await prefix(transaction) + "a"

@@ -12,11 +12,10 @@ from schemas.events.uploads import UploadCancelled
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Chunk, Upload
-from tests.integration.gateway.api import KIB64, MIB, Api, problem
+from tests.integration.gateway.api import KIB64, MIB, Api, BeginSession, problem
 from tests.integration.gateway.staged import over_both_stagings
 
 if TYPE_CHECKING:
-    from gateway.db import Transaction
     from tests.integration.gateway.conftest import Serve
     from tests.integration.gateway.staged import Staged
 
@@ -98,7 +97,7 @@ async def test_an_unknown_field_is_refused(api: Api) -> None:
 
 
 async def test_abandoning_an_open_upload_leaves_nothing_of_it(
-    api: Api, staged: Staged, transaction: Transaction
+    api: Api, staged: Staged, transaction: BeginSession
 ) -> None:
     upload_id = await api.sent(b"x" * 100_000)
 
@@ -120,7 +119,7 @@ async def test_abandoning_an_open_upload_leaves_nothing_of_it(
 
 
 async def test_abandoning_again_answers_the_same_and_tells_nobody(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     for finalize in (False, True):
         upload_id = await api.sent(b"content")
@@ -141,7 +140,7 @@ async def test_abandoning_again_answers_the_same_and_tells_nobody(
 
 @pytest.mark.parametrize("finalize", [True, False])
 async def test_abandoning_ten_times_at_once_is_abandoning_once(
-    api: Api, transaction: Transaction, *, finalize: bool
+    api: Api, transaction: BeginSession, *, finalize: bool
 ) -> None:
     upload_id = await api.sent(b"content")
     if finalize:
@@ -160,7 +159,7 @@ async def test_abandoning_ten_times_at_once_is_abandoning_once(
 
 @pytest.mark.parametrize("status", ["queued", "processing"])
 async def test_abandoning_a_finalized_upload_cancels_its_job(
-    api: Api, transaction: Transaction, staged: Staged, status: str
+    api: Api, transaction: BeginSession, staged: Staged, status: str
 ) -> None:
     upload_id, job_id = await api.finalized()
     async with transaction() as session:
@@ -184,7 +183,7 @@ async def test_abandoning_a_finalized_upload_cancels_its_job(
     ],
 )
 async def test_what_is_stored_or_failed_cannot_be_abandoned(
-    api: Api, transaction: Transaction, job: dict[str, str], upload: str
+    api: Api, transaction: BeginSession, job: dict[str, str], upload: str
 ) -> None:
     upload_id, job_id = await api.finalized()
     async with transaction() as session:
@@ -198,7 +197,7 @@ async def test_what_is_stored_or_failed_cannot_be_abandoned(
 
 
 async def test_an_upload_that_was_swept_away_says_that_its_time_is_over(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     upload_id = await api.sent(b"content")
     async with transaction() as session:
@@ -211,7 +210,7 @@ async def test_an_upload_that_was_swept_away_says_that_its_time_is_over(
     )
 
 
-async def test_the_time_to_send_an_upload_ends(api: Api, transaction: Transaction) -> None:
+async def test_the_time_to_send_an_upload_ends(api: Api, transaction: BeginSession) -> None:
     upload_id = await api.sent(b"x" * 2 * KIB64)
     async with transaction() as session:
         await session.execute(

@@ -7,12 +7,11 @@ import pytest
 from sqlalchemy import func, select, update
 
 from schemas.tables.webhooks import Webhook
-from tests.integration.gateway.api import Api, problem
+from tests.integration.gateway.api import Api, BeginSession, problem
 
 if TYPE_CHECKING:
     import httpx
 
-    from gateway.db import Transaction
     from tests.integration.gateway.conftest import Serve
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -61,7 +60,7 @@ async def test_endpoints_are_listed_newest_first_page_by_page(api: Api, stranger
     assert second["next_cursor"] is None
 
 
-async def test_a_disabled_endpoint_says_why(api: Api, transaction: Transaction) -> None:
+async def test_a_disabled_endpoint_says_why(api: Api, transaction: BeginSession) -> None:
     webhook_id = (await register(api)).json()["webhook_id"]
     async with transaction() as session:
         await session.execute(
@@ -74,7 +73,7 @@ async def test_a_disabled_endpoint_says_why(api: Api, transaction: Transaction) 
 
 
 async def test_a_deleted_endpoint_is_gone_but_its_row_stays(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     webhook_id = (await register(api)).json()["webhook_id"]
 
@@ -118,7 +117,7 @@ async def test_where_a_webhook_may_go_is_checked(api: Api, serve: Serve) -> None
 
 
 async def test_a_callback_is_a_webhook_of_its_upload_alone(
-    api: Api, transaction: Transaction
+    api: Api, transaction: BeginSession
 ) -> None:
     created = (await api.create(size=5, callback_url=URL)).json()
 

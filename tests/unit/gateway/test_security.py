@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Select
 
-    from gateway.db import Transaction
+    from gateway.db import Database
 
 HASH = security.hash_of("wb_a")
 
@@ -137,7 +137,7 @@ class Keys:
         self._caller = caller
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Keys]:
+    async def transaction(self) -> AsyncIterator[Keys]:
         yield self
 
     async def execute(self, _: Select[Any]) -> Keys:
@@ -158,8 +158,8 @@ class Keys:
 
 
 async def ask_at_once(known: KnownCallers, keys: Keys) -> list[asyncio.Task[Caller]]:
-    transaction = cast("Transaction", keys)
-    asking = [asyncio.create_task(known.caller_of(transaction, key="wb_a")) for _ in range(100)]
+    database = cast("Database", keys)
+    asking = [asyncio.create_task(known.caller_of(database, key="wb_a")) for _ in range(100)]
     await keys.is_asked.wait()
     return asking
 
@@ -175,7 +175,7 @@ async def test_a_hundred_requests_at_once_look_for_their_key_once() -> None:
 
     assert await asyncio.gather(*others) == [caller] * 99
     assert keys.asked == 1
-    await known.caller_of(cast("Transaction", keys), key="wb_a")
+    await known.caller_of(cast("Database", keys), key="wb_a")
     assert keys.asked == 2
 
 
@@ -189,5 +189,5 @@ async def test_a_key_that_was_not_found_is_looked_for_again() -> None:
 
     assert {type(outcome) for outcome in outcomes} == {Unauthenticated}
     with pytest.raises(Unauthenticated):
-        await known.caller_of(cast("Transaction", keys), key="wb_a")
+        await known.caller_of(cast("Database", keys), key="wb_a")
     assert keys.asked == 2

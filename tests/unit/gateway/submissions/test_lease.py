@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Update
 
-    from gateway.db import Transaction
+    from gateway.db import Database
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +36,7 @@ class Renewals:
         self._failures = failures
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Renewals]:
+    async def transaction(self) -> AsyncIterator[Renewals]:
         yield self
 
     async def execute(self, statement: Update) -> None:
@@ -49,7 +49,7 @@ class Renewals:
 
 async def first_end(renewals: Renewals, *, longest: timedelta) -> datetime:
     kept = lease.renewed(
-        cast("Transaction", renewals),
+        cast("Database", renewals),
         UploadId(uuid4()),
         lease=LEASE,
         longest=longest,
