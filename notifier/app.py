@@ -1,31 +1,25 @@
 """The composition root: builds what each process is made of, runs it, takes it apart."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import signal
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from notifier import broker, db, liveness, telemetry
 from notifier.delivery import dispatch, transport
 from notifier.intake import NotifyConsumer
 from notifier.relay import Relay
+from notifier.settings import Settings
+from schemas.settings import DatabaseSettings
 from schemas.tables import outbox
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
-
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from notifier.settings import Settings
-    from schemas.settings import DatabaseSettings
-
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 RELAY = "waybill-relay"
 DELIVER = "waybill-deliver"

@@ -1,37 +1,30 @@
 """The way to RabbitMQ: connections, the topology, and publishing with confirms."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import aio_pika
 import structlog
+from aio_pika.abc import (
+    AbstractChannel,
+    AbstractExchange,
+    AbstractRobustChannel,
+    AbstractRobustConnection,
+)
 from aio_pika.exceptions import (
     CONNECTION_EXCEPTIONS,
     ChannelPreconditionFailed,
     DeliveryError,
     PublishError,
 )
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from schemas import topology
+from schemas.settings import BrokerSettings
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from aio_pika.abc import (
-        AbstractChannel,
-        AbstractExchange,
-        AbstractRobustChannel,
-        AbstractRobustConnection,
-    )
-    from tenacity import RetryCallState
-
-    from schemas.settings import BrokerSettings
-
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -164,7 +157,7 @@ class EventExchange:
     @classmethod
     async def open(
         cls, connection: AbstractRobustConnection, *, publish_timeout: timedelta
-    ) -> EventExchange:
+    ) -> "EventExchange":
         """Declare the topology and return its exchange of events.
 
         Args:

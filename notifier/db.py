@@ -1,11 +1,10 @@
 """The way to PostgreSQL: transactions, wake-ups, and patience while it is away."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Never, TypeAlias, TypeVar
+from typing import Any, Final, Never, TypeAlias, TypeVar
 
 import psycopg
 import structlog
@@ -19,16 +18,11 @@ from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     create_async_engine,
 )
-from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+from schemas.settings import DatabaseSettings
 
-    from tenacity import RetryCallState
-
-    from schemas.settings import DatabaseSettings
-
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -4,8 +4,6 @@ A message is acknowledged once its event is on record; a second copy of it
 finds the record and is acknowledged too.
 """
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,23 +13,24 @@ from typing import TYPE_CHECKING, Final, Never
 
 import aiormq
 import structlog
+from aio_pika.abc import (
+    AbstractIncomingMessage,
+    AbstractQueue,
+    AbstractRobustConnection,
+)
 
 from notifier import broker, db
 from notifier.delivery import operations
 from schemas import topology
-from schemas.events.envelope import MalformedEvent, decode
+from schemas.events.envelope import Envelope, MalformedEvent, decode
 
 if TYPE_CHECKING:
     from aio_pika.abc import (
         AbstractChannel,
-        AbstractIncomingMessage,
-        AbstractQueue,
-        AbstractRobustConnection,
     )
 
-    from schemas.events.envelope import Envelope
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 PREFETCH: Final = 16
 """Messages under way at once: enough to hide the round trips to broker and database,

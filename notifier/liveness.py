@@ -1,19 +1,18 @@
 """A file whose age tells a supervisor whether the process still does its work."""
 
-from __future__ import annotations
-
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Never, TypeAlias
 
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from pathlib import Path
+    from collections.abc import Awaitable
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 INTERVAL: Final = timedelta(seconds=5)
 

@@ -5,35 +5,28 @@ publish the same row at the same time, and a relay that dies repeats at most
 the batch it was in. Consumers recognise a repetition by its message id.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Never, Protocol
+from datetime import datetime, timedelta
+from typing import Final, Never, Protocol
 
 import aio_pika
 import structlog
 from sqlalchemy import Interval, bindparam, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notifier import db
 from notifier.broker import BrokerUnavailable
+from notifier.liveness import Pulse
 from schemas.events.envelope import CONTENT_TYPE
+from schemas.ids import EventId
 from schemas.runtime.logging import TRACEPARENT_HEADER
+from schemas.settings import RelaySettings
 from schemas.tables.outbox import OutboxMessage
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
-    from notifier.liveness import Pulse
-    from schemas.ids import EventId
-    from schemas.settings import RelaySettings
-
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 APP_ID: Final = "waybill"
 
@@ -82,7 +75,7 @@ class Batch:
     interrupted: Sequence[OutboxRow]
 
     @classmethod
-    def of(cls, rows: Sequence[OutboxRow], answers: Sequence[BaseException | None]) -> Batch:
+    def of(cls, rows: Sequence[OutboxRow], answers: Sequence[BaseException | None]) -> "Batch":
         """Sort rows by what their publish raised, if anything."""
         pairs = list(zip(rows, answers, strict=True))
         return cls(

@@ -52,6 +52,5 @@ def install_context(resources: Context) -> None:
 
 def current_context() -> Context:
     if _current is None:
-        msg = "no resources: the worker process was not initialised"
-        raise RuntimeError(msg)
+        raise RuntimeError("no resources: the worker process was not initialised")
     return _current

@@ -13,7 +13,7 @@ from pipeline.ingest import language
 from pipeline.messaging.broker import TopologyConflict, declare_topology
 from schemas import topology
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 settings = process_settings.load()
 app = celery_app.app

@@ -120,8 +120,7 @@ class StagingSettings(BaseModel):
     @model_validator(mode="after")
     def _directory_is_named(self) -> Self:
         if self.staging == StagingKind.DIRECTORY and self.staging_dir is None:
-            msg = "STAGING_DIR is needed where STAGING=directory"
-            raise ValueError(msg)
+            raise ValueError("STAGING_DIR is needed where STAGING=directory")
         return self
 
 

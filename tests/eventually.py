@@ -1,14 +1,10 @@
 """Waiting for what other processes bring about."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Seen = TypeVar("Seen")
 
@@ -36,5 +32,4 @@ def eventually(
         return looking(look)
     except RetryError as error:
         seen = error.last_attempt.result()
-        msg = f"after {within} still: {getattr(seen, '__dict__', seen)}"
-        raise AssertionError(msg) from error
+        raise AssertionError(f"after {within} still: {getattr(seen, '__dict__', seen)}") from error

@@ -3,8 +3,6 @@
 A store that gains or loses a habit fails a test, and the table is brought up to date.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from types import MappingProxyType

@@ -1,21 +1,17 @@
 """A service's process, started as operators start it, and what it leaves behind."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 from dev.stack.checkout import CHECKOUT
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 PATIENCE: Final = timedelta(minutes=1)
 

@@ -106,8 +106,7 @@ def _ours(client: Client, *, system: System, rounds: int) -> Waits:
 def _next_commit(listener: psycopg.Connection) -> datetime:
     for _ in listener.notifies(timeout=PATIENCE.total_seconds(), stop_after=1):
         return datetime.now(UTC)
-    msg = f"no commit within {PATIENCE}"
-    raise TimeoutError(msg)
+    raise TimeoutError(f"no commit within {PATIENCE}")
 
 
 def _plain_celery(broker_url: str, *, rounds: int, log_file: Path) -> Spread:
@@ -133,8 +132,7 @@ def _start_of(starts: Path, number: int) -> float:
         if len(lines) > number:
             return float(lines[number])
         time.sleep(0.001)
-    msg = f"task {number} did not start within {PATIENCE}"
-    raise TimeoutError(msg)
+    raise TimeoutError(f"task {number} did not start within {PATIENCE}")
 
 
 @contextmanager

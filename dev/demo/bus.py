@@ -39,8 +39,9 @@ class Events:
 
         with self._arrived:
             if not self._arrived.wait_for(lambda: not missing(), patience.total_seconds()):
-                msg = f"not seen on the bus within {patience}: {', '.join(sorted(missing()))}"
-                raise TimeoutError(msg)
+                raise TimeoutError(
+                    f"not seen on the bus within {patience}: {', '.join(sorted(missing()))}"
+                )
 
     def object_key_of(self, upload_id: str) -> str:
         (key,) = (

@@ -63,8 +63,7 @@ class WebhookReceiver:
             try:
                 verified = self._verified.get(timeout=max(0.0, left))
             except Empty:
-                msg = f"no verified {event_type} within {patience}"
-                raise TimeoutError(msg) from None
+                raise TimeoutError(f"no verified {event_type} within {patience}") from None
             if verified.event["type"] == event_type and subject in {
                 verified.event["data"].get("upload_id"),
                 verified.event["data"].get("document_id"),

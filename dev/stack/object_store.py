@@ -1,21 +1,15 @@
 """The object store as an administrator of the stack needs it: buckets."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from mypy_boto3_s3 import S3Client
 
 from schemas.settings import ObjectStoreSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from mypy_boto3_s3 import S3Client
 
 
 def settings_in(environment: Mapping[str, str]) -> ObjectStoreSettings:
@@ -30,7 +24,7 @@ class ObjectStore:
     client: S3Client
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, str]) -> ObjectStore:
+    def from_settings(cls, settings: Mapping[str, str]) -> "ObjectStore":
         return cls(
             boto3.session.Session().client(
                 "s3",

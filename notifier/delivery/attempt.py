@@ -1,15 +1,15 @@
 """One POST to one endpoint, and what came of it."""
 
-from __future__ import annotations
-
 import asyncio
 import codecs
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import httpcore
+import httpx
 import structlog
 
 from notifier.delivery import outcome, targets
@@ -17,13 +17,7 @@ from notifier.delivery.network import NameUnresolved, ReceiverUnreachable
 from notifier.delivery.outcome import Outcome
 from schemas.events.envelope import CONTENT_TYPE
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    import httpx
-
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 ERROR_MAX: Final = 300
 """Characters of an error kept; some quote what the receiver sent."""

@@ -5,32 +5,25 @@ POST between them holds none. A process that dies leaves its claims to lapse;
 another one attempts those deliveries again, under the same message id.
 """
 
-from __future__ import annotations
-
 import asyncio
-from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Never
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final, Never
 
+import httpx
 import structlog
 
 from notifier import db
 from notifier.delivery import attempt, operations, settlement, signing
 from notifier.delivery.attempt import AttemptResult
+from notifier.delivery.operations import Claim
 from notifier.delivery.outcome import Outcome
+from notifier.delivery.settlement import Settlement
 from notifier.delivery.slots import Slots
+from notifier.liveness import Pulse
+from schemas.settings import DeliverySettings
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
-    import httpx
-
-    from notifier.delivery.operations import Claim
-    from notifier.delivery.settlement import Settlement
-    from notifier.liveness import Pulse
-    from schemas.settings import DeliverySettings
-
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 WAKE_CHANNEL: Final = "waybill_deliveries"
 """PostgreSQL channel on which a committed insert of deliveries wakes this loop."""

@@ -1,14 +1,9 @@
 """Which endpoints are told of an event."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from schemas.ids import UploadId, WebhookId
+from schemas.ids import UploadId, WebhookId
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,5 @@
 """Whether an answer was the last thing its connection had to say."""
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

@@ -4,23 +4,19 @@ The check sits where the connection is made, so nothing can change between the
 two: whatever a name resolves to later, this connection is the one judged.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket
+import ssl
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from datetime import timedelta
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import httpcore
 
 from notifier.delivery import targets
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Iterable, Sequence
-    from concurrent.futures import Executor
 
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 """Per address: one that swallows packets must leave time for the next one."""

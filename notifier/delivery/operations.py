@@ -3,34 +3,27 @@
 Statements are built once: composing them anew would cost more than running them.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import uuid4
 
 from sqlalchemy import Interval, bindparam, func, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notifier.delivery import fanout, queries
-from schemas.ids import DeliveryId
+from notifier.delivery.attempt import AttemptResult
+from notifier.delivery.queries import DueDelivery
+from notifier.delivery.settlement import Settlement
+from notifier.delivery.slots import Slots
+from schemas.events.envelope import Envelope
+from schemas.ids import DeliveryId, WebhookId
 from schemas.lifecycle import DeliveryStatus
 from schemas.tables.deliveries import Attempt, Delivery
 from schemas.tables.inbox import InboxMessage
 from schemas.tables.webhooks import Webhook
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime, timedelta
-
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
-    from notifier.delivery.attempt import AttemptResult
-    from notifier.delivery.queries import DueDelivery
-    from notifier.delivery.settlement import Settlement
-    from notifier.delivery.slots import Slots
-    from schemas.events.envelope import Envelope
-    from schemas.ids import WebhookId
 
 CONSUMER: Final = "notifier"
 """Whose events are on record in the inbox."""

@@ -1,7 +1,5 @@
 """What an attempt came to, and what its answer asks for."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime

@@ -1,24 +1,18 @@
 """What delivery reads: who wants an event, and what is due."""
 
-from __future__ import annotations
-
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notifier.delivery.fanout import Subscription
 from notifier.delivery.slots import Receiver
+from schemas.ids import DeliveryId, EventId, TenantId, UploadId, WebhookId
 from schemas.lifecycle import DeliveryStatus
 from schemas.tables.deliveries import Delivery
 from schemas.tables.webhooks import Webhook
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
-    from schemas.ids import DeliveryId, EventId, TenantId, UploadId, WebhookId
 
 IS_LIVE: Final = and_(Webhook.deleted_at.is_(None), Webhook.disabled_at.is_(None))
 

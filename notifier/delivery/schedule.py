@@ -1,12 +1,7 @@
 """When a delivery is tried again."""
 
-from __future__ import annotations
-
-from datetime import timedelta
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 DELAYS: Final = (
     timedelta(0),

@@ -1,16 +1,11 @@
 """What an attempt means for its delivery."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
 
 from notifier.delivery import schedule
 from notifier.delivery.outcome import Outcome
 from schemas.lifecycle import DeliveryStatus
-
-if TYPE_CHECKING:
-    from datetime import datetime, timedelta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,17 +3,13 @@
 Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from datetime import datetime
+from datetime import datetime
+from typing import Final
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # the mark of a secret, not one
 KEY_SIZES: Final = range(24, 64 + 1)
@@ -43,7 +39,7 @@ class SigningSecret:
             )
 
     @classmethod
-    def parse(cls, text: str) -> SigningSecret:
+    def parse(cls, text: str) -> "SigningSecret":
         """Read the form endpoints are shown: ``whsec_`` and base64 of the key.
 
         Raises:

@@ -5,14 +5,10 @@ webhooks may lead to it, one for each upload that named a callback URL, and
 they are slow together.
 """
 
-from __future__ import annotations
-
 from collections import Counter, OrderedDict
+from collections.abc import Set as AbstractSet
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, NewType
-
-if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
+from typing import Final, NewType
 
 Receiver = NewType("Receiver", str)
 
@@ -39,7 +35,7 @@ class Slots:
         self._taken: Counter[Receiver] = Counter()
         self._slow: OrderedDict[Receiver, None] = OrderedDict()
 
-    def copy(self) -> Slots:
+    def copy(self) -> "Slots":
         """Return a draft: what is taken in it is not taken here."""
         draft = Slots(self._total)
         draft._taken = self._taken.copy()

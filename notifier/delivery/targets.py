@@ -13,18 +13,14 @@ Two things cannot be known here and are left to the network the process runs
 in: public addresses used internally, and NAT64 under a prefix of one's own.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import httpx
 
 from schemas.errors import DomainError, ErrorCode
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 Address: TypeAlias = IPv4Address | IPv6Address
 

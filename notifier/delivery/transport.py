@@ -1,25 +1,20 @@
 """The HTTP client of a delivering process: checked connections, kept for the next event."""
 
-from __future__ import annotations
-
+import ssl
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import httpcore
 import httpx
 
 from notifier.delivery import framing
 from notifier.delivery.network import CheckedNetwork, Resolver, SystemResolver
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator
-
-    from schemas.settings import DeliverySettings
+from schemas.settings import DeliverySettings
 
 KEEPALIVE: Final = timedelta(seconds=30)
 """How long a connection is kept; longer, and the networks between forget it without a word."""
@@ -118,7 +113,7 @@ class DeliveryTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, answer: httpcore.Response, *, done: _GiveBack) -> None:
+    def __init__(self, answer: httpcore.Response, *, done: "_GiveBack") -> None:
         self._answer = answer
         self._done = done
         self._last_chunk = b""

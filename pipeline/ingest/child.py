@@ -1,9 +1,10 @@
 """The child's side of a reading: opens the PDF, reads page after page, sends each at once."""
 
-from __future__ import annotations
-
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
+
+from spacy.language import Language
 
 from pipeline.ingest import enrich, outcome, text
 from pipeline.ingest.extractors import pdf
@@ -15,17 +16,9 @@ from pipeline.ingest.outcome import (
     ReadingFailed,
     Truncation,
 )
-from pipeline.ingest.sandbox.fork import TimeLimitReached, time_limit
+from pipeline.ingest.sandbox.fork import Send, TimeLimitReached, time_limit
+from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.errors import ErrorCode
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from spacy.language import Language
-
-    from pipeline.ingest.sandbox.fork import Send
-    from pipeline.ingest.sandbox.limits import ReadingLimits
 
 
 def read(path: Path, send: Send, *, limits: ReadingLimits, language: Language) -> None:

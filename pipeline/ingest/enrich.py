@@ -4,26 +4,20 @@
 vocabulary dies with the child it runs in.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import spacy
+from spacy.language import Language
 from spacy.lookups import load_lookups
 from spacy.tokenizer import Tokenizer
+from spacy.tokens import Doc, Span
 
 from pipeline.ingest import rules, text
 from pipeline.ingest.outcome import Entity, Passage, Truncation
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from spacy.language import Language
-    from spacy.tokens import Doc, Span
-
-    from pipeline.ingest.sandbox.limits import ReadingLimits
+from pipeline.ingest.sandbox.limits import ReadingLimits
 
 BLANK_PREFIX: Final = "blank:"
 _LEMMA_TABLE: Final = "lemma_lookup"

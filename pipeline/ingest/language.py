@@ -20,6 +20,5 @@ def load(name: str) -> None:
 
 def loaded() -> Language:
     if _loaded is None:
-        msg = "no language model: this worker was not started for document_processing"
-        raise RuntimeError(msg)
+        raise RuntimeError("no language model: this worker was not started for document_processing")
     return _loaded

@@ -9,13 +9,14 @@ Use::
         store_summary(document.summary)
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import structlog
+from spacy.language import Language
 
 from pipeline.ingest import child, outcome
 from pipeline.ingest.outcome import (
@@ -38,20 +39,13 @@ from pipeline.ingest.sandbox.fork import (
     ChildTimedOut,
     forked,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
-    from spacy.language import Language
-
-    from pipeline.ingest.sandbox.limits import ReadingLimits
+from pipeline.ingest.sandbox.limits import ReadingLimits
 
 _MIB: Final = 1024 * 1024
 # Offsets, labels and normal forms on top of the text itself: never near this much.
 _OUTPUT_PER_TEXT: Final = 32
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 
 class DocumentReading:
@@ -89,8 +83,7 @@ class DocumentReading:
     def summary(self) -> DocumentRead:
         """What came of it, once `pages` is exhausted."""
         if self._summary is None:
-            msg = "the pages have not all been read"
-            raise RuntimeError(msg)
+            raise RuntimeError("the pages have not all been read")
         return self._summary
 
 
@@ -155,6 +148,5 @@ def _messages(frames: Iterable[bytes], *, limits: ReadingLimits) -> Iterator[Mes
 def _opening(messages: Iterator[Message]) -> DocumentOpened:
     opened = next(messages)
     if not isinstance(opened, DocumentOpened):
-        msg = f"the child began with {type(opened).__name__}"
-        raise TypeError(msg)
+        raise TypeError(f"the child began with {type(opened).__name__}")
     return opened

@@ -24,7 +24,7 @@ from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent
 from schemas.object_keys import ObjectKey
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 PREFIX: Final = "waybill-reading-"
 PROGRESS_EVERY: Final = timedelta(seconds=1)
@@ -75,8 +75,7 @@ class IngestDocument(EventTask):
 
 def _data(event: Envelope) -> StoredEvent:
     if not isinstance(event.data, StoredEvent):
-        msg = f"the intake sent a {event.type} here"
-        raise TypeError(msg)
+        raise TypeError(f"the intake sent a {event.type} here")
     return event.data
 
 

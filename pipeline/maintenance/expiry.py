@@ -18,7 +18,7 @@ from pipeline.maintenance.operations import Expired
 from pipeline.storage.errors import StoreFailed
 from schemas.lifecycle import StagingKind
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 BATCH: Final = 20
 """Uploads per transaction: each may have `CHUNK_COUNT_MAX` rows to delete."""

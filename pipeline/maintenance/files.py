@@ -16,7 +16,7 @@ from pipeline.maintenance.report import Findings
 from schemas.ids import UploadId
 from schemas.settings import STAGING_MARKER
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 BATCH: Final = 1000
 

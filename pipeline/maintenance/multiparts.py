@@ -15,7 +15,7 @@ from pipeline.storage.errors import MultipartGone, ObjectMissing, StoreFailed
 from pipeline.storage.port import Multipart, ObjectStorage
 from schemas import object_keys
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 BATCH: Final = 100
 

@@ -17,7 +17,7 @@ from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.object_keys import ObjectKey
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 BATCH: Final = 1000
 """As many as a store lists, and deletes, in one request."""

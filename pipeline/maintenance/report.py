@@ -7,7 +7,7 @@ import structlog
 
 from pipeline.storage.errors import StoreFailed
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from pipeline.maintenance.report import Findings
 from pipeline.storage.errors import StoreFailed
 from schemas import topology
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 LONGEST: Final = timedelta(minutes=5)
 """A sweep keeps a worker from its transfers, so it ends, done or not."""

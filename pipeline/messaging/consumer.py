@@ -29,7 +29,7 @@ from schemas.events.envelope import Envelope, MalformedEvent
 from schemas.runtime.logging import TRACEPARENT_HEADER
 from schemas.topology import ATTEMPT_HEADER, CRASHES_HEADER, MAINTENANCE, WAITS_HEADER
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 celery_log = get_logger(__name__)
 
 DELIVERY_HEADER = "waybill"
@@ -72,8 +72,7 @@ def _load(body: str | bytes) -> tuple[tuple[()], dict[str, ReceivedEvent], dict[
 
 
 def _dump(_: object) -> str:
-    msg = "tasks here are started by events, never by apply_async"
-    raise TypeError(msg)
+    raise TypeError("tasks here are started by events, never by apply_async")
 
 
 def register_serializer() -> None:

@@ -32,7 +32,7 @@ from schemas.errors import DomainError, ErrorCode
 from schemas.events.envelope import CONTENT_TYPE, Envelope
 from schemas.runtime.logging import TRACEPARENT_HEADER
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 TIER_PATIENCE: Final = timedelta(minutes=10)
 """How long an event is held while its tier cannot be reached: requeued it would come back

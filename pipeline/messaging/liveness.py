@@ -12,7 +12,7 @@ from schemas import topology
 if TYPE_CHECKING:
     from schemas.settings import LivenessSettings
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 # Also how soon an idle worker notices that it is to stop: its loop sleeps until its next timer.
 INTERVAL: Final = timedelta(seconds=1)

@@ -10,7 +10,7 @@ import structlog
 from pipeline.storage.errors import ObjectReplaced, RangeEndsEarly, StoreUnavailable
 from pipeline.storage.port import ObjectRange, ObjectStorage
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 TRIES_WITHOUT_A_BYTE: Final = 3
 

@@ -19,7 +19,7 @@ from pipeline.transfer.plan import PartPlan
 from schemas.errors import DomainError, ErrorCode
 from schemas.object_keys import ObjectKey
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 
 class StoredObjectMismatch(DomainError):

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import google_crc32c
 import structlog
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 # SHA256_CTX: eight words of the digest, the length in bits as two words with the lower
 # one first, a block of 64 bytes, how much of it is taken, and the length of the digest.

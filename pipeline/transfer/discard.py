@@ -12,7 +12,7 @@ from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 
 class DiscardUpload(EventTask):
@@ -50,6 +50,5 @@ class DiscardUpload(EventTask):
 
 def _data(event: Envelope) -> UploadCancelled:
     if not isinstance(event.data, UploadCancelled):
-        msg = f"the intake sent a {event.type} here"
-        raise TypeError(msg)
+        raise TypeError(f"the intake sent a {event.type} here")
     return event.data

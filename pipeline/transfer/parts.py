@@ -19,7 +19,7 @@ from pipeline.transfer.scratch import Scratch, ScratchFile
 from pipeline.transfer.staged import Staged
 from schemas.object_keys import ObjectKey
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 NO_BYTES: Final = Body(b"", md5=hashlib.md5(b"", usedforsecurity=False).digest())
 

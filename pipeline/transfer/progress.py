@@ -14,7 +14,7 @@ from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.lease import Claim
 from schemas.errors import DomainError, ErrorCode
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 PROGRESS_EVERY: Final = timedelta(milliseconds=250)
 """Parts follow each other faster than a transaction each is worth; reading waits for it."""

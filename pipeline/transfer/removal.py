@@ -11,7 +11,7 @@ from pipeline.storage.port import Multipart, ObjectStorage
 from pipeline.transfer.part_pool import Lanes
 from schemas.object_keys import ObjectKey
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 
 def discard(key: ObjectKey, *, storage: ObjectStorage, multipart_id: str | None = None) -> None:

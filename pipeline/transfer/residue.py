@@ -14,7 +14,7 @@ from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.object_keys import ObjectKey
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 
 class ResidueLeft(RetryLater):

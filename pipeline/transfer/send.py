@@ -29,7 +29,7 @@ from schemas.object_keys import ObjectKey
 from schemas.policy import media_types
 from schemas.settings import GIB, MIB
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 READ_AGAIN_AT_MOST: Final = 64 * GIB
 """What an MD5 can be taken of well within a delivery, from any disk worth the name."""

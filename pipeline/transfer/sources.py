@@ -20,7 +20,7 @@ from schemas.lifecycle import StagingKind
 from schemas.object_keys import ObjectKey
 from schemas.settings import STAGING_MARKER, ObjectStoreSettings
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 REMOVED_AT_ONCE: Final = 1_000
 """Keys held in memory while a prefix is emptied; one request deletes as many."""

@@ -29,7 +29,7 @@ from schemas.policy import media_types
 from schemas.policy.quotas import Quotas
 from schemas.settings import STAGING_MARKER
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 
 class UploadToObjectStore(EventTask):
@@ -106,8 +106,7 @@ class UploadToObjectStore(EventTask):
 
 def _data(event: Envelope) -> UploadFinalized:
     if not isinstance(event.data, UploadFinalized):
-        msg = f"the intake sent a {event.type} here"
-        raise TypeError(msg)
+        raise TypeError(f"the intake sent a {event.type} here")
     return event.data
 
 
@@ -176,8 +175,7 @@ def _transfer(context: Context, claimed: Claim, *, event: Envelope, delivery: De
 
 def _find_referenced(context: Context, claimed: Claim, *, progress: Progress) -> ReferencedObject:
     if claimed.source_key is None:
-        msg = "a reference without a key"
-        raise TypeError(msg)
+        raise TypeError("a reference without a key")
     # A store that does not answer must not cost the lease.
     with Lanes[None](
         1, on_result=lambda _: None, heartbeat=progress.renew, every=HEARTBEAT

@@ -18,8 +18,7 @@ def database_url() -> str:
         return url
     if DATABASE_URL_SECRET.is_file():
         return DATABASE_URL_SECRET.read_text().strip()
-    msg = "DATABASE_URL is not set and /run/secrets/database_url does not exist"
-    raise SystemExit(msg)
+    raise SystemExit("DATABASE_URL is not set and /run/secrets/database_url does not exist")
 
 
 def run_migrations() -> None:

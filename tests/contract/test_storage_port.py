@@ -3,18 +3,19 @@
 Where stores differ, `Habits` says which way this one goes, and the test holds it to that.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from mypy_boto3_s3 import S3Client
 
+from dev.stack.infrastructure import Store
 from pipeline.storage.errors import (
     BodyAltered,
     CopyUnsupported,
@@ -32,18 +33,9 @@ from pipeline.storage.port import Body, Multipart, ObjectRange, ObjectStorage, S
 from pipeline.storage.s3 import ChecksumMode, S3Storage, client
 from pipeline.transfer.checksums import etag_matches
 from schemas.object_keys import ObjectKey
-from schemas.settings import MIB
+from schemas.settings import MIB, ObjectStoreSettings
 from tests.fakes.storage import Etags, FakeStorage
 from tests.habits import HABITS, EtagOfParts, Habits
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from mypy_boto3_s3 import S3Client
-
-    from dev.stack.infrastructure import Store
-    from schemas.settings import ObjectStoreSettings
 
 PDF = "application/pdf"
 # Stores refuse smaller parts, except as the last.

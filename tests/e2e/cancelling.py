@@ -1,22 +1,17 @@
 """Six moments at which an upload can be cancelled, and how each is reached."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from dev.client import chunks_of
 from tests.e2e.files import MIB, PATIENCE, random_file
+from tests.e2e.scenes import Scene
+from tests.e2e.watched_store import WatchedStore
 from tests.eventually import eventually
 from tests.factories import pdfs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from tests.e2e.scenes import Scene
-    from tests.e2e.watched_store import WatchedStore
 
 
 @dataclass(frozen=True, kw_only=True)

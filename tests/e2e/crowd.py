@@ -1,13 +1,13 @@
 """Clients that ask any gateway, do not give up, and remember what they were promised."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -20,10 +20,6 @@ from tenacity import (
 )
 
 from tests.integration.gateway.api import KIB64, content_digest, pieces_of
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-    from random import Random
 
 MEANS_LATER = {"chunk_in_progress", "unavailable"}
 """Codes of answers that carry `Retry-After`."""

@@ -1,29 +1,23 @@
 """Many clients with a bad network, and one that is stuck, in front of several gateways."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import cycle
+from pathlib import Path
 from random import Random
 from threading import Event
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
 
 import httpx
 
 from tests.e2e import crowd
 from tests.e2e.crowd import Ledger, Sent
 from tests.e2e.gateways import Gateways
+from tests.e2e.scenes import Scene
 from tests.integration.gateway.api import KIB64
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from tests.e2e.scenes import Scene
 
 BETWEEN_LOOKS = timedelta(seconds=0.05)
 

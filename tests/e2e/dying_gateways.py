@@ -1,21 +1,15 @@
 """Gateways are killed at random moments while a crowd sends; what was acked stays acked."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
 
 from tests.e2e import crowd
 from tests.e2e.crowd import Caller, Ledger, Sent
 from tests.e2e.gateways import Gateways
+from tests.e2e.scenes import Scene
 from tests.integration.gateway.api import KIB64
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.e2e.scenes import Scene
 
 
 @dataclass(kw_only=True)

@@ -1,25 +1,19 @@
 """A transfer worker is killed in the middle of one file, again and again; each successor goes on."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psutil
 
+from dev.client import Client
+from dev.stack.stack import Stack
 from tests.e2e.files import MIB, random_file, settle, uploaded
-from tests.e2e.scenes import PARALLEL_PARTS, PART_SIZE
+from tests.e2e.scenes import PARALLEL_PARTS, PART_SIZE, Scene
+from tests.e2e.watched_store import Passed, WatchedStore
 from tests.eventually import eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from dev.client import Client
-    from dev.stack.stack import Stack
-    from tests.e2e.scenes import Scene
-    from tests.e2e.watched_store import Passed, WatchedStore
 
 NEXT_WORKER = timedelta(seconds=90)
 """A new worker, the lease of the dead one and a wait in the retry tier fit in."""

@@ -1,22 +1,16 @@
 """How things ended: objects, rows, files and events, seen from outside the processes."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
 
 from schemas.events import envelope
+from schemas.events.envelope import Envelope
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Chunk
 from tests.store import Bucket
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from schemas.events.envelope import Envelope
 
 
 class Remains:

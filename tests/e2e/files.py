@@ -1,19 +1,15 @@
 """Files to be sent, and how they are sent with the patience of a good client."""
 
-from __future__ import annotations
-
 import hashlib
 from datetime import timedelta
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from dev.client import Client, chunks_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PATIENCE = timedelta(minutes=3)
 MIB = 1024 * 1024

@@ -1,17 +1,13 @@
 """Several gateways over one staging directory, that die and come back."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from random import Random
+from typing import Self
 
 from tests.integration.gateway.process import Process
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
-    from random import Random
 
 
 class Gateways:

@@ -1,11 +1,11 @@
 """A system on a broker that soon takes back what is not acknowledged."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,14 +17,9 @@ from dev.stack.infrastructure import Part
 from dev.stack.stack import Stack
 from schemas import topology
 from tests.e2e.files import MIB, PATIENCE, random_file, settle, uploaded
+from tests.e2e.watched_store import WatchedStore
 from tests.eventually import eventually
 from tests.store import Bucket
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.e2e.watched_store import WatchedStore
 
 OF_THE_BROKER = {"RABBITMQ_URL", "RABBITMQ_MANAGEMENT_URL"}
 OF_ONE_SYSTEM = {"GATEWAY_PORT", "STAGING_DIR", "WORK_DIR"}

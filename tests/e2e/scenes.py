@@ -1,25 +1,19 @@
 """A whole system, together with every way to look at it."""
 
-from __future__ import annotations
-
 import signal
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dev.client import Client
+from dev.stack.stack import Stack
+from tests.e2e.crowd import Sent
 from tests.e2e.ends import Remains
 from tests.e2e.files import MIB, settle
 from tests.eventually import eventually
 from tests.store import Bucket
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from dev.stack.stack import Stack
-    from tests.e2e.crowd import Sent
-
 
 PART_SIZE: Final = 5 * MIB
 """Small enough for a transfer of many parts, so that there is a middle to be killed in."""

@@ -1,25 +1,19 @@
 """The disk with the staging directory is full."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
 
 import pytest
 
+from dev.stack.stack import Stack
 from tests.e2e import crowd
 from tests.e2e.files import MIB
 from tests.e2e.gateways import Gateways
 from tests.integration.gateway.api import KIB64, pieces_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from dev.stack.stack import Stack
 
 pytestmark = [
     pytest.mark.e2e,

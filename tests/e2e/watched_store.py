@@ -1,21 +1,17 @@
 """A way to the object store that is watched, and as slow as a test wants it."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Self
+from types import TracebackType
+from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from dev.stack.background_loop import BackgroundLoop
 from tests.forwarder import HEAD_MAX, PIECE, Forwarder, Streams, until_one_hangs_up
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import TracebackType
 
 BODILESS = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 

@@ -1,17 +1,11 @@
 """Jobs as callers see them."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from schemas.api.jobs import JobView
-from schemas.ids import UploadId
+from schemas.ids import JobId, UploadId
 from schemas.lifecycle import JobStage, JobStatus
-
-if TYPE_CHECKING:
-    from schemas.ids import JobId
 
 
 def a_job(job_id: JobId, status: JobStatus = JobStatus.PROCESSING, *, detail: str = "") -> JobView:

@@ -1,19 +1,14 @@
 """PDFs made at run time: ordinary ones, broken ones, and ones built to exhaust a reader."""
 
-from __future__ import annotations
-
 import random
 import re
 import zlib
+from collections.abc import Iterable, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 from pypdf import PdfReader, PdfWriter
 from reportlab.lib.pagesizes import A4
 from reportlab.pdfgen.canvas import Canvas
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 MB = 1_000_000
 

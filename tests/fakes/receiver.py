@@ -7,27 +7,22 @@ with Receiver() as receiver:
     event = second.verified_with(secret)
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools
+import ssl
 import threading
 from collections import defaultdict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import Any, Self
 
 import standardwebhooks
 
 from tests.fakes import replies
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Mapping
-    from types import TracebackType
-
-    from tests.fakes.replies import Reply
+from tests.fakes.replies import Reply
 
 
 @dataclass(frozen=True, kw_only=True)

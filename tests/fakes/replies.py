@@ -4,16 +4,12 @@ A reply writes itself to the connection. One that leaves the connection open
 has kept to HTTP, so that the next request can use it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, TypeAlias
-
-if TYPE_CHECKING:
-    from datetime import timedelta
+from typing import Final, TypeAlias
 
 Reply: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

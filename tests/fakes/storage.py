@@ -5,16 +5,16 @@ storage.before = raising(StoreUnavailable("upload_part", reason="test"), on="upl
 storage.after = raising(..., on="complete")   # it was done, but the answer was lost
 """
 
-from __future__ import annotations
-
 import hashlib
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
 from itertools import count
-from typing import TYPE_CHECKING
+from pathlib import Path
+from threading import Event
 
 from pipeline.storage.errors import (
     BodyAltered,
@@ -34,17 +34,11 @@ from pipeline.storage.port import (
     ListedObject,
     Multipart,
     ObjectHead,
+    ObjectRange,
     StoredPart,
 )
 from pipeline.transfer.checksums import multipart_etag
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-    from threading import Event
-
-    from pipeline.storage.port import ObjectRange
-    from schemas.object_keys import ObjectKey
+from schemas.object_keys import ObjectKey
 
 # Small, so that a test's small objects are read in several blocks too.
 BLOCK = 64 * 1024

@@ -1,21 +1,15 @@
 """Hypothesis at the chunk endpoint, with what must be true of every answer."""
 
-from __future__ import annotations
-
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import httpx
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from tests.fuzz import wire
+from tests.fuzz.gateway import Fuzzed
 from tests.fuzz.wire import CHUNK_SIZE, PIECES, Answer, Put
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tests.fuzz.gateway import Fuzzed
 
 PROBLEM = "application/problem+json"
 NOT_HTTP = "text/plain; charset=utf-8"

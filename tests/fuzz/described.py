@@ -1,17 +1,12 @@
 """Requests made from the API's own description, right ones and wrong ones."""
 
-from __future__ import annotations
-
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dev.stack.checkout import PROGRAMS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tests.fuzz.gateway import Fuzzed
+from tests.fuzz.gateway import Fuzzed
 
 NOT_PROMISED: Final = (
     # A cursor, a URL or a name can be of the right shape and still be of no use.

@@ -1,23 +1,18 @@
 """A gateway to be fuzzed: real, in a process of its own, and strict with nobody about time."""
 
-from __future__ import annotations
-
 import hashlib
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
+from dev.stack.stack import Stack
 from schemas.tables.uploads import Chunk, Upload
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dev.stack.stack import Stack
 
 SETTINGS: Final = {
     # Small enough for a generator of bytes.

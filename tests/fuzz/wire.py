@@ -1,21 +1,17 @@
 """Requests as bytes, right and wrong in every way a client or a proxy can get them wrong."""
 
-from __future__ import annotations
-
 import json
 import re
 import socket
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from hypothesis import strategies as st
 
 from tests.integration.gateway.api import digest_field
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
 
 CHUNK_SIZE = 16
 PIECES = (b"sixteen bytes...", b"sixteen more....", b"the rest")

@@ -1,32 +1,23 @@
 """Pages and metadata of one PDF, by pypdf; runs only in the child that may die of it."""
 
-from __future__ import annotations
-
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC
-from typing import TYPE_CHECKING, Final, TypeVar
+from datetime import UTC, datetime
+from typing import BinaryIO, Final, TypeVar
 
 import fontTools.cffLib  # noqa: F401  # imported by pypdf when first needed: 90 ms in every child
 import pypdf
 import pypdf.filters
-from pypdf import PasswordType, PdfReader
+from pypdf import PageObject, PasswordType, PdfReader
 from pypdf.errors import EmptyFileError, FileNotDecryptedError, LimitReachedError
 
 from pipeline.ingest import text
 from pipeline.ingest.outcome import DocumentMetadata, Truncation
 from pipeline.ingest.sandbox.fork import TimeLimitReached
+from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.errors import ErrorCode
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-    from typing import BinaryIO
-
-    from pypdf import PageObject
-
-    from pipeline.ingest.sandbox.limits import ReadingLimits
 
 T = TypeVar("T")
 
@@ -80,7 +71,7 @@ class ParserLog(logging.Handler):
         self.skipped_forms = False
 
     @classmethod
-    def install(cls) -> ParserLog:
+    def install(cls) -> "ParserLog":
         """Replace the parsers' log output in this process."""
         counter = cls()
         for name in ("pypdf", "fontTools"):

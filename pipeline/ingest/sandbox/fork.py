@@ -5,8 +5,6 @@ a second, and it works in a Celery pool process, which is daemonic and may not u
 `multiprocessing`. Linux only.
 """
 
-from __future__ import annotations
-
 import ctypes
 import faulthandler
 import gc
@@ -18,15 +16,12 @@ import signal
 import struct
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import timedelta
+from typing import Final, NoReturn
 
 Send = Callable[[bytes], None]
 Work = Callable[[Send], None]

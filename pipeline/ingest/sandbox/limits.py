@@ -1,13 +1,9 @@
 """How much one PDF may take of the worker that reads it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from schemas.settings import IngestSettings
+from schemas.settings import IngestSettings
 
 # A page beyond these is an attack or a mistake, not something to read: a dense
 # printed page has 10,000 characters, and each passage and entity costs the worker
@@ -46,7 +42,7 @@ class ReadingLimits:
     page_entities: int = PAGE_ENTITIES
 
     @classmethod
-    def from_settings(cls, settings: IngestSettings) -> ReadingLimits:
+    def from_settings(cls, settings: IngestSettings) -> "ReadingLimits":
         return cls(
             timeout=settings.pdf_timeout,
             # One slow page must leave time for the others.

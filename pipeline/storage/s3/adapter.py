@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         PaginatorConfigTypeDef,
     )
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 LARGEST_PAGE: Final = 1_000
 MOST_DELETED_AT_ONCE: Final = 1_000

@@ -26,7 +26,7 @@ from schemas.object_keys import STAGED
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 PROBE_SIZE: Final = 1024
 

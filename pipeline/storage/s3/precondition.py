@@ -8,7 +8,7 @@ from botocore import exceptions as botocore
 
 from pipeline.storage.s3.refusals import is_unknown_call
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 Answer = TypeVar("Answer")
 

@@ -18,7 +18,7 @@ from tenacity import (
 
 from pipeline.storage.errors import RangeEndsEarly, StoreUnavailable
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 FIRST_WAIT: Final = timedelta(milliseconds=500)
 LONGEST_WAIT: Final = timedelta(seconds=15)

@@ -1,8 +1,7 @@
 """The object stores tests are run against, as the local stack starts them."""
 
-from __future__ import annotations
-
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import psutil
@@ -13,7 +12,6 @@ from dev.stack.object_store import ObjectStore
 from dev.stack.stack import Stack, discard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.integration

@@ -1,11 +1,11 @@
 """A client of the HTTP API that says what it does, for a gateway in this process or another."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+<<<<<<< HEAD
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 BeginSession: TypeAlias = "Callable[[], AbstractAsyncContextManager[AsyncSession]]"
+=======
+from typing import Any
+
+import httpx
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 MIB = 1024 * 1024
 KIB64 = 64 * 1024
@@ -61,7 +66,7 @@ class Api:
     def authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"}
 
-    def of(self, key: str) -> Api:
+    def of(self, key: str) -> "Api":
         """Return the way of another caller."""
         return Api(self.http, key)
 

@@ -1,7 +1,7 @@
-from __future__ import annotations
-
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
 
 import httpx
 import pytest
@@ -11,16 +11,14 @@ from gateway.app import create_app
 from gateway.settings import Settings
 from schemas.api.scopes import Scope
 from schemas.lifecycle import StagingKind
+<<<<<<< HEAD
 from tests.integration.gateway.api import Api, BeginSession
+=======
+from schemas.settings import DatabaseSettings, ObjectStoreSettings
+from tests.integration.gateway.api import Api
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 from tests.integration.gateway.process import Process, way_to
 from tests.integration.gateway.staged import InBucket, InDirectory, Staged
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
-
-    from schemas.settings import DatabaseSettings, ObjectStoreSettings
 
 
 class MakeKey(Protocol):

@@ -1,22 +1,18 @@
 """The gateway's process, started as operators start it."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 import httpx
 
 from dev.stack.checkout import CHECKOUT
 from tests.integration.gateway.api import Api
 from tests.service import ServiceProcess, new_log_file, spawn
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What lies in staging, seen past the gateway, for both kinds of it."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import boto3
@@ -9,16 +9,12 @@ import pytest
 from botocore.config import Config
 
 from schemas.lifecycle import StagingKind
-from schemas.settings import STAGING_MARKER
+from schemas.settings import STAGING_MARKER, ObjectStoreSettings
+from tests.integration.gateway.api import Api
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from mypy_boto3_s3 import S3Client
 
-    from schemas.settings import ObjectStoreSettings
-    from tests.integration.gateway.api import Api
 
 over_both_stagings = pytest.mark.parametrize(
     "staging_kind", [StagingKind.DIRECTORY, StagingKind.OBJECTS], indirect=True

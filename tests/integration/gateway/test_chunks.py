@@ -1,17 +1,17 @@
 """Chunks, in one process, over both stagings: order, repetition, digests, conflicts, limits."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib
 import random
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 import google_crc32c
+import httpx
 import pytest
 from sqlalchemy import delete, select, update
 
+from gateway.db import Transaction
 from gateway.staging.buffers import BUFFER_BYTES
 from schemas.tables.uploads import Chunk, Upload
 from tests.integration.gateway.api import (
@@ -24,6 +24,7 @@ from tests.integration.gateway.api import (
     pieces_of,
     problem,
 )
+<<<<<<< HEAD
 from tests.integration.gateway.staged import over_both_stagings
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     import httpx
 
     from tests.integration.gateway.staged import Staged
+=======
+from tests.integration.gateway.staged import Staged, over_both_stagings
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
 

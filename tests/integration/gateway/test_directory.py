@@ -1,14 +1,14 @@
 """What staging in a directory alone can meet: lost files, locks, a full disk."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
 
+from gateway.db import Transaction
 from schemas.tables.uploads import Upload
+<<<<<<< HEAD
 from tests.integration.gateway.api import KIB64, BeginSession, Stuck, problem
 
 if TYPE_CHECKING:
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from tests.integration.gateway.api import Api
     from tests.integration.gateway.conftest import Serve
     from tests.integration.gateway.staged import InDirectory
+=======
+from tests.integration.gateway.api import KIB64, Api, Stuck, problem
+from tests.integration.gateway.conftest import Serve
+from tests.integration.gateway.staged import InDirectory
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

@@ -1,16 +1,18 @@
 """A job followed over a real connection, as Server-Sent Events."""
 
-from __future__ import annotations
-
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import update
 
+from gateway.db import Transaction
 from schemas.tables.jobs import Job
+<<<<<<< HEAD
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.process import way_to
 
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 
     from tests.integration.gateway.conftest import MakeKey, Start
 
+=======
+from tests.integration.gateway.api import Api, problem
+from tests.integration.gateway.conftest import MakeKey, Start
+from tests.integration.gateway.process import way_to
+
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 

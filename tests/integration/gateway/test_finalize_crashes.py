@@ -1,17 +1,18 @@
 """A finalize that ends at any line of it has happened whole or not at all."""
 
-from __future__ import annotations
-
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import delete, func, select
 
+from gateway.db import Transaction
 from gateway.jobs import operations
 from gateway.uploads.operations import check_complete_upload
 from schemas.api.uploads import FinalizeUpload
@@ -20,12 +21,16 @@ from schemas.settings import QuotaSettings
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Chunk, Upload
+<<<<<<< HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
     from tests.integration.gateway.api import Api, BeginSession
+=======
+from tests.integration.gateway.api import Api
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

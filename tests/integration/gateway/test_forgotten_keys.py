@@ -1,14 +1,15 @@
 """An `Idempotency-Key` whose time is over between two transactions of one request."""
 
-from __future__ import annotations
-
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import pytest
 from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway import db
 from gateway.http.idempotency import Claim
@@ -19,10 +20,11 @@ from gateway.uploads.operations import open_upload
 from gateway.uploads.routes import terms_of
 from gateway.webhooks.operations import register_callback
 from schemas.api.uploads import CreateUpload, UploadCreated
-from schemas.settings import STAGING_MARKER
+from schemas.settings import STAGING_MARKER, DatabaseSettings
 from schemas.tables.idempotency import IdempotentRequest
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
+<<<<<<< HEAD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from schemas.settings import DatabaseSettings
     from tests.integration.gateway.api import BeginSession
     from tests.integration.gateway.conftest import MakeKey
+=======
+from tests.integration.gateway.conftest import MakeKey
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

@@ -1,20 +1,21 @@
 """How long the upload of a form lives: as long as somebody takes the form in, and little longer."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
 
+from gateway.db import Transaction
 from pipeline.maintenance import operations as sweep
+from schemas.settings import DatabaseSettings
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
 from tests.eventually import eventually
+<<<<<<< HEAD
 from tests.integration.gateway.api import KIB64, Api, BeginSession, problem
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
     from schemas.settings import DatabaseSettings
     from tests.integration.gateway.conftest import MakeKey, Serve, Start
+=======
+from tests.integration.gateway.api import KIB64, Api, problem
+from tests.integration.gateway.conftest import MakeKey, Serve, Start
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

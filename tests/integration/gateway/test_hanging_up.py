@@ -1,19 +1,14 @@
 """Clients that close the connection while their answer is on its way: nothing to log, nothing left waiting."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from tests.integration.gateway.api import Api
-
-if TYPE_CHECKING:
-    from tests.integration.gateway.conftest import MakeKey, Start
+from tests.integration.gateway.conftest import MakeKey, Start
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

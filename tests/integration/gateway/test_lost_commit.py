@@ -1,16 +1,16 @@
 """A form whose COMMIT reached the database, and whose answer did not come back."""
 
-from __future__ import annotations
-
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway import db
 from gateway.settings import Settings
@@ -24,9 +24,11 @@ from gateway.uploads.receive import receive_chunk
 from gateway.uploads.routes import terms_of
 from gateway.webhooks.operations import register_callback
 from schemas.lifecycle import JobStatus
+from schemas.settings import DatabaseSettings
 from schemas.tables.jobs import Job
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
+<<<<<<< HEAD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from schemas.settings import DatabaseSettings
     from tests.integration.gateway.api import BeginSession
     from tests.integration.gateway.conftest import MakeKey
+=======
+from tests.integration.gateway.conftest import MakeKey
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

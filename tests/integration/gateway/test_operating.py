@@ -1,25 +1,19 @@
 """What an operator meets: commands, probes, logs, outages, stopping."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from schemas.api.scopes import Scope
+from schemas.settings import DatabaseSettings
 from tests.integration.gateway.api import Api, problem
+from tests.integration.gateway.conftest import MakeKey, Serve, Start
 from tests.integration.gateway.process import run_gateway, way_to
 from tests.integration.notifier import proxy
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from schemas.settings import DatabaseSettings
-    from tests.integration.gateway.conftest import MakeKey, Serve, Start
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

@@ -1,14 +1,15 @@
-from __future__ import annotations
-
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from sqlalchemy import func, select, update
 
+from gateway.db import Transaction
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadCancelled
 from schemas.ids import DocumentId, JobId, TenantId, UploadId
@@ -17,6 +18,7 @@ from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
+<<<<<<< HEAD
 from tests.integration.gateway.api import Api, BeginSession, problem
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     import httpx
 
     from tests.integration.gateway.conftest import Serve
+=======
+from tests.integration.gateway.api import Api, problem
+from tests.integration.gateway.conftest import Serve
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

@@ -1,9 +1,7 @@
 """Statements that the driver runs by itself, with nothing of SQLAlchemy around them but its pool."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 import pytest
 from pydantic import SecretStr
@@ -11,11 +9,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
 
 from gateway import db
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from schemas.settings import DatabaseSettings
+from schemas.settings import DatabaseSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

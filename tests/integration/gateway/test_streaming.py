@@ -1,25 +1,18 @@
 """Bodies over real connections, over both stagings: cut, stuck, hostile, and processes that die."""
 
-from __future__ import annotations
-
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
 
 import httpx
 import psutil
 import pytest
 
 from tests.integration.gateway.api import KIB64, MIB, Api, content_digest, pieces_of, problem
+from tests.integration.gateway.conftest import MakeKey, Start
 from tests.integration.gateway.process import way_to
-from tests.integration.gateway.staged import over_both_stagings
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from tests.integration.gateway.conftest import MakeKey, Start
-    from tests.integration.gateway.staged import Staged
+from tests.integration.gateway.staged import Staged, over_both_stagings
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
 
@@ -35,7 +28,7 @@ class Socket:
 
     @classmethod
     @asynccontextmanager
-    async def to(cls, api: Api) -> AsyncIterator[Socket]:
+    async def to(cls, api: Api) -> "AsyncIterator[Socket]":
         url = api.http.base_url
         socket = cls(*await asyncio.open_connection(url.host, url.port))
         try:

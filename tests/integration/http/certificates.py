@@ -1,7 +1,5 @@
 """A certificate authority nobody else believes in."""
 
-from __future__ import annotations
-
 import ssl
 import tempfile
 from datetime import UTC, datetime, timedelta

@@ -1,28 +1,22 @@
-from __future__ import annotations
-
 import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import httpcore
+import httpx
 import pytest
 
 from notifier.delivery import attempt, signing, transport
+from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.signing import SigningSecret
 from schemas.settings import DeliverySettings
 from tests.fakes.receiver import Receiver
 from tests.integration.http.certificates import Authority
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator, Iterator, Sequence
-
-    import httpcore
-    import httpx
-
-    from notifier.delivery.attempt import AttemptResult
 
 SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105  # a published test vector
 BODY: Final = '{"specversion":"1.0","type":"document.ingested","data":{"title":"Größe"}}'.encode()

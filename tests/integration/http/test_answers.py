@@ -1,11 +1,8 @@
 """What a receiver answers, and what an attempt makes of it."""
 
-from __future__ import annotations
-
 import asyncio
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -13,13 +10,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from notifier.delivery import attempt
+from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.outcome import Outcome
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
 from tests.integration.http.conftest import BODY, EXCERPT, SECRET, a_sender
-
-if TYPE_CHECKING:
-    from notifier.delivery.attempt import AttemptResult
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

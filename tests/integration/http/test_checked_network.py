@@ -1,8 +1,7 @@
 """A request goes to the address that was checked, or nowhere."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import httpcore
 import pytest
@@ -11,13 +10,8 @@ import structlog
 from notifier.delivery import targets
 from notifier.delivery.network import CheckedNetwork, SystemResolver
 from notifier.delivery.outcome import Outcome
+from tests.fakes.receiver import Receiver
 from tests.integration.http.conftest import Names, a_sender
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from concurrent.futures import ThreadPoolExecutor
-
-    from tests.fakes.receiver import Receiver
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

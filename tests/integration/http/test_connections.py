@@ -1,23 +1,18 @@
 """Connections are kept for the next event, and given up when they are of no more use."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import pytest
 
 from notifier.delivery import transport
+from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.outcome import Outcome
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
+from tests.integration.http.certificates import Authority
 from tests.integration.http.conftest import Names, Sender, a_sender
-
-if TYPE_CHECKING:
-    from notifier.delivery.attempt import AttemptResult
-    from tests.integration.http.certificates import Authority
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

@@ -1,11 +1,9 @@
 """One deadline over every phase of an attempt."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from time import monotonic
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,9 +11,6 @@ from notifier.delivery.outcome import Outcome
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
 from tests.integration.http.conftest import Names, a_sender
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

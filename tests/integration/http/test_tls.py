@@ -1,21 +1,15 @@
 """Only the named receiver, known to an authority, is told anything over https."""
 
-from __future__ import annotations
-
+import ssl
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
+from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.outcome import Outcome
 from tests.fakes.receiver import Receiver
 from tests.integration.http.certificates import Authority
 from tests.integration.http.conftest import SECRET, Names, a_sender
-
-if TYPE_CHECKING:
-    import ssl
-
-    from notifier.delivery.attempt import AttemptResult
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

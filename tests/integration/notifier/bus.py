@@ -1,24 +1,16 @@
 """The broker as a bystander sees it: puts messages in, takes them out, counts them."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from notifier import broker
 from schemas import topology
-from schemas.events.envelope import CONTENT_TYPE, encode
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-
-    from schemas.events.envelope import Envelope
-    from schemas.settings import BrokerSettings
+from schemas.events.envelope import CONTENT_TYPE, Envelope, encode
+from schemas.settings import BrokerSettings
 
 SOON = 20
 

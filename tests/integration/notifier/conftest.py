@@ -1,21 +1,16 @@
-from __future__ import annotations
-
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from schemas.settings import BrokerSettings, DatabaseSettings
 from tests.integration.notifier import bus, proxy
+from tests.integration.notifier.bus import Bus
 from tests.integration.notifier.process import Process
+from tests.integration.notifier.proxy import Proxy
 from tests.integration.notifier.scene import Scene, engine_of
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from schemas.settings import BrokerSettings, DatabaseSettings
-    from tests.integration.notifier.bus import Bus
-    from tests.integration.notifier.proxy import Proxy
 
 
 class Start(Protocol):

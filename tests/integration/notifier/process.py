@@ -1,17 +1,13 @@
 """The notifier's processes, started as operators start them, and their loops run beside a test."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 from tests.service import ServiceProcess, new_log_file, spawn
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Mapping
-    from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)

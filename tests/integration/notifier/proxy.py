@@ -1,7 +1,5 @@
 """A way to a server that can be cut: what a restart or a network failure looks like from here."""
 
-from __future__ import annotations
-
 import asyncio
 
 from sqlalchemy.engine import make_url

@@ -1,33 +1,26 @@
 """Tenants, endpoints and events in a database of the test's own."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 from sqlalchemy import func, select, update
-from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from notifier import db
 from notifier.delivery import operations
 from schemas.events.envelope import Envelope, Event, encode
 from schemas.events.uploads import UploadCancelled
 from schemas.ids import EventId, TenantId, UploadId, WebhookId
+from schemas.settings import DatabaseSettings
 from schemas.tables.deliveries import Attempt, Delivery
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from schemas.settings import DatabaseSettings
 
 T = TypeVar("T")
 

@@ -1,8 +1,7 @@
-from __future__ import annotations
-
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
 
 import pytest
 from sqlalchemy import text
@@ -12,18 +11,12 @@ from notifier.broker import connect
 from notifier.intake import NotifyConsumer
 from schemas import topology
 from schemas.events.envelope import encode
+from schemas.settings import BrokerSettings, DatabaseSettings
 from schemas.tables.inbox import InboxMessage
+from tests.integration.notifier.bus import Bus
+from tests.integration.notifier.conftest import CutBroker, CutDatabase
 from tests.integration.notifier.process import running
-from tests.integration.notifier.scene import an_event, engine_of, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from contextlib import AbstractAsyncContextManager
-
-    from schemas.settings import BrokerSettings, DatabaseSettings
-    from tests.integration.notifier.bus import Bus
-    from tests.integration.notifier.conftest import CutBroker, CutDatabase
-    from tests.integration.notifier.scene import Scene
+from tests.integration.notifier.scene import Scene, an_event, engine_of, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

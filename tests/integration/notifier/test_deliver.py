@@ -1,24 +1,17 @@
-from __future__ import annotations
-
 import asyncio
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import aio_pika
 import pytest
 
 from schemas import topology
+from schemas.settings import BrokerSettings
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
-from tests.integration.notifier.scene import SECRET, an_event, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from schemas.settings import BrokerSettings
-    from tests.integration.notifier.bus import Bus
-    from tests.integration.notifier.conftest import CutBroker, CutDatabase, Start
-    from tests.integration.notifier.scene import Scene
+from tests.integration.notifier.bus import Bus
+from tests.integration.notifier.conftest import CutBroker, CutDatabase, Start
+from tests.integration.notifier.scene import SECRET, Scene, an_event, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

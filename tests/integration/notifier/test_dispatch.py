@@ -1,10 +1,9 @@
-from __future__ import annotations
-
 import asyncio
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import pytest
 from sqlalchemy import func, update
@@ -14,21 +13,13 @@ from notifier.delivery import dispatch, transport
 from notifier.delivery.dispatch import Dispatcher
 from notifier.liveness import Pulse
 from schemas.events.envelope import encode
-from schemas.settings import DeliverySettings
+from schemas.settings import DatabaseSettings, DeliverySettings
 from schemas.tables.deliveries import Delivery
 from tests.fakes import replies
-from tests.fakes.receiver import Receiver
+from tests.fakes.receiver import Received, Receiver
+from tests.integration.notifier.conftest import CutDatabase
 from tests.integration.notifier.process import running
-from tests.integration.notifier.scene import SECRET, an_event, engine_of, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from contextlib import AbstractAsyncContextManager
-
-    from schemas.settings import DatabaseSettings
-    from tests.fakes.receiver import Received
-    from tests.integration.notifier.conftest import CutDatabase
-    from tests.integration.notifier.scene import Scene
+from tests.integration.notifier.scene import SECRET, Scene, an_event, engine_of, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

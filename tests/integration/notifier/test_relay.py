@@ -1,9 +1,8 @@
-from __future__ import annotations
-
 import asyncio
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import pytest
 from sqlalchemy import text
@@ -16,19 +15,12 @@ from schemas import topology
 from schemas.events.envelope import encode
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, UploadId
-from schemas.settings import RelaySettings
+from schemas.settings import BrokerSettings, DatabaseSettings, RelaySettings
 from schemas.tables.outbox import WAKE_CHANNEL
+from tests.integration.notifier.bus import Bus
+from tests.integration.notifier.conftest import CutBroker, CutDatabase, Start
 from tests.integration.notifier.process import running
-from tests.integration.notifier.scene import an_event, engine_of, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from contextlib import AbstractAsyncContextManager
-
-    from schemas.settings import BrokerSettings, DatabaseSettings
-    from tests.integration.notifier.bus import Bus
-    from tests.integration.notifier.conftest import CutBroker, CutDatabase, Start
-    from tests.integration.notifier.scene import Scene
+from tests.integration.notifier.scene import Scene, an_event, engine_of, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

@@ -1,7 +1,5 @@
 """The tasks of a transfer worker with a real database, in this process and without a broker."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,23 +8,21 @@ from celery import Celery
 from celery.exceptions import Ignore
 from sqlalchemy.orm import Session
 
-from pipeline.context import install_context
+from pipeline.context import Context, install_context
 from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
 from pipeline.settings import Settings
 from pipeline.transfer.discard import DiscardUpload
 from pipeline.transfer.tasks import UploadToObjectStore
 from schemas.events import envelope
+from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled
+from schemas.settings import DatabaseSettings
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
-from schemas.topology import CRASHES_HEADER
+from schemas.topology import CRASHES_HEADER, RetryTier
 
 if TYPE_CHECKING:
-    from pipeline.context import Context
     from pipeline.messaging.event_task import EventTask
-    from schemas.events.envelope import Envelope
-    from schemas.settings import DatabaseSettings
-    from schemas.topology import RetryTier
 
 Headers = Mapping[str, object]
 

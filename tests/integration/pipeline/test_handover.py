@@ -1,36 +1,27 @@
 """A transfer that takes more than one delivery goes on where the one before it stopped."""
 
-from __future__ import annotations
-
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Update, update
 from sqlalchemy.orm import Session
 
 from pipeline.context import build_context
+from pipeline.settings import Settings
 from pipeline.storage.s3 import client
 from schemas import object_keys
+from schemas.events.envelope import Envelope
 from schemas.lifecycle import JobStatus
-from schemas.settings import MIB
+from schemas.settings import MIB, DatabaseSettings, ObjectStoreSettings
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Chunk
 from tests.factories.uploads import add_finalized_upload, add_tenant
 from tests.integration.pipeline.hands import Hands, settings_of_a_worker
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from sqlalchemy import Update
-
-    from pipeline.settings import Settings
-    from schemas.events.envelope import Envelope
-    from schemas.settings import DatabaseSettings, ObjectStoreSettings
 
 pytestmark = pytest.mark.integration
 

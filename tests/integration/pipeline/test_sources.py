@@ -1,13 +1,12 @@
 """What becomes of an upload wherever its bytes wait, and whatever kills its worker."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from random import Random
 from threading import Event
 from time import monotonic
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import msgspec
@@ -18,13 +17,16 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from pipeline.context import build_context
+from pipeline.settings import Settings
 from pipeline.storage.errors import StoreFailed, StoreRejected, StoreUnavailable
 from pipeline.transfer.plan import SMALLEST_PART
 from schemas import object_keys, topology
 from schemas.errors import ErrorCode
+from schemas.events.envelope import Envelope
+from schemas.ids import TenantId
 from schemas.lifecycle import JobStatus, StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey
-from schemas.settings import MIB
+from schemas.settings import MIB, DatabaseSettings
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import Tenant, TenantUsage
@@ -32,15 +34,6 @@ from schemas.tables.uploads import Upload
 from tests.factories.uploads import add_finalized_upload, add_tenant, cancel_upload, staged_objects
 from tests.fakes.storage import Call, FakeStorage, Object, nothing, raising
 from tests.integration.pipeline.hands import Hands, settings_of_a_worker
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from pipeline.settings import Settings
-    from schemas.events.envelope import Envelope
-    from schemas.ids import TenantId
-    from schemas.settings import DatabaseSettings
 
 pytestmark = pytest.mark.integration
 

@@ -1,25 +1,18 @@
 """The topology on a real broker; every service declares the same one, each with its own client."""
 
-from __future__ import annotations
-
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import aio_pika
 import kombu
 import pytest
+from aio_pika.abc import AbstractRobustConnection
 
 from notifier import broker as notifier_broker
 from notifier.broker import EventExchange, PublishRefused, TopologyConflict
 from pipeline.messaging import broker as pipeline_broker
 from schemas import topology
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from aio_pika.abc import AbstractRobustConnection
-
-    from schemas.settings import BrokerSettings
+from schemas.settings import BrokerSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

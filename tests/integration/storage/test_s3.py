@@ -1,9 +1,7 @@
 """What only shows between the adapter and a real store, beyond what the contract asks."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator
 from threading import Event
-from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ConnectionClosedError
@@ -18,13 +16,9 @@ from pipeline.storage.errors import (
 )
 from pipeline.storage.s3 import ChecksumMode, S3Storage, client
 from schemas.object_keys import ObjectKey
+from schemas.settings import ObjectStoreSettings
 from tests.contract.test_storage_port import FIRST, LAST, body
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from schemas.settings import ObjectStoreSettings
-    from tests.habits import Habits
+from tests.habits import Habits
 
 pytestmark = pytest.mark.integration
 

@@ -1,27 +1,20 @@
 """An upload through the running system, with each store behind it and chunks waiting in either place."""
 
-from __future__ import annotations
-
 import hashlib
 import os
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from dev.client import Client
+from dev.stack.infrastructure import Store
+from dev.stack.stack import Stack
 from pipeline.storage.s3 import S3Storage
-from schemas.settings import MIB
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from dev.stack.infrastructure import Store
-    from dev.stack.stack import Stack
-    from schemas.object_keys import ObjectKey
-    from schemas.settings import ObjectStoreSettings
+from schemas.object_keys import ObjectKey
+from schemas.settings import MIB, ObjectStoreSettings
 
 pytestmark = pytest.mark.e2e
 

@@ -1,40 +1,32 @@
 """A transfer against a real store: killed at any point, resumed, and read back."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import msgspec
 import pytest
 
 from dev.stack.infrastructure import Store
-from pipeline.storage.port import Multipart
+from dev.stack.stack import Stack
+from pipeline.storage.port import Multipart, StoredPart
 from pipeline.storage.s3 import S3Storage, client
 from pipeline.transfer import plan
 from pipeline.transfer.checksums import Chunk, ChunkCorrupt
 from pipeline.transfer.listener import Watch
-from pipeline.transfer.send import Earlier, send_file
+from pipeline.transfer.send import Earlier, SentObject, send_file
 from pipeline.transfer.staged_objects import StagedObjects
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.settings import MIB, ObjectStoreSettings
 from tests.contract.test_storage_port import body
+from tests.habits import Habits
 from tests.integration.storage.transfer_program import KEY, Death, Order, staged
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from dev.stack.stack import Stack
-    from pipeline.storage.port import StoredPart
-    from pipeline.transfer.send import SentObject
-    from tests.habits import Habits
 
 pytestmark = pytest.mark.integration
 

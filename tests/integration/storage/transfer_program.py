@@ -5,34 +5,28 @@ is "recorded", and at the end, if it comes to that, its memory in bytes: before
 the transfer, and at most during it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import google_crc32c
 import msgspec
 import psutil
 
+from pipeline.storage.port import Multipart, StoredPart
 from pipeline.storage.s3 import S3Storage
 from pipeline.transfer import plan
+from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.checksums import Chunk
 from pipeline.transfer.listener import Watch
 from pipeline.transfer.send import send_file
 from pipeline.transfer.staged import StagedFile
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB, ObjectStoreSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pipeline.storage.port import Multipart, StoredPart
-    from pipeline.transfer.checkpoint import Checkpoint
 
 KEY = ObjectKey("originals/tenant/upload")
 CHUNK_SIZE = 3 * MIB

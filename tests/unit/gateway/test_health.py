@@ -1,12 +1,11 @@
 """A staging disk that does not answer: probes still do."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,10 +13,6 @@ from gateway.health import StagingProbe
 from gateway.staging import Staging
 from gateway.staging.directory import DirectoryArea
 from gateway.staging.serial_executor import Threads
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 

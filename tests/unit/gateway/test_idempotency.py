@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from gateway.http.idempotency import Claim
 from schemas.api.uploads import CreateUpload
 

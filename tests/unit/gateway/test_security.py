@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import asyncio
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -8,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import Select
 
 from gateway.http import security
 from gateway.http.security import Caller, KnownCallers, Unauthenticated
@@ -16,9 +15,13 @@ from schemas.ids import ApiKeyId, TenantId
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+<<<<<<< HEAD
     from sqlalchemy import Select
 
     from gateway.db import Database
+=======
+    from gateway.db import Transaction
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 HASH = security.hash_of("wb_a")
 
@@ -137,10 +140,14 @@ class Keys:
         self._caller = caller
 
     @asynccontextmanager
+<<<<<<< HEAD
     async def transaction(self) -> AsyncIterator[Keys]:
+=======
+    async def __call__(self) -> "AsyncIterator[Keys]":
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
         yield self
 
-    async def execute(self, _: Select[Any]) -> Keys:
+    async def execute(self, _: Select[Any]) -> "Keys":
         self.asked += 1
         self.is_asked.set()
         await self.answers.wait()

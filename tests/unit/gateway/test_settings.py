@@ -1,16 +1,11 @@
-from __future__ import annotations
-
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from gateway import settings
 from gateway.settings import AdministrationSettings, Settings, StoreSettings
 from schemas.settings import MIB
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 URL = "postgresql+psycopg://waybill:hunter2@db/waybill"
 

@@ -1,14 +1,9 @@
-from __future__ import annotations
-
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from notifier import settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DATABASE = "postgresql+psycopg://waybill:hunter2@db/waybill"
 BROKER = "amqp://waybill:hunter2@broker/waybill"

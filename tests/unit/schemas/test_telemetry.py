@@ -39,14 +39,14 @@ def test_a_traceback_shows_no_local_variables(log_format: LogFormat, stream: io.
     try:
         fail()
     except ValueError:
-        structlog.get_logger("gateway.test").exception("test.failed")
+        structlog.stdlib.get_logger("gateway.test").exception("test.failed")
     assert "ValueError" in stream.getvalue()
     assert "hushhush" not in stream.getvalue()
 
 
 def test_every_line_names_its_service_and_its_event(stream: io.StringIO) -> None:
     configured(stream, log_format="json")
-    structlog.get_logger("gateway.test").info("test.happened", upload_id="u-1")
+    structlog.stdlib.get_logger("gateway.test").info("test.happened", upload_id="u-1")
     assert '"service": "gateway"' in stream.getvalue()
     assert '"event": "test.happened"' in stream.getvalue()
     assert '"upload_id": "u-1"' in stream.getvalue()

@@ -1,8 +1,7 @@
-from __future__ import annotations
-
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import msgspec
@@ -16,9 +15,6 @@ from schemas.api.jobs import JobView
 from schemas.ids import JobId
 from schemas.lifecycle import JobStatus
 from tests.factories.jobs import a_job
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.anyio
 

@@ -1,9 +1,8 @@
-from __future__ import annotations
-
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import psycopg
@@ -12,14 +11,10 @@ import pytest
 from gateway.jobs.change_listener import JobWatch
 from gateway.jobs.operations import wait_until_settled
 from gateway.jobs.routes import preferred_wait
+from schemas.api.jobs import JobView
 from schemas.ids import JobId
 from schemas.lifecycle import JobStatus
 from tests.factories.jobs import a_job
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from schemas.api.jobs import JobView
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +44,7 @@ class Notifications:
         self.connections = 0
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Notifications]:
+    async def opened(self) -> "AsyncIterator[Notifications]":
         self.connections += 1
         yield self
 

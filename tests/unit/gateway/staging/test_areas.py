@@ -1,8 +1,7 @@
-from __future__ import annotations
-
 import asyncio
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -11,10 +10,6 @@ from gateway.staging import StagedUpload, Staging, StagingElsewhere, StagingMiss
 from gateway.staging.directory import DirectoryArea
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 

@@ -1,29 +1,21 @@
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import os
 import threading
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 from uuid import uuid4
 
 import psutil
 import pytest
 
 from gateway.staging import StagedUpload, StagingFull, StagingMissing
-from gateway.staging.directory import DirectoryArea
+from gateway.staging.directory import DirectoryArea, DirectoryRegion
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.settings import GIB, MIB
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
-
-    from gateway.staging.directory import DirectoryRegion
 
 pytestmark = pytest.mark.anyio
 

@@ -1,15 +1,10 @@
-from __future__ import annotations
-
 import asyncio
+from collections.abc import Iterator
 from threading import Event
-from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.staging.serial_executor import CALLS_IN_A_ROW, Lane, Threads
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.anyio
 

@@ -1,6 +1,4 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
@@ -14,9 +12,6 @@ from gateway.uploads.oneshot.form import (
     FormRefused,
 )
 from schemas.api.submissions import FormFields
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.anyio
 

@@ -1,7 +1,5 @@
 """A form's upload is kept from expiring, also across a database that is away for a moment."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import Update
 from sqlalchemy.exc import OperationalError
 
 from gateway.uploads.oneshot import lease
@@ -17,9 +16,13 @@ from schemas.ids import UploadId
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+<<<<<<< HEAD
     from sqlalchemy import Update
 
     from gateway.db import Database
+=======
+    from gateway.db import Transaction
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +39,11 @@ class Renewals:
         self._failures = failures
 
     @asynccontextmanager
+<<<<<<< HEAD
     async def transaction(self) -> AsyncIterator[Renewals]:
+=======
+    async def __call__(self) -> "AsyncIterator[Renewals]":
+>>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
         yield self
 
     async def execute(self, statement: Update) -> None:

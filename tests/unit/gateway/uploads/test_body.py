@@ -1,8 +1,6 @@
-from __future__ import annotations
-
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -10,9 +8,6 @@ from hypothesis import strategies as st
 
 from gateway.staging import Buffers, StagingFull
 from gateway.uploads.body import Blocks
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
 
 pytestmark = pytest.mark.anyio
 

@@ -1,15 +1,10 @@
-from __future__ import annotations
-
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.uploads.body import BodyStalled, until_silence
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.anyio
 

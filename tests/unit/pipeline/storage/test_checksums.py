@@ -1,27 +1,21 @@
 """How the adapter finds out whether a CRC32 is worth its bytes."""
 
-from __future__ import annotations
-
 import hashlib
+from collections.abc import Iterator
 from io import BytesIO
 from threading import Event
-from typing import TYPE_CHECKING
 
 import pytest
 from boto3.session import Session
 from botocore.response import StreamingBody
 from botocore.stub import ANY, Stubber
+from mypy_boto3_s3 import S3Client
 
 from pipeline.storage.errors import StoreUnavailable
 from pipeline.storage.port import Body
 from pipeline.storage.s3 import S3Storage
 from pipeline.storage.s3.checksums import ChecksumMode, Checksums, Finding, Probe
 from schemas.object_keys import ObjectKey
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from mypy_boto3_s3 import S3Client
 
 CONTENT = b"random"
 ETAG = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()

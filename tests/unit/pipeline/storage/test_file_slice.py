@@ -1,15 +1,10 @@
-from __future__ import annotations
-
 import os
+from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.storage.file_slice import FileSlice, ReadAbandoned, SliceTruncated
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """What the adapter makes of a network that fails it."""
 
-from __future__ import annotations
-
 import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,10 +14,6 @@ from pipeline.storage.port import ObjectRange
 from pipeline.storage.s3 import S3Storage
 from schemas.object_keys import ObjectKey
 from schemas.settings import ObjectStoreSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 KEY = ObjectKey("originals/tenant/upload")
 

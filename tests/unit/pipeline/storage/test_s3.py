@@ -1,12 +1,11 @@
 """How the adapter reads a store's refusals; what a store really answers is in the contract."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from boto3.session import Session
@@ -26,13 +25,9 @@ from pipeline.storage.errors import (
 )
 from pipeline.storage.port import Body, Multipart, ObjectRange
 from pipeline.storage.s3 import S3Storage, client
+from schemas.errors import DomainError
 from schemas.object_keys import ObjectKey
 from schemas.settings import ObjectStoreSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from schemas.errors import DomainError
 
 KEY = ObjectKey("originals/tenant/upload")
 MULTIPART = Multipart(KEY, id="multipart")

@@ -1,22 +1,19 @@
 """A watch over a transfer that remembers what it was told, and raises where a test says so."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.listener import Watch
 from pipeline.transfer.send import Earlier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipeline.transfer.checkpoint import Checkpoint
 
-
-def nothing(_: Recorder) -> None:
+def nothing(_: "Recorder") -> None:
     """Let it pass."""
 
 
@@ -29,7 +26,7 @@ class Recorder:
     checkpoint: Checkpoint | None = None
     beats: int = 0
     threads: set[str] = field(default_factory=set)
-    then: Callable[[Recorder], None] = nothing
+    then: "Callable[[Recorder], None]" = nothing
 
     @property
     def reported(self) -> Earlier:

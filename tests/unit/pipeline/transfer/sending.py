@@ -1,9 +1,7 @@
 """A file in staging, and a worker that sends it."""
 
-from __future__ import annotations
-
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,15 +11,10 @@ from pipeline.transfer.errors import LeaseLost
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.send import READ_AGAIN_AT_MOST, Earlier, SentObject, send_file
 from pipeline.transfer.staged import StagedFile
-from tests.fakes.storage import nothing, raising
+from schemas.object_keys import ObjectKey
+from tests.fakes.storage import Call, FakeStorage, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.stages import CHUNK_SIZE, CONTENT, KEY, PART_SIZE, chunks_of, md5
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from schemas.object_keys import ObjectKey
-    from tests.fakes.storage import Call, FakeStorage
 
 UNAVAILABLE = StoreUnavailable("test", reason="down")
 REJECTED = StoreRejected("test", reason="no")

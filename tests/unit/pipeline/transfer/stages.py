@@ -1,28 +1,21 @@
 """The same bytes, staged in every way there is."""
 
-from __future__ import annotations
-
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from pathlib import Path
 from uuid import UUID
 
 import google_crc32c
 
 from pipeline.transfer.checksums import Chunk
 from pipeline.transfer.referenced import ReferencedObject
-from pipeline.transfer.staged import StagedFile
+from pipeline.transfer.staged import Staged, StagedFile
 from pipeline.transfer.staged_objects import StagedObjects
 from schemas.ids import TenantId, UploadId
 from schemas.object_keys import ObjectKey
 from tests.fakes.storage import FakeStorage, Object
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from pipeline.transfer.staged import Staged
 
 KEY = ObjectKey("originals/tenant/upload")
 CONTENT = bytes(range(256)) * 4

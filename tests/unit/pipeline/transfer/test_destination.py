@@ -1,7 +1,5 @@
-from __future__ import annotations
-
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,6 +15,7 @@ from pipeline.transfer.checksums import (
 from pipeline.transfer.destination import StoredObjectMismatch
 from pipeline.transfer.errors import LeaseLost
 from pipeline.transfer.staged import StagedFile, StagingMissing
+from schemas.object_keys import ObjectKey
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.sending import HangingDelete, send, stage
@@ -29,11 +28,6 @@ from tests.unit.pipeline.transfer.stages import (
     part,
     sha256,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from schemas.object_keys import ObjectKey
 
 
 @pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])

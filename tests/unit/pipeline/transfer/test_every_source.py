@@ -1,24 +1,22 @@
 """Wherever an upload is staged, it becomes the same object, or none."""
 
-from __future__ import annotations
-
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
 
 from pipeline.storage.errors import BodyAltered, StoreUnavailable
-from pipeline.storage.port import Body, Multipart, StoredPart
+from pipeline.storage.port import Body, Multipart, ObjectRange, StoredPart
 from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.checksums import ChunkCorrupt, StagingTruncated
 from pipeline.transfer.errors import TransferCancelled
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.referenced import ReferenceChanged, ReferencedObject, ReferenceMissing
-from pipeline.transfer.send import Earlier, send_file
+from pipeline.transfer.send import Earlier, SentObject, send_file
 from pipeline.transfer.staged import StagingMissing
 from pipeline.transfer.staged_objects import StagedObjects
 from schemas.errors import ErrorCode
@@ -36,12 +34,6 @@ from tests.unit.pipeline.transfer.stages import (
     sha256,
     stage,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pipeline.storage.port import ObjectRange
-    from pipeline.transfer.send import SentObject
 
 EVERY_PART = list(range(1, 17))
 UNAVAILABLE = StoreUnavailable("test", reason="down")

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import contextvars
 from datetime import timedelta
 from functools import partial

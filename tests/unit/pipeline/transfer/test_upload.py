@@ -1,10 +1,10 @@
-from __future__ import annotations
-
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,9 +54,6 @@ from tests.unit.pipeline.transfer.stages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
     from schemas.errors import DomainError
 
 # ---- the way it should go

@@ -1,0 +1,38 @@
+"""Rules of style that ruff cannot check."""
+
+import ast
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("gateway", "pipeline", "notifier", "schemas", "dev", "tests")
+
+
+def messages_apart(tree: ast.Module) -> Iterator[int]:
+    """Yield the lines of `msg = …` directly before `raise SomeError(msg)`."""
+    for node in ast.walk(tree):
+        for block in ("body", "orelse", "finalbody"):
+            statements = getattr(node, block, None)
+            if not isinstance(statements, list):
+                continue
+            for first, second in pairwise(statements):
+                match first, second:
+                    case (
+                        ast.Assign(targets=[ast.Name(id=assigned)]),
+                        ast.Raise(exc=ast.Call(args=[ast.Name(id=raised)], keywords=[])),
+                    ) if assigned == raised:
+                        yield first.lineno
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_an_error_is_raised_with_its_message_in_place(package: str) -> None:
+    offenders = [
+        f"{file.relative_to(ROOT)}:{line}"
+        for file in sorted((ROOT / package).rglob("*.py"))
+        for line in messages_apart(ast.parse(file.read_text()))
+    ]
+
+    assert not offenders
