@@ -18,12 +18,11 @@ from gateway.jobs.change_listener import LOOK_ANYWAY, JobWatch
 from schemas.api.jobs import JobView
 from schemas.api.uploads import DeclaredChunk, FinalizeUpload
 from schemas.errors import DomainError, ErrorCode
-from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFinalized
-from schemas.ids import EventId, JobId, TenantId, UploadId
+from schemas.ids import JobId, TenantId, UploadId
 from schemas.lifecycle import SETTLED_JOBS, JobStage, JobStatus, StagingKind, UploadStatus
 from schemas.tables.jobs import Job
-from schemas.tables.outbox import OutboxMessage
+from schemas.tables.outbox import emit
 from schemas.tables.uploads import Chunk, Upload
 
 log = structlog.stdlib.get_logger(__name__)
@@ -268,15 +267,14 @@ def make_job(
         # The size of an object somebody else put into the bucket is the worker's to find out.
         size=None if upload.staging == StagingKind.REFERENCE else upload.size,
     )
-    envelope = Envelope(
-        id=EventId(uuid4()),
-        source=SOURCE,
-        subject=str(upload.id),
-        time=now,
-        tenantid=upload.tenant_id,
-        data=event,
-    )
     session.add(job)
-    session.add(OutboxMessage.carrying(envelope, traceparent=traceparent))
+    emit(
+        session,
+        event,
+        tenant_id=upload.tenant_id,
+        source=SOURCE,
+        now=now,
+        traceparent=traceparent,
+    )
     log.info("upload.finalized", upload_id=str(upload.id), job_id=str(job.id))
     return job

@@ -24,9 +24,8 @@ from gateway.staging import Staging
 from gateway.uploads import chunking, queries
 from schemas.api.uploads import CreateUpload, UploadAbandoned, UploadCreated
 from schemas.errors import DomainError, ErrorCode
-from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled
-from schemas.ids import EventId, JobId, TenantId, UploadId
+from schemas.ids import JobId, TenantId, UploadId
 from schemas.lifecycle import (
     ACTIVE_JOBS,
     CANCELLABLE_UPLOADS,
@@ -38,7 +37,7 @@ from schemas.policy import quotas as quota_policy
 from schemas.settings import QuotaSettings
 from schemas.tables.documents import Document
 from schemas.tables.jobs import Job
-from schemas.tables.outbox import OutboxMessage
+from schemas.tables.outbox import emit
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Chunk, Upload
 
@@ -374,17 +373,12 @@ async def _cancel(
     if moved.first() is None:
         raise UploadAlreadySettled(upload.id)
     await session.execute(delete(Chunk).where(Chunk.upload_id == upload.id))
-    session.add(
-        OutboxMessage.carrying(
-            Envelope(
-                id=EventId(uuid4()),
-                source=SOURCE,
-                subject=str(upload.id),
-                time=now,
-                tenantid=upload.tenant_id,
-                data=UploadCancelled(upload_id=upload.id, job_id=job_id, filename=upload.filename),
-            ),
-        ),
+    emit(
+        session,
+        UploadCancelled(upload_id=upload.id, job_id=job_id, filename=upload.filename),
+        tenant_id=upload.tenant_id,
+        source=SOURCE,
+        now=now,
     )
     log.info("upload.cancelled", upload_id=str(upload.id), purge=purge)
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
-from uuid import uuid4
 
 import msgspec
 from sqlalchemy import delete, exists, func, insert, select, update
@@ -18,14 +17,13 @@ from pipeline.ingest.outcome import DocumentOpened, DocumentRead, PageReading
 from pipeline.messaging import inbox
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.documents import DocumentFailed, IngestedEvent
-from schemas.events.envelope import Envelope, Event
 from schemas.events.uploads import StoredEvent
 from schemas.ids import EventId, TenantId
 from schemas.lifecycle import DocumentStatus, JobStage, JobStatus
 from schemas.tables.documents import Document, Entity, Page, Passage
 from schemas.tables.inbox import InboxMessage
 from schemas.tables.jobs import Job
-from schemas.tables.outbox import OutboxMessage
+from schemas.tables.outbox import emit
 
 CONSUMER: Final = "ingest"
 SOURCE: Final = "/waybill/pipeline/ingest"
@@ -228,7 +226,7 @@ def record_ingested(
     )
     if settled.first() is None:
         check_wanted(session, stored)
-    _tell(
+    emit(
         session,
         IngestedEvent(
             document_id=stored.document_id,
@@ -242,8 +240,10 @@ def record_ingested(
             language=opened.language,
             truncated=bool(read.truncated),
         ),
-        stored=stored,
-        occasion=occasion,
+        tenant_id=occasion.tenant_id,
+        source=SOURCE,
+        now=occasion.now,
+        traceparent=occasion.traceparent,
     )
 
 
@@ -272,7 +272,7 @@ def record_failed(
     if settled.first() is None:
         forget(session, stored)
         return
-    _tell(
+    emit(
         session,
         DocumentFailed(
             document_id=stored.document_id,
@@ -282,8 +282,10 @@ def record_failed(
             code=error.code,
             detail=str(error),
         ),
-        stored=stored,
-        occasion=occasion,
+        tenant_id=occasion.tenant_id,
+        source=SOURCE,
+        now=occasion.now,
+        traceparent=occasion.traceparent,
     )
 
 
@@ -292,20 +294,4 @@ def _of_ingest(stored: StoredEvent) -> Any:  # noqa: ANN401  # SQLAlchemy's upda
         Job.id == stored.job_id,
         Job.status == JobStatus.PROCESSING,
         Job.stage == JobStage.INGEST,
-    )
-
-
-def _tell(session: Session, event: Event, *, stored: StoredEvent, occasion: Occasion) -> None:
-    session.add(
-        OutboxMessage.carrying(
-            Envelope(
-                id=EventId(uuid4()),
-                source=SOURCE,
-                subject=str(stored.document_id),
-                time=occasion.now,
-                tenantid=occasion.tenant_id,
-                data=event,
-            ),
-            traceparent=occasion.traceparent,
-        ),
     )

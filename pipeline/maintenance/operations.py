@@ -3,19 +3,17 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import uuid4
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.maintenance.orphans import Transfer
 from schemas.errors import ErrorCode
-from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFailed
-from schemas.ids import EventId, TenantId, UploadId
+from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import ACTIVE_JOBS, JobStage, StagingKind, UploadStatus
 from schemas.tables.jobs import Job
-from schemas.tables.outbox import OutboxMessage
+from schemas.tables.outbox import emit
 from schemas.tables.uploads import Chunk, Upload
 
 SOURCE = "/waybill/pipeline/sweep"
@@ -46,24 +44,19 @@ def expire(session: Session, *, at_most: int, now: datetime) -> Sequence[Expired
     # First, because the change of status locks the sums of its tenants, and there may be many.
     session.execute(delete(Chunk).where(Chunk.upload_id.in_(ids)))
     session.execute(update(Upload).where(Upload.id.in_(ids)).values(status=UploadStatus.EXPIRED))
-    session.add_all(
-        OutboxMessage.carrying(
-            Envelope(
-                id=EventId(uuid4()),
-                source=SOURCE,
-                subject=str(upload.id),
-                time=now,
-                tenantid=upload.tenant_id,
-                data=UploadFailed(
-                    upload_id=upload.id,
-                    filename=upload.filename,
-                    code=ErrorCode.UPLOAD_EXPIRED,
-                    detail=f"nobody finalized it before {upload.expires_at.isoformat()}",
-                ),
+    for upload in overdue:
+        emit(
+            session,
+            UploadFailed(
+                upload_id=upload.id,
+                filename=upload.filename,
+                code=ErrorCode.UPLOAD_EXPIRED,
+                detail=f"nobody finalized it before {upload.expires_at.isoformat()}",
             ),
+            tenant_id=upload.tenant_id,
+            source=SOURCE,
+            now=now,
         )
-        for upload in overdue
-    )
     return [
         Expired(
             tenant_id=upload.tenant_id,

@@ -16,7 +16,6 @@ from pipeline.transfer import lease
 from pipeline.transfer.errors import LeaseLost
 from pipeline.transfer.lease import Claim, LeaseHeld, Settled
 from schemas.errors import DomainError
-from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent, UploadFailed, UploadFinalized
 from schemas.ids import DocumentId, EventId, TenantId, UploadId
 from schemas.lifecycle import (
@@ -31,7 +30,7 @@ from schemas.policy import quotas as quota_policy
 from schemas.policy.quotas import Quotas, Usage
 from schemas.tables.documents import Document
 from schemas.tables.jobs import Job
-from schemas.tables.outbox import OutboxMessage
+from schemas.tables.outbox import emit
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 
@@ -250,7 +249,14 @@ def record_stored(
         object_key=claimed.object_key,
         will_be_read=stored.will_be_read,
     )
-    _tell(session, event, tenant_id=claimed.tenant_id, now=now, traceparent=traceparent)
+    emit(
+        session,
+        event,
+        tenant_id=claimed.tenant_id,
+        source=SOURCE,
+        now=now,
+        traceparent=traceparent,
+    )
 
 
 def record_failed(
@@ -304,28 +310,5 @@ def record_failed(
         code=error.code,
         detail=str(error),
     )
-    _tell(session, event, tenant_id=tenant_id, now=now, traceparent=traceparent)
+    emit(session, event, tenant_id=tenant_id, source=SOURCE, now=now, traceparent=traceparent)
     return Settled.FAILED
-
-
-def _tell(
-    session: Session,
-    event: StoredEvent | UploadFailed,
-    *,
-    tenant_id: TenantId,
-    now: datetime,
-    traceparent: str | None,
-) -> None:
-    session.add(
-        OutboxMessage.carrying(
-            Envelope(
-                id=EventId(uuid4()),
-                source=SOURCE,
-                subject=str(event.upload_id),
-                time=now,
-                tenantid=tenant_id,
-                data=event,
-            ),
-            traceparent=traceparent,
-        ),
-    )

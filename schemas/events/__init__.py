@@ -1,1 +1,1 @@
-"""Facts on the bus, in the past tense: CloudEvents 1.0, one struct of data per type."""
+"""Events on the bus: facts in the past tense, one struct of CloudEvents 1.0 data per type."""

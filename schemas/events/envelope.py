@@ -1,59 +1,47 @@
 """The CloudEvents 1.0 envelope and its structured JSON form.
 
-The same bytes are a message's body on the bus and the body of the webhook.
+The bytes that the relay publishes are also the body of the webhook.
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
 """
 
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, get_args
 from uuid import UUID
 
 import msgspec
 
-from schemas.events.documents import DocumentFailed, IngestedEvent
-from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, UploadFinalized
+from schemas.events.documents import DocumentEvent
+from schemas.events.uploads import UploadEvent
 from schemas.ids import EventId, TenantId
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 MAX_BYTES: Final = 64 * 1024
-"""Events carry ids, keys and sizes, never file content; a larger body is a mistake."""
+"""Limit of an encoded event. Events carry ids, keys and sizes, never file content."""
 
-Event: TypeAlias = (
-    UploadFinalized | StoredEvent | UploadFailed | UploadCancelled | IngestedEvent | DocumentFailed
-)
+Event: TypeAlias = UploadEvent | DocumentEvent
 
 EVENT_TYPES: Final[Mapping[str, type[Event]]] = MappingProxyType(
-    {
-        event.TYPE: event
-        for event in (
-            UploadFinalized,
-            StoredEvent,
-            UploadFailed,
-            UploadCancelled,
-            IngestedEvent,
-            DocumentFailed,
-        )
-    },
+    {event.TYPE: event for event in get_args(Event)}
 )
 
 
 class MalformedEvent(ValueError):
-    """The bytes are not an event this system can read; they never will be."""
+    """The bytes are not an event that this version can decode; a retry changes nothing."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"malformed event: {reason}")
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """An event with what the wire adds to it.
+    """An event and its CloudEvents attributes.
 
     Attributes:
-        id: unique per fact; a repeated delivery carries the same one.
-        source: the part of the system where the fact was made.
-        subject: the id of the upload or document it is about.
-        tenantid: CloudEvents extension; who may learn of it.
+        id: unique per event; a redelivery carries the same id.
+        source: the component that emitted the event.
+        subject: id of the upload or document that the event is about.
+        tenantid: CloudEvents extension: the tenant that the event belongs to.
     """
 
     id: EventId
@@ -103,11 +91,11 @@ def encode(envelope: Envelope) -> bytes:
 
 
 def decode(body: bytes) -> Envelope:
-    """Read the structured JSON form; fields this version does not know are ignored.
+    """Decode the structured JSON form; unknown fields are ignored.
 
     Raises:
-        MalformedEvent: not JSON, too large, not CloudEvents 1.0, a type this
-            version does not know, or data without a field its type requires.
+        MalformedEvent: not JSON, too large, not CloudEvents 1.0, an unknown
+            type, or data that lacks a required field.
     """
     if len(body) > MAX_BYTES:
         raise MalformedEvent(f"{len(body)} bytes, more than {MAX_BYTES}")

@@ -1,32 +1,38 @@
-"""What happened to an upload on its way to the object store."""
+"""Events of an upload, from finalize until its bytes are one object."""
 
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
 from schemas.ids import DocumentId, JobId, UploadId
 
 
-class UploadFinalized(msgspec.Struct, frozen=True, kw_only=True):
-    """A client declared its upload complete; every byte is durable in staging.
+class _UploadEvent(msgspec.Struct, frozen=True, kw_only=True):
+    upload_id: UploadId
 
-    `size` is None where the client named an object that is in the bucket already.
+    @property
+    def subject(self) -> UploadId:
+        return self.upload_id
+
+
+class UploadFinalized(_UploadEvent, frozen=True, kw_only=True):
+    """The client finalized the upload; every byte is durable in staging.
+
+    `size` is None for an upload by reference: its object is in the bucket and was not measured yet.
     """
 
     TYPE: ClassVar[str] = "upload.finalized"
 
-    upload_id: UploadId
     job_id: JobId
     filename: str
     size: int | None = None
 
 
-class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One verified object holds the upload's bytes; nothing of it is staged any more."""
+class StoredEvent(_UploadEvent, frozen=True, kw_only=True):
+    """The upload's bytes are stored as one verified object."""
 
     TYPE: ClassVar[str] = "upload.stored"
 
-    upload_id: UploadId
     job_id: JobId
     document_id: DocumentId
     filename: str
@@ -35,29 +41,30 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str
     object_key: str
     will_be_read: bool
-    """Whether the document goes on to ingest; otherwise this event is the last of its job."""
+    """Whether ingest follows; if not, this event is the last of its job."""
 
 
-class UploadFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """The upload did not become an object and will not be tried again.
+class UploadFailed(_UploadEvent, frozen=True, kw_only=True):
+    """The upload failed for good: there is no object, and no attempt follows.
 
-    Without a `job_id` it was never finalized: its time ran out.
+    `job_id` is None for an upload that expired before it was finalized.
     """
 
     TYPE: ClassVar[str] = "upload.failed"
 
-    upload_id: UploadId
     job_id: JobId | None = None
     filename: str
     code: str
     detail: str
 
 
-class UploadCancelled(msgspec.Struct, frozen=True, kw_only=True):
-    """The client abandoned the upload; nothing of it is kept."""
+class UploadCancelled(_UploadEvent, frozen=True, kw_only=True):
+    """The client cancelled the upload; none of its bytes are kept."""
 
     TYPE: ClassVar[str] = "upload.cancelled"
 
-    upload_id: UploadId
     job_id: JobId | None = None
     filename: str
+
+
+UploadEvent: TypeAlias = UploadFinalized | StoredEvent | UploadFailed | UploadCancelled

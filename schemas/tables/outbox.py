@@ -1,21 +1,23 @@
-"""Messages waiting to be published.
+"""Events that the relay publishes, and `emit`, which adds one.
 
-A row is added in the transaction that made the fact true, so an upload cannot
-be finalized without its event, nor an event exist without its upload. The
-price: events leave up to one relay round later than the commit.
+An event is added in the transaction that makes it true: an upload is never
+finalized without its event, and no event exists without its upload. The price:
+the relay publishes an event some time after the commit.
 """
 
 from datetime import datetime
+from uuid import uuid4
 
 from sqlalchemy import Identity, Index, LargeBinary, func, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from schemas.events.envelope import Envelope, encode
-from schemas.ids import EventId
+from schemas.events.envelope import Envelope, Event, encode
+from schemas.ids import EventId, TenantId
 from schemas.tables.base import Base
 
 WAKE_CHANNEL = "waybill_outbox"
-"""PostgreSQL channel on which a committed insert wakes the relay."""
+"""PostgreSQL channel that notifies the relay of a committed insert."""
 
 
 class OutboxMessage(Base):
@@ -45,10 +47,39 @@ class OutboxMessage(Base):
 
     @classmethod
     def carrying(cls, envelope: Envelope, *, traceparent: str | None = None) -> "OutboxMessage":
-        """Return the row for an event; add it to the session that changes the state."""
         return cls(
             event_id=envelope.id,
             routing_key=envelope.type,
             body=encode(envelope),
             traceparent=traceparent,
         )
+
+
+def emit(
+    session: Session | AsyncSession,
+    event: Event,
+    *,
+    tenant_id: TenantId,
+    source: str,
+    now: datetime,
+    traceparent: str | None = None,
+) -> None:
+    """Add an event to the outbox; the relay publishes it once the session's transaction commits.
+
+    Args:
+        session: the session that makes the event true.
+        event: the data.
+        tenant_id: the tenant that the event belongs to.
+        source: the component that emits the event, as a URI path.
+        now: the time of the event.
+        traceparent: W3C trace context that the message carries on.
+    """
+    envelope = Envelope(
+        id=EventId(uuid4()),
+        source=source,
+        subject=str(event.subject),
+        time=now,
+        tenantid=tenant_id,
+        data=event,
+    )
+    session.add(OutboxMessage.carrying(envelope, traceparent=traceparent))
