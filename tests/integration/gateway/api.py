@@ -5,22 +5,17 @@ import base64
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-<<<<<<< HEAD
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import httpx
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    import httpx
     from sqlalchemy.ext.asyncio import AsyncSession
 
 BeginSession: TypeAlias = "Callable[[], AbstractAsyncContextManager[AsyncSession]]"
-=======
-from typing import Any
-
-import httpx
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 MIB = 1024 * 1024
 KIB64 = 64 * 1024

@@ -11,12 +11,8 @@ from gateway.app import create_app
 from gateway.settings import Settings
 from schemas.api.scopes import Scope
 from schemas.lifecycle import StagingKind
-<<<<<<< HEAD
-from tests.integration.gateway.api import Api, BeginSession
-=======
 from schemas.settings import DatabaseSettings, ObjectStoreSettings
-from tests.integration.gateway.api import Api
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
+from tests.integration.gateway.api import Api, BeginSession
 from tests.integration.gateway.process import Process, way_to
 from tests.integration.gateway.staged import InBucket, InDirectory, Staged
 

@@ -6,19 +6,11 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import func, select, update
 
-from gateway.db import Transaction
 from gateway.http import security
 from schemas.api.scopes import Scope
 from schemas.tables.tenants import ApiKey
-<<<<<<< HEAD
 from tests.integration.gateway.api import Api, BeginSession, problem
-
-if TYPE_CHECKING:
-    from tests.integration.gateway.conftest import MakeKey, Serve
-=======
-from tests.integration.gateway.api import Api, problem
 from tests.integration.gateway.conftest import MakeKey, Serve
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

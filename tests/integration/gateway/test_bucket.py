@@ -13,32 +13,16 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import select, update
 
-from gateway.db import Transaction
 from schemas.lifecycle import StagingKind
 from schemas.settings import ObjectStoreSettings
 from schemas.tables.uploads import Upload
-<<<<<<< HEAD
 from tests.integration.gateway.api import KIB64, Api, BeginSession, problem
-=======
-from tests.integration.gateway.api import KIB64, Api, problem
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 from tests.integration.gateway.process import way_to
 from tests.integration.gateway.staged import InBucket, InDirectory
 from tests.integration.http.certificates import Authority
 from tests.integration.notifier.proxy import Proxy
 
-<<<<<<< HEAD
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from schemas.settings import ObjectStoreSettings
-    from tests.integration.gateway.conftest import MakeKey, Serve, Start
-    from tests.integration.gateway.staged import InBucket
-
-=======
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.anyio,

@@ -11,7 +11,6 @@ import httpx
 import pytest
 from sqlalchemy import delete, select, update
 
-from gateway.db import Transaction
 from gateway.staging.buffers import BUFFER_BYTES
 from schemas.tables.uploads import Chunk, Upload
 from tests.integration.gateway.api import (
@@ -24,18 +23,7 @@ from tests.integration.gateway.api import (
     pieces_of,
     problem,
 )
-<<<<<<< HEAD
-from tests.integration.gateway.staged import over_both_stagings
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    import httpx
-
-    from tests.integration.gateway.staged import Staged
-=======
 from tests.integration.gateway.staged import Staged, over_both_stagings
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
 

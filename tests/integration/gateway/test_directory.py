@@ -6,22 +6,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from gateway.db import Transaction
 from schemas.tables.uploads import Upload
-<<<<<<< HEAD
-from tests.integration.gateway.api import KIB64, BeginSession, Stuck, problem
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.integration.gateway.api import Api
-    from tests.integration.gateway.conftest import Serve
-    from tests.integration.gateway.staged import InDirectory
-=======
-from tests.integration.gateway.api import KIB64, Api, Stuck, problem
+from tests.integration.gateway.api import KIB64, Api, BeginSession, Stuck, problem
 from tests.integration.gateway.conftest import Serve
 from tests.integration.gateway.staged import InDirectory
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

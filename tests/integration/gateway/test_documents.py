@@ -1,23 +1,14 @@
-<<<<<<< HEAD
-
-=======
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select, update
 
-from gateway.db import Transaction
 from gateway.documents.queries import PAGES_AT_ONCE
 from schemas.ids import DocumentId, JobId, UploadId
 from schemas.tables.documents import Document, Entity, Page
 from schemas.tables.uploads import Upload
-<<<<<<< HEAD
 from tests.integration.gateway.api import Api, BeginSession, problem
-=======
-from tests.integration.gateway.api import Api, problem
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

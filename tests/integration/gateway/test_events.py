@@ -10,25 +10,11 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from gateway.db import Transaction
 from schemas.tables.jobs import Job
-<<<<<<< HEAD
 from tests.integration.gateway.api import Api, BeginSession, problem
-from tests.integration.gateway.process import way_to
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    import httpx
-
-    from tests.integration.gateway.conftest import MakeKey, Start
-
-=======
-from tests.integration.gateway.api import Api, problem
 from tests.integration.gateway.conftest import MakeKey, Start
 from tests.integration.gateway.process import way_to
 
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 

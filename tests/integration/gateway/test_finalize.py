@@ -5,25 +5,15 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from gateway.db import Transaction
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadFinalized
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Upload
-<<<<<<< HEAD
 from tests.integration.gateway.api import KIB64, Api, BeginSession, pieces_of, problem
-from tests.integration.gateway.staged import over_both_stagings
-
-if TYPE_CHECKING:
-    from tests.integration.gateway.conftest import Serve
-
-=======
-from tests.integration.gateway.api import KIB64, Api, pieces_of, problem
 from tests.integration.gateway.conftest import Serve
 from tests.integration.gateway.staged import over_both_stagings
 
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
 
 CONTENT = b"".join(bytes([number]) * KIB64 for number in range(4)) + b"end"

@@ -12,7 +12,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, func, select
 
-from gateway.db import Transaction
 from gateway.jobs import operations
 from gateway.uploads.operations import check_complete_upload
 from schemas.api.uploads import FinalizeUpload
@@ -21,16 +20,7 @@ from schemas.settings import QuotaSettings
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Chunk, Upload
-<<<<<<< HEAD
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
-
-    from tests.integration.gateway.api import Api, BeginSession
-=======
-from tests.integration.gateway.api import Api
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
+from tests.integration.gateway.api import Api, BeginSession
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

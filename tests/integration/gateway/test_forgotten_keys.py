@@ -24,20 +24,8 @@ from schemas.settings import STAGING_MARKER, DatabaseSettings
 from schemas.tables.idempotency import IdempotentRequest
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
-<<<<<<< HEAD
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from sqlalchemy.ext.asyncio import AsyncSession
-
-    from schemas.settings import DatabaseSettings
-    from tests.integration.gateway.api import BeginSession
-    from tests.integration.gateway.conftest import MakeKey
-=======
+from tests.integration.gateway.api import BeginSession
 from tests.integration.gateway.conftest import MakeKey
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

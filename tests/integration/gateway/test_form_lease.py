@@ -9,24 +9,13 @@ import pytest
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
 
-from gateway.db import Transaction
 from pipeline.maintenance import operations as sweep
 from schemas.settings import DatabaseSettings
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
 from tests.eventually import eventually
-<<<<<<< HEAD
 from tests.integration.gateway.api import KIB64, Api, BeginSession, problem
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from schemas.settings import DatabaseSettings
-    from tests.integration.gateway.conftest import MakeKey, Serve, Start
-=======
-from tests.integration.gateway.api import KIB64, Api, problem
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

@@ -4,19 +4,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from gateway.db import Transaction
 from schemas.settings import STAGING_MARKER
 from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
 from tests.integration.gateway.api import Api, BeginSession, problem
 
-<<<<<<< HEAD
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-=======
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 KEY = {"Idempotency-Key": "5c7ab3f0-once"}

@@ -5,17 +5,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import update
 
-from gateway.db import Transaction
 from schemas.tables.jobs import Job
-<<<<<<< HEAD
 from tests.integration.gateway.api import Api, BeginSession, problem
-
-if TYPE_CHECKING:
-    from tests.integration.gateway.conftest import Serve
-=======
-from tests.integration.gateway.api import Api, problem
 from tests.integration.gateway.conftest import Serve
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

@@ -7,22 +7,14 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, select, text, update
 
-from gateway.db import Transaction
 from gateway.jobs.operations import make_job
 from schemas.ids import JobId
 from schemas.lifecycle import JobStatus
 from schemas.tables.jobs import Job
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
-<<<<<<< HEAD
 from tests.integration.gateway.api import Api, BeginSession, problem
-
-if TYPE_CHECKING:
-    from tests.integration.gateway.conftest import Serve
-=======
-from tests.integration.gateway.api import Api, problem
 from tests.integration.gateway.conftest import Serve
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

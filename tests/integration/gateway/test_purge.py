@@ -9,7 +9,6 @@ import httpx
 import pytest
 from sqlalchemy import func, select, update
 
-from gateway.db import Transaction
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadCancelled
 from schemas.ids import DocumentId, JobId, TenantId, UploadId
@@ -18,19 +17,8 @@ from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
-<<<<<<< HEAD
 from tests.integration.gateway.api import Api, BeginSession, problem
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    import httpx
-
-    from tests.integration.gateway.conftest import Serve
-=======
-from tests.integration.gateway.api import Api, problem
 from tests.integration.gateway.conftest import Serve
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

@@ -7,30 +7,15 @@ import pytest
 from sqlalchemy import func, select
 
 from gateway import administration
-from gateway.db import Transaction
 from schemas.policy.quotas import Quotas
 from schemas.settings import STAGING_MARKER, DatabaseSettings, QuotaSettings
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
-<<<<<<< HEAD
 from tests.integration.gateway.api import KIB64, Api, BeginSession, problem
-from tests.integration.gateway.process import run_gateway
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import httpx
-
-    from schemas.settings import DatabaseSettings
-    from tests.integration.gateway.conftest import Serve
-
-=======
-from tests.integration.gateway.api import KIB64, Api, problem
 from tests.integration.gateway.conftest import Serve
 from tests.integration.gateway.process import run_gateway
 
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 PDF = b"%PDF-1.7\n" + b"x" * 100

@@ -14,7 +14,6 @@ import pytest
 from sqlalchemy import func, select, update
 
 from gateway import administration
-from gateway.db import Transaction
 from gateway.uploads.oneshot.form import FRAME_BYTES_MAX
 from schemas import object_keys
 from schemas.events.envelope import decode
@@ -26,24 +25,10 @@ from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
-<<<<<<< HEAD
 from tests.integration.gateway.api import KIB64, MIB, Api, BeginSession, pieces_of, problem
-from tests.integration.gateway.process import way_to
-from tests.integration.gateway.staged import over_both_stagings
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    import httpx
-
-    from tests.integration.gateway.conftest import MakeKey, Serve, Start
-    from tests.integration.gateway.staged import Staged
-=======
-from tests.integration.gateway.api import KIB64, MIB, Api, pieces_of, problem
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
 from tests.integration.gateway.process import way_to
 from tests.integration.gateway.staged import Staged, over_both_stagings
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

@@ -5,24 +5,14 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from gateway.db import Transaction
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadCancelled
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Chunk, Upload
-<<<<<<< HEAD
 from tests.integration.gateway.api import KIB64, MIB, Api, BeginSession, problem
-from tests.integration.gateway.staged import over_both_stagings
-
-if TYPE_CHECKING:
-    from tests.integration.gateway.conftest import Serve
-    from tests.integration.gateway.staged import Staged
-=======
-from tests.integration.gateway.api import KIB64, MIB, Api, problem
 from tests.integration.gateway.conftest import Serve
 from tests.integration.gateway.staged import Staged, over_both_stagings
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
 

@@ -5,19 +5,9 @@ import httpx
 import pytest
 from sqlalchemy import func, select, update
 
-from gateway.db import Transaction
 from schemas.tables.webhooks import Webhook
-<<<<<<< HEAD
 from tests.integration.gateway.api import Api, BeginSession, problem
-
-if TYPE_CHECKING:
-    import httpx
-
-    from tests.integration.gateway.conftest import Serve
-=======
-from tests.integration.gateway.api import Api, problem
 from tests.integration.gateway.conftest import Serve
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

@@ -15,13 +15,7 @@ from schemas.ids import ApiKeyId, TenantId
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-<<<<<<< HEAD
-    from sqlalchemy import Select
-
     from gateway.db import Database
-=======
-    from gateway.db import Transaction
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 HASH = security.hash_of("wb_a")
 
@@ -140,11 +134,7 @@ class Keys:
         self._caller = caller
 
     @asynccontextmanager
-<<<<<<< HEAD
-    async def transaction(self) -> AsyncIterator[Keys]:
-=======
-    async def __call__(self) -> "AsyncIterator[Keys]":
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
+    async def transaction(self) -> "AsyncIterator[Keys]":
         yield self
 
     async def execute(self, _: Select[Any]) -> "Keys":

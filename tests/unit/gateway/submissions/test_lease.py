@@ -16,13 +16,7 @@ from schemas.ids import UploadId
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-<<<<<<< HEAD
-    from sqlalchemy import Update
-
     from gateway.db import Database
-=======
-    from gateway.db import Transaction
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
 
 pytestmark = pytest.mark.anyio
 
@@ -39,11 +33,7 @@ class Renewals:
         self._failures = failures
 
     @asynccontextmanager
-<<<<<<< HEAD
-    async def transaction(self) -> AsyncIterator[Renewals]:
-=======
-    async def __call__(self) -> "AsyncIterator[Renewals]":
->>>>>>> 215c666 (Evaluate annotations, get loggers and raise errors in one way)
+    async def transaction(self) -> "AsyncIterator[Renewals]":
         yield self
 
     async def execute(self, statement: Update) -> None:
