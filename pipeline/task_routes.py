@@ -15,16 +15,16 @@ from pipeline.ingest.tasks import IngestDocument
 from pipeline.maintenance.tasks import Sweep, SweepOrphans, SweepRows, SweepUploads
 from pipeline.messaging.consumer import EventConsumer
 from pipeline.messaging.event_task import EventTask
-from pipeline.transfer.discard import DiscardUpload
-from pipeline.transfer.tasks import UploadToObjectStore
+from pipeline.transfer.discard import CleanUpUpload
+from pipeline.transfer.task import TransferUpload
 from schemas import topology
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFinalized
 
 TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
     {
         topology.UPLOADS: {
-            UploadFinalized.TYPE: UploadToObjectStore,
-            UploadCancelled.TYPE: DiscardUpload,
+            UploadFinalized.TYPE: TransferUpload,
+            UploadCancelled.TYPE: CleanUpUpload,
         },
         topology.DOCUMENT_PROCESSING: {StoredEvent.TYPE: IngestDocument},
     },

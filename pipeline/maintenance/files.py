@@ -10,9 +10,9 @@ from typing import Final
 import structlog
 
 from pipeline.context import Context
-from pipeline.maintenance import operations, orphans
+from pipeline.maintenance import operations, ownership
 from pipeline.maintenance.exclusive import Budget
-from pipeline.maintenance.report import Findings
+from pipeline.maintenance.report import SweepReport
 from schemas.ids import UploadId
 from schemas.settings import STAGING_MARKER
 
@@ -21,8 +21,8 @@ log = structlog.stdlib.get_logger(__name__)
 BATCH: Final = 1000
 
 
-def sweep(context: Context, budget: Budget) -> Findings:
-    findings = Findings()
+def sweep(context: Context, budget: Budget) -> SweepReport:
+    findings = SweepReport()
     directory = context.settings.staging_dir
     if directory is None:
         return findings
@@ -36,14 +36,14 @@ def sweep(context: Context, budget: Budget) -> Findings:
             old = {
                 upload_id: path
                 for upload_id, path, modified_at in batch
-                if orphans.is_settled(modified_at, now=now, grace=context.settings.sweep_grace)
+                if ownership.is_settled(modified_at, now=now, grace=context.settings.sweep_grace)
             }
             with context.transaction() as session:
                 statuses = operations.statuses(session, old)
             left = [
                 path
                 for upload_id, path in old.items()
-                if orphans.is_left_in_staging(statuses.get(upload_id))
+                if ownership.is_left_in_staging(statuses.get(upload_id))
             ]
             for path in left:
                 findings.remove(path.name, partial(path.unlink, missing_ok=True))
@@ -52,10 +52,10 @@ def sweep(context: Context, budget: Budget) -> Findings:
 
 
 def _staged(
-    entries: Iterable["os.DirEntry[str]"], findings: Findings
+    entries: Iterable["os.DirEntry[str]"], findings: SweepReport
 ) -> Iterator[tuple[UploadId, Path, datetime]]:
     for entry in entries:
-        upload_id = orphans.upload_of_file(entry.name)
+        upload_id = ownership.upload_of_file(entry.name)
         try:
             if upload_id is not None and entry.is_file(follow_symlinks=False):
                 modified_at = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
@@ -64,7 +64,7 @@ def _staged(
         except FileNotFoundError:
             continue  # its upload ended just now
         except OSError as error:
-            findings.add_stuck(entry.name, error)
+            findings.add_failed(entry.name, error)
             continue
         if entry.name != STAGING_MARKER:
-            findings.add_foreign(entry.name)
+            findings.add_unrecognized(entry.name)

@@ -8,9 +8,9 @@ from typing import Final
 import structlog
 
 from pipeline.context import Context
-from pipeline.maintenance import operations, orphans
+from pipeline.maintenance import operations, ownership
 from pipeline.maintenance.exclusive import Budget
-from pipeline.maintenance.report import Findings
+from pipeline.maintenance.report import SweepReport
 from pipeline.storage.errors import MultipartGone, ObjectMissing, StoreFailed
 from pipeline.storage.port import Multipart, ObjectStorage
 from schemas import object_keys
@@ -20,27 +20,27 @@ log = structlog.stdlib.get_logger(__name__)
 BATCH: Final = 100
 
 
-def sweep(context: Context, budget: Budget) -> Findings:
-    findings = Findings()
+def sweep(context: Context, budget: Budget) -> SweepReport:
+    findings = SweepReport()
     now = datetime.now(UTC)
     found = chain(
         context.storage.multiparts_under(object_keys.ORIGINALS),
-        context.storage.multiparts_under(orphans.PROBES),
+        context.storage.multiparts_under(ownership.PROBES),
     )
     for batch in budget.batches(found, of=BATCH):
-        owners = {listed: orphans.upload_of_original(listed.multipart.key) for listed in batch}
+        owners = {listed: ownership.upload_of_original(listed.multipart.key) for listed in batch}
         with context.transaction() as session:
             transfers = operations.transfers(session, {owner for owner in owners.values() if owner})
         for listed, owner in owners.items():
             if budget.is_spent:
                 break  # a store that refuses takes its time over each
-            if owner is None and not orphans.is_probe(listed.multipart.key):
-                findings.add_foreign(listed.multipart.key)
-            elif orphans.is_settled(
+            if owner is None and not ownership.is_probe(listed.multipart.key):
+                findings.add_unrecognized(listed.multipart.key)
+            elif ownership.is_settled(
                 listed.begun_at, now=now, grace=context.settings.sweep_grace
             ) and (
                 owner is None
-                or orphans.is_left_unfinished(listed.multipart.id, transfers.get(owner))
+                or ownership.is_left_unfinished(listed.multipart.id, transfers.get(owner))
             ):
                 _abort(listed.multipart, storage=context.storage, findings=findings)
             else:
@@ -48,12 +48,12 @@ def sweep(context: Context, budget: Budget) -> Findings:
     return findings
 
 
-def _abort(multipart: Multipart, *, storage: ObjectStorage, findings: Findings) -> None:
+def _abort(multipart: Multipart, *, storage: ObjectStorage, findings: SweepReport) -> None:
     """Abort an orphan, unless it may be an object by now."""
     try:
         may_be_an_object = _may_be_an_object(multipart, storage=storage)
     except StoreFailed as error:
-        findings.add_stuck(multipart.key, error)
+        findings.add_failed(multipart.key, error)
         return
     if may_be_an_object:
         log.warning("sweep.multipart_left", key=multipart.key, reason="it may be an object")

@@ -8,9 +8,9 @@ from typing import Final
 import structlog
 
 from pipeline.context import Context
-from pipeline.maintenance import operations, orphans
+from pipeline.maintenance import operations, ownership
 from pipeline.maintenance.exclusive import Budget
-from pipeline.maintenance.report import Findings
+from pipeline.maintenance.report import SweepReport
 from pipeline.storage.errors import StoreFailed
 from pipeline.storage.port import ListedObject, ObjectStorage
 from schemas import object_keys
@@ -23,20 +23,20 @@ BATCH: Final = 1000
 """As many as a store lists, and deletes, in one request."""
 
 
-def sweep(context: Context, budget: Budget) -> Findings:
-    findings = Findings()
+def sweep(context: Context, budget: Budget) -> SweepReport:
+    findings = SweepReport()
     now = datetime.now(UTC)
     for batch in budget.batches(context.storage.objects_under(object_keys.STAGED), of=BATCH):
-        owners = {found.key: orphans.upload_of_staged(found.key) for found in batch}
+        owners = {found.key: ownership.upload_of_staged(found.key) for found in batch}
         with context.transaction() as session:
             statuses = operations.statuses(session, {owner for owner in owners.values() if owner})
         left = []
         for found in batch:
             owner = owners[found.key]
-            if owner is None and not orphans.is_probe(found.key):
-                findings.add_foreign(found.key)
+            if owner is None and not ownership.is_probe(found.key):
+                findings.add_unrecognized(found.key)
             elif _is_old(found, now=now, context=context) and (
-                owner is None or orphans.is_left_in_staging(statuses.get(owner))
+                owner is None or ownership.is_left_in_staging(statuses.get(owner))
             ):
                 left.append(found.key)
             else:
@@ -55,7 +55,7 @@ def remove_staged(
 
 
 def _remove(
-    keys: Sequence[ObjectKey], *, storage: ObjectStorage, findings: Findings, budget: Budget
+    keys: Sequence[ObjectKey], *, storage: ObjectStorage, findings: SweepReport, budget: Budget
 ) -> None:
     """Delete orphans at once; where that fails one by one, so that the others go all the same."""
     try:
@@ -73,4 +73,4 @@ def _remove(
 
 
 def _is_old(found: ListedObject, *, now: datetime, context: Context) -> bool:
-    return orphans.is_settled(found.modified_at, now=now, grace=context.settings.sweep_grace)
+    return ownership.is_settled(found.modified_at, now=now, grace=context.settings.sweep_grace)

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from pipeline.maintenance.orphans import Transfer
+from pipeline.maintenance.ownership import Transfer
 from schemas.errors import ErrorCode
 from schemas.events.uploads import UploadFailed
 from schemas.ids import TenantId, UploadId

@@ -11,7 +11,7 @@ from typing import Final
 from pipeline.context import Context
 from pipeline.maintenance import operations
 from pipeline.maintenance.exclusive import Budget
-from pipeline.maintenance.report import Findings
+from pipeline.maintenance.report import SweepReport
 from pipeline.storage.errors import ObjectMissing, StoreRejected
 from pipeline.storage.port import ObjectStorage
 from schemas import object_keys
@@ -22,8 +22,8 @@ LOOKS: Final = 3
 """How many sweeps look at an upload, about: one of them may be cut short."""
 
 
-def sweep(context: Context, budget: Budget) -> Findings:
-    findings = Findings()
+def sweep(context: Context, budget: Budget) -> SweepReport:
+    findings = SweepReport()
     settled = datetime.now(UTC) - context.settings.sweep_grace
     with context.transaction() as session:
         ended = operations.ended_without_object(
@@ -38,13 +38,13 @@ def sweep(context: Context, budget: Budget) -> Findings:
     return findings
 
 
-def _remove(key: ObjectKey, *, storage: ObjectStorage, findings: Findings) -> None:
+def _remove(key: ObjectKey, *, storage: ObjectStorage, findings: SweepReport) -> None:
     try:
         is_there = _is_there(key, storage=storage)
     except StoreRejected as error:
         # It refuses this one. A store that is down, or refuses us, would refuse them all:
         # that ends the sweep, and the next one tries again.
-        findings.add_stuck(key, error)
+        findings.add_failed(key, error)
         return
     if is_there:
         findings.remove(key, partial(storage.delete, key))

@@ -13,9 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 from pipeline import db
 from pipeline.context import Context, current_context
-from pipeline.maintenance import exclusive, expiry, files, multiparts, objects, originals, rows
+from pipeline.maintenance import exclusive, expiry, files, multiparts, objects, originals, retention
 from pipeline.maintenance.exclusive import Budget
-from pipeline.maintenance.report import Findings
+from pipeline.maintenance.report import SweepReport
 from pipeline.storage.errors import StoreFailed
 from schemas import topology
 
@@ -64,7 +64,7 @@ class SweepOrphans(Sweep):
     """Removes what is in staging and in the store and belongs to no upload."""
 
     name = "tasks.sweep_orphans"
-    areas: ClassVar[tuple[tuple[str, Callable[[Context, Budget], Findings]], ...]] = (
+    areas: ClassVar[tuple[tuple[str, Callable[[Context, Budget], SweepReport]], ...]] = (
         ("staged_files", files.sweep),
         ("staged_objects", objects.sweep),
         ("multiparts", multiparts.sweep),
@@ -82,7 +82,7 @@ class SweepOrphans(Sweep):
             else:
                 log.log(
                     # Nobody else will tell an operator of what every sweep finds again.
-                    logging.ERROR if findings.stuck else logging.INFO,
+                    logging.ERROR if findings.failed else logging.INFO,
                     "sweep.done",
                     area=area,
                     **asdict(findings),
@@ -97,4 +97,6 @@ class SweepRows(Sweep):
 
     def sweep(self, context: Context, *, longest: timedelta) -> None:
         budget = Budget.of(longest)
-        log.info("sweep.done", **asdict(rows.sweep(context, budget)), complete=not budget.is_spent)
+        log.info(
+            "sweep.done", **asdict(retention.sweep(context, budget)), complete=not budget.is_spent
+        )

@@ -1,1 +1,1 @@
-"""Staged chunks become one verified object in the store."""
+"""Source chunks become one verified object in the store."""

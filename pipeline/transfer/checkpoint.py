@@ -5,7 +5,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, Self
 
-from pipeline.transfer.checksums import CheckState
+from pipeline.transfer.checks import CheckState
 
 # Mark of the form, bytes taken, crc32c of a chunk begun, MD5 of the ETags of the parts,
 # what was read, state of the SHA-256. A checksum of all of it follows.
@@ -18,7 +18,7 @@ _CHECKSUM: Final = 16
 class Checkpoint:
     """Bytes from the front that are digested and stored, and how to go on after them.
 
-    `state` means something only to `Behind.of`, on machines like the one that wrote it.
+    `state` means something only to `CheckpointState.of`, on machines like the one that wrote it.
     """
 
     digested_bytes: int
@@ -26,7 +26,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
+class CheckpointState:
     """What lies behind a checkpoint."""
 
     check: CheckState

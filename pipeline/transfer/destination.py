@@ -13,8 +13,8 @@ from pipeline.storage.errors import (
     StoreUnavailable,
 )
 from pipeline.storage.port import Multipart, ObjectHead, ObjectStorage, StoredPart
-from pipeline.transfer import checksums
-from pipeline.transfer.part_pool import Lanes
+from pipeline.transfer import checks
+from pipeline.transfer.part_pool import PartUploadPool
 from pipeline.transfer.plan import PartPlan
 from schemas.errors import DomainError, ErrorCode
 from schemas.object_keys import ObjectKey
@@ -47,7 +47,7 @@ class Destination:
         *,
         storage: ObjectStorage,
         plan: PartPlan,
-        lanes: Lanes[StoredPart],
+        lanes: PartUploadPool[StoredPart],
         md5_of_file: Callable[[], bytes],
         read_again_at_most: int,
     ) -> None:
@@ -73,7 +73,7 @@ class Destination:
         )
 
     def has_etag_of(self, md5s: Sequence[bytes], *, head: ObjectHead) -> bool:
-        return checksums.etag_matches(
+        return checks.etag_matches(
             head.etag, part_md5s=md5s, file_md5=partial(self._lanes.run, self._md5_of_file)
         )
 
@@ -128,7 +128,7 @@ class Destination:
             # Nothing says that it is of this attempt; the next one replaces it.
             raise MultipartGone(self._key)
         raise StoredObjectMismatch(
-            head, size_bytes=self._plan.size_bytes, etag=checksums.multipart_etag(md5s)
+            head, size_bytes=self._plan.size_bytes, etag=checks.multipart_etag(md5s)
         )
 
     def sweep(self, *, spare: Multipart) -> None:
@@ -172,7 +172,7 @@ class Destination:
         """Whether only the whole file, read again, would show what the ETag is worth, and that takes too long."""
         return (
             self._plan.is_multipart
-            and not checksums.is_of_parts(head.etag)
+            and not checks.is_of_parts(head.etag)
             and self._plan.size_bytes > self._read_again_at_most
         )
 

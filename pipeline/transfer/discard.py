@@ -6,7 +6,7 @@ import structlog
 
 from pipeline.context import current_context
 from pipeline.messaging.event_task import Delivery, EventTask
-from pipeline.transfer import operations, residue
+from pipeline.transfer import record, residue
 from schemas import topology
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
@@ -15,7 +15,7 @@ from schemas.events.uploads import UploadCancelled
 log = structlog.stdlib.get_logger(__name__)
 
 
-class DiscardUpload(EventTask):
+class CleanUpUpload(EventTask):
     """Removes what was staged and stored of a cancelled upload, whoever had a hand in it.
 
     A worker in the middle of the transfer notices the cancellation within a
@@ -30,7 +30,7 @@ class DiscardUpload(EventTask):
         upload_id = _data(event).upload_id
         context = current_context()
         with context.transaction() as session:
-            cancelled = operations.cancelled(session, upload_id)
+            cancelled = record.cancelled(session, upload_id)
         if cancelled is None:
             # An event may be old, or of somebody else's making; an upload that is wanted stays.
             log.warning("transfer.discard_refused", reason="the upload is not cancelled")

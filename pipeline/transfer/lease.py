@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.messaging.event_task import RetryLater
 from pipeline.transfer.checkpoint import Checkpoint
-from pipeline.transfer.checksums import Chunk
+from pipeline.transfer.checks import Chunk
 from pipeline.transfer.errors import LeaseLost, TransferCancelled
 from schemas import object_keys
 from schemas.errors import DomainError, ErrorCode
@@ -48,7 +48,7 @@ class Settled(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class ClaimedTransfer:
     """An upload this worker alone may send, until its lease runs out."""
 
     tenant_id: TenantId
@@ -74,7 +74,7 @@ class Claim:
 
 def claim(
     session: Session, *, job_id: JobId, upload_id: UploadId, owner: str, lease: timedelta
-) -> Claim | Settled:
+) -> ClaimedTransfer | Settled:
     """Take the upload, or say why there is nothing to take.
 
     Raises:
@@ -108,7 +108,7 @@ def claim(
         .where(rows.Chunk.upload_id == upload_id)
         .order_by(rows.Chunk.index),
     )
-    return Claim(
+    return ClaimedTransfer(
         tenant_id=upload.tenant_id,
         upload_id=upload_id,
         job_id=job_id,

@@ -12,7 +12,7 @@ HEARTBEAT: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
+class TransferListener:
     """Who is told how a transfer goes, and may stop it by raising.
 
     All calls come from the thread that called `send`. What they raise comes out

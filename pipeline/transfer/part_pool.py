@@ -19,7 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Lanes(Generic[T]):
+class PartUploadPool(Generic[T]):
     """Runs up to `count` calls at once, and one more aside, and keeps a heart beating.
 
     Only the thread that made it beats and collects: `on_result` and `heartbeat`

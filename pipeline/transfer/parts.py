@@ -13,10 +13,10 @@ import structlog
 
 from pipeline.storage.errors import BodyAltered, CopyUnsupported
 from pipeline.storage.port import Body, Multipart, ObjectRange, ObjectStorage, StoredPart
-from pipeline.transfer.checksums import FileCheck
+from pipeline.transfer.checks import FileCheck
 from pipeline.transfer.plan import Part
-from pipeline.transfer.scratch import Scratch, ScratchFile
-from pipeline.transfer.staged import Staged
+from pipeline.transfer.sources.scratch import Scratch, ScratchFile
+from pipeline.transfer.sources.staged_file import Source
 from schemas.object_keys import ObjectKey
 
 log = structlog.stdlib.get_logger(__name__)
@@ -43,7 +43,7 @@ class Parts:
 
     def __init__(
         self,
-        staged: Staged,
+        staged: Source,
         *,
         storage: ObjectStorage,
         work_dir: Path | None,

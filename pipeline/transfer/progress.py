@@ -11,7 +11,7 @@ from pipeline.context import Context
 from pipeline.messaging.event_task import RetryLater
 from pipeline.transfer import lease
 from pipeline.transfer.checkpoint import Checkpoint
-from pipeline.transfer.lease import Claim
+from pipeline.transfer.lease import ClaimedTransfer
 from schemas.errors import DomainError, ErrorCode
 
 log = structlog.stdlib.get_logger(__name__)
@@ -44,7 +44,7 @@ class Progress:
     """Writes down how far a transfer got, and keeps its lease with the same stroke."""
 
     def __init__(
-        self, context: Context, claimed: Claim, *, clock: Callable[[], float] = monotonic
+        self, context: Context, claimed: ClaimedTransfer, *, clock: Callable[[], float] = monotonic
     ) -> None:
         self._clock = clock
         self._kit = context

@@ -8,7 +8,7 @@ import structlog
 
 from pipeline.storage.errors import StoreFailed
 from pipeline.storage.port import Multipart, ObjectStorage
-from pipeline.transfer.part_pool import Lanes
+from pipeline.transfer.part_pool import PartUploadPool
 from schemas.object_keys import ObjectKey
 
 log = structlog.stdlib.get_logger(__name__)
@@ -41,7 +41,9 @@ def discard_while(
     A worker that was asleep, or whose store was, must not delete what its successor stored.
     A store that fails is told of in the log.
     """
-    with Lanes[None](1, on_result=lambda _: None, heartbeat=heartbeat, every=every) as lanes:
+    with PartUploadPool[None](
+        1, on_result=lambda _: None, heartbeat=heartbeat, every=every
+    ) as lanes:
         steps = [
             partial(_abort_multiparts, key, storage=storage, multipart_id=multipart_id),
             *(() if keep_object else (partial(storage.delete, key, abandoned=lanes.abandoned),)),

@@ -8,7 +8,8 @@ import structlog
 from pipeline.context import Context
 from pipeline.messaging.event_task import RetryLater
 from pipeline.storage.errors import StoreFailed
-from pipeline.transfer import removal, sources
+from pipeline.transfer import removal
+from pipeline.transfer.sources import mount
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
@@ -38,7 +39,7 @@ def remove_staged(
         StagingNotMounted: it lies in a directory this worker does not have.
     """
     with _told(of="staging"):
-        sources.remove(
+        mount.remove(
             context, tenant_id=tenant_id, upload_id=upload_id, staging=staging, known=known
         )
 

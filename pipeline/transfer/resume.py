@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from pipeline.storage.port import StoredPart
-from pipeline.transfer.checkpoint import Behind, Checkpoint, identity
-from pipeline.transfer.checksums import CheckState, FileCheck
+from pipeline.transfer.checkpoint import Checkpoint, CheckpointState, identity
+from pipeline.transfer.checks import CheckState, FileCheck
 from pipeline.transfer.plan import Part, PartPlan
 
 MD5_IN_HEX: Final = re.compile(r"[0-9a-fA-F]{32}")
 
 
-class Prefix:
+class ResumeState:
     """Grows as parts are digested, in order, and then stored, in any order.
 
     Ends for good before a part whose ETag is not its MD5: a successor, who does not
@@ -90,8 +90,8 @@ class Prefix:
         self.parts, self.checkpoint = len(self._plan), checkpoint
         return True
 
-    def _behind(self, checkpoint: Checkpoint) -> Behind | None:
-        behind = Behind.of(checkpoint)
+    def _behind(self, checkpoint: Checkpoint) -> CheckpointState | None:
+        behind = CheckpointState.of(checkpoint)
         return behind if behind and behind.source == self._source else None
 
     def _grow(self) -> None:
@@ -100,5 +100,5 @@ class Prefix:
             self._etags.update(self._stored.pop(number))
             self.parts = number
             if state is not None:
-                behind = Behind(state, parts_md5=self._etags.digest(), source=self._source)
+                behind = CheckpointState(state, parts_md5=self._etags.digest(), source=self._source)
                 self.checkpoint = behind.checkpoint()

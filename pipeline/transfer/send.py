@@ -15,15 +15,15 @@ from pipeline.storage.errors import MultipartGone, ObjectMissing, StoreFailed
 from pipeline.storage.port import Multipart, ObjectHead, ObjectStorage, StoredPart
 from pipeline.transfer import removal
 from pipeline.transfer.checkpoint import Checkpoint
-from pipeline.transfer.checksums import FileCheck
+from pipeline.transfer.checks import FileCheck
 from pipeline.transfer.destination import Destination
 from pipeline.transfer.errors import TransferCancelled
-from pipeline.transfer.listener import Watch
-from pipeline.transfer.part_pool import Lanes
+from pipeline.transfer.listener import TransferListener
+from pipeline.transfer.part_pool import PartUploadPool
 from pipeline.transfer.parts import NO_BYTES, DigestedPart, Parts
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.resume import Prefix
-from pipeline.transfer.staged import Staged
+from pipeline.transfer.resume import ResumeState
+from pipeline.transfer.sources.staged_file import Source
 from schemas.errors import DomainError
 from schemas.object_keys import ObjectKey
 from schemas.policy import media_types
@@ -36,7 +36,7 @@ READ_AGAIN_AT_MOST: Final = 64 * GIB
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class PreviousAttempt:
     """What an earlier attempt reported."""
 
     multipart_id: str
@@ -53,14 +53,14 @@ class SentObject:
 
 
 def send_file(
-    staged: Staged,
+    staged: Source,
     *,
     to: ObjectKey,
     storage: ObjectStorage,
     plan: PartPlan,
     parallel_parts: int,
-    resume: Earlier | None,
-    watch: Watch,
+    resume: PreviousAttempt | None,
+    watch: TransferListener,
     work_dir: Path | None = None,
     read_again_at_most: int = READ_AGAIN_AT_MOST,
 ) -> SentObject:
@@ -127,14 +127,14 @@ class _Sending:
 
     def __init__(
         self,
-        staged: Staged,
+        staged: Source,
         *,
         to: ObjectKey,
         storage: ObjectStorage,
         plan: PartPlan,
         parallel_parts: int,
-        watch: Watch,
-        resume: Earlier | None,
+        watch: TransferListener,
+        resume: PreviousAttempt | None,
         work_dir: Path | None,
         read_again_at_most: int,
     ) -> None:
@@ -144,7 +144,7 @@ class _Sending:
         self._storage = storage
         self._plan = plan
         self._watch = watch
-        self._lanes = Lanes[StoredPart](
+        self._lanes = PartUploadPool[StoredPart](
             parallel_parts,
             on_result=self._take,
             heartbeat=watch.heartbeat,
@@ -164,7 +164,7 @@ class _Sending:
         self._content_type = media_types.UNKNOWN
         self._multipart = None if resume is None else Multipart(to, id=resume.multipart_id)
         self._before = None if resume is None else resume.checkpoint
-        self._prefix = Prefix(plan, version=staged.version)
+        self._prefix = ResumeState(plan, version=staged.version)
         self._stored: list[StoredPart] = []
         self._resumed = 0
         self._bytes_done = 0

@@ -31,7 +31,7 @@ from pipeline.storage.errors import (
 from pipeline.storage.file_slice import FileSlice
 from pipeline.storage.port import Body, Multipart, ObjectRange, ObjectStorage, StoredPart
 from pipeline.storage.s3 import ChecksumMode, S3Storage, client
-from pipeline.transfer.checksums import etag_matches
+from pipeline.transfer.checks import etag_matches
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB, ObjectStoreSettings
 from tests.fakes.storage import Etags, FakeStorage

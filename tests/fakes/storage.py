@@ -37,7 +37,7 @@ from pipeline.storage.port import (
     ObjectRange,
     StoredPart,
 )
-from pipeline.transfer.checksums import multipart_etag
+from pipeline.transfer.checks import multipart_etag
 from schemas.object_keys import ObjectKey
 
 # Small, so that a test's small objects are read in several blocks too.

@@ -11,11 +11,11 @@ from sqlalchemy import create_engine, func, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.transfer import lease as leases
-from pipeline.transfer import operations
+from pipeline.transfer import record
 from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.errors import LeaseLost, TransferCancelled
-from pipeline.transfer.lease import Claim, LeaseHeld, Settled, UnknownUpload
-from pipeline.transfer.operations import StoredObject
+from pipeline.transfer.lease import ClaimedTransfer, LeaseHeld, Settled, UnknownUpload
+from pipeline.transfer.record import StoredObject
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, UploadId
@@ -57,7 +57,7 @@ def event(session: Session, tmp_path: Path) -> Envelope:
 
 def claim(
     session: Session, event: Envelope, *, owner: str, lease: timedelta = LEASE
-) -> Claim | Settled:
+) -> ClaimedTransfer | Settled:
     assert event.data.job_id is not None
     try:
         return leases.claim(
@@ -71,15 +71,17 @@ def claim(
         session.commit()
 
 
-def taken(session: Session, event: Envelope, *, owner: str, lease: timedelta = LEASE) -> Claim:
+def taken(
+    session: Session, event: Envelope, *, owner: str, lease: timedelta = LEASE
+) -> ClaimedTransfer:
     claimed = claim(session, event, owner=owner, lease=lease)
-    assert isinstance(claimed, Claim)
+    assert isinstance(claimed, ClaimedTransfer)
     return claimed
 
 
 def renew(
     session: Session,
-    claimed: Claim,
+    claimed: ClaimedTransfer,
     *,
     bytes_done: int = 0,
     checkpoint: Checkpoint | None = None,
@@ -96,8 +98,8 @@ def renew(
     session.commit()
 
 
-def record_stored(session: Session, claimed: Claim, event: Envelope) -> None:
-    operations.record_stored(
+def record_stored(session: Session, claimed: ClaimedTransfer, event: Envelope) -> None:
+    record.record_stored(
         session,
         claimed,
         stored=OBJECT,
@@ -170,7 +172,7 @@ def test_a_checkpoint_does_not_outlive_the_size_of_a_reference(
     claimed = taken(session, event, owner="first")
     renew(session, claimed, bytes_done=3, checkpoint=Checkpoint(3, state=b"state"))
 
-    admitted = operations.admit(
+    admitted = record.admit(
         session,
         replace(claimed, checkpoint=Checkpoint(3, state=b"state")),
         size_bytes=claimed.size + 1,
@@ -244,7 +246,7 @@ def test_an_upload_nobody_knows_is_an_error(session: Session) -> None:
 def record_failed(session: Session, event: Envelope) -> Settled:
     assert isinstance(event.data, UploadFinalized)
     try:
-        return operations.record_failed(
+        return record.record_failed(
             session,
             event.data,
             tenant_id=event.tenantid,

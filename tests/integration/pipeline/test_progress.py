@@ -11,12 +11,12 @@ from pipeline.context import Context, build_context
 from pipeline.transfer import lease
 from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.errors import LeaseLost
-from pipeline.transfer.lease import Claim
+from pipeline.transfer.lease import ClaimedTransfer
 from pipeline.transfer.progress import PROGRESS_EVERY, PartsLost, Progress, SliceEnded
 from schemas.settings import DatabaseSettings
 from schemas.tables.jobs import Job
 from tests.factories.uploads import add_finalized_upload, add_tenant
-from tests.integration.pipeline.hands import settings_of_a_worker
+from tests.integration.pipeline.transfer_worker import settings_of_a_worker
 
 pytestmark = pytest.mark.integration
 
@@ -44,7 +44,7 @@ def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
 
 
 @pytest.fixture
-def claimed(context: Context, tmp_path: Path) -> Claim:
+def claimed(context: Context, tmp_path: Path) -> ClaimedTransfer:
     with Session(context.engine) as session, session.begin():
         event = add_finalized_upload(
             session, tenant_id=add_tenant(session), staging_dir=tmp_path, content=bytes(100)
@@ -58,7 +58,7 @@ def claimed(context: Context, tmp_path: Path) -> Claim:
             owner="worker",
             lease=timedelta(minutes=1),
         )
-    assert isinstance(claimed, Claim)
+    assert isinstance(claimed, ClaimedTransfer)
     return claimed
 
 
@@ -68,17 +68,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def progress(context: Context, claimed: Claim, clock: Clock) -> Progress:
+def progress(context: Context, claimed: ClaimedTransfer, clock: Clock) -> Progress:
     return Progress(context, claimed, clock=clock)
 
 
-def job(context: Context, claimed: Claim) -> Job:
+def job(context: Context, claimed: ClaimedTransfer) -> Job:
     with Session(context.engine) as session:
         return session.get_one(Job, claimed.job_id)
 
 
 def test_the_first_new_part_is_written_at_once_and_those_after_it_now_and_then(
-    context: Context, claimed: Claim, progress: Progress, clock: Clock
+    context: Context, claimed: ClaimedTransfer, progress: Progress, clock: Clock
 ) -> None:
     progress.bytes_stored(10, Checkpoint(10, state=b"first"))
     assert job(context, claimed).bytes_done == 10
@@ -93,7 +93,7 @@ def test_the_first_new_part_is_written_at_once_and_those_after_it_now_and_then(
 
 
 def test_what_was_not_worth_writing_is_written_with_the_lease(
-    context: Context, claimed: Claim, progress: Progress
+    context: Context, claimed: ClaimedTransfer, progress: Progress
 ) -> None:
     progress.bytes_stored(10, None)
     progress.bytes_stored(20, Checkpoint(20, state=b"state"))
@@ -104,7 +104,7 @@ def test_what_was_not_worth_writing_is_written_with_the_lease(
 
 
 def test_a_new_multipart_upload_begins_without_a_checkpoint(
-    context: Context, claimed: Claim, progress: Progress
+    context: Context, claimed: ClaimedTransfer, progress: Progress
 ) -> None:
     progress.multipart_created("one")
     progress.bytes_stored(10, Checkpoint(10, state=b"of the first"))
@@ -117,7 +117,7 @@ def test_a_new_multipart_upload_begins_without_a_checkpoint(
     )
 
 
-def taken_over(context: Context, claimed: Claim) -> Claim:
+def taken_over(context: Context, claimed: ClaimedTransfer) -> ClaimedTransfer:
     """Return the next delivery's claim, after what the one before got done."""
     with context.transaction() as session:
         lease.release(session, job_id=claimed.job_id, owner=claimed.owner)
@@ -129,12 +129,12 @@ def taken_over(context: Context, claimed: Claim) -> Claim:
             owner=f"after {claimed.owner}",
             lease=timedelta(minutes=1),
         )
-    assert isinstance(again, Claim)
+    assert isinstance(again, ClaimedTransfer)
     return again
 
 
 def test_a_multipart_upload_that_the_store_lost_counts_for_nothing_any_more(
-    context: Context, claimed: Claim, progress: Progress, clock: Clock
+    context: Context, claimed: ClaimedTransfer, progress: Progress, clock: Clock
 ) -> None:
     progress.multipart_created("lost")
     progress.bytes_stored(90, Checkpoint(90, state=b"state"))
@@ -152,7 +152,7 @@ def test_a_multipart_upload_that_the_store_lost_counts_for_nothing_any_more(
 
 
 def test_who_lost_the_lease_begins_nothing_anew(
-    context: Context, claimed: Claim, progress: Progress
+    context: Context, claimed: ClaimedTransfer, progress: Progress
 ) -> None:
     progress.multipart_created("one")
     progress.bytes_stored(90, None)
@@ -165,7 +165,7 @@ def test_who_lost_the_lease_begins_nothing_anew(
 
 
 def test_a_slice_after_a_loss_ends_in_time_and_counts_as_a_try(
-    context: Context, claimed: Claim, progress: Progress, clock: Clock
+    context: Context, claimed: ClaimedTransfer, progress: Progress, clock: Clock
 ) -> None:
     progress.multipart_created("lost")
     progress.bytes_stored(90, None)
@@ -184,7 +184,7 @@ def test_a_slice_after_a_loss_ends_in_time_and_counts_as_a_try(
 
 
 def test_a_slice_that_makes_up_for_a_loss_costs_no_try(
-    context: Context, claimed: Claim, progress: Progress, clock: Clock
+    context: Context, claimed: ClaimedTransfer, progress: Progress, clock: Clock
 ) -> None:
     progress.multipart_created("lost")
     progress.bytes_stored(90, None)
@@ -197,7 +197,7 @@ def test_a_slice_that_makes_up_for_a_loss_costs_no_try(
 
 
 def test_a_slice_ends_with_the_first_new_part_after_its_time_and_not_before(
-    context: Context, claimed: Claim, progress: Progress, clock: Clock
+    context: Context, claimed: ClaimedTransfer, progress: Progress, clock: Clock
 ) -> None:
     clock.advance(SLICE + A_MOMENT)
     progress.renew()

@@ -33,7 +33,7 @@ from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 from tests.factories.uploads import add_finalized_upload, add_tenant, cancel_upload, staged_objects
 from tests.fakes.storage import Call, FakeStorage, Object, nothing, raising
-from tests.integration.pipeline.hands import Hands, settings_of_a_worker
+from tests.integration.pipeline.transfer_worker import Hands, settings_of_a_worker
 
 pytestmark = pytest.mark.integration
 

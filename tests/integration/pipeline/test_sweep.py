@@ -18,9 +18,9 @@ from structlog.testing import capture_logs
 
 from pipeline import db
 from pipeline.context import Context, build_context, install_context
-from pipeline.maintenance import exclusive, expiry, files, multiparts, objects, originals, rows
+from pipeline.maintenance import exclusive, expiry, files, multiparts, objects, originals, retention
 from pipeline.maintenance.exclusive import Budget
-from pipeline.maintenance.report import Findings
+from pipeline.maintenance.report import SweepReport
 from pipeline.maintenance.tasks import SweepOrphans, SweepRows, SweepUploads
 from pipeline.settings import Settings
 from pipeline.storage.errors import StoreMisconfigured, StoreRejected, StoreUnavailable
@@ -268,7 +268,7 @@ def test_a_file_of_no_upload_is_removed_once_it_is_old(context: Context) -> None
         for status in (UploadStatus.OPEN, UploadStatus.FINALIZED)
     ]
     findings = files.sweep(context, plenty())
-    assert findings == Findings(removed=1, kept=3)
+    assert findings == SweepReport(removed=1, kept=3)
     assert not old.exists()
     assert young.exists()
     assert all(path.exists() for path in of_live_uploads)
@@ -276,16 +276,16 @@ def test_a_file_of_no_upload_is_removed_once_it_is_old(context: Context) -> None
 
 def test_nothing_of_others_is_taken_from_the_staging_directory(context: Context) -> None:
     assert context.settings.staging_dir is not None
-    foreign = staged_file(context, "lost+found.txt")
+    unrecognized = staged_file(context, "lost+found.txt")
     directory = context.settings.staging_dir / str(uuid4())
     directory.mkdir()
     elsewhere = staged_file(context, "elsewhere")
     link = context.settings.staging_dir / str(uuid4())
     link.symlink_to(elsewhere)
     findings = files.sweep(an_hour_later(context), plenty())
-    assert (findings.removed, findings.foreign) == (0, 4)
-    assert findings.example in {foreign.name, directory.name, elsewhere.name, link.name}
-    assert foreign.exists()
+    assert (findings.removed, findings.unrecognized) == (0, 4)
+    assert findings.example in {unrecognized.name, directory.name, elsewhere.name, link.name}
+    assert unrecognized.exists()
     assert directory.exists()
     assert link.is_symlink()
 
@@ -294,7 +294,7 @@ def test_a_directory_without_its_marker_is_not_ours_to_sweep(context: Context) -
     assert context.settings.staging_dir is not None
     old = staged_file(context, str(uuid4()))
     (context.settings.staging_dir / STAGING_MARKER).unlink()
-    assert files.sweep(context, plenty()) == Findings()
+    assert files.sweep(context, plenty()) == SweepReport()
     assert old.exists()
 
 
@@ -316,12 +316,12 @@ def test_an_object_of_no_upload_is_removed_once_it_is_old(with_store: Context) -
         put(with_store, object_keys.original(*gone)),
     } | {key for key in keys(with_store) if str(live.id) in key}
     everything = keys(with_store)
-    assert objects.sweep(with_store, plenty()) == Findings(
-        kept=4, foreign=1, example="staging/readme.txt"
+    assert objects.sweep(with_store, plenty()) == SweepReport(
+        kept=4, unrecognized=1, example="staging/readme.txt"
     )
     assert keys(with_store) == everything
     findings = objects.sweep(an_hour_later(with_store), plenty())
-    assert (findings.removed, findings.kept, findings.foreign) == (2, 2, 1)
+    assert (findings.removed, findings.kept, findings.unrecognized) == (2, 2, 1)
     assert keys(with_store) == kept
 
 
@@ -338,10 +338,10 @@ def test_multipart_uploads_a_transfer_goes_on_with_are_kept(with_store: Context)
         lease_owner="somebody",
         lease_until=datetime.now(UTC) + timedelta(minutes=1),
     )
-    foreign = begin(with_store, ObjectKey("elsewhere/file"))
+    unrecognized = begin(with_store, ObjectKey("elsewhere/file"))
     findings = multiparts.sweep(an_hour_later(with_store), plenty())
     assert (findings.removed, findings.kept) == (0, 2)
-    assert under_way(with_store) == {recorded.id, just_begun.id, foreign.id}
+    assert under_way(with_store) == {recorded.id, just_begun.id, unrecognized.id}
 
 
 def test_multipart_uploads_no_transfer_goes_on_with_are_aborted(with_store: Context) -> None:
@@ -354,9 +354,9 @@ def test_multipart_uploads_no_transfer_goes_on_with_are_aborted(with_store: Cont
     change_job(with_store, failed, status=JobStatus.FAILED)
     begin(with_store, object_keys.original(TenantId(uuid4()), UploadId(uuid4())))
     before = under_way(with_store)
-    assert multiparts.sweep(with_store, plenty()) == Findings(kept=4)
+    assert multiparts.sweep(with_store, plenty()) == SweepReport(kept=4)
     assert under_way(with_store) == before
-    assert multiparts.sweep(an_hour_later(with_store), plenty()) == Findings(removed=3, kept=1)
+    assert multiparts.sweep(an_hour_later(with_store), plenty()) == SweepReport(removed=3, kept=1)
     assert under_way(with_store) == {recorded.id}
 
 
@@ -366,7 +366,7 @@ def test_parts_that_may_be_those_of_an_object_are_never_removed(with_store: Cont
     change_job(with_store, event, status=JobStatus.COMPLETED, stage=JobStage.DONE)
     with_parts = begin(with_store, key)
     begin(with_store, key, with_part=False)
-    assert multiparts.sweep(an_hour_later(with_store), plenty()) == Findings(removed=1, kept=1)
+    assert multiparts.sweep(an_hour_later(with_store), plenty()) == SweepReport(removed=1, kept=1)
     assert under_way(with_store) == {with_parts.id}
 
 
@@ -388,7 +388,7 @@ def test_an_object_that_came_after_its_upload_had_ended_is_removed(with_store: C
     }
     wanted = {ended(with_store, status) for status in (UploadStatus.STORED, UploadStatus.FINALIZED)}
     looked_at_before = {ended(with_store, UploadStatus.CANCELLED, ago=DAY)}
-    assert originals.sweep(with_store, plenty()) == Findings()
+    assert originals.sweep(with_store, plenty()) == SweepReport()
     assert keys(with_store) == removed | wanted | looked_at_before
     for expected in (2, 0):
         assert originals.sweep(an_hour_later(with_store), plenty()).removed == expected
@@ -427,7 +427,7 @@ def test_rows_are_deleted_when_their_time_is_over(context: Context) -> None:
                     published_at=published_at,
                 )
             )
-    assert rows.sweep(context, plenty()) == rows.Summary(
+    assert retention.sweep(context, plenty()) == retention.Summary(
         outbox=1, inbox=1, idempotency=1, deliveries=0
     )
     assert (count(context, OutboxMessage), count(context, InboxMessage)) == (2, 1)
@@ -463,7 +463,7 @@ def test_what_was_told_to_a_webhook_is_deleted_when_its_time_is_over(context: Co
                     outcome="delivered",
                 )
             )
-    assert rows.sweep(context, plenty()).deliveries == 1
+    assert retention.sweep(context, plenty()).deliveries == 1
     assert (count(context, Delivery), count(context, Attempt)) == (2, 2)
 
 
@@ -471,9 +471,9 @@ def test_many_rows_are_deleted_in_batches(context: Context) -> None:
     with context.transaction() as session:
         session.add_all(
             InboxMessage(consumer="c", event_id=EventId(uuid4()), processed_at=LONG_AGO)
-            for _ in range(rows.BATCH + 1)
+            for _ in range(retention.BATCH + 1)
         )
-    assert rows.sweep(context, plenty()).inbox == rows.BATCH + 1
+    assert retention.sweep(context, plenty()).inbox == retention.BATCH + 1
 
 
 def test_a_spent_budget_leaves_the_rest_for_the_next_sweep(context: Context) -> None:
@@ -482,8 +482,8 @@ def test_a_spent_budget_leaves_the_rest_for_the_next_sweep(context: Context) -> 
     assert expiry.sweep(context, none_left) == expiry.Summary(
         expired=0, bytes_left=0, complete=False
     )
-    assert files.sweep(context, none_left) == Findings()
-    assert rows.sweep(context, none_left) == rows.Summary(
+    assert files.sweep(context, none_left) == SweepReport()
+    assert retention.sweep(context, none_left) == retention.Summary(
         outbox=0, inbox=0, idempotency=0, deliveries=0
     )
 
@@ -516,22 +516,22 @@ def test_an_unfinished_upload_the_store_does_not_let_go_holds_up_nothing(
         storage.create_multipart(key, content_type="text/plain")
     storage.before = raising(error(call, reason="test"), on=call)
     swept = multiparts.sweep(an_hour_later(replace(context, storage=storage)), plenty())
-    assert swept == Findings(stuck=2)
+    assert swept == SweepReport(failed=2)
     assert storage.called(call) == 2
 
 
 class OneStuck(FakeStorage):
     """A store that does not let one key go, alone or among others."""
 
-    stuck: ObjectKey
+    failed: ObjectKey
 
     def delete(self, key: ObjectKey, *, abandoned: Event | None = None) -> None:
-        if key == self.stuck:
+        if key == self.failed:
             raise StoreMisconfigured("delete", reason="AccessDenied")
         super().delete(key, abandoned=abandoned)
 
     def delete_all(self, keys: Sequence[ObjectKey]) -> None:
-        if self.stuck in keys:
+        if self.failed in keys:
             raise StoreMisconfigured("delete_all", reason="AccessDenied")
         super().delete_all(keys)
 
@@ -543,18 +543,18 @@ def test_a_staged_object_the_store_does_not_let_go_holds_up_nothing(context: Con
         key = object_keys.staged_chunk(
             TenantId(uuid4()), UploadId(uuid4()), index=index, sha256=bytes(32)
         )
-        storage.stuck = ObjectKey(put(context, key))
-    assert objects.sweep(context, plenty()) == Findings(removed=2, stuck=1)
-    assert keys(context) == {storage.stuck}
+        storage.failed = ObjectKey(put(context, key))
+    assert objects.sweep(context, plenty()) == SweepReport(removed=2, failed=1)
+    assert keys(context) == {storage.failed}
 
 
 def test_an_object_the_store_does_not_let_go_holds_up_nothing(context: Context) -> None:
     storage = OneStuck()
     context = replace(context, storage=storage)
     for _ in range(3):
-        storage.stuck = ObjectKey(ended(context, UploadStatus.FAILED))
-    assert originals.sweep(an_hour_later(context), plenty()) == Findings(removed=2, stuck=1)
-    assert keys(context) == {storage.stuck}
+        storage.failed = ObjectKey(ended(context, UploadStatus.FAILED))
+    assert originals.sweep(an_hour_later(context), plenty()) == SweepReport(removed=2, failed=1)
+    assert keys(context) == {storage.failed}
 
 
 def test_an_object_that_cannot_be_looked_at_holds_up_nothing(context: Context) -> None:
@@ -563,28 +563,28 @@ def test_an_object_that_cannot_be_looked_at_holds_up_nothing(context: Context) -
     for _ in range(2):
         ended(context, UploadStatus.FAILED)
     storage.before = raising(StoreRejected("head", reason="test"), on="head")
-    assert originals.sweep(an_hour_later(context), plenty()) == Findings(stuck=2)
+    assert originals.sweep(an_hour_later(context), plenty()) == SweepReport(failed=2)
 
 
 def test_a_file_that_cannot_be_removed_holds_up_nothing(context: Context) -> None:
     """Nor does it go unseen: what is on a disk with a fault is for an operator."""
-    stuck, *others = (staged_file(context, str(uuid4())) for _ in range(3))
+    failed, *others = (staged_file(context, str(uuid4())) for _ in range(3))
 
     @contextmanager
     def once_it_is_a_directory() -> Iterator[Session]:
         with context.transaction() as session:
-            stuck.unlink(missing_ok=True)
-            stuck.mkdir(exist_ok=True)
+            failed.unlink(missing_ok=True)
+            failed.mkdir(exist_ok=True)
             yield session
 
     with capture_logs() as logs:
         SweepOrphans().sweep(
             replace(context, transaction=once_it_is_a_directory), longest=timedelta(minutes=1)
         )
-    assert stuck.exists()
+    assert failed.exists()
     assert not any(other.exists() for other in others)
     (line,) = (line for line in logs if line.get("area") == "staged_files")
-    assert (line["log_level"], line["removed"], line["stuck"]) == ("error", 2, 1)
+    assert (line["log_level"], line["removed"], line["failed"]) == ("error", 2, 1)
 
 
 def test_while_the_database_is_away_a_sweep_ends_without_noise(context: Context) -> None:

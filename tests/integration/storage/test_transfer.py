@@ -17,10 +17,10 @@ from dev.stack.stack import Stack
 from pipeline.storage.port import Multipart, StoredPart
 from pipeline.storage.s3 import S3Storage, client
 from pipeline.transfer import plan
-from pipeline.transfer.checksums import Chunk, ChunkCorrupt
-from pipeline.transfer.listener import Watch
-from pipeline.transfer.send import Earlier, SentObject, send_file
-from pipeline.transfer.staged_objects import StagedObjects
+from pipeline.transfer.checks import Chunk, ChunkCorrupt
+from pipeline.transfer.listener import TransferListener
+from pipeline.transfer.send import PreviousAttempt, SentObject, send_file
+from pipeline.transfer.sources.staged_objects import StagedObjects
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.settings import MIB, ObjectStoreSettings
@@ -37,7 +37,9 @@ SIZE = (PARTS - 1) * PART_SIZE + 12_345
 # Two parts to a chunk, so that some parts are copied and some, which two chunks share, are not.
 CHUNK_SIZE = 12 * MIB
 MEMORY_ALLOWED = 64 * MIB
-WATCH = Watch(on_created=lambda _: None, on_progress=lambda *_: None, heartbeat=lambda: None)
+WATCH = TransferListener(
+    on_created=lambda _: None, on_progress=lambda *_: None, heartbeat=lambda: None
+)
 PROCESS = {
     Store.SWIFT: "swift-proxy",
     Store.SWIFT_TLS: "swift-proxy-tls",
@@ -92,7 +94,7 @@ def resume(
         storage=storage,
         plan=plan.split(file.size_bytes, part_size=PART_SIZE, max_parts=settings.s3_max_parts),
         parallel_parts=settings.s3_parallel_parts,
-        resume=None if multipart_id is None else Earlier(multipart_id, checkpoint=None),
+        resume=None if multipart_id is None else PreviousAttempt(multipart_id, checkpoint=None),
         watch=WATCH,
     )
 

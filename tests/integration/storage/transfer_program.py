@@ -21,10 +21,10 @@ from pipeline.storage.port import Multipart, StoredPart
 from pipeline.storage.s3 import S3Storage
 from pipeline.transfer import plan
 from pipeline.transfer.checkpoint import Checkpoint
-from pipeline.transfer.checksums import Chunk
-from pipeline.transfer.listener import Watch
+from pipeline.transfer.checks import Chunk
+from pipeline.transfer.listener import TransferListener
 from pipeline.transfer.send import send_file
-from pipeline.transfer.staged import StagedFile
+from pipeline.transfer.sources.staged_file import StagedFile
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB, ObjectStoreSettings
 
@@ -75,7 +75,7 @@ def staged(path: Path) -> StagedFile:
     )
 
 
-def watch(death: Death) -> Watch:
+def watch(death: Death) -> TransferListener:
     stored = []
 
     def on_created(multipart_id: str) -> None:
@@ -91,7 +91,7 @@ def watch(death: Death) -> Watch:
         if death is Death.AFTER_THREE_PARTS and len(stored) == 3:
             die()
 
-    return Watch(on_created=on_created, on_progress=on_progress, heartbeat=lambda: None)
+    return TransferListener(on_created=on_created, on_progress=on_progress, heartbeat=lambda: None)
 
 
 def most_memory() -> int:

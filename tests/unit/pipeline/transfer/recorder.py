@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pipeline.transfer.checkpoint import Checkpoint
-from pipeline.transfer.listener import Watch
-from pipeline.transfer.send import Earlier
+from pipeline.transfer.listener import TransferListener
+from pipeline.transfer.send import PreviousAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,12 +29,12 @@ class Recorder:
     then: "Callable[[Recorder], None]" = nothing
 
     @property
-    def reported(self) -> Earlier:
+    def reported(self) -> PreviousAttempt:
         """Return what the next attempt is told."""
-        return Earlier(self.created[-1], checkpoint=self.checkpoint)
+        return PreviousAttempt(self.created[-1], checkpoint=self.checkpoint)
 
-    def watch(self, *, every: timedelta = timedelta(milliseconds=1)) -> Watch:
-        return Watch(
+    def watch(self, *, every: timedelta = timedelta(milliseconds=1)) -> TransferListener:
+        return TransferListener(
             on_created=self._on_created,
             on_progress=self._on_progress,
             heartbeat=self._heartbeat,

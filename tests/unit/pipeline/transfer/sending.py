@@ -9,12 +9,12 @@ from pipeline.storage.errors import StoreRejected, StoreUnavailable
 from pipeline.storage.port import Body, Multipart
 from pipeline.transfer.errors import LeaseLost
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.send import READ_AGAIN_AT_MOST, Earlier, SentObject, send_file
-from pipeline.transfer.staged import StagedFile
+from pipeline.transfer.send import READ_AGAIN_AT_MOST, PreviousAttempt, SentObject, send_file
+from pipeline.transfer.sources.staged_file import StagedFile
 from schemas.object_keys import ObjectKey
 from tests.fakes.storage import Call, FakeStorage, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
-from tests.unit.pipeline.transfer.stages import CHUNK_SIZE, CONTENT, KEY, PART_SIZE, chunks_of, md5
+from tests.unit.pipeline.transfer.staging import CHUNK_SIZE, CONTENT, KEY, PART_SIZE, chunks_of, md5
 
 UNAVAILABLE = StoreUnavailable("test", reason="down")
 REJECTED = StoreRejected("test", reason="no")
@@ -43,7 +43,7 @@ def send(
     staged: StagedFile,
     *,
     storage: FakeStorage,
-    resume: str | Earlier | None = None,
+    resume: str | PreviousAttempt | None = None,
     recorder: Recorder | None = None,
     part_size: int = PART_SIZE,
     parallel_parts: int = 3,
@@ -55,7 +55,7 @@ def send(
         storage=storage,
         plan=PartPlan(staged.size_bytes, part_size=part_size),
         parallel_parts=parallel_parts,
-        resume=Earlier(resume, checkpoint=None) if isinstance(resume, str) else resume,
+        resume=PreviousAttempt(resume, checkpoint=None) if isinstance(resume, str) else resume,
         watch=(recorder or Recorder()).watch(),
         read_again_at_most=read_again_at_most,
     )
@@ -63,7 +63,7 @@ def send(
 
 def die_at_part(
     number: int, staged: StagedFile, *, storage: FakeStorage, parallel_parts: int = 1
-) -> Earlier:
+) -> PreviousAttempt:
     """Have a worker die as it sends a part; return what it reported."""
     recorder = Recorder()
     storage.before = raising(UNAVAILABLE, on="upload_part", part=number)

@@ -9,17 +9,15 @@ from pipeline.storage.errors import (
     ObjectExists,
 )
 from pipeline.storage.port import Multipart
-from pipeline.transfer.checksums import (
-    multipart_etag,
-)
+from pipeline.transfer.checks import multipart_etag
 from pipeline.transfer.destination import StoredObjectMismatch
 from pipeline.transfer.errors import LeaseLost
-from pipeline.transfer.staged import StagedFile, StagingMissing
+from pipeline.transfer.sources.staged_file import StagedFile, StagingMissing
 from schemas.object_keys import ObjectKey
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.sending import HangingDelete, send, stage
-from tests.unit.pipeline.transfer.stages import (
+from tests.unit.pipeline.transfer.staging import (
     CONTENT,
     KEY,
     PART_SIZE,

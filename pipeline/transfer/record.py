@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from pipeline.messaging import inbox
 from pipeline.transfer import lease
 from pipeline.transfer.errors import LeaseLost
-from pipeline.transfer.lease import Claim, LeaseHeld, Settled
+from pipeline.transfer.lease import ClaimedTransfer, LeaseHeld, Settled
 from schemas.errors import DomainError
 from schemas.events.uploads import StoredEvent, UploadFailed, UploadFinalized
 from schemas.ids import DocumentId, EventId, TenantId, UploadId
@@ -69,13 +69,13 @@ class StoredObject:
 
 def admit(
     session: Session,
-    claimed: Claim,
+    claimed: ClaimedTransfer,
     *,
     size_bytes: int,
     sniffed_type: str | None,
     content_type: str | None,
     defaults: Quotas,
-) -> Claim:
+) -> ClaimedTransfer:
     """Write down how large an object named by reference is, within what its tenant may have.
 
     Returns:
@@ -171,7 +171,7 @@ def cancelled(session: Session, upload_id: UploadId) -> Cancelled | None:
 
 def record_stored(
     session: Session,
-    claimed: Claim,
+    claimed: ClaimedTransfer,
     *,
     stored: StoredObject,
     event_id: EventId,

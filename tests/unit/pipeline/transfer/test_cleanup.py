@@ -9,11 +9,7 @@ from pipeline.transfer import removal
 from pipeline.transfer.errors import LeaseLost
 from tests.fakes.storage import FakeStorage, Object, raising
 from tests.unit.pipeline.transfer.sending import REJECTED, HangingDelete, store_parts
-from tests.unit.pipeline.transfer.stages import (
-    KEY,
-    is_empty,
-    part,
-)
+from tests.unit.pipeline.transfer.staging import KEY, is_empty, part
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -8,18 +8,19 @@ import structlog
 
 from pipeline.context import Context, current_context
 from pipeline.messaging.event_task import Delivery, EventTask, RetryLater
-from pipeline.transfer import lease, operations, residue, sources
+from pipeline.transfer import lease, record, residue
 from pipeline.transfer.errors import LeaseLost, TransferCancelled
-from pipeline.transfer.lease import Claim, Settled, UnknownUpload
-from pipeline.transfer.listener import HEARTBEAT, Watch
-from pipeline.transfer.operations import StoredObject
-from pipeline.transfer.part_pool import Lanes
+from pipeline.transfer.lease import ClaimedTransfer, Settled, UnknownUpload
+from pipeline.transfer.listener import HEARTBEAT, TransferListener
+from pipeline.transfer.part_pool import PartUploadPool
 from pipeline.transfer.progress import Progress
-from pipeline.transfer.referenced import ReferencedObject
-from pipeline.transfer.send import Earlier, send_file
-from pipeline.transfer.sources import StagingNotMounted
-from pipeline.transfer.staged import Staged, StagingMissing
-from pipeline.transfer.staged_objects import StagedObjects
+from pipeline.transfer.record import StoredObject
+from pipeline.transfer.send import PreviousAttempt, send_file
+from pipeline.transfer.sources import mount
+from pipeline.transfer.sources.mount import StagingNotMounted
+from pipeline.transfer.sources.reference import ReferencedObject
+from pipeline.transfer.sources.staged_file import Source, StagingMissing
+from pipeline.transfer.sources.staged_objects import StagedObjects
 from schemas import topology
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
@@ -32,7 +33,7 @@ from schemas.settings import STAGING_MARKER
 log = structlog.stdlib.get_logger(__name__)
 
 
-class UploadToObjectStore(EventTask):
+class TransferUpload(EventTask):
     """Sends a finalized upload to the object store and hands the document on."""
 
     name = "tasks.upload_to_object_store"
@@ -88,7 +89,7 @@ class UploadToObjectStore(EventTask):
             return  # nobody to tell, nothing to remove
         context = current_context()
         with context.transaction() as session:
-            outcome = operations.record_failed(
+            outcome = record.record_failed(
                 session,
                 finalized,
                 tenant_id=event.tenantid,
@@ -110,13 +111,13 @@ def _data(event: Envelope) -> UploadFinalized:
     return event.data
 
 
-def _release(context: Context, claimed: Claim) -> None:
+def _release(context: Context, claimed: ClaimedTransfer) -> None:
     with context.transaction() as session:
         lease.release(session, job_id=claimed.job_id, owner=claimed.owner)
 
 
-def _is_not_mounted(context: Context, claimed: Claim) -> bool:
-    return claimed.staging is StagingKind.DIRECTORY and sources.is_lost(context)
+def _is_not_mounted(context: Context, claimed: ClaimedTransfer) -> bool:
+    return claimed.staging is StagingKind.DIRECTORY and mount.is_lost(context)
 
 
 def _remove_rest(context: Context, event: Envelope, *, outcome: Settled) -> None:
@@ -127,7 +128,7 @@ def _remove_rest(context: Context, event: Envelope, *, outcome: Settled) -> None
     """
     upload_id = _data(event).upload_id
     with context.transaction() as session:
-        left = operations.left_of(session, upload_id)
+        left = record.left_of(session, upload_id)
     if outcome is Settled.STORED:
         residue.remove_staged(
             context, tenant_id=event.tenantid, upload_id=upload_id, staging=left.staging
@@ -142,14 +143,16 @@ def _remove_rest(context: Context, event: Envelope, *, outcome: Settled) -> None
     )
 
 
-def _transfer(context: Context, claimed: Claim, *, event: Envelope, delivery: Delivery) -> Staged:
+def _transfer(
+    context: Context, claimed: ClaimedTransfer, *, event: Envelope, delivery: Delivery
+) -> Source:
     """Send an upload and put the object on record; return what was sent."""
     progress = Progress(context, claimed)
-    staged: Staged
+    staged: Source
     if claimed.staging is StagingKind.REFERENCE:
         staged = _find_referenced(context, claimed, progress=progress)
         with context.transaction() as session:
-            claimed = operations.admit(
+            claimed = record.admit(
                 session,
                 claimed,
                 size_bytes=staged.size_bytes,
@@ -159,10 +162,10 @@ def _transfer(context: Context, claimed: Claim, *, event: Envelope, delivery: De
             )
         progress = Progress(context, claimed)
     else:
-        staged = sources.staged(context, claimed)
+        staged = mount.staged(context, claimed)
     stored = _send(context, claimed, staged=staged, progress=progress)
     with context.transaction() as session:
-        operations.record_stored(
+        record.record_stored(
             session,
             claimed,
             stored=stored,
@@ -173,11 +176,13 @@ def _transfer(context: Context, claimed: Claim, *, event: Envelope, delivery: De
     return staged
 
 
-def _find_referenced(context: Context, claimed: Claim, *, progress: Progress) -> ReferencedObject:
+def _find_referenced(
+    context: Context, claimed: ClaimedTransfer, *, progress: Progress
+) -> ReferencedObject:
     if claimed.source_key is None:
         raise TypeError("a reference without a key")
     # A store that does not answer must not cost the lease.
-    with Lanes[None](
+    with PartUploadPool[None](
         1, on_result=lambda _: None, heartbeat=progress.renew, every=HEARTBEAT
     ) as lanes:
         return lanes.run(
@@ -191,20 +196,22 @@ def _find_referenced(context: Context, claimed: Claim, *, progress: Progress) ->
         )
 
 
-def _send(context: Context, claimed: Claim, *, staged: Staged, progress: Progress) -> StoredObject:
+def _send(
+    context: Context, claimed: ClaimedTransfer, *, staged: Source, progress: Progress
+) -> StoredObject:
     settings = context.settings
     sent = send_file(
         staged,
         to=claimed.object_key,
         storage=context.storage,
-        plan=sources.part_plan(claimed, settings=settings),
+        plan=mount.part_plan(claimed, settings=settings),
         parallel_parts=settings.s3_parallel_parts,
         resume=(
             None
             if claimed.multipart_id is None
-            else Earlier(claimed.multipart_id, checkpoint=claimed.checkpoint)
+            else PreviousAttempt(claimed.multipart_id, checkpoint=claimed.checkpoint)
         ),
-        watch=Watch(
+        watch=TransferListener(
             on_created=progress.multipart_created,
             on_progress=progress.bytes_stored,
             heartbeat=progress.renew,

@@ -21,7 +21,7 @@ from schemas.settings import MIB, DatabaseSettings, ObjectStoreSettings
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Chunk
 from tests.factories.uploads import add_finalized_upload, add_tenant
-from tests.integration.pipeline.hands import Hands, settings_of_a_worker
+from tests.integration.pipeline.transfer_worker import Hands, settings_of_a_worker
 
 pytestmark = pytest.mark.integration
 

@@ -10,10 +10,10 @@ import structlog
 from pipeline.context import Context
 from pipeline.messaging.event_task import RetryLater
 from pipeline.transfer import plan
-from pipeline.transfer.lease import Claim
+from pipeline.transfer.lease import ClaimedTransfer
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.staged import StagedFile
-from pipeline.transfer.staged_objects import StagedObjects
+from pipeline.transfer.sources.staged_file import StagedFile
+from pipeline.transfer.sources.staged_objects import StagedObjects
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
@@ -32,7 +32,7 @@ class StagingNotMounted(RetryLater):
     backoff = True
 
 
-def staged(context: Context, claimed: Claim) -> StagedFile | StagedObjects:
+def staged(context: Context, claimed: ClaimedTransfer) -> StagedFile | StagedObjects:
     """Return what a client sent in chunks.
 
     Raises:
@@ -59,7 +59,7 @@ def staged(context: Context, claimed: Claim) -> StagedFile | StagedObjects:
     )
 
 
-def part_plan(claimed: Claim, *, settings: ObjectStoreSettings) -> PartPlan:
+def part_plan(claimed: ClaimedTransfer, *, settings: ObjectStoreSettings) -> PartPlan:
     """Cut along the chunks where the store can make parts of them, else as the settings prefer."""
     along = (
         plan.along_chunks(

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from pipeline.context import Context, install_context
 from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
 from pipeline.settings import Settings
-from pipeline.transfer.discard import DiscardUpload
-from pipeline.transfer.tasks import UploadToObjectStore
+from pipeline.transfer.discard import CleanUpUpload
+from pipeline.transfer.task import TransferUpload
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled
@@ -54,11 +54,11 @@ class _Kept:
         self.waiting.append({**headers, "tier": tier})
 
 
-class _Transferring(_Kept, UploadToObjectStore):
+class _Transferring(_Kept, TransferUpload):
     abstract = True
 
 
-class _Discarding(_Kept, DiscardUpload):
+class _Discarding(_Kept, CleanUpUpload):
     abstract = True
 
 

@@ -9,10 +9,10 @@ from uuid import UUID
 
 import google_crc32c
 
-from pipeline.transfer.checksums import Chunk
-from pipeline.transfer.referenced import ReferencedObject
-from pipeline.transfer.staged import Staged, StagedFile
-from pipeline.transfer.staged_objects import StagedObjects
+from pipeline.transfer.checks import Chunk
+from pipeline.transfer.sources.reference import ReferencedObject
+from pipeline.transfer.sources.staged_file import Source, StagedFile
+from pipeline.transfer.sources.staged_objects import StagedObjects
 from schemas.ids import TenantId, UploadId
 from schemas.object_keys import ObjectKey
 from tests.fakes.storage import FakeStorage, Object
@@ -68,10 +68,10 @@ class Kind(StrEnum):
 
 @dataclass
 class Stage:
-    """Staged bytes, and what may become of them."""
+    """Source bytes, and what may become of them."""
 
     kind: Kind
-    staged: Staged
+    staged: Source
     storage: FakeStorage
     inputs: set[ObjectKey] = field(default_factory=set)
 

@@ -12,17 +12,17 @@ from structlog.testing import capture_logs
 from pipeline.storage.errors import BodyAltered, StoreUnavailable
 from pipeline.storage.port import Body, Multipart, ObjectRange, StoredPart
 from pipeline.transfer.checkpoint import Checkpoint
-from pipeline.transfer.checksums import ChunkCorrupt, StagingTruncated
+from pipeline.transfer.checks import ChunkCorrupt, StagingTruncated
 from pipeline.transfer.errors import TransferCancelled
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.referenced import ReferenceChanged, ReferencedObject, ReferenceMissing
-from pipeline.transfer.send import Earlier, SentObject, send_file
-from pipeline.transfer.staged import StagingMissing
-from pipeline.transfer.staged_objects import StagedObjects
+from pipeline.transfer.send import PreviousAttempt, SentObject, send_file
+from pipeline.transfer.sources.reference import ReferenceChanged, ReferencedObject, ReferenceMissing
+from pipeline.transfer.sources.staged_file import StagingMissing
+from pipeline.transfer.sources.staged_objects import StagedObjects
 from schemas.errors import ErrorCode
 from tests.fakes.storage import Call, Etags, FakeStorage, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
-from tests.unit.pipeline.transfer.stages import (
+from tests.unit.pipeline.transfer.staging import (
     CONTENT,
     KEY,
     PART_SIZE,
@@ -55,7 +55,7 @@ class OpaqueCopies(FakeStorage):
 def send(
     on: Stage,
     *,
-    resume: str | Earlier | None = None,
+    resume: str | PreviousAttempt | None = None,
     recorder: Recorder | None = None,
     parallel_parts: int = 3,
     work_dir: Path | None = None,
@@ -66,15 +66,15 @@ def send(
         storage=on.storage,
         plan=PartPlan(on.staged.size_bytes, part_size=PART_SIZE),
         parallel_parts=parallel_parts,
-        resume=Earlier(resume, checkpoint=None) if isinstance(resume, str) else resume,
+        resume=PreviousAttempt(resume, checkpoint=None) if isinstance(resume, str) else resume,
         watch=(recorder or Recorder()).watch(),
         work_dir=work_dir,
     )
 
 
 def die_at(
-    part: int, on: Stage, *, resume: Earlier | None = None, parallel_parts: int = 1
-) -> Earlier:
+    part: int, on: Stage, *, resume: PreviousAttempt | None = None, parallel_parts: int = 1
+) -> PreviousAttempt:
     """Have a worker die of a part, one at a time once all before it are stored; return what it reported."""
     recorder = Recorder()
 
@@ -185,7 +185,7 @@ def test_the_next_attempt_reads_nothing_before_the_checkpoint(
 @every_kind
 def test_a_checkpoint_is_given_on_from_attempt_to_attempt(kind: Kind, tmp_path: Path) -> None:
     on = stage(kind, tmp_path)
-    reported: Earlier | None = None
+    reported: PreviousAttempt | None = None
     for dies_at in (4, 9, 16):
         reported = die_at(dies_at, on, resume=reported)
         assert reported.checkpoint is not None

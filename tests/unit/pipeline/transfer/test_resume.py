@@ -3,15 +3,15 @@ from itertools import permutations
 import pytest
 
 from pipeline.storage.port import StoredPart
-from pipeline.transfer.checksums import CheckState, FileCheck
+from pipeline.transfer.checks import CheckState, FileCheck
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.resume import Prefix
-from tests.unit.pipeline.transfer.stages import CONTENT, PART_SIZE, md5, part
+from pipeline.transfer.resume import ResumeState
+from tests.unit.pipeline.transfer.staging import CONTENT, PART_SIZE, md5, part
 
 PLAN = PartPlan(4 * PART_SIZE, part_size=PART_SIZE)
 
 
-def digest_all(prefix: Prefix, *, without_state: int | None = None) -> None:
+def digest_all(prefix: ResumeState, *, without_state: int | None = None) -> None:
     check = FileCheck.of_any(size_bytes=PLAN.size_bytes)
     for cut in PLAN:
         check.update(part(cut.number))
@@ -24,7 +24,7 @@ def stored(number: int, *, etag: str | None = None, etag_is_digest: bool = True)
     return StoredPart(number, PART_SIZE, etag=etag, etag_is_digest=etag_is_digest)
 
 
-def reached(prefix: Prefix) -> int:
+def reached(prefix: ResumeState) -> int:
     """Return how many parts are before the checkpoint."""
     taken = 0 if prefix.checkpoint is None else prefix.checkpoint.digested_bytes
     assert taken % PART_SIZE == 0
@@ -33,7 +33,7 @@ def reached(prefix: Prefix) -> int:
 
 @pytest.mark.parametrize("order", list(permutations(range(1, 5))))
 def test_a_checkpoint_has_no_gap_before_it(order: tuple[int, ...]) -> None:
-    prefix = Prefix(PLAN, version="")
+    prefix = ResumeState(PLAN, version="")
     digest_all(prefix)
 
     for at, number in enumerate(order, start=1):
@@ -54,7 +54,7 @@ def test_a_checkpoint_has_no_gap_before_it(order: tuple[int, ...]) -> None:
     ],
 )
 def test_it_ends_before_a_part_that_nobody_could_recognise(other: StoredPart) -> None:
-    prefix = Prefix(PLAN, version="")
+    prefix = ResumeState(PLAN, version="")
     digest_all(prefix)
 
     for found in (stored(1), other, stored(3), stored(4)):
@@ -65,7 +65,7 @@ def test_it_ends_before_a_part_that_nobody_could_recognise(other: StoredPart) ->
 
 
 def test_it_goes_on_over_a_part_whose_etag_the_store_says_is_no_digest() -> None:
-    prefix = Prefix(PLAN, version="")
+    prefix = ResumeState(PLAN, version="")
     digest_all(prefix)
 
     prefix.stored(stored(1, etag=md5(b"sealed").hex(), etag_is_digest=False))
@@ -75,7 +75,7 @@ def test_it_goes_on_over_a_part_whose_etag_the_store_says_is_no_digest() -> None
 
 
 def test_a_part_after_which_no_check_goes_on_is_passed_over() -> None:
-    prefix = Prefix(PLAN, version="")
+    prefix = ResumeState(PLAN, version="")
     digest_all(prefix, without_state=2)
 
     prefix.stored(stored(1))
@@ -86,7 +86,7 @@ def test_a_part_after_which_no_check_goes_on_is_passed_over() -> None:
 
 
 def test_what_is_before_a_checkpoint_is_taken_up_only_with_all_its_parts() -> None:
-    first = Prefix(PLAN, version="")
+    first = ResumeState(PLAN, version="")
     digest_all(first)
     listed = {number: stored(number) for number in range(1, 4)}
     for found in listed.values():
@@ -96,9 +96,9 @@ def test_what_is_before_a_checkpoint_is_taken_up_only_with_all_its_parts() -> No
     for lost in listed:
         check = FileCheck.of_any(size_bytes=PLAN.size_bytes)
         left = {number: found for number, found in listed.items() if number != lost}
-        assert not Prefix(PLAN, version="").take_up(first.checkpoint, stored=left, check=check)
+        assert not ResumeState(PLAN, version="").take_up(first.checkpoint, stored=left, check=check)
     check = FileCheck.of_any(size_bytes=PLAN.size_bytes)
-    second = Prefix(PLAN, version="")
+    second = ResumeState(PLAN, version="")
     assert second.take_up(first.checkpoint, stored=listed, check=check)
 
     assert (second.parts, second.checkpoint) == (3, first.checkpoint)

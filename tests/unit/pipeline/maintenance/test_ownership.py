@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.maintenance import orphans
-from pipeline.maintenance.orphans import Transfer
+from pipeline.maintenance import ownership
+from pipeline.maintenance.ownership import Transfer
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import UploadStatus
@@ -27,7 +27,7 @@ def transfer(
 
 @given(st.uuids())
 def test_a_file_named_for_an_upload_is_known(upload_id: UUID) -> None:
-    assert orphans.upload_of_file(str(upload_id)) == upload_id
+    assert ownership.upload_of_file(str(upload_id)) == upload_id
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,13 @@ def test_a_file_named_for_an_upload_is_known(upload_id: UUID) -> None:
     ],
 )
 def test_any_other_file_is_not_ours(name: str) -> None:
-    assert orphans.upload_of_file(name) is None
+    assert ownership.upload_of_file(name) is None
 
 
 def test_keys_we_give_are_known() -> None:
     chunk = object_keys.staged_chunk(TENANT, UPLOAD, index=3, sha256=bytes(32))
-    assert orphans.upload_of_staged(chunk) == UPLOAD
-    assert orphans.upload_of_original(object_keys.original(TENANT, UPLOAD)) == UPLOAD
+    assert ownership.upload_of_staged(chunk) == UPLOAD
+    assert ownership.upload_of_original(object_keys.original(TENANT, UPLOAD)) == UPLOAD
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_keys_we_give_are_known() -> None:
     ],
 )
 def test_any_other_key_is_not_ours(key: str) -> None:
-    assert orphans.upload_of_staged(key) is None
-    assert orphans.upload_of_original(key) is None
+    assert ownership.upload_of_staged(key) is None
+    assert ownership.upload_of_original(key) is None
 
 
 def test_only_what_is_older_than_the_grace_is_judged() -> None:
     def is_settled(age: timedelta) -> bool:
-        return orphans.is_settled(NOW - age, now=NOW, grace=GRACE)
+        return ownership.is_settled(NOW - age, now=NOW, grace=GRACE)
 
     assert is_settled(timedelta(hours=2))
     assert not is_settled(GRACE)
@@ -87,28 +87,30 @@ def test_only_what_is_older_than_the_grace_is_judged() -> None:
 
 
 def test_staging_belongs_to_uploads_that_are_not_stored_yet() -> None:
-    needed = {status for status in UploadStatus if not orphans.is_left_in_staging(status)}
+    needed = {status for status in UploadStatus if not ownership.is_left_in_staging(status)}
     assert needed == {UploadStatus.OPEN, UploadStatus.FINALIZED}
-    assert orphans.is_left_in_staging(None)
+    assert ownership.is_left_in_staging(None)
 
 
 def test_the_multipart_upload_a_job_goes_on_with_is_kept() -> None:
-    assert not orphans.is_left_unfinished("m-1", transfer(multipart_id="m-1"))
+    assert not ownership.is_left_unfinished("m-1", transfer(multipart_id="m-1"))
     # Waiting in a retry tier, nobody holds its lease, and still it goes on with its parts.
-    assert not orphans.is_left_unfinished("m-1", transfer(multipart_id="m-1", lease_is_live=False))
+    assert not ownership.is_left_unfinished(
+        "m-1", transfer(multipart_id="m-1", lease_is_live=False)
+    )
 
 
 def test_one_just_begun_under_a_lease_is_kept() -> None:
-    assert not orphans.is_left_unfinished("m-2", transfer(lease_is_live=True))
-    assert not orphans.is_left_unfinished("m-2", transfer(multipart_id="m-1", lease_is_live=True))
+    assert not ownership.is_left_unfinished("m-2", transfer(lease_is_live=True))
+    assert not ownership.is_left_unfinished("m-2", transfer(multipart_id="m-1", lease_is_live=True))
 
 
 def test_one_that_no_transfer_knows_is_an_orphan() -> None:
-    assert orphans.is_left_unfinished("m-1", None)
-    assert orphans.is_left_unfinished("m-1", transfer())
-    assert orphans.is_left_unfinished("m-2", transfer(multipart_id="m-1"))
+    assert ownership.is_left_unfinished("m-1", None)
+    assert ownership.is_left_unfinished("m-1", transfer())
+    assert ownership.is_left_unfinished("m-2", transfer(multipart_id="m-1"))
 
 
 def test_a_settled_job_goes_on_with_nothing() -> None:
     settled = transfer(is_active=False, multipart_id="m-1", lease_is_live=True)
-    assert orphans.is_left_unfinished("m-1", settled)
+    assert ownership.is_left_unfinished("m-1", settled)

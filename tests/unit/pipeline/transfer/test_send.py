@@ -19,7 +19,7 @@ from pipeline.storage.errors import (
     StoreUnavailable,
 )
 from pipeline.storage.port import Body, Multipart, StoredPart
-from pipeline.transfer.checksums import (
+from pipeline.transfer.checks import (
     ChunkCorrupt,
     FileDigestMismatch,
     ManifestIncomplete,
@@ -31,7 +31,7 @@ from pipeline.transfer.errors import LeaseLost, TransferCancelled
 from pipeline.transfer.part_pool import SETTLING
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.send import SentObject, send_file
-from pipeline.transfer.staged import StagedFile, StagingMissing
+from pipeline.transfer.sources.staged_file import StagedFile, StagingMissing
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.sending import (
@@ -42,7 +42,7 @@ from tests.unit.pipeline.transfer.sending import (
     stage,
     store_parts,
 )
-from tests.unit.pipeline.transfer.stages import (
+from tests.unit.pipeline.transfer.staging import (
     CHUNK_SIZE,
     CONTENT,
     KEY,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.transfer.checksums import (
+from pipeline.transfer.checks import (
     Chunk,
     ChunkCorrupt,
     FileCheck,
@@ -17,7 +17,7 @@ from pipeline.transfer.checksums import (
     multipart_etag,
 )
 from schemas.errors import ErrorCode
-from tests.unit.pipeline.transfer.stages import chunks_of, crc32c, md5, sha256
+from tests.unit.pipeline.transfer.staging import chunks_of, crc32c, md5, sha256
 
 
 def manifest(content: bytes, *, chunk_size: int, has_crc32c: bool = True) -> list[Chunk]:

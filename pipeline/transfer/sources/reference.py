@@ -7,9 +7,9 @@ from typing import ClassVar, Self
 
 from pipeline.storage.errors import ObjectMissing, ObjectReplaced, RangeEndsEarly
 from pipeline.storage.port import ObjectRange, ObjectStorage
-from pipeline.transfer import bucket_reading
-from pipeline.transfer.checksums import FileCheck
+from pipeline.transfer.checks import FileCheck
 from pipeline.transfer.plan import Part
+from pipeline.transfer.sources import range_reader
 from schemas.errors import DomainError, ErrorCode
 from schemas.lifecycle import StagingKind
 from schemas.object_keys import ObjectKey
@@ -66,7 +66,7 @@ class ReferencedObject:
             start = ObjectRange(
                 key, offset=0, size_bytes=min(head.size_bytes, media_types.SNIFFED_BYTES)
             )
-            first_bytes = b"".join(bucket_reading.blocks(start, storage=storage, abandoned=Event()))
+            first_bytes = b"".join(range_reader.blocks(start, storage=storage, abandoned=Event()))
         except ObjectMissing as error:
             raise ReferenceMissing(key) from error
         return cls(
@@ -89,7 +89,7 @@ class ReferencedObject:
     def blocks(self, offset: int, size_bytes: int, *, abandoned: Event) -> Iterator[bytes]:
         source = ObjectRange(self.key, offset=offset, size_bytes=size_bytes, etag=self.etag)
         try:
-            yield from bucket_reading.blocks(source, storage=self.storage, abandoned=abandoned)
+            yield from range_reader.blocks(source, storage=self.storage, abandoned=abandoned)
         except (RangeEndsEarly, ObjectReplaced) as error:
             raise ReferenceChanged(self.key) from error
 

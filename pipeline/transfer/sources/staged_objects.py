@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from pipeline.storage.errors import RangeEndsEarly
 from pipeline.storage.port import ObjectRange, ObjectStorage
-from pipeline.transfer import bucket_reading
-from pipeline.transfer.checksums import Chunk, FileCheck, StagingTruncated
+from pipeline.transfer.checks import Chunk, FileCheck, StagingTruncated
 from pipeline.transfer.plan import SMALLEST_PART, Part
-from pipeline.transfer.staged import StagingMissing
+from pipeline.transfer.sources import range_reader
+from pipeline.transfer.sources.staged_file import StagingMissing
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
@@ -52,7 +52,7 @@ class StagedObjects:
             first, last = max(offset, begins), min(end, begins + chunk.size_bytes)
             source = ObjectRange(self._key(chunk), offset=first - begins, size_bytes=last - first)
             try:
-                yield from bucket_reading.blocks(source, storage=self.storage, abandoned=abandoned)
+                yield from range_reader.blocks(source, storage=self.storage, abandoned=abandoned)
             except RangeEndsEarly:
                 self._see_its_size(chunk)
                 raise

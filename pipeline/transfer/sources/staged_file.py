@@ -9,7 +9,7 @@ from typing import ClassVar, Final, Protocol
 
 from pipeline.storage.file_slice import FileSlice, ReadAbandoned
 from pipeline.storage.port import ObjectRange
-from pipeline.transfer.checksums import Chunk, FileCheck, StagingTruncated
+from pipeline.transfer.checks import Chunk, FileCheck, StagingTruncated
 from pipeline.transfer.plan import Part
 from schemas.errors import DomainError, ErrorCode
 from schemas.lifecycle import StagingKind
@@ -27,7 +27,7 @@ class StagingMissing(DomainError):
         super().__init__(f"the staged file of {size_bytes} bytes is gone")
 
 
-class Staged(Protocol):
+class Source(Protocol):
     """A file on its way into the store, read from front to back, once.
 
     Reading raises `FileNotFoundError` or `ObjectMissing` where it is gone, which
