@@ -79,7 +79,7 @@ def serve() -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    GracefulServer(config, on_exit=app.state.job_watch.drain).run()
+    GracefulServer(config, on_exit=app.state.context.job_changes.drain).run()
 
 
 def tenant_name(text: str) -> str:

@@ -10,32 +10,28 @@ from typing import Any, Final
 
 from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import State
-from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from gateway import db, health
+from gateway.change_listener import JobChangeListener
+from gateway.context import ApiRequest, Context
 from gateway.documents import routes as documents
 from gateway.http import options, problems, request_log
-from gateway.http.security import ApiKeyAuthentication, KnownCallers
+from gateway.http.security import ApiKeyAuthentication, ApiKeyCache
 from gateway.jobs import routes as jobs
-from gateway.jobs.change_listener import JobWatch
 from gateway.settings import API_PREFIX, Settings
 from gateway.staging import Area, Staging
 from gateway.staging.directory import DirectoryArea
+from gateway.staging.probe import PROBE_TIMEOUT, StagingProbe
 from gateway.uploads import routes as uploads
 from gateway.uploads.oneshot import routes as submissions
-from gateway.uploads.operations import check_complete_upload
-from gateway.uploads.receive import receive_chunk
 from gateway.webhooks import routes as webhooks
-from gateway.webhooks.operations import register_callback
 from schemas.lifecycle import StagingKind
 from schemas.settings import ObjectStoreSettings
 
 VERSION: Final = "1"
-DECLARED_CHUNK_BYTES: Final = 192
-"""Room for one chunk named in a finalize, with generous white space."""
 
 
 def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> Litestar:
@@ -48,16 +44,23 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     """
     engine = db.build_engine(settings)
     autocommit_engine = db.build_autocommit_engine(settings)
-    database = db.Database(engine)
     staging = _staging(settings, store)
-    clock = partial(datetime.now, UTC)
-    job_watch = JobWatch(partial(db.connect_to_listen, settings))
+    context = Context(
+        settings=settings,
+        database=db.Database(engine),
+        autocommit=db.AutocommitConnection(autocommit_engine),
+        staging=staging,
+        staging_probe=StagingProbe(staging, timeout=PROBE_TIMEOUT),
+        job_changes=JobChangeListener(partial(db.connect_to_listen, settings)),
+        api_keys=ApiKeyCache(believed_for=settings.api_key_cache, seconds=time.monotonic),
+        clock=partial(datetime.now, UTC),
+    )
 
     @asynccontextmanager
     async def running(_: Litestar) -> AsyncIterator[None]:
         await staging.prepare()
         try:
-            async with job_watch.listening():
+            async with context.job_changes.listening():
                 yield
         finally:
             staging.close()
@@ -68,10 +71,8 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         API_PREFIX,
         route_handlers=[
             uploads.router,
-            jobs.router(
-                finalize_body_max=settings.request_body_max
-                + settings.chunk_count_max * DECLARED_CHUNK_BYTES
-            ),
+            uploads.finalize_router(settings, body_max=settings.request_body_max),
+            jobs.router,
             submissions.router,
             documents.router,
             webhooks.router,
@@ -81,41 +82,9 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     )
     return Litestar(
         route_handlers=[api, health.router],
-        state=State(
-            {
-                "database": database,
-                "known_callers": KnownCallers(
-                    believed_for=settings.api_key_cache, seconds=time.monotonic
-                ),
-                "job_watch": job_watch,
-            }
-        ),
-        dependencies={
-            "database": _always(database),
-            "staging": _always(staging),
-            "staging_probe": _always(health.StagingProbe(staging, patience=health.PATIENCE)),
-            "job_watch": _always(job_watch),
-            "clock": _always(clock),
-            "receive_chunk": _always(
-                partial(
-                    receive_chunk,
-                    db.AutocommitConnection(autocommit_engine),
-                    staging,
-                    lock_wait=settings.chunk_lock_wait,
-                    clock=clock,
-                )
-            ),
-            "register_callback": _always(
-                partial(register_callback, allow_loopback=settings.webhook_allow_loopback)
-            ),
-            "upload_settings": _always(settings),
-            "quota_settings": _always(settings),
-            "check_complete_upload": _always(partial(check_complete_upload, settings=settings)),
-            "http_settings": _always(settings),
-            "target_settings": _always(settings),
-        },
+        state=State({"context": context}),
         exception_handlers=problems.EXCEPTION_HANDLERS,
-        request_class=problems.ValidatedRequest,
+        request_class=ApiRequest,
         request_max_body_size=settings.request_body_max,
         before_request=_before_request,
         response_headers=problems.HEADERS,
@@ -149,10 +118,6 @@ def _bucket(store: ObjectStoreSettings, *, work_dir: Path | None) -> Area:
 async def _before_request(request: Request[Any, Any, Any]) -> Response[None] | None:
     await request_log.bind_ids(request)
     return await options.answer_options(request)
-
-
-def _always(value: Any) -> Provide:  # noqa: ANN401  # anything can be injected
-    return Provide(lambda: value, sync_to_thread=False)
 
 
 def _description() -> OpenAPIConfig:

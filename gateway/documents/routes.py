@@ -3,23 +3,21 @@
 from typing import Annotated
 
 from litestar import Router, get
-from litestar.di import NamedDependency
 from litestar.params import FromPath, PathParameter, QueryParameter
 from litestar.response import Stream
 
-from gateway.db import Database
+from gateway.context import ApiRequest
 from gateway.documents import queries
 from gateway.documents.queries import EntityPosition
 from gateway.http import paging
 from gateway.http.paging import CreatedPosition
 from gateway.http.problems import answers
-from gateway.http.security import ApiRequest, requires
+from gateway.http.security import requires
 from schemas.api.documents import DocumentEntity, DocumentPage, DocumentView
 from schemas.api.paging import PageOf
 from schemas.api.scopes import Scope
 from schemas.errors import ErrorCode
 from schemas.ids import DocumentId
-from schemas.settings import HttpSettings
 
 PageNumber = Annotated[int, PathParameter(ge=1, le=2**31 - 1, description="the first page is 1")]
 Label = Annotated[
@@ -41,14 +39,12 @@ Label = Annotated[
 async def list_documents(
     request: ApiRequest,
     *,
-    database: NamedDependency[Database],
-    http_settings: NamedDependency[HttpSettings],
     cursor: paging.Cursor = None,
     limit: paging.Limit = paging.LIMIT_DEFAULT,
 ) -> PageOf[DocumentView]:
     """List the tenant's documents, newest first."""
-    limit = min(limit, http_settings.page_size_max)
-    async with database.transaction() as session:
+    limit = min(limit, request.context.settings.page_size_max)
+    async with request.context.database.transaction() as session:
         documents = await queries.documents_of(
             session,
             tenant_id=request.user.tenant_id,
@@ -72,10 +68,9 @@ async def get_document(
     request: ApiRequest,
     *,
     document_id: FromPath[DocumentId],
-    database: NamedDependency[Database],
 ) -> DocumentView:
     """Show what is known of a document."""
-    async with database.transaction() as session:
+    async with request.context.database.transaction() as session:
         document = await queries.document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
@@ -92,14 +87,16 @@ async def get_text(
     request: ApiRequest,
     *,
     document_id: FromPath[DocumentId],
-    database: NamedDependency[Database],
 ) -> Stream:
     """Stream the text of all pages, separated by form feeds."""
-    async with database.transaction() as session:
+    async with request.context.database.transaction() as session:
         await queries.readable_document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
-    return Stream(queries.text_of(database, document_id), media_type="text/plain; charset=utf-8")
+    return Stream(
+        queries.text_of(request.context.database, document_id),
+        media_type="text/plain; charset=utf-8",
+    )
 
 
 @get(
@@ -114,10 +111,9 @@ async def get_page(
     *,
     document_id: FromPath[DocumentId],
     number: PageNumber,
-    database: NamedDependency[Database],
 ) -> DocumentPage:
     """Show the text of one page, or why it could not be read."""
-    async with database.transaction() as session:
+    async with request.context.database.transaction() as session:
         document = await queries.readable_document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
@@ -133,15 +129,13 @@ async def list_entities(
     request: ApiRequest,
     *,
     document_id: FromPath[DocumentId],
-    database: NamedDependency[Database],
-    http_settings: NamedDependency[HttpSettings],
     label: Label = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = paging.LIMIT_DEFAULT,
 ) -> PageOf[DocumentEntity]:
     """List entities in reading order."""
-    limit = min(limit, http_settings.page_size_max)
-    async with database.transaction() as session:
+    limit = min(limit, request.context.settings.page_size_max)
+    async with request.context.database.transaction() as session:
         document = await queries.readable_document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )

@@ -4,18 +4,14 @@ The only module that knows both error codes and statuses.
 """
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
 from litestar import Request, Response
-from litestar.exceptions import (
-    HTTPException,
-    InternalServerException,
-    SerializationException,
-)
+from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -141,26 +137,6 @@ class ClientDisconnected(DomainError):
 
     def __init__(self) -> None:
         super().__init__("the connection was closed before the body was complete")
-
-
-class ValidatedRequest(Request[Any, Any, Any]):
-    """A request whose broken body is the client's error; Litestar alone would answer 500.
-
-    That is: JSON that is not UTF-8 or nested too deeply, and a body that ends early.
-    """
-
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        try:
-            async for piece in super().stream():
-                yield piece
-        except InternalServerException as error:
-            raise ClientDisconnected from error
-
-    async def json(self) -> Any:  # noqa: ANN401  # the framework's own signature
-        try:
-            return await super().json()
-        except (UnicodeDecodeError, RecursionError) as error:
-            raise SerializationException("the body is not UTF-8 or nested too deeply") from error
 
 
 def answers(*codes: ErrorCode) -> dict[int, ResponseSpec]:

@@ -95,7 +95,7 @@ async def caller_of(session: AsyncSession, *, key: str) -> Caller:
     return Caller(tenant_id=found.tenant_id, key_id=found.id, scopes=frozenset(found.scopes))
 
 
-class KnownCallers:
+class ApiKeyCache:
     """Callers read from the database a moment ago, by the hash of their key.
 
     A key that was revoked works on for at most `believed_for`. That a key is
@@ -174,8 +174,8 @@ class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
         self, connection: ASGIConnection[Any, Any, Any, Any]
     ) -> AuthenticationResult:
         key = bearer(connection.headers.get("authorization"))
-        state = connection.app.state
-        caller = await state.known_callers.caller_of(state.database, key=key)
+        context = connection.app.state.context
+        caller = await context.api_keys.caller_of(context.database, key=key)
         request_log.bind(tenant_id=caller.tenant_id)
         return AuthenticationResult(user=caller, auth=None)
 

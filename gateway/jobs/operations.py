@@ -12,9 +12,9 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.change_listener import LOOK_ANYWAY, JobChangeListener
 from gateway.http import idempotency
 from gateway.jobs import queries
-from gateway.jobs.change_listener import LOOK_ANYWAY, JobWatch
 from schemas.api.jobs import JobView
 from schemas.api.uploads import DeclaredChunk, FinalizeUpload
 from schemas.errors import DomainError, ErrorCode
@@ -154,7 +154,7 @@ async def finalize(
 
 async def wait_until_settled(
     look: Callable[[], Awaitable[JobView]],
-    watch: JobWatch,
+    watch: JobChangeListener,
     *,
     job_id: JobId,
     longest: timedelta,

@@ -2,38 +2,30 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated, Final
 
-from litestar import Response, Router, get, post
-from litestar.di import NamedDependency
+from litestar import Router, get
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
-from gateway.db import Database
+from gateway.context import ApiRequest
 from gateway.http import paging, request_log
-from gateway.http.idempotency import Claim, IdempotencyKey
 from gateway.http.paging import CreatedPosition
 from gateway.http.problems import answers
-from gateway.http.request_log import valid_traceparent
-from gateway.http.security import ApiRequest, requires
+from gateway.http.security import requires
 from gateway.jobs import operations, queries, stream
-from gateway.jobs.change_listener import JobWatch
-from gateway.jobs.operations import CheckCompleteUpload
 from schemas.api.jobs import JobView
 from schemas.api.paging import PageOf
 from schemas.api.scopes import Scope
-from schemas.api.uploads import FinalizeUpload
 from schemas.errors import ErrorCode
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import SETTLED_JOBS, JobStatus
-from schemas.runtime.logging import TRACEPARENT_HEADER
-from schemas.settings import HttpSettings, UploadSettings
 
 POLL_AFTER_SECONDS: Final = 1
 
@@ -82,69 +74,6 @@ class Outcome:
     headers: dict[str, str]
 
 
-@post(
-    "/upload",
-    summary="Finalize an upload",
-    guards=[requires(Scope.UPLOADS_WRITE)],
-    status_code=HTTPStatus.ACCEPTED,
-    responses=answers(
-        ErrorCode.UPLOAD_NOT_FOUND,
-        ErrorCode.UPLOAD_NOT_OPEN,
-        ErrorCode.UPLOAD_EXPIRED,
-        ErrorCode.UPLOAD_INCOMPLETE,
-        ErrorCode.MANIFEST_MISMATCH,
-        ErrorCode.FILE_DIGEST_MISMATCH,
-        ErrorCode.FILE_TOO_LARGE,
-        ErrorCode.TYPE_NOT_ALLOWED,
-        ErrorCode.QUOTA_EXCEEDED,
-        ErrorCode.IDEMPOTENCY_KEY_REUSED,
-    )
-    | {
-        HTTPStatus.OK: ResponseSpec(
-            JobView,
-            generate_examples=False,
-            description="the job settled while the request waited",
-        )
-    },
-)
-async def finalize_upload(
-    request: ApiRequest,
-    *,
-    data: JSONBody[FinalizeUpload],
-    database: NamedDependency[Database],
-    job_watch: NamedDependency[JobWatch],
-    upload_settings: NamedDependency[UploadSettings],
-    check_complete_upload: NamedDependency[CheckCompleteUpload],
-    clock: NamedDependency[Callable[[], datetime]],
-    idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,  # noqa: ARG001  # for the API description; `outcome_of` reads all its lines
-) -> Response[JobView]:
-    """Declare that all chunks are sent; what follows happens outside the request.
-
-    Sent again, it answers the same job.
-    """
-    request_log.bind(upload_id=data.upload_id)
-    async with database.tenant_lock(request.user.tenant_id) as session:
-        job = await operations.finalize(
-            session,
-            tenant_id=request.user.tenant_id,
-            request=data,
-            claim=Claim.of(idempotency_key, operation="finalize_upload", request=data),
-            check=check_complete_upload,
-            traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
-            now=clock(),
-        )
-    request_log.bind(job_id=job.job_id)
-    outcome = await outcome_of(
-        job,
-        request=request,
-        database=database,
-        watch=job_watch,
-        settings=upload_settings,
-    )
-    return Response(outcome.job, status_code=outcome.status_code, headers=outcome.headers)
-
-
 @get(
     "/uploads/{upload_id:uuid}/status",
     summary="See how far an upload got",
@@ -155,23 +84,16 @@ async def get_upload_status(
     request: ApiRequest,
     *,
     upload_id: FromPath[UploadId],
-    database: NamedDependency[Database],
-    job_watch: NamedDependency[JobWatch],
-    upload_settings: NamedDependency[UploadSettings],
     wait: Wait = 0,
 ) -> JobView:
     """Show the job of a finalized upload."""
-    async with database.transaction() as session:
+    async with request.context.database.transaction() as session:
         job = await queries.job_of_upload(
             session, tenant_id=request.user.tenant_id, upload_id=upload_id
         )
     request_log.bind(job_id=job.job_id)
     return await _settled_within(
-        min(timedelta(seconds=wait), upload_settings.wait_max),
-        job=job,
-        request=request,
-        database=database,
-        watch=job_watch,
+        min(timedelta(seconds=wait), request.context.settings.wait_max), job=job, request=request
     )
 
 
@@ -185,21 +107,14 @@ async def get_job(
     request: ApiRequest,
     *,
     job_id: FromPath[JobId],
-    database: NamedDependency[Database],
-    job_watch: NamedDependency[JobWatch],
-    upload_settings: NamedDependency[UploadSettings],
     wait: Wait = 0,
 ) -> JobView:
     """Show a job; `progress` goes back only where the object store has lost parts of the file."""
-    async with database.transaction() as session:
+    async with request.context.database.transaction() as session:
         job = await queries.job_of(session, tenant_id=request.user.tenant_id, job_id=job_id)
     request_log.bind(upload_id=job.upload_id)
     return await _settled_within(
-        min(timedelta(seconds=wait), upload_settings.wait_max),
-        job=job,
-        request=request,
-        database=database,
-        watch=job_watch,
+        min(timedelta(seconds=wait), request.context.settings.wait_max), job=job, request=request
     )
 
 
@@ -221,8 +136,6 @@ async def follow_job(
     request: ApiRequest,
     *,
     job_id: FromPath[JobId],
-    database: NamedDependency[Database],
-    job_watch: NamedDependency[JobWatch],
     last_event_id: LastEventId = 0,
 ) -> Stream:
     """Send the job whenever it changes, as Server-Sent Events, until it is settled.
@@ -233,7 +146,7 @@ async def follow_job(
     """
 
     async def look() -> stream.Snapshot:
-        async with database.transaction() as session:
+        async with request.context.database.transaction() as session:
             return await queries.snapshot_of(
                 session, tenant_id=request.user.tenant_id, job_id=job_id
             )
@@ -243,7 +156,7 @@ async def follow_job(
     if job.status in SETTLED_JOBS and revision <= last_event_id:
         return Stream((), status_code=HTTPStatus.NO_CONTENT)
     return Stream(
-        stream.events(look, job_watch, job_id=job_id, seen=last_event_id),
+        stream.events(look, request.context.job_changes, job_id=job_id, seen=last_event_id),
         media_type=stream.MEDIA_TYPE,
         # nginx would hold the events back until its buffer is full.
         headers={"X-Accel-Buffering": "no"},
@@ -259,15 +172,13 @@ async def follow_job(
 async def list_jobs(
     request: ApiRequest,
     *,
-    database: NamedDependency[Database],
-    http_settings: NamedDependency[HttpSettings],
     status: FromQuery[JobStatus | None] = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = paging.LIMIT_DEFAULT,
 ) -> PageOf[JobView]:
     """List the tenant's jobs, newest first."""
-    limit = min(limit, http_settings.page_size_max)
-    async with database.transaction() as session:
+    limit = min(limit, request.context.settings.page_size_max)
+    async with request.context.database.transaction() as session:
         jobs = await queries.jobs_of(
             session,
             tenant_id=request.user.tenant_id,
@@ -283,19 +194,11 @@ async def list_jobs(
     )
 
 
-def router(*, finalize_body_max: int) -> Router:
-    """Return the routes; a finalize may name every chunk, so its body has a limit of its own."""
-    return Router(
-        "/",
-        route_handlers=[
-            Router("/", route_handlers=[finalize_upload], request_max_body_size=finalize_body_max),
-            get_upload_status,
-            get_job,
-            follow_job,
-            list_jobs,
-        ],
-        tags=["jobs"],
-    )
+router = Router(
+    "/",
+    route_handlers=[get_upload_status, get_job, follow_job, list_jobs],
+    tags=["jobs"],
+)
 
 
 def preferred_wait(prefer: str | None, *, longest: timedelta) -> timedelta | None:
@@ -309,15 +212,9 @@ def prefers_async(prefer: str | None) -> bool:
     return _RESPOND_ASYNC.search(prefer or "") is not None
 
 
-async def outcome_of(
-    job: JobView,
-    *,
-    request: ApiRequest,
-    database: Database,
-    watch: JobWatch,
-    settings: UploadSettings,
-) -> Outcome:
+async def outcome_of(job: JobView, *, request: ApiRequest) -> Outcome:
     """Wait for the job as long as its client prefers, or as the server does for those who say nothing."""
+    settings = request.context.settings
     # Preferences may stand in several lines (RFC 7240, 2).
     prefer = ", ".join(request.headers.getall("prefer", []))
     preferred = preferred_wait(prefer, longest=settings.wait_max)
@@ -325,7 +222,7 @@ async def outcome_of(
     wait = preferred or timedelta()
     if preferred is None and not settings.uploads_async_enabled and not is_async:
         wait = settings.sync_wait_max
-    job = await _settled_within(wait, job=job, request=request, database=database, watch=watch)
+    job = await _settled_within(wait, job=job, request=request)
     is_settled = bool(wait) and job.status in SETTLED_JOBS
     applied = []
     if is_async and not is_settled:
@@ -341,26 +238,19 @@ async def outcome_of(
     return Outcome(job=job, status_code=HTTPStatus.ACCEPTED, headers=headers)
 
 
-async def _settled_within(
-    wait: timedelta,
-    *,
-    job: JobView,
-    request: ApiRequest,
-    database: Database,
-    watch: JobWatch,
-) -> JobView:
+async def _settled_within(wait: timedelta, *, job: JobView, request: ApiRequest) -> JobView:
     if not wait or job.status in SETTLED_JOBS:
         return job
 
     async def look() -> JobView:
-        async with database.transaction() as session:
+        async with request.context.database.transaction() as session:
             return await queries.job_of(
                 session, tenant_id=request.user.tenant_id, job_id=job.job_id
             )
 
     async with _departure(request) as gone:
         return await operations.wait_until_settled(
-            look, watch, job_id=job.job_id, longest=wait, gone=gone
+            look, request.context.job_changes, job_id=job.job_id, longest=wait, gone=gone
         )
 
 

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.jobs.change_listener import JobWatch
+from gateway.change_listener import JobChangeListener
 from schemas.api.jobs import JobView
 from schemas.ids import JobId
 from schemas.lifecycle import SETTLED_JOBS
@@ -45,7 +45,7 @@ Snapshot: TypeAlias = tuple[int, JobView]
 
 async def events(
     look: Callable[[], Awaitable[Snapshot]],
-    watch: JobWatch,
+    watch: JobChangeListener,
     *,
     job_id: JobId,
     seen: int,

@@ -1,30 +1,35 @@
 """`/uploads`: create, send chunks, see what is there, give up."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
+from http import HTTPStatus
 from typing import Annotated, Final
 
 from litestar import Response, Router, delete, get, post, put
-from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 from litestar.openapi.spec import Parameter as HeaderDescription
 from litestar.openapi.spec.enums import OpenAPIFormat
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from gateway.db import Database
+from gateway.context import ApiRequest
 from gateway.http import request_log
 from gateway.http.idempotency import Claim, IdempotencyKey
 from gateway.http.problems import InvalidRequest, answers
-from gateway.http.security import ApiRequest, requires
-from gateway.staging import Staging
+from gateway.http.request_log import valid_traceparent
+from gateway.http.security import requires
+from gateway.jobs import operations as jobs
+from gateway.jobs.routes import Prefer, outcome_of
+from gateway.settings import Settings
 from gateway.uploads import chunking, digests, operations, queries
-from gateway.uploads.operations import RegisterCallback
-from gateway.uploads.receive import Offer, ReceiveChunk
+from gateway.uploads.receive import Offer, receive_chunk
+from gateway.webhooks.operations import register_callback
+from schemas.api.jobs import JobView
 from schemas.api.scopes import Scope
 from schemas.api.uploads import (
     ChunkStored,
     CreateUpload,
+    FinalizeUpload,
     UploadAbandoned,
     UploadCreated,
     UploadManifest,
@@ -32,7 +37,11 @@ from schemas.api.uploads import (
 from schemas.errors import ErrorCode
 from schemas.ids import UploadId
 from schemas.policy import quotas as quota_policy
-from schemas.settings import QuotaSettings, UploadSettings
+from schemas.runtime.logging import TRACEPARENT_HEADER
+from schemas.settings import UploadSettings
+
+DECLARED_CHUNK_BYTES: Final = 192
+"""Room for one chunk in the body of a finalize, with generous white space."""
 
 DIGEST_FIELDS = ("Content-Digest", "Repr-Digest")
 
@@ -95,27 +104,75 @@ async def create_upload(
     request: ApiRequest,
     *,
     data: JSONBody[CreateUpload],
-    database: NamedDependency[Database],
-    staging: NamedDependency[Staging],
-    upload_settings: NamedDependency[UploadSettings],
-    quota_settings: NamedDependency[QuotaSettings],
-    clock: NamedDependency[Callable[[], datetime]],
-    register_callback: NamedDependency[RegisterCallback],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[UploadCreated]:
     """Answer the size to cut the file into, and until when its chunks are taken."""
+    context = request.context
     created = await operations.open_upload(
-        database,
-        staging,
+        context.database,
+        context.staging,
         tenant_id=request.user.tenant_id,
         request=data,
         claim=Claim.of(idempotency_key, operation="create_upload", request=data),
-        terms=terms_of(upload_settings, quotas=quota_settings),
-        now=clock(),
-        register_callback=register_callback,
+        terms=terms_of(context.settings),
+        now=context.clock(),
+        register_callback=callback_of(context.settings),
     )
     request_log.bind(upload_id=created.upload_id)
     return Response(created, headers={"Location": created.status_url.removesuffix("/status")})
+
+
+@post(
+    "/upload",
+    summary="Finalize an upload",
+    guards=[requires(Scope.UPLOADS_WRITE)],
+    status_code=HTTPStatus.ACCEPTED,
+    responses=answers(
+        ErrorCode.UPLOAD_NOT_FOUND,
+        ErrorCode.UPLOAD_NOT_OPEN,
+        ErrorCode.UPLOAD_EXPIRED,
+        ErrorCode.UPLOAD_INCOMPLETE,
+        ErrorCode.MANIFEST_MISMATCH,
+        ErrorCode.FILE_DIGEST_MISMATCH,
+        ErrorCode.FILE_TOO_LARGE,
+        ErrorCode.TYPE_NOT_ALLOWED,
+        ErrorCode.QUOTA_EXCEEDED,
+        ErrorCode.IDEMPOTENCY_KEY_REUSED,
+    )
+    | {
+        HTTPStatus.OK: ResponseSpec(
+            JobView,
+            generate_examples=False,
+            description="the job settled while the request waited",
+        )
+    },
+)
+async def finalize_upload(
+    request: ApiRequest,
+    *,
+    data: JSONBody[FinalizeUpload],
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,  # noqa: ARG001  # for the API description; `outcome_of` reads all its lines
+) -> Response[JobView]:
+    """Declare that all chunks are sent; what follows happens outside the request.
+
+    Sent again, it answers the same job.
+    """
+    request_log.bind(upload_id=data.upload_id)
+    context = request.context
+    async with context.database.tenant_lock(request.user.tenant_id) as session:
+        job = await jobs.finalize(
+            session,
+            tenant_id=request.user.tenant_id,
+            request=data,
+            claim=Claim.of(idempotency_key, operation="finalize_upload", request=data),
+            check=partial(operations.check_complete_upload, settings=context.settings),
+            traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
+            now=context.clock(),
+        )
+    request_log.bind(job_id=job.job_id)
+    outcome = await outcome_of(job, request=request)
+    return Response(outcome.job, status_code=outcome.status_code, headers=outcome.headers)
 
 
 @put(
@@ -146,17 +203,21 @@ async def send_chunk(
     *,
     upload_id: FromPath[UploadId],
     index: FromPath[int],
-    receive_chunk: NamedDependency[ReceiveChunk],
 ) -> Response[ChunkStored]:
     """Store a chunk: in any order, in parallel, again.
 
     The answer comes when the bytes are on disk for good. Other bytes for a
     stored chunk are refused.
     """
+    context = request.context
     stored = await receive_chunk(
+        context.autocommit,
+        context.staging,
         tenant_id=request.user.tenant_id,
         offer=_offer(request, upload_id=upload_id, index=index),
         body=request.stream(),
+        lock_wait=context.settings.chunk_lock_wait,
+        clock=context.clock,
     )
     return Response(stored, headers={"ETag": f'"{stored.sha256}"'})
 
@@ -167,11 +228,9 @@ async def send_chunk(
     guards=[requires(Scope.UPLOADS_READ)],
     responses=answers(ErrorCode.UPLOAD_NOT_FOUND),
 )
-async def get_upload(
-    request: ApiRequest, *, upload_id: FromPath[UploadId], database: NamedDependency[Database]
-) -> UploadManifest:
+async def get_upload(request: ApiRequest, *, upload_id: FromPath[UploadId]) -> UploadManifest:
     """List the stored chunks; after a break, send the others."""
-    async with database.transaction() as session:
+    async with request.context.database.transaction() as session:
         upload = await queries.upload_of(
             session, tenant_id=request.user.tenant_id, upload_id=upload_id
         )
@@ -189,9 +248,6 @@ async def abandon_upload(
     request: ApiRequest,
     *,
     upload_id: FromPath[UploadId],
-    database: NamedDependency[Database],
-    staging: NamedDependency[Staging],
-    clock: NamedDependency[Callable[[], datetime]],
     purge: Purge = False,
 ) -> UploadAbandoned:
     """Cancel before, during or after sending; everything temporary goes.
@@ -199,13 +255,14 @@ async def abandon_upload(
     What is stored already stays, unless it is to be purged: then the object and
     all that was read from it go too, and a job that had completed is cancelled.
     """
+    context = request.context
     return await operations.abandon_upload(
-        database,
-        staging,
+        context.database,
+        context.staging,
         tenant_id=request.user.tenant_id,
         upload_id=upload_id,
         purge=purge,
-        now=clock(),
+        now=context.clock(),
     )
 
 
@@ -216,7 +273,21 @@ router = Router(
 )
 
 
-def terms_of(settings: UploadSettings, *, quotas: QuotaSettings) -> operations.Terms:
+def finalize_router(settings: UploadSettings, *, body_max: int) -> Router:
+    """Return the route of finalize; the body may name every chunk, so the route has its own limit."""
+    return Router(
+        "/",
+        route_handlers=[finalize_upload],
+        request_max_body_size=body_max + settings.chunk_count_max * DECLARED_CHUNK_BYTES,
+        tags=["jobs"],
+    )
+
+
+def callback_of(settings: Settings) -> operations.RegisterCallback:
+    return partial(register_callback, allow_loopback=settings.webhook_allow_loopback)
+
+
+def terms_of(settings: Settings) -> operations.Terms:
     return operations.Terms(
         limits=chunking.Limits(
             default=settings.chunk_size_default,
@@ -225,7 +296,7 @@ def terms_of(settings: UploadSettings, *, quotas: QuotaSettings) -> operations.T
             most_chunks=settings.chunk_count_max,
         ),
         lifetime=settings.upload_ttl,
-        quotas=quota_policy.Quotas.from_settings(quotas),
+        quotas=quota_policy.Quotas.from_settings(settings),
     )
 
 

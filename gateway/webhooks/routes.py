@@ -1,18 +1,14 @@
 """`/webhooks`: endpoints that are told of a tenant's events."""
 
-from collections.abc import Callable
-from datetime import datetime
-
 from litestar import Response, Router, delete, get, post
-from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from gateway.db import Database
+from gateway.context import ApiRequest
 from gateway.http import paging
 from gateway.http.idempotency import Claim, IdempotencyKey
 from gateway.http.paging import CreatedPosition
 from gateway.http.problems import answers
-from gateway.http.security import ApiRequest, requires
+from gateway.http.security import requires
 from gateway.settings import API_PREFIX
 from gateway.webhooks import operations, queries
 from schemas.api.paging import PageOf
@@ -20,7 +16,6 @@ from schemas.api.scopes import Scope
 from schemas.api.webhooks import CreateWebhook, WebhookCreated, WebhookView
 from schemas.errors import ErrorCode
 from schemas.ids import WebhookId
-from schemas.settings import HttpSettings, WebhookTargetSettings
 
 
 @post(
@@ -36,18 +31,16 @@ async def create_webhook(
     request: ApiRequest,
     *,
     data: JSONBody[CreateWebhook],
-    database: NamedDependency[Database],
-    target_settings: NamedDependency[WebhookTargetSettings],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[WebhookCreated]:
     """Answer the secret that verifies the signatures; it is not shown again."""
-    async with database.transaction() as session:
+    async with request.context.database.transaction() as session:
         created = await operations.create_webhook(
             session,
             tenant_id=request.user.tenant_id,
             request=data,
             claim=Claim.of(idempotency_key, operation="create_webhook", request=data),
-            allow_loopback=target_settings.webhook_allow_loopback,
+            allow_loopback=request.context.settings.webhook_allow_loopback,
         )
     return Response(created, headers={"Location": f"{API_PREFIX}/webhooks/{created.webhook_id}"})
 
@@ -61,14 +54,12 @@ async def create_webhook(
 async def list_webhooks(
     request: ApiRequest,
     *,
-    database: NamedDependency[Database],
-    http_settings: NamedDependency[HttpSettings],
     cursor: paging.Cursor = None,
     limit: paging.Limit = paging.LIMIT_DEFAULT,
 ) -> PageOf[WebhookView]:
     """List the tenant's endpoints, newest first."""
-    limit = min(limit, http_settings.page_size_max)
-    async with database.transaction() as session:
+    limit = min(limit, request.context.settings.page_size_max)
+    async with request.context.database.transaction() as session:
         webhooks = await queries.webhooks_of(
             session,
             tenant_id=request.user.tenant_id,
@@ -93,10 +84,9 @@ async def get_webhook(
     request: ApiRequest,
     *,
     webhook_id: FromPath[WebhookId],
-    database: NamedDependency[Database],
 ) -> WebhookView:
     """Show an endpoint, and whether it is still told."""
-    async with database.transaction() as session:
+    async with request.context.database.transaction() as session:
         webhook = await queries.live_webhook_of(
             session, tenant_id=request.user.tenant_id, webhook_id=webhook_id
         )
@@ -113,13 +103,14 @@ async def delete_webhook(
     request: ApiRequest,
     *,
     webhook_id: FromPath[WebhookId],
-    database: NamedDependency[Database],
-    clock: NamedDependency[Callable[[], datetime]],
 ) -> None:
     """Stop telling an endpoint."""
-    async with database.transaction() as session:
+    async with request.context.database.transaction() as session:
         await operations.delete_webhook(
-            session, tenant_id=request.user.tenant_id, webhook_id=webhook_id, now=clock()
+            session,
+            tenant_id=request.user.tenant_id,
+            webhook_id=webhook_id,
+            now=request.context.clock(),
         )
 
 

@@ -6,43 +6,37 @@ that is still sending, and the answer lost with it.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
 import msgspec
 from litestar import Response, Router, post
-from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat
 
-from gateway.db import Database
+from gateway.context import ApiRequest
 from gateway.http import request_log
 from gateway.http.idempotency import IdempotencyKey
 from gateway.http.problems import InvalidRequest, answers
 from gateway.http.request_log import valid_traceparent
-from gateway.http.security import ApiRequest, requires
-from gateway.jobs.change_listener import JobWatch
-from gateway.jobs.operations import CheckCompleteUpload
+from gateway.http.security import requires
 from gateway.jobs.routes import Prefer, outcome_of
-from gateway.staging import Staging
 from gateway.uploads.body import until_silence
 from gateway.uploads.oneshot import operations
 from gateway.uploads.oneshot.form import MEDIA_TYPE, Form
 from gateway.uploads.oneshot.operations import Accepted, LengthRequired, Reception
-from gateway.uploads.operations import RegisterCallback
-from gateway.uploads.receive import SILENCE_MAX, ReceiveChunk
-from gateway.uploads.routes import NOT_ADMITTED, terms_of
+from gateway.uploads.operations import check_complete_upload
+from gateway.uploads.receive import SILENCE_MAX, receive_chunk
+from gateway.uploads.routes import NOT_ADMITTED, callback_of, terms_of
 from schemas.api.scopes import Scope
 from schemas.api.submissions import SubmitReference, Submitted
 from schemas.errors import ErrorCode
 from schemas.lifecycle import JobStatus
 from schemas.runtime.logging import TRACEPARENT_HEADER
-from schemas.settings import HttpSettings, QuotaSettings, UploadSettings
 
 JSON: Final = "application/json"
 
@@ -147,9 +141,6 @@ class SubmitFileOrReference(Operation):
 async def submit_file(
     request: ApiRequest,
     *,
-    reception: NamedDependency[Reception],
-    job_watch: NamedDependency[JobWatch],
-    upload_settings: NamedDependency[UploadSettings],
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,  # noqa: ARG001  # for the API description; `outcome_of` reads all its lines
 ) -> Response[Submitted]:
@@ -159,15 +150,9 @@ async def submit_file(
     kept. Fields before the file are better than fields after it.
     """
     accepted = await operations.submit_form(
-        reception, _form(request), request=_request(request, key=idempotency_key)
+        _reception(request), _form(request), request=_request(request, key=idempotency_key)
     )
-    return await _answer(
-        accepted,
-        request=request,
-        database=reception.database,
-        watch=job_watch,
-        settings=upload_settings,
-    )
+    return await _answer(accepted, request=request)
 
 
 @post(
@@ -182,67 +167,55 @@ async def submit_file(
 async def create_job(
     request: ApiRequest,
     *,
-    reception: NamedDependency[Reception],
-    job_watch: NamedDependency[JobWatch],
-    upload_settings: NamedDependency[UploadSettings],
-    quota_settings: NamedDependency[QuotaSettings],
-    http_settings: NamedDependency[HttpSettings],
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,  # noqa: ARG001  # for the API description; `outcome_of` reads all its lines
 ) -> Response[Submitted]:
     """Take a file as `/upload-async` does, or copy an object that lies under `incoming/<tenant>/`."""
+    context = request.context
     submitted_by = _request(request, key=idempotency_key)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == JSON:
-        reference = await _reference(request, bytes_max=http_settings.request_body_max)
-        async with reception.database.transaction() as session:
+        reference = await _reference(request, bytes_max=context.settings.request_body_max)
+        async with context.database.transaction() as session:
             accepted = await operations.submit_reference(
                 session,
                 reference=reference,
                 request=submitted_by,
-                register_callback=reception.register_callback,
-                settings=quota_settings,
-                now=reception.clock(),
+                register_callback=callback_of(context.settings),
+                settings=context.settings,
+                now=context.clock(),
             )
     else:
-        accepted = await operations.submit_form(reception, _form(request), request=submitted_by)
-    return await _answer(
-        accepted,
-        request=request,
-        database=reception.database,
-        watch=job_watch,
-        settings=upload_settings,
-    )
-
-
-def reception_of(
-    *,
-    database: NamedDependency[Database],
-    staging: NamedDependency[Staging],
-    register_callback: NamedDependency[RegisterCallback],
-    check_complete_upload: NamedDependency[CheckCompleteUpload],
-    upload_settings: NamedDependency[UploadSettings],
-    quota_settings: NamedDependency[QuotaSettings],
-    receive_chunk: NamedDependency[ReceiveChunk],
-    clock: NamedDependency[Callable[[], datetime]],
-) -> Reception:
-    return Reception(
-        database=database,
-        staging=staging,
-        register_callback=register_callback,
-        check=check_complete_upload,
-        terms=terms_of(upload_settings, quotas=quota_settings),
-        form_lease=upload_settings.form_lease,
-        receive_chunk=receive_chunk,
-        clock=clock,
-    )
+        accepted = await operations.submit_form(
+            _reception(request), _form(request), request=submitted_by
+        )
+    return await _answer(accepted, request=request)
 
 
 router = Router(
     "/",
     route_handlers=[submit_file, create_job],
-    dependencies={"reception": Provide(reception_of, sync_to_thread=False)},
     tags=["jobs"],
 )
+
+
+def _reception(request: ApiRequest) -> Reception:
+    context, settings = request.context, request.context.settings
+    return Reception(
+        database=context.database,
+        staging=context.staging,
+        register_callback=callback_of(settings),
+        check=partial(check_complete_upload, settings=settings),
+        terms=terms_of(settings),
+        form_lease=settings.form_lease,
+        receive_chunk=partial(
+            receive_chunk,
+            context.autocommit,
+            context.staging,
+            lock_wait=settings.chunk_lock_wait,
+            clock=context.clock,
+        ),
+        clock=context.clock,
+    )
 
 
 def _form(request: ApiRequest) -> Form:
@@ -297,18 +270,9 @@ async def _answer(
     accepted: Accepted,
     *,
     request: ApiRequest,
-    database: Database,
-    watch: JobWatch,
-    settings: UploadSettings,
 ) -> Response[Submitted]:
     request_log.bind(upload_id=accepted.job.upload_id, job_id=accepted.job.job_id)
-    outcome = await outcome_of(
-        accepted.job,
-        request=request,
-        database=database,
-        watch=watch,
-        settings=settings,
-    )
+    outcome = await outcome_of(accepted.job, request=request)
     job = outcome.job
     return Response(
         Submitted(

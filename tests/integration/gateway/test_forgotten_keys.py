@@ -83,7 +83,7 @@ async def create(
             tenant_id=tenant_id,
             request=request,
             claim=Claim.of("once", operation="create_upload", request=request),
-            terms=terms_of(settings, quotas=settings),
+            terms=terms_of(settings),
             now=datetime.now(UTC),
             register_callback=partial(register_callback, allow_loopback=False),
         )

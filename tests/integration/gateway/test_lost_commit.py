@@ -79,7 +79,7 @@ async def test_what_was_committed_stays_and_is_found_by_its_key(
         staging=staging,
         register_callback=partial(register_callback, allow_loopback=False),
         check=partial(check_complete_upload, settings=settings),
-        terms=terms_of(settings, quotas=settings),
+        terms=terms_of(settings),
         form_lease=timedelta(minutes=1),
         receive_chunk=partial(
             receive_chunk,

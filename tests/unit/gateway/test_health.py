@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.health import StagingProbe
 from gateway.staging import Staging
 from gateway.staging.directory import DirectoryArea
+from gateway.staging.probe import StagingProbe
 from gateway.staging.serial_executor import Threads
 
 pytestmark = pytest.mark.anyio
@@ -47,14 +47,14 @@ async def disk(tmp_path: Path) -> AsyncIterator[HangingDisk]:
 
 
 async def test_a_probe_does_not_wait_for_a_disk_that_hangs(disk: HangingDisk) -> None:
-    probe = StagingProbe(Staging(disk), patience=MOMENT)
+    probe = StagingProbe(Staging(disk), timeout=MOMENT)
     begun = time.monotonic()
     assert await probe.ask() == "not answering"
     assert time.monotonic() - begun < 5
 
 
 async def test_however_many_probes_come_one_waits_for_the_disk(disk: HangingDisk) -> None:
-    probe = StagingProbe(Staging(disk), patience=MOMENT)
+    probe = StagingProbe(Staging(disk), timeout=MOMENT)
     at_once = await asyncio.gather(*(probe.ask() for _ in range(20)))
     one_more = await probe.ask()
     assert {*at_once, one_more} == {"not answering"}
@@ -62,7 +62,7 @@ async def test_however_many_probes_come_one_waits_for_the_disk(disk: HangingDisk
 
 
 async def test_once_the_disk_answers_so_does_the_probe(disk: HangingDisk) -> None:
-    probe = StagingProbe(Staging(disk), patience=MOMENT)
+    probe = StagingProbe(Staging(disk), timeout=MOMENT)
     assert await probe.ask() == "not answering"
     disk.answers.set()
     async with asyncio.timeout(20):

@@ -10,8 +10,9 @@ from litestar.testing import TestClient
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from gateway.context import ApiRequest
 from gateway.http import problems
-from gateway.http.problems import STATUS_BY_CODE, InvalidRequest, ReadingStopped, ValidatedRequest
+from gateway.http.problems import STATUS_BY_CODE, InvalidRequest, ReadingStopped
 from schemas.errors import DomainError, ErrorCode
 
 LEAK = "postgresql://waybill:hunter2@db/waybill"
@@ -64,7 +65,7 @@ def client() -> Iterator[TestClient[Litestar]]:
     app = Litestar(
         [fail, number, body],
         exception_handlers=problems.EXCEPTION_HANDLERS,
-        request_class=ValidatedRequest,
+        request_class=ApiRequest,
         request_max_body_size=1024 * 1024,
         logging_config=None,
         openapi_config=None,

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Select
 
 from gateway.http import security
-from gateway.http.security import Caller, KnownCallers, Unauthenticated
+from gateway.http.security import ApiKeyCache, Caller, Unauthenticated
 from schemas.ids import ApiKeyId, TenantId
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def test_a_key_is_not_told_in_an_error() -> None:
 
 def test_a_caller_is_believed_in_for_so_long_and_no_longer() -> None:
     clock, caller = Clock(), a_caller()
-    known = KnownCallers(believed_for=timedelta(seconds=5), seconds=clock)
+    known = ApiKeyCache(believed_for=timedelta(seconds=5), seconds=clock)
     known.remember(caller, key_hash=HASH, read_at=clock())
 
     clock.seconds += 4.999
@@ -84,7 +84,7 @@ def test_a_caller_is_believed_in_for_so_long_and_no_longer() -> None:
 
 def test_being_asked_for_does_not_make_a_caller_believed_longer() -> None:
     clock = Clock()
-    known = KnownCallers(believed_for=timedelta(seconds=5), seconds=clock)
+    known = ApiKeyCache(believed_for=timedelta(seconds=5), seconds=clock)
     known.remember(a_caller(), key_hash=HASH, read_at=clock())
 
     for _ in range(5):
@@ -96,7 +96,7 @@ def test_being_asked_for_does_not_make_a_caller_believed_longer() -> None:
 
 def test_the_time_of_belief_begins_before_the_database_is_asked() -> None:
     clock = Clock()
-    known = KnownCallers(believed_for=timedelta(seconds=5), seconds=clock)
+    known = ApiKeyCache(believed_for=timedelta(seconds=5), seconds=clock)
     asked_at = clock()
     clock.seconds += 4  # a slow database; the key may have been revoked meanwhile
 
@@ -108,7 +108,7 @@ def test_the_time_of_belief_begins_before_the_database_is_asked() -> None:
 
 def test_only_so_many_callers_are_remembered() -> None:
     clock = Clock()
-    known = KnownCallers(believed_for=timedelta(seconds=5), seconds=clock, most=2)
+    known = ApiKeyCache(believed_for=timedelta(seconds=5), seconds=clock, most=2)
     hashes = [security.hash_of(f"wb_{number}") for number in range(3)]
     for key_hash in hashes:
         known.remember(a_caller(), key_hash=key_hash, read_at=clock())
@@ -118,7 +118,7 @@ def test_only_so_many_callers_are_remembered() -> None:
 
 def test_another_key_is_another_caller() -> None:
     clock = Clock()
-    known = KnownCallers(believed_for=timedelta(seconds=5), seconds=clock)
+    known = ApiKeyCache(believed_for=timedelta(seconds=5), seconds=clock)
     known.remember(a_caller(), key_hash=HASH, read_at=clock())
 
     assert known.find(security.hash_of("wb_b")) is None
@@ -154,7 +154,7 @@ class Keys:
         )
 
 
-async def ask_at_once(known: KnownCallers, keys: Keys) -> list[asyncio.Task[Caller]]:
+async def ask_at_once(known: ApiKeyCache, keys: Keys) -> list[asyncio.Task[Caller]]:
     database = cast("Database", keys)
     asking = [asyncio.create_task(known.caller_of(database, key="wb_a")) for _ in range(100)]
     await keys.is_asked.wait()
@@ -164,7 +164,7 @@ async def ask_at_once(known: KnownCallers, keys: Keys) -> list[asyncio.Task[Call
 @pytest.mark.anyio
 async def test_a_hundred_requests_at_once_look_for_their_key_once() -> None:
     caller = a_caller()
-    known, keys = KnownCallers(believed_for=timedelta(0), seconds=Clock()), Keys(caller)
+    known, keys = ApiKeyCache(believed_for=timedelta(0), seconds=Clock()), Keys(caller)
     first, *others = await ask_at_once(known, keys)
 
     first.cancel()
@@ -178,7 +178,7 @@ async def test_a_hundred_requests_at_once_look_for_their_key_once() -> None:
 
 @pytest.mark.anyio
 async def test_a_key_that_was_not_found_is_looked_for_again() -> None:
-    known, keys = KnownCallers(believed_for=timedelta(5), seconds=Clock()), Keys(None)
+    known, keys = ApiKeyCache(believed_for=timedelta(5), seconds=Clock()), Keys(None)
     asking = await ask_at_once(known, keys)
     keys.answers.set()
 

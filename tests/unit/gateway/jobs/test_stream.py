@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from gateway.change_listener import LOOKS_AT_ONCE, JobChangeListener
 from gateway.jobs import stream
-from gateway.jobs.change_listener import LOOKS_AT_ONCE, JobWatch
 from schemas.api.jobs import JobView
 from schemas.ids import JobId
 from schemas.lifecycle import JobStatus
@@ -33,7 +33,7 @@ class Row:
         self.status = status
         self.error: Exception | None = None
         self.looks = 0
-        self.watch = JobWatch(no_connection)
+        self.watch = JobChangeListener(no_connection)
 
     async def look(self) -> stream.Snapshot:
         self.looks += 1

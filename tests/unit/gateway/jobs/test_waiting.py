@@ -8,7 +8,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from gateway.jobs.change_listener import JobWatch
+from gateway.change_listener import JobChangeListener
 from gateway.jobs.operations import wait_until_settled
 from gateway.jobs.routes import preferred_wait
 from schemas.api.jobs import JobView
@@ -71,14 +71,14 @@ async def here() -> asyncio.Future[None]:
 
 
 async def wait(
-    row: Row, watch: JobWatch, here: asyncio.Future[None], *, longest: timedelta = LONG
+    row: Row, watch: JobChangeListener, here: asyncio.Future[None], *, longest: timedelta = LONG
 ) -> JobView:
     return await wait_until_settled(row.look, watch, job_id=JOB_ID, longest=longest, gone=here)
 
 
 async def test_a_notification_ends_the_wait_at_once(here: asyncio.Future[None]) -> None:
     row, notifications = Row(), Notifications()
-    watch = JobWatch(notifications.connect)
+    watch = JobChangeListener(notifications.connect)
     async with watch.listening(), asyncio.timeout(0.9):
         await notifications.listening.wait()
         waiting = asyncio.create_task(wait(row, watch, here))
@@ -91,7 +91,7 @@ async def test_a_notification_ends_the_wait_at_once(here: asyncio.Future[None]) 
 
 async def test_a_notification_of_another_job_wakes_nobody(here: asyncio.Future[None]) -> None:
     row, notifications = Row(), Notifications()
-    watch = JobWatch(notifications.connect)
+    watch = JobChangeListener(notifications.connect)
     async with watch.listening():
         await notifications.listening.wait()
         await notifications.said.put(str(uuid4()))
@@ -102,7 +102,7 @@ async def test_a_notification_of_another_job_wakes_nobody(here: asyncio.Future[N
 async def test_without_notifications_a_change_is_seen_within_a_second(
     here: asyncio.Future[None],
 ) -> None:
-    row, watch = Row(), JobWatch(unreachable)
+    row, watch = Row(), JobChangeListener(unreachable)
     async with watch.listening(), asyncio.timeout(5):
         waiting = asyncio.create_task(wait(row, watch, here))
         await asyncio.sleep(0.05)
@@ -112,7 +112,7 @@ async def test_without_notifications_a_change_is_seen_within_a_second(
 
 async def test_a_lost_connection_is_opened_again() -> None:
     notifications = Notifications()
-    watch = JobWatch(notifications.connect)
+    watch = JobChangeListener(notifications.connect)
     async with watch.listening(), asyncio.timeout(10):
         await notifications.listening.wait()
         notifications.listening.clear()
@@ -123,20 +123,20 @@ async def test_a_lost_connection_is_opened_again() -> None:
 
 async def test_the_wait_ends_with_the_time(here: asyncio.Future[None]) -> None:
     async with asyncio.timeout(5):
-        job = await wait(Row(), JobWatch(unreachable), here, longest=SHORT)
+        job = await wait(Row(), JobChangeListener(unreachable), here, longest=SHORT)
     assert job.status == JobStatus.PROCESSING
 
 
 async def test_the_wait_ends_when_the_client_goes(here: asyncio.Future[None]) -> None:
     async with asyncio.timeout(0.9):
-        waiting = asyncio.create_task(wait(Row(), JobWatch(unreachable), here))
+        waiting = asyncio.create_task(wait(Row(), JobChangeListener(unreachable), here))
         await asyncio.sleep(0)
         here.set_result(None)
         assert (await waiting).status == JobStatus.PROCESSING
 
 
 async def test_a_stopping_process_lets_everybody_go(here: asyncio.Future[None]) -> None:
-    watch = JobWatch(unreachable)
+    watch = JobChangeListener(unreachable)
     async with asyncio.timeout(5):
         waiting = asyncio.create_task(wait(Row(), watch, here))
         await asyncio.sleep(0)
@@ -145,7 +145,7 @@ async def test_a_stopping_process_lets_everybody_go(here: asyncio.Future[None]) 
 
 
 async def test_nobody_is_remembered_after_the_wait(here: asyncio.Future[None]) -> None:
-    watch = JobWatch(unreachable)
+    watch = JobChangeListener(unreachable)
     await wait(Row(), watch, here, longest=SHORT)
     assert not watch.is_awaited(JOB_ID)
 

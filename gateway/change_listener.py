@@ -32,7 +32,7 @@ _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 10.0
 
 
-class JobWatch:
+class JobChangeListener:
     """Tells those who wait that a job may have changed."""
 
     def __init__(self, connect: Connect) -> None:

@@ -1,0 +1,57 @@
+"""What every request of the process uses: built once, in `gateway.app`."""
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from litestar import Request
+from litestar.exceptions import InternalServerException, SerializationException
+
+from gateway.change_listener import JobChangeListener
+from gateway.db import AutocommitConnection, Database
+from gateway.http.problems import ClientDisconnected
+from gateway.http.security import ApiKeyCache, Caller
+from gateway.settings import Settings
+from gateway.staging import Staging
+from gateway.staging.probe import StagingProbe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """The settings and the open resources of the process."""
+
+    settings: Settings
+    database: Database
+    autocommit: AutocommitConnection
+    staging: Staging
+    staging_probe: StagingProbe
+    job_changes: JobChangeListener
+    api_keys: ApiKeyCache
+    clock: Callable[[], datetime]
+
+
+class ApiRequest(Request[Caller, None, Any]):
+    """A request with the context of the process.
+
+    A broken body is the client's error, where Litestar alone would answer 500: JSON that is
+    not UTF-8 or nested too deeply, and a body that ends early.
+    """
+
+    @property
+    def context(self) -> Context:
+        context: Context = self.app.state.context
+        return context
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        try:
+            async for piece in super().stream():
+                yield piece
+        except InternalServerException as error:
+            raise ClientDisconnected from error
+
+    async def json(self) -> Any:  # noqa: ANN401  # the framework's own signature
+        try:
+            return await super().json()
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise SerializationException("the body is not UTF-8 or nested too deeply") from error

@@ -1,0 +1,36 @@
+"""Whether new uploads can be staged."""
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+from gateway.staging.areas import Staging
+
+PROBE_TIMEOUT: Final = timedelta(seconds=2)
+"""Shorter than the usual timeout of a health check, so that the check reads the reason."""
+
+
+class StagingProbe:
+    """Asks staging whether it can be written to; at most one call runs at a time.
+
+    A call to a disk that hangs cannot be cancelled: it keeps its thread until the disk
+    answers. Probes that overlap share one call.
+    """
+
+    def __init__(self, staging: Staging, *, timeout: timedelta) -> None:
+        self._staging = staging
+        self._timeout = timeout
+        self._call: asyncio.Task[bool] | None = None
+
+    async def ask(self) -> str:
+        """Return `ok`, or the reason why not, before the timeout ends."""
+        # A local variable: while this probe waits, another one may replace a finished call.
+        call = self._call
+        if call is None or call.done():
+            call = self._call = asyncio.create_task(self._staging.is_writable())
+        # `wait` does not cancel the call when the time is up; `asyncio.timeout` would, and
+        # would then wait for the thread all the same.
+        finished, _ = await asyncio.wait([call], timeout=self._timeout.total_seconds())
+        if not finished:
+            return "not answering"
+        return "ok" if call.result() else "not writable"
