@@ -165,7 +165,7 @@ def show(document: Document) -> DocumentView:
         document_id=document.id,
         upload_id=document.upload_id,
         job_id=document.job_id,
-        status=DocumentStatus(document.status),
+        status=document.status,
         filename=document.filename,
         content_type=document.content_type,
         size=document.size,

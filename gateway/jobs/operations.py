@@ -44,7 +44,7 @@ class UploadNotOpen(DomainError):
 
     code = ErrorCode.UPLOAD_NOT_OPEN
 
-    def __init__(self, upload_id: UploadId, *, status: str) -> None:
+    def __init__(self, upload_id: UploadId, *, status: UploadStatus) -> None:
         super().__init__(f"upload {upload_id} cannot be finalized: it is {status}")
 
 

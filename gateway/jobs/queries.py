@@ -10,7 +10,7 @@ from gateway.settings import API_PREFIX
 from schemas.api.jobs import JobError, JobView
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import JobStage, JobStatus
+from schemas.lifecycle import JobStage, JobStatus, UploadStatus
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
 
@@ -32,7 +32,7 @@ class NotFinalized(DomainError):
 
     code = ErrorCode.JOB_NOT_FOUND
 
-    def __init__(self, upload_id: UploadId, *, status: str) -> None:
+    def __init__(self, upload_id: UploadId, *, status: UploadStatus) -> None:
         super().__init__(f"upload {upload_id} has no job: it is {status}")
 
 
@@ -117,11 +117,11 @@ def show(job: Job) -> JobView:
     return JobView(
         job_id=job.id,
         upload_id=job.upload_id,
-        status=JobStatus(job.status),
-        stage=JobStage(job.stage),
+        status=job.status,
+        stage=job.stage,
         progress=progress(
-            status=JobStatus(job.status),
-            stage=JobStage(job.stage),
+            status=job.status,
+            stage=job.stage,
             bytes_done=job.bytes_done,
             bytes_total=job.bytes_total,
             pages_done=job.pages_done,

@@ -18,7 +18,7 @@ from gateway.uploads.chunking import Plan
 from schemas.api.uploads import ChunkEntry, UploadCreated, UploadManifest
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import StagingKind, UploadStatus
+from schemas.lifecycle import JobStatus, StagingKind
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Chunk, Upload
 
@@ -175,7 +175,7 @@ async def job_id_of(session: AsyncSession, upload_id: UploadId) -> JobId | None:
     return await session.scalar(select(Job.id).where(Job.upload_id == upload_id))
 
 
-async def job_status_of(session: AsyncSession, job_id: JobId) -> str | None:
+async def job_status_of(session: AsyncSession, job_id: JobId) -> JobStatus | None:
     return await session.scalar(select(Job.status).where(Job.id == job_id))
 
 
@@ -190,7 +190,7 @@ async def manifest_of(session: AsyncSession, upload: Upload) -> UploadManifest:
     ]
     return UploadManifest(
         upload_id=upload.id,
-        status=UploadStatus(upload.status),
+        status=upload.status,
         filename=upload.filename,
         content_type=upload.content_type,
         size=upload.size,
@@ -213,7 +213,7 @@ def show_created(upload: Upload, *, callback_secret: str | None) -> UploadCreate
     uploads = f"{API_PREFIX}/uploads/{upload.id}"
     return UploadCreated(
         upload_id=upload.id,
-        status=UploadStatus(upload.status),
+        status=upload.status,
         filename=upload.filename,
         size=upload.size,
         chunk_size=upload.chunk_size,

@@ -61,7 +61,7 @@ def expire(session: Session, *, at_most: int, now: datetime) -> Sequence[Expired
         Expired(
             tenant_id=upload.tenant_id,
             upload_id=upload.id,
-            staging=StagingKind(upload.staging),
+            staging=upload.staging,
         )
         for upload in overdue
     ]
@@ -89,7 +89,7 @@ def ended_without_object(session: Session, *, after: datetime, before: datetime)
     return [Ended(tenant_id=upload.tenant_id, upload_id=upload.id) for upload in found]
 
 
-def statuses(session: Session, upload_ids: Collection[UploadId]) -> Mapping[UploadId, str]:
+def statuses(session: Session, upload_ids: Collection[UploadId]) -> Mapping[UploadId, UploadStatus]:
     """Return the status of each of these uploads; one we do not know is left out."""
     found = session.execute(select(Upload.id, Upload.status).where(Upload.id.in_(upload_ids)))
     return {upload.id: upload.status for upload in found}

@@ -60,7 +60,7 @@ def is_settled(at: datetime, *, now: datetime, grace: timedelta) -> bool:
     return now - at > grace
 
 
-def is_left_in_staging(status: str | None) -> bool:
+def is_left_in_staging(status: UploadStatus | None) -> bool:
     """Whether staged bytes are an orphan, by their upload's status; None: there is no such upload."""
     return status not in STAGED_WHILE
 

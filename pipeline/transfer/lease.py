@@ -113,7 +113,7 @@ def claim(
         upload_id=upload_id,
         job_id=job_id,
         owner=owner,
-        staging=StagingKind(upload.staging),
+        staging=upload.staging,
         source_key=ObjectKey(upload.source_key) if upload.source_key is not None else None,
         filename=upload.filename,
         declared_content_type=upload.content_type,

@@ -136,7 +136,7 @@ def left_of(session: Session, upload_id: UploadId) -> Left:
         .join(Job, Job.upload_id == Upload.id)
         .where(Upload.id == upload_id)
     ).one()
-    return Left(staging=StagingKind(found.staging), multipart_id=found.multipart_id)
+    return Left(staging=found.staging, multipart_id=found.multipart_id)
 
 
 def cancelled(session: Session, upload_id: UploadId) -> Cancelled | None:
@@ -164,7 +164,7 @@ def cancelled(session: Session, upload_id: UploadId) -> Cancelled | None:
     return Cancelled(
         tenant_id=found.tenant_id,
         upload_id=upload_id,
-        staging=StagingKind(found.staging),
+        staging=found.staging,
         multipart_id=found.multipart_id,
     )
 

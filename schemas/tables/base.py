@@ -1,18 +1,43 @@
-"""What all tables share: names of constraints, types of columns."""
+"""Names of constraints and types of columns, for all tables."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from enum import StrEnum
+from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, MetaData, Text, Uuid
+from sqlalchemy import BigInteger, DateTime, Dialect, MetaData, Text, TypeDecorator, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
 
 from schemas import ids
+from schemas.lifecycle import (
+    DeliveryStatus,
+    DocumentStatus,
+    JobStage,
+    JobStatus,
+    StagingKind,
+    UploadStatus,
+)
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class EnumText(TypeDecorator[E], Generic[E]):
+    """A `StrEnum` in a text column. The database checks nothing: a new member needs no migration."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, enum: type[E]) -> None:
+        super().__init__()
+        self.enum = enum
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> E | None:  # noqa: ARG002  # SQLAlchemy's signature
+        return None if value is None else self.enum(value)
 
 
 class Base(DeclarativeBase):
-    """Declarative base; every constraint has a name a migration can address."""
+    """Declarative base. Every constraint has a name, so that a migration can refer to it."""
 
     metadata = MetaData(
         naming_convention={
@@ -30,6 +55,12 @@ class Base(DeclarativeBase):
         int: BigInteger,
         str: Text,
         UUID: Uuid,
+        UploadStatus: EnumText(UploadStatus),
+        StagingKind: EnumText(StagingKind),
+        JobStatus: EnumText(JobStatus),
+        JobStage: EnumText(JobStage),
+        DocumentStatus: EnumText(DocumentStatus),
+        DeliveryStatus: EnumText(DeliveryStatus),
         ids.TenantId: Uuid,
         ids.ApiKeyId: Uuid,
         ids.UploadId: Uuid,

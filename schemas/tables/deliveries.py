@@ -20,7 +20,7 @@ class Delivery(Base):
     event_type: Mapped[str]
     # The bytes as they were on the bus: what is signed is what is sent.
     body: Mapped[bytes] = mapped_column(LargeBinary)
-    status: Mapped[str] = mapped_column(default=DeliveryStatus.PENDING)
+    status: Mapped[DeliveryStatus] = mapped_column(default=DeliveryStatus.PENDING)
     attempts_made: Mapped[int] = mapped_column(default=0)
     next_attempt_at: Mapped[datetime | None]
     leased_until: Mapped[datetime | None]

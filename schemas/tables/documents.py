@@ -19,7 +19,7 @@ class Document(Base):
     tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"))
     upload_id: Mapped[UploadId] = mapped_column(ForeignKey("uploads.id"), unique=True)
     job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"))
-    status: Mapped[str] = mapped_column(default=DocumentStatus.STORED)
+    status: Mapped[DocumentStatus] = mapped_column(default=DocumentStatus.STORED)
     filename: Mapped[str]
     content_type: Mapped[str]
     size: Mapped[int]

@@ -25,8 +25,8 @@ class Job(Base):
     tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"))
     # One job per upload: finalize called fifty times at once makes one row.
     upload_id: Mapped[UploadId] = mapped_column(ForeignKey("uploads.id"), unique=True)
-    status: Mapped[str] = mapped_column(default=JobStatus.QUEUED)
-    stage: Mapped[str] = mapped_column(default=JobStage.TRANSFER)
+    status: Mapped[JobStatus] = mapped_column(default=JobStatus.QUEUED)
+    stage: Mapped[JobStage] = mapped_column(default=JobStage.TRANSFER)
     revision: Mapped[int] = mapped_column(server_default=text("1"))
     bytes_done: Mapped[int] = mapped_column(default=0)
     bytes_total: Mapped[int]

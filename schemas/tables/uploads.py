@@ -15,7 +15,7 @@ class Upload(Base):
 
     id: Mapped[UploadId] = mapped_column(primary_key=True)
     tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"))
-    status: Mapped[str] = mapped_column(default=UploadStatus.OPEN)
+    status: Mapped[UploadStatus] = mapped_column(default=UploadStatus.OPEN)
     filename: Mapped[str]
     content_type: Mapped[str | None]
     size: Mapped[int]
@@ -25,7 +25,7 @@ class Upload(Base):
     """The whole file's digest, hex, where the client named one at create or finalize."""
     sniffed_type: Mapped[str | None]
     """What the first bytes show, once they are there."""
-    staging: Mapped[str] = mapped_column(
+    staging: Mapped[StagingKind] = mapped_column(
         default=StagingKind.DIRECTORY, server_default=StagingKind.DIRECTORY
     )
     source_key: Mapped[str | None]
