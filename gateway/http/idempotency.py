@@ -1,8 +1,8 @@
-"""`Idempotency-Key`: the repetition of a request creates nothing and gets the same answer.
+"""`Idempotency-Key`: a repeated request creates nothing and gets the same answer.
 
-The key is claimed in the transaction that creates the thing, so both are there
-or neither. A second request with the key waits on the first one's uncommitted
-row, then finds the thing it made.
+The key is bound in the transaction that creates the resource: both are committed, or
+neither is. A second request with the key waits for the first one's uncommitted row, then
+finds the resource that the first request created.
 """
 
 import hashlib
@@ -31,17 +31,17 @@ IdempotencyKey = Annotated[
 
 
 class KeyForgotten(DomainError):
-    """The time of the request's key was over while the request was under way."""
+    """The key expired while the request was under way."""
 
     code = ErrorCode.UNAVAILABLE
     retryable = True
 
     def __init__(self) -> None:
-        super().__init__("the Idempotency-Key was forgotten meanwhile; try again")
+        super().__init__("the Idempotency-Key expired during the request; try again")
 
 
 class IdempotencyKeyReused(DomainError):
-    """The key was used before, for something else."""
+    """The key is bound to another request."""
 
     code = ErrorCode.IDEMPOTENCY_KEY_REUSED
 
@@ -50,8 +50,8 @@ class IdempotencyKeyReused(DomainError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
-    """A request that asks to be applied once."""
+class KeyedRequest:
+    """A request with an idempotency key: it is applied at most once."""
 
     key: str
     operation: str
@@ -59,41 +59,42 @@ class Claim:
 
     @classmethod
     def of(cls, key: str | None, *, operation: str, request: msgspec.Struct) -> Self | None:
-        """Return the claim of a request, or None where it has no key.
+        """Return the request with its key, or None where it has no key.
 
-        The hash is of the request's meaning: white space and the order of
-        fields make no difference.
+        The hash covers the decoded values: white space and the order of fields make no
+        difference.
         """
         if key is None:
             return None
-        meaning = msgspec.json.encode(request, order="deterministic")
-        return cls(key=key, operation=operation, request_hash=hashlib.sha256(meaning).digest())
+        values = msgspec.json.encode(request, order="deterministic")
+        return cls(key=key, operation=operation, request_hash=hashlib.sha256(values).digest())
 
 
 async def first_use(
-    session: AsyncSession, claim: Claim | None, *, tenant_id: TenantId, resource_id: UUID
+    session: AsyncSession, keyed: KeyedRequest | None, *, tenant_id: TenantId, resource_id: UUID
 ) -> UUID:
-    """Bind the key to the thing about to be created; return the thing it is bound to.
+    """Bind the key to the resource about to be created; return the resource it is bound to.
 
-    Another id than `resource_id` means: that one exists already, create nothing.
+    Where the returned id is not `resource_id`, an earlier request created that resource:
+    the caller creates nothing.
 
-    The key stays locked until the transaction ends. What opens or finalizes an upload locks
-    the tenant's usage too, and does so afterwards: two such requests with one key would
-    otherwise wait for each other.
+    The key stays locked until the transaction ends. A request that opens or finalizes an
+    upload locks the tenant's usage after the key, never before it: two requests with one key
+    would otherwise deadlock.
 
     Raises:
         IdempotencyKeyReused: the key is bound to another operation or body.
-        KeyForgotten: it was, until a moment ago.
+        KeyForgotten: the key expired a moment ago.
     """
-    if claim is None:
+    if keyed is None:
         return resource_id
     inserted = await session.scalar(
         insert(IdempotentRequest)
         .values(
             tenant_id=tenant_id,
-            key=claim.key,
-            operation=claim.operation,
-            request_hash=claim.request_hash,
+            key=keyed.key,
+            operation=keyed.operation,
+            request_hash=keyed.request_hash,
             resource_id=resource_id,
         )
         .on_conflict_do_nothing()
@@ -101,30 +102,30 @@ async def first_use(
     )
     if inserted is not None:
         return resource_id
-    earlier = await earlier_use(session, claim, tenant_id=tenant_id)
+    earlier = await earlier_use(session, keyed, tenant_id=tenant_id)
     if earlier is None:
         raise KeyForgotten
     return earlier
 
 
 async def earlier_use(
-    session: AsyncSession, claim: Claim | None, *, tenant_id: TenantId
+    session: AsyncSession, keyed: KeyedRequest | None, *, tenant_id: TenantId
 ) -> UUID | None:
-    """Return the thing the key is bound to; None where it is bound to nothing.
+    """Return the resource that the key is bound to; None where it is unused.
 
     Raises:
         IdempotencyKeyReused: the key is bound to another operation or body.
     """
-    if claim is None:
+    if keyed is None:
         return None
-    earlier = await session.get(IdempotentRequest, (tenant_id, claim.key))
+    earlier = await session.get(IdempotentRequest, (tenant_id, keyed.key))
     if earlier is None:
         return None
-    if (earlier.operation, earlier.request_hash) != (claim.operation, claim.request_hash):
+    if (earlier.operation, earlier.request_hash) != (keyed.operation, keyed.request_hash):
         raise IdempotencyKeyReused
     return earlier.resource_id
 
 
 async def is_used(session: AsyncSession, key: str, *, tenant_id: TenantId) -> bool:
-    """Say whether a key is bound to something; what a request means may not be known yet."""
+    """Return whether the key is bound to any resource, whatever the request is."""
     return await session.get(IdempotentRequest, (tenant_id, key)) is not None

@@ -107,7 +107,7 @@ async def finalize(
     *,
     tenant_id: TenantId,
     request: FinalizeUpload,
-    claim: idempotency.Claim | None,
+    keyed: idempotency.KeyedRequest | None,
     check: CheckCompleteUpload,
     traceparent: str | None,
     now: datetime,
@@ -123,7 +123,7 @@ async def finalize(
         FileDigestMismatch: a sha256 other than the one declared before.
         FileDigestTooLate: a sha256, where it was finalized without.
         DomainError: what `check` raises; the upload stays open.
-        IdempotencyKeyReused: the claim's key is bound to another request.
+        IdempotencyKeyReused: the key is bound to another request.
     """
     upload = await session.scalar(
         select(Upload)
@@ -139,7 +139,7 @@ async def finalize(
     if job is not None and upload.sha256 is None and request.sha256 is not None:
         raise FileDigestTooLate(upload.id)
     job_id = JobId(uuid4()) if job is None else job.id
-    bound_to = await idempotency.first_use(session, claim, tenant_id=tenant_id, resource_id=job_id)
+    bound_to = await idempotency.first_use(session, keyed, tenant_id=tenant_id, resource_id=job_id)
     if bound_to != job_id:
         raise idempotency.IdempotencyKeyReused
     if job is None:

@@ -101,13 +101,13 @@ async def open_upload(
     *,
     tenant_id: TenantId,
     request: CreateUpload,
-    claim: idempotency.Claim | None,
+    keyed: idempotency.KeyedRequest | None,
     terms: Terms,
     now: datetime,
     register_callback: RegisterCallback,
     slack: int = 0,
 ) -> UploadCreated:
-    """Make an upload that takes chunks; with a used `claim`, return the one made then.
+    """Make an upload that takes chunks; with a used key, return the one made then.
 
     Its size is reserved from the tenant's quota at once: of requests that come
     together only those that fit are let in.
@@ -117,7 +117,7 @@ async def open_upload(
         staging: where its bytes will lie.
         tenant_id: whose it is.
         request: what the client promises to send.
-        claim: makes a repeated request the same one.
+        keyed: makes a repeated request the same one.
         terms: what the operator grants.
         now: when its time begins.
         register_callback: has the client's `callback_url` told.
@@ -126,7 +126,7 @@ async def open_upload(
     Raises:
         FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded: not for this tenant.
         StagingFull: for the staging disk, now.
-        IdempotencyKeyReused: the claim's key is bound to another request.
+        IdempotencyKeyReused: the key is bound to another request.
     """
     plan = chunking.plan(request.size, wish=request.chunk_size, limits=terms.limits)
     upload = Upload(
@@ -149,7 +149,7 @@ async def open_upload(
         else None
     )
     async with database.transaction() as session:
-        made_id = await idempotency.earlier_use(session, claim, tenant_id=tenant_id)
+        made_id = await idempotency.earlier_use(session, keyed, tenant_id=tenant_id)
         if made_id is not None:
             # Answered at once: by the next transaction the key may be forgotten.
             upload = await queries.upload_of(
@@ -165,7 +165,7 @@ async def open_upload(
     await staging.create(upload.id, tenant_id=tenant_id, size_bytes=upload.size)
     try:
         async with database.tenant_lock(tenant_id) as session:
-            let_in = await _let_in(session, upload, claim=claim, quotas=quotas, slack=slack)
+            let_in = await _let_in(session, upload, keyed=keyed, quotas=quotas, slack=slack)
             created = await _created(session, let_in, callback=callback)
     except DomainError:
         # Of any other failure it is not known whether it came before the commit; a file
@@ -183,14 +183,14 @@ async def _let_in(
     session: AsyncSession,
     upload: Upload,
     *,
-    claim: idempotency.Claim | None,
+    keyed: idempotency.KeyedRequest | None,
     quotas: quota_policy.Quotas,
     slack: int,
 ) -> Upload:
-    """Add the upload, or find the one that was made when its claim was first used."""
+    """Add the upload, or find the one that was made when its key was first used."""
     made_id = UploadId(
         await idempotency.first_use(
-            session, claim, tenant_id=upload.tenant_id, resource_id=upload.id
+            session, keyed, tenant_id=upload.tenant_id, resource_id=upload.id
         )
     )
     if made_id != upload.id:

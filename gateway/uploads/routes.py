@@ -14,7 +14,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from gateway.context import ApiRequest
 from gateway.http import request_log
-from gateway.http.idempotency import Claim, IdempotencyKey
+from gateway.http.idempotency import IdempotencyKey, KeyedRequest
 from gateway.http.problems import InvalidRequest, answers
 from gateway.http.request_log import valid_traceparent
 from gateway.http.security import requires
@@ -113,7 +113,7 @@ async def create_upload(
         context.staging,
         tenant_id=request.user.tenant_id,
         request=data,
-        claim=Claim.of(idempotency_key, operation="create_upload", request=data),
+        keyed=KeyedRequest.of(idempotency_key, operation="create_upload", request=data),
         terms=terms_of(context.settings),
         now=context.clock(),
         register_callback=callback_of(context.settings),
@@ -165,7 +165,7 @@ async def finalize_upload(
             session,
             tenant_id=request.user.tenant_id,
             request=data,
-            claim=Claim.of(idempotency_key, operation="finalize_upload", request=data),
+            keyed=KeyedRequest.of(idempotency_key, operation="finalize_upload", request=data),
             check=partial(operations.check_complete_upload, settings=context.settings),
             traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
             now=context.clock(),

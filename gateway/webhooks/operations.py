@@ -48,15 +48,15 @@ async def create_webhook(
     *,
     tenant_id: TenantId,
     request: CreateWebhook,
-    claim: idempotency.Claim | None,
+    keyed: idempotency.KeyedRequest | None,
     allow_loopback: bool,
 ) -> WebhookCreated:
-    """Register an endpoint for the tenant's events; with a used `claim`, return the one made then.
+    """Register an endpoint for the tenant's events; with a used key, return the one made then.
 
     Raises:
         WebhookUrlRefused: nothing may be sent there.
         InvalidRequest: an event type that is never told.
-        IdempotencyKeyReused: the claim's key is bound to another request.
+        IdempotencyKeyReused: the key is bound to another request.
     """
     check_url(request.url, allow_loopback=allow_loopback)
     _check_event_types(request.event_types)
@@ -64,7 +64,7 @@ async def create_webhook(
     webhook.event_types = list(dict.fromkeys(request.event_types))
     webhook.description = request.description
     made_id = WebhookId(
-        await idempotency.first_use(session, claim, tenant_id=tenant_id, resource_id=webhook.id)
+        await idempotency.first_use(session, keyed, tenant_id=tenant_id, resource_id=webhook.id)
     )
     if made_id == webhook.id:
         session.add(webhook)

@@ -5,7 +5,7 @@ from litestar.params import FromPath, JSONBody
 
 from gateway.context import ApiRequest
 from gateway.http import paging
-from gateway.http.idempotency import Claim, IdempotencyKey
+from gateway.http.idempotency import IdempotencyKey, KeyedRequest
 from gateway.http.paging import CreatedPosition
 from gateway.http.problems import answers
 from gateway.http.security import requires
@@ -39,7 +39,7 @@ async def create_webhook(
             session,
             tenant_id=request.user.tenant_id,
             request=data,
-            claim=Claim.of(idempotency_key, operation="create_webhook", request=data),
+            keyed=KeyedRequest.of(idempotency_key, operation="create_webhook", request=data),
             allow_loopback=request.context.settings.webhook_allow_loopback,
         )
     return Response(created, headers={"Location": f"{API_PREFIX}/webhooks/{created.webhook_id}"})

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import Database
 from gateway.http import idempotency
-from gateway.http.idempotency import Claim, KeyForgotten
+from gateway.http.idempotency import KeyedRequest, KeyForgotten
 from gateway.jobs import operations as jobs
 from gateway.jobs import queries as job_queries
 from gateway.jobs.operations import CheckCompleteUpload
@@ -196,10 +196,12 @@ async def submit_reference(
         client_metadata=reference.metadata,
         expires_at=now,
     )
-    claim = Claim.of(request.idempotency_key, operation="submit_reference", request=reference)
+    keyed = KeyedRequest.of(
+        request.idempotency_key, operation="submit_reference", request=reference
+    )
     made_id = UploadId(
         await idempotency.first_use(
-            session, claim, tenant_id=request.tenant_id, resource_id=upload.id
+            session, keyed, tenant_id=request.tenant_id, resource_id=upload.id
         )
     )
     if made_id == upload.id:
@@ -266,7 +268,7 @@ async def _answer_again(
     await form.rest()
     async with reception.database.transaction() as session:
         upload_id = await idempotency.earlier_use(
-            session, _claim(form, head, file, request=request), tenant_id=request.tenant_id
+            session, _keyed(form, head, file, request=request), tenant_id=request.tenant_id
         )
         if upload_id is None:
             raise KeyForgotten
@@ -292,7 +294,7 @@ async def _open(
             content_type=head.content_type,
             callback_url=fields.callback_url,
         ),
-        claim=None,
+        keyed=None,
         terms=replace(
             reception.terms, lifetime=min(reception.form_lease, reception.terms.lifetime)
         ),
@@ -353,7 +355,7 @@ async def _finalize(
         upload_id = UploadId(
             await idempotency.first_use(
                 session,
-                _claim(form, head, file, request=request),
+                _keyed(form, head, file, request=request),
                 tenant_id=request.tenant_id,
                 resource_id=upload.upload_id,
             )
@@ -364,7 +366,7 @@ async def _finalize(
                 session,
                 tenant_id=request.tenant_id,
                 request=FinalizeUpload(upload_id=upload_id, sha256=file.sha256),
-                claim=None,
+                keyed=None,
                 check=reception.check,
                 traceparent=request.traceparent,
                 now=reception.clock(),
@@ -388,9 +390,9 @@ async def _set_size(
     await session.flush()
 
 
-def _claim(form: Form, head: FileHead, file: Slices, *, request: Request) -> Claim | None:
+def _keyed(form: Form, head: FileHead, file: Slices, *, request: Request) -> KeyedRequest | None:
     """Bind the key to the file itself: a form can be known to be the same only at its end."""
-    return Claim.of(
+    return KeyedRequest.of(
         request.idempotency_key,
         operation="submit_file",
         request=FileMeaning(

@@ -58,7 +58,7 @@ async def finalize(transaction: BeginSession, upload_id: str) -> str:
             session,
             tenant_id=tenant_id,
             request=FinalizeUpload(upload_id=UploadId(UUID(upload_id))),
-            claim=None,
+            keyed=None,
             check=partial(check_complete_upload, settings=QuotaSettings()),
             traceparent=None,
             now=datetime.now(UTC),

@@ -12,7 +12,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway import db
-from gateway.http.idempotency import Claim
+from gateway.http.idempotency import KeyedRequest
 from gateway.settings import Settings
 from gateway.staging import Staging
 from gateway.staging.directory import DirectoryArea
@@ -82,7 +82,7 @@ async def create(
             staging,
             tenant_id=tenant_id,
             request=request,
-            claim=Claim.of("once", operation="create_upload", request=request),
+            keyed=KeyedRequest.of("once", operation="create_upload", request=request),
             terms=terms_of(settings),
             now=datetime.now(UTC),
             register_callback=partial(register_callback, allow_loopback=False),

@@ -1,21 +1,25 @@
-from gateway.http.idempotency import Claim
+from gateway.http.idempotency import KeyedRequest
 from schemas.api.uploads import CreateUpload
 
 
-def test_a_request_without_a_key_claims_nothing() -> None:
+def test_a_request_without_a_key_is_not_keyed() -> None:
     request = CreateUpload(filename="a", size=1)
 
-    assert Claim.of(None, operation="create_upload", request=request) is None
+    assert KeyedRequest.of(None, operation="create_upload", request=request) is None
 
 
-def test_the_same_request_makes_the_same_claim_in_whatever_order_it_was_written() -> None:
+def test_the_order_of_fields_does_not_matter() -> None:
     one = CreateUpload(filename="a", size=1, metadata={"a": "1", "b": "2"})
     other = CreateUpload(size=1, metadata={"b": "2", "a": "1"}, filename="a")
 
-    assert Claim.of("k", operation="o", request=one) == Claim.of("k", operation="o", request=other)
+    assert KeyedRequest.of("k", operation="o", request=one) == KeyedRequest.of(
+        "k", operation="o", request=other
+    )
 
 
-def test_another_request_makes_another_claim() -> None:
+def test_other_values_make_another_request() -> None:
     one, other = CreateUpload(filename="a", size=1), CreateUpload(filename="a", size=2)
 
-    assert Claim.of("k", operation="o", request=one) != Claim.of("k", operation="o", request=other)
+    assert KeyedRequest.of("k", operation="o", request=one) != KeyedRequest.of(
+        "k", operation="o", request=other
+    )
