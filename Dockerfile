@@ -40,4 +40,4 @@ ENV PATH=/opt/waybill/bin:$PATH \
     PYTHONUNBUFFERED=1
 USER 10001:10001
 EXPOSE 8000
-CMD ["python", "-m", "gateway", "serve"]
+CMD ["waybill-gateway"]

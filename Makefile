@@ -86,7 +86,7 @@ lock: $(VENV)/.uv ## bring dev/locks in line with pyproject.toml; UPGRADE=1 take
 # The environment, Swift's environment and the broker come side by side.
 install: ## install what the other tasks need (they do it by themselves)
 	@$(MAKE) --silent --jobs=3 \
-		$(VENV)/.synced $(if $(S3_ENDPOINT_URL),,$(SWIFT_VENV)/.synced) rabbitmq
+		$(VENV)/.installed $(if $(S3_ENDPOINT_URL),,$(SWIFT_VENV)/.synced) rabbitmq
 
 rabbitmq:
 	@sh dev/stack/install/rabbitmq.sh
@@ -99,6 +99,12 @@ $(VENV)/.uv: dev/locks/bootstrap.txt
 $(VENV)/.synced: dev/locks/dev.txt $(VENV)/.uv
 	@echo "installing $<"
 	@$(SYNC) --python $(RUN)/python $< || $(RUN)/python -m pip install --require-hashes -r $<
+	@touch $@
+
+# The console scripts; built by the locked setuptools, from nothing but this checkout.
+EDITABLE := --quiet --no-deps --no-build-isolation --editable .
+$(VENV)/.installed: pyproject.toml $(VENV)/.synced
+	@$(RUN)/uv pip install --offline --python $(RUN)/python $(EDITABLE) || $(RUN)/python -m pip install $(EDITABLE)
 	@touch $@
 
 # Swift pins libraries of its own, so it never shares an environment with the project.

@@ -1,19 +1,29 @@
-"""``python -m notifier relay`` and ``python -m notifier deliver``."""
+"""`python -m notifier relay | deliver`; `waybill-relay` and `waybill-deliver` do the same."""
 
 import argparse
 
 from notifier import app, settings
 
-COMMANDS = {"relay": app.run_relay, "deliver": app.run_deliver}
+
+def relay() -> None:
+    """Publish the outbox to RabbitMQ until SIGTERM."""
+    app.run_relay(settings.load())
+
+
+def deliver() -> None:
+    """Deliver events to webhooks until SIGTERM."""
+    app.run_deliver(settings.load())
+
+
+COMMANDS = {"relay": relay, "deliver": deliver}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m notifier", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("relay", help="publish the outbox to RabbitMQ")
-    commands.add_parser("deliver", help="deliver events to webhooks")
-    command = COMMANDS[parser.parse_args().command]
-    command(settings.load())
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.__doc__)
+    COMMANDS[parser.parse_args().command]()
 
 
 if __name__ == "__main__":

@@ -67,12 +67,12 @@ def new_log_file(directory: Path, *, name: str) -> Path:
 
 
 async def spawn(
-    service: str, command: str, *, environment: Mapping[str, str], log_file: Path
+    service: str, *arguments: str, environment: Mapping[str, str], log_file: Path
 ) -> asyncio.subprocess.Process:
-    """Start ``python -m SERVICE COMMAND``, with this environment and no other."""
+    """Start ``python -m SERVICE ARGUMENTS`` with this environment and no other."""
     with log_file.open("wb") as log:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", service, command),
+            *(sys.executable, "-m", service, *arguments),
             cwd=CHECKOUT,
             env=dict(environment),
             stderr=log,

@@ -22,7 +22,7 @@ from dev.bench.wire import Content
 
 GIB: Final = 1024 * MIB
 PRESENT: Final = "uvicorn"
-"""What `python -m gateway serve` runs under, with the settings it has there."""
+"""What `waybill-gateway` runs under, with the settings it has there."""
 SERVICE_OF: Final = {PRESENT: "gateway", **{each.name: each.name for each in OTHER_SERVERS}}
 
 TOO_MUCH_MIB: Final = 32
@@ -98,7 +98,7 @@ def run(system: System, *, extent: Extent) -> Section:
         title="The server under the gateway",
         question=(
             "The gateway's application under three ASGI servers, one process each, with uvloop;"
-            f" {PRESENT} is configured as `python -m gateway serve` has it."
+            f" {PRESENT} is configured as `waybill-gateway` has it."
             f" Median of {extent.rounds} rounds; finalize over {extent.rounds * extent.finalizes}"
             " uploads."
         ),

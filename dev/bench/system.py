@@ -33,7 +33,7 @@ def asgi_server(name: str) -> Service:
 OTHER_SERVERS: Final = (asgi_server("granian"), asgi_server("hypercorn"))
 STAGING_IN_BUCKET: Final = Service(
     name="gateway-s3",
-    command=("env", "STAGING=s3", "python", "-m", "gateway", "serve"),
+    command=("env", "STAGING=s3", "waybill-gateway"),
     readiness=Readiness.HEALTH_ENDPOINT,
     stop_grace=timedelta(seconds=40),
 )

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from dev.stack.checkout import CHECKOUT
+
 BARE: Final = ("PATH", "HOME", "LANG", "TMPDIR", "USER", "LOGNAME")
 
 GIVEN: Final = (
@@ -40,6 +42,8 @@ def of_services(programs: Path) -> dict[str, str]:
     # Celery prefers this variable to any configuration, so a stray one would split the stack.
     inherited.pop("CELERY_BROKER_URL", None)
     inherited["PATH"] = f"{programs}{os.pathsep}{inherited.get('PATH', os.defpath)}"
+    # Without it, a program would run the checkout for which its environment was installed.
+    inherited["PYTHONPATH"] = str(CHECKOUT)
     # The workers fork after loading numpy; a thread pool of its linear algebra would not survive.
     inherited.setdefault("OPENBLAS_NUM_THREADS", "1")
     # A proxy of the machine must not see requests to the stack's own ports.

@@ -31,9 +31,8 @@ def _worker(name: str, *, queues: str, concurrency: int) -> Service:
     return Service(
         name=name,
         command=(
-            *("celery", "-A", "pipeline.worker", "worker"),
-            *("-P", "prefork", "-c", str(concurrency), "-Q", queues, "-n", f"{name}@%h"),
-            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+            "waybill-worker",
+            *("--queues", queues, "--concurrency", str(concurrency), "--hostname", f"{name}@%h"),
         ),
         readiness=Readiness.LIVENESS_FILE,
         # A busy worker finishes its task first, and Celery's shutdown itself may take 30 s.
@@ -44,20 +43,20 @@ def _worker(name: str, *, queues: str, concurrency: int) -> Service:
 SERVICES: Final = (
     Service(
         name="gateway",
-        command=("python", "-m", "gateway", "serve"),
+        command=("waybill-gateway",),
         readiness=Readiness.HEALTH_ENDPOINT,
         # The server itself gives open requests 30 s.
         stop_grace=timedelta(seconds=40),
     ),
     Service(
         name="relay",
-        command=("python", "-m", "notifier", "relay"),
+        command=("waybill-relay",),
         readiness=Readiness.LIVENESS_FILE,
         stop_grace=timedelta(seconds=30),
     ),
     Service(
         name="deliver",
-        command=("python", "-m", "notifier", "deliver"),
+        command=("waybill-deliver",),
         readiness=Readiness.LIVENESS_FILE,
         stop_grace=timedelta(seconds=30),
     ),
@@ -66,7 +65,7 @@ SERVICES: Final = (
     _worker("ingest", queues="document_processing", concurrency=1),
     Service(
         name="beat",
-        command=("celery", "-A", "pipeline.worker", "beat"),
+        command=("waybill-beat",),
         readiness=Readiness.LIVENESS_FILE,
         stop_grace=timedelta(seconds=10),
     ),
@@ -76,8 +75,8 @@ MIGRATION: Final = ("alembic", "upgrade", "head")
 
 
 def api_key_creation(*, tenant: str) -> tuple[str, ...]:
-    """Return the command that prints a new key with every scope and nothing else."""
-    return ("python", "-m", "gateway", "create-key", "--tenant", tenant)
+    """Return the command that prints a new key with every scope, after `key: `."""
+    return ("waybill", "keys", "create", tenant)
 
 
 def specification(

@@ -180,8 +180,9 @@ class Stack:
         self._report(f"schema up to date after {time.monotonic() - began:.1f} s")
 
     def create_api_key(self, *, tenant: str) -> str:
-        """Return a new API key of a tenant with every scope; the tenant is made if it is new."""
-        return self.run(services.api_key_creation(tenant=tenant)).strip()
+        """Return a new API key with every scope; a tenant that is missing is created."""
+        printed = self.run(services.api_key_creation(tenant=tenant))
+        return printed.partition("key: ")[2].strip()
 
     def start_services(self, *names: str) -> None:
         """Start these services, or all of them, side by side; return when they are ready.

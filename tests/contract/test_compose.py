@@ -33,11 +33,13 @@ OURS: Final = [name for name, container in CONTAINERS.items() if "build" in cont
 ONE_SHOTS: Final = [name for name, each in CONTAINERS.items() if each["restart"] == "no"]
 
 READERS: Final[dict[str, type[BaseSettings]]] = {
-    "gateway": gateway.settings.Settings,
-    "notifier": notifier.settings.Settings,
-    "pipeline.worker": pipeline.settings.Settings,
+    "waybill-gateway": gateway.settings.Settings,
+    "waybill-relay": notifier.settings.Settings,
+    "waybill-deliver": notifier.settings.Settings,
+    "waybill-worker": pipeline.settings.Settings,
+    "waybill-beat": pipeline.settings.Settings,
 }
-"""Whose settings a command reads, by the module it names."""
+"""The settings that a program reads."""
 
 VARIABLES_OF_OTHERS: Final = {
     "postgres": {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD_FILE"},
@@ -83,7 +85,7 @@ def mounted_secrets(name: str) -> set[str]:
 
 
 def reader_of(service: Service) -> type[BaseSettings]:
-    return next(reader for module, reader in READERS.items() if module in service.command)
+    return READERS[service.command[0]]
 
 
 def as_duration(text: str) -> timedelta:

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 import httpx
 import pytest
 
-from gateway import administration, db
+from gateway import db
+from gateway.administration import keys
 from gateway.app import create_app
 from gateway.settings import Settings
 from schemas.api.scopes import Scope
@@ -82,7 +83,7 @@ def transaction(gateway_database: db.Database) -> BeginSession:
 def make_key(transaction: BeginSession) -> MakeKey:
     async def make(*, tenant: str = "acme", scopes: tuple[Scope, ...] = tuple(Scope)) -> str:
         async with transaction() as session:
-            return await administration.create_key(session, tenant=tenant, scopes=scopes)
+            return (await keys.create(session, tenant=tenant, scopes=scopes)).key
 
     return make
 

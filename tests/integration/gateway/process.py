@@ -17,7 +17,7 @@ from tests.service import ServiceProcess, new_log_file, spawn
 
 @dataclass(frozen=True, kw_only=True)
 class Process(ServiceProcess):
-    """One ``python -m gateway serve``, where it listens, and what it logs."""
+    """One ``python -m gateway``, where it listens, and what it logs."""
 
     port: int
 
@@ -30,7 +30,7 @@ class Process(ServiceProcess):
         """
         log_file = new_log_file(directory, name="gateway")
         process = await spawn(
-            "gateway", "serve", environment={**environment, "GATEWAY_PORT": "0"}, log_file=log_file
+            "gateway", environment={**environment, "GATEWAY_PORT": "0"}, log_file=log_file
         )
         started = cls(process=process, log_file=log_file, port=0)
         try:
@@ -70,9 +70,18 @@ async def way_to(process: Process, key: str) -> AsyncIterator[Api]:
         yield Api(http, key)
 
 
-async def run_gateway(*arguments: str, **environment: str) -> tuple[int | None, str, str]:
+async def run_gateway(**environment: str) -> tuple[int | None, str, str]:
+    return await _run("gateway", **environment)
+
+
+async def run_command(*arguments: str, **environment: str) -> tuple[int | None, str, str]:
+    """Run an operator's command: `waybill ARGUMENTS`."""
+    return await _run("gateway.administration.cli", *arguments, **environment)
+
+
+async def _run(module: str, *arguments: str, **environment: str) -> tuple[int | None, str, str]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", *arguments),
+        *(sys.executable, "-m", module, *arguments),
         cwd=CHECKOUT,
         env=environment,
         stdout=asyncio.subprocess.PIPE,

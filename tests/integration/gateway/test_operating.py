@@ -12,7 +12,7 @@ from schemas.api.scopes import Scope
 from schemas.settings import DatabaseSettings
 from tests.integration.gateway.api import Api, problem
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
-from tests.integration.gateway.process import run_gateway, way_to
+from tests.integration.gateway.process import run_command, run_gateway, way_to
 from tests.integration.notifier import proxy
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -34,18 +34,55 @@ async def refused(port: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_new_key_is_all_the_command_prints(api: Api, database: DatabaseSettings) -> None:
-    url = database.database_url.get_secret_value()
+async def test_a_created_key_works_is_listed_and_can_be_revoked(
+    serve: Serve, database: DatabaseSettings
+) -> None:
+    async def command(*arguments: str) -> str:
+        url = database.database_url.get_secret_value()
+        code, out, err = await run_command(*arguments, DATABASE_URL=url)
+        assert (code, err) == (0, "")
+        return out
 
-    code, out, err = await run_gateway(
-        "create-key", "--tenant", "umbrella", "--scope", "uploads:read", DATABASE_URL=url
+    created = await command("keys", "create", "umbrella", "--scope", "uploads:read")
+    found = re.fullmatch(r"id: (\S+)\nkey: (wb_[A-Za-z0-9_-]{43})\n", created)
+    assert found
+    key_id, key = found.groups()
+    listed = await command("keys", "list", "umbrella")
+    async with serve(api_key_cache="1ms") as api:
+        caller = api.of(key)
+        assert (await caller.get("/jobs")).json()["items"] == []
+        assert problem(await caller.create(size=1)) == (403, "scope_missing")
+        revoked = await command("keys", "revoke", key_id)
+        assert problem(await caller.get("/jobs")) == (401, "unauthenticated")
+
+    header, row = listed.splitlines()
+    assert header.split() == ["TENANT", "ID", "CREATED", "REVOKED", "SCOPES"]
+    assert row.split()[:2] == ["umbrella", key_id]
+    assert row.split()[3:] == ["-", "uploads:read"]
+    assert key not in listed
+    assert await command("keys", "revoke", key_id) == revoked
+    assert revoked.split()[1] in await command("keys", "list")
+    assert "umbrella" in await command("tenants", "list")
+
+
+async def test_an_unknown_key_cannot_be_revoked(database: DatabaseSettings) -> None:
+    code, out, err = await run_command(
+        *("keys", "revoke", "00000000-0000-0000-0000-000000000001"),
+        DATABASE_URL=database.database_url.get_secret_value(),
     )
 
-    assert (code, err) == (0, "")
-    assert re.fullmatch(r"wb_[A-Za-z0-9_-]{43}\n", out)
-    caller = api.of(out.strip())
-    assert (await caller.get("/jobs")).json()["items"] == []
-    assert problem(await caller.create(size=1)) == (403, "scope_missing")
+    assert (code, out) == (1, "")
+    assert "there is no API key" in err
+
+
+async def test_the_help_of_the_command_imports_no_server() -> None:
+    code, out, err = await run_command("--help", PYTHONVERBOSE="1")
+
+    assert code == 0
+    assert "keys" in out
+    assert "import 'click'" in err
+    assert "import 'litestar'" not in err
+    assert "import 'sqlalchemy'" not in err
 
 
 async def test_two_keys_of_a_tenant_see_the_same(api: Api, make_key: MakeKey) -> None:
@@ -56,7 +93,7 @@ async def test_two_keys_of_a_tenant_see_the_same(api: Api, make_key: MakeKey) ->
 
 
 async def test_a_missing_setting_is_named() -> None:
-    code, out, err = await run_gateway("serve", DATABASE_URL="postgresql+psycopg://u:hunter2@h/d")
+    code, out, err = await run_gateway(DATABASE_URL="postgresql+psycopg://u:hunter2@h/d")
 
     assert (code, out) == (2, "")
     assert "STAGING_DIR" in err
@@ -65,7 +102,6 @@ async def test_a_missing_setting_is_named() -> None:
 
 async def test_staging_in_the_bucket_needs_the_settings_of_the_store() -> None:
     code, out, err = await run_gateway(
-        "serve",
         DATABASE_URL="postgresql+psycopg://u:p@h/d",
         STAGING="s3",
         S3_SECRET_ACCESS_KEY="hunter2",  # noqa: S106  # to see that it is not told

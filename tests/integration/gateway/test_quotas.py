@@ -6,7 +6,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from gateway import administration
+from gateway.administration import quotas
 from schemas.policy.quotas import Quotas
 from schemas.settings import STAGING_MARKER, DatabaseSettings, QuotaSettings
 from schemas.tables.outbox import OutboxMessage
@@ -14,7 +14,7 @@ from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import KIB64, Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
-from tests.integration.gateway.process import run_gateway
+from tests.integration.gateway.process import run_command
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -27,10 +27,10 @@ def files_in(directory: Path) -> list[str]:
 
 async def set_quota(transaction: BeginSession, *, tenant: str = "acme", **changes: Any) -> Quotas:  # noqa: ANN401  # any quota
     async with transaction() as session:
-        return await administration.set_quota(
+        return await quotas.change(
             session,
             tenant=tenant,
-            changes=cast("administration.QuotaChanges", changes),
+            changes=cast("quotas.QuotaChanges", changes),
             defaults=Quotas.from_settings(QuotaSettings()),
         )
 
@@ -212,31 +212,27 @@ async def test_an_operator_sets_a_quota_on_the_command_line(
     api: Api, database: DatabaseSettings
 ) -> None:
     async def command(*arguments: str) -> tuple[int | None, str, str]:
-        return await run_gateway(
-            "set-quota",
+        return await run_command(
+            *("quotas", "set"),
             *arguments,
             DATABASE_URL=database.database_url.get_secret_value(),
             ALLOWED_TYPES="application/pdf,image/*",
         )
 
-    assert await command(
-        "--tenant=acme",
-        "--bytes=10KiB",
-        "--file-size=1 KiB",
-        "--allow-type=text/*",
-        "--allow-type=a/b",
-    ) == (0, "bytes: 10240\nopen-uploads: 1000\nfile-size: 1024\ntypes: text/*, a/b\n", "")
+    assert await command("acme", "--bytes=10KiB", "--file-size=1 KiB", "--types=text/*,a/b") == (
+        0,
+        "bytes: 10240\nopen-uploads: 1000\nfile-size: 1024\ntypes: text/*, a/b\n",
+        "",
+    )
     assert problem(await api.create(size=1025)) == (413, "file_too_large")
-    assert await command(
-        "--tenant=acme", "--bytes=none", "--open-uploads=7", "--allow-default-types"
-    ) == (
+    assert await command("acme", "--bytes=none", "--open-uploads=7", "--types=none") == (
         0,
         "bytes: no limit\nopen-uploads: 7\nfile-size: 1024\ntypes: application/pdf, image/*\n",
         "",
     )
-    assert (await command("--tenant=acme", "--allow-any-type"))[1].endswith("types: */*\n")
-    assert await command("--tenant=nobody", "--bytes=1") == (
+    assert (await command("acme", "--types=*/*"))[1].endswith("types: */*\n")
+    assert await command("nobody", "--bytes=1") == (
         1,
         "",
-        "gateway: there is no tenant 'nobody'; create-key makes one\n",
+        "Error: there is no tenant 'nobody'; `waybill keys create` creates one\n",
     )

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from sqlalchemy import func, select, update
 
-from gateway import administration
+from gateway.administration import quotas
 from gateway.uploads.oneshot.form import FRAME_BYTES_MAX
 from schemas import object_keys
 from schemas.events.envelope import decode
@@ -513,10 +513,10 @@ async def test_a_reference_is_refused_for_its_type_and_where_nothing_more_fits(
         assert problem(refused) == (415, "type_not_allowed")
         await api.finalized(b"%PDF-1.7")
         async with transaction() as session:
-            await administration.set_quota(
+            await quotas.change(
                 session,
                 tenant="acme",
-                changes=administration.QuotaChanges(quota_bytes=1),
+                changes=quotas.QuotaChanges(quota_bytes=1),
                 defaults=Quotas.from_settings(QuotaSettings()),
             )
         assert problem(await refer(api, key)) == (403, "quota_exceeded")

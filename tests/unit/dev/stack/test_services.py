@@ -42,7 +42,7 @@ def test_what_the_clock_orders_reaches_a_worker() -> None:
         queue
         for service in SERVICES
         for option, queues in pairwise(service.command)
-        if option == "-Q"
+        if option == "--queues"
         for queue in queues.split(",")
     }
 

@@ -1,0 +1,1 @@
+"""Operators' commands: tenants, API keys, quotas."""

@@ -1,0 +1,262 @@
+"""`waybill`: operators' commands on the database that `DATABASE_URL` names.
+
+A command imports what it needs when it runs: `waybill --help` imports no server.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from uuid import UUID
+
+import click
+
+from schemas.api.scopes import Scope
+from schemas.ids import ApiKeyId
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from gateway.administration.quotas import QuotaChanges
+    from gateway.settings import AdministrationSettings
+    from schemas.policy.quotas import Quotas
+
+TENANT_NAME_MAX: Final = 200
+QUOTA_MAX: Final = 2**63 - 1
+DEFAULT: Final = "none"
+"""Stands for "no quota of its own": the settings' default applies."""
+
+Result = TypeVar("Result")
+
+
+def tenant_name(text: str) -> str:
+    if not text.strip() or len(text) > TENANT_NAME_MAX or not text.isprintable():
+        raise click.BadParameter(f"a tenant's name is 1 to {TENANT_NAME_MAX} printable characters")
+    return text
+
+
+def size(text: str) -> int | Literal["none"]:
+    """Parse a number of bytes such as `10GiB`, or `none`."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    if text == DEFAULT:
+        return DEFAULT
+    try:
+        parsed = int(TypeAdapter(ByteSize).validate_python(text))
+    except (ValidationError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r} is neither a size such as 10GiB nor {DEFAULT}"
+        ) from None
+    if not 0 <= parsed <= QUOTA_MAX:
+        raise click.BadParameter(f"{text} is not between 0 and {QUOTA_MAX} bytes")
+    return parsed
+
+
+def count(text: str) -> int | Literal["none"]:
+    """Parse a whole number, or `none`."""
+    if text == DEFAULT:
+        return DEFAULT
+    if not (text.isascii() and text.isdigit()) or int(text) > QUOTA_MAX:
+        raise click.BadParameter(f"{text!r} is neither a whole number nor {DEFAULT}")
+    return int(text)
+
+
+def media_ranges(text: str) -> list[str] | Literal["none"]:
+    """Parse media types or ranges such as `image/*`, comma-separated, or `none`."""
+    from schemas.policy import quotas as quota_policy
+
+    if text == DEFAULT:
+        return DEFAULT
+    try:
+        return [quota_policy.media_range(each.strip()) for each in text.split(",")]
+    except quota_policy.NotAMediaRange as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def changes_in(options: dict[str, Any]) -> "QuotaChanges":
+    """Return the quotas given on the command line, and no others."""
+    changes: Any = {
+        name: None if value == DEFAULT else value
+        for name, value in options.items()
+        if value is not None
+    }
+    return changes  # type: ignore[no-any-return]  # the option names are the keys of QuotaChanges
+
+
+def settings() -> "AdministrationSettings":
+    from gateway import settings
+
+    return settings.load(settings.AdministrationSettings)
+
+
+def in_transaction(
+    loaded: "AdministrationSettings", operation: "Callable[[AsyncSession], Awaitable[Result]]"
+) -> Result:
+    """Run an operation in one transaction; a name or id that is unknown ends the command."""
+    from gateway import db
+    from gateway.http import request_log
+
+    async def run() -> Result:
+        engine = db.build_engine(loaded)
+        try:
+            async with db.Database(engine).transaction() as session:
+                return await operation(session)
+        finally:
+            await engine.dispose()
+
+    request_log.configure(loaded)
+    try:
+        return asyncio.run(run())
+    except LookupError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print columns as wide as their longest cell."""
+    lines = [header, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def described(quotas: "Quotas") -> str:
+    """Return quotas, one a line."""
+    total = "no limit" if quotas.total_bytes is None else str(quotas.total_bytes)
+    return "\n".join(
+        (
+            f"bytes: {total}",
+            f"open-uploads: {quotas.open_uploads}",
+            f"file-size: {quotas.file_size}",
+            f"types: {', '.join(quotas.types)}",
+        )
+    )
+
+
+def moment(at: datetime | None) -> str:
+    return "-" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Administer tenants, API keys and quotas.
+
+    Settings are environment variables or files in /run/secrets, as for the gateway.
+    """
+
+
+@main.group("tenants")
+def tenants_group() -> None:
+    """Tenants and what they use."""
+
+
+@tenants_group.command("list")
+def list_tenants() -> None:
+    """Print every tenant with its usage."""
+    from gateway.administration import tenants
+
+    table(("TENANT", "ID", "BYTES", "OPEN UPLOADS"), in_transaction(settings(), tenants.everyone))
+
+
+@main.group("keys")
+def keys_group() -> None:
+    """API keys."""
+
+
+@keys_group.command("create")
+@click.argument("tenant", type=tenant_name)
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice([scope.value for scope in Scope]),
+    help="Repeatable. Without it the key has every scope.",
+)
+def create_key(tenant: str, scopes: tuple[str, ...]) -> None:
+    """Create a key and print it; it is not shown again. A tenant that is missing is created."""
+    from gateway.administration import keys
+
+    chosen = [Scope(scope) for scope in scopes] or list(Scope)
+    new = in_transaction(
+        settings(), lambda session: keys.create(session, tenant=tenant, scopes=chosen)
+    )
+    click.echo(f"id: {new.id}\nkey: {new.key}")
+
+
+@keys_group.command("list")
+@click.argument("tenant", type=tenant_name, required=False)
+def list_keys(tenant: str | None) -> None:
+    """Print the keys of a tenant, or of all tenants; never the key itself."""
+    from gateway.administration import keys
+
+    found = in_transaction(settings(), lambda session: keys.of(session, tenant=tenant))
+    table(
+        ("TENANT", "ID", "CREATED", "REVOKED", "SCOPES"),
+        (
+            (row.name, row.id, moment(row.created_at), moment(row.revoked_at), ",".join(row.scopes))
+            for row in found
+        ),
+    )
+
+
+@keys_group.command("revoke")
+@click.argument("key_id", type=click.UUID)
+def revoke_key(key_id: UUID) -> None:
+    """Revoke a key by its id. Gateways accept it for up to API_KEY_CACHE (5 s) more."""
+    from gateway.administration import keys
+
+    revoked_at = in_transaction(
+        settings(), lambda session: keys.revoke(session, ApiKeyId(key_id), now=datetime.now(UTC))
+    )
+    click.echo(f"revoked: {moment(revoked_at)}")
+
+
+@main.group("quotas")
+def quotas_group() -> None:
+    """Quotas of one tenant."""
+
+
+@quotas_group.command("show")
+@click.argument("tenant", type=tenant_name)
+def show_quotas(tenant: str) -> None:
+    """Print the quotas in force for a tenant."""
+    _change_quotas(tenant, {})
+
+
+@quotas_group.command("set")
+@click.argument("tenant", type=tenant_name)
+@click.option("--bytes", "quota_bytes", type=size, help="Of all uploads together, such as 50GiB.")
+@click.option("--open-uploads", "quota_open_uploads", type=count, help="At one time.")
+@click.option("--file-size", "quota_file_size", type=size, help="Of one file, such as 2GiB.")
+@click.option(
+    "--types",
+    "allowed_types",
+    type=media_ranges,
+    help="Media types or ranges, comma-separated: 'application/pdf,image/*'; '*/*' allows any.",
+)
+def set_quotas(tenant: str, **options: Any) -> None:  # noqa: ANN401  # one for each quota
+    """Change a tenant's quotas and print those in force.
+
+    An option that is not given changes nothing; `none` restores the default.
+    """
+    changes = changes_in(options)
+    if not changes:
+        raise click.UsageError("give at least one quota to change")
+    _change_quotas(tenant, changes)
+
+
+def _change_quotas(tenant: str, changes: "QuotaChanges") -> None:
+    from gateway.administration import quotas
+    from schemas.policy.quotas import Quotas
+
+    loaded = settings()
+    defaults = Quotas.from_settings(loaded)
+    in_force = in_transaction(
+        loaded,
+        lambda session: quotas.change(session, tenant=tenant, changes=changes, defaults=defaults),
+    )
+    click.echo(described(in_force))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Quotas of one tenant; a quota that a tenant does not have is the settings' default."""
+
+from typing import TypedDict
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.administration import tenants
+from gateway.uploads import operations
+from schemas.policy.quotas import Quotas
+
+
+class QuotaChanges(TypedDict, total=False):
+    """The quotas to change; None restores the default."""
+
+    quota_bytes: int | None
+    quota_open_uploads: int | None
+    quota_file_size: int | None
+    allowed_types: list[str] | None
+
+
+async def change(
+    session: AsyncSession, *, tenant: str, changes: QuotaChanges, defaults: Quotas
+) -> Quotas:
+    """Change a tenant's quotas and return those in force; without changes, only return them.
+
+    Open uploads stay open; the new quotas are checked when they are finalized.
+
+    Raises:
+        TenantUnknown: no tenant has this name.
+    """
+    row = await tenants.find(session, name=tenant)
+    for name, value in changes.items():
+        setattr(row, name, value)
+    await session.flush()
+    return await operations.quotas_of(session, tenant_id=row.id, defaults=defaults)

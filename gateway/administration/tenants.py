@@ -1,0 +1,55 @@
+"""Tenants as an operator finds them: by name."""
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+from sqlalchemy import Row, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from schemas.ids import TenantId
+from schemas.tables.tenants import Tenant, TenantUsage
+
+
+class TenantUnknown(LookupError):
+    """No tenant has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no tenant {name!r}; `waybill keys create` creates one")
+
+
+async def find(session: AsyncSession, *, name: str) -> Tenant:
+    """Return a tenant; its row stays locked against other changes until the transaction ends.
+
+    Raises:
+        TenantUnknown: no tenant has this name.
+    """
+    tenant = await session.scalar(
+        select(Tenant).where(Tenant.name == name).with_for_update(key_share=True)
+    )
+    if tenant is None:
+        raise TenantUnknown(name)
+    return tenant
+
+
+async def find_or_create(session: AsyncSession, *, name: str) -> TenantId:
+    await session.execute(
+        insert(Tenant).values(id=TenantId(uuid4()), name=name).on_conflict_do_nothing()
+    )
+    return (await session.scalars(select(Tenant.id).where(Tenant.name == name))).one()
+
+
+async def everyone(session: AsyncSession) -> Sequence[Row[str, TenantId, int, int]]:
+    """Return name, id, bytes and open uploads of every tenant, by name."""
+    return (
+        await session.execute(
+            select(
+                Tenant.name,
+                Tenant.id,
+                func.coalesce(TenantUsage.bytes, 0).label("bytes"),
+                func.coalesce(TenantUsage.open_uploads, 0).label("open_uploads"),
+            )
+            .outerjoin(TenantUsage, TenantUsage.tenant_id == Tenant.id)
+            .order_by(Tenant.name)
+        )
+    ).all()

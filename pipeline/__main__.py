@@ -1,0 +1,30 @@
+"""`python -m pipeline worker -Q QUEUES` and `python -m pipeline beat`: Celery with our application.
+
+Further options are Celery's own; `waybill-worker` and `waybill-beat` take the same.
+"""
+
+import sys
+from typing import Final, NoReturn
+
+from celery.bin.celery import celery
+
+APPLICATION: Final = ("--app", "pipeline.worker")
+# Workers do not talk to each other: every message between them would load the broker for nothing.
+ALONE: Final = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+
+
+def worker() -> NoReturn:
+    _run("worker", "--pool", "prefork", *ALONE, *sys.argv[1:])
+
+
+def beat() -> NoReturn:
+    _run("beat", *sys.argv[1:])
+
+
+def _run(*arguments: str) -> NoReturn:
+    sys.exit(celery([*APPLICATION, *arguments], auto_envvar_prefix="CELERY"))
+
+
+if __name__ == "__main__":
+    _, command, *sys.argv[1:] = sys.argv
+    {"worker": worker, "beat": beat}[command]()

@@ -1,0 +1,71 @@
+import click
+import pytest
+from click.testing import CliRunner
+
+from gateway.administration.cli import (
+    TENANT_NAME_MAX,
+    changes_in,
+    main,
+    set_quotas,
+    tenant_name,
+)
+
+
+@pytest.mark.parametrize("name", ["acme", "Müller & Söhne", "x" * TENANT_NAME_MAX])
+def test_a_printable_tenant_name_is_accepted(name: str) -> None:
+    assert tenant_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x00", "x" * (TENANT_NAME_MAX + 1)])
+def test_any_other_tenant_name_is_refused(name: str) -> None:
+    with pytest.raises(click.BadParameter):
+        tenant_name(name)
+
+
+@pytest.mark.parametrize(
+    ("given", "changes"),
+    [
+        (
+            ["--bytes=1.5KiB", "--open-uploads=none", "--file-size=0"],
+            {"quota_bytes": 1536, "quota_open_uploads": None, "quota_file_size": 0},
+        ),
+        (
+            ["--types=image/*, Application/PDF"],
+            {"allowed_types": ["image/*", "application/pdf"]},
+        ),
+        (["--types=*/*"], {"allowed_types": ["*/*"]}),
+        (["--types=none"], {"allowed_types": None}),
+    ],
+)
+def test_only_the_given_quotas_are_changed(given: list[str], changes: dict[str, object]) -> None:
+    options = set_quotas.make_context("set", ["acme", *given]).params
+    assert options.pop("tenant") == "acme"
+
+    assert changes_in(options) == changes
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "--bytes=much",
+        "--bytes=-1",
+        "--bytes=16EiB",
+        "--bytes=inf",
+        "--open-uploads=1.5",
+        "--open-uploads=-1",
+        "--open-uploads=²",
+        "--open-uploads=99999999999999999999",
+        "--types=pdf",
+        "--types=",
+        "--file-size=",
+    ],
+)
+def test_a_value_that_is_no_quota_is_refused(wrong: str) -> None:
+    result = CliRunner().invoke(main, ["quotas", "set", "acme", wrong])
+
+    assert (result.exit_code, type(result.exception)) == (2, SystemExit)
+    assert wrong.partition("=")[0] in result.output
+
+
+def test_setting_no_quota_is_refused() -> None:
+    assert CliRunner().invoke(main, ["quotas", "set", "acme"]).exit_code == 2
