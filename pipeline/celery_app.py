@@ -17,7 +17,7 @@ app = Celery("pipeline")
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
-    """Return Celery's configuration; each choice names the failure it prevents."""
+    """Return Celery's configuration; a comment names the failure that a choice prevents."""
     time_limit = settings.task_time_limit.total_seconds()
     return {
         "worker_consumer": "pipeline.messaging.consumer:EventConsumer",
@@ -27,42 +27,42 @@ def configuration(settings: Settings) -> dict[str, Any]:
             for name in (*topology.SUBSCRIPTIONS, topology.MAINTENANCE)
             if name != topology.NOTIFY
         ],
-        # The stock scheduler writes its schedule to a file, and containers are read-only.
-        "beat_scheduler": "pipeline.messaging.liveness:Clock",
+        # The stock scheduler writes its schedule to a file; the containers are read-only.
+        "beat_scheduler": "pipeline.beat:BeatScheduler",
         "task_default_queue": topology.UPLOADS,
         "task_default_exchange": "",
         "task_default_routing_key": topology.UPLOADS,
         # A queue misspelt with -Q must be an error, not a new empty queue.
         "task_create_missing_queues": False,
         "accept_content": ["json", SERIALIZER],
-        # Remote control speaks the task serializer; with cloudevents `inspect` breaks.
+        # Remote control uses the task serializer; with cloudevents `inspect` breaks.
         "task_serializer": "json",
         "result_backend": (
             settings.celery_result_backend.get_secret_value()
             if settings.celery_result_backend
             else None
         ),
-        # The truth about a job is its row; results are for Flower's users.
+        # A job's state is its row; results exist only for users of Flower.
         "task_ignore_result": settings.celery_result_backend is None,
-        # Acknowledged early, an event would be lost with its worker.
+        # Acknowledged early, an event would be lost when its worker dies.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "task_acks_on_failure_or_timeout": False,
-        # One PDF may take minutes: with prefetch, short jobs would wait behind it.
+        # One PDF may take minutes: prefetched short jobs would wait behind it.
         "worker_prefetch_multiplier": 1,
         "worker_detect_quorum_queues": True,
-        # A task whose delivery was lost with its connection runs elsewhere already.
+        # After a lost connection the broker redelivers the message: the task would run twice.
         "worker_cancel_long_running_tasks_on_connection_loss": True,
         # Without confirms a retry published into a dying broker vanishes silently.
         "broker_transport_options": {"confirm_publish": True},
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_heartbeat": 30,
-        # A broken channel ends the worker and its supervisor starts a clean one.
+        # A broken channel ends the worker, and its supervisor starts a new one.
         "broker_channel_error_retry": False,
         "task_time_limit": time_limit,
         "task_soft_time_limit": max(time_limit - SOFT_LIMIT_MARGIN.total_seconds(), time_limit / 2),
-        # A child that needs longer to start than this is killed, again and again.
+        # A child that takes longer to start is killed, and so is every child after it.
         "worker_proc_alive_timeout": 300,
         "worker_enable_remote_control": settings.celery_remote_control,
         "worker_send_task_events": settings.celery_remote_control,
@@ -75,7 +75,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
 
 def configure(settings: Settings) -> None:
-    """Apply the settings; tasks are registered afterwards."""
+    """Apply the settings; register tasks afterwards."""
     register_serializer()
     app.conf.update(configuration(settings))
     app.steps["consumer"].add(Liveness)

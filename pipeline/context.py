@@ -1,8 +1,8 @@
-"""What a worker process works with; the composition root of the pipeline.
+"""The composition root of the pipeline: the resources of a worker process.
 
-Connections are made in each process after the fork: a socket shared by two
-processes mixes their answers. The language model is loaded before it, once,
-so that the processes share its memory and a replaced one need not load it.
+Each process opens its connections after the fork: two processes that share a
+socket mix their answers. The language model is loaded before the fork, so that
+all processes share its memory and a replacement process need not load it.
 """
 
 import os
@@ -27,7 +27,7 @@ class Context:
     storage: ObjectStorage
 
     def new_lease_owner(self) -> str:
-        """Return a name no other delivery of any event has; it fences out the ones before it."""
+        """Return a name that is unique to this delivery; it fences out earlier deliveries."""
         return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:12]}"
 
 
@@ -44,13 +44,13 @@ def build_context(settings: Settings) -> Context:
     )
 
 
-def install_context(resources: Context) -> None:
-    """Make these the resources of this process; called once, when it starts."""
-    global _current  # noqa: PLW0603  # one per process is what a composition root is
-    _current = resources
+def install_context(context: Context) -> None:
+    """Set the context of this process; called once, when the process starts."""
+    global _current  # noqa: PLW0603  # a process has one context
+    _current = context
 
 
 def current_context() -> Context:
     if _current is None:
-        raise RuntimeError("no resources: the worker process was not initialised")
+        raise RuntimeError("no context: the worker process was not initialised")
     return _current

@@ -1,18 +1,17 @@
-"""The door from the broker into Celery: which task a message starts.
+"""The one table of which event starts which task.
 
-Facts are past tense, orders imperative. Work queues carry facts, and this table
-is where one becomes an order; its names are what the logs and Flower show.
+Events are past tense, tasks are imperative. The task names are what the logs
+and Flower show.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from celery import Celery
 
+from pipeline.beat import PERIODIC_TASKS
 from pipeline.ingest.tasks import IngestDocument
-from pipeline.maintenance.tasks import Sweep, SweepOrphans, SweepRows, SweepUploads
 from pipeline.messaging.consumer import EventConsumer
 from pipeline.messaging.event_task import EventTask
 from pipeline.transfer.discard import CleanUpUpload
@@ -29,16 +28,11 @@ TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
         topology.DOCUMENT_PROCESSING: {StoredEvent.TYPE: IngestDocument},
     },
 )
-"""Which task an event of a queue starts."""
-
-ORDERS: Final[tuple[type[Sweep], ...]] = (SweepUploads, SweepOrphans, SweepRows)
-"""What the clock may order, on a queue that carries no events."""
-
-LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""Queue → event type → task."""
 
 
-class NoTasks(ValueError):
-    """No queue was named, or one without a task: its events would be dead-lettered one and all."""
+class QueuesWithoutTasks(ValueError):
+    """The worker has no queue, or a queue without tasks, whose events it would all dead-letter."""
 
     def __init__(self, queues: Iterable[str]) -> None:
         known = ", ".join((*TASKS, topology.MAINTENANCE))
@@ -50,12 +44,12 @@ def tasks_for(queues: Iterable[str]) -> Mapping[str, Mapping[str, str]]:
     """Return queue → event type → task name for a worker that consumes these queues.
 
     Raises:
-        NoTasks: there is no queue, or one that nothing is done with.
+        QueuesWithoutTasks: there is no queue, or one of them has no tasks.
     """
     queues = frozenset(queues)
-    without_task = queues - {*TASKS, topology.MAINTENANCE}
-    if without_task or not queues:
-        raise NoTasks(without_task)
+    without_tasks = queues - {*TASKS, topology.MAINTENANCE}
+    if without_tasks or not queues:
+        raise QueuesWithoutTasks(without_tasks)
     return {
         queue: {event_type: task.name for event_type, task in tasks.items()}
         for queue, tasks in TASKS.items()
@@ -63,35 +57,22 @@ def tasks_for(queues: Iterable[str]) -> Mapping[str, Mapping[str, str]]:
     }
 
 
-def schedule(*, every: timedelta) -> Mapping[str, Mapping[str, Any]]:
-    """Return beat's schedule; every order is due when beat starts, then once per interval.
-
-    A beat that is restarted often would otherwise never order anything.
-    """
-    return {
-        order.name: {
-            "task": order.name,
-            "schedule": every,
-            "last_run_at": LONG_AGO,
-            # Under a memory alarm the broker confirms nothing, and beat would wait for ever.
-            "options": {"queue": order.home_queue, "mandatory": True, "confirm_timeout": 10},
-        }
-        for order in ORDERS
-    }
-
-
 def register(app: Celery) -> None:
-    """Make the tasks known to a configured application.
+    """Register every task with a configured application.
 
-    A task takes its acknowledgement and its limits from the configuration at
-    the moment it is registered: registered before, it would acknowledge early
-    and lose its event with its worker.
+    A task copies its acknowledgement mode and its limits from the configuration
+    when it is registered. Registered before the configuration, it would
+    acknowledge early and lose its event when its worker dies.
     """
-    for task in (*(task for tasks in TASKS.values() for task in tasks.values()), *ORDERS):
+    for task in (*(task for tasks in TASKS.values() for task in tasks.values()), *PERIODIC_TASKS):
         app.register_task(task())
 
 
-def open_for(queues: Iterable[str]) -> None:
-    """Let the worker's consumer know its tasks; called once, before it consumes."""
+def route(queues: Iterable[str]) -> None:
+    """Give the worker's consumer the tasks of its queues; called once, before it consumes.
+
+    Raises:
+        QueuesWithoutTasks: there is no queue, or one of them has no tasks.
+    """
     EventConsumer.tasks = tasks_for(queues)
-    EventConsumer.orders = frozenset(order.name for order in ORDERS)
+    EventConsumer.periodic_tasks = frozenset(task.name for task in PERIODIC_TASKS)

@@ -6,7 +6,7 @@ import structlog
 from celery import signals
 from kombu import Connection
 
-from pipeline import celery_app, task_routes, telemetry
+from pipeline import beat, celery_app, task_routes, telemetry
 from pipeline import settings as process_settings
 from pipeline.context import build_context, install_context
 from pipeline.ingest import language
@@ -19,7 +19,7 @@ settings = process_settings.load()
 app = celery_app.app
 celery_app.configure(settings)
 task_routes.register(app)
-app.conf.beat_schedule = task_routes.schedule(every=settings.sweep_every)
+app.conf.beat_schedule = beat.schedule(every=settings.sweep_every)
 
 
 @signals.setup_logging.connect(weak=False)
@@ -29,12 +29,12 @@ def set_up_logging(**_: object) -> None:
 
 @signals.celeryd_init.connect(weak=False)
 def before_start(options: dict[str, Any], **_: object) -> None:
-    """Refuse a wrong set of queues, declare the topology, load what the processes will share."""
+    """Check the queues, declare the topology, load the language model that the processes share."""
     chosen = options.get("queues") or []
     queues = chosen.split(",") if isinstance(chosen, str) else list(chosen)
     try:
-        task_routes.open_for(queues)
-    except task_routes.NoTasks as error:
+        task_routes.route(queues)
+    except task_routes.QueuesWithoutTasks as error:
         raise SystemExit(f"pipeline: {error}") from None
     _declare_topology()
     if topology.DOCUMENT_PROCESSING in queues:
@@ -42,8 +42,8 @@ def before_start(options: dict[str, Any], **_: object) -> None:
 
 
 @signals.beat_init.connect(weak=False)
-def before_the_clock_starts(**_: object) -> None:
-    """Declare the topology: an order to a queue that is not there would vanish."""
+def before_beat_starts(**_: object) -> None:
+    """Declare the topology: a message to a queue that does not exist is lost."""
     _declare_topology()
 
 
@@ -55,7 +55,7 @@ def in_each_process(**_: object) -> None:
 
 def _declare_topology() -> None:
     with Connection(settings.rabbitmq_url.get_secret_value(), heartbeat=30) as connection:
-        # A broker that is still starting is not an error; wait for it.
+        # A broker that is still starting is not an error.
         connection.ensure_connection(
             errback=lambda error, wait: log.warning(
                 "broker.unreachable", reason=type(error).__name__, retry_seconds=wait
@@ -66,5 +66,5 @@ def _declare_topology() -> None:
         try:
             declare_topology(connection)
         except TopologyConflict as error:
-            # Celery logs what a signal's receiver raises, and goes on.
+            # Celery logs an exception of a signal's receiver and continues; SystemExit ends it.
             raise SystemExit(f"pipeline: {error}") from None

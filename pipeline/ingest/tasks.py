@@ -17,7 +17,7 @@ from pipeline.ingest.operations import NoLongerWanted, Occasion, PageWriter
 from pipeline.ingest.outcome import DocumentRead, PdfLimitExceeded
 from pipeline.ingest.reading import DocumentReading
 from pipeline.ingest.sandbox.limits import ReadingLimits
-from pipeline.messaging.event_task import Delivery, EventTask
+from pipeline.messaging.event_task import EventTask, MessageDelivery, data_of
 from schemas import topology
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
@@ -36,8 +36,8 @@ class IngestDocument(EventTask):
     name = "tasks.ingest_document"
     home_queue: ClassVar[str] = topology.DOCUMENT_PROCESSING
 
-    def handle(self, event: Envelope, delivery: Delivery) -> None:
-        stored = _data(event)
+    def handle(self, event: Envelope, delivery: MessageDelivery) -> None:
+        stored = data_of(event, StoredEvent)
         if not stored.will_be_read:
             log.debug("ingest.not_to_be_read", content_type=stored.content_type)
             return
@@ -49,8 +49,8 @@ class IngestDocument(EventTask):
             with context.transaction() as session:
                 operations.forget(session, stored)
 
-    def _ingest(self, context: Context, event: Envelope, delivery: Delivery) -> None:
-        stored = _data(event)
+    def _ingest(self, context: Context, event: Envelope, delivery: MessageDelivery) -> None:
+        stored = data_of(event, StoredEvent)
         with context.transaction() as session:
             applied = operations.is_applied(session, event_id=event.id)
             operations.check_wanted(session, stored)
@@ -66,17 +66,14 @@ class IngestDocument(EventTask):
             context.storage.download(ObjectKey(stored.object_key), to=file)
             _read_and_record(context, file, event=event, delivery=delivery)
 
-    def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:
+    def give_up(self, event: Envelope, error: DomainError, delivery: MessageDelivery) -> None:
         with current_context().transaction() as session:
             operations.record_failed(
-                session, _data(event), error=error, occasion=_occasion(event, delivery)
+                session,
+                data_of(event, StoredEvent),
+                error=error,
+                occasion=_occasion(event, delivery),
             )
-
-
-def _data(event: Envelope) -> StoredEvent:
-    if not isinstance(event.data, StoredEvent):
-        raise TypeError(f"the intake sent a {event.type} here")
-    return event.data
 
 
 def _sweep(context: Context) -> None:
@@ -91,7 +88,7 @@ def _sweep(context: Context) -> None:
                 shutil.rmtree(directory)
 
 
-def _occasion(event: Envelope, delivery: Delivery) -> Occasion:
+def _occasion(event: Envelope, delivery: MessageDelivery) -> Occasion:
     """Return the event as it is applied now: when it is recorded, not when reading began."""
     return Occasion(
         event_id=event.id,
@@ -101,9 +98,11 @@ def _occasion(event: Envelope, delivery: Delivery) -> Occasion:
     )
 
 
-def _read_and_record(context: Context, file: Path, *, event: Envelope, delivery: Delivery) -> None:
+def _read_and_record(
+    context: Context, file: Path, *, event: Envelope, delivery: MessageDelivery
+) -> None:
     """Read in a child process, write in one transaction; the network is not touched meanwhile."""
-    stored = _data(event)
+    stored = data_of(event, StoredEvent)
     limits = ReadingLimits.from_settings(context.settings)
     with context.transaction() as session:
         # First, because it may have to wait for another delivery of the event, and the

@@ -1,15 +1,15 @@
-"""Celery eats CloudEvents from queues it does not own, and orders from the clock.
+"""The worker's consumer: takes CloudEvents from the work queues, and periodic tasks from beat.
 
-The wire carries no Celery headers that count. A message is checked before the
-worker sees it, and its headers are built here, so nothing a publisher writes can
-reach Celery's own header handling: with the stock consumer an undecodable body
-is acknowledged and lost, and a header such as ``timelimit: "x"`` ends the worker.
+Nothing that a publisher writes reaches Celery's own header handling. The
+consumer checks each message before the worker sees it, and builds Celery's
+headers itself. The stock consumer acknowledges an undecodable body, which loses
+the message, and a header such as ``timelimit: "x"`` ends the worker.
 
-Which of the two a message has to be is decided by the queue it was taken from.
-On the work queues everything is an event. On the maintenance queue everything
-is an order of beat's; it may name a task, and nothing else of it is read.
+The queue decides what a message must be. On the work queues every message is an
+event. On the maintenance queue every message names a periodic task; nothing else
+of it is read.
 
-These are semi-public hooks of Celery, unchanged from 5.5 to 5.7;
+These hooks of Celery are semi-public and unchanged from 5.5 to 5.7;
 `tests/integration/pipeline/test_hostile_messages.py` guards them.
 """
 
@@ -21,6 +21,7 @@ import msgspec
 import structlog
 from celery.utils.log import get_logger
 from celery.worker.consumer.consumer import Consumer
+from kombu.exceptions import DecodeError
 from kombu.message import Message
 from kombu.serialization import register
 
@@ -35,44 +36,39 @@ celery_log = get_logger(__name__)
 DELIVERY_HEADER = "waybill"
 SERIALIZER = "cloudevents"
 
-ATTEMPTS_BELIEVED = 10_000
-"""Counters on the wire beyond this are noise, not counters."""
+COUNTER_MAX = 10_000
+"""A larger counter on the wire is not a counter; it is read as 0."""
 
-ORDER_CONTENT_TYPE: Final = "application/json"
+PERIODIC_CONTENT_TYPE: Final = "application/json"
 NO_ARGUMENTS: Final = (
     '[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 )
-"""The body of a Celery message that calls a task with nothing."""
+"""The body of a Celery message that calls a task without arguments."""
 
 
-class StartsNothing(ValueError):
-    """The message is well-formed, but there is no task here that it may start."""
+class NoTaskToStart(ValueError):
+    """The message is well-formed, but this worker has no task that it may start."""
 
 
 class ReceivedEvent(msgspec.Struct, frozen=True):
-    """An event with the bytes it came as, so that it can be passed on unchanged."""
+    """An event and the bytes it arrived as, so that a retry publishes the same bytes."""
 
     envelope: Envelope
     body: bytes
 
 
 def _counter(value: object) -> int:
-    plausible = isinstance(value, int) and 0 <= value <= ATTEMPTS_BELIEVED
-    return value if plausible and isinstance(value, int) else 0
-
-
-def _bytes(body: str | bytes | memoryview | None) -> bytes:
-    return body.encode() if isinstance(body, str) else bytes(body or b"")
+    return value if isinstance(value, int) and 0 <= value <= COUNTER_MAX else 0
 
 
 def _load(body: str | bytes) -> tuple[tuple[()], dict[str, ReceivedEvent], dict[str, None]]:
-    raw = _bytes(body)
+    raw = body.encode() if isinstance(body, str) else bytes(body)
     event = ReceivedEvent(envelope=envelope.decode(raw), body=raw)
     return (), {"event": event}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
 def _dump(_: object) -> str:
-    raise TypeError("tasks here are started by events, never by apply_async")
+    raise TypeError("events start the tasks; apply_async is not supported")
 
 
 def register_serializer() -> None:
@@ -86,30 +82,39 @@ def _read(message: Message) -> Envelope:
         raise MalformedEvent(f"content type {message.content_type!r}")
     if (message.content_encoding or "utf-8").lower() not in {"utf-8", "utf8"}:
         raise MalformedEvent(f"content encoding {message.content_encoding!r}")
-    return envelope.decode(_bytes(message.body))
+    if not message.body:
+        raise MalformedEvent("no body")  # kombu would not call `_load`
+    try:
+        # The message keeps what it decoded, and Celery reads that.
+        _, arguments, _ = message.payload
+    except DecodeError as error:
+        raise MalformedEvent(str(error)) from error
+    event: ReceivedEvent = arguments["event"]
+    return event.envelope
 
 
 class EventConsumer(Consumer):
-    """The worker's consumer; `tasks` and `orders` are set before it consumes.
+    """Hands each message to a task, or rejects it without requeue.
 
-    Every message it cannot hand to a task is rejected without requeue. The work
-    queues dead-letter it: nothing is lost and nothing loops. The maintenance
-    queue drops it, since the clock will order again.
+    A work queue dead-letters a rejected message, so that nothing is lost and
+    nothing loops. The maintenance queue drops it, because beat will send it again.
+
+    `task_routes.route` sets both attributes before the worker consumes.
 
     Attributes:
-        tasks: which task an event starts, per queue.
-        orders: the tasks that may be ordered.
+        tasks: queue → event type → task name.
+        periodic_tasks: names of the tasks that beat may start.
     """
 
     tasks: ClassVar[Mapping[str, Mapping[str, str]]] = {}
-    orders: ClassVar[frozenset[str]] = frozenset()
+    periodic_tasks: ClassVar[frozenset[str]] = frozenset()
 
     connection_errors: tuple[type[BaseException], ...]
-    task_consumer: Any  # kombu's, made anew with every connection
+    task_consumer: Any  # kombu's; every connection has its own
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[valid-type, misc]  # a class, declared as a variable by its stubs
-        # DelayedDelivery would declare 28 queues of its own; Mingle and Gossip
-        # need transient queues, which newer brokers refuse.
+        # DelayedDelivery declares 28 queues of its own. Mingle and Gossip need
+        # transient queues, which newer brokers refuse.
         default_steps: ClassVar[list[str]] = [
             step
             for step in Consumer.Blueprint.default_steps
@@ -117,7 +122,7 @@ class EventConsumer(Consumer):
         ]
 
     def on_decode_error(self, message: Message, exc: Exception) -> None:
-        # The stock method acknowledges, and the message is gone.
+        # The stock method acknowledges, which loses the message.
         self._refuse(message, queue=self._queue_of(message), reason=str(exc))
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:  # noqa: ANN401  # Celery's own signature
@@ -126,15 +131,15 @@ class EventConsumer(Consumer):
         def on_message(message: Message) -> None:
             queue = self._queue_of(message)
             if queue is None:
-                # Delivered for a subscription that has ended; it is for the next one.
+                # The subscription has ended; the broker delivers the message to another one.
                 message.reject_log_error(celery_log, self.connection_errors, requeue=True)
                 return
             try:
                 if queue == MAINTENANCE:
-                    self._rewrite_order(message)
+                    self._rewrite_periodic(message)
                 else:
                     self._rewrite_event(message, tasks=self.tasks.get(queue, {}))
-            except (MalformedEvent, StartsNothing) as error:
+            except (MalformedEvent, NoTaskToStart) as error:
                 self._refuse(message, queue=queue, reason=str(error))
                 return
             try:
@@ -143,7 +148,7 @@ class EventConsumer(Consumer):
                 raise
             except Exception:
                 log.exception(
-                    "intake.hand_over_failed",
+                    "consumer.hand_over_failed",
                     message_id=message.headers["id"],
                     task=message.headers["task"],
                 )
@@ -153,27 +158,27 @@ class EventConsumer(Consumer):
         return on_message
 
     def _queue_of(self, message: Message) -> str | None:
-        # Not the routing key, which is the publisher's own: the broker says by
-        # this tag which of our subscriptions the message was delivered for.
+        # Not the routing key, which the publisher chooses. The broker sets the consumer
+        # tag, which names the subscription.
         tag = message.delivery_info.get("consumer_tag")
-        subscriptions: Mapping[str, str] = self.task_consumer._active_tags  # noqa: SLF001  # kombu keeps them nowhere else
+        subscriptions: Mapping[str, str] = self.task_consumer._active_tags  # noqa: SLF001  # kombu has no public access to them
         return next((queue for queue, known in subscriptions.items() if known == tag), None)
 
     def _rewrite_event(self, message: Message, *, tasks: Mapping[str, str]) -> None:
         event = _read(message)
         if event.type not in tasks:
-            raise StartsNothing(f"no task here for event type {event.type!r}")
+            raise NoTaskToStart(f"no task for event type {event.type!r}")
         wire: Mapping[str, object] = message.headers or {}
         message.headers = self._headers(event, task=tasks[event.type], wire=wire)
 
-    def _rewrite_order(self, message: Message) -> None:
+    def _rewrite_periodic(self, message: Message) -> None:
         task = (message.headers or {}).get("task")
-        if message.content_type != ORDER_CONTENT_TYPE or not isinstance(task, str):
-            raise StartsNothing(f"no order: content type {message.content_type!r}")
-        if task not in self.orders:
-            raise StartsNothing(f"no order: task {task!r}")
-        order_id = str(uuid4())
-        message.headers = {"lang": "py", "task": task, "id": order_id, "root_id": order_id}
+        if message.content_type != PERIODIC_CONTENT_TYPE or not isinstance(task, str):
+            raise NoTaskToStart(f"no periodic task: content type {message.content_type!r}")
+        if task not in self.periodic_tasks:
+            raise NoTaskToStart(f"no periodic task: {task!r}")
+        task_id = str(uuid4())
+        message.headers = {"lang": "py", "task": task, "id": task_id, "root_id": task_id}
         message.body = NO_ARGUMENTS
         message.content_encoding = "utf-8"
 
@@ -200,7 +205,7 @@ class EventConsumer(Consumer):
 
     def _refuse(self, message: Message, *, queue: str | None, reason: str) -> None:
         log.error(
-            "intake.order_dropped" if queue == MAINTENANCE else "intake.dead_lettered",
+            "consumer.dropped" if queue == MAINTENANCE else "consumer.dead_lettered",
             queue=queue,
             reason=reason,
             message_id=message.properties.get("message_id"),

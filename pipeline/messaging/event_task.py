@@ -1,18 +1,18 @@
-"""A Celery task that is started by an event, and what becomes of its failures.
+"""The base of Celery tasks that an event starts, and its handling of failures.
 
-Four ends, no fifth: done (acknowledged), later (the same bytes wait in a retry
-tier, then return to this queue alone), given up (the failure is on record, the
-client is told, acknowledged), dead-lettered (a fault of ours that an operator
-must see).
+A delivery ends in one of four ways: done (acknowledged); later (the same bytes
+wait in a retry tier, then return to this queue only); given up (the failure is
+recorded, the client is notified, the message is acknowledged); dead-lettered (an
+internal error that an operator must see).
 
-Celery's own `retry` is not used: it would republish to the topic exchange and
-tell every other subscriber again.
+Celery's own `retry` is not used: it would publish to the topic exchange, and
+every other subscriber would receive the event again.
 """
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, ClassVar, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
 import structlog
 from celery import Task
@@ -34,21 +34,23 @@ from schemas.runtime.logging import TRACEPARENT_HEADER
 
 log = structlog.stdlib.get_logger(__name__)
 
-TIER_PATIENCE: Final = timedelta(minutes=10)
-"""How long an event is held while its tier cannot be reached: requeued it would come back
-at once, and the broker would count each return towards its delivery limit."""
+T = TypeVar("T")
+
+TIER_TIMEOUT: Final = timedelta(minutes=10)
+"""How long the worker keeps an event whose retry tier is unreachable. A requeued event would
+return at once, and the broker would count each return towards the delivery limit."""
 
 FIRST_TIER: Final = topology.RETRY_TIERS[0]
 
 
 class RetryLater(Exception):
-    """The event is fine and so are we, but it is not its time; it does not count as a try.
+    """The event cannot be applied yet; the wait does not count as an attempt.
 
     Attributes:
-        backoff: each wait is longer than the one before, because it may
-            need an operator.
-        made_progress: this delivery got further than those before it, so the
-            workers that died with the event did not die of it.
+        backoff: each wait is longer than the last, because an operator may
+            have to act.
+        made_progress: this delivery got further than earlier ones, so the
+            crashes so far are not the event's fault.
     """
 
     backoff: bool = False
@@ -56,29 +58,29 @@ class RetryLater(Exception):
 
 
 class CrashesExcused(RetryLater):
-    """The workers that died with the event had got further; the count of crashes begins anew.
+    """The crashed deliveries made progress, so the crash count restarts at zero.
 
-    It has to be a new message for that: the broker counts the deliveries of this
-    one, up to a limit that no task is asked about.
+    The event is published as a new message: the broker counts the deliveries of
+    this one and enforces its delivery limit by itself.
     """
 
     made_progress = True
 
     def __init__(self, crashes: int) -> None:
-        super().__init__(f"{crashes} crashes excused: the event got further meanwhile")
+        super().__init__(f"{crashes} crashes excused: the event made progress")
 
 
 class WorkerKeepsDying(DomainError):
-    """The event was redelivered after crash upon crash of the worker that had it."""
+    """Worker after worker crashed while it handled the event."""
 
     code = ErrorCode.ATTEMPTS_EXHAUSTED
 
     def __init__(self, crashes: int) -> None:
-        super().__init__(f"the worker died {crashes} times while it had this event")
+        super().__init__(f"the worker died {crashes} times while it handled this event")
 
 
 class UnexpectedFailure(DomainError):
-    """A fault of ours; its message is in the log, not in front of the client."""
+    """An internal error; its message goes to the log, not to the client."""
 
     code = ErrorCode.INTERNAL
     retryable = True
@@ -88,17 +90,23 @@ class UnexpectedFailure(DomainError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delivery:
-    """How this event came to be delivered this time."""
+class MessageDelivery:
+    """The history of a message, as its headers tell it.
+
+    Attributes:
+        attempt: attempts before this one.
+        crashes: crashes in a row without progress.
+        waits: long waits so far, capped at the number of tiers; selects the
+            next tier. Not counted as an attempt.
+    """
 
     attempt: int
     crashes: int
     waits: int
-    """That were longer each time, up to the longest."""
     traceparent: str | None
 
     @classmethod
-    def of(cls, request: Any) -> "Delivery":  # noqa: ANN401  # Celery's request context has no public type
+    def of(cls, request: Any) -> "MessageDelivery":  # noqa: ANN401  # Celery's request context has no public type
         header = request.get(DELIVERY_HEADER) or {}
         return cls(
             attempt=header.get("attempt", 0),
@@ -108,36 +116,42 @@ class Delivery:
         )
 
 
+def data_of(event: Envelope, kind: type[T]) -> T:
+    """Return the data of an event whose kind the task routes guarantee."""
+    if not isinstance(event.data, kind):
+        raise TypeError(f"{event.type} was routed to a task for {kind.__name__}")
+    return event.data
+
+
 def tier_after(times: int) -> topology.RetryTier:
-    """Return where an event waits that was tried, or waited, so many times before."""
+    """Return the retry tier after so many earlier attempts or waits."""
     return topology.RETRY_TIERS[min(times, len(topology.RETRY_TIERS) - 1)]
 
 
 class EventTask(Task[..., None]):
-    """Base of every task; a subclass says what to do and how to record that it was given up."""
+    """Base of every task; a subclass applies the event, and records that it was given up."""
 
     abstract = True
     home_queue: ClassVar[str]
 
     @abstractmethod
-    def handle(self, event: Envelope, delivery: Delivery) -> None:
-        """Apply the event. Raise `RetryLater` to have it again without counting a try."""
+    def handle(self, event: Envelope, delivery: MessageDelivery) -> None:
+        """Apply the event. Raise `RetryLater` for a redelivery that is not counted as an attempt."""
 
     @abstractmethod
-    def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:
-        """Put the failure on record, with the event that tells it."""
+    def give_up(self, event: Envelope, error: DomainError, delivery: MessageDelivery) -> None:
+        """Record the failure and emit the event that announces it."""
 
-    def got_further(self, event: Envelope) -> bool:  # noqa: ARG002  # what a subclass decides by
-        """Whether the delivery before this one, which ended in a crash, got further than those before it.
+    def got_further(self, event: Envelope) -> bool:  # noqa: ARG002  # for subclasses
+        """Return whether the last delivery, which ended in a crash, made progress.
 
-        Asked only after a crash. A worker that is killed again and again with an event
-        that gets on each time has not died of the event; only crashes in a row
-        without progress count towards `CRASH_LIMIT`.
+        Called only after a crash. Only crashes in a row without progress count
+        towards `CRASH_LIMIT`: a long transfer may survive many restarts.
         """
         return False
 
     def run(self, event: ReceivedEvent) -> None:
-        delivery = Delivery.of(self.request)
+        delivery = MessageDelivery.of(self.request)
         envelope = event.envelope
         job_id = envelope.data.job_id
         with structlog.contextvars.bound_contextvars(
@@ -149,9 +163,9 @@ class EventTask(Task[..., None]):
         ):
             self._handle(event, delivery)
 
-    def _handle(self, event: ReceivedEvent, delivery: Delivery) -> None:
+    def _handle(self, event: ReceivedEvent, delivery: MessageDelivery) -> None:
         try:
-            self._handle_unless_deadly(event, delivery)
+            self._handle_below_crash_limit(event, delivery)
         except RetryLater as reason:
             crashes = 0 if reason.made_progress else delivery.crashes
             self._wait(
@@ -162,30 +176,30 @@ class EventTask(Task[..., None]):
             )
         except DomainError as error:
             if error.needs_operator:
-                log.error(  # noqa: TRY400  # the detail says it all
+                log.error(  # noqa: TRY400  # the detail is enough; the traceback adds nothing
                     "task.needs_operator", code=error.code, detail=str(error)
                 )
                 self._wait(event, delivery, backoff=True, reason=error)
             if error.retryable and not self._is_last(delivery):
                 log.warning("task.will_retry", code=error.code, detail=str(error))
-                self._try_later(event, delivery, reason=error)
+                self._retry(event, delivery, reason=error)
             self._give_up(event, error, delivery)
         except (Ignore, Reject):
             raise
-        # A MemoryError that leaves a task ends the whole worker, and the next
-        # one that gets the message, so it is caught like every other fault.
+        # A MemoryError that leaves a task ends the whole worker, and then the
+        # next worker that gets the message.
         except (Exception, MemoryError) as error:
             if db.is_unreachable(error):
-                # An outage is not the event's fault: however long it lasts, no try is used up.
+                # An outage is not the event's fault: it uses up no attempt.
                 log.warning("task.database_unreachable", reason=type(error).__name__)
                 self._wait(event, delivery, backoff=False, reason=error)
             log.exception("task.failed")
             if not self._is_last(delivery):
-                self._try_later(event, delivery, reason=error)
+                self._retry(event, delivery, reason=error)
             self._give_up(event, UnexpectedFailure(delivery.attempt + 1), delivery)
             raise Reject(type(error).__name__, requeue=False) from error
 
-    def _handle_unless_deadly(self, event: ReceivedEvent, delivery: Delivery) -> None:
+    def _handle_below_crash_limit(self, event: ReceivedEvent, delivery: MessageDelivery) -> None:
         if delivery.crashes and self.got_further(event.envelope):
             raise CrashesExcused(delivery.crashes)
         if delivery.crashes >= topology.CRASH_LIMIT:
@@ -193,11 +207,11 @@ class EventTask(Task[..., None]):
         else:
             self.handle(event.envelope, delivery)
 
-    def _is_last(self, delivery: Delivery) -> bool:
+    def _is_last(self, delivery: MessageDelivery) -> bool:
         attempts: int = self.app.conf["waybill_task_attempts"]
         return delivery.attempt + 1 >= attempts
 
-    def _give_up(self, event: ReceivedEvent, error: DomainError, delivery: Delivery) -> None:
+    def _give_up(self, event: ReceivedEvent, error: DomainError, delivery: MessageDelivery) -> None:
         log.error("task.given_up", code=error.code, detail=str(error))
         try:
             self.give_up(event.envelope, error, delivery)
@@ -211,16 +225,15 @@ class EventTask(Task[..., None]):
     def _wait(
         self,
         event: ReceivedEvent,
-        delivery: Delivery,
+        delivery: MessageDelivery,
         *,
         backoff: bool,
         reason: BaseException,
     ) -> NoReturn:
-        """Have the event again without a try used up."""
+        """Redeliver the event later without counting an attempt."""
         if not backoff:
             self._later(event, delivery, tier=FIRST_TIER, reason=reason)
-        # A hundred thousand events that wait for an operator must not come round every
-        # few seconds. Counted apart from the tries, of which none is used up.
+        # A hundred thousand events that wait for an operator must not return every few seconds.
         self._later(
             event,
             replace(delivery, waits=min(delivery.waits + 1, len(topology.RETRY_TIERS) - 1)),
@@ -228,10 +241,10 @@ class EventTask(Task[..., None]):
             reason=reason,
         )
 
-    def _try_later(
-        self, event: ReceivedEvent, delivery: Delivery, *, reason: BaseException
+    def _retry(
+        self, event: ReceivedEvent, delivery: MessageDelivery, *, reason: BaseException
     ) -> NoReturn:
-        """Have the event again after a try that counts."""
+        """Redeliver the event later and count this attempt."""
         self._later(
             event,
             replace(delivery, attempt=delivery.attempt + 1),
@@ -242,17 +255,17 @@ class EventTask(Task[..., None]):
     def _later(
         self,
         event: ReceivedEvent,
-        delivery: Delivery,
+        delivery: MessageDelivery,
         *,
         tier: topology.RetryTier,
         reason: BaseException,
     ) -> NoReturn:
-        """Put the event's own bytes into a retry tier, then acknowledge this delivery.
+        """Publish the event's bytes to a retry tier, then acknowledge this delivery.
 
         Raises:
-            Ignore: it waits; Celery acknowledges.
-            Reject: it could not be put there; the broker delivers it again, at
-                most as often as the queue's delivery limit allows.
+            Ignore: the event waits in the tier; Celery acknowledges.
+            Reject: the tier could not be reached; the broker redelivers, up to
+                the queue's delivery limit.
         """
         headers: dict[str, object] = {
             topology.ATTEMPT_HEADER: delivery.attempt,
@@ -262,7 +275,7 @@ class EventTask(Task[..., None]):
         if delivery.traceparent:
             headers[TRACEPARENT_HEADER] = delivery.traceparent
         try:
-            for publishing in self._publishing_policy():
+            for publishing in self._publish_retries():
                 with publishing:
                     self._publish(event, headers=headers, tier=tier)
         except Exception as error:
@@ -272,10 +285,10 @@ class EventTask(Task[..., None]):
         raise Ignore from reason
 
     @staticmethod
-    def _publishing_policy() -> Retrying:
+    def _publish_retries() -> Retrying:
         return Retrying(
             retry=retry_if_not_exception_type(SoftTimeLimitExceeded),
-            stop=stop_after_delay(TIER_PATIENCE.total_seconds()),
+            stop=stop_after_delay(TIER_TIMEOUT.total_seconds()),
             wait=wait_random_exponential(multiplier=0.5, max=30),
             before_sleep=lambda state: log.warning(
                 "task.tier_unreachable", attempt=state.attempt_number

@@ -1,4 +1,4 @@
-"""Each event changes things once, however often it is delivered."""
+"""The inbox: each event is applied once per consumer, however often it is delivered."""
 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -8,10 +8,10 @@ from schemas.tables.inbox import InboxMessage
 
 
 def is_first_delivery(session: Session, *, consumer: str, event_id: EventId) -> bool:
-    """Record the event as applied by this consumer; say whether it was not before.
+    """Record that this consumer applies the event; return False if it already has.
 
-    Call it in the transaction that applies the effect: a second delivery that
-    runs at the same time waits here until the first one has committed.
+    Call this in the transaction that applies the effect. A concurrent delivery
+    blocks here until that transaction ends.
     """
     applied = session.execute(
         insert(InboxMessage)

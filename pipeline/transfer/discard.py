@@ -5,7 +5,7 @@ from typing import ClassVar
 import structlog
 
 from pipeline.context import current_context
-from pipeline.messaging.event_task import Delivery, EventTask
+from pipeline.messaging.event_task import EventTask, MessageDelivery, data_of
 from pipeline.transfer import record, residue
 from schemas import topology
 from schemas.errors import DomainError
@@ -26,8 +26,8 @@ class CleanUpUpload(EventTask):
     name = "tasks.discard_upload"
     home_queue: ClassVar[str] = topology.UPLOADS
 
-    def handle(self, event: Envelope, delivery: Delivery) -> None:  # noqa: ARG002  # every delivery does the same
-        upload_id = _data(event).upload_id
+    def handle(self, event: Envelope, delivery: MessageDelivery) -> None:  # noqa: ARG002  # every delivery does the same
+        upload_id = data_of(event, UploadCancelled).upload_id
         context = current_context()
         with context.transaction() as session:
             cancelled = record.cancelled(session, upload_id)
@@ -44,11 +44,9 @@ class CleanUpUpload(EventTask):
         )
         log.info("transfer.discarded", staging=cancelled.staging)
 
-    def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:  # noqa: ARG002  # nobody is waiting for an answer
-        log.error("transfer.residue_left", upload_id=str(_data(event).upload_id), reason=str(error))
-
-
-def _data(event: Envelope) -> UploadCancelled:
-    if not isinstance(event.data, UploadCancelled):
-        raise TypeError(f"the intake sent a {event.type} here")
-    return event.data
+    def give_up(self, event: Envelope, error: DomainError, delivery: MessageDelivery) -> None:  # noqa: ARG002  # nobody is waiting for an answer
+        log.error(
+            "transfer.residue_left",
+            upload_id=str(data_of(event, UploadCancelled).upload_id),
+            reason=str(error),
+        )

@@ -7,7 +7,7 @@ from typing import ClassVar
 import structlog
 
 from pipeline.context import Context, current_context
-from pipeline.messaging.event_task import Delivery, EventTask, RetryLater
+from pipeline.messaging.event_task import EventTask, MessageDelivery, RetryLater, data_of
 from pipeline.transfer import lease, record, residue
 from pipeline.transfer.errors import LeaseLost, TransferCancelled
 from pipeline.transfer.lease import ClaimedTransfer, Settled, UnknownUpload
@@ -39,8 +39,8 @@ class TransferUpload(EventTask):
     name = "tasks.upload_to_object_store"
     home_queue: ClassVar[str] = topology.UPLOADS
 
-    def handle(self, event: Envelope, delivery: Delivery) -> None:
-        finalized = _data(event)
+    def handle(self, event: Envelope, delivery: MessageDelivery) -> None:
+        finalized = data_of(event, UploadFinalized)
         context = current_context()
         owner = context.new_lease_owner()
         with context.transaction() as session:
@@ -83,8 +83,8 @@ class TransferUpload(EventTask):
             known=staged.keys() if isinstance(staged, StagedObjects) else (),
         )
 
-    def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:
-        finalized = _data(event)
+    def give_up(self, event: Envelope, error: DomainError, delivery: MessageDelivery) -> None:
+        finalized = data_of(event, UploadFinalized)
         if isinstance(error, UnknownUpload):
             return  # nobody to tell, nothing to remove
         context = current_context()
@@ -102,13 +102,7 @@ class TransferUpload(EventTask):
 
     def got_further(self, event: Envelope) -> bool:
         with current_context().transaction() as session:
-            return lease.got_further(session, job_id=_data(event).job_id)
-
-
-def _data(event: Envelope) -> UploadFinalized:
-    if not isinstance(event.data, UploadFinalized):
-        raise TypeError(f"the intake sent a {event.type} here")
-    return event.data
+            return lease.got_further(session, job_id=data_of(event, UploadFinalized).job_id)
 
 
 def _release(context: Context, claimed: ClaimedTransfer) -> None:
@@ -126,7 +120,7 @@ def _remove_rest(context: Context, event: Envelope, *, outcome: Settled) -> None
     Raises:
         ResidueLeft: the store does not answer; the event comes back for it.
     """
-    upload_id = _data(event).upload_id
+    upload_id = data_of(event, UploadFinalized).upload_id
     with context.transaction() as session:
         left = record.left_of(session, upload_id)
     if outcome is Settled.STORED:
@@ -144,7 +138,7 @@ def _remove_rest(context: Context, event: Envelope, *, outcome: Settled) -> None
 
 
 def _transfer(
-    context: Context, claimed: ClaimedTransfer, *, event: Envelope, delivery: Delivery
+    context: Context, claimed: ClaimedTransfer, *, event: Envelope, delivery: MessageDelivery
 ) -> Source:
     """Send an upload and put the object on record; return what was sent."""
     progress = Progress(context, claimed)

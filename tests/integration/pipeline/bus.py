@@ -1,4 +1,4 @@
-"""Puts messages on a broker and takes them off, below everything the project does itself."""
+"""Publishes and takes messages with kombu only, independent of the product's code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ class Bus:
         )
 
     def publish_raw(self, body: bytes, **properties: Any) -> None:  # noqa: ANN401  # whatever AMQP can carry
-        """Publish any bytes; to a queue by its name unless an exchange is given."""
+        """Publish any bytes, by default to the queue that `routing_key` names."""
         self._producer.publish(
             body,
             **{
@@ -46,10 +46,10 @@ class Bus:
         )
 
     def take(self, queue: str, *, within: timedelta = SOON) -> Message:
-        """Take the next message of a queue, once there is one.
+        """Take the next message of a queue.
 
         Raises:
-            TimeoutError: there was none in time.
+            TimeoutError: no message arrived in time.
         """
         taken: list[Message] = []
         with Consumer(
@@ -65,7 +65,7 @@ class Bus:
         return taken[0]
 
     def take_about(self, event: Envelope, *, queue: str) -> Message:
-        """Take messages until one is a copy of this event; the others are dropped."""
+        """Take messages until one is a copy of this event; drop the others."""
         while True:
             message = self.take(queue)
             if str(event.id) in str(message.body):

@@ -1,6 +1,6 @@
-"""Garbage on the work queue: it reaches the dead letters, and the worker goes on.
+"""Malformed messages on a work queue are dead-lettered, and the worker keeps working.
 
-Run this against every new Celery: `pipeline/consumer.py` stands on hooks it does not promise.
+Run these tests for every new Celery: `pipeline/messaging/consumer.py` uses semi-public hooks.
 """
 
 from typing import Any
@@ -43,7 +43,11 @@ def event_with(**changes: object) -> bytes:
 
 CELERY_HEADERS = {"lang": "py", "task": "tasks.upload_to_object_store", "id": "x"}
 
-POISON: dict[str, tuple[bytes, dict[str, Any]]] = {
+MALFORMED: dict[str, tuple[bytes, dict[str, Any]]] = {
+    "content type with a charset and a bad body": (
+        b"not json",
+        {"content_type": f"{CONTENT_TYPE}; charset=utf-8"},
+    ),
     "not JSON": (b"not json", {"headers": CELERY_HEADERS}),
     "bad UTF-8": (b"\xff\xfe\xff", {"headers": CELERY_HEADERS}),
     "no body": (b"", {}),
@@ -53,7 +57,7 @@ POISON: dict[str, tuple[bytes, dict[str, Any]]] = {
         b"[[], {}, {}]",
         {"content_type": "application/json", "headers": CELERY_HEADERS},
     ),
-    "an order of the clock's": (
+    "a periodic task": (
         b"[[], {}, {}]",
         {
             "content_type": "application/json",
@@ -85,9 +89,11 @@ def body_of(message: Message) -> bytes:
     return body.encode() if isinstance(body, str) else bytes(body)
 
 
-@pytest.mark.parametrize("name", POISON)
-def test_poison_is_dead_lettered_and_the_worker_goes_on(name: str, bench: Workbench) -> None:
-    body, properties = POISON[name]
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_message_is_dead_lettered_and_the_worker_keeps_working(
+    name: str, bench: Workbench
+) -> None:
+    body, properties = MALFORMED[name]
     before = bench.system.processes["transfer"].pid
     message: dict[str, Any] = {"content_type": CONTENT_TYPE, **properties}
     bench.bus.publish_raw(body, routing_key=topology.UPLOADS, **message)
@@ -109,7 +115,9 @@ def test_poison_is_dead_lettered_and_the_worker_goes_on(name: str, bench: Workbe
         {topology.ATTEMPT_HEADER: "many", "x-delivery-count": -5, "traceparent": 9},
     ],
 )
-def test_headers_on_the_wire_reach_nothing(headers: dict[str, object], bench: Workbench) -> None:
+def test_headers_of_the_publisher_have_no_effect(
+    headers: dict[str, object], bench: Workbench
+) -> None:
     good = bench.finalized()
     bench.bus.publish_raw(
         envelope.encode(good),
@@ -122,7 +130,7 @@ def test_headers_on_the_wire_reach_nothing(headers: dict[str, object], bench: Wo
     assert bench.bus.depth(DEAD) == 0
 
 
-def test_an_event_about_an_unknown_upload_ends_without_noise(bench: Workbench) -> None:
+def test_an_event_of_an_unknown_upload_is_acknowledged(bench: Workbench) -> None:
     bench.bus.publish_raw(event_with(), routing_key=topology.UPLOADS, content_type=CONTENT_TYPE)
     good = bench.finalized()
     bench.bus.publish(good)

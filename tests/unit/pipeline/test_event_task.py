@@ -8,8 +8,8 @@ from celery.exceptions import Ignore
 
 from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
 from pipeline.messaging.event_task import (
-    Delivery,
     EventTask,
+    MessageDelivery,
     RetryLater,
     WorkerKeepsDying,
     tier_after,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 2
 
 
-class OperatorAway(RetryLater):
+class NeedsOperator(RetryLater):
     backoff = True
 
 
@@ -45,34 +45,36 @@ class StoreDown(DomainError):
     retryable = True
 
 
-class Rehearsal(EventTask):
-    """A task that notes what becomes of its event."""
+class RecordingTask(EventTask):
+    """Records the calls it gets and the messages it publishes."""
 
-    name = "tests.rehearsal"
+    name = "tests.recording"
     home_queue = topology.UPLOADS
     typing = False
 
-    def __init__(self, *, gets_on: bool = False, fails_with: Exception | None = None) -> None:
-        self.gets_on = gets_on
+    def __init__(
+        self, *, makes_progress: bool = False, fails_with: Exception | None = None
+    ) -> None:
+        self.makes_progress = makes_progress
         self.fails_with = fails_with
-        self.handled: list[Delivery] = []
+        self.handled: list[MessageDelivery] = []
         self.given_up: list[DomainError] = []
         self.published: list[Mapping[str, object]] = []
 
-    def handle(self, event: Envelope, delivery: Delivery) -> None:  # noqa: ARG002  # not of interest
+    def handle(self, event: Envelope, delivery: MessageDelivery) -> None:  # noqa: ARG002
         self.handled.append(delivery)
         if self.fails_with is not None:
             raise self.fails_with
 
-    def give_up(self, event: Envelope, error: DomainError, delivery: Delivery) -> None:  # noqa: ARG002  # not of interest
+    def give_up(self, event: Envelope, error: DomainError, delivery: MessageDelivery) -> None:  # noqa: ARG002
         self.given_up.append(error)
 
-    def got_further(self, event: Envelope) -> bool:  # noqa: ARG002  # not of interest
-        return self.gets_on
+    def got_further(self, event: Envelope) -> bool:  # noqa: ARG002
+        return self.makes_progress
 
     def _publish(
         self,
-        event: ReceivedEvent,  # noqa: ARG002  # not of interest
+        event: ReceivedEvent,  # noqa: ARG002
         *,
         headers: dict[str, object],
         tier: RetryTier,
@@ -80,7 +82,7 @@ class Rehearsal(EventTask):
         self.published.append({**headers, "tier": tier})
 
 
-def deliver(task: Rehearsal, **header: int) -> None:
+def deliver(task: RecordingTask, **header: int) -> None:
     event = Envelope(
         id=EventId(uuid4()),
         source="/waybill/tests",
@@ -100,8 +102,8 @@ def deliver(task: Rehearsal, **header: int) -> None:
 
 
 @pytest.mark.parametrize("crashes", [1, CRASH_LIMIT - 1, CRASH_LIMIT, 2 * CRASH_LIMIT])
-def test_crashes_of_workers_that_got_further_are_forgotten(crashes: int) -> None:
-    task = Rehearsal(gets_on=True)
+def test_progress_resets_the_crash_count(crashes: int) -> None:
+    task = RecordingTask(makes_progress=True)
 
     with pytest.raises(Ignore):
         deliver(task, crashes=crashes)
@@ -113,21 +115,21 @@ def test_crashes_of_workers_that_got_further_are_forgotten(crashes: int) -> None
     assert not task.given_up
 
 
-def test_an_event_without_a_crash_is_handled_at_once() -> None:
-    task = Rehearsal(gets_on=True)
+def test_an_event_without_crashes_is_handled() -> None:
+    task = RecordingTask(makes_progress=True)
     deliver(task, crashes=0)
     assert len(task.handled) == 1
 
 
 @pytest.mark.parametrize("crashes", range(2 * CRASH_LIMIT))
-def test_crashes_without_progress_count_up_to_a_limit(crashes: int) -> None:
-    task = Rehearsal(gets_on=False)
+def test_an_event_is_given_up_after_too_many_crashes_without_progress(crashes: int) -> None:
+    task = RecordingTask(makes_progress=False)
 
     deliver(task, crashes=crashes)
 
-    is_deadly = crashes >= CRASH_LIMIT
-    assert len(task.handled) == (not is_deadly)
-    assert [type(error) for error in task.given_up] == [WorkerKeepsDying] * is_deadly
+    is_over_the_limit = crashes >= CRASH_LIMIT
+    assert len(task.handled) == (not is_over_the_limit)
+    assert [type(error) for error in task.given_up] == [WorkerKeepsDying] * is_over_the_limit
 
 
 @pytest.mark.parametrize(
@@ -140,16 +142,16 @@ def test_crashes_without_progress_count_up_to_a_limit(crashes: int) -> None:
         (9_999, timedelta(minutes=5)),
     ],
 )
-def test_an_event_waits_longer_after_each_try(attempt: int, delay: timedelta) -> None:
+def test_each_attempt_waits_longer_up_to_the_last_tier(attempt: int, delay: timedelta) -> None:
     assert tier_after(attempt).delay == delay
 
 
 @pytest.mark.parametrize(("waits", "then"), [(0, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("attempt", [0, 1])
-def test_what_waits_for_an_operator_waits_longer_each_time_and_uses_up_no_try(
+def test_a_wait_with_backoff_grows_and_counts_no_attempt(
     waits: int, then: int, attempt: int
 ) -> None:
-    task = Rehearsal(fails_with=OperatorAway())
+    task = RecordingTask(fails_with=NeedsOperator())
 
     with pytest.raises(Ignore):
         deliver(task, waits=waits, attempt=attempt)
@@ -159,8 +161,8 @@ def test_what_waits_for_an_operator_waits_longer_each_time_and_uses_up_no_try(
     assert (again[WAITS_HEADER], again[ATTEMPT_HEADER]) == (then, attempt)
 
 
-def test_an_event_that_waited_for_an_operator_has_all_its_tries() -> None:
-    task = Rehearsal(fails_with=StoreDown("down"))
+def test_long_waits_leave_the_attempts_unchanged() -> None:
+    task = RecordingTask(fails_with=StoreDown("down"))
 
     with pytest.raises(Ignore):
         deliver(task, waits=2, attempt=0)
@@ -170,12 +172,14 @@ def test_an_event_that_waited_for_an_operator_has_all_its_tries() -> None:
     assert not task.given_up
 
 
-def test_a_first_delivery_has_no_history() -> None:
-    assert Delivery.of({}) == Delivery(attempt=0, crashes=0, waits=0, traceparent=None)
+def test_a_first_delivery_has_zero_counters() -> None:
+    assert MessageDelivery.of({}) == MessageDelivery(
+        attempt=0, crashes=0, waits=0, traceparent=None
+    )
 
 
-def test_a_delivery_carries_what_the_consumer_took_off_the_wire() -> None:
+def test_a_delivery_carries_the_counters_of_the_consumer() -> None:
     header = {"attempt": 2, "crashes": 1, "waits": 1, "traceparent": "00-ab-cd-01"}
-    assert Delivery.of({DELIVERY_HEADER: header}) == Delivery(
+    assert MessageDelivery.of({DELIVERY_HEADER: header}) == MessageDelivery(
         attempt=2, crashes=1, waits=1, traceparent="00-ab-cd-01"
     )

@@ -1,4 +1,4 @@
-"""Beat shows that it is alive while what it orders can reach somebody."""
+"""Beat touches its liveness file only while the broker has the queue of the periodic tasks."""
 
 import socket
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import kombu
 import pytest
 from celery import Celery
 
+from pipeline.beat import TICK, BeatScheduler
 from pipeline.messaging.broker import declare_topology
-from pipeline.messaging.liveness import TICK, Clock
 from schemas.settings import BrokerSettings, LivenessSettings
 
 pytestmark = pytest.mark.integration
@@ -22,16 +22,16 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def clock(broker: BrokerSettings, file: Path) -> Iterator[Clock]:
-    """A clock that has nothing to order, on a broker that has no queue yet."""
+def scheduler(broker: BrokerSettings, file: Path) -> Iterator[BeatScheduler]:
+    """A scheduler with an empty schedule, on a broker without queues."""
     app = Celery(set_as_current=False)
     app.conf.update(
         broker_url=broker.rabbitmq_url.get_secret_value(),
         waybill_process=LivenessSettings(liveness_file=file),
     )
-    clock = Clock(app)
-    yield clock
-    clock.close()
+    scheduler = BeatScheduler(app)
+    yield scheduler
+    scheduler.close()
 
 
 def declare(broker: BrokerSettings) -> None:
@@ -39,39 +39,41 @@ def declare(broker: BrokerSettings) -> None:
         declare_topology(connection)
 
 
-def test_a_clock_shows_life_at_every_tick(clock: Clock, broker: BrokerSettings, file: Path) -> None:
+def test_every_tick_touches_the_file(
+    scheduler: BeatScheduler, broker: BrokerSettings, file: Path
+) -> None:
     declare(broker)
     for _ in range(2):
-        assert 0 < clock.tick() <= TICK.total_seconds()
+        assert 0 < scheduler.tick() <= TICK.total_seconds()
         assert file.exists()
         file.unlink()
 
 
-def test_a_clock_whose_orders_would_reach_nobody_shows_no_life(
-    clock: Clock, broker: BrokerSettings, file: Path
+def test_the_file_is_not_touched_while_the_queue_is_missing(
+    scheduler: BeatScheduler, broker: BrokerSettings, file: Path
 ) -> None:
-    clock.tick()
+    scheduler.tick()
     assert not file.exists()
     declare(broker)
-    clock.tick()
+    scheduler.tick()
     assert file.exists()
 
 
-def test_a_clock_that_lost_the_broker_shows_no_life_until_it_is_connected_anew(
-    clock: Clock, broker: BrokerSettings, file: Path
+def test_a_lost_connection_withholds_the_touch_until_beat_has_reconnected(
+    scheduler: BeatScheduler, broker: BrokerSettings, file: Path
 ) -> None:
     declare(broker)
-    clock.tick()
+    scheduler.tick()
     file.unlink()
-    amqp: Any = clock.connection.connection  # its stubs know only what all transports share
+    amqp: Any = scheduler.connection.connection  # its stubs know only what all transports share
     amqp.transport.sock.shutdown(socket.SHUT_RDWR)
-    clock.tick()
+    scheduler.tick()
     assert not file.exists()
-    clock.tick()
+    scheduler.tick()
     assert file.exists()
 
 
-def test_a_clock_that_nobody_watches_asks_the_broker_nothing() -> None:
+def test_without_a_liveness_file_beat_does_not_ask_the_broker() -> None:
     app = Celery(set_as_current=False)
     app.conf.update(broker_url="amqp://127.0.0.1:1", waybill_process=LivenessSettings())
-    assert Clock(app).tick() > 0
+    assert BeatScheduler(app).tick() > 0

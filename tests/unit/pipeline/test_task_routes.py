@@ -5,9 +5,9 @@ import pytest
 from celery import Celery
 from pydantic import SecretStr
 
-from pipeline import celery_app, task_routes
+from pipeline import beat, celery_app, task_routes
+from pipeline.beat import PERIODIC_TASKS, BeatScheduler
 from pipeline.messaging.consumer import register_serializer
-from pipeline.messaging.liveness import Clock
 from pipeline.settings import Settings
 from schemas import topology
 
@@ -35,7 +35,7 @@ def app(settings: Settings) -> Celery:
 
 def test_a_registered_task_acknowledges_late(app: Celery, settings: Settings) -> None:
     of_events = [task for tasks in task_routes.TASKS.values() for task in tasks.values()]
-    for task_type in (*of_events, *task_routes.ORDERS):
+    for task_type in (*of_events, *PERIODIC_TASKS):
         task = app.tasks[task_type.name]
         assert task.acks_late
         assert task.reject_on_worker_lost
@@ -43,7 +43,7 @@ def test_a_registered_task_acknowledges_late(app: Celery, settings: Settings) ->
         assert task.time_limit == settings.task_time_limit.total_seconds()
 
 
-def test_a_worker_knows_the_tasks_of_its_queues_alone() -> None:
+def test_a_worker_gets_the_tasks_of_its_queues_only() -> None:
     assert task_routes.tasks_for({topology.UPLOADS}) == {
         "uploads": {
             "upload.finalized": "tasks.upload_to_object_store",
@@ -55,38 +55,38 @@ def test_a_worker_knows_the_tasks_of_its_queues_alone() -> None:
     }
 
 
-def test_a_worker_may_sweep_besides_its_other_work_or_do_nothing_else() -> None:
+def test_a_worker_may_consume_the_maintenance_queue_alone_or_with_others() -> None:
     both = task_routes.tasks_for({topology.UPLOADS, topology.MAINTENANCE})
     assert both == task_routes.tasks_for({topology.UPLOADS})
     assert task_routes.tasks_for({topology.MAINTENANCE}) == {}
 
 
 @pytest.mark.parametrize("queues", [set(), {topology.EXPORTS}, {topology.UPLOADS, "uplaods"}])
-def test_a_worker_that_could_only_dead_letter_is_refused(queues: set[str]) -> None:
-    with pytest.raises(task_routes.NoTasks, match="-Q"):
+def test_a_worker_without_queues_or_with_an_unknown_queue_is_refused(queues: set[str]) -> None:
+    with pytest.raises(task_routes.QueuesWithoutTasks, match="-Q"):
         task_routes.tasks_for(queues)
 
 
-def test_every_event_of_a_consumed_queue_has_a_task() -> None:
+def test_every_event_that_a_queue_subscribes_to_has_a_task() -> None:
     for queue, tasks in task_routes.TASKS.items():
         assert tasks.keys() == set(topology.SUBSCRIPTIONS[queue])
 
 
-def test_an_event_that_waits_returns_to_the_queue_where_it_has_its_task() -> None:
+def test_a_retry_returns_to_the_queue_of_its_task() -> None:
     for queue, tasks in task_routes.TASKS.items():
         assert {task.home_queue for task in tasks.values()} == {queue}
 
 
-def test_the_clock_orders_every_sweep_at_once_and_then_once_per_interval(app: Celery) -> None:
-    app.conf.beat_schedule = task_routes.schedule(every=timedelta(minutes=5))
-    clock = Clock(app)
+def test_beat_starts_every_sweep_at_once_and_then_once_per_interval(app: Celery) -> None:
+    app.conf.beat_schedule = beat.schedule(every=timedelta(minutes=5))
+    scheduler = BeatScheduler(app)
 
-    assert {entry.task for entry in clock.schedule.values()} == {
+    assert {entry.task for entry in scheduler.schedule.values()} == {
         "tasks.sweep_uploads",
         "tasks.sweep_orphans",
         "tasks.sweep_rows",
     }
-    for entry in clock.schedule.values():
+    for entry in scheduler.schedule.values():
         is_due, _ = entry.is_due()
         assert is_due
         due, wait = next(entry).is_due()

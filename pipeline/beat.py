@@ -1,0 +1,71 @@
+"""Beat: the periodic tasks, their schedule, and the scheduler that shows that beat is alive."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from celery.beat import Scheduler
+
+from pipeline.maintenance.tasks import Sweep, SweepOrphans, SweepRows, SweepUploads
+from schemas import topology
+
+if TYPE_CHECKING:
+    from schemas.settings import LivenessSettings
+
+log = structlog.stdlib.get_logger(__name__)
+
+PERIODIC_TASKS: Final[tuple[type[Sweep], ...]] = (SweepUploads, SweepOrphans, SweepRows)
+
+TICK: Final = timedelta(seconds=5)
+
+LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def schedule(*, every: timedelta) -> Mapping[str, Mapping[str, Any]]:
+    """Return beat's schedule: every task is due when beat starts, then once per interval.
+
+    Without the first run, a beat that restarts more often than once per
+    interval would never start a task.
+    """
+    return {
+        task.name: {
+            "task": task.name,
+            "schedule": every,
+            "last_run_at": LONG_AGO,
+            # Under a memory alarm the broker confirms nothing, and beat would block for ever.
+            "options": {"queue": task.home_queue, "mandatory": True, "confirm_timeout": 10},
+        }
+        for task in PERIODIC_TASKS
+    }
+
+
+class BeatScheduler(Scheduler):
+    """Keeps the schedule in memory and touches the liveness file while the broker answers.
+
+    A restart loses the times of the last runs. That is harmless: every task is
+    due at a restart.
+    """
+
+    max_interval = TICK.seconds
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:  # noqa: ANN401  # Celery's own signature
+        wait: float = super().tick(*args, **kwargs)
+        if wait > 0:
+            self._touch_liveness_file()
+        return wait
+
+    def _touch_liveness_file(self) -> None:
+        settings: LivenessSettings = self.app.conf["waybill_process"]
+        if settings.liveness_file is None:
+            return
+        connection = self.connection
+        try:
+            # Beat itself speaks to the broker only when a task is due.
+            channel: Any = self.producer.channel  # its stubs know only what all transports share
+            channel.queue_declare(topology.MAINTENANCE, passive=True)
+        except (*connection.connection_errors, *connection.channel_errors) as error:
+            log.warning("beat.broker_lost", reason=type(error).__name__)
+            self.close()  # the next tick reconnects
+            return
+        settings.liveness_file.touch()
