@@ -37,17 +37,17 @@ INTRODUCTION: Final = """\
 
 <!-- Written by `python -m dev.settings_table` from schemas/settings.py; edit that. -->
 
-Every setting is an environment variable. It may also be a file of the same name in lower case in
-`/run/secrets` (`/run/secrets/database_url`); where both exist, the variable counts. A service
-refuses to start when one it needs is missing or wrong, and names it.
+Every setting is an environment variable, or a file of the same name in lower case in
+`/run/secrets` (`/run/secrets/database_url`); the variable takes precedence. A service does not
+start if a setting is missing or invalid; it prints the name of the setting.
 
 - Durations: `250ms`, `10s`, `5m`, `24h`, `7d`, plain seconds, or ISO 8601 (`PT10S`).
 - Sizes: `16MiB`, `100GB`, or plain bytes.
 - Switches: `true` and `false`.
 
-`pipeline` is both of its workers, transfer and ingest; `notifier` is relay and deliver. With
-`STAGING=s3` the gateway needs the object store too, and reads its settings. The migration
-(`alembic upgrade head`) reads `DATABASE_URL` alone.
+`pipeline` means both workers (transfer and ingest) and beat; `notifier` means relay and deliver.
+With `STAGING=s3` the gateway also reads the object store's settings. The migration
+(`alembic upgrade head`) reads only `DATABASE_URL`.
 """
 
 _DURATIONS: Final = {

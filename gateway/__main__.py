@@ -14,6 +14,7 @@ from gateway import settings
 from gateway.app import create_app
 from gateway.http import request_log
 from gateway.http.protocol import HardenedProtocol
+from schemas.runtime import logging
 
 log = structlog.stdlib.get_logger("gateway")
 
@@ -48,8 +49,8 @@ class GracefulServer(uvicorn.Server):
 
 
 def serve() -> None:
-    loaded = settings.load(settings.Settings)
-    request_log.configure(loaded)
+    loaded = settings.Settings.load()
+    logging.configure(loaded, service="gateway")
     app = create_app(loaded, settings.load_store(loaded))
     config = uvicorn.Config(
         request_log.RequestLog(app),

@@ -1,13 +1,11 @@
-"""The only reader of the environment in this package."""
+"""The settings of the gateway's processes."""
 
-import sys
-from pathlib import Path
-from typing import Final, TypeVar
+from typing import ClassVar, Final
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.lifecycle import StagingKind
+from schemas.runtime.settings_loader import ServiceSettings
 from schemas.settings import (
     DatabaseSettings,
     HttpSettings,
@@ -21,7 +19,6 @@ from schemas.settings import (
 )
 
 API_PREFIX: Final = "/api/v1"
-SECRETS: Final = Path("/run/secrets")
 
 
 class Settings(
@@ -33,52 +30,34 @@ class Settings(
     HttpSettings,
     WebhookTargetSettings,
     ProcessSettings,
-    BaseSettings,
+    ServiceSettings,
 ):
-    """Everything the server needs to know."""
+    """Settings of the HTTP server."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
-
-
-class StoreSettings(ObjectStoreSettings, BaseSettings):
-    """What the server needs besides where `STAGING=s3`."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    service: ClassVar[str] = "gateway"
 
 
-class AdministrationSettings(DatabaseSettings, QuotaSettings, ProcessSettings, BaseSettings):
-    """What the commands beside the server need: the database, and the quotas it has by default."""
+class StoreSettings(ObjectStoreSettings, ServiceSettings):
+    """Settings of the object store; the server needs them if `STAGING=s3`."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    service: ClassVar[str] = "gateway"
 
 
-Sections = TypeVar("Sections", Settings, StoreSettings, AdministrationSettings)
+class AdministrationSettings(DatabaseSettings, QuotaSettings, ProcessSettings, ServiceSettings):
+    """Settings of the operators' commands: the database and the default quotas."""
+
+    service: ClassVar[str] = "gateway"
 
 
 def load_store(settings: Settings) -> StoreSettings | None:
-    """Read where the object store is, if it is needed or told; exit where it is needed and not told.
+    """Return the object store's settings; exit if `STAGING=s3` and they are missing or invalid.
 
-    With `STAGING=directory` it serves uploads begun with `STAGING=s3`, and nothing else.
+    With `STAGING=directory` the store is optional: it serves only uploads that were
+    created with `STAGING=s3`.
     """
     if settings.staging == StagingKind.OBJECTS:
-        return load(StoreSettings)
+        return StoreSettings.load()
     try:
-        return StoreSettings(_secrets_dir=_secrets())
+        return StoreSettings.read()
     except ValidationError:
         return None
-
-
-def load(sections: type[Sections]) -> Sections:
-    """Read the environment and mounted secrets; exit with the name of what is missing."""
-    try:
-        return sections(_secrets_dir=_secrets())
-    except ValidationError as error:
-        # The values themselves stay out of the message: one of them may be a password.
-        for problem in error.errors(include_input=False, include_url=False):
-            name = "_".join(str(part) for part in problem["loc"]).upper()
-            print(f"gateway: setting {name}: {problem['msg']}", file=sys.stderr)  # noqa: T201  # there is no log yet
-        raise SystemExit(2) from None
-
-
-def _secrets() -> Path | None:
-    return SECRETS if SECRETS.is_dir() else None

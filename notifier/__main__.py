@@ -2,17 +2,18 @@
 
 import argparse
 
-from notifier import app, settings
+from notifier import app
+from notifier.settings import Settings
 
 
 def relay() -> None:
     """Publish the outbox to RabbitMQ until SIGTERM."""
-    app.run_relay(settings.load())
+    app.run_relay(Settings.load())
 
 
 def deliver() -> None:
     """Deliver events to webhooks until SIGTERM."""
-    app.run_deliver(settings.load())
+    app.run_deliver(Settings.load())
 
 
 COMMANDS = {"relay": relay, "deliver": deliver}

@@ -11,11 +11,12 @@ from typing import Any
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from notifier import broker, db, liveness, telemetry
+from notifier import broker, db, liveness
 from notifier.delivery import dispatch, transport
 from notifier.intake import NotifyConsumer
 from notifier.relay import Relay
 from notifier.settings import Settings
+from schemas.runtime import logging
 from schemas.settings import DatabaseSettings
 from schemas.tables import outbox
 
@@ -34,13 +35,13 @@ class LoopEnded(Exception):
 
 def run_relay(settings: Settings) -> None:
     """Publish the outbox until SIGTERM."""
-    telemetry.configure(settings, service="relay")
+    logging.configure(settings, service="relay")
     asyncio.run(_until_stopped(_relay(settings)))
 
 
 def run_deliver(settings: Settings) -> None:
     """Deliver webhooks until SIGTERM."""
-    telemetry.configure(settings, service="deliver")
+    logging.configure(settings, service="deliver")
     asyncio.run(_until_stopped(_deliver(settings)))
 
 

@@ -22,7 +22,7 @@ from notifier.broker import BrokerUnavailable
 from notifier.liveness import Pulse
 from schemas.events.envelope import CONTENT_TYPE
 from schemas.ids import EventId
-from schemas.runtime.logging import TRACEPARENT_HEADER
+from schemas.runtime.tracing import TRACEPARENT_HEADER
 from schemas.settings import RelaySettings
 from schemas.tables.outbox import OutboxMessage
 

@@ -1,11 +1,8 @@
-"""The only reader of the environment in this package."""
+"""The settings of the relay and the deliverer."""
 
-import sys
-from pathlib import Path
+from typing import ClassVar
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
+from schemas.runtime.settings_loader import ServiceSettings
 from schemas.settings import (
     BrokerSettings,
     DatabaseSettings,
@@ -16,8 +13,6 @@ from schemas.settings import (
     WebhookTargetSettings,
 )
 
-SECRETS = Path("/run/secrets")
-
 
 class Settings(
     DatabaseSettings,
@@ -27,20 +22,8 @@ class Settings(
     WebhookTargetSettings,
     LivenessSettings,
     ProcessSettings,
-    BaseSettings,
+    ServiceSettings,
 ):
-    """Everything the relay and the deliverer need to know."""
+    """Settings of the relay and the deliverer."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
-
-
-def load(*, secrets: Path = SECRETS) -> Settings:
-    """Read the environment and mounted secrets; exit with the name of what is missing or wrong."""
-    try:
-        return Settings(_secrets_dir=secrets if secrets.is_dir() else None)
-    except ValidationError as error:
-        # The values themselves stay out of the message: one of them may be a password.
-        for problem in error.errors(include_input=False, include_url=False):
-            name = "_".join(str(part) for part in problem["loc"]).upper()
-            print(f"notifier: setting {name}: {problem['msg']}", file=sys.stderr)  # noqa: T201  # there is no log yet
-        raise SystemExit(2) from None
+    service: ClassVar[str] = "notifier"

@@ -1,11 +1,8 @@
-"""The only reader of the environment in this package."""
+"""The settings of the workers and of beat."""
 
-import sys
-from pathlib import Path
+from typing import ClassVar
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
+from schemas.runtime.settings_loader import ServiceSettings
 from schemas.settings import (
     BrokerSettings,
     CelerySettings,
@@ -21,8 +18,6 @@ from schemas.settings import (
     TransferSettings,
 )
 
-SECRETS = Path("/run/secrets")
-
 
 class Settings(
     DatabaseSettings,
@@ -37,20 +32,8 @@ class Settings(
     CelerySettings,
     LivenessSettings,
     ProcessSettings,
-    BaseSettings,
+    ServiceSettings,
 ):
-    """Everything a pipeline worker needs to know."""
+    """Settings of a worker and of beat."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
-
-
-def load() -> Settings:
-    """Read the environment and mounted secrets; exit with the name of what is missing."""
-    try:
-        return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None)
-    except ValidationError as error:
-        # The values themselves stay out of the message: one of them may be a password.
-        for problem in error.errors(include_input=False, include_url=False):
-            name = "_".join(str(part) for part in problem["loc"]).upper()
-            print(f"pipeline: setting {name}: {problem['msg']}", file=sys.stderr)  # noqa: T201  # there is no log yet
-        raise SystemExit(2) from None
+    service: ClassVar[str] = "pipeline"

@@ -6,16 +6,17 @@ import structlog
 from celery import signals
 from kombu import Connection
 
-from pipeline import beat, celery_app, task_routes, telemetry
-from pipeline import settings as process_settings
+from pipeline import beat, celery_app, task_routes
 from pipeline.context import build_context, install_context
 from pipeline.ingest import language
 from pipeline.messaging.broker import TopologyConflict, declare_topology
+from pipeline.settings import Settings
 from schemas import topology
+from schemas.runtime import logging
 
 log = structlog.stdlib.get_logger(__name__)
 
-settings = process_settings.load()
+settings = Settings.load()
 app = celery_app.app
 celery_app.configure(settings)
 task_routes.register(app)
@@ -24,7 +25,7 @@ app.conf.beat_schedule = beat.schedule(every=settings.sweep_every)
 
 @signals.setup_logging.connect(weak=False)
 def set_up_logging(**_: object) -> None:
-    telemetry.configure(settings)
+    logging.configure(settings, service="pipeline")
 
 
 @signals.celeryd_init.connect(weak=False)
@@ -49,7 +50,7 @@ def before_beat_starts(**_: object) -> None:
 
 @signals.worker_process_init.connect(weak=False)
 def in_each_process(**_: object) -> None:
-    telemetry.configure(settings)
+    logging.configure(settings, service="pipeline")
     install_context(build_context(settings))
 
 

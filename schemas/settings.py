@@ -1,9 +1,8 @@
-"""Every setting of the system, by the section of the system that needs it.
+"""Every setting of the system, in sections.
 
-Sections are plain models; each process composes the ones it needs with
-``pydantic_settings.BaseSettings`` in its own ``settings.py``, which is the only
-reader of the environment there. A field's name in capitals is the name of its
-environment variable; its description is its line in docs/settings.md.
+Sections are plain models. Each service composes the sections it needs in its own
+``settings.py``; only ``schemas.runtime.settings_loader`` reads the environment. A field's name
+in capitals is its environment variable; its description is its line in docs/settings.md.
 """
 
 import re
@@ -38,7 +37,7 @@ def _duration(value: object) -> object:
 
 
 STAGING_MARKER: Final = ".waybill-staging"
-"""File a gateway puts into the staging directory; where it is missing, the volume is not mounted."""
+"""File that a gateway creates in the staging directory. If it is missing, the volume is not mounted."""
 
 Positive = Annotated[int, Field(ge=1)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
@@ -50,7 +49,7 @@ class DatabaseSettings(BaseModel):
     )
     database_pool_size: Positive = Field(
         default=10,
-        description="connections a process keeps, and a gateway as many again for chunks; requests beyond it wait for one",
+        description="most connections of a process; a gateway uses as many again for chunks. Further requests wait for a free connection",
     )
 
 
@@ -61,7 +60,7 @@ class BrokerSettings(BaseModel):
     )
     publish_timeout: Duration = Field(
         default=timedelta(seconds=10),
-        description="how long a publish waits for the broker's confirm; under a memory alarm it would wait for ever",
+        description="how long a publish waits for the broker's confirm; without a limit it would wait for ever under a memory alarm",
     )
 
 
@@ -77,126 +76,126 @@ class ObjectStoreSettings(BaseModel):
         default=ByteSize(32 * MIB),
         ge=5 * MIB,
         le=5 * GIB,
-        description="preferred part size of a multipart upload: every part costs the store some work, and what is under way at a crash is sent again; grows by itself where a file would need more than `S3_MAX_PARTS`",
+        description="preferred part size of a multipart upload. Smaller parts cost the store more work; with larger parts a crash repeats more bytes. Grows for a file that would need more than `S3_MAX_PARTS`",
     )
     s3_max_parts: Positive = Field(
         default=10_000,
         le=10_000,
-        description="most parts the store takes in one upload (AWS: 10,000; some stores: 1,000)",
+        description="most parts the store accepts in one multipart upload (AWS: 10,000; some stores: 1,000)",
     )
     s3_parallel_parts: Positive = Field(
         default=4,
-        description="parts a worker sends at once; with the part buffers it bounds the worker's memory",
+        description="parts a worker sends at the same time, each with a buffer",
     )
     s3_connect_timeout: Duration = Field(
         default=timedelta(seconds=5), description="time to connect to the store"
     )
     s3_read_timeout: Duration = Field(
-        default=timedelta(seconds=60), description="time the store may stay silent within a request"
+        default=timedelta(seconds=60), description="longest silence of the store within a request"
     )
     s3_attempts: Positive = Field(
-        default=5, description="tries of one request before the whole transfer is retried later"
+        default=5, description="attempts at one request before the whole transfer is retried later"
     )
     s3_checksum_mode: Literal["auto", "when_supported", "when_required"] = Field(
         default="auto",
-        description="`when_supported` adds CRC32 trailers, which older S3-compatible stores refuse or store as data; `auto` asks the store once whether it checks the Content-MD5 that every body has, and adds a CRC32 only where it does not",
+        description="`when_supported` adds CRC32 trailers, which older S3-compatible stores refuse or store as data. `auto` tests once whether the store verifies the Content-MD5 of every body, and adds a CRC32 only if it does not",
     )
     s3_ca_bundle: Path | None = Field(
         default=None,
-        description="file with the certificates to trust for `https` endpoints, where the system's own do not do",
+        description="file with the trusted certificates for `https` endpoints; unset means the system's",
     )
 
 
 class StagingSettings(BaseModel):
     staging: Literal[StagingKind.DIRECTORY, StagingKind.OBJECTS] = Field(
         default=StagingKind.DIRECTORY,
-        description="where received chunks wait: `directory` is `STAGING_DIR`, on a volume all gateways and transfer workers share; `s3` is the bucket, under `staging/`, and they share nothing else. Uploads begun with the other one are finished with it",
+        description="where received chunks are kept until the transfer: `directory` is `STAGING_DIR`, on a volume that all gateways and transfer workers share; `s3` is the bucket, under `staging/`, and needs no shared volume. After a change, open uploads finish where they were created",
     )
     staging_dir: Path | None = Field(
         default=None,
-        description="directory for received chunks, shared by gateways and transfer workers; needed where `STAGING=directory`",
+        description="directory for received chunks, shared by gateways and transfer workers; required if `STAGING=directory`",
     )
 
     @model_validator(mode="after")
-    def _directory_is_named(self) -> Self:
+    def _require_directory(self) -> Self:
         if self.staging == StagingKind.DIRECTORY and self.staging_dir is None:
-            raise ValueError("STAGING_DIR is needed where STAGING=directory")
+            raise ValueError("STAGING_DIR is required if STAGING=directory")
         return self
 
 
 class ScratchSettings(BaseModel):
     work_dir: Path | None = Field(
         default=None,
-        description="directory for files being read or passed on; unset means the system's. With `STAGING=s3` a chunk lies here until the bucket has it",
+        description="directory for temporary files; unset means the system's. With `STAGING=s3` a chunk is kept here until the bucket has it",
     )
 
 
 class UploadSettings(BaseModel):
     upload_ttl: Duration = Field(
-        default=timedelta(hours=24), description="how long an unfinished upload takes chunks"
+        default=timedelta(hours=24), description="how long an upload accepts chunks"
     )
     form_lease: Duration = Field(
         default=timedelta(minutes=5),
-        description="how long the upload of a form, which nobody else can finish, outlives the gateway that takes it; renewed while the form comes in, for up to `UPLOAD_TTL`. Longer than an outage of the database that a form should survive, and than the clocks of gateway and database differ",
+        description="how long the upload of a form stays open after its gateway stops; no other gateway can finish it. Renewed while the form arrives, for up to `UPLOAD_TTL`. Keep it longer than a database outage that a form should survive, and longer than the clock difference between gateway and database",
     )
     chunk_size_default: ByteSize = Field(
         default=ByteSize(8 * MIB),
         ge=64 * 1024,
-        description="chunk size where the client names none; files of more than a thousand such chunks get larger ones, up to `CHUNK_SIZE_MAX`",
+        description="chunk size if the client requests none; files of more than a thousand such chunks get larger chunks, up to `CHUNK_SIZE_MAX`",
     )
     chunk_size_min: ByteSize = Field(
         default=ByteSize(64 * 1024),
         ge=1,
-        description="smallest chunk size a client may ask for; each chunk costs a request, an fsync and a row",
+        description="smallest chunk size a client may request; each chunk costs a request, an fsync and a row",
     )
     chunk_size_max: ByteSize = Field(
         default=ByteSize(64 * MIB),
-        description="largest chunk size a client may ask for; a broken connection costs at most one chunk",
+        description="largest chunk size a client may request; a broken connection loses at most one chunk",
     )
     chunk_count_max: Positive = Field(
         default=20_000,
-        description="most chunks of one upload; the chunk size grows to stay under it",
+        description="most chunks of one upload; the chunk size grows to keep to it",
     )
     chunk_lock_wait: Duration = Field(
         default=timedelta(seconds=10),
-        description="how long a repeated chunk waits for an older request that still writes the same chunk",
+        description="how long a repeated chunk waits for an earlier request that still writes the same chunk",
     )
     staging_reserve: ByteSize = Field(
         default=ByteSize(256 * MIB),
-        description="free space kept on the staging disk: an upload larger than the rest is not created, and a chunk that would leave less is not kept; both answer 507. A chunk that is stored already is answered all the same",
+        description="free space kept on the staging disk. Creating an upload that does not fit beside it, and a chunk that would use it, answer 507; a chunk that is already stored is still acknowledged",
     )
     uploads_async_enabled: bool = Field(
         default=True,
-        description="`false` makes finalize wait for the end of the job and answer 200 (for clients not yet moved)",
+        description="`false` makes finalize wait for the end of the job and answer 200, for clients that do not poll yet",
     )
     wait_max: Duration = Field(
         default=timedelta(seconds=60),
-        description="longest time `?wait=` or `Prefer: wait` holds a request open",
+        description="longest time that `?wait=` or `Prefer: wait` holds a request open",
     )
     sync_wait_max: Duration = Field(
         default=timedelta(minutes=15),
-        description="longest time finalize waits when `UPLOADS_ASYNC_ENABLED=false`; after it the answer is 202",
+        description="longest time that finalize waits if `UPLOADS_ASYNC_ENABLED=false`; then it answers 202",
     )
 
 
 class QuotaSettings(BaseModel):
-    """What a tenant may have at once; `python -m gateway set-quota` changes it for one tenant."""
+    """The default quotas of a tenant; an operator's command sets them for one tenant."""
 
     upload_max_size: ByteSize = Field(
         default=ByteSize(100 * GIB),
-        description="largest file accepted. A tenant may have its own",
+        description="largest accepted file; can be set per tenant",
     )
     quota_bytes: ByteSize | None = Field(
         default=None,
-        description="bytes of a tenant's uploads, open and stored together; unset means no limit. A tenant may have its own",
+        description="most bytes of a tenant's open and stored uploads together; unset means no limit; can be set per tenant",
     )
     quota_open_uploads: Positive = Field(
         default=1_000,
-        description="uploads a tenant may have open at once; each is a file in staging. A tenant may have its own",
+        description="most open uploads of a tenant, each with its own staged bytes; can be set per tenant",
     )
     allowed_types: str = Field(
         default="*/*",
-        description="media types a tenant may send, with commas between, such as `application/pdf,image/*`; what the first bytes show counts, and where they show nothing, what the client declared, unless they would have shown it. A tenant may have its own",
+        description="allowed media types, comma separated, such as `application/pdf,image/*`; can be set per tenant. The type sniffed from the first bytes counts. If sniffing is inconclusive the declared type counts, unless it is a type that sniffing recognises",
     )
 
 
@@ -204,125 +203,132 @@ class HttpSettings(BaseModel):
     gateway_host: str = Field(default="127.0.0.1", description="address to listen on")
     gateway_port: int = Field(default=8000, ge=0, le=65535, description="port to listen on")
     request_body_max: ByteSize = Field(
-        default=ByteSize(MIB), description="largest JSON body; chunks have limits of their own"
+        default=ByteSize(MIB), description="largest JSON body; chunks have their own limits"
     )
     api_key_cache: Duration = Field(
         default=timedelta(seconds=5),
-        description="how long a gateway believes what it read of an API key; a revoked key works at most so much longer",
+        description="how long a gateway caches an API key; a revoked key works at most that much longer",
     )
-    page_size_max: Positive = Field(default=200, description="most items a list answers at once")
+    page_size_max: Positive = Field(default=200, description="most items on one page of a list")
 
 
 class TransferSettings(BaseModel):
     transfer_lease: Duration = Field(
         default=timedelta(seconds=15),
-        description="how long a silent worker keeps its upload; then another one takes over",
+        description="how long a transfer stays with a worker that renews no lease; then another worker takes over",
     )
     transfer_slice: Duration = Field(
         default=timedelta(minutes=10),
-        description="how long one delivery is held; a longer transfer hands itself on with the next part that is stored, and resumes. Keep it well under the broker's consumer timeout",
+        description="how long a transfer keeps one message unacknowledged. A longer transfer puts itself back into the queue after the next stored part and resumes from there. Keep it well under the broker's consumer timeout",
     )
 
 
 class SweepSettings(BaseModel):
     sweep_every: Duration = Field(
-        default=timedelta(minutes=5), description="how often beat orders a sweep"
+        default=timedelta(minutes=5), description="how often beat starts each sweep"
     )
     sweep_grace: Duration = Field(
         default=timedelta(hours=1),
-        description="age from which something in staging or in the store that no upload owns is an orphan. Longer than any clock is wrong and any request takes",
+        description="age from which staged bytes or an object without an upload count as an orphan. Keep it longer than any clock difference and any request",
     )
     outbox_retention: Duration = Field(
         default=timedelta(days=7), description="how long published events stay in the outbox"
     )
     inbox_retention: Duration = Field(
         default=timedelta(days=30),
-        description="how long it is remembered that an event was applied. Longer than an event can wait in a queue or a dead-letter queue before it is delivered again",
+        description="how long an applied event is remembered, so that it is not applied twice. Keep it longer than an event can wait in a queue or a dead-letter queue before it is delivered again",
     )
     idempotency_retention: Duration = Field(
         default=timedelta(days=7), description="how long an `Idempotency-Key` is remembered"
     )
     delivery_retention: Duration = Field(
         default=timedelta(days=30),
-        description="how long it is kept what was told to a webhook, with every attempt, once that has ended. As long as somebody may ask what became of an event",
+        description="how long an ended webhook delivery is kept, with all its attempts",
     )
 
 
 class IngestSettings(BaseModel):
     spacy_model: str = Field(
         default="blank:en",
-        description="installed spaCy model, or `blank:<language>` for sentences, lemmas and rule-based entities",
+        description="an installed spaCy model, or `blank:<language>` for sentences, lemmas and rule-based entities",
     )
     pdf_timeout: Duration = Field(
-        default=timedelta(seconds=120), description="wall-clock time one PDF may take"
+        default=timedelta(seconds=120), description="longest time to read one PDF"
     )
     pdf_memory_max: ByteSize = Field(
         default=ByteSize(GIB),
-        description="memory the child that reads a PDF may add to the worker's",
+        description="memory that the sandbox child may use beyond the worker's",
     )
-    pdf_pages_max: Positive = Field(default=5_000, description="pages read of one PDF")
+    pdf_pages_max: Positive = Field(default=5_000, description="most pages read of one PDF")
     pdf_text_max: ByteSize = Field(
-        default=ByteSize(50 * MIB), description="text taken from one PDF"
+        default=ByteSize(50 * MIB), description="most text taken from one PDF"
     )
     pdf_file_max: ByteSize = Field(
         default=ByteSize(GIB),
-        description="largest PDF that is read; a larger one is stored, and its job fails with `pdf_limit_exceeded`",
+        description="largest PDF that is read; a larger PDF is stored, and its job fails with `pdf_limit_exceeded`",
     )
 
 
 class RelaySettings(BaseModel):
     outbox_batch: Positive = Field(
-        default=100, description="events published per transaction; a crash repeats at most these"
+        default=100,
+        description="most events published in one transaction; a crash repeats at most these",
     )
     outbox_poll: Duration = Field(
         default=timedelta(seconds=1),
-        description="fallback when no wake-up arrives (a pooler between, or a lost connection)",
+        description="how often the outbox is read if no notification arrives (behind a connection pooler, or after a lost connection)",
     )
 
 
 class WebhookTargetSettings(BaseModel):
     webhook_allow_loopback: bool = Field(
-        default=False, description="deliver to loopback addresses; only for local development"
+        default=False,
+        description="whether webhooks may be on loopback addresses; only for local development",
     )
 
 
 class DeliverySettings(BaseModel):
     webhook_timeout: Duration = Field(
         default=timedelta(seconds=20),
-        description="total time of one attempt: name, connection, request and answer",
+        description="longest time of one attempt, from the DNS lookup to the end of the answer",
     )
-    webhook_concurrency: Positive = Field(default=50, description="attempts under way at once")
+    webhook_concurrency: Positive = Field(default=50, description="most attempts at the same time")
     webhook_response_max: ByteSize = Field(
-        default=ByteSize(16 * 1024), description="bytes of an answer read and logged"
+        default=ByteSize(16 * 1024), description="most bytes of an answer that are read and kept"
     )
 
 
 class LivenessSettings(BaseModel):
     liveness_file: Path | None = Field(
-        default=None, description="file a worker touches while it is connected and consuming"
+        default=None,
+        description="file that a process touches while it is connected and working; probes read its age",
     )
 
 
 class ProcessSettings(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="threshold of the project's own log lines"
+        default="INFO",
+        description="lowest level of the project's own log lines; libraries log from `WARNING`",
     )
-    log_format: Literal["json", "console"] = Field(default="json", description="shape of log lines")
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="format of log lines"
+    )
 
 
 class CelerySettings(BaseModel):
     task_attempts: Positive = Field(
         default=20,
-        description="tries of an event before its job fails; they wait 5 s, 30 s, then 5 min each, so the default outlasts an outage of the object store of an hour and a half",
+        description="attempts at an event before its job fails. The waits between are 5 s, 30 s, then 5 min each: the default outlasts an hour and a half without the object store",
     )
     task_time_limit: Duration = Field(
         default=timedelta(minutes=25),
-        description="a task still running then is killed and delivered again. Keep it under the broker's consumer timeout (30 min by default)",
+        description="time after which a running task is killed and its message delivered again. Keep it under the broker's consumer timeout (30 min by default)",
     )
     celery_remote_control: bool = Field(
         default=False,
-        description="lets Flower inspect the workers and see their events; costs transient queues on the broker",
+        description="whether Flower may inspect the workers and see their events; costs transient queues on the broker",
     )
     celery_result_backend: SecretStr | None = Field(
-        default=None, description="kept for operators who want results in Flower; nothing reads it"
+        default=None,
+        description="where Celery stores task results, for operators who want them in Flower; nothing else reads them",
     )

@@ -19,13 +19,14 @@ from hypercorn.config import Config
 from gateway import settings
 from gateway.app import create_app
 from gateway.http import request_log
+from schemas.runtime import logging
 
 LOOPBACK: Final = "127.0.0.1"
 
 
 def gateway() -> Any:  # noqa: ANN401  # each server has a type of its own for an application
-    loaded = settings.load(settings.Settings)
-    request_log.configure(loaded)
+    loaded = settings.Settings.load()
+    logging.configure(loaded, service="gateway")
     return request_log.RequestLog(create_app(loaded, settings.load_store(loaded)))
 
 
@@ -91,7 +92,7 @@ def main() -> None:
     if arguments.port is not None:
         serve(deaf, host=LOOPBACK, port=arguments.port)
         return
-    loaded = settings.load(settings.Settings)
+    loaded = settings.Settings.load()
     serve(gateway, host=loaded.gateway_host, port=loaded.gateway_port)
 
 

@@ -84,9 +84,9 @@ def changes_in(options: dict[str, Any]) -> "QuotaChanges":
 
 
 def settings() -> "AdministrationSettings":
-    from gateway import settings
+    from gateway.settings import AdministrationSettings
 
-    return settings.load(settings.AdministrationSettings)
+    return AdministrationSettings.load()
 
 
 def in_transaction(
@@ -94,7 +94,7 @@ def in_transaction(
 ) -> Result:
     """Run an operation in one transaction; a name or id that is unknown ends the command."""
     from gateway import db
-    from gateway.http import request_log
+    from schemas.runtime import logging
 
     async def run() -> Result:
         engine = db.build_engine(loaded)
@@ -104,7 +104,7 @@ def in_transaction(
         finally:
             await engine.dispose()
 
-    request_log.configure(loaded)
+    logging.configure(loaded, service="gateway")
     try:
         return asyncio.run(run())
     except LookupError as error:

@@ -1,37 +1,16 @@
 """One line per request, and the ids of what it is about on every other line."""
 
-import logging.config
-import re
+import logging
 import time
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from litestar import Request
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from schemas.runtime.logging import logging_config, structlog_config
-from schemas.settings import ProcessSettings
-
 log = structlog.stdlib.get_logger(__name__)
-
-# https://www.w3.org/TR/trace-context/#traceparent-header-field-values
-_TRACEPARENT: Final = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-)
-
-
-def configure(settings: ProcessSettings) -> None:
-    logging.config.dictConfig(
-        logging_config(service="gateway", level=settings.log_level, log_format=settings.log_format),
-    )
-    structlog.configure(**structlog_config())
-
-
-def valid_traceparent(header: str | None) -> str | None:
-    """Return the header where it is one; a malformed one counts as none (W3C Trace Context)."""
-    return header if header is not None and _TRACEPARENT.fullmatch(header) else None
 
 
 def level_of(route: str, *, status: int | None) -> int:

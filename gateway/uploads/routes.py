@@ -16,7 +16,6 @@ from gateway.context import ApiRequest
 from gateway.http import request_log
 from gateway.http.idempotency import IdempotencyKey, KeyedRequest
 from gateway.http.problems import InvalidRequest, answers
-from gateway.http.request_log import valid_traceparent
 from gateway.http.security import requires
 from gateway.jobs import operations as jobs
 from gateway.jobs.routes import Prefer, outcome_of
@@ -37,7 +36,7 @@ from schemas.api.uploads import (
 from schemas.errors import ErrorCode
 from schemas.ids import UploadId
 from schemas.policy import quotas as quota_policy
-from schemas.runtime.logging import TRACEPARENT_HEADER
+from schemas.runtime.tracing import TRACEPARENT_HEADER, valid_traceparent
 from schemas.settings import UploadSettings
 
 DECLARED_CHUNK_BYTES: Final = 192

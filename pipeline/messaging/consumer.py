@@ -27,7 +27,7 @@ from kombu.serialization import register
 
 from schemas.events import envelope
 from schemas.events.envelope import Envelope, MalformedEvent
-from schemas.runtime.logging import TRACEPARENT_HEADER
+from schemas.runtime.tracing import TRACEPARENT_HEADER
 from schemas.topology import ATTEMPT_HEADER, CRASHES_HEADER, MAINTENANCE, WAITS_HEADER
 
 log = structlog.stdlib.get_logger(__name__)

@@ -30,7 +30,7 @@ from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
 from schemas import topology
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.envelope import CONTENT_TYPE, Envelope
-from schemas.runtime.logging import TRACEPARENT_HEADER
+from schemas.runtime.tracing import TRACEPARENT_HEADER
 
 log = structlog.stdlib.get_logger(__name__)
 

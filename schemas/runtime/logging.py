@@ -1,17 +1,23 @@
-"""One vocabulary for logs and headers; each process applies it at its start."""
+"""Structured logs: one line per event on stderr, in the same shape in every process."""
 
-import logging
-from typing import Any, Final, Literal
+import logging.config
+from typing import Any
 
 import structlog
 
-TRACEPARENT_HEADER: Final = "traceparent"
+from schemas.settings import ProcessSettings
 
-LogFormat = Literal["json", "console"]
+OWN_PACKAGES = ("gateway", "pipeline", "notifier", "schemas")
 
 
-def _shared_processors() -> list[Any]:
-    return [
+def configure(settings: ProcessSettings, *, service: str) -> None:
+    """Route structlog and stdlib logging to stderr.
+
+    Args:
+        settings: threshold of the project's own lines (libraries log from WARNING) and format.
+        service: name put on every line.
+    """
+    shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
@@ -19,70 +25,61 @@ def _shared_processors() -> list[Any]:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-
-
-def structlog_config() -> dict[str, Any]:
-    """Return the arguments for ``structlog.configure``: everything goes through stdlib logging."""
-    return {
-        "processors": [
+    structlog.configure(
+        processors=[
             structlog.stdlib.filter_by_level,
-            *_shared_processors(),
+            *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
-        "logger_factory": structlog.stdlib.LoggerFactory(),
-        "wrapper_class": structlog.stdlib.BoundLogger,
-        "cache_logger_on_first_use": True,
-    }
-
-
-def logging_config(*, service: str, level: str, log_format: LogFormat) -> dict[str, Any]:
-    """Return a ``logging.config.dictConfig`` mapping: one line per event on stderr.
-
-    Args:
-        service: name put on every line.
-        level: threshold for the project's own loggers; libraries log from WARNING.
-        log_format: ``json`` for machines, ``console`` for people.
-    """
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
 
     def add_service(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401  # structlog's own processor signature
         event.setdefault("service", service)
         return event
 
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if log_format == "json"
-        # The prettier formatter prints local variables, and with them secrets.
-        else structlog.dev.ConsoleRenderer(
-            colors=False, exception_formatter=structlog.dev.plain_traceback
-        )
+    renderers: list[Any] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if settings.log_format == "json"
+        # The default exception formatter prints local variables, and with them secrets.
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=False, exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
-    exceptions = [structlog.processors.format_exc_info] if log_format == "json" else []
-    own = {name: {"level": level} for name in ("gateway", "pipeline", "notifier")}
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {
-            "event": {
-                "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": _shared_processors(),
-                "processors": [
-                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                    add_service,
-                    *exceptions,
-                    renderer,
-                ],
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "event": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "foreign_pre_chain": shared,
+                    "processors": [
+                        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                        add_service,
+                        *renderers,
+                    ],
+                },
             },
-        },
-        "handlers": {
-            "stderr": {
-                "class": "logging.StreamHandler",
-                "formatter": "event",
-                "stream": "ext://sys.stderr",
+            "handlers": {
+                "stderr": {
+                    "class": "logging.StreamHandler",
+                    "formatter": "event",
+                    "stream": "ext://sys.stderr",
+                },
             },
-        },
-        "root": {
-            "handlers": ["stderr"],
-            "level": max(logging.WARNING, logging.getLevelName(level)),
-        },
-        "loggers": own,
-    }
+            "root": {
+                "handlers": ["stderr"],
+                "level": max(logging.WARNING, logging.getLevelName(settings.log_level)),
+            },
+            "loggers": {
+                **{name: {"level": settings.log_level} for name in OWN_PACKAGES},
+                # aio-pika reports the same failed connection again.
+                "aiormq.connection": {"level": "CRITICAL"},
+            },
+        }
+    )

@@ -22,7 +22,6 @@ from gateway.context import ApiRequest
 from gateway.http import request_log
 from gateway.http.idempotency import IdempotencyKey
 from gateway.http.problems import InvalidRequest, answers
-from gateway.http.request_log import valid_traceparent
 from gateway.http.security import requires
 from gateway.jobs.routes import Prefer, outcome_of
 from gateway.uploads.body import until_silence
@@ -36,7 +35,7 @@ from schemas.api.scopes import Scope
 from schemas.api.submissions import SubmitReference, Submitted
 from schemas.errors import ErrorCode
 from schemas.lifecycle import JobStatus
-from schemas.runtime.logging import TRACEPARENT_HEADER
+from schemas.runtime.tracing import TRACEPARENT_HEADER, valid_traceparent
 
 JSON: Final = "application/json"
 

@@ -1,0 +1,43 @@
+"""Reads the settings of a process from its environment and its mounted secrets."""
+
+import sys
+from pathlib import Path
+from typing import ClassVar, Final, Self
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SECRETS: Final = Path("/run/secrets")
+
+
+class ServiceSettings(BaseSettings):
+    """Base of the settings a process composes from the sections of `schemas.settings`."""
+
+    service: ClassVar[str]
+    """Name of the service, for the message about a missing or invalid setting."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def read(cls, *, secrets: Path = SECRETS) -> Self:
+        """Return the settings.
+
+        Raises:
+            pydantic.ValidationError: a setting is missing or invalid.
+        """
+        return cls(_secrets_dir=secrets if secrets.is_dir() else None)
+
+    @classmethod
+    def load(cls, *, secrets: Path = SECRETS) -> Self:
+        """Return the settings; print each missing or invalid one and exit with status 2."""
+        try:
+            return cls.read(secrets=secrets)
+        except ValidationError as error:
+            # The input stays out of the message: it may be a password.
+            for problem in error.errors(include_input=False, include_url=False):
+                # A rule over several settings has no location; its message names the settings.
+                name = "_".join(str(part) for part in problem["loc"]).upper()
+                text = problem["msg"].removeprefix("Value error, ")
+                subject = f"{name}: {text}" if name else text
+                print(f"{cls.service}: setting {subject}", file=sys.stderr)  # noqa: T201  # no log is configured yet
+            raise SystemExit(2) from None
