@@ -19,21 +19,21 @@ from schemas.runtime import logging
 log = structlog.stdlib.get_logger("gateway")
 
 GRACE_SECONDS: Final = 30
-# Longer than a proxy keeps an idle connection, or it would send a request into one just closed.
+# Longer than a proxy keeps an idle connection: it would send a request into a closed one.
 KEEP_ALIVE_SECONDS: Final = 75
 
 
 class GracefulServer(uvicorn.Server):
-    """Says where it listens, and lets waiting requests go before it waits for them."""
+    """Logs where it listens; before it waits for open requests, it ends those that only wait."""
 
-    def __init__(self, config: uvicorn.Config, *, on_exit: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, *, drain: Callable[[], None]) -> None:
         super().__init__(config)
-        self._on_exit = on_exit
+        self._drain = drain
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # What was loaded in order to serve stays as long as the process. Looked through for
-        # garbage with the rest, it would stop every request for a tenth of a second and more.
+        # What is loaded by now lives as long as the process. Without the freeze, each full
+        # garbage collection would go through it and stop every request for 0.1 s and more.
         gc.collect()
         gc.freeze()
         for server in self.servers:
@@ -41,10 +41,13 @@ class GracefulServer(uvicorn.Server):
                 host, port = listener.getsockname()[:2]
                 log.info("gateway.listening", host=host, port=port)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._drain()
+        await super().shutdown(sockets)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # the signal's own signature
-        # Not handed on: uvicorn would raise the signal again at the end, and a stop that
-        # was asked for and went well would look like a crash.
-        self._on_exit()
+        # Not passed on: uvicorn would raise the signal again at the end, and a stop that was
+        # requested and went well would look like a crash.
         self.should_exit = True
 
 
@@ -67,7 +70,7 @@ def serve() -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    GracefulServer(config, on_exit=app.state.context.job_changes.drain).run()
+    GracefulServer(config, drain=app.state.context.job_changes.drain).run()
 
 
 def main() -> None:

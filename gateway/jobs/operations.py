@@ -1,10 +1,8 @@
 """Finalizing an upload, and waiting for its job to settle."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, Protocol, runtime_checkable
 from uuid import uuid4
 
@@ -12,7 +10,6 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.change_listener import LOOK_ANYWAY, JobChangeListener
 from gateway.http import idempotency
 from gateway.jobs import queries
 from schemas.api.jobs import JobView
@@ -20,7 +17,7 @@ from schemas.api.uploads import DeclaredChunk, FinalizeUpload
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import SETTLED_JOBS, JobStage, JobStatus, StagingKind, UploadStatus
+from schemas.lifecycle import JobStage, JobStatus, StagingKind, UploadStatus
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import emit
 from schemas.tables.uploads import Chunk, Upload
@@ -150,39 +147,6 @@ async def finalize(
         await session.flush()
         await check(session, upload)
     return queries.show(job)
-
-
-async def wait_until_settled(
-    look: Callable[[], Awaitable[JobView]],
-    watch: JobChangeListener,
-    *,
-    job_id: JobId,
-    longest: timedelta,
-    gone: asyncio.Future[None],
-) -> JobView:
-    """Return the job once it is settled, or as it is when the wait ends without that.
-
-    Args:
-        look: reads the job, in a transaction of its own.
-        watch: says when looking is worth while.
-        job_id: the job that is waited for.
-        longest: the end of patience.
-        gone: is done when nobody waits for the answer any more.
-    """
-    log.debug("job.awaited", job_id=str(job_id), seconds=longest.total_seconds())
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + longest.total_seconds()
-    with watch.changes_of(job_id) as changed:
-        gone.add_done_callback(lambda _: changed.set())
-        while True:
-            changed.clear()
-            job = await look()
-            left = deadline - loop.time()
-            if job.status in SETTLED_JOBS or left <= 0 or gone.done() or watch.is_draining:
-                return job
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, LOOK_ANYWAY.total_seconds())):
-                    await changed.wait()
 
 
 def missing_of(stored: Sequence[StoredChunk], *, chunk_count: int) -> list[int]:

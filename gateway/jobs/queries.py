@@ -1,6 +1,7 @@
 """Reading jobs, and how far they got."""
 
 from collections.abc import Sequence
+from typing import Final, TypeAlias
 
 from sqlalchemy import ColumnElement, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,8 +15,11 @@ from schemas.lifecycle import JobStage, JobStatus, UploadStatus
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
 
-TRANSFER_SHARE = 60
-INGEST_SHARE = 39
+TRANSFER_SHARE: Final = 60
+INGEST_SHARE: Final = 39
+
+Snapshot: TypeAlias = tuple[int, JobView]
+"""The revision of a job (the number of its changes so far), and the job."""
 
 
 class JobNotFound(DomainError):
@@ -45,20 +49,8 @@ class UploadNotFound(DomainError):
         super().__init__(f"there is no upload {upload_id}")
 
 
-async def job_of(session: AsyncSession, *, tenant_id: TenantId, job_id: JobId) -> JobView:
+async def snapshot_of(session: AsyncSession, *, tenant_id: TenantId, job_id: JobId) -> Snapshot:
     """Return a tenant's job.
-
-    Raises:
-        JobNotFound: there is none, or none of this tenant.
-    """
-    _, job = await snapshot_of(session, tenant_id=tenant_id, job_id=job_id)
-    return job
-
-
-async def snapshot_of(
-    session: AsyncSession, *, tenant_id: TenantId, job_id: JobId
-) -> tuple[int, JobView]:
-    """Return a tenant's job, and how often it has changed.
 
     Raises:
         JobNotFound: there is none, or none of this tenant.

@@ -15,10 +15,11 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from gateway.context import ApiRequest
 from gateway.http import request_log
 from gateway.http.idempotency import IdempotencyKey, KeyedRequest
+from gateway.http.prefer import Prefer
 from gateway.http.problems import InvalidRequest, answers
 from gateway.http.security import requires
 from gateway.jobs import operations as jobs
-from gateway.jobs.routes import Prefer, outcome_of
+from gateway.jobs.wait import answer_of
 from gateway.settings import Settings
 from gateway.uploads import chunking, digests, operations, queries
 from gateway.uploads.receive import Offer, receive_chunk
@@ -151,7 +152,7 @@ async def finalize_upload(
     *,
     data: JSONBody[FinalizeUpload],
     idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,  # noqa: ARG001  # for the API description; `outcome_of` reads all its lines
+    prefer: Prefer = None,  # noqa: ARG001  # for the API description; `answer_of` reads all its lines
 ) -> Response[JobView]:
     """Declare that all chunks are sent; what follows happens outside the request.
 
@@ -170,8 +171,8 @@ async def finalize_upload(
             now=context.clock(),
         )
     request_log.bind(job_id=job.job_id)
-    outcome = await outcome_of(job, request=request)
-    return Response(outcome.job, status_code=outcome.status_code, headers=outcome.headers)
+    answer = await answer_of(job, request=request)
+    return Response(answer.job, status_code=answer.status_code, headers=answer.headers)
 
 
 @put(

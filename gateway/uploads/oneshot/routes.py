@@ -21,9 +21,10 @@ from litestar.openapi.spec.enums import OpenAPIFormat
 from gateway.context import ApiRequest
 from gateway.http import request_log
 from gateway.http.idempotency import IdempotencyKey
+from gateway.http.prefer import Prefer
 from gateway.http.problems import InvalidRequest, answers
 from gateway.http.security import requires
-from gateway.jobs.routes import Prefer, outcome_of
+from gateway.jobs.wait import answer_of
 from gateway.uploads.body import until_silence
 from gateway.uploads.oneshot import operations
 from gateway.uploads.oneshot.form import MEDIA_TYPE, Form
@@ -141,7 +142,7 @@ async def submit_file(
     request: ApiRequest,
     *,
     idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,  # noqa: ARG001  # for the API description; `outcome_of` reads all its lines
+    prefer: Prefer = None,  # noqa: ARG001  # for the API description; `answer_of` reads all its lines
 ) -> Response[Submitted]:
     """Take a file in one request: create, chunks and finalize in one.
 
@@ -167,7 +168,7 @@ async def create_job(
     request: ApiRequest,
     *,
     idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,  # noqa: ARG001  # for the API description; `outcome_of` reads all its lines
+    prefer: Prefer = None,  # noqa: ARG001  # for the API description; `answer_of` reads all its lines
 ) -> Response[Submitted]:
     """Take a file as `/upload-async` does, or copy an object that lies under `incoming/<tenant>/`."""
     context = request.context
@@ -271,8 +272,8 @@ async def _answer(
     request: ApiRequest,
 ) -> Response[Submitted]:
     request_log.bind(upload_id=accepted.job.upload_id, job_id=accepted.job.job_id)
-    outcome = await outcome_of(accepted.job, request=request)
-    job = outcome.job
+    answer = await answer_of(accepted.job, request=request)
+    job = answer.job
     return Response(
         Submitted(
             success=job.status not in {JobStatus.FAILED, JobStatus.CANCELLED},
@@ -284,6 +285,6 @@ async def _answer(
             status_endpoint=job.status_url,
             callback_secret=accepted.callback_secret,
         ),
-        status_code=outcome.status_code,
-        headers=outcome.headers,
+        status_code=answer.status_code,
+        headers=answer.headers,
     )

@@ -1,0 +1,59 @@
+"""Server-Sent Events: framing, and a heartbeat while there is no event.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import timedelta
+from typing import Final
+
+MEDIA_TYPE: Final = "text/event-stream"
+
+HEARTBEAT: Final = timedelta(seconds=15)
+"""Proxies close a connection that is silent for longer, often after 60 s, some after 30 s."""
+
+RETRY: Final = b"retry: 1000\n\n"
+"""Milliseconds until a client reconnects after its stream broke."""
+
+COMMENT: Final = b":\n\n"
+
+
+def event(name: str, *, event_id: int, data: bytes) -> bytes:
+    """Return one event.
+
+    Args:
+        name: of the event.
+        event_id: the client sends it back as `Last-Event-ID` when it reconnects.
+        data: without line breaks.
+    """
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event_id, name.encode(), data)
+
+
+async def stream(
+    events: AsyncGenerator[bytes, None], *, heartbeat: timedelta = HEARTBEAT
+) -> AsyncIterator[bytes]:
+    """Yield the events, and a comment whenever there was none for `heartbeat`.
+
+    The next event is requested only once the client has taken the last one: a slow client
+    gets the newest state, not a backlog.
+    """
+    yield RETRY
+    upcoming: asyncio.Task[bytes | None] | None = None
+    try:
+        while True:
+            upcoming = upcoming or asyncio.create_task(anext(events, None))
+            await asyncio.wait([upcoming], timeout=heartbeat.total_seconds())
+            if not upcoming.done():
+                yield COMMENT
+                continue
+            sent = upcoming.result()
+            if sent is None:
+                return
+            upcoming = None
+            yield sent
+    finally:
+        if upcoming is not None:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+        await events.aclose()
