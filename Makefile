@@ -52,7 +52,7 @@ soak: install ## what has to happen within seconds, then kills, slow stores and 
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target soak-workers soak-others
 
 # What is measured has the machine for itself; the others mostly wait, and go side by side.
-BOUNDS := tests/soak/test_bounds.py
+BOUNDS := tests/soak/test_time_limits.py
 OF_WORKERS := $(addprefix tests/soak/test_,impatient_broker.py dying_workers.py)
 
 soak-workers:

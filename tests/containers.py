@@ -21,14 +21,14 @@ from docker.errors import DockerException
 from testcontainers.core.container import DockerContainer
 
 from dev.stack import ports
-from tests.parts import Part, until_it_answers
+from tests.killable import Killable, until_it_answers
 
 COMPOSE: Final = Path(__file__).parent.parent / "compose.yaml"
 LOOPBACK: Final = "127.0.0.1"
 DEFAULT_ENGINE: Final = "unix:///var/run/docker.sock"
 
 
-def an_engine_answers() -> bool:
+def engine_answers() -> bool:
     return _something_listens() and _pings()
 
 
@@ -54,7 +54,7 @@ def _pings() -> bool:
         return False
 
 
-class ContainerPart(Part):
+class KillableContainer(Killable):
     """A part that can be killed and comes back with its data."""
 
     def __init__(self, container: DockerContainer, *, port: int) -> None:
@@ -74,7 +74,7 @@ class ContainerPart(Part):
 
 
 @contextmanager
-def started() -> Iterator[tuple[dict[str, str], dict[str, Part]]]:
+def started() -> Iterator[tuple[dict[str, str], dict[str, Killable]]]:
     """Yield the settings that name the parts, and the parts themselves."""
     images = {
         name: service["image"]
@@ -117,7 +117,7 @@ def started() -> Iterator[tuple[dict[str, str], dict[str, Part]]]:
         yield (
             settings,
             {
-                name: ContainerPart(container, port=main_port[name])
+                name: KillableContainer(container, port=main_port[name])
                 for name, container in containers.items()
             },
         )

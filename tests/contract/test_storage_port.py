@@ -1,6 +1,6 @@
 """What every object storage must do: one suite for the fake and for real stores.
 
-Where stores differ, `Habits` says which way this one goes, and the test holds it to that.
+Where stores differ, `StoreBehaviour` says which way this one goes, and the test holds it to that.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from pipeline.transfer.checks import etag_matches
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB, ObjectStoreSettings
 from tests.fakes.storage import Etags, FakeStorage
-from tests.habits import HABITS, EtagOfParts, Habits
+from tests.store_behaviour import BEHAVIOUR_OF, EtagOfParts, StoreBehaviour
 
 PDF = "application/pdf"
 # Stores refuse smaller parts, except as the last.
@@ -44,7 +44,7 @@ SECOND = os.urandom(5 * MIB)
 LAST = b"the last part may be small"
 
 
-AS_FAKE = Habits(demands_large_parts=False, remembers_completed=False)
+FAKE_BEHAVIOUR = StoreBehaviour(demands_large_parts=False, remembers_completed=False)
 
 
 def md5(content: bytes) -> bytes:
@@ -56,7 +56,7 @@ def body(content: bytes) -> Body:
 
 
 class StorageContract:
-    """Subclasses bring the fixtures `storage` and `habits`."""
+    """Subclasses bring the fixtures `storage` and `behaviour`."""
 
     @pytest.fixture
     def key(self) -> ObjectKey:
@@ -106,17 +106,17 @@ class StorageContract:
         assert self.read(storage, key, into=tmp_path / "copy") == b""
 
     def test_a_second_put_leaves_the_first(
-        self, storage: ObjectStorage, habits: Habits, key: ObjectKey, tmp_path: Path
+        self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey, tmp_path: Path
     ) -> None:
         self.put(storage, key, body(b"first"))
 
-        if habits.honours_if_none_match:
+        if behaviour.honours_if_none_match:
             with pytest.raises(ObjectExists):
                 self.put(storage, key, body(b"second"))
         else:
             self.put(storage, key, body(b"second"))
 
-        left = b"first" if habits.honours_if_none_match else b"second"
+        left = b"first" if behaviour.honours_if_none_match else b"second"
         assert self.read(storage, key, into=tmp_path / "copy") == left
 
     def test_a_put_with_a_wrong_md5_stores_nothing(
@@ -155,7 +155,7 @@ class StorageContract:
             storage.head(key)
 
     def test_parts_may_arrive_in_any_order(
-        self, storage: ObjectStorage, habits: Habits, key: ObjectKey, tmp_path: Path
+        self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey, tmp_path: Path
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
         stored = {
@@ -171,7 +171,7 @@ class StorageContract:
             part_md5s=[md5(FIRST), md5(SECOND), md5(LAST)],
             file_md5=lambda: md5(FIRST + SECOND + LAST),
         )
-        assert ("-" in head.etag) is (habits.etag_of_parts is EtagOfParts.OF_PARTS)
+        assert ("-" in head.etag) is (behaviour.etag_of_parts is EtagOfParts.OF_PARTS)
         assert (head.size_bytes, head.content_type) == (len(FIRST + SECOND + LAST), PDF)
         assert self.read(storage, key, into=tmp_path / "copy") == FIRST + SECOND + LAST
 
@@ -202,12 +202,12 @@ class StorageContract:
         assert storage.list_parts(multipart) == [again]
 
     def test_a_part_sent_with_other_bytes_replaces_the_first(
-        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+        self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
         left = self.upload(storage, multipart, 1, body(b"first"))
 
-        if habits.replaces_parts:
+        if behaviour.replaces_parts:
             left = self.upload(storage, multipart, 1, body(b"other"))
         else:
             with pytest.raises(StoreRejected):
@@ -216,7 +216,7 @@ class StorageContract:
         assert storage.list_parts(multipart) == [left]
 
     def test_nothing_is_made_of_a_part_that_is_not_the_one_that_is_meant(
-        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+        self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
         part = self.upload(storage, multipart, 1, body(LAST))
@@ -226,63 +226,63 @@ class StorageContract:
 
         with pytest.raises(ObjectMissing):
             storage.head(key)
-        if habits.survives_a_replaced_part:
+        if behaviour.survives_a_replaced_part:
             assert storage.list_parts(multipart) == [part]
         else:
             with pytest.raises(MultipartGone):
                 storage.list_parts(multipart)
 
     def test_a_part_with_a_wrong_md5_is_not_kept(
-        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+        self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
 
         with pytest.raises(BodyAltered):
             self.upload(storage, multipart, 1, Body(b"bytes", md5=md5(b"other bytes")))
 
-        if habits.survives_an_altered_part:
+        if behaviour.survives_an_altered_part:
             assert storage.list_parts(multipart) == []
         else:
             with pytest.raises(MultipartGone):
                 storage.list_parts(multipart)
 
     def test_small_parts_come_last(
-        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+        self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
         parts = [self.upload(storage, multipart, number, body(LAST)) for number in (1, 2)]
 
-        if habits.demands_large_parts:
+        if behaviour.demands_large_parts:
             with pytest.raises(StoreRejected):
                 storage.complete(multipart, parts=parts)
         else:
             storage.complete(multipart, parts=parts)
 
     def test_complete_leaves_what_was_there(
-        self, storage: ObjectStorage, habits: Habits, key: ObjectKey, tmp_path: Path
+        self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey, tmp_path: Path
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
         part = self.upload(storage, multipart, 1, body(b"second"))
         self.put(storage, key, body(b"first"))
 
-        if habits.honours_if_none_match:
+        if behaviour.honours_if_none_match:
             with pytest.raises(ObjectExists):
                 storage.complete(multipart, parts=[part])
             assert storage.list_parts(multipart) == [part]
         else:
             storage.complete(multipart, parts=[part])
 
-        left = b"first" if habits.honours_if_none_match else b"second"
+        left = b"first" if behaviour.honours_if_none_match else b"second"
         assert self.read(storage, key, into=tmp_path / "copy") == left
 
     def test_a_completed_upload_may_be_completed_again(
-        self, storage: ObjectStorage, habits: Habits, key: ObjectKey, tmp_path: Path
+        self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey, tmp_path: Path
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
         part = self.upload(storage, multipart, 1, body(LAST))
         storage.complete(multipart, parts=[part])
 
-        if habits.remembers_completed:
+        if behaviour.remembers_completed:
             storage.complete(multipart, parts=[part])
         else:
             with pytest.raises(MultipartGone):
@@ -291,14 +291,14 @@ class StorageContract:
         assert self.read(storage, key, into=tmp_path / "copy") == LAST
 
     def test_a_part_may_be_a_copy_of_a_range(
-        self, storage: ObjectStorage, habits: Habits, key: ObjectKey, tmp_path: Path
+        self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey, tmp_path: Path
     ) -> None:
         source = ObjectKey(f"{key}-source")
         self.put(storage, source, body(b"before" + FIRST + b"after"))
         multipart = storage.create_multipart(key, content_type=PDF)
         wanted = ObjectRange(source, offset=len(b"before"), size_bytes=len(FIRST))
 
-        if habits.copies_parts:
+        if behaviour.copies_parts:
             first = storage.copy_part(multipart, number=1, source=wanted)
         else:
             with pytest.raises(CopyUnsupported):
@@ -312,13 +312,13 @@ class StorageContract:
         assert self.read(storage, key, into=tmp_path / "copy") == FIRST + LAST
 
     def test_finding_out_about_copies_leaves_nothing(
-        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+        self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         self.put(storage, key, body(FIRST))
         multipart = storage.create_multipart(ObjectKey(f"{key}-copy"), content_type=PDF)
         source = ObjectRange(key, offset=0, size_bytes=len(FIRST))
 
-        if habits.copies_parts:
+        if behaviour.copies_parts:
             storage.copy_part(multipart, number=1, source=source)
         else:
             with pytest.raises(CopyUnsupported):
@@ -328,34 +328,34 @@ class StorageContract:
         assert [listed.key for listed in storage.objects_under("")] == [key]
 
     def test_what_is_not_there_cannot_be_copied(
-        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+        self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
         nothing = ObjectRange(ObjectKey(f"{key}-missing"), offset=0, size_bytes=1)
 
-        with pytest.raises(ObjectMissing if habits.copies_parts else CopyUnsupported):
+        with pytest.raises(ObjectMissing if behaviour.copies_parts else CopyUnsupported):
             storage.copy_part(multipart, number=1, source=nothing)
 
     def test_nothing_is_copied_into_an_upload_that_is_gone(
-        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+        self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         source = ObjectKey(f"{key}-source")
         self.put(storage, source, body(LAST))
         multipart = storage.create_multipart(key, content_type=PDF)
         storage.abort(multipart)
 
-        with pytest.raises(MultipartGone if habits.copies_parts else CopyUnsupported):
+        with pytest.raises(MultipartGone if behaviour.copies_parts else CopyUnsupported):
             storage.copy_part(multipart, number=1, source=ObjectRange(source, 0, len(LAST)))
 
     def test_a_range_beyond_the_end_is_copied_as_far_as_it_goes(
-        self, storage: ObjectStorage, habits: Habits, key: ObjectKey
+        self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         source = ObjectKey(f"{key}-source")
         self.put(storage, source, body(LAST))
         multipart = storage.create_multipart(key, content_type=PDF)
         wanted = ObjectRange(source, offset=0, size_bytes=len(LAST) + 1)
 
-        if habits.cuts_copied_ranges:
+        if behaviour.cuts_copied_ranges:
             storage.copy_part(multipart, number=1, source=wanted)
             assert [part.size_bytes for part in storage.list_parts(multipart)] == [len(LAST)]
         else:
@@ -584,8 +584,8 @@ class TestFakeStorage(StorageContract):
         return FakeStorage()
 
     @pytest.fixture
-    def habits(self) -> Habits:
-        return AS_FAKE
+    def behaviour(self) -> StoreBehaviour:
+        return FAKE_BEHAVIOUR
 
 
 class TestFakeOfASimplerStore(StorageContract):
@@ -594,9 +594,9 @@ class TestFakeOfASimplerStore(StorageContract):
         return FakeStorage(etags=Etags.OF_WHOLE, copies_parts=False, honours_if_none_match=False)
 
     @pytest.fixture
-    def habits(self) -> Habits:
+    def behaviour(self) -> StoreBehaviour:
         return replace(
-            AS_FAKE,
+            FAKE_BEHAVIOUR,
             copies_parts=False,
             honours_if_none_match=False,
             etag_of_parts=EtagOfParts.OF_WHOLE,
@@ -630,5 +630,5 @@ class TestS3Storage(StorageContract):
         )
 
     @pytest.fixture
-    def habits(self, store: Store) -> Habits:
-        return HABITS[store]
+    def behaviour(self, store: Store) -> StoreBehaviour:
+        return BEHAVIOUR_OF[store]

@@ -6,11 +6,11 @@ import pytest
 
 from dev.client import Client
 from dev.stack.stack import Stack
-from tests.e2e import scenes
-from tests.e2e.ends import Remains
-from tests.e2e.scenes import SETTINGS, Scene
+from tests.bucket import Bucket
+from tests.e2e import whole_system
+from tests.e2e.traces import Remains
 from tests.e2e.watched_store import WatchedStore
-from tests.store import Bucket
+from tests.e2e.whole_system import SETTINGS, Scene
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def diskless(
 @pytest.fixture(params=["system", "diskless"], ids=["directory", "s3"])
 def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     """A whole system, with either kind of staging."""
-    with scenes.of(request.getfixturevalue(request.param)) as scene:
+    with whole_system.of(request.getfixturevalue(request.param)) as scene:
         yield scene
 
 

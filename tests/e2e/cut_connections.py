@@ -13,10 +13,10 @@ from time import monotonic, sleep
 
 import httpx
 
-from tests.e2e import crowd
-from tests.e2e.crowd import Ledger, Sent
+from tests.e2e import persistent_client
 from tests.e2e.gateways import Gateways
-from tests.e2e.scenes import Scene
+from tests.e2e.persistent_client import Ledger, Sent
+from tests.e2e.whole_system import Scene
 from tests.integration.gateway.api import KIB64
 
 BETWEEN_LOOKS = timedelta(seconds=0.05)
@@ -51,7 +51,9 @@ async def upload_over_bad_connections(
         Gateways.started(
             gateways, environment=scene.gateway_environment, directory=directory
         ) as running,
-        crowd.caller(scene.key, urls=lambda: running.urls, random=Random(seed)) as caller,
+        persistent_client.caller(
+            scene.key, urls=lambda: running.urls, random=Random(seed)
+        ) as caller,
     ):
         stuck_id = await caller.create(size=KIB64)
         reader, writer = await caller.begin(stuck_id, index=0, length=KIB64, body=b"")

@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.cancelling import Moment, Uploads
-from tests.e2e.ends import Remains
-from tests.e2e.scenes import Scene
+from tests.e2e.cancellable_uploads import Moment, Uploads
+from tests.e2e.traces import Remains
 from tests.e2e.watched_store import WatchedStore
+from tests.e2e.whole_system import Scene
 from tests.eventually import eventually
 from tests.fakes.receiver import Receiver
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.files import MIB, PATIENCE, random_file, settle, uploaded
-from tests.e2e.scenes import Scene
+from tests.e2e.whole_system import Scene
 from tests.eventually import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]

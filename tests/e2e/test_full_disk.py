@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from dev.stack.stack import Stack
-from tests.e2e import crowd
+from tests.e2e import persistent_client
 from tests.e2e.files import MIB
 from tests.e2e.gateways import Gateways
 from tests.integration.gateway.api import KIB64, pieces_of
@@ -53,7 +53,7 @@ def test_a_full_disk_keeps_what_was_acked_and_nothing_of_what_was_not(
     async def fill_the_disk() -> None:
         async with (
             Gateways.started(1, environment=environment, directory=tmp_path) as gateways,
-            crowd.caller(
+            persistent_client.caller(
                 str(system.api_key), urls=lambda: gateways.urls, random=Random(13)
             ) as caller,
         ):

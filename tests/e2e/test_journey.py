@@ -10,9 +10,9 @@ import pytest
 from dev.client import Client, chunks_of
 from dev.demo import paper
 from dev.stack.stack import Stack
+from tests.bucket import Bucket
 from tests.e2e.files import sha256_of
 from tests.fakes.receiver import Receiver
-from tests.store import Bucket
 
 pytestmark = pytest.mark.e2e
 

@@ -11,7 +11,7 @@ from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from dev.stack.background_loop import BackgroundLoop
-from tests.forwarder import HEAD_MAX, PIECE, Forwarder, Streams, until_one_hangs_up
+from tests.tcp_proxy import HEAD_MAX, PIECE, Forwarder, Streams, until_one_hangs_up
 
 BODILESS = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 

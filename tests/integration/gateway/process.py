@@ -12,7 +12,7 @@ import httpx
 
 from dev.stack.checkout import CHECKOUT
 from tests.integration.gateway.api import Api
-from tests.service import ServiceProcess, new_log_file, spawn
+from tests.service_process import ServiceProcess, new_log_file, spawn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tests.service import ServiceProcess, new_log_file, spawn
+from tests.service_process import ServiceProcess, new_log_file, spawn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from sqlalchemy.engine import make_url
 from yarl import URL
 
 from schemas.settings import BrokerSettings, DatabaseSettings
-from tests.forwarder import Forwarder
+from tests.tcp_proxy import Forwarder
 
 
 class Proxy(Forwarder):

@@ -16,7 +16,7 @@ from schemas.settings import MIB, STAGING_MARKER
 from schemas.tables.jobs import Job
 from tests.eventually import eventually
 from tests.integration.pipeline.workbench import Workbench, sha256
-from tests.parts import Part
+from tests.killable import Killable
 
 pytestmark = pytest.mark.integration
 
@@ -180,7 +180,7 @@ def test_a_worker_without_the_staging_volume_fails_nothing(bench: Workbench) -> 
     assert bench.job(event).status == JobStatus.PROCESSING
 
 
-def test_an_upload_outlasts_an_outage_of_the_store(store_front: Part, bench: Workbench) -> None:
+def test_an_upload_outlasts_an_outage_of_the_store(store_front: Killable, bench: Workbench) -> None:
     event = bench.finalized(b"patience")
     store_front.halt()
     bench.bus.publish(event)
@@ -191,7 +191,7 @@ def test_an_upload_outlasts_an_outage_of_the_store(store_front: Part, bench: Wor
 
 
 def test_an_upload_is_given_up_when_the_store_stays_away(
-    store_front: Part, bench: Workbench
+    store_front: Killable, bench: Workbench
 ) -> None:
     event = bench.finalized(b"in vain")
     store_front.halt()

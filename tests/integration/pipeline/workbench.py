@@ -18,10 +18,10 @@ from schemas.settings import STAGING_MARKER
 from schemas.tables.documents import Document
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
+from tests.bucket import Bucket
 from tests.eventually import eventually
 from tests.factories.uploads import add_finalized_upload, add_tenant, cancel_upload, staged_objects
 from tests.integration.pipeline.bus import Bus, connected
-from tests.store import Bucket
 
 
 class Workbench:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from dev.stack.stack import Stack
-from tests.conftest import fresh_name
+from tests.stack import fresh_name
 
 pytestmark = pytest.mark.integration
 

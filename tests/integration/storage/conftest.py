@@ -4,7 +4,7 @@ import pytest
 
 from dev.stack.infrastructure import Store
 from schemas.settings import ObjectStoreSettings
-from tests.habits import HABITS, Habits
+from tests.store_behaviour import BEHAVIOUR_OF, StoreBehaviour
 
 
 @pytest.fixture
@@ -13,5 +13,5 @@ def object_store_settings(store_settings: ObjectStoreSettings) -> ObjectStoreSet
 
 
 @pytest.fixture
-def habits(store: Store) -> Habits:
-    return HABITS[store]
+def behaviour(store: Store) -> StoreBehaviour:
+    return BEHAVIOUR_OF[store]

@@ -18,7 +18,7 @@ from pipeline.storage.s3 import ChecksumMode, S3Storage, client
 from schemas.object_keys import ObjectKey
 from schemas.settings import ObjectStoreSettings
 from tests.contract.test_storage_port import FIRST, LAST, body
-from tests.habits import Habits
+from tests.store_behaviour import StoreBehaviour
 
 pytestmark = pytest.mark.integration
 
@@ -79,12 +79,14 @@ def test_a_checksum_mode_that_asks_for_little_suits_every_store(
     storage.close()
 
 
-def test_a_crc32_is_taken_or_refused(settings: ObjectStoreSettings, habits: Habits) -> None:
+def test_a_crc32_is_taken_or_refused(
+    settings: ObjectStoreSettings, behaviour: StoreBehaviour
+) -> None:
     storage = S3Storage.connect(
         settings.model_copy(update={"s3_checksum_mode": ChecksumMode.WHEN_SUPPORTED})
     )
 
-    if habits.takes_crc32:
+    if behaviour.takes_crc32:
         put(storage)
         assert storage.head(KEY).size_bytes == 5
     else:
@@ -94,7 +96,7 @@ def test_a_crc32_is_taken_or_refused(settings: ObjectStoreSettings, habits: Habi
 
 
 def test_a_wrong_crc32_is_refused_or_overlooked(
-    settings: ObjectStoreSettings, habits: Habits
+    settings: ObjectStoreSettings, behaviour: StoreBehaviour
 ) -> None:
     connected = client(settings)
 
@@ -103,7 +105,7 @@ def test_a_wrong_crc32_is_refused_or_overlooked(
             Bucket=settings.s3_bucket, Key=KEY, Body=b"bytes", ChecksumCRC32="AAAAAA=="
         )
 
-    if habits.checks_crc32:
+    if behaviour.checks_crc32:
         with pytest.raises(connected.exceptions.ClientError, match="BadDigest"):
             send()
     else:
@@ -130,11 +132,11 @@ def test_the_checksum_mode_is_found_out_once_and_nothing_is_left_of_it(
 
 
 def test_a_put_whose_answer_was_lost_has_stored_the_object(
-    storage_that_loses: Callable[[str], S3Storage], habits: Habits
+    storage_that_loses: Callable[[str], S3Storage], behaviour: StoreBehaviour
 ) -> None:
     storage = storage_that_loses("PutObject")
 
-    if habits.honours_if_none_match:
+    if behaviour.honours_if_none_match:
         with pytest.raises(ObjectExists):
             put(storage)
     else:
@@ -144,13 +146,13 @@ def test_a_put_whose_answer_was_lost_has_stored_the_object(
 
 
 def test_a_completion_whose_answer_was_lost_has_made_the_object(
-    storage_that_loses: Callable[[str], S3Storage], habits: Habits
+    storage_that_loses: Callable[[str], S3Storage], behaviour: StoreBehaviour
 ) -> None:
     storage = storage_that_loses("CompleteMultipartUpload")
     multipart = storage.create_multipart(KEY, content_type="text/plain")
     part = storage.upload_part(multipart, number=1, body=body(LAST), abandoned=Event())
 
-    if habits.remembers_completed:
+    if behaviour.remembers_completed:
         storage.complete(multipart, parts=[part])
     else:
         with pytest.raises(MultipartGone):

@@ -25,8 +25,8 @@ from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.settings import MIB, ObjectStoreSettings
 from tests.contract.test_storage_port import body
-from tests.habits import Habits
 from tests.integration.storage.transfer_program import KEY, Death, Order, staged
+from tests.store_behaviour import StoreBehaviour
 
 pytestmark = pytest.mark.integration
 
@@ -164,7 +164,7 @@ def test_a_killed_transfer_is_resumed_without_sending_stored_parts_again(
 def test_a_transfer_outlives_the_store_it_goes_to(
     settings: ObjectStoreSettings,
     kill_store: Callable[[], None],
-    habits: Habits,
+    behaviour: StoreBehaviour,
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "staged"
@@ -176,7 +176,7 @@ def test_a_transfer_outlives_the_store_it_goes_to(
 
     sent = resume(path, settings=settings, storage=storage, multipart_id=multipart_id)
 
-    if habits.keeps_multiparts_over_restart:
+    if behaviour.keeps_multiparts_over_restart:
         assert len(parts_sent) <= PARTS - 3
     else:
         assert sorted(parts_sent) == list(range(1, PARTS + 1))
@@ -200,7 +200,7 @@ def test_a_transfer_whose_last_answer_was_lost_is_done(
 
 
 def test_chunks_that_wait_in_the_bucket_become_one_object(
-    settings: ObjectStoreSettings, habits: Habits, tmp_path: Path
+    settings: ObjectStoreSettings, behaviour: StoreBehaviour, tmp_path: Path
 ) -> None:
     path = tmp_path / "staged"
     path.write_bytes(os.urandom(SIZE))
@@ -220,7 +220,7 @@ def test_chunks_that_wait_in_the_bucket_become_one_object(
     )
 
     # Where the store copies, only parts that two chunks share travel through here.
-    assert (len(parts_sent) < PARTS) is habits.copies_parts
+    assert (len(parts_sent) < PARTS) is behaviour.copies_parts
     assert sent.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == read_back(settings)
     assert storage.open_multiparts(KEY) == []
     storage.close()

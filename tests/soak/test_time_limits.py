@@ -8,10 +8,10 @@ from time import monotonic
 
 import pytest
 
-from tests.e2e.cancelling import Uploads
+from tests.e2e.cancellable_uploads import Uploads
 from tests.e2e.cut_connections import upload_over_bad_connections
-from tests.e2e.scenes import Scene
 from tests.e2e.watched_store import WatchedStore
+from tests.e2e.whole_system import Scene
 from tests.eventually import eventually
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]

@@ -13,26 +13,26 @@ import pytest
 from dev.client import Client, chunks_of
 from dev.demo import paper
 from dev.stack.stack import Stack
+from tests.bucket import Bucket
 from tests.e2e.files import PATIENCE, persistently, random_file, settle, uploaded
 from tests.eventually import eventually
 from tests.fakes.receiver import Receiver
-from tests.parts import Part
-from tests.store import Bucket
+from tests.killable import Killable
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
 
 def test_a_broker_killed_between_finalize_and_transfer_loses_nothing(
-    parts: Mapping[str, Part], system: Stack, client: Client, tmp_path: Path
+    infrastructure_processes: Mapping[str, Killable], system: Stack, client: Client, tmp_path: Path
 ) -> None:
     path = tmp_path / "note.bin"
     sha256 = random_file(path, mebibytes=1, seed=4)
     system.processes["transfer"].stop()
     before = client.finalize(uploaded(client, path))
-    parts["rabbitmq"].halt()
+    infrastructure_processes["rabbitmq"].halt()
     during = client.finalize(uploaded(client, path))
     assert (before.status_code, during.status_code) == (202, 202)
-    parts["rabbitmq"].start()
+    infrastructure_processes["rabbitmq"].start()
     system.processes["transfer"].start()
     bucket = Bucket(system.environment)
     for answer in (before, during):
@@ -41,7 +41,7 @@ def test_a_broker_killed_between_finalize_and_transfer_loses_nothing(
 
 
 def test_every_process_killed_once_during_fifty_uploads_changes_no_result(
-    parts: Mapping[str, Part], system: Stack, client: Client, tmp_path: Path
+    infrastructure_processes: Mapping[str, Killable], system: Stack, client: Client, tmp_path: Path
 ) -> None:
     count = 50
     pdf = tmp_path / "consignment.pdf"
@@ -49,9 +49,9 @@ def test_every_process_killed_once_during_fifty_uploads_changes_no_result(
     sha256 = hashlib.sha256(pdf.read_bytes()).hexdigest()
     bucket = Bucket(system.environment)
     already_there = bucket.keys()
-    victims: list[tuple[str, Part]] = [
+    victims: list[tuple[str, Killable]] = [
         *system.processes.items(),
-        *parts.items(),
+        *infrastructure_processes.items(),
     ]
     Random(6).shuffle(victims)
 

@@ -16,10 +16,10 @@ from dev.stack import rabbitmq
 from dev.stack.infrastructure import Part
 from dev.stack.stack import Stack
 from schemas import topology
+from tests.bucket import Bucket
 from tests.e2e.files import MIB, PATIENCE, random_file, settle, uploaded
 from tests.e2e.watched_store import WatchedStore
 from tests.eventually import eventually
-from tests.store import Bucket
 
 OF_THE_BROKER = {"RABBITMQ_URL", "RABBITMQ_MANAGEMENT_URL"}
 OF_ONE_SYSTEM = {"GATEWAY_PORT", "STAGING_DIR", "WORK_DIR"}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.dying_gateways import upload_while_gateways_die
-from tests.e2e.scenes import Scene
+from tests.e2e.killed_gateways import upload_while_gateways_die
+from tests.e2e.whole_system import Scene
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 

@@ -9,11 +9,11 @@ from typing import Final
 
 from dev.client import Client
 from dev.stack.stack import Stack
-from tests.e2e.crowd import Sent
-from tests.e2e.ends import Remains
+from tests.bucket import Bucket
 from tests.e2e.files import MIB, settle
+from tests.e2e.persistent_client import Sent
+from tests.e2e.traces import Remains
 from tests.eventually import eventually
-from tests.store import Bucket
 
 PART_SIZE: Final = 5 * MIB
 """Small enough for a transfer of many parts, so that there is a middle to be killed in."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.e2e import crowd
-from tests.e2e.crowd import Caller, Ledger, Sent
+from tests.e2e import persistent_client
 from tests.e2e.gateways import Gateways
-from tests.e2e.scenes import Scene
+from tests.e2e.persistent_client import Caller, Ledger, Sent
+from tests.e2e.whole_system import Scene
 from tests.integration.gateway.api import KIB64
 
 
@@ -42,7 +42,9 @@ async def upload_while_gateways_die(
         Gateways.started(
             gateways, environment=scene.gateway_environment, directory=directory
         ) as running,
-        crowd.caller(scene.key, urls=lambda: running.urls, random=Random(seed)) as caller,
+        persistent_client.caller(
+            scene.key, urls=lambda: running.urls, random=Random(seed)
+        ) as caller,
     ):
 
         async def send_on(random: Random) -> None:

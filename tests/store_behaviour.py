@@ -19,7 +19,7 @@ class EtagOfParts(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Habits:
+class StoreBehaviour:
     """The defaults are what AWS does."""
 
     honours_if_none_match: bool = True
@@ -47,8 +47,8 @@ class Habits:
     etag_of_parts: EtagOfParts = EtagOfParts.OF_PARTS
 
 
-_SWIFT: Final = Habits(cuts_copied_ranges=True)
-_RCLONE: Final = Habits(
+_SWIFT: Final = StoreBehaviour(cuts_copied_ranges=True)
+_RCLONE: Final = StoreBehaviour(
     honours_if_none_match=False,
     copies_parts=False,
     replaces_parts=False,
@@ -63,7 +63,7 @@ _RCLONE: Final = Habits(
 # Over https the checksum is a trailer, and a body without a Content-Length is refused.
 _RCLONE_TLS: Final = replace(_RCLONE, takes_crc32=False)
 
-HABITS: Final = MappingProxyType(
+BEHAVIOUR_OF: Final = MappingProxyType(
     {
         Store.SWIFT: _SWIFT,
         Store.SWIFT_TLS: _SWIFT,

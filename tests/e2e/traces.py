@@ -10,7 +10,7 @@ from schemas.events import envelope
 from schemas.events.envelope import Envelope
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Chunk
-from tests.store import Bucket
+from tests.bucket import Bucket
 
 
 class Remains:

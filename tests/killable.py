@@ -6,7 +6,7 @@ from typing import Protocol
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 
-class Part(Protocol):
+class Killable(Protocol):
     def kill(self) -> None:
         """SIGKILL it; it is started again."""
 

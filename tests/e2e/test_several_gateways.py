@@ -9,13 +9,13 @@ import pytest
 
 from dev.client import Client
 from dev.stack.stack import Stack
-from tests.e2e import crowd
+from tests.e2e import persistent_client
 from tests.e2e.cut_connections import upload_over_bad_connections
-from tests.e2e.dying_gateways import upload_while_gateways_die
-from tests.e2e.ends import Remains
 from tests.e2e.files import PATIENCE
 from tests.e2e.gateways import Gateways
-from tests.e2e.scenes import Scene
+from tests.e2e.killed_gateways import upload_while_gateways_die
+from tests.e2e.traces import Remains
+from tests.e2e.whole_system import Scene
 from tests.integration.gateway.api import KIB64, pieces_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -57,7 +57,7 @@ def test_fifty_finalizes_over_two_gateways_make_one_job_and_one_object(
     async def finalize_from_everywhere() -> tuple[str, set[str]]:
         async with (
             Gateways.started(2, environment=system.environment, directory=tmp_path) as gateways,
-            crowd.caller(
+            persistent_client.caller(
                 str(system.api_key), urls=lambda: gateways.urls, random=Random(11)
             ) as caller,
         ):

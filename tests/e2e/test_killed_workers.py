@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.dying_workers import check_transfer_while_workers_die
-from tests.e2e.scenes import Scene
+from tests.e2e.killed_workers import check_transfer_while_workers_die
 from tests.e2e.watched_store import WatchedStore
+from tests.e2e.whole_system import Scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from dev.stack.stack import Stack
-from tests.e2e.files import MIB
-from tests.e2e.impatient_broker import (
+from tests.e2e.consumer_timeout import (
     Trial,
     check_that_no_message_is_kept_too_long,
     needs_a_broker_of_its_own,
 )
+from tests.e2e.files import MIB
 from tests.e2e.watched_store import WatchedStore
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800), needs_a_broker_of_its_own]

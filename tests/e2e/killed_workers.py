@@ -11,8 +11,8 @@ import psutil
 from dev.client import Client
 from dev.stack.stack import Stack
 from tests.e2e.files import MIB, random_file, settle, uploaded
-from tests.e2e.scenes import PARALLEL_PARTS, PART_SIZE, Scene
 from tests.e2e.watched_store import Passed, WatchedStore
+from tests.e2e.whole_system import PARALLEL_PARTS, PART_SIZE, Scene
 from tests.eventually import eventually
 
 NEXT_WORKER = timedelta(seconds=90)

@@ -8,8 +8,8 @@ from typing import Any
 
 from dev.client import chunks_of
 from tests.e2e.files import MIB, PATIENCE, random_file
-from tests.e2e.scenes import Scene
 from tests.e2e.watched_store import WatchedStore
+from tests.e2e.whole_system import Scene
 from tests.eventually import eventually
 from tests.factories import pdfs
 

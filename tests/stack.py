@@ -1,0 +1,123 @@
+"""Fixtures of the real services: RabbitMQ, PostgreSQL and object stores.
+
+A session starts one set of services, in a state directory of its own, so that it never
+touches a running `make up`. Each test gets a new database, virtual host and bucket.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from dev.stack import environment
+from dev.stack.infrastructure import Store
+from dev.stack.object_store import ObjectStore, settings_in
+from dev.stack.stack import Stack
+from schemas.settings import BrokerSettings, DatabaseSettings, ObjectStoreSettings
+from tests import containers
+from tests.killable import Killable
+
+TEMPLATE = "waybill_template"
+
+
+def fresh_name() -> str:
+    return f"test-{uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def service_containers() -> Iterator[tuple[dict[str, str], dict[str, Killable]]]:
+    """RabbitMQ, PostgreSQL and an S3 store in containers; nothing without a container engine."""
+    if containers.engine_answers():
+        with containers.started() as started:
+            yield started
+    else:
+        yield {}, {}
+
+
+@pytest.fixture(scope="session")
+def infrastructure(
+    request: pytest.FixtureRequest,
+    service_containers: tuple[dict[str, str], dict[str, Killable]],
+) -> Iterator[Stack]:
+    """Running services: those the environment names, else containers, else local processes."""
+    settings, _ = service_containers
+    state_dir: Path = request.config.getoption("--state-dir")
+    with Stack(state_dir, settings=settings | environment.given()) as stack:
+        stack.start_infrastructure()
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def infrastructure_processes(
+    infrastructure: Stack,
+    service_containers: tuple[dict[str, str], dict[str, Killable]],
+) -> Mapping[str, Killable]:
+    """The services that a test may kill, by name; services named by the environment are left out."""
+    _, contained = service_containers
+    local = {name: process for name, process in infrastructure.processes.items() if name != "epmd"}
+    return {**contained, **local}
+
+
+@pytest.fixture(scope="session")
+def store_front(infrastructure_processes: Mapping[str, Killable]) -> Killable:
+    """The process of the store that clients connect to."""
+    return infrastructure_processes.get("swift-proxy") or infrastructure_processes["store"]
+
+
+@pytest.fixture(scope="session")
+def migrated_template(infrastructure: Stack) -> str:
+    """The name of a database with every migration applied; tests copy it."""
+    url = infrastructure.create_database(TEMPLATE)
+    infrastructure.run(("alembic", "upgrade", "head"), settings=url)
+    return TEMPLATE
+
+
+@pytest.fixture
+def database(infrastructure: Stack, migrated_template: str) -> Iterator[DatabaseSettings]:
+    """A new migrated database."""
+    name = fresh_name()
+    url = infrastructure.create_database(name, template=migrated_template)
+    yield DatabaseSettings.model_validate({"database_url": url["DATABASE_URL"]})
+    infrastructure.drop_database(name)
+
+
+@pytest.fixture
+def broker(infrastructure: Stack) -> Iterator[BrokerSettings]:
+    """A new virtual host."""
+    name = fresh_name()
+    url = infrastructure.create_vhost(name)
+    yield BrokerSettings.model_validate({"rabbitmq_url": url["RABBITMQ_URL"]})
+    infrastructure.delete_vhost(name)
+
+
+@pytest.fixture
+def object_store_settings(infrastructure: Stack) -> ObjectStoreSettings:
+    """A new bucket."""
+    settings = infrastructure.environment | infrastructure.create_bucket(fresh_name())
+    return settings_in(settings)
+
+
+@pytest.fixture(params=list(Store), ids=str)
+def store(request: pytest.FixtureRequest) -> Store:
+    """Each object store in turn."""
+    store: Store = request.param
+    return store
+
+
+@pytest.fixture(scope="session")
+def store_clients() -> dict[Store, ObjectStore]:
+    """One client for each started object store: making a client takes longer than making a bucket."""
+    return {}
+
+
+@pytest.fixture
+def store_settings(
+    infrastructure: Stack, store_clients: dict[Store, ObjectStore], store: Store
+) -> ObjectStoreSettings:
+    """A new bucket on each object store in turn. A store starts when the first test asks for it."""
+    settings = infrastructure.start_store(store) | {"S3_BUCKET": fresh_name()}
+    if store not in store_clients:
+        store_clients[store] = ObjectStore.from_settings(settings)
+    store_clients[store].create_bucket(settings["S3_BUCKET"])
+    return settings_in(settings)
