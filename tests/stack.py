@@ -5,7 +5,7 @@ touches a running `make up`. Each test gets a new database, virtual host and buc
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
@@ -17,6 +17,9 @@ from dev.stack.stack import Stack
 from schemas.settings import BrokerSettings, DatabaseSettings, ObjectStoreSettings
 from tests import containers
 from tests.killable import Killable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TEMPLATE = "waybill_template"
 

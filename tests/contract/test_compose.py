@@ -173,7 +173,7 @@ def test_a_worker_is_healthy_only_while_it_touches_its_file(tmp_path: Path) -> N
     assert not is_healthy()
 
 
-@pytest.mark.parametrize("name", CONTAINERS.keys() - {service.name for service in SERVICES})
+@pytest.mark.parametrize("name", sorted(CONTAINERS.keys() - {service.name for service in SERVICES}))
 def test_a_container_that_is_no_process_of_ours_is_given_variables_it_knows(name: str) -> None:
     of_the_store = {variable.upper() for variable in ObjectStoreSettings.model_fields}
     known = {"create-bucket": of_the_store, **VARIABLES_OF_OTHERS}
