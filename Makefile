@@ -12,7 +12,7 @@ COMPILE := $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 export RUFF_CACHE_DIR := var/cache/ruff
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test integration-gateway integration-pipeline integration-others soak soak-workers soak-others check bench install rabbitmq lock format
+.PHONY: help demo up down status test integration-gateway integration-pipeline integration-others soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq lock format
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -29,45 +29,58 @@ down: ## stop what `make up` started
 status: ## list the processes `make up` started
 	@if [ -x $(RUN)/python ]; then $(RUN)/python -m dev.stack status; else echo "nothing is running"; fi
 
-test: check install ## everything `make check` does, then the tests against the real services
+# A path decides which services its tests start.
+ifdef T
+test: $(if $(findstring tests/unit,$(T)),$(VENV)/.synced,install)
+	$(RUN)/pytest $(T)
+else
+test: check install ## all of `make check`, then the tests on real services; T=PATH runs one file, directory or test
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
 		integration-gateway integration-pipeline integration-others
-	$(RUN)/pytest -m e2e
+	$(RUN)/pytest tests/e2e tests/fuzz
+endif
 
-# Most of their time is spent waiting, so they go side by side, each on services of its own.
+# Most of their time is spent waiting, so they run side by side, each on services of its own.
 OF_PIPELINE := $(addprefix tests/integration/,pipeline postgres rabbitmq dev)
 
 integration-gateway:
-	$(RUN)/pytest -m integration --state-dir var/test-gateway tests/integration/gateway
+	$(RUN)/pytest --state-dir var/test-gateway tests/integration/gateway
 
 integration-pipeline:
-	$(RUN)/pytest -m integration --state-dir var/test-pipeline $(OF_PIPELINE)
+	$(RUN)/pytest --state-dir var/test-pipeline $(OF_PIPELINE)
 
 integration-others:
-	$(RUN)/pytest -m integration --state-dir var/test-others tests \
+	$(RUN)/pytest --state-dir var/test-others tests/integration \
 		$(addprefix --ignore=,tests/integration/gateway $(OF_PIPELINE))
 
-soak: install ## what has to happen within seconds, then kills, slow stores and fuzzing at full length
-	$(RUN)/pytest -m soak $(BOUNDS)
+soak: install ## time limits, then kills, slow stores and fuzzing at full length
+	$(RUN)/pytest $(TIME_LIMITS)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target soak-workers soak-others
 
-# What is measured has the machine for itself; the others mostly wait, and go side by side.
-BOUNDS := tests/soak/test_time_limits.py
-OF_WORKERS := $(addprefix tests/soak/test_,impatient_broker.py dying_workers.py)
+# Time limits are measured on an idle machine; the other tests mostly wait and run side by side.
+TIME_LIMITS := tests/soak/test_time_limits.py
+OF_WORKERS := $(addprefix tests/soak/test_,consumer_timeout.py killed_workers.py)
 
 soak-workers:
-	$(RUN)/pytest -m soak --state-dir var/test-soak-1 $(OF_WORKERS)
+	$(RUN)/pytest --state-dir var/test-soak-1 $(OF_WORKERS)
 
 soak-others:
-	$(RUN)/pytest -m soak --state-dir var/test-soak-2 tests \
-		$(addprefix --ignore=,$(BOUNDS) $(OF_WORKERS))
+	$(RUN)/pytest --state-dir var/test-soak-2 tests/soak \
+		$(addprefix --ignore=,$(TIME_LIMITS) $(OF_WORKERS))
 
 check: $(VENV)/.synced ## format, lint, types, import contracts and unit tests
-	$(RUN)/lint-imports --cache-dir var/cache/import-linter
+	@$(MAKE) --no-print-directory --jobs --output-sync=target check-units check-types check-style
+
+check-style:
 	$(RUN)/ruff format --check
 	$(RUN)/ruff check
+	$(RUN)/lint-imports --cache-dir var/cache/import-linter
+
+check-types:
 	$(RUN)/mypy
-	$(RUN)/pytest
+
+check-units:
+	$(RUN)/pytest --numprocesses logical --dist worksteal
 
 bench: install ## the benchmarks
 	@$(RUN)/python -m dev.bench

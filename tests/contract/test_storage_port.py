@@ -5,7 +5,6 @@ Where stores differ, `StoreBehaviour` says which way this one goes, and the test
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,9 +12,7 @@ from threading import Event
 from uuid import uuid4
 
 import pytest
-from mypy_boto3_s3 import S3Client
 
-from dev.stack.infrastructure import Store
 from pipeline.storage.errors import (
     BodyAltered,
     CopyUnsupported,
@@ -30,12 +27,11 @@ from pipeline.storage.errors import (
 )
 from pipeline.storage.file_slice import FileSlice
 from pipeline.storage.port import Body, Multipart, ObjectRange, ObjectStorage, StoredPart
-from pipeline.storage.s3 import ChecksumMode, S3Storage, client
 from pipeline.transfer.checks import etag_matches
 from schemas.object_keys import ObjectKey
-from schemas.settings import MIB, ObjectStoreSettings
+from schemas.settings import MIB
 from tests.fakes.storage import Etags, FakeStorage
-from tests.store_behaviour import BEHAVIOUR_OF, EtagOfParts, StoreBehaviour
+from tests.store_behaviour import EtagOfParts, StoreBehaviour
 
 PDF = "application/pdf"
 # Stores refuse smaller parts, except as the last.
@@ -601,34 +597,3 @@ class TestFakeOfASimplerStore(StorageContract):
             honours_if_none_match=False,
             etag_of_parts=EtagOfParts.OF_WHOLE,
         )
-
-
-@pytest.fixture(scope="module")
-def clients() -> Iterator[dict[Store, S3Client]]:
-    """The clients that were made so far: it takes longer than most tests."""
-    clients: dict[Store, S3Client] = {}
-    yield clients
-    for each in clients.values():
-        each.close()
-
-
-@pytest.mark.integration
-class TestS3Storage(StorageContract):
-    @pytest.fixture
-    def storage(
-        self, store: Store, store_settings: ObjectStoreSettings, clients: dict[Store, S3Client]
-    ) -> S3Storage:
-        if store not in clients:
-            clients[store] = client(store_settings)
-        return S3Storage(
-            clients[store],
-            bucket=store_settings.s3_bucket,
-            # A refused body stays refused, and the waits would only take time.
-            attempts=1,
-            checksum_mode=ChecksumMode.AUTO,
-            page_size=2,
-        )
-
-    @pytest.fixture
-    def behaviour(self, store: Store) -> StoreBehaviour:
-        return BEHAVIOUR_OF[store]

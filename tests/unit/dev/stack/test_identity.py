@@ -1,5 +1,4 @@
 import itertools
-from pathlib import Path
 
 from dev.stack import identity
 
@@ -18,14 +17,3 @@ def test_every_secret_is_drawn_anew() -> None:
         made.swift_hash_suffix,
     ]
     assert len(set(secrets)) == len(secrets)
-
-
-def test_secrets_outlive_the_run_and_are_private(tmp_path: Path) -> None:
-    file = tmp_path / "identity.json"
-
-    first = identity.load_or_create(file)
-    second = identity.load_or_create(file)
-
-    assert first == second
-    assert set(first.ports) == set(identity.PORTS)
-    assert file.stat().st_mode & 0o077 == 0

@@ -16,7 +16,7 @@ from pipeline.ingest.outcome import (
 )
 from schemas.errors import DomainError
 from tests.factories import pdfs
-from tests.unit.pipeline.ingest.conftest import Reader
+from tests.integration.sandbox.conftest import Reader
 
 MB = pdfs.MB
 MIB = 1024 * 1024

@@ -25,7 +25,7 @@ from pipeline.ingest.outcome import (
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.errors import DomainError, ErrorCode
 from tests.factories import pdfs
-from tests.unit.pipeline.ingest.conftest import Reader
+from tests.integration.sandbox.conftest import Reader
 
 MIB = 1024 * 1024
 

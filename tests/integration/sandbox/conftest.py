@@ -1,0 +1,57 @@
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from spacy.language import Language
+
+from pipeline.ingest import enrich, reading
+from pipeline.ingest.outcome import DocumentOpened, DocumentRead, PageReading
+from pipeline.ingest.reading import DocumentReading
+from pipeline.ingest.sandbox.limits import ReadingLimits
+from tests.factories.reading_limits import READING_LIMITS
+
+
+class Reading(NamedTuple):
+    opened: DocumentOpened
+    pages: list[PageReading]
+    summary: DocumentRead
+
+
+class Reader:
+    """Reads PDFs as the task does, but from bytes and with limits that a test can change."""
+
+    def __init__(self, limits: ReadingLimits, *, language: Language, directory: Path) -> None:
+        self._limits = limits
+        self._language = language
+        self._directory = directory
+
+    def open(
+        self, content: bytes, **changed: int | timedelta
+    ) -> AbstractContextManager[DocumentReading]:
+        path = self._directory / "document.pdf"
+        path.write_bytes(content)
+        limits = replace(self._limits, **changed)  # type: ignore[arg-type]  # mypy wants one type for all fields
+        return reading.open_pdf(path, limits=limits, language=self._language)
+
+    def read(self, content: bytes, **changed: int | timedelta) -> Reading:
+        with self.open(content, **changed) as document:
+            pages = list(document.pages())
+            return Reading(document.opened, pages, document.summary)
+
+
+@pytest.fixture(scope="session")
+def english() -> Language:
+    return enrich.load_language("blank:en")
+
+
+@pytest.fixture
+def limits() -> ReadingLimits:
+    return READING_LIMITS
+
+
+@pytest.fixture
+def reader(english: Language, tmp_path: Path) -> Reader:
+    return Reader(READING_LIMITS, language=english, directory=tmp_path)

@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.ingest.extractors import pdf
+from pipeline.ingest.sandbox.fork import ChildLimits, Send, forked
+from pipeline.ingest.sandbox.limits import ReadingLimits
+from schemas.settings import MIB
+from tests.factories import pdfs
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_long_document_needs_no_more_memory_than_a_short_one(
+    limits: ReadingLimits, tmp_path: Path
+) -> None:
+    def read(send: Send) -> None:
+        with path.open("rb") as file:
+            document = pdf.Document(file, limits=limits)
+            before = peak_memory()
+            for number in range(1, document.page_count + 1):
+                document.page(number)
+            send(str(peak_memory() - before).encode())
+
+    path = tmp_path / "long.pdf"
+    path.write_bytes(pdfs.with_page_contents(*[b" " * MIB] * 200))
+    allowed = ChildLimits(
+        wait=limits.timeout, memory_bytes=512 * MIB, frame_bytes=100, output_bytes=1_000
+    )
+    with forked(read, limits=allowed) as frames:
+        assert int(next(frames)) < 100 * MIB
+
+
+def peak_memory() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) * 1024
