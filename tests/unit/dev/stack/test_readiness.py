@@ -5,39 +5,38 @@ from pathlib import Path
 
 from dev.stack import readiness
 
-NOW = datetime.now(UTC)
 
-
-def touched(file: Path, *, at: datetime) -> Path:
+def touched(file: Path, *, ago: timedelta) -> Path:
     file.touch()
-    os.utime(file, (at.timestamp(), at.timestamp()))
+    at = (datetime.now(UTC) - ago).timestamp()
+    os.utime(file, (at, at))
     return file
 
 
-def ready(file: Path, *, started: datetime) -> bool:
-    async def ask() -> bool:
-        return await readiness.file_touched(file)(started)
+def ready(file: Path, *, started_ago: timedelta) -> bool:
+    async def is_ready() -> bool:
+        return await readiness.file_touched(file)(datetime.now(UTC) - started_ago)
 
-    return asyncio.run(ask())
+    return asyncio.run(is_ready())
 
 
 def test_a_process_that_never_touched_its_file_is_not_ready(tmp_path: Path) -> None:
-    assert not ready(tmp_path / "liveness", started=NOW)
+    assert not ready(tmp_path / "liveness", started_ago=timedelta())
 
 
-def test_a_process_that_touched_its_file_since_it_started_is_ready(tmp_path: Path) -> None:
-    file = touched(tmp_path / "liveness", at=NOW)
+def test_a_process_that_touched_its_file_since_its_start_is_ready(tmp_path: Path) -> None:
+    file = touched(tmp_path / "liveness", ago=timedelta())
 
-    assert ready(file, started=NOW - timedelta(seconds=2))
+    assert ready(file, started_ago=timedelta(seconds=2))
 
 
-def test_a_touch_of_its_predecessor_does_not_count(tmp_path: Path) -> None:
-    file = touched(tmp_path / "liveness", at=NOW - timedelta(seconds=2))
+def test_a_touch_by_the_previous_process_does_not_count(tmp_path: Path) -> None:
+    file = touched(tmp_path / "liveness", ago=timedelta(seconds=2))
 
-    assert not ready(file, started=NOW)
+    assert not ready(file, started_ago=timedelta())
 
 
 def test_a_process_that_stopped_touching_its_file_is_not_ready(tmp_path: Path) -> None:
-    file = touched(tmp_path / "liveness", at=NOW - timedelta(seconds=40))
+    file = touched(tmp_path / "liveness", ago=timedelta(seconds=40))
 
-    assert not ready(file, started=NOW - timedelta(seconds=60))
+    assert not ready(file, started_ago=timedelta(seconds=60))
