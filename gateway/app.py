@@ -6,19 +6,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import State
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
 
 from gateway import db, health
 from gateway.change_listener import JobChangeListener
 from gateway.context import ApiRequest, Context
 from gateway.documents import routes as documents
-from gateway.http import options, problems, request_log
+from gateway.http import openapi, options, problems, request_log
 from gateway.http.security import ApiKeyAuthentication, ApiKeyCache
 from gateway.jobs import routes as jobs
 from gateway.settings import API_PREFIX, Settings
@@ -30,8 +27,6 @@ from gateway.uploads.oneshot import routes as submissions
 from gateway.webhooks import routes as webhooks
 from schemas.lifecycle import StagingKind
 from schemas.settings import ObjectStoreSettings
-
-VERSION: Final = "1"
 
 
 def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> Litestar:
@@ -90,7 +85,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         response_headers=problems.HEADERS,
         lifespan=[running],
         logging_config=None,
-        openapi_config=_description(),
+        openapi_config=openapi.CONFIG,
     )
 
 
@@ -118,24 +113,3 @@ def _bucket(store: ObjectStoreSettings, *, work_dir: Path | None) -> Area:
 async def _before_request(request: Request[Any, Any, Any]) -> Response[None] | None:
     await request_log.bind_ids(request)
     return await options.answer_options(request)
-
-
-def _description() -> OpenAPIConfig:
-    return OpenAPIConfig(
-        title="Waybill",
-        version=VERSION,
-        description="Takes large files in chunks, stores them, reads the PDFs among them, "
-        "and tells other systems with signed webhooks. Errors are problems (RFC 9457) "
-        "with a stable `code`.",
-        use_handler_docstrings=True,
-        operation_id_creator=lambda handler, _method, _path: handler.handler_name,
-        components=Components(
-            security_schemes={
-                "apiKey": SecurityScheme(
-                    type="http", scheme="bearer", description="an API key, `wb_…`"
-                ),
-            },
-        ),
-        # No page that would fetch its scripts from somebody else's server.
-        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), YamlRenderPlugin()],
-    )

@@ -1,19 +1,17 @@
 """`/uploads`: create, send chunks, see what is there, give up."""
 
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Final
 
 from litestar import Response, Router, delete, get, post, put
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.openapi.spec import Parameter as HeaderDescription
-from litestar.openapi.spec.enums import OpenAPIFormat
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from gateway.context import ApiRequest
-from gateway.http import request_log
+from gateway.http import openapi, request_log
 from gateway.http.idempotency import IdempotencyKey, KeyedRequest
 from gateway.http.prefer import Prefer
 from gateway.http.problems import InvalidRequest, answers
@@ -59,34 +57,21 @@ Purge = Annotated[
 ]
 
 
-@dataclass
-class SendChunk(Operation):
-    """Describes what the handler reads itself: a body that is streamed, and digest fields."""
-
-    def __post_init__(self) -> None:
-        self.request_body = RequestBody(
-            required=True,
-            description="the chunk's bytes, as they are",
-            content={
-                "application/octet-stream": OpenAPIMediaType(
-                    schema=Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
-                ),
-            },
+SendChunk = openapi.reads_body(
+    "the chunk's bytes, as they are",
+    {"application/octet-stream": openapi.BINARY},
+    headers=[
+        HeaderDescription(
+            name=field,
+            param_in="header",
+            required=False,
+            description="`sha-256=:<base64>:`, `sha-512` or `crc32c` likewise (RFC 9530); "
+            "checked before the chunk counts as received",
+            schema=Schema(type=OpenAPIType.STRING),
         )
-        self.parameters = [
-            *(self.parameters or []),
-            *(
-                HeaderDescription(
-                    name=field,
-                    param_in="header",
-                    required=False,
-                    description="`sha-256=:<base64>:`, `sha-512` or `crc32c` likewise (RFC 9530); "
-                    "checked before the chunk counts as received",
-                    schema=Schema(type=OpenAPIType.STRING),
-                )
-                for field in DIGEST_FIELDS
-            ),
-        ]
+        for field in DIGEST_FIELDS
+    ],
+)
 
 
 @post(

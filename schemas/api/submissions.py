@@ -8,7 +8,7 @@ from schemas.api.uploads import ContentType, Filename, MetadataName, MetadataVal
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import JobStatus
 
-CallbackUrl = Annotated[str, msgspec.Meta(max_length=2048)]
+CallbackUrl = Annotated[str, msgspec.Meta(max_length=2048, extra_json_schema={"format": "uri"})]
 
 
 class FormFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,7 +6,6 @@ that is still sending, and the answer lost with it.
 """
 
 import re
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -15,11 +14,9 @@ import msgspec
 from litestar import Response, Router, post
 from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
-from litestar.openapi.spec.enums import OpenAPIFormat
 
 from gateway.context import ApiRequest
-from gateway.http import request_log
+from gateway.http import openapi, request_log
 from gateway.http.idempotency import IdempotencyKey
 from gateway.http.prefer import Prefer
 from gateway.http.problems import InvalidRequest, answers
@@ -33,7 +30,7 @@ from gateway.uploads.operations import check_complete_upload
 from gateway.uploads.receive import SILENCE_MAX, receive_chunk
 from gateway.uploads.routes import NOT_ADMITTED, callback_of, terms_of
 from schemas.api.scopes import Scope
-from schemas.api.submissions import SubmitReference, Submitted
+from schemas.api.submissions import FormFields, SubmitReference, Submitted
 from schemas.errors import ErrorCode
 from schemas.lifecycle import JobStatus
 from schemas.runtime.tracing import TRACEPARENT_HEADER, valid_traceparent
@@ -69,63 +66,14 @@ TAKEN: Final = {
     )
 }
 
-FORM: Final = OpenAPIMediaType(
-    schema=Schema(
-        type=OpenAPIType.OBJECT,
-        properties={
-            "sha256": Schema(type=OpenAPIType.STRING, description="of the file, hex"),
-            "callback_url": Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.URI),
-            "file": Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY),
-        },
-        required=["file"],
-    )
+FORM: Final = {MEDIA_TYPE: openapi.schema_of(FormFields, file="file")}
+
+SubmitFile = openapi.reads_body("one file, with a filename; a `Content-Length` is needed", FORM)
+
+SubmitFileOrReference = openapi.reads_body(
+    "a form with one file, or the name of an object in the bucket",
+    FORM | {JSON: openapi.schema_of(SubmitReference)},
 )
-
-REFERENCE: Final = OpenAPIMediaType(
-    schema=Schema(
-        type=OpenAPIType.OBJECT,
-        properties={
-            "object_key": Schema(
-                type=OpenAPIType.STRING, description="under `incoming/<id of the tenant>/`"
-            ),
-            "filename": Schema(
-                type=OpenAPIType.STRING, description="by default the last part of the key"
-            ),
-            "content_type": Schema(type=OpenAPIType.STRING),
-            "sha256": Schema(type=OpenAPIType.STRING, description="of the object, hex"),
-            "metadata": Schema(
-                type=OpenAPIType.OBJECT,
-                additional_properties=Schema(type=OpenAPIType.STRING),
-            ),
-            "callback_url": Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.URI),
-        },
-        required=["object_key"],
-    )
-)
-
-
-@dataclass
-class SubmitFile(Operation):
-    """Describes a form that the handler reads itself, as it comes in."""
-
-    def __post_init__(self) -> None:
-        self.request_body = RequestBody(
-            required=True,
-            description="one file, with a filename; a `Content-Length` is needed",
-            content={MEDIA_TYPE: FORM},
-        )
-
-
-@dataclass
-class SubmitFileOrReference(Operation):
-    """Describes the two bodies of `POST /jobs`."""
-
-    def __post_init__(self) -> None:
-        self.request_body = RequestBody(
-            required=True,
-            description="a form with one file, or the name of an object in the bucket",
-            content={MEDIA_TYPE: FORM, JSON: REFERENCE},
-        )
 
 
 @post(

@@ -1,0 +1,87 @@
+"""The API description (OpenAPI), as far as Litestar does not derive it from the handlers."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import msgspec
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
+from litestar.openapi.spec import (
+    Components,
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    Parameter,
+    RequestBody,
+    Schema,
+    SecurityScheme,
+)
+from litestar.openapi.spec.enums import OpenAPIFormat
+
+BINARY: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
+
+CONFIG: Final = OpenAPIConfig(
+    title="Waybill",
+    version="1",
+    description="Takes large files in chunks, stores them, reads the PDFs among them, "
+    "and notifies other systems with signed webhooks. Errors are problems (RFC 9457) "
+    "with a stable `code`.",
+    use_handler_docstrings=True,
+    operation_id_creator=lambda handler, _method, _path: handler.handler_name,
+    components=Components(
+        security_schemes={
+            "apiKey": SecurityScheme(type="http", scheme="bearer", description="an API key, `wb_…`")
+        },
+    ),
+    # No HTML page: it would load its scripts from a third party.
+    render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), YamlRenderPlugin()],
+)
+
+
+def reads_body(
+    description: str, content: dict[str, Schema], *, headers: Sequence[Parameter] = ()
+) -> type[Operation]:
+    """Return the operation class of a handler that reads its body itself, as a stream.
+
+    Args:
+        description: of the body.
+        content: its schema by media type.
+        headers: that the handler reads from the request.
+    """
+
+    @dataclass
+    class ReadsBody(Operation):
+        def __post_init__(self) -> None:
+            self.parameters = [*(self.parameters or []), *headers] or None
+            self.request_body = RequestBody(
+                required=True,
+                description=description,
+                content={
+                    media_type: OpenAPIMediaType(schema=schema)
+                    for media_type, schema in content.items()
+                },
+            )
+
+    return ReadsBody
+
+
+def schema_of(struct: type[msgspec.Struct], *, file: str | None = None) -> Schema:
+    """Return the schema of a struct that contains no other struct.
+
+    Args:
+        struct: what a handler decodes the body to.
+        file: the name of a form's file, which is not a field of the struct.
+    """
+    _, components = msgspec.json.schema_components([struct])
+    schema: dict[str, Any] = components[struct.__name__]
+    schema["description"] = inspect.getdoc(struct)
+    # An optional field is left out; a form could not send null.
+    for name, shape in schema["properties"].items():
+        schema["properties"][name] = shape.get("anyOf", [shape])[0]
+    if file is not None:
+        schema["properties"][file] = BINARY.to_schema()
+        schema["required"] = [*schema.get("required", []), file]
+    # Litestar renders a dictionary as it is; its own class has no constructor from JSON Schema.
+    return cast("Schema", schema)
