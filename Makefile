@@ -12,7 +12,7 @@ COMPILE := $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 export RUFF_CACHE_DIR := var/cache/ruff
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test integration-gateway integration-pipeline integration-others soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq lock format
+.PHONY: help demo up down status run logs psql migrate waybill hooks test integration-gateway integration-pipeline integration-others soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq lock format
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -20,14 +20,32 @@ help: ## print this list
 demo: install ## push a PDF through the whole system and show what comes out
 	@$(RUN)/python -m dev.demo
 
-up: install ## start the whole system in the background; settings go to var/dev.env
-	@$(RUN)/python -m dev.stack up
+up: install ## start the whole system in the background; WITHOUT="gateway beat" leaves services out
+	@$(RUN)/python -m dev.stack up $(addprefix --without=,$(WITHOUT))
 
 down: ## stop what `make up` started
 	@if [ -x $(RUN)/python ]; then $(RUN)/python -m dev.stack down; else echo "nothing is running"; fi
 
 status: ## list the processes `make up` started
 	@if [ -x $(RUN)/python ]; then $(RUN)/python -m dev.stack status; else echo "nothing is running"; fi
+
+run: install ## run one service in the foreground, restarted when its code changes: S=gateway
+	@$(RUN)/python -m dev.run $(or $(S),--help)
+
+logs: $(VENV)/.synced ## follow the logs; S="gateway relay" filters
+	@$(RUN)/python -m dev.stack logs $(S)
+
+psql: $(VENV)/.synced ## open the database of the running stack
+	@$(RUN)/python -m dev.stack psql
+
+migrate: install ## bring the database of the running stack to the newest schema
+	@$(RUN)/python -m dev.stack exec alembic upgrade head
+
+waybill: install ## an operator's command on the running stack: A="keys list"
+	@$(RUN)/python -m dev.stack exec waybill $(A)
+
+hooks: $(VENV)/.synced ## check format, lint, types and imports before every commit
+	@$(RUN)/pre-commit install
 
 # A path decides which services its tests start.
 ifdef T

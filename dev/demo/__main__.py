@@ -18,6 +18,7 @@ from dev.demo.journey import JourneyBroken
 from dev.demo.receiver import WebhookReceiver
 from dev.stack import commands, dev_env, state
 from dev.stack.checkout import CHECKOUT
+from dev.stack.services import SERVICES
 
 EVENTS_OF_A_PDF = ("upload.finalized", "upload.stored", "document.ingested")
 
@@ -46,7 +47,7 @@ def running_system(state_dir: Path, *, console: Console) -> Iterator[Mapping[str
     )
     console.rule("the system")
     try:
-        if commands.up(state_dir, with_services=True) != 0:
+        if commands.up(state_dir, services=[each.name for each in SERVICES]) != 0:
             raise JourneyBroken("the system did not start")
         yield dev_env.read(state_dir)
     finally:

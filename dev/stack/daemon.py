@@ -1,9 +1,9 @@
-"""The supervisor of ``make up``, seen from the commands that start and stop it."""
+"""The supervisor of `make up`: starting and stopping its process."""
 
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -12,18 +12,18 @@ import psutil
 
 from dev.stack.checkout import CHECKOUT
 
-# Longer than the grace periods of everything it may have to stop.
-STOP_PATIENCE: Final = timedelta(minutes=3)
+# Longer than the sum of the grace periods of all processes.
+STOP_TIMEOUT: Final = timedelta(minutes=3)
 
 
 class Daemon:
-    """A supervisor that was just started."""
+    """A supervisor process that starts up."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def progress(self) -> Iterator[str]:
-        """Yield its lines until it is ready or has given up."""
+        """Yield lines of progress until the stack is ready or has failed."""
         if self._process.stdout is not None:
             for line in self._process.stdout:
                 yield line.rstrip("\n")
@@ -33,13 +33,13 @@ class Daemon:
         self._process.wait()
 
 
-def launch(state_dir: Path, *, arguments: tuple[str, ...]) -> Daemon:
-    """Start a supervisor in a session of its own, where no Ctrl-C reaches it."""
+def launch(state_dir: Path, *, services: Sequence[str]) -> Daemon:
+    """Start a supervisor in its own session, which Ctrl-C does not reach."""
     log_dir = state_dir / "log"
     log_dir.mkdir(parents=True, exist_ok=True)
     with (log_dir / "stack.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dev.stack.supervise", str(state_dir), *arguments],
+            [sys.executable, "-m", "dev.stack.supervise", str(state_dir), *services],
             cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -51,10 +51,10 @@ def launch(state_dir: Path, *, arguments: tuple[str, ...]) -> Daemon:
 
 
 def stop(supervisor: psutil.Process) -> None:
-    """Ask a running supervisor to stop everything, wait until it has, or kill it."""
+    """Ask a supervisor to stop everything and wait for its end; kill it after the timeout."""
     supervisor.send_signal(signal.SIGTERM)
     try:
-        supervisor.wait(STOP_PATIENCE.total_seconds())
+        supervisor.wait(STOP_TIMEOUT.total_seconds())
     except psutil.TimeoutExpired:
         supervisor.kill()
         supervisor.wait()

@@ -1,6 +1,6 @@
 """What can go wrong with the local stack, said so that the reader knows what to do."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +14,16 @@ class StackAlreadyRunning(StackError):
         holder = f"process {pid}" if pid else "another process"
         super().__init__(f"a stack already runs in {state_dir} ({holder})")
         self.pid = pid
+
+
+class StackNotRunning(StackError):
+    def __init__(self, state_dir: Path) -> None:
+        super().__init__(f"nothing runs in {state_dir}: `make up` starts the stack")
+
+
+class LogMissing(StackError):
+    def __init__(self, name: str, *, known: Iterable[str]) -> None:
+        super().__init__(f"{name!r} has no log; there are logs of {', '.join(known)}")
 
 
 class ProcessKeepsDying(StackError):

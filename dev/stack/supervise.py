@@ -1,61 +1,66 @@
-"""``python -m dev.stack.supervise STATE_DIR``: run the stack until SIGTERM.
+"""`python -m dev.stack.supervise STATE_DIR [SERVICE…]`: run the stack until SIGTERM.
 
-Progress goes to standard output until everything is ready, and to standard error always.
+Progress goes to standard error and, until everything is ready, to standard output too.
 """
 
 import argparse
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from dev.stack import dev_env, environment
 from dev.stack.errors import StackError
+from dev.stack.services import SERVICES
 from dev.stack.stack import Stack
 
 
-class Audience:
-    """Whoever waits for the stack to be ready reads standard output."""
+class Progress:
+    """Lines for the log and for the command that waits until the stack is ready."""
 
     def __init__(self) -> None:
-        self._is_present = True
+        self._is_awaited = True
 
-    def tell(self, line: str) -> None:
+    def report(self, line: str) -> None:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         print(now, line, file=sys.stderr, flush=True)
-        if self._is_present:
+        if self._is_awaited:
             try:
                 print(line, flush=True)
-            except BrokenPipeError:  # the waiting command was killed; the stack goes on
-                self.dismiss()
+            except BrokenPipeError:  # the waiting command was killed; the stack runs on
+                self.end()
 
-    def dismiss(self) -> None:
-        """Close standard output, which tells the waiting command that this is all."""
-        self._is_present = False
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    def end(self) -> None:
+        """Close standard output: the waiting command returns."""
+        self._is_awaited = False
+        with Path(os.devnull).open("wb") as null:
+            os.dup2(null.fileno(), sys.stdout.fileno())
 
 
-def supervise(state_dir: Path, *, with_services: bool) -> int:
+def supervise(state_dir: Path, *, services: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    audience = Audience()
+    progress = Progress()
+    table = [service for service in SERVICES if service.name in services]
     try:
-        with Stack(state_dir, settings=environment.given(), report=audience.tell) as stack:
+        with Stack(
+            state_dir, settings=environment.given(), table=table, report=progress.report
+        ) as stack:
             try:
-                _start(stack, with_services=with_services)
+                _start(stack, with_services=bool(table))
                 dev_env.write(stack)
-                audience.dismiss()
+                progress.end()
                 _wait_for_signal()
             finally:
-                # A second signal must not stop the stopping.
+                # A second signal must not interrupt the stop.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 dev_env.remove(state_dir)
     except KeyboardInterrupt:
         return 0
     except StackError as error:
-        audience.tell(f"error: {error}")
+        progress.report(f"error: {error}")
         return 1
     return 0
 
@@ -69,7 +74,7 @@ def _start(stack: Stack, *, with_services: bool) -> None:
 
 
 def _wait_for_signal() -> None:
-    """Wait for SIGTERM or SIGINT; one that comes just before the wait ends it too."""
+    """Wait for SIGTERM or SIGINT, also for one that arrives just before the wait."""
     wake, wake_up = os.pipe()
     os.set_blocking(wake_up, False)
     signal.set_wakeup_fd(wake_up)
@@ -79,9 +84,9 @@ def _wait_for_signal() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.stack.supervise", description=__doc__)
     parser.add_argument("state_dir", type=Path, help="data, logs and secrets")
-    parser.add_argument("--infrastructure-only", action="store_true")
+    parser.add_argument("services", nargs="*", help="none: infrastructure only")
     arguments = parser.parse_args()
-    return supervise(arguments.state_dir, with_services=not arguments.infrastructure_only)
+    return supervise(arguments.state_dir, services=arguments.services)
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ def test_a_second_stack_runs_beside_the_first_and_leaves_nothing_even_if_killed(
     assert {"beam.smp", "epmd", "postgres"} <= {process.name() for process in running}
     supervisor.kill()
 
-    assert "ended what a killed supervisor had left" in dev_stack(directory, "down")
+    assert "ended the processes of a killed supervisor" in dev_stack(directory, "down")
     assert ownership.wait_until_gone(running, patience=timedelta(0)) == []
     assert "nothing is running" in dev_stack(directory, "down")
     discard(directory)
