@@ -11,7 +11,7 @@ from typing import Final
 from celery import Celery
 
 from pipeline.beat import PERIODIC_TASKS
-from pipeline.ingest.tasks import IngestDocument
+from pipeline.ingest.task import IngestDocument
 from pipeline.messaging.consumer import EventConsumer
 from pipeline.messaging.event_task import EventTask
 from pipeline.transfer.discard import CleanUpUpload

@@ -8,7 +8,7 @@ from kombu import Connection
 
 from pipeline import beat, celery_app, task_routes
 from pipeline.context import build_context, install_context
-from pipeline.ingest import language
+from pipeline.enrich import language
 from pipeline.messaging.broker import TopologyConflict, declare_topology
 from pipeline.settings import Settings
 from schemas import topology
@@ -39,7 +39,7 @@ def before_start(options: dict[str, Any], **_: object) -> None:
         raise SystemExit(f"pipeline: {error}") from None
     _declare_topology()
     if topology.DOCUMENT_PROCESSING in queues:
-        language.load(settings.spacy_model)
+        language.install(settings.spacy_model)
 
 
 @signals.beat_init.connect(weak=False)

@@ -1,15 +1,18 @@
-"""The child's side of a reading: opens the PDF, reads page after page, sends each at once."""
+"""The child's side: opens the PDF, reads page after page, sends each page at once."""
 
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spacy.language import Language
 
-from pipeline.ingest import enrich, outcome, text
+from pipeline.enrich import annotations
+from pipeline.enrich.annotations import Annotations
+from pipeline.ingest import frames, text
+from pipeline.ingest.errors import PdfCorrupt, PdfError
 from pipeline.ingest.extractors import pdf
-from pipeline.ingest.extractors.pdf import code_of, reason_of
-from pipeline.ingest.outcome import (
+from pipeline.ingest.frames import (
     DocumentOpened,
     DocumentRead,
     PageReading,
@@ -18,12 +21,14 @@ from pipeline.ingest.outcome import (
 )
 from pipeline.ingest.sandbox.fork import Send, TimeLimitReached, time_limit
 from pipeline.ingest.sandbox.limits import ReadingLimits
-from schemas.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from schemas.errors import ErrorCode
 
 
 def read(path: Path, send: Send, *, limits: ReadingLimits, language: Language) -> None:
     """Send `DocumentOpened`, the pages and `DocumentRead`; or, at any point, `ReadingFailed`."""
-    warnings.simplefilter("ignore")  # about the document, which gets its own answer
+    warnings.simplefilter("ignore")  # the frames report defects of the document
     with path.open("rb") as file:
         try:
             document = pdf.Document(file, limits=limits)
@@ -34,23 +39,23 @@ def read(path: Path, send: Send, *, limits: ReadingLimits, language: Language) -
                 encrypted=document.encrypted,
             )
         except Exception as error:  # noqa: BLE001  # a damaged file raises anything
-            failed = ReadingFailed(code=code_of(error), reason=reason_of(error))
-            send(outcome.encode(failed))
+            failed = pdf.error_of(error, limits=limits)
+            send(frames.encode(ReadingFailed(code=failed.code, reason=failed.reason)))
             return
-        send(outcome.encode(opened))
+        send(frames.encode(opened))
         tally = Tally()
         for page in _pages(document, limits=limits, language=language):
             tally.add(page)
-            send(outcome.encode(page))
+            send(frames.encode(page))
         result = tally.result(
             pages_left_out=document.page_count > limits.pages,
             parser_warnings=document.parser_warnings,
         )
-        send(outcome.encode(result))
+        send(frames.encode(result))
 
 
 class Tally:
-    """Adds up pages to what the document as a whole came to."""
+    """Adds up the pages to the summary of the document."""
 
     def __init__(self) -> None:
         self._pages = self._characters = self._passages = self._entities = 0
@@ -72,9 +77,9 @@ class Tally:
             self._first_reason = self._first_reason or f"page {page.number}: {page.error_reason}"
 
     def result(self, *, pages_left_out: bool, parser_warnings: int) -> DocumentRead | ReadingFailed:
-        """Return the summary; or, if not a single page could be read, why."""
+        """Return the summary, or the failure if no page could be read."""
         if self._unreadable == self._pages:
-            code = self._codes.pop() if len(self._codes) == 1 else ErrorCode.PDF_CORRUPT
+            code = self._codes.pop() if len(self._codes) == 1 else PdfCorrupt.code
             return ReadingFailed(code=code, reason=f"no page can be read; {self._first_reason}")
         truncated = self._truncated | ({Truncation.PAGES} if pages_left_out else set())
         return DocumentRead(
@@ -111,31 +116,41 @@ def _page(
 ) -> PageReading:
     try:
         extracted = _extracted(document, number, limits=limits)
-    except (Exception, TimeLimitReached) as error:  # noqa: BLE001  # as above, for one page
+    except (Exception, TimeLimitReached) as error:  # noqa: BLE001  # a damaged page raises anything
         document.forget()
-        return PageReading(number=number, error_code=code_of(error), error_reason=reason_of(error))
+        failed = pdf.error_of(error, limits=limits)
+        return PageReading(number=number, error_code=failed.code, error_reason=failed.reason)
 
     content = text.cut(extracted.text, size_bytes=room_bytes)
-    truncated = set(extracted.truncated)
-    if len(content) < len(extracted.text):
-        truncated.add(Truncation.TEXT)
-    annotations = enrich.NONE
-    error_code, error_reason = None, ""
+    found = Annotations()
+    incomplete: PdfError | None = None
     try:
         with time_limit(limits.page_timeout):
-            annotations = enrich.annotate(content, language=language, limits=limits)
+            found = annotations.annotate(
+                content,
+                language=language,
+                passages_max=limits.page_passages,
+                entities_max=limits.page_entities,
+            )
     except (MemoryError, TimeLimitReached) as error:
-        error_code, error_reason = code_of(error), reason_of(error)
+        incomplete = pdf.error_of(error, limits=limits)
+    truncated = {
+        Truncation.TEXT: len(content) < len(extracted.text),
+        Truncation.PAGE_PASSAGES: found.more_passages,
+        Truncation.PAGE_ENTITIES: found.more_entities,
+    }
     return PageReading(
         number=number,
         text=content,
-        error_code=error_code,
-        error_reason=error_reason,
+        error_code=incomplete.code if incomplete else None,
+        error_reason=incomplete.reason if incomplete else "",
         width_points=extracted.width_points,
         height_points=extracted.height_points,
-        passages=annotations.passages,
-        entities=annotations.entities,
-        truncated=tuple(sorted(truncated | annotations.truncated)),
+        passages=found.passages,
+        entities=found.entities,
+        truncated=tuple(
+            sorted(extracted.truncated | {limit for limit, reached in truncated.items() if reached})
+        ),
     )
 
 
@@ -145,6 +160,6 @@ def _extracted(document: pdf.Document, number: int, *, limits: ReadingLimits) ->
             return document.page(number)
     except MemoryError:
         document.forget()
-    # Again, without the pages before it in memory.
+    # Retry with the earlier pages out of memory.
     with time_limit(limits.page_timeout):
         return document.page(number)

@@ -1,4 +1,4 @@
-"""Reading one PDF: what the storing side sees, and the child behind it.
+"""Reads one PDF in a sandbox child; the worker's side.
 
 Use::
 
@@ -18,17 +18,19 @@ from typing import Final
 import structlog
 from spacy.language import Language
 
-from pipeline.ingest import child, outcome
-from pipeline.ingest.outcome import (
-    DocumentOpened,
-    DocumentRead,
-    Message,
-    PageReading,
+from pipeline.ingest import child, errors, frames
+from pipeline.ingest.errors import (
     PdfCrashed,
     PdfEmpty,
     PdfLimitExceeded,
     PdfOutOfMemory,
     PdfTimeout,
+)
+from pipeline.ingest.frames import (
+    DocumentOpened,
+    DocumentRead,
+    Message,
+    PageReading,
     ReadingFailed,
 )
 from pipeline.ingest.sandbox.fork import (
@@ -42,7 +44,7 @@ from pipeline.ingest.sandbox.fork import (
 from pipeline.ingest.sandbox.limits import ReadingLimits
 
 _MIB: Final = 1024 * 1024
-# Offsets, labels and normal forms on top of the text itself: never near this much.
+# Bytes of output per byte of text; offsets, labels and normal forms need far less.
 _OUTPUT_PER_TEXT: Final = 32
 
 log = structlog.stdlib.get_logger(__name__)
@@ -52,7 +54,7 @@ class DocumentReading:
     """A PDF being read.
 
     Attributes:
-        opened: what was known before the first page.
+        opened: the facts known before the first page.
     """
 
     def __init__(self, opened: DocumentOpened, *, messages: Iterator[Message]) -> None:
@@ -61,15 +63,14 @@ class DocumentReading:
         self._summary: DocumentRead | None = None
 
     def pages(self) -> Iterator[PageReading]:
-        """Yield the pages in order, as they are read; once.
+        """Yield the pages in order, as the child reads them; callable once.
 
-        A page that cannot be read comes with its `error_code`. Pages beyond a limit
-        do not come; the summary says so. What was yielded before an error is right
-        as far as it goes.
+        A page that cannot be read has an `error_code`. Pages beyond a limit are
+        left out, and the summary lists that limit. Pages yielded before an error are valid.
 
         Raises:
             PdfCorrupt, PdfLimitExceeded, PdfTimeout, PdfOutOfMemory: no page could be
-                read, or the reading as a whole took too much.
+                read, or the whole document exceeds a limit.
             PdfCrashed: the child died.
         """
         for message in self._messages:
@@ -81,36 +82,36 @@ class DocumentReading:
 
     @property
     def summary(self) -> DocumentRead:
-        """What came of it, once `pages` is exhausted."""
+        """The summary, available once `pages` is exhausted."""
         if self._summary is None:
-            raise RuntimeError("the pages have not all been read")
+            raise RuntimeError("not all pages have been read")
         return self._summary
 
 
 @contextmanager
 def open_pdf(path: Path, *, limits: ReadingLimits, language: Language) -> Iterator[DocumentReading]:
-    """Open a PDF in a child of this process; it is killed when the block is left.
+    """Open a PDF in a child of this process; the child is killed when the block ends.
 
-    The time the caller takes between pages does not count against the limits.
-    A `MemoryError` in the block leaves it as `PdfOutOfMemory`: it would end a
-    whole Celery worker, and the next one the document is given to.
+    The caller's time between pages does not count against the limits. A
+    `MemoryError` in the block becomes `PdfOutOfMemory`: it would end the whole
+    Celery worker, and then the next worker that gets the document.
 
     Raises:
         PdfEmpty, PdfEncrypted, PdfCorrupt, PdfLimitExceeded, PdfTimeout,
-        PdfOutOfMemory, PdfCrashed: it does not open.
+        PdfOutOfMemory, PdfCrashed: the PDF does not open.
     """
     size_bytes = path.stat().st_size
     if size_bytes == 0:
         raise PdfEmpty
     if size_bytes > limits.file_bytes:
-        raise PdfLimitExceeded(limit=f"{size_bytes} of at most {limits.file_bytes} bytes")
+        raise PdfLimitExceeded(f"{size_bytes} of at most {limits.file_bytes} bytes")
     work = partial(child.read, path, limits=limits, language=language)
     try:
-        with forked(work, limits=_child_limits(limits)) as frames:
-            messages = _messages(frames, limits=limits)
+        with forked(work, limits=_child_limits(limits)) as received:
+            messages = _messages(received, limits=limits)
             yield DocumentReading(_opening(messages), messages=messages)
     except MemoryError as error:
-        raise PdfOutOfMemory(allowed_bytes=limits.memory_bytes) from error
+        raise PdfOutOfMemory(f"{limits.memory_bytes} bytes") from error
 
 
 def _child_limits(limits: ReadingLimits) -> ChildLimits:
@@ -122,19 +123,19 @@ def _child_limits(limits: ReadingLimits) -> ChildLimits:
     )
 
 
-def _messages(frames: Iterable[bytes], *, limits: ReadingLimits) -> Iterator[Message]:
+def _messages(received: Iterable[bytes], *, limits: ReadingLimits) -> Iterator[Message]:
     try:
-        for frame in frames:
-            message = outcome.decode(frame)
+        for frame in received:
+            message = frames.decode(frame)
             if isinstance(message, ReadingFailed):
-                raise outcome.error_of(message, limits=limits)
+                raise errors.BY_CODE[message.code](message.reason)
             yield message
     except ChildTimedOut:
-        raise PdfTimeout(allowed=limits.timeout) from None
+        raise PdfTimeout(f"{limits.timeout.total_seconds():g} s") from None
     except ChildOutOfMemory:
-        raise PdfOutOfMemory(allowed_bytes=limits.memory_bytes) from None
+        raise PdfOutOfMemory(f"{limits.memory_bytes} bytes") from None
     except ChildOutputTooLarge:
-        raise PdfLimitExceeded(limit="size of what was read") from None
+        raise PdfLimitExceeded("size of the extracted text") from None
     except ChildDied as death:
         log.warning(
             "ingest.child_died",
@@ -148,5 +149,5 @@ def _messages(frames: Iterable[bytes], *, limits: ReadingLimits) -> Iterator[Mes
 def _opening(messages: Iterator[Message]) -> DocumentOpened:
     opened = next(messages)
     if not isinstance(opened, DocumentOpened):
-        raise TypeError(f"the child began with {type(opened).__name__}")
+        raise TypeError(f"the child's first message is {type(opened).__name__}")
     return opened

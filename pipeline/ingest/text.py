@@ -1,7 +1,6 @@
-"""Text as it comes out of PDFs, made fit for a database, JSON and a language model."""
+"""Cleans text from PDFs for a database, JSON and a language model."""
 
 import re
-from collections.abc import Iterator
 from typing import Final
 
 # Latin ligatures: without this a search for "file" misses what a typesetter set as "ﬁle".
@@ -9,19 +8,15 @@ _LIGATURES: Final = str.maketrans(
     {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"},
 )
 _LINE_ENDS: Final = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-# Postgres refuses NUL; the other controls and the two non-characters mean nothing in text.
+# PostgreSQL refuses NUL; other controls and the two non-characters carry no meaning.
 _UNWANTED: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
-_WHITE_SPACE: Final = re.compile(r"\s+")
-
-_IBAN: Final = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
-_IBAN_DIVISOR: Final = 97
 
 
 def clean(raw: str) -> str:
-    """Return `raw` as text that encodes to UTF-8 and has no carriage returns or control characters.
+    """Return `raw` without carriage returns, control characters and surrogates.
 
-    Surrogate pairs become the character they mean; lone surrogates disappear.
+    A surrogate pair becomes its character; a lone surrogate is removed.
     """
     text = raw
     if _SURROGATES.search(text):
@@ -31,44 +26,14 @@ def clean(raw: str) -> str:
 
 
 def clean_line(raw: str, *, longest: int) -> str | None:
-    """Return `raw` cleaned, on one line and at most `longest` characters; None if nothing is left."""
-    # Four times the length is enough to find it: cleaning 20 MB of title would take seconds.
-    line = one_line(clean(raw[: 4 * longest]))
+    """Return `raw` cleaned, on one line, at most `longest` characters; None if nothing is left."""
+    # Four times the length is enough: cleaning a title of 20 MB would take seconds.
+    line = " ".join(clean(raw[: 4 * longest]).split())
     return line[:longest].rstrip() or None
 
 
-def one_line(text: str) -> str:
-    return _WHITE_SPACE.sub(" ", text).strip()
-
-
 def cut(text: str, *, size_bytes: int) -> str:
-    """Return the longest start of `text` that is at most `size_bytes` of UTF-8."""
+    """Return the longest prefix of `text` that is at most `size_bytes` of UTF-8."""
     if len(text) * 4 <= size_bytes:
         return text
     return text.encode()[:size_bytes].decode(errors="ignore")
-
-
-def pieces(text: str, *, longest: int) -> Iterator[tuple[int, str]]:
-    """Yield `text` in pieces of at most `longest` characters, each with its offset.
-
-    A piece ends behind a line if it can, else behind a word, else anywhere.
-    """
-    start = 0
-    while len(text) - start > longest:
-        end = (
-            text.rfind("\n", start, start + longest) + 1
-            or text.rfind(" ", start, start + longest) + 1
-            or start + longest
-        )
-        yield start, text[start:end]
-        start = end
-    if start < len(text):
-        yield start, text[start:]
-
-
-def is_iban(candidate: str) -> bool:
-    """Tell whether `candidate`, without spaces, has the form and check digits of an IBAN (ISO 13616)."""
-    if not _IBAN.fullmatch(candidate):
-        return False
-    rearranged = candidate[4:] + candidate[:4]
-    return int("".join(str(int(character, 36)) for character in rearranged)) % _IBAN_DIVISOR == 1

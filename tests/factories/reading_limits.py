@@ -1,4 +1,4 @@
-"""Limits of reading a PDF: smaller than in production, so that a test reaches them soon."""
+"""Limits of reading a PDF: smaller than in production, so that a test reaches them quickly."""
 
 from datetime import timedelta
 from typing import Final

@@ -1,4 +1,4 @@
-"""Pages and metadata of one PDF, by pypdf; runs only in the child that may die of it."""
+"""Pages and metadata of one PDF, by pypdf; runs only in the sandbox child."""
 
 import logging
 import math
@@ -7,54 +7,38 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO, Final, TypeVar
 
-import fontTools.cffLib  # noqa: F401  # imported by pypdf when first needed: 90 ms in every child
+import fontTools.cffLib  # noqa: F401  # else pypdf imports it in every child: 90 ms
 import pypdf
 import pypdf.filters
 from pypdf import PageObject, PasswordType, PdfReader
 from pypdf.errors import EmptyFileError, FileNotDecryptedError, LimitReachedError
 
 from pipeline.ingest import text
-from pipeline.ingest.outcome import DocumentMetadata, Truncation
+from pipeline.ingest.errors import (
+    PdfCorrupt,
+    PdfEmpty,
+    PdfEncrypted,
+    PdfError,
+    PdfLimitExceeded,
+    PdfOutOfMemory,
+    PdfTimeout,
+)
+from pipeline.ingest.frames import DocumentMetadata, Truncation
 from pipeline.ingest.sandbox.fork import TimeLimitReached
 from pipeline.ingest.sandbox.limits import ReadingLimits
-from schemas.errors import ErrorCode
 
 T = TypeVar("T")
 
 _MB: Final = 1_000_000
-_METADATA_LONGEST: Final = 1_000
-_REASON_LONGEST: Final = 200
+_METADATA_MAX: Final = 1_000
+_REASON_MAX: Final = 200
 _PAGES_BETWEEN_RELEASES: Final = 50
 _QUARTER_TURN: Final = 90
-
-# The first class that fits decides. Whatever else a parser raises on a damaged file
-# (it is asked to believe the file, so: anything) means the file is damaged.
-_CODES: Final[tuple[tuple[type[BaseException], ErrorCode], ...]] = (
-    (EmptyFileError, ErrorCode.PDF_EMPTY),
-    (FileNotDecryptedError, ErrorCode.PDF_ENCRYPTED),
-    (LimitReachedError, ErrorCode.PDF_LIMIT_EXCEEDED),
-    (RecursionError, ErrorCode.PDF_LIMIT_EXCEEDED),
-    (MemoryError, ErrorCode.PDF_OUT_OF_MEMORY),
-    (TimeLimitReached, ErrorCode.PDF_TIMEOUT),
-    (BaseException, ErrorCode.PDF_CORRUPT),
-)
-
-
-class PasswordNeeded(FileNotDecryptedError):
-    """The PDF does not open with the empty password."""
-
-
-class EncryptionNotSupported(FileNotDecryptedError):
-    """The PDF is encrypted in a way pypdf does not know."""
-
-
-class NoPages(EmptyFileError):
-    """The PDF is one, but has no pages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractedPage:
-    """What a page holds; sizes as displayed, in 1/72 inch."""
+    """The content of a page; sizes as displayed, in 1/72 inch."""
 
     text: str
     width_points: float | None
@@ -63,7 +47,7 @@ class ExtractedPage:
 
 
 class ParserLog(logging.Handler):
-    """Counts what the parsers would log: a single PDF can write thousands of lines."""
+    """Counts the parsers' log lines instead of writing them: one PDF can cause thousands."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +56,7 @@ class ParserLog(logging.Handler):
 
     @classmethod
     def install(cls) -> "ParserLog":
-        """Replace the parsers' log output in this process."""
+        """Replace the log handlers of the parsers in this process."""
         counter = cls()
         for name in ("pypdf", "fontTools"):
             logger = logging.getLogger(name)
@@ -83,7 +67,7 @@ class ParserLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.warnings += 1
-        # pypdf leaves a form out with a warning where everything else is an exception.
+        # pypdf skips a form with a warning; every other limit is an exception.
         values = record.args if isinstance(record.args, dict) else {}
         if "form XObject invocations" in str(record.msg) or isinstance(
             values.get("exception"), LimitReachedError
@@ -94,7 +78,7 @@ class ParserLog(logging.Handler):
 class Document:
     """An open PDF.
 
-    Raises, from anywhere in it: whatever pypdf raises; `code_of` names it.
+    Every method may raise anything that pypdf raises; `error_of` classifies it.
     """
 
     def __init__(self, file: BinaryIO, *, limits: ReadingLimits) -> None:
@@ -106,21 +90,21 @@ class Document:
         except NotImplementedError as error:
             if "filter" in str(error):  # of a stream; pypdf has one class for both
                 raise
-            raise EncryptionNotSupported(str(error)) from error
+            raise PdfEncrypted from error
         self.encrypted = self._reader.is_encrypted
-        # A PDF with only an owner's password opens with the empty one.
+        # A PDF with only an owner's password opens with the empty password.
         if self.encrypted and self._reader.decrypt("") == PasswordType.NOT_DECRYPTED:
-            raise PasswordNeeded
+            raise PdfEncrypted
         self.page_count = len(self._reader.pages)
         if self.page_count == 0:
-            raise NoPages
+            raise PdfEmpty
 
     @property
     def parser_warnings(self) -> int:
         return self._log.warnings
 
     def metadata(self) -> DocumentMetadata:
-        """Return what can be read of the information dictionary; a damaged field counts as a warning."""
+        """Return the readable fields of the information dictionary; a damaged one counts as a warning."""
         information = self._attempt(lambda: self._reader.metadata)
         if information is None:
             return DocumentMetadata()
@@ -156,37 +140,54 @@ class Document:
         )
 
     def forget(self) -> None:
-        """Give back the memory of what was read; pypdf keeps every decoded stream."""
+        """Free the memory of the pages read so far; pypdf keeps every decoded stream."""
         self._reader.resolved_objects.clear()
 
     def _line(self, read: Callable[[], object]) -> str | None:
         value = self._attempt(read)
-        return text.clean_line(value, longest=_METADATA_LONGEST) if isinstance(value, str) else None
+        return text.clean_line(value, longest=_METADATA_MAX) if isinstance(value, str) else None
 
     def _attempt(self, read: Callable[[], T]) -> T | None:
         try:
             return read()
-        except Exception:  # noqa: BLE001  # a title of the wrong type is no reason to lose the text
+        except Exception:  # noqa: BLE001  # a damaged title must not cost the text
             self._log.warnings += 1
             return None
 
 
-def code_of(error: BaseException) -> ErrorCode:
-    """Name what an error means for the document or the page."""
-    return next(code for kind, code in _CODES if isinstance(error, kind))
+def error_of(  # noqa: PLR0911  # one line per kind of error
+    error: BaseException, *, limits: ReadingLimits
+) -> PdfError:
+    """Classify an exception of the parser, for the document or for one page."""
+    match error:
+        case PdfError():
+            return error
+        case EmptyFileError():
+            return PdfEmpty()
+        case FileNotDecryptedError():
+            return PdfEncrypted()
+        case MemoryError():
+            return PdfOutOfMemory(f"{limits.memory_bytes} bytes")
+        case TimeLimitReached():
+            return PdfTimeout(f"{limits.page_timeout.total_seconds():g} s")
+        case LimitReachedError() | RecursionError():
+            return PdfLimitExceeded(_words(error))
+        case _:
+            # On a damaged file a parser may raise any exception.
+            return PdfCorrupt(_words(error))
 
 
-def reason_of(error: BaseException) -> str:
+def _words(error: BaseException) -> str:
     """Return the parser's own words, short and on one line."""
-    words = text.clean_line(str(error), longest=_REASON_LONGEST)
+    words = text.clean_line(str(error), longest=_REASON_MAX)
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _tighten(limits: ReadingLimits) -> None:
-    """Lower what pypdf allows a single stream, array or page to a fraction of its defaults.
+    """Lower pypdf's limits on a single stream, array or page to a fraction of its defaults.
 
-    The defaults let a file of 10 KB keep a core busy for minutes. Ordinary documents
-    stay far below these; a page beyond them becomes a page error.
+    With the defaults a file of 10 KB can keep a core busy for minutes. Ordinary
+    documents stay far below these limits; a page beyond them becomes a page error.
     """
     pypdf.overwrite_configuration(
         maximum_declared_stream_length=20 * _MB,
@@ -199,14 +200,14 @@ def _tighten(limits: ReadingLimits) -> None:
         stream_decoding_work_maximum_length=80 * _MB,
         stream_parsing_work_maximum_count=300_000,
         xform_maximum_invocations_per_extraction=1_000,
-        # Four entries a page: a document over the limit of pages still opens.
+        # Four entries per page: a document with too many pages still opens.
         page_tree_maximum_entries=4 * limits.pages,
-        jbig2dec_binary=None,  # text needs no images; start no program for one
+        jbig2dec_binary=None,  # text needs no images: never start a program to decode one
     )
 
 
 def _date(value: datetime | None) -> datetime | None:
-    """Return a date with a time zone as UTC; the year 1 east of Greenwich has none."""
+    """Return a date in UTC if it has a time zone; raises for year 1 east of Greenwich."""
     return value.astimezone(UTC) if value and value.tzinfo else value
 
 

@@ -1,8 +1,7 @@
-"""Work done in a forked child that can be killed, and whose death hurts nobody else.
+"""Runs work in a forked child that can be killed without harm to its parent.
 
-A fork of the warm process costs milliseconds where a fresh interpreter costs half
-a second, and it works in a Celery pool process, which is daemonic and may not use
-`multiprocessing`. Linux only.
+A fork of the warm process takes milliseconds, a new interpreter half a second.
+A Celery pool process is daemonic and may not use `multiprocessing`. Linux only.
 """
 
 import ctypes
@@ -34,10 +33,10 @@ _READ_SIZE: Final = 64 * 1024
 _EXIT_FAILED: Final = 1
 _EXIT_OUT_OF_MEMORY: Final = 77
 _PR_SET_PDEATHSIG: Final = 1
-RINGS_AGAIN: Final = 0.1
+_ALARM_INTERVAL: Final = 0.1
 _STANDARD_STREAMS: Final = frozenset({0, 1, 2})
-# Sent to a whole terminal or service at once when it stops: then the worker decides
-# what becomes of the document, and its child goes when it goes.
+# A terminal or service manager sends these to the whole process group when it stops. The
+# child ignores them: the worker decides about the document, and its death ends the child.
 _STOP_SIGNALS: Final = frozenset(
     {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM},
 )
@@ -47,14 +46,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, kw_only=True)
 class ChildLimits:
-    """What a child may take.
+    """Limits of a child.
 
     Attributes:
-        wait: time the parent will wait for it, in total; what the parent does with
-            a frame in between does not count. As much CPU time is allowed.
-        memory_bytes: address space it may add to what it inherits.
-        frame_bytes: longest frame it may send.
-        output_bytes: all it may send.
+        wait: total time that the parent waits for frames; the parent's own work
+            between frames does not count. Also the child's CPU time.
+        memory_bytes: address space on top of what the child inherits.
+        frame_bytes: size of one frame.
+        output_bytes: size of all frames.
     """
 
     wait: timedelta
@@ -64,24 +63,24 @@ class ChildLimits:
 
 
 class ChildTimedOut(Exception):
-    """The child took too long, and was killed."""
+    """The child exceeded its time and was killed."""
 
 
 class ChildOutOfMemory(Exception):
-    """The child needed more memory than it may have."""
+    """The child exceeded its memory."""
 
 
 class ChildOutputTooLarge(Exception):
-    """The child sent more than it may, and was killed."""
+    """The child sent too much and was killed."""
 
 
 class ChildDied(Exception):
-    """The child ended by a signal nobody here sent, or by an error in its work.
+    """The child ended by a signal from outside or by an error in its work.
 
     Attributes:
-        signal_number: the signal, if it was one.
-        exit_status: the status it exited with, if it exited.
-        traceback: where its work failed; for logs, not for users.
+        signal_number: the signal, if a signal ended it.
+        exit_status: the exit status, if it exited.
+        traceback: the traceback of its work; for logs, not for users.
     """
 
     def __init__(
@@ -94,9 +93,9 @@ class ChildDied(Exception):
 
 
 class TimeLimitReached(BaseException):
-    """A step took longer than its `time_limit`.
+    """A step exceeded its `time_limit`.
 
-    Not an `Exception`: parsers catch those and carry on.
+    Not an `Exception`, because parsers catch those and continue.
     """
 
 
@@ -104,16 +103,16 @@ class TimeLimitReached(BaseException):
 def forked(work: Work, *, limits: ChildLimits) -> Iterator[Iterator[bytes]]:
     """Run `work(send)` in a child; yield an iterator over the frames it sends.
 
-    However the block is left, the child is gone and reaped and its pipe closed.
+    When the block ends, in whatever way, the child is killed and reaped and its pipe closed.
 
-    The child has the parent's memory as it was, standard streams, and nothing else
-    of the parent's: no other file or socket, no signal handler. It cannot write files.
+    The child inherits the parent's memory and standard streams only: no other file
+    or socket, no signal handler. It cannot write files.
 
     Raises, from the iterator:
         ChildTimedOut, ChildOutOfMemory, ChildOutputTooLarge, ChildDied.
     """
     # An exception from a signal handler (Celery's soft time limit) right after the
-    # fork would leave a child that nobody knows of.
+    # fork would leak the child.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         child = _fork(work, limits)
@@ -129,17 +128,17 @@ def forked(work: Work, *, limits: ChildLimits) -> Iterator[Iterator[bytes]]:
 
 @contextmanager
 def time_limit(allowed: timedelta) -> Iterator[None]:
-    """Interrupt the block after `allowed`; only for the child, whose alarm clock it takes.
+    """Interrupt the block after `allowed`; for the child only, because it uses SIGALRM.
 
-    One long call into C is not interrupted; the parent's deadline is there for that.
+    One long call into C is not interrupted; the parent's deadline covers that.
 
     Raises:
-        TimeLimitReached: the time was up.
+        TimeLimitReached: the time is up.
     """
     signal.signal(signal.SIGALRM, _raise_time_limit_reached)
     try:
-        # It rings again: the first ring is lost if it falls into a finalizer.
-        signal.setitimer(signal.ITIMER_REAL, allowed.total_seconds(), RINGS_AGAIN)
+        # Repeated: an exception raised in a finalizer is lost.
+        signal.setitimer(signal.ITIMER_REAL, allowed.total_seconds(), _ALARM_INTERVAL)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -168,7 +167,7 @@ class _Child:
                         yield content
                     else:
                         failure = content.decode(errors="replace")
-        self._judge(failure)
+        self._check_ending(failure)
 
     def end(self) -> None:
         """Kill the child if it still runs, reap it, close the pipe."""
@@ -202,9 +201,9 @@ class _Child:
         del buffer[:end]
         return kind, content
 
-    def _judge(self, failure: str) -> None:
-        # Not reaped here, where a signal handler may interrupt: its process id must
-        # not become another process's before `end` is done with it.
+    def _check_ending(self, failure: str) -> None:
+        # Not reaped here, where a signal handler may interrupt: `end` still needs the
+        # process id, which must not pass to another process.
         ending = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
         if ending is None:
             raise ChildProcessError
@@ -247,7 +246,7 @@ def _work_and_exit(work: Work, *, pipe: int, parent: int, limits: ChildLimits) -
         status = 0
     except MemoryError:
         status = _EXIT_OUT_OF_MEMORY
-    except BaseException:  # noqa: BLE001  # beyond this line is the parent's code, run twice
+    except BaseException:  # noqa: BLE001  # the parent's code would run a second time
         _send(pipe, _TRACEBACK, traceback.format_exc()[-_TRACEBACK_MAX:].encode())
     finally:
         os._exit(status)
@@ -257,7 +256,7 @@ def _leave_the_parent(parent: int, *, pipe: int) -> None:
     if _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL)) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
     if os.getppid() != parent:
-        os._exit(_EXIT_FAILED)  # it died before the line above could take effect
+        os._exit(_EXIT_FAILED)  # the parent died before prctl took effect
 
     signal.set_wakeup_fd(-1)
     faulthandler.disable()
@@ -265,27 +264,27 @@ def _leave_the_parent(parent: int, *, pipe: int) -> None:
         signal.signal(number, signal.SIG_IGN if number in _STOP_SIGNALS else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
-    # Where the worker's log is a file, a line on it would break the limit on files below.
+    # If the worker's log is a file, writing to it would violate RLIMIT_FSIZE below.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in _STANDARD_STREAMS:
         os.dup2(nowhere, stream)
 
-    # A collected object of the parent's would close a descriptor by its number,
-    # which may be the PDF's by then.
+    # A collected object of the parent would close its descriptor by number, which
+    # may belong to the PDF by then.
     gc.freeze()
-    # Else the broker and the database hold their connections open, and a job that
-    # died stays claimed, for as long as a child outlives its worker.
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # a lazy listing would lose its own descriptor
+    # Otherwise the connections to broker and database stay open, and a job stays
+    # claimed, for as long as the child outlives its worker.
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # a lazy listing would close its own descriptor
         descriptor = int(name)
         if descriptor != pipe and descriptor not in _STANDARD_STREAMS:
-            with suppress(OSError):  # the listing's own is closed already
+            with suppress(OSError):  # the descriptor of the listing is already closed
                 os.close(descriptor)
 
 
 def _limit(limits: ChildLimits) -> None:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + limits.memory_bytes)
-    # The hard limit kills without saying why; a second before it comes SIGXCPU.
+    # The hard limit sends SIGKILL; the soft limit, one second earlier, sends SIGXCPU.
     _lower(resource.RLIMIT_CPU, math.ceil(limits.wait.total_seconds()) + 1, to_hard=1)
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_CORE, 0)

@@ -1,34 +1,33 @@
-"""How much one PDF may take of the worker that reads it."""
+"""Limits of the reading of one PDF."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 
 from schemas.settings import IngestSettings
 
-# A page beyond these is an attack or a mistake, not something to read: a dense
-# printed page has 10,000 characters, and each passage and entity costs the worker
-# a few hundred bytes while it waits to be written.
+# A page beyond these is an attack or a mistake: a dense printed page has 10,000
+# characters. Each passage and entity costs the worker a few hundred bytes until it is written.
 PAGE_CHARACTERS = 2_000_000
 PAGE_PASSAGES = 20_000
 PAGE_ENTITIES = 10_000
 
-LONGEST_PAGE_TIMEOUT = timedelta(seconds=20)
+PAGE_TIMEOUT_MAX = timedelta(seconds=20)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingLimits:
-    """Limits of one reading; what lies beyond is left out and flagged, or ends it with an error.
+    """Limits of one reading; content beyond them is left out and flagged, or fails the reading.
 
     Attributes:
-        timeout: time the whole reading may keep its caller waiting.
-        page_timeout: time one page may take; a slower page is kept as an error.
-        memory_bytes: memory the reading process may add to what it inherits.
-        file_bytes: largest file that is opened at all.
-        pages: pages read; later ones are left out.
-        text_bytes: text taken from the whole document, as UTF-8; the rest is left out.
-        page_characters: text taken from one page; the rest is left out.
-        page_passages: passages taken from one page.
-        page_entities: entities taken from one page.
+        timeout: time that the worker waits for the whole reading.
+        page_timeout: time for one page; a slower page is recorded as an error.
+        memory_bytes: memory of the child on top of what it inherits.
+        file_bytes: size of the largest file that is opened.
+        pages: pages read; later pages are left out.
+        text_bytes: text of the whole document, as UTF-8; the rest is left out.
+        page_characters: text of one page; the rest is left out.
+        page_passages: passages of one page.
+        page_entities: entities of one page.
     """
 
     timeout: timedelta
@@ -46,7 +45,7 @@ class ReadingLimits:
         return cls(
             timeout=settings.pdf_timeout,
             # One slow page must leave time for the others.
-            page_timeout=min(LONGEST_PAGE_TIMEOUT, settings.pdf_timeout / 4),
+            page_timeout=min(PAGE_TIMEOUT_MAX, settings.pdf_timeout / 4),
             memory_bytes=settings.pdf_memory_max,
             file_bytes=settings.pdf_file_max,
             pages=settings.pdf_pages_max,

@@ -1,4 +1,4 @@
-"""A real worker reads good documents, and bad ones between them that hurt nobody else."""
+"""A real worker reads good documents; a bad document fails alone."""
 
 from datetime import UTC, datetime
 
@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from pipeline.ingest import operations
-from pipeline.ingest.operations import Occasion
-from pipeline.ingest.outcome import PdfLimitExceeded
+from pipeline.ingest import record
+from pipeline.ingest.errors import PdfLimitExceeded
+from pipeline.ingest.record import EventContext
 from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent
@@ -34,7 +34,7 @@ def submitted(
 ) -> Envelope:
     event = bench.finalized(content, filename=filename, content_type=content_type)
     bench.bus.publish(event)
-    # There is no relay on this bench.
+    # The workbench has no relay.
     eventually(lambda: bench.told(event), until=bool)
     (stored,) = bench.told(event)
     bench.bus.publish(stored)
@@ -49,7 +49,7 @@ def rows(bench: Workbench, table: type[Page | Passage | Entity], document: Docum
     return found or 0
 
 
-def test_a_document_its_text_and_its_event_appear_together(bench: Workbench) -> None:
+def test_a_document_appears_with_its_text_and_its_event(bench: Workbench) -> None:
     content = pdfs.with_pages(TEXT, "A second page.", title="Invoice", author="Accounts")
     event = submitted(bench, content)
     job = bench.settled(event)
@@ -77,7 +77,7 @@ def test_a_document_its_text_and_its_event_appear_together(bench: Workbench) -> 
     assert (told.data.pages, told.data.document_id) == (2, document.id)
 
 
-def test_the_same_stored_event_again_reads_nothing_twice(bench: Workbench) -> None:
+def test_a_repeated_event_does_not_read_the_document_again(bench: Workbench) -> None:
     event = submitted(bench, pdfs.with_pages(TEXT))
     bench.settled(event)
     stored = bench.told(event)[0]
@@ -86,19 +86,19 @@ def test_the_same_stored_event_again_reads_nothing_twice(bench: Workbench) -> No
     pages = rows(bench, Page, document)
     bench.bus.publish(stored)
     bench.bus.publish(stored)
-    bench.settled(submitted(bench, pdfs.with_pages("behind them in the queue")))
+    bench.settled(submitted(bench, pdfs.with_pages("after them in the queue")))
     assert rows(bench, Page, document) == pages
     assert len(bench.told(event)) == 2
 
 
-def test_a_document_purged_while_it_is_read_leaves_nothing_and_is_not_told_of(
+def test_a_document_purged_during_its_reading_leaves_no_rows_and_no_event(
     bench: Workbench,
 ) -> None:
     event = submitted(bench, pdfs.pages_sharing_a_stream(300, tokens=60_000))
     eventually(lambda: bench.job(event), until=lambda job: job.pages_done > 0)
     bench.cancel(event)
     with Session(bench.engine) as session, session.begin():
-        # Waits until the worker lets go of it.
+        # Blocks until the worker releases its lock.
         session.execute(delete(Document).where(Document.upload_id == event.data.upload_id))
     good = submitted(bench, pdfs.with_pages(TEXT))
     assert bench.settled(good).status == JobStatus.COMPLETED
@@ -107,7 +107,7 @@ def test_a_document_purged_while_it_is_read_leaves_nothing_and_is_not_told_of(
     assert bench.job(event).status == JobStatus.CANCELLED
 
 
-def test_a_document_whose_purge_did_not_wait_is_removed_by_its_reader(bench: Workbench) -> None:
+def test_the_reader_deletes_a_document_whose_purge_did_not_wait(bench: Workbench) -> None:
     event = submitted(bench, pdfs.pages_sharing_a_stream(300, tokens=60_000))
     eventually(lambda: bench.job(event), until=lambda job: job.pages_done > 0)
     bench.cancel(event)
@@ -115,18 +115,18 @@ def test_a_document_whose_purge_did_not_wait_is_removed_by_its_reader(bench: Wor
     assert [told.type for told in bench.told(event)] == ["upload.stored"]
 
 
-def test_a_document_purged_while_its_reading_fails_is_removed(bench: Workbench) -> None:
+def test_a_document_purged_before_its_reading_fails_is_deleted(bench: Workbench) -> None:
     event = bench.finalized(pdfs.with_pages(TEXT), filename="document.pdf")
     bench.bus.publish(event)
     (stored,) = eventually(lambda: bench.told(event), until=bool)
     assert isinstance(stored.data, StoredEvent)
     bench.cancel(event)
-    occasion = Occasion(
+    event_context = EventContext(
         event_id=stored.id, tenant_id=stored.tenantid, now=datetime.now(UTC), traceparent=None
     )
     with Session(bench.engine) as session, session.begin():
-        operations.record_failed(
-            session, stored.data, error=PdfLimitExceeded(limit="0 pages"), occasion=occasion
+        record.record_failed(
+            session, stored.data, error=PdfLimitExceeded("0 pages"), event_context=event_context
         )
     assert bench.document(event) is None
     assert bench.told(event) == [stored]
@@ -148,7 +148,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_file_fails_alone_with_a_typed_error(name: str, bench: Workbench) -> None:
+def test_a_bad_file_fails_alone_with_its_error_code(name: str, bench: Workbench) -> None:
     make, code = BAD[name]
     worker = bench.system.processes["ingest"].pid
     bad = submitted(bench, make())

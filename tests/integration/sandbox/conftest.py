@@ -7,8 +7,9 @@ from typing import NamedTuple
 import pytest
 from spacy.language import Language
 
-from pipeline.ingest import enrich, reading
-from pipeline.ingest.outcome import DocumentOpened, DocumentRead, PageReading
+from pipeline.enrich import language
+from pipeline.ingest import reading
+from pipeline.ingest.frames import DocumentOpened, DocumentRead, PageReading
 from pipeline.ingest.reading import DocumentReading
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from tests.factories.reading_limits import READING_LIMITS
@@ -21,7 +22,7 @@ class Reading(NamedTuple):
 
 
 class Reader:
-    """Reads PDFs as the task does, but from bytes and with limits that a test can change."""
+    """Reads PDFs as the task does, but from bytes and with limits that a test may change."""
 
     def __init__(self, limits: ReadingLimits, *, language: Language, directory: Path) -> None:
         self._limits = limits
@@ -44,7 +45,7 @@ class Reader:
 
 @pytest.fixture(scope="session")
 def english() -> Language:
-    return enrich.load_language("blank:en")
+    return language.load("blank:en")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.factories import pdfs
 pytestmark = pytest.mark.integration
 
 
-def test_a_long_document_needs_no_more_memory_than_a_short_one(
+def test_the_memory_does_not_grow_with_the_number_of_pages(
     limits: ReadingLimits, tmp_path: Path
 ) -> None:
     def read(send: Send) -> None:

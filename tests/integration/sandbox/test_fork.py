@@ -27,6 +27,8 @@ from pipeline.ingest.sandbox.fork import (
     time_limit,
 )
 
+pytestmark = pytest.mark.integration
+
 MIB = 1024 * 1024
 LIMITS = ChildLimits(
     wait=timedelta(seconds=20),
@@ -42,18 +44,18 @@ def run(work: Work, *, limits: ChildLimits = LIMITS) -> list[bytes]:
         return list(frames)
 
 
-def announce_and_wait(send: Send) -> None:
+def send_pid_and_block(send: Send) -> None:
     send(str(os.getpid()).encode())
-    wait_for_ever()
+    block_for_ever()
 
 
-def wait_for_ever() -> Never:
+def block_for_ever() -> Never:
     while True:
         signal.pause()
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether there is no such process, not even a zombie."""
+    """Return whether there is no such process, not even a zombie."""
     return not Path(f"/proc/{pid}").exists()
 
 
@@ -64,7 +66,7 @@ def open_descriptors() -> set[str]:
 
 @contextmanager
 def watched(pid: int) -> Iterator[Callable[[], bool]]:
-    """Give a function that waits for the end of a process, and tells whether it came."""
+    """Yield a function that waits for the end of a process and returns whether it ended."""
     handle = os.pidfd_open(pid)
     try:
         yield lambda: bool(select.select([handle], [], [], 60)[0])
@@ -83,7 +85,7 @@ def nothing_leaks() -> Iterator[None]:
         os.waitpid(-1, os.WNOHANG)
 
 
-def test_frames_arrive_whole_and_in_order() -> None:
+def test_frames_arrive_complete_and_in_order() -> None:
     sent = [b"", b"one", b"x" * 300_000, b"last"]
 
     def work(send: Send) -> None:
@@ -94,12 +96,12 @@ def test_frames_arrive_whole_and_in_order() -> None:
         assert run(work) == sent
 
 
-def test_a_child_that_takes_too_long_is_killed() -> None:
+def test_a_slow_child_is_killed() -> None:
     with nothing_leaks(), pytest.raises(ChildTimedOut):
-        run(announce_and_wait, limits=SHORT)
+        run(send_pid_and_block, limits=SHORT)
 
 
-def test_what_the_parent_does_between_frames_does_not_count_as_waiting() -> None:
+def test_the_parents_work_between_frames_does_not_count_as_waiting() -> None:
     def work(send: Send) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         for _ in range(3):
@@ -115,13 +117,13 @@ def test_what_the_parent_does_between_frames_does_not_count_as_waiting() -> None
     assert received == 3
 
 
-def test_a_child_that_burns_its_time_while_nobody_waits_is_ended_too() -> None:
+def test_a_child_that_uses_up_its_cpu_time_is_ended() -> None:
     def work(send: Send) -> None:
         send(str(os.getpid()).encode())
         while True:
             pass
 
-    # CPU time is given in whole seconds: a tenth of one is rounded up, plus one.
+    # CPU time is limited in whole seconds: a tenth is rounded up, plus one.
     limits = replace(LIMITS, wait=timedelta(seconds=0.1))
     with forked(work, limits=limits) as frames, watched(int(next(frames))) as has_ended:
         assert has_ended()
@@ -130,7 +132,7 @@ def test_a_child_that_burns_its_time_while_nobody_waits_is_ended_too() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
-def test_a_child_killed_by_a_signal_is_reported_with_it(number: signal.Signals) -> None:
+def test_the_signal_that_ended_a_child_is_reported(number: signal.Signals) -> None:
     def work(send: Send) -> None:
         send(b"so far")
         os.kill(os.getpid(), number)
@@ -152,7 +154,7 @@ def test_an_error_in_the_work_is_reported_with_its_traceback() -> None:
     assert "FileNotFoundError" in death.value.traceback
 
 
-def test_a_child_may_not_take_more_memory_than_it_is_allowed() -> None:
+def test_a_child_over_its_memory_limit_is_out_of_memory() -> None:
     def work(send: Send) -> None:
         send(b"%d" % len(b"x" * (512 * MIB)))
 
@@ -160,7 +162,7 @@ def test_a_child_may_not_take_more_memory_than_it_is_allowed() -> None:
         run(work)
 
 
-def test_the_memory_limit_is_on_top_of_what_the_parent_has() -> None:
+def test_the_memory_limit_is_on_top_of_the_inherited_memory() -> None:
     ballast = bytearray(300 * MIB)
 
     def work(send: Send) -> None:
@@ -170,7 +172,7 @@ def test_the_memory_limit_is_on_top_of_what_the_parent_has() -> None:
     assert len(ballast) == 300 * MIB
 
 
-def test_a_frame_that_is_too_long_ends_the_child() -> None:
+def test_a_frame_over_its_limit_ends_the_child() -> None:
     def work(send: Send) -> None:
         send(b"x" * (MIB + 1))
 
@@ -178,7 +180,7 @@ def test_a_frame_that_is_too_long_ends_the_child() -> None:
         run(work)
 
 
-def test_output_that_does_not_end_ends_the_child() -> None:
+def test_output_over_its_limit_ends_the_child() -> None:
     def work(send: Send) -> None:
         while True:
             send(b"x" * 1000)
@@ -187,19 +189,19 @@ def test_output_that_does_not_end_ends_the_child() -> None:
         run(work)
 
 
-def test_a_child_is_gone_when_the_block_is_left_early() -> None:
+def test_a_child_is_gone_after_an_early_exit_from_the_block() -> None:
     with nothing_leaks():
-        with forked(announce_and_wait, limits=LIMITS) as frames:
+        with forked(send_pid_and_block, limits=LIMITS) as frames:
             pid = int(next(frames))
             assert not is_gone(pid)
         assert is_gone(pid)
 
 
-def test_a_child_is_gone_when_the_block_is_left_by_an_error() -> None:
+def test_a_child_is_gone_after_an_error_in_the_block() -> None:
     pids: list[int] = []
 
     def fail_inside() -> None:
-        with forked(announce_and_wait, limits=LIMITS) as frames:
+        with forked(send_pid_and_block, limits=LIMITS) as frames:
             pids.append(int(next(frames)))
             raise ZeroDivisionError
 
@@ -209,9 +211,9 @@ def test_a_child_is_gone_when_the_block_is_left_by_an_error() -> None:
         assert is_gone(pids[0])
 
 
-def test_a_child_is_gone_when_its_block_is_forgotten() -> None:
+def test_a_child_is_gone_after_its_block_is_garbage_collected() -> None:
     with nothing_leaks():
-        block = forked(announce_and_wait, limits=LIMITS)
+        block = forked(send_pid_and_block, limits=LIMITS)
         pid = int(next(block.__enter__()))
         del block
         gc.collect()
@@ -219,10 +221,10 @@ def test_a_child_is_gone_when_its_block_is_forgotten() -> None:
 
 
 class SoftTimeLimit(Exception):
-    """As Celery raises it: from a signal handler, wherever the code happens to be."""
+    """Raised from a signal handler at any point of the code, as Celery does."""
 
 
-def test_a_child_is_gone_when_a_signal_handler_interrupts_the_wait() -> None:
+def test_a_child_is_gone_after_a_signal_handler_interrupts_the_wait() -> None:
     def interrupt(_signal: int, _frame: FrameType | None) -> Never:
         raise SoftTimeLimit
 
@@ -235,7 +237,7 @@ def test_a_child_is_gone_when_a_signal_handler_interrupts_the_wait() -> None:
         send(str(os.getpid()).encode())
         signal.sigwait({signal.SIGUSR2})
         os.kill(parent, signal.SIGUSR1)
-        wait_for_ever()
+        block_for_ever()
 
     def wait_for_more() -> None:
         with forked(work, limits=LIMITS) as frames:
@@ -268,7 +270,7 @@ def test_a_child_does_not_run_the_parents_signal_handlers() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
-def test_stopping_the_whole_service_does_not_look_like_a_crash_of_the_document(
+def test_a_child_ignores_the_signals_that_stop_a_service(
     number: signal.Signals,
 ) -> None:
     def work(send: Send) -> None:
@@ -278,18 +280,18 @@ def test_stopping_the_whole_service_does_not_look_like_a_crash_of_the_document(
     assert run(work) == [b"still here"]
 
 
-def test_a_child_holds_none_of_the_parents_connections_open() -> None:
+def test_a_child_does_not_keep_the_parents_connections_open() -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs, forked(announce_and_wait, limits=LIMITS) as frames:
+    with ours, theirs, forked(send_pid_and_block, limits=LIMITS) as frames:
         next(frames)
         theirs.close()
         ours.settimeout(5)
-        assert ours.recv(1) == b""  # the end: nobody else has the other side
+        assert ours.recv(1) == b""  # end of file: no process has the other end
 
 
-def test_a_child_has_standard_streams_and_its_pipe_and_nothing_else() -> None:
+def test_a_child_has_only_standard_streams_and_its_pipe() -> None:
     def work(send: Send) -> None:
-        listed = {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208  # numbers are all there is
+        listed = {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208  # only the numbers matter
         send(b"%d" % len([number for number in listed if number > 2 and is_open(number)]))
 
     assert run(work) == [b"1"]
@@ -316,9 +318,9 @@ def test_a_child_dies_with_its_parent() -> None:
     read_end, write_end = os.pipe()
     parent = os.fork()
     if parent == 0:
-        with forked(announce_and_wait, limits=LIMITS) as frames:
+        with forked(send_pid_and_block, limits=LIMITS) as frames:
             os.write(write_end, next(frames))
-            wait_for_ever()
+            block_for_ever()
     child = int(os.read(read_end, 20))
     os.close(read_end)
     os.close(write_end)
@@ -328,7 +330,7 @@ def test_a_child_dies_with_its_parent() -> None:
         assert has_ended()
 
 
-def test_a_child_never_runs_the_code_behind_its_block(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_child_never_runs_the_code_after_its_block(capfd: pytest.CaptureFixture[str]) -> None:
     def leave(_: Send) -> None:
         raise SystemExit(0)
 
@@ -350,11 +352,11 @@ def interrupted(work: Callable[[], object]) -> Work:
     return limited
 
 
-def test_a_step_that_takes_too_long_is_interrupted_and_the_work_goes_on() -> None:
-    assert run(interrupted(wait_for_ever)) == [b"interrupted", b"and on"]
+def test_a_slow_step_is_interrupted_and_the_work_continues() -> None:
+    assert run(interrupted(block_for_ever)) == [b"interrupted", b"and on"]
 
 
-def test_a_parser_that_catches_every_error_is_interrupted_too() -> None:
+def test_code_that_catches_every_exception_is_interrupted() -> None:
     def stubborn() -> None:
         while True:
             try:
@@ -365,7 +367,7 @@ def test_a_parser_that_catches_every_error_is_interrupted_too() -> None:
     assert run(interrupted(stubborn)) == [b"interrupted", b"and on"]
 
 
-def test_a_step_within_its_time_is_left_alone() -> None:
+def test_the_alarm_is_off_after_a_step_within_its_time() -> None:
     def work(send: Send) -> None:
         with time_limit(timedelta(seconds=60)):
             send(str(signal.getitimer(signal.ITIMER_REAL)[0] > 0).encode())

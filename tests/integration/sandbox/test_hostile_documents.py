@@ -1,4 +1,4 @@
-"""Files built to exhaust their reader; each ends as it should, and the next good one is read."""
+"""Files built to exhaust their reader: each one fails as it should, and the next good file is read."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -7,13 +7,8 @@ from functools import partial
 import psutil
 import pytest
 
-from pipeline.ingest.outcome import (
-    PdfCorrupt,
-    PdfLimitExceeded,
-    PdfOutOfMemory,
-    PdfTimeout,
-    Truncation,
-)
+from pipeline.ingest.errors import PdfCorrupt, PdfLimitExceeded, PdfOutOfMemory, PdfTimeout
+from pipeline.ingest.frames import Truncation
 from schemas.errors import DomainError
 from tests.factories import pdfs
 from tests.integration.sandbox.conftest import Reader
@@ -38,7 +33,7 @@ HOSTILE: dict[str, tuple[Make, type[DomainError]]] = {
 
 
 @pytest.fixture(autouse=True)
-def a_good_one_is_still_read(reader: Reader) -> Iterator[None]:
+def a_good_file_is_still_read(reader: Reader) -> Iterator[None]:
     yield
     pages = reader.read(pdfs.with_pages("Still here.", "Both pages.")).pages
     assert [page.text.strip() for page in pages] == ["Still here.", "Both pages."]
@@ -46,44 +41,44 @@ def a_good_one_is_still_read(reader: Reader) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("make", "error"), HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_file_ends_in_its_error_and_hurts_nobody_else(
+def test_a_hostile_file_fails_with_its_error(
     make: Make, error: type[DomainError], reader: Reader
 ) -> None:
     with pytest.raises(error):
         reader.read(make())
 
 
-def test_a_document_over_its_time_ends_with_the_pages_it_had(reader: Reader) -> None:
+def test_a_timeout_keeps_the_pages_read_before_it(reader: Reader) -> None:
     content = pdfs.pages_sharing_a_stream(100, tokens=290_000)
     numbers: list[int] = []
 
-    def read_until_it_ends() -> None:
+    def read_to_the_end() -> None:
         with reader.open(content, timeout=timedelta(seconds=2)) as document:
             numbers.extend(page.number for page in document.pages())
 
     with pytest.raises(PdfTimeout):
-        read_until_it_ends()
+        read_to_the_end()
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) < 100
 
 
-def test_a_document_whose_every_page_is_too_slow_is_a_timeout(reader: Reader) -> None:
+def test_a_document_of_slow_pages_only_is_a_timeout(reader: Reader) -> None:
     content = pdfs.pages_of_text_matrices(2, matrices=32_000)
     with pytest.raises(PdfTimeout):
         reader.read(content, page_timeout=timedelta(milliseconds=50))
 
 
-def test_a_document_over_its_memory_is_out_of_memory(reader: Reader) -> None:
+def test_a_document_that_needs_too_much_memory_is_out_of_memory(reader: Reader) -> None:
     with pytest.raises(PdfOutOfMemory):
         reader.read(pdfs.page_of_text(b"words " * (3 * MB)), memory_bytes=48 * MIB)
 
 
-def test_forms_that_fan_out_end_in_a_page_cut_short_and_flagged(reader: Reader) -> None:
+def test_a_page_with_nested_forms_is_cut_and_flagged(reader: Reader) -> None:
     page = reader.read(pdfs.form_fan_out(width=12, depth=4, words=90)).pages[0]
     assert set(page.truncated) == {Truncation.PAGE_FORMS, Truncation.PAGE_TEXT}
 
 
-@pytest.mark.timeout(120)  # without a limit on words it takes the tokenizer half an hour
+@pytest.mark.timeout(120)  # without a limit on words the tokenizer takes half an hour
 def test_a_page_of_apostrophes_is_read(reader: Reader) -> None:
     page = reader.read(pdfs.page_of_text(b"'" * 190_000)).pages[0]
     assert page.error_code is None

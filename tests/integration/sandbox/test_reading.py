@@ -11,17 +11,16 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from structlog.testing import capture_logs
 
-from pipeline.ingest import enrich
-from pipeline.ingest.outcome import (
-    DocumentRead,
+from pipeline.enrich import language
+from pipeline.ingest.errors import (
     PdfCorrupt,
     PdfCrashed,
     PdfEmpty,
     PdfEncrypted,
     PdfLimitExceeded,
     PdfOutOfMemory,
-    Truncation,
 )
+from pipeline.ingest.frames import DocumentRead, Truncation
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.errors import DomainError, ErrorCode
 from tests.factories import pdfs
@@ -61,19 +60,19 @@ def test_a_document_is_read_page_by_page(reader: Reader) -> None:
     )
 
 
-def test_a_page_knows_its_size(reader: Reader) -> None:
+def test_a_page_has_its_size(reader: Reader) -> None:
     page = reader.read(pdfs.with_pages("A4")).pages[0]
     assert page.width_points == pytest.approx(595, abs=1)
     assert page.height_points == pytest.approx(842, abs=1)
 
 
-def test_a_turned_page_has_its_size_as_displayed(reader: Reader) -> None:
+def test_a_rotated_page_has_its_size_as_displayed(reader: Reader) -> None:
     page = reader.read(pdfs.rotated("A4", degrees=270)).pages[0]
     assert page.width_points == pytest.approx(842, abs=1)
     assert page.height_points == pytest.approx(595, abs=1)
 
 
-def test_a_page_without_text_is_a_page(reader: Reader) -> None:
+def test_a_page_without_text_is_read(reader: Reader) -> None:
     _, pages, summary = reader.read(pdfs.with_pages("", "text"))
     assert (pages[0].text, pages[0].error_code) == ("", None)
     assert summary.pages_failed == 0
@@ -95,7 +94,7 @@ def test_metadata_is_cleaned_and_cut(reader: Reader) -> None:
     assert metadata.modified is None
 
 
-def test_a_date_no_clock_can_show_is_left_out(reader: Reader) -> None:
+def test_a_date_out_of_range_is_left_out(reader: Reader) -> None:
     content = pdfs.with_information({"/CreationDate": "D:00010101000000+14'00'"})
     opened, pages, _ = reader.read(content)
     assert opened.metadata.created is None
@@ -108,7 +107,7 @@ def test_a_pdf_with_only_an_owners_password_is_read(reader: Reader) -> None:
     assert pages[0].text.strip() == "Anyone may read this."
 
 
-def test_a_bad_page_does_not_cost_the_others(reader: Reader) -> None:
+def test_a_bad_page_fails_alone(reader: Reader) -> None:
     _, pages, summary = reader.read(pdfs.with_a_bad_page("First.", "Third."))
     assert [page.error_code for page in pages] == [None, ErrorCode.PDF_CORRUPT, None]
     assert [page.text for page in pages] == ["First.", "", "Third."]
@@ -116,7 +115,7 @@ def test_a_bad_page_does_not_cost_the_others(reader: Reader) -> None:
     assert summary.pages_failed == 1
 
 
-def test_a_slow_page_does_not_cost_the_others(reader: Reader) -> None:
+def test_a_slow_page_fails_alone(reader: Reader) -> None:
     slow = b"BT /F1 1 Tf " + b"1 0 0 1 5 5 Tm (a) Tj " * 32_000 + b"ET"
     content = pdfs.with_page_contents(slow, b"BT /F1 12 Tf (Quick.) Tj ET")
     pages = reader.read(content, page_timeout=timedelta(milliseconds=200)).pages
@@ -137,7 +136,7 @@ def test_a_slow_page_does_not_cost_the_others(reader: Reader) -> None:
         pytest.param(pdfs.encrypted_by_an_unknown_handler(), PdfEncrypted, id="unknown handler"),
     ],
 )
-def test_a_document_that_does_not_open_is_an_error_named_for_why(
+def test_a_document_that_does_not_open_fails_with_its_error(
     content: bytes, error: type[DomainError], reader: Reader
 ) -> None:
     with pytest.raises(error) as raised:
@@ -170,32 +169,32 @@ def test_a_page_with_too_much_text_is_cut_and_flagged(reader: Reader) -> None:
     assert (page.text, page.truncated) == ("0123", (Truncation.PAGE_TEXT,))
 
 
-def test_a_summary_before_the_last_page_is_a_mistake(reader: Reader) -> None:
+def test_the_summary_is_not_available_before_the_last_page(reader: Reader) -> None:
     with reader.open(pdfs.with_pages("one")) as document, pytest.raises(RuntimeError):
         _ = document.summary
 
 
-def test_a_reading_that_is_abandoned_leaves_no_child(reader: Reader) -> None:
+def test_an_abandoned_reading_leaves_no_child(reader: Reader) -> None:
     with reader.open(pdfs.pages_sharing_a_stream(50, tokens=90_000)) as document:
         assert next(document.pages()).number == 1
         assert children()
     assert children() == []
 
 
-def test_a_child_that_is_killed_is_a_crash_that_may_not_happen_again(reader: Reader) -> None:
-    def read_and_lose_the_child() -> None:
+def test_a_killed_child_is_a_retryable_crash(reader: Reader) -> None:
+    def read_and_kill_the_child() -> None:
         with reader.open(pdfs.pages_sharing_a_stream(50, tokens=90_000)) as document:
             for _ in document.pages():
                 os.kill(children()[0].pid, signal.SIGKILL)
 
     with capture_logs() as logs, pytest.raises(PdfCrashed) as raised:
-        read_and_lose_the_child()
-    assert raised.value.signal_number == signal.SIGKILL
+        read_and_kill_the_child()
+    assert "signal 9" in str(raised.value)
     assert raised.value.retryable
     assert [(line["event"], line["signal_number"]) for line in logs] == [("ingest.child_died", 9)]
 
 
-def test_running_out_of_memory_in_the_callers_block_does_not_end_the_worker(
+def test_a_memory_error_in_the_callers_block_is_an_error_of_the_document(
     reader: Reader,
 ) -> None:
     with pytest.raises(PdfOutOfMemory), reader.open(pdfs.with_pages("one")):
@@ -203,7 +202,7 @@ def test_running_out_of_memory_in_the_callers_block_does_not_end_the_worker(
     assert children() == []
 
 
-def test_parser_warnings_are_counted_and_not_written(
+def test_parser_warnings_are_counted_and_not_logged(
     reader: Reader, capfd: pytest.CaptureFixture[str]
 ) -> None:
     handler = logging.StreamHandler(os.fdopen(2, "w", closefd=False))  # which the child keeps
@@ -217,18 +216,18 @@ def test_parser_warnings_are_counted_and_not_written(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_page_that_finds_the_memory_full_is_read_again_with_all_of_it(reader: Reader) -> None:
+def test_a_page_out_of_memory_is_read_again_after_the_memory_is_freed(reader: Reader) -> None:
     content = pdfs.with_page_contents(*[b" " * (8 * MIB)] * 24)
     summary = reader.read(content, memory_bytes=128 * MIB).summary
     assert (summary.pages_read, summary.pages_failed) == (24, 0)
 
 
-def test_a_page_that_takes_the_language_model_too_long_keeps_its_text(
+def test_a_page_that_is_too_slow_to_annotate_keeps_its_text(
     limits: ReadingLimits, tmp_path: Path
 ) -> None:
-    language = enrich.load_language("blank:en")
-    language.add_pipe("waits_for_ever", first=True)
-    reader = Reader(limits, language=language, directory=tmp_path)
+    model = language.load("blank:en")
+    model.add_pipe("blocks_for_ever", first=True)
+    reader = Reader(limits, language=model, directory=tmp_path)
     page = reader.read(
         pdfs.with_pages("Some text."), page_timeout=timedelta(milliseconds=500)
     ).pages[0]
@@ -236,13 +235,13 @@ def test_a_page_that_takes_the_language_model_too_long_keeps_its_text(
     assert page.passages == ()
 
 
-@Language.component("waits_for_ever")
-def waits_for_ever(_: Doc) -> Never:
+@Language.component("blocks_for_ever")
+def blocks_for_ever(_: Doc) -> Never:
     while True:
         signal.pause()
 
 
-def test_the_parents_vocabulary_and_memory_do_not_grow_with_what_is_read(
+def test_readings_do_not_grow_the_vocabulary_or_memory_of_the_parent(
     reader: Reader, english: Language
 ) -> None:
     def page(number: int) -> str:

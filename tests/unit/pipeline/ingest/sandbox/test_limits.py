@@ -4,7 +4,7 @@ from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.settings import IngestSettings
 
 
-def test_the_limits_are_those_of_the_settings() -> None:
+def test_the_limits_come_from_the_settings() -> None:
     settings = IngestSettings(pdf_timeout=timedelta(seconds=40), pdf_pages_max=7)
     limits = ReadingLimits.from_settings(settings)
     assert limits.timeout == timedelta(seconds=40)
@@ -14,7 +14,7 @@ def test_the_limits_are_those_of_the_settings() -> None:
     assert limits.file_bytes == settings.pdf_file_max
 
 
-def test_one_slow_page_leaves_time_for_the_others() -> None:
+def test_the_page_timeout_is_a_quarter_of_the_timeout_up_to_a_maximum() -> None:
     short = ReadingLimits.from_settings(IngestSettings(pdf_timeout=timedelta(seconds=8)))
     long = ReadingLimits.from_settings(IngestSettings(pdf_timeout=timedelta(hours=1)))
     assert short.page_timeout == timedelta(seconds=2)

@@ -9,9 +9,10 @@ from pypdf.errors import (
     WrongPasswordError,
 )
 
+from pipeline.ingest.errors import PdfEmpty, PdfEncrypted
 from pipeline.ingest.extractors import pdf
-from pipeline.ingest.extractors.pdf import EncryptionNotSupported, NoPages, PasswordNeeded
 from pipeline.ingest.sandbox.fork import TimeLimitReached
+from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.errors import ErrorCode
 
 
@@ -19,11 +20,10 @@ from schemas.errors import ErrorCode
     ("error", "code"),
     [
         (EmptyFileError(), ErrorCode.PDF_EMPTY),
-        (NoPages(), ErrorCode.PDF_EMPTY),
+        (PdfEmpty(), ErrorCode.PDF_EMPTY),
         (FileNotDecryptedError(), ErrorCode.PDF_ENCRYPTED),
         (WrongPasswordError(), ErrorCode.PDF_ENCRYPTED),
-        (PasswordNeeded(), ErrorCode.PDF_ENCRYPTED),
-        (EncryptionNotSupported(), ErrorCode.PDF_ENCRYPTED),
+        (PdfEncrypted(), ErrorCode.PDF_ENCRYPTED),
         (LimitReachedError(), ErrorCode.PDF_LIMIT_EXCEEDED),
         (RecursionError(), ErrorCode.PDF_LIMIT_EXCEEDED),
         (MemoryError(), ErrorCode.PDF_OUT_OF_MEMORY),
@@ -37,17 +37,24 @@ from schemas.errors import ErrorCode
     ],
     ids=lambda value: value.value if isinstance(value, ErrorCode) else type(value).__name__,
 )
-def test_whatever_a_parser_raises_has_a_code(error: BaseException, code: ErrorCode) -> None:
-    assert pdf.code_of(error) == code
+def test_an_exception_of_the_parser_has_a_code(
+    error: BaseException, code: ErrorCode, limits: ReadingLimits
+) -> None:
+    assert pdf.error_of(error, limits=limits).code == code
 
 
-def test_a_reason_is_one_short_line_without_what_a_file_could_smuggle_in() -> None:
+def test_a_reason_is_one_short_printable_line(limits: ReadingLimits) -> None:
     error = PdfReadError("Invalid\x00 object\r\n" + "A" * 10_000)
-    reason = pdf.reason_of(error)
+    reason = pdf.error_of(error, limits=limits).reason
     assert reason.startswith("PdfReadError: Invalid object AAA")
     assert len(reason) < 250
     assert reason.isprintable()
 
 
-def test_an_error_without_words_is_named() -> None:
-    assert pdf.reason_of(PdfReadError()) == "PdfReadError"
+def test_the_reason_of_an_exception_without_a_text_is_its_class(limits: ReadingLimits) -> None:
+    assert pdf.error_of(PdfReadError(), limits=limits).reason == "PdfReadError"
+
+
+def test_a_reached_limit_is_named_in_the_reason(limits: ReadingLimits) -> None:
+    assert pdf.error_of(TimeLimitReached(), limits=limits).reason == "15 s"
+    assert str(limits.memory_bytes) in pdf.error_of(MemoryError(), limits=limits).reason

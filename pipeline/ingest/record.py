@@ -1,26 +1,25 @@
-"""What reading a document changes in the database.
+"""The changes of a reading to document, job and outbox.
 
-A document's pages, passages, entities, state and event appear together or not
-at all. Until that one transaction commits, reading shows nothing but progress.
+One transaction writes the pages, passages, entities, state and event of a
+document. Until it commits, only progress is visible.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import delete, exists, func, insert, select, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
-from pipeline.ingest.outcome import DocumentOpened, DocumentRead, PageReading
+from pipeline.ingest.frames import DocumentOpened, DocumentRead
 from pipeline.messaging import inbox
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.uploads import StoredEvent
 from schemas.ids import EventId, TenantId
 from schemas.lifecycle import DocumentStatus, JobStage, JobStatus
-from schemas.tables.documents import Document, Entity, Page, Passage
+from schemas.tables.documents import Document
 from schemas.tables.inbox import InboxMessage
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import emit
@@ -28,13 +27,10 @@ from schemas.tables.outbox import emit
 CONSUMER: Final = "ingest"
 SOURCE: Final = "/waybill/pipeline/ingest"
 
-ROWS_PER_STATEMENT: Final = 1_000
-"""Rows held before they are sent; with a page's own limits it bounds the worker's memory."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Occasion:
-    """The event being applied, and when."""
+class EventContext:
+    """The event that is applied, and the time of its application."""
 
     event_id: EventId
     tenant_id: TenantId
@@ -43,7 +39,7 @@ class Occasion:
 
 
 class NoLongerWanted(DomainError):
-    """The upload was purged; nothing that is read of it may be kept."""
+    """The upload was purged; nothing read from it may be kept."""
 
     code = ErrorCode.CANCELLED
 
@@ -52,16 +48,16 @@ class NoLongerWanted(DomainError):
 
 
 def is_applied(session: Session, *, event_id: EventId) -> bool:
-    """Whether the event was applied before: then the document need not be read again."""
+    """Return whether the event was applied before."""
     found = session.get(InboxMessage, (CONSUMER, event_id))
     return found is not None
 
 
 def check_wanted(session: Session, stored: StoredEvent) -> None:
-    """Look whether the document is still to be read.
+    """Check that the upload is not cancelled.
 
     Raises:
-        NoLongerWanted: it is not.
+        NoLongerWanted: the upload is cancelled.
     """
     status = session.scalar(select(Job.status).where(Job.id == stored.job_id))
     if status == JobStatus.CANCELLED:
@@ -71,14 +67,14 @@ def check_wanted(session: Session, stored: StoredEvent) -> None:
 def show_progress(
     session: Session, stored: StoredEvent, *, pages_done: int, pages_total: int
 ) -> None:
-    """Say how far reading got.
+    """Publish the progress of the reading.
 
     Raises:
-        NoLongerWanted: the upload was purged meanwhile, and the purge may be
-            waiting for this worker to let go of the document.
+        NoLongerWanted: the upload was purged meanwhile; the purge may be
+            waiting for this worker's lock on the document.
     """
     shown = session.execute(
-        _of_ingest(stored)
+        _update_job(stored)
         .values(
             pages_done=func.greatest(Job.pages_done, pages_done),
             pages_total=pages_total,
@@ -90,15 +86,15 @@ def show_progress(
 
 
 def begin(session: Session, *, event_id: EventId) -> bool:
-    """Claim the event for this transaction; False where another delivery applied it first."""
+    """Claim the event for this transaction; return False if another delivery applied it."""
     return inbox.is_first_delivery(session, consumer=CONSUMER, event_id=event_id)
 
 
-def hold_document(session: Session, stored: StoredEvent) -> None:
-    """Keep the document from being deleted before this transaction ends.
+def lock_document(session: Session, stored: StoredEvent) -> None:
+    """Lock the document against deletion until this transaction ends.
 
     Raises:
-        NoLongerWanted: it is deleted already.
+        NoLongerWanted: the document is already deleted.
     """
     held = session.scalar(
         select(Document.id)
@@ -109,73 +105,10 @@ def hold_document(session: Session, stored: StoredEvent) -> None:
         raise NoLongerWanted
 
 
-def forget(session: Session, stored: StoredEvent) -> None:
-    """Delete the document of a purged upload, if the purge could not wait for its reader to let go."""
+def delete_purged(session: Session, stored: StoredEvent) -> None:
+    """Delete the document of a purged upload whose purge did not wait for the reader's lock."""
     is_purged = exists().where(Job.id == stored.job_id, Job.status == JobStatus.CANCELLED)
     session.execute(delete(Document).where(Document.id == stored.document_id, is_purged))
-
-
-class PageWriter:
-    """Writes pages as they are read, some statements at a time."""
-
-    def __init__(self, session: Session, stored: StoredEvent) -> None:
-        self._session = session
-        self._document_id = stored.document_id
-        self._pages: list[dict[str, Any]] = []
-        self._passages: list[dict[str, Any]] = []
-        self._entities: list[dict[str, Any]] = []
-
-    def write(self, page: PageReading) -> None:
-        place = {"document_id": self._document_id, "page": page.number}
-        self._pages.append(
-            {
-                "document_id": self._document_id,
-                "number": page.number,
-                "text": page.text,
-                "error_code": page.error_code,
-                "width_points": page.width_points,
-                "height_points": page.height_points,
-            },
-        )
-        self._passages += (
-            {
-                **place,
-                "ordinal": passage.ordinal,
-                "start": passage.start,
-                "end": passage.end,
-                "text": page.text[passage.start : passage.end],
-            }
-            for passage in page.passages
-        )
-        self._entities += (
-            {
-                **place,
-                "ordinal": ordinal,
-                "label": entity.label,
-                "text": entity.text,
-                "normal_form": entity.normal,
-                "start": entity.start,
-                "end": entity.end,
-            }
-            for ordinal, entity in enumerate(page.entities)
-        )
-        if len(self._pages) + len(self._passages) + len(self._entities) >= ROWS_PER_STATEMENT:
-            self.flush()
-
-    def flush(self) -> None:
-        for table, rows in (
-            (Page, self._pages),
-            (Passage, self._passages),
-            (Entity, self._entities),
-        ):
-            for some in _slices(rows):
-                self._session.execute(insert(table), some)
-            rows.clear()
-
-
-def _slices(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    for start in range(0, len(rows), ROWS_PER_STATEMENT):
-        yield rows[start : start + ROWS_PER_STATEMENT]
 
 
 def record_ingested(
@@ -184,12 +117,12 @@ def record_ingested(
     *,
     opened: DocumentOpened,
     read: DocumentRead,
-    occasion: Occasion,
+    event_context: EventContext,
 ) -> None:
-    """Settle document and job after the last page, and tell of it.
+    """Settle document and job after the last page, and emit the event.
 
     Raises:
-        NoLongerWanted: the upload was purged meanwhile; this transaction has to end.
+        NoLongerWanted: the upload was purged meanwhile; the transaction must roll back.
     """
     session.execute(
         update(Document)
@@ -200,18 +133,18 @@ def record_ingested(
             language=opened.language,
             truncated=bool(read.truncated),
             pdf_metadata=msgspec.to_builtins(opened.metadata),
-            ingested_at=occasion.now,
+            ingested_at=event_context.now,
         ),
     )
     result = session.scalar(select(Job.result).where(Job.id == stored.job_id)) or {}
     settled = session.execute(
-        _of_ingest(stored)
+        _update_job(stored)
         .values(
             status=JobStatus.COMPLETED,
             stage=JobStage.DONE,
             pages_done=read.pages_read,
             pages_total=read.pages_read,
-            finished_at=occasion.now,
+            finished_at=event_context.now,
             result=result
             | {
                 "pages": opened.page_count,
@@ -240,18 +173,18 @@ def record_ingested(
             language=opened.language,
             truncated=bool(read.truncated),
         ),
-        tenant_id=occasion.tenant_id,
+        tenant_id=event_context.tenant_id,
         source=SOURCE,
-        now=occasion.now,
-        traceparent=occasion.traceparent,
+        now=event_context.now,
+        traceparent=event_context.traceparent,
     )
 
 
 def record_failed(
-    session: Session, stored: StoredEvent, *, error: DomainError, occasion: Occasion
+    session: Session, stored: StoredEvent, *, error: DomainError, event_context: EventContext
 ) -> None:
-    """Settle document and job with the reason, and tell of it; once per event."""
-    if not begin(session, event_id=occasion.event_id):
+    """Settle document and job with the error, and emit the event; once per event."""
+    if not begin(session, event_id=event_context.event_id):
         return
     session.execute(
         update(Document)
@@ -259,18 +192,18 @@ def record_failed(
         .values(status=DocumentStatus.FAILED, error_code=error.code, error_detail=str(error)),
     )
     settled = session.execute(
-        _of_ingest(stored)
+        _update_job(stored)
         .values(
             status=JobStatus.FAILED,
             error_code=error.code,
             error_detail=str(error),
             error_retryable=error.retryable,
-            finished_at=occasion.now,
+            finished_at=event_context.now,
         )
         .returning(Job.id),
     )
     if settled.first() is None:
-        forget(session, stored)
+        delete_purged(session, stored)
         return
     emit(
         session,
@@ -282,14 +215,14 @@ def record_failed(
             code=error.code,
             detail=str(error),
         ),
-        tenant_id=occasion.tenant_id,
+        tenant_id=event_context.tenant_id,
         source=SOURCE,
-        now=occasion.now,
-        traceparent=occasion.traceparent,
+        now=event_context.now,
+        traceparent=event_context.traceparent,
     )
 
 
-def _of_ingest(stored: StoredEvent) -> Any:  # noqa: ANN401  # SQLAlchemy's update of one table has no short name
+def _update_job(stored: StoredEvent) -> Any:  # noqa: ANN401  # the type of SQLAlchemy's update is long
     return update(Job).where(
         Job.id == stored.job_id,
         Job.status == JobStatus.PROCESSING,

@@ -1,13 +1,15 @@
-"""What is found in a text without a trained model: addresses, dates and amounts.
+"""Rules that find addresses, dates and amounts without a trained model.
 
-Few rules that are right rather than many that are wrong; names of people, places
-and companies need a trained model. Patterns are spaCy's token patterns:
+The rules are few and precise; names of people, places and companies need a
+trained model. Patterns are spaCy's token patterns:
 https://spacy.io/usage/rule-based-matching#matcher
 """
 
+import re
 from typing import Any, Final
 
-from pipeline.ingest import text
+_IBAN_FORM: Final = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
+_IBAN_DIVISOR: Final = 97
 
 _Token = dict[str, Any]
 _Pattern = dict[str, Any]
@@ -36,7 +38,7 @@ _CURRENCY_AFTER: Final = _like(rf"[$€£¥₹]|{_CURRENCIES}|(?i:dollars?|euros
 
 
 def _rule(label: str, *tokens: _Token) -> _Pattern:
-    """Match the tokens, also where a line ends between two of them."""
+    """Return a pattern of these tokens; a line may end between two of them."""
     pattern: list[_Token] = []
     for token in tokens:
         pattern += [token, _SPACE]
@@ -69,11 +71,11 @@ PATTERNS: Final[list[_Pattern]] = [
 
 
 def normal_form(label: str, found: str, *, lemmas: str) -> str | None:
-    """Return the form in which mentions of one thing agree; None if `found` is not one.
+    """Return the normal form, equal for all mentions of the same thing; None if `found` is invalid.
 
     Args:
-        label: what it was taken for.
-        found: as it stands in the text, on one line.
+        label: the kind of entity.
+        found: its text, on one line.
         lemmas: its words in their dictionary form.
     """
     match label:
@@ -83,6 +85,14 @@ def normal_form(label: str, found: str, *, lemmas: str) -> str | None:
             return found
         case "IBAN":
             compact = found.replace(" ", "")
-            return compact if text.is_iban(compact) else None
+            return compact if is_iban(compact) else None
         case _:
             return lemmas.casefold()
+
+
+def is_iban(candidate: str) -> bool:
+    """Return whether `candidate`, without spaces, has the form and check digits of an IBAN (ISO 13616)."""
+    if not _IBAN_FORM.fullmatch(candidate):
+        return False
+    rearranged = candidate[4:] + candidate[:4]
+    return int("".join(str(int(character, 36)) for character in rearranged)) % _IBAN_DIVISOR == 1

@@ -1,0 +1,1 @@
+"""Enrichment: sentences and entities of a page's text, by spaCy."""

@@ -1,0 +1,123 @@
+"""The messages from the child that reads a PDF to the worker that stores it."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from pipeline.enrich.annotations import Entity, Passage
+from schemas.errors import ErrorCode
+
+
+class Truncation(StrEnum):
+    """A limit that cut the document or a page short."""
+
+    PAGES = "pages"
+    TEXT = "text"
+    PAGE_TEXT = "page_text"
+    PAGE_FORMS = "page_forms"
+    PAGE_PASSAGES = "page_passages"
+    PAGE_ENTITIES = "page_entities"
+
+
+class DocumentMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """The PDF's information dictionary, cleaned and cut to a sane length.
+
+    `msgspec.to_builtins()` turns it into JSON. A date without a time zone stays without one.
+    """
+
+    title: str | None = None
+    author: str | None = None
+    subject: str | None = None
+    keywords: str | None = None
+    creator: str | None = None
+    producer: str | None = None
+    created: datetime | None = None
+    modified: datetime | None = None
+
+
+class DocumentOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
+    """The PDF is open.
+
+    Attributes:
+        page_count: pages of the document, including those beyond the limit.
+        metadata: its information dictionary.
+        language: language of the model that reads it, such as `en`; not detected.
+        encrypted: whether it is encrypted; it opened without a password.
+    """
+
+    page_count: int
+    metadata: DocumentMetadata
+    language: str
+    encrypted: bool
+
+
+class PageReading(msgspec.Struct, frozen=True, kw_only=True, tag="page"):
+    """One page, or the reason why it could not be read.
+
+    Attributes:
+        number: from 1.
+        text: free of NUL, lone surrogates and carriage returns.
+        error_code: why the page, or its passages and entities, are missing.
+        error_reason: the facts, mostly in the parser's words, cut short.
+        width_points: width as displayed, in 1/72 inch.
+        height_points: height as displayed, in 1/72 inch.
+        passages: its sentences, in order.
+        entities: in order, not overlapping.
+        truncated: limits that cut this page short.
+    """
+
+    number: int
+    text: str = ""
+    error_code: ErrorCode | None = None
+    error_reason: str = ""
+    width_points: float | None = None
+    height_points: float | None = None
+    passages: tuple[Passage, ...] = ()
+    entities: tuple[Entity, ...] = ()
+    truncated: tuple[Truncation, ...] = ()
+
+
+class DocumentRead(msgspec.Struct, frozen=True, kw_only=True, tag="read"):
+    """All pages were sent.
+
+    Attributes:
+        pages_read: pages sent, including those that failed.
+        pages_failed: pages with an `error_code`.
+        characters: characters of text on all pages.
+        passages: passages on all pages.
+        entities: entities on all pages.
+        truncated: limits that cut the document or a page short.
+        parser_warnings: defects that the parser repaired or skipped.
+    """
+
+    pages_read: int
+    pages_failed: int
+    characters: int
+    passages: int
+    entities: int
+    truncated: tuple[Truncation, ...]
+    parser_warnings: int
+
+
+class ReadingFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """The PDF could not be read; `errors.BY_CODE` has the error of the code."""
+
+    code: ErrorCode
+    reason: str = ""
+
+
+Message = DocumentOpened | PageReading | DocumentRead | ReadingFailed
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    return _ENCODER.encode(message)
+
+
+def decode(frame: bytes) -> Message:
+    message: Message = _DECODER.decode(frame)
+    return message

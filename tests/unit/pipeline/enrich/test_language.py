@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+import spacy
+from spacy.language import Language
+
+from pipeline.enrich import language
+from pipeline.enrich.annotations import Annotations, annotate
+from pipeline.enrich.language import LanguageModelNotFound
+
+
+def annotations(text: str, model: Language) -> Annotations:
+    return annotate(text, language=model, passages_max=10, entities_max=10)
+
+
+def passages(text: str, model: Language) -> list[str]:
+    return [text[p.start : p.end] for p in annotations(text, model).passages]
+
+
+def test_a_language_without_lemmas_still_has_sentences_and_rules() -> None:
+    any_language = language.load("blank:xx")
+    text = "Ann@X.org. Pay 5 dollars."
+    assert passages(text, any_language) == ["Ann@X.org.", "Pay 5 dollars."]
+    found = annotations(text, any_language).entities
+    assert [entity.normal for entity in found] == ["ann@x.org", "5 dollars"]
+
+
+def test_a_trained_model_is_used_unchanged_except_for_passages(tmp_path: Path) -> None:
+    model = spacy.blank("de")
+    ruler = model.add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": "GPE", "pattern": "Ulm"}])  # type: ignore[attr-defined]  # add_pipe is typed as returning a callable
+    model.to_disk(tmp_path / "model")
+
+    loaded = language.load(str(tmp_path / "model"))
+
+    assert loaded.lang == "de"
+    found = annotations("Um Ulm. Um Ulm herum.", loaded).entities
+    assert [(entity.label, entity.text) for entity in found] == [("GPE", "Ulm"), ("GPE", "Ulm")]
+    assert passages("Um Ulm. Um Ulm herum.", loaded) == ["Um Ulm.", "Um Ulm herum."]
+
+
+@pytest.mark.parametrize("name", ["no_such_model", "blank:klingon", "blank:"])
+def test_the_error_names_a_missing_model(name: str) -> None:
+    with pytest.raises(LanguageModelNotFound, match=repr(name)):
+        language.load(name)
