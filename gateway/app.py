@@ -19,8 +19,8 @@ from gateway.http import openapi, options, problems, request_log
 from gateway.http.security import ApiKeyAuthentication, ApiKeyCache
 from gateway.jobs import routes as jobs
 from gateway.settings import API_PREFIX, Settings
-from gateway.staging import Area, Staging
-from gateway.staging.directory import DirectoryArea
+from gateway.staging import Staging, StagingBackend
+from gateway.staging.directory import DirectoryBackend
 from gateway.staging.probe import PROBE_TIMEOUT, StagingProbe
 from gateway.uploads import routes as uploads
 from gateway.uploads.oneshot import routes as submissions
@@ -53,7 +53,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
 
     @asynccontextmanager
     async def running(_: Litestar) -> AsyncIterator[None]:
-        await staging.prepare()
+        await staging.primary.prepare()
         try:
             async with context.job_changes.listening():
                 yield
@@ -66,7 +66,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         API_PREFIX,
         route_handlers=[
             uploads.router,
-            uploads.finalize_router(settings, body_max=settings.request_body_max),
+            uploads.job_router(settings, body_max=settings.request_body_max),
             jobs.router,
             submissions.router,
             documents.router,
@@ -92,7 +92,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
 def _staging(settings: Settings, store: ObjectStoreSettings | None) -> Staging:
     """Return the kind of staging the settings want, with the other one where it can be reached."""
     directory = (
-        DirectoryArea(settings.staging_dir, reserve_bytes=settings.staging_reserve)
+        DirectoryBackend(settings.staging_dir, reserve_bytes=settings.staging_reserve)
         if settings.staging_dir
         else None
     )
@@ -104,10 +104,10 @@ def _staging(settings: Settings, store: ObjectStoreSettings | None) -> Staging:
     raise ValueError(f"there are no settings for STAGING={settings.staging}")
 
 
-def _bucket(store: ObjectStoreSettings, *, work_dir: Path | None) -> Area:
-    from gateway.staging.bucket import ObjectArea  # noqa: PLC0415  # it costs 20 MiB where the bucket is not used
+def _bucket(store: ObjectStoreSettings, *, work_dir: Path | None) -> StagingBackend:
+    from gateway.staging.bucket import ObjectBackend  # noqa: PLC0415  # it costs 20 MiB where the bucket is not used
 
-    return ObjectArea.connect(store, work_dir=work_dir)
+    return ObjectBackend.connect(store, work_dir=work_dir)
 
 
 async def _before_request(request: Request[Any, Any, Any]) -> Response[None] | None:

@@ -19,6 +19,7 @@ from schemas.settings import (
 )
 
 API_PREFIX: Final = "/api/v1"
+EVENT_SOURCE: Final = "/waybill/gateway"
 
 
 class Settings(

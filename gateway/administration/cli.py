@@ -247,13 +247,11 @@ def set_quotas(tenant: str, **options: Any) -> None:  # noqa: ANN401  # one for 
 
 def _change_quotas(tenant: str, changes: "QuotaChanges") -> None:
     from gateway.administration import quotas
-    from schemas.policy.quotas import Quotas
 
     loaded = settings()
-    defaults = Quotas.from_settings(loaded)
     in_force = in_transaction(
         loaded,
-        lambda session: quotas.change(session, tenant=tenant, changes=changes, defaults=defaults),
+        lambda session: quotas.change(session, tenant=tenant, changes=changes, settings=loaded),
     )
     click.echo(described(in_force))
 

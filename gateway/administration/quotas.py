@@ -5,8 +5,9 @@ from typing import TypedDict
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.administration import tenants
-from gateway.uploads import operations
+from gateway.uploads.quotas import quotas_of
 from schemas.policy.quotas import Quotas
+from schemas.settings import QuotaSettings
 
 
 class QuotaChanges(TypedDict, total=False):
@@ -19,7 +20,7 @@ class QuotaChanges(TypedDict, total=False):
 
 
 async def change(
-    session: AsyncSession, *, tenant: str, changes: QuotaChanges, defaults: Quotas
+    session: AsyncSession, *, tenant: str, changes: QuotaChanges, settings: QuotaSettings
 ) -> Quotas:
     """Change a tenant's quotas and return those in force; without changes, only return them.
 
@@ -32,4 +33,4 @@ async def change(
     for name, value in changes.items():
         setattr(row, name, value)
     await session.flush()
-    return await operations.quotas_of(session, tenant_id=row.id, defaults=defaults)
+    return await quotas_of(session, tenant_id=row.id, settings=settings)

@@ -10,10 +10,9 @@ from gateway.http.paging import CreatedPosition
 from gateway.settings import API_PREFIX
 from schemas.api.jobs import JobError, JobView
 from schemas.errors import DomainError, ErrorCode
-from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import JobStage, JobStatus, UploadStatus
+from schemas.ids import JobId, TenantId
+from schemas.lifecycle import JobStage, JobStatus
 from schemas.tables.jobs import Job
-from schemas.tables.uploads import Upload
 
 TRANSFER_SHARE: Final = 60
 INGEST_SHARE: Final = 39
@@ -31,24 +30,6 @@ class JobNotFound(DomainError):
         super().__init__(f"there is no job {job_id}")
 
 
-class NotFinalized(DomainError):
-    """The upload has no job: it was not finalized."""
-
-    code = ErrorCode.JOB_NOT_FOUND
-
-    def __init__(self, upload_id: UploadId, *, status: UploadStatus) -> None:
-        super().__init__(f"upload {upload_id} has no job: it is {status}")
-
-
-class UploadNotFound(DomainError):
-    """There is no such upload, or it is another tenant's."""
-
-    code = ErrorCode.UPLOAD_NOT_FOUND
-
-    def __init__(self, upload_id: UploadId) -> None:
-        super().__init__(f"there is no upload {upload_id}")
-
-
 async def snapshot_of(session: AsyncSession, *, tenant_id: TenantId, job_id: JobId) -> Snapshot:
     """Return a tenant's job.
 
@@ -59,30 +40,6 @@ async def snapshot_of(session: AsyncSession, *, tenant_id: TenantId, job_id: Job
     if job is None:
         raise JobNotFound(job_id)
     return job.revision, show(job)
-
-
-async def job_of_upload(
-    session: AsyncSession, *, tenant_id: TenantId, upload_id: UploadId
-) -> JobView:
-    """Return the job that finalizing an upload made.
-
-    Raises:
-        UploadNotFound: there is none, or none of this tenant.
-        NotFinalized: the upload has no job.
-    """
-    found = (
-        await session.execute(
-            select(Upload.status, Job)
-            .join(Job, Job.upload_id == Upload.id, isouter=True)
-            .where(Upload.id == upload_id, Upload.tenant_id == tenant_id),
-        )
-    ).one_or_none()
-    if found is None:
-        raise UploadNotFound(upload_id)
-    status, job = found
-    if job is None:
-        raise NotFinalized(upload_id, status=status)
-    return show(job)
 
 
 async def jobs_of(

@@ -1,4 +1,4 @@
-"""`/jobs`, and the status of an upload."""
+"""`/jobs`: list, show and follow them."""
 
 from datetime import timedelta
 from http import HTTPStatus
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from litestar import Router, get
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response import Stream
 
 from gateway.context import ApiRequest
@@ -15,22 +15,14 @@ from gateway.http.paging import CreatedPosition
 from gateway.http.problems import answers
 from gateway.http.security import requires
 from gateway.jobs import queries
-from gateway.jobs.wait import events, reader, settled_within
+from gateway.jobs.wait import Wait, events, reader, settled_within
 from schemas.api.jobs import JobView
 from schemas.api.paging import PageOf
 from schemas.api.scopes import Scope
 from schemas.errors import ErrorCode
-from schemas.ids import JobId, UploadId
+from schemas.ids import JobId
 from schemas.lifecycle import SETTLED_JOBS, JobStatus
 
-Wait = Annotated[
-    int,
-    QueryParameter(
-        ge=0,
-        le=2**31 - 1,
-        description="seconds to hold the request until the job settles; capped by the server",
-    ),
-]
 LastEventId = Annotated[
     int,
     HeaderParameter(
@@ -40,28 +32,6 @@ LastEventId = Annotated[
         description="`id` of the last event that the client received; only later ones are sent",
     ),
 ]
-
-
-@get(
-    "/uploads/{upload_id:uuid}/status",
-    summary="Show the progress of an upload",
-    guards=[requires(Scope.UPLOADS_READ)],
-    responses=answers(ErrorCode.UPLOAD_NOT_FOUND, ErrorCode.JOB_NOT_FOUND),
-)
-async def get_upload_status(
-    request: ApiRequest,
-    *,
-    upload_id: FromPath[UploadId],
-    wait: Wait = 0,
-) -> JobView:
-    """Show the job of a finalized upload."""
-    async with request.context.database.transaction() as session:
-        job = await queries.job_of_upload(
-            session, tenant_id=request.user.tenant_id, upload_id=upload_id
-        )
-    request_log.bind(job_id=job.job_id)
-    wait_max = request.context.settings.wait_max
-    return await settled_within(min(timedelta(seconds=wait), wait_max), job=job, request=request)
 
 
 @get(
@@ -156,6 +126,6 @@ async def list_jobs(
 
 router = Router(
     "/",
-    route_handlers=[get_upload_status, get_job, follow_job, list_jobs],
+    route_handlers=[get_job, follow_job, list_jobs],
     tags=["jobs"],
 )

@@ -6,10 +6,11 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 import structlog
+from litestar.params import QueryParameter
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.change_listener import JobChangeListener
@@ -31,6 +32,15 @@ STREAM_POLL_INTERVAL: Final = timedelta(seconds=5)
 """The same for streams: there are many, and each costs one read per interval."""
 
 POLL_AFTER_SECONDS: Final = 1
+
+Wait = Annotated[
+    int,
+    QueryParameter(
+        ge=0,
+        le=2**31 - 1,
+        description="seconds to hold the request until the job settles; capped by the server",
+    ),
+]
 
 Read: TypeAlias = Callable[[], Awaitable[Snapshot]]
 """Reads the job, in a transaction of its own."""

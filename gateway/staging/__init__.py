@@ -1,24 +1,27 @@
-"""Where received bytes lie until a worker has stored them.
+"""Where received bytes stay until a worker has transferred them.
 
-Code of the gateway speaks to `Staging`; in which kind of place an upload lies
-is told by its row, and only the composition root knows the kinds.
+The row of an upload names the kind of its backend; only the composition root
+imports the backends themselves.
 """
 
-from gateway.staging.areas import Staging
+from gateway.staging.backends import Staging
 from gateway.staging.buffers import Buffers
 from gateway.staging.errors import StagingElsewhere, StagingFull, StagingMissing, StoreUnavailable
-from gateway.staging.port import Area, Region, Sink, StagedUpload, Watch
+from gateway.staging.hashing import BodyHasher, ChunkDigestMismatch, ExpectedDigest
+from gateway.staging.port import ChunkWriter, Sink, StagedUpload, StagingBackend
 
 __all__ = [
-    "Area",
+    "BodyHasher",
     "Buffers",
-    "Region",
+    "ChunkDigestMismatch",
+    "ChunkWriter",
+    "ExpectedDigest",
     "Sink",
     "StagedUpload",
     "Staging",
+    "StagingBackend",
     "StagingElsewhere",
     "StagingFull",
     "StagingMissing",
     "StoreUnavailable",
-    "Watch",
 ]

@@ -1,26 +1,27 @@
-"""Staging in the bucket: one object per chunk, under a key made of the chunk's own digest.
+"""Staging in the bucket: one object per chunk, whose key contains the chunk's digest.
 
-Two different contents never share a key, so nothing is locked and nothing is
-ever written over: the chunk's row decides which object counts. A body is
-spooled until its digests are known and its key with them; the store checks it
-against its Content-MD5 before it confirms.
+Different contents never share a key, so there is no lock and no object is ever
+overwritten: the row of a chunk names the object that counts. A body is spooled
+until its digest, and so its key, is complete; the store checks the body against
+its Content-MD5 before it confirms.
 """
 
 import asyncio
 import errno
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
+from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
 from gateway.staging.errors import StagingFull, StoreRejected, StoreUnavailable
-from gateway.staging.port import StagedUpload, Watch
-from gateway.staging.serial_executor import Lane, Threads
+from gateway.staging.hashing import BodyHasher
+from gateway.staging.port import StagedUpload
+from gateway.staging.serial_executor import SerialExecutor, Threads
 from gateway.staging.store import Store
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
 
 log = structlog.stdlib.get_logger(__name__)
 
-KEPT_IN_MEMORY: Final = MIB
-"""A body up to this size is not spooled to a file."""
+MEMORY_BYTES_MAX: Final = MIB
+"""A larger body is spooled to a file."""
 
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class ObjectRegion:
-    """A chunk on its way into the bucket."""
+class ObjectChunkWriter:
+    """Spools one chunk, then puts it into the bucket."""
 
     def __init__(
         self,
@@ -48,29 +49,43 @@ class ObjectRegion:
         upload: StagedUpload,
         *,
         index: int,
+        hasher: BodyHasher,
         work_dir: Path | None,
     ) -> None:
-        self._lane = Lane(threads)
+        self._executor = SerialExecutor(threads)
         self._store = store
         self._upload = upload
         self._index = index
-        self._spool = SpooledTemporaryFile(  # noqa: SIM115  # closed by close()
-            max_size=KEPT_IN_MEMORY, dir=str(work_dir) if work_dir else None
+        self._hasher = hasher
+        self._spool = SpooledTemporaryFile(  # noqa: SIM115  # closed by _close()
+            max_size=MEMORY_BYTES_MAX, dir=str(work_dir) if work_dir else None
         )
         self._size_bytes = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._key: ObjectKey | None = None
 
-    async def lock(self, *, wait: timedelta) -> bool:  # noqa: ARG002  # the port's signature
-        """Succeed at once: whoever sends other bytes writes to another object."""
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # The answer does not wait for it.
+        self._executor.submit(self._close, even_after_failure=True)
+
+    async def lock(self, *, wait_max: timedelta) -> bool:  # noqa: ARG002  # the port's signature
+        """Succeed at once: a request with other bytes writes another object."""
         return True
 
-    def append(self, block: memoryview, *, watch: Watch) -> asyncio.Future[None]:
-        return self._lane.ask(self._append, block, watch)
+    def append(self, block: memoryview) -> asyncio.Future[None]:
+        return self._executor.submit(self._append, block)
 
-    async def complete(self, block: memoryview, *, watch: Watch) -> bytes:
-        await self._lane.run(self._append, block, watch)
-        sha256 = watch.verify()
+    async def complete(self, block: memoryview) -> bytes:
+        await self._executor.run(self._append, block)
+        sha256 = self._hasher.verify()
         key = object_keys.staged_chunk(
             self._upload.tenant_id, self._upload.id, index=self._index, sha256=sha256
         )
@@ -86,20 +101,16 @@ class ObjectRegion:
         try:
             await self._store.delete(self._key)
         except (StoreUnavailable, StoreRejected) as error:
-            # The request's own outcome goes before; the sweep finds what is left here.
-            log.warning("chunk.object_left", reason=str(error))
-
-    def end(self) -> asyncio.Future[None]:
-        """Close the spool once no thread writes to it any more."""
-        return self._lane.end(self._close)
+            # The request is answered with its own error; a sweep deletes the object.
+            log.warning("chunk.object_not_deleted", reason=str(error))
 
     def _close(self) -> None:
-        # What counts is in the bucket already.
+        # Bytes that count are in the bucket already.
         with suppress(OSError):
             self._spool.close()
 
-    def _append(self, block: memoryview, watch: Watch) -> None:
-        watch.update(block)
+    def _append(self, block: memoryview) -> None:
+        self._hasher.update(block)
         self._md5.update(block)
         try:
             self._spool.write(block)
@@ -110,7 +121,7 @@ class ObjectRegion:
         self._size_bytes += len(block)
 
 
-class ObjectArea:
+class ObjectBackend:
     """The part of the bucket under `staging/`, and the threads that spool for it."""
 
     kind = StagingKind.OBJECTS
@@ -130,31 +141,26 @@ class ObjectArea:
             self._work_dir.mkdir(parents=True, exist_ok=True)
 
     async def create(self, upload_id: UploadId, *, tenant_id: TenantId, size_bytes: int) -> None:
-        """Do nothing: an object takes its room when it is written."""
+        """Do nothing: an object takes room only when it is written."""
 
-    @asynccontextmanager
-    async def region(
+    def open_chunk(
         self,
         upload: StagedUpload,
         *,
         index: int,
         offset: int,  # noqa: ARG002  # the port's signature
         size_bytes: int,  # noqa: ARG002  # the port's signature
-    ) -> AsyncIterator[ObjectRegion]:
-        region = ObjectRegion(
-            self._threads, self._store, upload, index=index, work_dir=self._work_dir
+        hasher: BodyHasher,
+    ) -> ObjectChunkWriter:
+        return ObjectChunkWriter(
+            self._threads, self._store, upload, index=index, hasher=hasher, work_dir=self._work_dir
         )
-        try:
-            yield region
-        finally:
-            # The answer does not wait for it.
-            region.end()
 
     async def remove(self, upload_id: UploadId, *, tenant_id: TenantId) -> None:
-        """Leave it to the worker that hears of `upload.cancelled`.
+        """Leave the objects to the worker that receives `upload.cancelled`.
 
-        It takes one request per thousand objects, and what a request still
-        under way puts there after us would be left behind anyway.
+        Deleting takes one request per thousand objects, and would miss an object
+        that a concurrent request writes afterwards.
         """
 
     async def is_writable(self) -> bool:

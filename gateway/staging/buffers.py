@@ -1,19 +1,19 @@
-"""Memory that bodies pass through, used again and again."""
+"""Reused memory for the bodies of requests."""
 
 from typing import Final
 
 BUFFER_BYTES: Final = 512 * 1024
-"""Large enough that handing it to a thread costs little beside what the thread does with it."""
+"""So large that handing a buffer to a thread costs little beside the thread's work on it."""
 
 SPARE_MAX: Final = 32
-"""Kept for the next bodies: what more of them needed at once goes back to the system."""
+"""Buffers kept for later bodies; further ones are freed after a peak."""
 
 
 class Buffers:
     """Lends buffers of one size.
 
-    A new buffer costs more than to fill it, since the kernel clears every page of
-    it first; for small chunks that was a sixth of all there is to do.
+    The kernel clears every page of a new buffer, which costs more than filling
+    it: for small chunks that was a sixth of all work.
     """
 
     def __init__(self, size_bytes: int = BUFFER_BYTES, *, spare_max: int = SPARE_MAX) -> None:
@@ -22,10 +22,10 @@ class Buffers:
         self._spare: list[bytearray] = []
 
     def borrow(self) -> bytearray:
-        """Return a buffer with anything in it."""
+        """Return a buffer with arbitrary content."""
         return self._spare.pop() if self._spare else bytearray(self._size_bytes)
 
     def give_back(self, buffer: bytearray) -> None:
-        """Take a buffer that nobody reads or writes any more."""
+        """Take back a buffer that no thread reads or writes any more."""
         if len(self._spare) < self._spare_max:
             self._spare.append(buffer)

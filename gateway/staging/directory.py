@@ -1,7 +1,7 @@
 """Staging in a directory: one sparse file per upload.
 
-A chunk has a fixed place in the file, so chunks may arrive in any order and
-from several gateways that share the directory.
+A chunk has a fixed range in the file, so chunks may arrive in any order and
+through several gateways that share the directory.
 """
 
 import asyncio
@@ -10,21 +10,23 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from gateway.staging.errors import StagingFull, StagingMissing
-from gateway.staging.port import StagedUpload, Watch
-from gateway.staging.serial_executor import Lane, Threads, until_done
+from gateway.staging.hashing import BodyHasher
+from gateway.staging.port import StagedUpload
+from gateway.staging.serial_executor import SerialExecutor, Threads, until_done
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.settings import STAGING_MARKER
 
-_SHORTEST_PAUSE: Final = 0.02
-_LONGEST_PAUSE: Final = 0.5
+_PAUSE_MIN: Final = 0.02
+_PAUSE_MAX: Final = 0.5
 
 _libc: Final = ctypes.CDLL(None)
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
@@ -37,26 +39,30 @@ _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FLOCK: Final = struct.Struct("hhqqi4x")
 
 
-class DirectoryRegion:
-    """A chunk's place in its upload's file, open for one request.
+class DirectoryChunkWriter:
+    """Writes one chunk into its range of the upload's file.
 
     The lock is an open-file-description lock (fcntl(2), ``F_OFD_SETLK``): it
     holds against other requests and other processes on the same file system,
-    and the kernel drops it when the file is closed or the process dies.
+    and the kernel releases it when the file is closed or the process dies.
     """
 
     def __init__(
         self,
         threads: Threads,
+        upload_id: UploadId,
         path: Path,
         *,
         offset: int,
         size_bytes: int,
         reserve_bytes: int,
+        hasher: BodyHasher,
     ) -> None:
-        self._lane = Lane(threads)
+        self._executor = SerialExecutor(threads)
+        self._upload_id = upload_id
         self._path = path
         self._reserve_bytes = reserve_bytes
+        self._hasher = hasher
         self._descriptor: int | None = None
         self._offset = offset
         self._size_bytes = size_bytes
@@ -68,33 +74,49 @@ class DirectoryRegion:
         self._handed_to_disk = 0
         self._is_locked = False
 
-    async def lock(self, *, wait: timedelta) -> bool:
+    async def __aenter__(self) -> Self:
+        """Open the file and try to lock the range, in one call to a thread."""
+        try:
+            await self._executor.run(self._open)
+        except FileNotFoundError as error:
+            raise StagingMissing(self._upload_id) from error
+        except BaseException:
+            # A request that is cancelled meanwhile has opened the file all the same.
+            await until_done([self._executor.submit(self._close, even_after_failure=True)])
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        closed = self._executor.submit(self._close, even_after_failure=True)
+        # After a success the answer does not wait for the close. After a failure the
+        # client may retry at once, and must not find the range locked.
+        if error_type is not None:
+            await until_done([closed])
+
+    async def lock(self, *, wait_max: timedelta) -> bool:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait.total_seconds()
-        pause = _SHORTEST_PAUSE
-        while not (self._is_locked or await self._lane.run(self._try_lock)):
+        deadline = loop.time() + wait_max.total_seconds()
+        pause = _PAUSE_MIN
+        while not (self._is_locked or await self._executor.run(self._try_lock)):
             if loop.time() + pause > deadline:
                 return False
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _PAUSE_MAX)
         return True
 
-    def append(self, block: memoryview, *, watch: Watch) -> asyncio.Future[None]:
-        return self._lane.ask(self._append, block, watch)
+    def append(self, block: memoryview) -> asyncio.Future[None]:
+        return self._executor.submit(self._append, block)
 
-    async def complete(self, block: memoryview, *, watch: Watch) -> bytes:
-        return await self._lane.run(self._complete, block, watch)
+    async def complete(self, block: memoryview) -> bytes:
+        return await self._executor.run(self._complete, block)
 
     async def discard(self) -> None:
-        """Leave the bytes: without a row they do not count, and the next request writes over them."""
-
-    async def begin(self) -> None:
-        """Open the file and try to lock the place, in one go."""
-        await self._lane.run(self._open)
-
-    def end(self) -> asyncio.Future[None]:
-        """Close the file once no thread writes to it any more: its number may be another's then."""
-        return self._lane.end(self._close)
+        """Leave the bytes: without a row they do not count, and the next request overwrites them."""
 
     def _open(self) -> None:
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
@@ -104,48 +126,49 @@ class DirectoryRegion:
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None
-        # What counts is synced already, and what is not synced does not count.
+        # Bytes that count are synced already.
         with suppress(OSError):
             os.close(descriptor)
 
     @property
     def _file(self) -> int:
         if self._descriptor is None:
-            raise RuntimeError("the region is not open")
+            raise RuntimeError("the file is not open")
         return self._descriptor
 
     def _try_lock(self) -> bool:
-        wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, self._offset, self._size_bytes, 0)
+        request = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, self._offset, self._size_bytes, 0)
         try:
-            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, wanted)
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, request)
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, by file system
             return False
         self._is_locked = True
         return True
 
-    def _append(self, block: memoryview, watch: Watch) -> None:
-        # One after the other: a thread of its own for the digest costs more than it saves,
-        # beside the one that reads the next block from the network meanwhile.
-        watch.update(block)
+    def _append(self, block: memoryview) -> None:
+        # In one thread: while the event loop reads the next block from the network, a
+        # second thread for the digest costs more than it saves.
+        self._hasher.update(block)
         self._write(block)
 
-    def _complete(self, block: memoryview, watch: Watch) -> bytes:
-        watch.update(block)
-        sha256 = watch.verify()
+    def _complete(self, block: memoryview) -> bytes:
+        self._hasher.update(block)
+        sha256 = self._hasher.verify()
         self._write(block)
-        with _full_disk_told():
+        with _disk_full_raises_staging_full():
             os.fdatasync(self._file)
         return sha256
 
     def _write(self, block: memoryview) -> None:
         if not self._is_locked:
-            raise RuntimeError("a region is written to only by who has locked it")
+            raise RuntimeError("the range is not locked by this request")
         if self._written + len(block) > self._size_bytes:
-            raise ValueError("a block reaches into the next chunk's region")
+            raise ValueError("a block reaches into the next chunk")
         if self._written == 0:
-            # When it was created the files of other uploads, which are sparse, took no space yet.
+            # The check at creation did not count the files of other uploads: sparse files
+            # take no space until they are written.
             _check_room(os.fstatvfs(self._file), self._size_bytes, reserve=self._reserve_bytes)
-        with _full_disk_told():
+        with _disk_full_raises_staging_full():
             while block:
                 count = os.pwrite(self._file, block, self._offset + self._written)
                 self._written += count
@@ -153,9 +176,9 @@ class DirectoryRegion:
         self._begin_writeback()
 
     def _begin_writeback(self) -> None:
-        """Have what is written so far go to disk while the rest still comes (sync_file_range(2)).
+        """Start writing the bytes so far to disk while the rest arrives (sync_file_range(2)).
 
-        A hint, whose outcome does not matter: without it the sync at the end takes longer.
+        A hint, whose result is ignored: without it the sync at the end takes longer.
         """
         if self._written - self._handed_to_disk >= self._writeback_bytes:
             _libc.sync_file_range(
@@ -167,7 +190,7 @@ class DirectoryRegion:
             self._handed_to_disk = self._written
 
 
-class DirectoryArea:
+class DirectoryBackend:
     """The staging directory, and the threads that work on it."""
 
     kind = StagingKind.DIRECTORY
@@ -178,58 +201,39 @@ class DirectoryArea:
         self._threads = Threads("staging")
 
     async def prepare(self) -> None:
-        """Make the directory, and mark it: who finds no mark knows the volume is not mounted."""
+        """Create the directory with its marker; a missing marker shows that no volume is mounted."""
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / STAGING_MARKER).touch()
 
     async def create(self, upload_id: UploadId, *, tenant_id: TenantId, size_bytes: int) -> None:  # noqa: ARG002  # the port's signature
-        """Make the upload's file, at its full size and without using space for it yet.
+        """Create the upload's sparse file at its full size.
 
         Raises:
-            StagingFull: the file would cut into the reserve.
+            StagingFull: the file would use the reserve.
         """
         await self._threads.run(self._create, self._path(upload_id), size_bytes)
 
-    @asynccontextmanager
-    async def region(
+    def open_chunk(
         self,
         upload: StagedUpload,
         *,
         index: int,  # noqa: ARG002  # the port's signature
         offset: int,
         size_bytes: int,
-    ) -> AsyncIterator[DirectoryRegion]:
-        """Open a chunk's place in the file and try to lock it; closing it releases its lock.
-
-        Raises:
-            StagingMissing: the upload has no file.
-        """
-        region = DirectoryRegion(
+        hasher: BodyHasher,
+    ) -> DirectoryChunkWriter:
+        return DirectoryChunkWriter(
             self._threads,
+            upload.id,
             self._path(upload.id),
             offset=offset,
             size_bytes=size_bytes,
             reserve_bytes=self._reserve_bytes,
+            hasher=hasher,
         )
-        try:
-            await region.begin()
-        except FileNotFoundError as error:
-            raise StagingMissing(upload.id) from error
-        except BaseException:
-            # Who was cancelled while the file was opened has an open file none the less.
-            await until_done([region.end()])
-            raise
-        try:
-            yield region
-        except BaseException:
-            # Who tries again at once shall not find the place locked.
-            await until_done([region.end()])
-            raise
-        # The answer does not wait for it.
-        region.end()
 
     async def remove(self, upload_id: UploadId, *, tenant_id: TenantId) -> None:  # noqa: ARG002  # the port's signature
-        """Delete the upload's file; that there is none is what was wanted."""
+        """Delete the upload's file, if there is one."""
         path = self._path(upload_id)
         await self._threads.run(lambda: path.unlink(missing_ok=True))
 
@@ -246,7 +250,7 @@ class DirectoryArea:
         _check_room(os.statvfs(self._directory), size_bytes, reserve=self._reserve_bytes)
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640)
         try:
-            with _full_disk_told():
+            with _disk_full_raises_staging_full():
                 os.ftruncate(descriptor, size_bytes)
                 os.fsync(descriptor)
                 _sync_directory(self._directory)
@@ -263,7 +267,7 @@ def _check_room(disk: os.statvfs_result, size_bytes: int, *, reserve: int) -> No
 
 
 def _sync_directory(path: Path) -> None:
-    """Make a new file's name durable; fsync of the file alone does not."""
+    """Make the name of a new file durable; fsync of the file alone does not."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -272,7 +276,7 @@ def _sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def _full_disk_told() -> Iterator[None]:
+def _disk_full_raises_staging_full() -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,18 +1,19 @@
-"""What the gateway asks of a place where bytes wait."""
+"""What the gateway needs from a place that keeps received bytes."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
+from gateway.staging.hashing import BodyHasher
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StagedUpload:
-    """What never changes of an upload: whose it is, how it is cut, and where it is staged."""
+    """The facts of an upload that never change."""
 
     id: UploadId
     tenant_id: TenantId
@@ -21,56 +22,61 @@ class StagedUpload:
     kind: StagingKind
 
 
-class Watch(Protocol):
-    """Sees the bytes of a body on their way."""
-
-    def update(self, block: memoryview) -> None:
-        """See the next block; called in the thread that deals with it."""
-
-    def verify(self) -> bytes:
-        """Return the sha256 of everything seen; raise where it is not what was promised."""
-
-
 class Sink(Protocol):
-    """Takes the blocks of one body, in the order of the calls."""
+    """Receives the blocks of one body, in the order of the calls."""
 
-    def append(self, block: memoryview, *, watch: Watch) -> asyncio.Future[None]:
-        """Put a block in line, and return what tells that it was dealt with.
+    def append(self, block: memoryview) -> asyncio.Future[None]:
+        """Queue a block; the future is done when the block is processed.
 
-        Until then nobody else writes to the block, and nobody cancels the future.
-        The next block may come at once; after one that failed none is dealt with.
+        Until then the block must not change and the future must not be cancelled.
+        The next block may be queued at once; after a block that failed none is processed.
 
         Raises, when awaited:
-            StagingFull: the disk has no room for it.
+            StagingFull: the disk has no room for the block.
         """
 
-    async def complete(self, block: memoryview, *, watch: Watch) -> bytes:
-        """Deal with the last block, after those in line, and return the sha256 of the body.
+    async def complete(self, block: memoryview) -> bytes:
+        """Process the last block, after all queued ones, and return the sha256 of the body.
 
-        In a region this returns once the bytes would survive a power failure.
+        A chunk writer returns once the bytes would survive a power failure.
 
         Raises:
-            StagingFull: the disk had no room after all.
-            StoreUnavailable, StoreRejected: the object store has not got them.
-            What `watch.verify` raises; then nothing counts as kept.
+            ChunkDigestMismatch: the body is not what the client declared; nothing is stored.
+            StagingFull: the disk has no room.
+            StoreUnavailable, StoreRejected: the object store did not confirm the bytes.
         """
 
 
-class Region(Sink, Protocol):
-    """A chunk's place, open for one request."""
+class ChunkWriter(Sink, Protocol):
+    """Stores one chunk for one request: `async with backend.open_chunk(…) as writer`.
 
-    async def lock(self, *, wait: timedelta) -> bool:
-        """Take the place for this request alone; say whether that succeeded in time.
+    Leaving the block releases the file and the lock.
 
-        Places that no two different contents share need no lock and are always taken.
+    Raises, on entering:
+        StagingMissing: the upload's staged bytes are gone.
+    """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    async def lock(self, *, wait_max: timedelta) -> bool:
+        """Lock the chunk for this request; False if another request holds it for longer.
+
+        A backend in which different contents never share a place needs no lock: always True.
         """
 
     async def discard(self) -> None:
-        """Remove what was completed and never will be on record; does not fail."""
+        """Delete the completed bytes, which will never be on record; does not raise."""
 
 
-class Area(Protocol):
-    """One kind of place."""
+class StagingBackend(Protocol):
+    """One kind of staging."""
 
     @property
     def kind(self) -> StagingKind: ...
@@ -82,20 +88,21 @@ class Area(Protocol):
         """Make room for an upload.
 
         Raises:
-            StagingFull: there is none.
+            StagingFull: the disk has no room for it.
         """
 
-    def region(
-        self, upload: StagedUpload, *, index: int, offset: int, size_bytes: int
-    ) -> AbstractAsyncContextManager[Region]:
-        """Open a chunk's place; leaving it gives everything held for it back.
-
-        Raises:
-            StagingMissing: the upload has no place here.
-        """
+    def open_chunk(
+        self,
+        upload: StagedUpload,
+        *,
+        index: int,
+        offset: int,
+        size_bytes: int,
+        hasher: BodyHasher,
+    ) -> ChunkWriter: ...
 
     async def remove(self, upload_id: UploadId, *, tenant_id: TenantId) -> None:
-        """Delete what is staged, where that is ours to do; that there is nothing is no error."""
+        """Delete the staged bytes of an upload, if the gateway is responsible; safe to repeat."""
 
     async def is_writable(self) -> bool: ...
 

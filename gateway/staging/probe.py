@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Final
 
-from gateway.staging.areas import Staging
+from gateway.staging.backends import Staging
 
 PROBE_TIMEOUT: Final = timedelta(seconds=2)
 """Shorter than the usual timeout of a health check, so that the check reads the reason."""
@@ -27,7 +27,7 @@ class StagingProbe:
         # A local variable: while this probe waits, another one may replace a finished call.
         call = self._call
         if call is None or call.done():
-            call = self._call = asyncio.create_task(self._staging.is_writable())
+            call = self._call = asyncio.create_task(self._staging.primary.is_writable())
         # `wait` does not cancel the call when the time is up; `asyncio.timeout` would, and
         # would then wait for the thread all the same.
         finished, _ = await asyncio.wait([call], timeout=self._timeout.total_seconds())

@@ -1,25 +1,28 @@
-"""A request's body, read in blocks, with an end to patience."""
+"""Reading the body of a request in blocks, with a timeout between pieces."""
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Final
 
 from gateway.http.problems import ReadingStopped
-from gateway.staging import Buffers
+from gateway.staging import Buffers, Sink
 from gateway.staging.serial_executor import until_done
 from schemas.errors import ErrorCode
 
-WORTH_TAKING_BYTES: Final = 256 * 1024
-"""Less is not handed over before the end, even to a taker that has nothing to do."""
+SILENCE_MAX: Final = timedelta(seconds=60)
+"""A client that is silent for longer is gone; its retry needs the chunk's lock."""
 
-TAKEN_AT_ONCE: Final = 2
-"""Blocks handed over and not yet dealt with; a request holds one buffer more."""
+BLOCK_BYTES_MIN: Final = 256 * 1024
+"""A smaller block is not handed over before the end of the body, even to an idle sink."""
+
+BLOCKS_IN_FLIGHT_MAX: Final = 2
+"""Blocks that the sink has not processed yet; a request holds one more buffer than that."""
 
 
 class ChunkTooLong(ReadingStopped):
-    """The body goes on after the chunk's last byte."""
+    """The body continues after the last byte of its chunk."""
 
     code = ErrorCode.CHUNK_SIZE_MISMATCH
 
@@ -33,47 +36,45 @@ class BodyStalled(ReadingStopped):
     code = ErrorCode.CHUNK_SIZE_MISMATCH
 
     def __init__(self, silence: timedelta) -> None:
-        super().__init__(f"nothing came for {silence.total_seconds():g} seconds")
+        super().__init__(f"no byte arrived for {silence.total_seconds():g} seconds")
 
 
-async def until_silence(body: AsyncIterator[bytes], *, longest: timedelta) -> AsyncIterator[bytes]:
-    """Yield what comes.
+async def with_timeout(
+    body: AsyncIterator[bytes], *, silence_max: timedelta = SILENCE_MAX
+) -> AsyncIterator[bytes]:
+    """Yield the pieces of a body.
 
     Raises:
-        BodyStalled: nothing came for `longest`.
+        BodyStalled: no piece arrived for `silence_max`.
     """
     while True:
         try:
-            async with asyncio.timeout(longest.total_seconds()):
+            async with asyncio.timeout(silence_max.total_seconds()):
                 piece = await anext(body)
         except StopAsyncIteration:
             return
         except TimeoutError as error:
-            raise BodyStalled(longest) from error
+            raise BodyStalled(silence_max) from error
         yield piece
 
 
-class Blocks:
-    """Gathers pieces into blocks; one is filled while those before it are taken.
+class BlockWriter:
+    """Collects pieces into blocks, and fills one block while the sink processes earlier ones.
 
-    A taker with nothing to do gets what there is, once that is worth it. While it
-    is busy the next block grows until it is full: the slower who takes, the larger
-    what is handed over at once. What is left at the end is not handed over: it is `last`.
+    An idle sink gets a block as soon as it has the minimum size. While the sink is busy
+    the block grows until its buffer is full: the slower the sink, the larger the blocks.
+    The rest at the end is not handed over: it is `last`.
     """
 
     def __init__(
-        self,
-        take: Callable[[memoryview], asyncio.Future[None]],
-        *,
-        buffers: Buffers,
-        worth_taking: int = WORTH_TAKING_BYTES,
+        self, sink: Sink, *, buffers: Buffers, block_bytes_min: int = BLOCK_BYTES_MIN
     ) -> None:
-        self._take = take
+        self._sink = sink
         self._buffers = buffers
-        self._worth_taking = worth_taking
+        self._block_bytes_min = block_bytes_min
         self._filling = buffers.borrow()
         self._filled = 0
-        self._being_taken: deque[tuple[asyncio.Future[None], bytearray]] = deque()
+        self._in_flight: deque[tuple[asyncio.Future[None], bytearray]] = deque()
 
     async def add(self, piece: bytes) -> None:
         rest = memoryview(piece)
@@ -84,39 +85,40 @@ class Blocks:
             self._filling[self._filled : self._filled + count] = rest[:count]
             self._filled += count
             rest = rest[count:]
-        if self._filled >= self._worth_taking and all(
-            taken.done() for taken, _ in self._being_taken
+        if self._filled >= self._block_bytes_min and all(
+            processed.done() for processed, _ in self._in_flight
         ):
             await self._hand_over()
 
     @property
     def last(self) -> memoryview:
-        """What is not handed over yet; what was need not be dealt with before it."""
+        """The bytes that are not handed over yet."""
         return memoryview(self._filling)[: self._filled]
 
     async def aclose(self) -> None:
-        """Wait for the blocks under way, then give the buffers back."""
-        under_way = [taken for taken, _ in self._being_taken]
-        await until_done(under_way)
-        for taken in under_way:
-            # Looked at, lest it be reported as overlooked: who reads the body knows of it.
-            taken.exception()
-        for buffer in (self._filling, *(buffer for _, buffer in self._being_taken)):
+        """Wait for the blocks in flight, then give the buffers back."""
+        in_flight = [processed for processed, _ in self._in_flight]
+        await until_done(in_flight)
+        for processed in in_flight:
+            # Retrieved, or asyncio would log it as never retrieved; the reader of the body
+            # has the error already.
+            processed.exception()
+        for buffer in (self._filling, *(buffer for _, buffer in self._in_flight)):
             self._buffers.give_back(buffer)
 
     async def _hand_over(self) -> None:
         free = (
             self._buffers.borrow()
-            if len(self._being_taken) < TAKEN_AT_ONCE
-            else await self._oldest_taken()
+            if len(self._in_flight) < BLOCKS_IN_FLIGHT_MAX
+            else await self._oldest_processed()
         )
-        taken = self._take(memoryview(self._filling)[: self._filled])
-        self._being_taken.append((taken, self._filling))
+        processed = self._sink.append(self.last)
+        self._in_flight.append((processed, self._filling))
         self._filling, self._filled = free, 0
 
-    async def _oldest_taken(self) -> bytearray:
-        taken, buffer = self._being_taken[0]
-        await until_done([taken])
-        taken.result()
-        self._being_taken.popleft()
+    async def _oldest_processed(self) -> bytearray:
+        processed, buffer = self._in_flight[0]
+        await until_done([processed])
+        processed.result()
+        self._in_flight.popleft()
         return buffer

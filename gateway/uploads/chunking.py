@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 from typing import Final
 
-MIB: Final = 1024 * 1024
+from schemas.settings import MIB
 
 COMFORTABLE_COUNT: Final = 1000
-"""More chunks than that are not chosen unasked: each costs a request, an fsync and a row."""
+"""More chunks are not chosen by default: each costs a request, an fsync and a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What an operator allows, in bytes."""
+    """What an operator allows; sizes in bytes."""
 
     default: int
-    smallest: int
-    largest: int
-    most_chunks: int
+    min: int
+    max: int
+    max_count: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +40,24 @@ class Plan:
         return min(self.chunk_size, self.size - self.offset_of(index))
 
 
-def plan(size: int, *, wish: int | None, limits: Limits) -> Plan:
-    """Cut `size` bytes as the client wishes, within the limits; without a wish, by the size.
+def plan(size: int, *, requested_size: int | None, limits: Limits) -> Plan:
+    """Cut `size` bytes into chunks of the requested size, within the limits.
 
-    A file that would need too many chunks gets larger ones, in steps of a
-    MiB, even beyond the largest a client may ask for: it could not be sent
-    at all otherwise.
+    A file that would have too many chunks gets larger ones, in steps of a MiB,
+    even above the maximum for requests: otherwise it could not be sent at all.
     """
-    wanted = min(max(wish or _fitting(size, limits=limits), limits.smallest), limits.largest)
-    plan = Plan(size=size, chunk_size=wanted)
-    if plan.chunk_count <= limits.most_chunks:
+    chunk_size = min(
+        max(requested_size or _default_size(size, limits=limits), limits.min), limits.max
+    )
+    plan = Plan(size=size, chunk_size=chunk_size)
+    if plan.chunk_count <= limits.max_count:
         return plan
-    least = -(-size // limits.most_chunks)
-    return Plan(size=size, chunk_size=-(-least // MIB) * MIB)
+    chunk_size_min = -(-size // limits.max_count)
+    return Plan(size=size, chunk_size=-(-chunk_size_min // MIB) * MIB)
 
 
-def _fitting(size: int, *, limits: Limits) -> int:
-    """Return the default, or the power of two in MiB that keeps the count of chunks comfortable."""
+def _default_size(size: int, *, limits: Limits) -> int:
+    """Return the default, or the power of two in MiB that keeps the number of chunks comfortable."""
     if size <= limits.default * COMFORTABLE_COUNT:
         return limits.default
     chunk_size = MIB

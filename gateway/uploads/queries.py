@@ -1,7 +1,7 @@
-"""Reading uploads and their chunks, and putting a chunk on record.
+"""Reading uploads and their chunks, and recording a chunk.
 
-What every chunk needs is written as plain statements, each a transaction of
-its own in one round trip: they are half of what a small chunk costs.
+The statements of the chunk path are plain SQL, each a whole transaction in one
+round trip: they are half of the cost of a small chunk.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,12 @@ from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import AutocommitConnection
+from gateway.jobs import queries as job_queries
 from gateway.settings import API_PREFIX
 from gateway.staging import StagedUpload
-from gateway.uploads.chunking import Plan
+from gateway.uploads.errors import NotFinalized, UploadNotFound
+from schemas.api.jobs import JobView
 from schemas.api.uploads import ChunkEntry, UploadCreated, UploadManifest
-from schemas.errors import DomainError, ErrorCode
 from schemas.ids import JobId, TenantId, UploadId
 from schemas.lifecycle import JobStatus, StagingKind
 from schemas.tables.jobs import Job
@@ -27,14 +28,14 @@ STAGED: Final[LiteralString] = """
     WHERE id = %(upload_id)s AND tenant_id = %(tenant_id)s
 """
 
-CHUNK: Final[LiteralString] = """
+CHUNK_STATE: Final[LiteralString] = """
     SELECT uploads.status, uploads.expires_at, chunks.sha256
     FROM uploads LEFT JOIN chunks ON chunks.upload_id = uploads.id AND chunks.index = %(index)s
     WHERE uploads.id = %(upload_id)s AND uploads.tenant_id = %(tenant_id)s
 """
 
-# The lock keeps others from finalizing or cancelling the upload until the row is committed.
-# It is shared, so that chunks of one upload do not wait for each other.
+# The lock keeps the upload from being finalized or cancelled until the row is committed.
+# It is shared: chunks of one upload do not wait for each other.
 RECORD_CHUNK: Final[LiteralString] = """
     INSERT INTO chunks (upload_id, index, size, sha256, crc32c)
     SELECT id, %(index)s, %(size)s, %(sha256)s, %(crc32c)s FROM uploads
@@ -45,8 +46,8 @@ RECORD_CHUNK: Final[LiteralString] = """
     RETURNING index
 """
 
-# The first chunk also tells the type. It takes the lock for that from the start: two
-# requests that both had the shared one and wanted more would wait for each other for ever.
+# The first chunk also sets the sniffed type and takes the lock for that at once: two requests
+# that upgraded a shared lock would deadlock.
 RECORD_FIRST_CHUNK: Final[LiteralString] = """
     WITH recorded AS (
         INSERT INTO chunks (upload_id, index, size, sha256, crc32c)
@@ -63,20 +64,34 @@ RECORD_FIRST_CHUNK: Final[LiteralString] = """
 """
 
 
-class UploadNotFound(DomainError):
-    """There is no such upload, or it is another tenant's."""
+@dataclass(frozen=True, kw_only=True)
+class StoredChunk:
+    """A chunk as it is on record; rows of older versions have no crc32c."""
 
-    code = ErrorCode.UPLOAD_NOT_FOUND
+    index: int
+    size: int
+    sha256: bytes
+    crc32c: bytes | None
 
-    def __init__(self, upload_id: UploadId) -> None:
-        super().__init__(f"there is no upload {upload_id}")
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkState:
+    """The state of an upload and one of its chunks, read together.
+
+    Attributes:
+        stored_sha256: of the chunk, if it is on record.
+    """
+
+    status: str
+    expires_at: datetime
+    stored_sha256: bytes | None
 
 
 async def upload_of(session: AsyncSession, *, tenant_id: TenantId, upload_id: UploadId) -> Upload:
     """Return a tenant's upload.
 
     Raises:
-        UploadNotFound: there is none, or none of this tenant.
+        UploadNotFound: the tenant has no such upload.
     """
     return _found(await session.scalar(_by_id(tenant_id=tenant_id, upload_id=upload_id)), upload_id)
 
@@ -84,24 +99,24 @@ async def upload_of(session: AsyncSession, *, tenant_id: TenantId, upload_id: Up
 async def upload_to_settle(
     session: AsyncSession, *, tenant_id: TenantId, upload_id: UploadId
 ) -> Upload:
-    """Return a tenant's upload as it is now, locked against everybody else.
+    """Return a tenant's upload in its current state, locked until the transaction ends.
 
     Raises:
-        UploadNotFound: there is none, or none of this tenant.
+        UploadNotFound: the tenant has no such upload.
     """
     query = _by_id(tenant_id=tenant_id, upload_id=upload_id).with_for_update()
     return _found(await session.scalar(query), upload_id)
 
 
 async def staged_upload(
-    statements: AutocommitConnection, *, tenant_id: TenantId, upload_id: UploadId
+    connection: AutocommitConnection, *, tenant_id: TenantId, upload_id: UploadId
 ) -> StagedUpload:
-    """Return what never changes of a tenant's upload.
+    """Return the facts of a tenant's upload that never change.
 
     Raises:
-        UploadNotFound: there is none, or none of this tenant.
+        UploadNotFound: the tenant has no such upload.
     """
-    found = await statements.first_row(STAGED, {"tenant_id": tenant_id, "upload_id": upload_id})
+    found = await connection.first_row(STAGED, {"tenant_id": tenant_id, "upload_id": upload_id})
     if found is None:
         raise UploadNotFound(upload_id)
     return StagedUpload(
@@ -113,62 +128,67 @@ async def staged_upload(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """An upload and one of its chunks, as both were at one moment."""
-
-    status: str
-    expires_at: datetime
-    stored: bytes | None
-    """The sha256 of the chunk, where it is on record."""
-
-
-async def look_at_chunk(
-    statements: AutocommitConnection, upload: StagedUpload, *, index: int
-) -> Look:
-    """Return how things stand with a chunk.
+async def chunk_state(
+    connection: AutocommitConnection, upload: StagedUpload, *, index: int
+) -> ChunkState:
+    """Return the state of an upload and one of its chunks.
 
     Raises:
-        UploadNotFound: the upload is there no more.
+        UploadNotFound: the upload is deleted.
     """
     values = {"tenant_id": upload.tenant_id, "upload_id": upload.id, "index": index}
-    found = await statements.first_row(CHUNK, values)
+    found = await connection.first_row(CHUNK_STATE, values)
     if found is None:
         raise UploadNotFound(upload.id)
-    return Look(status=found.status, expires_at=found.expires_at, stored=found.sha256)
+    return ChunkState(status=found.status, expires_at=found.expires_at, stored_sha256=found.sha256)
 
 
 async def record_chunk(
-    statements: AutocommitConnection,
+    connection: AutocommitConnection,
     upload: StagedUpload,
+    chunk: StoredChunk,
     *,
-    index: int,
-    size: int,
-    sha256: bytes,
-    crc32c: bytes,
     sniffed_type: str | None,
     now: datetime,
 ) -> bool:
-    """Put a chunk on record while its upload is open; say whether this call did.
+    """Record a chunk; False if its upload is not open any more or the chunk is on record already.
 
-    It did not where the upload is no longer open, or the chunk is on record already.
+    Args:
+        connection: runs the statement.
+        upload: of the chunk.
+        chunk: to be recorded.
+        sniffed_type: media type by the first bytes; only that of the first chunk is kept.
+        now: an upload that has expired by then is not open.
     """
     values = {
         "tenant_id": upload.tenant_id,
         "upload_id": upload.id,
-        "index": index,
-        "size": size,
-        "sha256": sha256,
-        "crc32c": crc32c,
+        "index": chunk.index,
+        "size": chunk.size,
+        "sha256": chunk.sha256,
+        "crc32c": chunk.crc32c,
         "now": now,
     }
-    if index == 0:
-        recorded = await statements.first_row(
+    if chunk.index == 0:
+        recorded = await connection.first_row(
             RECORD_FIRST_CHUNK, values | {"sniffed_type": sniffed_type}
         )
     else:
-        recorded = await statements.first_row(RECORD_CHUNK, values)
+        recorded = await connection.first_row(RECORD_CHUNK, values)
     return recorded is not None
+
+
+async def stored_chunks(session: AsyncSession, upload_id: UploadId) -> list[StoredChunk]:
+    """Return the chunks of an upload that are on record, in order."""
+    rows = await session.execute(
+        select(Chunk.index, Chunk.size, Chunk.sha256, Chunk.crc32c)
+        .where(Chunk.upload_id == upload_id)
+        .order_by(Chunk.index),
+    )
+    return [
+        StoredChunk(index=index, size=size, sha256=sha256, crc32c=crc32c)
+        for index, size, sha256, crc32c in rows
+    ]
 
 
 async def job_id_of(session: AsyncSession, upload_id: UploadId) -> JobId | None:
@@ -179,14 +199,34 @@ async def job_status_of(session: AsyncSession, job_id: JobId) -> JobStatus | Non
     return await session.scalar(select(Job.status).where(Job.id == job_id))
 
 
+async def job_of_upload(
+    session: AsyncSession, *, tenant_id: TenantId, upload_id: UploadId
+) -> JobView:
+    """Return the job of a finalized upload.
+
+    Raises:
+        UploadNotFound: the tenant has no such upload.
+        NotFinalized: the upload has no job.
+    """
+    found = (
+        await session.execute(
+            select(Upload.status, Job)
+            .join(Job, Job.upload_id == Upload.id, isouter=True)
+            .where(Upload.id == upload_id, Upload.tenant_id == tenant_id),
+        )
+    ).one_or_none()
+    if found is None:
+        raise UploadNotFound(upload_id)
+    status, job = found
+    if job is None:
+        raise NotFinalized(upload_id, status=status)
+    return job_queries.show(job)
+
+
 async def manifest_of(session: AsyncSession, upload: Upload) -> UploadManifest:
-    rows = await session.execute(
-        select(Chunk.index, Chunk.size, Chunk.sha256)
-        .where(Chunk.upload_id == upload.id)
-        .order_by(Chunk.index),
-    )
     chunks = [
-        ChunkEntry(index=index, size=size, sha256=sha256.hex()) for index, size, sha256 in rows
+        ChunkEntry(index=chunk.index, size=chunk.size, sha256=chunk.sha256.hex())
+        for chunk in await stored_chunks(session, upload.id)
     ]
     return UploadManifest(
         upload_id=upload.id,
@@ -203,10 +243,6 @@ async def manifest_of(session: AsyncSession, upload: Upload) -> UploadManifest:
         expires_at=upload.expires_at,
         chunks=chunks,
     )
-
-
-def plan_of(upload: Upload) -> Plan:
-    return Plan(size=upload.size, chunk_size=upload.chunk_size)
 
 
 def show_created(upload: Upload, *, callback_secret: str | None) -> UploadCreated:
@@ -230,7 +266,7 @@ def _by_id(*, tenant_id: TenantId, upload_id: UploadId) -> Select[Upload]:
     return (
         select(Upload)
         .where(Upload.id == upload_id, Upload.tenant_id == tenant_id)
-        # Read again under a lock, the row shows what it is now.
+        # A row that is read again under a lock replaces the one in the session.
         .execution_options(populate_existing=True)
     )
 

@@ -1,6 +1,6 @@
-"""`/uploads`: create, send chunks, see what is there, give up."""
+"""`/uploads` and `/upload`: create, send chunks, list them, finalize, follow, cancel."""
 
-from functools import partial
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated, Final
 
@@ -16,12 +16,9 @@ from gateway.http.idempotency import IdempotencyKey, KeyedRequest
 from gateway.http.prefer import Prefer
 from gateway.http.problems import InvalidRequest, answers
 from gateway.http.security import requires
-from gateway.jobs import operations as jobs
-from gateway.jobs.wait import answer_of
-from gateway.settings import Settings
-from gateway.uploads import chunking, digests, operations, queries
-from gateway.uploads.receive import Offer, receive_chunk
-from gateway.webhooks.operations import register_callback
+from gateway.jobs.wait import Wait, answer_of, settled_within
+from gateway.uploads import cancel, create, digests, finalize, queries
+from gateway.uploads.receive import IncomingChunk, receive_chunk
 from schemas.api.jobs import JobView
 from schemas.api.scopes import Scope
 from schemas.api.uploads import (
@@ -34,31 +31,28 @@ from schemas.api.uploads import (
 )
 from schemas.errors import ErrorCode
 from schemas.ids import UploadId
-from schemas.policy import quotas as quota_policy
 from schemas.runtime.tracing import TRACEPARENT_HEADER, valid_traceparent
 from schemas.settings import UploadSettings
 
 DECLARED_CHUNK_BYTES: Final = 192
 """Room for one chunk in the body of a finalize, with generous white space."""
 
-DIGEST_FIELDS = ("Content-Digest", "Repr-Digest")
+DIGEST_FIELDS: Final = ("Content-Digest", "Repr-Digest")
 
-NOT_ADMITTED: Final = (
+QUOTA_ERRORS: Final = (
     ErrorCode.FILE_TOO_LARGE,
     ErrorCode.TYPE_NOT_ALLOWED,
     ErrorCode.QUOTA_EXCEEDED,
     ErrorCode.TOO_MANY_OPEN_UPLOADS,
 )
-"""Why a tenant may not have an upload."""
 
 Purge = Annotated[
-    bool,
-    QueryParameter(description="also delete what is stored: the object, and what was read of it"),
+    bool, QueryParameter(description="also delete the stored object and the document read from it")
 ]
 
 
 SendChunk = openapi.reads_body(
-    "the chunk's bytes, as they are",
+    "the bytes of the chunk",
     {"application/octet-stream": openapi.BINARY},
     headers=[
         HeaderDescription(
@@ -79,7 +73,7 @@ SendChunk = openapi.reads_body(
     summary="Create an upload",
     guards=[requires(Scope.UPLOADS_WRITE)],
     responses=answers(
-        *NOT_ADMITTED,
+        *QUOTA_ERRORS,
         ErrorCode.IDEMPOTENCY_KEY_REUSED,
         ErrorCode.WEBHOOK_URL_REFUSED,
         ErrorCode.STAGING_FULL,
@@ -91,17 +85,14 @@ async def create_upload(
     data: JSONBody[CreateUpload],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[UploadCreated]:
-    """Answer the size to cut the file into, and until when its chunks are taken."""
+    """Create an upload; the answer has the size of its chunks and the time until it expires."""
     context = request.context
-    created = await operations.open_upload(
-        context.database,
-        context.staging,
+    created = await create.create_upload(
+        context,
         tenant_id=request.user.tenant_id,
         request=data,
         keyed=KeyedRequest.of(idempotency_key, operation="create_upload", request=data),
-        terms=terms_of(context.settings),
-        now=context.clock(),
-        register_callback=callback_of(context.settings),
+        lifetime=context.settings.upload_ttl,
     )
     request_log.bind(upload_id=created.upload_id)
     return Response(created, headers={"Location": created.status_url.removesuffix("/status")})
@@ -139,19 +130,19 @@ async def finalize_upload(
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,  # noqa: ARG001  # for the API description; `answer_of` reads all its lines
 ) -> Response[JobView]:
-    """Declare that all chunks are sent; what follows happens outside the request.
+    """Declare that all chunks are sent; workers do the rest after the answer.
 
-    Sent again, it answers the same job.
+    A repetition returns the same job.
     """
     request_log.bind(upload_id=data.upload_id)
     context = request.context
     async with context.database.tenant_lock(request.user.tenant_id) as session:
-        job = await jobs.finalize(
+        job = await finalize.finalize_upload(
             session,
             tenant_id=request.user.tenant_id,
             request=data,
             keyed=KeyedRequest.of(idempotency_key, operation="finalize_upload", request=data),
-            check=partial(operations.check_complete_upload, settings=context.settings),
+            settings=context.settings,
             traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
             now=context.clock(),
         )
@@ -165,7 +156,7 @@ async def finalize_upload(
     summary="Send a chunk",
     guards=[requires(Scope.UPLOADS_WRITE)],
     operation_class=SendChunk,
-    # A chunk is streamed to disk and has a limit of its own: its size.
+    # A chunk is streamed to staging; its own size is the limit.
     request_max_body_size=None,
     responses=answers(
         ErrorCode.CHUNK_INDEX_OUT_OF_RANGE,
@@ -189,32 +180,28 @@ async def send_chunk(
     upload_id: FromPath[UploadId],
     index: FromPath[int],
 ) -> Response[ChunkStored]:
-    """Store a chunk: in any order, in parallel, again.
+    """Store a chunk; chunks may be sent in any order, in parallel, and repeatedly.
 
-    The answer comes when the bytes are on disk for good. Other bytes for a
-    stored chunk are refused.
+    The answer comes when the bytes are durable. Other bytes for a stored chunk
+    are refused.
     """
-    context = request.context
     stored = await receive_chunk(
-        context.autocommit,
-        context.staging,
+        request.context,
         tenant_id=request.user.tenant_id,
-        offer=_offer(request, upload_id=upload_id, index=index),
+        chunk=_incoming_chunk(request, upload_id=upload_id, index=index),
         body=request.stream(),
-        lock_wait=context.settings.chunk_lock_wait,
-        clock=context.clock,
     )
     return Response(stored, headers={"ETag": f'"{stored.sha256}"'})
 
 
 @get(
     "/{upload_id:uuid}",
-    summary="See which chunks are there",
+    summary="List the stored chunks of an upload",
     guards=[requires(Scope.UPLOADS_READ)],
     responses=answers(ErrorCode.UPLOAD_NOT_FOUND),
 )
 async def get_upload(request: ApiRequest, *, upload_id: FromPath[UploadId]) -> UploadManifest:
-    """List the stored chunks; after a break, send the others."""
+    """Show an upload with its stored chunks; after an interruption, send the missing ones."""
     async with request.context.database.transaction() as session:
         upload = await queries.upload_of(
             session, tenant_id=request.user.tenant_id, upload_id=upload_id
@@ -222,10 +209,32 @@ async def get_upload(request: ApiRequest, *, upload_id: FromPath[UploadId]) -> U
         return await queries.manifest_of(session, upload)
 
 
+@get(
+    "/uploads/{upload_id:uuid}/status",
+    summary="Show the progress of an upload",
+    guards=[requires(Scope.UPLOADS_READ)],
+    responses=answers(ErrorCode.UPLOAD_NOT_FOUND, ErrorCode.JOB_NOT_FOUND),
+)
+async def get_upload_status(
+    request: ApiRequest,
+    *,
+    upload_id: FromPath[UploadId],
+    wait: Wait = 0,
+) -> JobView:
+    """Show the job of a finalized upload."""
+    async with request.context.database.transaction() as session:
+        job = await queries.job_of_upload(
+            session, tenant_id=request.user.tenant_id, upload_id=upload_id
+        )
+    request_log.bind(job_id=job.job_id)
+    wait_max = request.context.settings.wait_max
+    return await settled_within(min(timedelta(seconds=wait), wait_max), job=job, request=request)
+
+
 @delete(
     "/{upload_id:uuid}",
     status_code=200,
-    summary="Give an upload up",
+    summary="Cancel an upload",
     guards=[requires(Scope.UPLOADS_WRITE)],
     responses=answers(ErrorCode.UPLOAD_NOT_FOUND, ErrorCode.UPLOAD_ALREADY_SETTLED),
 )
@@ -235,19 +244,13 @@ async def abandon_upload(
     upload_id: FromPath[UploadId],
     purge: Purge = False,
 ) -> UploadAbandoned:
-    """Cancel before, during or after sending; everything temporary goes.
+    """Cancel an upload before, during or after sending, and delete its staged bytes.
 
-    What is stored already stays, unless it is to be purged: then the object and
-    all that was read from it go too, and a job that had completed is cancelled.
+    A stored upload is cancelled only by a purge, which also deletes the object
+    and the document read from it, and cancels a completed job.
     """
-    context = request.context
-    return await operations.abandon_upload(
-        context.database,
-        context.staging,
-        tenant_id=request.user.tenant_id,
-        upload_id=upload_id,
-        purge=purge,
-        now=context.clock(),
+    return await cancel.cancel_upload(
+        request.context, tenant_id=request.user.tenant_id, upload_id=upload_id, purge=purge
     )
 
 
@@ -258,56 +261,39 @@ router = Router(
 )
 
 
-def finalize_router(settings: UploadSettings, *, body_max: int) -> Router:
-    """Return the route of finalize; the body may name every chunk, so the route has its own limit."""
+def job_router(settings: UploadSettings, *, body_max: int) -> Router:
+    """Return the routes that answer with a job; a finalize may name every chunk in its body."""
     return Router(
         "/",
-        route_handlers=[finalize_upload],
+        route_handlers=[finalize_upload, get_upload_status],
         request_max_body_size=body_max + settings.chunk_count_max * DECLARED_CHUNK_BYTES,
         tags=["jobs"],
     )
 
 
-def callback_of(settings: Settings) -> operations.RegisterCallback:
-    return partial(register_callback, allow_loopback=settings.webhook_allow_loopback)
-
-
-def terms_of(settings: Settings) -> operations.Terms:
-    return operations.Terms(
-        limits=chunking.Limits(
-            default=settings.chunk_size_default,
-            smallest=settings.chunk_size_min,
-            largest=settings.chunk_size_max,
-            most_chunks=settings.chunk_count_max,
-        ),
-        lifetime=settings.upload_ttl,
-        quotas=quota_policy.Quotas.from_settings(settings),
-    )
-
-
-def _offer(request: ApiRequest, *, upload_id: UploadId, index: int) -> Offer:
-    """Read everything the head of the request says about its body.
+def _incoming_chunk(request: ApiRequest, *, upload_id: UploadId, index: int) -> IncomingChunk:
+    """Read what the head of the request declares about its body.
 
     Raises:
         DigestInvalid: a digest field is malformed.
-        InvalidRequest: the body is encoded, or a part of something.
+        InvalidRequest: the body is encoded or a partial one.
     """
     headers = request.headers
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise InvalidRequest("chunks are stored as they are sent", field="Content-Encoding")
     if headers.get("transfer-encoding", "chunked").lower() != "chunked":
-        # The server undoes the chunking alone; what is left would be stored still encoded.
+        # The server decodes only "chunked"; the bytes would be stored still encoded.
         raise InvalidRequest("chunks are stored as they are sent", field="Transfer-Encoding")
     if "content-range" in headers:
-        # RFC 9110, 14.5: who ignored it would store a part as the whole.
+        # RFC 9110, 14.5: to ignore the field would store a part as the whole.
         raise InvalidRequest("a chunk is sent whole", field="Content-Range")
-    return Offer(
+    return IncomingChunk(
         upload_id=upload_id,
         index=index,
         declared_size=request.content_length,
         expected=tuple(
-            one
+            expected
             for field in DIGEST_FIELDS
-            for one in digests.parse(", ".join(headers.getall(field, [])), field=field)
+            for expected in digests.parse(", ".join(headers.getall(field, [])), field=field)
         ),
     )

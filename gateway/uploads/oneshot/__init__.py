@@ -1,1 +1,1 @@
-"""Whole files in one request, and objects that are in the bucket already."""
+"""Whole files in one request, and objects that are already in the bucket."""

@@ -1,4 +1,4 @@
-"""A form with one file in it, read as it comes in and kept nowhere.
+"""Streaming parser for a form with one file; it buffers no part of the file.
 
 Source: https://www.rfc-editor.org/rfc/rfc7578
 """
@@ -26,31 +26,31 @@ FILE: Final = "file"
 MEDIA_TYPE: Final = "multipart/form-data"
 
 FRAME_BYTES_MAX: Final = 16 * 1024
-"""Most bytes of a form that are not the file's own."""
+"""Limit for the bytes of a form that do not belong to its file."""
 
 FIELD_BYTES_MAX: Final = 4 * 1024
 
 # RFC 2046, 5.1.1.
 _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
-# RFC 7578, 4.7: deprecated; whoever ignored it would store the file still encoded.
+# RFC 7578, 4.7: other encodings are deprecated; to ignore one would store the file still encoded.
 _PLAIN_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
 
 
 class FormRefused(DomainError):
-    """The form is broken, or not one that is taken here."""
+    """The form is malformed, or not one that this API accepts."""
 
     code = ErrorCode.INVALID_REQUEST
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileHead:
-    """What a form says of its file before the file's bytes come.
+    """What a form declares about its file before the first byte of the file.
 
     Attributes:
         filename: as it was sent; data, never a path.
         content_type: as the client declared it, if it did.
-        size_max: the file's bytes if nothing but the end of the form comes after it.
+        size_max: size of the file if only the end of the form follows it.
     """
 
     filename: str
@@ -59,12 +59,12 @@ class FileHead:
 
 
 class Form:
-    """Reads a form from front to back: the head of its file, the file, then the rest.
+    """Reads a form in order: the head of its file, the file, then the rest.
 
     Args:
         body: the bytes of the form, in pieces.
-        boundary: what stands between its parts.
-        length: how many bytes the body has.
+        boundary: separates the parts.
+        length: size of the body in bytes.
     """
 
     def __init__(self, body: AsyncIterator[bytes], *, boundary: str, length: int) -> None:
@@ -81,10 +81,10 @@ class Form:
 
     @classmethod
     def of(cls, body: AsyncIterator[bytes], *, content_type: str, length: int) -> Self:
-        """Return the form that a request of this `Content-Type` carries.
+        """Return the form of a request with this `Content-Type`.
 
         Raises:
-            FormRefused: it carries none.
+            FormRefused: the type is not that of a form, or has no valid boundary.
         """
         media_type, options = parse_options_header(content_type)
         boundary = options.get("boundary", "")
@@ -96,10 +96,10 @@ class Form:
 
     @property
     def fields(self) -> FormFields:
-        """The fields that have come so far.
+        """The fields that have arrived.
 
         Raises:
-            FormRefused: one of them has a value it cannot have.
+            FormRefused: a field is invalid.
         """
         try:
             return msgspec.convert(self._texts, FormFields)
@@ -110,7 +110,7 @@ class Form:
         """Read up to the first byte of the file.
 
         Raises:
-            FormRefused: the form is broken before, or has no file.
+            FormRefused: the form is malformed, or has no file.
         """
         async for event in self._events:
             if isinstance(event, MultipartSegment) and event.name == FILE:
@@ -120,10 +120,10 @@ class Form:
         raise FormRefused(f"there is no file in the form: no part named {FILE!r}")
 
     async def file(self) -> AsyncIterator[bytes]:
-        """Yield the file, in pieces.
+        """Yield the pieces of the file.
 
         Raises:
-            FormRefused: the form breaks off in it.
+            FormRefused: the form ends within the file.
         """
         async for event in self._events:
             if not isinstance(event, bytes):
@@ -133,10 +133,10 @@ class Form:
             yield event
 
     async def rest(self) -> None:
-        """Read what comes after the file, to the end.
+        """Read from the end of the file to the end of the form.
 
         Raises:
-            FormRefused: it is broken, or there is another file.
+            FormRefused: the form is malformed, or has another file.
         """
         async for event in self._events:
             if isinstance(event, MultipartSegment) and event.name == FILE:
@@ -160,10 +160,13 @@ class Form:
                     )
             self._parser.close()
         except MultipartError as error:
-            raise FormRefused(f"the form is broken: {error.args[0]}") from error
+            raise FormRefused(f"the form is malformed: {error.args[0]}") from error
 
     def _portions(self, piece: bytes) -> Iterator[bytes]:
-        """Yield a piece line by line until the file begins: then it is known how much is left."""
+        """Yield a piece line by line until the file begins.
+
+        So the position of the first byte of the file is exact, and with it `FileHead.size_max`.
+        """
         rest = piece
         while rest:
             end = 0 if self._is_in_file else rest.find(b"\n") + 1
@@ -173,7 +176,7 @@ class Form:
     def _take_field(self, event: MultipartSegment | bytes | None) -> None:
         if isinstance(event, MultipartSegment):
             if event.name not in FormFields.__struct_fields__:
-                raise FormRefused(f"the form has a part of an unknown name: {event.name!r}")
+                raise FormRefused(f"the form has a part with an unknown name: {event.name!r}")
             if event.name in self._texts:
                 raise FormRefused(f"the form has more than one {event.name!r}")
             self._field_name = event.name
@@ -192,7 +195,7 @@ class Form:
 
 
 def _head_of(part: MultipartSegment, *, size_max: int) -> FileHead:
-    # The parser's own reading of the filename cuts off what looks like a path.
+    # The parser itself would cut off a part of the filename that looks like a path.
     _, options = parse_options_header(
         part.header("Content-Disposition", ""),
         unquote=lambda value, _is_filename: content_disposition_unquote(value),
@@ -204,7 +207,7 @@ def _head_of(part: MultipartSegment, *, size_max: int) -> FileHead:
     try:
         return FileHead(
             filename=msgspec.convert(options.get("filename"), Filename),
-            # What clients write that do not know is no declaration.
+            # Clients that do not recognise the type send this one.
             content_type=None
             if declared.lower() == media_types.UNKNOWN
             else msgspec.convert(declared, ContentType),

@@ -1,12 +1,11 @@
-"""`/upload-async` and `POST /jobs`: a whole file in one request, or the name of one.
+"""`/upload-async` and `POST /jobs`: a whole file in one request, or the key of an object.
 
-A form that is refused leaves its connection open: the server throws away what
-still comes of it. Closed at once, the connection would be reset under a client
-that is still sending, and the answer lost with it.
+A refused form leaves its connection open, and the server discards the rest of it. If
+the connection were closed at once, it would be reset under a client that is
+still sending, and the client would lose the answer.
 """
 
 import re
-from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -22,33 +21,32 @@ from gateway.http.prefer import Prefer
 from gateway.http.problems import InvalidRequest, answers
 from gateway.http.security import requires
 from gateway.jobs.wait import answer_of
-from gateway.uploads.body import until_silence
-from gateway.uploads.oneshot import operations
+from gateway.uploads.body import with_timeout
 from gateway.uploads.oneshot.form import MEDIA_TYPE, Form
-from gateway.uploads.oneshot.operations import Accepted, LengthRequired, Reception
-from gateway.uploads.operations import check_complete_upload
-from gateway.uploads.receive import SILENCE_MAX, receive_chunk
-from gateway.uploads.routes import NOT_ADMITTED, callback_of, terms_of
+from gateway.uploads.oneshot.submission import Accepted, Submission
+from gateway.uploads.oneshot.submit_form import submit_form
+from gateway.uploads.oneshot.submit_reference import submit_reference
+from gateway.uploads.routes import QUOTA_ERRORS
 from schemas.api.scopes import Scope
 from schemas.api.submissions import FormFields, SubmitReference, Submitted
-from schemas.errors import ErrorCode
+from schemas.errors import DomainError, ErrorCode
 from schemas.lifecycle import JobStatus
 from schemas.runtime.tracing import TRACEPARENT_HEADER, valid_traceparent
 
 JSON: Final = "application/json"
 
-# How msgspec says where in a document something is wrong.
-_PLACE: Final = re.compile(r"(?P<reason>.*) - at `\$\.?(?P<field>.*)`", re.DOTALL)
+# How msgspec names the field that is invalid.
+_INVALID_FIELD: Final = re.compile(r"(?P<reason>.*) - at `\$\.?(?P<field>.*)`", re.DOTALL)
 
 _MESSAGES: Final = {
     JobStatus.COMPLETED: "the file is stored",
     JobStatus.CANCELLED: "the upload was cancelled",
 }
 
-ON_ITS_WAY: Final = "the file was taken and is on its way"
+ACCEPTED_MESSAGE: Final = "the file was accepted and is being processed"
 
-NOT_TAKEN: Final = (
-    *NOT_ADMITTED,
+SUBMISSION_ERRORS: Final = (
+    *QUOTA_ERRORS,
     ErrorCode.LENGTH_REQUIRED,
     ErrorCode.FILE_DIGEST_MISMATCH,
     ErrorCode.IDEMPOTENCY_KEY_REUSED,
@@ -58,7 +56,7 @@ NOT_TAKEN: Final = (
     ErrorCode.STORE_REJECTED,
 )
 
-TAKEN: Final = {
+SETTLED_ANSWER: Final = {
     HTTPStatus.OK: ResponseSpec(
         Submitted,
         generate_examples=False,
@@ -68,12 +66,21 @@ TAKEN: Final = {
 
 FORM: Final = {MEDIA_TYPE: openapi.schema_of(FormFields, file="file")}
 
-SubmitFile = openapi.reads_body("one file, with a filename; a `Content-Length` is needed", FORM)
+SubmitFile = openapi.reads_body("one file, with a filename; a `Content-Length` is required", FORM)
 
 SubmitFileOrReference = openapi.reads_body(
-    "a form with one file, or the name of an object in the bucket",
+    "a form with one file, or the key of an object in the bucket",
     FORM | {JSON: openapi.schema_of(SubmitReference)},
 )
+
+
+class LengthRequired(DomainError):
+    """The request has no `Content-Length`, by which the quota is reserved."""
+
+    code = ErrorCode.LENGTH_REQUIRED
+
+    def __init__(self) -> None:
+        super().__init__("send the body with a Content-Length")
 
 
 @post(
@@ -82,9 +89,9 @@ SubmitFileOrReference = openapi.reads_body(
     guards=[requires(Scope.UPLOADS_WRITE)],
     status_code=HTTPStatus.ACCEPTED,
     operation_class=SubmitFile,
-    # A form is streamed to staging and has a limit of its own: the largest file's.
+    # A form is streamed to staging; the largest file allowed is the limit.
     request_max_body_size=None,
-    responses=answers(*NOT_TAKEN) | TAKEN,
+    responses=answers(*SUBMISSION_ERRORS) | SETTLED_ANSWER,
 )
 async def submit_file(
     request: ApiRequest,
@@ -92,13 +99,13 @@ async def submit_file(
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,  # noqa: ARG001  # for the API description; `answer_of` reads all its lines
 ) -> Response[Submitted]:
-    """Take a file in one request: create, chunks and finalize in one.
+    """Submit a whole file in one request: create, chunks and finalize in one.
 
-    It is stored as it comes in; where the request breaks off, nothing of it is
-    kept. Fields before the file are better than fields after it.
+    The file is stored while it arrives; if the request breaks off, nothing of it
+    is kept. Fields before the file are better than fields after it.
     """
-    accepted = await operations.submit_form(
-        _reception(request), _form(request), request=_request(request, key=idempotency_key)
+    accepted = await submit_form(
+        request.context, _form(request), submission=_submission(request, key=idempotency_key)
     )
     return await _answer(accepted, request=request)
 
@@ -110,7 +117,7 @@ async def submit_file(
     status_code=HTTPStatus.ACCEPTED,
     operation_class=SubmitFileOrReference,
     request_max_body_size=None,
-    responses=answers(*NOT_TAKEN, ErrorCode.REFERENCE_REFUSED) | TAKEN,
+    responses=answers(*SUBMISSION_ERRORS, ErrorCode.REFERENCE_REFUSED) | SETTLED_ANSWER,
 )
 async def create_job(
     request: ApiRequest,
@@ -118,24 +125,13 @@ async def create_job(
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,  # noqa: ARG001  # for the API description; `answer_of` reads all its lines
 ) -> Response[Submitted]:
-    """Take a file as `/upload-async` does, or copy an object that lies under `incoming/<tenant>/`."""
-    context = request.context
-    submitted_by = _request(request, key=idempotency_key)
+    """Submit a file as to `/upload-async`, or an object under `incoming/<tenant>/`, which is copied."""
+    submission = _submission(request, key=idempotency_key)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == JSON:
-        reference = await _reference(request, bytes_max=context.settings.request_body_max)
-        async with context.database.transaction() as session:
-            accepted = await operations.submit_reference(
-                session,
-                reference=reference,
-                request=submitted_by,
-                register_callback=callback_of(context.settings),
-                settings=context.settings,
-                now=context.clock(),
-            )
+        reference = await _reference(request)
+        accepted = await submit_reference(request.context, reference, submission=submission)
     else:
-        accepted = await operations.submit_form(
-            _reception(request), _form(request), request=submitted_by
-        )
+        accepted = await submit_form(request.context, _form(request), submission=submission)
     return await _answer(accepted, request=request)
 
 
@@ -146,52 +142,29 @@ router = Router(
 )
 
 
-def _reception(request: ApiRequest) -> Reception:
-    context, settings = request.context, request.context.settings
-    return Reception(
-        database=context.database,
-        staging=context.staging,
-        register_callback=callback_of(settings),
-        check=partial(check_complete_upload, settings=settings),
-        terms=terms_of(settings),
-        form_lease=settings.form_lease,
-        receive_chunk=partial(
-            receive_chunk,
-            context.autocommit,
-            context.staging,
-            lock_wait=settings.chunk_lock_wait,
-            clock=context.clock,
-        ),
-        clock=context.clock,
-    )
-
-
 def _form(request: ApiRequest) -> Form:
-    """Return the form a request carries; nothing of it is read yet.
+    """Return the form of a request, before any of it is read.
 
     Raises:
-        FormRefused: it carries none.
-        LengthRequired: it does not say how long it is.
+        FormRefused: the request has no form.
+        LengthRequired: it has no `Content-Length`.
     """
-    if request.content_length is None:
-        raise LengthRequired
     return Form.of(
-        until_silence(request.stream(), longest=SILENCE_MAX),
+        with_timeout(request.stream()),
         content_type=request.headers.get("content-type", ""),
-        length=request.content_length,
+        length=_length(request),
     )
 
 
-async def _reference(request: ApiRequest, *, bytes_max: int) -> SubmitReference:
-    """Read a JSON body; the route has no limit of its own for it.
+async def _reference(request: ApiRequest) -> SubmitReference:
+    """Read a JSON body, whose size the route itself does not limit.
 
     Raises:
-        InvalidRequest: it is not what it should be.
-        LengthRequired: it does not say how long it is.
+        InvalidRequest: the body is not a valid reference.
+        LengthRequired: the request has no `Content-Length`.
     """
-    if request.content_length is None:
-        raise LengthRequired
-    if request.content_length > bytes_max:
+    bytes_max = request.context.settings.request_body_max
+    if _length(request) > bytes_max:
         raise HTTPException(
             status_code=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             detail=f"a JSON body has at most {bytes_max} bytes",
@@ -199,33 +172,35 @@ async def _reference(request: ApiRequest, *, bytes_max: int) -> SubmitReference:
     try:
         return msgspec.json.decode(await request.body(), type=SubmitReference)
     except msgspec.ValidationError as error:
-        place = _PLACE.fullmatch(str(error))
-        reason, field = (place["reason"], place["field"]) if place else (str(error), "body")
+        found = _INVALID_FIELD.fullmatch(str(error))
+        reason, field = (found["reason"], found["field"]) if found else (str(error), "body")
         raise InvalidRequest(reason, field=field) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest("is not JSON", field="body") from error
 
 
-def _request(request: ApiRequest, *, key: str | None) -> operations.Request:
-    return operations.Request(
+def _length(request: ApiRequest) -> int:
+    if request.content_length is None:
+        raise LengthRequired
+    return request.content_length
+
+
+def _submission(request: ApiRequest, *, key: str | None) -> Submission:
+    return Submission(
         tenant_id=request.user.tenant_id,
         idempotency_key=key,
         traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
     )
 
 
-async def _answer(
-    accepted: Accepted,
-    *,
-    request: ApiRequest,
-) -> Response[Submitted]:
+async def _answer(accepted: Accepted, *, request: ApiRequest) -> Response[Submitted]:
     request_log.bind(upload_id=accepted.job.upload_id, job_id=accepted.job.job_id)
     answer = await answer_of(accepted.job, request=request)
     job = answer.job
     return Response(
         Submitted(
             success=job.status not in {JobStatus.FAILED, JobStatus.CANCELLED},
-            message=job.error.detail if job.error else _MESSAGES.get(job.status, ON_ITS_WAY),
+            message=job.error.detail if job.error else _MESSAGES.get(job.status, ACCEPTED_MESSAGE),
             job_id=job.job_id,
             upload_id=job.upload_id,
             filename=accepted.filename,

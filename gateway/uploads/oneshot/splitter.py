@@ -1,27 +1,27 @@
-"""A stream of bytes cut into slices of one size, none of which is held."""
+"""Splitting a stream of bytes into chunks without holding any of them."""
 
 import hashlib
 from collections.abc import AsyncIterator
 
 
-class Slices:
-    """Cuts what comes in, and digests it on the way.
+class ChunkSplitter:
+    """Splits a file into chunks of one size, and computes its digest on the way.
 
-    Read a slice to its end before the next; whether there is one is known only
-    when a byte of it has come.
+    Read a chunk to its end before the next one. Whether another chunk follows is known
+    only when its first byte has arrived.
     """
 
-    def __init__(self, pieces: AsyncIterator[bytes], *, slice_bytes: int) -> None:
+    def __init__(self, pieces: AsyncIterator[bytes], *, chunk_bytes: int) -> None:
         self._pieces = pieces
-        self._slice_bytes = slice_bytes
+        self._chunk_bytes = chunk_bytes
         self._held = memoryview(b"")
         self._sha256 = hashlib.sha256()
         self.size = 0
-        """Bytes that have come so far."""
+        """Bytes that have arrived."""
 
     @property
     def sha256(self) -> str:
-        """Of what has come so far, hex."""
+        """Of the bytes that have arrived, hex."""
         return self._sha256.hexdigest()
 
     async def has_more(self) -> bool:
@@ -34,14 +34,14 @@ class Slices:
             self._held = memoryview(piece)
         return True
 
-    async def next_slice(self) -> AsyncIterator[bytes]:
-        left = self._slice_bytes
+    async def next_chunk(self) -> AsyncIterator[bytes]:
+        left = self._chunk_bytes
         while left and await self.has_more():
             piece, self._held = self._held[:left], self._held[left:]
             left -= len(piece)
             yield bytes(piece)
 
-    async def read_on(self) -> None:
-        """Let everything that is left go by."""
+    async def skip_rest(self) -> None:
+        """Read the rest of the file and drop it."""
         while await self.has_more():
             self._held = memoryview(b"")

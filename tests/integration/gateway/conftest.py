@@ -9,6 +9,7 @@ import pytest
 from gateway import db
 from gateway.administration import keys
 from gateway.app import create_app
+from gateway.context import Context
 from gateway.settings import Settings
 from schemas.api.scopes import Scope
 from schemas.lifecycle import StagingKind
@@ -77,6 +78,15 @@ async def gateway_database(database: DatabaseSettings) -> AsyncIterator[db.Datab
 @pytest.fixture
 def transaction(gateway_database: db.Database) -> BeginSession:
     return gateway_database.transaction
+
+
+@pytest.fixture
+async def context(database: DatabaseSettings, staging_dir: Path) -> AsyncIterator[Context]:
+    """The context of a gateway, for calls below its routes."""
+    settings = database.model_dump() | {"staging_dir": staging_dir, "staging_reserve": 0}
+    app = create_app(Settings.model_validate(settings))
+    async with app.lifespan():
+        yield app.state.context
 
 
 @pytest.fixture

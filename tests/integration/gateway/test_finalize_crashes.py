@@ -1,10 +1,9 @@
-"""A finalize that ends at any line of it has happened whole or not at all."""
+"""A finalize that crashes at any of its lines has either all of its effects or none."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from types import FrameType
 from typing import Any
 from uuid import UUID
@@ -12,8 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, func, select
 
-from gateway.jobs import operations
-from gateway.uploads.operations import check_complete_upload
+from gateway.uploads import finalize
 from schemas.api.uploads import FinalizeUpload
 from schemas.ids import UploadId
 from schemas.settings import QuotaSettings
@@ -26,16 +24,16 @@ pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
 class Crash(BaseException):
-    """The process ends here."""
+    """Stands for the death of the process."""
 
 
 @contextmanager
 def crash_at(number: int) -> Iterator[list[int]]:
-    """Raise at the `number`-th line of the module that is executed; tell the lines before it."""
+    """Raise at the `number`-th executed line of the module; yields the lines before it."""
     executed: list[int] = []
 
     def trace(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401  # a function like this one
-        if frame.f_code.co_filename != operations.__file__:
+        if frame.f_code.co_filename != finalize.__file__:
             return None
         if event == "line":
             if len(executed) == number:
@@ -51,15 +49,15 @@ def crash_at(number: int) -> Iterator[list[int]]:
         sys.settrace(before)
 
 
-async def finalize(transaction: BeginSession, upload_id: str) -> str:
+async def finalize_in(transaction: BeginSession, upload_id: str) -> str:
     async with transaction() as session:
         tenant_id = (await session.scalars(select(Upload.tenant_id))).one()
-        job = await operations.finalize(
+        job = await finalize.finalize_upload(
             session,
             tenant_id=tenant_id,
             request=FinalizeUpload(upload_id=UploadId(UUID(upload_id))),
             keyed=None,
-            check=partial(check_complete_upload, settings=QuotaSettings()),
+            settings=QuotaSettings(),
             traceparent=None,
             now=datetime.now(UTC),
         )
@@ -73,7 +71,7 @@ async def state(transaction: BeginSession) -> tuple[int, int, str]:
         return jobs, events, (await session.scalars(select(Upload.status))).one()
 
 
-async def test_a_crash_at_any_line_leaves_all_or_nothing_and_the_retry_makes_one_job(
+async def test_a_crash_at_any_line_leaves_all_or_nothing_and_the_retry_creates_one_job(
     api: Api, transaction: BeginSession
 ) -> None:
     crashes = 0
@@ -81,19 +79,19 @@ async def test_a_crash_at_any_line_leaves_all_or_nothing_and_the_retry_makes_one
         upload_id = await api.sent(b"content")
         try:
             with crash_at(crashes) as executed:
-                await finalize(transaction, upload_id)
+                await finalize_in(transaction, upload_id)
         except Crash:
             assert await state(transaction) == (0, 0, "open")
-            job_id = await finalize(transaction, upload_id)
+            job_id = await finalize_in(transaction, upload_id)
         else:
             break
         assert await state(transaction) == (1, 1, "finalized")
-        assert await finalize(transaction, upload_id) == job_id
+        assert await finalize_in(transaction, upload_id) == job_id
         crashes += 1
         async with transaction() as session:
             for table in (OutboxMessage, Job, Chunk, Upload):
                 await session.execute(delete(table))
 
     assert crashes == len(executed)
-    assert crashes > 30, "the lines were seen"
+    assert crashes > 30, "the lines were traced"
     assert await state(transaction) == (1, 1, "finalized")

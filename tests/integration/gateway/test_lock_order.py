@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, select, text, update
 
-from gateway.jobs.operations import make_job
+from gateway.uploads.finalize import add_job
 from schemas.ids import JobId
 from schemas.lifecycle import JobStatus
 from schemas.tables.jobs import Job
@@ -46,11 +46,10 @@ async def test_a_cancel_that_was_overtaken_by_finalize_follows_the_worker(
             cancelling = asyncio.create_task(api.ask("DELETE", f"/uploads/{upload_id}"))
             await until_waiting(transaction)
             async with transaction() as finalizing:
-                make_job(
+                add_job(
                     finalizing,
                     await finalizing.get_one(Upload, upload_id),
                     job_id=JobId(uuid4()),
-                    sha256=None,
                     traceparent=None,
                     now=datetime.now(UTC),
                 )

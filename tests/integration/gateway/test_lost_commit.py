@@ -1,10 +1,8 @@
-"""A form whose COMMIT reached the database, and whose answer did not come back."""
+"""A form whose COMMIT succeeds although the answer to the COMMIT is lost."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -13,16 +11,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway import db
-from gateway.settings import Settings
-from gateway.staging import Staging
-from gateway.staging.directory import DirectoryArea
-from gateway.uploads.oneshot import operations
+from gateway.context import Context
 from gateway.uploads.oneshot.form import Form
-from gateway.uploads.oneshot.operations import Reception, Request
-from gateway.uploads.operations import check_complete_upload
-from gateway.uploads.receive import receive_chunk
-from gateway.uploads.routes import terms_of
-from gateway.webhooks.operations import register_callback
+from gateway.uploads.oneshot.submission import Submission
+from gateway.uploads.oneshot.submit_form import submit_form
 from schemas.lifecycle import JobStatus
 from schemas.settings import DatabaseSettings
 from schemas.tables.jobs import Job
@@ -38,8 +30,8 @@ FORM = (
 )
 
 
-class LosesAnAnswer(db.Database):
-    """Commits what makes the first job, and then says that nobody knows whether it did."""
+class LosesOneAnswer(db.Database):
+    """Commits the transaction that adds the first job, then raises as if its outcome were unknown."""
 
     _is_lost = False
 
@@ -48,8 +40,8 @@ class LosesAnAnswer(db.Database):
         async with super().transaction() as session:
             yield session
         async with super().transaction() as session:
-            is_made = await session.scalar(select(Job.id)) is not None
-        if is_made and not self._is_lost:
+            has_job = await session.scalar(select(Job.id)) is not None
+        if has_job and not self._is_lost:
             self._is_lost = True
             raise OperationalError("COMMIT", {}, psycopg.OperationalError())
 
@@ -62,44 +54,22 @@ def form() -> Form:
     return Form.of(body(), content_type="multipart/form-data; boundary=X", length=len(FORM))
 
 
-async def test_what_was_committed_stays_and_is_found_by_its_key(
-    database: DatabaseSettings, transaction: BeginSession, make_key: MakeKey, staging_dir: Path
+async def test_a_committed_form_stays_and_its_key_finds_it(
+    context: Context, database: DatabaseSettings, transaction: BeginSession, make_key: MakeKey
 ) -> None:
     await make_key()
     async with transaction() as session:
         tenant_id = (await session.scalars(select(Tenant.id))).one()
-    settings = Settings.model_validate(database.model_dump() | {"staging_dir": staging_dir})
-    staging = Staging(DirectoryArea(staging_dir, reserve_bytes=0))
-    await staging.prepare()
     engine = db.build_engine(database)
-    autocommit_engine = db.build_autocommit_engine(database)
-    clock = partial(datetime.now, UTC)
-    reception = Reception(
-        database=LosesAnAnswer(engine),
-        staging=staging,
-        register_callback=partial(register_callback, allow_loopback=False),
-        check=partial(check_complete_upload, settings=settings),
-        terms=terms_of(settings),
-        form_lease=timedelta(minutes=1),
-        receive_chunk=partial(
-            receive_chunk,
-            db.AutocommitConnection(autocommit_engine),
-            staging,
-            lock_wait=timedelta(seconds=1),
-            clock=clock,
-        ),
-        clock=clock,
-    )
-    request = Request(tenant_id=tenant_id, idempotency_key="once", traceparent=None)
+    unlucky = replace(context, database=LosesOneAnswer(engine))
+    submission = Submission(tenant_id=tenant_id, idempotency_key="once", traceparent=None)
 
     with pytest.raises(OperationalError):
-        await operations.submit_form(reception, form(), request=request)
-    again = await operations.submit_form(reception, form(), request=request)
+        await submit_form(unlucky, form(), submission=submission)
+    again = await submit_form(unlucky, form(), submission=submission)
 
     assert again.job.status == JobStatus.QUEUED
     async with transaction() as session:
         upload = (await session.scalars(select(Upload))).one()
     assert (upload.id, upload.status) == (again.job.upload_id, "finalized")
-    staging.close()
-    await autocommit_engine.dispose()
     await engine.dispose()

@@ -31,7 +31,7 @@ async def set_quota(transaction: BeginSession, *, tenant: str = "acme", **change
             session,
             tenant=tenant,
             changes=cast("quotas.QuotaChanges", changes),
-            defaults=Quotas.from_settings(QuotaSettings()),
+            settings=QuotaSettings(),
         )
 
 

@@ -18,7 +18,6 @@ from gateway.uploads.oneshot.form import FRAME_BYTES_MAX
 from schemas import object_keys
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadFinalized
-from schemas.policy.quotas import Quotas
 from schemas.settings import QuotaSettings
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
@@ -517,6 +516,6 @@ async def test_a_reference_is_refused_for_its_type_and_where_nothing_more_fits(
                 session,
                 tenant="acme",
                 changes=quotas.QuotaChanges(quota_bytes=1),
-                defaults=Quotas.from_settings(QuotaSettings()),
+                settings=QuotaSettings(),
             )
         assert problem(await refer(api, key)) == (403, "quota_exceeded")

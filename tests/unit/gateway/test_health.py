@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.staging import Staging
-from gateway.staging.directory import DirectoryArea
+from gateway.staging.directory import DirectoryBackend
 from gateway.staging.probe import StagingProbe
 from gateway.staging.serial_executor import Threads
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 MOMENT = timedelta(milliseconds=50)
 
 
-class HangingDisk(DirectoryArea):
+class HangingDisk(DirectoryBackend):
     """A directory on a disk that answers when it is told to."""
 
     def __init__(self, directory: Path) -> None:

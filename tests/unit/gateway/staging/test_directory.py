@@ -3,7 +3,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -11,8 +11,15 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from gateway.staging import StagedUpload, StagingFull, StagingMissing
-from gateway.staging.directory import DirectoryArea, DirectoryRegion
+from gateway.staging import (
+    BodyHasher,
+    ChunkDigestMismatch,
+    ExpectedDigest,
+    StagedUpload,
+    StagingFull,
+    StagingMissing,
+)
+from gateway.staging.directory import DirectoryBackend, DirectoryChunkWriter
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.settings import GIB, MIB
@@ -20,57 +27,56 @@ from schemas.settings import GIB, MIB
 pytestmark = pytest.mark.anyio
 
 MOMENT = timedelta(milliseconds=50)
-AGES = timedelta(seconds=20)
+LONG = timedelta(seconds=20)
 TENANT_ID = TenantId(uuid4())
 UPLOAD_ID = UploadId(uuid4())
 UPLOAD = StagedUpload(
     id=UPLOAD_ID, tenant_id=TENANT_ID, size=12, chunk_size=4, kind=StagingKind.DIRECTORY
 )
-NOTHING = memoryview(b"")
 
 
-class Watching:
-    """Sees the bytes, and may have something to do or to say."""
-
-    def __init__(
-        self, *, do: Callable[[], None] = lambda: None, refusal: Exception | None = None
-    ) -> None:
-        self._do = do
-        self._refusal = refusal
-        self._digest = hashlib.sha256()
+class HasherWithCallback(BodyHasher):
+    def __init__(self, callback: Callable[[], None]) -> None:
+        super().__init__()
+        self._callback = callback
 
     def update(self, block: memoryview) -> None:
-        self._do()
-        self._digest.update(block)
-
-    def verify(self) -> bytes:
-        if self._refusal is not None:
-            raise self._refusal
-        return self._digest.digest()
+        self._callback()
+        super().update(block)
 
 
 @pytest.fixture
-def staging(tmp_path: Path) -> Iterator[DirectoryArea]:
-    staging = DirectoryArea(tmp_path, reserve_bytes=0)
+def staging(tmp_path: Path) -> Iterator[DirectoryBackend]:
+    staging = DirectoryBackend(tmp_path, reserve_bytes=0)
     yield staging
     staging.close()
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[DirectoryArea]:
-    """The same directory, as another gateway sees it."""
-    staging = DirectoryArea(tmp_path, reserve_bytes=0)
+def other_gateway(tmp_path: Path) -> Iterator[DirectoryBackend]:
+    """The same directory, used by another gateway."""
+    staging = DirectoryBackend(tmp_path, reserve_bytes=0)
     yield staging
     staging.close()
 
 
-def place(
-    staging: DirectoryArea, *, offset: int, size_bytes: int
-) -> AbstractAsyncContextManager[DirectoryRegion]:
-    return staging.region(UPLOAD, index=offset // 4, offset=offset, size_bytes=size_bytes)
+def open_chunk(
+    staging: DirectoryBackend,
+    *,
+    offset: int,
+    size_bytes: int,
+    hasher: BodyHasher | None = None,
+) -> DirectoryChunkWriter:
+    return staging.open_chunk(
+        UPLOAD,
+        index=offset // 4,
+        offset=offset,
+        size_bytes=size_bytes,
+        hasher=hasher or BodyHasher(),
+    )
 
 
-async def make(staging: DirectoryArea, *, size_bytes: int) -> None:
+async def make(staging: DirectoryBackend, *, size_bytes: int) -> None:
     await staging.create(UPLOAD_ID, tenant_id=TENANT_ID, size_bytes=size_bytes)
 
 
@@ -87,7 +93,7 @@ def remove(directory: Path) -> None:
 
 
 async def test_a_new_file_has_its_size_and_takes_no_space(
-    staging: DirectoryArea, tmp_path: Path
+    staging: DirectoryBackend, tmp_path: Path
 ) -> None:
     await make(staging, size_bytes=10 * GIB)
 
@@ -96,10 +102,10 @@ async def test_a_new_file_has_its_size_and_takes_no_space(
     assert file.st_blocks * 512 < MIB
 
 
-async def test_a_file_that_would_cut_into_the_reserve_is_refused(tmp_path: Path) -> None:
+async def test_a_file_that_would_use_the_reserve_is_refused(tmp_path: Path) -> None:
     disk = os.statvfs(tmp_path)
     free = disk.f_bavail * disk.f_frsize
-    staging = DirectoryArea(tmp_path, reserve_bytes=free)
+    staging = DirectoryBackend(tmp_path, reserve_bytes=free)
 
     with pytest.raises(StagingFull):
         await make(staging, size_bytes=GIB)
@@ -108,24 +114,24 @@ async def test_a_file_that_would_cut_into_the_reserve_is_refused(tmp_path: Path)
     staging.close()
 
 
-async def test_a_chunk_that_would_cut_into_the_reserve_is_not_kept(
-    staging: DirectoryArea, tmp_path: Path
+async def test_a_chunk_that_would_use_the_reserve_is_refused(
+    staging: DirectoryBackend, tmp_path: Path
 ) -> None:
     await make(staging, size_bytes=12)
     disk = os.statvfs(tmp_path)
-    careful = DirectoryArea(tmp_path, reserve_bytes=disk.f_bavail * disk.f_frsize + GIB)
+    full = DirectoryBackend(tmp_path, reserve_bytes=disk.f_bavail * disk.f_frsize + GIB)
 
-    async with place(careful, offset=4, size_bytes=4) as region:
+    async with open_chunk(full, offset=4, size_bytes=4) as writer:
         with pytest.raises(StagingFull):
-            await region.append(memoryview(b"ab"), watch=Watching())
+            await writer.append(memoryview(b"ab"))
 
     assert (tmp_path / str(UPLOAD_ID)).read_bytes() == bytes(12)
     assert stat_of(tmp_path / str(UPLOAD_ID)).st_blocks == 0
-    careful.close()
+    full.close()
 
 
 async def test_a_file_larger_than_the_file_system_allows_leaves_nothing(
-    staging: DirectoryArea, tmp_path: Path
+    staging: DirectoryBackend, tmp_path: Path
 ) -> None:
     with pytest.raises(StagingFull):
         await make(staging, size_bytes=2**62)
@@ -133,93 +139,99 @@ async def test_a_file_larger_than_the_file_system_allows_leaves_nothing(
     assert names_in(tmp_path) == []
 
 
-async def test_blocks_land_one_after_the_other_in_their_region(
-    staging: DirectoryArea, tmp_path: Path
+async def test_blocks_are_written_one_after_another_from_the_offset_of_the_chunk(
+    staging: DirectoryBackend, tmp_path: Path
 ) -> None:
     await make(staging, size_bytes=12)
-    watch = Watching()
-
-    async with place(staging, offset=4, size_bytes=4) as region:
-        await region.append(memoryview(b"ab"), watch=watch)
-        sha256 = await region.complete(memoryview(b"cd"), watch=watch)
+    async with open_chunk(staging, offset=4, size_bytes=4) as writer:
+        await writer.append(memoryview(b"ab"))
+        sha256 = await writer.complete(memoryview(b"cd"))
 
     assert (tmp_path / str(UPLOAD_ID)).read_bytes() == b"\0\0\0\0abcd\0\0\0\0"
     assert sha256 == hashlib.sha256(b"abcd").digest()
 
 
-async def test_what_is_not_what_was_promised_is_not_completed(
-    staging: DirectoryArea, tmp_path: Path
+async def test_a_body_with_another_digest_is_not_completed(
+    staging: DirectoryBackend, tmp_path: Path
 ) -> None:
     await make(staging, size_bytes=12)
 
-    async with place(staging, offset=0, size_bytes=4) as region:
-        with pytest.raises(LookupError):
-            await region.complete(memoryview(b"abcd"), watch=Watching(refusal=LookupError()))
+    other = ExpectedDigest(
+        field="Content-Digest", algorithm="sha-256", digest=hashlib.sha256(b"other").digest()
+    )
+
+    async with open_chunk(staging, offset=0, size_bytes=4, hasher=BodyHasher([other])) as writer:
+        with pytest.raises(ChunkDigestMismatch):
+            await writer.complete(memoryview(b"abcd"))
 
     assert (tmp_path / str(UPLOAD_ID)).read_bytes() == bytes(12)
 
 
-async def test_no_block_reaches_into_the_next_chunk(staging: DirectoryArea, tmp_path: Path) -> None:
+async def test_a_block_never_reaches_into_the_next_chunk(
+    staging: DirectoryBackend, tmp_path: Path
+) -> None:
     await make(staging, size_bytes=12)
 
-    async with place(staging, offset=0, size_bytes=4) as region:
+    async with open_chunk(staging, offset=0, size_bytes=4) as writer:
         with pytest.raises(ValueError, match="next chunk"):
-            await region.append(memoryview(b"abcde"), watch=Watching())
+            await writer.append(memoryview(b"abcde"))
 
     assert (tmp_path / str(UPLOAD_ID)).read_bytes() == bytes(12)
 
 
-async def test_nobody_writes_without_the_lock(staging: DirectoryArea, tmp_path: Path) -> None:
+async def test_a_chunk_is_written_only_under_its_lock(
+    staging: DirectoryBackend, tmp_path: Path
+) -> None:
     await make(staging, size_bytes=12)
 
     async with (
-        place(staging, offset=0, size_bytes=4),
-        place(staging, offset=0, size_bytes=4) as second,
+        open_chunk(staging, offset=0, size_bytes=4),
+        open_chunk(staging, offset=0, size_bytes=4) as second,
     ):
         with pytest.raises(RuntimeError, match="locked"):
-            await second.append(memoryview(b"abcd"), watch=Watching())
+            await second.append(memoryview(b"abcd"))
 
     assert (tmp_path / str(UPLOAD_ID)).read_bytes() == bytes(12)
 
 
-async def test_a_region_has_one_owner_at_a_time(
-    staging: DirectoryArea, elsewhere: DirectoryArea
+async def test_one_request_at_a_time_holds_the_lock_of_a_chunk(
+    staging: DirectoryBackend, other_gateway: DirectoryBackend
 ) -> None:
     await make(staging, size_bytes=12)
 
-    async with place(staging, offset=0, size_bytes=4) as first:
-        assert await first.lock(wait=MOMENT)
-        for other in (staging, elsewhere):
-            async with place(other, offset=0, size_bytes=4) as second:
-                assert not await second.lock(wait=MOMENT)
-            async with place(other, offset=4, size_bytes=4) as neighbour:
-                assert await neighbour.lock(wait=AGES)
-    # Whoever ends well lets go a moment later.
-    async with place(elsewhere, offset=0, size_bytes=4) as third:
-        assert await third.lock(wait=AGES)
+    async with open_chunk(staging, offset=0, size_bytes=4) as first:
+        assert await first.lock(wait_max=MOMENT)
+        for other in (staging, other_gateway):
+            async with open_chunk(other, offset=0, size_bytes=4) as second:
+                assert not await second.lock(wait_max=MOMENT)
+            async with open_chunk(other, offset=4, size_bytes=4) as next_chunk:
+                assert await next_chunk.lock(wait_max=LONG)
+    # After a success the lock is released a moment later.
+    async with open_chunk(other_gateway, offset=0, size_bytes=4) as third:
+        assert await third.lock(wait_max=LONG)
 
 
-async def test_who_waits_gets_the_region_when_it_is_free(staging: DirectoryArea) -> None:
+async def test_a_waiting_request_gets_the_lock_once_it_is_free(staging: DirectoryBackend) -> None:
     await make(staging, size_bytes=4)
 
-    async with AsyncExitStack() as leaving_first:
-        await leaving_first.enter_async_context(place(staging, offset=0, size_bytes=4))
-        async with place(staging, offset=0, size_bytes=4) as second:
-            waiting = asyncio.create_task(second.lock(wait=AGES))
+    async with AsyncExitStack() as releasing_first:
+        await releasing_first.enter_async_context(open_chunk(staging, offset=0, size_bytes=4))
+        async with open_chunk(staging, offset=0, size_bytes=4) as second:
+            waiting = asyncio.create_task(second.lock(wait_max=LONG))
             await asyncio.sleep(0.05)
             assert not waiting.done()
-            await leaving_first.aclose()
+            await releasing_first.aclose()
             assert await waiting
 
 
-async def test_a_request_cancelled_while_it_opens_its_region_leaves_no_file_open(
-    staging: DirectoryArea, tmp_path: Path
+async def test_a_request_cancelled_while_it_opens_its_chunk_leaves_no_file_open(
+    staging: DirectoryBackend, tmp_path: Path
 ) -> None:
     await make(staging, size_bytes=4)
     opened = tmp_path / str(UPLOAD_ID)
 
     async def request() -> None:
-        async with place(staging, offset=0, size_bytes=4):
+        async with open_chunk(staging, offset=0, size_bytes=4):
             await asyncio.sleep(60)
 
     for steps in range(6):
@@ -232,15 +244,13 @@ async def test_a_request_cancelled_while_it_opens_its_region_leaves_no_file_open
         assert str(opened) not in [file.path for file in psutil.Process().open_files()]
 
 
-async def test_a_missing_file_is_told(staging: DirectoryArea) -> None:
+async def test_a_missing_file_is_an_error(staging: DirectoryBackend) -> None:
     with pytest.raises(StagingMissing):
-        async with place(staging, offset=0, size_bytes=4):
+        async with open_chunk(staging, offset=0, size_bytes=4):
             pass
 
 
-async def test_removing_what_is_not_there_is_no_error(
-    staging: DirectoryArea, tmp_path: Path
-) -> None:
+async def test_remove_may_be_repeated(staging: DirectoryBackend, tmp_path: Path) -> None:
     await make(staging, size_bytes=4)
     await staging.remove(UPLOAD_ID, tenant_id=TENANT_ID)
     await staging.remove(UPLOAD_ID, tenant_id=TENANT_ID)
@@ -248,39 +258,41 @@ async def test_removing_what_is_not_there_is_no_error(
     assert names_in(tmp_path) == []
 
 
-async def test_a_cancelled_request_waits_for_the_block_its_thread_still_writes(
-    staging: DirectoryArea,
+async def test_a_cancelled_request_waits_for_the_block_that_its_thread_writes(
+    staging: DirectoryBackend,
 ) -> None:
     await make(staging, size_bytes=4)
-    began, may_go_on, order = asyncio.Event(), threading.Event(), []
+    began, may_continue, order = asyncio.Event(), threading.Event(), []
     loop = asyncio.get_running_loop()
 
     def slow() -> None:
         loop.call_soon_threadsafe(began.set)
-        may_go_on.wait(10)
+        may_continue.wait(10)
         order.append("written")
 
     async def request() -> None:
         try:
-            async with place(staging, offset=0, size_bytes=4) as region:
-                await region.append(memoryview(b"abcd"), watch=Watching(do=slow))
+            async with open_chunk(
+                staging, offset=0, size_bytes=4, hasher=HasherWithCallback(slow)
+            ) as writer:
+                await writer.append(memoryview(b"abcd"))
         finally:
             order.append("closed")
 
     running = asyncio.create_task(request())
     await began.wait()
-    for _ in range(3):  # some servers cancel again and again until the request has ended
+    for _ in range(3):  # some servers cancel repeatedly until the request has ended
         running.cancel()
         await asyncio.sleep(0.05)
     assert order == []
-    may_go_on.set()
+    may_continue.set()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert order == ["written", "closed"]
 
 
-async def test_a_directory_that_is_gone_is_not_writable(
-    staging: DirectoryArea, tmp_path: Path
+async def test_a_deleted_directory_is_not_writable(
+    staging: DirectoryBackend, tmp_path: Path
 ) -> None:
     assert await staging.is_writable()
     remove(tmp_path)

@@ -1,73 +1,83 @@
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.staging import Buffers, StagingFull
-from gateway.uploads.body import Blocks
+from gateway.staging import Buffers, Sink, StagingFull
+from gateway.uploads.body import BlockWriter, BodyStalled, with_timeout
 
 pytestmark = pytest.mark.anyio
 
 
-def soon(
-    take: Callable[[memoryview], Coroutine[None, None, None]],
-) -> Callable[[memoryview], asyncio.Future[None]]:
-    return lambda block: asyncio.ensure_future(take(block))
+def sink_of(process: Callable[[memoryview], Coroutine[None, None, None]]) -> Sink:
+    class FakeSink:
+        def append(self, block: memoryview) -> asyncio.Future[None]:
+            return asyncio.ensure_future(process(block))
+
+        async def complete(self, block: memoryview) -> bytes:
+            raise NotImplementedError
+
+    return FakeSink()
 
 
-@given(pieces=st.lists(st.binary(max_size=40)), size=st.integers(1, 16), worth=st.integers(1, 16))
-async def test_blocks_are_the_pieces_in_order(pieces: list[bytes], size: int, worth: int) -> None:
-    taken: list[bytes] = []
+@given(
+    pieces=st.lists(st.binary(max_size=40)), size=st.integers(1, 16), smallest=st.integers(1, 16)
+)
+async def test_the_blocks_are_the_pieces_in_order(
+    pieces: list[bytes], size: int, smallest: int
+) -> None:
+    processed: list[bytes] = []
 
-    async def take(block: memoryview) -> None:
-        taken.append(bytes(block))
+    async def process(block: memoryview) -> None:
+        processed.append(bytes(block))
 
-    blocks = Blocks(soon(take), buffers=Buffers(size), worth_taking=worth)
+    blocks = BlockWriter(sink_of(process), buffers=Buffers(size), block_bytes_min=smallest)
     async with aclosing(blocks):
         for piece in pieces:
             await blocks.add(piece)
         last = bytes(blocks.last)
 
-    assert b"".join([*taken, last]) == b"".join(pieces)
-    assert all(min(worth, size) <= len(block) <= size for block in taken)
+    assert b"".join([*processed, last]) == b"".join(pieces)
+    assert all(min(smallest, size) <= len(block) <= size for block in processed)
     assert len(last) <= size
 
 
-async def test_the_next_block_grows_while_one_is_taken() -> None:
-    taken: list[int] = []
-    may_go_on = asyncio.Event()
+async def test_a_block_grows_while_the_sink_is_busy() -> None:
+    processed: list[int] = []
+    may_continue = asyncio.Event()
 
-    async def take(block: memoryview) -> None:
-        taken.append(len(block))
-        await may_go_on.wait()
+    async def process(block: memoryview) -> None:
+        processed.append(len(block))
+        await may_continue.wait()
 
-    blocks = Blocks(soon(take), buffers=Buffers(8), worth_taking=2)
+    blocks = BlockWriter(sink_of(process), buffers=Buffers(8), block_bytes_min=2)
     async with aclosing(blocks):
         for _ in range(9):
             await blocks.add(b"x")
             await asyncio.sleep(0)
-        assert taken == [2], "the taker is busy with the first"
-        may_go_on.set()
+        assert processed == [2], "the sink is busy with the first block"
+        may_continue.set()
         await blocks.add(b"x" * 4)
         last = blocks.last
 
-    assert taken == [2, 8]
+    assert processed == [2, 8]
     assert len(last) == 3
 
 
-async def test_buffers_are_given_back_also_where_a_block_could_not_be_taken() -> None:
+async def test_buffers_are_given_back_after_a_failed_block() -> None:
     buffers = Buffers(4, spare_max=4)
     held = [buffers.borrow() for _ in range(4)]
     for each in held:
         buffers.give_back(each)
 
-    async def take(_: memoryview) -> None:
+    async def process(_: memoryview) -> None:
         raise StagingFull
 
-    blocks = Blocks(soon(take), buffers=buffers, worth_taking=1)
+    blocks = BlockWriter(sink_of(process), buffers=buffers, block_bytes_min=1)
     async with aclosing(blocks):
         await blocks.add(b"1")
         await blocks.add(b"2")
@@ -77,16 +87,16 @@ async def test_buffers_are_given_back_also_where_a_block_could_not_be_taken() ->
     assert {id(buffers.borrow()) for _ in range(4)} == {id(each) for each in held}
 
 
-async def test_a_buffer_is_not_given_back_while_its_block_is_taken() -> None:
+async def test_a_buffer_is_not_given_back_while_its_block_is_in_flight() -> None:
     buffers = Buffers(4)
     may_end = asyncio.Event()
     read_from: list[object] = []
 
-    async def take(block: memoryview) -> None:
+    async def process(block: memoryview) -> None:
         read_from.append(block.obj)
         await may_end.wait()
 
-    blocks = Blocks(soon(take), buffers=buffers, worth_taking=1)
+    blocks = BlockWriter(sink_of(process), buffers=buffers, block_bytes_min=1)
     await blocks.add(b"1")
     closing = asyncio.create_task(blocks.aclose())
     await asyncio.sleep(0)
@@ -97,7 +107,7 @@ async def test_a_buffer_is_not_given_back_while_its_block_is_taken() -> None:
     assert any(buffers.borrow() is read_from[0] for _ in range(2))
 
 
-def test_no_more_buffers_are_kept_than_may_be() -> None:
+def test_spare_buffers_are_limited() -> None:
     buffers = Buffers(1, spare_max=1)
     held = [buffers.borrow(), buffers.borrow()]
     for each in held:
@@ -105,3 +115,24 @@ def test_no_more_buffers_are_kept_than_may_be() -> None:
 
     assert buffers.borrow() is held[0]
     assert buffers.borrow() is not held[1]
+
+
+async def body_with_pause(seconds: float = 0) -> AsyncIterator[bytes]:
+    yield b"one"
+    yield b"two"
+    await asyncio.sleep(seconds)
+    yield b"three"
+
+
+async def test_the_pieces_of_a_body_are_passed_on() -> None:
+    pieces = with_timeout(body_with_pause(), silence_max=timedelta(seconds=10))
+
+    assert [piece async for piece in pieces] == [b"one", b"two", b"three"]
+
+
+async def test_a_silent_client_is_disconnected() -> None:
+    pieces = with_timeout(body_with_pause(60), silence_max=timedelta(milliseconds=50))
+
+    assert [await anext(pieces), await anext(pieces)] == [b"one", b"two"]
+    with pytest.raises(BodyStalled, match=r"no byte arrived for 0\.05 seconds"):
+        await anext(pieces)

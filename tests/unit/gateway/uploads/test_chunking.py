@@ -6,15 +6,15 @@ from gateway.uploads import chunking
 from gateway.uploads.chunking import Limits, Plan
 from schemas.settings import GIB, MIB
 
-LIMITS = Limits(default=8 * MIB, smallest=64 * 1024, largest=64 * MIB, most_chunks=20_000)
+LIMITS = Limits(default=8 * MIB, min=64 * 1024, max=64 * MIB, max_count=20_000)
 
 sizes = st.integers(0, 100 * 1024 * GIB)
-wishes = st.none() | st.integers(1, 2**40)
+requests = st.none() | st.integers(1, 2**40)
 
 
-@given(sizes, wishes)
-def test_chunks_cover_the_file_once_and_in_order(size: int, wish: int | None) -> None:
-    plan = chunking.plan(min(size, 1000 * LIMITS.smallest), wish=wish, limits=LIMITS)
+@given(sizes, requests)
+def test_chunks_cover_the_file_once_and_in_order(size: int, requested: int | None) -> None:
+    plan = chunking.plan(min(size, 1000 * LIMITS.min), requested_size=requested, limits=LIMITS)
 
     end = 0
     for index in range(plan.chunk_count):
@@ -27,39 +27,39 @@ def test_chunks_cover_the_file_once_and_in_order(size: int, wish: int | None) ->
     assert -1 not in plan
 
 
-@given(sizes, wishes)
-def test_no_plan_has_more_chunks_than_allowed(size: int, wish: int | None) -> None:
-    plan = chunking.plan(size, wish=wish, limits=LIMITS)
+@given(sizes, requests)
+def test_a_plan_has_at_most_the_allowed_number_of_chunks(size: int, requested: int | None) -> None:
+    plan = chunking.plan(size, requested_size=requested, limits=LIMITS)
 
-    assert plan.chunk_count <= LIMITS.most_chunks
-    assert plan.chunk_size >= LIMITS.smallest
+    assert plan.chunk_count <= LIMITS.max_count
+    assert plan.chunk_size >= LIMITS.min
 
 
-@given(st.integers(0, GIB), wishes)
-def test_a_wish_within_the_limits_is_granted(size: int, wish: int | None) -> None:
-    plan = chunking.plan(size, wish=wish, limits=LIMITS)
+@given(st.integers(0, GIB), requests)
+def test_a_requested_size_within_the_limits_is_used(size: int, requested: int | None) -> None:
+    plan = chunking.plan(size, requested_size=requested, limits=LIMITS)
 
-    wanted = LIMITS.default if wish is None else wish  # a GiB has few enough of the default
-    if LIMITS.smallest <= wanted <= LIMITS.largest and size <= wanted * LIMITS.most_chunks:
-        assert plan.chunk_size == wanted
+    expected = LIMITS.default if requested is None else requested
+    if LIMITS.min <= expected <= LIMITS.max and size <= expected * LIMITS.max_count:
+        assert plan.chunk_size == expected
 
 
 @pytest.mark.parametrize(
-    ("wish", "granted"), [(1, LIMITS.smallest), (2**40, LIMITS.largest), (None, LIMITS.default)]
+    ("requested", "used"), [(1, LIMITS.min), (2**40, LIMITS.max), (None, LIMITS.default)]
 )
-def test_a_wish_outside_the_limits_is_bent_to_them(wish: int | None, granted: int) -> None:
-    assert chunking.plan(GIB, wish=wish, limits=LIMITS).chunk_size == granted
+def test_a_requested_size_outside_the_limits_is_clamped(requested: int | None, used: int) -> None:
+    assert chunking.plan(GIB, requested_size=requested, limits=LIMITS).chunk_size == used
 
 
-def test_a_file_too_large_for_its_chunks_gets_the_next_larger_whole_mebibytes() -> None:
-    plan = chunking.plan(100 * GIB, wish=MIB, limits=LIMITS)
+def test_a_file_with_too_many_chunks_gets_larger_ones_in_whole_mebibytes() -> None:
+    plan = chunking.plan(100 * GIB, requested_size=MIB, limits=LIMITS)
 
     assert plan.chunk_size == 6 * MIB
     assert plan.chunk_count == 17_067
 
 
 def test_an_empty_file_has_no_chunks() -> None:
-    plan = chunking.plan(0, wish=None, limits=LIMITS)
+    plan = chunking.plan(0, requested_size=None, limits=LIMITS)
 
     assert plan.chunk_count == 0
     assert 0 not in plan
@@ -72,17 +72,17 @@ def test_the_last_chunk_may_be_short() -> None:
 
 
 @given(sizes)
-def test_without_a_wish_the_count_of_chunks_stays_comfortable(size: int) -> None:
-    plan = chunking.plan(size, wish=None, limits=LIMITS)
+def test_the_default_size_keeps_the_number_of_chunks_comfortable(size: int) -> None:
+    plan = chunking.plan(size, requested_size=None, limits=LIMITS)
 
-    if size <= LIMITS.largest * chunking.COMFORTABLE_COUNT:
+    if size <= LIMITS.max * chunking.COMFORTABLE_COUNT:
         assert plan.chunk_count <= chunking.COMFORTABLE_COUNT
-        assert LIMITS.default <= plan.chunk_size <= LIMITS.largest
+        assert LIMITS.default <= plan.chunk_size <= LIMITS.max
         mebibytes = plan.chunk_size // MIB
         assert mebibytes & (mebibytes - 1) == 0, "not a power of two"
         assert plan.chunk_size == LIMITS.default or (
             size > plan.chunk_size // 2 * chunking.COMFORTABLE_COUNT
-        ), "larger than it need be"
+        ), "larger than necessary"
 
 
 @given(sizes, sizes)
@@ -90,8 +90,8 @@ def test_a_larger_file_never_gets_smaller_chunks(one: int, other: int) -> None:
     small, large = sorted((one, other))
 
     assert (
-        chunking.plan(small, wish=None, limits=LIMITS).chunk_size
-        <= chunking.plan(large, wish=None, limits=LIMITS).chunk_size
+        chunking.plan(small, requested_size=None, limits=LIMITS).chunk_size
+        <= chunking.plan(large, requested_size=None, limits=LIMITS).chunk_size
     )
 
 
@@ -106,4 +106,4 @@ def test_a_larger_file_never_gets_smaller_chunks(one: int, other: int) -> None:
     ],
 )
 def test_the_chunk_size_doubles_with_the_file(size: int, chunk_size: int) -> None:
-    assert chunking.plan(size, wish=None, limits=LIMITS).chunk_size == chunk_size
+    assert chunking.plan(size, requested_size=None, limits=LIMITS).chunk_size == chunk_size

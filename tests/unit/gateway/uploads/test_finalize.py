@@ -7,46 +7,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.jobs.operations import (
-    ManifestMismatch,
-    StoredChunk,
-    UploadIncomplete,
-    check_declared,
-    missing_of,
-)
+from gateway.uploads.errors import ManifestMismatch, UploadIncomplete
+from gateway.uploads.finalize import check_declared, missing_of
+from gateway.uploads.queries import StoredChunk
 from schemas.api.uploads import DeclaredChunk
 from schemas.ids import UploadId
 
-STORED = [StoredChunk(index=index, size=10, sha256=f"{index}" * 64) for index in range(3)]
+STORED = [
+    StoredChunk(index=index, size=10, sha256=bytes([index] * 32), crc32c=None) for index in range(3)
+]
 DECLARED = [
-    DeclaredChunk(index=chunk.index, size=chunk.size, sha256=chunk.sha256) for chunk in STORED
+    DeclaredChunk(index=chunk.index, size=chunk.size, sha256=chunk.sha256.hex()) for chunk in STORED
 ]
 
 
 @given(st.sets(st.integers(0, 49)))
-def test_what_is_missing_is_everything_that_is_not_there(present: set[int]) -> None:
+def test_the_missing_chunks_are_all_that_are_not_stored(present: set[int]) -> None:
     stored = [replace(STORED[0], index=index) for index in present]
 
     assert set(missing_of(stored, chunk_count=50)) == set(range(50)) - present
 
 
-def test_an_empty_file_lacks_nothing() -> None:
+def test_an_empty_file_has_no_missing_chunk() -> None:
     assert missing_of([], chunk_count=0) == []
 
 
-def test_an_error_names_the_first_missing_chunks_and_counts_the_others() -> None:
+def test_the_error_names_the_first_missing_chunks_and_counts_the_others() -> None:
     error = UploadIncomplete(UploadId(uuid4()), missing=range(100), chunk_count=200)
 
     assert "lacks 100 of 200 chunks: 0, 1, 2, " in str(error)
     assert str(error).endswith("18, 19 and 80 more")
 
 
-def test_the_stored_chunks_in_order_are_accepted() -> None:
+def test_a_manifest_of_the_stored_chunks_in_order_is_accepted() -> None:
     check_declared(DECLARED, stored=STORED)
 
 
 @pytest.mark.parametrize(
-    ("declared", "said"),
+    ("declared", "reason"),
     [
         (DECLARED[:2], "2 chunks are declared, 3 are stored"),
         ([*DECLARED, DECLARED[0]], "4 chunks are declared, 3 are stored"),
@@ -55,15 +53,15 @@ def test_the_stored_chunks_in_order_are_accepted() -> None:
         ([], "0 chunks are declared, 3 are stored"),
     ],
 )
-def test_other_chunks_or_another_order_are_refused(
-    declared: list[DeclaredChunk], said: str
+def test_a_manifest_of_other_chunks_or_in_another_order_is_refused(
+    declared: list[DeclaredChunk], reason: str
 ) -> None:
-    with pytest.raises(ManifestMismatch, match=said):
+    with pytest.raises(ManifestMismatch, match=reason):
         check_declared(declared, stored=STORED)
 
 
 @pytest.mark.parametrize("changed", [{"size": 11}, {"sha256": "f" * 64}])
-def test_a_chunk_that_differs_is_named(changed: dict[str, Any]) -> None:
+def test_the_error_names_the_chunk_that_differs(changed: dict[str, Any]) -> None:
     declared = [*DECLARED[:2], msgspec.structs.replace(DECLARED[2], **changed)]
 
     with pytest.raises(ManifestMismatch, match="chunk 2 is declared with"):

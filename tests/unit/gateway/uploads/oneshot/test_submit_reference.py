@@ -2,7 +2,7 @@ from uuid import UUID
 
 import pytest
 
-from gateway.uploads.oneshot.operations import ReferenceRefused, name_in
+from gateway.uploads.oneshot.submit_reference import ReferenceRefused, name_in
 from schemas.ids import TenantId
 
 TENANT = TenantId(UUID("11111111-1111-1111-1111-111111111111"))
@@ -18,7 +18,9 @@ OURS = f"incoming/{TENANT}/"
         (OURS + "Ünïcode.pdf", "Ünïcode.pdf"),
     ],
 )
-def test_an_object_under_the_tenants_prefix_is_named_by_its_last_part(key: str, name: str) -> None:
+def test_an_object_under_the_tenants_prefix_is_named_by_the_last_part_of_its_key(
+    key: str, name: str
+) -> None:
     assert name_in(key, tenant_id=TENANT) == name
 
 

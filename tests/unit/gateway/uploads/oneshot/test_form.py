@@ -54,7 +54,7 @@ async def read(form: Form) -> tuple[FileHead, bytes, FormFields]:
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 64, 1000, 64 * 1024])
-async def test_a_form_is_read_whatever_pieces_it_comes_in(piece: int) -> None:
+async def test_a_form_may_arrive_in_pieces_of_any_size(piece: int) -> None:
     content = b"\r\n--XY\r\n\r\n--XY-Z \r\r\n" * 100
     body = closed(
         field("sha256", SHA256), file(content), field("callback_url", "https://example.com/")
@@ -68,7 +68,7 @@ async def test_a_form_is_read_whatever_pieces_it_comes_in(piece: int) -> None:
 
 
 @given(content=st.binary(max_size=300), piece=st.integers(1, 100))
-async def test_any_content_comes_out_as_it_went_in(content: bytes, piece: int) -> None:
+async def test_any_content_is_returned_unchanged(content: bytes, piece: int) -> None:
     if b"\r\n--XYZ" in content or content.startswith(b"--XYZ"):
         return
 
@@ -78,7 +78,7 @@ async def test_any_content_comes_out_as_it_went_in(content: bytes, piece: int) -
 
 
 @pytest.mark.parametrize("piece", [1, 7, 64 * 1024])
-async def test_where_the_file_comes_last_its_size_is_known_before_its_first_byte(
+async def test_the_size_of_a_last_file_is_known_before_its_first_byte(
     piece: int,
 ) -> None:
     body = closed(field("sha256", SHA256), file(b"x" * 1000), end=b"--XYZ--")
@@ -88,7 +88,7 @@ async def test_where_the_file_comes_last_its_size_is_known_before_its_first_byte
     assert trailing.size_max == 1002
 
 
-async def test_fields_before_the_file_are_known_before_it() -> None:
+async def test_fields_before_the_file_are_available_before_it() -> None:
     form = form_of(closed(field("sha256", SHA256), file()))
 
     await form.head()
@@ -138,8 +138,8 @@ async def test_the_type_of_the_part_is_the_declared_one(header: str, declared: s
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"", "broken"),
-        (b"nonsense", "broken"),
+        (b"", "malformed"),
+        (b"nonsense", "malformed"),
         (closed(), "no file"),
         (closed(field("sha256", SHA256)), "no file"),
         (closed(part('name="file"', b"x")), "name or type"),
@@ -165,16 +165,16 @@ async def test_the_type_of_the_part_is_the_declared_one(header: str, declared: s
         (closed(part('name="sha256"', b"\xff"), file()), "not UTF-8"),
         (b"x" * (FRAME_BYTES_MAX + 1) + b"\r\n" + closed(file()), "besides its file"),
         (closed(file()) + b"x" * FRAME_BYTES_MAX, "besides its file"),
-        (closed(file())[:-6], "broken"),
-        (b"--XYZ\r\nContent-Disposition: form-data; name=file\r\n", "broken"),
-        (b"--XYZ\r\n" + b"x" * 5000, "broken"),
-        (b"--XYZ\r\nContent-Type: text/plain\r\n\r\nx\r\n--XYZ--", "broken"),
-        (b"--XYZ\r\nContent-Disposition: form-data; name=\xff\r\n\r\n", "broken"),
-        (b"--XYZ\r\nContent-Disposition: attachment; name=file\r\n\r\n", "broken"),
+        (closed(file())[:-6], "malformed"),
+        (b"--XYZ\r\nContent-Disposition: form-data; name=file\r\n", "malformed"),
+        (b"--XYZ\r\n" + b"x" * 5000, "malformed"),
+        (b"--XYZ\r\nContent-Type: text/plain\r\n\r\nx\r\n--XYZ--", "malformed"),
+        (b"--XYZ\r\nContent-Disposition: form-data; name=\xff\r\n\r\n", "malformed"),
+        (b"--XYZ\r\nContent-Disposition: attachment; name=file\r\n\r\n", "malformed"),
     ],
 )
 @pytest.mark.parametrize("piece", [1, 1000, 64 * 1024])
-async def test_a_form_that_is_not_one_with_a_file_is_refused_and_says_why(
+async def test_an_invalid_form_is_refused_with_the_reason(
     body: bytes, reason: str, piece: int
 ) -> None:
     with pytest.raises(FormRefused, match=reason):
@@ -194,12 +194,12 @@ async def test_a_form_that_is_not_one_with_a_file_is_refused_and_says_why(
         "multipart/form-data; boundary=Ü",
     ],
 )
-def test_what_is_no_form_is_refused_unread(content_type: str) -> None:
+def test_a_request_without_a_form_is_refused_before_it_is_read(content_type: str) -> None:
     with pytest.raises(FormRefused, match="multipart/form-data"):
         form_of(closed(file()), content_type=content_type)
 
 
-async def test_a_quoted_boundary_is_one() -> None:
+async def test_a_boundary_may_be_quoted() -> None:
     form = form_of(closed(file()), content_type='Multipart/Form-Data; boundary="XYZ"')
 
     assert (await read(form))[1] == b"content"

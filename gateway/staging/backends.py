@@ -1,0 +1,114 @@
+"""The staging backends that this gateway can reach."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from gateway.staging.buffers import Buffers
+from gateway.staging.errors import StagingElsewhere
+from gateway.staging.hashing import BodyHasher
+from gateway.staging.port import Sink, StagedUpload, StagingBackend
+from gateway.staging.serial_executor import SerialExecutor, Threads
+from schemas.ids import TenantId, UploadId
+
+CACHED_UPLOADS_MAX: Final = 4096
+
+
+class DigestOnlySink:
+    """Computes the digests of a body and stores nothing."""
+
+    def __init__(self, threads: Threads, hasher: BodyHasher) -> None:
+        self._executor = SerialExecutor(threads)
+        self._hasher = hasher
+
+    def append(self, block: memoryview) -> asyncio.Future[None]:
+        return self._executor.submit(self._hasher.update, block)
+
+    async def complete(self, block: memoryview) -> bytes:
+        await self._executor.run(self._hasher.update, block)
+        return self._hasher.verify()
+
+
+class UploadCache:
+    """The unchanging facts of the uploads that received chunks most recently.
+
+    The status of an upload changes and is not cached; every chunk reads it once.
+    """
+
+    def __init__(self, *, size_max: int = CACHED_UPLOADS_MAX) -> None:
+        self._size_max = size_max
+        self._uploads: OrderedDict[UploadId, StagedUpload] = OrderedDict()
+
+    def find(self, upload_id: UploadId, *, tenant_id: TenantId) -> StagedUpload | None:
+        """Return the upload if it is cached and belongs to the tenant."""
+        upload = self._uploads.get(upload_id)
+        if upload is None or upload.tenant_id != tenant_id:
+            return None
+        self._uploads.move_to_end(upload_id)
+        return upload
+
+    def add(self, upload: StagedUpload) -> None:
+        self._uploads[upload.id] = upload
+        if len(self._uploads) > self._size_max:
+            self._uploads.popitem(last=False)
+
+
+class Staging:
+    """The backend of new uploads, and the other one for uploads from before a change of settings.
+
+    Args:
+        primary: where new uploads go.
+        other: the other backend, if it is ready.
+        make_other: builds the other backend when an upload in it is first met. Without
+            `other` and `make_other` this gateway cannot reach the uploads in it.
+    """
+
+    def __init__(
+        self,
+        primary: StagingBackend,
+        *,
+        other: StagingBackend | None = None,
+        make_other: Callable[[], StagingBackend] | None = None,
+    ) -> None:
+        self.primary = primary
+        self.uploads = UploadCache()
+        self.buffers = Buffers()
+        self._other = other
+        self._make_other = make_other
+        self._making = asyncio.Lock()
+        self._threads = Threads("hashing")
+
+    async def backend_of(self, upload: StagedUpload) -> StagingBackend:
+        """Return the backend that holds an upload.
+
+        Raises:
+            StagingElsewhere: this gateway has no settings for it.
+        """
+        if upload.kind == self.primary.kind:
+            return self.primary
+        async with self._making:
+            if self._other is None and self._make_other is not None:
+                # It may load a client library, which takes a while.
+                other = await self._threads.run(self._make_other)
+                await other.prepare()
+                self._other = other
+        if self._other is None or self._other.kind != upload.kind:
+            raise StagingElsewhere(upload.id, kind=upload.kind)
+        return self._other
+
+    def digest_only(self, hasher: BodyHasher) -> Sink:
+        return DigestOnlySink(self._threads, hasher)
+
+    async def remove(self, upload_id: UploadId, *, tenant_id: TenantId) -> None:
+        """Delete the staged bytes of an upload from every backend that is ready."""
+        for backend in self._ready():
+            await backend.remove(upload_id, tenant_id=tenant_id)
+
+    def close(self) -> None:
+        self._threads.close()
+        for backend in self._ready():
+            backend.close()
+
+    def _ready(self) -> list[StagingBackend]:
+        return [self.primary, *([self._other] if self._other else [])]

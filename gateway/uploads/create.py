@@ -1,0 +1,149 @@
+"""Creating an upload within its tenant's quotas."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.context import Context
+from gateway.http import idempotency
+from gateway.uploads import chunking, queries
+from gateway.uploads.quotas import quotas_of, reserve
+from gateway.webhooks.operations import register_callback
+from schemas.api.uploads import CreateUpload, UploadCreated
+from schemas.errors import DomainError
+from schemas.ids import TenantId, UploadId
+from schemas.lifecycle import UploadStatus
+from schemas.policy import quotas as policy
+from schemas.policy.quotas import Quotas
+from schemas.settings import UploadSettings
+from schemas.tables.uploads import Upload
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+async def create_upload(
+    context: Context,
+    *,
+    tenant_id: TenantId,
+    request: CreateUpload,
+    keyed: idempotency.KeyedRequest | None,
+    lifetime: timedelta,
+    uncertain_bytes: int = 0,
+) -> UploadCreated:
+    """Create an upload that accepts chunks, or return the one that an earlier request created.
+
+    The size is reserved from the tenant's quota at once: of concurrent requests
+    only those that fit together are admitted.
+
+    Args:
+        context: of the process.
+        tenant_id: owner of the upload.
+        request: what the client is going to send.
+        keyed: the request's `Idempotency-Key`.
+        lifetime: time until the upload expires.
+        uncertain_bytes: part of the size that may turn out not to belong to the file.
+
+    Raises:
+        FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded: the quotas forbid it.
+        StagingFull: the staging disk has no room.
+        IdempotencyKeyReused: the key is bound to another request.
+        WebhookUrlRefused: the callback may not be called.
+    """
+    upload = _new_upload(context, tenant_id=tenant_id, request=request, lifetime=lifetime)
+
+    async def answer(session: AsyncSession, upload: Upload) -> UploadCreated:
+        secret = None
+        if request.callback_url is not None:
+            secret = await register_callback(
+                session,
+                tenant_id=tenant_id,
+                upload_id=upload.id,
+                url=request.callback_url,
+                allow_loopback=context.settings.webhook_allow_loopback,
+            )
+        return queries.show_created(upload, callback_secret=secret)
+
+    async with context.database.transaction() as session:
+        earlier_id = await idempotency.earlier_use(session, keyed, tenant_id=tenant_id)
+        if earlier_id is not None:
+            # Answered in this transaction: before the next one the key may expire.
+            earlier = await queries.upload_of(
+                session, tenant_id=tenant_id, upload_id=UploadId(earlier_id)
+            )
+            return await answer(session, earlier)
+        allowed = await quotas_of(session, tenant_id=tenant_id, settings=context.settings)
+    # Before the file is created: a file of this size may not even fit on the disk.
+    policy.check_size(upload.size - uncertain_bytes, quotas=allowed)
+    policy.check_declared(upload.content_type, quotas=allowed)
+    # Before the transaction that admits the upload: the other creates of the tenant wait for
+    # that one, and it would wait for a disk.
+    await context.staging.primary.create(upload.id, tenant_id=tenant_id, size_bytes=upload.size)
+    try:
+        async with context.database.tenant_lock(tenant_id) as session:
+            admitted = await _admit(
+                session, upload, keyed=keyed, quotas=allowed, uncertain_bytes=uncertain_bytes
+            )
+            created = await answer(session, admitted)
+    except DomainError:
+        # After any other error the transaction may be committed; a sweep deletes a file
+        # without a row.
+        await context.staging.remove(upload.id, tenant_id=tenant_id)
+        raise
+    if admitted is upload:
+        log.info("upload.opened", upload_id=str(upload.id), size_bytes=upload.size)
+    else:
+        await context.staging.remove(upload.id, tenant_id=tenant_id)
+    return created
+
+
+async def _admit(
+    session: AsyncSession,
+    upload: Upload,
+    *,
+    keyed: idempotency.KeyedRequest | None,
+    quotas: Quotas,
+    uncertain_bytes: int,
+) -> Upload:
+    """Add the upload, or return the one that the first request with the key created."""
+    admitted_id = UploadId(
+        await idempotency.first_use(
+            session, keyed, tenant_id=upload.tenant_id, resource_id=upload.id
+        )
+    )
+    if admitted_id != upload.id:
+        return await queries.upload_of(session, tenant_id=upload.tenant_id, upload_id=admitted_id)
+    await reserve(session, upload, quotas=quotas, uncertain_bytes=uncertain_bytes)
+    return upload
+
+
+def _new_upload(
+    context: Context, *, tenant_id: TenantId, request: CreateUpload, lifetime: timedelta
+) -> Upload:
+    plan = chunking.plan(
+        request.size, requested_size=request.chunk_size, limits=_limits(context.settings)
+    )
+    return Upload(
+        id=UploadId(uuid4()),
+        tenant_id=tenant_id,
+        status=UploadStatus.OPEN,
+        filename=request.filename,
+        content_type=request.content_type,
+        size=request.size,
+        chunk_size=plan.chunk_size,
+        chunk_count=plan.chunk_count,
+        sha256=request.sha256,
+        staging=context.staging.primary.kind,
+        client_metadata=request.metadata,
+        expires_at=context.clock() + lifetime,
+    )
+
+
+def _limits(settings: UploadSettings) -> chunking.Limits:
+    return chunking.Limits(
+        default=settings.chunk_size_default,
+        min=settings.chunk_size_min,
+        max=settings.chunk_size_max,
+        max_count=settings.chunk_count_max,
+    )

@@ -1,0 +1,74 @@
+"""Answering a form whose `Idempotency-Key` is used already."""
+
+import msgspec
+
+from gateway.context import Context
+from gateway.http import idempotency
+from gateway.http.idempotency import KeyedRequest, KeyForgotten
+from gateway.uploads.oneshot.form import FileHead, Form
+from gateway.uploads.oneshot.splitter import ChunkSplitter
+from gateway.uploads.oneshot.submission import Accepted, Submission, accept
+from schemas.ids import UploadId
+
+
+class FormContent(msgspec.Struct, frozen=True, kw_only=True):
+    """What two forms have in common if one repeats the other: everything the client chose."""
+
+    filename: str
+    content_type: str | None
+    sha256: str
+    callback_url: str | None
+
+
+def keyed_request(
+    form: Form, head: FileHead, file: ChunkSplitter, *, submission: Submission
+) -> KeyedRequest | None:
+    """Bind the key to the content of the form, which is known only at its end."""
+    return KeyedRequest.of(
+        submission.idempotency_key,
+        operation="submit_file",
+        request=FormContent(
+            filename=head.filename,
+            content_type=head.content_type,
+            sha256=file.sha256,
+            callback_url=form.fields.callback_url,
+        ),
+    )
+
+
+async def is_repeated(context: Context, *, submission: Submission) -> bool:
+    if submission.idempotency_key is None:
+        return False
+    async with context.database.transaction() as session:
+        return await idempotency.is_used(
+            session, submission.idempotency_key, tenant_id=submission.tenant_id
+        )
+
+
+async def answer_again(
+    context: Context, form: Form, head: FileHead, *, submission: Submission
+) -> Accepted:
+    """Read a repeated form to its end, compare it with the first one, and store nothing.
+
+    Raises:
+        IdempotencyKeyReused: the form is not the one that the key is bound to.
+        KeyForgotten: the key expired meanwhile.
+    """
+    file = ChunkSplitter(form.file(), chunk_bytes=1)
+    await file.skip_rest()
+    await form.rest()
+    async with context.database.transaction() as session:
+        upload_id = await idempotency.earlier_use(
+            session,
+            keyed_request(form, head, file, submission=submission),
+            tenant_id=submission.tenant_id,
+        )
+        if upload_id is None:
+            raise KeyForgotten
+        return await accept(
+            session,
+            UploadId(upload_id),
+            tenant_id=submission.tenant_id,
+            callback_url=form.fields.callback_url,
+            settings=context.settings,
+        )

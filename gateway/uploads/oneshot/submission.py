@@ -1,0 +1,54 @@
+"""What the two kinds of submission share: the head of the request, and the answer."""
+
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.uploads import queries
+from gateway.webhooks.operations import register_callback
+from schemas.api.jobs import JobView
+from schemas.ids import TenantId, UploadId
+from schemas.settings import WebhookTargetSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """Who submits, and what the request declares beside its body."""
+
+    tenant_id: TenantId
+    idempotency_key: str | None
+    traceparent: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    job: JobView
+    filename: str
+    callback_secret: str | None
+
+
+async def accept(
+    session: AsyncSession,
+    upload_id: UploadId,
+    *,
+    tenant_id: TenantId,
+    callback_url: str | None,
+    settings: WebhookTargetSettings,
+) -> Accepted:
+    """Register the callback of a finalized upload, and return the answer to its submission.
+
+    Raises:
+        WebhookUrlRefused: the callback may not be called.
+    """
+    upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
+    job = await queries.job_of_upload(session, tenant_id=tenant_id, upload_id=upload_id)
+    secret = None
+    if callback_url is not None:
+        secret = await register_callback(
+            session,
+            tenant_id=tenant_id,
+            upload_id=upload_id,
+            url=callback_url,
+            allow_loopback=settings.webhook_allow_loopback,
+        )
+    return Accepted(job=job, filename=upload.filename, callback_secret=secret)

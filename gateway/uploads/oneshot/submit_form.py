@@ -1,0 +1,202 @@
+"""Submitting a whole file in a form.
+
+The file takes the way of any upload: its bytes become acknowledged chunks. One
+transaction then sets the size of the upload, finalizes it, and binds the
+`Idempotency-Key` to it. After a failure nothing of the file is kept.
+"""
+
+from itertools import count
+from typing import Final
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.context import Context
+from gateway.http import idempotency
+from gateway.uploads import chunking, queries
+from gateway.uploads.cancel import cancel_upload
+from gateway.uploads.create import create_upload
+from gateway.uploads.finalize import finalize_upload
+from gateway.uploads.oneshot import lease
+from gateway.uploads.oneshot.form import FRAME_BYTES_MAX, FileHead, Form
+from gateway.uploads.oneshot.repetition import answer_again, is_repeated, keyed_request
+from gateway.uploads.oneshot.splitter import ChunkSplitter
+from gateway.uploads.oneshot.submission import Accepted, Submission, accept
+from gateway.uploads.quotas import quotas_of
+from gateway.uploads.receive import IncomingChunk, receive_chunk
+from schemas.api.uploads import CreateUpload, FinalizeUpload, UploadCreated
+from schemas.errors import DomainError, ErrorCode
+from schemas.ids import TenantId, UploadId
+from schemas.policy import quotas as policy
+
+log = structlog.stdlib.get_logger(__name__)
+
+CLOSING_BYTES: Final = len("\r\n")
+"""An optional line break after the form; until it arrives it is counted as part of the file."""
+
+
+class FileDamaged(DomainError):
+    """The received file does not have the sha256 of its form; nothing of it is kept."""
+
+    code = ErrorCode.FILE_DIGEST_MISMATCH
+    retryable = True
+
+    def __init__(self, *, actual: str) -> None:
+        super().__init__(f"the file has the sha256 {actual}, not the one in the form")
+
+
+async def submit_form(context: Context, form: Form, *, submission: Submission) -> Accepted:
+    """Store the file of a form while it arrives, and finalize its upload.
+
+    Raises:
+        FormRefused: the form is malformed, or does not have exactly one file.
+        FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded: the quotas forbid it.
+        FileDamaged: the file does not have the sha256 of the form.
+        IdempotencyKeyReused: the key is bound to another request.
+        WebhookUrlRefused, StagingFull, BodyStalled, ClientDisconnected: as for any upload.
+    """
+    tenant_id = submission.tenant_id
+    async with context.database.transaction() as session:
+        quotas = await quotas_of(session, tenant_id=tenant_id, settings=context.settings)
+    # Before any byte is read.
+    policy.check_size(form.length - FRAME_BYTES_MAX, quotas=quotas)
+    head = await form.head()
+    if await is_repeated(context, submission=submission):
+        return await answer_again(context, form, head, submission=submission)
+    upload = await _create(context, form, head, tenant_id=tenant_id)
+    structlog.contextvars.bind_contextvars(upload_id=str(upload.upload_id))
+    try:
+        async with lease.renewed(context, upload.upload_id):
+            file = await _receive(context, form, upload, tenant_id=tenant_id)
+            accepted = await _finalize(
+                context, upload.upload_id, file, form=form, head=head, submission=submission
+            )
+    except BaseException:
+        await _clean_up(context, upload.upload_id, tenant_id=tenant_id)
+        raise
+    if accepted.job.upload_id != upload.upload_id:
+        # A concurrent repetition of this request was finalized first.
+        await _clean_up(context, upload.upload_id, tenant_id=tenant_id)
+    return accepted
+
+
+async def _create(
+    context: Context, form: Form, head: FileHead, *, tenant_id: TenantId
+) -> UploadCreated:
+    return await create_upload(
+        context,
+        tenant_id=tenant_id,
+        request=CreateUpload(
+            filename=head.filename,
+            size=head.size_max,
+            content_type=head.content_type,
+            callback_url=form.fields.callback_url,
+        ),
+        keyed=None,
+        lifetime=min(context.settings.form_lease, context.settings.upload_ttl),
+        uncertain_bytes=min(CLOSING_BYTES, head.size_max),
+    )
+
+
+async def _receive(
+    context: Context, form: Form, upload: UploadCreated, *, tenant_id: TenantId
+) -> ChunkSplitter:
+    """Store the file in chunks; return the splitter, which has its size and its sha256."""
+    file = ChunkSplitter(form.file(), chunk_bytes=upload.chunk_size)
+    for index in count():
+        if not await file.has_more():
+            break
+        if index == 1:
+            await _check_type(context, upload.upload_id, tenant_id=tenant_id)
+        await receive_chunk(
+            context,
+            tenant_id=tenant_id,
+            chunk=IncomingChunk(
+                upload_id=upload.upload_id,
+                index=index,
+                declared_size=None,
+                expected=(),
+                may_end_early=True,
+            ),
+            body=file.next_chunk(),
+        )
+    await form.rest()
+    expected = form.fields.sha256
+    if expected is not None and expected != file.sha256:
+        raise FileDamaged(actual=file.sha256)
+    return file
+
+
+async def _check_type(context: Context, upload_id: UploadId, *, tenant_id: TenantId) -> None:
+    """Check the type of the first chunk; a refused file is not read further."""
+    async with context.database.transaction() as session:
+        upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
+        quotas = await quotas_of(session, tenant_id=tenant_id, settings=context.settings)
+    policy.check_content(upload.sniffed_type, declared=upload.content_type, quotas=quotas)
+
+
+async def _finalize(
+    context: Context,
+    received_id: UploadId,
+    file: ChunkSplitter,
+    *,
+    form: Form,
+    head: FileHead,
+    submission: Submission,
+) -> Accepted:
+    tenant_id = submission.tenant_id
+    async with context.database.tenant_lock(tenant_id) as session:
+        upload_id = UploadId(
+            await idempotency.first_use(
+                session,
+                keyed_request(form, head, file, submission=submission),
+                tenant_id=tenant_id,
+                resource_id=received_id,
+            )
+        )
+        if upload_id == received_id:
+            await _set_size(session, upload_id, size=file.size, tenant_id=tenant_id)
+            await finalize_upload(
+                session,
+                tenant_id=tenant_id,
+                request=FinalizeUpload(upload_id=upload_id, sha256=file.sha256),
+                keyed=None,
+                settings=context.settings,
+                traceparent=submission.traceparent,
+                now=context.clock(),
+            )
+        return await accept(
+            session,
+            upload_id,
+            tenant_id=tenant_id,
+            callback_url=form.fields.callback_url,
+            settings=context.settings,
+        )
+
+
+async def _set_size(
+    session: AsyncSession, upload_id: UploadId, *, size: int, tenant_id: TenantId
+) -> None:
+    """Replace the size of the upload, an upper limit until now, by that of its file."""
+    row = await queries.upload_to_settle(session, tenant_id=tenant_id, upload_id=upload_id)
+    row.size = size
+    row.chunk_count = chunking.Plan(size=size, chunk_size=row.chunk_size).chunk_count
+    await session.flush()
+
+
+async def _clean_up(context: Context, upload_id: UploadId, *, tenant_id: TenantId) -> None:
+    """Cancel the upload of a form that was not accepted.
+
+    If only the answer to its COMMIT was lost, the upload is finalized and stays: the
+    client that retries with the same `Idempotency-Key` gets its job.
+    """
+    try:
+        await cancel_upload(
+            context, tenant_id=tenant_id, upload_id=upload_id, purge=False, unless_finalized=True
+        )
+    except (DomainError, SQLAlchemyError, OSError) as error:
+        # The request is answered with its own error; a sweep cleans up.
+        log.warning(
+            "submission.not_cleaned_up", upload_id=str(upload_id), error=type(error).__name__
+        )

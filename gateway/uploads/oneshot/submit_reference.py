@@ -1,0 +1,108 @@
+"""Submitting an object that is in the bucket already, by its key."""
+
+from typing import Final
+from uuid import uuid4
+
+from gateway.context import Context
+from gateway.http import idempotency
+from gateway.http.idempotency import KeyedRequest
+from gateway.uploads import quotas
+from gateway.uploads.finalize import add_job
+from gateway.uploads.oneshot.submission import Accepted, Submission, accept
+from schemas import object_keys
+from schemas.api.submissions import SubmitReference
+from schemas.errors import DomainError, ErrorCode
+from schemas.ids import JobId, TenantId, UploadId
+from schemas.lifecycle import StagingKind, UploadStatus
+from schemas.tables.uploads import Upload
+
+KEY_BYTES_MAX: Final = 1024
+"""Limit of S3 for the key of an object."""
+
+FORBIDDEN_PARTS: Final = frozenset({"", ".", ".."})
+
+
+class ReferenceRefused(DomainError):
+    """The tenant may not submit the named object."""
+
+    code = ErrorCode.REFERENCE_REFUSED
+
+
+async def submit_reference(
+    context: Context, reference: SubmitReference, *, submission: Submission
+) -> Accepted:
+    """Create an upload and its job for an object in the bucket.
+
+    The worker checks whether the object exists, and measures it.
+
+    Raises:
+        ReferenceRefused: the key is outside the tenant's prefix or malformed.
+        TypeNotAllowed, QuotaExceeded: the quotas forbid it.
+        IdempotencyKeyReused: the key is bound to another request.
+        WebhookUrlRefused: the callback may not be called.
+    """
+    tenant_id, settings, now = submission.tenant_id, context.settings, context.clock()
+    name = name_in(reference.object_key, tenant_id=tenant_id)
+    upload = Upload(
+        id=UploadId(uuid4()),
+        tenant_id=tenant_id,
+        status=UploadStatus.FINALIZED,
+        filename=reference.filename or name,
+        content_type=reference.content_type,
+        size=0,
+        chunk_size=1,
+        chunk_count=0,
+        sha256=reference.sha256,
+        staging=StagingKind.REFERENCE,
+        source_key=reference.object_key,
+        client_metadata=reference.metadata,
+        expires_at=now,
+    )
+    keyed = KeyedRequest.of(
+        submission.idempotency_key, operation="submit_reference", request=reference
+    )
+    async with context.database.transaction() as session:
+        upload_id = UploadId(
+            await idempotency.first_use(session, keyed, tenant_id=tenant_id, resource_id=upload.id)
+        )
+        if upload_id == upload.id:
+            await quotas.check_reference(
+                session,
+                tenant_id=tenant_id,
+                content_type=reference.content_type,
+                settings=settings,
+            )
+            session.add(upload)
+            await session.flush()
+            add_job(
+                session,
+                upload,
+                job_id=JobId(uuid4()),
+                traceparent=submission.traceparent,
+                now=now,
+            )
+            await session.flush()
+        return await accept(
+            session,
+            upload_id,
+            tenant_id=tenant_id,
+            callback_url=reference.callback_url,
+            settings=settings,
+        )
+
+
+def name_in(object_key: str, *, tenant_id: TenantId) -> str:
+    """Return the last part of the key of an object that the tenant may submit.
+
+    Raises:
+        ReferenceRefused: the tenant may not submit this object.
+    """
+    prefix = object_keys.incoming(tenant_id)
+    if not object_key.startswith(prefix):
+        raise ReferenceRefused(f"the object must be under {prefix}")
+    parts = object_key.removeprefix(prefix).split("/")
+    if not FORBIDDEN_PARTS.isdisjoint(parts):
+        raise ReferenceRefused("the key has an empty part, or one that is '.' or '..'")
+    if not object_key.isprintable() or len(object_key.encode()) > KEY_BYTES_MAX:
+        raise ReferenceRefused(f"a key has at most {KEY_BYTES_MAX} bytes and no control characters")
+    return parts[-1]

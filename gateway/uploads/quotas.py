@@ -1,0 +1,83 @@
+"""A tenant's quotas, applied to its uploads."""
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from schemas.ids import TenantId
+from schemas.policy import quotas as policy
+from schemas.policy.quotas import Quotas, Usage
+from schemas.settings import QuotaSettings
+from schemas.tables.tenants import Tenant, TenantUsage
+from schemas.tables.uploads import Upload
+
+
+async def quotas_of(
+    session: AsyncSession, *, tenant_id: TenantId, settings: QuotaSettings
+) -> Quotas:
+    """Return a tenant's own quotas, completed with the defaults of the settings."""
+    own = (
+        await session.execute(
+            select(
+                Tenant.quota_file_size,
+                Tenant.quota_bytes,
+                Tenant.quota_open_uploads,
+                Tenant.allowed_types,
+            ).where(Tenant.id == tenant_id),
+        )
+    ).one()
+    return Quotas.from_settings(settings).replaced_by(
+        file_size=own.quota_file_size,
+        total_bytes=own.quota_bytes,
+        open_uploads=own.quota_open_uploads,
+        types=own.allowed_types,
+    )
+
+
+async def reserve(
+    session: AsyncSession, upload: Upload, *, quotas: Quotas, uncertain_bytes: int
+) -> None:
+    """Add an upload and check that the tenant may have it; an error must end the transaction.
+
+    Adding the upload locks the tenant's usage until the transaction ends, so the
+    usage read afterwards counts every upload that was admitted before.
+
+    Raises:
+        TooManyOpenUploads, QuotaExceeded: the upload does not fit.
+    """
+    session.add(upload)
+    await session.flush()
+    usage = await _usage_of(session, upload.tenant_id)
+    policy.check_usage(usage, quotas=quotas, slack=uncertain_bytes)
+
+
+async def check_complete(session: AsyncSession, upload: Upload, *, settings: QuotaSettings) -> None:
+    """Check an upload in the session again, now that its size and content are known.
+
+    Raises:
+        FileTooLarge, TypeNotAllowed, QuotaExceeded: the tenant may not have the upload.
+    """
+    quotas = await quotas_of(session, tenant_id=upload.tenant_id, settings=settings)
+    policy.check_size(upload.size, quotas=quotas)
+    policy.check_content(upload.sniffed_type, declared=upload.content_type, quotas=quotas)
+    policy.check_total(await _usage_of(session, upload.tenant_id), quotas=quotas)
+
+
+async def check_reference(
+    session: AsyncSession, *, tenant_id: TenantId, content_type: str | None, settings: QuotaSettings
+) -> None:
+    """Check what is known of an object in the bucket, whose size is not known yet.
+
+    Raises:
+        TypeNotAllowed: the tenant may not send the declared type.
+        QuotaExceeded: the tenant's uploads already take too many bytes.
+    """
+    quotas = await quotas_of(session, tenant_id=tenant_id, settings=settings)
+    policy.check_declared(content_type, quotas=quotas)
+    policy.check_total(await _usage_of(session, tenant_id), quotas=quotas)
+
+
+async def _usage_of(session: AsyncSession, tenant_id: TenantId) -> Usage:
+    usage = await session.get(TenantUsage, tenant_id, populate_existing=True)
+    return Usage(
+        total_bytes=usage.bytes if usage else 0, open_uploads=usage.open_uploads if usage else 0
+    )
