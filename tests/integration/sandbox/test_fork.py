@@ -27,8 +27,6 @@ from pipeline.ingest.sandbox.fork import (
     time_limit,
 )
 
-pytestmark = pytest.mark.integration
-
 MIB = 1024 * 1024
 LIMITS = ChildLimits(
     wait=timedelta(seconds=20),
