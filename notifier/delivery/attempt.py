@@ -14,7 +14,7 @@ import structlog
 
 from notifier.delivery import outcome, targets
 from notifier.delivery.network import NameUnresolved, ReceiverUnreachable
-from notifier.delivery.outcome import Outcome
+from notifier.delivery.outcome import AttemptOutcome
 from schemas.events.envelope import CONTENT_TYPE
 
 log = structlog.stdlib.get_logger(__name__)
@@ -47,7 +47,7 @@ class AttemptResult:
         reused_connection: whether it was open already.
     """
 
-    outcome: Outcome
+    outcome: AttemptOutcome
     status_code: int | None
     error: str | None
     response_excerpt: str
@@ -92,7 +92,7 @@ async def post(
             )
     except TimeoutError:
         seconds = timeout.total_seconds()
-        exchange.fail(Outcome.TIMED_OUT, f"{seconds:g} s passed while {exchange.phase}")
+        exchange.fail(AttemptOutcome.TIMED_OUT, f"{seconds:g} s passed while {exchange.phase}")
     except Exception as error:  # noqa: BLE001  # what nobody thought of would leave the delivery unsettled for ever
         exchange.fail(*_explain(error, phase=exchange.phase))
     duration = timedelta(seconds=time.monotonic() - began)
@@ -114,7 +114,7 @@ class _Exchange:
     """How far a request got; filled in as it goes, so that a broken one still tells."""
 
     phase: str = "starting"
-    outcome: Outcome = Outcome.PROTOCOL_ERROR  # until there is a status
+    outcome: AttemptOutcome = AttemptOutcome.PROTOCOL_ERROR  # until there is a status
     status: int | None = None
     error: str | None = None
     retry_after: str | None = None
@@ -154,14 +154,14 @@ class _Exchange:
             # An answer read to its end leaves the connection open for the next event.
             await response.aclose()
 
-    def fail(self, kind: Outcome, error: str) -> None:
+    def fail(self, kind: AttemptOutcome, error: str) -> None:
         """Note what went wrong; after a status it is only a remark."""
         self.error = _readable(error)[:ERROR_MAX]
         if self.status is None:
             self.outcome = kind
 
     def asked_to_wait(self, *, since: datetime) -> timedelta | None:
-        if self.outcome is not Outcome.THROTTLED or self.retry_after is None:
+        if self.outcome is not AttemptOutcome.THROTTLED or self.retry_after is None:
             return None
         return outcome.parse_retry_after(self.retry_after, now=since)
 
@@ -182,23 +182,23 @@ def _remote_address(stream: httpcore.AsyncNetworkStream) -> str:
 
 def _explain(  # noqa: PLR0911  # a table: one line per kind of error
     error: Exception, *, phase: str
-) -> tuple[Outcome, str]:
+) -> tuple[AttemptOutcome, str]:
     match error:
         case targets.TargetRefused():
-            return Outcome.TARGET_REFUSED, str(error)
+            return AttemptOutcome.TARGET_REFUSED, str(error)
         case NameUnresolved():
-            return Outcome.NAME_UNRESOLVED, str(error)
+            return AttemptOutcome.NAME_UNRESOLVED, str(error)
         case ReceiverUnreachable():
-            return Outcome.UNREACHABLE, str(error)
+            return AttemptOutcome.UNREACHABLE, str(error)
         case httpcore.ConnectError():
-            return Outcome.TLS_FAILED, f"TLS failed: {error}"
+            return AttemptOutcome.TLS_FAILED, f"TLS failed: {error}"
         case httpcore.NetworkError():
-            return Outcome.PROTOCOL_ERROR, f"the connection broke while {phase}"
+            return AttemptOutcome.PROTOCOL_ERROR, f"the connection broke while {phase}"
         case httpcore.ProtocolError():
-            return Outcome.PROTOCOL_ERROR, f"no HTTP while {phase}: {error}"
+            return AttemptOutcome.PROTOCOL_ERROR, f"no HTTP while {phase}: {error}"
         case _:
             log.error("attempt.unexpected_error", phase=phase, exc_info=error)
-            return Outcome.PROTOCOL_ERROR, f"{type(error).__name__} while {phase}"
+            return AttemptOutcome.PROTOCOL_ERROR, f"{type(error).__name__} while {phase}"
 
 
 def _excerpt(body: bytes, *, size_max: int) -> str:

@@ -17,7 +17,7 @@ from notifier import db
 from notifier.delivery import attempt, operations, settlement, signing
 from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.operations import Claim
-from notifier.delivery.outcome import Outcome
+from notifier.delivery.outcome import AttemptOutcome
 from notifier.delivery.settlement import Settlement
 from notifier.delivery.slots import Slots
 from notifier.liveness import Pulse
@@ -139,7 +139,7 @@ class Dispatcher:
             # An endless series of attempts outside the schedule would be the alternative.
             log.exception("delivery.not_attempted", delivery_id=str(claim.delivery.delivery_id))
             return AttemptResult(
-                outcome=Outcome.NOT_ATTEMPTED,
+                outcome=AttemptOutcome.NOT_ATTEMPTED,
                 status_code=None,
                 error="an internal error; nothing was sent",
                 response_excerpt="",

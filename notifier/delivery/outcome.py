@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Final
 
 
-class Outcome(StrEnum):
+class AttemptOutcome(StrEnum):
     """How an attempt ended.
 
     `DELIVERED` settles the delivery and `GONE` disables the endpoint; after
@@ -42,19 +42,19 @@ _THROTTLING: Final = frozenset(
 _SECONDS: Final = re.compile(r"[0-9]{1,10}")
 
 
-def of_status(status: int) -> Outcome:
+def of_status(status: int) -> AttemptOutcome:
     """Classify an answer by its status alone; the body has no say."""
     if status == HTTPStatus.GONE:
-        return Outcome.GONE
+        return AttemptOutcome.GONE
     if status in _THROTTLING:
-        return Outcome.THROTTLED
+        return AttemptOutcome.THROTTLED
     match status // 100:
         case 2:
-            return Outcome.DELIVERED
+            return AttemptOutcome.DELIVERED
         case 3:
-            return Outcome.REDIRECTED
+            return AttemptOutcome.REDIRECTED
         case _:
-            return Outcome.REJECTED
+            return AttemptOutcome.REJECTED
 
 
 def parse_retry_after(value: str, *, now: datetime) -> timedelta | None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from notifier.delivery import schedule
-from notifier.delivery.outcome import Outcome
+from notifier.delivery.outcome import AttemptOutcome
 from schemas.lifecycle import DeliveryStatus
 
 
@@ -23,7 +23,7 @@ class Settlement:
 
 
 def after(
-    outcome: Outcome,
+    outcome: AttemptOutcome,
     *,
     attempts_made: int,
     now: datetime,
@@ -40,9 +40,9 @@ def after(
         retry_after: what the receiver asked for.
     """
     match outcome:
-        case Outcome.DELIVERED:
+        case AttemptOutcome.DELIVERED:
             return Settlement(status=DeliveryStatus.DELIVERED)
-        case Outcome.GONE:
+        case AttemptOutcome.GONE:
             return Settlement(status=DeliveryStatus.DISCARDED, endpoint_is_gone=True)
         case _:
             next_attempt_at = schedule.next_attempt(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from notifier.delivery import attempt
 from notifier.delivery.attempt import AttemptResult
-from notifier.delivery.outcome import Outcome
+from notifier.delivery.outcome import AttemptOutcome
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
 from tests.integration.http.conftest import BODY, EXCERPT, SECRET, a_sender
@@ -28,7 +28,7 @@ async def test_what_is_signed_is_what_arrives(receiver: Receiver) -> None:
     [received] = receiver.wait_for(1)
     assert received.body == BODY
     assert received.verified_with(SECRET)["type"] == "document.ingested"
-    assert result.outcome is Outcome.DELIVERED
+    assert result.outcome is AttemptOutcome.DELIVERED
     assert result.status_code == 204
     assert result.error is None
     assert result.remote_address == "127.0.0.1"
@@ -50,14 +50,14 @@ async def test_a_request_says_who_sends_what(receiver: Receiver) -> None:
 @pytest.mark.parametrize(
     ("code", "outcome"),
     [
-        (200, Outcome.DELIVERED),
-        (410, Outcome.GONE),
-        (400, Outcome.REJECTED),
-        (500, Outcome.REJECTED),
-        (599, Outcome.REJECTED),
+        (200, AttemptOutcome.DELIVERED),
+        (410, AttemptOutcome.GONE),
+        (400, AttemptOutcome.REJECTED),
+        (500, AttemptOutcome.REJECTED),
+        (599, AttemptOutcome.REJECTED),
     ],
 )
-async def test_the_status_decides(receiver: Receiver, code: int, outcome: Outcome) -> None:
+async def test_the_status_decides(receiver: Receiver, code: int, outcome: AttemptOutcome) -> None:
     receiver.answer_with(replies.status(code, body=b"because"))
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
@@ -72,7 +72,7 @@ async def test_a_throttling_receiver_says_how_long_in_seconds(
     receiver.answer_with(replies.status(code, headers={"Retry-After": "120"}))
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
-    assert result.outcome is Outcome.THROTTLED
+    assert result.outcome is AttemptOutcome.THROTTLED
     assert result.retry_after == timedelta(minutes=2)
 
 
@@ -98,7 +98,7 @@ async def test_a_redirect_is_never_followed(receiver: Receiver, code: int) -> No
         async with a_sender() as sender:
             result = await sender.post(receiver.url)
         assert elsewhere.received == []
-    assert (result.outcome, result.status_code) == (Outcome.REDIRECTED, code)
+    assert (result.outcome, result.status_code) == (AttemptOutcome.REDIRECTED, code)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ async def test_a_redirect_to_nowhere_is_still_a_redirect(receiver: Receiver, loc
     receiver.answer_with(replies.redirect(location))
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
-    assert (result.outcome, result.status_code) == (Outcome.REDIRECTED, 308)
+    assert (result.outcome, result.status_code) == (AttemptOutcome.REDIRECTED, 308)
 
 
 async def test_cookies_are_not_kept(receiver: Receiver) -> None:
@@ -138,7 +138,7 @@ async def test_an_answer_of_ten_gigabytes_is_cut_and_hung_up_on(receiver: Receiv
         results = [await sender.post(receiver.url) for _ in range(5)]
         grown = psutil.Process().memory_info().rss - before
     for result in results:
-        assert result.outcome is Outcome.DELIVERED
+        assert result.outcome is AttemptOutcome.DELIVERED
         assert result.error is None
         assert len(result.response_excerpt) == EXCERPT
         assert result.duration < timedelta(seconds=5)
@@ -160,7 +160,7 @@ async def test_a_gzip_bomb_is_not_inflated(receiver: Receiver) -> None:
         before = psutil.Process().memory_info().rss
         result = await sender.post(receiver.url)
         grown = psutil.Process().memory_info().rss - before
-    assert result.outcome is Outcome.DELIVERED
+    assert result.outcome is AttemptOutcome.DELIVERED
     assert len(result.response_excerpt) <= EXCERPT
     assert grown < 10 * MIB
 
@@ -189,14 +189,14 @@ async def test_a_character_cut_in_two_is_left_out(receiver: Receiver) -> None:
 async def test_a_thousand_headers_are_an_answer(receiver: Receiver) -> None:
     receiver.answer_with(replies.status(200, headers={f"x-{n}": "y" * 20 for n in range(1000)}))
     async with a_sender() as sender:
-        assert (await sender.post(receiver.url)).outcome is Outcome.DELIVERED
+        assert (await sender.post(receiver.url)).outcome is AttemptOutcome.DELIVERED
 
 
 async def test_endless_headers_are_not_read(receiver: Receiver) -> None:
     receiver.answer_with(replies.status(200, headers={"x-long": "y" * MIB}))
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
-    assert result.outcome is Outcome.PROTOCOL_ERROR
+    assert result.outcome is AttemptOutcome.PROTOCOL_ERROR
     assert result.status_code is None
 
 
@@ -226,7 +226,7 @@ async def test_something_that_is_not_http_is_a_failed_attempt(
     receiver.answer_with(replies.raw(answer))
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
-    assert result.outcome is Outcome.PROTOCOL_ERROR
+    assert result.outcome is AttemptOutcome.PROTOCOL_ERROR
     assert result.status_code is None
     assert result.error
     assert len(result.error) <= attempt.ERROR_MAX
@@ -244,7 +244,7 @@ async def test_a_2xx_whose_body_breaks_off_is_a_delivery(receiver: Receiver, ans
     receiver.answer_with(replies.raw(answer))
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
-    assert (result.outcome, result.status_code) == (Outcome.DELIVERED, 200)
+    assert (result.outcome, result.status_code) == (AttemptOutcome.DELIVERED, 200)
     assert result.response_excerpt == "partial"
     assert result.error is not None
     assert "reading the answer" in result.error
@@ -255,8 +255,8 @@ async def test_a_switch_of_protocols_is_a_failed_attempt(receiver: Receiver) -> 
     receiver.answer_with(replies.raw(switch))
     async with a_sender() as sender:
         assert (await sender.post(receiver.url)).outcome in {
-            Outcome.REJECTED,
-            Outcome.PROTOCOL_ERROR,
+            AttemptOutcome.REJECTED,
+            AttemptOutcome.PROTOCOL_ERROR,
         }
 
 
@@ -276,7 +276,7 @@ async def test_what_follows_an_answer_is_not_the_answer_to_the_next_event(
     receiver.answer_with(replies.stuffed(answer), replies.status(500))
     async with a_sender() as sender:
         first, second = [await sender.post(receiver.url) for _ in range(2)]
-    assert first.outcome is Outcome.DELIVERED
+    assert first.outcome is AttemptOutcome.DELIVERED
     assert second.status_code == 500
     assert not second.reused_connection
 

@@ -9,7 +9,7 @@ import structlog
 
 from notifier.delivery import targets
 from notifier.delivery.network import CheckedNetwork, SystemResolver
-from notifier.delivery.outcome import Outcome
+from notifier.delivery.outcome import AttemptOutcome
 from tests.fakes.receiver import Receiver
 from tests.integration.http.conftest import Names, a_sender
 
@@ -51,7 +51,7 @@ async def test_a_name_that_changes_its_mind_does_not_lead_inside(receiver: Recei
     async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
         url = receiver.url_of("/hook", host="rebind.example")
         result = await sender.post(url)
-        assert result.outcome is Outcome.DELIVERED
+        assert result.outcome is AttemptOutcome.DELIVERED
         assert result.remote_address == PUBLIC
         assert (names.asked, detour.dialled) == (["rebind.example"], [PUBLIC])
         # The name keeps its connection; what it resolves to by now is of no interest.
@@ -60,7 +60,7 @@ async def test_a_name_that_changes_its_mind_does_not_lead_inside(receiver: Recei
         assert again.remote_address == PUBLIC
     async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
         refused = await sender.post(url)
-    assert refused.outcome is Outcome.TARGET_REFUSED
+    assert refused.outcome is AttemptOutcome.TARGET_REFUSED
     assert refused.remote_address is None
     assert detour.dialled == [PUBLIC]
     assert len(receiver.received) == 2
@@ -82,7 +82,7 @@ async def test_one_inside_address_among_others_refuses_the_name(
     names = Names({"mixed.example": [addresses]})
     async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
         result = await sender.post("https://mixed.example/")
-    assert result.outcome is Outcome.TARGET_REFUSED
+    assert result.outcome is AttemptOutcome.TARGET_REFUSED
     assert detour.dialled == []
     assert result.error is not None
     assert "10.0.0.1" not in result.error
@@ -93,7 +93,7 @@ async def test_the_next_address_is_tried_when_one_is_down(receiver: Receiver) ->
     names = Names({"two.example": [[PUBLIC, ALSO_PUBLIC]]})
     async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
         result = await sender.post(receiver.url_of("/hook", host="two.example"))
-    assert result.outcome is Outcome.DELIVERED
+    assert result.outcome is AttemptOutcome.DELIVERED
     assert result.remote_address == ALSO_PUBLIC
     assert detour.dialled == [PUBLIC, ALSO_PUBLIC]
 
@@ -104,7 +104,7 @@ async def test_a_name_with_a_thousand_addresses_gets_few_tries() -> None:
     names = Names({"many.example": [addresses]})
     async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
         result = await sender.post("https://many.example/")
-    assert result.outcome is Outcome.UNREACHABLE
+    assert result.outcome is AttemptOutcome.UNREACHABLE
     assert len(detour.dialled) == 4
 
 
@@ -112,7 +112,7 @@ async def test_loopback_is_refused_unless_it_is_allowed(receiver: Receiver) -> N
     async with a_sender(allow_loopback=False) as sender:
         for host in (LOOPBACK, "localhost", "[::1]", "[::ffff:127.0.0.1]"):
             result = await sender.post(receiver.url_of("/hook", host=host))
-            assert result.outcome is Outcome.TARGET_REFUSED, host
+            assert result.outcome is AttemptOutcome.TARGET_REFUSED, host
     assert receiver.received == []
 
 
@@ -130,26 +130,26 @@ async def test_a_disguised_loopback_is_refused_where_the_connection_is_made(
 async def test_the_systems_resolver_knows_this_machine(receiver: Receiver) -> None:
     async with a_sender() as sender:
         result = await sender.post(receiver.url_of("/hook", host="localhost"))
-    assert result.outcome is Outcome.DELIVERED
+    assert result.outcome is AttemptOutcome.DELIVERED
 
 
 async def test_a_name_nobody_knows_is_a_failed_attempt() -> None:
     async with a_sender(resolve=Names()) as sender:
         result = await sender.post("https://nobody.example/")
-    assert result.outcome is Outcome.NAME_UNRESOLVED
+    assert result.outcome is AttemptOutcome.NAME_UNRESOLVED
     assert result.error == "the host's name does not resolve: Name or service not known"
 
 
 async def test_a_name_without_addresses_is_a_failed_attempt() -> None:
     async with a_sender(resolve=Names({"empty.example": [[]]})) as sender:
         result = await sender.post("https://empty.example/")
-    assert result.outcome is Outcome.NAME_UNRESOLVED
+    assert result.outcome is AttemptOutcome.NAME_UNRESOLVED
 
 
 async def test_a_port_nobody_listens_on_is_a_failed_attempt(unused_port: int) -> None:
     async with a_sender() as sender:
         result = await sender.post(f"http://127.0.0.1:{unused_port}/")
-    assert result.outcome is Outcome.UNREACHABLE
+    assert result.outcome is AttemptOutcome.UNREACHABLE
     assert result.error == "no connection: Connection refused"
     assert result.remote_address is None
 
@@ -169,7 +169,7 @@ async def test_a_port_nobody_listens_on_is_a_failed_attempt(unused_port: int) ->
 async def test_a_url_that_cannot_be_is_a_failed_attempt(url: str) -> None:
     async with a_sender() as sender:
         result = await sender.post(url)
-    assert result.outcome is Outcome.TARGET_REFUSED
+    assert result.outcome is AttemptOutcome.TARGET_REFUSED
     assert result.status_code is None
 
 
@@ -182,6 +182,6 @@ async def test_a_mistake_of_ours_is_a_failed_attempt_and_a_log_line() -> None:
     with structlog.testing.capture_logs() as lines:
         async with a_sender(resolve=BrokenNames()) as sender:
             result = await sender.post("https://receiver.example/?token=hunter2")
-    assert result.outcome is Outcome.PROTOCOL_ERROR
+    assert result.outcome is AttemptOutcome.PROTOCOL_ERROR
     assert [line["event"] for line in lines] == ["attempt.unexpected_error"]
     assert "hunter2" not in repr(lines) + (result.error or "")

@@ -8,7 +8,7 @@ import pytest
 
 from notifier.delivery import transport
 from notifier.delivery.attempt import AttemptResult
-from notifier.delivery.outcome import Outcome
+from notifier.delivery.outcome import AttemptOutcome
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
 from tests.integration.http.certificates import Authority
@@ -35,7 +35,7 @@ def reuse_ratio(results: list[AttemptResult]) -> float:
 async def test_deliveries_share_as_few_connections_as_run_at_once(receiver: Receiver) -> None:
     async with a_sender() as sender:
         results = await deliver(sender, receiver.url, count=400, concurrency=20)
-    assert {result.outcome for result in results} == {Outcome.DELIVERED}
+    assert {result.outcome for result in results} == {AttemptOutcome.DELIVERED}
     assert max(received.connection for received in receiver.received) <= 20
     assert reuse_ratio(results) >= 0.95
 
@@ -66,7 +66,7 @@ async def test_a_connection_the_receiver_closed_is_not_used_again(receiver: Rece
         await sender.post(receiver.url)
         await asyncio.to_thread(receiver.wait_until_open, 0)
         result = await sender.post(receiver.url)
-    assert result.outcome is Outcome.DELIVERED
+    assert result.outcome is AttemptOutcome.DELIVERED
     assert not result.reused_connection
 
 
@@ -76,7 +76,7 @@ async def test_a_connection_closed_while_idle_is_not_used_again(receiver: Receiv
         receiver.hang_up()
         await asyncio.to_thread(receiver.wait_until_open, 0)
         result = await sender.post(receiver.url)
-    assert result.outcome is Outcome.DELIVERED
+    assert result.outcome is AttemptOutcome.DELIVERED
     assert not result.reused_connection
 
 

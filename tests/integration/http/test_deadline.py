@@ -7,7 +7,7 @@ from time import monotonic
 
 import pytest
 
-from notifier.delivery.outcome import Outcome
+from notifier.delivery.outcome import AttemptOutcome
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
 from tests.integration.http.conftest import Names, a_sender
@@ -35,7 +35,7 @@ async def test_a_slow_answer_ends_at_the_deadline(
     receiver.answer_with(reply)
     async with a_sender() as sender:
         result = await sender.post(receiver.url, timeout=DEADLINE)
-        assert result.outcome is Outcome.TIMED_OUT
+        assert result.outcome is AttemptOutcome.TIMED_OUT
         assert result.status_code is None
         assert result.error == f"1 s passed while {phase}"
         assert DEADLINE <= result.duration < DEADLINE + GRACE
@@ -46,7 +46,7 @@ async def test_a_body_that_drips_ends_at_the_deadline(receiver: Receiver) -> Non
     receiver.answer_with(replies.slow_body(every=SECOND, code=500))
     async with a_sender() as sender:
         result = await sender.post(receiver.url, timeout=DEADLINE)
-        assert (result.outcome, result.status_code) == (Outcome.REJECTED, 500)
+        assert (result.outcome, result.status_code) == (AttemptOutcome.REJECTED, 500)
         assert result.error == "1 s passed while reading the answer"
         assert DEADLINE <= result.duration < DEADLINE + GRACE
         receiver.wait_until_open(0)
@@ -56,7 +56,7 @@ async def test_a_2xx_that_drips_is_a_delivery_all_the_same(receiver: Receiver) -
     receiver.answer_with(replies.slow_body(every=SECOND))
     async with a_sender() as sender:
         result = await sender.post(receiver.url, timeout=DEADLINE)
-    assert (result.outcome, result.status_code) == (Outcome.DELIVERED, 200)
+    assert (result.outcome, result.status_code) == (AttemptOutcome.DELIVERED, 200)
     assert result.duration < DEADLINE + GRACE
 
 
@@ -64,7 +64,7 @@ async def test_a_receiver_that_never_shakes_hands_ends_at_the_deadline(receiver:
     async with a_sender() as sender:
         url = receiver.url.replace("http:", "https:")
         result = await sender.post(url, timeout=DEADLINE)
-        assert result.outcome is Outcome.TIMED_OUT
+        assert result.outcome is AttemptOutcome.TIMED_OUT
         assert result.error == "1 s passed while in the TLS handshake"
         receiver.wait_until_open(0)
 
@@ -78,7 +78,7 @@ class NoNameServer(Names):
 async def test_a_name_server_that_is_down_ends_at_the_deadline() -> None:
     async with a_sender(resolve=NoNameServer()) as sender:
         result = await sender.post("http://receiver.example/", timeout=DEADLINE)
-    assert result.outcome is Outcome.TIMED_OUT
+    assert result.outcome is AttemptOutcome.TIMED_OUT
     assert result.error == "1 s passed while connecting"
 
 
@@ -92,9 +92,9 @@ async def test_slow_receivers_do_not_slow_a_healthy_one(receiver: Receiver) -> N
             await asyncio.to_thread(slow.wait_for, 50)
             began = monotonic()
             result = await sender.post(receiver.url)
-            assert result.outcome is Outcome.DELIVERED
+            assert result.outcome is AttemptOutcome.DELIVERED
             assert monotonic() - began < 0.5
-            assert {(await task).outcome for task in hanging} == {Outcome.TIMED_OUT}
+            assert {(await task).outcome for task in hanging} == {AttemptOutcome.TIMED_OUT}
 
 
 async def test_a_cancelled_attempt_is_cancelled_and_hangs_up(receiver: Receiver) -> None:

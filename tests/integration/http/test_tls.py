@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from notifier.delivery.attempt import AttemptResult
-from notifier.delivery.outcome import Outcome
+from notifier.delivery.outcome import AttemptOutcome
 from tests.fakes.receiver import Receiver
 from tests.integration.http.certificates import Authority
 from tests.integration.http.conftest import SECRET, Names, a_sender
@@ -28,7 +28,7 @@ async def test_the_certificate_of_the_name_is_believed(authority: Authority) -> 
     result, receiver = await deliver(
         server=authority.server("receiver.example"), client=authority.believers()
     )
-    assert result.outcome is Outcome.DELIVERED
+    assert result.outcome is AttemptOutcome.DELIVERED
     assert result.remote_address == "127.0.0.1"
     [received] = receiver.received
     assert received.verified_with(SECRET)
@@ -38,7 +38,7 @@ async def test_the_certificate_of_another_name_is_refused(authority: Authority) 
     result, receiver = await deliver(
         server=authority.server("other.example"), client=authority.believers()
     )
-    assert result.outcome is Outcome.TLS_FAILED
+    assert result.outcome is AttemptOutcome.TLS_FAILED
     assert result.error is not None
     assert "not valid for 'receiver.example'" in result.error
     assert receiver.received == []
@@ -49,7 +49,7 @@ async def test_an_expired_certificate_is_refused(authority: Authority) -> None:
         server=authority.server("receiver.example", expires=-timedelta(hours=1)),
         client=authority.believers(),
     )
-    assert result.outcome is Outcome.TLS_FAILED
+    assert result.outcome is AttemptOutcome.TLS_FAILED
     assert "expired" in (result.error or "")
     assert receiver.received == []
 
@@ -58,7 +58,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(authority: Autho
     result, receiver = await deliver(
         server=Authority().server("receiver.example"), client=authority.believers()
     )
-    assert result.outcome is Outcome.TLS_FAILED
+    assert result.outcome is AttemptOutcome.TLS_FAILED
     assert receiver.received == []
 
 
@@ -67,5 +67,5 @@ async def test_the_public_authorities_do_not_vouch_for_a_test(authority: Authori
     with Receiver(tls=authority.server("receiver.example")) as receiver:
         async with a_sender(resolve=names) as sender:
             result = await sender.post(receiver.url_of("/hook", host="receiver.example"))
-        assert result.outcome is Outcome.TLS_FAILED
+        assert result.outcome is AttemptOutcome.TLS_FAILED
         assert receiver.received == []

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.delivery import outcome
-from notifier.delivery.outcome import Outcome
+from notifier.delivery.outcome import AttemptOutcome
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
@@ -13,31 +13,31 @@ NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (101, Outcome.REJECTED),
-        (200, Outcome.DELIVERED),
-        (204, Outcome.DELIVERED),
-        (299, Outcome.DELIVERED),
-        (300, Outcome.REDIRECTED),
-        (304, Outcome.REDIRECTED),
-        (308, Outcome.REDIRECTED),
-        (400, Outcome.REJECTED),
-        (404, Outcome.REJECTED),
-        (410, Outcome.GONE),
-        (429, Outcome.THROTTLED),
-        (500, Outcome.REJECTED),
-        (502, Outcome.THROTTLED),
-        (503, Outcome.THROTTLED),
-        (504, Outcome.THROTTLED),
-        (999, Outcome.REJECTED),
+        (101, AttemptOutcome.REJECTED),
+        (200, AttemptOutcome.DELIVERED),
+        (204, AttemptOutcome.DELIVERED),
+        (299, AttemptOutcome.DELIVERED),
+        (300, AttemptOutcome.REDIRECTED),
+        (304, AttemptOutcome.REDIRECTED),
+        (308, AttemptOutcome.REDIRECTED),
+        (400, AttemptOutcome.REJECTED),
+        (404, AttemptOutcome.REJECTED),
+        (410, AttemptOutcome.GONE),
+        (429, AttemptOutcome.THROTTLED),
+        (500, AttemptOutcome.REJECTED),
+        (502, AttemptOutcome.THROTTLED),
+        (503, AttemptOutcome.THROTTLED),
+        (504, AttemptOutcome.THROTTLED),
+        (999, AttemptOutcome.REJECTED),
     ],
 )
-def test_a_status_says_how_an_attempt_ended(status: int, expected: Outcome) -> None:
+def test_a_status_says_how_an_attempt_ended(status: int, expected: AttemptOutcome) -> None:
     assert outcome.of_status(status) is expected
 
 
 @given(st.integers(100, 999))
 def test_2xx_and_nothing_else_is_a_delivery(status: int) -> None:
-    assert (outcome.of_status(status) is Outcome.DELIVERED) == (200 <= status <= 299)
+    assert (outcome.of_status(status) is AttemptOutcome.DELIVERED) == (200 <= status <= 299)
 
 
 @pytest.mark.parametrize(
