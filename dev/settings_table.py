@@ -117,6 +117,8 @@ def written(value: object) -> str:
         case timedelta():
             unit = next(unit for unit, length in _DURATIONS.items() if not value % length)
             return f"{value // _DURATIONS[unit]}{unit}"
+        case tuple():
+            return ",".join(map(written, value))
         case ByteSize():
             unit = next(unit for unit, length in _SIZES.items() if not value % length)
             return f"{value // _SIZES[unit]}{unit}"

@@ -36,11 +36,18 @@ def _duration(value: object) -> object:
     return value
 
 
+def _comma_separated(value: object) -> object:
+    if isinstance(value, str):
+        return [part for part in value.split(",") if part.strip()]
+    return value
+
+
 STAGING_MARKER: Final = ".waybill-staging"
 """File that a gateway creates in the staging directory. If it is missing, the volume is not mounted."""
 
 Positive = Annotated[int, Field(ge=1)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
+Durations = Annotated[tuple[Duration, ...], BeforeValidator(_comma_separated)]
 
 
 class DatabaseSettings(BaseModel):
@@ -291,6 +298,21 @@ class DeliverySettings(BaseModel):
     webhook_timeout: Duration = Field(
         default=timedelta(seconds=20),
         description="longest time of one attempt, from the DNS lookup to the end of the answer",
+    )
+    webhook_retry_delays: Durations = Field(
+        # The example of the Standard Webhooks specification: three days, a weekend and a Monday.
+        default=(
+            timedelta(seconds=5),
+            timedelta(minutes=5),
+            timedelta(minutes=30),
+            timedelta(hours=2),
+            timedelta(hours=5),
+            timedelta(hours=10),
+            timedelta(hours=14),
+            timedelta(hours=20),
+            timedelta(hours=24),
+        ),
+        description="delays before the retries of a failed delivery, comma separated; each varies by a fifth at random. After the last retry the delivery is exhausted",
     )
     webhook_concurrency: Positive = Field(default=50, description="most attempts at the same time")
     webhook_response_max: ByteSize = Field(

@@ -49,7 +49,7 @@ async def create_upload(
         FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded: the quotas forbid it.
         StagingFull: the staging disk has no room.
         IdempotencyKeyReused: the key is bound to another request.
-        WebhookUrlRefused: the callback may not be called.
+        TargetRefused: the callback may not be called.
     """
     upload = _new_upload(context, tenant_id=tenant_id, request=request, lifetime=lifetime)
 

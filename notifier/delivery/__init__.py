@@ -1,7 +1,6 @@
-"""Events on their way to the endpoints of tenants.
+"""Deliveries of events to the endpoints of tenants.
 
-Decisions are pure: which endpoints (`fanout`), which bytes are signed
-(`signing`), where a request may go (`targets`), what an answer means
-(`outcome`), when to try again (`schedule`). `transport` and `attempt` do one
-POST; they know no database.
+Decisions are pure: which endpoints receive an event (`fanout`), which bytes are
+signed (`signing`), how an attempt ended (`outcome`), what the delivery does
+next (`settlement`). `transport` and `attempt` make one POST, without a database.
 """

@@ -12,10 +12,11 @@ import httpcore
 import httpx
 import structlog
 
-from notifier.delivery import outcome, targets
+from notifier.delivery import outcome
 from notifier.delivery.network import NameUnresolved, ReceiverUnreachable
 from notifier.delivery.outcome import AttemptOutcome
 from schemas.events.envelope import CONTENT_TYPE
+from schemas.policy import webhook_urls
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -133,7 +134,7 @@ class _Exchange:
     ) -> None:
         request = client.build_request(
             "POST",
-            targets.check_url(url),
+            webhook_urls.parse(url).text,
             headers={**headers, "content-type": CONTENT_TYPE},
             content=body,
             extensions={"trace": self._trace},
@@ -184,7 +185,7 @@ def _explain(  # noqa: PLR0911  # a table: one line per kind of error
     error: Exception, *, phase: str
 ) -> tuple[AttemptOutcome, str]:
     match error:
-        case targets.TargetRefused():
+        case webhook_urls.TargetRefused():
             return AttemptOutcome.TARGET_REFUSED, str(error)
         case NameUnresolved():
             return AttemptOutcome.NAME_UNRESOLVED, str(error)

@@ -115,6 +115,7 @@ class Dispatcher:
             move = settlement.after(
                 result.outcome,
                 attempts_made=claim.delivery.attempts_made + 1,
+                delays=self._settings.webhook_retry_delays,
                 now=ended,
                 jitter=self._jitter(),
                 retry_after=result.retry_after,

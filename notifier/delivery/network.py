@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 import httpcore
 
-from notifier.delivery import targets
+from schemas.policy import webhook_urls
 
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 """Per address: one that swallows packets must leave time for the next one."""
@@ -78,11 +78,11 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         """Connect to the first address that answers.
 
         Raises:
-            targets.TargetRefused: an address is not public.
+            webhook_urls.TargetRefused: an address is not public.
             NameUnresolved: there is no address.
             ReceiverUnreachable: none of the first `ADDRESSES_TRIED` answered.
         """
-        addresses = targets.allowed(
+        addresses = webhook_urls.check_addresses(
             await self._addresses(host, port), allow_loopback=self._allow_loopback
         )
         reason = ""

@@ -1,11 +1,12 @@
-"""What an attempt means for its delivery."""
+"""The state that an attempt moves its delivery to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from notifier.delivery import schedule
 from notifier.delivery.outcome import AttemptOutcome
 from schemas.lifecycle import DeliveryStatus
+from schemas.policy import retry_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,8 +14,8 @@ class Settlement:
     """The state a delivery moves to.
 
     Attributes:
-        next_attempt_at: set while it stays pending.
-        endpoint_is_gone: the receiver wants nothing more; its webhook is to be disabled.
+        next_attempt_at: set while the delivery is pending.
+        endpoint_is_gone: the receiver answered 410; its webhook is disabled.
     """
 
     status: DeliveryStatus
@@ -26,18 +27,20 @@ def after(
     outcome: AttemptOutcome,
     *,
     attempts_made: int,
+    delays: Sequence[timedelta],
     now: datetime,
     jitter: float,
     retry_after: timedelta | None,
 ) -> Settlement:
-    """Return what follows from an attempt.
+    """Return the state after an attempt.
 
     Args:
         outcome: of the attempt.
-        attempts_made: this one included.
-        now: when it ended.
-        jitter: between -1 and 1, see `schedule.next_attempt`.
-        retry_after: what the receiver asked for.
+        attempts_made: this attempt included.
+        delays: see `retry_schedule.next_attempt`, as for `jitter` and `retry_after`.
+        now: the end of the attempt.
+        jitter: between -1 and 1.
+        retry_after: the delay that the receiver asked for.
     """
     match outcome:
         case AttemptOutcome.DELIVERED:
@@ -45,8 +48,8 @@ def after(
         case AttemptOutcome.GONE:
             return Settlement(status=DeliveryStatus.DISCARDED, endpoint_is_gone=True)
         case _:
-            next_attempt_at = schedule.next_attempt(
-                attempts_made, now=now, jitter=jitter, retry_after=retry_after
+            next_attempt_at = retry_schedule.next_attempt(
+                attempts_made, delays=delays, now=now, jitter=jitter, retry_after=retry_after
             )
             if next_attempt_at is None:
                 return Settlement(status=DeliveryStatus.EXHAUSTED)

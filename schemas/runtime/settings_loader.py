@@ -16,7 +16,8 @@ class ServiceSettings(BaseSettings):
     service: ClassVar[str]
     """Name of the service, for the message about a missing or invalid setting."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    # Without decoding, a list is comma separated instead of JSON.
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", enable_decoding=False)
 
     @classmethod
     def read(cls, *, secrets: Path = SECRETS) -> Self:

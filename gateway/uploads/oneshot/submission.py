@@ -38,7 +38,7 @@ async def accept(
     """Register the callback of a finalized upload, and return the answer to its submission.
 
     Raises:
-        WebhookUrlRefused: the callback may not be called.
+        TargetRefused: the callback may not be called.
     """
     upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
     job = await queries.job_of_upload(session, tenant_id=tenant_id, upload_id=upload_id)

@@ -54,7 +54,7 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
         FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded: the quotas forbid it.
         FileDamaged: the file does not have the sha256 of the form.
         IdempotencyKeyReused: the key is bound to another request.
-        WebhookUrlRefused, StagingFull, BodyStalled, ClientDisconnected: as for any upload.
+        TargetRefused, StagingFull, BodyStalled, ClientDisconnected: as for any upload.
     """
     tenant_id = submission.tenant_id
     async with context.database.transaction() as session:

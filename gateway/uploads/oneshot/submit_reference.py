@@ -39,7 +39,7 @@ async def submit_reference(
         ReferenceRefused: the key is outside the tenant's prefix or malformed.
         TypeNotAllowed, QuotaExceeded: the quotas forbid it.
         IdempotencyKeyReused: the key is bound to another request.
-        WebhookUrlRefused: the callback may not be called.
+        TargetRefused: the callback may not be called.
     """
     tenant_id, settings, now = submission.tenant_id, context.settings, context.clock()
     name = name_in(reference.object_key, tenant_id=tenant_id)

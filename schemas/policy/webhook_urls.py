@@ -1,0 +1,239 @@
+"""Rules for the URLs of webhooks and for the addresses that their hosts resolve to.
+
+A tenant chooses the URL, and the request leaves from inside our network. An
+address that only our network reaches is therefore never a target (server-side
+request forgery). Registration calls `check`; a delivery calls `parse`, then
+`check_addresses` for every new connection, which goes to a checked address and
+nowhere else.
+
+``http`` is accepted beside ``https``: the signature proves origin and content,
+but everybody on the way can read the event.
+
+Two things cannot be decided here and are left to the network of the process:
+public addresses in internal use, and NAT64 under a prefix of the operator's own.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final, TypeAlias
+from urllib.parse import SplitResult, urlsplit
+
+import idna
+
+from schemas.errors import DomainError, ErrorCode
+
+Address: TypeAlias = IPv4Address | IPv6Address
+
+URL_MAX: Final = 2048
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+FIRST_UNPRIVILEGED_PORT: Final = 1024
+
+# Ports of text protocols that would read a POST as commands: those from 1024 up
+# of https://fetch.spec.whatwg.org/#port-blocking
+BLOCKED_PORTS: Final = frozenset(
+    {1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566}
+    | {*range(6665, 6669 + 1), 6679, 6697, 10080}
+)
+
+_HOST_MAX: Final = 253
+_HOST: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
+# `getaddrinfo` reads 2130706433, 0x7f.1 and 0177.0.0.1 as IPv4 addresses, as does
+# https://url.spec.whatwg.org/#ends-in-a-number-checker
+_ENDS_IN_A_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+
+# Not `ipaddress.is_global`: its answers changed between patch releases of Python,
+# and it is true for multicast, 6to4 and NAT64.
+# https://www.iana.org/assignments/iana-ipv4-special-registry
+_CLOSED_IPV4: Final = tuple(
+    IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",  # this host; Linux connects 0.0.0.0 to loopback
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # carrier-grade NAT; some clouds' metadata
+        "127.0.0.0/8",
+        "168.63.129.16/32",  # Azure's host agent; the number alone is public
+        "169.254.0.0/16",  # link-local; most clouds' metadata
+        "172.16.0.0/12",
+        "192.0.0.0/24",  # protocol assignments; one cloud's metadata
+        "192.0.2.0/24",  # documentation
+        "192.88.99.0/24",  # 6to4 relays, withdrawn
+        "192.168.0.0/16",
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # class E and broadcast
+    )
+)
+# https://www.iana.org/assignments/iana-ipv6-special-registry
+_GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
+_CLOSED_IPV6: Final = tuple(
+    IPv6Network(network)
+    for network in (
+        "2001::/23",  # protocol assignments, Teredo and ORCHID among them
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4: tunnels to any IPv4 address
+        "3fff::/20",  # documentation
+    )
+)
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+
+
+class TargetRefused(DomainError):
+    """The rules forbid this target.
+
+    The message contains neither the URL, which may hold a token, nor an
+    address: the address of an internal name would help an attacker.
+    """
+
+    code = ErrorCode.WEBHOOK_URL_REFUSED
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"webhook target refused: {reason}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookUrl:
+    """A URL that keeps the rules for its text.
+
+    Attributes:
+        text: the URL with this host in place of the one that was written.
+        host: in ASCII (IDNA 2008), in lower case, without a final dot, which
+            neither SNI nor a certificate has.
+    """
+
+    text: str
+    host: str
+
+
+def check(url: str, *, allow_loopback: bool) -> None:
+    """Check what a registration shows of a target: the text, and a host that is an address.
+
+    Raises:
+        TargetRefused: with the rule that is broken.
+    """
+    host = parse(url).host
+    if host == "localhost" or host.endswith(".localhost"):
+        host = "127.0.0.1"
+    if _address(host) is not None:
+        check_addresses([host], allow_loopback=allow_loopback)
+
+
+def parse(url: str) -> WebhookUrl:
+    """Check the text of a URL.
+
+    Accepted: ``http`` or ``https``, a host, port 80, 443 or one from 1024 up
+    that belongs to no other protocol; no credentials, no fragment.
+
+    Raises:
+        TargetRefused: with the rule that is broken.
+    """
+    if len(url) > URL_MAX:
+        raise TargetRefused(f"the URL is longer than {URL_MAX} characters")
+    if "\\" in url or not url.isprintable() or any(character.isspace() for character in url):
+        # Parsers disagree on where the host of such a URL ends.
+        raise TargetRefused("the URL has a backslash, white space or a control character")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise TargetRefused("the URL is malformed") from error
+    if parts.scheme not in DEFAULT_PORTS:
+        raise TargetRefused("the scheme is not https or http")
+    if "@" in parts.netloc:
+        raise TargetRefused("the URL carries credentials")
+    if "#" in url:
+        raise TargetRefused("the URL has a fragment, which is never sent")
+    host = _checked_host(parts)
+    if port is not None:
+        _check_port(port)
+    netloc = f"[{host}]" if ":" in host else host
+    if port is not None:
+        netloc += f":{port}"
+    return WebhookUrl(text=parts._replace(netloc=netloc).geturl(), host=host)
+
+
+def check_addresses(addresses: Iterable[str], *, allow_loopback: bool) -> list[Address]:
+    """Check every address of a host; return them parsed, in their order.
+
+    One closed address refuses the host: an honest receiver has none, and with
+    a filter an attacker could try until the resolver's order suits him.
+
+    Raises:
+        TargetRefused: an address is not public.
+    """
+    parsed = [ip_address(address) for address in addresses]
+    for address in parsed:
+        if not is_public(address) and not (allow_loopback and is_loopback(address)):
+            raise TargetRefused("the host is, or resolves to, an address that is not public")
+    return parsed
+
+
+def is_public(address: Address) -> bool:
+    """Whether the whole Internet reaches this address as we do."""
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _CLOSED_IPV4)
+    carried = _carried_ipv4(address)
+    if carried is not None:
+        return is_public(carried)
+    return address in _GLOBAL_UNICAST and not any(address in network for network in _CLOSED_IPV6)
+
+
+def is_loopback(address: Address) -> bool:
+    carried = _carried_ipv4(address) if isinstance(address, IPv6Address) else None
+    return (carried or address).is_loopback
+
+
+def _carried_ipv4(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address at which a packet to this address certainly ends.
+
+    The other forms that carry one (6to4, Teredo, IPv4-compatible) are closed whole.
+    """
+    if address in _NAT64:
+        return IPv4Address(address.packed[-4:])
+    return address.ipv4_mapped
+
+
+def _checked_host(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    if not host:
+        raise TargetRefused("the URL names no host")
+    address = _address(host)
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise TargetRefused("the host is an address of one network interface")
+    # Brackets hold an IPv6 address and nothing else, in all versions of `urlsplit`.
+    if ("[" in parts.netloc) != isinstance(address, IPv6Address):
+        raise TargetRefused("the host is malformed")
+    if address is not None:
+        return host
+    host = _ascii(host).removesuffix(".")
+    if _ENDS_IN_A_NUMBER.fullmatch(host):
+        raise TargetRefused("the host is an address in a disguised form")
+    if len(host) > _HOST_MAX or not _HOST.fullmatch(host):
+        raise TargetRefused("the host is malformed")
+    return host
+
+
+def _address(host: str) -> Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
+def _ascii(host: str) -> str:
+    if host.isascii():
+        return host
+    try:
+        return idna.encode(host).decode("ascii")
+    except idna.IDNAError as error:
+        raise TargetRefused("the host is malformed") from error
+
+
+def _check_port(port: int) -> None:
+    if port not in DEFAULT_PORTS.values() and port < FIRST_UNPRIVILEGED_PORT:
+        raise TargetRefused(f"port {port} is not 80, 443 or one from 1024 up")
+    if port in BLOCKED_PORTS:
+        raise TargetRefused(f"port {port} belongs to another protocol")

@@ -1,0 +1,196 @@
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import httpx
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from schemas.errors import ErrorCode
+from schemas.policy import webhook_urls
+from schemas.policy.webhook_urls import TargetRefused
+from tests.webhook_urls import ACCEPTED, LOOPBACK, REFUSED
+
+PUBLIC = [
+    "1.1.1.1",
+    "8.8.8.8",
+    "93.184.216.34",
+    "100.63.255.255",
+    "100.128.0.0",
+    "172.15.255.255",
+    "172.32.0.0",
+    "192.0.1.0",
+    "198.17.255.255",
+    "198.20.0.0",
+    "223.255.255.255",
+    "2001:4860:4860::8888",
+    "2606:4700:4700::1111",
+    "2001:200::1",
+    "::ffff:8.8.8.8",
+    "64:ff9b::808:808",
+]
+NOT_PUBLIC = [
+    # this host
+    "0.0.0.0",  # noqa: S104  # an address to refuse, not to listen on
+    "0.1.2.3",
+    "127.0.0.1",
+    "127.1.2.3",
+    "127.255.255.255",
+    "::",
+    "::1",
+    # private
+    "10.0.0.0",
+    "10.254.0.0",
+    "172.16.10.65",
+    "172.31.255.255",
+    "192.168.10.65",
+    "fc00::1",
+    "fd12:3456:789a::1",
+    # link-local, and the clouds' metadata
+    "169.254.0.1",
+    "169.254.169.254",
+    "fe80::1",
+    "fe80::1%eth0",
+    "febf::1",
+    "fd00:ec2::254",
+    "100.100.100.200",
+    "192.0.0.192",
+    "168.63.129.16",
+    # shared, special, documentation, benchmarks
+    "100.64.0.0",
+    "100.127.255.255",
+    "192.0.0.0",
+    "192.0.0.255",
+    "192.0.2.255",
+    "192.88.99.1",
+    "198.18.0.0",
+    "198.19.255.255",
+    "198.51.100.65",
+    "203.0.113.6",
+    "2001:db8::1",
+    "2001:2::1",
+    "2001:10::1",
+    "2001:20::1",
+    "3fff::1",
+    "100::1",
+    "5f00::1",
+    "fec0::1",
+    # multicast, class E, broadcast
+    "224.0.0.1",
+    "239.255.255.255",
+    "240.0.0.1",
+    "250.10.20.30",
+    "255.255.255.255",
+    "ff02::1",
+    "ff0e::1",
+    # IPv4 inside IPv6
+    "::ffff:127.0.0.1",
+    "::ffff:10.0.0.1",
+    "::ffff:169.254.169.254",
+    "::ffff:0.0.0.1",
+    "::ffff:7f00:1",
+    "::127.0.0.1",  # IPv4-compatible
+    "::8.8.8.8",
+    "::ffff:0:127.0.0.1",  # IPv4-translated
+    "64:ff9b::127.0.0.1",  # NAT64
+    "64:ff9b::10.0.0.1",
+    "64:ff9b::a9fe:a9fe",
+    "64:ff9b:1::808:808",  # NAT64 of somebody's own
+    "2002:7f00:1::1",  # 6to4
+    "2002:808:808::1",
+    "2001:0:4136:e378:8000:63bf:3fff:fdd2",  # Teredo
+]
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_a_public_address_is_accepted(address: str) -> None:
+    assert webhook_urls.check_addresses([address], allow_loopback=False) == [ip_address(address)]
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_an_address_that_is_not_public_is_refused(address: str) -> None:
+    with pytest.raises(TargetRefused) as caught:
+        webhook_urls.check_addresses([address], allow_loopback=False)
+    assert caught.value.code is ErrorCode.WEBHOOK_URL_REFUSED
+    assert address not in str(caught.value)
+
+
+def test_one_address_that_is_not_public_refuses_all() -> None:
+    with pytest.raises(TargetRefused):
+        webhook_urls.check_addresses(["93.184.216.34", "10.0.0.1"], allow_loopback=False)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
+def test_a_loopback_address_is_accepted_where_loopback_is_allowed(address: str) -> None:
+    assert webhook_urls.check_addresses([address], allow_loopback=True) == [ip_address(address)]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [address for address in NOT_PUBLIC if not webhook_urls.is_loopback(ip_address(address))],
+)
+def test_no_other_address_is_accepted_where_loopback_is_allowed(address: str) -> None:
+    with pytest.raises(TargetRefused):
+        webhook_urls.check_addresses([address], allow_loopback=True)
+
+
+@given(st.ip_addresses(v=4) | st.ip_addresses(v=6))
+@example(ip_address("64:ff9b::7f00:1"))
+def test_no_special_address_of_the_standard_library_is_public(
+    address: IPv4Address | IPv6Address,
+) -> None:
+    special = (
+        address.is_private
+        or address.is_loopback
+        or address.is_link_local
+        or address.is_multicast
+        or address.is_unspecified
+    )
+    mapped = isinstance(address, IPv6Address) and address.ipv4_mapped is not None
+    if special and not mapped:
+        assert not webhook_urls.is_public(address)
+
+
+@pytest.mark.parametrize(("url", "requested"), ACCEPTED.items())
+def test_an_accepted_url_is_requested_with_an_ascii_host(url: str, requested: str) -> None:
+    webhook_urls.check(url, allow_loopback=False)
+    parsed = webhook_urls.parse(url)
+    assert parsed.text == requested
+    assert httpx.URL(parsed.text).raw_host.decode() == parsed.host
+
+
+@pytest.mark.parametrize(("url", "rule"), REFUSED)
+@pytest.mark.parametrize("allow_loopback", [True, False])
+def test_a_refusal_names_the_broken_rule(url: str, rule: str, *, allow_loopback: bool) -> None:
+    with pytest.raises(TargetRefused, match=rule):
+        webhook_urls.check(url, allow_loopback=allow_loopback)
+
+
+@pytest.mark.parametrize("url", LOOPBACK)
+def test_a_loopback_url_is_accepted_only_where_loopback_is_allowed(url: str) -> None:
+    webhook_urls.check(url, allow_loopback=True)
+    with pytest.raises(TargetRefused, match="not public"):
+        webhook_urls.check(url, allow_loopback=False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://user:hunter2@example.com/?token=hunter2", "https://10.0.0.1/in?token=hunter2"],
+)
+def test_a_refusal_does_not_contain_the_url(url: str) -> None:
+    with pytest.raises(TargetRefused) as refused:
+        webhook_urls.check(url, allow_loopback=False)
+    assert "hunter2" not in str(refused.value)
+
+
+@given(
+    st.text()
+    | st.text().map("https://{}".format)
+    | st.text().map("https://{}/".format)
+    | st.text().map("http://a.{}".format)
+)
+def test_httpx_reads_the_same_host_from_every_accepted_text(text: str) -> None:
+    with suppress(TargetRefused):
+        webhook_urls.check(text, allow_loopback=False)
+        parsed = webhook_urls.parse(text)
+        assert httpx.URL(parsed.text).raw_host.decode() == parsed.host
