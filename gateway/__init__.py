@@ -1,5 +1,5 @@
-"""Answers HTTP: takes uploads in chunks, and shows what became of them.
+"""The HTTP server: takes uploads in chunks, and shows jobs, documents and webhooks.
 
-It never speaks to the broker: finalizing writes a row and an outbox row, so
-work is accepted while RabbitMQ is down.
+It does not connect to the broker: finalizing an upload writes an outbox row, so uploads are
+accepted while RabbitMQ is down.
 """

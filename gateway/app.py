@@ -1,4 +1,4 @@
-"""The composition root: everything is built here, and nowhere else."""
+"""The composition root: builds the application and everything that requests share."""
 
 import time
 from collections.abc import AsyncIterator
@@ -34,8 +34,8 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
 
     Args:
         settings: of the server.
-        store: needed where `settings` stage in the bucket; elsewhere it serves uploads
-            that were begun there.
+        store: the object store; required if `settings` stage new uploads in the bucket.
+            Otherwise it serves uploads that were begun in the bucket.
     """
     engine = db.build_engine(settings)
     autocommit_engine = db.build_autocommit_engine(settings)
@@ -47,7 +47,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         staging=staging,
         staging_probe=StagingProbe(staging, timeout=PROBE_TIMEOUT),
         job_changes=JobChangeListener(partial(db.connect_to_listen, settings)),
-        api_keys=ApiKeyCache(believed_for=settings.api_key_cache, seconds=time.monotonic),
+        api_keys=ApiKeyCache(lifetime=settings.api_key_cache, monotonic=time.monotonic),
         clock=partial(datetime.now, UTC),
     )
 
@@ -90,7 +90,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
 
 
 def _staging(settings: Settings, store: ObjectStoreSettings | None) -> Staging:
-    """Return the kind of staging the settings want, with the other one where it can be reached."""
+    """Return the staging that the settings choose; uploads in the other one stay reachable."""
     directory = (
         DirectoryBackend(settings.staging_dir, reserve_bytes=settings.staging_reserve)
         if settings.staging_dir
@@ -105,7 +105,7 @@ def _staging(settings: Settings, store: ObjectStoreSettings | None) -> Staging:
 
 
 def _bucket(store: ObjectStoreSettings, *, work_dir: Path | None) -> StagingBackend:
-    from gateway.staging.bucket import ObjectBackend  # noqa: PLC0415  # it costs 20 MiB where the bucket is not used
+    from gateway.staging.bucket import ObjectBackend  # noqa: PLC0415  # boto3 takes 20 MiB, also where the bucket is not used
 
     return ObjectBackend.connect(store, work_dir=work_dir)
 

@@ -1,4 +1,4 @@
-"""Probes: is the process up, and can it take work."""
+"""Health checks for orchestrators and load balancers."""
 
 import asyncio
 
@@ -17,29 +17,29 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """`checks` names what was looked at, and `ok` or what is wrong."""
+    """`checks` maps each dependency to `ok` or to what is wrong."""
 
     status: str
     checks: dict[str, str] = {}
 
 
-@get("/live", summary="Is the process up")
+@get("/live", summary="Check that the process runs")
 async def live() -> Health:
-    """Answer at all; a process that cannot is to be restarted."""
+    """Answer 200; restart a process that does not answer."""
     return Health(status="live")
 
 
 @get(
     "/ready",
-    summary="Can work be taken",
-    responses={503: ResponseSpec(Health, generate_examples=False, description="not at the moment")},
+    summary="Check that the process can accept work",
+    responses={503: ResponseSpec(Health, generate_examples=False, description="not ready")},
 )
 async def ready(request: ApiRequest) -> Response[Health]:
-    """Ask the database and the place new uploads go to; 503 keeps traffic away until both answer."""
-    database, place = await asyncio.gather(
+    """Check the database and the staging of new uploads; 503 until both work."""
+    database, staging = await asyncio.gather(
         _database(request.context.database), request.context.staging_probe.ask()
     )
-    checks = {"database": database, "staging": place}
+    checks = {"database": database, "staging": staging}
     is_ready = set(checks.values()) == {"ok"}
     if not is_ready:
         log.warning("health.not_ready", **checks)

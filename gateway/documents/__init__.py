@@ -1,1 +1,1 @@
-"""What was stored, and what was read from it."""
+"""Documents: stored files, and the text and entities read from them."""

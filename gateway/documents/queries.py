@@ -1,4 +1,4 @@
-"""Reading documents, their pages and their entities."""
+"""Reads documents, their pages and their entities."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Final
@@ -17,14 +17,14 @@ from schemas.lifecycle import DocumentStatus
 from schemas.tables.documents import Document, Entity, Page
 
 PAGE_BREAK: Final = "\f"
-PAGES_AT_ONCE: Final = 16
+PAGES_PER_READ: Final = 16
 
-# What the database can compare; a forged cursor may say anything.
+# The range of the column; a forged cursor may hold any number.
 Ordinal = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 class DocumentNotFound(DomainError):
-    """There is no such document, or it is another tenant's."""
+    """The document does not exist, or belongs to another tenant."""
 
     code = ErrorCode.DOCUMENT_NOT_FOUND
 
@@ -33,12 +33,12 @@ class DocumentNotFound(DomainError):
 
 
 class DocumentNotReady(DomainError):
-    """Nothing was read from the document, or not yet."""
+    """The document is not ingested: not yet, or ingesting failed."""
 
     code = ErrorCode.DOCUMENT_NOT_READY
 
     def __init__(self, document: Document) -> None:
-        reason = document.error_code or "it has not been read"
+        reason = document.error_code or "it is not ingested yet"
         super().__init__(f"document {document.id} has no text: it is {document.status}, {reason}")
 
 
@@ -52,7 +52,7 @@ class PageNotFound(DomainError):
 
 
 class EntityPosition(msgspec.Struct, frozen=True, array_like=True):
-    """A place among the entities of a document, in reading order."""
+    """A position among the entities of a document, in reading order."""
 
     page: Ordinal
     ordinal: Ordinal
@@ -61,7 +61,7 @@ class EntityPosition(msgspec.Struct, frozen=True, array_like=True):
 async def documents_of(
     session: AsyncSession, *, tenant_id: TenantId, after: CreatedPosition | None, limit: int
 ) -> Sequence[Document]:
-    """Return a tenant's documents, newest first, and one more than `limit` where there are more."""
+    """Return a tenant's documents, newest first: `limit + 1` rows if there are more than `limit`."""
     query = select(Document).where(Document.tenant_id == tenant_id)
     if after is not None:
         query = query.where(tuple_(Document.created_at, Document.id) < (after.created_at, after.id))
@@ -77,7 +77,7 @@ async def document_of(
     """Return a tenant's document.
 
     Raises:
-        DocumentNotFound: there is none, or none of this tenant.
+        DocumentNotFound: the tenant has no such document.
     """
     document = await session.scalar(
         select(Document).where(Document.id == document_id, Document.tenant_id == tenant_id),
@@ -90,11 +90,11 @@ async def document_of(
 async def readable_document_of(
     session: AsyncSession, *, tenant_id: TenantId, document_id: DocumentId
 ) -> Document:
-    """Return a tenant's document once it was read.
+    """Return a tenant's document if it is ingested.
 
     Raises:
-        DocumentNotFound: there is none, or none of this tenant.
-        DocumentNotReady: it was not read, or could not be.
+        DocumentNotFound: the tenant has no such document.
+        DocumentNotReady: the document is not ingested.
     """
     document = await document_of(session, tenant_id=tenant_id, document_id=document_id)
     if document.status != DocumentStatus.INGESTED:
@@ -108,7 +108,7 @@ async def page_of_document(
     """Return one page.
 
     Raises:
-        PageNotFound: the document has none of this number.
+        PageNotFound: the document has no page of this number.
     """
     page = await session.get(Page, (document.id, number))
     if page is None:
@@ -119,10 +119,10 @@ async def page_of_document(
 
 
 async def text_of(database: Database, document_id: DocumentId) -> AsyncIterator[str]:
-    """Yield the text page by page, a form feed between two pages.
+    """Yield the text page by page, with a form feed between two pages.
 
-    A few pages are read per transaction: a slow reader holds no connection,
-    and a long document is never in memory as a whole.
+    Each transaction reads a few pages: a slow client holds no connection, and a long document
+    is never in memory as a whole.
     """
     number = 0
     while True:
@@ -132,13 +132,13 @@ async def text_of(database: Database, document_id: DocumentId) -> AsyncIterator[
                     select(Page.number, Page.text)
                     .where(Page.document_id == document_id, Page.number > number)
                     .order_by(Page.number)
-                    .limit(PAGES_AT_ONCE),
+                    .limit(PAGES_PER_READ),
                 )
             ).all()
         for page in pages:
             yield PAGE_BREAK + page.text if number else page.text
             number = page.number
-        if len(pages) < PAGES_AT_ONCE:
+        if len(pages) < PAGES_PER_READ:
             return
 
 
@@ -150,7 +150,7 @@ async def entities_of(
     after: EntityPosition | None,
     limit: int,
 ) -> Sequence[Entity]:
-    """Return entities in reading order, and one more than `limit` where there are more."""
+    """Return entities in reading order: `limit + 1` rows if there are more than `limit`."""
     query = select(Entity).where(Entity.document_id == document.id)
     if label is not None:
         query = query.where(Entity.label == label)
@@ -174,7 +174,7 @@ def show(document: Document) -> DocumentView:
         language=document.language,
         truncated=document.truncated,
         metadata=document.pdf_metadata,
-        # The object is stored; what failed is reading it, and the same bytes fail again.
+        # The object is stored and ingesting failed; the same bytes would fail again.
         error=JobError(
             code=document.error_code, detail=document.error_detail or "", retryable=False
         )

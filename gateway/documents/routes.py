@@ -1,4 +1,4 @@
-"""`/documents`: what was stored, and what was read from it."""
+"""`/documents`: stored files, and the text and entities read from them."""
 
 from typing import Annotated
 
@@ -61,7 +61,7 @@ async def list_documents(
 
 @get(
     "/{document_id:uuid}",
-    summary="See a document",
+    summary="Show a document",
     responses=answers(ErrorCode.DOCUMENT_NOT_FOUND),
 )
 async def get_document(
@@ -69,7 +69,7 @@ async def get_document(
     *,
     document_id: FromPath[DocumentId],
 ) -> DocumentView:
-    """Show what is known of a document."""
+    """Show a document: its file, and the result of ingesting it."""
     async with request.context.database.transaction() as session:
         document = await queries.document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
@@ -122,7 +122,7 @@ async def get_page(
 
 @get(
     "/{document_id:uuid}/entities",
-    summary="List what is named in a document",
+    summary="List the entities of a document",
     responses=answers(ErrorCode.DOCUMENT_NOT_FOUND, ErrorCode.DOCUMENT_NOT_READY),
 )
 async def list_entities(

@@ -1,4 +1,4 @@
-"""`OPTIONS`: which methods a path takes (RFC 9110, 9.3.7)."""
+"""`OPTIONS`: the methods that a path supports (RFC 9110, 9.3.7)."""
 
 from http import HTTPStatus
 from typing import Any
@@ -8,10 +8,9 @@ from litestar.routes import HTTPRoute
 
 
 async def answer_options(request: Request[Any, Any, Any]) -> Response[None] | None:
-    """Answer OPTIONS in the place of the framework, and nothing else.
+    """Answer an OPTIONS request; return None for other methods.
 
-    Its own answer names the methods of the handler that was registered first on a
-    path, and none of those that came after it.
+    Litestar's own answer lists only the methods of the handler registered first on a path.
     """
     if request.method != "OPTIONS":
         return None

@@ -1,4 +1,4 @@
-"""Cursors: where the next page of a list starts, in a form clients cannot lean on."""
+"""Pages of a list, and the opaque cursors between them."""
 
 import base64
 import binascii
@@ -24,12 +24,14 @@ Limit = Annotated[
 ]
 Cursor = Annotated[
     str | None,
-    QueryParameter(max_length=512, description="`next_cursor` of the page before", required=False),
+    QueryParameter(
+        max_length=512, description="`next_cursor` of the previous page", required=False
+    ),
 ]
 
 
 class CreatedPosition(msgspec.Struct, frozen=True, array_like=True):
-    """A place in a list ordered by creation, newest first; the id breaks ties."""
+    """A position in a list ordered by creation, newest first; the id breaks ties."""
 
     created_at: datetime
     id: UUID
@@ -40,10 +42,10 @@ def encode(position: msgspec.Struct) -> str:
 
 
 def decode(cursor: str | None, *, to: type[Position]) -> Position | None:
-    """Read a cursor of ours.
+    """Return the position that a cursor holds.
 
     Raises:
-        InvalidRequest: it is none of ours, or of another list.
+        InvalidRequest: the cursor is malformed or belongs to another list.
     """
     if cursor is None:
         return None
@@ -61,7 +63,7 @@ def page_of(
     show: Callable[[Row], Item],
     position: Callable[[Row], msgspec.Struct],
 ) -> PageOf[Item]:
-    """Return a page of rows read with ``LIMIT limit + 1``: the one too many says there is a next."""
+    """Return a page of rows read with `LIMIT limit + 1`: an extra row means that a next page exists."""
     shown = rows[:limit]
     return PageOf(
         items=[show(row) for row in shown],

@@ -1,6 +1,6 @@
-"""Errors as HTTP says them: `application/problem+json`, RFC 9457.
+"""Errors as HTTP answers: `application/problem+json` (RFC 9457).
 
-The only module that knows both error codes and statuses.
+The only module that maps error codes to statuses.
 """
 
 import re
@@ -25,11 +25,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
 
-# Answers are a tenant's own, and some hold a secret.
 HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 )
-"""On every answer, problem or not."""
+"""Of every answer: answers belong to one tenant, and some hold a secret."""
 
 STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
     {
@@ -66,9 +65,9 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.DOCUMENT_NOT_READY: HTTPStatus.CONFLICT,
         ErrorCode.WEBHOOK_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.WEBHOOK_URL_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
-        # What we lost is our failure, however little the client can do about it.
+        # The server lost the bytes: a server error, also where the client has to upload again.
         ErrorCode.STAGING_MISSING: HTTPStatus.INTERNAL_SERVER_ERROR,
-        # The others end a job, not a request; clients meet them in the job's `error`.
+        # The codes below end a job, not a request; clients find them in the job's `error`.
         ErrorCode.STAGING_CORRUPT: HTTPStatus.INTERNAL_SERVER_ERROR,
         ErrorCode.STORE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
         ErrorCode.STORE_REJECTED: HTTPStatus.BAD_GATEWAY,
@@ -117,7 +116,7 @@ _CODE_BY_STATUS: Final[Mapping[int, ErrorCode]] = MappingProxyType(
 
 
 class InvalidRequest(DomainError):
-    """The request is well formed, but a value in it cannot be used."""
+    """The request is well formed, but a value in it is not valid."""
 
     code = ErrorCode.INVALID_REQUEST
 
@@ -127,11 +126,14 @@ class InvalidRequest(DomainError):
 
 
 class ReadingStopped(DomainError):
-    """The body is not read to its end, so the connection cannot carry another request."""
+    """The body was not read to its end; the answer closes the connection.
+
+    What is left of the body would be read as the next request.
+    """
 
 
 class ClientDisconnected(DomainError):
-    """The client closed the connection before its request was complete; nobody reads the answer."""
+    """The client closed the connection before the request was complete; the answer is only logged."""
 
     code = ErrorCode.INVALID_REQUEST
 
@@ -140,7 +142,10 @@ class ClientDisconnected(DomainError):
 
 
 def answers(*codes: ErrorCode) -> dict[int, ResponseSpec]:
-    """Return the problem answers of a route, for the API description; some every route has."""
+    """Return the problems that a route can answer, for the API description.
+
+    The codes in `_EVERYWHERE` are added.
+    """
     described: dict[int, list[str]] = {}
     for code in (*_EVERYWHERE, *codes):
         described.setdefault(STATUS_BY_CODE[code], []).append(f"`{code}`")
@@ -201,7 +206,7 @@ def _domain_error(request: Request[Any, Any, Any], error: DomainError) -> Respon
 
 
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    """Answer what the framework refuses: no such route or method, an invalid or too large body."""
+    """Answer a refusal of the framework: unknown route or method, invalid or too large body."""
     if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _unexpected(request, error)
     extra = error.extra if isinstance(error.extra, list) else []
@@ -221,14 +226,14 @@ def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respon
 
 
 def _without_url(detail: str) -> str:
-    """Drop the URL from the framework's message: `instance` names the path, and a query may hold a secret."""
+    """Remove the URL from the framework's message: its query may hold a secret."""
     return re.sub(r"^(Validation failed) for .*", r"\1", detail)
 
 
 def _database_unavailable(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
-    log.warning("http.database_unavailable", error=_kind_of(error))
+    log.warning("http.database_unavailable", error=_class_of(error))
     return _answer(
-        request, code=ErrorCode.UNAVAILABLE, detail="the database cannot be reached; try again soon"
+        request, code=ErrorCode.UNAVAILABLE, detail="the database is not reachable; try again"
     )
 
 
@@ -238,14 +243,16 @@ def _database_error(request: Request[Any, Any, Any], error: DBAPIError) -> Respo
     return _unexpected(request, error)
 
 
-def _kind_of(error: Exception) -> str:
-    """Name the driver's error; its text may hold what the client sent."""
+def _class_of(error: Exception) -> str:
+    """Return the class of the driver's error; its text may hold values from the request."""
     return type(getattr(error, "orig", None) or error).__name__
 
 
 def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     log.error("http.failed", exc_info=error)
-    return _answer(request, code=ErrorCode.INTERNAL, detail="something went wrong on our side")
+    return _answer(
+        request, code=ErrorCode.INTERNAL, detail="the server failed; the error is logged"
+    )
 
 
 EXCEPTION_HANDLERS: Final[ExceptionHandlersMap] = {

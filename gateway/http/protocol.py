@@ -1,4 +1,4 @@
-"""The server's side of a connection, where clients do what they should not."""
+"""The server's side of a connection, hardened against misbehaving clients."""
 
 import asyncio
 from collections import deque
@@ -10,20 +10,20 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 
 
 class HardenedProtocol(HttpToolsProtocol):
-    """Refuses a request whose head does not end, or whose body is followed by endless trailers.
+    """Closes a connection whose request head or trailers do not end.
 
-    The parser alone would keep all of it in memory. Trailers are read over: the
-    server would add them to the head, past whatever stands before it. And a client
-    that hangs up is noticed by every request it has not been answered.
+    The parser alone would keep all of those bytes in memory. Trailers are ignored: uvicorn
+    would add them to the headers, past every check of the head. When the client disconnects,
+    every unanswered request of the connection is notified.
     """
 
     _is_in_head = False
     _is_in_message = False
-    _got_further = False
+    _has_progressed = False
     _unfinished_bytes = 0
-    """Came since the last end of a head, piece of a body or end of a message."""
+    """Received since the parser last completed a head, a piece of a body or a message."""
     _unanswered: deque[RequestResponseCycle]
-    """Several where a client sends its next request before it has the answer to the last."""
+    """Several with pipelining: a client sends requests before it has earlier answers."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the server's own
         super().connection_made(transport)
@@ -39,34 +39,35 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        self._got_further = True
+        self._has_progressed = True
         super().on_headers_complete()
-        # They are answered in order. Thousands may come at once, so none is looked at twice.
+        # Answers go out in order, so each cycle is removed once. Thousands may be pipelined:
+        # a scan of all of them for every request would take quadratic time.
         while self._unanswered and self._unanswered[0].response_complete:
             self._unanswered.popleft()
         self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
-        self._got_further = True
+        self._has_progressed = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._is_in_message = False
-        self._got_further = True
+        self._has_progressed = True
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        # The server tells the newest request alone. One sent before it would wait on for
-        # nobody, and then fail by writing to what is closed.
+        # uvicorn notifies only the newest request. An earlier one would keep waiting, and then
+        # fail when it writes to the closed connection.
         for cycle in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        self._got_further = False
+        self._has_progressed = False
         super().data_received(data)
-        is_stuck = self._is_in_message and not self._got_further
+        is_stuck = self._is_in_message and not self._has_progressed
         self._unfinished_bytes = self._unfinished_bytes + len(data) if is_stuck else 0
         if self._unfinished_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
             if self._is_in_head:

@@ -1,4 +1,4 @@
-"""One line per request, and the ids of what it is about on every other line."""
+"""One log line per request, and the request's ids on every other line."""
 
 import logging
 import time
@@ -14,27 +14,27 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def level_of(route: str, *, status: int | None) -> int:
-    """Return the level of a request's line: low for those that come in thousands and succeed."""
-    is_one_of_many = route.startswith("/health") or route.endswith("/chunks/{index}")
-    return logging.DEBUG if is_one_of_many and status == HTTPStatus.OK else logging.INFO
+    """Return the level of a request's line: debug for successful chunks and probes, of which there are many."""
+    is_frequent = route.startswith("/health") or route.endswith("/chunks/{index}")
+    return logging.DEBUG if is_frequent and status == HTTPStatus.OK else logging.INFO
 
 
 async def bind_ids(request: Request[Any, Any, Any]) -> None:
-    """Put the ids of the path on every log line of this request."""
+    """Add the ids in the path to every log line of this request."""
     bind(**request.path_params)
 
 
 def bind(**facts: object) -> None:
-    """Put what became known of this request on every later log line of it."""
+    """Add facts to every later log line of this request."""
     structlog.contextvars.bind_contextvars(**{name: str(fact) for name, fact in facts.items()})
 
 
 class RequestLog:
     """ASGI middleware around the whole application: one `http.request` line per request.
 
-    It names the route's template, never the path as sent, and no header: a key
-    or a token in either stays out of the log. Whatever was bound for the request
-    stands on it too: ids, and why it was refused.
+    The line holds the route's template and everything bound for the request: ids, and the
+    code of a refusal. It never holds the path as sent or a header: either may contain a key
+    or a token.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,7 +1,7 @@
-"""Who is asking, and what their key allows.
+"""Authentication by API key, and scopes.
 
-A key is 256 random bits, so one SHA-256 hides it as well as a slow hash would:
-there is nothing to guess. The database holds the hash alone.
+A key has 256 random bits. That cannot be guessed, so one SHA-256 protects it as well as a
+slow password hash. The database holds only the hash.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ from schemas.ids import ApiKeyId, TenantId
 from schemas.tables.tenants import ApiKey
 
 KEY_PREFIX: Final = "wb_"
-# Longer than any key of ours: what is longer need not be hashed to be refused.
+# No key is longer. Without the limit, a client could make the gateway hash huge headers.
 KEY_LENGTH_MAX: Final = 256
 
-KNOWN_MAX: Final = 4096
-"""Keys remembered at once; beyond that the one read longest ago is asked for again."""
+CACHED_KEYS_MAX: Final = 4096
+"""When the cache is full, the key that was read first is removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """The tenant a request speaks for, and what its key may do."""
+    """The tenant of a request, and the scopes of its key."""
 
     tenant_id: TenantId
     key_id: ApiKeyId
@@ -50,16 +50,16 @@ ApiRequest: TypeAlias = Request[Caller, None, Any]
 
 
 class Unauthenticated(DomainError):
-    """No key, an unknown key, or a revoked one; which of them is not told."""
+    """No key, an unknown key or a revoked key; the answer does not say which."""
 
     code = ErrorCode.UNAUTHENTICATED
 
     def __init__(self) -> None:
-        super().__init__("a valid API key is needed: Authorization: Bearer <key>")
+        super().__init__("a valid API key is required: Authorization: Bearer <key>")
 
 
 class ScopeMissing(DomainError):
-    """The key is valid, but not for this."""
+    """The key is valid, but lacks the scope of the route."""
 
     code = ErrorCode.SCOPE_MISSING
 
@@ -76,7 +76,7 @@ def hash_of(key: str) -> bytes:
 
 
 async def caller_of(session: AsyncSession, *, key: str) -> Caller:
-    """Return who a key belongs to.
+    """Return the owner of a key.
 
     Raises:
         Unauthenticated: the key is unknown or revoked.
@@ -89,51 +89,54 @@ async def caller_of(session: AsyncSession, *, key: str) -> Caller:
             ),
         )
     ).one_or_none()
-    # The index has compared already; this comparison takes the same time for every hash.
+    # The index compares in variable time; this comparison takes the same time for every hash.
     if found is None or not hmac.compare_digest(found.key_hash, wanted):
         raise Unauthenticated
     return Caller(tenant_id=found.tenant_id, key_id=found.id, scopes=frozenset(found.scopes))
 
 
 class ApiKeyCache:
-    """Callers read from the database a moment ago, by the hash of their key.
+    """Callers that were read from the database recently, by the hash of their key.
 
-    A key that was revoked works on for at most `believed_for`. That a key is
-    unknown is never remembered: a new key works at once, and guessing fills
-    nothing.
+    A revoked key keeps working for at most `lifetime`. A key that was not found is never
+    cached: a new key works at once, and guessed keys do not fill the cache.
 
     Args:
-        seconds: a clock that is never set back.
+        monotonic: a clock in seconds that is never set back.
     """
 
     def __init__(
-        self, *, believed_for: timedelta, seconds: Callable[[], float], most: int = KNOWN_MAX
+        self,
+        *,
+        lifetime: timedelta,
+        monotonic: Callable[[], float],
+        size_max: int = CACHED_KEYS_MAX,
     ) -> None:
-        self._believed_for = believed_for.total_seconds()
-        self._seconds = seconds
-        self._most = most
-        self._found: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
-        self._asked: dict[bytes, asyncio.Task[Caller]] = {}
+        self._lifetime = lifetime.total_seconds()
+        self._monotonic = monotonic
+        self._size_max = size_max
+        self._callers: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._reads: dict[bytes, asyncio.Task[Caller]] = {}
 
     def find(self, key_hash: bytes) -> Caller | None:
-        caller, read_at = self._found.get(key_hash, (None, 0.0))
-        if caller is not None and self._seconds() - read_at >= self._believed_for:
-            del self._found[key_hash]
+        caller, read_at = self._callers.get(key_hash, (None, 0.0))
+        if caller is not None and self._monotonic() - read_at >= self._lifetime:
+            del self._callers[key_hash]
             return None
         return caller
 
-    def remember(self, caller: Caller, *, key_hash: bytes, read_at: float) -> None:
-        """Believe in a caller from the moment before it was read."""
-        self._found[key_hash] = (caller, read_at)
-        self._found.move_to_end(key_hash)
-        if len(self._found) > self._most:
-            self._found.popitem(last=False)
+    def add(self, caller: Caller, *, key_hash: bytes, read_at: float) -> None:
+        """Cache a caller; its lifetime starts at `read_at`, before the read."""
+        self._callers[key_hash] = (caller, read_at)
+        self._callers.move_to_end(key_hash)
+        if len(self._callers) > self._size_max:
+            self._callers.popitem(last=False)
 
     async def caller_of(self, database: Database, *, key: str) -> Caller:
-        """Return who a key belongs to, from memory or from the database.
+        """Return the owner of a key, from the cache or from the database.
 
-        Requests that come together are told by one look: when a busy key is no
-        longer believed, hundreds would otherwise want a connection at one moment.
+        Concurrent requests with one key share one read: when a busy key expires, hundreds of
+        requests would otherwise need a connection at the same moment.
 
         Raises:
             Unauthenticated: the key is unknown or revoked.
@@ -142,32 +145,31 @@ class ApiKeyCache:
         caller = self.find(key_hash)
         if caller is not None:
             return caller
-        asking = self._asked.get(key_hash)
-        if asking is None:
-            asking = asyncio.create_task(self._ask(database, key=key, key_hash=key_hash))
-            self._asked[key_hash] = asking
-            asking.add_done_callback(lambda _: self._asked.pop(key_hash))
-        # Who goes away must not take the answer from the others.
-        return await asyncio.shield(asking)
+        read = self._reads.get(key_hash)
+        if read is None:
+            read = asyncio.create_task(self._read(database, key=key, key_hash=key_hash))
+            self._reads[key_hash] = read
+            read.add_done_callback(lambda _: self._reads.pop(key_hash))
+        # Without the shield, one disconnected client would cancel the read of all the others.
+        return await asyncio.shield(read)
 
-    async def _ask(self, database: Database, *, key: str, key_hash: bytes) -> Caller:
-        read_at = self._seconds()
+    async def _read(self, database: Database, *, key: str, key_hash: bytes) -> Caller:
+        read_at = self._monotonic()
         async with database.transaction() as session:
             caller = await caller_of(session, key=key)
-        self.remember(caller, key_hash=key_hash, read_at=read_at)
+        self.add(caller, key_hash=key_hash, read_at=read_at)
         return caller
 
 
 class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
-    """Sets `request.user` to the caller, before anything of the body is read.
+    """Sets `request.user` to the caller before any of the body is read.
 
-    It stands before every route of the API, so that none can be left open by
-    forgetting its guard. What it needs is found in the application's state:
-    the framework copies routers deeply, and with them what they were given.
+    It covers the whole API: a route without a guard still needs a key. It takes the context
+    from the application's state, because Litestar deep-copies routers with their middleware.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        # By default OPTIONS passes without a key, and then meets guards that need one.
+        # By default OPTIONS passes without a key and then fails in guards that read the caller.
         super().__init__(app, exclude_http_methods=())
 
     async def authenticate_request(
@@ -184,7 +186,7 @@ def bearer(header: str | None) -> str:
     """Return the key of an `Authorization` header.
 
     Raises:
-        Unauthenticated: there is none that could be a key.
+        Unauthenticated: the header holds nothing that can be a key.
     """
     scheme, _, key = (header or "").partition(" ")
     key = key.strip(" ")
@@ -196,7 +198,7 @@ def bearer(header: str | None) -> str:
 def requires(
     scope: Scope,
 ) -> Callable[[ASGIConnection[Any, Caller, Any, Any], BaseRouteHandler], Awaitable[None]]:
-    """Return the guard of a route that needs a scope."""
+    """Return a guard that requires a scope."""
 
     async def guard(connection: ASGIConnection[Any, Caller, Any, Any], _: BaseRouteHandler) -> None:
         if scope not in connection.user.scopes:

@@ -1,1 +1,1 @@
-"""Finalizing an upload makes its job; this shows how far it got."""
+"""Jobs: their progress, and waiting for their end."""

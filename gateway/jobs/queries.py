@@ -1,4 +1,4 @@
-"""Reading jobs, and how far they got."""
+"""Reads jobs and computes their progress."""
 
 from collections.abc import Sequence
 from typing import Final, TypeAlias
@@ -22,7 +22,7 @@ Snapshot: TypeAlias = tuple[int, JobView]
 
 
 class JobNotFound(DomainError):
-    """There is no such job, or it is another tenant's."""
+    """The job does not exist, or belongs to another tenant."""
 
     code = ErrorCode.JOB_NOT_FOUND
 
@@ -34,7 +34,7 @@ async def snapshot_of(session: AsyncSession, *, tenant_id: TenantId, job_id: Job
     """Return a tenant's job.
 
     Raises:
-        JobNotFound: there is none, or none of this tenant.
+        JobNotFound: the tenant has no such job.
     """
     job = await session.scalar(select(Job).where(Job.id == job_id, Job.tenant_id == tenant_id))
     if job is None:
@@ -50,7 +50,7 @@ async def jobs_of(
     after: CreatedPosition | None,
     limit: int,
 ) -> Sequence[Job]:
-    """Return a tenant's jobs, newest first, and one more than `limit` where there are more."""
+    """Return a tenant's jobs, newest first: `limit + 1` rows if there are more than `limit`."""
     wanted: list[ColumnElement[bool]] = [Job.tenant_id == tenant_id]
     if status is not None:
         wanted.append(Job.status == status)
@@ -105,9 +105,9 @@ def progress(
     pages_done: int,
     pages_total: int | None,
 ) -> int:
-    """Return 0 to 100: bytes fill the first 60, pages go up to 99, only the end is 100.
+    """Return the progress: bytes count up to 60, pages up to 99; only a completed job has 100.
 
-    A job that failed or was cancelled stays where it stood.
+    A failed or cancelled job keeps its last value.
     """
     if status == JobStatus.COMPLETED or stage == JobStage.DONE:
         return 100

@@ -4,7 +4,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, update
 
-from gateway.documents.queries import PAGES_AT_ONCE
+from gateway.documents.queries import PAGES_PER_READ
 from schemas.ids import DocumentId, JobId, UploadId
 from schemas.tables.documents import Document, Entity, Page
 from schemas.tables.uploads import Upload
@@ -78,7 +78,7 @@ async def test_documents_are_listed_newest_first_page_by_page(
 async def test_the_text_is_all_pages_with_form_feeds_between(
     api: Api, transaction: BeginSession
 ) -> None:
-    pages = ["", "zwei ☂", "", *(f"page {number}" for number in range(2 * PAGES_AT_ONCE)), ""]
+    pages = ["", "zwei ☂", "", *(f"page {number}" for number in range(2 * PAGES_PER_READ)), ""]
     document_id = await ingested(api, transaction, pages=pages)
 
     answer = await api.get(f"/documents/{document_id}/text")
@@ -153,7 +153,7 @@ async def test_entities_are_listed_in_reading_order(api: Api, transaction: Begin
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"status": "stored"}, "it has not been read"),
+        ({"status": "stored"}, "it is not ingested yet"),
         ({"status": "failed", "error_code": "pdf_encrypted"}, "pdf_encrypted"),
     ],
 )

@@ -34,7 +34,7 @@ def a_caller() -> Caller:
     )
 
 
-def test_keys_are_never_alike_and_carry_256_bits() -> None:
+def test_keys_are_unique_and_have_256_bits() -> None:
     keys = {security.new_key() for _ in range(1000)}
 
     assert len(keys) == 1000
@@ -59,77 +59,77 @@ def test_a_bearer_key_is_found(header: str) -> None:
         "Bearer schlüssel",
     ],
 )
-def test_anything_else_is_no_key(header: str | None) -> None:
+def test_any_other_header_is_refused(header: str | None) -> None:
     with pytest.raises(Unauthenticated):
         security.bearer(header)
 
 
-def test_a_key_is_not_told_in_an_error() -> None:
+def test_an_error_does_not_repeat_the_key() -> None:
     with pytest.raises(Unauthenticated) as raised:
         security.bearer("Token wb_hunter2")
 
     assert "hunter2" not in str(raised.value)
 
 
-def test_a_caller_is_believed_in_for_so_long_and_no_longer() -> None:
+def test_a_cached_caller_expires() -> None:
     clock, caller = Clock(), a_caller()
-    known = ApiKeyCache(believed_for=timedelta(seconds=5), seconds=clock)
-    known.remember(caller, key_hash=HASH, read_at=clock())
+    cache = ApiKeyCache(lifetime=timedelta(seconds=5), monotonic=clock)
+    cache.add(caller, key_hash=HASH, read_at=clock())
 
     clock.seconds += 4.999
-    assert known.find(HASH) == caller
+    assert cache.find(HASH) == caller
     clock.seconds += 0.001
-    assert known.find(HASH) is None
+    assert cache.find(HASH) is None
 
 
-def test_being_asked_for_does_not_make_a_caller_believed_longer() -> None:
+def test_a_lookup_does_not_extend_the_lifetime() -> None:
     clock = Clock()
-    known = ApiKeyCache(believed_for=timedelta(seconds=5), seconds=clock)
-    known.remember(a_caller(), key_hash=HASH, read_at=clock())
+    cache = ApiKeyCache(lifetime=timedelta(seconds=5), monotonic=clock)
+    cache.add(a_caller(), key_hash=HASH, read_at=clock())
 
     for _ in range(5):
         clock.seconds += 1
-        known.find(HASH)
+        cache.find(HASH)
 
-    assert known.find(HASH) is None
+    assert cache.find(HASH) is None
 
 
-def test_the_time_of_belief_begins_before_the_database_is_asked() -> None:
+def test_the_lifetime_starts_before_the_database_is_read() -> None:
     clock = Clock()
-    known = ApiKeyCache(believed_for=timedelta(seconds=5), seconds=clock)
-    asked_at = clock()
-    clock.seconds += 4  # a slow database; the key may have been revoked meanwhile
+    cache = ApiKeyCache(lifetime=timedelta(seconds=5), monotonic=clock)
+    read_at = clock()
+    clock.seconds += 4  # a slow read: the key may be revoked meanwhile
 
-    known.remember(a_caller(), key_hash=HASH, read_at=asked_at)
+    cache.add(a_caller(), key_hash=HASH, read_at=read_at)
 
     clock.seconds += 1
-    assert known.find(HASH) is None
+    assert cache.find(HASH) is None
 
 
-def test_only_so_many_callers_are_remembered() -> None:
+def test_a_full_cache_removes_the_oldest_caller() -> None:
     clock = Clock()
-    known = ApiKeyCache(believed_for=timedelta(seconds=5), seconds=clock, most=2)
+    cache = ApiKeyCache(lifetime=timedelta(seconds=5), monotonic=clock, size_max=2)
     hashes = [security.hash_of(f"wb_{number}") for number in range(3)]
     for key_hash in hashes:
-        known.remember(a_caller(), key_hash=key_hash, read_at=clock())
+        cache.add(a_caller(), key_hash=key_hash, read_at=clock())
 
-    assert [known.find(key_hash) is not None for key_hash in hashes] == [False, True, True]
+    assert [cache.find(key_hash) is not None for key_hash in hashes] == [False, True, True]
 
 
-def test_another_key_is_another_caller() -> None:
+def test_another_key_does_not_find_the_caller() -> None:
     clock = Clock()
-    known = ApiKeyCache(believed_for=timedelta(seconds=5), seconds=clock)
-    known.remember(a_caller(), key_hash=HASH, read_at=clock())
+    cache = ApiKeyCache(lifetime=timedelta(seconds=5), monotonic=clock)
+    cache.add(a_caller(), key_hash=HASH, read_at=clock())
 
-    assert known.find(security.hash_of("wb_b")) is None
+    assert cache.find(security.hash_of("wb_b")) is None
 
 
 class Keys:
-    """Stands for the database: knows one key, or none, and answers when it is told to."""
+    """Stands for a database that has one key or none; a read ends once `answers` is set."""
 
     def __init__(self, caller: Caller | None) -> None:
-        self.asked = 0
-        self.is_asked = asyncio.Event()
+        self.reads = 0
+        self.is_read = asyncio.Event()
         self.answers = asyncio.Event()
         self._caller = caller
 
@@ -138,8 +138,8 @@ class Keys:
         yield self
 
     async def execute(self, _: Select[Any]) -> "Keys":
-        self.asked += 1
-        self.is_asked.set()
+        self.reads += 1
+        self.is_read.set()
         await self.answers.wait()
         return self
 
@@ -154,37 +154,37 @@ class Keys:
         )
 
 
-async def ask_at_once(known: ApiKeyCache, keys: Keys) -> list[asyncio.Task[Caller]]:
+async def read_concurrently(cache: ApiKeyCache, keys: Keys) -> list[asyncio.Task[Caller]]:
     database = cast("Database", keys)
-    asking = [asyncio.create_task(known.caller_of(database, key="wb_a")) for _ in range(100)]
-    await keys.is_asked.wait()
-    return asking
+    reads = [asyncio.create_task(cache.caller_of(database, key="wb_a")) for _ in range(100)]
+    await keys.is_read.wait()
+    return reads
 
 
 @pytest.mark.anyio
-async def test_a_hundred_requests_at_once_look_for_their_key_once() -> None:
+async def test_a_hundred_concurrent_requests_share_one_read() -> None:
     caller = a_caller()
-    known, keys = ApiKeyCache(believed_for=timedelta(0), seconds=Clock()), Keys(caller)
-    first, *others = await ask_at_once(known, keys)
+    cache, keys = ApiKeyCache(lifetime=timedelta(0), monotonic=Clock()), Keys(caller)
+    first, *others = await read_concurrently(cache, keys)
 
     first.cancel()
     keys.answers.set()
 
     assert await asyncio.gather(*others) == [caller] * 99
-    assert keys.asked == 1
-    await known.caller_of(cast("Database", keys), key="wb_a")
-    assert keys.asked == 2
+    assert keys.reads == 1
+    await cache.caller_of(cast("Database", keys), key="wb_a")
+    assert keys.reads == 2
 
 
 @pytest.mark.anyio
-async def test_a_key_that_was_not_found_is_looked_for_again() -> None:
-    known, keys = ApiKeyCache(believed_for=timedelta(5), seconds=Clock()), Keys(None)
-    asking = await ask_at_once(known, keys)
+async def test_an_unknown_key_is_not_cached() -> None:
+    cache, keys = ApiKeyCache(lifetime=timedelta(5), monotonic=Clock()), Keys(None)
+    reads = await read_concurrently(cache, keys)
     keys.answers.set()
 
-    outcomes = await asyncio.gather(*asking, return_exceptions=True)
+    results = await asyncio.gather(*reads, return_exceptions=True)
 
-    assert {type(outcome) for outcome in outcomes} == {Unauthenticated}
+    assert {type(result) for result in results} == {Unauthenticated}
     with pytest.raises(Unauthenticated):
-        await known.caller_of(cast("Database", keys), key="wb_a")
-    assert keys.asked == 2
+        await cache.caller_of(cast("Database", keys), key="wb_a")
+    assert keys.reads == 2
