@@ -1,7 +1,7 @@
 """A small client of the HTTP API, for the demo, the benchmarks and the end-to-end tests.
 
-It does what any client would: create, send chunks in parallel with a digest
-each, finalize, follow the job. It knows the API description and nothing else.
+It uses only the documented API: create an upload, send chunks in parallel, each with its
+digest, finalize, wait for the job.
 """
 
 import base64
@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 import httpx
 
-LONGEST_POLL: Final = 30
+WAIT_MAX_SECONDS: Final = 30
 RETRIES: Final = 3
 
 
@@ -47,7 +47,7 @@ def chunks_of(path: Path, *, chunk_size: int) -> Iterator[Chunk]:
 
 
 class Client:
-    """Talks to one gateway with one API key."""
+    """One gateway, one API key."""
 
     def __init__(
         self, url: str, *, api_key: str, timeout: timedelta = timedelta(seconds=60)
@@ -56,7 +56,7 @@ class Client:
             base_url=f"{url}/api/v1",
             headers={"Authorization": f"Bearer {api_key}"},
             timeout=timeout.total_seconds(),
-            # A proxy of the machine has no business between two local processes.
+            # Requests between local processes must not go through the machine's proxy.
             trust_env=False,
             transport=httpx.HTTPTransport(retries=RETRIES),
         )
@@ -72,7 +72,7 @@ class Client:
     ) -> None:
         self.http.close()
 
-    def create_upload(self, *, filename: str, size: int, **options: Any) -> dict[str, Any]:  # noqa: ANN401  # whatever the API takes
+    def create_upload(self, *, filename: str, size: int, **options: Any) -> dict[str, Any]:  # noqa: ANN401  # any field of the API
         return self._json("POST", "/uploads", json={"filename": filename, "size": size, **options})
 
     def put_chunk(self, upload_id: str, chunk: Chunk) -> httpx.Response:
@@ -93,7 +93,7 @@ class Client:
         parallel: int = 4,
         on_sent: Callable[[Chunk], None] = lambda _: None,
     ) -> None:
-        """Send chunks, several at a time; memory holds `parallel` of them, never the file."""
+        """Send chunks; memory holds at most `parallel` of them."""
 
         def put(chunk: Chunk) -> None:
             self.put_chunk(upload_id, chunk).raise_for_status()
@@ -108,35 +108,35 @@ class Client:
             for sent in waiting:
                 sent.result()
 
-    def finalize(self, upload_id: str, **options: Any) -> httpx.Response:  # noqa: ANN401  # whatever the API takes
+    def finalize(self, upload_id: str, **options: Any) -> httpx.Response:  # noqa: ANN401  # any field of the API
         answer = self.http.post("/upload", json={"upload_id": upload_id, **options})
         answer.raise_for_status()
         return answer
 
     def cancel(self, upload_id: str, *, purge: bool = False) -> dict[str, Any]:
-        """Give an upload up; `purge` also takes back what was stored of it."""
+        """Cancel an upload; `purge` also deletes its object and document."""
         return self._json("DELETE", f"/uploads/{upload_id}", params={"purge": purge})
 
     def job(self, job_id: str, *, wait_seconds: int = 0) -> dict[str, Any]:
         return self._json("GET", f"/jobs/{job_id}", params={"wait": wait_seconds})
 
-    def wait_until_settled(self, job_id: str, *, patience: timedelta) -> dict[str, Any]:
+    def wait_until_settled(self, job_id: str, *, timeout: timedelta) -> dict[str, Any]:
         """Long-poll until the job is completed, failed or cancelled.
 
         Raises:
-            JobStillRunning: it was not within `patience`.
+            JobStillRunning: the job did not end within `timeout`.
         """
-        deadline = monotonic() + patience.total_seconds()
+        deadline = monotonic() + timeout.total_seconds()
         while True:
             left = deadline - monotonic()
-            status = self.job(job_id, wait_seconds=max(0, min(LONGEST_POLL, int(left))))
+            status = self.job(job_id, wait_seconds=max(0, min(WAIT_MAX_SECONDS, int(left))))
             if status["status"] in {"completed", "failed", "cancelled"}:
                 return status
             if left <= 0:
-                raise JobStillRunning(status, waited=patience)
+                raise JobStillRunning(status, waited=timeout)
 
-    def upload(self, path: Path, *, filename: str | None = None, **options: Any) -> dict[str, Any]:  # noqa: ANN401  # whatever the API takes
-        """Create, send and finalize; return the job as finalize answered it."""
+    def upload(self, path: Path, *, filename: str | None = None, **options: Any) -> dict[str, Any]:  # noqa: ANN401  # any field of the API
+        """Create, send and finalize an upload; return the answer of finalize."""
         created = self.create_upload(
             filename=filename or path.name, size=path.stat().st_size, **options
         )
@@ -144,12 +144,12 @@ class Client:
         job: dict[str, Any] = self.finalize(created["upload_id"]).json()
         return job
 
-    def get(self, path: str, **params: Any) -> httpx.Response:  # noqa: ANN401  # whatever the API takes
+    def get(self, path: str, **params: Any) -> httpx.Response:  # noqa: ANN401  # any field of the API
         answer = self.http.get(path, params=params)
         answer.raise_for_status()
         return answer
 
-    def create_webhook(self, url: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401  # whatever the API takes
+    def create_webhook(self, url: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401  # any field of the API
         return self._json("POST", "/webhooks", json={"url": url, **options})
 
     def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:  # noqa: ANN401  # httpx's own arguments

@@ -9,7 +9,7 @@ from dev.bench.system import System
 from dev.bench.wire import Content
 from dev.client import Client
 
-PATIENCE: Final = timedelta(minutes=15)
+TIMEOUT: Final = timedelta(minutes=15)
 
 
 class JobFailed(Exception):
@@ -37,7 +37,7 @@ def finish(system: System, sending: Sending) -> dict[str, Any]:
     """
     with Client(system.url, api_key=system.api_key) as client:
         job_id = client.finalize(sending.id).json()["job_id"]
-        job = client.wait_until_settled(job_id, patience=PATIENCE)
+        job = client.wait_until_settled(job_id, timeout=TIMEOUT)
     if job["status"] != "completed":
         raise JobFailed(job["status"], error=job["error"])
     return job

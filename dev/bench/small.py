@@ -23,7 +23,7 @@ from dev.bench.wire import Connection, Content
 SIZE: Final = 64 * 1024
 CLIENTS: Final = 8
 WARM_UPS: Final = 32
-PATIENCE: Final = timedelta(minutes=5)
+TIMEOUT: Final = timedelta(minutes=5)
 BETWEEN_LOOKS: Final = timedelta(milliseconds=500)
 SERVICES: Final = ("gateway", "relay", "transfer")
 
@@ -140,7 +140,7 @@ def _send_one(receiver: Waybill, connection: Connection, *, content: Content, st
 
 
 def _wait_for(database: psycopg.Connection, *, since: datetime, count: int) -> None:
-    deadline = time.monotonic() + PATIENCE.total_seconds()
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
     while True:
         statuses: Counter[str] = Counter(dict(database.execute(PROGRESS, (since,)).fetchall()))
         if statuses["completed"] == count:

@@ -32,7 +32,7 @@ from schemas.tables.outbox import WAKE_CHANNEL
 
 WARM_UPS: Final = 4
 """Two for each of a worker's processes; they are not counted."""
-PATIENCE: Final = timedelta(seconds=30)
+TIMEOUT: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def _ours(client: Client, *, system: System, rounds: int) -> Waits:
                 committed = waiting.submit(_next_commit, listener)
                 job_id = client.finalize(upload_id).json()["job_id"]
                 commit = committed.result()
-            job = client.wait_until_settled(job_id, patience=PATIENCE)
+            job = client.wait_until_settled(job_id, timeout=TIMEOUT)
             begin, claimed = (
                 datetime.fromisoformat(job[moment]) for moment in ("created_at", "started_at")
             )
@@ -104,9 +104,9 @@ def _ours(client: Client, *, system: System, rounds: int) -> Waits:
 
 
 def _next_commit(listener: psycopg.Connection) -> datetime:
-    for _ in listener.notifies(timeout=PATIENCE.total_seconds(), stop_after=1):
+    for _ in listener.notifies(timeout=TIMEOUT.total_seconds(), stop_after=1):
         return datetime.now(UTC)
-    raise TimeoutError(f"no commit within {PATIENCE}")
+    raise TimeoutError(f"no commit within {TIMEOUT}")
 
 
 def _plain_celery(broker_url: str, *, rounds: int, log_file: Path) -> Spread:
@@ -126,13 +126,13 @@ def _plain_celery(broker_url: str, *, rounds: int, log_file: Path) -> Spread:
 
 
 def _start_of(starts: Path, number: int) -> float:
-    deadline = time.monotonic() + PATIENCE.total_seconds()
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
     while time.monotonic() < deadline:
         lines = starts.read_text().splitlines()
         if len(lines) > number:
             return float(lines[number])
         time.sleep(0.001)
-    raise TimeoutError(f"task {number} did not start within {PATIENCE}")
+    raise TimeoutError(f"task {number} did not start within {TIMEOUT}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from http.client import HTTPConnection, HTTPResponse
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-PATIENCE_SECONDS: Final = 300
+TIMEOUT_SECONDS: Final = 300
 
 
 class UnexpectedAnswer(Exception):
@@ -59,7 +59,7 @@ class Connection:
 
     def __init__(self, url: str, *, headers: Mapping[str, str]) -> None:
         address = urlsplit(url)
-        self._http = HTTPConnection(address.hostname or "", address.port, timeout=PATIENCE_SECONDS)
+        self._http = HTTPConnection(address.hostname or "", address.port, timeout=TIMEOUT_SECONDS)
         self._headers = dict(headers)
 
     def ask(

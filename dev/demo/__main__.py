@@ -1,4 +1,4 @@
-"""`python -m dev.demo`: exit code 0 only if every step happened and was checked."""
+"""`python -m dev.demo`: sends a PDF through the system and checks every step."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from dev.client import Client, JobStillRunning
 from dev.demo import bus, journey
-from dev.demo.journey import JourneyBroken
+from dev.demo.journey import CheckFailed
 from dev.demo.receiver import WebhookReceiver
 from dev.stack import commands, dev_env, state
 from dev.stack.checkout import CHECKOUT
@@ -31,28 +31,28 @@ def main() -> int:
     try:
         with running_system(state_dir, console=console) as environment:
             play(environment, console=console)
-    except (JourneyBroken, JobStillRunning, TimeoutError, httpx.HTTPError) as error:
+    except (CheckFailed, JobStillRunning, TimeoutError, httpx.HTTPError) as error:
         console.print(f"[bold red]the demo failed:[/] {error}")
         console.print(f"the logs are in {state_dir / 'log'}")
         return 1
-    console.print("[bold green]done:[/] stored, read, told, and checked at every step")
+    console.print("[bold green]done:[/] stored, read, delivered; every step was checked")
     return 0
 
 
 @contextmanager
 def running_system(state_dir: Path, *, console: Console) -> Iterator[Mapping[str, str]]:
-    """Use the system `make up` started, or start one and stop it afterwards."""
+    """Use the running system, or start one and stop it afterwards."""
     was_running = (record := state.load(state_dir)) is not None and (
         record.supervisor.find() is not None
     )
     console.rule("the system")
     try:
         if commands.up(state_dir, services=[each.name for each in SERVICES]) != 0:
-            raise JourneyBroken("the system did not start")
+            raise CheckFailed("the system did not start")
         yield dev_env.read(state_dir)
     finally:
         if was_running:
-            console.print("it was running before and goes on; `make down` stops it")
+            console.print("it was running before and keeps running; `make down` stops it")
         else:
             console.rule("stopping")
             commands.down(state_dir)
@@ -69,25 +69,27 @@ def play(environment: Mapping[str, str], *, console: Console) -> None:
         console.rule("a document")
         path = Path(directory) / "consignment.pdf"
         sha256 = journey.make_document(path, seed=SystemRandom().randrange(2**32))
-        console.print(f"  made {path.name}: {path.stat().st_size:,} bytes, sha256 {sha256[:16]}…")
+        console.print(
+            f"  created {path.name}: {path.stat().st_size:,} bytes, sha256 {sha256[:16]}…"
+        )
 
         console.rule("upload")
         webhook = client.create_webhook(receiver.url, event_types=["document.ingested"])
         receiver.trust(webhook["secret"])
         job = journey.send(client, path, sha256=sha256, console=console)
 
-        console.rule("what came of it")
-        arrived = journey.follow(client, job, receiver=receiver)
+        console.rule("results")
+        outcome = journey.follow(client, job, receiver=receiver)
         client.http.delete(f"/webhooks/{webhook['webhook_id']}").raise_for_status()
-        events.wait_for(EVENTS_OF_A_PDF, subject=job["upload_id"], patience=timedelta(seconds=10))
+        events.wait_for(EVENTS_OF_A_PDF, subject=job["upload_id"], timeout=timedelta(seconds=10))
         journey.check_object(environment, key=events.object_key_of(job["upload_id"]), sha256=sha256)
         console.print("  the object read back from S3 has the file's sha256")
         console.print(
-            f"  the webhook's signature is valid: [green]{arrived.webhook.signature[:24]}…[/]"
+            f"  the webhook's signature is valid: [green]{outcome.webhook.signature[:24]}…[/]"
         )
-        journey.show_document(client, arrived.job["result"]["document_id"], console=console)
+        journey.show_document(client, outcome.job["result"]["document_id"], console=console)
         journey.show_events(events.seen, console=console)
-        journey.show_timings(arrived, console=console)
+        journey.show_timings(outcome, console=console)
         console.print(f"  API description  {url}/schema")
         if management := environment.get("RABBITMQ_MANAGEMENT_URL"):
             # The login is in var/dev.env; a screen may be shared.

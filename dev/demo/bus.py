@@ -1,4 +1,4 @@
-"""Listens in on the exchange: every event the demo causes, as any service could read it."""
+"""Collects the events that the demo causes from the exchange."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from schemas import topology
 
 
 class Events:
-    """What was seen on the bus so far."""
+    """The events received so far."""
 
     def __init__(self) -> None:
         self._arrived = Condition()
@@ -25,11 +25,11 @@ class Events:
             self.seen.append(msgspec.json.decode(message.body or b"null"))
             self._arrived.notify_all()
 
-    def wait_for(self, types: Sequence[str], *, subject: str, patience: timedelta) -> None:
-        """Return once an event of each type was seen about this upload.
+    def wait_for(self, types: Sequence[str], *, subject: str, timeout: timedelta) -> None:
+        """Return when an event of each type has arrived for this upload.
 
         Raises:
-            TimeoutError: one of them was not, in time.
+            TimeoutError: one of the events did not arrive in time.
         """
 
         def missing() -> set[str]:
@@ -38,10 +38,8 @@ class Events:
             }
 
         with self._arrived:
-            if not self._arrived.wait_for(lambda: not missing(), patience.total_seconds()):
-                raise TimeoutError(
-                    f"not seen on the bus within {patience}: {', '.join(sorted(missing()))}"
-                )
+            if not self._arrived.wait_for(lambda: not missing(), timeout.total_seconds()):
+                raise TimeoutError(f"not received within {timeout}: {', '.join(sorted(missing()))}")
 
     def object_key_of(self, upload_id: str) -> str:
         (key,) = (
@@ -54,11 +52,11 @@ class Events:
 
 @contextmanager
 def tapped(rabbitmq_url: str) -> Iterator[Events]:
-    """Collect the events published while the block runs."""
+    """Collect the events that are published while the block runs."""
     events, ended = Events(), Event()
     with Connection(rabbitmq_url) as connection:
         exchange = Exchange(topology.EVENTS.name, type=topology.EVENTS.kind, no_declare=True)
-        # Exclusive: it goes with this connection, so the demo leaves nothing on the broker.
+        # Exclusive: deleted with this connection, so the demo leaves nothing on the broker.
         queue = Queue("", exchange=exchange, routing_key="#", exclusive=True, durable=False)
 
         def listen() -> None:

@@ -1,4 +1,4 @@
-"""The steps of the demo; each fails loudly where the system did not do what it promises."""
+"""The steps of the demo; each raises an error if the system does not keep its promise."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ from dev.demo import paper
 from dev.demo.receiver import Verified, WebhookReceiver
 
 CHUNK_SIZE: Final = 256 * 1024
-PATIENCE: Final = timedelta(seconds=60)
+TIMEOUT: Final = timedelta(seconds=60)
 
 
-class JourneyBroken(Exception):
-    """The demo saw something that must not be."""
+class CheckFailed(Exception):
+    """A check of the demo failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arrived:
+class Outcome:
     job: dict[str, Any]
     webhook: Verified
 
@@ -38,7 +38,7 @@ def make_document(path: Path, *, seed: int) -> str:
 
 
 def send(client: Client, path: Path, *, sha256: str, console: Console) -> dict[str, Any]:
-    """Upload in parallel chunks under a progress bar, finalize; return the accepted job."""
+    """Upload in parallel chunks with a progress bar, finalize, return the job."""
     created = client.create_upload(
         filename=path.name,
         size=path.stat().st_size,
@@ -70,16 +70,16 @@ def send(client: Client, path: Path, *, sha256: str, console: Console) -> dict[s
     return job
 
 
-def follow(client: Client, job: dict[str, Any], *, receiver: WebhookReceiver) -> Arrived:
-    settled = client.wait_until_settled(job["job_id"], patience=PATIENCE)
+def follow(client: Client, job: dict[str, Any], *, receiver: WebhookReceiver) -> Outcome:
+    settled = client.wait_until_settled(job["job_id"], timeout=TIMEOUT)
     if settled["status"] != "completed":
-        raise JourneyBroken(f"the job ended {settled['status']}: {settled['error']}")
-    webhook = receiver.wait_for("document.ingested", subject=job["upload_id"], patience=PATIENCE)
-    return Arrived(job=settled, webhook=webhook)
+        raise CheckFailed(f"the job ended as {settled['status']}: {settled['error']}")
+    webhook = receiver.wait_for("document.ingested", subject=job["upload_id"], timeout=TIMEOUT)
+    return Outcome(job=settled, webhook=webhook)
 
 
 def check_object(environment: Mapping[str, str], *, key: str, sha256: str) -> None:
-    """Read the object back with plain boto3 and compare."""
+    """Read the object back with boto3 and compare its digest."""
     store = boto3.client(
         "s3",
         endpoint_url=environment["S3_ENDPOINT_URL"],
@@ -93,7 +93,7 @@ def check_object(environment: Mapping[str, str], *, key: str, sha256: str) -> No
     for block in stored["Body"].iter_chunks(1024 * 1024):
         digest.update(block)
     if digest.hexdigest() != sha256:
-        raise JourneyBroken(f"the object {key} has sha256 {digest.hexdigest()}, not {sha256}")
+        raise CheckFailed(f"the object {key} has sha256 {digest.hexdigest()}, not {sha256}")
 
 
 def show_document(client: Client, document_id: str, *, console: Console) -> None:
@@ -101,7 +101,7 @@ def show_document(client: Client, document_id: str, *, console: Console) -> None
     first_page = client.get(f"/documents/{document_id}/pages/1").json()["text"]
     entities = client.get(f"/documents/{document_id}/entities", limit=8).json()["items"]
     if document["page_count"] != paper.PAGES or paper.TITLE not in first_page:
-        raise JourneyBroken(f"what was read is not what was written: {document}")
+        raise CheckFailed(f"the document differs from the PDF: {document}")
     console.print(f"  {document['page_count']} pages; page 1 begins:")
     console.print(f"  [italic]{' '.join(first_page.split())[:150]}…[/]", highlight=False)
     table = Table("page", "entity", "text", title="the first entities", title_justify="left")
@@ -117,8 +117,8 @@ def show_events(events: list[dict[str, Any]], *, console: Console) -> None:
     console.print(table)
 
 
-def show_timings(arrived: Arrived, *, console: Console) -> None:
-    job = arrived.job
+def show_timings(outcome: Outcome, *, console: Console) -> None:
+    job = outcome.job
     moments = {
         stage: datetime.fromisoformat(job[field])
         for stage, field in (
@@ -128,7 +128,7 @@ def show_timings(arrived: Arrived, *, console: Console) -> None:
             ("text and entities ready", "finished_at"),
         )
     }
-    moments["webhook verified"] = arrived.webhook.at
+    moments["webhook verified"] = outcome.webhook.at
     start = moments["finalized"]
     table = Table("stage", "after finalize", title="timings", title_justify="left")
     for stage, moment in moments.items():

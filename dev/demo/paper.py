@@ -1,4 +1,4 @@
-"""Makes the document the demo sends: several pages of text, and pictures to give it weight."""
+"""Creates the demo's PDF: pages of text, and pictures that make the file large."""
 
 from io import BytesIO
 from pathlib import Path
@@ -28,7 +28,7 @@ SENTENCES: Final = (
 
 def write_pdf(path: Path, *, seed: int) -> None:
     """Write a PDF of `PAGES` pages; the same seed gives the same words and pictures."""
-    random = Random(seed)  # noqa: S311  # made-up freight papers, not secrets
+    random = Random(seed)  # noqa: S311  # invented freight papers, not secrets
     styles = getSampleStyleSheet()
     story: list[Flowable] = []
     for number in range(1, PAGES + 1):
@@ -57,7 +57,7 @@ def _paragraph(random: Random, number: int) -> str:
 
 
 def _noise(random: Random) -> BytesIO:
-    """Return a picture no compression makes small."""
+    """Return a picture that does not compress."""
     picture = Image.frombytes("RGB", (360, 240), random.randbytes(360 * 240 * 3))
     file = BytesIO()
     picture.save(file, format="PNG")

@@ -1,4 +1,4 @@
-"""All a third party needs to receive webhooks: a POST handler and the secret."""
+"""A webhook receiver: a POST handler and the secret."""
 
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +16,7 @@ class Verified(NamedTuple):
 
 
 class WebhookReceiver:
-    """Listens on a free loopback port; keeps what carries a valid signature, refuses the rest."""
+    """Listens on a free loopback port; keeps deliveries with a valid signature, refuses others."""
 
     def __init__(self) -> None:
         self._verified: Queue[Verified] = Queue()
@@ -30,7 +30,7 @@ class WebhookReceiver:
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the standard library's name
-                """Keep the demo's screen for the demo."""
+                """Print nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = Thread(target=self._server.serve_forever, daemon=True)
@@ -48,22 +48,22 @@ class WebhookReceiver:
         self._server.server_close()
 
     def trust(self, secret: str) -> None:
-        """Accept what is signed with this secret."""
+        """Accept deliveries signed with this secret."""
         self._secret = secret
 
-    def wait_for(self, event_type: str, *, subject: str, patience: timedelta) -> Verified:
-        """Return the verified webhook about this upload or document.
+    def wait_for(self, event_type: str, *, subject: str, timeout: timedelta) -> Verified:
+        """Return the verified webhook for this upload or document.
 
         Raises:
-            TimeoutError: none came in time.
+            TimeoutError: none arrived in time.
         """
-        deadline = datetime.now(UTC) + patience
+        deadline = datetime.now(UTC) + timeout
         while True:
             left = (deadline - datetime.now(UTC)).total_seconds()
             try:
                 verified = self._verified.get(timeout=max(0.0, left))
             except Empty:
-                raise TimeoutError(f"no verified {event_type} within {patience}") from None
+                raise TimeoutError(f"no verified {event_type} within {timeout}") from None
             if verified.event["type"] == event_type and subject in {
                 verified.event["data"].get("upload_id"),
                 verified.event["data"].get("document_id"),

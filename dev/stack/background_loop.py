@@ -1,4 +1,4 @@
-"""An event loop on a thread of its own, for callers that are not asynchronous."""
+"""An event loop on its own thread, for synchronous callers."""
 
 import asyncio
 import threading
@@ -14,19 +14,19 @@ class BackgroundLoop:
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         # The kernel signals supervised processes when the *thread* that started them ends,
-        # so this one lives until everything is stopped.
+        # so this thread lives until everything is stopped.
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end; of several errors at once the first one is raised."""
+        """Run a coroutine to its end; raise the first error of an exception group."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
         except BaseExceptionGroup as group:
             raise _first(group) from None
         except BaseException:
-            future.cancel()  # the caller was interrupted: the work must not go on behind its back
+            future.cancel()  # the caller was interrupted: the work must stop too
             raise
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Certificates for 127.0.0.1, from an authority that is made with them and trusted by nobody else."""
+"""Certificates for 127.0.0.1 from an authority created with them."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from dev.stack import private_files
 
 LOOPBACK: Final = ipaddress.ip_address("127.0.0.1")
 VALID_FOR: Final = timedelta(days=30)
-# A clock that was set back a little must not make a new certificate invalid.
+# A clock that was set back must not make a new certificate invalid.
 BACKDATED: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """Where the three files are, once `make` has written them."""
+    """The three files that `make` writes."""
 
     directory: Path
 
     @property
     def authority(self) -> Path:
-        """What a client has to trust."""
+        """The certificate that a client must trust."""
         return self.directory / "authority.pem"
 
     @property
@@ -39,7 +39,7 @@ class Certificates:
         return self.directory / "server.key"
 
     def make(self) -> None:
-        """Write new ones; the authority's key is kept nowhere."""
+        """Write new certificates; the authority's key is not stored."""
         authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         authority = _authority(authority_key)
         server = _server(server_key, issuer=authority, issuer_key=authority_key)

@@ -1,4 +1,4 @@
-"""Where this checkout of the project is."""
+"""Paths in this checkout of the project."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,6 @@ from typing import Final
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 PROGRAMS: Final = Path(sys.executable).parent
-"""Holds ``python``, ``celery`` and ``alembic`` of the running environment."""
+"""The programs of the running environment, such as `python`, `alembic` and `waybill`."""
 SWIFT_PROGRAMS: Final = CHECKOUT / "var" / "swift-venv" / "bin"
 RCLONE: Final = PROGRAMS / "rclone"

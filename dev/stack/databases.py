@@ -1,4 +1,4 @@
-"""Databases of their own for tests, on the stack's PostgreSQL server."""
+"""Databases for tests on the stack's PostgreSQL server."""
 
 from urllib.parse import quote, urlsplit
 
@@ -7,9 +7,9 @@ from psycopg import sql
 
 
 def create(database_url: str, *, name: str, template: str | None = None) -> str:
-    """Create an empty database, or a copy of ``template``, and return its URL.
+    """Create an empty database, or a copy of `template`, and return its URL.
 
-    An older database of that name is dropped. Nobody may be connected to the template.
+    A database of that name is dropped first. The template must have no connections.
     """
     with _administration(database_url) as connection:
         connection.execute(_dropping(name))
@@ -22,7 +22,7 @@ def create(database_url: str, *, name: str, template: str | None = None) -> str:
 
 
 def drop(database_url: str, *, name: str) -> None:
-    """Drop a database, and the connections to it with it."""
+    """Drop a database and close its connections."""
     with _administration(database_url) as connection:
         connection.execute(_dropping(name))
 
@@ -34,7 +34,7 @@ def address_of(database_url: str, *, name: str) -> str:
 
 def _administration(database_url: str) -> psycopg.Connection:
     address = urlsplit(address_of(database_url, name="postgres"))
-    # SQLAlchemy's URLs name the driver in the scheme, which libpq does not know.
+    # The scheme of a SQLAlchemy URL names the driver; libpq does not accept that.
     return psycopg.connect(address._replace(scheme="postgresql").geturl(), autocommit=True)
 
 

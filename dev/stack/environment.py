@@ -21,11 +21,11 @@ GIVEN: Final = (
     "S3_CA_BUNDLE",
     "GATEWAY_PORT",
 )
-"""Settings a caller may set to bring his own PostgreSQL, RabbitMQ, object store or port."""
+"""Settings with which a caller supplies PostgreSQL, RabbitMQ, an object store or the port."""
 
 
 def given() -> dict[str, str]:
-    """Return the parts and ports the caller brought along, by the name of their setting."""
+    """Return the settings that the caller supplies."""
     return given_in(os.environ)  # noqa: TID251  # this module is the reader
 
 
@@ -37,16 +37,16 @@ def given_in(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_services(programs: Path) -> dict[str, str]:
-    """Return what the project's own processes inherit, with ``programs`` first on the PATH."""
+    """Return the environment of the project's processes, with `programs` first on the PATH."""
     inherited = dict(os.environ)  # noqa: TID251  # this module is the reader
-    # Celery prefers this variable to any configuration, so a stray one would split the stack.
+    # Celery prefers this variable to its configuration: the workers would use another broker.
     inherited.pop("CELERY_BROKER_URL", None)
     inherited["PATH"] = f"{programs}{os.pathsep}{inherited.get('PATH', os.defpath)}"
     # Without it, a program would run the checkout for which its environment was installed.
     inherited["PYTHONPATH"] = str(CHECKOUT)
-    # The workers fork after loading numpy; a thread pool of its linear algebra would not survive.
+    # The workers fork after loading numpy; threads of its linear algebra do not survive a fork.
     inherited.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # A proxy of the machine must not see requests to the stack's own ports.
+    # Requests to the stack's ports must not go through the machine's proxy.
     for name in ("NO_PROXY", "no_proxy"):
         others = inherited.get(name)
         inherited[name] = ",".join(filter(None, ("127.0.0.1,localhost", others)))
@@ -54,6 +54,6 @@ def of_services(programs: Path) -> dict[str, str]:
 
 
 def of_infrastructure() -> dict[str, str]:
-    """Return what PostgreSQL, RabbitMQ and Swift inherit: no RABBITMQ_* or PG* of the machine."""
+    """Return the environment of PostgreSQL, RabbitMQ and Swift: no RABBITMQ_* or PG* variables."""
     source = os.environ  # noqa: TID251  # this module is the reader
     return {name: source[name] for name in BARE if name in source} | {"LC_ALL": "C.UTF-8"}

@@ -1,4 +1,4 @@
-"""What can go wrong with the local stack, said so that the reader knows what to do."""
+"""Errors of the local stack; each message names the remedy."""
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class StackError(Exception):
-    """Anything that keeps the local stack from doing what it was asked."""
+    """Base class of the errors."""
 
 
 class StackAlreadyRunning(StackError):
@@ -63,7 +63,7 @@ class SettingMissing(StackError):
 
 class PortTaken(StackError):
     def __init__(self, name: str, *, port: int) -> None:
-        super().__init__(f"{name} wants port {port} of 127.0.0.1, which is in use")
+        super().__init__(f"{name} needs port {port} of 127.0.0.1, which is in use")
 
 
 class NoFreePort(StackError):
@@ -74,8 +74,8 @@ class NoFreePort(StackError):
 class ExtendedAttributesUnsupported(StackError):
     def __init__(self, directory: Path, *, reason: str) -> None:
         super().__init__(
-            f"the file system of {directory} has no user extended attributes ({reason}), where Swift"
-            " keeps the metadata of objects: put the checkout on ext4, xfs or btrfs,"
+            f"the file system of {directory} has no user extended attributes ({reason}); Swift"
+            " stores the metadata of objects in them: put the checkout on ext4, xfs or btrfs,"
             " or set S3_ENDPOINT_URL"
         )
 
@@ -84,7 +84,7 @@ class PostgresCannotRunAsRoot(StackError):
     def __init__(self, data_dir: Path) -> None:
         super().__init__(
             f"PostgreSQL refuses to run as root, and the user nobody cannot reach {data_dir}:"
-            " put the checkout into a directory other users may enter, or set DATABASE_URL"
+            " put the checkout into a directory that other users can enter, or set DATABASE_URL"
         )
 
 

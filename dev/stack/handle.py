@@ -1,4 +1,4 @@
-"""One process of a stack, in the hands of a test, a demo or a benchmark."""
+"""Control of one process of a stack, for tests, the demo and benchmarks."""
 
 import signal
 from datetime import timedelta
@@ -16,7 +16,7 @@ class ProcessHandle:
 
     @property
     def pid(self) -> int | None:
-        """The pid of the present incarnation; None while there is none."""
+        """None while the process is down."""
         return self._process.pid
 
     @property
@@ -32,26 +32,26 @@ class ProcessHandle:
         return self._process.log_file
 
     def kill(self) -> None:
-        """SIGKILL it; the supervisor starts it again. ``wait_ready`` waits for the successor."""
+        """Send SIGKILL; the supervisor starts it again. `wait_ready` waits for the new process."""
         self._loop.run(self._process.kill())
 
     def halt(self) -> None:
-        """SIGKILL it and leave it down until ``start``."""
+        """Send SIGKILL; the process stays down until `start`."""
         self._loop.run(self._process.halt())
 
     def stop(self) -> None:
-        """Ask it to end, and leave it down until ``start``."""
+        """Stop it in an orderly way; it stays down until `start`."""
         self._loop.run(self._process.stop())
 
     def start(self) -> None:
-        """Start it after ``stop`` or ``halt`` and wait until it is ready."""
+        """Start it after `stop` or `halt` and wait until it is ready."""
         self._loop.run(self._start())
 
-    def wait_ready(self, *, patience: timedelta | None = None) -> None:
-        self._loop.run(self._process.wait_ready(patience=patience))
+    def wait_ready(self, *, timeout: timedelta | None = None) -> None:
+        self._loop.run(self._process.wait_ready(max_wait=timeout))
 
     def signal(self, number: signal.Signals) -> None:
-        """Send any other signal, such as SIGSTOP to make it hang."""
+        """Send another signal, such as SIGSTOP."""
         self._process.signal(number)
 
     async def _start(self) -> None:

@@ -1,4 +1,4 @@
-"""What a stack keeps for its whole life: its id, its secrets, and the ports it last had."""
+"""The identity of a stack: its id, its secrets, and the ports it used last."""
 
 import secrets
 from collections.abc import Callable
@@ -30,7 +30,7 @@ PORTS: Final = (
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Secrets are made once, because databases on disk were created with them."""
+    """Created once: the databases on disk depend on these secrets."""
 
     stack_id: str
     postgres_password: str
@@ -54,7 +54,7 @@ def new(random_hex: Callable[[int], str]) -> Identity:
 
 
 def load_or_create(file: Path) -> Identity:
-    """Return the stack's identity with ports that are free now; remember them in ``file``."""
+    """Return the stack's identity with ports that are free now, and write it to `file`."""
     known = (
         msgspec.json.decode(file.read_bytes(), type=Identity)
         if file.exists()

@@ -1,4 +1,4 @@
-"""The parts the services stand on: started here, or brought along by the caller."""
+"""PostgreSQL, RabbitMQ and the object store: started here, or supplied by the caller."""
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -25,7 +25,7 @@ class Part(StrEnum):
 
 
 class Store(StrEnum):
-    """An object store to test against; they are started one by one, when a test asks."""
+    """An object store for tests; each starts when a test asks for it."""
 
     SWIFT = "swift-http"
     SWIFT_TLS = "swift-https"
@@ -38,7 +38,7 @@ ADDRESS_OF: Mapping[Part, str] = {
     Part.RABBITMQ: "RABBITMQ_URL",
     Part.OBJECT_STORE: "S3_ENDPOINT_URL",
 }
-"""The setting that says a part exists already and where."""
+"""A caller that sets this setting supplies the part."""
 
 
 class LocalPart(Protocol):
@@ -47,7 +47,7 @@ class LocalPart(Protocol):
         """The settings with which services reach the part."""
 
     async def bring_up(self, supervisor: Supervisor) -> None:
-        """Start the part and return when it is ready for work."""
+        """Start the part and return when it is ready."""
 
 
 def local_parts(
@@ -75,7 +75,7 @@ def local_parts(
 
 
 def local_stores(state_dir: Path, identity: Identity) -> dict[Store, LocalPart]:
-    """Return every store there is to test against; that over TLS needs the Swift behind it."""
+    """Return the object stores for tests; Swift over TLS needs the plain Swift."""
     swift = _swift(state_dir, identity)
     return {
         Store.SWIFT: swift,
@@ -119,11 +119,11 @@ def _rclone(
     )
 
 
-def brought_along(settings: Mapping[str, str]) -> dict[Part, dict[str, str]]:
-    """Return the parts the caller brought along, each with the settings that reach it.
+def supplied(settings: Mapping[str, str]) -> dict[Part, dict[str, str]]:
+    """Return the parts that the caller supplies, each with its settings.
 
     Raises:
-        SettingMissing: an object store without its credentials.
+        SettingMissing: an object store has no credentials.
     """
     return {
         part: reach(settings)

@@ -1,4 +1,4 @@
-"""The object store as an administrator of the stack needs it: buckets."""
+"""Creates buckets in the stack's object store."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from schemas.settings import ObjectStoreSettings
 
 
 def settings_in(environment: Mapping[str, str]) -> ObjectStoreSettings:
-    """Return what the services would read of the store in an environment."""
+    """Return the object store settings of an environment."""
     return ObjectStoreSettings.model_validate(
         {name.lower(): value for name, value in environment.items() if name.startswith("S3_")}
     )
@@ -39,14 +39,14 @@ class ObjectStore:
                     connect_timeout=5,
                     read_timeout=20,
                     proxies={},
-                    # Not every store takes the trailer the library would add over https.
+                    # Some stores refuse the trailer that the library adds over https.
                     request_checksum_calculation="when_required",
                 ),
             )
         )
 
     def offers_bucket(self, name: str) -> bool:
-        """Say whether the bucket can be used; create it if it is missing."""
+        """Return whether the bucket can be used; create it if it is missing."""
         try:
             self.create_bucket(name)
         except (BotoCoreError, ClientError):

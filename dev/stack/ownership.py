@@ -1,8 +1,8 @@
-"""Proof that a process is one of ours before anything is done to it.
+"""Identifies the processes of a stack.
 
-A pid alone proves nothing: it is reused. A pid with its start time (in clock ticks since
-boot, from ``/proc``) is unique until the next boot, and every process of a stack carries
-the stack's id in its environment.
+A pid can be reused. A pid together with its start time (clock ticks since boot, from
+`/proc`) is unique until the next boot. Every process of a stack has the stack's id in its
+environment.
 """
 
 import os
@@ -17,7 +17,7 @@ import psutil
 
 MARKER: Final = "WAYBILL_STACK_ID"
 _DEAD_STATES: Final = frozenset({"Z", "X"})
-_START_TIME: Final = 19  # field 22 of proc(5) stat, counted from the one after the name
+_START_TIME: Final = 19  # field 22 of proc(5) stat, counted from the field after the name
 
 
 def boot_id() -> str:
@@ -25,9 +25,9 @@ def boot_id() -> str:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Return when a living process began, in clock ticks since boot; None if it is dead.
+    """Return the start time of a living process in clock ticks since boot; None if it is dead.
 
-    A zombie is dead: in a container nobody may ever collect it.
+    A zombie counts as dead: a container may have no process that collects it.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -37,7 +37,7 @@ def start_ticks(pid: int) -> int | None:
 
 
 def parse_start_ticks(stat: str) -> int | None:
-    fields = stat.rpartition(")")[2].split()  # the name before it may hold anything
+    fields = stat.rpartition(")")[2].split()  # the name before it may contain any character
     return None if fields[0] in _DEAD_STATES else int(fields[_START_TIME])
 
 
@@ -46,7 +46,7 @@ def is_alive(pid: int, *, started: int) -> bool:
 
 
 def find(pid: int, *, started: int) -> psutil.Process | None:
-    """Return the process with this pid if it is still the one that began then."""
+    """Return the process with this pid and start time; None if it has ended."""
     try:
         process = psutil.Process(pid)
     except psutil.NoSuchProcess:
@@ -57,13 +57,13 @@ def find(pid: int, *, started: int) -> psutil.Process | None:
 def descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     found: list[psutil.Process] = []
     for process in processes:
-        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+        with suppress(psutil.NoSuchProcess):  # it has ended
             found.extend(process.children(recursive=True))
     return found
 
 
 def marked(stack_id: str) -> list[psutil.Process]:
-    """Return every living process that carries the stack's id in its environment."""
+    """Return every living process whose environment contains the stack's id."""
     return [
         process
         for process in psutil.process_iter()
@@ -77,16 +77,16 @@ def in_session(session_id: int) -> list[psutil.Process]:
 
 
 def wait_until_gone(
-    processes: Sequence[psutil.Process], *, patience: timedelta
+    processes: Sequence[psutil.Process], *, timeout: timedelta
 ) -> list[psutil.Process]:
-    """Wait for processes to end by themselves; return those that did not."""
-    _, remaining = psutil.wait_procs(processes, timeout=patience.total_seconds())
+    """Wait for processes to end; return those still alive after the timeout."""
+    _, remaining = psutil.wait_procs(processes, timeout=timeout.total_seconds())
     return [process for process in remaining if start_ticks(process.pid) is not None]
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
     for process in processes:
-        with suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
+        with suppress(psutil.NoSuchProcess):  # it has ended
             process.send_signal(signal.SIGKILL)
 
 
@@ -94,7 +94,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
     try:
         return process.environ()
     except (psutil.AccessDenied, psutil.NoSuchProcess, OSError):
-        return {}  # another user's process, or one that just ended: not ours
+        return {}  # another user's process, or one that has ended
 
 
 def _session(pid: int) -> int | None:

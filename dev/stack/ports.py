@@ -7,15 +7,15 @@ from typing import Final
 from dev.stack.errors import NoFreePort
 
 FIRST: Final = 20_000
-# Linux hands out 32768 and up to outgoing connections: a port from there could be taken
-# between the moment it was found free and the moment its server listens.
+# Linux uses ports from 32768 for outgoing connections: such a port could be taken between
+# this check and the start of its server.
 LAST: Final = 29_999
 ATTEMPTS: Final = 1_000
 
 
 def is_free(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a port in TIME_WAIT counts as free.
+        # As for servers: a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -31,10 +31,10 @@ def choose(
     is_free: Callable[[int], bool],
     random_below: Callable[[int], int],
 ) -> dict[str, int]:
-    """Return a port for every name, the preferred one where it is still free.
+    """Return a free port for every name, if possible the preferred one.
 
     Raises:
-        NoFreePort: a thousand random tries found none.
+        NoFreePort: none was found in a thousand random tries.
     """
     chosen: dict[str, int] = {}
     for name in names:

@@ -54,9 +54,8 @@ class Postgres:
         return f"{USER}:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def _initialise(self, initdb: Path, user_change: tuple[str, ...]) -> None:
-        draft = (
-            self.home / "draft"
-        )  # renamed when complete: a killed initdb leaves no half database
+        # Renamed when complete: a killed initdb leaves no incomplete database.
+        draft = self.home / "draft"
         if draft.exists():
             shutil.rmtree(draft)
         password_file = self.home / "password"
@@ -93,7 +92,7 @@ class Postgres:
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
-            "unix_socket_directories": "",  # their paths may have 107 bytes at most
+            "unix_socket_directories": "",  # a socket path has at most 107 bytes
             "max_connections": 200,
             "timezone": "UTC",
             "log_timezone": "UTC",
@@ -109,7 +108,7 @@ class Postgres:
             environment=environment.of_infrastructure() | self.marker,
             directory=self.home,
             is_ready=self._answers,
-            stop_signal=signal.SIGINT,  # fast shutdown: SIGTERM would wait for every client to leave
+            stop_signal=signal.SIGINT,  # fast shutdown: SIGTERM waits until every client has disconnected
             stop_grace=timedelta(seconds=30),
             user_change=user_change,
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def write(file: Path, content: bytes) -> None:
-    """Replace a file as a whole; nobody but its owner may read it."""
+    """Replace a file atomically; only its owner can read it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f"{file.name}.draft")
     draft.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which user a server runs as when the stack is started by root."""
+"""The user that runs PostgreSQL when root starts the stack."""
 
 import os
 import pwd
@@ -17,13 +17,13 @@ def is_root() -> bool:
 
 
 def user_change_for(initdb: Path, *, data_dir: Path) -> tuple[str, ...]:
-    """Return the ``setpriv`` arguments with which PostgreSQL will run; none for a normal user.
+    """Return the `setpriv` arguments for PostgreSQL; none for a normal user.
 
-    The user nobody cannot enter a checkout below a private directory such as ``/root``.
-    There the server keeps root's right to pass through directories, and nothing else of root.
+    The user nobody cannot enter a checkout below a private directory such as `/root`. There
+    the server keeps one right of root: to pass through directories.
 
     Raises:
-        PostgresCannotRunAsRoot: no set of rights reaches both the program and its data.
+        PostgresCannotRunAsRoot: the user cannot reach both the program and its data.
     """
     if not is_root():
         return ()
@@ -39,13 +39,13 @@ def user_change_for(initdb: Path, *, data_dir: Path) -> tuple[str, ...]:
 
 
 def give_to_unprivileged(path: Path) -> None:
-    """Make a file or directory the unprivileged user's when root runs the stack."""
+    """Change the owner to the unprivileged user if root runs the stack."""
     if is_root():
         account = pwd.getpwnam(UNPRIVILEGED)
         os.chown(path, account.pw_uid, account.pw_gid)
 
 
-# initdb looks for the other programs next to itself, as the server does at its start.
+# initdb looks for the other programs next to itself, as the server does when it starts.
 _TRIAL: Final = '"$0" --show --pgdata "$1/data" && touch "$1/trial" && rm "$1/trial"'
 
 
@@ -55,8 +55,8 @@ def _candidates() -> Iterator[tuple[str, ...]]:
     yield (*change, "--inh-caps=-all")
     for capability in ("dac_read_search", "dac_override"):  # containers often lack the first
         kept = f"-all,+{capability}"
-        # access(2), with which PostgreSQL looks for its programs, asks for the rights of the
-        # real user and forgets those kept here, unless told not to.
+        # PostgreSQL finds its programs with access(2), which checks the real user's rights and
+        # ignores the rights kept here without this securebit.
         yield (
             *("--securebits", "+no_setuid_fixup"),
             *change,

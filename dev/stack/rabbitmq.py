@@ -1,4 +1,4 @@
-"""A private RabbitMQ node from the distribution's package, with a port mapper of its own."""
+"""A private RabbitMQ node from the distribution's package, with its own port mapper."""
 
 import asyncio
 import shutil
@@ -14,11 +14,11 @@ from dev.stack.identity import USER
 from dev.stack.specification import ProcessSpec
 from dev.stack.supervisor import Supervisor
 
-# /usr/sbin/rabbitmq-server is a wrapper that becomes the user rabbitmq of the system's node.
+# /usr/sbin/rabbitmq-server is a wrapper that switches to the user of the system's node.
 SERVER: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _STATISTICS: Final = "rabbit_event, rabbit_mgmt_db_handler"
 TICK_MAX: Final = timedelta(minutes=1)
-"""RabbitMQ's own time between two looks at the messages that are not acknowledged."""
+"""RabbitMQ's default interval between checks for unacknowledged messages."""
 REMEDY: Final = "apt-get install --no-install-recommends rabbitmq-server (or set RABBITMQ_URL)"
 
 
@@ -30,7 +30,7 @@ class RabbitMq:
     erlang_cookie: str
     ports: Mapping[str, int]
     consumer_timeout: timedelta
-    """How long a message may stay unacknowledged before the broker takes it back."""
+    """A message unacknowledged for longer is delivered again."""
     marker: dict[str, str]
 
     @property
@@ -70,9 +70,9 @@ class RabbitMq:
         return "".join(f"{name} = {value}\n" for name, value in settings.items())
 
     def advanced_configuration(self) -> str:
-        """Return what the plain file cannot say, as an Erlang term.
+        """Return the settings that the plain file cannot hold, as an Erlang term.
 
-        A timeout is noticed only at a tick, so a short one needs shorter ticks.
+        The timeout is checked at each tick, so a short timeout needs short ticks.
         """
         tick = min(TICK_MAX, self.consumer_timeout / 6)
         milliseconds = tick // timedelta(milliseconds=1)
@@ -96,12 +96,12 @@ class RabbitMq:
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(directory / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            # The script then becomes the Erlang machine instead of staying as its parent, so
-            # that the supervised pid is the broker's; -noinput is what it would have added.
+            # The script replaces itself by the Erlang machine, so that the supervised pid is the
+            # broker's; the script itself would add -noinput.
             "RABBITMQ_ALLOW_INPUT": "1",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput",
-            # Without the interface, the distribution port listens on every address. The node
-            # starts further Erlang machines, to call the port mapper: they read this as well.
+            # Without it, the distribution port listens on every address. The Erlang machines that
+            # the node starts to call the port mapper read it too.
             "ERL_FLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         }
 
@@ -119,7 +119,7 @@ class RabbitMq:
         cookie.chmod(0o400)
 
     def _port_mapper(self, program: str) -> ProcessSpec:
-        """Return the port mapper in the foreground: left to the node, it would become a daemon."""
+        """Run the port mapper in the foreground: the node would start it as a daemon."""
         port = self.ports["epmd"]
         return ProcessSpec(
             name="epmd",
@@ -138,14 +138,14 @@ class RabbitMq:
             is_ready=self._answers,
             before_stop=self._detach_statistics,
             stop_grace=timedelta(seconds=30),
-            start_patience=timedelta(seconds=90),
+            start_timeout=timedelta(seconds=90),
         )
 
     async def _detach_statistics(self) -> None:
-        """Take the management plugin's statistics out before the node is told to stop.
+        """Remove the management plugin's statistics before the node stops.
 
-        They change a setting of the node when they go. In a node that is stopping already,
-        that change waits five seconds for its own end, with everything else closed.
+        On removal they change a setting of the node. In a node that is stopping, that change
+        blocks for five seconds.
         """
         call = f"rpc:call('{self.node_name}', gen_event, delete_handler, [{_STATISTICS}, []], 3000)"
         detaching = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""`rclone serve s3`: a second real object store, with other habits than Swift's."""
+"""`rclone serve s3`: a second real object store that behaves differently from Swift."""
 
 import asyncio
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ ACCESS_KEY_ID: Final = "waybill"
 
 @dataclass(frozen=True, kw_only=True)
 class Rclone:
-    """Keeps each bucket as a directory; over TLS where there are certificates."""
+    """Stores each bucket as a directory; serves TLS if it has certificates."""
 
     name: str
     home: Path
@@ -60,7 +60,7 @@ class Rclone:
                     *self._tls(),
                 ),
                 environment=environment.of_infrastructure()
-                # A command line is everybody's to read.
+                # Every user of the machine can read a command line.
                 | {"RCLONE_AUTH_KEY": f'"{ACCESS_KEY_ID},{self.secret_access_key}"'}
                 | self.marker,
                 directory=self.home,

@@ -1,4 +1,4 @@
-"""Ways to find out that a process is ready for work."""
+"""Readiness probes."""
 
 import asyncio
 import base64
@@ -9,15 +9,15 @@ from typing import Final
 
 from dev.stack.specification import Probe
 
-PATIENCE: Final = timedelta(seconds=5)
+TIMEOUT: Final = timedelta(seconds=5)
 # Every long-running process touches its file every five seconds.
 FRESH: Final = timedelta(seconds=15)
 
 
 async def listens(port: int) -> bool:
-    """Say whether something takes connections at this port."""
+    """Return whether a server accepts connections at this port."""
     try:
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout(TIMEOUT.total_seconds()):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
     except (OSError, TimeoutError):
         return False
@@ -26,7 +26,7 @@ async def listens(port: int) -> bool:
 
 
 async def answers_ok(port: int, path: str, *, user: str = "", password: str = "") -> bool:
-    """Say whether an HTTP server answers 200."""
+    """Return whether an HTTP server answers 200."""
     return await asyncio.to_thread(_status, port, path, user, password) == http.client.OK
 
 
@@ -45,7 +45,7 @@ def http_ok(port: int, path: str) -> Probe:
 
 
 def file_touched(file: Path) -> Probe:
-    """Return a probe for a file the process touches while it works; older touches do not count."""
+    """Return a probe for a liveness file; touches before the process started do not count."""
 
     async def probe(started: datetime) -> bool:
         return await asyncio.to_thread(_is_fresh, file, started)
@@ -62,8 +62,8 @@ def _is_fresh(file: Path, started: datetime) -> bool:
 
 
 def _status(port: int, path: str, user: str, password: str) -> int | None:
-    # Not urllib: it would ask the machine's proxy for a loopback address.
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE.total_seconds())
+    # Not urllib, which would use the machine's proxy.
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT.total_seconds())
     credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
     try:
         connection.request("GET", path, headers={"Authorization": f"Basic {credentials}"})

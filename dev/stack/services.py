@@ -1,4 +1,4 @@
-"""The project's long-running processes: one table for the local stack and for compose.yaml."""
+"""The project's processes: one table for the local stack and compose.yaml."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from dev.stack.specification import Probe, ProcessSpec
 
 
 class Readiness(StrEnum):
-    """How others find out that a service is ready for work."""
+    """How a service shows that it is ready."""
 
     HEALTH_ENDPOINT = "GET /health/ready answers 200"
     LIVENESS_FILE = "LIVENESS_FILE exists and is touched every five seconds"
@@ -35,7 +35,7 @@ def _worker(name: str, *, queues: str, concurrency: int) -> Service:
             *("--queues", queues, "--concurrency", str(concurrency), "--hostname", f"{name}@%h"),
         ),
         readiness=Readiness.LIVENESS_FILE,
-        # A busy worker finishes its task first, and Celery's shutdown itself may take 30 s.
+        # A worker finishes its task first, and Celery's shutdown may take 30 s.
         stop_grace=timedelta(seconds=60),
     )
 
@@ -45,7 +45,7 @@ SERVICES: Final = (
         name="gateway",
         command=("waybill-gateway",),
         readiness=Readiness.HEALTH_ENDPOINT,
-        # The server itself gives open requests 30 s.
+        # The server gives open requests 30 s.
         stop_grace=timedelta(seconds=40),
     ),
     Service(
@@ -60,7 +60,7 @@ SERVICES: Final = (
         readiness=Readiness.LIVENESS_FILE,
         stop_grace=timedelta(seconds=30),
     ),
-    # Whoever sees the staging directory sweeps it.
+    # The sweeps need the staging directory.
     _worker("transfer", queues="uploads,maintenance", concurrency=2),
     _worker("ingest", queues="document_processing", concurrency=1),
     Service(
@@ -82,7 +82,7 @@ def api_key_creation(*, tenant: str) -> tuple[str, ...]:
 def specification(
     service: Service, *, environment: Mapping[str, str], state_dir: Path
 ) -> ProcessSpec:
-    """Say how the supervisor runs a service of the stack in ``state_dir``."""
+    """Return how the supervisor runs a service of the stack in `state_dir`."""
     touched = state_dir / "liveness" / service.name
     probe: Probe
     match service.readiness:

@@ -1,4 +1,4 @@
-"""What the supervisor must know of a process to run it."""
+"""How the supervisor runs a process."""
 
 import signal
 from collections.abc import Awaitable, Callable, Mapping
@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 Probe = Callable[[datetime], Awaitable[bool]]
-"""Says whether the process that was started at this time is ready for work."""
+"""Returns whether the process started at this time is ready."""
 
 Report = Callable[[str], None]
-"""Takes one line of progress for people."""
+"""Takes one line of progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,15 +21,15 @@ class ProcessSpec:
     directory: Path
     is_ready: Probe
     before_stop: Callable[[], Awaitable[None]] | None = None
-    """Done before the stop signal of an orderly stop, within the grace period."""
+    """Runs before the stop signal, within the grace period."""
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace: timedelta = timedelta(seconds=15)
-    start_patience: timedelta = timedelta(seconds=60)
+    start_timeout: timedelta = timedelta(seconds=60)
     user_change: tuple[str, ...] = field(default=())
-    """Arguments of ``setpriv`` that make the process another user's."""
+    """Arguments of `setpriv` that change the user."""
 
     def command_line(self) -> tuple[str, ...]:
-        """Return the command as it is started: it stops by itself when its supervisor dies."""
+        """Return the full command; the kernel stops the process when its supervisor dies."""
         death_signal = self.stop_signal.name.removeprefix("SIG")
         return ("setpriv", "--pdeathsig", death_signal, *self.user_change, "--", *self.command)
 

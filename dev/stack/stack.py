@@ -1,4 +1,4 @@
-"""The whole system on this machine, in the hands of Python code.
+"""The whole system on this machine, controlled from Python.
 
 ::
 
@@ -45,30 +45,30 @@ from dev.stack.supervisor import Supervisor
 
 TENANT: Final = "local"
 EVERY_PART: Final = tuple(Part)
-# RabbitMQ's own 30 minutes would take back the message of a long transfer.
+# After RabbitMQ's default of 30 minutes the message of a long transfer would be redelivered.
 CONSUMER_TIMEOUT: Final = timedelta(hours=2)
 
 
 def _silent(_: str) -> None:
-    """Report to nobody."""
+    """Ignore progress."""
 
 
 class Stack:
-    """Infrastructure, services, or both, in one state directory; stops them when it is left.
+    """Infrastructure, services, or both, in one state directory; stops them on exit.
 
     Args:
-        state_dir: where data, logs and secrets live. A later stack in the same directory
-            finds the data again. No two stacks share one.
-        settings: environment of the services, over the stack's own. Where it holds
-            ``DATABASE_URL``, ``RABBITMQ_URL`` or ``S3_ENDPOINT_URL``, that part is used
-            and not started.
-        table: the services there are.
-        consumer_timeout: how long the broker lets a message stay unacknowledged.
+        state_dir: data, logs and secrets. A later stack in the same directory uses the same
+            data. Two stacks cannot share a directory.
+        settings: environment of the services; overrides the stack's own. With
+            `DATABASE_URL`, `RABBITMQ_URL` or `S3_ENDPOINT_URL`, the caller supplies that
+            part and the stack does not start it.
+        table: the known services.
+        consumer_timeout: the broker redelivers a message unacknowledged for longer.
         report: takes lines of progress.
 
     Raises:
-        StackAlreadyRunning: another process has a stack in this directory.
-        SettingMissing: ``settings`` names an object store without its credentials.
+        StackAlreadyRunning: another process runs a stack in this directory.
+        SettingMissing: `settings` names an object store without credentials.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Stack:
         self.state_dir = state_dir.resolve()
         self.api_key: str | None = None
         self._settings = dict(settings or {})
-        self._brought_along = infrastructure.brought_along(self._settings)
+        self._supplied = infrastructure.supplied(self._settings)
         self._table = table
         self._report = report
         self._lock = supervisor.lock(self.state_dir)
@@ -107,10 +107,10 @@ class Stack:
         self.close()
 
     def close(self) -> None:
-        """Stop everything, the last started first, and give the directory back.
+        """Stop everything in reverse order of its start and release the directory.
 
         Raises:
-            ProcessDidNotEnd: something survived SIGKILL.
+            ProcessDidNotEnd: a process survived SIGKILL.
         """
         try:
             self._loop.run(self._supervisor.stop())
@@ -120,7 +120,7 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings every process of this system needs, as environment variables."""
+        """The settings of every process, as environment variables."""
         settings = {
             "GATEWAY_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self._identity.ports["gateway"]),
@@ -129,7 +129,7 @@ class Stack:
             "WEBHOOK_ALLOW_LOOPBACK": "true",
         }
         for part, local in self._parts.items():
-            settings |= self._brought_along.get(part) or local.environment
+            settings |= self._supplied.get(part) or local.environment
         return settings | self._settings
 
     @property
@@ -144,37 +144,37 @@ class Stack:
         }
 
     def kill(self, name: str) -> None:
-        """SIGKILL a process by name; the supervisor starts it again."""
+        """Send SIGKILL to a process; the supervisor starts it again."""
         self.processes[name].kill()
 
     def start(self) -> None:
-        """Start everything in order; return when the whole system is ready for work."""
+        """Start everything in order; return when the whole system is ready."""
         self._loop.run(self._prepare())
         self.create_bucket(self.environment["S3_BUCKET"])
         self.start_services()
         self.declare_running()
 
     def declare_running(self) -> None:
-        """Tell readers of the state file that the stack is as complete as it shall be."""
+        """Record in the state file that the start is complete."""
         self._loop.run(self._supervisor.enter(Phase.RUNNING))
 
     def start_infrastructure(self, *parts: Part) -> None:
-        """Start these parts, or all of them, side by side; those that run are left alone."""
+        """Start these parts, or all of them, concurrently, unless they run already."""
         wanted = parts or EVERY_PART
         self._loop.run(self._bring_up(wanted))
         if Part.OBJECT_STORE in wanted:
             self.create_bucket(self.environment["S3_BUCKET"])
 
     def start_store(self, store: Store) -> dict[str, str]:
-        """Start an object store to test against, if it does not run; return what reaches it.
+        """Start an object store for tests unless it runs; return its settings.
 
-        The stack's own services go on using the stack's own store.
+        The stack's services keep using the stack's own store.
         """
         self._loop.run(self._bring_up_store(store))
         return self._stores[store].environment
 
     def migrate(self) -> None:
-        """Bring the database to the newest schema."""
+        """Migrate the database to the newest schema."""
         began = time.monotonic()
         self.run(services.MIGRATION)
         self._report(f"schema up to date after {time.monotonic() - began:.1f} s")
@@ -185,10 +185,10 @@ class Stack:
         return printed.partition("key: ")[2].strip()
 
     def start_services(self, *names: str) -> None:
-        """Start these services, or all of them, side by side; return when they are ready.
+        """Start these services, or all of them, concurrently; return when they are ready.
 
         Raises:
-            PortTaken: ``GATEWAY_PORT`` was set to a port that is in use.
+            PortTaken: `GATEWAY_PORT` is set to a port in use.
         """
         known = {service.name: service for service in self._table}
         wanted = [known[name] for name in names or known if name not in self.processes]
@@ -200,11 +200,11 @@ class Stack:
         self._loop.run(self._start_services(wanted))
 
     def run(self, command: Sequence[str], *, settings: Mapping[str, str] | None = None) -> str:
-        """Run a command of the project in this system and return what it printed.
+        """Run a program with the stack's settings and return its output.
 
         Args:
             command: a program of the project's environment and its arguments.
-            settings: over the system's own, for this command.
+            settings: override the stack's settings for this program.
 
         Raises:
             CommandFailed: its exit code was not zero.
@@ -224,7 +224,7 @@ class Stack:
         return result.stdout
 
     def create_database(self, name: str, *, template: str | None = None) -> dict[str, str]:
-        """Create an empty database, or a copy of another; return the settings that name it."""
+        """Create an empty database, or a copy of `template`; return its settings."""
         url = databases.create(self.environment["DATABASE_URL"], name=name, template=template)
         return {"DATABASE_URL": url}
 
@@ -232,14 +232,14 @@ class Stack:
         databases.drop(self.environment["DATABASE_URL"], name=name)
 
     def create_vhost(self, name: str) -> dict[str, str]:
-        """Create an empty virtual host on the broker; return the settings that name it."""
+        """Create an empty virtual host on the broker; return its settings."""
         return {"RABBITMQ_URL": vhosts.create(self.environment, name=name)}
 
     def delete_vhost(self, name: str) -> None:
         vhosts.delete(self.environment, name=name)
 
     def create_bucket(self, name: str) -> dict[str, str]:
-        """Create a bucket unless it exists; return the settings that name it."""
+        """Create a bucket unless it exists; return its settings."""
         ObjectStore.from_settings(self.environment).create_bucket(name)
         return {"S3_BUCKET": name}
 
@@ -251,10 +251,10 @@ class Stack:
         settings: Mapping[str, str] | None = None,
         template: str | None = None,
     ) -> Iterator["Stack"]:
-        """Yield a stack that stands on this one's infrastructure and shares nothing else with it.
+        """Yield a stack that shares only the infrastructure of this one.
 
-        It has a database (empty, or a copy of ``template``), virtual host, bucket, staging
-        directory, ports and logs of its own. Database and virtual host are removed afterwards.
+        It has its own database (empty, or a copy of `template`), virtual host, bucket,
+        staging directory, ports and logs. Database and virtual host are removed afterwards.
         """
         unique = f"{name}-{secrets.token_hex(3)}"
         shared = {
@@ -291,7 +291,7 @@ class Stack:
             raise PortTaken("gateway", port=port)
 
     async def _prepare(self) -> None:
-        """Start every part, and bring the database in order while the broker still starts."""
+        """Start every part; migrate the database while the broker still starts."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._bring_up((Part.RABBITMQ, Part.OBJECT_STORE)))
             group.create_task(self._prepare_database())
@@ -302,7 +302,7 @@ class Stack:
         self.api_key = await asyncio.to_thread(self.create_api_key, tenant=TENANT)
 
     async def _bring_up(self, wanted: Sequence[Part]) -> None:
-        missing = set(wanted) - self._brought_along.keys() - self._started_parts
+        missing = set(wanted) - self._supplied.keys() - self._started_parts
         async with asyncio.TaskGroup() as group:
             for part in missing:
                 group.create_task(self._bring_up_part(part))
@@ -338,10 +338,10 @@ class Stack:
 
 
 def discard(state_dir: Path) -> None:
-    """Delete a stack's directory with everything in it, after ending what still ran there.
+    """End remaining processes of a stack and delete its directory.
 
     Raises:
-        StackAlreadyRunning: a living process has a stack there.
+        StackAlreadyRunning: a stack runs in this directory.
     """
     with supervisor.lock(state_dir):
         shutil.rmtree(state_dir)

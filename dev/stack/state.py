@@ -1,6 +1,6 @@
-"""The file that says which processes a stack has right now.
+"""The file that lists the running processes of a stack.
 
-Other programs find pids by name here::
+Other programs find a pid by name::
 
     state.load(Path("var")).processes["transfer"].pid
 """
@@ -34,14 +34,14 @@ class ProcessState(StrEnum):
 class ProcessRecord(msgspec.Struct, frozen=True):
     pid: int | None
     started: int | None
-    """Clock ticks since boot; with the pid it proves the process is this one."""
+    """Clock ticks since boot; identifies the process together with the pid."""
     state: ProcessState
     restarts: int
     stop_signal: int
     log_file: str
 
     def find(self) -> psutil.Process | None:
-        """Return the living process this record is about."""
+        """Return the process if it is alive."""
         if self.pid is None or self.started is None:
             return None
         return ownership.find(self.pid, started=self.started)
@@ -52,7 +52,7 @@ class SupervisorRecord(msgspec.Struct, frozen=True):
     started: int
 
     def find(self) -> psutil.Process | None:
-        """Return the supervisor if it lives."""
+        """Return the supervisor if it is alive."""
         return ownership.find(self.pid, started=self.started)
 
 
@@ -62,13 +62,13 @@ class StackRecord(msgspec.Struct, frozen=True):
     phase: Phase
     supervisor: SupervisorRecord
     processes: dict[str, ProcessRecord]
-    """In the order in which they were started."""
+    """In the order of their start."""
 
 
 def load(state_dir: Path) -> StackRecord | None:
-    """Return the record of the stack in ``state_dir``; None if it was stopped cleanly.
+    """Return the record of the stack in `state_dir`; None if it was stopped in an orderly way.
 
-    A record of an earlier boot counts as none: all its processes are gone.
+    A record from an earlier boot is ignored.
     """
     try:
         content = (state_dir / FILE_NAME).read_bytes()

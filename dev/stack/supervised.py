@@ -1,4 +1,4 @@
-"""One process that is kept running."""
+"""One supervised process."""
 
 import asyncio
 import signal
@@ -15,16 +15,16 @@ from dev.stack.state import ProcessRecord, ProcessState
 
 BETWEEN_PROBES: Final = timedelta(seconds=0.1)
 DEATHS_ALLOWED: Final = 5
-# PostgreSQL's and Celery's children end by themselves when they lose their parent.
+# PostgreSQL's and Celery's children end when they lose their parent.
 ORPHAN_GRACE: Final = timedelta(seconds=1)
 RUNNING: Final = frozenset({ProcessState.STARTING, ProcessState.READY})
 
 
 class SupervisedProcess:
-    """Starts a process, watches it, and starts it again when it dies without being told to.
+    """Starts a process, and restarts it when it dies unexpectedly.
 
-    Lives on one event loop. The process leads a session of its own, so that whatever it
-    started can be found and ended with it.
+    Belongs to one event loop. The process leads its own session, so that its children can be
+    found and ended with it.
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class SupervisedProcess:
             self._stopping = asyncio.Event()
             self._runner = asyncio.create_task(self._keep_running(), name=self.spec.name)
 
-    async def wait_ready(self, *, patience: timedelta | None = None) -> None:
-        """Wait until the present incarnation, or the next, is ready.
+    async def wait_ready(self, *, max_wait: timedelta | None = None) -> None:
+        """Wait until the process, or its successor, is ready.
 
         Raises:
             ProcessKeepsDying: it died several times in a row.
-            ProcessNotReady: it lives, but never became ready.
+            ProcessNotReady: it is alive but did not become ready in time.
         """
-        patience = patience or self.spec.start_patience
+        max_wait = max_wait or self.spec.start_timeout
         try:
-            async with asyncio.timeout(patience.total_seconds()):
+            async with asyncio.timeout(max_wait.total_seconds()):
                 while self.state is not ProcessState.READY:
                     if self._failures >= DEATHS_ALLOWED:
                         raise ProcessKeepsDying(
@@ -80,12 +80,12 @@ class SupervisedProcess:
                         )
                     await self._changed.wait()
         except TimeoutError:
-            raise ProcessNotReady(self.spec.name, waited=patience, log_file=self.log_file) from None
+            raise ProcessNotReady(self.spec.name, waited=max_wait, log_file=self.log_file) from None
 
     async def kill(self) -> None:
-        """SIGKILL the process, as the kernel would when memory runs out; it is restarted.
+        """Send SIGKILL, as the kernel does when memory runs out; the process is restarted.
 
-        Returns when the death was noticed, so a ``wait_ready`` after it waits for the successor.
+        Returns when the death is on record, so that a later `wait_ready` waits for the successor.
         """
         victim = self.pid
         self.signal(signal.SIGKILL)
@@ -93,13 +93,13 @@ class SupervisedProcess:
             await self._changed.wait()
 
     async def halt(self) -> None:
-        """SIGKILL the process and leave it down until ``start``."""
+        """Send SIGKILL; the process stays down until `start`."""
         self._stopping.set()
         self.signal(signal.SIGKILL)
         await self._ended()
 
     async def stop(self) -> None:
-        """Ask the process to end and leave it down; SIGKILL after its grace period."""
+        """Stop the process in an orderly way, with SIGKILL after its grace period; it stays down."""
         self._stopping.set()
         try:
             async with asyncio.timeout(self.spec.stop_grace.total_seconds()):
@@ -169,7 +169,7 @@ class SupervisedProcess:
         await asyncio.to_thread(_end_session, child.pid)
 
     async def _await_readiness(self, began: datetime) -> None:
-        while not await self.spec.is_ready(began):  # noqa: ASYNC110  # another process becomes ready: no event of ours
+        while not await self.spec.is_ready(began):  # noqa: ASYNC110  # the readiness of another process raises no event here
             await asyncio.sleep(BETWEEN_PROBES.total_seconds())
         self._failures = 0
         if self.state is ProcessState.STARTING:
@@ -184,4 +184,4 @@ class SupervisedProcess:
 
 def _end_session(session_id: int) -> None:
     orphans = ownership.in_session(session_id)
-    ownership.kill(ownership.wait_until_gone(orphans, patience=ORPHAN_GRACE))
+    ownership.kill(ownership.wait_until_gone(orphans, timeout=ORPHAN_GRACE))

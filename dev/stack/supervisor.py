@@ -1,4 +1,4 @@
-"""Runs the processes of one state directory and writes down which they are."""
+"""Runs the processes of one state directory and records them."""
 
 import asyncio
 import fcntl
@@ -16,10 +16,10 @@ from dev.stack.supervised import SupervisedProcess
 
 
 class Supervisor:
-    """Keeps processes running until it is told to stop them, the last started first.
+    """Keeps processes running; stops them in reverse order of their start.
 
-    There is one per state directory: a lock, which the kernel drops with the process
-    that holds it, sees to that.
+    A file lock allows one supervisor for each state directory. The kernel releases the lock
+    when its holder dies.
     """
 
     def __init__(self, state_dir: Path, *, stack_id: str, report: Report) -> None:
@@ -32,7 +32,7 @@ class Supervisor:
         self._own_start = ownership.start_ticks(os.getpid()) or 0
 
     async def start(self, *specs: ProcessSpec) -> None:
-        """Start processes side by side and wait until all of them are ready."""
+        """Start processes concurrently and wait until all of them are ready."""
         batch = [self._add(spec) for spec in specs]
         self._started_together.append(batch)
         for process in batch:
@@ -42,10 +42,10 @@ class Supervisor:
                 waiting.create_task(process.wait_ready())
 
     async def stop(self) -> None:
-        """Stop everything in reverse order and make sure that nothing of it is left.
+        """Stop everything in reverse order and kill every remaining process of the stack.
 
         Raises:
-            ProcessDidNotEnd: something survived SIGKILL.
+            ProcessDidNotEnd: a process survived SIGKILL.
         """
         await self.enter(Phase.STOPPING)
         failures: list[BaseException] = []
@@ -58,17 +58,17 @@ class Supervisor:
             self._report(f"{names} stopped after {time.monotonic() - began:.1f} s")
         strays = await asyncio.to_thread(ownership.marked, self._stack_id)
         ownership.kill(strays)
-        immortal = await asyncio.to_thread(
-            ownership.wait_until_gone, strays, patience=leftovers.AFTER_KILL
+        remaining = await asyncio.to_thread(
+            ownership.wait_until_gone, strays, timeout=leftovers.AFTER_KILL
         )
-        if immortal:
-            raise ProcessDidNotEnd([f"{process.name()} ({process.pid})" for process in immortal])
+        if remaining:
+            raise ProcessDidNotEnd([f"{process.name()} ({process.pid})" for process in remaining])
         state.clear(self.state_dir)
-        if failures:  # after everything else was stopped all the same
+        if failures:  # everything else has been stopped
             raise failures[0]
 
     async def enter(self, phase: Phase) -> None:
-        """Write the phase down; on the loop, where every other change is written too."""
+        """Record the phase; on the event loop, as every other change."""
         self._phase = phase
         self._write_state()
 
@@ -76,7 +76,7 @@ class Supervisor:
         log_dir = self.state_dir / "log"
         log_dir.mkdir(parents=True, exist_ok=True)
         log_file = log_dir / f"{spec.name}.log"
-        if log_file.exists():  # one run, one file; the last run's stays readable
+        if log_file.exists():  # one file for each run; the log of the last run stays readable
             log_file.replace(log_dir / f"{spec.name}.log.1")
         process = SupervisedProcess(
             spec, log_file=log_file, on_change=self._write_state, report=self._report
@@ -98,13 +98,13 @@ class Supervisor:
 
 
 def lock(state_dir: Path) -> IO[str]:
-    """Take the state directory for this process; closing the returned file gives it back.
+    """Lock the state directory; closing the returned file releases it.
 
-    Whatever a killed supervisor left running there is ended first.
+    Processes left by a killed supervisor are ended.
 
     Raises:
-        StackAlreadyRunning: a living process holds it.
-        ProgramMissing: ``setpriv`` is not there.
+        StackAlreadyRunning: another process holds the lock.
+        ProgramMissing: `setpriv` is not installed.
     """
     if shutil.which("setpriv") is None:
         raise ProgramMissing("setpriv", remedy="apt-get install util-linux")

@@ -1,4 +1,4 @@
-"""OpenStack Swift with its S3 API: a real object store from wheels, in an environment of its own."""
+"""OpenStack Swift with its S3 API: a real object store from wheels, in its own environment."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ BUCKET: Final = "waybill"
 class Swift:
     home: Path
     programs: Path
-    """The ``bin`` directory of the environment Swift is installed in."""
+    """The `bin` directory of Swift's environment."""
     ports: Mapping[str, int]
     secret_access_key: str
     hash_suffix: str
@@ -135,7 +135,7 @@ class Swift:
 
 @dataclass(frozen=True, kw_only=True)
 class SwiftTls:
-    """A second front of a Swift that runs already; the objects are the same."""
+    """A TLS proxy for a running Swift; the objects are the same."""
 
     swift: Swift
     port: int
@@ -177,10 +177,10 @@ class SwiftTls:
 
 
 def require_extended_attributes(directory: Path) -> None:
-    """Try what Swift does with every object.
+    """Set an extended attribute, as Swift does for every object.
 
     Raises:
-        ExtendedAttributesUnsupported: the file system cannot do it.
+        ExtendedAttributesUnsupported: the file system refuses it.
     """
     with tempfile.NamedTemporaryFile(dir=directory) as file:
         try:

@@ -38,7 +38,7 @@ def storage_server(kind: str, *, home: Path, port: int, user: str) -> Sections:
             **_server(home, port=port, user=user),
         },
         "pipeline:main": {"pipeline": name},
-        f"app:{name}": {"use": f"egg:swift#{kind}", **_PATIENT},
+        f"app:{name}": {"use": f"egg:swift#{kind}", **_TIMEOUTS},
     }
 
 
@@ -50,7 +50,7 @@ def proxy_server(
     secret_key: str,
     certificates: Certificates | None = None,
 ) -> Sections:
-    """Return the configuration of a proxy, which speaks TLS where there are certificates."""
+    """Return the configuration of a proxy; with certificates it serves TLS."""
     pipeline = "catch_errors gatekeeper listing_formats bulk s3api tempauth copy slo dlo symlink proxy-server"
     account, _, name = S3_ACCESS_KEY_ID.partition(":")
     filters: Sections = {
@@ -65,7 +65,7 @@ def proxy_server(
         "slo": {
             "max_manifest_segments": 10_000,
             "max_manifest_size": 16 * 1024 * 1024,
-            # Else the parts of a deleted object wait for an expirer, and there is none here.
+            # Otherwise the parts of a deleted object wait for an expirer, which does not run here.
             "allow_async_delete": False,
         },
     }
@@ -76,10 +76,10 @@ def proxy_server(
             "use": "egg:swift#proxy",
             "allow_account_management": "true",
             "account_autocreate": "true",
-            # There is one disk: to avoid it for a minute after errors would be an outage.
+            # There is one disk: avoiding it for a minute after errors would be an outage.
             "error_suppression_limit": 1_000_000,
             "error_suppression_interval": 0,
-            **_PATIENT,
+            **_TIMEOUTS,
         },
         **{
             f"filter:{each}": {"use": f"egg:swift#{each}", **filters.get(each, {})}
@@ -88,8 +88,8 @@ def proxy_server(
     }
 
 
-# The defaults are for a rack of servers, not for a laptop that also runs the test suite.
-_PATIENT: Final = {"conn_timeout": 5, "node_timeout": 60}
+# The defaults are too short for one machine that also runs the test suite.
+_TIMEOUTS: Final = {"conn_timeout": 5, "node_timeout": 60}
 
 
 def _server(home: Path, *, port: int, user: str) -> dict[str, object]:

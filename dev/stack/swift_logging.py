@@ -5,10 +5,9 @@ from logging.handlers import SysLogHandler
 
 
 def without_syslog(*arguments: object) -> None:
-    """Take the syslog handler off a logger; Swift calls this through ``log_custom_handlers``.
+    """Remove the syslog handler; Swift calls this through `log_custom_handlers`.
 
-    Swift always adds one, and where there is no syslog it sends datagrams from a socket
-    that is bound to every address.
+    Without a syslog, the handler sends datagrams from a socket bound to every address.
     """
     for logger in arguments:
         if isinstance(logger, logging.Logger):

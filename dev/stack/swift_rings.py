@@ -1,6 +1,6 @@
 """Builds the rings of a Swift cluster with one disk. Runs inside Swift's own environment.
 
-Its command line takes a directory and the port of each storage server::
+Arguments are a directory and the port of each storage server::
 
     python -m dev.stack.swift_rings DIRECTORY account=6202 container=6201 object=6200
 """

@@ -1,4 +1,4 @@
-"""Virtual hosts of their own for tests, on the stack's broker."""
+"""Virtual hosts for tests on the stack's broker."""
 
 from collections.abc import Mapping
 from urllib.parse import quote, unquote, urlsplit
@@ -9,7 +9,7 @@ from dev.stack.errors import SettingMissing
 
 
 def create(settings: Mapping[str, str], *, name: str) -> str:
-    """Create an empty virtual host and return its AMQP URL; an older one of that name goes."""
+    """Create an empty virtual host, replacing one of that name; return its AMQP URL."""
     user = unquote(urlsplit(settings["RABBITMQ_URL"]).username or "guest")
     with _management(settings) as management:
         _delete(management, name)
@@ -23,7 +23,7 @@ def create(settings: Mapping[str, str], *, name: str) -> str:
 
 
 def delete(settings: Mapping[str, str], *, name: str) -> None:
-    """Delete a virtual host with everything in it; connections to it are closed."""
+    """Delete a virtual host and its contents; close its connections."""
     with _management(settings) as management:
         _delete(management, name)
 
@@ -37,6 +37,6 @@ def _delete(management: httpx.Client, name: str) -> None:
 def _management(settings: Mapping[str, str]) -> httpx.Client:
     if "RABBITMQ_MANAGEMENT_URL" not in settings:
         raise SettingMissing(
-            "RABBITMQ_MANAGEMENT_URL", because="virtual hosts are made with the management API"
+            "RABBITMQ_MANAGEMENT_URL", because="virtual hosts are created with the management API"
         )
     return httpx.Client(base_url=settings["RABBITMQ_MANAGEMENT_URL"], timeout=30, trust_env=False)

@@ -73,7 +73,7 @@ class Uploads:
     @contextmanager
     def completed(self) -> Iterator[Moment]:
         moment = self._finalized(self._pdf(), is_stored=True)
-        job = self.scene.client.wait_until_settled(str(moment.job_id), patience=PATIENCE)
+        job = self.scene.client.wait_until_settled(str(moment.job_id), timeout=PATIENCE)
         assert job["status"] == "completed"
         yield moment
 

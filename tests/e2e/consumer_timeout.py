@@ -72,7 +72,7 @@ def check_that_no_message_is_kept_too_long(
     sha256 = random_file(path, mebibytes=trial.mebibytes, seed=8)
     with _system(trial, shared=shared, template=template, store=store) as system:
         store.be_as_slow_as(trial.bytes_per_second)
-        job = _transferred(path, system=system, patience=3 * trial.duration + PATIENCE)
+        job = _transferred(path, system=system, timeout=3 * trial.duration + PATIENCE)
         counted = _deliveries(system)
 
         assert job["status"] == "completed", job["error"]
@@ -110,11 +110,11 @@ def _system(trial: Trial, *, shared: Stack, template: str, store: WatchedStore) 
         shared.drop_database(name)
 
 
-def _transferred(path: Path, *, system: Stack, patience: timedelta) -> dict[str, Any]:
+def _transferred(path: Path, *, system: Stack, timeout: timedelta) -> dict[str, Any]:
     """Upload and finalize a file; return its job once it is settled."""
     with Client(system.url, api_key=str(system.api_key)) as client:
         job_id = client.finalize(uploaded(client, path)).json()["job_id"]
-        return settle(client, job_id, patience=patience)
+        return settle(client, job_id, timeout=timeout)
 
 
 def _deliveries(system: Stack) -> Deliveries:

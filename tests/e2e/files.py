@@ -1,4 +1,4 @@
-"""Files to be sent, and how they are sent with the patience of a good client."""
+"""Files to be sent, and how they are sent with the timeout of a good client."""
 
 import hashlib
 from datetime import timedelta
@@ -41,8 +41,8 @@ def persistently(seconds: int = 120) -> Retrying:
     )
 
 
-def settle(client: Client, job_id: str, *, patience: timedelta = PATIENCE) -> dict[str, Any]:
-    return persistently()(client.wait_until_settled, job_id, patience=patience)
+def settle(client: Client, job_id: str, *, timeout: timedelta = PATIENCE) -> dict[str, Any]:
+    return persistently()(client.wait_until_settled, job_id, timeout=timeout)
 
 
 def uploaded(client: Client, path: Path, **options: Any) -> str:  # noqa: ANN401  # whatever the API takes

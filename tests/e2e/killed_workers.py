@@ -84,7 +84,7 @@ def _transfer(
         _await_progress(size * number // (kills + 1), job_id=job_id, client=scene.client)
         _kill(scene.system, whole=number % 2 == 1)
         rounds.end(store.parts_of(upload_id))
-    job = settle(scene.client, job_id, patience=NEXT_WORKER)
+    job = settle(scene.client, job_id, timeout=NEXT_WORKER)
     rounds.end(store.parts_of(upload_id))
     return job, rounds
 

@@ -40,7 +40,7 @@ def test_a_bit_flipped_while_it_waits_fails_the_upload_and_leaves_nothing(
 
     job_id = scene.client.finalize(upload_id).json()["job_id"]
 
-    job = settle(scene.client, job_id, patience=PATIENCE)
+    job = settle(scene.client, job_id, timeout=PATIENCE)
     assert (job["status"], job["error"]["code"]) == ("failed", "staging_corrupt")
     eventually(lambda: scene.remains.objects(upload_id), until=lambda keys: not keys)
     eventually(lambda: scene.remains.files(upload_id), until=lambda files: not files)

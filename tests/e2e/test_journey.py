@@ -39,7 +39,7 @@ def test_a_pdf_becomes_an_object_a_text_and_a_signed_webhook(
         client.send(created["upload_id"], chunks + chunks[:3])
         answer = client.finalize(created["upload_id"])
         assert answer.status_code == 202
-        job = client.wait_until_settled(answer.json()["job_id"], patience=PATIENCE)
+        job = client.wait_until_settled(answer.json()["job_id"], timeout=PATIENCE)
         (delivered,) = receiver.wait_for(1, timeout=PATIENCE)
         client.http.delete(f"/webhooks/{webhook['webhook_id']}").raise_for_status()
 
@@ -71,7 +71,7 @@ def test_a_file_that_is_no_pdf_is_stored_and_completed_without_being_read(
     path = tmp_path / "measurements.bin"
     path.write_bytes(Random(2).randbytes(300_000))
     job = client.upload(path)
-    settled = client.wait_until_settled(job["job_id"], patience=PATIENCE)
+    settled = client.wait_until_settled(job["job_id"], timeout=PATIENCE)
     assert (settled["status"], settled["stage"]) == ("completed", "done")
     document = client.get(f"/documents/{settled['result']['document_id']}").json()
     assert (document["status"], document["page_count"]) == ("stored", None)
@@ -83,7 +83,7 @@ def test_an_empty_file_is_a_file_too(system: Stack, client: Client, tmp_path: Pa
     path = tmp_path / "empty.txt"
     path.touch()
     job = client.upload(path)
-    settled = client.wait_until_settled(job["job_id"], patience=PATIENCE)
+    settled = client.wait_until_settled(job["job_id"], timeout=PATIENCE)
     assert settled["status"] == "completed"
     bucket = Bucket(system.environment)
     assert bucket.sha256(bucket.key_of(job["upload_id"])) == hashlib.sha256(b"").hexdigest()
@@ -100,9 +100,9 @@ def test_the_callback_of_one_upload_hears_of_that_upload_alone(
         )
         client.send(told["upload_id"], chunks_of(path, chunk_size=told["chunk_size"]))
         other = client.upload(path)
-        client.wait_until_settled(other["job_id"], patience=PATIENCE)
+        client.wait_until_settled(other["job_id"], timeout=PATIENCE)
         job = client.finalize(told["upload_id"]).json()
-        client.wait_until_settled(job["job_id"], patience=PATIENCE)
+        client.wait_until_settled(job["job_id"], timeout=PATIENCE)
         (delivered,) = receiver.wait_for(1, timeout=PATIENCE)
     event = delivered.verified_with(told["callback_secret"])
     assert event["type"] == "upload.stored"

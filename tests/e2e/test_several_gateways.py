@@ -73,7 +73,7 @@ def test_fifty_finalizes_over_two_gateways_make_one_job_and_one_object(
     upload_id, jobs = asyncio.run(finalize_from_everywhere())
 
     (job_id,) = jobs
-    assert client.wait_until_settled(job_id, patience=PATIENCE)["status"] == "completed"
+    assert client.wait_until_settled(job_id, timeout=PATIENCE)["status"] == "completed"
     assert Counter(event.type for event in remains.told(upload_id)) == {
         "upload.finalized": 1,
         "upload.stored": 1,

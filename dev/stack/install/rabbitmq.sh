@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure there is a RabbitMQ to start, or one to use.
+# Installs RabbitMQ unless it is installed or supplied by the caller.
 set -eu
 
 [ -n "${RABBITMQ_URL:-}${CELERY_BROKER_URL:-}" ] && exit 0
@@ -16,7 +16,7 @@ echo "installing rabbitmq-server"
 export DEBIAN_FRONTEND=noninteractive
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
-    # Without it the package starts a broker of its own that listens on every address.
+    # Without it, the package starts a broker that listens on every address.
     trap 'rm -f "$policy"' EXIT
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod +x "$policy"

@@ -199,6 +199,6 @@ def test_a_second_stack_runs_beside_the_first_and_leaves_nothing_even_if_killed(
     supervisor.kill()
 
     assert "ended the processes of a killed supervisor" in dev_stack(directory, "down")
-    assert ownership.wait_until_gone(running, patience=timedelta(0)) == []
+    assert ownership.wait_until_gone(running, timeout=timedelta(0)) == []
     assert "nothing is running" in dev_stack(directory, "down")
     discard(directory)

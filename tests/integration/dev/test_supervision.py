@@ -131,7 +131,7 @@ def test_a_process_that_does_not_get_ready_is_an_error(stack: Stack) -> None:
     process.stop()
 
     with pytest.raises(ProcessNotReady):
-        process.wait_ready(patience=timedelta(seconds=0.1))
+        process.wait_ready(timeout=timedelta(seconds=0.1))
 
 
 def test_stopping_ends_what_ignores_sigterm_and_what_services_started(state_dir: Path) -> None:

@@ -68,7 +68,7 @@ def test_an_upload_reaches_any_store_and_leaves_nothing_else_there(
 
     with Client(system.url, api_key=system.api_key) as client:
         accepted = client.upload(file)
-        job = client.wait_until_settled(accepted["job_id"], patience=timedelta(minutes=1))
+        job = client.wait_until_settled(accepted["job_id"], timeout=timedelta(minutes=1))
 
     assert job["status"] == "completed"
     storage.download(only_object(storage), to=copy)

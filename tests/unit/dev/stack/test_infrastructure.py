@@ -11,22 +11,22 @@ OBJECT_STORE = {
 }
 
 
-def test_nothing_is_brought_along_by_default() -> None:
-    assert infrastructure.brought_along({"UPLOAD_TTL": "PT1H"}) == {}
+def test_nothing_is_supplied_by_default() -> None:
+    assert infrastructure.supplied({"UPLOAD_TTL": "PT1H"}) == {}
 
 
 def test_an_address_means_the_part_is_used_and_not_started() -> None:
     settings = {"DATABASE_URL": "postgresql://there", "RABBITMQ_URL": "amqp://there"}
 
-    assert infrastructure.brought_along(settings) == {
+    assert infrastructure.supplied(settings) == {
         Part.POSTGRES: {"DATABASE_URL": "postgresql://there"},
         Part.RABBITMQ: {"RABBITMQ_URL": "amqp://there"},
     }
 
 
 def test_an_object_store_has_a_bucket_unless_one_is_named() -> None:
-    unnamed = infrastructure.brought_along(OBJECT_STORE)
-    named = infrastructure.brought_along(OBJECT_STORE | {"S3_BUCKET": "files"})
+    unnamed = infrastructure.supplied(OBJECT_STORE)
+    named = infrastructure.supplied(OBJECT_STORE | {"S3_BUCKET": "files"})
 
     assert unnamed[Part.OBJECT_STORE]["S3_BUCKET"] == "waybill"
     assert named[Part.OBJECT_STORE]["S3_BUCKET"] == "files"
@@ -37,4 +37,4 @@ def test_an_object_store_without_credentials_is_an_error(missing: str) -> None:
     settings = {name: value for name, value in OBJECT_STORE.items() if name != missing}
 
     with pytest.raises(SettingMissing, match=missing):
-        infrastructure.brought_along(settings)
+        infrastructure.supplied(settings)
