@@ -14,8 +14,7 @@ from pipeline.beat import PERIODIC_TASKS
 from pipeline.ingest.task import IngestDocument
 from pipeline.messaging.consumer import EventConsumer
 from pipeline.messaging.event_task import EventTask
-from pipeline.transfer.discard import CleanUpUpload
-from pipeline.transfer.task import TransferUpload
+from pipeline.transfer.task import CleanUpUpload, TransferUpload
 from schemas import topology
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFinalized
 

@@ -1,1 +1,1 @@
-"""Source chunks become one verified object in the store."""
+"""Transfers the staged bytes of an upload into one verified object."""

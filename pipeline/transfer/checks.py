@@ -1,4 +1,4 @@
-"""Proof that the bytes sent are the bytes that were acked."""
+"""Proof that the bytes sent are the bytes that the client uploaded."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ from schemas.errors import DomainError, ErrorCode
 
 
 class StagingCorrupt(DomainError):
-    """What lies in staging is not what was acked."""
+    """The staged bytes differ from the acknowledged bytes."""
 
     code = ErrorCode.STAGING_CORRUPT
 
@@ -25,7 +25,8 @@ class ManifestIncomplete(StagingCorrupt):
 class ChunkCorrupt(StagingCorrupt):
     def __init__(self, index: int, *, algorithm: str, expected: bytes, actual: bytes) -> None:
         super().__init__(
-            f"chunk {index} was acked with {algorithm} {expected.hex()} and now has {actual.hex()}"
+            f"chunk {index} was acknowledged with {algorithm} {expected.hex()}"
+            f" and now has {actual.hex()}"
         )
 
 
@@ -35,7 +36,7 @@ class StagingTruncated(StagingCorrupt):
 
 
 class FileDigestMismatch(DomainError):
-    """Every chunk is intact, but together they are not the file the client declared."""
+    """Every chunk is intact, but the whole file differs from the digest that the client declared."""
 
     code = ErrorCode.FILE_DIGEST_MISMATCH
 
@@ -45,29 +46,29 @@ class FileDigestMismatch(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A chunk as it was acked; chunk `index` lies at `index * chunk_size`."""
+    """An acknowledged chunk; chunk `index` begins at byte `index * chunk_size`."""
 
     index: int
     size_bytes: int
     sha256: bytes
     crc32c: bytes | None = None
-    """None of a chunk acked before there was one; it is checked against its sha256."""
+    """None for a chunk from a release without CRC32C; such a chunk is checked by its SHA-256."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckState:
-    """A check in the middle of a file, after `taken` bytes."""
+    """State of a `FileCheck` after `taken` bytes; another process can continue from the state."""
 
     taken: int
     sha256: bytes
     crc32c: int
-    """Of the bytes taken of a chunk that was begun; 0 between two."""
+    """Of the bytes taken of an unfinished chunk; 0 at a chunk boundary."""
 
 
 class FileCheck:
-    """Checks a file against its manifest, if it has one, while its bytes pass by, in order and once."""
+    """Checks a file against its manifest while the bytes are read, once and in order."""
 
-    _running: "_Running"
+    _running: "_Digest"
 
     def __init__(self, chunks: Sequence[Chunk], *, size_bytes: int) -> None:
         self._size_bytes = size_bytes
@@ -79,26 +80,27 @@ class FileCheck:
 
     @classmethod
     def against(cls, chunks: Sequence[Chunk], *, chunk_size: int, size_bytes: int) -> Self:
-        """Return a check of a file that was acked in chunks.
+        """Return a check of a file that was uploaded in chunks.
 
         Raises:
-            ManifestIncomplete: the chunks do not follow each other without a gap
-                from index 0 to the last byte.
+            ManifestIncomplete: the chunks do not cover the file without a gap.
         """
-        if not _makes_up(chunks, chunk_size=chunk_size, size_bytes=size_bytes):
+        full, rest = divmod(size_bytes, chunk_size)
+        expected: Iterable[int] = chain([chunk_size] * full, [rest] if rest else [])
+        if [(chunk.index, chunk.size_bytes) for chunk in chunks] != list(enumerate(expected)):
             raise ManifestIncomplete(size_bytes=size_bytes, chunk_count=len(chunks))
         return cls(chunks, size_bytes=size_bytes)
 
     @classmethod
     def of_any(cls, *, size_bytes: int) -> Self:
-        """Return a check of a file of which nobody said more than its size."""
+        """Return a check of a file without a manifest: only its size is known."""
         return cls((), size_bytes=size_bytes)
 
     def update(self, block: bytes) -> None:
-        """Take the next bytes, cut anywhere.
+        """Take the next bytes; blocks may have any size.
 
         Raises:
-            ChunkCorrupt: they end a chunk that does not have its digest.
+            ChunkCorrupt: a chunk ends in the block and does not have its digest.
         """
         self._file.update(block)
         self._taken += len(block)
@@ -109,11 +111,11 @@ class FileCheck:
             self._missing -= len(piece)
             at += len(piece)
             if self._missing == 0:
-                self._judge(self._chunk)
+                self._verify(self._chunk)
                 self._next_chunk()
 
     def finish(self, *, declared: str | None) -> str:
-        """Return the file's sha256, hex, once all of it was taken.
+        """Return the SHA-256 of the whole file in hex.
 
         Raises:
             StagingTruncated: bytes are missing.
@@ -127,34 +129,34 @@ class FileCheck:
         return actual
 
     def state(self) -> CheckState | None:
-        """Return what another check of this file goes on from; None where none could.
+        """Return the state from which another check of this file continues.
 
-        It could not in the middle of a chunk without a crc32c.
+        None where the SHA-256 cannot be exported, and inside a chunk without a CRC32C.
         """
         sha256 = self._file.state()
-        begun = self._chunk is not None and self._missing < self._chunk.size_bytes
-        if sha256 is None or (begun and not isinstance(self._running, Crc32c)):
+        is_inside = self._chunk is not None and self._missing < self._chunk.size_bytes
+        if sha256 is None or (is_inside and not isinstance(self._running, Crc32c)):
             return None
-        crc32c = self._running.value if begun and isinstance(self._running, Crc32c) else 0
+        crc32c = self._running.value if is_inside and isinstance(self._running, Crc32c) else 0
         return CheckState(taken=self._taken, sha256=sha256, crc32c=crc32c)
 
-    def go_on_from(self, state: CheckState) -> bool:
-        """Stand where an earlier check of this file stood; False, and nothing done, if it cannot.
+    def continue_from(self, state: CheckState) -> bool:
+        """Continue from the state of an earlier check of this file.
 
-        Only before the first byte.
+        Call before the first byte. Returns False and changes nothing if the state does not fit.
         """
         file = digests.sha256_from(state.sha256, taken=state.taken)
         passed, taken = 0, state.taken
         while passed < len(self._chunks) and taken >= self._chunks[passed].size_bytes:
             taken -= self._chunks[passed].size_bytes
             passed += 1
-        begun = self._chunks[passed] if taken and passed < len(self._chunks) else None
-        if file is None or (begun is not None and begun.crc32c is None):
+        unfinished = self._chunks[passed] if taken and passed < len(self._chunks) else None
+        if file is None or (unfinished is not None and unfinished.crc32c is None):
             return False
         self._file, self._taken = file, state.taken
         self._ahead = iter(self._chunks[passed:])
         self._next_chunk()
-        if begun is not None:
+        if unfinished is not None:
             self._missing -= taken
             self._running = Crc32c(state.crc32c)
         return True
@@ -162,10 +164,10 @@ class FileCheck:
     def _next_chunk(self) -> None:
         self._chunk = next(self._ahead, None)
         self._missing = self._chunk.size_bytes if self._chunk else 0
-        is_old = self._chunk is not None and self._chunk.crc32c is None
-        self._running = hashlib.sha256() if is_old else Crc32c()
+        has_crc32c = self._chunk is None or self._chunk.crc32c is not None
+        self._running = Crc32c() if has_crc32c else hashlib.sha256()
 
-    def _judge(self, chunk: Chunk) -> None:
+    def _verify(self, chunk: Chunk) -> None:
         algorithm, expected = (
             ("sha256", chunk.sha256) if chunk.crc32c is None else ("crc32c", chunk.crc32c)
         )
@@ -174,40 +176,32 @@ class FileCheck:
             raise ChunkCorrupt(chunk.index, algorithm=algorithm, expected=expected, actual=actual)
 
 
-class _Running(Protocol):
+class _Digest(Protocol):
     def update(self, block: bytes, /) -> None: ...
 
     def digest(self) -> bytes: ...
 
 
 def multipart_etag(part_md5s: Sequence[bytes]) -> str:
-    """Return the ETag S3 gives an object made of parts: MD5 of their MD5s, and their number."""
+    """Return the ETag that S3 gives a multipart object: the MD5 of the parts' MD5s, and their number."""
     digest = hashlib.md5(b"".join(part_md5s), usedforsecurity=False)
     return f"{digest.hexdigest()}-{len(part_md5s)}"
 
 
-def is_of_parts(etag: str) -> bool:
-    """Whether an ETag has the form with the number of parts."""
+def is_multipart_etag(etag: str) -> bool:
     return "-" in etag
 
 
 def etag_matches(etag: str, *, part_md5s: Sequence[bytes], file_md5: Callable[[], bytes]) -> bool:
-    """Whether an object with this ETag has these bytes.
+    """Whether an ETag proves that an object consists of these parts.
 
-    Most stores answer the form with the number of parts; some answer the MD5 of
-    the whole object, which `file_md5` is asked for only then. A file of one part
-    has that part's.
+    Most stores return the multipart form. Some return the MD5 of the whole object;
+    only then `file_md5` is called. The MD5 of a file of one part is that part's MD5.
     """
     given = etag.strip('"').lower()
     if given == multipart_etag(part_md5s):
         return True
-    if is_of_parts(given):
+    if is_multipart_etag(given):
         return False
     whole = part_md5s[0] if len(part_md5s) == 1 else file_md5()
     return given == whole.hex()
-
-
-def _makes_up(chunks: Sequence[Chunk], *, chunk_size: int, size_bytes: int) -> bool:
-    full, rest = divmod(size_bytes, chunk_size)
-    expected: Iterable[int] = chain([chunk_size] * full, [rest] if rest else [])
-    return [(chunk.index, chunk.size_bytes) for chunk in chunks] == list(enumerate(expected))

@@ -1,4 +1,4 @@
-"""The key where an upload becomes an object: what is there, and whether it is the file."""
+"""The key that an upload is stored under: what object is there, and whether it is the file."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,10 +35,10 @@ class StoredObjectMismatch(DomainError):
 
 
 class Destination:
-    """A key that belongs to one upload alone.
+    """The key of one upload; no other upload writes to it.
 
-    The MD5s its methods take are those of the parts, in order; `md5_of_file` reads
-    the whole file again, and is asked for up to `read_again_at_most` bytes.
+    `part_md5s` are the MD5s of the parts, in order. `md5_of_file` reads the whole file
+    again and is called for files of up to `reread_max_bytes` only.
     """
 
     def __init__(
@@ -47,147 +47,153 @@ class Destination:
         *,
         storage: ObjectStorage,
         plan: PartPlan,
-        lanes: PartUploadPool[StoredPart],
+        pool: PartUploadPool[StoredPart],
         md5_of_file: Callable[[], bytes],
-        read_again_at_most: int,
+        reread_max_bytes: int,
     ) -> None:
         self._key = key
         self._storage = storage
         self._plan = plan
-        self._lanes = lanes
+        self._pool = pool
         self._md5_of_file = md5_of_file
-        self._read_again_at_most = read_again_at_most
+        self._reread_max_bytes = reread_max_bytes
 
-    def look(self) -> ObjectHead | None:
+    def head(self) -> ObjectHead | None:
         try:
-            return self._lanes.run(partial(self._storage.head, self._key))
+            return self._pool.run(partial(self._storage.head, self._key))
         except ObjectMissing:
             return None
 
-    def could_prove(self, head: ObjectHead) -> bool:
-        """Whether this may be the file, and its ETag would show it."""
+    def is_provable(self, head: ObjectHead) -> bool:
+        """Whether the object has the size of the file, and its ETag can prove the bytes."""
         return (
             head.size_bytes == self._plan.size_bytes
             and head.etag_is_digest
-            and not self._is_beyond_proof(head)
+            and not self._needs_long_reread(head)
         )
 
-    def has_etag_of(self, md5s: Sequence[bytes], *, head: ObjectHead) -> bool:
+    def is_made_of(self, part_md5s: Sequence[bytes], *, head: ObjectHead) -> bool:
         return checks.etag_matches(
-            head.etag, part_md5s=md5s, file_md5=partial(self._lanes.run, self._md5_of_file)
+            head.etag, part_md5s=part_md5s, file_md5=partial(self._pool.run, self._md5_of_file)
         )
 
     def create(
         self,
         make: Callable[[], None],
         *,
-        of: Multipart | None,
-        md5s: Sequence[bytes],
-        were_parts_proven: bool,
+        multipart: Multipart | None,
+        part_md5s: Sequence[bytes],
+        parts_are_proven: bool,
         before_deleting: Callable[[], None],
     ) -> ObjectHead:
-        """Make the object and return what the store proves to have.
+        """Make the object and return what the store has, once that is proven to be the file.
 
         Args:
-            make: the request that makes it; may raise `ObjectExists` or `MultipartGone`.
-            of: the multipart upload it is made of, if it is.
-            md5s: of the parts.
-            were_parts_proven: whether the store gave each part's MD5 when it took the part.
-            before_deleting: raises where what is at the key may be another worker's.
+            make: the request that makes the object; may raise `ObjectExists` or `MultipartGone`.
+            multipart: the multipart upload of the object, if it has one.
+            part_md5s: MD5s of the parts.
+            parts_are_proven: whether the store returned each part's MD5 when it took the part.
+            before_deleting: raises if another worker may own the object at the key.
 
         Raises:
-            ObjectExists: again and again there is another one.
-            StoredObjectMismatch: there is one with other bytes.
-            MultipartGone: it has to be sent anew.
+            ObjectExists: another object is at the key again after one was deleted.
+            StoredObjectMismatch: the new object has other bytes.
+            MultipartGone: the file has to be sent anew.
         """
         try:
             is_new = self._make(make)
         except ObjectExists:
-            found = self.look()
+            found = self.head()
             is_ours = (
-                found is not None and self.could_prove(found) and self.has_etag_of(md5s, head=found)
+                found is not None
+                and self.is_provable(found)
+                and self.is_made_of(part_md5s, head=found)
             )
-            if found is not None and is_ours and not self._is_open(of):
+            if found is not None and is_ours and not self._is_open(multipart):
                 return found
-            # The key is this upload's alone: it is what an earlier attempt left.
+            # The key belongs to this upload alone: an earlier attempt left the object.
             log.warning("transfer.leftover_removed", key=self._key)
             before_deleting()
-            self._lanes.run(
-                partial(self._storage.delete, self._key, abandoned=self._lanes.abandoned)
-            )
-            if is_ours and of is not None:
-                self._lanes.run(partial(self._storage.abort, of))
+            self._pool.run(partial(self._storage.delete, self._key, abandoned=self._pool.abandoned))
+            if is_ours and multipart is not None:
+                self._pool.run(partial(self._storage.abort, multipart))
                 raise MultipartGone(self._key) from None
             is_new = self._make(make)
-        head = self.look()
+        head = self.head()
         if head is None:
-            raise StoreUnavailable("head", reason="the object just stored is not to be seen")
-        if self._is_the_file(head, md5s=md5s, is_new=is_new, were_parts_proven=were_parts_proven):
+            raise StoreUnavailable("head", reason="the new object is not visible")
+        if self._is_the_file(
+            head, part_md5s=part_md5s, is_new=is_new, parts_are_proven=parts_are_proven
+        ):
             return head
         if not is_new:
-            # Nothing says that it is of this attempt; the next one replaces it.
+            # The object may be from another attempt; the next attempt replaces it.
             raise MultipartGone(self._key)
         raise StoredObjectMismatch(
-            head, size_bytes=self._plan.size_bytes, etag=checks.multipart_etag(md5s)
+            head, size_bytes=self._plan.size_bytes, etag=checks.multipart_etag(part_md5s)
         )
 
-    def sweep(self, *, spare: Multipart) -> None:
-        """Abort uploads nobody recorded: a crash or a lost answer right after create."""
-        for stray in self._open_multiparts():
-            # Some stores list an upload for a while after it was completed; to abort it
-            # then would take its bytes from the object.
-            if stray != spare:
+    def abort_others(self, *, keep: Multipart) -> None:
+        """Abort multipart uploads that were never recorded: the worker died right after create."""
+        for multipart in self._open_multiparts():
+            # Some stores list a multipart upload for a while after it was completed.
+            # Aborting it would destroy the object.
+            if multipart != keep:
                 try:
-                    self._lanes.run(partial(self._storage.abort, stray))
+                    self._pool.run(partial(self._storage.abort, multipart))
                 except StoreFailed as error:
-                    log.warning("transfer.sweep_failed", key=self._key, reason=str(error))
+                    log.warning("transfer.abort_failed", key=self._key, reason=str(error))
 
     def _make(self, make: Callable[[], None]) -> bool:
-        """Say whether the store answered that it made the object just now."""
+        """Return whether the store confirmed that this request made the object."""
         try:
-            self._lanes.run(make)
+            self._pool.run(make)
         except MultipartGone:
-            # Completed by an earlier try whose answer was lost, or aborted: HEAD tells.
+            # Aborted, or completed by an earlier try whose answer was lost: HEAD decides.
             return False
         return True
 
     def _is_the_file(
-        self, head: ObjectHead, *, md5s: Sequence[bytes], is_new: bool, were_parts_proven: bool
+        self,
+        head: ObjectHead,
+        *,
+        part_md5s: Sequence[bytes],
+        is_new: bool,
+        parts_are_proven: bool,
     ) -> bool:
-        """Whether the object that is there after it was made is what was sent."""
         if head.size_bytes != self._plan.size_bytes:
             return False
         if not head.etag_is_digest:
             return True
-        if self._is_beyond_proof(head):
+        if self._needs_long_reread(head):
             if not is_new:
                 return False
-            if were_parts_proven:
-                # It is made of them and of no others: the store has just said so.
+            if parts_are_proven:
+                # The store has just confirmed that it made the object of these parts.
                 log.warning("transfer.etag_not_compared", key=self._key, etag=head.etag)
                 return True
-        return self.has_etag_of(md5s, head=head)
+        return self.is_made_of(part_md5s, head=head)
 
-    def _is_beyond_proof(self, head: ObjectHead) -> bool:
-        """Whether only the whole file, read again, would show what the ETag is worth, and that takes too long."""
+    def _needs_long_reread(self, head: ObjectHead) -> bool:
+        """Whether only an MD5 of the whole file could prove the object, and the file is too large."""
         return (
             self._plan.is_multipart
-            and not checks.is_of_parts(head.etag)
-            and self._plan.size_bytes > self._read_again_at_most
+            and not checks.is_multipart_etag(head.etag)
+            and self._plan.size_bytes > self._reread_max_bytes
         )
 
     def _is_open(self, multipart: Multipart | None) -> bool:
-        """Whether the store lists the upload although its object is there.
+        """Whether the store lists the multipart upload although its object exists.
 
-        Swift does where it died within Complete: object and upload then share their
-        parts, and whoever aborts the upload one day destroys the object.
+        Swift does so if it died within Complete. Object and multipart upload then share
+        their parts: aborting the multipart upload later would destroy the object.
         """
         return multipart is not None and multipart in self._open_multiparts()
 
     def _open_multiparts(self) -> list[Multipart]:
-        """Return the unfinished uploads of the key, as far as the store tells."""
+        """Return the open multipart uploads of the key; none if the store does not list them."""
         try:
-            return self._lanes.run(partial(self._storage.open_multiparts, self._key))
+            return self._pool.run(partial(self._storage.open_multiparts, self._key))
         except StoreFailed as error:
             log.warning("transfer.multiparts_not_listed", key=self._key, reason=str(error))
             return []

@@ -1,9 +1,8 @@
-"""Digests that can be put away in the middle of a file and taken up by another process.
+"""Digests whose state can be saved in the middle of a file and continued by another process.
 
-No library in good keeping offers that for SHA-256, and `hashlib` keeps its state to
-itself. The libcrypto under `hashlib` has functions that keep theirs in memory of the
-caller: a `SHA256_CTX`, the same in every OpenSSL since 0.9.8 (sha.h). They are the
-same code at the same speed.
+`hashlib` does not export the state of a SHA-256, and no maintained library does. The
+libcrypto under `hashlib` keeps the state in memory of the caller: a `SHA256_CTX`, whose
+layout is the same in every OpenSSL since 0.9.8 (sha.h). Code and speed are the same.
 """
 
 import _hashlib
@@ -19,8 +18,8 @@ import structlog
 
 log = structlog.stdlib.get_logger(__name__)
 
-# SHA256_CTX: eight words of the digest, the length in bits as two words with the lower
-# one first, a block of 64 bytes, how much of it is taken, and the length of the digest.
+# SHA256_CTX: eight words of the digest, the length in bits as two words (low word first),
+# a block of 64 bytes, the number of bytes in that block, and the length of the digest.
 _CONTEXT: Final = struct.Struct("=32s2I64s2I")
 _WORD: Final = 2**32
 _BLOCK: Final = 64
@@ -29,7 +28,7 @@ _SAMPLE: Final = bytes(range(256))
 
 
 class Crc32c:
-    """The checksum of RFC 9260, appendix A; four bytes, the highest first."""
+    """CRC32C (RFC 9260, appendix A) as four bytes, most significant byte first."""
 
     def __init__(self, value: int = 0) -> None:
         self.value = value
@@ -42,15 +41,15 @@ class Crc32c:
 
 
 class Sha256(Protocol):
-    """A SHA-256 under way."""
+    """An unfinished SHA-256."""
 
     def update(self, block: bytes, /) -> None: ...
 
     def hexdigest(self) -> str:
-        """Return the digest of what was taken; it may go on afterwards."""
+        """Return the digest of the bytes so far; `update` may follow."""
 
     def state(self) -> bytes | None:
-        """Return what `sha256_from` goes on from, or None where that cannot be had."""
+        """Return the state for `sha256_from`; None if the platform does not export the state."""
 
 
 def sha256() -> Sha256:
@@ -59,7 +58,7 @@ def sha256() -> Sha256:
 
 
 def sha256_from(state: bytes, *, taken: int) -> Sha256 | None:
-    """Go on from a state after `taken` bytes; None if it is not one, or not of such a machine."""
+    """Continue from a state after `taken` bytes; None if the state is invalid or from another platform."""
     library = _library()
     if library is None or not _is_after(state, taken=taken):
         return None
@@ -77,7 +76,7 @@ class _OfHashlib:
         return self._digest.hexdigest()
 
     def state(self) -> None:
-        """There is none to be had."""
+        """Return None: `hashlib` exports no state."""
 
 
 class _OfLibcrypto:
@@ -94,9 +93,9 @@ class _OfLibcrypto:
 
     def hexdigest(self) -> str:
         digest = ctypes.create_string_buffer(_DIGEST)
-        # Ending a digest spoils its context.
-        ended = ctypes.create_string_buffer(self._context.raw, _CONTEXT.size)
-        self._library.SHA256_Final(digest, ended)
+        # SHA256_Final destroys the context that it is given.
+        final = ctypes.create_string_buffer(self._context.raw, _CONTEXT.size)
+        self._library.SHA256_Final(digest, final)
         return digest.raw.hex()
 
     def state(self) -> bytes:
@@ -104,7 +103,7 @@ class _OfLibcrypto:
 
 
 def _is_after(state: bytes, *, taken: int) -> bool:
-    """Whether this is a context, in this machine's order of bytes, after so many bytes."""
+    """Whether `state` is a context of this platform's byte order after `taken` bytes."""
     if len(state) != _CONTEXT.size:
         return False
     _, low, high, _, pending, digest_size = _CONTEXT.unpack(state)
@@ -113,23 +112,26 @@ def _is_after(state: bytes, *, taken: int) -> bool:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """Return libcrypto as `hashlib` has it, unless it is not what this module takes it for."""
+    """Return the libcrypto of `hashlib`; None if its functions or its layout are not as expected."""
     try:
         library = ctypes.CDLL(_hashlib.__file__)
         library.SHA256_Init.argtypes = [ctypes.c_void_p]
         library.SHA256_Update.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
         library.SHA256_Final.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-        if _goes_on(library):
+        if _continues(library):
             return library
-        reason = "it does not go on from its own state"
-    except (AttributeError, OSError) as error:  # built into the interpreter, or without the names
+        reason = "it does not continue from its own state"
+    except (
+        AttributeError,
+        OSError,
+    ) as error:  # linked into the interpreter, or without the symbols
         reason = str(error)
     log.info("transfer.digest_not_resumable", reason=reason, byteorder=sys.byteorder)
     return None
 
 
-def _goes_on(library: ctypes.CDLL) -> bool:
-    """Whether a digest put away within a block and taken up again comes out right."""
+def _continues(library: ctypes.CDLL) -> bool:
+    """Whether a digest that is saved inside a block and continued has the right result."""
     cut = _BLOCK + 1
     first = _OfLibcrypto(library)
     first.update(_SAMPLE[:cut])

@@ -1,10 +1,10 @@
-"""Why a transfer stops although nothing is wrong with it."""
+"""Errors that stop a transfer although the upload itself is sound."""
 
 from schemas.errors import DomainError, ErrorCode
 
 
 class LeaseLost(DomainError):
-    """Another worker has this upload now; everything in the store belongs to it."""
+    """Another worker has taken the transfer over; this worker must not change anything in the store."""
 
     code = ErrorCode.UNAVAILABLE
     retryable = True
@@ -14,7 +14,7 @@ class LeaseLost(DomainError):
 
 
 class TransferCancelled(DomainError):
-    """The client wants the upload no more; nothing of it is to remain."""
+    """The client cancelled the upload; everything of the upload is deleted."""
 
     code = ErrorCode.CANCELLED
 

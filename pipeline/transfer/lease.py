@@ -1,7 +1,7 @@
-"""Whose an upload is: taken by one worker, kept by its heartbeat, let go or lost.
+"""The lease on a transfer: claimed by one worker, renewed by its heartbeat, released or lost.
 
-Every move is conditional on the caller's lease, so that a worker that was
-thought dead cannot write over the one that took over.
+Every change is conditional on the caller's lease. A worker whose lease expired cannot
+overwrite what its successor writes.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.messaging.event_task import RetryLater
-from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.checks import Chunk
 from pipeline.transfer.errors import LeaseLost, TransferCancelled
+from pipeline.transfer.resume import Checkpoint
 from schemas import object_keys
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import JobId, TenantId, UploadId
@@ -27,11 +27,11 @@ from schemas.tables.uploads import Upload
 
 
 class LeaseHeld(RetryLater):
-    """Another worker is sending this upload, or was until a moment ago."""
+    """Another worker holds the lease, or its lease has not expired yet."""
 
 
 class UnknownUpload(DomainError):
-    """The event names an upload or job this database does not have."""
+    """The event names an upload or a job that the database does not have."""
 
     code = ErrorCode.UPLOAD_NOT_FOUND
 
@@ -40,7 +40,7 @@ class UnknownUpload(DomainError):
 
 
 class Settled(Enum):
-    """Why there is nothing to send."""
+    """The final result of a transfer."""
 
     STORED = auto()
     CANCELLED = auto()
@@ -49,7 +49,7 @@ class Settled(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimedTransfer:
-    """An upload this worker alone may send, until its lease runs out."""
+    """An upload that only this worker may send until its lease expires."""
 
     tenant_id: TenantId
     upload_id: UploadId
@@ -57,7 +57,7 @@ class ClaimedTransfer:
     owner: str
     staging: StagingKind
     source_key: ObjectKey | None
-    """The object to be copied, where `staging` is a reference."""
+    """The object to copy, if `staging` is a reference."""
     filename: str
     declared_content_type: str | None
     declared_sha256: str | None
@@ -67,22 +67,22 @@ class ClaimedTransfer:
     object_key: ObjectKey
     multipart_id: str | None
     checkpoint: Checkpoint | None
-    """Where an earlier delivery got to; it means something only to `multipart_id`."""
+    """Recorded by an earlier delivery; belongs to `multipart_id`."""
     bytes_done: int
-    """What earlier deliveries stored."""
+    """Bytes that earlier deliveries stored."""
 
 
 def claim(
     session: Session, *, job_id: JobId, upload_id: UploadId, owner: str, lease: timedelta
 ) -> ClaimedTransfer | Settled:
-    """Take the upload, or say why there is nothing to take.
+    """Take the lease, or return how the transfer ended.
 
     Raises:
-        LeaseHeld: another worker has it; it either finishes or its lease runs out.
+        LeaseHeld: another worker has the lease.
         UnknownUpload: there is no such upload or job.
     """
     now = func.now()
-    claimed = session.execute(
+    job = session.execute(
         update(Job)
         .where(
             Job.id == job_id,
@@ -100,14 +100,10 @@ def claim(
         )
         .returning(Job.multipart_id, Job.bytes_done, Job.digested_bytes, Job.digest_state),
     ).one_or_none()
-    if claimed is None:
-        return why_not(session, job_id=job_id, upload_id=upload_id)
+    if job is None:
+        return why_not_claimed(session, job_id=job_id, upload_id=upload_id)
     upload = session.get_one(Upload, upload_id)
-    chunks = session.execute(
-        select(rows.Chunk.index, rows.Chunk.size, rows.Chunk.sha256, rows.Chunk.crc32c)
-        .where(rows.Chunk.upload_id == upload_id)
-        .order_by(rows.Chunk.index),
-    )
+    has_checkpoint = job.digest_state is not None
     return ClaimedTransfer(
         tenant_id=upload.tenant_id,
         upload_id=upload_id,
@@ -120,18 +116,11 @@ def claim(
         declared_sha256=upload.sha256,
         size=upload.size,
         chunk_size=upload.chunk_size,
-        chunks=tuple(
-            Chunk(index=index, size_bytes=size, sha256=sha256, crc32c=crc32c)
-            for index, size, sha256, crc32c in chunks
-        ),
+        chunks=_chunks(session, upload_id),
         object_key=object_keys.original(upload.tenant_id, upload_id),
-        multipart_id=claimed.multipart_id,
-        checkpoint=(
-            None
-            if claimed.digest_state is None
-            else Checkpoint(claimed.digested_bytes, state=claimed.digest_state)
-        ),
-        bytes_done=claimed.bytes_done,
+        multipart_id=job.multipart_id,
+        checkpoint=Checkpoint(job.digested_bytes, job.digest_state) if has_checkpoint else None,
+        bytes_done=job.bytes_done,
     )
 
 
@@ -145,13 +134,13 @@ def renew(
     multipart_id: str | None,
     checkpoint: Checkpoint | None,
 ) -> None:
-    """Keep the lease, and show how far the transfer got.
+    """Renew the lease and record the progress of the transfer.
 
     Raises:
         TransferCancelled: the client cancelled meanwhile.
-        LeaseLost: the lease ran out and another worker took over.
+        LeaseLost: the lease expired and another worker took over.
     """
-    _keep(
+    _renew(
         session,
         job_id=job_id,
         owner=owner,
@@ -166,17 +155,18 @@ def renew(
 def begin_anew(
     session: Session, *, job_id: JobId, owner: str, lease: timedelta, multipart_id: str
 ) -> None:
-    """Keep the lease, with a multipart upload that has no parts yet.
+    """Renew the lease and reset progress to zero for a new multipart upload.
 
-    Left as it was, what an earlier one had would hide how far this one gets, and no slice
-    of it would end in time. A crash counts until there is more than was lost: where every
-    one of them costs the multipart upload, the transfer gets nowhere.
+    Without the reset, `got_further` would compare against parts that no longer exist, and
+    no slice of the new attempt would end in time. `bytes_at_claim` stays: crashes count
+    until more bytes are stored than were lost, so a transfer that loses every multipart
+    upload ends.
 
     Raises:
         TransferCancelled: the client cancelled meanwhile.
-        LeaseLost: the lease ran out and another worker took over.
+        LeaseLost: the lease expired and another worker took over.
     """
-    _keep(
+    _renew(
         session,
         job_id=job_id,
         owner=owner,
@@ -189,7 +179,7 @@ def begin_anew(
 
 
 def release(session: Session, *, job_id: JobId, owner: str) -> None:
-    """Let the next delivery have the upload at once, where this one ends without result."""
+    """End the lease so that the next delivery can claim the transfer at once."""
     session.execute(
         update(Job)
         .where(Job.id == job_id, Job.lease_owner == owner)
@@ -198,11 +188,11 @@ def release(session: Session, *, job_id: JobId, owner: str) -> None:
 
 
 def got_further(session: Session, *, job_id: JobId) -> bool:
-    """Whether the worker that last had the transfer stored more than there was when it took it."""
+    """Whether the last worker stored more bytes than the job had when that worker claimed it."""
     further = session.scalar(
         select(Job.bytes_done > Job.bytes_at_claim).where(
             Job.id == job_id,
-            # Once stored there is nothing left to get further with.
+            # A transfer that is already stored makes no more progress.
             Job.stage == JobStage.TRANSFER,
         )
     )
@@ -210,15 +200,15 @@ def got_further(session: Session, *, job_id: JobId) -> bool:
 
 
 def is_free() -> ColumnElement[bool]:
-    """Whether nobody has the upload, as a condition on its job."""
+    """Return the condition that no worker holds the lease of a job."""
     return or_(Job.lease_until.is_(None), Job.lease_until < func.now())
 
 
-def why_not(session: Session, *, job_id: JobId, upload_id: UploadId) -> Settled:
-    """Say how an upload that could not be taken is settled.
+def why_not_claimed(session: Session, *, job_id: JobId, upload_id: UploadId) -> Settled:
+    """Return how a transfer ended that could not be claimed.
 
     Raises:
-        LeaseHeld: it is not; another worker has it.
+        LeaseHeld: the transfer has not ended; another worker has the lease.
         UnknownUpload: there is no such upload or job.
     """
     found = session.execute(
@@ -238,24 +228,36 @@ def why_not(session: Session, *, job_id: JobId, upload_id: UploadId) -> Settled:
 
 
 def why_lost(session: Session, *, job_id: JobId) -> TransferCancelled | LeaseLost:
-    """Return what to tell a worker whose change met no row."""
+    """Return the error for a worker whose conditional change matched no row."""
     status = session.scalar(select(Job.status).where(Job.id == job_id))
     return TransferCancelled() if status == JobStatus.CANCELLED else LeaseLost()
 
 
-def _keep(
+def _chunks(session: Session, upload_id: UploadId) -> tuple[Chunk, ...]:
+    found = session.execute(
+        select(rows.Chunk.index, rows.Chunk.size, rows.Chunk.sha256, rows.Chunk.crc32c)
+        .where(rows.Chunk.upload_id == upload_id)
+        .order_by(rows.Chunk.index),
+    )
+    return tuple(
+        Chunk(index=index, size_bytes=size, sha256=sha256, crc32c=crc32c)
+        for index, size, sha256, crc32c in found
+    )
+
+
+def _renew(
     session: Session,
     *,
     job_id: JobId,
     owner: str,
     lease: timedelta,
-    **columns: Any,  # noqa: ANN401  # values, or expressions of the database
+    **columns: Any,  # noqa: ANN401  # values, or SQL expressions
 ) -> None:
-    kept = session.execute(
+    renewed = session.execute(
         update(Job)
         .where(Job.id == job_id, Job.lease_owner == owner, Job.status == JobStatus.PROCESSING)
         .values(lease_until=func.now() + lease, **columns)
         .returning(Job.id),
     )
-    if kept.first() is None:
+    if renewed.first() is None:
         raise why_lost(session, job_id=job_id)

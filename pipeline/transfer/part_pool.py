@@ -1,7 +1,7 @@
-"""A few calls at once, while the thread that started them stays awake.
+"""Runs several calls at once while the calling thread keeps the lease alive.
 
-The store may be silent for a minute, and so may a disk; the lease on an upload
-runs out sooner. So nothing here waits without a heartbeat.
+The store or a disk may not answer for a minute; the lease expires sooner. So every
+wait in this module calls the heartbeat.
 """
 
 import contextvars
@@ -13,38 +13,43 @@ from threading import Event
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
-SETTLING: Final = timedelta(seconds=5)
+HEARTBEAT_INTERVAL: Final = timedelta(seconds=1)
+"""A cancellation is noticed within one interval."""
+
+STOP_TIMEOUT: Final = timedelta(seconds=5)
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class PartUploadPool(Generic[T]):
-    """Runs up to `count` calls at once, and one more aside, and keeps a heart beating.
+    """Runs up to `size` part uploads at once, and one other call beside them.
 
-    Only the thread that made it beats and collects: `on_result` and `heartbeat`
-    are called there, and what they or a call raise comes out there, of whatever
-    method waits. Leaving the block settles what is left.
+    `on_result` and `heartbeat` are called only in the thread that made the pool, from the
+    methods that wait. What they or a call raise is raised by those methods. Leaving the
+    block stops the pool.
     """
 
     def __init__(
         self,
-        count: int,
+        size: int = 1,
         *,
-        on_result: Callable[[T], None],
+        on_result: Callable[[T], None] = lambda _: None,
         heartbeat: Callable[[], None],
-        every: timedelta,
+        heartbeat_interval: timedelta = HEARTBEAT_INTERVAL,
     ) -> None:
         self.abandoned = Event()
-        self._count = count
+        self._size = size
         self._on_result = on_result
         self._heartbeat = heartbeat
-        self._rhythm = every.total_seconds()
-        self._next_beat = time.monotonic() + self._rhythm
+        self._interval = heartbeat_interval.total_seconds()
+        self._next_heartbeat = time.monotonic() + self._interval
         self._pending: set[Future[T]] = set()
-        self._alone: set[Future[Any]] = set()
-        self._lanes = ThreadPoolExecutor(max_workers=count, thread_name_prefix="transfer")
-        self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="transfer-aside")
+        self._single: set[Future[Any]] = set()
+        self._part_threads = ThreadPoolExecutor(max_workers=size, thread_name_prefix="transfer")
+        self._single_thread = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix="transfer-single"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -55,59 +60,58 @@ class PartUploadPool(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.settle()
+        self.stop()
 
-    def start(self, call: Callable[[], T]) -> None:
-        self._pending.add(_submit(self._lanes, call))
+    def start(self, upload: Callable[[], T]) -> None:
+        self._pending.add(_submit(self._part_threads, upload))
 
-    def make_room(self) -> None:
-        """Wait until no call waits for a lane: one may, lest a lane be idle between two calls."""
-        self._wait_until(lambda: len(self._pending) <= self._count)
+    def wait_for_room(self) -> None:
+        """Block until at most one call is queued; one queued call keeps every thread busy."""
+        self._wait_until(lambda: len(self._pending) <= self._size)
 
     def drain(self) -> None:
-        """Wait until every call that was started has ended."""
+        """Block until every started call has ended."""
         self._wait_until(lambda: not self._pending)
 
     def run(self, call: Callable[[], R]) -> R:
-        """Return the result of one call aside, however long it takes."""
-        self.beat()
-        future = _submit(self._aside, call)
-        self._alone = {future}
+        """Run one call beside the parts and return its result."""
+        self._beat()
+        future = _submit(self._single_thread, call)
+        self._single = {future}
         self._wait_until(future.done)
         return future.result()
 
-    def beat(self) -> None:
-        """Let the heart beat if it is time to."""
-        now = time.monotonic()
-        if now >= self._next_beat:
-            self._next_beat = now + self._rhythm
-            self._heartbeat()
+    def stop(self) -> None:
+        """Drop queued calls, set `abandoned` for the running ones, and wait for them to end.
 
-    def settle(self) -> None:
-        """Drop calls not yet begun, tell those under way by `abandoned`, and see them end.
-
-        A call that sends or reads notices at its next block. One that waits for the
-        store's answer does not: after `SETTLING` it is left to its own timeout.
+        A call that sends or reads stops at its next block. A call that waits for the store's
+        answer does not stop: after `STOP_TIMEOUT` it is left to its own timeout.
         """
         self.abandoned.set()
-        for threads in (self._lanes, self._aside):
+        for threads in (self._part_threads, self._single_thread):
             threads.shutdown(wait=False, cancel_futures=True)
-        # A call that was dropped before it began never counts as done.
-        begun = {call for call in self._pending | self._alone if not call.cancelled()}
-        wait(begun, timeout=SETTLING.total_seconds())
+        # `wait` would never count a dropped call as done.
+        begun = {call for call in self._pending | self._single if not call.cancelled()}
+        wait(begun, timeout=STOP_TIMEOUT.total_seconds())
 
     def _wait_until(self, is_over: Callable[[], bool]) -> None:
         self._collect(timeout=0)
         while not is_over():
-            self._collect(timeout=self._rhythm)
-            self.beat()
+            self._collect(timeout=self._interval)
+            self._beat()
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + self._interval
+            self._heartbeat()
 
     def _collect(self, *, timeout: float) -> None:
-        waiting = self._pending | {call for call in self._alone if not call.done()}
+        waiting = self._pending | {call for call in self._single if not call.done()}
         done, _ = wait(waiting, timeout=timeout, return_when=FIRST_COMPLETED)
         ended = {call for call in self._pending if call in done}
         self._pending -= ended
-        # What was done counts, also where something beside it failed.
+        # Results count even if a call beside them failed.
         for call in sorted(ended, key=_has_failed):
             self._on_result(call.result())
 
@@ -117,5 +121,5 @@ def _has_failed(call: Future[Any]) -> bool:
 
 
 def _submit(threads: ThreadPoolExecutor, call: Callable[[], R]) -> Future[R]:
-    # Log lines of the calls carry the upload they belong to.
+    # Log lines of the call carry the ids of its upload.
     return threads.submit(contextvars.copy_context().run, call)

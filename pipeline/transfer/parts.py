@@ -1,4 +1,4 @@
-"""One part: digested as it is read, then brought into the store the shortest way there is."""
+"""One part: digested while it is read, then copied within the bucket or sent."""
 
 import hashlib
 import time
@@ -16,7 +16,7 @@ from pipeline.storage.port import Body, Multipart, ObjectRange, ObjectStorage, S
 from pipeline.transfer.checks import FileCheck
 from pipeline.transfer.plan import Part
 from pipeline.transfer.sources.scratch import Scratch, ScratchFile
-from pipeline.transfer.sources.staged_file import Source
+from pipeline.transfer.sources.source import Source
 from schemas.object_keys import ObjectKey
 
 log = structlog.stdlib.get_logger(__name__)
@@ -26,60 +26,61 @@ NO_BYTES: Final = Body(b"", md5=hashlib.md5(b"", usedforsecurity=False).digest()
 
 @dataclass(frozen=True, slots=True)
 class DigestedPart:
-    """A part whose bytes have passed the check of the file, and their MD5."""
+    """A part whose bytes passed the check of the file."""
 
     part: Part
     md5: bytes
-    kept: ScratchFile | None
-    """The bytes, where they would have to be fetched again otherwise."""
+    scratch: ScratchFile | None
+    """A copy of the bytes; None if `store` can use the source itself."""
 
 
 class Parts:
-    """Reads and stores the parts of one file; leaving the block frees what it kept of them.
+    """Reads and stores the parts of one file.
 
-    `read` is called by one thread, part after part; `store` by many. Both stop
-    once `abandoned` is set.
+    `read` is called by one thread, part after part; `store` by several threads at once.
+    Both stop once `abandoned` is set.
     """
 
     def __init__(
         self,
-        staged: Source,
+        source: Source,
         *,
         storage: ObjectStorage,
         work_dir: Path | None,
         abandoned: Event,
     ) -> None:
-        self._staged = staged
+        self._source = source
         self._storage = storage
         self._scratch = Scratch(work_dir)
         self._abandoned = abandoned
-        self._store_copies = True
+        self._copies = True
 
     def close(self) -> None:
+        """Free every scratch file."""
         self._scratch.close()
 
     def read(self, part: Part, *, check: FileCheck, to_store: bool) -> DigestedPart:
-        """Read a part once; where it is `to_store` and lies nowhere `store` can use, keep it.
+        """Read a part once; keep its bytes if the part is `to_store` and has to be sent from here.
 
         Raises:
             StagingCorrupt: from `check`, or the bytes end early.
         """
         md5 = hashlib.md5(usedforsecurity=False)
-        at_hand = self._staged.slice_of(part) or self._copy_source(part)
-        kept = self._scratch.new() if to_store and at_hand is None else None
+        in_place = self._source.slice_of(part) or self._copy_range(part)
+        scratch = self._scratch.new() if to_store and in_place is None else None
         for block in self._blocks(part):
             check.update(block)
             md5.update(block)
-            if kept is not None:
-                kept.write(block)
-        return DigestedPart(part, md5=md5.digest(), kept=kept)
+            if scratch is not None:
+                scratch.write(block)
+        return DigestedPart(part, md5=md5.digest(), scratch=scratch)
 
     def store(self, digested: DigestedPart, *, multipart: Multipart) -> StoredPart:
-        """Store a part: as a copy within the bucket where it lies there, else by sending it.
+        """Store a part: by a copy within the bucket if possible, else by sending its bytes.
 
         Raises:
-            MultipartGone: the upload is no longer open.
-            BodyAltered: the bytes are not those that were digested.
+            MultipartGone: the multipart upload is no longer open.
+            BodyAltered: the bytes changed after they were digested.
         """
         began = time.monotonic()
         stored = self._copied(digested, multipart=multipart)
@@ -93,11 +94,11 @@ class Parts:
         return stored
 
     def put(self, digested: DigestedPart | None, *, to: ObjectKey, content_type: str) -> None:
-        """Store a file of one part, or of none, in one request.
+        """Store a file of one part, or an empty file, in one request.
 
         Raises:
-            ObjectExists: there is an object already.
-            BodyAltered: the bytes are not those that were digested.
+            ObjectExists: the key has an object already.
+            BodyAltered: the bytes changed after they were digested.
         """
         began = time.monotonic()
         with self._body(digested) as body:
@@ -105,36 +106,36 @@ class Parts:
             _log_stored(1, size_bytes=body.size_bytes, began=began, copied=False)
 
     def md5_of_file(self) -> bytes:
-        """Read the file once more for the MD5 of the whole of it."""
+        """Read the whole file once more and return its MD5."""
         md5 = hashlib.md5(usedforsecurity=False)
-        for block in self._staged.blocks(0, self._staged.size_bytes, abandoned=self._abandoned):
+        for block in self._source.blocks(0, self._source.size_bytes, abandoned=self._abandoned):
             md5.update(block)
         return md5.digest()
 
     def _blocks(self, part: Part) -> Iterator[bytes]:
-        return self._staged.blocks(part.offset, part.size_bytes, abandoned=self._abandoned)
+        return self._source.blocks(part.offset, part.size_bytes, abandoned=self._abandoned)
 
-    def _copy_source(self, part: Part) -> ObjectRange | None:
-        return self._staged.range_of(part) if self._store_copies else None
+    def _copy_range(self, part: Part) -> ObjectRange | None:
+        return self._source.range_of(part) if self._copies else None
 
     def _copied(self, digested: DigestedPart, *, multipart: Multipart) -> StoredPart | None:
-        """Have the store copy a part; None where it cannot, or what it says of the copy proves nothing."""
-        source = self._copy_source(digested.part)
-        if source is None or digested.kept is not None:
+        """Copy a part within the bucket; None if the store cannot, or if the copy's ETag proves nothing."""
+        source = self._copy_range(digested.part)
+        if source is None or digested.scratch is not None:
             return None
         try:
             stored = self._storage.copy_part(multipart, number=digested.part.number, source=source)
         except CopyUnsupported:
-            self._copy_no_more(reason="the store does not copy parts")
+            self._stop_copying(reason="the store does not copy parts")
             return None
         if stored.etag == digested.md5.hex():
             return stored
-        # Encrypted, or not the bytes that were read: sent, their MD5 goes along and is checked.
-        self._copy_no_more(reason="the ETag of a copied part is not its MD5")
+        # Encrypted, or other bytes than were read. A sent part is checked by its MD5.
+        self._stop_copying(reason="the ETag of a copied part is not its MD5")
         return None
 
-    def _copy_no_more(self, *, reason: str) -> None:
-        self._store_copies = False
+    def _stop_copying(self, *, reason: str) -> None:
+        self._copies = False
         log.info("transfer.parts_are_sent", reason=reason)
 
     @contextmanager
@@ -142,18 +143,22 @@ class Parts:
         if digested is None:
             yield NO_BYTES
             return
-        content = self._staged.slice_of(digested.part)
+        content = self._source.slice_of(digested.part)
         if content is not None:
             yield Body(content, md5=digested.md5)
             return
-        kept = digested.kept or self._fetched(digested)
+        scratch = digested.scratch or self._fetch(digested)
         try:
-            yield Body(kept.slice(), md5=digested.md5)
+            yield Body(scratch.slice(), md5=digested.md5)
         finally:
-            kept.close()
+            scratch.close()
 
-    def _fetched(self, digested: DigestedPart) -> ScratchFile:
-        """Read a part again that was not kept, and see that it is still the same."""
+    def _fetch(self, digested: DigestedPart) -> ScratchFile:
+        """Read a part again that was not kept.
+
+        Raises:
+            BodyAltered: the bytes changed since the first read.
+        """
         md5 = hashlib.md5(usedforsecurity=False)
         file = self._scratch.new()
         for block in self._blocks(digested.part):

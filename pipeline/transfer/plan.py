@@ -1,4 +1,4 @@
-"""How a file is cut into the parts of a multipart upload."""
+"""Divides a file into the parts of a multipart upload."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from schemas.errors import DomainError, ErrorCode
 from schemas.settings import GIB, MIB
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
-SMALLEST_PART: Final = 5 * MIB  # except the last
-LARGEST_PART: Final = 5 * GIB
+MIN_PART_SIZE: Final = 5 * MIB  # except the last
+MAX_PART_SIZE: Final = 5 * GIB
 
 
 class TooLargeForStore(DomainError):
-    """No allowed part size cuts the file into few enough parts."""
+    """The file exceeds the largest object: it would need too many parts of the maximum size."""
 
     code = ErrorCode.FILE_TOO_LARGE
 
-    def __init__(self, *, size_bytes: int, largest_bytes: int) -> None:
+    def __init__(self, *, size_bytes: int, max_bytes: int) -> None:
         super().__init__(
-            f"{size_bytes} bytes exceed the {largest_bytes} bytes the store takes in one object"
+            f"{size_bytes} bytes exceed the {max_bytes} bytes the store takes in one object"
         )
 
 
@@ -32,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PartPlan:
-    """Parts of `part_size` in order, without gaps; the last may be shorter. None for no bytes."""
+    """Parts of `part_size` in order, without gaps; the last may be shorter. An empty file has no parts."""
 
     size_bytes: int
     part_size: int
@@ -50,11 +50,11 @@ class PartPlan:
 
     @property
     def is_multipart(self) -> bool:
-        """Whether the file needs more than one request; up to one part it is sent whole."""
+        """Whether the file needs a multipart upload; a file of one part is sent in one request."""
         return len(self) > 1
 
     def parts_in(self, size_bytes: int) -> int | None:
-        """Return how many parts make up so many bytes from the front; None if that cuts one."""
+        """Return the number of parts in the first `size_bytes` bytes; None if a part would be cut."""
         if not 0 < size_bytes <= self.size_bytes:
             return None
         if size_bytes == self.size_bytes:
@@ -63,7 +63,7 @@ class PartPlan:
         return None if rest else parts
 
     def has_part(self, *, number: int, size_bytes: int) -> bool:
-        """Whether a part found in the store was cut by this plan."""
+        """Whether a stored part has a number and a size of this plan."""
         offset = (number - 1) * self.part_size
         return 0 <= offset < self.size_bytes and size_bytes == min(
             self.part_size, self.size_bytes - offset
@@ -71,25 +71,23 @@ class PartPlan:
 
 
 def along_chunks(size_bytes: int, *, chunk_size: int, max_parts: int) -> PartPlan | None:
-    """Return the plan whose parts are the chunks, or None where the store takes no such parts."""
+    """Return the plan whose parts are the chunks; None if S3 does not allow parts of this size or number."""
     plan = PartPlan(size_bytes=size_bytes, part_size=chunk_size)
-    fits = len(plan) <= max_parts and chunk_size <= LARGEST_PART
-    return plan if fits and chunk_size >= SMALLEST_PART else None
+    fits = len(plan) <= max_parts and chunk_size <= MAX_PART_SIZE
+    return plan if fits and chunk_size >= MIN_PART_SIZE else None
 
 
 def split(size_bytes: int, *, part_size: int, max_parts: int) -> PartPlan:
-    """Return the plan for a file: parts of `part_size`, or larger ones where it needs too many.
-
-    The chunks a client sent the file in play no role here.
+    """Return a plan with parts of `part_size`, or of a larger size if `max_parts` requires it.
 
     Raises:
-        TooLargeForStore: even the largest parts would be too many.
+        TooLargeForStore: the file would need more than `max_parts` parts of the maximum size.
     """
-    if size_bytes > max_parts * LARGEST_PART:
-        raise TooLargeForStore(size_bytes=size_bytes, largest_bytes=max_parts * LARGEST_PART)
-    least = -(-size_bytes // max_parts)
-    if least > part_size:
-        part_size = -(-least // MIB) * MIB
+    if size_bytes > max_parts * MAX_PART_SIZE:
+        raise TooLargeForStore(size_bytes=size_bytes, max_bytes=max_parts * MAX_PART_SIZE)
+    min_size = -(-size_bytes // max_parts)
+    if min_size > part_size:
+        part_size = -(-min_size // MIB) * MIB
     return PartPlan(
-        size_bytes=size_bytes, part_size=min(max(part_size, SMALLEST_PART), LARGEST_PART)
+        size_bytes=size_bytes, part_size=min(max(part_size, MIN_PART_SIZE), MAX_PART_SIZE)
     )

@@ -1,4 +1,4 @@
-"""How far a transfer got, as clients and successors see it."""
+"""Records how far a transfer got, for clients and for the next attempt."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,27 +10,27 @@ import structlog
 from pipeline.context import Context
 from pipeline.messaging.event_task import RetryLater
 from pipeline.transfer import lease
-from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.lease import ClaimedTransfer
+from pipeline.transfer.resume import Checkpoint
 from schemas.errors import DomainError, ErrorCode
 
 log = structlog.stdlib.get_logger(__name__)
 
-PROGRESS_EVERY: Final = timedelta(milliseconds=250)
-"""Parts follow each other faster than a transaction each is worth; reading waits for it."""
+PROGRESS_INTERVAL: Final = timedelta(milliseconds=250)
+"""Reading waits for the transaction: one per part would slow down a transfer of small parts."""
 
 
 class SliceEnded(RetryLater):
-    """This delivery was held for `TRANSFER_SLICE`; another one goes on from here."""
+    """The delivery was held for `TRANSFER_SLICE`; the next delivery continues the transfer."""
 
     made_progress = True
 
 
 class PartsLost(DomainError):
-    """What earlier deliveries had stored is gone, and this one's slice was too short for it all.
+    """The store lost the parts of earlier deliveries, and this slice could not send the whole file.
 
-    It counts as a try: where a store ends every multipart upload after a while, a file that
-    takes longer would otherwise be sent from its start for ever.
+    Counts as an attempt. Otherwise a store that ends every multipart upload after a while
+    would have a large file sent from its start for ever.
     """
 
     code = ErrorCode.STORE_UNAVAILABLE
@@ -41,13 +41,13 @@ class PartsLost(DomainError):
 
 
 class Progress:
-    """Writes down how far a transfer got, and keeps its lease with the same stroke."""
+    """Records progress and renews the lease in the same transaction."""
 
     def __init__(
         self, context: Context, claimed: ClaimedTransfer, *, clock: Callable[[], float] = monotonic
     ) -> None:
         self._clock = clock
-        self._kit = context
+        self._context = context
         self._claimed = claimed
         self._bytes_done = 0
         self._bytes_before = self._bytes_written = claimed.bytes_done
@@ -58,16 +58,16 @@ class Progress:
         self._slice_ends = self._written_at + context.settings.transfer_slice.total_seconds()
 
     def multipart_created(self, multipart_id: str) -> None:
-        """Begin at nothing: parts stored before are not in this multipart upload."""
+        """Begin at zero: a new multipart upload has none of the parts stored before."""
         if self._bytes_before:
             log.warning("transfer.begun_anew", lost_bytes=self._bytes_before)
             self._lost_bytes = self._bytes_before
-        with self._kit.transaction() as session:
+        with self._context.transaction() as session:
             lease.begin_anew(
                 session,
                 job_id=self._claimed.job_id,
                 owner=self._claimed.owner,
-                lease=self._kit.settings.transfer_lease,
+                lease=self._context.settings.transfer_lease,
                 multipart_id=multipart_id,
             )
         self._multipart_id, self._checkpoint = multipart_id, None
@@ -77,16 +77,22 @@ class Progress:
     def bytes_stored(self, bytes_done: int, checkpoint: Checkpoint | None) -> None:
         self._bytes_done, self._checkpoint = bytes_done, checkpoint
         since = self._clock() - self._written_at
-        if self._is_first_new or self._slice_is_over or since >= PROGRESS_EVERY.total_seconds():
+        if self._is_first_new or self._slice_is_over or since >= PROGRESS_INTERVAL.total_seconds():
             self.renew()
 
     def renew(self) -> None:
-        with self._kit.transaction() as session:
+        """Renew the lease and record the progress.
+
+        Raises:
+            TransferCancelled, LeaseLost: see `lease.renew`.
+            SliceEnded, PartsLost: the slice is over.
+        """
+        with self._context.transaction() as session:
             lease.renew(
                 session,
                 job_id=self._claimed.job_id,
                 owner=self._claimed.owner,
-                lease=self._kit.settings.transfer_lease,
+                lease=self._context.settings.transfer_lease,
                 bytes_done=self._bytes_done,
                 multipart_id=self._multipart_id,
                 checkpoint=self._checkpoint,
@@ -100,11 +106,11 @@ class Progress:
 
     @property
     def _is_first_new(self) -> bool:
-        """Whether there is more than before, and it is not on record that this worker got further."""
+        """Whether this worker got further than its predecessors and has not recorded that yet."""
         return self._bytes_written == self._bytes_before < self._bytes_done
 
     @property
     def _slice_is_over(self) -> bool:
-        # Reading what is stored already takes time too: a slice without a new part
-        # would be followed by another one just like it, for ever.
+        # Reading stored parts again takes time too: a slice that ended without a new part
+        # would be followed by an equal slice, for ever.
         return self._clock() > self._slice_ends and self._bytes_done > self._bytes_before

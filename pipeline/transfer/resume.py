@@ -1,30 +1,100 @@
-"""The parts from the front of a file that are digested and stored, without a gap."""
+"""Continuing an earlier attempt: its checkpoint, and the parts that the checkpoint covers."""
 
 import hashlib
 import re
+import struct
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 from pipeline.storage.port import StoredPart
-from pipeline.transfer.checkpoint import Checkpoint, CheckpointState, identity
 from pipeline.transfer.checks import CheckState, FileCheck
 from pipeline.transfer.plan import Part, PartPlan
 
 MD5_IN_HEX: Final = re.compile(r"[0-9a-fA-F]{32}")
 
+# Format mark, bytes taken, CRC32C of an unfinished chunk, MD5 of the parts' ETags,
+# identity of the source, state of the SHA-256. A checksum of all fields follows.
+_FORMAT: Final = struct.Struct("!4sQI16s32s112s")
+_MARK: Final = b"wbd1"
+_CHECKSUM_SIZE: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The number of leading bytes that are digested and stored, and how to continue after them.
+
+    `state` is opaque and bound to the platform that wrote it; see `CheckpointState`.
+    """
+
+    digested_bytes: int
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PreviousAttempt:
+    """What an earlier attempt recorded. The checkpoint belongs to the multipart upload."""
+
+    multipart_id: str
+    checkpoint: Checkpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointState:
+    """The decoded state of a checkpoint."""
+
+    check: CheckState
+    parts_md5: bytes
+    """MD5 of the parts' ETags, as in the ETag of a multipart object."""
+    source: bytes
+    """`source_identity` of the file and its plan."""
+
+    @classmethod
+    def decode(cls, checkpoint: Checkpoint) -> Self | None:
+        """Decode a checkpoint; None if it is damaged or has another format."""
+        fields, checksum = checkpoint.state[: _FORMAT.size], checkpoint.state[_FORMAT.size :]
+        if len(fields) != _FORMAT.size or checksum != _checksum(fields):
+            return None
+        mark, taken, crc32c, parts_md5, source, sha256 = _FORMAT.unpack(fields)
+        if (mark, taken) != (_MARK, checkpoint.digested_bytes):
+            return None
+        return cls(
+            CheckState(taken=taken, sha256=sha256, crc32c=crc32c),
+            parts_md5=parts_md5,
+            source=source,
+        )
+
+    def encode(self) -> Checkpoint:
+        fields = _FORMAT.pack(
+            _MARK,
+            self.check.taken,
+            self.check.crc32c,
+            self.parts_md5,
+            self.source,
+            self.check.sha256,
+        )
+        return Checkpoint(self.check.taken, state=fields + _checksum(fields))
+
+
+def source_identity(plan: PartPlan, *, version: str) -> bytes:
+    """Return a digest of the source's version, its size and its part size.
+
+    A checkpoint of another identity is discarded: its parts have other bytes or other bounds.
+    """
+    return hashlib.sha256(f"{plan.size_bytes} {plan.part_size} {version}".encode()).digest()
+
 
 class ResumeState:
-    """Grows as parts are digested, in order, and then stored, in any order.
+    """The leading parts of a file that are digested and stored without a gap.
 
-    Ends for good before a part whose ETag is not its MD5: a successor, who does not
-    read the part, could not tell it from one that was damaged on its way. Where the
-    store encrypts, the ETag only tells whether it is still the same part.
+    Parts are digested in order and stored in any order. The state stops growing before
+    a part whose ETag is not its MD5: the next attempt does not read the part, so it could
+    not detect that the part was damaged in transit. Where the store encrypts and states so,
+    the ETag only has to identify the part.
     """
 
     def __init__(self, plan: PartPlan, *, version: str) -> None:
-        self._source = identity(
-            version=version, size_bytes=plan.size_bytes, part_size=plan.part_size
-        )
+        self._source = source_identity(plan, version=version)
         self._plan = plan
         self.parts = 0
         self._etags = hashlib.md5(usedforsecurity=False)
@@ -34,15 +104,15 @@ class ResumeState:
         self.checkpoint: Checkpoint | None = None
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         return self.parts == len(self._plan)
 
     def digested(self, part: Part, *, md5: bytes, state: CheckState | None) -> None:
-        """Take the state of the check after a part; None where the check cannot go on from there."""
+        """Add a part that was read; `state` is the check's state after the part, if exportable."""
         self._md5s[part.number], self._states[part.number] = md5, state
 
     def stored(self, part: StoredPart) -> None:
-        """Take a part that was digested before."""
+        """Add a part that was digested before and is stored now."""
         md5 = self._md5s.pop(part.number).hex()
         if part.etag.lower() == md5 or (
             not part.etag_is_digest and MD5_IN_HEX.fullmatch(part.etag)
@@ -50,55 +120,59 @@ class ResumeState:
             self._stored[part.number] = bytes.fromhex(part.etag)
             self._grow()
 
-    def take_up(
+    def resume(
         self, checkpoint: Checkpoint, *, stored: Mapping[int, StoredPart], check: FileCheck
     ) -> bool:
-        """Have `check` go on behind the checkpoint of an earlier attempt.
+        """Continue `check` from the checkpoint of an earlier attempt.
 
-        False, and nothing done, where anything is not as it was then: the source, the
-        plan, or a part in the store.
+        Returns False and changes nothing if the source, the plan or a stored part has changed.
         """
-        behind = self._behind(checkpoint)
-        parts = None if behind is None else self._plan.parts_in(behind.check.taken)
-        if behind is None or parts is None:
+        earlier = self._decode(checkpoint)
+        parts = None if earlier is None else self._plan.parts_in(earlier.check.taken)
+        if earlier is None or parts is None:
             return False
         found = [stored.get(number) for number in range(1, parts + 1)]
         etags = [part.etag for part in found if part and MD5_IN_HEX.fullmatch(part.etag)]
         digest = hashlib.md5(bytes.fromhex("".join(etags)), usedforsecurity=False)
         if (
             len(etags) != parts
-            or digest.digest() != behind.parts_md5
-            or not check.go_on_from(behind.check)
+            or digest.digest() != earlier.parts_md5
+            or not check.continue_from(earlier.check)
         ):
             return False
         self.parts, self._etags, self.checkpoint = parts, digest, checkpoint
         return True
 
-    def was_whole(self, checkpoint: Checkpoint, *, etag: str, check: FileCheck) -> bool:
-        """Have `check` stand behind the last byte, where an object with this ETag is what an earlier attempt made.
+    def resume_completed(self, checkpoint: Checkpoint, *, etag: str, check: FileCheck) -> bool:
+        """Continue `check` after the last byte if an earlier attempt made the object with this ETag.
 
-        False, and nothing done, where it is not, or that attempt did not get so far.
+        Returns False and changes nothing if the object is another one, or if the
+        checkpoint does not cover the whole file.
         """
-        behind = self._behind(checkpoint)
+        earlier = self._decode(checkpoint)
         if (
-            behind is None
-            or behind.check.taken != self._plan.size_bytes
-            or etag.lower() != f"{behind.parts_md5.hex()}-{len(self._plan)}"
-            or not check.go_on_from(behind.check)
+            earlier is None
+            or earlier.check.taken != self._plan.size_bytes
+            or etag.lower() != f"{earlier.parts_md5.hex()}-{len(self._plan)}"
+            or not check.continue_from(earlier.check)
         ):
             return False
         self.parts, self.checkpoint = len(self._plan), checkpoint
         return True
 
-    def _behind(self, checkpoint: Checkpoint) -> CheckpointState | None:
-        behind = CheckpointState.of(checkpoint)
-        return behind if behind and behind.source == self._source else None
+    def _decode(self, checkpoint: Checkpoint) -> CheckpointState | None:
+        decoded = CheckpointState.decode(checkpoint)
+        return decoded if decoded and decoded.source == self._source else None
 
     def _grow(self) -> None:
         while (number := self.parts + 1) in self._stored:
-            state = self._states.pop(number)
+            check = self._states.pop(number)
             self._etags.update(self._stored.pop(number))
             self.parts = number
-            if state is not None:
-                behind = CheckpointState(state, parts_md5=self._etags.digest(), source=self._source)
-                self.checkpoint = behind.checkpoint()
+            if check is not None:
+                state = CheckpointState(check, parts_md5=self._etags.digest(), source=self._source)
+                self.checkpoint = state.encode()
+
+
+def _checksum(fields: bytes) -> bytes:
+    return hashlib.sha256(fields).digest()[:_CHECKSUM_SIZE]

@@ -1,9 +1,10 @@
-"""Sends one staged file to the store and proves that it arrived."""
+"""Sends one file to the store and proves that it arrived."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,17 +14,15 @@ import structlog
 
 from pipeline.storage.errors import MultipartGone, ObjectMissing, StoreFailed
 from pipeline.storage.port import Multipart, ObjectHead, ObjectStorage, StoredPart
-from pipeline.transfer import removal
-from pipeline.transfer.checkpoint import Checkpoint
+from pipeline.transfer import cleanup
 from pipeline.transfer.checks import FileCheck
 from pipeline.transfer.destination import Destination
 from pipeline.transfer.errors import TransferCancelled
-from pipeline.transfer.listener import TransferListener
-from pipeline.transfer.part_pool import PartUploadPool
+from pipeline.transfer.part_pool import HEARTBEAT_INTERVAL, PartUploadPool
 from pipeline.transfer.parts import NO_BYTES, DigestedPart, Parts
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.resume import ResumeState
-from pipeline.transfer.sources.staged_file import Source
+from pipeline.transfer.resume import Checkpoint, PreviousAttempt, ResumeState
+from pipeline.transfer.sources.source import Source
 from schemas.errors import DomainError
 from schemas.object_keys import ObjectKey
 from schemas.policy import media_types
@@ -31,169 +30,164 @@ from schemas.settings import GIB, MIB
 
 log = structlog.stdlib.get_logger(__name__)
 
-READ_AGAIN_AT_MOST: Final = 64 * GIB
-"""What an MD5 can be taken of well within a delivery, from any disk worth the name."""
+REREAD_MAX_BYTES: Final = 64 * GIB
+"""A disk reads so much well within one delivery."""
 
 
-@dataclass(frozen=True, slots=True)
-class PreviousAttempt:
-    """What an earlier attempt reported."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferListener:
+    """Follows a transfer, and stops it by raising an error.
 
-    multipart_id: str
-    checkpoint: Checkpoint | None
+    Every call comes from the thread that runs the transfer, which raises what a call raises.
+    The parts stay in the store for the next attempt unless the error is a `DomainError`
+    that is not retryable.
+    """
+
+    on_created: Callable[[str], None]
+    """Takes the id of the multipart upload, which must be durable on return."""
+    on_progress: Callable[[int, Checkpoint | None], None]
+    """Takes the number of bytes stored so far, and the checkpoint for the next attempt.
+
+    None, also after an earlier checkpoint, makes the next attempt read from the first byte.
+    """
+    heartbeat: Callable[[], None]
+    """Called at least every `heartbeat_interval`, and before anything is deleted.
+
+    Raises `LeaseLost` if another worker may have the transfer, and `TransferCancelled`
+    if the client cancelled the upload.
+    """
+    heartbeat_interval: timedelta = HEARTBEAT_INTERVAL
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SentObject:
+    """The object as the store confirmed it."""
+
     etag: str
     sha256: str
     size_bytes: int
-    part_count: int
     content_type: str
 
 
-def send_file(
-    staged: Source,
-    *,
-    to: ObjectKey,
-    storage: ObjectStorage,
-    plan: PartPlan,
-    parallel_parts: int,
-    resume: PreviousAttempt | None,
-    watch: TransferListener,
-    work_dir: Path | None = None,
-    read_again_at_most: int = READ_AGAIN_AT_MOST,
-) -> SentObject:
-    """Store a staged file as one object, and return once the store has proved to have it.
+class FileTransfer:
+    """Stores one file as one object.
 
-    Every byte is digested once, as it is read. An object appears only after every
-    chunk had the digest it was acked with. After a failure that another attempt
-    may mend, the parts stay; after any other, nothing of the upload stays in the store.
-
-    Args:
-        staged: the file and its manifest.
-        to: where the object goes; the key must belong to this upload alone.
-        storage: the bucket.
-        plan: how to cut the file; a file of one part is sent in one request.
-        parallel_parts: parts under way at once.
-        resume: what an earlier attempt reported; parts it stored are not sent again,
-            and those before its checkpoint are not read again.
-        watch: who is told, and may stop it.
-        work_dir: where parts are kept that the store cannot copy, at most
-            `parallel_parts` and one at a time; the system's own by default.
-        read_again_at_most: size up to which a file is read once more where the store
-            answers the MD5 of a whole object made of parts.
-
-    Raises:
-        StagingMissing: the file is gone.
-        StagingCorrupt: it is not what was acked.
-        ReferenceMissing: the object to be copied is gone.
-        ReferenceChanged: it became another one meanwhile; try again later.
-        FileDigestMismatch: it is not what the client declared.
-        StoredObjectMismatch: the store has something else; it was deleted.
-        StoreRejected: the store refuses a request for good.
-        StoreUnavailable: the store does not answer; try again later.
-        StoreMisconfigured: an operator has to act first; try again later.
-        MultipartGone: somebody ended the multipart upload; try again.
-        PartReplaced: somebody sent other bytes meanwhile; try again.
+    Every byte is digested once, when it is read. The object appears only after every chunk
+    had the digest that it was acknowledged with.
     """
-    sending = _Sending(
-        staged,
-        to=to,
-        storage=storage,
-        plan=plan,
-        parallel_parts=parallel_parts,
-        watch=watch,
-        resume=resume,
-        work_dir=work_dir,
-        read_again_at_most=read_again_at_most,
-    )
-    try:
-        return sending.run()
-    except (FileNotFoundError, ObjectMissing) as error:
-        # Staging goes away once an upload is stored: an object that is there may be the proof.
-        sending.clean_up(after=(gone := staged.gone()), keep_object=True)
-        raise gone from error
-    except DomainError as failure:
-        if not failure.retryable:
-            sending.clean_up(after=failure)
-        raise
-    finally:
-        sending.close()
-
-
-class _Sending:
-    """One call of `send`."""
 
     def __init__(
         self,
-        staged: Source,
+        source: Source,
         *,
         to: ObjectKey,
         storage: ObjectStorage,
         plan: PartPlan,
         parallel_parts: int,
-        watch: TransferListener,
-        resume: PreviousAttempt | None,
-        work_dir: Path | None,
-        read_again_at_most: int,
+        previous: PreviousAttempt | None,
+        listener: TransferListener,
+        work_dir: Path | None = None,
+        reread_max_bytes: int = REREAD_MAX_BYTES,
     ) -> None:
+        """Prepare the transfer; nothing is read or sent yet.
+
+        Args:
+            source: the file and its manifest.
+            to: the key of the object; no other upload writes to it.
+            storage: the bucket.
+            plan: the parts; a file of one part is sent in one request.
+            parallel_parts: number of parts sent at once.
+            previous: what an earlier attempt recorded; its parts are not sent again, and
+                the parts before its checkpoint are not read again.
+            listener: follows the transfer and may stop it.
+            work_dir: directory for parts that the store cannot copy, at most
+                `parallel_parts` and two more; the system's temporary directory by default.
+            reread_max_bytes: largest file that is read once more if the store returns the
+                MD5 of the whole object as the ETag of a multipart object.
+        """
         self._began = time.monotonic()
-        self._staged = staged
+        self._source = source
         self._key = to
         self._storage = storage
         self._plan = plan
-        self._watch = watch
-        self._lanes = PartUploadPool[StoredPart](
+        self._listener = listener
+        self._pool = PartUploadPool[StoredPart](
             parallel_parts,
-            on_result=self._take,
-            heartbeat=watch.heartbeat,
-            every=watch.heartbeat_every,
+            on_result=self._part_stored,
+            heartbeat=listener.heartbeat,
+            heartbeat_interval=listener.heartbeat_interval,
         )
         self._parts = Parts(
-            staged, storage=storage, work_dir=work_dir, abandoned=self._lanes.abandoned
+            source, storage=storage, work_dir=work_dir, abandoned=self._pool.abandoned
         )
         self._destination = Destination(
             to,
             storage=storage,
             plan=plan,
-            lanes=self._lanes,
+            pool=self._pool,
             md5_of_file=self._parts.md5_of_file,
-            read_again_at_most=read_again_at_most,
+            reread_max_bytes=reread_max_bytes,
         )
         self._content_type = media_types.UNKNOWN
-        self._multipart = None if resume is None else Multipart(to, id=resume.multipart_id)
-        self._before = None if resume is None else resume.checkpoint
-        self._prefix = ResumeState(plan, version=staged.version)
+        self._multipart = None if previous is None else Multipart(to, id=previous.multipart_id)
+        self._checkpoint = None if previous is None else previous.checkpoint
+        self._resume = ResumeState(plan, version=source.version)
         self._stored: list[StoredPart] = []
-        self._resumed = 0
+        self._resumed_parts = 0
         self._bytes_done = 0
 
-    def close(self) -> None:
-        self._lanes.settle()
-        self._parts.close()
-
     def run(self) -> SentObject:
-        # Before anything is asked of the store: a manifest with a hole will not do later either.
-        self._staged.check()
-        first_bytes = self._lanes.run(self._first_bytes)
-        self._content_type = media_types.of_object(
-            media_types.sniff(first_bytes), declared=self._staged.content_type
-        )
-        return self._by_parts() if self._plan.is_multipart else self._at_once()
+        """Send the file, and return once the store has proved that it has the object.
 
-    def clean_up(self, *, after: DomainError, keep_object: bool = False) -> None:
-        """Leave nothing in the store, unless another worker may be using it."""
+        After a retryable failure the parts stay in the store; after any other failure
+        nothing of the upload stays.
+
+        Raises:
+            StagingMissing, ReferenceMissing: the source is gone.
+            StagingCorrupt: the source differs from what was acknowledged.
+            ReferenceChanged: the referenced object was replaced meanwhile; retryable.
+            FileDigestMismatch: the file differs from what the client declared.
+            StoredObjectMismatch: the store had another object, which was deleted.
+            StoreRejected: the store refuses a request for good.
+            StoreUnavailable, StoreMisconfigured: the store does not serve us now; retryable.
+            MultipartGone: the multipart upload was ended elsewhere; retryable.
+            PartReplaced: a part was replaced elsewhere; retryable.
+        """
+        try:
+            return self._send()
+        except (FileNotFoundError, ObjectMissing) as error:
+            # Staging is deleted once an upload is stored, so an object may be the proof of that.
+            self._clean_up(after=(missing := self._source.missing()), keep_object=True)
+            raise missing from error
+        except DomainError as failure:
+            if not failure.retryable:
+                self._clean_up(after=failure)
+            raise
+        finally:
+            self._pool.stop()
+            self._parts.close()
+
+    def _send(self) -> SentObject:
+        # Before any request: an incomplete manifest is a final failure.
+        self._source.check()
+        first_bytes = self._pool.run(self._first_bytes)
+        self._content_type = media_types.of_object(
+            media_types.sniff(first_bytes), declared=self._source.content_type
+        )
+        return self._send_in_parts() if self._plan.is_multipart else self._send_whole()
+
+    def _clean_up(self, *, after: DomainError, keep_object: bool = False) -> None:
+        """Delete everything of the upload in the store, unless another worker may be using it."""
         if isinstance(after, TransferCancelled) and self._multipart is not None:
-            # At once: parts under way may take their time to end.
+            # At once: running parts may take their time to end.
             with suppress(StoreFailed):
                 self._storage.abort(self._multipart)
-        # A part that landed after the abort would stay.
-        self._lanes.settle()
-        removal.discard_while(
-            # Nobody can have taken over what nobody wants.
+        # A part that arrived after the abort would stay.
+        self._pool.stop()
+        cleanup.delete_object_while_leased(
+            # No other worker takes over a cancelled upload.
             (lambda: None) if isinstance(after, TransferCancelled) else self._beat_unless_cancelled,
-            every=self._watch.heartbeat_every,
+            heartbeat_interval=self._listener.heartbeat_interval,
             key=self._key,
             storage=self._storage,
             multipart_id=self._multipart.id if self._multipart else None,
@@ -202,172 +196,168 @@ class _Sending:
 
     def _beat_unless_cancelled(self) -> None:
         with suppress(TransferCancelled):
-            self._watch.heartbeat()
+            self._listener.heartbeat()
 
     def _first_bytes(self) -> bytes:
-        wanted = min(media_types.SNIFFED_BYTES, self._staged.size_bytes)
-        return b"".join(
-            bytes(block)
-            for block in self._staged.blocks(0, wanted, abandoned=self._lanes.abandoned)
-        )
+        size_bytes = min(media_types.SNIFFED_BYTES, self._source.size_bytes)
+        return b"".join(self._source.blocks(0, size_bytes, abandoned=self._pool.abandoned))
 
-    def _at_once(self) -> SentObject:
-        """Store a file of at most one part: a crash leaves the whole object or nothing."""
+    def _send_whole(self) -> SentObject:
+        """Send a file of at most one part: a crash leaves the whole object or nothing."""
         if self._multipart is not None:
-            # An earlier attempt cut the file smaller.
-            self._lanes.run(partial(self._storage.abort, self._multipart))
+            # An earlier attempt had a plan with smaller parts.
+            self._pool.run(partial(self._storage.abort, self._multipart))
             self._multipart = None
-        check = self._staged.check()
-        digested = self._read_through(check, to_store=True)
-        sha256 = check.finish(declared=self._staged.sha256)
+        check = self._source.check()
+        digested = self._read_all(check, to_store=True)
+        sha256 = check.finish(declared=self._source.sha256)
         part = digested[0] if digested else None
-        self._lanes.run(self._staged.confirm)
+        self._pool.run(self._source.confirm)
         head = self._destination.create(
             partial(self._parts.put, part, to=self._key, content_type=self._content_type),
-            of=None,
-            md5s=[part.md5 if part else NO_BYTES.md5],
-            were_parts_proven=False,
-            before_deleting=self._watch.heartbeat,
+            multipart=None,
+            part_md5s=[part.md5 if part else NO_BYTES.md5],
+            parts_are_proven=False,
+            before_deleting=self._listener.heartbeat,
         )
-        self._count(self._staged.size_bytes)
+        self._report(self._source.size_bytes)
         return self._sent(head, sha256=sha256)
 
-    def _by_parts(self) -> SentObject:
-        """Store a file part by part, going on where an earlier attempt stopped."""
+    def _send_in_parts(self) -> SentObject:
+        """Send a file part by part, continuing an earlier attempt."""
         stored: Mapping[int, StoredPart] | None = None
         if self._multipart is not None:
-            stored = self._stored_parts(self._multipart)
+            stored = self._usable_parts(self._multipart)
             if stored is None and (sent := self._sent_before()) is not None:
                 return sent
         if self._multipart is None or stored is None:
-            self._multipart, stored = self._begin(), {}
+            self._multipart, stored = self._create_multipart(), {}
         sent = self._send_parts(self._multipart, stored=stored)
-        self._destination.sweep(spare=self._multipart)
+        self._destination.abort_others(keep=self._multipart)
         return sent
 
-    def _stored_parts(self, multipart: Multipart) -> dict[int, StoredPart] | None:
-        """Return what an earlier attempt stored, or None if its upload is of no use."""
+    def _usable_parts(self, multipart: Multipart) -> dict[int, StoredPart] | None:
+        """Return the parts of an earlier attempt; None if its multipart upload is of no use."""
         try:
-            parts = self._lanes.run(partial(self._storage.list_parts, multipart))
+            parts = self._pool.run(partial(self._storage.list_parts, multipart))
         except MultipartGone:
             return None
         if all(self._plan.has_part(number=p.number, size_bytes=p.size_bytes) for p in parts):
             return {part.number: part for part in parts}
-        # Cut by another plan: parts that Complete does not name would stay as orphans.
-        self._lanes.run(partial(self._storage.abort, multipart))
+        # Parts of another plan would stay as orphans, because Complete does not name them.
+        self._pool.run(partial(self._storage.abort, multipart))
         return None
 
     def _sent_before(self) -> SentObject | None:
-        """Return the object if an earlier attempt completed it and died before saying so."""
-        head = self._destination.look()
-        if head is None or not self._destination.could_prove(head):
+        """Return the object if an earlier attempt completed it and died before it recorded that."""
+        head = self._destination.head()
+        if head is None or not self._destination.is_provable(head):
             return None
-        check = self._staged.check()
-        if self._before is None or not self._prefix.was_whole(
-            self._before, etag=head.etag, check=check
+        check = self._source.check()
+        if self._checkpoint is None or not self._resume.resume_completed(
+            self._checkpoint, etag=head.etag, check=check
         ):
-            digested = self._read_through(check, to_store=False)
-            if not self._destination.has_etag_of([part.md5 for part in digested], head=head):
+            digested = self._read_all(check, to_store=False)
+            if not self._destination.is_made_of([part.md5 for part in digested], head=head):
                 return None
-        sha256 = check.finish(declared=self._staged.sha256)
-        self._resumed = len(self._plan)
-        self._count(self._staged.size_bytes)
+        sha256 = check.finish(declared=self._source.sha256)
+        self._resumed_parts = len(self._plan)
+        self._report(self._source.size_bytes)
         return self._sent(head, sha256=sha256)
 
-    def _begin(self) -> Multipart:
-        multipart = self._lanes.run(
+    def _create_multipart(self) -> Multipart:
+        multipart = self._pool.run(
             partial(self._storage.create_multipart, self._key, content_type=self._content_type)
         )
         try:
-            self._watch.on_created(multipart.id)
+            self._listener.on_created(multipart.id)
         except BaseException:
-            # Nobody would ever find it again.
+            # An unrecorded multipart upload would stay until a sweep.
             with suppress(StoreFailed):
                 self._storage.abort(multipart)
             raise
         return multipart
 
     def _send_parts(self, multipart: Multipart, *, stored: Mapping[int, StoredPart]) -> SentObject:
-        check = self._staged.check()
-        md5s = self._take_up(check, stored=stored)
+        check = self._source.check()
+        md5s = self._resume_parts(check, stored=stored)
         for part in islice(self._plan, len(md5s), None):
-            self._lanes.make_room()
+            self._pool.wait_for_room()
             found = stored.get(part.number)
-            digested = self._lanes.run(
+            digested = self._pool.run(
                 partial(self._parts.read, part, check=check, to_store=found is None)
             )
             md5s.append(digested.md5)
-            self._prefix.digested(part, md5=digested.md5, state=check.state())
+            self._resume.digested(part, md5=digested.md5, state=check.state())
             if found is not None and found.etag == digested.md5.hex():
-                self._resumed += 1
-                self._take(found)
+                self._resumed_parts += 1
+                self._part_stored(found)
             else:
-                self._lanes.start(partial(self._parts.store, digested, multipart=multipart))
-        sha256 = check.finish(declared=self._staged.sha256)
-        self._lanes.drain()
-        self._lanes.run(self._staged.confirm)
+                self._pool.start(partial(self._parts.store, digested, multipart=multipart))
+        sha256 = check.finish(declared=self._source.sha256)
+        self._pool.drain()
+        self._pool.run(self._source.confirm)
         parts = sorted(self._stored, key=lambda part: part.number)
-        # Once the upload is gone, only the checkpoint after the last byte spares reading it all.
-        self._watch.heartbeat()
+        # Records the last checkpoint. Once the multipart upload is completed, only this
+        # checkpoint spares the next attempt from reading the whole file.
+        self._listener.heartbeat()
         head = self._destination.create(
             partial(self._storage.complete, multipart, parts=parts),
-            of=multipart,
-            md5s=md5s,
-            were_parts_proven=self._prefix.is_whole,
-            before_deleting=self._watch.heartbeat,
+            multipart=multipart,
+            part_md5s=md5s,
+            parts_are_proven=self._resume.is_complete,
+            before_deleting=self._listener.heartbeat,
         )
         return self._sent(head, sha256=sha256)
 
-    def _take_up(self, check: FileCheck, *, stored: Mapping[int, StoredPart]) -> list[bytes]:
-        """Go on behind the checkpoint of an earlier attempt; return the MD5s of the parts there.
+    def _resume_parts(self, check: FileCheck, *, stored: Mapping[int, StoredPart]) -> list[bytes]:
+        """Continue after the checkpoint of an earlier attempt; return the MD5s of the parts before it.
 
-        They are the parts' ETags, and still what they were when the parts were stored.
+        Their ETags are their MD5s, and have not changed since the parts were stored.
         """
-        if self._before is None or not self._prefix.take_up(
-            self._before, stored=stored, check=check
+        if self._checkpoint is None or not self._resume.resume(
+            self._checkpoint, stored=stored, check=check
         ):
             return []
-        behind = [stored[number] for number in range(1, self._prefix.parts + 1)]
-        self._resumed = len(behind)
-        self._stored.extend(behind)
-        log.info("transfer.taken_up", parts=len(behind), bytes=self._before.digested_bytes)
-        self._count(self._before.digested_bytes)
-        return [bytes.fromhex(part.etag) for part in behind]
+        parts = [stored[number] for number in range(1, self._resume.parts + 1)]
+        self._resumed_parts = len(parts)
+        self._stored.extend(parts)
+        log.info("transfer.resumed", parts=len(parts), bytes=self._checkpoint.digested_bytes)
+        self._report(self._checkpoint.digested_bytes)
+        return [bytes.fromhex(part.etag) for part in parts]
 
-    def _read_through(self, check: FileCheck, *, to_store: bool) -> list[DigestedPart]:
-        """Digest the whole file without sending any of it."""
+    def _read_all(self, check: FileCheck, *, to_store: bool) -> list[DigestedPart]:
+        """Digest the whole file without sending it."""
         return [
-            self._lanes.run(partial(self._parts.read, part, check=check, to_store=to_store))
+            self._pool.run(partial(self._parts.read, part, check=check, to_store=to_store))
             for part in self._plan
         ]
 
-    def _take(self, part: StoredPart) -> None:
+    def _part_stored(self, part: StoredPart) -> None:
         self._stored.append(part)
-        self._prefix.stored(part)
-        self._count(part.size_bytes)
+        self._resume.stored(part)
+        self._report(part.size_bytes)
 
-    def _count(self, size_bytes: int) -> None:
+    def _report(self, size_bytes: int) -> None:
         self._bytes_done += size_bytes
-        self._watch.on_progress(self._bytes_done, self._prefix.checkpoint)
+        self._listener.on_progress(self._bytes_done, self._resume.checkpoint)
 
     def _sent(self, head: ObjectHead, *, sha256: str) -> SentObject:
-        sent = SentObject(
-            etag=head.etag,
-            sha256=sha256,
-            size_bytes=head.size_bytes,
-            part_count=len(self._plan),
-            content_type=self._content_type,
-        )
         seconds = time.monotonic() - self._began
         log.info(
             "transfer.object_stored",
             key=self._key,
-            source=self._staged.kind,
-            size_bytes=sent.size_bytes,
-            parts=sent.part_count,
-            parts_resumed=self._resumed,
+            source=self._source.kind,
+            size_bytes=head.size_bytes,
+            parts=len(self._plan),
+            parts_resumed=self._resumed_parts,
             seconds=round(seconds, 3),
-            mib_per_second=round(sent.size_bytes / MIB / seconds, 1) if seconds else None,
-            etag=sent.etag,
+            mib_per_second=round(head.size_bytes / MIB / seconds, 1) if seconds else None,
+            etag=head.etag,
         )
-        return sent
+        return SentObject(
+            etag=head.etag,
+            sha256=sha256,
+            size_bytes=head.size_bytes,
+            content_type=self._content_type,
+        )

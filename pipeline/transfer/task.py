@@ -1,4 +1,4 @@
-"""`upload.finalized` → one verified object → `upload.stored`."""
+"""The two tasks of a transfer: send a finalized upload, and clean up a cancelled one."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -8,33 +8,34 @@ import structlog
 
 from pipeline.context import Context, current_context
 from pipeline.messaging.event_task import EventTask, MessageDelivery, RetryLater, data_of
-from pipeline.transfer import lease, record, residue
+from pipeline.transfer import cleanup, lease, plan, record
+from pipeline.transfer.cleanup import Leftovers
 from pipeline.transfer.errors import LeaseLost, TransferCancelled
 from pipeline.transfer.lease import ClaimedTransfer, Settled, UnknownUpload
-from pipeline.transfer.listener import HEARTBEAT, TransferListener
 from pipeline.transfer.part_pool import PartUploadPool
+from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.progress import Progress
-from pipeline.transfer.record import StoredObject
-from pipeline.transfer.send import PreviousAttempt, send_file
-from pipeline.transfer.sources import mount
-from pipeline.transfer.sources.mount import StagingNotMounted
+from pipeline.transfer.resume import PreviousAttempt
+from pipeline.transfer.send import FileTransfer, SentObject, TransferListener
+from pipeline.transfer.sources import staging
 from pipeline.transfer.sources.reference import ReferencedObject
-from pipeline.transfer.sources.staged_file import Source, StagingMissing
+from pipeline.transfer.sources.source import Source, StagingMissing
 from pipeline.transfer.sources.staged_objects import StagedObjects
+from pipeline.transfer.sources.staging import StagingNotMounted
 from schemas import topology
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
-from schemas.events.uploads import UploadFinalized
+from schemas.events.uploads import UploadCancelled, UploadFinalized
 from schemas.lifecycle import StagingKind
 from schemas.policy import media_types
 from schemas.policy.quotas import Quotas
-from schemas.settings import STAGING_MARKER
+from schemas.settings import STAGING_MARKER, ObjectStoreSettings
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class TransferUpload(EventTask):
-    """Sends a finalized upload to the object store and hands the document on."""
+    """`upload.finalized` → one verified object → `upload.stored`."""
 
     name = "tasks.upload_to_object_store"
     home_queue: ClassVar[str] = topology.UPLOADS
@@ -42,54 +43,53 @@ class TransferUpload(EventTask):
     def handle(self, event: Envelope, delivery: MessageDelivery) -> None:
         finalized = data_of(event, UploadFinalized)
         context = current_context()
-        owner = context.new_lease_owner()
         with context.transaction() as session:
             claimed = lease.claim(
                 session,
                 job_id=finalized.job_id,
                 upload_id=finalized.upload_id,
-                owner=owner,
+                owner=context.new_lease_owner(),
                 lease=context.settings.transfer_lease,
             )
         if isinstance(claimed, Settled):
-            # A second delivery, or the first one after a cancel; a worker that
-            # died after recording may have left what was staged behind.
+            # The event was delivered twice, or the upload is cancelled. A worker that died
+            # after it recorded the result may have left the staged bytes.
             log.info("transfer.already_settled", outcome=claimed.name.lower())
-            _remove_rest(context, event, outcome=claimed)
+            _clean_up(context, finalized, settled=claimed)
             return
         try:
-            staged = _transfer(context, claimed, event=event, delivery=delivery)
+            source = _transfer(context, claimed, event=event, delivery=delivery)
         except TransferCancelled:
             log.info("transfer.cancelled")
-            # First, whatever comes of the rest: nobody can take a cancelled upload.
+            # Released first, even if the cleanup fails: no worker claims a cancelled upload.
             _release(context, claimed)
-            _remove_rest(context, event, outcome=Settled.CANCELLED)
+            _clean_up(context, finalized, settled=Settled.CANCELLED)
             return
         except LeaseLost as lost:
             raise RetryLater(str(lost)) from lost
         except Exception as error:
             _release(context, claimed)
             if isinstance(error, StagingMissing) and _is_not_mounted(context, claimed):
-                log.error("transfer.staging_not_mounted")  # noqa: TRY400  # the reason says it all
+                log.error("transfer.staging_not_mounted")  # noqa: TRY400  # the traceback adds nothing
                 raise StagingNotMounted(
                     f"the staging directory has no {STAGING_MARKER}: is its volume mounted?"
                 ) from error
             raise
-        residue.remove_staged(
+        cleanup.clean_up_staged(
             context,
-            tenant_id=claimed.tenant_id,
-            upload_id=claimed.upload_id,
-            staging=claimed.staging,
-            known=staged.keys() if isinstance(staged, StagedObjects) else (),
+            Leftovers(
+                tenant_id=claimed.tenant_id, upload_id=claimed.upload_id, staging=claimed.staging
+            ),
+            known=source.keys() if isinstance(source, StagedObjects) else (),
         )
 
     def give_up(self, event: Envelope, error: DomainError, delivery: MessageDelivery) -> None:
         finalized = data_of(event, UploadFinalized)
         if isinstance(error, UnknownUpload):
-            return  # nobody to tell, nothing to remove
+            return
         context = current_context()
         with context.transaction() as session:
-            outcome = record.record_failed(
+            settled = record.record_failed(
                 session,
                 finalized,
                 tenant_id=event.tenantid,
@@ -97,12 +97,40 @@ class TransferUpload(EventTask):
                 now=datetime.now(UTC),
                 traceparent=delivery.traceparent,
             )
-        # Also where it was settled before: whoever settled it may have died right after.
-        _remove_rest(context, event, outcome=outcome)
+        # Also if another delivery settled the job: its worker may have died before its cleanup.
+        _clean_up(context, finalized, settled=settled)
 
     def got_further(self, event: Envelope) -> bool:
         with current_context().transaction() as session:
             return lease.got_further(session, job_id=data_of(event, UploadFinalized).job_id)
+
+
+class CleanUpUpload(EventTask):
+    """`upload.cancelled` → nothing of the upload is left in staging or in the store.
+
+    A worker that is sending the upload notices the cancellation within a second and cleans
+    up. This task covers uploads that no worker is sending, and workers that died.
+    """
+
+    name = "tasks.discard_upload"
+    home_queue: ClassVar[str] = topology.UPLOADS
+
+    def handle(self, event: Envelope, delivery: MessageDelivery) -> None:  # noqa: ARG002  # every delivery does the same
+        context = current_context()
+        with context.transaction() as session:
+            left = cleanup.leftovers_of_cancelled(
+                session, data_of(event, UploadCancelled).upload_id
+            )
+        if left is None:
+            # Old or forged events must not delete an upload that is not cancelled.
+            log.warning("transfer.cleanup_refused", reason="the upload is not cancelled")
+            return
+        cleanup.clean_up(context, left)
+        log.info("transfer.cleaned_up", staging=left.staging)
+
+    def give_up(self, event: Envelope, error: DomainError, delivery: MessageDelivery) -> None:  # noqa: ARG002  # no client waits for the result
+        upload_id = data_of(event, UploadCancelled).upload_id
+        log.error("transfer.cleanup_given_up", upload_id=str(upload_id), reason=str(error))
 
 
 def _release(context: Context, claimed: ClaimedTransfer) -> None:
@@ -111,75 +139,65 @@ def _release(context: Context, claimed: ClaimedTransfer) -> None:
 
 
 def _is_not_mounted(context: Context, claimed: ClaimedTransfer) -> bool:
-    return claimed.staging is StagingKind.DIRECTORY and mount.is_lost(context)
+    return claimed.staging is StagingKind.DIRECTORY and not staging.is_mounted(context)
 
 
-def _remove_rest(context: Context, event: Envelope, *, outcome: Settled) -> None:
-    """Remove what is staged of an upload that ended, and what the store has of it unless it is stored.
+def _clean_up(context: Context, finalized: UploadFinalized, *, settled: Settled) -> None:
+    """Delete the staged bytes of a settled upload, and everything in the store unless it is stored.
 
     Raises:
-        ResidueLeft: the store does not answer; the event comes back for it.
+        CleanupIncomplete: the store fails; the event is delivered again.
     """
-    upload_id = data_of(event, UploadFinalized).upload_id
     with context.transaction() as session:
-        left = record.left_of(session, upload_id)
-    if outcome is Settled.STORED:
-        residue.remove_staged(
-            context, tenant_id=event.tenantid, upload_id=upload_id, staging=left.staging
-        )
-        return
-    residue.remove_all(
-        context,
-        tenant_id=event.tenantid,
-        upload_id=upload_id,
-        staging=left.staging,
-        multipart_id=left.multipart_id,
-    )
+        left = cleanup.leftovers(session, finalized.upload_id)
+    if settled is Settled.STORED:
+        cleanup.clean_up_staged(context, left)
+    else:
+        cleanup.clean_up(context, left)
 
 
 def _transfer(
     context: Context, claimed: ClaimedTransfer, *, event: Envelope, delivery: MessageDelivery
 ) -> Source:
-    """Send an upload and put the object on record; return what was sent."""
-    progress = Progress(context, claimed)
-    staged: Source
+    """Send an upload and record the object; return the source that was sent."""
+    source: Source
     if claimed.staging is StagingKind.REFERENCE:
-        staged = _find_referenced(context, claimed, progress=progress)
+        source = _find_reference(context, claimed)
         with context.transaction() as session:
-            claimed = record.admit(
+            claimed = record.admit_reference(
                 session,
                 claimed,
-                size_bytes=staged.size_bytes,
-                sniffed_type=staged.sniffed_type,
-                content_type=staged.content_type,
+                size_bytes=source.size_bytes,
+                sniffed_type=source.sniffed_type,
+                content_type=source.content_type,
                 defaults=Quotas.from_settings(context.settings),
             )
-        progress = Progress(context, claimed)
     else:
-        staged = mount.staged(context, claimed)
-    stored = _send(context, claimed, staged=staged, progress=progress)
+        source = staging.open_staged(context, claimed)
+    sent = _send(context, claimed, source=source)
     with context.transaction() as session:
         record.record_stored(
             session,
             claimed,
-            stored=stored,
+            sent=sent,
+            will_be_read=media_types.is_pdf_candidate(
+                sent.content_type,
+                declared=claimed.declared_content_type,
+                filename=claimed.filename,
+            ),
             event_id=event.id,
             now=datetime.now(UTC),
             traceparent=delivery.traceparent,
         )
-    return staged
+    return source
 
 
-def _find_referenced(
-    context: Context, claimed: ClaimedTransfer, *, progress: Progress
-) -> ReferencedObject:
+def _find_reference(context: Context, claimed: ClaimedTransfer) -> ReferencedObject:
     if claimed.source_key is None:
         raise TypeError("a reference without a key")
-    # A store that does not answer must not cost the lease.
-    with PartUploadPool[None](
-        1, on_result=lambda _: None, heartbeat=progress.renew, every=HEARTBEAT
-    ) as lanes:
-        return lanes.run(
+    # With a heartbeat: the lease must not expire while the store does not answer.
+    with PartUploadPool[None](heartbeat=Progress(context, claimed).renew) as pool:
+        return pool.run(
             partial(
                 ReferencedObject.find,
                 claimed.source_key,
@@ -190,36 +208,37 @@ def _find_referenced(
         )
 
 
-def _send(
-    context: Context, claimed: ClaimedTransfer, *, staged: Source, progress: Progress
-) -> StoredObject:
+def _send(context: Context, claimed: ClaimedTransfer, *, source: Source) -> SentObject:
     settings = context.settings
-    sent = send_file(
-        staged,
+    progress = Progress(context, claimed)
+    return FileTransfer(
+        source,
         to=claimed.object_key,
         storage=context.storage,
-        plan=mount.part_plan(claimed, settings=settings),
+        plan=_part_plan(claimed, settings=settings),
         parallel_parts=settings.s3_parallel_parts,
-        resume=(
+        previous=(
             None
             if claimed.multipart_id is None
             else PreviousAttempt(claimed.multipart_id, checkpoint=claimed.checkpoint)
         ),
-        watch=TransferListener(
+        listener=TransferListener(
             on_created=progress.multipart_created,
             on_progress=progress.bytes_stored,
             heartbeat=progress.renew,
         ),
         work_dir=settings.work_dir,
+    ).run()
+
+
+def _part_plan(claimed: ClaimedTransfer, *, settings: ObjectStoreSettings) -> PartPlan:
+    """Make the staged objects the parts if S3 allows it, else use the part size of the settings."""
+    max_parts = settings.s3_max_parts
+    along_chunks = (
+        plan.along_chunks(claimed.size, chunk_size=claimed.chunk_size, max_parts=max_parts)
+        if claimed.staging is StagingKind.OBJECTS
+        else None
     )
-    return StoredObject(
-        size=sent.size_bytes,
-        sha256=sent.sha256,
-        etag=sent.etag,
-        content_type=sent.content_type,
-        will_be_read=media_types.is_pdf_candidate(
-            sent.content_type,
-            declared=claimed.declared_content_type,
-            filename=claimed.filename,
-        ),
+    return along_chunks or plan.split(
+        claimed.size, part_size=settings.s3_part_size, max_parts=max_parts
     )

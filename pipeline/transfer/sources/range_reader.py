@@ -1,4 +1,4 @@
-"""Reading what lies in the bucket, over broken connections."""
+"""Reads a range of an object and continues after broken connections."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,18 +12,18 @@ from pipeline.storage.port import ObjectRange, ObjectStorage
 
 log = structlog.stdlib.get_logger(__name__)
 
-TRIES_WITHOUT_A_BYTE: Final = 3
+MAX_READS_WITHOUT_A_BYTE: Final = 3
 
 
 def blocks(source: ObjectRange, *, storage: ObjectStorage, abandoned: Event) -> Iterator[bytes]:
-    """Yield a range's bytes once each; a connection that breaks is taken up where it broke.
+    """Yield every byte of a range once; after a broken connection, read the rest anew.
 
     Raises:
-        ObjectMissing: there is no such object.
-        RangeEndsEarly: it is too short.
-        ObjectReplaced: it is another one than `source` means.
-        StoreUnavailable: it broke again and again without a byte between, or the store
-            does not answer: that was tried often enough before it was said.
+        ObjectMissing: the object does not exist.
+        RangeEndsEarly: the object is too short.
+        ObjectReplaced: the object has another ETag than `source`.
+        StoreUnavailable: several reads in a row returned no byte, or the store does not
+            answer; the storage has retried already.
     """
     done = failures = 0
     while done < source.size_bytes:
@@ -40,6 +40,6 @@ def blocks(source: ObjectRange, *, storage: ObjectStorage, abandoned: Event) -> 
             raise
         except StoreUnavailable as error:
             failures += 1
-            if not is_open or abandoned.is_set() or failures == TRIES_WITHOUT_A_BYTE:
+            if not is_open or abandoned.is_set() or failures == MAX_READS_WITHOUT_A_BYTE:
                 raise
-            log.warning("transfer.read_taken_up", bytes_read=done, reason=str(error))
+            log.warning("transfer.read_continued", bytes_read=done, reason=str(error))

@@ -1,4 +1,4 @@
-"""An object that somebody else put into the bucket, to be copied and never touched."""
+"""An object that the client put into the bucket; it is copied and never changed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from schemas.policy import media_types
 
 
 class ReferenceMissing(DomainError):
-    """The object a client named is not there."""
+    """The object that the client named does not exist."""
 
     code = ErrorCode.REFERENCE_MISSING
 
@@ -26,9 +26,9 @@ class ReferenceMissing(DomainError):
 
 
 class ReferenceChanged(DomainError):
-    """The object a client named was replaced while it was being copied.
+    """The object that the client named was replaced during the copy.
 
-    Retryable: the next attempt copies what is there then.
+    Retryable: the next attempt copies the new object.
     """
 
     code = ErrorCode.STORED_OBJECT_MISMATCH
@@ -40,7 +40,7 @@ class ReferenceChanged(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class ReferencedObject:
-    """The source as it was found; `confirm` says whether it still is."""
+    """The object as `find` saw it; `confirm` verifies that it has not changed since."""
 
     kind: ClassVar = StagingKind.REFERENCE
 
@@ -56,10 +56,10 @@ class ReferencedObject:
     def find(
         cls, key: ObjectKey, *, storage: ObjectStorage, sha256: str | None, content_type: str | None
     ) -> Self:
-        """Look the object up.
+        """Look the object up and sniff its media type.
 
         Raises:
-            ReferenceMissing: there is none.
+            ReferenceMissing: the object does not exist.
         """
         try:
             head = storage.head(key)
@@ -94,7 +94,7 @@ class ReferencedObject:
             raise ReferenceChanged(self.key) from error
 
     def slice_of(self, part: Part) -> None:
-        """There is none: the bytes are in the bucket."""
+        """Return None: the bytes are in the bucket."""
 
     def range_of(self, part: Part) -> ObjectRange:
         return ObjectRange(self.key, offset=part.offset, size_bytes=part.size_bytes)
@@ -104,5 +104,5 @@ class ReferencedObject:
         if (head.size_bytes, head.etag) != (self.size_bytes, self.etag):
             raise ReferenceChanged(self.key)
 
-    def gone(self) -> ReferenceMissing:
+    def missing(self) -> ReferenceMissing:
         return ReferenceMissing(self.key)

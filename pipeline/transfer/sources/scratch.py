@@ -1,4 +1,4 @@
-"""A part's bytes on this machine, for as long as it takes to send them."""
+"""Temporary files for parts that have to be sent from this machine."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from pipeline.storage.file_slice import FileSlice
 
 
 class ScratchFile:
-    """A file without a name: the kernel frees it with the process, however that ends."""
+    """An unlinked temporary file; the kernel frees it when the process ends, even by SIGKILL."""
 
     def __init__(self, file: BinaryIO, *, on_close: Callable[["ScratchFile"], None]) -> None:
         self._file = file
@@ -23,19 +23,19 @@ class ScratchFile:
             block = block[self._file.write(block) :]
 
     def slice(self) -> FileSlice:
-        """Return what was written, to be read before the file is closed."""
-        # The way to a file that has no name.
+        """Return the written bytes; read them before `close`."""
+        # An unlinked file can only be opened through /proc.
         path = Path(f"/proc/self/fd/{self._file.fileno()}")
         return FileSlice(path, offset=0, size_bytes=self._size_bytes)
 
     def close(self) -> None:
-        """Free the file; again is no error."""
+        """Free the file. Idempotent."""
         self._file.close()
         self._on_close(self)
 
 
 class Scratch:
-    """The open scratch files of one transfer; leaving the block closes them all."""
+    """The open scratch files of one transfer."""
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory

@@ -1,4 +1,4 @@
-"""An upload whose chunks wait in the bucket, one object each."""
+"""An upload staged in the bucket: one object per chunk."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from typing import ClassVar
 from pipeline.storage.errors import RangeEndsEarly
 from pipeline.storage.port import ObjectRange, ObjectStorage
 from pipeline.transfer.checks import Chunk, FileCheck, StagingTruncated
-from pipeline.transfer.plan import SMALLEST_PART, Part
+from pipeline.transfer.plan import MIN_PART_SIZE, Part
 from pipeline.transfer.sources import range_reader
-from pipeline.transfer.sources.staged_file import StagingMissing
+from pipeline.transfer.sources.source import StagingMissing
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
@@ -32,8 +32,8 @@ class StagedObjects:
     chunks: Sequence[Chunk]
     sha256: str | None
     content_type: str | None
-    copied_above: int = SMALLEST_PART
-    """S3 copies ranges only out of objects larger than this."""
+    copied_above: int = MIN_PART_SIZE
+    """S3 copies ranges only of objects larger than this size."""
 
     def check(self) -> FileCheck:
         return FileCheck.against(
@@ -54,11 +54,11 @@ class StagedObjects:
             try:
                 yield from range_reader.blocks(source, storage=self.storage, abandoned=abandoned)
             except RangeEndsEarly:
-                self._see_its_size(chunk)
+                self._require_size(chunk)
                 raise
 
     def slice_of(self, part: Part) -> None:
-        """There is none: the bytes are in the bucket."""
+        """Return None: the bytes are in the bucket."""
 
     def range_of(self, part: Part) -> ObjectRange | None:
         index, within = divmod(part.offset, self.chunk_size)
@@ -68,9 +68,9 @@ class StagedObjects:
         return ObjectRange(self._key(chunk), offset=within, size_bytes=part.size_bytes)
 
     def confirm(self) -> None:
-        """Nothing is left to see: every chunk had its digest."""
+        """Do nothing: every chunk was checked by its digest."""
 
-    def gone(self) -> StagingMissing:
+    def missing(self) -> StagingMissing:
         return StagingMissing(size_bytes=self.size_bytes)
 
     def _key(self, chunk: Chunk) -> ObjectKey:
@@ -78,7 +78,7 @@ class StagedObjects:
             self.tenant_id, self.upload_id, index=chunk.index, sha256=chunk.sha256
         )
 
-    def _see_its_size(self, chunk: Chunk) -> None:
+    def _require_size(self, chunk: Chunk) -> None:
         found = self.storage.head(self._key(chunk)).size_bytes
         if found != chunk.size_bytes:
             begins = chunk.index * self.chunk_size

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 
 from pipeline.transfer import lease as leases
 from pipeline.transfer import record
-from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.errors import LeaseLost, TransferCancelled
 from pipeline.transfer.lease import ClaimedTransfer, LeaseHeld, Settled, UnknownUpload
-from pipeline.transfer.record import StoredObject
+from pipeline.transfer.resume import Checkpoint
+from pipeline.transfer.send import SentObject
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, UploadId
@@ -33,9 +33,7 @@ LEASE = timedelta(minutes=1)
 OVER = timedelta(microseconds=1)
 """A lease that has run out by the time the next transaction begins."""
 
-OBJECT = StoredObject(
-    size=4, sha256="0" * 64, etag="e", content_type="text/plain", will_be_read=False
-)
+OBJECT = SentObject(etag="e", sha256="0" * 64, size_bytes=4, content_type="text/plain")
 
 
 @pytest.fixture
@@ -102,7 +100,8 @@ def record_stored(session: Session, claimed: ClaimedTransfer, event: Envelope) -
     record.record_stored(
         session,
         claimed,
-        stored=OBJECT,
+        sent=OBJECT,
+        will_be_read=False,
         event_id=event.id,
         now=datetime.now(UTC),
         traceparent=None,
@@ -172,7 +171,7 @@ def test_a_checkpoint_does_not_outlive_the_size_of_a_reference(
     claimed = taken(session, event, owner="first")
     renew(session, claimed, bytes_done=3, checkpoint=Checkpoint(3, state=b"state"))
 
-    admitted = record.admit(
+    admitted = record.admit_reference(
         session,
         replace(claimed, checkpoint=Checkpoint(3, state=b"state")),
         size_bytes=claimed.size + 1,

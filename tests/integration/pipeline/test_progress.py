@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from pipeline.context import Context, build_context
 from pipeline.transfer import lease
-from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.errors import LeaseLost
 from pipeline.transfer.lease import ClaimedTransfer
-from pipeline.transfer.progress import PROGRESS_EVERY, PartsLost, Progress, SliceEnded
+from pipeline.transfer.progress import PROGRESS_INTERVAL, PartsLost, Progress, SliceEnded
+from pipeline.transfer.resume import Checkpoint
 from schemas.settings import DatabaseSettings
 from schemas.tables.jobs import Job
 from tests.factories.uploads import add_finalized_upload, add_tenant
@@ -83,7 +83,7 @@ def test_the_first_new_part_is_written_at_once_and_those_after_it_now_and_then(
     progress.bytes_stored(10, Checkpoint(10, state=b"first"))
     assert job(context, claimed).bytes_done == 10
 
-    clock.advance(PROGRESS_EVERY - A_MOMENT)
+    clock.advance(PROGRESS_INTERVAL - A_MOMENT)
     progress.bytes_stored(20, Checkpoint(20, state=b"second"))
     assert (job(context, claimed).bytes_done, job(context, claimed).digest_state) == (10, b"first")
 

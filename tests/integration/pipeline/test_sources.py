@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from pipeline.context import build_context
 from pipeline.settings import Settings
 from pipeline.storage.errors import StoreFailed, StoreRejected, StoreUnavailable
-from pipeline.transfer.plan import SMALLEST_PART
+from pipeline.transfer.plan import MIN_PART_SIZE
 from schemas import object_keys, topology
 from schemas.errors import ErrorCode
 from schemas.events.envelope import Envelope
@@ -53,7 +53,7 @@ def settings(database: DatabaseSettings, tmp_path: Path) -> Settings:
     (tmp_path / "staging").mkdir()
     return settings_of_a_worker(
         database,
-        s3_part_size=SMALLEST_PART,
+        s3_part_size=MIN_PART_SIZE,
         s3_parallel_parts=2,
         staging_dir=tmp_path / "staging",
         work_dir=tmp_path,
@@ -329,7 +329,7 @@ def test_what_was_done_of_another_version_of_a_reference_does_not_count(
     )
     hands = Hands(replace(hands.context, settings=settings))
     assert not hands.deliver(event)
-    assert hands.job(event).bytes_done == SMALLEST_PART
+    assert hands.job(event).bytes_done == MIN_PART_SIZE
     storage.before = nothing
     shorter = CONTENT[:-1][::-1]
     storage.objects[SOURCE] = Object(shorter, "", etag="2")
@@ -564,7 +564,7 @@ def test_a_worker_killed_more_often_than_the_limit_but_after_progress_ends_right
     with Session(hands.context.engine) as session:
         assert session.scalar(select(func.count()).select_from(OutboxMessage)) == 1
     parts = -(
-        -len(content) // (SMALLEST_PART if staging is not StagingKind.OBJECTS else CHUNK_SIZE)
+        -len(content) // (MIN_PART_SIZE if staging is not StagingKind.OBJECTS else CHUNK_SIZE)
     )
     in_flight = hands.context.settings.s3_parallel_parts
     assert len(storage.parts_sent() + storage.parts_copied()) <= parts + kills * in_flight

@@ -11,8 +11,7 @@ from sqlalchemy.orm import Session
 from pipeline.context import Context, install_context
 from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
 from pipeline.settings import Settings
-from pipeline.transfer.discard import CleanUpUpload
-from pipeline.transfer.task import TransferUpload
+from pipeline.transfer.task import CleanUpUpload, TransferUpload
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled

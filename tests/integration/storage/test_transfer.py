@@ -18,8 +18,8 @@ from pipeline.storage.port import Multipart, StoredPart
 from pipeline.storage.s3 import S3Storage, client
 from pipeline.transfer import plan
 from pipeline.transfer.checks import Chunk, ChunkCorrupt
-from pipeline.transfer.listener import TransferListener
-from pipeline.transfer.send import PreviousAttempt, SentObject, send_file
+from pipeline.transfer.resume import PreviousAttempt
+from pipeline.transfer.send import FileTransfer, SentObject, TransferListener
 from pipeline.transfer.sources.staged_objects import StagedObjects
 from schemas import object_keys
 from schemas.ids import TenantId, UploadId
@@ -88,15 +88,15 @@ def resume(
     path: Path, *, settings: ObjectStoreSettings, storage: S3Storage, multipart_id: str | None
 ) -> SentObject:
     file = staged(path)
-    return send_file(
+    return FileTransfer(
         file,
         to=KEY,
         storage=storage,
         plan=plan.split(file.size_bytes, part_size=PART_SIZE, max_parts=settings.s3_max_parts),
         parallel_parts=settings.s3_parallel_parts,
-        resume=None if multipart_id is None else PreviousAttempt(multipart_id, checkpoint=None),
-        watch=WATCH,
-    )
+        previous=None if multipart_id is None else PreviousAttempt(multipart_id, checkpoint=None),
+        listener=WATCH,
+    ).run()
 
 
 def storage_that_tells_parts(settings: ObjectStoreSettings, *, sent: list[int]) -> S3Storage:
@@ -208,16 +208,16 @@ def test_chunks_that_wait_in_the_bucket_become_one_object(
     storage = storage_that_tells_parts(settings, sent=parts_sent)
     waiting = put_chunks(path, storage=storage)
 
-    sent = send_file(
+    sent = FileTransfer(
         waiting,
         to=KEY,
         storage=storage,
         plan=plan.split(SIZE, part_size=PART_SIZE, max_parts=settings.s3_max_parts),
         parallel_parts=settings.s3_parallel_parts,
-        resume=None,
-        watch=WATCH,
+        previous=None,
+        listener=WATCH,
         work_dir=tmp_path,
-    )
+    ).run()
 
     # Where the store copies, only parts that two chunks share travel through here.
     assert (len(parts_sent) < PARTS) is behaviour.copies_parts
@@ -267,15 +267,15 @@ def test_a_bit_flipped_in_staging_leaves_no_object_and_no_parts(
     storage = S3Storage.connect(settings)
 
     with pytest.raises(ChunkCorrupt):
-        send_file(
+        FileTransfer(
             file,
             to=KEY,
             storage=storage,
             plan=plan.split(SIZE, part_size=PART_SIZE, max_parts=settings.s3_max_parts),
             parallel_parts=2,
-            resume=None,
-            watch=WATCH,
-        )
+            previous=None,
+            listener=WATCH,
+        ).run()
 
     other = client(settings)
     assert "Contents" not in other.list_objects_v2(Bucket=settings.s3_bucket)

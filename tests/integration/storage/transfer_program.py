@@ -20,10 +20,9 @@ import psutil
 from pipeline.storage.port import Multipart, StoredPart
 from pipeline.storage.s3 import S3Storage
 from pipeline.transfer import plan
-from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.checks import Chunk
-from pipeline.transfer.listener import TransferListener
-from pipeline.transfer.send import send_file
+from pipeline.transfer.resume import Checkpoint
+from pipeline.transfer.send import FileTransfer, TransferListener
 from pipeline.transfer.sources.staged_file import StagedFile
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB, ObjectStoreSettings
@@ -107,7 +106,7 @@ def main() -> None:
     storage = kind.connect(settings)
     file = staged(Path(order.path))
     idle = psutil.Process().memory_info().rss
-    send_file(
+    FileTransfer(
         file,
         to=KEY,
         storage=storage,
@@ -115,9 +114,9 @@ def main() -> None:
             file.size_bytes, part_size=settings.s3_part_size, max_parts=settings.s3_max_parts
         ),
         parallel_parts=settings.s3_parallel_parts,
-        resume=None,
-        watch=watch(order.death),
-    )
+        previous=None,
+        listener=watch(order.death),
+    ).run()
     sys.stdout.write(f"{idle} {most_memory()}\n")
 
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pipeline.transfer.checkpoint import Checkpoint
-from pipeline.transfer.listener import TransferListener
-from pipeline.transfer.send import PreviousAttempt
+from pipeline.transfer.resume import Checkpoint, PreviousAttempt
+from pipeline.transfer.send import TransferListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +37,7 @@ class Recorder:
             on_created=self._on_created,
             on_progress=self._on_progress,
             heartbeat=self._heartbeat,
-            heartbeat_every=every,
+            heartbeat_interval=every,
         )
 
     def _on_created(self, multipart_id: str) -> None:

@@ -9,7 +9,8 @@ from pipeline.storage.errors import StoreRejected, StoreUnavailable
 from pipeline.storage.port import Body, Multipart
 from pipeline.transfer.errors import LeaseLost
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.send import READ_AGAIN_AT_MOST, PreviousAttempt, SentObject, send_file
+from pipeline.transfer.resume import PreviousAttempt
+from pipeline.transfer.send import REREAD_MAX_BYTES, FileTransfer, SentObject
 from pipeline.transfer.sources.staged_file import StagedFile
 from schemas.object_keys import ObjectKey
 from tests.fakes.storage import Call, FakeStorage, nothing, raising
@@ -47,18 +48,18 @@ def send(
     recorder: Recorder | None = None,
     part_size: int = PART_SIZE,
     parallel_parts: int = 3,
-    read_again_at_most: int = READ_AGAIN_AT_MOST,
+    reread_max_bytes: int = REREAD_MAX_BYTES,
 ) -> SentObject:
-    return send_file(
+    return FileTransfer(
         staged,
         to=KEY,
         storage=storage,
         plan=PartPlan(staged.size_bytes, part_size=part_size),
         parallel_parts=parallel_parts,
-        resume=PreviousAttempt(resume, checkpoint=None) if isinstance(resume, str) else resume,
-        watch=(recorder or Recorder()).watch(),
-        read_again_at_most=read_again_at_most,
-    )
+        previous=PreviousAttempt(resume, checkpoint=None) if isinstance(resume, str) else resume,
+        listener=(recorder or Recorder()).watch(),
+        reread_max_bytes=reread_max_bytes,
+    ).run()
 
 
 def die_at_part(

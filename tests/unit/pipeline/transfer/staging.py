@@ -11,7 +11,8 @@ import google_crc32c
 
 from pipeline.transfer.checks import Chunk
 from pipeline.transfer.sources.reference import ReferencedObject
-from pipeline.transfer.sources.staged_file import Source, StagedFile
+from pipeline.transfer.sources.source import Source
+from pipeline.transfer.sources.staged_file import StagedFile
 from pipeline.transfer.sources.staged_objects import StagedObjects
 from schemas.ids import TenantId, UploadId
 from schemas.object_keys import ObjectKey

@@ -74,9 +74,15 @@ def test_what_is_said_of_a_damaged_chunk_names_the_digest_it_was_checked_by() ->
 
     # The first is the check value of RFC 9260's polynomial.
     damaged = crc32c(b"12345678X").hex()
-    assert str(by_crc32c.value) == f"chunk 0 was acked with crc32c e3069283 and now has {damaged}"
+    assert (
+        str(by_crc32c.value)
+        == f"chunk 0 was acknowledged with crc32c e3069283 and now has {damaged}"
+    )
     expected, actual = sha256(b"123456789"), sha256(b"12345678X")
-    assert str(by_sha256.value) == f"chunk 0 was acked with sha256 {expected} and now has {actual}"
+    assert (
+        str(by_sha256.value)
+        == f"chunk 0 was acknowledged with sha256 {expected} and now has {actual}"
+    )
 
 
 @given(st.binary(min_size=1, max_size=300), st.integers(1, 80), st.integers(0, 300), st.booleans())
@@ -96,7 +102,7 @@ def test_a_check_goes_on_where_another_one_stood(
         return
     second = check_of(content, chunk_size=chunk_size, has_crc32c=has_crc32c)
 
-    assert second.go_on_from(state)
+    assert second.continue_from(state)
     second.update(content[cut:])
 
     assert second.finish(declared=None) == sha256(content)
@@ -116,7 +122,7 @@ def test_a_chunk_begun_by_another_check_is_judged_as_a_whole(
     state = first.state()
     assert state is not None
     second = check_of(content, chunk_size=chunk_size, has_crc32c=True)
-    assert second.go_on_from(state)
+    assert second.continue_from(state)
 
     with pytest.raises(ChunkCorrupt, match=f"chunk {at // chunk_size} "):
         second.update(bytes(damaged[cut:]))
@@ -131,8 +137,8 @@ def test_a_state_that_does_not_fit_is_not_gone_on_from() -> None:
     of_other_manifest = check_of(content, chunk_size=4, has_crc32c=False)
     of_other_place = check_of(content, chunk_size=4, has_crc32c=True)
 
-    assert not of_other_manifest.go_on_from(state)
-    assert not of_other_place.go_on_from(replace(state, taken=5))
+    assert not of_other_manifest.continue_from(state)
+    assert not of_other_place.continue_from(replace(state, taken=5))
     for check in (of_other_manifest, of_other_place):
         check.update(content)
         assert check.finish(declared=None) == sha256(content)

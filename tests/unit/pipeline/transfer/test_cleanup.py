@@ -5,7 +5,7 @@ import pytest
 from pipeline.storage.errors import (
     StoreRejected,
 )
-from pipeline.transfer import removal
+from pipeline.transfer import cleanup
 from pipeline.transfer.errors import LeaseLost
 from tests.fakes.storage import FakeStorage, Object, raising
 from tests.unit.pipeline.transfer.sending import REJECTED, HangingDelete, store_parts
@@ -19,7 +19,7 @@ def test_discard_removes_parts_and_object(known: bool) -> None:  # noqa: FBT001 
     storage.objects[KEY] = Object(b"", "text/plain", etag="")
 
     for _ in range(2):
-        removal.discard(KEY, storage=storage, multipart_id=multipart.id if known else None)
+        cleanup.delete_object(KEY, storage=storage, multipart_id=multipart.id if known else None)
 
     assert is_empty(storage)
 
@@ -30,7 +30,7 @@ def test_discard_removes_the_object_where_multiparts_may_not_be_listed() -> None
     storage.before = raising(REJECTED, on="open_multiparts")
 
     with pytest.raises(StoreRejected):
-        removal.discard(KEY, storage=storage)
+        cleanup.delete_object(KEY, storage=storage)
 
     assert KEY not in storage.objects
 
@@ -40,9 +40,9 @@ def test_an_object_is_not_deleted_any_more_once_the_heart_stands_still() -> None
     storage.before = deleting = HangingDelete()
 
     with pytest.raises(LeaseLost):
-        removal.discard_while(
+        cleanup.delete_object_while_leased(
             deleting.lose_lease,
-            every=timedelta(milliseconds=1),
+            heartbeat_interval=timedelta(milliseconds=1),
             key=KEY,
             storage=storage,
             multipart_id=None,

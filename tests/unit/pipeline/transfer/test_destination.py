@@ -12,7 +12,8 @@ from pipeline.storage.port import Multipart
 from pipeline.transfer.checks import multipart_etag
 from pipeline.transfer.destination import StoredObjectMismatch
 from pipeline.transfer.errors import LeaseLost
-from pipeline.transfer.sources.staged_file import StagedFile, StagingMissing
+from pipeline.transfer.sources.source import StagingMissing
+from pipeline.transfer.sources.staged_file import StagedFile
 from schemas.object_keys import ObjectKey
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
@@ -59,7 +60,7 @@ def test_a_file_is_read_again_where_only_that_proves_the_object(tmp_path: Path) 
     fail_to_read_again(storage, staged=staged)
 
     with pytest.raises(StagingMissing):
-        send(staged, storage=storage, read_again_at_most=len(CONTENT))
+        send(staged, storage=storage, reread_max_bytes=len(CONTENT))
 
 
 def test_a_file_too_large_to_be_read_again_is_believed_to_be_what_the_store_just_made(
@@ -70,7 +71,7 @@ def test_a_file_too_large_to_be_read_again_is_believed_to_be_what_the_store_just
     fail_to_read_again(storage, staged=staged)
 
     with capture_logs() as lines:
-        send(staged, storage=storage, read_again_at_most=len(CONTENT) - 1)
+        send(staged, storage=storage, reread_max_bytes=len(CONTENT) - 1)
 
     assert storage.objects[KEY].content == CONTENT
     (told,) = (line for line in lines if line["event"] == "transfer.etag_not_compared")
@@ -85,11 +86,11 @@ def test_an_object_too_large_to_be_proven_is_sent_again_if_nobody_says_who_made_
     recorder = Recorder()
     storage.after = raising(MultipartGone(KEY), on="complete")
     with pytest.raises(MultipartGone):
-        send(staged, storage=storage, recorder=recorder, read_again_at_most=0)
+        send(staged, storage=storage, recorder=recorder, reread_max_bytes=0)
     storage.after = nothing
     storage.calls.clear()
 
-    send(staged, storage=storage, resume=recorder.reported, read_again_at_most=0)
+    send(staged, storage=storage, resume=recorder.reported, reread_max_bytes=0)
 
     assert storage.parts_sent() == list(range(1, 17))
     assert storage.objects[KEY].content == CONTENT
@@ -106,7 +107,7 @@ def test_the_size_counts_where_the_etag_tells_nothing(tmp_path: Path, etags: Eta
     storage.before = shorten
 
     with pytest.raises(StoredObjectMismatch):
-        send(stage(tmp_path), storage=storage, read_again_at_most=0)
+        send(stage(tmp_path), storage=storage, reread_max_bytes=0)
 
     assert is_empty(storage)
 
@@ -127,11 +128,11 @@ def test_an_object_nobody_can_prove_to_be_ours_is_replaced(tmp_path: Path) -> No
     left = CONTENT[::-1]
     storage.objects[KEY] = Object(left, "text/plain", etag=md5(left).hex())
 
-    send(stage(tmp_path), storage=storage, read_again_at_most=0)
+    send(stage(tmp_path), storage=storage, reread_max_bytes=0)
     assert storage.objects[KEY].content == CONTENT
 
     storage.objects[KEY] = Object(left, "text/plain", etag=md5(left).hex())
-    send(stage(tmp_path), storage=storage, resume="completed once", read_again_at_most=0)
+    send(stage(tmp_path), storage=storage, resume="completed once", reread_max_bytes=0)
     assert storage.objects[KEY].content == CONTENT
 
 

@@ -27,7 +27,9 @@ def ignore(_: object) -> None:
 
 def test_results_come_out_as_calls_finish() -> None:
     results: list[int] = []
-    with PartUploadPool[int](2, on_result=results.append, heartbeat=calm, every=SOON) as lanes:
+    with PartUploadPool[int](
+        2, on_result=results.append, heartbeat=calm, heartbeat_interval=SOON
+    ) as lanes:
         for number in range(3):
             lanes.start(partial(abs, number))
         lanes.drain()
@@ -37,7 +39,7 @@ def test_results_come_out_as_calls_finish() -> None:
 
 def test_lanes_work_at_the_same_time() -> None:
     together = Barrier(2)
-    with PartUploadPool[int](2, on_result=ignore, heartbeat=calm, every=SOON) as lanes:
+    with PartUploadPool[int](2, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON) as lanes:
         lanes.start(lambda: together.wait(timeout=10))
         lanes.start(lambda: together.wait(timeout=10))
         lanes.drain()
@@ -45,7 +47,9 @@ def test_lanes_work_at_the_same_time() -> None:
 
 def test_a_call_aside_needs_no_lane() -> None:
     go_on = Event()
-    with PartUploadPool[bool](1, on_result=ignore, heartbeat=calm, every=SOON) as lanes:
+    with PartUploadPool[bool](
+        1, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON
+    ) as lanes:
         lanes.start(partial(go_on.wait, timeout=10))
         lanes.run(go_on.set)
         lanes.drain()
@@ -58,14 +62,16 @@ def test_one_call_more_than_there_are_lanes_may_wait() -> None:
     def let_go() -> None:
         go_on.set()
 
-    with PartUploadPool[bool](2, on_result=results.append, heartbeat=let_go, every=SOON) as lanes:
+    with PartUploadPool[bool](
+        2, on_result=results.append, heartbeat=let_go, heartbeat_interval=SOON
+    ) as lanes:
         for _ in range(2):
-            lanes.make_room()
+            lanes.wait_for_room()
             lanes.start(partial(go_on.wait, timeout=10))
-        lanes.make_room()
+        lanes.wait_for_room()
         assert not go_on.is_set()
         lanes.start(partial(go_on.wait, timeout=10))
-        lanes.make_room()
+        lanes.wait_for_room()
         assert go_on.is_set()
         assert results
 
@@ -76,7 +82,9 @@ def test_results_are_collected_while_a_call_aside_takes_its_time() -> None:
     def collect(_: bool) -> None:  # noqa: FBT001  # a result has no name
         collected.set()
 
-    with PartUploadPool[bool](1, on_result=collect, heartbeat=calm, every=LONG) as lanes:
+    with PartUploadPool[bool](
+        1, on_result=collect, heartbeat=calm, heartbeat_interval=LONG
+    ) as lanes:
         lanes.start(lambda: True)
         assert lanes.run(lambda: collected.wait(timeout=10))
 
@@ -86,7 +94,7 @@ def test_what_a_call_raises_comes_out_of_whatever_waits(wait: str) -> None:
     def fail() -> int:
         raise ZeroDivisionError
 
-    with PartUploadPool[int](1, on_result=ignore, heartbeat=calm, every=SOON) as lanes:
+    with PartUploadPool[int](1, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON) as lanes:
         lanes.start(fail)
         waiting: dict[str, Callable[[], object]] = {
             "drain": lanes.drain,
@@ -107,7 +115,9 @@ def test_what_was_done_counts_although_something_beside_it_failed() -> None:
         all_done.set()
         return 20
 
-    with PartUploadPool[int](1, on_result=results.append, heartbeat=calm, every=SOON) as lanes:
+    with PartUploadPool[int](
+        1, on_result=results.append, heartbeat=calm, heartbeat_interval=SOON
+    ) as lanes:
         lanes.start(fail)
         for number in range(20):
             lanes.start(partial(abs, number))
@@ -129,7 +139,9 @@ def test_the_heart_beats_in_this_thread_while_a_call_takes_its_time(how: str) ->
         if len(beats) == 3:
             enough.set()
 
-    with PartUploadPool[bool](1, on_result=ignore, heartbeat=beat, every=SOON) as lanes:
+    with PartUploadPool[bool](
+        1, on_result=ignore, heartbeat=beat, heartbeat_interval=SOON
+    ) as lanes:
         if how == "aside":
             assert lanes.run(lambda: enough.wait(timeout=10))
         else:
@@ -143,16 +155,20 @@ def test_the_heart_does_not_beat_before_it_is_time() -> None:
     def beat() -> None:
         pytest.fail("too early")
 
-    with PartUploadPool[None](1, on_result=ignore, heartbeat=beat, every=LONG) as lanes:
+    with PartUploadPool[None](
+        1, on_result=ignore, heartbeat=beat, heartbeat_interval=LONG
+    ) as lanes:
         for _ in range(100):
-            lanes.beat()
+            lanes.run(lambda: None)
 
 
 def test_leaving_drops_calls_that_did_not_begin_and_sees_the_others_end() -> None:
     seen: list[str] = []
     first_runs = Event()
 
-    with PartUploadPool[None](1, on_result=ignore, heartbeat=calm, every=SOON) as lanes:
+    with PartUploadPool[None](
+        1, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON
+    ) as lanes:
 
         def first() -> None:
             first_runs.set()
@@ -170,7 +186,9 @@ def test_settled_lanes_have_stopped() -> None:
     both_run = Barrier(3)
     ended: list[bool] = []
 
-    with PartUploadPool[None](2, on_result=ignore, heartbeat=calm, every=SOON) as lanes:
+    with PartUploadPool[None](
+        2, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON
+    ) as lanes:
 
         def until_told() -> None:
             both_run.wait(timeout=10)
@@ -179,12 +197,12 @@ def test_settled_lanes_have_stopped() -> None:
         lanes.start(until_told)
         lanes.start(until_told)
         both_run.wait(timeout=10)
-        lanes.settle()
+        lanes.stop()
 
         assert ended == [True, True]
 
 
 def test_calls_see_the_context_they_were_started_in() -> None:
     upload.set("the one at hand")
-    with PartUploadPool[str](1, on_result=ignore, heartbeat=calm, every=SOON) as lanes:
+    with PartUploadPool[str](1, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON) as lanes:
         assert lanes.run(upload.get) == "the one at hand"

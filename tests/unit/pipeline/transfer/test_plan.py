@@ -3,20 +3,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.transfer import plan
-from pipeline.transfer.plan import LARGEST_PART, SMALLEST_PART, Part, PartPlan, TooLargeForStore
+from pipeline.transfer.plan import MAX_PART_SIZE, MIN_PART_SIZE, Part, PartPlan, TooLargeForStore
 from schemas.errors import ErrorCode
 from schemas.settings import GIB, MIB
 
 MOST_PARTS = 10_000
-LARGEST_OBJECT = MOST_PARTS * LARGEST_PART  # 48.8 TiB
+LARGEST_OBJECT = MOST_PARTS * MAX_PART_SIZE  # 48.8 TiB
 
-preferred_sizes = st.integers(SMALLEST_PART, LARGEST_PART)
+preferred_sizes = st.integers(MIN_PART_SIZE, MAX_PART_SIZE)
 max_parts = st.integers(1, MOST_PARTS)
 
 
 @given(st.integers(0, LARGEST_OBJECT), preferred_sizes, max_parts)
 def test_every_plan_is_one_the_store_takes(size_bytes: int, part_size: int, max_parts: int) -> None:
-    if size_bytes > max_parts * LARGEST_PART:
+    if size_bytes > max_parts * MAX_PART_SIZE:
         with pytest.raises(TooLargeForStore):
             plan.split(size_bytes, part_size=part_size, max_parts=max_parts)
         return
@@ -24,7 +24,7 @@ def test_every_plan_is_one_the_store_takes(size_bytes: int, part_size: int, max_
     cut = plan.split(size_bytes, part_size=part_size, max_parts=max_parts)
 
     assert len(cut) <= max_parts
-    assert SMALLEST_PART <= cut.part_size <= LARGEST_PART
+    assert MIN_PART_SIZE <= cut.part_size <= MAX_PART_SIZE
 
 
 @given(st.integers(0, 20_000 * MIB), preferred_sizes)
@@ -97,7 +97,7 @@ def test_a_store_of_few_parts_gets_larger_ones() -> None:
 def test_the_largest_object_of_all_is_planned() -> None:
     cut = plan.split(LARGEST_OBJECT, part_size=16 * MIB, max_parts=MOST_PARTS)
 
-    assert (cut.part_size, len(cut)) == (LARGEST_PART, MOST_PARTS)
+    assert (cut.part_size, len(cut)) == (MAX_PART_SIZE, MOST_PARTS)
 
 
 def test_one_byte_more_is_too_large_for_the_store() -> None:
@@ -108,14 +108,14 @@ def test_one_byte_more_is_too_large_for_the_store() -> None:
     assert not refused.value.retryable
 
 
-@given(st.integers(0, LARGEST_OBJECT), st.integers(1, 2 * LARGEST_PART), max_parts)
+@given(st.integers(0, LARGEST_OBJECT), st.integers(1, 2 * MAX_PART_SIZE), max_parts)
 def test_a_plan_along_the_chunks_is_one_the_store_takes(
     size_bytes: int, chunk_size: int, max_parts: int
 ) -> None:
     cut = plan.along_chunks(size_bytes, chunk_size=chunk_size, max_parts=max_parts)
 
     too_many = -(-size_bytes // chunk_size) > max_parts
-    if too_many or not SMALLEST_PART <= chunk_size <= LARGEST_PART:
+    if too_many or not MIN_PART_SIZE <= chunk_size <= MAX_PART_SIZE:
         assert cut is None
     else:
         assert cut is not None

@@ -1,22 +1,77 @@
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.storage.port import StoredPart
 from pipeline.transfer.checks import CheckState, FileCheck
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.resume import ResumeState
+from pipeline.transfer.resume import Checkpoint, CheckpointState, ResumeState, source_identity
 from tests.unit.pipeline.transfer.staging import CONTENT, PART_SIZE, md5, part
 
 PLAN = PartPlan(4 * PART_SIZE, part_size=PART_SIZE)
 
+STATE = CheckpointState(
+    CheckState(taken=2**40, sha256=bytes(112), crc32c=2**32 - 1),
+    parts_md5=bytes(16),
+    source=source_identity(PLAN, version="etag"),
+)
 
-def digest_all(prefix: ResumeState, *, without_state: int | None = None) -> None:
+
+def test_a_checkpoint_is_small_and_decodes_to_what_was_encoded() -> None:
+    checkpoint = STATE.encode()
+
+    assert CheckpointState.decode(checkpoint) == STATE
+    assert checkpoint.digested_bytes == 2**40
+    assert len(checkpoint.state) < 256
+
+
+@given(st.integers(0, 8 * len(STATE.encode().state) - 1))
+def test_a_checkpoint_with_a_flipped_bit_is_rejected(at: int) -> None:
+    checkpoint = STATE.encode()
+    state = bytearray(checkpoint.state)
+    state[at // 8] ^= 1 << at % 8
+
+    assert CheckpointState.decode(replace(checkpoint, state=bytes(state))) is None
+
+
+@given(st.binary(max_size=300))
+def test_bytes_that_are_no_checkpoint_are_rejected(state: bytes) -> None:
+    assert CheckpointState.decode(Checkpoint(0, state=state)) is None
+
+
+def test_a_checkpoint_with_another_number_of_bytes_is_rejected() -> None:
+    assert CheckpointState.decode(replace(STATE.encode(), digested_bytes=2**40 - 1)) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(source_identity(PLAN, version="other"), id="version"),
+        pytest.param(
+            source_identity(replace(PLAN, size_bytes=PLAN.size_bytes + 1), version="etag"),
+            id="size",
+        ),
+        pytest.param(
+            source_identity(replace(PLAN, part_size=PART_SIZE + 1), version="etag"), id="part size"
+        ),
+    ],
+)
+def test_another_source_or_plan_has_another_identity(other: bytes) -> None:
+    assert other != STATE.source
+
+
+def digest_all(state: ResumeState, *, without_check_state: int | None = None) -> None:
     check = FileCheck.of_any(size_bytes=PLAN.size_bytes)
-    for cut in PLAN:
-        check.update(part(cut.number))
-        state: CheckState | None = None if cut.number == without_state else check.state()
-        prefix.digested(cut, md5=md5(part(cut.number)), state=state)
+    for each in PLAN:
+        check.update(part(each.number))
+        state.digested(
+            each,
+            md5=md5(part(each.number)),
+            state=None if each.number == without_check_state else check.state(),
+        )
 
 
 def stored(number: int, *, etag: str | None = None, etag_is_digest: bool = True) -> StoredPart:
@@ -24,68 +79,69 @@ def stored(number: int, *, etag: str | None = None, etag_is_digest: bool = True)
     return StoredPart(number, PART_SIZE, etag=etag, etag_is_digest=etag_is_digest)
 
 
-def reached(prefix: ResumeState) -> int:
-    """Return how many parts are before the checkpoint."""
-    taken = 0 if prefix.checkpoint is None else prefix.checkpoint.digested_bytes
-    assert taken % PART_SIZE == 0
-    return taken // PART_SIZE
+def parts_before_checkpoint(state: ResumeState) -> int:
+    digested = 0 if state.checkpoint is None else state.checkpoint.digested_bytes
+    assert digested % PART_SIZE == 0
+    return digested // PART_SIZE
 
 
 @pytest.mark.parametrize("order", list(permutations(range(1, 5))))
-def test_a_checkpoint_has_no_gap_before_it(order: tuple[int, ...]) -> None:
-    prefix = ResumeState(PLAN, version="")
-    digest_all(prefix)
+def test_a_checkpoint_covers_only_parts_without_a_gap(order: tuple[int, ...]) -> None:
+    state = ResumeState(PLAN, version="")
+    digest_all(state)
 
     for at, number in enumerate(order, start=1):
-        prefix.stored(stored(number))
+        state.stored(stored(number))
         done = set(order[:at])
         without_gap = next(n for n in range(5) if n + 1 not in done)
-        assert prefix.parts == reached(prefix) == without_gap
+        assert state.parts == parts_before_checkpoint(state) == without_gap
 
-    assert prefix.is_whole
+    assert state.is_complete
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        pytest.param(stored(2, etag="opaque"), id="of no known form"),
-        pytest.param(stored(2, etag=md5(b"other").hex()), id="of other bytes"),
-        pytest.param(stored(2, etag="opaque", etag_is_digest=False), id="sealed, of another form"),
+        pytest.param(stored(2, etag="opaque"), id="an opaque ETag"),
+        pytest.param(stored(2, etag=md5(b"other").hex()), id="the ETag of other bytes"),
+        pytest.param(stored(2, etag="opaque", etag_is_digest=False), id="an encrypted opaque ETag"),
     ],
 )
-def test_it_ends_before_a_part_that_nobody_could_recognise(other: StoredPart) -> None:
-    prefix = ResumeState(PLAN, version="")
-    digest_all(prefix)
+def test_a_checkpoint_ends_before_a_part_that_its_etag_does_not_identify(
+    other: StoredPart,
+) -> None:
+    state = ResumeState(PLAN, version="")
+    digest_all(state)
 
     for found in (stored(1), other, stored(3), stored(4)):
-        prefix.stored(found)
+        state.stored(found)
 
-    assert prefix.parts == reached(prefix) == 1
-    assert not prefix.is_whole
-
-
-def test_it_goes_on_over_a_part_whose_etag_the_store_says_is_no_digest() -> None:
-    prefix = ResumeState(PLAN, version="")
-    digest_all(prefix)
-
-    prefix.stored(stored(1, etag=md5(b"sealed").hex(), etag_is_digest=False))
-    prefix.stored(stored(2, etag=md5(part(2)).hex().upper()))
-
-    assert reached(prefix) == 2
+    assert state.parts == parts_before_checkpoint(state) == 1
+    assert not state.is_complete
 
 
-def test_a_part_after_which_no_check_goes_on_is_passed_over() -> None:
-    prefix = ResumeState(PLAN, version="")
-    digest_all(prefix, without_state=2)
+def test_a_checkpoint_covers_a_part_whose_etag_is_declared_to_be_no_digest() -> None:
+    state = ResumeState(PLAN, version="")
+    digest_all(state)
 
-    prefix.stored(stored(1))
-    prefix.stored(stored(2))
-    assert (prefix.parts, reached(prefix)) == (2, 1)
-    prefix.stored(stored(3))
-    assert (prefix.parts, reached(prefix)) == (3, 3)
+    state.stored(stored(1, etag=md5(b"encrypted").hex(), etag_is_digest=False))
+    state.stored(stored(2, etag=md5(part(2)).hex().upper()))
+
+    assert parts_before_checkpoint(state) == 2
 
 
-def test_what_is_before_a_checkpoint_is_taken_up_only_with_all_its_parts() -> None:
+def test_a_part_without_an_exportable_check_state_gets_no_checkpoint() -> None:
+    state = ResumeState(PLAN, version="")
+    digest_all(state, without_check_state=2)
+
+    state.stored(stored(1))
+    state.stored(stored(2))
+    assert (state.parts, parts_before_checkpoint(state)) == (2, 1)
+    state.stored(stored(3))
+    assert (state.parts, parts_before_checkpoint(state)) == (3, 3)
+
+
+def test_a_checkpoint_is_resumed_only_if_the_store_has_all_its_parts() -> None:
     first = ResumeState(PLAN, version="")
     digest_all(first)
     listed = {number: stored(number) for number in range(1, 4)}
@@ -96,10 +152,10 @@ def test_what_is_before_a_checkpoint_is_taken_up_only_with_all_its_parts() -> No
     for lost in listed:
         check = FileCheck.of_any(size_bytes=PLAN.size_bytes)
         left = {number: found for number, found in listed.items() if number != lost}
-        assert not ResumeState(PLAN, version="").take_up(first.checkpoint, stored=left, check=check)
+        assert not ResumeState(PLAN, version="").resume(first.checkpoint, stored=left, check=check)
     check = FileCheck.of_any(size_bytes=PLAN.size_bytes)
     second = ResumeState(PLAN, version="")
-    assert second.take_up(first.checkpoint, stored=listed, check=check)
+    assert second.resume(first.checkpoint, stored=listed, check=check)
 
     assert (second.parts, second.checkpoint) == (3, first.checkpoint)
     check.update(part(4))

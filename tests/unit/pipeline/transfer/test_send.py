@@ -28,10 +28,11 @@ from pipeline.transfer.checks import (
 )
 from pipeline.transfer.destination import StoredObjectMismatch
 from pipeline.transfer.errors import LeaseLost, TransferCancelled
-from pipeline.transfer.part_pool import SETTLING
+from pipeline.transfer.part_pool import STOP_TIMEOUT
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.send import SentObject, send_file
-from pipeline.transfer.sources.staged_file import StagedFile, StagingMissing
+from pipeline.transfer.send import FileTransfer, SentObject
+from pipeline.transfer.sources.source import StagingMissing
+from pipeline.transfer.sources.staged_file import StagedFile
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.sending import (
@@ -69,7 +70,6 @@ def test_the_object_has_the_staged_bytes_and_the_store_confirmed_them(tmp_path: 
         etag=multipart_etag([md5(part(number)) for number in range(1, 17)]),
         sha256=sha256(CONTENT),
         size_bytes=len(CONTENT),
-        part_count=16,
         content_type="application/octet-stream",
     )
     assert storage.open_multiparts(KEY) == []
@@ -191,15 +191,15 @@ def test_the_heart_beats_while_the_store_is_silent(tmp_path: Path, slow: str) ->
             enough.set()
 
     storage.before = stay_silent
-    send_file(
+    FileTransfer(
         stage(tmp_path),
         to=KEY,
         storage=storage,
         plan=PartPlan(len(CONTENT), part_size=PART_SIZE),
         parallel_parts=1,
-        resume=None,
-        watch=Recorder(then=beat).watch(every=timedelta(milliseconds=2)),
-    )
+        previous=None,
+        listener=Recorder(then=beat).watch(every=timedelta(milliseconds=2)),
+    ).run()
 
     assert enough.is_set()
 
@@ -304,16 +304,16 @@ def test_the_last_checkpoint_is_reported_before_the_object_is_made(tmp_path: Pat
     beats: list[int] = []
     storage.before = lambda call: beats.append(recorder.beats) if call.name == "complete" else None
 
-    send_file(
+    FileTransfer(
         stage(tmp_path),
         to=KEY,
         storage=storage,
         plan=PartPlan(len(CONTENT), part_size=PART_SIZE),
         parallel_parts=1,
-        resume=None,
+        previous=None,
         # None beats by itself.
-        watch=recorder.watch(every=timedelta(hours=1)),
-    )
+        listener=recorder.watch(every=timedelta(hours=1)),
+    ).run()
 
     assert beats == [1]
 
@@ -391,7 +391,7 @@ def test_a_part_that_came_in_damaged_is_found_in_the_object(tmp_path: Path, etag
     storage = Careless(etags=etags)
 
     with pytest.raises(StoredObjectMismatch):
-        send(stage(tmp_path), storage=storage, read_again_at_most=0)
+        send(stage(tmp_path), storage=storage, reread_max_bytes=0)
 
     assert is_empty(storage)
 
@@ -915,7 +915,7 @@ def test_a_cancel_aborts_at_once_although_the_store_is_slow(tmp_path: Path) -> N
         if call.name == "upload_part":
             under_way.set()
             # The body is sent, the answer does not come: nothing there to be abandoned.
-            in_time.append(aborted.wait(timeout=SETTLING.total_seconds() / 2))
+            in_time.append(aborted.wait(timeout=STOP_TIMEOUT.total_seconds() / 2))
 
     def cancel(_: Recorder) -> None:
         if under_way.is_set():

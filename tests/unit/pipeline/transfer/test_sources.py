@@ -11,13 +11,13 @@ from structlog.testing import capture_logs
 
 from pipeline.storage.errors import BodyAltered, StoreUnavailable
 from pipeline.storage.port import Body, Multipart, ObjectRange, StoredPart
-from pipeline.transfer.checkpoint import Checkpoint
 from pipeline.transfer.checks import ChunkCorrupt, StagingTruncated
 from pipeline.transfer.errors import TransferCancelled
 from pipeline.transfer.plan import PartPlan
-from pipeline.transfer.send import PreviousAttempt, SentObject, send_file
+from pipeline.transfer.resume import Checkpoint, PreviousAttempt
+from pipeline.transfer.send import FileTransfer, SentObject
 from pipeline.transfer.sources.reference import ReferenceChanged, ReferencedObject, ReferenceMissing
-from pipeline.transfer.sources.staged_file import StagingMissing
+from pipeline.transfer.sources.source import StagingMissing
 from pipeline.transfer.sources.staged_objects import StagedObjects
 from schemas.errors import ErrorCode
 from tests.fakes.storage import Call, Etags, FakeStorage, nothing, raising
@@ -60,16 +60,16 @@ def send(
     parallel_parts: int = 3,
     work_dir: Path | None = None,
 ) -> SentObject:
-    return send_file(
+    return FileTransfer(
         on.staged,
         to=KEY,
         storage=on.storage,
         plan=PartPlan(on.staged.size_bytes, part_size=PART_SIZE),
         parallel_parts=parallel_parts,
-        resume=PreviousAttempt(resume, checkpoint=None) if isinstance(resume, str) else resume,
-        watch=(recorder or Recorder()).watch(),
+        previous=PreviousAttempt(resume, checkpoint=None) if isinstance(resume, str) else resume,
+        listener=(recorder or Recorder()).watch(),
         work_dir=work_dir,
-    )
+    ).run()
 
 
 def die_at(

@@ -1,0 +1,222 @@
+"""Deletes what is left of an upload: staged bytes, multipart uploads and the object.
+
+Used by the transfer, by the task for cancelled uploads and by the sweeps. Every function
+may be repeated.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from itertools import islice
+from typing import Final
+
+import structlog
+from sqlalchemy import RowMapping, func, select
+from sqlalchemy.orm import Session
+
+from pipeline.context import Context
+from pipeline.messaging.event_task import RetryLater
+from pipeline.storage.errors import StoreFailed
+from pipeline.storage.port import Multipart, ObjectStorage
+from pipeline.transfer.lease import LeaseHeld
+from pipeline.transfer.part_pool import PartUploadPool
+from pipeline.transfer.sources import staging
+from schemas import object_keys
+from schemas.ids import TenantId, UploadId
+from schemas.lifecycle import StagingKind, UploadStatus
+from schemas.object_keys import ObjectKey
+from schemas.tables.jobs import Job
+from schemas.tables.uploads import Upload
+
+log = structlog.stdlib.get_logger(__name__)
+
+DELETE_BATCH: Final = 1_000
+"""Keys held in memory at once; S3 deletes as many in one request."""
+
+
+class CleanupIncomplete(RetryLater):
+    """The store failed to delete something; the event is delivered again for the rest."""
+
+    backoff = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leftovers:
+    """An upload that ended, and where its bytes may be left."""
+
+    tenant_id: TenantId
+    upload_id: UploadId
+    staging: StagingKind
+    multipart_id: str | None = None
+
+
+_LEFTOVERS: Final = (
+    select(Upload.tenant_id, Upload.id, Upload.staging, Job.multipart_id)
+    .select_from(Upload)
+    .outerjoin(Job, Job.upload_id == Upload.id)
+)
+
+
+def leftovers(session: Session, upload_id: UploadId) -> Leftovers:
+    return _from_row(session.execute(_LEFTOVERS.where(Upload.id == upload_id)).mappings().one())
+
+
+def leftovers_of_cancelled(session: Session, upload_id: UploadId) -> Leftovers | None:
+    """Return the leftovers of a cancelled upload; None if the upload is not cancelled.
+
+    Raises:
+        LeaseHeld: a worker holds the lease; that worker cleans up.
+    """
+    found = (
+        session.execute(
+            _LEFTOVERS.add_columns(
+                Job.lease_owner, (Job.lease_until >= func.now()).label("is_held")
+            ).where(Upload.id == upload_id, Upload.status == UploadStatus.CANCELLED)
+        )
+        .mappings()
+        .one_or_none()
+    )
+    if found is None:
+        return None
+    if found["is_held"]:
+        raise LeaseHeld(f"held by {found['lease_owner']}")
+    return _from_row(found)
+
+
+def clean_up(context: Context, upload: Leftovers) -> None:
+    """Delete everything of an upload; if one deletion fails, the other is still tried.
+
+    Raises:
+        CleanupIncomplete, StagingNotMounted: as `clean_up_staged`.
+    """
+    try:
+        clean_up_staged(context, upload)
+    finally:
+        with _failures_retried(of="object"):
+            delete_object(
+                object_keys.original(upload.tenant_id, upload.upload_id),
+                storage=context.storage,
+                multipart_id=upload.multipart_id,
+            )
+
+
+def clean_up_staged(
+    context: Context, upload: Leftovers, *, known: Sequence[ObjectKey] = ()
+) -> None:
+    """Delete the staged bytes of an upload.
+
+    Raises:
+        CleanupIncomplete: the store fails; deliver the event again.
+        StagingNotMounted: the bytes are in a directory that this worker does not have.
+    """
+    with _failures_retried(of="staging"):
+        delete_staged(context, upload, known=known)
+
+
+def delete_staged(
+    context: Context,
+    upload: Leftovers,
+    *,
+    known: Sequence[ObjectKey] = (),
+    is_time_over: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Delete the staged bytes of an upload; an object named by reference is kept.
+
+    Args:
+        context: the staging directory and the bucket.
+        upload: the upload.
+        known: keys that are deleted without a listing, because a listing may lag behind.
+        is_time_over: asked before each batch; if true, the rest is left.
+
+    Returns:
+        Whether everything was deleted.
+
+    Raises:
+        StagingNotMounted: the bytes are in a directory that this worker does not have.
+        StoreFailed: the bytes are in the bucket, and the store fails.
+    """
+    match upload.staging:
+        case StagingKind.DIRECTORY:
+            (staging.directory(context) / str(upload.upload_id)).unlink(missing_ok=True)
+        case StagingKind.OBJECTS:
+            if known:
+                context.storage.delete_all(known)
+            # The listing also has chunks that were stored and never acknowledged.
+            left = context.storage.objects_under(
+                object_keys.staged(upload.tenant_id, upload.upload_id)
+            )
+            while not is_time_over():
+                keys = [found.key for found in islice(left, DELETE_BATCH)]
+                if not keys:
+                    return True
+                context.storage.delete_all(keys)
+            return False
+        case StagingKind.REFERENCE:
+            log.debug("transfer.reference_kept")
+    return True
+
+
+def delete_object(
+    key: ObjectKey, *, storage: ObjectStorage, multipart_id: str | None = None
+) -> None:
+    """Abort the multipart uploads of a key and delete its object.
+
+    A known `multipart_id` is aborted even if the store does not let us list multipart uploads.
+    """
+    try:
+        _abort_multiparts(key, storage=storage, multipart_id=multipart_id)
+    finally:
+        # Even if the listing fails: it may fail for ever.
+        storage.delete(key)
+
+
+def delete_object_while_leased(
+    heartbeat: Callable[[], None],
+    *,
+    heartbeat_interval: timedelta,
+    key: ObjectKey,
+    storage: ObjectStorage,
+    multipart_id: str | None,
+    keep_object: bool,
+) -> None:
+    """Do the same as `delete_object`, but stop when `heartbeat` raises; log failures of the store.
+
+    A worker that was suspended must not delete what its successor stored.
+    """
+    with PartUploadPool[None](heartbeat=heartbeat, heartbeat_interval=heartbeat_interval) as pool:
+        steps = [partial(_abort_multiparts, key, storage=storage, multipart_id=multipart_id)]
+        if not keep_object:
+            steps.append(partial(storage.delete, key, abandoned=pool.abandoned))
+        try:
+            for step in steps:
+                heartbeat()
+                pool.run(step)
+        except StoreFailed as error:
+            log.warning("transfer.cleanup_failed", key=key, reason=str(error))
+
+
+def _abort_multiparts(key: ObjectKey, *, storage: ObjectStorage, multipart_id: str | None) -> None:
+    if multipart_id is not None:
+        storage.abort(Multipart(key, id=multipart_id))
+    for multipart in storage.open_multiparts(key):
+        storage.abort(multipart)
+
+
+def _from_row(row: RowMapping) -> Leftovers:
+    return Leftovers(
+        tenant_id=row["tenant_id"],
+        upload_id=row["id"],
+        staging=row["staging"],
+        multipart_id=row["multipart_id"],
+    )
+
+
+@contextmanager
+def _failures_retried(*, of: str) -> Iterator[None]:
+    try:
+        yield
+    except StoreFailed as error:
+        log.warning("transfer.cleanup_incomplete", of=of, reason=str(error))
+        raise CleanupIncomplete(str(error)) from error
