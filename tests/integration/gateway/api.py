@@ -1,4 +1,4 @@
-"""A client of the HTTP API that says what it does, for a gateway in this process or another."""
+"""A client of the HTTP API, for a gateway in this process or another."""
 
 import asyncio
 import base64
@@ -35,24 +35,24 @@ def pieces_of(content: bytes, *, chunk_size: int = KIB64) -> list[bytes]:
     return [content[start : start + chunk_size] for start in range(0, len(content), chunk_size)]
 
 
-class Stuck:
-    """A body that stops in the middle until it is told to go on."""
+class PausedBody:
+    """A body that pauses after its first bytes until `may_continue` is set."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
-        self.is_read = asyncio.Event()
-        self.may_go_on = asyncio.Event()
+        self.has_started = asyncio.Event()
+        self.may_continue = asyncio.Event()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._content[:100]
-        self.is_read.set()
-        await self.may_go_on.wait()
+        self.has_started.set()
+        await self.may_continue.wait()
         yield self._content[100:]
 
 
 @dataclass(frozen=True)
 class Api:
-    """One caller's way to the gateway."""
+    """One caller of the gateway."""
 
     http: httpx.AsyncClient
     key: str
@@ -62,7 +62,7 @@ class Api:
         return {"Authorization": f"Bearer {self.key}"}
 
     def of(self, key: str) -> "Api":
-        """Return the way of another caller."""
+        """Return the client of another caller."""
         return Api(self.http, key)
 
     async def ask(
@@ -109,7 +109,7 @@ class Api:
         )
 
     async def stored(self, upload_id: str) -> list[int]:
-        """Return the indexes of the chunks the manifest has."""
+        """Return the indexes of the chunks in the manifest."""
         answer = await self.get(f"/uploads/{upload_id}")
         assert answer.status_code == 200, answer.text
         return [chunk["index"] for chunk in answer.json()["chunks"]]

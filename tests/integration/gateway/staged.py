@@ -1,4 +1,4 @@
-"""What lies in staging, seen past the gateway, for both kinds of it."""
+"""Direct views of the staged bytes, for both kinds of staging."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,39 +19,39 @@ if TYPE_CHECKING:
 over_both_stagings = pytest.mark.parametrize(
     "staging_kind", [StagingKind.DIRECTORY, StagingKind.OBJECTS], indirect=True
 )
-"""Runs every test of a module once per kind of staging."""
+"""Run every test of a module once per kind of staging."""
 
 
 class Staged(Protocol):
-    """Where a gateway keeps chunks, and how to look there."""
+    """The staging of a gateway, read directly."""
 
     made_at_creation: int
-    """How many files or objects a new upload has."""
+    """Number of files or objects of a new upload."""
     is_removed_at_once: bool
-    """Whether the gateway itself removes what is staged of an upload that is given up."""
+    """Whether the gateway itself deletes the staged bytes of a cancelled upload."""
 
     @property
     def settings(self) -> dict[str, str]:
-        """Environment of a gateway that stages here."""
+        """Environment of a gateway with this staging."""
 
     @property
     def store(self) -> ObjectStoreSettings | None:
-        """The same for an application in this process, where it needs a store."""
+        """The store that an application in this process needs, if any."""
 
     async def chunks(self, api: Api, upload_id: str) -> dict[int, bytes]:
         """Return the bytes of every chunk that is on record."""
 
     def trace(self, upload_id: str) -> object:
-        """Return something that differs after anything was written."""
+        """Return a value that changes with every write."""
 
     def left(self, upload_id: str) -> int:
-        """Return how many objects, or files, are there of an upload."""
+        """Return the number of objects or files of an upload."""
 
     def scratch(self) -> list[str]:
         """Return the names of temporary files."""
 
     def room_for(self, chunk_size: int) -> int:
-        """Return a length no file may exceed for a second chunk to fail in its middle."""
+        """Return the file size limit at which the second chunk fails halfway."""
 
 
 class InDirectory:

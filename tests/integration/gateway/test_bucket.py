@@ -1,4 +1,4 @@
-"""What staging in the bucket alone can meet: a store that is down, slow, or refuses."""
+"""Faults of staging in the bucket: a store that is down, slow, or refuses."""
 
 import asyncio
 import base64
@@ -33,8 +33,8 @@ CONTENT = bytes(range(256)) * 256
 """One chunk."""
 
 
-class Answers:
-    """A store that answers every request alike, and counts them."""
+class FixedStore:
+    """A store that gives every request the same answer, and records the requests."""
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
@@ -74,7 +74,7 @@ def refusal(status: str, code: str) -> bytes:
 
 
 def at(url: str, store: ObjectStoreSettings, **changes: object) -> ObjectStoreSettings:
-    """Return the settings of the same store, reached elsewhere."""
+    """Return the settings of the store with another URL."""
     return store.model_copy(update={"s3_endpoint_url": url, **changes})
 
 
@@ -85,7 +85,7 @@ def bundle_of(authority: Authority, directory: Path) -> Path:
     return bundle
 
 
-async def test_a_chunk_is_an_object_under_its_own_digest(api: Api, staged: InBucket) -> None:
+async def test_the_key_of_a_chunk_contains_its_digest(api: Api, staged: InBucket) -> None:
     upload_id = await api.created(size=len(CONTENT))
     await api.put(upload_id, 0, CONTENT)
 
@@ -94,10 +94,10 @@ async def test_a_chunk_is_an_object_under_its_own_digest(api: Api, staged: InBuc
     assert key.startswith("staging/")
 
 
-async def test_a_chunk_that_comes_too_late_is_left_to_the_sweep(
+async def test_the_object_of_a_chunk_that_arrives_too_late_is_left_to_the_sweep(
     api: Api, transaction: BeginSession, staged: InBucket
 ) -> None:
-    """Another request with the same bytes may have put the same object on record in time."""
+    """A concurrent request with the same bytes may have recorded the same object in time."""
     upload_id = await api.created(size=len(CONTENT))
 
     async def slowly() -> AsyncIterator[bytes]:
@@ -112,7 +112,7 @@ async def test_a_chunk_that_comes_too_late_is_left_to_the_sweep(
     assert staged.left(upload_id) == 1
 
 
-async def test_the_row_says_where_the_upload_is_staged(api: Api, transaction: BeginSession) -> None:
+async def test_the_row_of_an_upload_names_its_staging(api: Api, transaction: BeginSession) -> None:
     await api.created(size=1)
 
     async with transaction() as session:
@@ -120,11 +120,11 @@ async def test_the_row_says_where_the_upload_is_staged(api: Api, transaction: Be
 
 
 @pytest.mark.parametrize("tls", [True, False])
-async def test_the_store_is_told_the_md5_and_no_trailer(
+async def test_a_put_carries_the_md5_and_no_trailer(
     serve: Serve, staged: InBucket, tmp_path: Path, *, tls: bool
 ) -> None:
     md5 = hashlib.md5(CONTENT, usedforsecurity=False)
-    store = Answers(answer("200 OK", f'ETag: "{md5.hexdigest()}"'))
+    store = FixedStore(answer("200 OK", f'ETag: "{md5.hexdigest()}"'))
     authority = Authority()
     async with (
         store.served(tls=authority.server("localhost") if tls else None) as url,
@@ -140,10 +140,10 @@ async def test_the_store_is_told_the_md5_and_no_trailer(
     assert b"aws-chunked" not in head.lower()
 
 
-async def test_a_store_whose_certificate_nobody_vouches_for_gets_nothing(
+async def test_a_store_with_an_untrusted_certificate_receives_nothing(
     serve: Serve, staged: InBucket
 ) -> None:
-    store = Answers(answer("200 OK"))
+    store = FixedStore(answer("200 OK"))
     async with (
         store.served(tls=Authority().server("localhost")) as url,
         serve(store=at(url, staged.store, s3_attempts=1)) as api,
@@ -155,7 +155,7 @@ async def test_a_store_whose_certificate_nobody_vouches_for_gets_nothing(
 
 
 @pytest.mark.parametrize(
-    ("said", "answered"),
+    ("store_answer", "expected"),
     [
         (refusal("503 Slow Down", "SlowDown"), (503, "store_unavailable")),
         (refusal("500 Internal", "InternalError"), (503, "store_unavailable")),
@@ -164,24 +164,26 @@ async def test_a_store_whose_certificate_nobody_vouches_for_gets_nothing(
         (refusal("403 Forbidden", "AccessDenied"), (502, "store_rejected")),
     ],
 )
-async def test_what_the_store_has_not_confirmed_is_not_acked(
-    serve: Serve, staged: InBucket, said: bytes, answered: tuple[int, str]
+async def test_a_chunk_that_the_store_did_not_confirm_is_refused(
+    serve: Serve, staged: InBucket, store_answer: bytes, expected: tuple[int, str]
 ) -> None:
-    store = Answers(said)
+    store = FixedStore(store_answer)
     async with store.served() as url, serve(store=at(url, staged.store, s3_attempts=3)) as api:
         upload_id = await api.created(size=len(CONTENT))
         refused = await api.put(upload_id, 0, CONTENT)
 
-        assert problem(refused) == answered
+        assert problem(refused) == expected
         assert await api.stored(upload_id) == []
         assert staged.scratch() == []
-    is_worth_another_try = answered[0] == 503
+    is_retryable = expected[0] == 503
     puts = [head for head in store.requests if head.startswith(b"PUT")]
-    assert len(puts) == (3 if is_worth_another_try else 1)
-    assert ("retry-after" in refused.headers) is is_worth_another_try
+    assert len(puts) == (3 if is_retryable else 1)
+    assert ("retry-after" in refused.headers) is is_retryable
 
 
-async def test_an_outage_of_the_store_ends_with_the_outage(serve: Serve, staged: InBucket) -> None:
+async def test_chunks_are_accepted_again_after_an_outage_of_the_store(
+    serve: Serve, staged: InBucket
+) -> None:
     url = urlsplit(staged.store.s3_endpoint_url or "")
     async with Proxy(lambda: asyncio.open_connection(url.hostname, url.port)) as way:
         through = at(f"http://127.0.0.1:{way.port}", staged.store, s3_attempts=2)
@@ -192,7 +194,9 @@ async def test_an_outage_of_the_store_ends_with_the_outage(serve: Serve, staged:
             await way.refuse()
 
             assert problem(await api.put(upload_id, 1, CONTENT)) == (503, "store_unavailable")
-            assert (await api.put(upload_id, 0, CONTENT)).status_code == 200, "it is on record"
+            assert (await api.put(upload_id, 0, CONTENT)).status_code == 200, (
+                "the chunk is on record"
+            )
             assert await api.stored(upload_id) == [0]
             ready = await api.http.get("/health/ready")
             assert (ready.status_code, ready.json()["checks"]["staging"]) == (503, "not writable")
@@ -203,7 +207,7 @@ async def test_an_outage_of_the_store_ends_with_the_outage(serve: Serve, staged:
             assert await staged.chunks(api, upload_id) == {0: CONTENT, 1: CONTENT}
 
 
-async def test_uploads_begun_with_the_other_staging_are_gone_on_with(
+async def test_an_upload_continues_after_a_change_of_staging(
     serve: Serve, staged: InBucket, staging_dir: Path
 ) -> None:
     async with serve(staging="directory", staging_dir=staging_dir) as api:
@@ -220,7 +224,7 @@ async def test_uploads_begun_with_the_other_staging_are_gone_on_with(
         assert await staged.chunks(api, after) == {0: CONTENT, 1: CONTENT}
 
 
-async def test_an_upload_staged_where_a_gateway_cannot_reach_waits_for_one_that_can(
+async def test_an_upload_in_unreachable_staging_is_answered_503(
     serve: Serve, staging_dir: Path
 ) -> None:
     async with serve(staging="directory", staging_dir=staging_dir) as api:

@@ -1,4 +1,4 @@
-"""Chunks, in one process, over both stagings: order, repetition, digests, conflicts, limits."""
+"""Chunks in one process, with both stagings: order, repetition, digests, conflicts, limits."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ from tests.integration.gateway.api import (
     KIB64,
     Api,
     BeginSession,
-    Stuck,
+    PausedBody,
     content_digest,
     digest_field,
     pieces_of,
@@ -27,18 +27,18 @@ from tests.integration.gateway.staged import Staged, over_both_stagings
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
 
-CONTENT = random.Random(1).randbytes(5 * KIB64 + 1234)  # only to be told apart
+CONTENT = random.Random(1).randbytes(5 * KIB64 + 1234)  # distinguishable bytes
 PIECES = pieces_of(CONTENT)
 
 
-async def sent_while_abandoned(api: Api) -> tuple[str, httpx.Response]:
-    """Give up an upload in the middle of its chunk; return its id and the chunk's answer."""
-    body = Stuck(bytes(KIB64))
+async def chunk_sent_while_cancelled(api: Api) -> tuple[str, httpx.Response]:
+    """Cancel an upload while its chunk is sent; return its id and the answer to the chunk."""
+    body = PausedBody(bytes(KIB64))
     upload_id = await api.created(size=KIB64)
     sending = asyncio.create_task(api.put(upload_id, 0, body))
-    await body.is_read.wait()
+    await body.has_started.wait()
     await api.ask("DELETE", f"/uploads/{upload_id}")
-    body.may_go_on.set()
+    body.may_continue.set()
     return upload_id, await sending
 
 
@@ -48,7 +48,9 @@ async def slowly(*pieces: bytes) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-async def test_chunks_in_any_order_and_in_parallel_make_the_file(api: Api, staged: Staged) -> None:
+async def test_chunks_may_be_sent_in_any_order_in_parallel_and_repeatedly(
+    api: Api, staged: Staged
+) -> None:
     upload_id = await api.created(size=len(CONTENT))
     order = [*range(len(PIECES)), *range(len(PIECES))]
     random.Random(2).shuffle(order)  # an order, not a secret
@@ -76,7 +78,7 @@ async def test_chunks_in_any_order_and_in_parallel_make_the_file(api: Api, stage
     assert [chunk["index"] for chunk in manifest["chunks"]] == list(range(len(PIECES)))
 
 
-async def test_a_stored_chunk_is_never_written_again(api: Api, staged: Staged) -> None:
+async def test_a_stored_chunk_is_never_overwritten(api: Api, staged: Staged) -> None:
     upload_id = await api.created(size=len(CONTENT))
     first = await api.put(upload_id, 1, PIECES[1])
     before = staged.trace(upload_id)
@@ -91,7 +93,7 @@ async def test_a_stored_chunk_is_never_written_again(api: Api, staged: Staged) -
     assert await staged.chunks(api, upload_id) == {1: PIECES[1]}
 
 
-async def test_a_conflicting_chunk_with_its_own_right_digest_is_still_a_conflict(
+async def test_other_content_with_its_own_digest_is_a_conflict(
     api: Api,
 ) -> None:
     upload_id = await api.created(size=len(CONTENT))
@@ -118,7 +120,7 @@ async def test_a_damaged_chunk_is_refused_and_can_be_sent_again(
     assert (await api.put(upload_id, 0, PIECES[0], digest)).status_code == 200
 
 
-async def test_a_crc32c_is_checked_too(api: Api) -> None:
+async def test_a_crc32c_is_checked(api: Api) -> None:
     upload_id = await api.created(size=len(CONTENT))
     crc = google_crc32c.value(PIECES[0]).to_bytes(4, "big")
     digest = {"Content-Digest": f"crc32c=:{base64.b64encode(crc).decode()}:"}
@@ -143,18 +145,18 @@ async def test_a_malformed_digest_is_refused_before_the_body_is_read(api: Api) -
 
     read = False
 
-    async def noticed() -> AsyncIterator[bytes]:
+    async def recording_body() -> AsyncIterator[bytes]:
         nonlocal read
         read = True
         yield b""
 
-    answer = await api.put(upload_id, 0, noticed(), {"Content-Digest": "sha-256=nonsense"})
+    answer = await api.put(upload_id, 0, recording_body(), {"Content-Digest": "sha-256=nonsense"})
 
     assert problem(answer) == (400, "digest_invalid")
     assert not read
 
 
-async def test_digests_on_several_lines_are_all_checked(api: Api) -> None:
+async def test_digest_fields_on_several_lines_are_all_checked(api: Api) -> None:
     upload_id = await api.created(size=len(CONTENT))
     right = digest_field(PIECES[0])
     wrong = digest_field(PIECES[1], "sha-512")
@@ -180,7 +182,7 @@ async def test_digests_on_several_lines_are_all_checked(api: Api) -> None:
         ("99999999999999999999999", "chunk_index_out_of_range"),
     ],
 )
-async def test_a_chunk_the_file_does_not_have_is_refused(api: Api, index: str, code: str) -> None:
+async def test_an_index_outside_the_file_is_refused(api: Api, index: str, code: str) -> None:
     upload_id = await api.created(size=len(CONTENT))
 
     answer = await api.ask("PUT", f"/uploads/{upload_id}/chunks/{index}", content=b"x")
@@ -190,7 +192,9 @@ async def test_a_chunk_the_file_does_not_have_is_refused(api: Api, index: str, c
 
 @pytest.mark.parametrize("difference", [-1, 1, -KIB64, KIB64])
 @pytest.mark.parametrize("declared", [True, False])
-async def test_a_chunk_has_exactly_its_size(api: Api, difference: int, *, declared: bool) -> None:
+async def test_a_chunk_of_another_size_is_refused(
+    api: Api, difference: int, *, declared: bool
+) -> None:
     upload_id = await api.created(size=len(CONTENT))
     content = bytes(KIB64 + difference)
 
@@ -200,16 +204,16 @@ async def test_a_chunk_has_exactly_its_size(api: Api, difference: int, *, declar
     assert await api.stored(upload_id) == []
 
 
-async def test_the_last_chunk_has_what_is_left(api: Api) -> None:
+async def test_the_last_chunk_has_the_size_of_the_rest(api: Api) -> None:
     upload_id = await api.created(size=len(CONTENT))
 
     assert problem(await api.put(upload_id, 5, bytes(KIB64))) == (400, "chunk_size_mismatch")
     assert (await api.put(upload_id, 5, PIECES[5])).status_code == 200
 
 
-async def test_a_body_in_pieces_of_any_size_is_put_together(api: Api, staged: Staged) -> None:
+async def test_a_body_may_arrive_in_pieces_of_any_size(api: Api, staged: Staged) -> None:
     size = 3 * BUFFER_BYTES + 777
-    content = random.Random(3).randbytes(size)  # only to be told apart
+    content = random.Random(3).randbytes(size)  # distinguishable bytes
     upload_id = await api.created(size=size, chunk_size=4 * BUFFER_BYTES)
     edges = sorted(random.Random(4).sample(range(size), 400))  # where to cut
     pieces = [content[start:end] for start, end in zip([0, *edges], [*edges, size], strict=True)]
@@ -232,7 +236,7 @@ async def test_an_encoded_or_partial_chunk_is_refused(api: Api) -> None:
         assert problem(answer) == (400, "invalid_request")
 
 
-async def test_an_empty_file_needs_no_chunk(api: Api, staged: Staged) -> None:
+async def test_an_empty_file_has_no_chunks(api: Api, staged: Staged) -> None:
     upload_id = await api.created(size=0)
 
     assert problem(await api.put(upload_id, 0, b"")) == (400, "chunk_index_out_of_range")
@@ -240,7 +244,7 @@ async def test_an_empty_file_needs_no_chunk(api: Api, staged: Staged) -> None:
     assert await staged.chunks(api, upload_id) == {}
 
 
-async def test_of_two_contents_for_one_chunk_at_once_one_wins_and_the_file_has_it(
+async def test_concurrent_requests_with_different_contents_store_exactly_one_of_them(
     api: Api, staged: Staged
 ) -> None:
     contents = [bytes([number]) * KIB64 for number in range(8)]
@@ -253,21 +257,21 @@ async def test_of_two_contents_for_one_chunk_at_once_one_wins_and_the_file_has_i
     winners = [one for one, answer in zip(contents, answers, strict=True) if answer.is_success]
     assert len(winners) == 1
     assert await staged.chunks(api, upload_id) == {0: winners[0]}
-    assert staged.left(upload_id) == 1, "a refused content is left behind"
+    assert staged.left(upload_id) == 1, "refused content was left"
     assert {problem(one) for one in answers if not one.is_success} == {(409, "chunk_conflict")}
 
 
-async def test_a_chunk_finished_after_the_upload_was_abandoned_is_not_acked(
+async def test_a_chunk_completed_after_a_cancel_is_refused(
     api: Api, transaction: BeginSession
 ) -> None:
-    _, answer = await sent_while_abandoned(api)
+    _, answer = await chunk_sent_while_cancelled(api)
 
     assert problem(answer) == (409, "upload_not_open")
     async with transaction() as session:
         assert (await session.execute(delete(Chunk).returning(Chunk.index))).all() == []
 
 
-async def test_of_the_same_content_sent_ten_times_at_once_every_request_is_acked(
+async def test_ten_concurrent_requests_with_the_same_content_all_succeed(
     api: Api, staged: Staged
 ) -> None:
     upload_id = await api.created(size=KIB64)
@@ -280,10 +284,10 @@ async def test_of_the_same_content_sent_ten_times_at_once_every_request_is_acked
     assert await staged.chunks(api, upload_id) == {0: PIECES[0]}
 
 
-async def test_what_is_left_of_a_chunk_whose_upload_was_abandoned_meanwhile_counts_for_nothing(
+async def test_the_bytes_of_a_chunk_completed_after_a_cancel_are_deleted(
     api: Api, staged: Staged
 ) -> None:
-    upload_id, _ = await sent_while_abandoned(api)
+    upload_id, _ = await chunk_sent_while_cancelled(api)
 
     assert staged.left(upload_id) == 0
 
@@ -291,7 +295,7 @@ async def test_what_is_left_of_a_chunk_whose_upload_was_abandoned_meanwhile_coun
 @pytest.mark.parametrize(
     ("first_bytes", "media_type"), [(b"%PDF-1.7\n", "application/pdf"), (b"no magic", None)]
 )
-async def test_the_first_chunk_tells_what_the_file_is(
+async def test_the_first_chunk_sets_the_sniffed_type(
     api: Api, transaction: BeginSession, first_bytes: bytes, media_type: str | None
 ) -> None:
     content = first_bytes + CONTENT[len(first_bytes) :]
@@ -309,18 +313,18 @@ async def test_the_first_chunk_tells_what_the_file_is(
     assert await sniffed() == media_type
 
 
-async def test_a_refused_first_chunk_does_not_tell_what_the_file_is(
+async def test_a_refused_first_chunk_does_not_set_the_sniffed_type(
     api: Api, transaction: BeginSession
 ) -> None:
     upload_id = await api.created(size=KIB64)
     pdf, png = (
         magic + bytes(KIB64 - len(magic)) for magic in (b"%PDF-1.7\n", b"\x89PNG\r\n\x1a\n")
     )
-    gate = Stuck(png)
+    gate = PausedBody(png)
     late = asyncio.create_task(api.put(upload_id, 0, gate))
-    await gate.is_read.wait()
+    await gate.has_started.wait()
     early = asyncio.create_task(api.put(upload_id, 0, pdf))
-    gate.may_go_on.set()
+    gate.may_continue.set()
     answers = {"image/png": await late, "application/pdf": await early}
 
     (stored,) = (name for name, answer in answers.items() if answer.status_code == 200)
@@ -328,7 +332,7 @@ async def test_a_refused_first_chunk_does_not_tell_what_the_file_is(
         assert await session.scalar(select(Upload.sniffed_type)) == stored
 
 
-async def test_first_and_later_chunks_at_once_never_wait_in_a_circle(api: Api) -> None:
+async def test_concurrent_first_and_later_chunks_never_deadlock(api: Api) -> None:
     for _ in range(3):
         upload_id = await api.created(size=len(CONTENT))
         answers = await asyncio.gather(
@@ -348,7 +352,7 @@ async def test_first_and_later_chunks_at_once_never_wait_in_a_circle(api: Api) -
         ("failed", (409, "upload_not_open")),
     ],
 )
-async def test_an_upload_that_has_ended_takes_no_chunk_though_it_was_met_before(
+async def test_a_cached_upload_that_has_ended_accepts_no_chunk(
     api: Api, transaction: BeginSession, status: str, answered: tuple[int, str]
 ) -> None:
     upload_id = await api.created(size=len(CONTENT))
@@ -359,7 +363,7 @@ async def test_an_upload_that_has_ended_takes_no_chunk_though_it_was_met_before(
     assert problem(await api.put(upload_id, 0, PIECES[0])) == answered
 
 
-async def test_an_upload_met_before_is_still_nobody_elses(api: Api, stranger: Api) -> None:
+async def test_a_cached_upload_stays_invisible_to_other_tenants(api: Api, stranger: Api) -> None:
     upload_id = await api.created(size=len(CONTENT))
     await api.put(upload_id, 0, PIECES[0])
 

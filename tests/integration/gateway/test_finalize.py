@@ -32,7 +32,7 @@ async def counted(transaction: BeginSession, table: type[Job | OutboxMessage]) -
         return await session.scalar(select(func.count()).select_from(table)) or 0
 
 
-async def test_finalizing_makes_a_job_and_tells_of_it(api: Api, transaction: BeginSession) -> None:
+async def test_finalize_creates_a_job_and_an_event(api: Api, transaction: BeginSession) -> None:
     upload_id = await api.sent(CONTENT, filename="a.pdf")
 
     answer = await api.finalize(upload_id, headers={"traceparent": TRACEPARENT})
@@ -66,7 +66,9 @@ async def test_a_malformed_traceparent_is_dropped(api: Api, transaction: BeginSe
         assert (await session.scalars(select(OutboxMessage))).one().traceparent is None
 
 
-async def test_fifty_finalizes_at_once_make_one_job(api: Api, transaction: BeginSession) -> None:
+async def test_fifty_concurrent_finalizes_create_one_job(
+    api: Api, transaction: BeginSession
+) -> None:
     upload_id = await api.sent(CONTENT)
 
     answers = await asyncio.gather(*(api.finalize(upload_id) for _ in range(50)))
@@ -78,7 +80,7 @@ async def test_fifty_finalizes_at_once_make_one_job(api: Api, transaction: Begin
 
 
 @pytest.mark.parametrize("status", ["stored", "failed", "cancelled"])
-async def test_finalizing_later_answers_the_same_job(
+async def test_a_later_finalize_returns_the_same_job(
     api: Api, transaction: BeginSession, status: str
 ) -> None:
     upload_id, job_id = await api.finalized(CONTENT)
@@ -91,7 +93,7 @@ async def test_finalizing_later_answers_the_same_job(
     assert await counted(transaction, OutboxMessage) == 1
 
 
-async def test_missing_chunks_are_named(api: Api, transaction: BeginSession) -> None:
+async def test_finalize_names_the_missing_chunks(api: Api, transaction: BeginSession) -> None:
     upload_id = await api.created(size=len(CONTENT))
     for index in (0, 3):
         await api.put(upload_id, index, pieces_of(CONTENT)[index])
@@ -106,7 +108,7 @@ async def test_missing_chunks_are_named(api: Api, transaction: BeginSession) -> 
     assert (await api.finalize(upload_id)).status_code == 202
 
 
-async def test_the_declared_chunks_are_compared_in_order(api: Api) -> None:
+async def test_the_declared_chunks_must_be_the_stored_ones_in_order(api: Api) -> None:
     upload_id = await api.sent(CONTENT)
     chunks = declared(CONTENT)
 
@@ -122,7 +124,7 @@ async def test_the_declared_chunks_are_compared_in_order(api: Api) -> None:
     assert (await api.finalize(upload_id, chunks=chunks)).status_code == 202
 
 
-async def test_a_declaration_of_twenty_thousand_chunks_fits(api: Api) -> None:
+async def test_a_manifest_of_twenty_thousand_chunks_fits_the_body_limit(api: Api) -> None:
     upload_id = await api.sent(CONTENT)
     chunks = [
         {"index": 10_000_000 + index, "size": 10_000_000, "sha256": "0" * 64}
@@ -134,7 +136,7 @@ async def test_a_declaration_of_twenty_thousand_chunks_fits(api: Api) -> None:
     assert problem(answer) == (422, "manifest_mismatch")
 
 
-async def test_the_files_digest_said_twice_must_be_the_same(
+async def test_a_digest_that_contradicts_the_one_of_create_is_refused(
     api: Api, transaction: BeginSession
 ) -> None:
     sha256 = hashlib.sha256(CONTENT).hexdigest()
@@ -147,7 +149,7 @@ async def test_the_files_digest_said_twice_must_be_the_same(
     assert (await api.finalize(upload_id, sha256=sha256)).status_code == 202
 
 
-async def test_a_digest_said_at_finalize_is_kept_for_the_transfer(
+async def test_a_digest_declared_at_finalize_is_stored_for_the_transfer(
     api: Api, transaction: BeginSession
 ) -> None:
     sha256 = hashlib.sha256(CONTENT).hexdigest()
@@ -159,7 +161,7 @@ async def test_a_digest_said_at_finalize_is_kept_for_the_transfer(
         assert (await session.scalars(select(Upload.sha256))).one() == sha256
 
 
-async def test_a_digest_that_nobody_would_look_at_any_more_is_refused(api: Api) -> None:
+async def test_a_digest_declared_after_the_first_finalize_is_refused(api: Api) -> None:
     upload_id = await api.sent(CONTENT)
     first = await api.finalize(upload_id)
 
@@ -169,13 +171,13 @@ async def test_a_digest_that_nobody_would_look_at_any_more_is_refused(api: Api) 
     assert (await api.finalize(upload_id)).json()["job_id"] == first.json()["job_id"]
 
 
-async def test_a_finalized_upload_takes_no_more_chunks(api: Api) -> None:
+async def test_a_finalized_upload_accepts_no_chunk(api: Api) -> None:
     upload_id, _ = await api.finalized(CONTENT)
 
     assert problem(await api.put(upload_id, 0, CONTENT[:KIB64])) == (409, "upload_not_open")
 
 
-async def test_a_chunk_and_a_finalize_at_once_never_leave_a_hole(api: Api) -> None:
+async def test_a_concurrent_chunk_and_finalize_never_leave_a_missing_chunk(api: Api) -> None:
     for _ in range(10):
         upload_id = await api.created(size=2 * KIB64)
         await api.put(upload_id, 0, bytes(KIB64))
@@ -189,13 +191,15 @@ async def test_a_chunk_and_a_finalize_at_once_never_leave_a_hole(api: Api) -> No
         assert finalize.status_code == 409 or stored == [0, 1]
 
 
-async def test_an_upload_that_was_not_finalized_has_no_status(api: Api) -> None:
+async def test_an_open_upload_has_no_job_status(api: Api) -> None:
     upload_id = await api.created(size=5)
 
     assert problem(await api.get(f"/uploads/{upload_id}/status")) == (404, "job_not_found")
 
 
-async def test_a_client_may_wait_for_the_end(serve: Serve, transaction: BeginSession) -> None:
+async def test_a_client_may_wait_for_the_settled_job(
+    serve: Serve, transaction: BeginSession
+) -> None:
     async def complete() -> None:
         done = {"status": "completed", "stage": "done", "result": {"document_id": "x"}}
         is_there = False
@@ -222,7 +226,7 @@ async def test_a_client_may_wait_for_the_end(serve: Serve, transaction: BeginSes
         assert answer.headers.get("preference-applied") == ("wait=20" if headers else None)
 
 
-async def test_preferences_may_stand_in_several_lines(api: Api) -> None:
+async def test_preferences_may_be_sent_on_several_lines(api: Api) -> None:
     upload_id = await api.sent(CONTENT)
 
     answer = await api.http.post(
@@ -238,7 +242,7 @@ async def test_preferences_may_stand_in_several_lines(api: Api) -> None:
     assert answer.headers["preference-applied"] == "respond-async, wait=0"
 
 
-async def test_who_prefers_a_shorter_wait_is_not_held_for_longer(serve: Serve) -> None:
+async def test_a_shorter_preferred_wait_is_honoured(serve: Serve) -> None:
     async with serve(uploads_async_enabled=False) as api:
         upload_id = await api.sent(CONTENT)
         async with asyncio.timeout(10):
@@ -247,7 +251,7 @@ async def test_who_prefers_a_shorter_wait_is_not_held_for_longer(serve: Serve) -
     assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=1")
 
 
-async def test_who_waits_in_vain_is_answered_202(serve: Serve) -> None:
+async def test_a_wait_without_a_settled_job_is_answered_202(serve: Serve) -> None:
     async with serve(wait_max="100ms", sync_wait_max="100ms", uploads_async_enabled=False) as api:
         upload_id = await api.sent(CONTENT)
         async with asyncio.timeout(5):

@@ -1,4 +1,4 @@
-"""How long the upload of a form lives: as long as somebody takes the form in, and little longer."""
+"""The upload of a form expires soon after the gateway stops reading the form."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ HEADERS = {
 
 
 async def slowly(*, taking: timedelta, pieces: int = 16) -> AsyncIterator[bytes]:
-    """Yield a form, its file in pieces with equal pauses between."""
+    """Yield a form; the pieces of its file have equal pauses between them."""
     yield HEAD
     size = len(CONTENT) // pieces
     for start in range(0, len(CONTENT), size):
@@ -52,14 +52,14 @@ async def test_a_client_slower_than_the_lease_keeps_its_upload(serve: Serve) -> 
     assert job["bytes_total"] == len(CONTENT)
 
 
-async def test_no_form_is_taken_in_for_longer_than_any_upload(serve: Serve) -> None:
+async def test_a_form_is_read_for_at_most_the_lifetime_of_an_upload(serve: Serve) -> None:
     async with serve(form_lease=LEASE / 2, upload_ttl=LEASE, chunk_size_default=KIB64) as api:
         answer = await submit(api, slowly(taking=3 * LEASE))
 
     assert problem(answer) == (410, "upload_expired")
 
 
-async def test_a_gateway_that_is_killed_leaves_nothing_reserved_for_long(
+async def test_the_reserved_quota_of_a_killed_gateway_is_freed_soon(
     start: Start, make_key: MakeKey, transaction: BeginSession, database: DatabaseSettings
 ) -> None:
     process = await start(FORM_LEASE=f"{LEASE.total_seconds()}s", CHUNK_SIZE_DEFAULT=str(KIB64))

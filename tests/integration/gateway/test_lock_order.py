@@ -1,4 +1,4 @@
-"""Requests that lock the same rows at once follow each other: PostgreSQL has no circle to break."""
+"""Concurrent requests lock the same rows in one order, so that they never deadlock."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ WAITING = text(
 
 
 async def until_waiting(transaction: BeginSession, *, statement: str = "%", count: int = 1) -> None:
-    """Return once so many such statements wait for a lock."""
+    """Return once `count` such statements wait for a lock."""
     async with asyncio.timeout(20):
         while True:
             async with transaction() as session:
@@ -36,7 +36,7 @@ async def until_waiting(transaction: BeginSession, *, statement: str = "%", coun
             await asyncio.sleep(0.01)
 
 
-async def test_a_cancel_that_was_overtaken_by_finalize_follows_the_worker(
+async def test_a_cancel_overtaken_by_finalize_waits_for_the_worker(
     api: Api, transaction: BeginSession
 ) -> None:
     upload_id = UUID(await api.sent(b"content"))
@@ -53,7 +53,7 @@ async def test_a_cancel_that_was_overtaken_by_finalize_follows_the_worker(
                     traceparent=None,
                     now=datetime.now(UTC),
                 )
-            # A worker takes the job up before the cancel gets the upload.
+            # A worker claims the job before the cancel locks the upload.
             await working.execute(update(Job).values(status=JobStatus.PROCESSING))
         await until_waiting(transaction, statement="UPDATE jobs%")
 
@@ -66,11 +66,11 @@ async def test_a_cancel_that_was_overtaken_by_finalize_follows_the_worker(
         assert await session.scalar(select(Job.status)) == JobStatus.CANCELLED
 
 
-async def test_one_key_for_a_create_and_a_finalize_at_once_is_for_one_of_them(
+async def test_a_concurrent_create_and_finalize_with_one_key_succeed_once(
     api: Api, serve: Serve, transaction: BeginSession
 ) -> None:
     upload_id = await api.sent(b"content")
-    # Two gateways: in one, requests that change what a tenant has take turns.
+    # Two gateways: within one, the tenant lock would serialise the requests.
     async with serve() as other:
         async with transaction() as gate:
             await gate.execute(select(TenantUsage).with_for_update())
@@ -86,13 +86,13 @@ async def test_one_key_for_a_create_and_a_finalize_at_once_is_for_one_of_them(
         assert await session.scalar(select(func.count()).select_from(Upload)) == 1
 
 
-async def test_a_burst_of_one_tenant_keeps_no_connection_from_others(
+async def test_a_burst_of_one_tenant_leaves_connections_for_others(
     api: Api, stranger: Api, transaction: BeginSession
 ) -> None:
     upload_id = await api.sent(b"content")
     async with transaction() as gate:
         await gate.execute(select(TenantUsage).with_for_update())
-        # More than there are connections, and each needs the row that is locked.
+        # More requests than connections, and each needs the locked row.
         burst = [asyncio.create_task(api.create(size=5)) for _ in range(30)]
         burst.append(asyncio.create_task(api.finalize(upload_id)))
         await until_waiting(transaction)

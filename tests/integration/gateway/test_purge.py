@@ -37,7 +37,7 @@ async def purge(api: Api, upload_id: str) -> httpx.Response:
 
 
 async def stored(api: Api, transaction: BeginSession, **job: Any) -> tuple[str, str]:  # noqa: ANN401  # any column
-    """Make an upload that is stored and was read, with a job as told."""
+    """Add an upload that is stored and read, with the given columns of its job."""
     upload_id, job_id = await api.finalized()
     async with transaction() as session:
         await session.execute(update(Job).values(**job))
@@ -81,7 +81,7 @@ async def stored(api: Api, transaction: BeginSession, **job: Any) -> tuple[str, 
 
 @asynccontextmanager
 async def reading(transaction: BeginSession) -> AsyncIterator[None]:
-    """Write one more page, as the worker does that reads, in a transaction that stays open."""
+    """Add a page in a transaction that stays open, as the worker that reads does."""
     async with transaction() as session:
         document_id = (await session.scalars(select(Document.id))).one()
         session.add(Page(document_id=document_id, number=2, text="text"))
@@ -108,7 +108,7 @@ async def cancellations(transaction: BeginSession) -> list[UploadCancelled]:
 
 
 @pytest.mark.parametrize("job", [COMPLETED, FAILED, READING])
-async def test_what_is_stored_is_purged_with_all_that_was_read_of_it(
+async def test_a_purge_cancels_a_stored_upload_and_deletes_its_document(
     api: Api, transaction: BeginSession, job: dict[str, Any]
 ) -> None:
     upload_id, job_id = await stored(api, transaction, **job)
@@ -135,7 +135,7 @@ async def test_what_is_stored_is_purged_with_all_that_was_read_of_it(
     assert (usage.bytes, usage.open_uploads) == (0, 0)
 
 
-async def test_purging_again_answers_the_same_and_tells_nobody(
+async def test_a_repeated_purge_returns_the_same_answer_and_emits_no_event(
     api: Api, transaction: BeginSession
 ) -> None:
     upload_id, _ = await stored(api, transaction, **COMPLETED)
@@ -148,7 +148,9 @@ async def test_purging_again_answers_the_same_and_tells_nobody(
     assert len(await cancellations(transaction)) == 1
 
 
-async def test_a_purge_before_the_end_is_a_cancel(api: Api, transaction: BeginSession) -> None:
+async def test_a_purge_of_an_unsettled_upload_is_a_cancel(
+    api: Api, transaction: BeginSession
+) -> None:
     upload_id = await api.sent(b"content")
     assert (await purge(api, upload_id)).status_code == 200
     upload_id, job_id = await api.finalized()
@@ -158,7 +160,7 @@ async def test_a_purge_before_the_end_is_a_cancel(api: Api, transaction: BeginSe
     assert len(await cancellations(transaction)) == 2
 
 
-async def test_what_failed_before_it_was_stored_has_nothing_to_purge(
+async def test_an_upload_that_failed_before_it_was_stored_cannot_be_purged(
     api: Api, transaction: BeginSession
 ) -> None:
     upload_id, job_id = await api.finalized()
@@ -171,7 +173,7 @@ async def test_what_failed_before_it_was_stored_has_nothing_to_purge(
     assert (job["status"], job["error"]["code"]) == ("failed", "staging_corrupt")
 
 
-async def test_a_purge_never_waits_in_a_circle_with_the_worker_that_reads(
+async def test_a_purge_never_deadlocks_with_the_worker_that_reads(
     api: Api, transaction: BeginSession
 ) -> None:
     """The worker writes pages in one long transaction, and its progress in others."""
@@ -188,7 +190,7 @@ async def test_a_purge_never_waits_in_a_circle_with_the_worker_that_reads(
     assert await rows_left(transaction) == 0
 
 
-async def test_a_purge_that_waits_too_long_for_the_reader_is_finished_by_the_next(
+async def test_a_purge_that_times_out_is_completed_by_the_next_one(
     api: Api, transaction: BeginSession
 ) -> None:
     upload_id, _ = await stored(api, transaction, **READING)
@@ -201,9 +203,7 @@ async def test_a_purge_that_waits_too_long_for_the_reader_is_finished_by_the_nex
     assert len(await cancellations(transaction)) == 1
 
 
-async def test_a_purge_that_waits_keeps_no_connection_from_others(
-    serve: Serve, transaction: BeginSession
-) -> None:
+async def test_a_waiting_purge_holds_no_connection(serve: Serve, transaction: BeginSession) -> None:
     async with serve(database_pool_size=1) as api:
         upload_id, job_id = await stored(api, transaction, **READING)
         async with reading(transaction):
@@ -217,7 +217,7 @@ async def test_a_purge_that_waits_keeps_no_connection_from_others(
         assert (await purging).status_code == 200
 
 
-async def test_anothers_upload_cannot_be_purged(
+async def test_another_tenants_upload_cannot_be_purged(
     api: Api, stranger: Api, transaction: BeginSession
 ) -> None:
     upload_id, _ = await stored(api, transaction, **COMPLETED)

@@ -51,7 +51,7 @@ def outcomes(answers: list[httpx.Response]) -> dict[int, int]:
     return {status: statuses.count(status) for status in set(statuses)}
 
 
-async def test_of_fifty_creates_at_once_exactly_as_many_are_let_in_as_may_be_open(
+async def test_fifty_concurrent_creates_never_exceed_the_quota_of_open_uploads(
     serve: Serve, transaction: BeginSession, staging_dir: Path
 ) -> None:
     async with serve(quota_open_uploads=10) as api:
@@ -66,7 +66,7 @@ async def test_of_fifty_creates_at_once_exactly_as_many_are_let_in_as_may_be_ope
     assert await usage_of(transaction) == (1000, 10)
 
 
-async def test_of_fifty_creates_at_once_exactly_as_many_are_let_in_as_have_room(
+async def test_fifty_concurrent_creates_never_exceed_the_quota_of_bytes(
     serve: Serve, transaction: BeginSession, staging_dir: Path
 ) -> None:
     async with serve(quota_bytes=1000) as api:
@@ -79,7 +79,7 @@ async def test_of_fifty_creates_at_once_exactly_as_many_are_let_in_as_have_room(
     assert await usage_of(transaction) == (990, 11)
 
 
-async def test_what_is_given_up_makes_room_and_what_is_finalized_keeps_its_bytes(
+async def test_a_cancelled_upload_frees_its_bytes_and_a_finalized_one_keeps_them(
     serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(quota_open_uploads=2, quota_bytes=100) as api:
@@ -96,7 +96,7 @@ async def test_what_is_given_up_makes_room_and_what_is_finalized_keeps_its_bytes
         assert await usage_of(transaction) == (10, 1)
 
 
-async def test_a_tenants_quota_is_its_own(
+async def test_a_quota_applies_to_its_tenant_only(
     api: Api, stranger: Api, transaction: BeginSession
 ) -> None:
     await set_quota(transaction, quota_bytes=10, quota_open_uploads=1, quota_file_size=9)
@@ -111,7 +111,7 @@ async def test_a_tenants_quota_is_its_own(
     assert problem(await api.create(size=10)) == (403, "quota_exceeded")
 
 
-async def test_a_repeated_create_is_answered_though_nothing_more_fits(serve: Serve) -> None:
+async def test_a_repeated_create_is_answered_even_if_the_quota_is_used_up(serve: Serve) -> None:
     key = {"Idempotency-Key": "once"}
     async with serve(quota_open_uploads=1) as api:
         first = await api.create(size=5, headers=key)
@@ -121,7 +121,7 @@ async def test_a_repeated_create_is_answered_though_nothing_more_fits(serve: Ser
     assert first.json() == again.json()
 
 
-async def test_a_refused_create_leaves_its_key_free(serve: Serve) -> None:
+async def test_a_refused_create_does_not_bind_its_key(serve: Serve) -> None:
     key = {"Idempotency-Key": "once"}
     async with serve(quota_bytes=5) as api:
         blocking = await api.created(size=5)
@@ -131,7 +131,7 @@ async def test_a_refused_create_leaves_its_key_free(serve: Serve) -> None:
         assert (await api.create(size=5, headers=key)).status_code == 201
 
 
-async def test_a_size_beyond_all_counting_is_refused_and_not_added_up(
+async def test_a_huge_size_is_refused_without_an_overflow(
     api: Api, transaction: BeginSession
 ) -> None:
     await set_quota(transaction, quota_file_size=2**62, quota_bytes=2**62)
@@ -141,7 +141,7 @@ async def test_a_size_beyond_all_counting_is_refused_and_not_added_up(
     assert [answer.status_code for answer in answers] == [507, 507, 507]
 
 
-async def test_a_type_that_is_not_allowed_is_refused_when_it_is_declared(serve: Serve) -> None:
+async def test_a_forbidden_declared_type_is_refused_at_create(serve: Serve) -> None:
     async with serve(allowed_types="application/pdf, image/*") as api:
         refused = await api.create(size=5, content_type="Text/HTML; charset=utf-8")
         assert problem(refused) == (415, "type_not_allowed")
@@ -159,7 +159,7 @@ async def test_a_type_that_is_not_allowed_is_refused_when_it_is_declared(serve: 
         (b"", None),
     ],
 )
-async def test_what_the_bytes_show_is_looked_at_when_the_upload_is_finalized(
+async def test_a_forbidden_sniffed_type_is_refused_at_finalize(
     serve: Serve, transaction: BeginSession, content: bytes, declared: str | None
 ) -> None:
     async with serve(allowed_types="application/pdf") as api:
@@ -176,7 +176,7 @@ async def test_what_the_bytes_show_is_looked_at_when_the_upload_is_finalized(
 @pytest.mark.parametrize(
     ("content", "declared"), [(PDF, None), (PDF, "application/pdf"), (b"plain", "text/plain")]
 )
-async def test_what_is_allowed_is_finalized(
+async def test_an_allowed_type_is_finalized(
     serve: Serve, content: bytes, declared: str | None
 ) -> None:
     async with serve(allowed_types="application/pdf, text/plain") as api:
@@ -185,7 +185,7 @@ async def test_what_is_allowed_is_finalized(
         assert (await api.finalize(upload_id)).status_code == 202
 
 
-async def test_quotas_are_looked_at_again_when_the_upload_is_finalized(
+async def test_the_quotas_are_checked_again_at_finalize(
     api: Api, transaction: BeginSession
 ) -> None:
     upload_id = await api.sent(b"x" * 100)
@@ -197,12 +197,10 @@ async def test_quotas_are_looked_at_again_when_the_upload_is_finalized(
 
     assert (await api.finalize(upload_id)).status_code == 202
     await set_quota(transaction, quota_bytes=0)
-    assert (await api.finalize(upload_id)).status_code == 202, "what is done stays done"
+    assert (await api.finalize(upload_id)).status_code == 202, "a finalized upload stays finalized"
 
 
-async def test_an_upload_of_many_chunks_is_counted_once(
-    api: Api, transaction: BeginSession
-) -> None:
+async def test_an_upload_of_many_chunks_counts_once(api: Api, transaction: BeginSession) -> None:
     await api.sent(b"x" * (3 * KIB64))
 
     assert await usage_of(transaction) == (3 * KIB64, 1)

@@ -1,4 +1,4 @@
-"""Bodies over real connections, over both stagings: cut, stuck, hostile, and processes that die."""
+"""Bodies over real connections, with both stagings: lost, stuck and hostile ones, and kills."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ CONTENT = random.Random(5).randbytes(4 * MIB)
 
 
 class Socket:
-    """A connection on which anything can be said."""
+    """A raw connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -52,24 +52,24 @@ class Socket:
         )
 
     async def status(self) -> int:
-        """Return the status of the next answer; 0 where the connection ended without one."""
+        """Return the status of the next answer; 0 if the connection ended without one."""
         async with asyncio.timeout(30):
             line = await self.reader.readline()
             return int(line.split()[1]) if line else 0
 
     def cut(self) -> None:
-        """End the connection as a lost network does."""
+        """End the connection as a network failure does."""
         self.writer.transport.abort()
 
 
-async def eventually_stored(api: Api, upload_id: str, content: bytes) -> None:
-    """Send chunk 0 and see it acked; a lock left behind would make this wait and fail."""
+async def store_at_once(api: Api, upload_id: str, content: bytes) -> None:
+    """Store chunk 0 within seconds; a lock that was not released would make this fail."""
     async with asyncio.timeout(5):
         answer = await api.put(upload_id, 0, content, content_digest(content))
     assert answer.status_code == 200, answer.text
 
 
-async def test_a_connection_cut_in_the_middle_of_a_chunk_acks_nothing_and_blocks_nobody(
+async def test_a_connection_lost_within_a_chunk_stores_nothing_and_releases_the_lock(
     start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     process = await start()
@@ -81,12 +81,12 @@ async def test_a_connection_cut_in_the_middle_of_a_chunk_acks_nothing_and_blocks
         socket.cut()
 
         assert await api.stored(upload_id) == []
-        await eventually_stored(api, upload_id, CONTENT)
+        await store_at_once(api, upload_id, CONTENT)
         assert await staged.chunks(api, upload_id) == {0: CONTENT}
     assert process.logged("http.failed") == []
 
 
-async def test_a_process_killed_in_the_middle_of_a_chunk_keeps_what_it_acked_and_no_more(
+async def test_a_killed_process_keeps_exactly_the_chunks_that_it_acknowledged(
     start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     key = await make_key()
@@ -102,14 +102,14 @@ async def test_a_process_killed_in_the_middle_of_a_chunk_keeps_what_it_acked_and
 
     async with way_to(await start(), key) as api:
         assert await api.stored(upload_id) == [1]
-        await eventually_stored(api, upload_id, CONTENT[:MIB])
+        await store_at_once(api, upload_id, CONTENT[:MIB])
         assert (await api.finalize(upload_id)).status_code == 202
         assert await staged.chunks(api, upload_id) == dict(
             enumerate(pieces_of(CONTENT[: 2 * MIB], chunk_size=MIB))
         )
 
 
-async def test_what_a_killed_process_acked_is_there_in_every_round(
+async def test_acknowledged_chunks_survive_repeated_kills(
     start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     key, moments = await make_key(), random.Random(6)
@@ -150,7 +150,7 @@ async def test_what_a_killed_process_acked_is_there_in_every_round(
     assert all(content == pieces[index] for index, content in stored.items())
 
 
-async def test_two_gateways_that_share_the_staging_let_one_content_win(
+async def test_two_gateways_store_exactly_one_of_different_contents(
     start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     key = await make_key()
@@ -180,7 +180,7 @@ async def test_two_gateways_that_share_the_staging_let_one_content_win(
     }
 
 
-async def test_a_body_without_end_is_cut_off_after_the_chunk(served: Api) -> None:
+async def test_an_endless_body_is_cut_off_after_the_chunk(served: Api) -> None:
     upload_id = await served.created(size=KIB64)
     async with Socket.to(served) as socket:
         await socket.put(served, upload_id, "Transfer-Encoding: chunked")
@@ -195,11 +195,11 @@ async def test_a_body_without_end_is_cut_off_after_the_chunk(served: Api) -> Non
         except ConnectionError:
             pass
 
-        assert sent < 64 * MIB, "it was read on and on"
+        assert sent < 64 * MIB, "the gateway kept reading"
         assert await served.stored(upload_id) == []
 
 
-async def test_one_byte_too_many_is_told(served: Api) -> None:
+async def test_one_byte_too_many_is_refused(served: Api) -> None:
     upload_id = await served.created(size=KIB64)
     async with Socket.to(served) as socket:
         body = b"10001\r\n" + bytes(KIB64 + 1) + b"\r\n0\r\n\r\n"
@@ -209,7 +209,7 @@ async def test_one_byte_too_many_is_told(served: Api) -> None:
         assert await served.stored(upload_id) == []
 
 
-async def test_a_body_declared_too_long_is_refused_before_it_is_sent(served: Api) -> None:
+async def test_a_too_large_content_length_is_refused_before_the_body(served: Api) -> None:
     upload_id = await served.created(size=KIB64)
     async with Socket.to(served) as socket:
         await socket.put(served, upload_id, f"Content-Length: {2**40}", "Expect: 100-continue")
@@ -217,7 +217,7 @@ async def test_a_body_declared_too_long_is_refused_before_it_is_sent(served: Api
         assert await socket.status() == 400
 
 
-async def test_a_client_that_waits_for_the_go_ahead_gets_it(served: Api) -> None:
+async def test_expect_100_continue_is_answered(served: Api) -> None:
     upload_id = await served.created(size=7)
     async with Socket.to(served) as socket:
         await socket.put(served, upload_id, "Content-Length: 7", "Expect: 100-continue")
@@ -248,7 +248,7 @@ async def test_contradictory_framing_is_refused(served: Api, headers: tuple[str,
         assert await served.stored(upload_id) == []
 
 
-async def test_a_head_without_end_is_refused_and_costs_no_memory(
+async def test_an_endless_head_is_refused_and_costs_no_memory(
     start: Start, make_key: MakeKey
 ) -> None:
     process = await start()
@@ -268,7 +268,7 @@ async def test_a_head_without_end_is_refused_and_costs_no_memory(
             assert (await api.get("/jobs")).status_code == 200
 
 
-async def test_a_large_head_is_told_so(served: Api) -> None:
+async def test_a_too_large_head_is_answered_431(served: Api) -> None:
     async with Socket.to(served) as socket:
         await socket.say("GET /api/v1/jobs HTTP/1.1", "Host: gateway", "X-Long: " + "x" * 40_000)
         assert await socket.status() == 401
@@ -277,7 +277,7 @@ async def test_a_large_head_is_told_so(served: Api) -> None:
         assert await socket.status() == 431
 
 
-async def test_trailers_without_end_cost_no_memory(start: Start, make_key: MakeKey) -> None:
+async def test_endless_trailers_cost_no_memory(start: Start, make_key: MakeKey) -> None:
     process = await start()
     async with way_to(process, await make_key()) as api:
         resident = psutil.Process(process.process.pid).memory_info
@@ -289,13 +289,13 @@ async def test_trailers_without_end_cost_no_memory(start: Start, make_key: MakeK
                 for _ in range(256):
                     socket.writer.write(b"x: y\r\n" * 10_000)
                     await socket.writer.drain()
-                pytest.fail("nobody stopped the trailers")
+                pytest.fail("the trailers were not stopped")
 
             assert resident().rss - before < 16 * MIB
             assert (await api.get("/jobs")).status_code == 200
 
 
-async def test_a_trailer_is_no_header(served: Api) -> None:
+async def test_a_trailer_is_not_read_as_a_header(served: Api) -> None:
     async with Socket.to(served) as socket:
         await socket.say(
             "GET /api/v1/jobs HTTP/1.1",
@@ -306,7 +306,7 @@ async def test_a_trailer_is_no_header(served: Api) -> None:
         assert await socket.status() == 401
 
 
-async def test_an_early_refusal_leaves_the_connection_usable(served: Api) -> None:
+async def test_an_early_refusal_keeps_the_connection_usable(served: Api) -> None:
     upload_id = await served.created(size=len(CONTENT), chunk_size=len(CONTENT))
 
     refused = await served.put(upload_id, 0, CONTENT, {"Content-Digest": "nonsense"})
@@ -334,7 +334,7 @@ async def test_memory_does_not_grow_with_the_chunk(start: Start, make_key: MakeK
     assert peak - before < 24 * MIB
 
 
-async def test_a_client_that_goes_in_the_middle_of_a_chunk_leaves_nothing_open(
+async def test_a_client_that_disconnects_within_a_chunk_leaves_no_open_file(
     start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     process = await start()
@@ -353,13 +353,13 @@ async def test_a_client_that_goes_in_the_middle_of_a_chunk_leaves_nothing_open(
             while {path for path, *_ in gateway.open_files()} != files:  # noqa: ASYNC110  # another process's files
                 await asyncio.sleep(0.02)
 
-        await eventually_stored(api, upload_id, CONTENT)
+        await store_at_once(api, upload_id, CONTENT)
         assert staged.left(upload_id) == 1
         assert staged.scratch() == []
     assert process.logged("http.failed") == []
 
 
-async def test_any_gateway_takes_any_chunk_while_connections_are_cut(
+async def test_any_gateway_accepts_any_chunk_while_connections_are_lost(
     start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     key, chance = await make_key(), random.Random(8)
@@ -388,18 +388,18 @@ async def test_any_gateway_takes_any_chunk_while_connections_are_cut(
         chance.shuffle(work)
         queue = iter(work)
 
-        async def take_turns() -> None:
+        async def work_off_queue() -> None:
             for do, upload_id, index in queue:
                 await do(upload_id, index)
 
-        await asyncio.gather(*(take_turns() for _ in range(8)))
+        await asyncio.gather(*(work_off_queue() for _ in range(8)))
 
         for upload_id in uploads:
             assert await staged.chunks(other, upload_id) == dict(enumerate(pieces))
             assert (await other.finalize(upload_id)).status_code == 202
 
 
-async def test_a_disk_that_is_full_acks_nothing_until_there_is_room(
+async def test_a_full_disk_refuses_chunks_until_there_is_room(
     start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     process = await start()

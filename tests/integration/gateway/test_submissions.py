@@ -1,4 +1,4 @@
-"""Whole files in one request, and objects by their names."""
+"""Whole files in one request, and objects in the bucket by their keys."""
 
 import asyncio
 import hashlib
@@ -137,7 +137,7 @@ async def test_a_file_of_any_size_has_exactly_its_chunks(serve: Serve, size: int
 
 
 @pytest.mark.parametrize("before", [True, False])
-async def test_fields_count_before_the_file_and_after_it(
+async def test_fields_may_precede_or_follow_the_file(
     serve: Serve, transaction: BeginSession, *, before: bool
 ) -> None:
     fields = {
@@ -166,7 +166,7 @@ async def test_fields_count_before_the_file_and_after_it(
     ],
 )
 @pytest.mark.parametrize("before", [True, False])
-async def test_nothing_is_kept_of_a_form_that_is_refused(  # noqa: PLR0917  # fixtures and cases
+async def test_a_refused_form_leaves_nothing(  # noqa: PLR0917  # fixtures and cases
     serve: Serve,
     transaction: BeginSession,
     staged: Staged,
@@ -188,7 +188,7 @@ async def test_nothing_is_kept_of_a_form_that_is_refused(  # noqa: PLR0917  # fi
     for upload_status in await statuses(transaction):
         assert upload_status == "cancelled"
         assert (await usage_of(transaction)) == (0, 0)
-        # What is in the bucket goes with the event.
+        # The worker that receives the event deletes the objects.
         assert await counted(transaction, OutboxMessage) == 1
     assert staged.scratch() == []
 
@@ -205,7 +205,7 @@ async def test_nothing_is_kept_of_a_form_that_is_refused(  # noqa: PLR0917  # fi
     ],
 )
 @pytest.mark.parametrize("path", ["/upload-async", "/jobs"])
-async def test_what_is_no_form_with_a_file_is_refused(
+async def test_a_body_that_is_not_a_form_with_a_file_is_refused(
     api: Api, transaction: BeginSession, *, path: str, content_type: str, content: bytes
 ) -> None:
     answer = await api.ask("POST", path, content=content, headers={"Content-Type": content_type})
@@ -214,7 +214,7 @@ async def test_what_is_no_form_with_a_file_is_refused(
     assert await counted(transaction, Upload) == 0
 
 
-async def test_a_form_says_how_long_it_is(api: Api) -> None:
+async def test_a_content_length_is_required(api: Api) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"--X--"
 
@@ -227,7 +227,7 @@ async def test_a_form_says_how_long_it_is(api: Api) -> None:
                 assert problem(answer) == (411, "length_required")
 
 
-async def test_quotas_count_to_the_byte_and_are_reserved_meanwhile(
+async def test_a_form_reserves_its_quota_to_the_byte(
     serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(quota_bytes=len(CONTENT), upload_max_size=len(CONTENT), **CUT) as api:
@@ -256,7 +256,7 @@ async def test_a_type_that_is_not_allowed_is_refused(
     assert await statuses(transaction) == ["cancelled", "cancelled", "finalized"]
 
 
-async def test_a_repeated_form_makes_no_second_job_and_needs_no_room(
+async def test_a_repeated_form_returns_the_same_job_and_needs_no_quota(
     serve: Serve, transaction: BeginSession
 ) -> None:
     fields = {"callback_url": "https://example.com/hook"}
@@ -272,7 +272,7 @@ async def test_a_repeated_form_makes_no_second_job_and_needs_no_room(
     assert await counted(transaction, Upload) == await counted(transaction, OutboxMessage) == 1
 
 
-async def test_ten_forms_at_once_with_one_key_make_one_job(
+async def test_ten_concurrent_forms_with_one_key_create_one_job(
     serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(**CUT) as api:
@@ -287,10 +287,12 @@ async def test_ten_forms_at_once_with_one_key_make_one_job(
     assert await usage_of(transaction) == (len(CONTENT), 0)
 
 
-async def test_a_form_may_be_waited_for(serve: Serve, transaction: BeginSession) -> None:
+async def test_a_client_may_wait_for_the_job_of_a_form(
+    serve: Serve, transaction: BeginSession
+) -> None:
     async def settle(**values: Any) -> None:  # noqa: ANN401  # any column
         async with asyncio.timeout(10):
-            # Who submits is not told which job it is before the end.
+            # The client does not know its job before the answer.
             for _ in count():
                 async with transaction() as session:
                     changed = await session.execute(
@@ -317,7 +319,7 @@ async def test_a_form_may_be_waited_for(serve: Serve, transaction: BeginSession)
     assert at_once.headers["preference-applied"] == "respond-async"
 
 
-async def test_finalize_answers_at_once_where_that_is_preferred(serve: Serve) -> None:
+async def test_finalize_answers_at_once_if_the_client_prefers_it(serve: Serve) -> None:
     async with serve(uploads_async_enabled=False) as api:
         upload_id = await api.sent(b"content")
         answer = await api.finalize(upload_id, headers={"Prefer": "respond-async"})
@@ -327,7 +329,7 @@ async def test_finalize_answers_at_once_where_that_is_preferred(serve: Serve) ->
 
 
 @over_both_stagings
-async def test_of_a_client_that_leaves_in_the_middle_nothing_is_kept(
+async def test_a_client_that_disconnects_within_a_form_leaves_nothing(
     start: Start, make_key: MakeKey, staged: Staged, transaction: BeginSession
 ) -> None:
     process = await start(CHUNK_SIZE_DEFAULT="64KiB")
@@ -362,7 +364,7 @@ async def test_of_a_client_that_leaves_in_the_middle_nothing_is_kept(
     assert process.logged("http.failed") == []
 
 
-async def test_a_client_that_is_still_sending_learns_why_it_is_refused(
+async def test_a_client_that_is_still_sending_receives_the_refusal(
     start: Start, make_key: MakeKey
 ) -> None:
     process = await start(UPLOAD_MAX_SIZE="1MiB")
@@ -413,9 +415,7 @@ async def test_memory_does_not_grow_with_the_file(start: Start, make_key: MakeKe
     assert peak - before < 16 * MIB
 
 
-async def test_an_object_in_the_bucket_becomes_a_job_by_its_key(
-    api: Api, transaction: BeginSession
-) -> None:
+async def test_a_reference_creates_a_job(api: Api, transaction: BeginSession) -> None:
     key = await prefix(transaction) + "2026/a.pdf"
 
     answer = await refer(api, key, content_type="application/pdf", metadata={"k": "v"})
@@ -462,7 +462,7 @@ async def test_another_tenants_object_is_refused(
         ({"priority": "high"}, "body"),
     ],
 )
-async def test_a_wrong_value_is_refused_by_name(
+async def test_an_invalid_field_is_refused_and_named(
     api: Api, wrong: dict[str, Any], field: str
 ) -> None:
     answer = await api.ask("POST", "/jobs", json={"object_key": "incoming/x", **wrong})
@@ -472,7 +472,7 @@ async def test_a_wrong_value_is_refused_by_name(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"object_key": "\xff"}', b"[" * 100_000])
-async def test_what_is_no_json_is_refused(api: Api, content: bytes) -> None:
+async def test_malformed_json_is_refused(api: Api, content: bytes) -> None:
     answer = await api.ask(
         "POST", "/jobs", content=content, headers={"Content-Type": "application/json"}
     )
@@ -480,14 +480,14 @@ async def test_what_is_no_json_is_refused(api: Api, content: bytes) -> None:
     assert problem(answer) == (400, "invalid_request")
 
 
-async def test_a_json_body_has_a_limit(serve: Serve) -> None:
+async def test_a_too_large_json_body_is_refused(serve: Serve) -> None:
     async with serve(request_body_max=1000) as api:
         answer = await refer(api, "incoming/" + "x" * 1000)
 
     assert answer.status_code == 413
 
 
-async def test_a_repeated_reference_makes_no_second_job(
+async def test_a_repeated_reference_returns_the_same_job(
     api: Api, transaction: BeginSession
 ) -> None:
     key = await prefix(transaction) + "a.pdf"
@@ -503,7 +503,7 @@ async def test_a_repeated_reference_makes_no_second_job(
     assert await counted(transaction, Job) == await counted(transaction, OutboxMessage) == 1
 
 
-async def test_a_reference_is_refused_for_its_type_and_where_nothing_more_fits(
+async def test_a_reference_of_a_forbidden_type_or_over_the_quota_is_refused(
     serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(allowed_types="application/pdf") as api:

@@ -17,7 +17,7 @@ from tests.integration.gateway.staged import Staged, over_both_stagings
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
 
 
-async def test_a_created_upload_says_how_to_send_it(api: Api, staged: Staged) -> None:
+async def test_create_returns_the_chunk_size_and_the_urls(api: Api, staged: Staged) -> None:
     answer = await api.create(
         size=200_000, filename="Ärger ☂.pdf", content_type="application/pdf", metadata={"k": "v"}
     )
@@ -39,13 +39,13 @@ async def test_a_created_upload_says_how_to_send_it(api: Api, staged: Staged) ->
     assert (manifest["received_bytes"], manifest["chunks"]) == (0, [])
 
 
-async def test_a_chunk_size_is_chosen_where_none_is_wished(api: Api) -> None:
+async def test_the_chunk_size_has_a_default(api: Api) -> None:
     answer = await api.ask("POST", "/uploads", json={"filename": "a", "size": 20 * MIB})
 
     assert (answer.json()["chunk_size"], answer.json()["chunk_count"]) == (8 * MIB, 3)
 
 
-async def test_a_file_that_is_too_large_is_refused(serve: Serve) -> None:
+async def test_a_too_large_file_is_refused(serve: Serve) -> None:
     async with serve(upload_max_size=100) as api:
         assert (await api.create(size=100)).status_code == 201
         assert problem(await api.create(size=101)) == (413, "file_too_large")
@@ -78,7 +78,7 @@ async def test_a_file_that_is_too_large_is_refused(serve: Serve) -> None:
         ({"metadata": {"k": "v" * 2049}}, "metadata"),
     ],
 )
-async def test_a_wrong_value_is_refused_by_name(
+async def test_an_invalid_field_is_refused_and_named(
     api: Api, wrong: dict[str, Any], field: str
 ) -> None:
     answer = await api.ask("POST", "/uploads", json={"filename": "a.bin", "size": 5, **wrong})
@@ -91,7 +91,7 @@ async def test_an_unknown_field_is_refused(api: Api) -> None:
     assert problem(await api.create(size=5, priority="high")) == (400, "invalid_request")
 
 
-async def test_abandoning_an_open_upload_leaves_nothing_of_it(
+async def test_cancelling_an_open_upload_deletes_its_chunks_and_emits_an_event(
     api: Api, staged: Staged, transaction: BeginSession
 ) -> None:
     upload_id = await api.sent(b"x" * 100_000)
@@ -100,7 +100,7 @@ async def test_abandoning_an_open_upload_leaves_nothing_of_it(
 
     assert answer.status_code == 200
     assert answer.json() == {"upload_id": upload_id, "status": "cancelled", "job_id": None}
-    # What a gateway does not remove at once, the worker does that hears of it.
+    # Objects are deleted by the worker that receives the event.
     assert staged.left(upload_id) == (0 if staged.is_removed_at_once else 2)
     async with transaction() as session:
         assert await session.scalar(select(func.count()).select_from(Chunk)) == 0
@@ -113,7 +113,7 @@ async def test_abandoning_an_open_upload_leaves_nothing_of_it(
     assert problem(await api.finalize(upload_id)) == (409, "upload_not_open")
 
 
-async def test_abandoning_again_answers_the_same_and_tells_nobody(
+async def test_a_repeated_cancel_returns_the_same_answer_and_emits_no_event(
     api: Api, transaction: BeginSession
 ) -> None:
     for finalize in (False, True):
@@ -134,7 +134,7 @@ async def test_abandoning_again_answers_the_same_and_tells_nobody(
 
 
 @pytest.mark.parametrize("finalize", [True, False])
-async def test_abandoning_ten_times_at_once_is_abandoning_once(
+async def test_ten_concurrent_cancels_have_the_effect_of_one(
     api: Api, transaction: BeginSession, *, finalize: bool
 ) -> None:
     upload_id = await api.sent(b"content")
@@ -153,7 +153,7 @@ async def test_abandoning_ten_times_at_once_is_abandoning_once(
 
 
 @pytest.mark.parametrize("status", ["queued", "processing"])
-async def test_abandoning_a_finalized_upload_cancels_its_job(
+async def test_cancelling_a_finalized_upload_cancels_its_job(
     api: Api, transaction: BeginSession, staged: Staged, status: str
 ) -> None:
     upload_id, job_id = await api.finalized()
@@ -177,7 +177,7 @@ async def test_abandoning_a_finalized_upload_cancels_its_job(
         ({"status": "processing", "stage": "ingest"}, "stored"),
     ],
 )
-async def test_what_is_stored_or_failed_cannot_be_abandoned(
+async def test_a_stored_or_failed_upload_cannot_be_cancelled(
     api: Api, transaction: BeginSession, job: dict[str, str], upload: str
 ) -> None:
     upload_id, job_id = await api.finalized()
@@ -191,7 +191,7 @@ async def test_what_is_stored_or_failed_cannot_be_abandoned(
     assert (await api.get(f"/jobs/{job_id}")).json()["status"] == job["status"]
 
 
-async def test_an_upload_that_was_swept_away_says_that_its_time_is_over(
+async def test_an_upload_that_a_sweep_expired_is_answered_with_upload_expired(
     api: Api, transaction: BeginSession
 ) -> None:
     upload_id = await api.sent(b"content")
@@ -205,7 +205,9 @@ async def test_an_upload_that_was_swept_away_says_that_its_time_is_over(
     )
 
 
-async def test_the_time_to_send_an_upload_ends(api: Api, transaction: BeginSession) -> None:
+async def test_an_expired_upload_accepts_no_chunk_and_no_finalize(
+    api: Api, transaction: BeginSession
+) -> None:
     upload_id = await api.sent(b"x" * 2 * KIB64)
     async with transaction() as session:
         await session.execute(

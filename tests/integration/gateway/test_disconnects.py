@@ -1,4 +1,4 @@
-"""Clients that close the connection while their answer is on its way: nothing to log, nothing left waiting."""
+"""Clients that disconnect before their answer: no error is logged and no request keeps waiting."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ from tests.integration.gateway.conftest import MakeKey, Start
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 AT_ONCE = struct.pack("ii", 1, 0)
-"""`SO_LINGER`: close with a reset, and throw away what was not sent."""
+"""`SO_LINGER`: close with a reset and discard unsent data."""
 
 
 def get(path: str, *, key: str) -> bytes:
@@ -22,7 +22,7 @@ def get(path: str, *, key: str) -> bytes:
 
 
 @pytest.mark.parametrize("with_reset", [False, True], ids=["closed", "reset"])
-async def test_who_hangs_up_on_several_requests_is_no_failure_of_ours(
+async def test_a_client_that_disconnects_from_several_requests_causes_no_error(
     start: Start, make_key: MakeKey, *, with_reset: bool
 ) -> None:
     process = await start()
