@@ -42,9 +42,6 @@ def _comma_separated(value: object) -> object:
     return value
 
 
-STAGING_MARKER: Final = ".waybill-staging"
-"""File that a gateway creates in the staging directory. If it is missing, the volume is not mounted."""
-
 Positive = Annotated[int, Field(ge=1)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(_comma_separated)]

@@ -23,7 +23,7 @@ from gateway.staging.hashing import BodyHasher
 from gateway.staging.port import StagedUpload
 from gateway.staging.serial_executor import SerialExecutor, Threads
 from gateway.staging.store import Store
-from schemas import object_keys
+from schemas import staging_layout
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.settings import MIB, ObjectStoreSettings
@@ -86,7 +86,7 @@ class ObjectChunkWriter:
     async def complete(self, block: memoryview) -> bytes:
         await self._executor.run(self._append, block)
         sha256 = self._hasher.verify()
-        key = object_keys.staged_chunk(
+        key = staging_layout.chunk_key(
             self._upload.tenant_id, self._upload.id, index=self._index, sha256=sha256
         )
         self._key = key

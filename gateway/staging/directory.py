@@ -21,9 +21,9 @@ from gateway.staging.errors import StagingFull, StagingMissing
 from gateway.staging.hashing import BodyHasher
 from gateway.staging.port import StagedUpload
 from gateway.staging.serial_executor import SerialExecutor, Threads, until_done
+from schemas import staging_layout
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
-from schemas.settings import STAGING_MARKER
 
 _PAUSE_MIN: Final = 0.02
 _PAUSE_MAX: Final = 0.5
@@ -203,7 +203,7 @@ class DirectoryBackend:
     async def prepare(self) -> None:
         """Create the directory with its marker; a missing marker shows that no volume is mounted."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        (self._directory / STAGING_MARKER).touch()
+        (self._directory / staging_layout.MARKER).touch()
 
     async def create(self, upload_id: UploadId, *, tenant_id: TenantId, size_bytes: int) -> None:  # noqa: ARG002  # the port's signature
         """Create the upload's sparse file at its full size.
@@ -244,7 +244,7 @@ class DirectoryBackend:
         self._threads.close()
 
     def _path(self, upload_id: UploadId) -> Path:
-        return self._directory / str(upload_id)
+        return staging_layout.file_of(self._directory, upload_id)
 
     def _create(self, path: Path, size_bytes: int) -> None:
         _check_room(os.statvfs(self._directory), size_bytes, reserve=self._reserve_bytes)

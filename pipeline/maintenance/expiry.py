@@ -16,6 +16,7 @@ from pipeline.maintenance import objects, operations
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.operations import Expired
 from pipeline.storage.errors import StoreFailed
+from schemas import staging_layout
 from schemas.lifecycle import StagingKind
 
 log = structlog.stdlib.get_logger(__name__)
@@ -54,7 +55,7 @@ def _remove_bytes(context: Context, upload: Expired, budget: Budget) -> bool:
                 directory = context.settings.staging_dir
                 if directory is None:
                     return False
-                (directory / str(upload.upload_id)).unlink(missing_ok=True)
+                staging_layout.file_of(directory, upload.upload_id).unlink(missing_ok=True)
             case StagingKind.OBJECTS:
                 objects.remove_staged(
                     upload.tenant_id, upload.upload_id, storage=context.storage, budget=budget

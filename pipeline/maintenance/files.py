@@ -13,8 +13,8 @@ from pipeline.context import Context
 from pipeline.maintenance import operations, ownership
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
+from schemas import staging_layout
 from schemas.ids import UploadId
-from schemas.settings import STAGING_MARKER
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -26,7 +26,7 @@ def sweep(context: Context, budget: Budget) -> SweepReport:
     directory = context.settings.staging_dir
     if directory is None:
         return findings
-    if not (directory / STAGING_MARKER).exists():
+    if not (directory / staging_layout.MARKER).exists():
         # Not the gateways' directory: an empty mount point, or somebody else's files.
         log.warning("sweep.staging_not_mounted")
         return findings
@@ -55,7 +55,7 @@ def _staged(
     entries: Iterable["os.DirEntry[str]"], findings: SweepReport
 ) -> Iterator[tuple[UploadId, Path, datetime]]:
     for entry in entries:
-        upload_id = ownership.upload_of_file(entry.name)
+        upload_id = staging_layout.upload_of_file(entry.name)
         try:
             if upload_id is not None and entry.is_file(follow_symlinks=False):
                 modified_at = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
@@ -66,5 +66,5 @@ def _staged(
         except OSError as error:
             findings.add_failed(entry.name, error)
             continue
-        if entry.name != STAGING_MARKER:
+        if entry.name != staging_layout.MARKER:
             findings.add_unrecognized(entry.name)

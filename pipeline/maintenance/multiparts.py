@@ -13,7 +13,7 @@ from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
 from pipeline.storage.errors import MultipartGone, ObjectMissing, StoreFailed
 from pipeline.storage.port import Multipart, ObjectStorage
-from schemas import object_keys
+from schemas import object_keys, staging_layout
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -25,16 +25,16 @@ def sweep(context: Context, budget: Budget) -> SweepReport:
     now = datetime.now(UTC)
     found = chain(
         context.storage.multiparts_under(object_keys.ORIGINALS),
-        context.storage.multiparts_under(ownership.PROBES),
+        context.storage.multiparts_under(staging_layout.PROBES),
     )
     for batch in budget.batches(found, of=BATCH):
-        owners = {listed: ownership.upload_of_original(listed.multipart.key) for listed in batch}
+        owners = {listed: object_keys.upload_of_original(listed.multipart.key) for listed in batch}
         with context.transaction() as session:
             transfers = operations.transfers(session, {owner for owner in owners.values() if owner})
         for listed, owner in owners.items():
             if budget.is_spent:
                 break  # a store that refuses takes its time over each
-            if owner is None and not ownership.is_probe(listed.multipart.key):
+            if owner is None and not staging_layout.is_probe(listed.multipart.key):
                 findings.add_unrecognized(listed.multipart.key)
             elif ownership.is_settled(
                 listed.begun_at, now=now, grace=context.settings.sweep_grace

@@ -13,7 +13,7 @@ from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
 from pipeline.storage.errors import StoreFailed
 from pipeline.storage.port import ListedObject, ObjectStorage
-from schemas import object_keys
+from schemas import staging_layout
 from schemas.ids import TenantId, UploadId
 from schemas.object_keys import ObjectKey
 
@@ -26,14 +26,14 @@ BATCH: Final = 1000
 def sweep(context: Context, budget: Budget) -> SweepReport:
     findings = SweepReport()
     now = datetime.now(UTC)
-    for batch in budget.batches(context.storage.objects_under(object_keys.STAGED), of=BATCH):
-        owners = {found.key: ownership.upload_of_staged(found.key) for found in batch}
+    for batch in budget.batches(context.storage.objects_under(staging_layout.PREFIX), of=BATCH):
+        owners = {found.key: staging_layout.upload_of_key(found.key) for found in batch}
         with context.transaction() as session:
             statuses = operations.statuses(session, {owner for owner in owners.values() if owner})
         left = []
         for found in batch:
             owner = owners[found.key]
-            if owner is None and not ownership.is_probe(found.key):
+            if owner is None and not staging_layout.is_probe(found.key):
                 findings.add_unrecognized(found.key)
             elif _is_old(found, now=now, context=context) and (
                 owner is None or ownership.is_left_in_staging(statuses.get(owner))
@@ -49,7 +49,7 @@ def remove_staged(
     tenant_id: TenantId, upload_id: UploadId, *, storage: ObjectStorage, budget: Budget
 ) -> None:
     """Remove what is staged of an upload that has ended, as far as the budget goes."""
-    staged = storage.objects_under(object_keys.staged(tenant_id, upload_id))
+    staged = storage.objects_under(staging_layout.prefix_of(tenant_id, upload_id))
     for batch in budget.batches(staged, of=BATCH):
         storage.delete_all([found.key for found in batch])
 

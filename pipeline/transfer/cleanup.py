@@ -23,7 +23,7 @@ from pipeline.storage.port import Multipart, ObjectStorage
 from pipeline.transfer.lease import LeaseHeld
 from pipeline.transfer.part_pool import PartUploadPool
 from pipeline.transfer.sources import staging
-from schemas import object_keys
+from schemas import object_keys, staging_layout
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey
@@ -139,13 +139,15 @@ def delete_staged(
     """
     match upload.staging:
         case StagingKind.DIRECTORY:
-            (staging.directory(context) / str(upload.upload_id)).unlink(missing_ok=True)
+            staging_layout.file_of(staging.directory(context), upload.upload_id).unlink(
+                missing_ok=True
+            )
         case StagingKind.OBJECTS:
             if known:
                 context.storage.delete_all(known)
             # The listing also has chunks that were stored and never acknowledged.
             left = context.storage.objects_under(
-                object_keys.staged(upload.tenant_id, upload.upload_id)
+                staging_layout.prefix_of(upload.tenant_id, upload.upload_id)
             )
             while not is_time_over():
                 keys = [found.key for found in islice(left, DELETE_BATCH)]

@@ -22,14 +22,14 @@ from pipeline.transfer.sources.reference import ReferencedObject
 from pipeline.transfer.sources.source import Source, StagingMissing
 from pipeline.transfer.sources.staged_objects import StagedObjects
 from pipeline.transfer.sources.staging import StagingNotMounted
-from schemas import topology
+from schemas import staging_layout, topology
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled, UploadFinalized
 from schemas.lifecycle import StagingKind
 from schemas.policy import media_types
 from schemas.policy.quotas import Quotas
-from schemas.settings import STAGING_MARKER, ObjectStoreSettings
+from schemas.settings import ObjectStoreSettings
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -72,7 +72,7 @@ class TransferUpload(EventTask):
             if isinstance(error, StagingMissing) and _is_not_mounted(context, claimed):
                 log.error("transfer.staging_not_mounted")  # noqa: TRY400  # the traceback adds nothing
                 raise StagingNotMounted(
-                    f"the staging directory has no {STAGING_MARKER}: is its volume mounted?"
+                    f"the staging directory has no {staging_layout.MARKER}: is its volume mounted?"
                 ) from error
             raise
         cleanup.clean_up_staged(

@@ -9,7 +9,7 @@ import google_crc32c
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from schemas import object_keys
+from schemas import staging_layout
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled, UploadFinalized
 from schemas.ids import EventId, JobId, TenantId, UploadId
@@ -107,7 +107,7 @@ def staged_objects(
     """Return the objects that hold an upload's chunks in a bucket."""
     pieces = [content[start : start + chunk_size] for start in range(0, len(content), chunk_size)]
     return {
-        object_keys.staged_chunk(
+        staging_layout.chunk_key(
             event.tenantid,
             event.data.upload_id,
             index=index,

@@ -21,7 +21,7 @@ from pipeline.storage.errors import BodyAltered, StoreFailed, StoreUnavailable
 from pipeline.storage.port import Body
 from pipeline.storage.s3 import bodies
 from pipeline.storage.s3.refusals import translated
-from schemas.object_keys import STAGED
+from schemas import staging_layout
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -95,7 +95,7 @@ class Probe:
         Raises:
             StoreUnavailable: the store does not answer.
         """
-        key = f"{STAGED}.probe/{uuid4()}"
+        key = f"{staging_layout.PROBES}{uuid4()}"
         content = self._random_bytes(PROBE_SIZE)
         try:
             if self._refuses_altered_bytes(key, content):

@@ -10,7 +10,7 @@ from botocore import exceptions as botocore
 
 from pipeline.storage.port import ObjectRange
 from pipeline.storage.s3 import refusals
-from schemas.object_keys import STAGED
+from schemas import staging_layout
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -45,7 +45,7 @@ class Copying:
         return self._is_offered
 
     def _copies_a_byte(self, source: ObjectRange) -> bool:
-        key = f"{STAGED}.probe/{uuid4()}"
+        key = f"{staging_layout.PROBES}{uuid4()}"
         id_ = self._client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
         try:
             answer = self._client.upload_part_copy(

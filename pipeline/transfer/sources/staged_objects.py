@@ -11,7 +11,7 @@ from pipeline.transfer.checks import Chunk, FileCheck, StagingTruncated
 from pipeline.transfer.plan import MIN_PART_SIZE, Part
 from pipeline.transfer.sources import range_reader
 from pipeline.transfer.sources.source import StagingMissing
-from schemas import object_keys
+from schemas import staging_layout
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.object_keys import ObjectKey
@@ -74,7 +74,7 @@ class StagedObjects:
         return StagingMissing(size_bytes=self.size_bytes)
 
     def _key(self, chunk: Chunk) -> ObjectKey:
-        return object_keys.staged_chunk(
+        return staging_layout.chunk_key(
             self.tenant_id, self.upload_id, index=chunk.index, sha256=chunk.sha256
         )
 

@@ -7,8 +7,8 @@ from pipeline.messaging.event_task import RetryLater
 from pipeline.transfer.lease import ClaimedTransfer
 from pipeline.transfer.sources.staged_file import StagedFile
 from pipeline.transfer.sources.staged_objects import StagedObjects
+from schemas import staging_layout
 from schemas.lifecycle import StagingKind
-from schemas.settings import STAGING_MARKER
 
 
 class StagingNotMounted(RetryLater):
@@ -30,7 +30,7 @@ def directory(context: Context) -> Path:
 
 def is_mounted(context: Context) -> bool:
     """Whether the staging directory has the marker that the gateways write into it."""
-    return (directory(context) / STAGING_MARKER).exists()
+    return (directory(context) / staging_layout.MARKER).exists()
 
 
 def open_staged(context: Context, claimed: ClaimedTransfer) -> StagedFile | StagedObjects:
@@ -51,7 +51,7 @@ def open_staged(context: Context, claimed: ClaimedTransfer) -> StagedFile | Stag
             content_type=claimed.declared_content_type,
         )
     return StagedFile(
-        path=directory(context) / str(claimed.upload_id),
+        path=staging_layout.file_of(directory(context), claimed.upload_id),
         size_bytes=claimed.size,
         chunk_size=claimed.chunk_size,
         chunks=claimed.chunks,

@@ -8,8 +8,9 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from schemas import staging_layout
 from schemas.lifecycle import StagingKind
-from schemas.settings import STAGING_MARKER, ObjectStoreSettings
+from schemas.settings import ObjectStoreSettings
 from tests.integration.gateway.api import Api
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class InDirectory:
         return {
             path.name: path.stat().st_size
             for path in self.directory.iterdir()
-            if path.name != STAGING_MARKER
+            if path.name != staging_layout.MARKER
         }
 
 

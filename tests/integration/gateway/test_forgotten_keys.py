@@ -13,9 +13,10 @@ from gateway import db
 from gateway.context import Context
 from gateway.http.idempotency import KeyedRequest
 from gateway.uploads.create import create_upload
+from schemas import staging_layout
 from schemas.api.uploads import CreateUpload, UploadCreated
 from schemas.ids import TenantId
-from schemas.settings import STAGING_MARKER, DatabaseSettings
+from schemas.settings import DatabaseSettings
 from schemas.tables.idempotency import IdempotentRequest
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
@@ -56,7 +57,7 @@ async def create(context: Context, tenant_id: TenantId) -> UploadCreated:
 
 
 def staged_in(directory: Path) -> set[str]:
-    return {path.name for path in directory.iterdir()} - {STAGING_MARKER}
+    return {path.name for path in directory.iterdir()} - {staging_layout.MARKER}
 
 
 async def test_a_repeated_create_returns_only_an_upload_with_a_file(

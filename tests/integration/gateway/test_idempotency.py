@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from schemas.settings import STAGING_MARKER
+from schemas import staging_layout
 from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
 from tests.integration.gateway.api import Api, BeginSession, problem
@@ -15,7 +15,7 @@ KEY = {"Idempotency-Key": "5c7ab3f0-once"}
 
 
 def files_in(directory: Path) -> list[str]:
-    return [path.name for path in directory.iterdir() if path.name != STAGING_MARKER]
+    return [path.name for path in directory.iterdir() if path.name != staging_layout.MARKER]
 
 
 async def counted(transaction: BeginSession, table: type[Upload | Webhook]) -> int:

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import func, select
 
 from gateway.administration import quotas
+from schemas import staging_layout
 from schemas.policy.quotas import Quotas
-from schemas.settings import STAGING_MARKER, DatabaseSettings, QuotaSettings
+from schemas.settings import DatabaseSettings, QuotaSettings
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
@@ -22,7 +23,7 @@ PDF = b"%PDF-1.7\n" + b"x" * 100
 
 
 def files_in(directory: Path) -> list[str]:
-    return [path.name for path in directory.iterdir() if path.name != STAGING_MARKER]
+    return [path.name for path in directory.iterdir() if path.name != staging_layout.MARKER]
 
 
 async def set_quota(transaction: BeginSession, *, tenant: str = "acme", **changes: Any) -> Quotas:  # noqa: ANN401  # any quota

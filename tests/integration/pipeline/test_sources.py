@@ -20,7 +20,7 @@ from pipeline.context import build_context
 from pipeline.settings import Settings
 from pipeline.storage.errors import StoreFailed, StoreRejected, StoreUnavailable
 from pipeline.transfer.plan import MIN_PART_SIZE
-from schemas import object_keys, topology
+from schemas import object_keys, staging_layout, topology
 from schemas.errors import ErrorCode
 from schemas.events.envelope import Envelope
 from schemas.ids import TenantId
@@ -112,7 +112,7 @@ def original(event: Envelope) -> ObjectKey:
 
 def is_staged(hands: Hands, event: Envelope) -> bool:
     assert hands.context.settings.staging_dir is not None
-    prefix = object_keys.staged(event.tenantid, event.data.upload_id)
+    prefix = staging_layout.prefix_of(event.tenantid, event.data.upload_id)
     in_bucket = any(key.startswith(prefix) for key in fake(hands).objects)
     return in_bucket or (hands.context.settings.staging_dir / str(event.data.upload_id)).exists()
 
@@ -191,7 +191,7 @@ def test_what_a_worker_left_staged_goes_with_the_next_delivery(
 
 def test_chunks_that_were_never_acked_go_too(hands: Hands, storage: FakeStorage) -> None:
     event = finalized(hands, StagingKind.OBJECTS)
-    refused = object_keys.staged_chunk(
+    refused = staging_layout.chunk_key(
         event.tenantid, event.data.upload_id, index=1, sha256=bytes(32)
     )
     storage.objects[refused] = Object(b"other bytes", "", etag="")

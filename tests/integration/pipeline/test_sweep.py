@@ -25,7 +25,7 @@ from pipeline.maintenance.tasks import SweepOrphans, SweepRows, SweepUploads
 from pipeline.settings import Settings
 from pipeline.storage.errors import StoreMisconfigured, StoreRejected, StoreUnavailable
 from pipeline.storage.port import Body, Multipart
-from schemas import object_keys
+from schemas import object_keys, staging_layout
 from schemas.errors import ErrorCode
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
@@ -33,7 +33,7 @@ from schemas.events.uploads import UploadFailed
 from schemas.ids import DeliveryId, EventId, TenantId, UploadId, WebhookId
 from schemas.lifecycle import JobStage, JobStatus, StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey
-from schemas.settings import STAGING_MARKER, DatabaseSettings, ObjectStoreSettings
+from schemas.settings import DatabaseSettings, ObjectStoreSettings
 from schemas.tables.deliveries import Attempt, Delivery
 from schemas.tables.idempotency import IdempotentRequest
 from schemas.tables.inbox import InboxMessage
@@ -58,7 +58,7 @@ LATER = timedelta(seconds=-10)
 @pytest.fixture
 def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
     """A database and a staging directory; the store is in memory."""
-    (tmp_path / STAGING_MARKER).touch()
+    (tmp_path / staging_layout.MARKER).touch()
     settings = Settings(
         database_url=database.database_url,
         rabbitmq_url=SecretStr("amqp://nobody@127.0.0.1/none"),
@@ -116,7 +116,7 @@ def opened(
         staged_file(context, str(upload.id))
     else:
         for index in range(CHUNKS):
-            key = object_keys.staged_chunk(
+            key = staging_layout.chunk_key(
                 upload.tenant_id, upload.id, index=index, sha256=bytes(32)
             )
             put(context, key)
@@ -203,7 +203,9 @@ def test_an_upload_nobody_finalized_ends_and_leaves_nothing(
     assert count(with_store, Chunk) == 0
     assert not keys(with_store)
     assert with_store.settings.staging_dir is not None
-    assert [path.name for path in with_store.settings.staging_dir.iterdir()] == [STAGING_MARKER]
+    assert [path.name for path in with_store.settings.staging_dir.iterdir()] == [
+        staging_layout.MARKER
+    ]
     (event,) = told(with_store)
     assert event.tenantid == upload.tenant_id
     assert isinstance(event.data, UploadFailed)
@@ -293,7 +295,7 @@ def test_nothing_of_others_is_taken_from_the_staging_directory(context: Context)
 def test_a_directory_without_its_marker_is_not_ours_to_sweep(context: Context) -> None:
     assert context.settings.staging_dir is not None
     old = staged_file(context, str(uuid4()))
-    (context.settings.staging_dir / STAGING_MARKER).unlink()
+    (context.settings.staging_dir / staging_layout.MARKER).unlink()
     assert files.sweep(context, plenty()) == SweepReport()
     assert old.exists()
 
@@ -307,7 +309,7 @@ def test_more_files_than_one_batch_are_all_looked_at(context: Context) -> None:
 def test_an_object_of_no_upload_is_removed_once_it_is_old(with_store: Context) -> None:
     live = opened(with_store, staging=StagingKind.OBJECTS)
     gone = TenantId(uuid4()), UploadId(uuid4())
-    put(with_store, object_keys.staged_chunk(*gone, index=0, sha256=bytes(32)))
+    put(with_store, staging_layout.chunk_key(*gone, index=0, sha256=bytes(32)))
     put(with_store, "staging/.probe/left")
     kept = {
         put(with_store, "staging/readme.txt"),
@@ -540,7 +542,7 @@ def test_a_staged_object_the_store_does_not_let_go_holds_up_nothing(context: Con
     storage = OneStuck()
     context = an_hour_later(replace(context, storage=storage))
     for index in range(3):
-        key = object_keys.staged_chunk(
+        key = staging_layout.chunk_key(
             TenantId(uuid4()), UploadId(uuid4()), index=index, sha256=bytes(32)
         )
         storage.failed = ObjectKey(put(context, key))

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
-from schemas import object_keys, topology
+from schemas import object_keys, staging_layout, topology
 from schemas.events import envelope
 from schemas.events.uploads import StoredEvent, UploadFailed
 from schemas.lifecycle import JobStage, JobStatus, StagingKind
-from schemas.settings import MIB, STAGING_MARKER
+from schemas.settings import MIB
 from schemas.tables.jobs import Job
 from tests.eventually import eventually
 from tests.integration.pipeline.workbench import Workbench, sha256
@@ -170,7 +170,7 @@ def test_crashes_are_remembered_while_the_dead_workers_lease_runs_out(bench: Wor
 def test_a_worker_without_the_staging_volume_fails_nothing(bench: Workbench) -> None:
     event = bench.finalized(b"elsewhere")
     bench.staged(event).unlink()
-    marker = bench.staging / STAGING_MARKER
+    marker = bench.staging / staging_layout.MARKER
     marker.unlink()
     try:
         bench.bus.publish(event)

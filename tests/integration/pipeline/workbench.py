@@ -10,11 +10,10 @@ from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.orm import Session
 
 from dev.stack.stack import Stack
-from schemas import object_keys
+from schemas import staging_layout
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
 from schemas.lifecycle import SETTLED_JOBS, StagingKind
-from schemas.settings import STAGING_MARKER
 from schemas.tables.documents import Document
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
@@ -75,7 +74,7 @@ class Workbench:
 
     def staged_keys(self, event: Envelope) -> list[str]:
         """Return the staged chunks of an upload in the bucket, in order."""
-        prefix = object_keys.staged(event.tenantid, event.data.upload_id)
+        prefix = staging_layout.prefix_of(event.tenantid, event.data.upload_id)
         keys = self.bucket.keys()
         return sorted(key for key in keys if key.startswith(prefix))
 
@@ -145,7 +144,7 @@ def prepare_staging(system: Stack) -> None:
     """Do what the gateway does, which there is none of on a bench."""
     staging = Path(system.environment["STAGING_DIR"])
     staging.mkdir(parents=True, exist_ok=True)
-    (staging / STAGING_MARKER).touch()
+    (staging / staging_layout.MARKER).touch()
 
 
 def sha256(content: bytes) -> str:

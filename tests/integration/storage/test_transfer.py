@@ -21,7 +21,7 @@ from pipeline.transfer.checks import Chunk, ChunkCorrupt
 from pipeline.transfer.resume import PreviousAttempt
 from pipeline.transfer.send import FileTransfer, SentObject, TransferListener
 from pipeline.transfer.sources.staged_objects import StagedObjects
-from schemas import object_keys
+from schemas import staging_layout
 from schemas.ids import TenantId, UploadId
 from schemas.settings import MIB, ObjectStoreSettings
 from tests.contract.test_storage_port import body
@@ -236,7 +236,7 @@ def put_chunks(path: Path, *, storage: S3Storage) -> StagedObjects:
         digest = hashlib.sha256(piece).digest()
         chunks.append(Chunk(index, size_bytes=len(piece), sha256=digest))
         storage.put(
-            object_keys.staged_chunk(tenant_id, upload_id, index=index, sha256=digest),
+            staging_layout.chunk_key(tenant_id, upload_id, index=index, sha256=digest),
             body=body(piece),
             content_type="application/octet-stream",
             abandoned=Event(),

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from pipeline.maintenance import ownership
 from pipeline.maintenance.ownership import Transfer
-from schemas import object_keys
+from schemas import object_keys, staging_layout
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import UploadStatus
-from schemas.settings import STAGING_MARKER
 
 TENANT = TenantId(UUID("11111111-1111-4111-8111-111111111111"))
 UPLOAD = UploadId(UUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"))
@@ -27,13 +26,13 @@ def transfer(
 
 @given(st.uuids())
 def test_a_file_named_for_an_upload_is_known(upload_id: UUID) -> None:
-    assert ownership.upload_of_file(str(upload_id)) == upload_id
+    assert staging_layout.upload_of_file(str(upload_id)) == upload_id
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        STAGING_MARKER,
+        staging_layout.MARKER,
         "lost+found",
         ".nfs000000001",
         str(UPLOAD).upper(),
@@ -44,13 +43,13 @@ def test_a_file_named_for_an_upload_is_known(upload_id: UUID) -> None:
     ],
 )
 def test_any_other_file_is_not_ours(name: str) -> None:
-    assert ownership.upload_of_file(name) is None
+    assert staging_layout.upload_of_file(name) is None
 
 
 def test_keys_we_give_are_known() -> None:
-    chunk = object_keys.staged_chunk(TENANT, UPLOAD, index=3, sha256=bytes(32))
-    assert ownership.upload_of_staged(chunk) == UPLOAD
-    assert ownership.upload_of_original(object_keys.original(TENANT, UPLOAD)) == UPLOAD
+    chunk = staging_layout.chunk_key(TENANT, UPLOAD, index=3, sha256=bytes(32))
+    assert staging_layout.upload_of_key(chunk) == UPLOAD
+    assert object_keys.upload_of_original(object_keys.original(TENANT, UPLOAD)) == UPLOAD
 
 
 @pytest.mark.parametrize(
@@ -72,8 +71,8 @@ def test_keys_we_give_are_known() -> None:
     ],
 )
 def test_any_other_key_is_not_ours(key: str) -> None:
-    assert ownership.upload_of_staged(key) is None
-    assert ownership.upload_of_original(key) is None
+    assert staging_layout.upload_of_key(key) is None
+    assert object_keys.upload_of_original(key) is None
 
 
 def test_only_what_is_older_than_the_grace_is_judged() -> None:
