@@ -7,33 +7,24 @@ the connection is down.
 """
 
 import asyncio
+import itertools
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-import psycopg
-import structlog
-from psycopg import sql
-
-log = structlog.stdlib.get_logger(__name__)
+from schemas.runtime import postgres
 
 CHANNEL: Final = "waybill_jobs"
 
 STREAM_READS_MAX: Final = 2
 """Connections to the database that all streams use together: one change wakes many of them."""
 
-Connect: TypeAlias = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
-"""Opens a connection for listening, or raises `psycopg.OperationalError`."""
-
-_RECONNECT_DELAY_MIN: Final = 0.5
-_RECONNECT_DELAY_MAX: Final = 10.0
-
 
 class JobChangeListener:
     """Wakes waiting requests when their job may have changed."""
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: postgres.Connect) -> None:
         self._connect = connect
         self.waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self.is_draining = False
@@ -43,7 +34,10 @@ class JobChangeListener:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Listen until the block ends; reconnect when the connection is lost."""
-        listener = asyncio.create_task(self._listen(), name="job-change-listener")
+        listener = asyncio.create_task(
+            postgres.listen(self._connect, channel=CHANNEL, notify=self._wake),
+            name="job-change-listener",
+        )
         try:
             yield
         finally:
@@ -69,24 +63,10 @@ class JobChangeListener:
     def drain(self) -> None:
         """Wake every waiting request to answer now: the process is about to stop."""
         self.is_draining = True
-        for job_id in list(self.waiting):
-            self._wake(job_id)
+        self._wake(None)
 
-    async def _listen(self) -> None:
-        delay = _RECONNECT_DELAY_MIN
-        while True:
-            try:
-                async with await self._connect() as connection:
-                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
-                    delay = _RECONNECT_DELAY_MIN
-                    log.info("job_changes.listening")
-                    async for notification in connection.notifies():
-                        self._wake(notification.payload)
-            except psycopg.Error as error:
-                log.warning("job_changes.lost", error=type(error).__name__, retry_seconds=delay)
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _RECONNECT_DELAY_MAX)
-
-    def _wake(self, job_id: str) -> None:
-        for changed in self.waiting.get(job_id, ()):
+    def _wake(self, job_id: str | None) -> None:
+        """Wake the requests that wait for one job, or for any job."""
+        ids = list(self.waiting) if job_id is None else [job_id]
+        for changed in itertools.chain.from_iterable(self.waiting.get(each, ()) for each in ids):
             changed.set()

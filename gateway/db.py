@@ -1,7 +1,6 @@
-"""Engine, transactions and the way to listen, for one process."""
+"""Engines and transactions of a gateway process."""
 
 import asyncio
-import select
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -10,34 +9,19 @@ from weakref import WeakValueDictionary
 
 import psycopg
 from psycopg.rows import namedtuple_row
-from sqlalchemy import event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import (
-    AsyncEngine,
-    AsyncSession,
-    async_sessionmaker,
-    create_async_engine,
-)
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from schemas.ids import TenantId
+from schemas.runtime import postgres
 from schemas.settings import DatabaseSettings
 
 WAIT_MAX: Final = timedelta(seconds=10)
 """How long a request waits for a connection or for its tenant's lock."""
 
-# A server that vanished without a word must become an error within seconds, not a hang.
-_CONNECTION: Final[dict[str, Any]] = {
-    "connect_timeout": 5,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 15_000,
-    # After a failover the old primary may still answer, read-only.
-    "target_session_attrs": "read-write",
-}
+# A vanished server must become an error within seconds: a client waits.
+_SILENCE_MAX: Final = timedelta(seconds=15)
 
 
 class Database:
@@ -91,8 +75,8 @@ class Database:
 class AutocommitConnection:
     """Runs statements that are a whole transaction each, in one round trip.
 
-    The driver runs them by itself: SQLAlchemy's own work around each is several times
-    the driver's, and a small chunk consists of little else than two of them.
+    It passes them to the driver directly: SQLAlchemy's work around a statement takes several
+    times as long as the driver's, and a small chunk consists of little else than two statements.
 
     Args:
         engine: from `build_autocommit_engine`.
@@ -105,17 +89,17 @@ class AutocommitConnection:
         """Run a statement and return its first row, with an attribute for each column.
 
         Args:
-            statement: with placeholders as the driver has them, `%(name)s`.
+            statement: with the driver's placeholders, `%(name)s`.
             values: of the placeholders.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: what the driver raised, as a transaction would raise it.
+            sqlalchemy.exc.DBAPIError: the driver's error, wrapped as in a transaction.
             sqlalchemy.exc.TimeoutError: no connection was free in time.
         """
         try:
             connection = await self._engine.raw_connection()
         except psycopg.Error as error:
-            raise _as_sqlalchemy_raises(error, was_lost=False) from error
+            raise _wrapped(error, was_lost=False) from error
         driver = cast("psycopg.AsyncConnection[Any]", connection.driver_connection)
         try:
             cursor = driver.cursor(row_factory=namedtuple_row)
@@ -123,84 +107,50 @@ class AutocommitConnection:
             return await cursor.fetchone()
         except BaseException as error:
             was_lost = driver.closed
-            # Cancelled, say: what it would answer next belongs to nobody. The pool notices
-            # a closed connection when it would lend it the next time.
+            # After a cancellation the pending answer would go to the connection's next user.
+            # The pool replaces a closed connection when it is next taken.
             await driver.close()
             if isinstance(error, psycopg.Error):
-                raise _as_sqlalchemy_raises(error, was_lost=was_lost) from error
+                raise _wrapped(error, was_lost=was_lost) from error
             raise
         finally:
             connection.close()
 
 
-def build_engine(settings: DatabaseSettings) -> AsyncEngine:
-    """Return the engine; it connects when it is first used."""
-    return _build_engine(settings)
+def build_engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:  # noqa: ANN401  # further arguments of SQLAlchemy's
+    """Return an engine; a request waits for a free connection for `WAIT_MAX`."""
+    return postgres.build_async_engine(
+        settings,
+        connection=postgres.connection_arguments(name="waybill-gateway", silence_max=_SILENCE_MAX),
+        pool_timeout=WAIT_MAX.total_seconds(),
+        **options,
+    )
 
 
 def build_autocommit_engine(settings: DatabaseSettings) -> AsyncEngine:
-    """Return an engine whose connections commit every statement by themselves.
-
-    `DATABASE_POOL_SIZE` holds for each engine by itself.
-    """
-    # There is never a transaction that had to be rolled back.
-    return _build_engine(settings, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
-
-
-def _build_engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:  # noqa: ANN401  # as the library takes them
-    engine = create_async_engine(
-        _url(settings).set(drivername="postgresql+psycopg"),
-        pool_size=settings.database_pool_size,
-        max_overflow=0,
-        pool_timeout=WAIT_MAX.total_seconds(),
-        # A statement that fails may be logged; what the client sent stays out of it.
-        hide_parameters=True,
-        connect_args={**_CONNECTION, "application_name": "waybill-gateway"},
-        **options,
-    )
-    event.listen(engine.sync_engine, "checkout", _refuse_if_ended)
-    return engine
+    """Return an engine whose connections commit each statement; it has a pool of its own."""
+    # No transaction is ever open that would have to be rolled back.
+    return build_engine(settings, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
 
 
 async def connect_to_listen(settings: DatabaseSettings) -> psycopg.AsyncConnection[Any]:
-    """Open a connection outside the pool, for ``LISTEN``.
+    """Open a connection outside the pool, for LISTEN.
 
     Raises:
         psycopg.OperationalError: the database cannot be reached.
     """
-    url = _url(settings).set(drivername="postgresql")
-    return await psycopg.AsyncConnection.connect(
-        url.render_as_string(hide_password=False),
-        autocommit=True,
-        application_name="waybill-gateway-watch",
-        **_CONNECTION,
+    arguments = postgres.connection_arguments(
+        name="waybill-gateway-listen", silence_max=_SILENCE_MAX
     )
+    return await postgres.connect(settings, connection=arguments)
 
 
-def _refuse_if_ended(connection: DBAPIConnection, *_: object) -> None:
-    """Have the pool connect anew where the server ended an idle connection, after a restart say.
-
-    An idle server says nothing, so anything to read is its farewell; looking
-    costs no round trip, which a ping before every transaction does.
-
-    Raises:
-        DisconnectionError: the pool's own way of being told.
-    """
-    driver = cast("psycopg.AsyncConnection[Any]", connection.driver_connection)
-    if driver.closed:
-        raise DisconnectionError
-    waiting = select.poll()
-    waiting.register(driver.fileno(), select.POLLIN)
-    if waiting.poll(0):
-        raise DisconnectionError
-
-
-def _as_sqlalchemy_raises(error: psycopg.Error, *, was_lost: bool) -> BaseException:
-    """Return an error of the driver in SQLAlchemy's words.
+def _wrapped(error: psycopg.Error, *, was_lost: bool) -> BaseException:
+    """Return the driver's error as SQLAlchemy's.
 
     Args:
         error: what the driver raised.
-        was_lost: whether the connection ended with it; whatever the error is, that is an outage.
+        was_lost: whether the connection ended with the error, which makes any error an outage.
     """
     return DBAPIError.instance(
         None,
@@ -210,7 +160,3 @@ def _as_sqlalchemy_raises(error: psycopg.Error, *, was_lost: bool) -> BaseExcept
         hide_parameters=True,
         connection_invalidated=was_lost,
     )
-
-
-def _url(settings: DatabaseSettings) -> URL:
-    return make_url(settings.database_url.get_secret_value())

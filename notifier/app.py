@@ -3,13 +3,11 @@
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from notifier import broker, db, liveness
 from notifier.delivery import dispatch, transport
@@ -17,7 +15,6 @@ from notifier.intake import NotifyConsumer
 from notifier.relay import Relay
 from notifier.settings import Settings
 from schemas.runtime import logging
-from schemas.settings import DatabaseSettings
 from schemas.tables import outbox
 
 log = structlog.stdlib.get_logger(__name__)
@@ -47,7 +44,7 @@ def run_deliver(settings: Settings) -> None:
 
 async def _relay(settings: Settings) -> None:
     async with (
-        _database(settings, name=RELAY) as engine,
+        db.open_engine(settings, name=RELAY) as engine,
         await broker.connect(settings, name=RELAY) as connection,
     ):
         exchange = await broker.EventExchange.open(
@@ -75,7 +72,7 @@ async def _relay(settings: Settings) -> None:
 
 async def _deliver(settings: Settings) -> None:
     async with (
-        _database(settings, name=DELIVER) as engine,
+        db.open_engine(settings, name=DELIVER) as engine,
         await broker.connect(settings, name=DELIVER) as connection,
         transport.open_client(settings, allow_loopback=settings.webhook_allow_loopback) as client,
     ):
@@ -101,16 +98,6 @@ async def _deliver(settings: Settings) -> None:
             listen=db.listen(settings, channel=dispatch.WAKE_CHANNEL, wake=wake, name=DELIVER),
             liveness=liveness.keep(settings.liveness_file, alive=alive),
         )
-
-
-@asynccontextmanager
-async def _database(settings: DatabaseSettings, *, name: str) -> AsyncIterator[AsyncEngine]:
-    engine = db.build_engine(settings, name=name)
-    try:
-        await db.wait_until_it_answers(engine)
-        yield engine
-    finally:
-        await engine.dispose()
 
 
 async def _together(**loops: Coroutine[Any, Any, None]) -> None:

@@ -23,6 +23,7 @@ from notifier import broker, db
 from notifier.delivery import operations
 from schemas import topology
 from schemas.events.envelope import Envelope, MalformedEvent, decode
+from schemas.runtime import outages, postgres
 
 if TYPE_CHECKING:
     from aio_pika.abc import (
@@ -53,7 +54,7 @@ class NotifyConsumer:
         self,
         *,
         connection: AbstractRobustConnection,
-        transaction: db.Transaction,
+        transaction: db.BeginConnection,
         wake: db.WakeUp,
     ) -> None:
         """Take what the consumer works with.
@@ -82,7 +83,7 @@ class NotifyConsumer:
         """
         while True:
             event = await broker.through_outages(self._consume_until_stalled, doing="consuming")
-            await db.through_outages(partial(self._record, event), doing="recording an event")
+            await postgres.through_outages(partial(self._record, event), doing="recording an event")
             log.info("consumer.resuming")
 
     async def is_consuming(self) -> bool:
@@ -150,7 +151,7 @@ class NotifyConsumer:
         try:
             await self._record(event)
         except Exception as error:
-            if db.is_outage(error):
+            if postgres.is_outage(error):
                 self._stall(event, error)
                 return
             log.exception("consumer.event_failed", event_id=str(event.envelope.id))
@@ -160,7 +161,7 @@ class NotifyConsumer:
 
     def _stall(self, event: _Event, error: Exception) -> None:
         if not self._stalled.done():
-            log.warning("consumer.stalled", error=db.describe(error))
+            log.warning("consumer.stalled", error=outages.describe(error))
             self._stalled.set_result(event)
 
     async def _record(self, event: _Event) -> None:

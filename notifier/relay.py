@@ -22,6 +22,7 @@ from notifier.broker import BrokerUnavailable
 from notifier.liveness import Pulse
 from schemas.events.envelope import CONTENT_TYPE
 from schemas.ids import EventId
+from schemas.runtime import postgres
 from schemas.runtime.tracing import TRACEPARENT_HEADER
 from schemas.settings import RelaySettings
 from schemas.tables.outbox import OutboxMessage
@@ -182,7 +183,7 @@ class Relay:
     def __init__(
         self,
         *,
-        transaction: db.Transaction,
+        transaction: db.BeginConnection,
         exchange: Exchange,
         wake: db.WakeUp,
         pulse: Pulse,
@@ -202,7 +203,7 @@ class Relay:
             if not await self._exchange.ready(within=READY_ROUND):
                 continue
             # A batch cut short would be published again; it takes a publish timeout at most.
-            batch = await db.through_outages(
+            batch = await postgres.through_outages(
                 lambda: db.uninterrupted(self.relay_batch()), doing="relaying"
             )
             more = batch.size == self._settings.outbox_batch

@@ -13,7 +13,7 @@ from uuid import uuid4
 from sqlalchemy import Engine
 
 from pipeline import db
-from pipeline.db import Transaction
+from pipeline.db import BeginSession
 from pipeline.settings import Settings
 from pipeline.storage.port import ObjectStorage
 from pipeline.storage.s3 import S3Storage
@@ -23,7 +23,7 @@ from pipeline.storage.s3 import S3Storage
 class Context:
     settings: Settings
     engine: Engine
-    transaction: Transaction
+    transaction: BeginSession
     storage: ObjectStorage
 
     def new_lease_owner(self) -> str:

@@ -21,6 +21,7 @@ from notifier.delivery.outcome import AttemptOutcome
 from notifier.delivery.settlement import Settlement
 from notifier.delivery.slots import Slots
 from notifier.liveness import Pulse
+from schemas.runtime import postgres
 from schemas.settings import DeliverySettings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -45,7 +46,7 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        transaction: db.Transaction,
+        transaction: db.BeginConnection,
         client: httpx.AsyncClient,
         wake: db.WakeUp,
         pulse: Pulse,
@@ -81,7 +82,7 @@ class Dispatcher:
         try:
             while True:
                 self._pulse.beat()
-                more = await db.through_outages(
+                more = await postgres.through_outages(
                     # Claims cut short after their commit would lie idle until they lapse.
                     lambda: db.uninterrupted(self._start_due()),
                     doing="claiming deliveries",
@@ -120,7 +121,7 @@ class Dispatcher:
                 jitter=self._jitter(),
                 retry_after=result.retry_after,
             )
-            recorded = await db.through_outages(
+            recorded = await postgres.through_outages(
                 lambda: self._record(claim, result, move), doing="recording an attempt"
             )
             _report(claim, result, recorded=recorded)

@@ -11,13 +11,13 @@ import structlog
 from celery import Task
 from sqlalchemy.exc import DBAPIError
 
-from pipeline import db
 from pipeline.context import Context, current_context
 from pipeline.maintenance import exclusive, expiry, files, multiparts, objects, originals, retention
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
 from pipeline.storage.errors import StoreFailed
 from schemas import topology
+from schemas.runtime import postgres
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class Sweep(Task[[], None]):
                     else:
                         log.info("sweep.already_running")
             except DBAPIError as error:
-                if not db.is_unreachable(error):
+                if not postgres.is_outage(error):
                     raise
                 log.warning("sweep.database_unreachable", reason=type(error).__name__)
 

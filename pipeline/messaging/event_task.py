@@ -25,11 +25,11 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from pipeline import db
 from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
 from schemas import topology
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.envelope import CONTENT_TYPE, Envelope
+from schemas.runtime import postgres
 from schemas.runtime.tracing import TRACEPARENT_HEADER
 
 log = structlog.stdlib.get_logger(__name__)
@@ -189,7 +189,7 @@ class EventTask(Task[..., None]):
         # A MemoryError that leaves a task ends the whole worker, and then the
         # next worker that gets the message.
         except (Exception, MemoryError) as error:
-            if db.is_unreachable(error):
+            if postgres.is_outage(error):
                 # An outage is not the event's fault: it uses up no attempt.
                 log.warning("task.database_unreachable", reason=type(error).__name__)
                 self._wait(event, delivery, backoff=False, reason=error)
@@ -218,7 +218,7 @@ class EventTask(Task[..., None]):
         except RetryLater as reason:
             self._wait(event, delivery, backoff=reason.backoff, reason=reason)
         except DBAPIError as failure:
-            if db.is_unreachable(failure):
+            if postgres.is_outage(failure):
                 self._wait(event, delivery, backoff=False, reason=failure)
             raise
 

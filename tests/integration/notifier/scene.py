@@ -62,11 +62,8 @@ async def eventually(
 
 @asynccontextmanager
 async def engine_of(database: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
-    engine = db.build_engine(database, name="tests")
-    try:
+    async with db.open_engine(database, name="tests") as engine:
         yield engine
-    finally:
-        await engine.dispose()
 
 
 class Scene:

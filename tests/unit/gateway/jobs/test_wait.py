@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 from uuid import uuid4
 
 import psycopg
@@ -45,13 +44,14 @@ class Notifications:
         self.queue: asyncio.Queue[str | None] = asyncio.Queue()
         self.connections = 0
 
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator["Notifications"]:
-        self.connections += 1
-        yield self
-
     async def connect(self) -> Any:  # noqa: ANN401  # stands for psycopg's connection
-        return self.opened()
+        self.connections += 1
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
 
     async def execute(self, _: object) -> None:
         self.listening.set()

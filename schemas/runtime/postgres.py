@@ -1,0 +1,191 @@
+"""Connections to PostgreSQL: engines, outages, and LISTEN."""
+
+import asyncio
+import select
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final, Never, TypeAlias, TypeVar, cast
+
+import psycopg
+import structlog
+from psycopg import sql
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import (
+    DisconnectionError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from schemas.runtime import outages
+from schemas.settings import DatabaseSettings
+
+log = structlog.stdlib.get_logger(__name__)
+
+Result = TypeVar("Result")
+
+ConnectionArguments: TypeAlias = Mapping[str, Any]
+
+Connect: TypeAlias = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
+"""Opens a connection, or raises `psycopg.OperationalError`."""
+
+NOT_READY: Final = frozenset({"42P01", "42703", "42501", "3F000"})
+"""Tables or columns are not migrated yet, or rights not granted yet. Any other complaint about
+a statement is a bug, which waiting would hide."""
+
+READ_ONLY: Final = "25006"
+LIMIT_EXCEEDED: Final = "54"
+"""SQLSTATE class of statements too large for the server: repeating them changes nothing."""
+
+RECONNECT_PAUSE: Final = timedelta(milliseconds=500)
+
+
+def connection_arguments(*, name: str, silence_max: timedelta) -> dict[str, Any]:
+    """Return the arguments of every connection of a process.
+
+    Args:
+        name: the process, as `pg_stat_activity` shows it.
+        silence_max: a server that is silent for longer counts as lost. Without it the
+            kernel waits a quarter of an hour for an answer, and two hours on an idle connection.
+    """
+    seconds = int(silence_max.total_seconds())
+    return {
+        "application_name": name,
+        "connect_timeout": 5,
+        "keepalives_idle": seconds // 2,
+        "keepalives_interval": seconds // 4,
+        "keepalives_count": 2,
+        "tcp_user_timeout": 1000 * seconds,
+        # After a failover the old primary may still answer, read-only.
+        "target_session_attrs": "read-write",
+    }
+
+
+def build_engine(settings: DatabaseSettings, *, connection: ConnectionArguments) -> Engine:
+    """Return an engine for one thread per connection; it connects when it is first used."""
+    engine = create_engine(**_engine_arguments(settings, connection))
+    event.listen(engine, "checkout", _refuse_if_closed)
+    return engine
+
+
+def build_async_engine(
+    settings: DatabaseSettings,
+    *,
+    connection: ConnectionArguments,
+    **options: Any,  # noqa: ANN401  # further arguments of SQLAlchemy's
+) -> AsyncEngine:
+    """Return an engine for one event loop; it connects when it is first used."""
+    engine = create_async_engine(**_engine_arguments(settings, connection), **options)
+    event.listen(engine.sync_engine, "checkout", _refuse_if_closed)
+    return engine
+
+
+def _engine_arguments(
+    settings: DatabaseSettings, connection: ConnectionArguments
+) -> dict[str, Any]:
+    return {
+        "url": settings.database_url.get_secret_value(),
+        "pool_size": settings.database_pool_size,
+        "max_overflow": 0,
+        # The message of a failed statement would put clients' data into the log.
+        "hide_parameters": True,
+        "connect_args": dict(connection),
+    }
+
+
+def _refuse_if_closed(connection: DBAPIConnection, *_: object) -> None:
+    """Make the pool replace an idle connection that the server closed, for example at a restart.
+
+    An idle server sends nothing, so readable data means that it closed the connection. Polling
+    costs no round trip; SQLAlchemy's `pool_pre_ping` costs one per transaction.
+
+    Raises:
+        DisconnectionError: makes the pool connect anew.
+    """
+    driver = cast("psycopg.Connection[Any]", connection.driver_connection)
+    if driver.closed:
+        raise DisconnectionError
+    readable = select.poll()
+    readable.register(driver.fileno(), select.POLLIN)
+    if readable.poll(0):
+        raise DisconnectionError
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the database itself is at fault: the same work may succeed later, unchanged.
+
+    Outages are: no connection, a restart, a full disk, a read-only standby, a database that
+    is not migrated yet.
+    """
+    state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
+    match error:
+        case ProgrammingError():
+            return state in NOT_READY
+        case InternalError():
+            return state == READ_ONLY
+        case OperationalError() | InterfaceError() | psycopg.OperationalError():
+            return not state.startswith(LIMIT_EXCEEDED)
+    return isinstance(error, PoolTimeout)
+
+
+async def through_outages(work: Callable[[], Awaitable[Result]], *, doing: str) -> Result:
+    """Await `work()`, repeated while the database is away; see `outages.outlast`."""
+    return await outages.outlast(
+        work, event="database.unavailable", is_outage=is_outage, doing=doing
+    )
+
+
+async def connect(
+    settings: DatabaseSettings, *, connection: ConnectionArguments
+) -> psycopg.AsyncConnection[Any]:
+    """Open a connection outside any pool, which commits each statement.
+
+    Raises:
+        psycopg.OperationalError: the database cannot be reached.
+    """
+    url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
+    return await psycopg.AsyncConnection.connect(
+        url.render_as_string(hide_password=False), autocommit=True, **connection
+    )
+
+
+async def listen(connect: Connect, *, channel: str, notify: Callable[[str | None], None]) -> Never:
+    """Pass the payload of each notification on `channel` to `notify`; reconnect when necessary.
+
+    After each connect `notify` gets None, because notifications sent before are lost. LISTEN
+    belongs to a session: behind a pooler that shares sessions no notification arrives.
+
+    Args:
+        connect: opens a connection that is used for nothing else.
+        channel: the channel.
+        notify: must not block.
+    """
+    statement = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
+
+    async def start() -> psycopg.AsyncConnection[Any]:
+        connection = await connect()
+        try:
+            await connection.execute(statement)
+        except BaseException:
+            # Cancelled here, the caller would never close the connection.
+            await connection.close()
+            raise
+        return connection
+
+    while True:
+        connection = await through_outages(start, doing=f"listening on {channel}")
+        try:
+            async with connection:
+                log.info("database.listening", channel=channel)
+                notify(None)
+                async for notification in connection.notifies():
+                    notify(notification.payload)
+        except psycopg.OperationalError as error:
+            log.warning("database.listening_lost", channel=channel, error=outages.describe(error))
+        # A server that accepts and drops every connection must not cause a tight loop.
+        await asyncio.sleep(RECONNECT_PAUSE.total_seconds())
