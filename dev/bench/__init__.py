@@ -1,1 +1,1 @@
-"""Benchmarks: what the README and the changelog claim of speed and memory comes from here."""
+"""Benchmarks: the source of every claim about speed and memory in the documentation."""

@@ -1,7 +1,7 @@
-"""Every benchmark, on a system of its own under `var/bench`.
+"""Runs benchmarks on their own system under `var/bench`.
 
-The page in docs/benchmarks is written once every benchmark has run here; a single one
-then renews its own section. With --quick nothing is written there.
+The page in docs/benchmarks is written when every benchmark has run on this machine; later a
+single benchmark renews its section. With --quick the page stays unchanged.
 """
 
 import argparse
@@ -22,12 +22,12 @@ def main() -> int:
     parser.add_argument(
         "benchmarks", nargs="*", metavar="benchmark", help=f"{', '.join(BENCHMARKS)}; or all"
     )
-    parser.add_argument("--quick", action="store_true", help="small sizes: does it run at all?")
+    parser.add_argument("--quick", action="store_true", help="small sizes, as a smoke test")
     parser.add_argument(
         "--state-dir",
         type=Path,
         default=CHECKOUT / "var" / "bench",
-        help="on the disk that is to be measured (var/bench)",
+        help="on the disk to measure (var/bench)",
     )
     arguments = parser.parse_args()
     unknown = set(arguments.benchmarks) - set(BENCHMARKS)
@@ -36,7 +36,7 @@ def main() -> int:
     chosen = arguments.benchmarks or list(BENCHMARKS)
     state_dir: Path = arguments.state_dir.resolve()
     results = state_dir / ("quick" if arguments.quick else "results")
-    # Where the output is no terminal, tables would be folded to 80 columns.
+    # Without a terminal, rich would fold tables to 80 columns.
     console = Console() if sys.stdout.isatty() else Console(width=160)
     with System.running(state_dir, plots=results, report=console.print) as system:
         for name in chosen:
@@ -55,7 +55,7 @@ def main() -> int:
 def _publish(system: System, *, results: Path) -> str:
     kept = page.kept(list(BENCHMARKS), directory=results)
     if len(kept) < len(BENCHMARKS):
-        return "docs/benchmarks is left as it is: not every benchmark has run here yet"
+        return "docs/benchmarks is unchanged: not every benchmark has run here yet"
     written = page.publish(kept, machine=system.machine, plots=results, to=page.DOCUMENTATION)
     return f"written: {written.relative_to(CHECKOUT)}"
 

@@ -1,7 +1,7 @@
-"""`python -m dev.bench.asgi SERVER`: the gateway under another ASGI server than its own.
+"""`python -m dev.bench.asgi SERVER`: the gateway under a given ASGI server.
 
-With `--port` it serves an application that never reads a request's body, to see
-how much of it a server takes in nevertheless.
+With `--port` it serves an application that never reads a request's body: the benchmark
+measures how much of the body the server buffers.
 """
 
 import argparse
@@ -24,17 +24,17 @@ from schemas.runtime import logging
 LOOPBACK: Final = "127.0.0.1"
 
 
-def gateway() -> Any:  # noqa: ANN401  # each server has a type of its own for an application
+def gateway() -> Any:  # noqa: ANN401  # each server has its own type for an application
     loaded = settings.Settings.load()
     logging.configure(loaded, service="gateway")
     return request_log.RequestLog(create_app(loaded, settings.load_store(loaded)))
 
 
-def deaf() -> Any:  # noqa: ANN401  # each server has a type of its own for an application
+def never_reading() -> Any:  # noqa: ANN401  # each server has its own type for an application
     return _never_reads
 
 
-async def _never_reads(scope: Mapping[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401  # each server has a type of its own for an application
+async def _never_reads(scope: Mapping[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401  # each server has its own type for an application
     if scope["type"] == "lifespan":
         while True:
             message = await receive()
@@ -90,7 +90,7 @@ def main() -> None:
     arguments = parser.parse_args()
     serve = SERVERS[arguments.server]
     if arguments.port is not None:
-        serve(deaf, host=LOOPBACK, port=arguments.port)
+        serve(never_reading, host=LOOPBACK, port=arguments.port)
         return
     loaded = settings.Settings.load()
     serve(gateway, host=loaded.gateway_host, port=loaded.gateway_port)

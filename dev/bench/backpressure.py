@@ -1,4 +1,4 @@
-"""How much of a body a server takes in while the application does not read it."""
+"""Measures how much of a body a server buffers while the application does not read."""
 
 import socket
 import subprocess
@@ -17,22 +17,22 @@ from dev.stack import ports
 from dev.stack.checkout import CHECKOUT
 
 SILENCE_SECONDS: Final = 1.0
-"""A server that took nothing for so long will take nothing more."""
+"""A server that accepts no byte for so long has stopped reading."""
 START_SECONDS: Final = 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
+class Buffered:
     sent_mib: float
-    """What the client got rid of; the kernel's own buffers are in it."""
+    """Sent by the client, including the kernel's buffers."""
     grown_mib: float
 
 
-def measure(server: str, *, offered: int) -> Taken:
-    """Offer a body to an application that never reads, until the server stops taking it."""
-    with _deaf(server) as (pid, port), watched({server: pid}) as usage:
+def measure(server: str, *, offered: int) -> Buffered:
+    """Send a body to an application that never reads, until the server stops reading."""
+    with _never_reading(server) as (pid, port), watched({server: pid}) as usage:
         sent = _send_until_stuck(port, offered=offered)
-    return Taken(sent_mib=sent / MIB, grown_mib=usage.grown_mib[server])
+    return Buffered(sent_mib=sent / MIB, grown_mib=usage.grown_mib[server])
 
 
 def _send_until_stuck(port: int, *, offered: int) -> int:
@@ -46,13 +46,13 @@ def _send_until_stuck(port: int, *, offered: int) -> int:
                 sent += connection.send(block[: offered - sent])
         except TimeoutError:
             return sent
-        # Taken in whole: what it grew by shows shortly after.
+        # The server read everything; its memory grows shortly afterwards.
         time.sleep(SILENCE_SECONDS)
     return sent
 
 
 @contextmanager
-def _deaf(server: str) -> Iterator[tuple[int, int]]:
+def _never_reading(server: str) -> Iterator[tuple[int, int]]:
     port = next(port for port in range(ports.FIRST, ports.LAST) if ports.is_free(port))
     with subprocess.Popen(
         [sys.executable, "-m", "dev.bench.asgi", server, "--port", str(port)], cwd=CHECKOUT
@@ -61,7 +61,7 @@ def _deaf(server: str) -> Iterator[tuple[int, int]]:
             _wait_until_ready(port)
             yield process.pid, port
         finally:
-            # Not asked to stop: it would wait for the request that is never answered.
+            # SIGTERM would wait for the request that is never answered.
             server_process = psutil.Process(process.pid)
             for each in (*server_process.children(recursive=True), server_process):
                 each.kill()

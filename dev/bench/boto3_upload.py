@@ -1,9 +1,9 @@
-"""The peer of the transfer benchmark: boto3's `upload_file` as it comes.
+"""The peer of the transfer benchmark: boto3's `upload_file` with its defaults.
 
     python -m dev.bench.boto3_upload FILE BUCKET KEY
 
-Address and credentials come from boto3's own variables. Starting Python and loading
-boto3 are left out of what it prints: they would be paid once, by a worker.
+Address and credentials come from boto3's own variables. The printed time excludes the start
+of Python and the import of boto3, which a worker pays once.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Figures that can be compared: medians, how far they spread, and ratios taken within a round."""
+"""Medians, spreads, and ratios within a round."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Competitor = TypeVar("Competitor")
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Of milliseconds, or of whatever was measured."""
+    """The distribution of measured values."""
 
     count: int
     p50: float
@@ -33,7 +33,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """How many times as much as a peer, round by round: a busy machine slows both alike."""
+    """Ratio to a peer, round by round: a busy machine slows both."""
 
     median: float
     least: float
@@ -41,7 +41,7 @@ class Ratio:
 
     @classmethod
     def between(cls, ours: Sequence[float], theirs: Sequence[float]) -> Self:
-        """Compare what was measured in the same rounds, in the same order."""
+        """Compare values of the same rounds, in the same order."""
         ratios = [own / peer for own, peer in zip(ours, theirs, strict=True)]
         return cls(median=median(ratios), least=min(ratios), most=max(ratios))
 
@@ -49,8 +49,10 @@ class Ratio:
         return f"{self.median:.2f} ({self.least:.2f}-{self.most:.2f})"
 
 
-def turns(competitors: Sequence[Competitor], *, rounds: int) -> Iterator[Sequence[Competitor]]:
-    """Yield the order of each round; each round another one goes first."""
+def starting_orders(
+    competitors: Sequence[Competitor], *, rounds: int
+) -> Iterator[Sequence[Competitor]]:
+    """Yield the order of each round; the first competitor rotates."""
     for number in range(rounds):
         first = number % len(competitors)
         yield (*competitors[first:], *competitors[:first])

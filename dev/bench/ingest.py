@@ -1,4 +1,4 @@
-"""How fast files come in, next to `@tus/server`, and what that costs both servers."""
+"""Speed and cost of receiving files, compared with `@tus/server`."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from statistics import median
 from typing import Final
 
 from dev.bench import machine, plots, sending, tus_server
-from dev.bench.figures import Ratio, turns
+from dev.bench.figures import Ratio, starting_orders
 from dev.bench.plots import Bars
 from dev.bench.receivers import Receiver, Tus, Waybill
 from dev.bench.sections import Section, Table
@@ -45,25 +45,25 @@ class Contestant:
     name: str
     receiver: Receiver
     pids: dict[str, int]
-    """The server's processes; the first one is where its memory is measured."""
+    """The server's processes; memory is measured in the first one."""
     make_durable: Callable[[str], None]
-    """Syncs a file to disk, given its id, where the server left that to the kernel."""
+    """Syncs the file with this id to disk, if the server does not."""
     discard: Callable[[str], None]
-    """Removes a file, given its id, where the server leaves that to others."""
+    """Removes the file with this id, if the server does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     seconds: float
     durable_seconds: float
-    """Until a power failure would have lost nothing."""
+    """Until every byte is on disk."""
     cpu_seconds: dict[str, float]
     client_cpu_seconds: float
     peak_mib: float
 
 
 Outcomes = dict[str, list[Outcome]]
-"""Of one load: for each contestant one outcome per round."""
+"""One load: for each contestant one outcome per round."""
 
 
 def run(system: System, *, rounds: int, loads: Sequence[Load]) -> Section:
@@ -72,11 +72,11 @@ def run(system: System, *, rounds: int, loads: Sequence[Load]) -> Section:
         (
             f"{OURS} checks the digest of every chunk and syncs it to disk before it answers;"
             f' {TUS} does neither. "…, then synced" is {TUS} with one `fsync` of the file after its'
-            f" last answer: the time until nothing could be lost any more, as {OURS}'s time is."
+            f" last answer: then every byte is on disk, as it is at the end of {OURS}'s time."
         ),
         (
-            f"{OURS}'s time ends with the 202 of finalize. Its processor time is given with"
-            " PostgreSQL's, which keeps the manifest."
+            f"{OURS}'s time ends with the 202 of finalize. Its processor time includes"
+            " PostgreSQL's, which stores the manifest."
         ),
     ]
     with ExitStack() as peers:
@@ -93,12 +93,13 @@ def run(system: System, *, rounds: int, loads: Sequence[Load]) -> Section:
             versions["Node.js"] = machine.printed_version("node", "--version") or "unknown"
         measured = _measure(contestants, loads=loads, rounds=rounds, report=system.report)
     if {SMALL_CHUNKS, LARGE_CHUNKS} <= measured.keys():
-        remarks.append(_what_small_chunks_cost(measured))
+        remarks.append(_cost_of_small_chunks(measured))
     section = Section(
         title="Receiving files",
         question=(
             f"The same client sends the same bytes to {OURS} and to {TUS}: plain connections,"
-            " a chunk at a time, the next one when the last is acked. Everything is on one disk."
+            " one chunk at a time, each after the acknowledgement of the previous one. Everything"
+            " is on one disk."
             f" Median of {rounds} rounds."
         ),
         tables=[_speeds(measured), _costs(measured)],
@@ -118,7 +119,7 @@ def _ours(system: System) -> Contestant:
         receiver=Waybill(system.url, api_key=system.api_key),
         pids={"gateway": system.pid_of("gateway"), "PostgreSQL": system.pid_of("postgres")},
         make_durable=lambda _: None,
-        # Of a finalized upload the worker would do it, and none runs here.
+        # The worker deletes the file of a finalized upload; no worker runs here.
         discard=lambda id_: (staging / id_).unlink(missing_ok=True),
     )
 
@@ -155,7 +156,7 @@ def _measure(
         load: {contestant.name: [] for contestant in contestants} for load in loads
     }
     contents = {load: Content.random(load.chunk_size) for load in loads}
-    for order in turns(contestants, rounds=rounds):
+    for order in starting_orders(contestants, rounds=rounds):
         for load in loads:
             for contestant in order:
                 outcome = _send(contestant, load, content=contents[load])
@@ -166,22 +167,22 @@ def _measure(
 
 
 def _send(contestant: Contestant, load: Load, *, content: Content) -> Outcome:
-    # Nobody shall pay for what the one before left to be written.
+    # The previous contestant's unwritten pages must not slow this one.
     os.sync()
     with watched(contestant.pids) as usage:
-        clocked = sending.file_by_file(contestant.receiver, load, content=content)
+        sent = sending.file_by_file(contestant.receiver, load, content=content)
     began = time.perf_counter()
-    for each in clocked.sendings:
+    for each in sent.sendings:
         contestant.make_durable(each.id)
     syncing = time.perf_counter() - began
-    sending.forget(contestant.receiver, clocked)
-    for each in clocked.sendings:
+    sending.forget(contestant.receiver, sent)
+    for each in sent.sendings:
         contestant.discard(each.id)
     return Outcome(
-        seconds=clocked.seconds,
-        durable_seconds=clocked.seconds + syncing,
+        seconds=sent.seconds,
+        durable_seconds=sent.seconds + syncing,
         cpu_seconds=usage.cpu_seconds,
-        client_cpu_seconds=clocked.client_cpu_seconds,
+        client_cpu_seconds=sent.client_cpu_seconds,
         peak_mib=next(iter(usage.peak_mib.values())),
     )
 
@@ -210,8 +211,8 @@ def _speeds(measured: dict[Load, Outcomes]) -> Table:
     return Table(headings=headings[: len(rows[0])], rows=rows)
 
 
-def _what_small_chunks_cost(measured: dict[Load, Outcomes]) -> str:
-    """Say how fast chunks of 1 MiB are beside chunks of 8 MiB, of the same round."""
+def _cost_of_small_chunks(measured: dict[Load, Outcomes]) -> str:
+    """Compare chunks of 1 MiB with chunks of 8 MiB of the same round."""
     ratios = {
         name: Ratio.between(
             [each.seconds for each in measured[LARGE_CHUNKS][name]],
@@ -219,8 +220,8 @@ def _what_small_chunks_cost(measured: dict[Load, Outcomes]) -> str:
         )
         for name in measured[SMALL_CHUNKS]
     }
-    told = " and ".join(f"{name} {ratio} times" for name, ratio in ratios.items())
-    return f"In chunks of 1 MiB, {told} as fast as in chunks of 8 MiB."
+    ratios_text = " and ".join(f"{name} is {ratio} times" for name, ratio in ratios.items())
+    return f"In chunks of 1 MiB, {ratios_text} as fast as in chunks of 8 MiB."
 
 
 def _costs(measured: dict[Load, Outcomes]) -> Table:
@@ -235,7 +236,7 @@ def _costs(measured: dict[Load, Outcomes]) -> Table:
             peak = max(each.peak_mib for each in its_outcomes)
             rows.append([f"{name}: {load}", f"{peak:.0f} MiB", cpu, f"{client:.0%}"])
     return Table(
-        title="What that costs",
+        title="Cost",
         headings=["server", "peak RSS", "CPU seconds per GiB", "CPU of the client"],
         rows=rows,
     )

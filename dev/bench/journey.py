@@ -1,4 +1,4 @@
-"""A file's way through the whole product, in the two steps that are measured apart."""
+"""A file's way through the whole product, in two steps that are measured separately."""
 
 from contextlib import closing
 from datetime import timedelta
@@ -13,10 +13,10 @@ TIMEOUT: Final = timedelta(minutes=15)
 
 
 class JobFailed(Exception):
-    """What was to be measured did not happen."""
+    """The job to measure did not complete."""
 
     def __init__(self, status: str, *, error: object) -> None:
-        super().__init__(f"the job ended {status}: {error}")
+        super().__init__(f"the job ended as {status}: {error}")
 
 
 def stage(system: System, *, size: int, content: Content) -> Sending:
@@ -33,7 +33,7 @@ def finish(system: System, sending: Sending) -> dict[str, Any]:
     """Finalize a file and return its job once it is completed.
 
     Raises:
-        JobFailed: it ended otherwise.
+        JobFailed: the job failed or was cancelled.
     """
     with Client(system.url, api_key=system.api_key) as client:
         job_id = client.finalize(sending.id).json()["job_id"]

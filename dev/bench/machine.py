@@ -1,4 +1,4 @@
-"""What the figures were measured on and against, as far as it matters to a reader."""
+"""The machine and the peers' versions, for the page."""
 
 import platform
 import shutil
@@ -38,7 +38,7 @@ def versions_of(*distributions: str) -> dict[str, str]:
 
 
 def printed_version(*command: str) -> str | None:
-    """Return what a program says of its version; None where there is no such program."""
+    """Return the version that a program prints; None if it is not installed."""
     if shutil.which(command[0]) is None:
         return None
     result = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Whether memory stays flat while files grow."""
+"""Peak memory for files of growing size."""
 
 import os
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Footprint:
 
 def run(system: System, *, sizes: tuple[int, ...]) -> Section:
     system.run_only("gateway", "relay", "transfer")
-    # One for each of the worker's processes.
+    # One file for each of the worker's processes.
     for _ in range(2):
         _through_the_system(system, size=sizes[0])
     footprints = {}
@@ -50,7 +50,7 @@ def run(system: System, *, sizes: tuple[int, ...]) -> Section:
         question=(
             f"Files of zeros in chunks of {shown(CHUNK_SIZE)}, from the client into the store."
             " Peak resident memory of the gateway, and of the transfer worker's largest process,"
-            " sampled twenty times a second; idle is after two small files."
+            " sampled twenty times a second; idle is the size after two small files."
         ),
         tables=[_table(footprints)],
         plots=["memory.svg"],

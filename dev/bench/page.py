@@ -1,4 +1,4 @@
-"""`docs/benchmarks/README.md`, put together from what every benchmark said last."""
+"""Writes `docs/benchmarks/README.md` from the last section of every benchmark."""
 
 import shutil
 from collections.abc import Sequence
@@ -17,30 +17,29 @@ DOCUMENTATION: Final = CHECKOUT / "docs" / "benchmarks"
 INTRODUCTION: Final = """\
 # Benchmarks
 
-Written by `make bench`; every figure and plot on this page comes out of it.
+Written by `make bench`, with every figure and plot on this page.
 
-The peers of a comparison run on the same machine in the same minutes, taking turns,
-and each round another one goes first. What counts are the ratios ("times as fast": above
-1 is faster than the peer). They are taken within a round, and the median of the rounds
-is given with its range, because absolute figures say more about a machine than about a
-program.
+The peers of a comparison alternate on the same machine, and the first one rotates from round to
+round. Read the ratios ("times as fast": above 1 is faster than the peer), not the absolute
+figures, which depend on the machine. A ratio compares values of the same round; the table shows
+the median of the rounds and the range.
 """
 
 
 def keep(section: Section, *, name: str, directory: Path) -> None:
-    """Remember a section, so that the page can be written after any single benchmark."""
+    """Store a section, so that the page can be written after any single benchmark."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{name}.json").write_bytes(msgspec.json.encode(section))
 
 
 def kept(names: Sequence[str], *, directory: Path) -> list[Section]:
-    """Return the sections that are there, in this order."""
+    """Return the stored sections in this order."""
     files = [directory / f"{name}.json" for name in names]
     return [msgspec.json.decode(file.read_bytes(), type=Section) for file in files if file.exists()]
 
 
 def publish(every: Sequence[Section], *, machine: Machine, plots: Path, to: Path) -> Path:
-    """Write the page, with the plots it shows next to it; return where it is."""
+    """Write the page and copy its plots next to it; return the page's path."""
     to.mkdir(parents=True, exist_ok=True)
     for section in every:
         for plot in section.plots:

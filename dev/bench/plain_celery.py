@@ -1,4 +1,4 @@
-"""The peer of `wakeup`: one task, as small as Celery allows."""
+"""The peer of `wakeup`: the smallest Celery task."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ app = Celery("peer")
 
 
 @app.task(ignore_result=True)
-def note_start(starts: str, number: int) -> None:  # noqa: ARG001  # the number is its place in the file
+def note_start(starts: str, number: int) -> None:  # noqa: ARG001  # the number is the line in the file
     started = time.time()
     with Path(starts).open("a") as file:
         file.write(f"{started}\n")

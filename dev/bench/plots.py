@@ -1,4 +1,4 @@
-"""The plots of the documentation, all in one hand."""
+"""The plots of the documentation, in one style."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ STYLE: Final[dict[Any, Any]] = {
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
     "axes.titlepad": 14,
-    # The same figures give the same file.
+    # The same figures produce the same file.
     "svg.hashsalt": "waybill",
 }
 INCHES: Final = (8.6, 3.8)
 FORMATS: Final = {".svg": {"Date": None, "Creator": None}, ".png": {"Software": None}}
-"""What each format would otherwise say of where and when it was made."""
+"""Removes the date and the program from each format's metadata."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Bars:
     series: Mapping[str, Sequence[Sequence[float]]]
     """By name, for each group the values of all rounds."""
     ours: Collection[str]
-    """The series, or where there is but one the groups, that get our colour."""
+    """The series in our colour; with a single series, the groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Lines:
 
 
 def two_lines(label: str) -> str:
-    """Break a label at its comma: several of them stand side by side."""
+    """Break a label at its first comma, because labels stand side by side."""
     return label.replace(", ", "\n", 1)
 
 

@@ -1,4 +1,4 @@
-"""Servers that take a file in chunks, behind the same few calls."""
+"""Servers that receive a file in chunks, behind one interface."""
 
 import json
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ API: Final = "/api/v1"
 
 @dataclass(frozen=True, kw_only=True)
 class Sending:
-    """A file on its way."""
+    """A file that is being sent."""
 
     path: str
-    """Where the server keeps it, as a path of its address."""
+    """Its path on the server."""
     id: str
     size: int
     chunk_size: int
 
     @property
     def chunks(self) -> range:
-        """Their indexes. All are of one size: a file that is measured has no smaller last one."""
+        """The indexes; all chunks have one size."""
         return range(-(-self.size // self.chunk_size))
 
 
 class Receiver(Protocol):
-    """How to talk to one kind of server."""
+    """The protocol of one kind of server."""
 
     def connect(self) -> Connection: ...
 
@@ -36,13 +36,13 @@ class Receiver(Protocol):
     def send(
         self, connection: Connection, sending: Sending, *, index: int, content: Content
     ) -> None:
-        """Send one chunk and return when it is acked."""
+        """Send one chunk and return when it is acknowledged."""
 
     def end(self, connection: Connection, sending: Sending) -> None:
-        """Say that the file is complete, where the server wants to be told."""
+        """Finalize the file, if the server's protocol has such a request."""
 
     def forget(self, connection: Connection, sending: Sending) -> None:
-        """Have the server delete it."""
+        """Delete the file on the server."""
 
 
 class Waybill:
@@ -54,8 +54,8 @@ class Waybill:
         return Connection(self._url, headers={"Authorization": f"Bearer {self._api_key}"})
 
     def begin(self, connection: Connection, *, size: int, chunk_size: int) -> Sending:
-        wish = {"filename": "bench.bin", "size": size, "chunk_size": chunk_size}
-        created = _post(connection, f"{API}/uploads", wish)
+        requested = {"filename": "bench.bin", "size": size, "chunk_size": chunk_size}
+        created = _post(connection, f"{API}/uploads", requested)
         upload_id = created["upload_id"]
         return Sending(
             path=f"{API}/uploads/{upload_id}",
@@ -109,7 +109,7 @@ class Tus:
         )
 
     def end(self, connection: Connection, sending: Sending) -> None:
-        """Nothing: the last append was the end."""
+        """Do nothing: the last append completed the file."""
 
     def forget(self, connection: Connection, sending: Sending) -> None:
         connection.ask("DELETE", sending.path)

@@ -1,4 +1,4 @@
-"""What a benchmark says: a section with tables, for the terminal and for Markdown."""
+"""The result of a benchmark: a section with tables, for the terminal and for Markdown."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -16,18 +16,18 @@ class Table(msgspec.Struct, frozen=True):
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """One benchmark's answer."""
+    """One benchmark's result."""
 
     title: str
     question: str
-    """What was measured, and how; one paragraph."""
+    """What is measured and how; one paragraph."""
     tables: list[Table]
     remarks: list[str] = []
-    """What a reader has to know to judge the figures fairly."""
+    """Facts needed to judge the figures."""
     plots: list[str] = []
     """File names, next to the page."""
     peers: dict[str, str] = {}
-    """Version of every peer that took part."""
+    """Version of every peer."""
     measured_on: date
 
 

@@ -1,4 +1,4 @@
-"""Sends files to a server and takes the time."""
+"""Sends files to a server and measures the time."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from dev.bench.wire import Connection, Content
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """Files of one size, each sent by a client of its own, chunk after chunk."""
+    """Files of one size; each client sends one file, chunk after chunk."""
 
     files: int
     size: int
@@ -31,8 +31,8 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clocked:
-    """What it took to send a load, from the first request to the last ack."""
+class Measured:
+    """Time to send a load, from the first request to the last acknowledgement."""
 
     seconds: float
     client_cpu_seconds: float
@@ -57,8 +57,8 @@ def shown(size: int) -> str:
     return f"{size} B"
 
 
-def file_by_file(receiver: Receiver, load: Load, *, content: Content) -> Clocked:
-    """Send each file of a load over one connection, all of them at once."""
+def file_by_file(receiver: Receiver, load: Load, *, content: Content) -> Measured:
+    """Send the files of a load concurrently, each over one connection."""
 
     def one(_: int) -> Sending:
         with closing(receiver.connect()) as connection:
@@ -69,13 +69,13 @@ def file_by_file(receiver: Receiver, load: Load, *, content: Content) -> Clocked
             return sending
 
     with ThreadPoolExecutor(load.files) as clients:
-        return Clocked.around(lambda: tuple(clients.map(one, range(load.files))))
+        return Measured.around(lambda: tuple(clients.map(one, range(load.files))))
 
 
 def over_connections(
     receiver: Receiver, load: Load, *, content: Content, connections: int
-) -> Clocked:
-    """Send the chunks of one file over several connections; only its end is left out."""
+) -> Measured:
+    """Send the chunks of one file over several connections, without finalizing."""
 
     def send() -> tuple[Sending]:
         with closing(receiver.connect()) as connection:
@@ -94,10 +94,10 @@ def over_connections(
         return (sending,)
 
     with ThreadPoolExecutor(connections) as senders:
-        return Clocked.around(send)
+        return Measured.around(send)
 
 
-def forget(receiver: Receiver, clocked: Clocked) -> None:
+def forget(receiver: Receiver, measured: Measured) -> None:
     with closing(receiver.connect()) as connection:
-        for sending in clocked.sendings:
+        for sending in measured.sendings:
             receiver.forget(connection, sending)

@@ -1,4 +1,4 @@
-"""Which ASGI server the gateway should run under: the same application, the same files."""
+"""Compares ASGI servers for the gateway: the same application, the same files."""
 
 import os
 import time
@@ -10,8 +10,8 @@ from statistics import median
 from typing import Final
 
 from dev.bench import backpressure, machine, plots, sending
-from dev.bench.backpressure import Taken
-from dev.bench.figures import Ratio, Spread, turns
+from dev.bench.backpressure import Buffered
+from dev.bench.figures import Ratio, Spread, starting_orders
 from dev.bench.plots import Bars
 from dev.bench.receivers import Waybill
 from dev.bench.sections import Section, Table
@@ -22,15 +22,15 @@ from dev.bench.wire import Content
 
 GIB: Final = 1024 * MIB
 PRESENT: Final = "uvicorn"
-"""What `waybill-gateway` runs under, with the settings it has there."""
+"""The server of `waybill-gateway`, with the settings it has there."""
 SERVICE_OF: Final = {PRESENT: "gateway", **{each.name: each.name for each in OTHER_SERVERS}}
 
-TOO_MUCH_MIB: Final = 32
-"""A server that grows by more while nobody reads would hold whole chunks in memory."""
-WORTH_A_CHANGE: Final = 1.10
-"""How many times as fast as the present server another one has to be."""
-MEMORY_ALLOWED: Final = 1.25
-"""How many times the present server's memory it may take."""
+GROWTH_MAX_MIB: Final = 32
+"""A server that grows by more while the application does not read would buffer whole chunks."""
+SPEEDUP_MIN: Final = 1.10
+"""Minimum speed of another server, relative to the present one."""
+MEMORY_MAX: Final = 1.25
+"""Maximum memory of another server, relative to the present one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ WARM_UP: Final = Task(load=Load(files=1, size=32 * MIB, chunk_size=8 * MIB), con
 
 @dataclass(kw_only=True)
 class Record:
-    """What one server did, over all rounds."""
+    """The figures of one server over all rounds."""
 
     speeds: dict[Task, list[float]]
     cpu_per_gib: dict[Task, list[float]]
@@ -89,7 +89,7 @@ def run(system: System, *, extent: Extent) -> Section:
         )
         for name in SERVICE_OF
     }
-    for order in turns(list(SERVICE_OF), rounds=extent.rounds):
+    for order in starting_orders(list(SERVICE_OF), rounds=extent.rounds):
         for name in order:
             _measure(system, name, record=records[name], extent=extent)
     taken = {name: backpressure.measure(name, offered=extent.offered) for name in SERVICE_OF}
@@ -98,11 +98,11 @@ def run(system: System, *, extent: Extent) -> Section:
         title="The server under the gateway",
         question=(
             "The gateway's application under three ASGI servers, one process each, with uvloop;"
-            f" {PRESENT} is configured as `waybill-gateway` has it."
+            f" {PRESENT} has the settings of `waybill-gateway`."
             f" Median of {extent.rounds} rounds; finalize over {extent.rounds * extent.finalizes}"
             " uploads."
         ),
-        tables=[_speeds(records), _costs(records), _manners(records, taken)],
+        tables=[_speeds(records), _costs(records), _latency_and_memory(records, taken)],
         remarks=[_recommendation(records, taken)],
         plots=["servers.svg"],
         peers=machine.versions_of(*SERVICE_OF),
@@ -129,14 +129,14 @@ def _measure(system: System, name: str, *, record: Record, extent: Extent) -> No
 
 
 def _send(receiver: Waybill, task: Task) -> float:
-    clocked = sending.over_connections(
+    sent = sending.over_connections(
         receiver,
         task.load,
         content=Content.random(task.load.chunk_size),
         connections=task.connections,
     )
-    sending.forget(receiver, clocked)
-    return clocked.seconds
+    sending.forget(receiver, sent)
+    return sent.seconds
 
 
 def _finalize_ms(receiver: Waybill) -> float:
@@ -170,7 +170,7 @@ def _speeds(records: dict[str, Record]) -> Table:
 
 def _costs(records: dict[str, Record]) -> Table:
     return Table(
-        title="What that costs",
+        title="Cost",
         headings=["CPU seconds per GiB", *records],
         rows=[
             [str(task), *(f"{median(each.cpu_per_gib[task]):.1f}" for each in records.values())]
@@ -179,7 +179,7 @@ def _costs(records: dict[str, Record]) -> Table:
     )
 
 
-def _manners(records: dict[str, Record], taken: dict[str, Taken]) -> Table:
+def _latency_and_memory(records: dict[str, Record], taken: dict[str, Buffered]) -> Table:
     rows = []
     for name, record in records.items():
         finalize = Spread.of(record.finalize_ms)
@@ -194,14 +194,14 @@ def _manners(records: dict[str, Record], taken: dict[str, Taken]) -> Table:
             ]
         )
     return Table(
-        title="Answers and memory",
+        title="Latency and memory",
         headings=[
             "server",
             "finalize p50",
             "finalize p95",
             "peak RSS",
-            "taken of a body nobody reads",
-            "grown by it",
+            "buffered of an unread body",
+            "memory growth",
         ],
         rows=rows,
     )
@@ -213,28 +213,27 @@ def choose(
     peak_mib: Mapping[str, float],
     grown_mib: Mapping[str, float],
 ) -> str:
-    """Return the server to run under.
+    """Return the recommended server.
 
-    Another one than the present has to be a tenth faster in the median of the tasks
-    for at most a quarter more memory, and must not keep what the application does
-    not read.
+    Another server than the present one must be a tenth faster in the median of the tasks,
+    with at most a quarter more memory, and must not buffer what the application does not read.
 
     Args:
         speedups: of every other server over the present one, for each task.
-        peak_mib: what each server took while it worked.
-        grown_mib: what each server grew by while nobody read.
+        peak_mib: peak memory of each server under load.
+        grown_mib: growth of each server while the application did not read.
     """
-    worthy = {
+    better = {
         name: median(ratios)
         for name, ratios in speedups.items()
-        if median(ratios) >= WORTH_A_CHANGE
-        and peak_mib[name] <= MEMORY_ALLOWED * peak_mib[PRESENT]
-        and grown_mib[name] <= TOO_MUCH_MIB
+        if median(ratios) >= SPEEDUP_MIN
+        and peak_mib[name] <= MEMORY_MAX * peak_mib[PRESENT]
+        and grown_mib[name] <= GROWTH_MAX_MIB
     }
-    return max(worthy, key=lambda name: worthy[name], default=PRESENT)
+    return max(better, key=lambda name: better[name], default=PRESENT)
 
 
-def _recommendation(records: dict[str, Record], taken: dict[str, Taken]) -> str:
+def _recommendation(records: dict[str, Record], taken: dict[str, Buffered]) -> str:
     present = records[PRESENT]
     chosen = choose(
         {
@@ -249,9 +248,9 @@ def _recommendation(records: dict[str, Record], taken: dict[str, Taken]) -> str:
         grown_mib={name: each.grown_mib for name, each in taken.items()},
     )
     return (
-        f"By these figures: {chosen}. The rule: another server than {PRESENT} has to be"
-        f" {WORTH_A_CHANGE - 1:.0%} faster in the median with at most {MEMORY_ALLOWED - 1:.0%} more"
-        f" memory, and must not grow by more than {TOO_MUCH_MIB} MiB while the application does"
+        f"By these figures: {chosen}. The rule: another server than {PRESENT} must be"
+        f" {SPEEDUP_MIN - 1:.0%} faster in the median with at most {MEMORY_MAX - 1:.0%} more"
+        f" memory, and must not grow by more than {GROWTH_MAX_MIB} MiB while the application does"
         " not read."
     )
 

@@ -1,4 +1,4 @@
-"""Many small files: what the system spends on an upload when there is hardly anything to move."""
+"""Many small files: the fixed cost of an upload."""
 
 import time
 from collections import Counter
@@ -24,7 +24,7 @@ SIZE: Final = 64 * 1024
 CLIENTS: Final = 8
 WARM_UPS: Final = 32
 TIMEOUT: Final = timedelta(minutes=5)
-BETWEEN_LOOKS: Final = timedelta(milliseconds=500)
+POLL_INTERVAL: Final = timedelta(milliseconds=500)
 SERVICES: Final = ("gateway", "relay", "transfer")
 
 PROGRESS: Final = "SELECT status, count(*) FROM jobs WHERE created_at >= %s GROUP BY status"
@@ -44,7 +44,7 @@ class JobsFailed(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Phases:
-    """Seconds; the last two are means."""
+    """In seconds; the last two are means."""
 
     until_finished: float
     waited: float
@@ -53,7 +53,7 @@ class Phases:
 
 @dataclass(kw_only=True)
 class Steps:
-    """Milliseconds of each request, as the clients saw them."""
+    """Milliseconds of each request, measured by the clients."""
 
     create: list[float] = field(default_factory=list)
     chunk: list[float] = field(default_factory=list)
@@ -65,7 +65,7 @@ def run(system: System, *, count: int) -> Section:
     receiver = Waybill(system.url, api_key=system.api_key)
     content = Content.random(SIZE)
     with system.database() as database:
-        # Every process of every service has done this once.
+        # Warm-up: every process of every service has handled an upload.
         began_at = datetime.now(UTC)
         _send(receiver, content=content, count=WARM_UPS)
         _wait_for(database, since=began_at, count=WARM_UPS)
@@ -81,13 +81,13 @@ def run(system: System, *, count: int) -> Section:
             phases = cursor.execute(PHASES, {"since": began_at}).fetchone()
     system.empty_bucket()
     if phases is None:
-        raise AssertionError  # an aggregate has a row whatever it is of
+        raise AssertionError  # an aggregate always returns a row
     return Section(
         title="Small files",
         question=(
             f"{count} files of {shown(SIZE)} over the HTTP API from {CLIENTS} clients, each with"
-            " one connection: create, one chunk, finalize. Then until every one is an object and"
-            " its job completed. They are no PDFs, so nothing is read out of them."
+            " one connection: create, one chunk, finalize. The second row ends when every"
+            " file is an object and its job is completed. The files are not PDFs: no text is read."
         ),
         tables=[
             Table(
@@ -147,7 +147,7 @@ def _wait_for(database: psycopg.Connection, *, since: datetime, count: int) -> N
             return
         if statuses["failed"] or time.monotonic() > deadline:
             raise JobsFailed(dict(statuses))
-        time.sleep(BETWEEN_LOOKS.total_seconds())
+        time.sleep(POLL_INTERVAL.total_seconds())
 
 
 def _commits(database: psycopg.Connection) -> int:
@@ -170,12 +170,12 @@ def _steps(steps: Steps, phases: Phases) -> Table:
         ["waiting for a worker (mean)", f"{phases.waited * 1000:.0f} ms", "", ""],
         ["transfer (mean)", f"{phases.transferring * 1000:.1f} ms", "", ""],
     ]
-    return Table(title="Where the time goes", headings=["step", "p50", "p95", "worst"], rows=rows)
+    return Table(title="Time by step", headings=["step", "p50", "p95", "worst"], rows=rows)
 
 
 def _processes(usage: Usage, *, count: int) -> Table:
     return Table(
-        title="Where the processors go",
+        title="CPU by process",
         headings=["process", "CPU ms per upload", "peak RSS of its largest process"],
         rows=[
             [name, f"{seconds / count * 1000:.1f}", f"{usage.largest_mib[name]:.0f} MiB"]

@@ -1,4 +1,4 @@
-"""The benchmarks there are, in a sensible order, at full size and as a smoke test."""
+"""The table of benchmarks, at full size and as a smoke test."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The system under measurement: nothing runs in it but what a benchmark asks for."""
+"""The system under measurement; it runs only the services of the benchmark."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ TENANT: Final = "bench"
 
 
 def asgi_server(name: str) -> Service:
-    """Return the gateway under another server, which takes the same port."""
+    """Return the gateway under another server, on the same port."""
     return Service(
         name=name,
         command=("python", "-m", "dev.bench.asgi", name),
@@ -40,7 +40,7 @@ STAGING_IN_BUCKET: Final = Service(
 TABLE: Final = (*SERVICES, *OTHER_SERVERS, STAGING_IN_BUCKET)
 
 GATEWAYS: Final = frozenset({"gateway", *(server.name for server in OTHER_SERVERS)})
-"""What needs nothing but the database."""
+"""Services that need only the database."""
 
 
 class System:
@@ -65,20 +65,20 @@ class System:
 
     @property
     def scratch(self) -> Path:
-        """A directory on the disk that is measured."""
+        """A directory on the measured disk."""
         directory = self.stack.state_dir / "scratch"
         directory.mkdir(exist_ok=True)
         return directory
 
     @cached_property
     def api_key(self) -> str:
-        """A key for everything."""
+        """A key with every scope."""
         self.bring_up_database()
         return self.stack.create_api_key(tenant=TENANT)
 
     @property
     def store(self) -> ObjectStoreSettings:
-        """The object store; asking for it brings the store up."""
+        """The object store; the first access starts it."""
         self.stack.start_infrastructure(Part.OBJECT_STORE)
         return settings_in(self.stack.environment)
 
@@ -89,7 +89,7 @@ class System:
             self._has_database = True
 
     def run_only(self, *services: str) -> None:
-        """Have these services running and no others: an idle worker takes its share as well."""
+        """Run only these services: an idle worker uses the processor too."""
         self.bring_up_database()
         if not GATEWAYS.issuperset(services):
             self.stack.start_infrastructure()
@@ -109,7 +109,7 @@ class System:
         return pid
 
     def pids(self) -> dict[str, int]:
-        """Return every process that runs, by name."""
+        """Return every running process by name."""
         return {
             name: process.pid
             for name, process in self.stack.processes.items()
@@ -118,7 +118,7 @@ class System:
 
     @contextmanager
     def database(self) -> Iterator[psycopg.Connection]:
-        """Yield a connection in which every statement is a transaction."""
+        """Yield a connection in autocommit mode."""
         url = make_url(self.stack.environment["DATABASE_URL"]).set(drivername="postgresql")
         with psycopg.connect(
             url.render_as_string(hide_password=False), autocommit=True
@@ -126,7 +126,7 @@ class System:
             yield connection
 
     def empty_bucket(self) -> None:
-        """Delete every object, so that the next benchmark has the disk to itself."""
+        """Delete every object, to free the disk for the next benchmark."""
         client = ObjectStore.from_settings(self.stack.environment).client
         bucket = self.stack.environment["S3_BUCKET"]
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):

@@ -1,4 +1,4 @@
-"""How fast a finalized file becomes an object, next to s5cmd and boto3 and the same store."""
+"""Time from a finalized file to an object, compared with s5cmd and boto3 on the same store."""
 
 import os
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from statistics import median
 from typing import Final
 
 from dev.bench import journey, machine, plots, uploaders
-from dev.bench.figures import Ratio, turns
+from dev.bench.figures import Ratio, starting_orders
 from dev.bench.plots import Bars
 from dev.bench.sections import Section, Table
 from dev.bench.sending import shown
@@ -49,19 +49,19 @@ def run(system: System, *, extent: Extent) -> Section:
         question=(
             f"One file of {shown(extent.size)} into the same Swift: {OURS} from the moment a"
             " worker claims the finalized upload until the stored object is on record; s5cmd's"
-            f" `cp` and boto3's `upload_file` with their own settings. Median of {extent.rounds}"
+            f" `cp` and boto3's `upload_file` with their default settings. Median of {extent.rounds}"
             " rounds."
         ),
         tables=[_table(runs, size=extent.size)],
         remarks=[
             (
-                f"{OURS} checks every chunk against the checksum it was acked with, the whole file,"
-                " and the stored object with HEAD; it reports progress and keeps its lease in the"
-                " database. Its peers send what they read."
+                f"{OURS} checks every chunk against the checksum of its acknowledgement, the whole file,"
+                " and the stored object with HEAD; it reports progress and renews its lease in the"
+                " database. The peers check nothing."
             ),
             (
                 f"With `STAGING=s3` the chunks of {shown(CHUNK_SIZE)} are objects already: the"
-                " worker reads them once, to check them, and the store copies them together."
+                " worker reads them once to check them, and the store copies them into one object."
             ),
         ],
         plots=["transfer.svg"],
@@ -82,13 +82,13 @@ def _measure(system: System, *, extent: Extent) -> Runs:
         S5CMD: lambda: uploaders.by_s5cmd(file, system.store),
         BOTO3: lambda: uploaders.by_boto3(file, system.store),
     }
-    # One for each of the worker's processes.
+    # One file for each of the worker's processes.
     for _ in range(2):
         _ours(system, "gateway", size=WARM_UP)
     runs: Runs = {name: [] for name in uploads}
-    for order in turns(list(uploads), rounds=extent.rounds):
+    for order in starting_orders(list(uploads), rounds=extent.rounds):
         for name in order:
-            # Nobody shall pay for what the one before left to be written.
+            # The previous contestant's unwritten pages must not slow this one.
             os.sync()
             transferred = uploads[name]()
             runs[name].append(transferred)

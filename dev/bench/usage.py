@@ -1,4 +1,4 @@
-"""What processes take while something happens: memory, and processor time."""
+"""Measures memory and processor time of processes."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -8,7 +8,7 @@ from typing import Final
 import psutil
 
 INTERVAL: Final = 0.05
-# To find a process's children, every process of the machine is looked at.
+# A search for children reads every process of the machine, so it is done less often.
 SAMPLES_PER_SEARCH: Final = 20
 MIB: Final = 1024 * 1024
 
@@ -22,7 +22,7 @@ class Tree:
         self.search()
 
     def search(self) -> None:
-        """Find descendants that were started meanwhile."""
+        """Find descendants that have started since the last search."""
         with suppress(psutil.NoSuchProcess):
             self._processes = [self._root, *self._root.children(recursive=True)]
 
@@ -35,7 +35,7 @@ class Tree:
         return sizes
 
     def cpu_seconds(self) -> float:
-        """Return the processor time of all of them, and of children that ended."""
+        """Return the processor time of all processes, including ended children."""
         total = 0.0
         for process in self._processes:
             with suppress(psutil.NoSuchProcess):
@@ -44,7 +44,7 @@ class Tree:
 
 
 class Usage:
-    """What the trees of some processes have taken since this object was made, by name."""
+    """Usage of process trees since the creation of this object, by name."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._trees = {name: Tree(pid) for name, pid in pids.items()}
@@ -52,11 +52,11 @@ class Usage:
         self._cpu_before = {name: tree.cpu_seconds() for name, tree in self._trees.items()}
         self.cpu_seconds = dict.fromkeys(pids, 0.0)
         self.peak_mib = dict.fromkeys(pids, 0.0)
-        """The largest sum over a tree. Forked workers share pages, which this counts in each."""
+        """The largest sum over a tree. Pages shared by forked workers count several times."""
         self.largest_mib = dict.fromkeys(pids, 0.0)
-        """The largest size of any one process."""
+        """The largest size of a single process."""
         self.grown_mib = dict.fromkeys(pids, 0.0)
-        """The largest growth of any one process over its size at the beginning."""
+        """The largest growth of a single process since the beginning."""
         self._samples = 0
 
     def sample(self) -> None:

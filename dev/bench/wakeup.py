@@ -1,11 +1,10 @@
-"""From the commit of finalize to the start of the task, beside a plain Celery task on the same broker.
+"""Time from the commit of finalize to the start of the task, compared with a plain Celery task.
 
-Ours: the outbox row is committed, the relay is woken, publishes with a confirm,
-the worker validates the event and its task claims the upload. The commit's time is
-taken when its NOTIFY reaches this process, well under a millisecond after it; the
-second figure counts from the start of the finalize transaction, so with the commit's
-own sync to disk. The peer: `apply_async` straight to a Celery worker, from the call
-to the first line of the task; nothing is stored, nothing confirmed.
+Waybill: the outbox row is committed, the relay wakes and publishes with a confirm, the worker
+validates the event, and its task claims the upload. The commit is timed by its NOTIFY, which
+arrives within a millisecond; the second figure starts with the finalize transaction and
+includes the commit's sync to disk. The peer: `apply_async` to a Celery worker on the same
+broker, from the call to the first line of the task, without storage and without confirms.
 """
 
 import subprocess
@@ -31,7 +30,7 @@ from dev.stack.checkout import CHECKOUT
 from schemas.tables.outbox import WAKE_CHANNEL
 
 WARM_UPS: Final = 4
-"""Two for each of a worker's processes; they are not counted."""
+"""Two for each process of a worker; not counted."""
 TIMEOUT: Final = timedelta(seconds=30)
 
 
@@ -63,12 +62,12 @@ def run(system: System, *, rounds: int) -> Section:
     ]
     ratio = own.from_commit.p50 / plain.p50
     return Section(
-        title="Waking a worker up",
+        title="Waking a worker",
         question=(
             f"From the commit of finalize to the claim of the upload, {rounds} times, one at a time:"
             " the outbox row wakes the relay, which publishes with a confirm; the worker validates"
-            " the event and claims the upload. Beside it one Celery task on the same broker, as"
-            " small as Celery allows, where nothing is stored and nothing is confirmed."
+            " the event and claims the upload. The peer is the smallest Celery task on the"
+            " same broker, without storage and without confirms."
         ),
         tables=[Table(headings=["", "p50", "p95", "worst"], rows=rows)],
         remarks=[f"Ratio of the medians: {ratio:.2f} (lower is better)."],
@@ -95,7 +94,7 @@ def _ours(client: Client, *, system: System, rounds: int) -> Waits:
             )
             from_commit.append((claimed - commit).total_seconds() * 1000)
             from_begin.append((claimed - begin).total_seconds() * 1000)
-            # The job's later events notify too.
+            # Discard the notifications of the job's later events.
             for _ in listener.notifies(timeout=0.2):
                 continue
     return Waits(
@@ -110,7 +109,7 @@ def _next_commit(listener: psycopg.Connection) -> datetime:
 
 
 def _plain_celery(broker_url: str, *, rounds: int, log_file: Path) -> Spread:
-    from dev.bench.plain_celery import app, note_start  # noqa: PLC0415  # configured by its URL below
+    from dev.bench.plain_celery import app, note_start  # noqa: PLC0415  # configured below
 
     app.conf.update(broker_url=broker_url)
     with TemporaryDirectory() as directory:

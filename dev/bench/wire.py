@@ -1,6 +1,6 @@
-"""A client that costs nearly nothing: one plain connection, and bodies that exist already.
+"""A client with minimal cost: one plain connection, and bodies prepared in advance.
 
-The same for every server that is measured, so that the difference is theirs.
+Every measured server gets the same client.
 """
 
 import base64
@@ -23,7 +23,7 @@ class UnexpectedAnswer(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """A chunk's bytes with their digest, made once for many chunks."""
+    """A chunk's bytes and digest, computed once for many chunks."""
 
     data: bytes
     digest: str
@@ -55,7 +55,7 @@ class Answer:
 
 
 class Connection:
-    """One connection to a server, kept open."""
+    """One persistent connection to a server."""
 
     def __init__(self, url: str, *, headers: Mapping[str, str]) -> None:
         address = urlsplit(url)
@@ -70,10 +70,10 @@ class Connection:
         body: bytes | memoryview | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Send a request and read the answer whole.
+        """Send a request and read the whole answer.
 
         Raises:
-            UnexpectedAnswer: it is not one of success.
+            UnexpectedAnswer: the status is not 2xx.
         """
         self._http.request(method, path, body=body, headers=self._headers | dict(headers or {}))
         response = self._http.getresponse()

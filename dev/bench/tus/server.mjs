@@ -1,5 +1,5 @@
-// The peer of the ingest benchmark: a tus server as its documentation shows it,
-// with files on disk. Prints the port it listens on.
+// The peer of the ingest benchmark: a tus server as in its documentation, with
+// files on disk. Prints its port.
 import http from 'node:http';
 import { FileStore } from '@tus/file-store';
 import { Server } from '@tus/server';

@@ -1,9 +1,9 @@
 import pytest
 
-from dev.bench.figures import Ratio, Spread, turns
+from dev.bench.figures import Ratio, Spread, starting_orders
 
 
-def test_a_spread_stays_within_what_was_measured() -> None:
+def test_a_spread_stays_within_the_measured_values() -> None:
     spread = Spread.of([4.0, 1.0, 3.0, 2.0])
 
     assert spread.count == 4
@@ -24,13 +24,13 @@ def test_a_ratio_is_taken_round_by_round() -> None:
     assert str(ratio) == "2.00 (1.00-3.00)"
 
 
-def test_rounds_that_do_not_match_are_not_compared() -> None:
+def test_different_numbers_of_rounds_are_not_compared() -> None:
     with pytest.raises(ValueError, match="shorter"):
         Ratio.between([1.0, 2.0], [1.0])
 
 
-def test_each_round_another_one_goes_first() -> None:
-    orders = list(turns(["a", "b", "c"], rounds=4))
+def test_the_first_competitor_rotates() -> None:
+    orders = list(starting_orders(["a", "b", "c"], rounds=4))
 
     assert [order[0] for order in orders] == ["a", "b", "c", "a"]
     assert all(sorted(order) == ["a", "b", "c"] for order in orders)
