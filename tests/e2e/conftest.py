@@ -1,4 +1,4 @@
-"""The whole system, its processes started as users start them and restarted when they die."""
+"""The whole system: its processes start as operators start them and restart when they die."""
 
 from collections.abc import Iterator
 
@@ -6,53 +6,51 @@ import pytest
 
 from dev.client import Client
 from dev.stack.stack import Stack
-from tests.bucket import Bucket
-from tests.e2e import whole_system
-from tests.e2e.traces import Remains
-from tests.e2e.watched_store import WatchedStore
-from tests.e2e.whole_system import SETTINGS, Scene
+from tests.e2e.deployment import SETTINGS, Deployment
+from tests.e2e.store_proxy import StoreProxy
+from tests.e2e.traces import Traces
 
 
 @pytest.fixture(scope="session")
-def watched_store(infrastructure: Stack) -> Iterator[WatchedStore]:
-    with WatchedStore(infrastructure.environment["S3_ENDPOINT_URL"]) as store:
-        yield store
+def shared_store_proxy(infrastructure: Stack) -> Iterator[StoreProxy]:
+    with StoreProxy(infrastructure.environment["S3_ENDPOINT_URL"]) as proxy:
+        yield proxy
 
 
 @pytest.fixture
-def store(watched_store: WatchedStore) -> Iterator[WatchedStore]:
-    """The way of the system's workers to their store; as fast as can be again afterwards."""
-    yield watched_store
-    watched_store.be_fast()
+def store_proxy(shared_store_proxy: StoreProxy) -> Iterator[StoreProxy]:
+    """The proxy between the system's workers and their store; its speed limit ends with the test."""
+    yield shared_store_proxy
+    shared_store_proxy.lift_speed_limit()
 
 
 @pytest.fixture(scope="session")
 def system(
-    infrastructure: Stack, migrated_template: str, watched_store: WatchedStore
+    infrastructure: Stack, migrated_template: str, shared_store_proxy: StoreProxy
 ) -> Iterator[Stack]:
     """Every process of the project, on a database, virtual host and bucket of their own."""
-    settings = SETTINGS | {"S3_ENDPOINT_URL": watched_store.url}
+    settings = SETTINGS | {"S3_ENDPOINT_URL": shared_store_proxy.url}
     with infrastructure.scoped("e2e", settings=settings, template=migrated_template) as own:
         own.start()
         yield own
 
 
 @pytest.fixture(scope="session")
-def diskless(
-    infrastructure: Stack, migrated_template: str, watched_store: WatchedStore
+def bucket_staging_system(
+    infrastructure: Stack, migrated_template: str, shared_store_proxy: StoreProxy
 ) -> Iterator[Stack]:
-    """The same with chunks staged in the bucket; its gateways and workers share no directory."""
-    settings = SETTINGS | {"S3_ENDPOINT_URL": watched_store.url, "STAGING": "s3"}
-    with infrastructure.scoped("diskless", settings=settings, template=migrated_template) as own:
+    """A system that stages chunks in the bucket; its gateways and workers share no directory."""
+    settings = SETTINGS | {"S3_ENDPOINT_URL": shared_store_proxy.url, "STAGING": "s3"}
+    with infrastructure.scoped("e2e-s3", settings=settings, template=migrated_template) as own:
         own.start()
         yield own
 
 
-@pytest.fixture(params=["system", "diskless"], ids=["directory", "s3"])
-def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """A whole system, with either kind of staging."""
-    with whole_system.of(request.getfixturevalue(request.param)) as scene:
-        yield scene
+@pytest.fixture(params=["system", "bucket_staging_system"], ids=["directory", "s3"])
+def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    """A whole system, with each kind of staging in turn."""
+    with Deployment.of(request.getfixturevalue(request.param)) as deployment:
+        yield deployment
 
 
 @pytest.fixture
@@ -63,12 +61,7 @@ def client(system: Stack) -> Iterator[Client]:
 
 
 @pytest.fixture
-def bucket(system: Stack) -> Bucket:
-    return Bucket(system.environment)
-
-
-@pytest.fixture
-def remains(system: Stack) -> Iterator[Remains]:
-    remains = Remains(system.environment)
-    yield remains
-    remains.close()
+def traces(system: Stack) -> Iterator[Traces]:
+    traces = Traces(system.environment)
+    yield traces
+    traces.close()

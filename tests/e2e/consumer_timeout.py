@@ -1,4 +1,4 @@
-"""A system on a broker that soon takes back what is not acknowledged."""
+"""A system on a broker with a short consumer timeout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,32 +17,35 @@ from dev.stack.infrastructure import Part
 from dev.stack.stack import Stack
 from schemas import topology
 from tests.bucket import Bucket
-from tests.e2e.files import MIB, PATIENCE, random_file, settle, uploaded
-from tests.e2e.watched_store import WatchedStore
+from tests.e2e.files import MIB, TIMEOUT, random_file, send_file, settled
+from tests.e2e.store_proxy import StoreProxy
 from tests.eventually import eventually
 
-OF_THE_BROKER = {"RABBITMQ_URL", "RABBITMQ_MANAGEMENT_URL"}
-OF_ONE_SYSTEM = {"GATEWAY_PORT", "STAGING_DIR", "WORK_DIR"}
+BROKER_SETTINGS = {"RABBITMQ_URL", "RABBITMQ_MANAGEMENT_URL"}
+SYSTEM_SETTINGS = {"GATEWAY_PORT", "STAGING_DIR", "WORK_DIR"}
 
-needs_a_broker_of_its_own = pytest.mark.skipif(
-    not rabbitmq.SERVER.exists(), reason="a broker with other settings is started here"
+needs_local_rabbitmq = pytest.mark.skipif(
+    not rabbitmq.SERVER.exists(), reason="the test starts a local RabbitMQ with its own settings"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A transfer that takes longer than the broker lets anybody keep a message."""
+class SlowTransfer:
+    """A transfer that takes longer than the consumer timeout of its broker.
+
+    Attributes:
+        bytes_per_second: speed of the store.
+        slice: the time after which the worker acknowledges a message and continues with a new one.
+    """
 
     mebibytes: int
     bytes_per_second: float
-    """What the store takes."""
     consumer_timeout: timedelta
     slice: timedelta
-    """How long the worker keeps a message, at the most."""
 
     @property
     def duration(self) -> timedelta:
-        """How long it takes at least."""
+        """The time that the transfer takes at least."""
         return timedelta(seconds=self.mebibytes * MIB / self.bytes_per_second)
 
     @property
@@ -55,8 +58,8 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deliveries:
-    """What the broker counted of one queue."""
+class QueueCounts:
+    """The broker's counters of one queue."""
 
     published: int
     delivered: int
@@ -64,43 +67,55 @@ class Deliveries:
     redelivered: int
 
 
-def check_that_no_message_is_kept_too_long(
-    trial: Trial, *, shared: Stack, template: str, store: WatchedStore, directory: Path
+def assert_no_message_outlives_the_timeout(
+    transfer: SlowTransfer,
+    *,
+    shared: Stack,
+    template: str,
+    store_proxy: StoreProxy,
+    directory: Path,
 ) -> None:
-    """Transfer one file; see that it takes many deliveries, of which the broker takes none back."""
+    """Transfer one file: it takes many messages, and the broker redelivers none of them."""
     path = directory / "large.bin"
-    sha256 = random_file(path, mebibytes=trial.mebibytes, seed=8)
-    with _system(trial, shared=shared, template=template, store=store) as system:
-        store.be_as_slow_as(trial.bytes_per_second)
-        job = _transferred(path, system=system, timeout=3 * trial.duration + PATIENCE)
-        counted = _deliveries(system)
+    sha256 = random_file(path, mebibytes=transfer.mebibytes, seed=8)
+    with _system(transfer, shared=shared, template=template, store_proxy=store_proxy) as system:
+        store_proxy.limit_speed(transfer.bytes_per_second)
+        job = _transferred(path, system=system, timeout=3 * transfer.duration + TIMEOUT)
+        counted = _queue_counts(system)
 
         assert job["status"] == "completed", job["error"]
         assert counted.redelivered == 0, counted
-        assert counted.delivered > trial.duration / trial.consumer_timeout, counted
+        assert counted.delivered > transfer.duration / transfer.consumer_timeout, counted
         bucket = Bucket(system.environment)
         assert bucket.sha256(bucket.key_of(job["upload_id"])) == sha256
         assert not (left := bucket.open_multiparts()), left
 
 
 @contextmanager
-def _system(trial: Trial, *, shared: Stack, template: str, store: WatchedStore) -> Iterator[Stack]:
-    """Yield gateway, relay and transfer worker, with a broker of their own.
+def _system(
+    transfer: SlowTransfer, *, shared: Stack, template: str, store_proxy: StoreProxy
+) -> Iterator[Stack]:
+    """Yield gateway, relay and transfer worker with a broker of their own.
 
-    Database server and object store are those of `shared`.
+    They use the database server and the object store of `shared`.
     """
-    name = f"impatient-{trial.consumer_timeout.total_seconds():.0f}"
+    name = f"timeout-{transfer.consumer_timeout.total_seconds():.0f}"
     environment = {
         name: value
         for name, value in shared.environment.items()
-        if name not in OF_THE_BROKER | OF_ONE_SYSTEM
+        if name not in BROKER_SETTINGS | SYSTEM_SETTINGS
     }
     own = shared.create_database(name, template=template) | shared.create_bucket(name)
     try:
         with Stack(
             shared.state_dir / name,
-            settings={**environment, **own, **trial.settings, "S3_ENDPOINT_URL": store.url},
-            consumer_timeout=trial.consumer_timeout,
+            settings={
+                **environment,
+                **own,
+                **transfer.settings,
+                "S3_ENDPOINT_URL": store_proxy.url,
+            },
+            consumer_timeout=transfer.consumer_timeout,
         ) as stack:
             stack.start_infrastructure(Part.RABBITMQ)
             stack.api_key = stack.create_api_key(tenant="local")
@@ -111,22 +126,22 @@ def _system(trial: Trial, *, shared: Stack, template: str, store: WatchedStore) 
 
 
 def _transferred(path: Path, *, system: Stack, timeout: timedelta) -> dict[str, Any]:
-    """Upload and finalize a file; return its job once it is settled."""
+    """Upload and finalize a file; return its settled job."""
     with Client(system.url, api_key=str(system.api_key)) as client:
-        job_id = client.finalize(uploaded(client, path)).json()["job_id"]
-        return settle(client, job_id, timeout=timeout)
+        job_id = client.finalize(send_file(client, path)).json()["job_id"]
+        return settled(client, job_id, timeout=timeout)
 
 
-def _deliveries(system: Stack) -> Deliveries:
-    """Return the broker's figures about the queue of the transfers, once they are complete."""
-    # The broker gathers them every few seconds.
+def _queue_counts(system: Stack) -> QueueCounts:
+    """Return the counters of the transfer queue once every message is acknowledged."""
+    # The broker updates the counters every few seconds.
     return eventually(
-        lambda: _figures(system),
-        until=lambda seen: seen.acknowledged > 0 and seen.acknowledged >= seen.published,
+        lambda: _read_counts(system),
+        until=lambda counts: 0 < counts.acknowledged >= counts.published,
     )
 
 
-def _figures(system: Stack) -> Deliveries:
+def _read_counts(system: Stack) -> QueueCounts:
     management = urlsplit(system.environment["RABBITMQ_MANAGEMENT_URL"])
     answer = httpx.get(
         f"http://{management.hostname}:{management.port}/api/queues/%2F/{topology.UPLOADS}",
@@ -134,7 +149,7 @@ def _figures(system: Stack) -> Deliveries:
         trust_env=False,
     )
     counted = answer.raise_for_status().json().get("message_stats", {})
-    return Deliveries(
+    return QueueCounts(
         published=counted.get("publish", 0),
         delivered=counted.get("deliver", 0),
         acknowledged=counted.get("ack", 0),

@@ -1,4 +1,4 @@
-"""Many clients with a bad network, and one that is stuck, in front of several gateways."""
+"""Many clients with a bad network, and one slow request, in front of several gateways."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -14,104 +14,110 @@ from time import monotonic, sleep
 import httpx
 
 from tests.e2e import persistent_client
+from tests.e2e.deployment import Deployment
 from tests.e2e.gateways import Gateways
-from tests.e2e.persistent_client import Ledger, Sent
-from tests.e2e.whole_system import Scene
+from tests.e2e.persistent_client import AckedChunks, FinalizedUpload
 from tests.integration.gateway.api import KIB64
 
-BETWEEN_LOOKS = timedelta(seconds=0.05)
+POLL_INTERVAL = timedelta(seconds=0.05)
 
 
 @dataclass(kw_only=True)
-class Outcome:
-    sent: list[Sent] = field(default_factory=list)
-    cut: int = 0
-    """Connections that were lost in the middle of a chunk."""
-    waits: list[timedelta] = field(default_factory=list)
-    """How long the manifest of the stuck upload took, each time it was asked for."""
-    stuck_answer: int = 0
-    """The status of the stuck request's answer, once it was sent to its end."""
+class BadNetworkReport:
+    """What the clients saw.
+
+    Attributes:
+        cut_requests: connections that broke in the middle of a chunk.
+        manifest_times: how long each request for the manifest of the slow upload took.
+        slow_status: the status of the answer to the slow request, once it was complete.
+    """
+
+    uploads: list[FinalizedUpload] = field(default_factory=list)
+    cut_requests: int = 0
+    manifest_times: list[timedelta] = field(default_factory=list)
+    slow_status: int = 0
 
 
 async def upload_over_bad_connections(
-    scene: Scene,
+    deployment: Deployment,
     *,
     directory: Path,
     clients: int,
-    looks: int = 1,
+    manifest_requests: int = 1,
     gateways: int = 2,
     seed: int,
-) -> Outcome:
-    """Let each client send a file, losing connections; one request hangs all the while.
+) -> BadNetworkReport:
+    """Let each client send a file over breaking connections, while one request hangs.
 
-    The manifest it concerns is looked at until everybody is done, and at least so often.
+    The manifest of the hanging request's upload is requested at least `manifest_requests` times,
+    and until every client is done.
     """
-    outcome = Outcome()
+    report = BadNetworkReport()
     async with (
         Gateways.started(
-            gateways, environment=scene.gateway_environment, directory=directory
+            gateways, environment=deployment.gateway_environment, directory=directory
         ) as running,
-        persistent_client.caller(
-            scene.key, urls=lambda: running.urls, random=Random(seed)
-        ) as caller,
+        persistent_client.connected(
+            deployment.key, urls=lambda: running.urls, random=Random(seed)
+        ) as client,
     ):
-        stuck_id = await caller.create(size=KIB64)
-        reader, writer = await caller.begin(stuck_id, index=0, length=KIB64, body=b"")
-        left = KIB64
+        slow_id = await client.create(size=KIB64)
+        reader, writer = await client.begin_chunk(slow_id, index=0, length=KIB64, body=b"")
+        missing = KIB64
 
-        async def drip() -> None:
-            """Send a byte now and then: the request is slow, not dead."""
-            nonlocal left
+        async def send_slowly() -> None:
+            """Send single bytes, so that the gateway does not end the request as silent."""
+            nonlocal missing
             while True:
                 writer.write(b"x")
-                left -= 1
-                await asyncio.sleep(BETWEEN_LOOKS.total_seconds())
+                missing -= 1
+                await asyncio.sleep(POLL_INTERVAL.total_seconds())
 
-        async def send(number: int) -> Sent:
+        async def upload(number: int) -> FinalizedUpload:
             content = Random(seed + number).randbytes(3 * KIB64 + number)
-            return await caller.send(content, ledger=Ledger(), cut=0.5)
+            return await client.upload(content, acked=AckedChunks(), cut_share=0.5)
 
-        everybody_is_done = Event()
+        clients_done = Event()
         with closing(writer):
             async with asyncio.TaskGroup() as group:
-                dripping = group.create_task(drip())
-                looking = group.create_task(
+                sending_slowly = group.create_task(send_slowly())
+                polling = group.create_task(
                     asyncio.to_thread(
-                        _look_on,
-                        [f"{url}/api/v1/uploads/{stuck_id}" for url in running.urls],
-                        authorization=caller.authorization,
-                        at_least=looks,
-                        until=everybody_is_done,
+                        _poll_manifests,
+                        [f"{url}/api/v1/uploads/{slow_id}" for url in running.urls],
+                        authorization=client.authorization,
+                        at_least=manifest_requests,
+                        until=clients_done,
                     )
                 )
                 try:
-                    outcome.sent = await asyncio.gather(*map(send, range(clients)))
+                    report.uploads = await asyncio.gather(*map(upload, range(clients)))
                 finally:
-                    everybody_is_done.set()
-                outcome.waits = await looking
-                dripping.cancel()
-            writer.write(b"x" * left)
-            outcome.stuck_answer = int((await reader.readline()).split()[1])
-        outcome.cut = caller.cut
-    return outcome
+                    clients_done.set()
+                report.manifest_times = await polling
+                sending_slowly.cancel()
+            writer.write(b"x" * missing)
+            report.slow_status = int((await reader.readline()).split()[1])
+        report.cut_requests = client.cut_requests
+    return report
 
 
-def _look_on(
+def _poll_manifests(
     manifests: Sequence[str], *, authorization: Mapping[str, str], at_least: int, until: Event
 ) -> list[timedelta]:
-    """Ask one gateway after the other for the manifest; return how long each answer took.
+    """Request the manifest from each gateway in turn; return how long each answer took.
 
-    Runs on a thread of its own: on the clients' loop it would wait for a hundred of them.
+    Runs on a thread of its own: on the clients' event loop it would wait for a hundred clients.
     """
-    waits: list[timedelta] = []
+    times: list[timedelta] = []
     with httpx.Client(headers=authorization, timeout=60, trust_env=False) as http:
         for manifest in cycle(manifests):
-            if until.is_set() and len(waits) >= at_least:
+            if until.is_set() and len(times) >= at_least:
                 break
             began = monotonic()
             answer = http.get(manifest)
-            waits.append(timedelta(seconds=monotonic() - began))
+            times.append(timedelta(seconds=monotonic() - began))
             assert answer.status_code == 200, answer.text
             assert answer.json()["chunks"] == []
-            sleep(BETWEEN_LOOKS.total_seconds())
-    return waits
+            sleep(POLL_INTERVAL.total_seconds())
+    return times

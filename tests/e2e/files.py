@@ -1,4 +1,4 @@
-"""Files to be sent, and how they are sent with the timeout of a good client."""
+"""Random files, and a client that sends them and retries."""
 
 import hashlib
 from datetime import timedelta
@@ -11,12 +11,12 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 
 from dev.client import Client, chunks_of
 
-PATIENCE = timedelta(minutes=3)
+TIMEOUT = timedelta(minutes=3)
 MIB = 1024 * 1024
 
 
 def random_file(path: Path, *, mebibytes: int, seed: int) -> str:
-    """Write a file no store can shrink; return its sha256."""
+    """Write a file that does not compress; return its sha256."""
     random, digest = Random(seed), hashlib.sha256()
     with path.open("wb") as file:
         for _ in range(mebibytes):
@@ -31,8 +31,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def persistently(seconds: int = 120) -> Retrying:
-    """What a client does that does not give up: ask again while the other side is away."""
+def retrying(seconds: int = 120) -> Retrying:
+    """Retry requests that fail while a process restarts, as a client should."""
     return Retrying(
         retry=retry_if_exception_type((httpx.TransportError, httpx.HTTPStatusError)),
         stop=stop_after_delay(seconds),
@@ -41,12 +41,13 @@ def persistently(seconds: int = 120) -> Retrying:
     )
 
 
-def settle(client: Client, job_id: str, *, timeout: timedelta = PATIENCE) -> dict[str, Any]:
-    return persistently()(client.wait_until_settled, job_id, timeout=timeout)
+def settled(client: Client, job_id: str, *, timeout: timedelta = TIMEOUT) -> dict[str, Any]:
+    """Return the job once it is settled."""
+    return retrying()(client.wait_until_settled, job_id, timeout=timeout)
 
 
-def uploaded(client: Client, path: Path, **options: Any) -> str:  # noqa: ANN401  # whatever the API takes
-    """Send every chunk of a file and return the upload's id; finalizing is the caller's."""
+def send_file(client: Client, path: Path, **options: Any) -> str:  # noqa: ANN401  # whatever the API takes
+    """Create an upload and send every chunk of a file, without finalize; return the upload's id."""
     created = client.create_upload(filename=path.name, size=path.stat().st_size, **options)
     client.send(created["upload_id"], chunks_of(path, chunk_size=max(1, created["chunk_size"])))
     upload_id: str = created["upload_id"]

@@ -1,4 +1,4 @@
-"""Several gateways over one staging directory, that die and come back."""
+"""Several gateways over one staging directory; a killed gateway is replaced."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -11,57 +11,57 @@ from tests.integration.gateway.process import Process
 
 
 class Gateways:
-    """Processes side by side; nobody in front of them says which one is asked."""
+    """Gateway processes without a load balancer: clients choose one by its URL."""
 
     def __init__(self, *, environment: Mapping[str, str], directory: Path) -> None:
         self._environment = environment
         self._directory = directory
         self._processes: list[Process] = []
-        self._successions = asyncio.TaskGroup()
-        self._came_back = asyncio.Condition()
+        self._replacements = asyncio.TaskGroup()
+        self._process_started = asyncio.Condition()
 
     @classmethod
     @asynccontextmanager
     async def started(
         cls, count: int, *, environment: Mapping[str, str], directory: Path
     ) -> AsyncIterator[Self]:
-        """Start so many; what runs at the end is killed. Logs go to `directory`.
+        """Start this many gateways, with logs in `directory`; kill them at the end.
 
         Raises:
-            ExceptionGroup: the block failed, or a gateway did not start after another.
+            ExceptionGroup: the block failed, or the replacement of a gateway did not start.
         """
         gateways = cls(environment=environment, directory=directory)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(count):
                     group.create_task(gateways._start())
-            async with gateways._successions:
+            async with gateways._replacements:
                 yield gateways
         finally:
             await asyncio.gather(*(process.kill() for process in gateways._processes))
 
     @property
     def urls(self) -> list[str]:
-        """Where they listen, or did until a moment ago."""
+        """The URLs of the gateways, including one that was just killed."""
         return [process.url for process in self._processes]
 
     async def kill_one(self, random: Random) -> None:
-        """SIGKILL one of those that run and start another in its place; it is not waited for."""
-        async with asyncio.timeout(60), self._came_back:
-            # One stays, so that there is somebody to answer for what was acked.
-            await self._came_back.wait_for(lambda: len(self._living) > 1)
-        victim = random.choice(self._living)
+        """SIGKILL a random running gateway and start its replacement, without waiting for it."""
+        async with asyncio.timeout(60), self._process_started:
+            # One gateway stays to answer for what was acknowledged.
+            await self._process_started.wait_for(lambda: len(self._running) > 1)
+        victim = random.choice(self._running)
         await victim.kill()
-        self._successions.create_task(self._start(after=victim))
+        self._replacements.create_task(self._start(replaced=victim))
 
     @property
-    def _living(self) -> list[Process]:
-        return [each for each in self._processes if each.is_running]
+    def _running(self) -> list[Process]:
+        return [process for process in self._processes if process.is_running]
 
-    async def _start(self, *, after: Process | None = None) -> None:
+    async def _start(self, *, replaced: Process | None = None) -> None:
         process = await Process.start(environment=self._environment, directory=self._directory)
-        async with self._came_back:
-            if after is not None:
-                self._processes.remove(after)
+        async with self._process_started:
+            if replaced is not None:
+                self._processes.remove(replaced)
             self._processes.append(process)
-            self._came_back.notify_all()
+            self._process_started.notify_all()

@@ -1,4 +1,4 @@
-"""Gateways are killed at random moments while a crowd sends; what was acked stays acked."""
+"""Gateways are killed at random times while clients send; acknowledged chunks stay stored."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -6,70 +6,76 @@ from pathlib import Path
 from random import Random
 
 from tests.e2e import persistent_client
+from tests.e2e.deployment import Deployment
 from tests.e2e.gateways import Gateways
-from tests.e2e.persistent_client import Caller, Ledger, Sent
-from tests.e2e.whole_system import Scene
+from tests.e2e.persistent_client import AckedChunks, FinalizedUpload, PersistentClient
 from tests.integration.gateway.api import KIB64
 
 
 @dataclass(kw_only=True)
-class Outcome:
-    sent: list[Sent] = field(default_factory=list)
-    checked: int = 0
-    """Promises that were looked after, all rounds together."""
-    broken: int = 0
-    """Requests whose gateway went away."""
+class KillReport:
+    """What the clients saw.
+
+    Attributes:
+        checked_chunks: acknowledged chunks that were looked up, all kills together.
+        broken_requests: requests whose gateway died before the answer.
+    """
+
+    uploads: list[FinalizedUpload] = field(default_factory=list)
+    checked_chunks: int = 0
+    broken_requests: int = 0
 
 
 async def upload_while_gateways_die(
-    scene: Scene,
+    deployment: Deployment,
     *,
     directory: Path,
     kills: int,
     clients: int = 6,
     gateways: int = 3,
     seed: int,
-) -> Outcome:
-    """Kill so many gateways, one after the other, under the load of so many clients.
+) -> KillReport:
+    """Kill gateways one after the other, while clients upload.
 
-    After each kill every chunk that was acked until then is asked for.
+    After each kill, every chunk acknowledged so far is looked up.
 
     Raises:
-        AssertionError: one was missing, or had another sha256.
+        AssertionError: an acknowledged chunk was missing or had another sha256.
     """
-    outcome, ledger, enough = Outcome(), Ledger(), asyncio.Event()
+    report, acked, enough = KillReport(), AckedChunks(), asyncio.Event()
     async with (
         Gateways.started(
-            gateways, environment=scene.gateway_environment, directory=directory
+            gateways, environment=deployment.gateway_environment, directory=directory
         ) as running,
-        persistent_client.caller(
-            scene.key, urls=lambda: running.urls, random=Random(seed)
-        ) as caller,
+        persistent_client.connected(
+            deployment.key, urls=lambda: running.urls, random=Random(seed)
+        ) as client,
     ):
 
-        async def send_on(random: Random) -> None:
+        async def keep_uploading(random: Random) -> None:
             while not enough.is_set():
                 content = random.randbytes(random.randrange(1, 24 * KIB64))
-                outcome.sent.append(await caller.send(content, ledger=ledger))
+                report.uploads.append(await client.upload(content, acked=acked))
 
         async with asyncio.TaskGroup() as group:
             for number in range(clients):
-                group.create_task(send_on(Random(seed + 1 + number)))
-            moments = Random(seed)
+                group.create_task(keep_uploading(Random(seed + 1 + number)))
+            random = Random(seed)
             for _ in range(kills):
-                await asyncio.sleep(moments.uniform(0.02, 0.6))
-                await running.kill_one(moments)
-                outcome.checked += await _kept(ledger, caller=caller)
+                await asyncio.sleep(random.uniform(0.02, 0.6))
+                await running.kill_one(random)
+                report.checked_chunks += await _checked(acked, client=client)
             enough.set()
-        outcome.broken = caller.broken
-    return outcome
+        report.broken_requests = client.broken_requests
+    return report
 
 
-async def _kept(ledger: Ledger, *, caller: Caller) -> int:
-    promised = ledger.copy()
-    manifests = await asyncio.gather(*(caller.stored(upload_id) for upload_id in promised))
-    for (upload_id, acked), stored in zip(promised.items(), manifests, strict=True):
-        # One that was finalized meanwhile may be gone for a good reason.
-        if ledger.is_open(upload_id):
-            assert acked.items() <= stored.items(), f"upload {upload_id} lost what was acked"
-    return sum(map(len, promised.values()))
+async def _checked(chunks: AckedChunks, *, client: PersistentClient) -> int:
+    """Look up the acknowledged chunks of open uploads; return how many chunks were expected."""
+    expected = chunks.copy()
+    manifests = await asyncio.gather(*(client.stored_chunks(upload_id) for upload_id in expected))
+    for (upload_id, acked), stored in zip(expected.items(), manifests, strict=True):
+        # The chunks of an upload that was finalized meanwhile may be deleted already.
+        if chunks.is_open(upload_id):
+            assert acked.items() <= stored.items(), f"upload {upload_id} lost acknowledged chunks"
+    return sum(map(len, expected.values()))

@@ -1,4 +1,4 @@
-"""Clients that ask any gateway, do not give up, and remember what they were promised."""
+"""Clients that ask any gateway, retry until an answer is final, and record what was acknowledged."""
 
 import asyncio
 import hashlib
@@ -21,17 +21,17 @@ from tenacity import (
 
 from tests.integration.gateway.api import KIB64, content_digest, pieces_of
 
-MEANS_LATER = {"chunk_in_progress", "unavailable"}
-"""Codes of answers that carry `Retry-After`."""
+RETRY_CODES = {"chunk_in_progress", "unavailable"}
+"""Error codes of answers that carry `Retry-After`."""
 
 
-class TryAgain(Exception):
-    """The gateway said that it will not be so for long."""
+class RetryLater(Exception):
+    """The gateway answered that the same request may succeed soon."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sent:
-    """An upload that was finalized, and what its object has to be."""
+class FinalizedUpload:
+    """A finalized upload and the sha256 that its object must have."""
 
     upload_id: str
     job_id: str
@@ -39,16 +39,16 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """The chunks of open uploads that were acked, with the sha256 each was acked with."""
+class AckedChunks:
+    """The sha256 of every acknowledged chunk of the open uploads."""
 
     _acked: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
 
-    def ack(self, upload_id: str, *, index: int, sha256: str) -> None:
+    def add(self, upload_id: str, *, index: int, sha256: str) -> None:
         self._acked[upload_id][index] = sha256
 
     def close(self, upload_id: str) -> None:
-        """Take the upload out: it is about to be finalized."""
+        """Forget an upload that is about to be finalized."""
         del self._acked[upload_id]
 
     def is_open(self, upload_id: str) -> bool:
@@ -59,17 +59,20 @@ class Ledger:
 
 
 @dataclass(kw_only=True)
-class Caller:
-    """One way to all the gateways there are at the moment."""
+class PersistentClient:
+    """Sends each request to one of the running gateways, chosen at random.
+
+    Attributes:
+        broken_requests: requests whose gateway died before the answer.
+        cut_requests: requests whose connection the client itself closed.
+    """
 
     http: httpx.AsyncClient
     key: str
     urls: Callable[[], Sequence[str]]
     random: Random
-    broken: int = 0
-    """Requests whose gateway went away."""
-    cut: int = 0
-    """Requests that were lost on purpose."""
+    broken_requests: int = 0
+    cut_requests: int = 0
 
     @property
     def authorization(self) -> dict[str, str]:
@@ -78,38 +81,38 @@ class Caller:
     def any_url(self) -> str:
         return self.random.choice(self.urls())
 
-    async def ask(
+    async def request(
         self,
         method: str,
         path: str,
-        **request: Any,  # noqa: ANN401  # whatever httpx takes
+        **options: Any,  # noqa: ANN401  # whatever httpx takes
     ) -> httpx.Response:
-        """Ask one gateway after the other until one answers for good."""
-        headers = self.authorization | request.pop("headers", {})
+        """Send a request to one gateway after the other until an answer is final."""
+        headers = self.authorization | options.pop("headers", {})
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((httpx.TransportError, TryAgain)),
+            retry=retry_if_exception_type((httpx.TransportError, RetryLater)),
             stop=stop_after_delay(90),
             wait=wait_random_exponential(multiplier=0.05, max=1),
             reraise=True,
         ):
             with attempt:
-                return await self._ask_once(method, path, headers=headers, **request)
+                return await self._request_once(method, path, headers=headers, **options)
         raise AssertionError  # the last attempt raises
 
-    async def _ask_once(self, method: str, path: str, **request: Any) -> httpx.Response:  # noqa: ANN401  # whatever httpx takes
+    async def _request_once(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401  # whatever httpx takes
         try:
-            answer = await self.http.request(method, f"{self.any_url()}/api/v1{path}", **request)
+            answer = await self.http.request(method, f"{self.any_url()}/api/v1{path}", **options)
         except httpx.ConnectError:
             raise
         except httpx.TransportError:
-            self.broken += 1
+            self.broken_requests += 1
             raise
-        if answer.is_error and answer.json()["code"] in MEANS_LATER:
-            raise TryAgain
+        if answer.is_error and answer.json()["code"] in RETRY_CODES:
+            raise RetryLater
         return answer
 
     async def create(self, *, size: int, **options: Any) -> str:  # noqa: ANN401  # whatever the API takes
-        answer = await self.ask(
+        answer = await self.request(
             "POST",
             "/uploads",
             json={"filename": "a.bin", "size": size, "chunk_size": KIB64, **options},
@@ -120,63 +123,67 @@ class Caller:
         return upload_id
 
     async def put(self, upload_id: str, *, index: int, piece: bytes) -> httpx.Response:
-        return await self.ask(
+        return await self.request(
             "PUT",
             f"/uploads/{upload_id}/chunks/{index}",
             content=piece,
             headers=content_digest(piece),
         )
 
-    async def stored(self, upload_id: str) -> dict[int, str]:
-        """Return the sha256 of every chunk a gateway says is there."""
-        answer = await self.ask("GET", f"/uploads/{upload_id}")
+    async def stored_chunks(self, upload_id: str) -> dict[int, str]:
+        """Return the sha256 of every chunk in the manifest."""
+        answer = await self.request("GET", f"/uploads/{upload_id}")
         assert answer.status_code == 200, answer.text
         return {chunk["index"]: chunk["sha256"] for chunk in answer.json()["chunks"]}
 
-    async def send(
-        self, content: bytes, *, ledger: Ledger, parallel: int = 3, cut: float = 0
-    ) -> Sent:
-        """Upload a file: its chunks in random order, some of them twice; then finalize.
+    async def upload(
+        self, content: bytes, *, acked: AckedChunks, parallel: int = 3, cut_share: float = 0
+    ) -> FinalizedUpload:
+        """Send a file's chunks in random order, a third of them twice, and finalize.
 
-        A part `cut` of the chunks is begun on a connection that is lost first.
+        Before a chunk is sent, with the probability `cut_share`, a connection breaks in its middle.
         """
         upload_id = await self.create(size=len(content))
         pieces = pieces_of(content)
         order = [*range(len(pieces)), *self.random.sample(range(len(pieces)), len(pieces) // 3)]
         self.random.shuffle(order)
-        left = iter(order)
+        remaining = iter(order)
 
-        async def lane() -> None:
-            for index in left:
-                if self.random.random() < cut:
-                    await self.cut_off(upload_id, index=index, piece=pieces[index])
+        async def send_chunks() -> None:
+            for index in remaining:
+                if self.random.random() < cut_share:
+                    await self.cut_connection(upload_id, index=index, piece=pieces[index])
                 answer = await self.put(upload_id, index=index, piece=pieces[index])
                 assert answer.status_code == 200, answer.text
                 sha256 = hashlib.sha256(pieces[index]).hexdigest()
                 assert answer.json()["sha256"] == sha256
-                ledger.ack(upload_id, index=index, sha256=sha256)
+                acked.add(upload_id, index=index, sha256=sha256)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(parallel):
-                group.create_task(lane())
-        ledger.close(upload_id)
+                group.create_task(send_chunks())
+        acked.close(upload_id)
         job_id = await self.finalize(upload_id, pieces=pieces)
-        return Sent(upload_id=upload_id, job_id=job_id, sha256=hashlib.sha256(content).hexdigest())
+        return FinalizedUpload(
+            upload_id=upload_id, job_id=job_id, sha256=hashlib.sha256(content).hexdigest()
+        )
 
     async def finalize(self, upload_id: str, *, pieces: Sequence[bytes]) -> str:
         chunks = [
             {"index": index, "size": len(piece), "sha256": hashlib.sha256(piece).hexdigest()}
             for index, piece in enumerate(pieces)
         ]
-        answer = await self.ask("POST", "/upload", json={"upload_id": upload_id, "chunks": chunks})
+        answer = await self.request(
+            "POST", "/upload", json={"upload_id": upload_id, "chunks": chunks}
+        )
         assert answer.status_code == 202, answer.text
         job_id: str = answer.json()["job_id"]
         return job_id
 
-    async def begin(
+    async def begin_chunk(
         self, upload_id: str, *, index: int, length: int, body: bytes
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Begin to send a chunk of `length` bytes on a connection of its own."""
+        """Send the head and the first bytes of a chunk of `length` bytes on a new connection."""
         url = urlsplit(self.any_url())
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
         head = (
@@ -188,20 +195,22 @@ class Caller:
         await writer.drain()
         return reader, writer
 
-    async def cut_off(self, upload_id: str, *, index: int, piece: bytes) -> None:
-        """Lose the connection somewhere in the middle of a chunk."""
+    async def cut_connection(self, upload_id: str, *, index: int, piece: bytes) -> None:
+        """Send a random part of a chunk and abort the connection."""
         sent = self.random.randrange(len(piece))
-        _, writer = await self.begin(upload_id, index=index, length=len(piece), body=piece[:sent])
+        _, writer = await self.begin_chunk(
+            upload_id, index=index, length=len(piece), body=piece[:sent]
+        )
         await asyncio.sleep(self.random.uniform(0, 0.05))
         writer.transport.abort()
-        self.cut += 1
+        self.cut_requests += 1
 
 
 @asynccontextmanager
-async def caller(
+async def connected(
     key: str, *, urls: Callable[[], Sequence[str]], random: Random
-) -> AsyncIterator[Caller]:
-    """Yield a client that lets nothing stand between it and the gateways."""
+) -> AsyncIterator[PersistentClient]:
+    """Yield a client without a proxy and without a limit of connections."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     async with httpx.AsyncClient(timeout=60, trust_env=False, limits=limits) as http:
-        yield Caller(http=http, key=key, urls=urls, random=random)
+        yield PersistentClient(http=http, key=key, urls=urls, random=random)

@@ -1,4 +1,4 @@
-"""A transfer takes longer than the broker lets anybody keep a message."""
+"""A transfer takes longer than the consumer timeout of the broker."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -7,21 +7,21 @@ import pytest
 
 from dev.stack.stack import Stack
 from tests.e2e.consumer_timeout import (
-    Trial,
-    check_that_no_message_is_kept_too_long,
-    needs_a_broker_of_its_own,
+    SlowTransfer,
+    assert_no_message_outlives_the_timeout,
+    needs_local_rabbitmq,
 )
 from tests.e2e.files import MIB
-from tests.e2e.watched_store import WatchedStore
+from tests.e2e.store_proxy import StoreProxy
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240), needs_a_broker_of_its_own]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240), needs_local_rabbitmq]
 
 
-def test_a_transfer_may_take_longer_than_a_message_may_be_kept(
-    infrastructure: Stack, migrated_template: str, store: WatchedStore, tmp_path: Path
+def test_a_transfer_longer_than_the_consumer_timeout_completes(
+    infrastructure: Stack, migrated_template: str, store_proxy: StoreProxy, tmp_path: Path
 ) -> None:
-    check_that_no_message_is_kept_too_long(
-        Trial(
+    assert_no_message_outlives_the_timeout(
+        SlowTransfer(
             mebibytes=40,
             bytes_per_second=2.5 * MIB,
             consumer_timeout=timedelta(seconds=12),
@@ -29,6 +29,6 @@ def test_a_transfer_may_take_longer_than_a_message_may_be_kept(
         ),
         shared=infrastructure,
         template=migrated_template,
-        store=store,
+        store_proxy=store_proxy,
         directory=tmp_path,
     )

@@ -1,4 +1,4 @@
-"""The disk with the staging directory is full."""
+"""The disk of the staging directory is full."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ CONTENT = Random(12).randbytes(3 * MIB)
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of four mebibytes."""
+    """A file system of 4 MiB."""
     directory = tmp_path / "disk"
     directory.mkdir()
     mounted = subprocess.run(
@@ -44,7 +44,7 @@ def free(directory: Path) -> int:
     return os.statvfs(directory).f_bavail
 
 
-def test_a_full_disk_keeps_what_was_acked_and_nothing_of_what_was_not(
+def test_a_full_disk_keeps_acknowledged_chunks_and_nothing_of_refused_ones(
     system: Stack, small_disk: Path, tmp_path: Path
 ) -> None:
     environment = system.environment | {"STAGING_DIR": str(small_disk), "STAGING_RESERVE": "0"}
@@ -53,34 +53,34 @@ def test_a_full_disk_keeps_what_was_acked_and_nothing_of_what_was_not(
     async def fill_the_disk() -> None:
         async with (
             Gateways.started(1, environment=environment, directory=tmp_path) as gateways,
-            persistent_client.caller(
+            persistent_client.connected(
                 str(system.api_key), urls=lambda: gateways.urls, random=Random(13)
-            ) as caller,
+            ) as client,
         ):
-            # Both fit when they are created: their files are sparse.
-            first, second = [await caller.create(size=len(CONTENT)) for _ in range(2)]
+            # Both fit when they are created, since their files are sparse.
+            first, second = [await client.create(size=len(CONTENT)) for _ in range(2)]
             for index, piece in enumerate(pieces):
-                assert (await caller.put(first, index=index, piece=piece)).status_code == 200
+                assert (await client.put(first, index=index, piece=piece)).status_code == 200
             acked, index = {}, 0
             before = free(small_disk)
-            while (answer := await caller.put(second, index=index, piece=pieces[index])).is_success:
+            while (answer := await client.put(second, index=index, piece=pieces[index])).is_success:
                 acked[index] = answer.json()["sha256"]
                 index += 1
                 before = free(small_disk)
 
             assert (answer.status_code, answer.json()["code"]) == (507, "staging_full")
             assert answer.headers["content-type"] == "application/problem+json"
-            assert await caller.stored(second) == acked
+            assert await client.stored_chunks(second) == acked
             assert free(small_disk) == before
             assert len(acked) * KIB64 <= 4 * MIB - len(CONTENT)
-            refused = await caller.ask(
+            refused = await client.request(
                 "POST", "/uploads", json={"filename": "another.bin", "size": MIB}
             )
             assert (refused.status_code, refused.json()["code"]) == (507, "staging_full")
 
-            (await caller.ask("DELETE", f"/uploads/{first}")).raise_for_status()
+            (await client.request("DELETE", f"/uploads/{first}")).raise_for_status()
             for rest in range(index, len(pieces)):
-                answer = await caller.put(second, index=rest, piece=pieces[rest])
+                answer = await client.put(second, index=rest, piece=pieces[rest])
                 assert answer.status_code == 200
             assert (small_disk / second).read_bytes() == CONTENT
 

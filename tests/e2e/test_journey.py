@@ -1,4 +1,4 @@
-"""What the system is for: a file goes in by chunks, and the world is told what came of it."""
+"""The purpose of the system: a file arrives in chunks, and webhooks announce the result."""
 
 import hashlib
 from datetime import timedelta
@@ -16,7 +16,7 @@ from tests.fakes.receiver import Receiver
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE = timedelta(seconds=60)
+TIMEOUT = timedelta(seconds=60)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def pdf(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_pdf_becomes_an_object_a_text_and_a_signed_webhook(
+def test_a_pdf_becomes_an_object_with_text_and_a_signed_webhook(
     system: Stack, client: Client, pdf: Path
 ) -> None:
     with Receiver() as receiver:
@@ -39,8 +39,8 @@ def test_a_pdf_becomes_an_object_a_text_and_a_signed_webhook(
         client.send(created["upload_id"], chunks + chunks[:3])
         answer = client.finalize(created["upload_id"])
         assert answer.status_code == 202
-        job = client.wait_until_settled(answer.json()["job_id"], timeout=PATIENCE)
-        (delivered,) = receiver.wait_for(1, timeout=PATIENCE)
+        job = client.wait_until_settled(answer.json()["job_id"], timeout=TIMEOUT)
+        (delivered,) = receiver.wait_for(1, timeout=TIMEOUT)
         client.http.delete(f"/webhooks/{webhook['webhook_id']}").raise_for_status()
 
     assert job["status"] == "completed"
@@ -65,13 +65,13 @@ def test_a_pdf_becomes_an_object_a_text_and_a_signed_webhook(
     assert {"EMAIL", "MONEY"} <= {entity["label"] for entity in entities}
 
 
-def test_a_file_that_is_no_pdf_is_stored_and_completed_without_being_read(
+def test_a_file_other_than_pdf_is_stored_and_not_read(
     system: Stack, client: Client, tmp_path: Path
 ) -> None:
     path = tmp_path / "measurements.bin"
     path.write_bytes(Random(2).randbytes(300_000))
     job = client.upload(path)
-    settled = client.wait_until_settled(job["job_id"], timeout=PATIENCE)
+    settled = client.wait_until_settled(job["job_id"], timeout=TIMEOUT)
     assert (settled["status"], settled["stage"]) == ("completed", "done")
     document = client.get(f"/documents/{settled['result']['document_id']}").json()
     assert (document["status"], document["page_count"]) == ("stored", None)
@@ -79,39 +79,35 @@ def test_a_file_that_is_no_pdf_is_stored_and_completed_without_being_read(
     assert bucket.sha256(bucket.key_of(job["upload_id"])) == sha256_of(path)
 
 
-def test_an_empty_file_is_a_file_too(system: Stack, client: Client, tmp_path: Path) -> None:
+def test_an_empty_file_is_stored(system: Stack, client: Client, tmp_path: Path) -> None:
     path = tmp_path / "empty.txt"
     path.touch()
     job = client.upload(path)
-    settled = client.wait_until_settled(job["job_id"], timeout=PATIENCE)
+    settled = client.wait_until_settled(job["job_id"], timeout=TIMEOUT)
     assert settled["status"] == "completed"
     bucket = Bucket(system.environment)
     assert bucket.sha256(bucket.key_of(job["upload_id"])) == hashlib.sha256(b"").hexdigest()
 
 
-def test_the_callback_of_one_upload_hears_of_that_upload_alone(
-    client: Client, tmp_path: Path
-) -> None:
+def test_a_callback_receives_events_of_its_upload_only(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "note.txt"
-    path.write_bytes(b"to be told of")
+    path.write_bytes(b"a note")
     with Receiver() as receiver:
-        told = client.create_upload(
+        created = client.create_upload(
             filename=path.name, size=path.stat().st_size, callback_url=receiver.url
         )
-        client.send(told["upload_id"], chunks_of(path, chunk_size=told["chunk_size"]))
+        client.send(created["upload_id"], chunks_of(path, chunk_size=created["chunk_size"]))
         other = client.upload(path)
-        client.wait_until_settled(other["job_id"], timeout=PATIENCE)
-        job = client.finalize(told["upload_id"]).json()
-        client.wait_until_settled(job["job_id"], timeout=PATIENCE)
-        (delivered,) = receiver.wait_for(1, timeout=PATIENCE)
-    event = delivered.verified_with(told["callback_secret"])
+        client.wait_until_settled(other["job_id"], timeout=TIMEOUT)
+        job = client.finalize(created["upload_id"]).json()
+        client.wait_until_settled(job["job_id"], timeout=TIMEOUT)
+        (delivered,) = receiver.wait_for(1, timeout=TIMEOUT)
+    event = delivered.verified_with(created["callback_secret"])
     assert event["type"] == "upload.stored"
-    assert event["data"]["upload_id"] == told["upload_id"]
+    assert event["data"]["upload_id"] == created["upload_id"]
 
 
-def test_a_client_that_prefers_to_wait_gets_the_end_of_the_job(
-    client: Client, tmp_path: Path
-) -> None:
+def test_finalize_with_prefer_wait_returns_the_settled_job(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "note.txt"
     path.write_bytes(b"wait for me")
     created = client.create_upload(filename=path.name, size=path.stat().st_size)

@@ -1,19 +1,19 @@
-"""One file, many workers."""
+"""A transfer outlives its workers."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.killed_workers import check_transfer_while_workers_die
-from tests.e2e.watched_store import WatchedStore
-from tests.e2e.whole_system import Scene
+from tests.e2e.deployment import Deployment
+from tests.e2e.killed_workers import assert_transfer_resumes_after_kills
+from tests.e2e.store_proxy import StoreProxy
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
-def test_each_successor_of_a_killed_worker_sends_only_what_the_store_does_not_have(
-    scene: Scene, store: WatchedStore, tmp_path: Path
+def test_the_next_worker_sends_only_the_parts_that_the_store_lacks(
+    deployment: Deployment, store_proxy: StoreProxy, tmp_path: Path
 ) -> None:
-    check_transfer_while_workers_die(
-        mebibytes=60, kills=2, scene=scene, store=store, directory=tmp_path
+    assert_transfer_resumes_after_kills(
+        mebibytes=60, kills=2, deployment=deployment, store_proxy=store_proxy, directory=tmp_path
     )

@@ -1,4 +1,4 @@
-"""How things ended: objects, rows, files and events, seen from outside the processes."""
+"""What an upload leaves outside the processes: objects, multipart uploads, files, rows, events."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +13,7 @@ from schemas.tables.uploads import Chunk
 from tests.bucket import Bucket
 
 
-class Remains:
-    """Everything that can be left of an upload."""
-
+class Traces:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._bucket = Bucket(environment)
@@ -25,7 +23,7 @@ class Remains:
         self._engine.dispose()
 
     def files(self, *upload_ids: str) -> list[str]:
-        """Return what lies in the directories of gateways and workers and names one of the uploads."""
+        """Return the paths below the staging and work directories that name one of the uploads."""
         found = [
             str(path)
             for name in ("STAGING_DIR", "WORK_DIR")
@@ -45,8 +43,8 @@ class Remains:
             counted = select(func.count()).where(Chunk.upload_id == upload_id)
             return session.scalar(counted) or 0
 
-    def told(self, upload_id: str) -> list[Envelope]:
-        """Return every event about an upload, in the order in which they were recorded."""
+    def events(self, upload_id: str) -> list[Envelope]:
+        """Return every event about an upload, in the order of the outbox."""
         with Session(self._engine) as session:
             bodies = session.scalars(
                 select(OutboxMessage.body)

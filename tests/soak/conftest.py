@@ -1,5 +1,11 @@
-"""The systems of the end-to-end tests, for hours instead of seconds."""
+"""The systems of the end-to-end tests, used for minutes instead of seconds."""
 
-# Fixtures: to name them here is to have them.
-from tests.e2e.conftest import diskless, scene, store, system, watched_store  # noqa: F401
+# Imported fixtures are available here.
+from tests.e2e.conftest import (  # noqa: F401
+    bucket_staging_system,
+    deployment,
+    shared_store_proxy,
+    store_proxy,
+    system,
+)
 from tests.fuzz.conftest import fuzzed  # noqa: F401

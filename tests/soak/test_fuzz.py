@@ -1,4 +1,4 @@
-"""The same fuzzing for longer, and different each time."""
+"""Longer fuzzing with other requests in each run."""
 
 import pytest
 

@@ -1,19 +1,19 @@
-"""Workers killed again and again in one transfer."""
+"""Many kills of workers in one transfer."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.killed_workers import check_transfer_while_workers_die
-from tests.e2e.watched_store import WatchedStore
-from tests.e2e.whole_system import Scene
+from tests.e2e.deployment import Deployment
+from tests.e2e.killed_workers import assert_transfer_resumes_after_kills
+from tests.e2e.store_proxy import StoreProxy
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
 
-def test_twenty_kills_in_one_transfer_send_nothing_again_that_is_stored(
-    scene: Scene, store: WatchedStore, tmp_path: Path
+def test_a_transfer_with_twenty_kills_sends_no_stored_part_again(
+    deployment: Deployment, store_proxy: StoreProxy, tmp_path: Path
 ) -> None:
-    check_transfer_while_workers_die(
-        mebibytes=250, kills=20, scene=scene, store=store, directory=tmp_path
+    assert_transfer_resumes_after_kills(
+        mebibytes=250, kills=20, deployment=deployment, store_proxy=store_proxy, directory=tmp_path
     )

@@ -1,4 +1,4 @@
-"""A way to the object store that is watched, and as slow as a test wants it."""
+"""A proxy in front of the object store that records requests and can limit their speed."""
 
 import asyncio
 from collections import deque
@@ -17,18 +17,18 @@ BODILESS = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 
 @dataclass
-class Passed:
-    """A request that went through here, from its head on."""
+class ProxiedRequest:
+    """A request, recorded as soon as its head arrived."""
 
     method: str
     path: str
     query: Mapping[str, list[str]]
     status: int | None = None
-    """What the store answered, once it has."""
+    """The status of the store's answer; None until it arrives."""
 
     @property
     def part(self) -> int | None:
-        """The number of the part it sends, if it sends one."""
+        """The number of the part that the request sends; None for other requests."""
         if self.method != "PUT" or "uploadId" not in self.query:
             return None
         return int(self.query["partNumber"][0])
@@ -54,8 +54,8 @@ class _Head:
 
 
 @dataclass
-class _Speed:
-    """Lets bytes pass no faster than it is told, all connections together."""
+class _SpeedLimit:
+    """Limits the speed of all connections together."""
 
     bytes_per_second: float | None = None
     _free_at: float = field(default=0, init=False)
@@ -68,17 +68,17 @@ class _Speed:
         await asyncio.sleep(self._free_at - now)
 
 
-class WatchedStore:
-    """Passes every request on to the store at `upstream`, byte for byte; safe to ask from any thread.
+class StoreProxy:
+    """Passes every request to the store at `upstream`, byte for byte. Thread-safe.
 
-    Its clients sign for its own address, which the store gets to see unchanged.
+    Clients sign for the address of the proxy; the proxy leaves the Host header unchanged.
     """
 
     def __init__(self, upstream: str) -> None:
         address = urlsplit(upstream)
-        self._speed = _Speed()
-        self._passed: list[Passed] = []
-        self._loop = BackgroundLoop("watched store")
+        self._speed = _SpeedLimit()
+        self._requests: list[ProxiedRequest] = []
+        self._loop = BackgroundLoop("store proxy")
         self._forwarder = Forwarder(
             partial(asyncio.open_connection, address.hostname, address.port or 80, limit=HEAD_MAX),
             converse=self._converse,
@@ -103,55 +103,61 @@ class WatchedStore:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._forwarder.port}"
 
-    def be_as_slow_as(self, bytes_per_second: float) -> None:
-        """Take the bodies of requests no faster than this, all of them together."""
+    def limit_speed(self, bytes_per_second: float) -> None:
+        """Limit the bodies of all requests together to this speed."""
         self._speed.bytes_per_second = bytes_per_second
 
-    def be_fast(self) -> None:
+    def lift_speed_limit(self) -> None:
         self._speed.bytes_per_second = None
 
-    def about(self, upload_id: str) -> list[Passed]:
-        """Return the requests about an upload so far, in the order in which they began."""
-        return [one for one in tuple(self._passed) if upload_id in one.path]
+    def requests_for(self, upload_id: str) -> list[ProxiedRequest]:
+        """Return the requests whose path names an upload, in the order of their heads."""
+        return [request for request in tuple(self._requests) if upload_id in request.path]
 
-    def parts_of(self, upload_id: str) -> list[Passed]:
-        """Return the requests that sent a part of an upload, or began to."""
-        return [one for one in self.about(upload_id) if one.part is not None]
+    def part_requests(self, upload_id: str) -> list[ProxiedRequest]:
+        """Return the requests that sent a part of an upload or began to."""
+        return [request for request in self.requests_for(upload_id) if request.part is not None]
 
     async def _converse(self, here: Streams, there: Streams) -> None:
-        unanswered: deque[Passed] = deque()
+        unanswered: deque[ProxiedRequest] = deque()
         await until_one_hangs_up(
             self._pass_requests(here[0], there[1], unanswered),
             self._pass_answers(there[0], here[1], unanswered),
         )
 
     async def _pass_requests(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, unanswered: deque[Passed]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        unanswered: deque[ProxiedRequest],
     ) -> None:
         while True:
             head = await _head(reader)
             method, target, _ = head.start.split(" ", 2)
             url = urlsplit(target)
-            request = Passed(method, url.path, parse_qs(url.query, keep_blank_values=True))
-            self._passed.append(request)
+            request = ProxiedRequest(method, url.path, parse_qs(url.query, keep_blank_values=True))
+            self._requests.append(request)
             unanswered.append(request)
             writer.write(head.raw)
             await _pass_body(head, reader, writer, speed=self._speed)
 
     async def _pass_answers(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, unanswered: deque[Passed]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        unanswered: deque[ProxiedRequest],
     ) -> None:
         while True:
             head = await _head(reader)
             status = int(head.start.split(" ", 2)[1])
-            if status < HTTPStatus.OK:  # "100 Continue" is no answer yet
+            if status < HTTPStatus.OK:  # "100 Continue" precedes the answer
                 writer.write(head.raw)
                 continue
             request = unanswered.popleft()
             request.status = status
             writer.write(head.raw)
             if request.method != "HEAD" and status not in BODILESS:
-                await _pass_body(head, reader, writer, speed=_Speed())
+                await _pass_body(head, reader, writer, speed=_SpeedLimit())
 
 
 async def _head(reader: asyncio.StreamReader) -> _Head:
@@ -162,7 +168,7 @@ async def _head(reader: asyncio.StreamReader) -> _Head:
 
 
 async def _pass_body(
-    head: _Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, speed: _Speed
+    head: _Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, speed: _SpeedLimit
 ) -> None:
     if not head.is_chunked:
         await _pass_on(head.length, reader, writer, speed=speed)
@@ -176,7 +182,7 @@ async def _pass_body(
 
 
 async def _pass_on(
-    length: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, speed: _Speed
+    length: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, speed: _SpeedLimit
 ) -> None:
     left = length
     while left:
