@@ -82,3 +82,15 @@ class DomainError(Exception):
     code: ErrorCode = ErrorCode.INTERNAL
     retryable: bool = False
     needs_operator: bool = False
+
+
+class StagingMissing(DomainError):
+    """The staged bytes of an upload are gone; the client must upload the file again."""
+
+    code = ErrorCode.STAGING_MISSING
+
+
+class FileDigestMismatch(DomainError):
+    """The declared sha256 of a file contradicts an earlier declaration or the bytes."""
+
+    code = ErrorCode.FILE_DIGEST_MISMATCH

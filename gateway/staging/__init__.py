@@ -6,7 +6,7 @@ imports the backends themselves.
 
 from gateway.staging.backends import Staging
 from gateway.staging.buffers import Buffers
-from gateway.staging.errors import StagingElsewhere, StagingFull, StagingMissing, StoreUnavailable
+from gateway.staging.errors import StagingElsewhere, StagingFull, StoreUnavailable
 from gateway.staging.hashing import BodyHasher, ChunkDigestMismatch, ExpectedDigest
 from gateway.staging.port import ChunkWriter, Sink, StagedUpload, StagingBackend
 
@@ -22,6 +22,5 @@ __all__ = [
     "StagingBackend",
     "StagingElsewhere",
     "StagingFull",
-    "StagingMissing",
     "StoreUnavailable",
 ]

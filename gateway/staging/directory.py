@@ -17,11 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from gateway.staging.errors import StagingFull, StagingMissing
+from gateway.staging.errors import StagingFull
 from gateway.staging.hashing import BodyHasher
 from gateway.staging.port import StagedUpload
 from gateway.staging.serial_executor import SerialExecutor, Threads, until_done
 from schemas import staging_layout
+from schemas.errors import StagingMissing
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 
@@ -79,7 +80,9 @@ class DirectoryChunkWriter:
         try:
             await self._executor.run(self._open)
         except FileNotFoundError as error:
-            raise StagingMissing(self._upload_id) from error
+            raise StagingMissing(
+                f"the staged file of upload {self._upload_id} is gone; create a new upload"
+            ) from error
         except BaseException:
             # A request that is cancelled meanwhile has opened the file all the same.
             await until_done([self._executor.submit(self._close, even_after_failure=True)])

@@ -14,15 +14,6 @@ class StagingFull(DomainError):
         super().__init__("there is not enough room for this upload at the moment")
 
 
-class StagingMissing(DomainError):
-    """The upload's staged bytes are gone; it has to be sent again as a new upload."""
-
-    code = ErrorCode.STAGING_MISSING
-
-    def __init__(self, upload_id: UploadId) -> None:
-        super().__init__(f"what was staged for upload {upload_id} is gone; create a new upload")
-
-
 class StagingElsewhere(DomainError):
     """The upload was begun with the other `STAGING`, which this gateway has no settings for."""
 

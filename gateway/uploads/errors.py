@@ -69,12 +69,6 @@ class ManifestMismatch(DomainError):
     code = ErrorCode.MANIFEST_MISMATCH
 
 
-class FileDigestMismatch(DomainError):
-    """The declared sha256 of the file contradicts an earlier declaration or the received bytes."""
-
-    code = ErrorCode.FILE_DIGEST_MISMATCH
-
-
 class UploadAlreadySettled(DomainError):
     """The upload has ended and can no longer be cancelled."""
 

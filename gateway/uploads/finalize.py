@@ -13,7 +13,6 @@ from gateway.jobs.queries import show
 from gateway.settings import EVENT_SOURCE
 from gateway.uploads import queries, quotas
 from gateway.uploads.errors import (
-    FileDigestMismatch,
     ManifestMismatch,
     UploadIncomplete,
     check_open,
@@ -21,6 +20,7 @@ from gateway.uploads.errors import (
 from gateway.uploads.queries import StoredChunk
 from schemas.api.jobs import JobView
 from schemas.api.uploads import DeclaredChunk, FinalizeUpload
+from schemas.errors import FileDigestMismatch
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, TenantId
 from schemas.lifecycle import JobStage, JobStatus, StagingKind, UploadStatus

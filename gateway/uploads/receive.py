@@ -20,7 +20,6 @@ from gateway.staging import (
     ExpectedDigest,
     Sink,
     StagedUpload,
-    StagingMissing,
 )
 from gateway.uploads import chunking, queries
 from gateway.uploads.body import BlockWriter, ChunkTooLong, with_timeout
@@ -35,6 +34,7 @@ from gateway.uploads.errors import (
 )
 from gateway.uploads.queries import StoredChunk
 from schemas.api.uploads import ChunkStored
+from schemas.errors import StagingMissing
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.policy import media_types

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 from pipeline.transfer import digests
 from pipeline.transfer.digests import Crc32c
-from schemas.errors import DomainError, ErrorCode
+from schemas.errors import DomainError, ErrorCode, FileDigestMismatch
 
 
 class StagingCorrupt(DomainError):
@@ -33,15 +33,6 @@ class ChunkCorrupt(StagingCorrupt):
 class StagingTruncated(StagingCorrupt):
     def __init__(self, *, expected_bytes: int, actual_bytes: int) -> None:
         super().__init__(f"the staged file ends at {actual_bytes} of {expected_bytes} bytes")
-
-
-class FileDigestMismatch(DomainError):
-    """Every chunk is intact, but the whole file differs from the digest that the client declared."""
-
-    code = ErrorCode.FILE_DIGEST_MISMATCH
-
-    def __init__(self, *, declared: str, actual: str) -> None:
-        super().__init__(f"the file was declared with sha256 {declared} and has {actual}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +116,9 @@ class FileCheck:
             raise StagingTruncated(expected_bytes=self._size_bytes, actual_bytes=self._taken)
         actual = self._file.hexdigest()
         if declared is not None and declared.lower() != actual:
-            raise FileDigestMismatch(declared=declared, actual=actual)
+            raise FileDigestMismatch(
+                f"the file was declared with sha256 {declared} and has {actual}"
+            )
         return actual
 
     def state(self) -> CheckState | None:

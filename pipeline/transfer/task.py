@@ -19,11 +19,11 @@ from pipeline.transfer.resume import PreviousAttempt
 from pipeline.transfer.send import FileTransfer, SentObject, TransferListener
 from pipeline.transfer.sources import staging
 from pipeline.transfer.sources.reference import ReferencedObject
-from pipeline.transfer.sources.source import Source, StagingMissing
+from pipeline.transfer.sources.source import Source
 from pipeline.transfer.sources.staged_objects import StagedObjects
 from pipeline.transfer.sources.staging import StagingNotMounted
 from schemas import staging_layout, topology
-from schemas.errors import DomainError
+from schemas.errors import DomainError, StagingMissing
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled, UploadFinalized
 from schemas.lifecycle import StagingKind

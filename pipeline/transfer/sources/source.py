@@ -8,17 +8,8 @@ from pipeline.storage.file_slice import FileSlice
 from pipeline.storage.port import ObjectRange
 from pipeline.transfer.checks import FileCheck
 from pipeline.transfer.plan import Part
-from schemas.errors import DomainError, ErrorCode
+from schemas.errors import DomainError
 from schemas.lifecycle import StagingKind
-
-
-class StagingMissing(DomainError):
-    """The staged bytes are gone."""
-
-    code = ErrorCode.STAGING_MISSING
-
-    def __init__(self, *, size_bytes: int) -> None:
-        super().__init__(f"the staged file of {size_bytes} bytes is gone")
 
 
 class Source(Protocol):

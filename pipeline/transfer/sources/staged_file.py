@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 from pipeline.storage.file_slice import FileSlice, ReadAbandoned
 from pipeline.transfer.checks import Chunk, FileCheck, StagingTruncated
 from pipeline.transfer.plan import Part
-from pipeline.transfer.sources.source import StagingMissing
+from schemas.errors import StagingMissing
 from schemas.lifecycle import StagingKind
 
 # Small enough to stay in the processor's cache between the digests of a block.
@@ -62,4 +62,4 @@ class StagedFile:
         """Do nothing: every chunk was checked by its digest."""
 
     def missing(self) -> StagingMissing:
-        return StagingMissing(size_bytes=self.size_bytes)
+        return StagingMissing(f"the staged file of {self.size_bytes} bytes is gone")

@@ -10,8 +10,8 @@ from pipeline.storage.port import ObjectRange, ObjectStorage
 from pipeline.transfer.checks import Chunk, FileCheck, StagingTruncated
 from pipeline.transfer.plan import MIN_PART_SIZE, Part
 from pipeline.transfer.sources import range_reader
-from pipeline.transfer.sources.source import StagingMissing
 from schemas import staging_layout
+from schemas.errors import StagingMissing
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.object_keys import ObjectKey
@@ -71,7 +71,7 @@ class StagedObjects:
         """Do nothing: every chunk was checked by its digest."""
 
     def missing(self) -> StagingMissing:
-        return StagingMissing(size_bytes=self.size_bytes)
+        return StagingMissing(f"the staged file of {self.size_bytes} bytes is gone")
 
     def _key(self, chunk: Chunk) -> ObjectKey:
         return staging_layout.chunk_key(

@@ -12,10 +12,10 @@ from gateway.staging import (
     StagedUpload,
     Staging,
     StagingElsewhere,
-    StagingMissing,
 )
 from gateway.staging.backends import UploadCache
 from gateway.staging.directory import DirectoryBackend
+from schemas.errors import StagingMissing
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 

@@ -17,9 +17,9 @@ from gateway.staging import (
     ExpectedDigest,
     StagedUpload,
     StagingFull,
-    StagingMissing,
 )
 from gateway.staging.directory import DirectoryBackend, DirectoryChunkWriter
+from schemas.errors import StagingMissing
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.settings import GIB, MIB

@@ -10,13 +10,12 @@ from pipeline.transfer.checks import (
     Chunk,
     ChunkCorrupt,
     FileCheck,
-    FileDigestMismatch,
     ManifestIncomplete,
     StagingTruncated,
     etag_matches,
     multipart_etag,
 )
-from schemas.errors import ErrorCode
+from schemas.errors import ErrorCode, FileDigestMismatch
 from tests.unit.pipeline.transfer.staging import chunks_of, crc32c, md5, sha256
 
 

@@ -12,8 +12,8 @@ from pipeline.storage.port import Multipart
 from pipeline.transfer.checks import multipart_etag
 from pipeline.transfer.destination import StoredObjectMismatch
 from pipeline.transfer.errors import LeaseLost
-from pipeline.transfer.sources.source import StagingMissing
 from pipeline.transfer.sources.staged_file import StagedFile
+from schemas.errors import StagingMissing
 from schemas.object_keys import ObjectKey
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder

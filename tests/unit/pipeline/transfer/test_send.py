@@ -21,7 +21,6 @@ from pipeline.storage.errors import (
 from pipeline.storage.port import Body, Multipart, StoredPart
 from pipeline.transfer.checks import (
     ChunkCorrupt,
-    FileDigestMismatch,
     ManifestIncomplete,
     StagingTruncated,
     multipart_etag,
@@ -31,8 +30,8 @@ from pipeline.transfer.errors import LeaseLost, TransferCancelled
 from pipeline.transfer.part_pool import STOP_TIMEOUT
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.send import FileTransfer, SentObject
-from pipeline.transfer.sources.source import StagingMissing
 from pipeline.transfer.sources.staged_file import StagedFile
+from schemas.errors import FileDigestMismatch, StagingMissing
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.sending import (

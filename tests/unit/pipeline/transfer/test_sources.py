@@ -17,9 +17,8 @@ from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.resume import Checkpoint, PreviousAttempt
 from pipeline.transfer.send import FileTransfer, SentObject
 from pipeline.transfer.sources.reference import ReferenceChanged, ReferencedObject, ReferenceMissing
-from pipeline.transfer.sources.source import StagingMissing
 from pipeline.transfer.sources.staged_objects import StagedObjects
-from schemas.errors import ErrorCode
+from schemas.errors import ErrorCode, StagingMissing
 from tests.fakes.storage import Call, Etags, FakeStorage, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.staging import (
