@@ -1,4 +1,4 @@
-"""The composition root: builds what each process is made of, runs it, takes it apart."""
+"""The composition root: builds, runs and closes the parts of each process."""
 
 import asyncio
 import random
@@ -24,10 +24,10 @@ DELIVER = "waybill-deliver"
 
 
 class LoopEnded(Exception):
-    """A loop that never ends did; the process is of no use without it."""
+    """A loop that must run for ever ended, so the process must end too."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"the loop {name!r} ended by itself")
+        super().__init__(f"the loop {name!r} ended")
 
 
 def run_relay(settings: Settings) -> None:
@@ -59,14 +59,14 @@ async def _relay(settings: Settings) -> None:
             settings=settings,
         )
 
-        async def alive() -> bool:
+        async def is_alive() -> bool:
             return exchange.is_open and pulse.is_fresh
 
         log.info("relay.started")
-        await _together(
+        await _run_together(
             relay=relay.run(),
             listen=db.listen(settings, channel=outbox.WAKE_CHANNEL, wake=wake, name=RELAY),
-            liveness=liveness.keep(settings.liveness_file, alive=alive),
+            liveness=liveness.keep(settings.liveness_file, alive=is_alive),
         )
 
 
@@ -85,26 +85,26 @@ async def _deliver(settings: Settings) -> None:
             pulse=pulse,
             settings=settings,
             clock=lambda: datetime.now(UTC),
-            jitter=lambda: random.uniform(-1, 1),  # noqa: S311  # spreads retries; nobody gains by guessing it
+            jitter=lambda: random.uniform(-1, 1),  # noqa: S311  # spreads retries; not a secret
         )
 
-        async def alive() -> bool:
+        async def is_alive() -> bool:
             return pulse.is_fresh and await consumer.is_consuming()
 
         log.info("deliver.started")
-        await _together(
+        await _run_together(
             consumer=consumer.run(),
             dispatcher=dispatcher.run(),
             listen=db.listen(settings, channel=dispatch.WAKE_CHANNEL, wake=wake, name=DELIVER),
-            liveness=liveness.keep(settings.liveness_file, alive=alive),
+            liveness=liveness.keep(settings.liveness_file, alive=is_alive),
         )
 
 
-async def _together(**loops: Coroutine[Any, Any, None]) -> None:
-    """Run loops side by side until cancelled; the end of one is the end of all.
+async def _run_together(**loops: Coroutine[Any, Any, None]) -> None:
+    """Run loops side by side until cancelled; when one ends, cancel the others.
 
-    Not a task group: that takes a loop whose task was cancelled, by whatever
-    library, for one that is done, and goes on without it.
+    Not a task group: a task group treats a loop whose task a library cancelled
+    as finished and continues without it.
     """
     tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
     try:
@@ -121,10 +121,10 @@ async def _together(**loops: Coroutine[Any, Any, None]) -> None:
 
 
 async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Run until SIGTERM or SIGINT, then let `work` come to a clean end.
+    """Run until SIGTERM or SIGINT, then cancel `work` and wait for its clean end.
 
     Raises:
-        SystemExit: it failed; the log says why.
+        SystemExit: `work` failed; the log has the reason.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -136,7 +136,7 @@ async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
     stopping.cancel()
     if stopped.is_set():
         log.info("process.stopping")
-        # Once: a second signal must not cut the clean end short.
+        # Once: a second signal must not interrupt the clean end.
         working.cancel()
     try:
         await working

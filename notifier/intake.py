@@ -1,7 +1,7 @@
-"""From the broker to the table of deliveries.
+"""The consumer of the queue `notify`: turns events into deliveries.
 
-A message is acknowledged once its event is on record; a second copy of it
-finds the record and is acknowledged too.
+A message is acknowledged once its event is recorded. A repeated message finds
+the record and is acknowledged too.
 """
 
 import asyncio
@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final, Never
+from typing import Final, Never
 
 import aiormq
 import structlog
 from aio_pika.abc import (
+    AbstractChannel,
     AbstractIncomingMessage,
     AbstractQueue,
     AbstractRobustConnection,
@@ -25,20 +26,14 @@ from schemas import topology
 from schemas.events.envelope import Envelope, MalformedEvent, decode
 from schemas.runtime import outages, postgres
 
-if TYPE_CHECKING:
-    from aio_pika.abc import (
-        AbstractChannel,
-    )
-
-
 log = structlog.stdlib.get_logger(__name__)
 
 PREFETCH: Final = 16
-"""Messages under way at once: enough to hide the round trips to broker and database,
-few enough that what a crash makes the broker deliver again is nothing to speak of."""
+"""Messages in progress at once: enough to hide the round trips to broker and database, and
+few enough for a crash to repeat."""
 
 CLOSING_GRACE: Final = timedelta(seconds=5)
-"""For messages being recorded when the consumer stops; the rest goes back to the queue."""
+"""Time to finish the messages in progress when the consumer stops; others return to the queue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,29 +52,27 @@ class NotifyConsumer:
         transaction: db.BeginConnection,
         wake: db.WakeUp,
     ) -> None:
-        """Take what the consumer works with.
+        """Create a consumer.
 
         Args:
-            connection: used for nothing else.
-            transaction: opens a transaction.
-            wake: called when deliveries were written.
+            connection: used by this consumer only.
+            transaction: begins a transaction.
+            wake: called after deliveries were recorded.
         """
         self._connection = connection
         self._transaction = transaction
         self._wake = wake
         self._channel: AbstractChannel | None = None
         self._tag = ""
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._stalled: asyncio.Future[_Event]  # another one for each time of consuming
+        self._in_progress: set[asyncio.Task[None]] = set()
+        self._stalled: asyncio.Future[_Event]  # a new one for each period of consuming
 
     async def run(self) -> Never:
-        """Consume until cancelled.
+        """Consume until cancelled; during an outage of the database, consume nothing.
 
-        While the database is away nothing is consumed. The broker counts how
-        often it delivers a message and gives it up after a few times, so
-        messages are neither sent round in circles nor held until the broker
-        takes them back: they wait in the queue, and one event, kept here, is
-        tried until it can be recorded.
+        The broker dead-letters a message after a few deliveries, so messages must
+        not be requeued again and again. They wait in the queue, while one event is
+        kept here and retried until it is recorded.
         """
         while True:
             event = await broker.through_outages(self._consume_until_stalled, doing="consuming")
@@ -87,7 +80,7 @@ class NotifyConsumer:
             log.info("consumer.resuming")
 
     async def is_consuming(self) -> bool:
-        """Whether the broker knows this consumer now; an open connection alone proves nothing."""
+        """Return whether the broker has this consumer; an open connection does not prove it."""
         channel = self._channel
         if channel is None or channel.is_closed or not self._connection.connected.is_set():
             return False
@@ -95,7 +88,7 @@ class NotifyConsumer:
         return isinstance(underlay, aiormq.Channel) and self._tag in underlay.consumers
 
     async def _consume_until_stalled(self) -> _Event:
-        """Consume until an event cannot be recorded, and return it; its message is back in the queue."""
+        """Consume until an event cannot be recorded, requeue its message and return the event."""
         self._stalled = asyncio.get_running_loop().create_future()
         await self._connection.ready()
         channel = await self._connection.channel()
@@ -112,38 +105,40 @@ class NotifyConsumer:
                 self._channel = None
                 await self._finish(queue)
         finally:
-            # Whatever is not acknowledged by now goes back to the queue.
+            # Closing requeues every message that is not acknowledged.
             with suppress(*broker.OUTAGES, TimeoutError):
                 async with asyncio.timeout(CLOSING_GRACE.total_seconds()):
                     await channel.close()
 
     async def _finish(self, queue: AbstractQueue) -> None:
-        """Take no more, and end what is under way."""
+        """Stop consuming and finish the messages in progress."""
         with suppress(*broker.OUTAGES, TimeoutError):
             async with asyncio.timeout(CLOSING_GRACE.total_seconds()):
                 if self._connection.connected.is_set():
                     await queue.cancel(self._tag)
-                if self._under_way:
-                    await asyncio.wait(self._under_way)
+                if self._in_progress:
+                    await asyncio.wait(self._in_progress)
 
     async def _on_message(self, message: AbstractIncomingMessage) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a consumer's callback runs in a task")
-        self._under_way.add(task)
+        self._in_progress.add(task)
         try:
             await self._handle(message)
         except broker.OUTAGES as error:
-            # The broker has the message still, and delivers it again.
-            log.warning("consumer.answer_lost", message_id=message.message_id, error=str(error))
+            # The broker still has the message and delivers it again.
+            log.warning(
+                "consumer.acknowledgement_lost", message_id=message.message_id, error=str(error)
+            )
         finally:
-            self._under_way.discard(task)
+            self._in_progress.discard(task)
 
     async def _handle(self, message: AbstractIncomingMessage) -> None:
         try:
             event = _Event(envelope=decode(message.body), body=message.body)
         except MalformedEvent as error:
-            log.error(  # noqa: TRY400  # the reason says it all; the traceback is the decoder's
+            log.error(  # noqa: TRY400  # the traceback is the decoder's
                 "consumer.malformed_event", message_id=message.message_id, reason=str(error)
             )
             await message.reject(requeue=False)
@@ -166,12 +161,11 @@ class NotifyConsumer:
 
     async def _record(self, event: _Event) -> None:
         async with self._transaction() as connection:
-            recorded = await operations.record_event(connection, event.envelope, body=event.body)
+            deliveries = await operations.record_event(connection, event.envelope, body=event.body)
         facts = {"event_id": str(event.envelope.id), "type": event.envelope.type}
-        match recorded:
-            case operations.RecordedBefore():
-                log.info("consumer.repetition", **facts)
-            case operations.Recorded(deliveries=deliveries):
-                log.debug("consumer.recorded", **facts, deliveries=deliveries)
-                if deliveries:
-                    self._wake.call()
+        if deliveries is None:
+            log.info("consumer.repeated_event", **facts)
+            return
+        log.debug("consumer.recorded", **facts, deliveries=deliveries)
+        if deliveries:
+            self._wake.call()

@@ -1,8 +1,8 @@
-"""From the outbox to the broker.
+"""The relay: publishes the outbox to the broker.
 
-Rows are locked, published and marked in one transaction: two relays never
-publish the same row at the same time, and a relay that dies repeats at most
-the batch it was in. Consumers recognise a repetition by its message id.
+One transaction locks, publishes and marks the rows of a batch. Two relays never
+publish the same row at the same time, and a relay that dies repeats at most one
+batch. Consumers recognise a repeated message by its id.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Never, Protocol
+from typing import Final, Never
 
 import aio_pika
 import structlog
@@ -18,7 +18,7 @@ from sqlalchemy import Interval, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notifier import db
-from notifier.broker import BrokerUnavailable
+from notifier.broker import BrokerUnavailable, EventExchange
 from notifier.liveness import Pulse
 from schemas.events.envelope import CONTENT_TYPE
 from schemas.ids import EventId
@@ -33,25 +33,17 @@ APP_ID: Final = "waybill"
 
 BACKOFF_MAX: Final = timedelta(seconds=60)
 
-INTERRUPTION_PAUSE: Final = timedelta(milliseconds=200)
-"""Between a batch the broker did not take and the next look; bounds the rate, not the time of recovery."""
+INTERRUPTED_INTERVAL: Final = timedelta(milliseconds=200)
+"""Wait after a batch that lost the broker; it bounds the rate of batches during an outage."""
 
-READY_ROUND: Final = timedelta(seconds=1)
+READY_TIMEOUT: Final = timedelta(seconds=1)
 
-BACKLOG_REPORT: Final = timedelta(seconds=10)
-
-
-class Exchange(Protocol):
-    """What the relay needs of the broker; see `notifier.broker.EventExchange`."""
-
-    async def ready(self, *, within: timedelta) -> bool: ...
-
-    async def publish(self, message: aio_pika.Message, *, routing_key: str) -> None: ...
+BACKLOG_REPORT_INTERVAL: Final = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutboxRow:
-    """What the relay reads of a `schemas.tables.outbox.OutboxMessage`."""
+    """The columns of a `schemas.tables.outbox.OutboxMessage` that the relay reads."""
 
     id: int
     event_id: EventId
@@ -64,11 +56,11 @@ class OutboxRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What became of the rows of one transaction.
+    """The rows of one transaction by the result of their publish.
 
     Attributes:
-        refused: the broker's word on this one message; tried again later.
-        interrupted: there was no broker to ask; tried again at once.
+        refused: the broker refused the message; retried after a backoff.
+        interrupted: the broker was unavailable; retried at once.
     """
 
     published: Sequence[OutboxRow]
@@ -76,12 +68,12 @@ class Batch:
     interrupted: Sequence[OutboxRow]
 
     @classmethod
-    def of(cls, rows: Sequence[OutboxRow], answers: Sequence[BaseException | None]) -> "Batch":
-        """Sort rows by what their publish raised, if anything."""
-        pairs = list(zip(rows, answers, strict=True))
+    def of(cls, rows: Sequence[OutboxRow], errors: Sequence[BaseException | None]) -> "Batch":
+        """Sort rows by what their publish raised; None for a published row."""
+        pairs = list(zip(rows, errors, strict=True))
         return cls(
             published=[row for row, error in pairs if error is None],
-            # An error nobody thought of counts too: one row must not hold up the others.
+            # Any other error counts as a refusal: one row must not block the others.
             refused=[
                 (row, f"{type(error).__name__}: {error}")
                 for row, error in pairs
@@ -96,7 +88,7 @@ class Batch:
 
 
 def message(row: OutboxRow) -> aio_pika.Message:
-    """Return the row as it goes over the wire: the event's bytes, untouched, and its marks."""
+    """Return the AMQP message of a row; its body is the event's bytes, unchanged."""
     return aio_pika.Message(
         row.body,
         content_type=CONTENT_TYPE,
@@ -111,13 +103,13 @@ def message(row: OutboxRow) -> aio_pika.Message:
 
 
 def backoff(attempts: int) -> timedelta:
-    """Return how long a row waits that was refused `attempts` times: 1, 2, 4 … 60 seconds."""
-    doublings = min(attempts - 1, 6)  # a large power would not fit a timedelta
+    """Return the wait after `attempts` refusals: 1, 2, 4 … 60 seconds."""
+    doublings = min(attempts - 1, 6)  # a larger power overflows a timedelta
     return min(timedelta(seconds=2**doublings), BACKOFF_MAX)
 
 
-# In the order of the index, which for rows never refused is the order of their
-# transactions: by id alone each batch would read past all that was ever published.
+# The order of the index; for rows never refused it is the order of their transactions.
+# Ordered by id alone, each batch would scan every published row.
 _PENDING: Final = (
     select(
         OutboxMessage.id,
@@ -137,11 +129,11 @@ _PENDING: Final = (
 _MARK_PUBLISHED: Final = (
     update(OutboxMessage)
     .where(OutboxMessage.id.in_(bindparam("rows", expanding=True)))
-    # now() would be when the transaction began, before anything was published.
+    # now() would be the start of the transaction, before the publish.
     .values(published_at=func.clock_timestamp(), attempts=OutboxMessage.attempts + 1)
 )
 
-_PUT_OFF: Final = (
+_POSTPONE: Final = (
     update(OutboxMessage)
     .where(OutboxMessage.id == bindparam("row"))
     .values(
@@ -153,18 +145,18 @@ _PUT_OFF: Final = (
 
 
 async def take(connection: AsyncConnection, *, limit: int) -> list[OutboxRow]:
-    """Return the next rows, locked; rows another relay has are passed over."""
+    """Lock and return the next rows; skip rows that another relay has locked."""
     rows = await connection.execute(_PENDING, {"limit": limit})
     return [OutboxRow(**row) for row in rows.mappings()]
 
 
 async def record(connection: AsyncConnection, batch: Batch) -> None:
-    """Write down what became of a batch; rows interrupted stay as they were."""
+    """Record the results of a batch; interrupted rows stay unchanged."""
     if batch.published:
         await connection.execute(_MARK_PUBLISHED, {"rows": [row.id for row in batch.published]})
     if batch.refused:
         await connection.execute(
-            _PUT_OFF,
+            _POSTPONE,
             [
                 {
                     "row": row.id,
@@ -178,13 +170,13 @@ async def record(connection: AsyncConnection, batch: Batch) -> None:
 
 
 class Relay:
-    """Publishes what the outbox holds, as soon as it is committed."""
+    """Publishes the rows of the outbox as soon as they are committed."""
 
     def __init__(
         self,
         *,
         transaction: db.BeginConnection,
-        exchange: Exchange,
+        exchange: EventExchange,
         wake: db.WakeUp,
         pulse: Pulse,
         settings: RelaySettings,
@@ -199,10 +191,10 @@ class Relay:
     async def run(self) -> Never:
         while True:
             self._pulse.beat()
-            # Before the transaction: rows are not kept locked while there is no broker.
-            if not await self._exchange.ready(within=READY_ROUND):
+            # Before the transaction: no row stays locked while the broker is away.
+            if not await self._exchange.ready(within=READY_TIMEOUT):
                 continue
-            # A batch cut short would be published again; it takes a publish timeout at most.
+            # A cancelled batch would be published again; a batch takes at most one publish timeout.
             batch = await postgres.through_outages(
                 lambda: db.uninterrupted(self.relay_batch()), doing="relaying"
             )
@@ -210,21 +202,21 @@ class Relay:
             self._backlog.count(batch, more=more)
             if batch.interrupted:
                 log.warning("relay.interrupted", rows=len(batch.interrupted))
-                await asyncio.sleep(INTERRUPTION_PAUSE.total_seconds())
+                await asyncio.sleep(INTERRUPTED_INTERVAL.total_seconds())
             elif not more:
                 await self._wake.wait(at_most=self._settings.outbox_poll)
 
     async def relay_batch(self) -> Batch:
         async with self._transaction() as connection:
             rows = await take(connection, limit=self._settings.outbox_batch)
-            answers = await asyncio.gather(
+            errors = await asyncio.gather(
                 *(
                     self._exchange.publish(message(row), routing_key=row.routing_key)
                     for row in rows
                 ),
                 return_exceptions=True,
             )
-            batch = Batch.of(rows, answers)
+            batch = Batch.of(rows, errors)
             await record(connection, batch)
         for row in batch.published:
             log.debug("relay.published", event_id=str(row.event_id), type=row.routing_key)
@@ -240,7 +232,7 @@ class Relay:
 
 
 class _Backlog:
-    """Tells of batches that come one after the other; single events are nobody's news."""
+    """Logs the progress of a backlog: full batches in a row. Single events are not logged."""
 
     def __init__(self) -> None:
         self._began: float | None = None
@@ -258,7 +250,7 @@ class _Backlog:
         if not more:
             self._report("relay.backlog_published", now - self._began)
             self._began = None
-        elif now - self._reported >= BACKLOG_REPORT.total_seconds():
+        elif now - self._reported >= BACKLOG_REPORT_INTERVAL.total_seconds():
             self._report("relay.publishing_backlog", now - self._began)
             self._reported = now
 

@@ -1,6 +1,6 @@
-"""Deliveries of events to the endpoints of tenants.
+"""Delivery of events to the endpoints of tenants.
 
-Decisions are pure: which endpoints receive an event (`fanout`), which bytes are
-signed (`signing`), how an attempt ended (`outcome`), what the delivery does
-next (`settlement`). `transport` and `attempt` make one POST, without a database.
+Pure decisions: the endpoints of an event (`fanout`), the signature (`signing`),
+the outcome of an attempt (`outcome`), the next step of the delivery
+(`settlement`). `transport` and `attempt` make one POST and do not use the database.
 """

@@ -1,4 +1,4 @@
-"""One POST to one endpoint, and what came of it."""
+"""One POST to one endpoint, and its result."""
 
 import asyncio
 import codecs
@@ -21,31 +21,31 @@ from schemas.policy import webhook_urls
 log = structlog.stdlib.get_logger(__name__)
 
 ERROR_MAX: Final = 300
-"""Characters of an error kept; some quote what the receiver sent."""
+"""Characters of an error that are kept; some errors quote the receiver."""
 
-# PostgreSQL refuses NUL in text, and terminals obey the other controls.
+# PostgreSQL refuses NUL in text, and terminals interpret the other control characters.
 _UNREADABLE: Final = dict.fromkeys({*range(0x20), 0x7F, *range(0x80, 0xA0)} - {*b"\t\n\r"}, "�")
 
 _PHASES: Final = {
     "connection.connect_tcp.started": "connecting",
     "connection.start_tls.started": "in the TLS handshake",
     "http11.send_request_headers.started": "sending",
-    "http11.receive_response_headers.started": "waiting for the answer",
-    "http11.receive_response_body.started": "reading the answer",
+    "http11.receive_response_headers.started": "waiting for the response",
+    "http11.receive_response_body.started": "reading the response",
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttemptResult:
-    """What the log of a delivery keeps of one attempt.
+    """The result of one attempt, as the delivery log keeps it.
 
     Attributes:
-        error: why there was no answer, or why its body is incomplete; safe to
+        error: why there is no response, or why its body is incomplete; safe to
             show to the endpoint's owner.
-        response_excerpt: the answer's beginning, made readable.
-        retry_after: what a throttling receiver asked for.
-        remote_address: the address connected to.
-        reused_connection: whether it was open already.
+        response_excerpt: the start of the response, made readable.
+        retry_after: the wait that a throttling receiver asked for.
+        remote_address: the address of the connection.
+        reused_connection: whether the connection was already open.
     """
 
     outcome: AttemptOutcome
@@ -66,23 +66,22 @@ async def post(
     headers: Mapping[str, str],
     body: bytes,
     started_at: datetime,
-    timeout: timedelta,  # noqa: ASYNC109  # one deadline over every phase is this function's promise
+    timeout: timedelta,  # noqa: ASYNC109  # one deadline covers all phases
     response_max: int,
 ) -> AttemptResult:
-    """POST `body` as it is, once, and tell what came of it.
+    """POST `body` once and return the result; never raises for what the receiver does.
 
-    Whatever the receiver does is a result, never an exception. An answer
-    counts from its status on: a 2xx whose body then breaks off or drips past
-    the deadline is a delivery, since the receiver has said that it took the event.
+    The status decides: a 2xx whose body breaks off or exceeds the deadline is a
+    delivery, because the receiver has accepted the event.
 
     Args:
         client: from `transport.open_client`.
-        url: checked again here; the address it leads to is checked when connecting.
-        headers: the signature's, over exactly these bytes.
-        body: a CloudEvent in structured JSON.
-        started_at: now, the time the signature carries.
-        timeout: from the look-up of the name to the last byte of the answer.
-        response_max: bytes of the answer that are read; then the connection is closed.
+        url: checked here; its addresses are checked when the connection opens.
+        headers: the headers of the signature of `body`.
+        body: a CloudEvent in structured JSON, sent unchanged.
+        started_at: now; the time in the signature.
+        timeout: from the look-up of the name to the last byte of the response.
+        response_max: bytes of the response that are read before the connection closes.
     """
     began = time.monotonic()
     exchange = _Exchange()
@@ -94,7 +93,7 @@ async def post(
     except TimeoutError:
         seconds = timeout.total_seconds()
         exchange.fail(AttemptOutcome.TIMED_OUT, f"{seconds:g} s passed while {exchange.phase}")
-    except Exception as error:  # noqa: BLE001  # what nobody thought of would leave the delivery unsettled for ever
+    except Exception as error:  # noqa: BLE001  # else an unexpected error would leave the delivery unsettled for ever
         exchange.fail(*_explain(error, phase=exchange.phase))
     duration = timedelta(seconds=time.monotonic() - began)
     return AttemptResult(
@@ -102,7 +101,7 @@ async def post(
         status_code=exchange.status,
         error=exchange.error,
         response_excerpt=_excerpt(bytes(exchange.body), size_max=response_max),
-        retry_after=exchange.asked_to_wait(since=started_at + duration),
+        retry_after=exchange.requested_wait(since=started_at + duration),
         started_at=started_at,
         duration=duration,
         remote_address=exchange.remote_address,
@@ -112,7 +111,7 @@ async def post(
 
 @dataclass(kw_only=True)
 class _Exchange:
-    """How far a request got; filled in as it goes, so that a broken one still tells."""
+    """The state of a request, updated as it proceeds, so that a failed request has a result."""
 
     phase: str = "starting"
     outcome: AttemptOutcome = AttemptOutcome.PROTOCOL_ERROR  # until there is a status
@@ -147,27 +146,27 @@ class _Exchange:
                 self.remote_address = _remote_address(response.extensions["network_stream"])
             self.retry_after = response.headers.get("retry-after")
             async for chunk in response.aiter_raw():
-                # One byte more than is kept tells a long answer from one that just fits.
+                # One byte more than is kept shows that the response is longer.
                 self.body += chunk[: response_max + 1 - len(self.body)]
                 if len(self.body) > response_max:
                     break
         finally:
-            # An answer read to its end leaves the connection open for the next event.
+            # A response read to its end leaves the connection open for the next event.
             await response.aclose()
 
     def fail(self, kind: AttemptOutcome, error: str) -> None:
-        """Note what went wrong; after a status it is only a remark."""
+        """Record the error; it sets the outcome only if there is no status yet."""
         self.error = _readable(error)[:ERROR_MAX]
         if self.status is None:
             self.outcome = kind
 
-    def asked_to_wait(self, *, since: datetime) -> timedelta | None:
+    def requested_wait(self, *, since: datetime) -> timedelta | None:
         if self.outcome is not AttemptOutcome.THROTTLED or self.retry_after is None:
             return None
         return outcome.parse_retry_after(self.retry_after, now=since)
 
     async def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Follow httpcore's ``trace`` extension: https://www.encode.io/httpcore/extensions/#trace."""
+        """Handle httpcore's ``trace`` extension: https://www.encode.io/httpcore/extensions/#trace."""
         self.phase = _PHASES.get(event, self.phase)
         match event:
             case "connection.connect_tcp.complete":
@@ -203,7 +202,7 @@ def _explain(  # noqa: PLR0911  # a table: one line per kind of error
 
 
 def _excerpt(body: bytes, *, size_max: int) -> str:
-    # A character cut in two at the end is left out; anything else that is not UTF-8 is marked.
+    # A character cut at the end is left out; other bytes that are not UTF-8 are replaced.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     return _readable(decoder.decode(body[:size_max], final=len(body) <= size_max))
 

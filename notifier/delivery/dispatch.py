@@ -1,8 +1,8 @@
-"""The loop that attempts what is due.
+"""The loop that attempts due deliveries: claim, attempt, record.
 
-Claim, attempt, record: the claim and the record are short transactions, the
-POST between them holds none. A process that dies leaves its claims to lapse;
-another one attempts those deliveries again, under the same message id.
+The claim and the record are short transactions; no transaction is open during
+the POST. The claims of a process that dies expire, and another process attempts
+those deliveries again under the same message id.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import structlog
 from notifier import db
 from notifier.delivery import attempt, operations, settlement, signing
 from notifier.delivery.attempt import AttemptResult
-from notifier.delivery.operations import Claim
+from notifier.delivery.operations import ClaimedDelivery
 from notifier.delivery.outcome import AttemptOutcome
 from notifier.delivery.settlement import Settlement
 from notifier.delivery.slots import Slots
@@ -29,19 +29,19 @@ log = structlog.stdlib.get_logger(__name__)
 WAKE_CHANNEL: Final = "waybill_deliveries"
 """PostgreSQL channel on which a committed insert of deliveries wakes this loop."""
 
-POLL: Final = timedelta(seconds=1)
-"""How late a retry or a lapsed claim may be found; new deliveries wake the loop themselves."""
+POLL_INTERVAL: Final = timedelta(seconds=1)
+"""Maximum delay of a retry or an expired claim; new deliveries wake the loop."""
 
-BREATH: Final = timedelta(milliseconds=5)
-"""Between two looks: calls that come close together, as the consumer's and the
-notification of the same commit do, are answered by one claim."""
+MIN_CLAIM_INTERVAL: Final = timedelta(milliseconds=5)
+"""Wake-ups that are close together, as the consumer's and the notification of the same
+commit are, cause one claim."""
 
 RECORDING_GRACE: Final = timedelta(seconds=10)
-"""Added to the timeout of an attempt: time to write down what came of it before the claim lapses."""
+"""Added to the timeout of an attempt: time to record the attempt before its claim expires."""
 
 
 class Dispatcher:
-    """Attempts due deliveries, many at once, with a fair share for every receiver."""
+    """Attempts due deliveries concurrently, with a fair share for every receiver."""
 
     def __init__(
         self,
@@ -54,16 +54,16 @@ class Dispatcher:
         clock: Callable[[], datetime],
         jitter: Callable[[], float],
     ) -> None:
-        """Take what the loop works with.
+        """Create a dispatcher.
 
         Args:
-            transaction: opens a transaction.
+            transaction: begins a transaction.
             client: from `transport.open_client`.
             wake: called when deliveries may have become due.
-            pulse: beats with every round.
-            settings: timeout, concurrency, and how much of an answer is kept.
-            clock: the time, with its zone.
-            jitter: a number between -1 and 1, another one each time.
+            pulse: beats once per round.
+            settings: timeout, concurrency, and the size of the kept response.
+            clock: returns the time, with a time zone.
+            jitter: returns a random number between -1 and 1.
         """
         self._transaction = transaction
         self._client = client
@@ -74,46 +74,46 @@ class Dispatcher:
         self._jitter = jitter
         self._slots = Slots(settings.webhook_concurrency)
         self._lease = settings.webhook_timeout + RECORDING_GRACE
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._in_progress: set[asyncio.Task[None]] = set()
         self._waiting_for_slots = False
 
     async def run(self) -> Never:
-        """Attempt what is due until cancelled; then end what is under way and record it."""
+        """Attempt due deliveries until cancelled, then finish and record the attempts in progress."""
         try:
             while True:
                 self._pulse.beat()
                 more = await postgres.through_outages(
-                    # Claims cut short after their commit would lie idle until they lapse.
+                    # A claim cancelled after its commit would stay idle until it expires.
                     lambda: db.uninterrupted(self._start_due()),
                     doing="claiming deliveries",
                 )
                 if not more:
-                    await asyncio.sleep(BREATH.total_seconds())
-                    await self._wake.wait(at_most=POLL)
+                    await asyncio.sleep(MIN_CLAIM_INTERVAL.total_seconds())
+                    await self._wake.wait(at_most=POLL_INTERVAL)
         finally:
             await self._finish()
 
     async def _start_due(self) -> bool:
-        """Claim what the free slots allow and start it; say whether to look again at once."""
+        """Claim and start deliveries for the free slots; return whether to claim again at once."""
         draft = self._slots.copy()
         async with self._transaction() as connection:
             due = await operations.claim_due(connection, slots=draft, lease=self._lease)
         if due.discarded:
             log.info("delivery.discarded", deliveries=due.discarded)
-        for claim in due.claims:
+        for claim in due.claimed:
             self._slots.take(claim.delivery.receiver)
             task = asyncio.create_task(self._attempt(claim))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._in_progress.add(task)
+            task.add_done_callback(self._in_progress.discard)
         self._waiting_for_slots = not self._slots.free or bool(self._slots.closed)
         return due.more and self._slots.free > 0
 
-    async def _attempt(self, claim: Claim) -> None:
+    async def _attempt(self, claim: ClaimedDelivery) -> None:
         began = self._clock()
         try:
             result = await self._post_or_fail(claim, at=began)
             ended = self._clock()
-            move = settlement.after(
+            settled = settlement.after(
                 result.outcome,
                 attempts_made=claim.delivery.attempts_made + 1,
                 delays=self._settings.webhook_retry_delays,
@@ -122,23 +122,23 @@ class Dispatcher:
                 retry_after=result.retry_after,
             )
             recorded = await postgres.through_outages(
-                lambda: self._record(claim, result, move), doing="recording an attempt"
+                lambda: self._record(claim, result, settled), doing="recording an attempt"
             )
-            _report(claim, result, recorded=recorded)
+            _log_attempt(claim, result, recorded=recorded)
         except Exception:
-            # The claim lapses and the delivery is attempted again; nobody awaits this task.
-            log.exception("delivery.attempt_broke", delivery_id=str(claim.delivery.delivery_id))
+            # Nothing awaits this task. The claim expires and the delivery is attempted again.
+            log.exception("delivery.attempt_crashed", delivery_id=str(claim.delivery.delivery_id))
         finally:
             self._slots.release(claim.delivery.receiver, after=self._clock() - began)
             if self._waiting_for_slots:
                 self._wake.call()
 
-    async def _post_or_fail(self, claim: Claim, *, at: datetime) -> AttemptResult:
-        """Make the attempt; where we cannot even begin it, that is its outcome."""
+    async def _post_or_fail(self, claim: ClaimedDelivery, *, at: datetime) -> AttemptResult:
+        """Make the attempt; an internal error before the POST is an outcome too."""
         try:
             return await self._post(claim, at=at)
         except Exception:
-            # An endless series of attempts outside the schedule would be the alternative.
+            # Without an outcome the delivery would be attempted for ever, outside the schedule.
             log.exception("delivery.not_attempted", delivery_id=str(claim.delivery.delivery_id))
             return AttemptResult(
                 outcome=AttemptOutcome.NOT_ATTEMPTED,
@@ -152,7 +152,7 @@ class Dispatcher:
                 reused_connection=False,
             )
 
-    async def _post(self, claim: Claim, *, at: datetime) -> AttemptResult:
+    async def _post(self, claim: ClaimedDelivery, *, at: datetime) -> AttemptResult:
         delivery = claim.delivery
         headers = signing.sign(
             signing.SigningSecret.parse(delivery.secret),
@@ -170,15 +170,17 @@ class Dispatcher:
             response_max=self._settings.webhook_response_max,
         )
 
-    async def _record(self, claim: Claim, result: AttemptResult, move: Settlement) -> bool:
+    async def _record(
+        self, claim: ClaimedDelivery, result: AttemptResult, settled: Settlement
+    ) -> bool:
         async with self._transaction() as connection:
-            return await operations.record_attempt(connection, claim, result, settlement=move)
+            return await operations.record_attempt(connection, claim, result, settlement=settled)
 
     async def _finish(self) -> None:
-        if not self._under_way:
+        if not self._in_progress:
             return
-        log.info("delivery.finishing", attempts=len(self._under_way))
-        _, unfinished = await asyncio.wait(self._under_way, timeout=self._lease.total_seconds())
+        log.info("delivery.finishing", attempts=len(self._in_progress))
+        _, unfinished = await asyncio.wait(self._in_progress, timeout=self._lease.total_seconds())
         for task in unfinished:
             task.cancel()
         if unfinished:
@@ -186,7 +188,7 @@ class Dispatcher:
             await asyncio.wait(unfinished)
 
 
-def _report(claim: Claim, result: AttemptResult, *, recorded: bool) -> None:
+def _log_attempt(claim: ClaimedDelivery, result: AttemptResult, *, recorded: bool) -> None:
     fields = {
         "delivery_id": str(claim.delivery.delivery_id),
         "webhook_id": str(claim.delivery.webhook_id),

@@ -1,4 +1,4 @@
-"""Whether an answer was the last thing its connection had to say."""
+"""Checks that a connection has no bytes after the response."""
 
 import re
 from typing import Final
@@ -8,17 +8,18 @@ _CHUNKS_END: Final = b"0\r\n\r\n"
 
 
 def ends_exactly(last_read: bytes, *, last_chunk: bytes, chunked: bool) -> bool:
-    """Tell whether the last bytes read from a connection end where the answer ends.
+    """Return whether the last bytes read from a connection end where the response ends.
 
-    Bytes beyond the end (a 204 with a body, a second answer nobody asked for)
-    would be taken for the answer to the next event: a 2xx would settle it
-    unheard, a 410 disable its endpoint. A wrong "no" costs one new connection.
+    Bytes after the end (a 204 with a body, an unsolicited second response) would
+    be read as the response to the next event: a 2xx would settle that event
+    undelivered, a 410 would disable its endpoint. A wrong False costs one new
+    connection.
 
     Args:
-        last_read: what the last read from the network returned.
-        last_chunk: the last piece of the body; empty where there was none.
-        chunked: whether the body came in the chunked coding, whose end can
-            only be recognised, not proved.
+        last_read: the bytes of the last read from the network.
+        last_chunk: the last piece of the body; empty without a body.
+        chunked: whether the body has the chunked coding, whose end can be
+            recognised but not proved.
     """
     if chunked:
         return last_read.endswith(_CHUNKS_END)

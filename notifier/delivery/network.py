@@ -1,7 +1,7 @@
-"""TCP connections that go only to addresses that were checked.
+"""TCP connections to checked addresses only.
 
-The check sits where the connection is made, so nothing can change between the
-two: whatever a name resolves to later, this connection is the one judged.
+The check happens where the connection is opened, so that a name cannot resolve
+to another address in between.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ import httpcore
 from schemas.policy import webhook_urls
 
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
-"""Per address: one that swallows packets must leave time for the next one."""
+"""Per address: an address that drops packets must leave time for the next address."""
 
-ADDRESSES_TRIED: Final = 4
+ADDRESSES_MAX: Final = 4
 
 
 class Resolver(Protocol):
-    """Finds the addresses of a host; raises `OSError` or `UnicodeError` when there are none."""
+    """Returns the addresses of a host; raises `OSError` or `UnicodeError` without one."""
 
     async def __call__(self, host: str, port: int) -> Sequence[str]: ...
 
 
 class NameUnresolved(Exception):
     def __init__(self, reason: str) -> None:
-        super().__init__(f"the host's name does not resolve: {reason}")
+        super().__init__(f"the host name does not resolve: {reason}")
 
 
 class ReceiverUnreachable(Exception):
@@ -41,10 +41,10 @@ class ReceiverUnreachable(Exception):
 
 
 class SystemResolver:
-    """Asks the operating system, in threads of the caller's choice.
+    """Resolves names with the operating system, in the threads that the caller passes.
 
-    Not in the event loop's own: there are few, and all of them would wait for
-    the name servers of receivers that are down, healthy receivers behind them.
+    The event loop's own threads are few: all of them would wait for the name
+    servers of receivers that are down, and block the look-ups of healthy receivers.
     """
 
     def __init__(self, threads: Executor) -> None:
@@ -58,7 +58,7 @@ class SystemResolver:
 
 
 class CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Resolves a name, judges every address, and connects to one of those judged."""
+    """Resolves a name, checks every address, and connects to a checked address."""
 
     def __init__(
         self, *, resolve: Resolver, allow_loopback: bool, network: httpcore.AsyncNetworkBackend
@@ -75,18 +75,18 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address that answers.
+        """Connect to the first address that accepts.
 
         Raises:
             webhook_urls.TargetRefused: an address is not public.
-            NameUnresolved: there is no address.
-            ReceiverUnreachable: none of the first `ADDRESSES_TRIED` answered.
+            NameUnresolved: the name has no address.
+            ReceiverUnreachable: none of the first `ADDRESSES_MAX` addresses accepts.
         """
         addresses = webhook_urls.check_addresses(
             await self._addresses(host, port), allow_loopback=self._allow_loopback
         )
         reason = ""
-        for address in addresses[:ADDRESSES_TRIED]:
+        for address in addresses[:ADDRESSES_MAX]:
             try:
                 stream = await self._network.connect_tcp(
                     str(address),
@@ -116,7 +116,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
 
 
 class _CheckedStream(httpcore.AsyncNetworkStream):
-    """A connection that remembers the address it was checked for, and what it read last."""
+    """A connection that keeps its checked address and the bytes of its last read."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream, *, remote: tuple[str, int]) -> None:
         self._stream = stream
@@ -142,7 +142,7 @@ class _CheckedStream(httpcore.AsyncNetworkStream):
         try:
             encrypted = await self._stream.start_tls(ssl_context, server_hostname, timeout)
         except BaseException:
-            # httpcore forgets the connection when a handshake is cancelled by the deadline.
+            # httpcore leaks the connection when the deadline cancels a handshake.
             await self._stream.aclose()
             raise
         return _CheckedStream(encrypted, remote=self._remote)
@@ -150,7 +150,7 @@ class _CheckedStream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  # httpcore's signature
         match info:
             case "server_addr":
-                # The operating system no longer tells the peer of a connection that was reset.
+                # The operating system does not return the peer of a connection that was reset.
                 return self._remote
             case "last_read":
                 return self._last_read
@@ -167,7 +167,7 @@ def _is_literal(host: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Find the operating system's own words under the wrappings of the libraries."""
+    """Return the operating system's message beneath the exceptions of the libraries."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno:

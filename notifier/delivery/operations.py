@@ -1,6 +1,6 @@
-"""What delivery writes, one short transaction per step; none is open around a POST.
+"""Writes of the delivery: one short transaction per step, none during a POST.
 
-Statements are built once: composing them anew would cost more than running them.
+Statements are built once: building one takes longer than running it.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ from schemas.tables.inbox import InboxMessage
 from schemas.tables.webhooks import Webhook
 
 CONSUMER: Final = "notifier"
-"""Whose events are on record in the inbox."""
+"""The consumer whose events the inbox records."""
 
-_TAKE_IN: Final = (
+_RECORD_EVENT: Final = (
     insert(InboxMessage)
     .values(consumer=CONSUMER, event_id=bindparam("event_id"))
     .on_conflict_do_nothing()
@@ -73,7 +73,7 @@ _CLAIM: Final = (
     .returning(_LEASE_END.label("leased_until"))
 )
 
-_MOVE_ON: Final = (
+_SETTLE: Final = (
     update(Delivery)
     .where(
         Delivery.id == bindparam("delivery_id"),
@@ -99,43 +99,34 @@ _DISABLE: Final = (
     .returning(Webhook.id)
 )
 
-_DISCARD_WAITING: Final = (
+_DISCARD_PENDING: Final = (
     update(Delivery)
     .where(
         Delivery.webhook_id == bindparam("webhook"),
         Delivery.status == DeliveryStatus.PENDING,
-        # What is being attempted is settled by its own answer.
+        # A delivery in progress is settled by its own response.
         queries.IS_UNCLAIMED,
     )
     .values(_DISCARDED)
 )
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """The event was new; this many endpoints want it."""
-
-    deliveries: int
-
-
-@dataclass(frozen=True)
-class RecordedBefore:
-    """The event had been delivered by the broker already; nothing changed."""
-
-
 async def record_event(
     connection: AsyncConnection, envelope: Envelope, *, body: bytes
-) -> Recorded | RecordedBefore:
-    """Write a delivery for each endpoint that wants the event, once per event.
+) -> int | None:
+    """Write a delivery for each endpoint that subscribes to the event, once per event.
 
     Args:
         connection: in a transaction; commit it before acknowledging the message.
         envelope: the event.
-        body: the bytes it came in, which are what will be signed and sent.
+        body: the bytes of the message, which are signed and sent unchanged.
+
+    Returns:
+        The number of deliveries; None for an event that is already recorded.
     """
-    taken_in = await connection.execute(_TAKE_IN, {"event_id": envelope.id})
-    if taken_in.first() is None:
-        return RecordedBefore()
+    recorded = await connection.execute(_RECORD_EVENT, {"event_id": envelope.id})
+    if recorded.first() is None:
+        return None
     upload_id = envelope.data.upload_id
     subscriptions = fanout.matching(
         await queries.subscriptions(connection, tenant_id=envelope.tenantid, upload_id=upload_id),
@@ -157,16 +148,16 @@ async def record_event(
                 for subscription in subscriptions
             ],
         )
-    return Recorded(deliveries=len(subscriptions))
+    return len(subscriptions)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """A delivery that is ours to attempt until the lease is over.
+class ClaimedDelivery:
+    """A delivery that this process may attempt until the lease expires.
 
     Attributes:
-        leased_until: also the mark by which the claim is known: another
-            process that takes the delivery over writes another time.
+        leased_until: identifies the claim too: another process that claims the
+            delivery writes another time.
     """
 
     delivery: DueDelivery
@@ -174,75 +165,77 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claims:
-    """What one look at the due deliveries gave.
+class ClaimResult:
+    """The result of one claim.
 
     Attributes:
-        more: it stopped at its limit; there may be others to claim at once.
+        more: the claim reached its limit; more deliveries may be due.
     """
 
-    claims: Sequence[Claim]
+    claimed: Sequence[ClaimedDelivery]
     discarded: int
     more: bool
 
 
-async def claim_due(connection: AsyncConnection, *, slots: Slots, lease: timedelta) -> Claims:
+async def claim_due(connection: AsyncConnection, *, slots: Slots, lease: timedelta) -> ClaimResult:
     """Claim due deliveries for the free slots: first attempts, then retries.
 
-    Deliveries to endpoints that are gone by now are discarded instead.
+    Discards deliveries to endpoints that were deleted or disabled.
 
     Args:
         connection: in a transaction; attempt nothing before it is committed.
-        slots: a draft; a slot is taken in it for every claim.
-        lease: how long this process may take before another one tries.
+        slots: a draft, in which every claim takes a slot.
+        lease: time until another process may claim the delivery.
     """
-    claimed: list[DueDelivery] = []
+    accepted: list[DueDelivery] = []
     discarded: list[DeliveryId] = []
     more = False
-    for due in (queries.due_first_attempts, queries.due_retries):
+    for statement in (queries.DUE_FIRST_ATTEMPTS, queries.DUE_RETRIES):
         limit = slots.free
         if not limit:
             break
-        found = await due(connection, limit=limit, closed=slots.closed)
+        found = await queries.due(connection, statement, limit=limit, closed=slots.closed)
         more = more or len(found) == limit
         discarded += [delivery.delivery_id for delivery in found if not delivery.endpoint_is_live]
-        claimed += [
+        accepted += [
             delivery
             for delivery in found
             if delivery.endpoint_is_live and slots.take(delivery.receiver)
         ]
     if discarded:
         await connection.execute(_DISCARD, {"deliveries": discarded})
-    claims: list[Claim] = []
-    if claimed:
+    claimed: list[ClaimedDelivery] = []
+    if accepted:
         marks = await connection.scalars(
             _CLAIM,
-            {"deliveries": [delivery.delivery_id for delivery in claimed], "lease": lease},
+            {"deliveries": [delivery.delivery_id for delivery in accepted], "lease": lease},
         )
-        # Within a transaction now() stands still, so one time marks all of them.
-        mark = marks.all()[0]
-        claims = [Claim(delivery=delivery, leased_until=mark) for delivery in claimed]
-    return Claims(claims=claims, discarded=len(discarded), more=more)
+        # now() is constant within a transaction: all deliveries have the same time.
+        leased_until = marks.all()[0]
+        claimed = [
+            ClaimedDelivery(delivery=delivery, leased_until=leased_until) for delivery in accepted
+        ]
+    return ClaimResult(claimed=claimed, discarded=len(discarded), more=more)
 
 
 async def record_attempt(
     connection: AsyncConnection,
-    claim: Claim,
+    claim: ClaimedDelivery,
     result: AttemptResult,
     *,
     settlement: Settlement,
 ) -> bool:
-    """Write an attempt to the log and move its delivery on, if the claim still holds.
+    """Log an attempt and settle or reschedule its delivery, if the claim still holds.
 
     Returns:
-        False where the lease ran out and another process has, or had, the
-        delivery: then its record counts and this attempt leaves none.
+        False if the lease expired and another process claimed the delivery; then
+        nothing is recorded.
     """
     delivery = claim.delivery
     number = delivery.attempts_made + 1
     pending = settlement.status is DeliveryStatus.PENDING
     moved = await connection.execute(
-        _MOVE_ON,
+        _SETTLE,
         {
             "delivery_id": delivery.delivery_id,
             "claimed_until": claim.leased_until,
@@ -276,6 +269,6 @@ async def record_attempt(
 async def _disable(connection: AsyncConnection, webhook_id: WebhookId, *, reason: str) -> None:
     disabled = await connection.execute(_DISABLE, {"webhook": webhook_id, "reason": reason})
     if disabled.first() is None:
-        # Whoever disabled it discards; two doing so at once could lock each other out.
+        # The transaction that disabled the endpoint discards; two at once could deadlock.
         return
-    await connection.execute(_DISCARD_WAITING, {"webhook": webhook_id})
+    await connection.execute(_DISCARD_PENDING, {"webhook": webhook_id})

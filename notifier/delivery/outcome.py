@@ -1,4 +1,4 @@
-"""What an attempt came to, and what its answer asks for."""
+"""The outcome of an attempt, and the meaning of a response."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -9,25 +9,24 @@ from typing import Final
 
 
 class AttemptOutcome(StrEnum):
-    """How an attempt ended.
+    """How an attempt ended; the values are stored with the attempt and label metrics.
 
-    `DELIVERED` settles the delivery and `GONE` disables the endpoint; after
-    anything else the delivery is tried again as long as the schedule lasts.
-    The values are stored with attempts and label metrics.
+    `DELIVERED` settles the delivery, and `GONE` disables the endpoint. Every other
+    outcome is retried until the schedule ends.
     """
 
     DELIVERED = "delivered"  # 2xx
-    GONE = "gone"  # 410: the receiver wants no more of this endpoint
+    GONE = "gone"  # 410: the endpoint is gone for good
     THROTTLED = "throttled"  # 429, 502, 503, 504: slow the whole endpoint down
-    REDIRECTED = "redirected"  # 3xx: a redirect could lead past every check of the target
+    REDIRECTED = "redirected"  # 3xx: following it could bypass the check of the target
     REJECTED = "rejected"  # any other status
-    TARGET_REFUSED = "target_refused"  # by us: the URL, or an address its name resolves to
+    TARGET_REFUSED = "target_refused"  # the URL, or an address its host resolves to, is not allowed
     NAME_UNRESOLVED = "name_unresolved"
     UNREACHABLE = "unreachable"  # no TCP connection
     TLS_FAILED = "tls_failed"
     TIMED_OUT = "timed_out"
-    PROTOCOL_ERROR = "protocol_error"  # a broken connection, or something that is not HTTP
-    NOT_ATTEMPTED = "not_attempted"  # a fault of ours, such as a secret that cannot be read
+    PROTOCOL_ERROR = "protocol_error"  # a broken connection, or a response that is not HTTP
+    NOT_ATTEMPTED = "not_attempted"  # an internal error, such as an unreadable secret
 
 
 _THROTTLING: Final = frozenset(
@@ -38,12 +37,12 @@ _THROTTLING: Final = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
-# Ten digits are 300 years; a longer number would not fit a timedelta.
+# Ten digits are 300 years; a longer number overflows a timedelta.
 _SECONDS: Final = re.compile(r"[0-9]{1,10}")
 
 
 def of_status(status: int) -> AttemptOutcome:
-    """Classify an answer by its status alone; the body has no say."""
+    """Classify a response by its status; the body is ignored."""
     if status == HTTPStatus.GONE:
         return AttemptOutcome.GONE
     if status in _THROTTLING:
@@ -61,8 +60,8 @@ def parse_retry_after(value: str, *, now: datetime) -> timedelta | None:
     """Read a ``Retry-After`` field: seconds, or the date of RFC 9110 section 10.2.3.
 
     Returns:
-        The time to wait from `now`, zero for a date gone by, or None for
-        something that is neither.
+        The time to wait from `now`, zero for a date in the past, None for an
+        invalid value.
     """
     value = value.strip()
     if _SECONDS.fullmatch(value):

@@ -1,4 +1,4 @@
-"""What delivery reads: who wants an event, and what is due."""
+"""Reads of the delivery: the subscriptions to an event, and the due deliveries."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ IS_LIVE: Final = and_(Webhook.deleted_at.is_(None), Webhook.disabled_at.is_(None
 
 IS_UNCLAIMED: Final = or_(Delivery.leased_until.is_(None), Delivery.leased_until < func.now())
 
-# A `slots.Receiver`: tenant, scheme, host and port.
+# A `slots.Receiver`: tenant, scheme, host and port of the endpoint.
 RECEIVER: Final = func.concat(
     Webhook.tenant_id, " ", func.lower(func.substring(Webhook.url, "^[^/]*//[^/?#]*"))
 )
@@ -26,10 +26,10 @@ RECEIVER: Final = func.concat(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DueDelivery:
-    """A delivery whose time has come, with all that an attempt needs.
+    """A due delivery with the data that an attempt needs.
 
     Attributes:
-        endpoint_is_live: False once its webhook was deleted or disabled.
+        endpoint_is_live: False if its webhook was deleted or disabled.
     """
 
     delivery_id: DeliveryId
@@ -53,7 +53,7 @@ _SUBSCRIPTIONS: Final = select(Webhook.id, Webhook.event_types, Webhook.upload_i
 async def subscriptions(
     connection: AsyncConnection, *, tenant_id: TenantId, upload_id: UploadId
 ) -> list[Subscription]:
-    """Return the tenant's live endpoints that may want to hear of this upload."""
+    """Return the tenant's live endpoints that may subscribe to events of this upload."""
     rows = await connection.execute(
         _SUBSCRIPTIONS, {"tenant_id": tenant_id, "upload_id": upload_id}
     )
@@ -66,11 +66,11 @@ async def subscriptions(
 
 
 def _due(condition: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
-    # In the order of the index alone, so that the database stops reading at
-    # the limit; sorting by anything else would read everything that is due.
+    # The order of the index, so that the database stops reading at the limit. Any
+    # other order would read every due delivery.
     return (
         select(
-            Delivery.id,
+            Delivery.id.label("delivery_id"),
             Delivery.webhook_id,
             Delivery.event_id,
             Delivery.body,
@@ -78,7 +78,7 @@ def _due(condition: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
             RECEIVER.label("receiver"),
             Webhook.url,
             Webhook.secret,
-            IS_LIVE.label("is_live"),
+            IS_LIVE.label("endpoint_is_live"),
         )
         .join(Webhook, Webhook.id == Delivery.webhook_id)
         .where(
@@ -94,49 +94,24 @@ def _due(condition: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
     )
 
 
-_DUE_FIRST_ATTEMPTS: Final = _due(Delivery.attempts_made == 0)
-_DUE_RETRIES: Final = _due(Delivery.attempts_made > 0)
+DUE_FIRST_ATTEMPTS: Final = _due(Delivery.attempts_made == 0)
+DUE_RETRIES: Final = _due(Delivery.attempts_made > 0)
 
 
-async def due_first_attempts(
-    connection: AsyncConnection, *, limit: int, closed: Collection[Receiver]
-) -> Sequence[DueDelivery]:
-    """Return deliveries never attempted, longest due first, locked.
-
-    Args:
-        connection: rows locked by another one's transaction are passed over.
-        limit: most rows returned.
-        closed: receivers to pass over.
-    """
-    return await _read(connection, _DUE_FIRST_ATTEMPTS, limit=limit, closed=closed)
-
-
-async def due_retries(
-    connection: AsyncConnection, *, limit: int, closed: Collection[Receiver]
-) -> Sequence[DueDelivery]:
-    """Return deliveries attempted before; otherwise like `due_first_attempts`."""
-    return await _read(connection, _DUE_RETRIES, limit=limit, closed=closed)
-
-
-async def _read(
+async def due(
     connection: AsyncConnection,
     statement: Select[*tuple[Any, ...]],
     *,
     limit: int,
     closed: Collection[Receiver],
 ) -> Sequence[DueDelivery]:
+    """Lock and return due deliveries, longest due first; skip rows that are locked.
+
+    Args:
+        connection: in a transaction.
+        statement: `DUE_FIRST_ATTEMPTS` or `DUE_RETRIES`.
+        limit: maximum number of deliveries.
+        closed: receivers to skip.
+    """
     rows = await connection.execute(statement, {"limit": limit, "closed": list(closed)})
-    return [
-        DueDelivery(
-            delivery_id=row.id,
-            webhook_id=row.webhook_id,
-            event_id=row.event_id,
-            body=row.body,
-            attempts_made=row.attempts_made,
-            receiver=Receiver(row.receiver),
-            url=row.url,
-            secret=row.secret,
-            endpoint_is_live=row.is_live,
-        )
-        for row in rows
-    ]
+    return [DueDelivery(**row) for row in rows.mappings()]

@@ -1,8 +1,8 @@
-"""Who may use the attempts that are under way at once.
+"""The fair share of concurrent attempts.
 
-A *receiver* is what answers: one tenant's endpoints at one host and port. Many
-webhooks may lead to it, one for each upload that named a callback URL, and
-they are slow together.
+A *receiver* is one tenant's endpoints at one scheme, host and port. It may have
+many webhooks, such as one per upload with a callback URL, and all of them are
+slow at the same time.
 """
 
 from collections import Counter, OrderedDict
@@ -13,20 +13,20 @@ from typing import Final, NewType
 Receiver = NewType("Receiver", str)
 
 RECEIVER_MAX: Final = 10
-"""Attempts one receiver may have under way: more would not make it faster, and others wait."""
+"""Concurrent attempts of one receiver; more would only delay other receivers."""
 
 SLOW: Final = timedelta(seconds=2)
-"""An attempt that takes longer marks its receiver as slow until one is quicker."""
+"""An attempt that takes longer marks its receiver as slow, until a quicker attempt."""
 
 SLOW_REMEMBERED: Final = 1000
-"""Slow receivers remembered; a forgotten one is found out again by its next attempt."""
+"""Slow receivers remembered; a forgotten one is marked again by its next attempt."""
 
 
 class Slots:
-    """A fixed number of slots; receivers known to be slow get at most half of them.
+    """A fixed number of slots; slow receivers get at most half of them.
 
-    Without the second rule a handful of receivers that hang until the timeout
-    would hold every slot, and healthy ones would wait for them.
+    Otherwise a few receivers that hang until the timeout would hold every slot,
+    and healthy receivers would wait for them.
     """
 
     def __init__(self, total: int) -> None:
@@ -36,7 +36,7 @@ class Slots:
         self._slow: OrderedDict[Receiver, None] = OrderedDict()
 
     def copy(self) -> "Slots":
-        """Return a draft: what is taken in it is not taken here."""
+        """Return an independent copy."""
         draft = Slots(self._total)
         draft._taken = self._taken.copy()
         draft._slow = self._slow.copy()
@@ -48,19 +48,19 @@ class Slots:
 
     @property
     def closed(self) -> AbstractSet[Receiver]:
-        """Receivers that get no slot now, whatever is free."""
+        """Receivers that get no slot now, even if slots are free."""
         full = {receiver for receiver, taken in self._taken.items() if taken >= RECEIVER_MAX}
         return full | self._slow.keys() if self._slow_share_is_used_up() else full
 
     def take(self, receiver: Receiver) -> bool:
-        """Take a slot, unless there is none for this receiver now."""
+        """Take a slot; return False if this receiver gets none now."""
         if not self.free or receiver in self.closed:
             return False
         self._taken[receiver] += 1
         return True
 
     def release(self, receiver: Receiver, *, after: timedelta) -> None:
-        """Give a slot back, `after` the time the attempt took."""
+        """Return a slot `after` the duration of its attempt."""
         self._taken[receiver] -= 1
         if not self._taken[receiver]:
             del self._taken[receiver]

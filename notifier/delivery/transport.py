@@ -1,4 +1,4 @@
-"""The HTTP client of a delivering process: checked connections, kept for the next event."""
+"""The HTTP client for deliveries: checked connections, kept alive for the next event."""
 
 import ssl
 from collections.abc import AsyncIterator
@@ -17,23 +17,22 @@ from notifier.delivery.network import CheckedNetwork, Resolver, SystemResolver
 from schemas.settings import DeliverySettings
 
 KEEPALIVE: Final = timedelta(seconds=30)
-"""How long a connection is kept; longer, and the networks between forget it without a word."""
+"""How long an idle connection is kept; networks silently drop connections that are idle longer."""
 
 IDLE_MAX: Final = 200
-"""Connections kept while nothing is sent over them; bounds files and memory in the number of endpoints."""
+"""Idle connections kept; bounds open files and memory."""
 
-# All that delivery reads. Left in, httpx would keep the cookies one receiver
-# sets for the next, and parse where a redirect leads.
+# The only field that delivery reads. With the other fields httpx would send one
+# receiver's cookies to the next, and parse the target of a redirect.
 _FIELDS_KEPT: Final = frozenset({b"retry-after"})
 
 
 class DeliveryTransport(httpx.AsyncBaseTransport):
-    """Sends over HTTP/1.1 connections of its own; `httpcore` exceptions pass as they are.
+    """An HTTP/1.1 transport with its own connections; raises `httpcore` exceptions unchanged.
 
-    It replaces `httpcore.AsyncConnectionPool`, whose work per request grows
-    with the square of the connections open: at fifty it sends a tenth as
-    much. Here a connection belongs to one request at a time and, while idle,
-    to the name it was made for.
+    It replaces `httpcore.AsyncConnectionPool`, whose work per request grows with
+    the square of the open connections: at fifty it has a tenth of the throughput.
+    A connection serves one request at a time, and only the origin it was opened for.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class DeliveryTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._network = network
         self._ssl_context = ssl_context
-        # Longest unused first; the closed transport keeps none.
+        # Longest idle first; a closed transport keeps none.
         self._idle: list[tuple[str, httpcore.AsyncHTTPConnection]] = []
         self._idle_max = IDLE_MAX
 
@@ -64,7 +63,7 @@ class DeliveryTransport(httpx.AsyncBaseTransport):
                 )
             )
         except BaseException:
-            # One cancelled before its first byte is still open, and nobody else knows it.
+            # A request cancelled before its first byte leaves the connection open.
             await connection.aclose()
             raise
         return httpx.Response(
@@ -99,7 +98,7 @@ class DeliveryTransport(httpx.AsyncBaseTransport):
     async def _give_back(
         self, origin: httpcore.Origin, connection: httpcore.AsyncHTTPConnection, *, spent: bool
     ) -> None:
-        # Not idle: the answer was not read to its end. Not spent: there is more than the answer.
+        # Not idle: the response was not read to its end. Not spent: bytes follow the response.
         if connection.is_idle() and spent:
             self._idle.append((str(origin), connection))
             await self._shrink()
@@ -151,17 +150,16 @@ async def open_client(
     network: httpcore.AsyncNetworkBackend | None = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield the client of a delivering process, for `attempt.post` alone.
+    """Yield the HTTP client for `attempt.post`.
 
-    It has no timeouts of its own and does not bound how many requests are
-    under way; the caller does both.
+    The client has no timeouts and no limit on concurrent requests; the caller has both.
 
     Args:
-        settings: how many names may be resolved at once.
-        allow_loopback: whether loopback addresses count as targets.
-        resolve: finds addresses; the system's resolver by default.
-        network: makes TCP connections; the operating system's by default.
-        ssl_context: whose certificates to believe; the public authorities by default.
+        settings: the number of concurrent name look-ups.
+        allow_loopback: whether loopback addresses are allowed targets.
+        resolve: resolves host names; by default the system's resolver.
+        network: opens TCP connections; by default the operating system's.
+        ssl_context: the trusted authorities; by default the public ones.
     """
     threads = ThreadPoolExecutor(settings.webhook_concurrency, thread_name_prefix="resolve")
     transport = DeliveryTransport(
@@ -175,16 +173,16 @@ async def open_client(
     headers = {
         "user-agent": _user_agent(),
         "accept": "*/*",
-        # Asked for and sent anyway, a compressed answer is not inflated: it could be a bomb.
+        # A response that is compressed nevertheless is not decompressed: it could be a bomb.
         "accept-encoding": "identity",
     }
     try:
         async with httpx.AsyncClient(
             transport=transport,
             headers=headers,
-            timeout=None,  # noqa: S113  # an attempt has one deadline over all its phases
+            timeout=None,  # noqa: S113  # one deadline covers all phases of an attempt
             follow_redirects=False,
-            trust_env=False,  # httpx ignores proxies when it is given a transport; not left to that
+            trust_env=False,  # explicit, although httpx ignores proxies when it has a transport
         ) as client:
             yield client
     finally:
@@ -195,5 +193,5 @@ def _user_agent() -> str:
     try:
         return f"Waybill/{version('waybill')}"
     except PackageNotFoundError:
-        # A checkout that runs without being installed has no version.
+        # A checkout that is not installed has no version.
         return "Waybill"
