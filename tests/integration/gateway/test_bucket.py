@@ -80,7 +80,7 @@ def at(url: str, store: ObjectStoreSettings, **changes: object) -> ObjectStoreSe
 
 def bundle_of(authority: Authority, directory: Path) -> Path:
     bundle = directory / "authority.pem"
-    certificates = authority.believers().get_ca_certs(binary_form=True)
+    certificates = authority.client().get_ca_certs(binary_form=True)
     bundle.write_text("".join(ssl.DER_cert_to_PEM_cert(one) for one in certificates))
     return bundle
 

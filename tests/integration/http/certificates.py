@@ -1,4 +1,4 @@
-"""A certificate authority nobody else believes in."""
+"""A certificate authority that only the tests trust."""
 
 import ssl
 import tempfile
@@ -31,13 +31,13 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
-    def believers(self) -> ssl.SSLContext:
-        """Return the context of a client that trusts this authority alone."""
+    def client(self) -> ssl.SSLContext:
+        """Return the context of a client that trusts only this authority."""
         pem = self._certificate.public_bytes(serialization.Encoding.PEM).decode()
         return ssl.create_default_context(cadata=pem)
 
     def server(self, name: str, *, expires: timedelta = DAY) -> ssl.SSLContext:
-        """Return the context of a server that has a certificate for `name`."""
+        """Return the context of a server with a certificate for `name`."""
         key = ec.generate_private_key(ec.SECP256R1())
         end = datetime.now(UTC) + expires
         certificate = (

@@ -24,8 +24,8 @@ EXCERPT: Final = 16 * 1024
 
 
 @dataclass
-class Names:
-    """A resolver that knows the names it is told; each look-up takes the next answer, the last one stays."""
+class FixedResolver:
+    """A resolver with fixed answers; each look-up takes the next answer, and the last one repeats."""
 
     answers: dict[str, list[Sequence[str]]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Names:
 
 @dataclass
 class Sender:
-    """Delivers as the notifier does, to receivers on loopback unless told otherwise."""
+    """Posts as the notifier does, by default to receivers on loopback."""
 
     client: httpx.AsyncClient
 
@@ -49,7 +49,7 @@ class Sender:
         url: str,
         *,
         body: bytes = BODY,
-        timeout: timedelta = timedelta(seconds=10),  # noqa: ASYNC109  # handed to the function under test
+        timeout: timedelta = timedelta(seconds=10),  # noqa: ASYNC109  # passed to the function under test
     ) -> AttemptResult:
         now = datetime.now(UTC)
         return await attempt.post(
@@ -69,7 +69,7 @@ class Sender:
 async def a_sender(
     *,
     allow_loopback: bool = True,
-    resolve: Names | None = None,
+    resolve: FixedResolver | None = None,
     network: httpcore.AsyncNetworkBackend | None = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Sender]:

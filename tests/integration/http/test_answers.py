@@ -247,7 +247,7 @@ async def test_a_2xx_whose_body_breaks_off_is_a_delivery(receiver: Receiver, ans
     assert (result.outcome, result.status_code) == (AttemptOutcome.DELIVERED, 200)
     assert result.response_excerpt == "partial"
     assert result.error is not None
-    assert "reading the answer" in result.error
+    assert "reading the response" in result.error
 
 
 async def test_a_switch_of_protocols_is_a_failed_attempt(receiver: Receiver) -> None:

@@ -11,7 +11,7 @@ from notifier.delivery.network import CheckedNetwork, SystemResolver
 from notifier.delivery.outcome import AttemptOutcome
 from schemas.policy.webhook_urls import TargetRefused
 from tests.fakes.receiver import Receiver
-from tests.integration.http.conftest import Names, a_sender
+from tests.integration.http.conftest import FixedResolver, a_sender
 from tests.webhook_urls import ACCEPTED, REFUSED
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -47,7 +47,7 @@ class Detour(httpcore.AsyncNetworkBackend):
 
 
 async def test_a_name_that_changes_its_mind_does_not_lead_inside(receiver: Receiver) -> None:
-    names = Names({"rebind.example": [[PUBLIC], [LOOPBACK]]})
+    names = FixedResolver({"rebind.example": [[PUBLIC], [LOOPBACK]]})
     detour = Detour(known=[PUBLIC, LOOPBACK], port=receiver.port)
     async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
         url = receiver.url_of("/hook", host="rebind.example")
@@ -68,7 +68,7 @@ async def test_a_name_that_changes_its_mind_does_not_lead_inside(receiver: Recei
 
 
 async def test_host_and_path_stay_the_names(receiver: Receiver) -> None:
-    names = Names({"xn--bcher-kva.example": [[LOOPBACK]]})
+    names = FixedResolver({"xn--bcher-kva.example": [[LOOPBACK]]})
     async with a_sender(resolve=names) as sender:
         await sender.post(receiver.url_of("/hook", host="bücher.example"))
     [received] = receiver.received
@@ -80,7 +80,7 @@ async def test_one_inside_address_among_others_refuses_the_name(
     receiver: Receiver, addresses: list[str]
 ) -> None:
     detour = Detour(known=[PUBLIC], port=receiver.port)
-    names = Names({"mixed.example": [addresses]})
+    names = FixedResolver({"mixed.example": [addresses]})
     async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
         result = await sender.post("https://mixed.example/")
     assert result.outcome is AttemptOutcome.TARGET_REFUSED
@@ -91,7 +91,7 @@ async def test_one_inside_address_among_others_refuses_the_name(
 
 async def test_the_next_address_is_tried_when_one_is_down(receiver: Receiver) -> None:
     detour = Detour(known=[ALSO_PUBLIC], port=receiver.port)
-    names = Names({"two.example": [[PUBLIC, ALSO_PUBLIC]]})
+    names = FixedResolver({"two.example": [[PUBLIC, ALSO_PUBLIC]]})
     async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
         result = await sender.post(receiver.url_of("/hook", host="two.example"))
     assert result.outcome is AttemptOutcome.DELIVERED
@@ -102,7 +102,7 @@ async def test_the_next_address_is_tried_when_one_is_down(receiver: Receiver) ->
 async def test_a_name_with_a_thousand_addresses_gets_few_tries() -> None:
     addresses = [f"93.184.{high}.{low}" for high in range(4) for low in range(250)]
     detour = Detour(known=[], port=1)
-    names = Names({"many.example": [addresses]})
+    names = FixedResolver({"many.example": [addresses]})
     async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
         result = await sender.post("https://many.example/")
     assert result.outcome is AttemptOutcome.UNREACHABLE
@@ -135,14 +135,14 @@ async def test_the_systems_resolver_knows_this_machine(receiver: Receiver) -> No
 
 
 async def test_a_name_nobody_knows_is_a_failed_attempt() -> None:
-    async with a_sender(resolve=Names()) as sender:
+    async with a_sender(resolve=FixedResolver()) as sender:
         result = await sender.post("https://nobody.example/")
     assert result.outcome is AttemptOutcome.NAME_UNRESOLVED
-    assert result.error == "the host's name does not resolve: Name or service not known"
+    assert result.error == "the host name does not resolve: Name or service not known"
 
 
 async def test_a_name_without_addresses_is_a_failed_attempt() -> None:
-    async with a_sender(resolve=Names({"empty.example": [[]]})) as sender:
+    async with a_sender(resolve=FixedResolver({"empty.example": [[]]})) as sender:
         result = await sender.post("https://empty.example/")
     assert result.outcome is AttemptOutcome.NAME_UNRESOLVED
 
@@ -157,7 +157,7 @@ async def test_a_port_nobody_listens_on_is_a_failed_attempt(unused_port: int) ->
 
 async def test_a_delivery_refuses_the_urls_that_a_registration_refuses() -> None:
     detour = Detour(known=[], port=1)
-    async with a_sender(allow_loopback=False, resolve=Names(), network=detour) as sender:
+    async with a_sender(allow_loopback=False, resolve=FixedResolver(), network=detour) as sender:
         for url, rule in REFUSED:
             result = await sender.post(url)
             assert result.outcome is AttemptOutcome.TARGET_REFUSED, url
@@ -168,7 +168,7 @@ async def test_a_delivery_refuses_the_urls_that_a_registration_refuses() -> None
 
 async def test_a_delivery_accepts_the_urls_that_a_registration_accepts() -> None:
     async with a_sender(
-        allow_loopback=False, resolve=Names(), network=Detour(known=[], port=1)
+        allow_loopback=False, resolve=FixedResolver(), network=Detour(known=[], port=1)
     ) as sender:
         for url in ACCEPTED:
             result = await sender.post(url)
@@ -177,7 +177,7 @@ async def test_a_delivery_accepts_the_urls_that_a_registration_accepts() -> None
             )
 
 
-class BrokenNames(Names):
+class BrokenNames(FixedResolver):
     async def __call__(self, host: str, port: int) -> Sequence[str]:  # noqa: ARG002  # the resolver's signature
         raise RuntimeError("a mistake of ours")
 

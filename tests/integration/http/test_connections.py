@@ -12,7 +12,7 @@ from notifier.delivery.outcome import AttemptOutcome
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
 from tests.integration.http.certificates import Authority
-from tests.integration.http.conftest import Names, Sender, a_sender
+from tests.integration.http.conftest import FixedResolver, Sender, a_sender
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -41,9 +41,9 @@ async def test_deliveries_share_as_few_connections_as_run_at_once(receiver: Rece
 
 
 async def test_connections_with_tls_are_shared_too(authority: Authority) -> None:
-    names = Names({"receiver.example": [[LOOPBACK]]})
+    names = FixedResolver({"receiver.example": [[LOOPBACK]]})
     with Receiver(tls=authority.server("receiver.example")) as receiver:
-        async with a_sender(resolve=names, ssl_context=authority.believers()) as sender:
+        async with a_sender(resolve=names, ssl_context=authority.client()) as sender:
             url = receiver.url_of("/hook", host="receiver.example")
             results = await deliver(sender, url, count=200, concurrency=10)
         assert max(received.connection for received in receiver.received) <= 10
@@ -51,7 +51,7 @@ async def test_connections_with_tls_are_shared_too(authority: Authority) -> None
 
 
 async def test_two_names_of_one_address_share_no_connection(receiver: Receiver) -> None:
-    names = Names({"one.example": [[LOOPBACK]], "two.example": [[LOOPBACK]]})
+    names = FixedResolver({"one.example": [[LOOPBACK]], "two.example": [[LOOPBACK]]})
     async with a_sender(resolve=names) as sender:
         for host in ("one.example", "two.example", "one.example", "two.example"):
             await sender.post(receiver.url_of("/hook", host=host))
@@ -98,7 +98,7 @@ async def test_idle_connections_are_bounded_whatever_the_number_of_endpoints(
     receiver: Receiver,
 ) -> None:
     hosts = [f"h{number}.example" for number in range(transport.IDLE_MAX + 20)]
-    names = Names({host: [[LOOPBACK]] for host in hosts})
+    names = FixedResolver({host: [[LOOPBACK]] for host in hosts})
     async with a_sender(resolve=names) as sender:
         for host in hosts:
             await sender.post(receiver.url_of("/hook", host=host))

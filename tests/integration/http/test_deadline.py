@@ -10,7 +10,7 @@ import pytest
 from notifier.delivery.outcome import AttemptOutcome
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
-from tests.integration.http.conftest import Names, a_sender
+from tests.integration.http.conftest import FixedResolver, a_sender
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -22,10 +22,10 @@ SECOND = timedelta(seconds=1)
 @pytest.mark.parametrize(
     ("reply", "phase"),
     [
-        (replies.silence(), "waiting for the answer"),
-        (replies.slow_headers(every=SECOND), "waiting for the answer"),
-        (replies.slow_headers(every=SECOND / 1000), "waiting for the answer"),
-        (replies.late(2 * SECOND, replies.status(204)), "waiting for the answer"),
+        (replies.silence(), "waiting for the response"),
+        (replies.slow_headers(every=SECOND), "waiting for the response"),
+        (replies.slow_headers(every=SECOND / 1000), "waiting for the response"),
+        (replies.late(2 * SECOND, replies.status(204)), "waiting for the response"),
     ],
     ids=["silent", "a byte of headers a second", "a byte a millisecond", "late"],
 )
@@ -69,7 +69,7 @@ async def test_a_receiver_that_never_shakes_hands_ends_at_the_deadline(receiver:
         receiver.wait_until_open(0)
 
 
-class NoNameServer(Names):
+class NoNameServer(FixedResolver):
     async def __call__(self, host: str, port: int) -> Sequence[str]:
         await asyncio.Event().wait()
         return await super().__call__(host, port)

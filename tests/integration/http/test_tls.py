@@ -9,7 +9,7 @@ from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.outcome import AttemptOutcome
 from tests.fakes.receiver import Receiver
 from tests.integration.http.certificates import Authority
-from tests.integration.http.conftest import SECRET, Names, a_sender
+from tests.integration.http.conftest import SECRET, FixedResolver, a_sender
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 async def deliver(
     *, server: ssl.SSLContext, client: ssl.SSLContext
 ) -> tuple[AttemptResult, Receiver]:
-    names = Names({"receiver.example": [["127.0.0.1"]]})
+    names = FixedResolver({"receiver.example": [["127.0.0.1"]]})
     with Receiver(tls=server) as receiver:
         async with a_sender(resolve=names, ssl_context=client) as sender:
             result = await sender.post(receiver.url_of("/hook", host="receiver.example"))
@@ -26,7 +26,7 @@ async def deliver(
 
 async def test_the_certificate_of_the_name_is_believed(authority: Authority) -> None:
     result, receiver = await deliver(
-        server=authority.server("receiver.example"), client=authority.believers()
+        server=authority.server("receiver.example"), client=authority.client()
     )
     assert result.outcome is AttemptOutcome.DELIVERED
     assert result.remote_address == "127.0.0.1"
@@ -36,7 +36,7 @@ async def test_the_certificate_of_the_name_is_believed(authority: Authority) -> 
 
 async def test_the_certificate_of_another_name_is_refused(authority: Authority) -> None:
     result, receiver = await deliver(
-        server=authority.server("other.example"), client=authority.believers()
+        server=authority.server("other.example"), client=authority.client()
     )
     assert result.outcome is AttemptOutcome.TLS_FAILED
     assert result.error is not None
@@ -47,7 +47,7 @@ async def test_the_certificate_of_another_name_is_refused(authority: Authority) 
 async def test_an_expired_certificate_is_refused(authority: Authority) -> None:
     result, receiver = await deliver(
         server=authority.server("receiver.example", expires=-timedelta(hours=1)),
-        client=authority.believers(),
+        client=authority.client(),
     )
     assert result.outcome is AttemptOutcome.TLS_FAILED
     assert "expired" in (result.error or "")
@@ -56,14 +56,14 @@ async def test_an_expired_certificate_is_refused(authority: Authority) -> None:
 
 async def test_a_certificate_of_an_unknown_authority_is_refused(authority: Authority) -> None:
     result, receiver = await deliver(
-        server=Authority().server("receiver.example"), client=authority.believers()
+        server=Authority().server("receiver.example"), client=authority.client()
     )
     assert result.outcome is AttemptOutcome.TLS_FAILED
     assert receiver.received == []
 
 
 async def test_the_public_authorities_do_not_vouch_for_a_test(authority: Authority) -> None:
-    names = Names({"receiver.example": [["127.0.0.1"]]})
+    names = FixedResolver({"receiver.example": [["127.0.0.1"]]})
     with Receiver(tls=authority.server("receiver.example")) as receiver:
         async with a_sender(resolve=names) as sender:
             result = await sender.post(receiver.url_of("/hook", host="receiver.example"))

@@ -1,4 +1,4 @@
-"""The broker as a bystander sees it: puts messages in, takes them out, counts them."""
+"""Publishes, takes and counts messages, independent of the code under test."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,14 +33,14 @@ class Bus:
         )
 
     async def take(self, queue: str) -> AbstractIncomingMessage:
-        """Take the next message, once there is one."""
+        """Take the next message."""
         return (await self.take_until(queue, count=1))[0]
 
     async def take_until(self, queue: str, *, count: int) -> list[AbstractIncomingMessage]:
-        """Take messages until there are so many with ids of their own; repetitions come on top.
+        """Take messages until `count` of them have distinct ids; repeated ones are returned too.
 
         Raises:
-            TimeoutError: there were fewer in time.
+            TimeoutError: fewer messages arrived in time.
         """
         taken: list[AbstractIncomingMessage] = []
         enough = asyncio.Event()
@@ -59,9 +59,9 @@ class Bus:
         return taken
 
     async def add_full_queue(self, *, routing_key: str) -> None:
-        """Bind a queue that takes nothing, so that the broker rejects what is published to it."""
+        """Bind a full queue, so that the broker rejects messages with this routing key."""
         full = await self._channel.declare_queue(
-            f"full-of-{routing_key}",
+            f"full-{routing_key}",
             durable=True,
             arguments={"x-max-length": 0, "x-overflow": "reject-publish"},
         )

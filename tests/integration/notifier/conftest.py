@@ -6,15 +6,16 @@ from typing import Protocol
 import pytest
 
 from schemas.settings import BrokerSettings, DatabaseSettings
-from tests.integration.notifier import bus, proxy
+from tests.integration.notifier import bus
+from tests.integration.notifier import proxy as proxies
 from tests.integration.notifier.bus import Bus
 from tests.integration.notifier.process import Process
 from tests.integration.notifier.proxy import Proxy
-from tests.integration.notifier.scene import Scene, engine_of
+from tests.integration.notifier.rows import Rows, engine_of
 
 
 class Start(Protocol):
-    """Starts a process of the notifier; it is killed when the test ends, if it still runs."""
+    """Starts a process of the notifier; the end of the test kills it."""
 
     async def __call__(self, command: str, **settings: str) -> Process: ...
 
@@ -25,9 +26,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def scene(database: DatabaseSettings) -> AsyncIterator[Scene]:
+async def rows(database: DatabaseSettings) -> AsyncIterator[Rows]:
     async with engine_of(database) as engine:
-        yield Scene(engine)
+        yield Rows(engine)
 
 
 @pytest.fixture
@@ -37,31 +38,31 @@ async def events_bus(broker: BrokerSettings) -> AsyncIterator[Bus]:
 
 
 @dataclass(frozen=True)
-class CutBroker:
-    """The broker, reached by a way that can be cut."""
+class ProxiedBroker:
+    """The broker behind a proxy that can cut the connection."""
 
-    way: Proxy
+    proxy: Proxy
     settings: BrokerSettings
 
 
 @dataclass(frozen=True)
-class CutDatabase:
-    """The database, reached by a way that can be cut."""
+class ProxiedDatabase:
+    """The database behind a proxy that can cut the connection."""
 
-    way: Proxy
+    proxy: Proxy
     settings: DatabaseSettings
 
 
 @pytest.fixture
-async def cut(broker: BrokerSettings) -> AsyncIterator[CutBroker]:
-    async with proxy.to_broker(broker) as way:
-        yield CutBroker(way, way.in_front_of_broker(broker))
+async def proxied_broker(broker: BrokerSettings) -> AsyncIterator[ProxiedBroker]:
+    async with proxies.to_broker(broker) as proxy:
+        yield ProxiedBroker(proxy, proxy.in_front_of_broker(broker))
 
 
 @pytest.fixture
-async def cut_database(database: DatabaseSettings) -> AsyncIterator[CutDatabase]:
-    async with proxy.to_database(database) as way:
-        yield CutDatabase(way, way.in_front_of_database(database))
+async def proxied_database(database: DatabaseSettings) -> AsyncIterator[ProxiedDatabase]:
+    async with proxies.to_database(database) as proxy:
+        yield ProxiedDatabase(proxy, proxy.in_front_of_database(database))
 
 
 @pytest.fixture

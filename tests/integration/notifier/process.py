@@ -1,4 +1,4 @@
-"""The notifier's processes, started as operators start them, and their loops run beside a test."""
+"""Runs the notifier's processes as operators start them, and its loops inside a test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -12,7 +12,7 @@ from tests.service_process import ServiceProcess, new_log_file, spawn
 
 @dataclass(frozen=True, kw_only=True)
 class Process(ServiceProcess):
-    """One ``python -m notifier …`` and what it leaves behind."""
+    """A running ``python -m notifier …`` with its log and liveness file."""
 
     liveness_file: Path
 
@@ -28,18 +28,18 @@ class Process(ServiceProcess):
         )
         return cls(process=process, log_file=log_file, liveness_file=liveness_file)
 
-    async def alive(self) -> None:
-        """Return once it says that it works.
+    async def until_alive(self) -> None:
+        """Return once the liveness file exists.
 
         Raises:
-            AssertionError: it ended, or took too long; says what it logged.
+            AssertionError: the process ended or took too long; contains its log.
         """
         await self.until(self.liveness_file.exists)
 
 
 @asynccontextmanager
 async def running(loop: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
-    """Run one of the notifier's loops beside the test, and stop it as SIGTERM does."""
+    """Run a loop of the notifier during the block, and stop it as SIGTERM does."""
     task = asyncio.create_task(loop)
     try:
         yield task

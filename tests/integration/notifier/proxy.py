@@ -1,4 +1,4 @@
-"""A way to a server that can be cut: what a restart or a network failure looks like from here."""
+"""A proxy that can cut connections, as a restart or a network failure does."""
 
 import asyncio
 
@@ -10,16 +10,16 @@ from tests.tcp_proxy import Forwarder
 
 
 class Proxy(Forwarder):
-    """A way that knows what settings lead through it."""
+    """A proxy that returns settings which lead through it."""
 
     def in_front_of_broker(self, settings: BrokerSettings) -> BrokerSettings:
-        """Return the settings of the same broker, reached through here."""
+        """Return the settings of the same broker behind this proxy."""
         url = URL(settings.rabbitmq_url.get_secret_value())
         through = str(url.with_host("127.0.0.1").with_port(self.port))
         return BrokerSettings.model_validate({"rabbitmq_url": through})
 
     def in_front_of_database(self, settings: DatabaseSettings) -> DatabaseSettings:
-        """Return the settings of the same database, reached through here."""
+        """Return the settings of the same database behind this proxy."""
         url = make_url(settings.database_url.get_secret_value())
         through = url.set(host="127.0.0.1", port=self.port, query={"sslmode": "disable"})
         return DatabaseSettings.model_validate(

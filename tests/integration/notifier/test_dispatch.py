@@ -17,14 +17,14 @@ from schemas.settings import DatabaseSettings, DeliverySettings
 from schemas.tables.deliveries import Delivery
 from tests.fakes import replies
 from tests.fakes.receiver import Received, Receiver
-from tests.integration.notifier.conftest import CutDatabase
+from tests.integration.notifier.conftest import ProxiedDatabase
 from tests.integration.notifier.process import running
-from tests.integration.notifier.scene import SECRET, Scene, an_event, engine_of, eventually
+from tests.integration.notifier.rows import SECRET, Rows, an_event, engine_of, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
-class DispatcherFor(Protocol):
+class RunDispatcher(Protocol):
     """Runs a dispatcher as its process does."""
 
     def __call__(
@@ -37,7 +37,7 @@ class DispatcherFor(Protocol):
 
 
 @pytest.fixture
-def a_dispatcher(database: DatabaseSettings) -> DispatcherFor:
+def run_dispatcher(database: DatabaseSettings) -> RunDispatcher:
     own_database = database
 
     @asynccontextmanager
@@ -89,275 +89,275 @@ async def arrivals(receiver: Receiver, count: int) -> list[Received]:
     return await asyncio.to_thread(receiver.wait_for, count)
 
 
-async def has_attempts(scene: Scene, count: int) -> bool:
-    return len(await scene.attempts()) == count
+async def has_attempts(rows: Rows, count: int) -> bool:
+    return len(await rows.attempts()) == count
 
 
-async def test_an_event_arrives_signed_over_the_bytes_from_the_bus(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+async def test_an_event_arrives_signed_with_unchanged_bytes(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
-    tenant_id = await scene.add_tenant()
-    await scene.add_webhook(tenant_id, url=receiver.url)
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url)
     event = an_event(tenant_id=tenant_id)
-    async with a_dispatcher():
-        await scene.record(event)
+    async with run_dispatcher():
+        await rows.record(event)
         (request,) = await arrivals(receiver, 1)
-        await eventually(scene.everything_is_settled)
+        await eventually(rows.everything_is_settled)
     assert request.body == encode(event)
     assert request.verified_with(SECRET)["id"] == str(event.id)
     assert request.headers["webhook-id"] == str(event.id)
     assert request.headers["content-type"] == "application/cloudevents+json"
-    (delivery,) = await scene.deliveries()
+    (delivery,) = await rows.deliveries()
     assert delivery.status == "delivered"
     assert delivery.attempts_made == 1
     assert delivery.next_attempt_at is None
     assert delivery.leased_until is None
-    (attempt,) = await scene.attempts()
+    (attempt,) = await rows.attempts()
     assert (attempt.number, attempt.outcome, attempt.status_code) == (1, "delivered", 204)
     assert attempt.remote_address == "127.0.0.1"
 
 
-async def test_a_failed_attempt_is_repeated_under_the_same_id_with_a_time_of_its_own(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+async def test_a_retry_has_the_same_id_and_its_own_timestamp(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
     receiver.answer_with(replies.status(500), replies.hang_up(), replies.status(204))
-    tenant_id = await scene.add_tenant()
-    await scene.add_webhook(tenant_id, url=receiver.url)
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url)
     event = an_event(tenant_id=tenant_id)
-    async with a_dispatcher():
-        await scene.record(event)
+    async with run_dispatcher():
+        await rows.record(event)
         for attempts in (1, 2):
-            await eventually(partial(has_attempts, scene, attempts))
-            (delivery,) = await scene.deliveries()
+            await eventually(partial(has_attempts, rows, attempts))
+            (delivery,) = await rows.deliveries()
             assert delivery.status == "pending"
-            # So that the next signature has another second.
+            # The timestamp of a signature has a resolution of one second.
             await asyncio.sleep(1.1)
-            await scene.make_due()
+            await rows.make_due()
         requests = await arrivals(receiver, 3)
-        await eventually(scene.everything_is_settled)
+        await eventually(rows.everything_is_settled)
     assert {request.headers["webhook-id"] for request in requests} == {str(event.id)}
     assert len({request.headers["webhook-timestamp"] for request in requests}) == 3
     assert [request.verified_with(SECRET)["id"] for request in requests] == [str(event.id)] * 3
-    assert [(each.number, each.outcome) for each in await scene.attempts()] == [
+    assert [(each.number, each.outcome) for each in await rows.attempts()] == [
         (1, "rejected"),
         (2, "protocol_error"),
         (3, "delivered"),
     ]
 
 
-async def test_a_retry_follows_the_schedule_without_anybody_waking_the_loop(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+async def test_a_retry_follows_the_schedule_without_a_wake_up(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
     receiver.answer_with(replies.status(503), replies.status(204))
-    tenant_id = await scene.add_tenant()
-    await scene.add_webhook(tenant_id, url=receiver.url)
-    async with a_dispatcher():
-        await scene.record(an_event(tenant_id=tenant_id))
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url)
+    async with run_dispatcher():
+        await rows.record(an_event(tenant_id=tenant_id))
         first, second = await arrivals(receiver, 2)
     assert timedelta(seconds=5) <= second.at - first.at < timedelta(seconds=6.5)
 
 
 async def test_an_exhausted_delivery_is_not_attempted_again(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
     receiver.answer_with(replies.status(500))
-    tenant_id = await scene.add_tenant()
-    await scene.add_webhook(tenant_id, url=receiver.url)
-    await scene.record(an_event(tenant_id=tenant_id))
-    async with scene.transaction() as session:
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url)
+    await rows.record(an_event(tenant_id=tenant_id))
+    async with rows.transaction() as session:
         await session.execute(update(Delivery).values(attempts_made=9))
-    async with a_dispatcher():
-        await eventually(scene.everything_is_settled)
-    (delivery,) = await scene.deliveries()
+    async with run_dispatcher():
+        await eventually(rows.everything_is_settled)
+    (delivery,) = await rows.deliveries()
     assert (delivery.status, delivery.attempts_made) == ("exhausted", 10)
     assert delivery.next_attempt_at is None
 
 
-async def test_410_disables_the_endpoint_and_discards_what_it_would_have_got(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+async def test_410_disables_the_endpoint_and_discards_its_pending_deliveries(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
     receiver.answer_with(replies.status(410))
-    tenant_id = await scene.add_tenant()
-    gone = await scene.add_webhook(tenant_id, url=receiver.url)
-    await scene.record(an_event(tenant_id=tenant_id))
-    async with scene.transaction() as session:
+    tenant_id = await rows.add_tenant()
+    gone = await rows.add_webhook(tenant_id, url=receiver.url)
+    await rows.record(an_event(tenant_id=tenant_id))
+    async with rows.transaction() as session:
         later = func.now() + timedelta(hours=5)
         await session.execute(update(Delivery).values(next_attempt_at=later))
-    await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(30)))
-    async with a_dispatcher():
-        await eventually(scene.everything_is_settled)
-    assert {delivery.status for delivery in await scene.deliveries()} == {"discarded"}
-    assert len(await scene.deliveries()) == 31
-    webhook = await scene.webhook(gone)
+    await rows.record(*(an_event(tenant_id=tenant_id) for _ in range(30)))
+    async with run_dispatcher():
+        await eventually(rows.everything_is_settled)
+    assert {delivery.status for delivery in await rows.deliveries()} == {"discarded"}
+    assert len(await rows.deliveries()) == 31
+    webhook = await rows.webhook(gone)
     assert webhook.disabled_at is not None
     assert webhook.disabled_reason == "the endpoint answered 410 Gone"
-    # What was under way when the first answer came counts as attempted; nothing later.
+    # Only attempts in progress at the first response were made; no later one.
     assert 1 <= len(receiver.received) <= 10
-    await scene.record(an_event(tenant_id=tenant_id))
-    assert len(await scene.deliveries()) == 31
+    await rows.record(an_event(tenant_id=tenant_id))
+    assert len(await rows.deliveries()) == 31
 
 
-async def test_what_is_due_to_a_deleted_endpoint_is_discarded(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+async def test_due_deliveries_to_a_deleted_endpoint_are_discarded(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
-    tenant_id = await scene.add_tenant()
-    deleted = await scene.add_webhook(tenant_id, url=receiver.url_of("/deleted"))
-    await scene.add_webhook(tenant_id, url=receiver.url_of("/live"))
-    await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(30)))
-    await scene.delete_webhook(deleted)
-    async with a_dispatcher():
-        await eventually(scene.everything_is_settled)
+    tenant_id = await rows.add_tenant()
+    deleted = await rows.add_webhook(tenant_id, url=receiver.url_of("/deleted"))
+    await rows.add_webhook(tenant_id, url=receiver.url_of("/live"))
+    await rows.record(*(an_event(tenant_id=tenant_id) for _ in range(30)))
+    await rows.delete_webhook(deleted)
+    async with run_dispatcher():
+        await eventually(rows.everything_is_settled)
     assert {request.path for request in receiver.received} == {"/live"}
-    for delivery in await scene.deliveries():
+    for delivery in await rows.deliveries():
         expected = "discarded" if delivery.webhook_id == deleted else "delivered"
         assert delivery.status == expected
 
 
 async def test_a_hanging_endpoint_does_not_delay_a_healthy_one(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
-    tenant_id = await scene.add_tenant()
+    tenant_id = await rows.add_tenant()
     with Receiver() as hanging:
         hanging.answer_with(replies.silence())
-        # One webhook per upload, as callback URLs make them: many endpoints, one receiver.
+        # One webhook per upload, as callback URLs create them: many endpoints, one receiver.
         for _ in range(40):
-            await scene.add_webhook(tenant_id, url=hanging.url, event_types=["upload.cancelled"])
-        async with a_dispatcher(attempt_timeout=timedelta(seconds=3), concurrency=20):
-            await scene.record(an_event(tenant_id=tenant_id))
+            await rows.add_webhook(tenant_id, url=hanging.url, event_types=["upload.cancelled"])
+        async with run_dispatcher(attempt_timeout=timedelta(seconds=3), concurrency=20):
+            await rows.record(an_event(tenant_id=tenant_id))
             await arrivals(hanging, 10)
-            healthy = await scene.add_tenant()
-            await scene.add_webhook(healthy, url=receiver.url)
+            healthy = await rows.add_tenant()
+            await rows.add_webhook(healthy, url=receiver.url)
             began = datetime.now(UTC)
-            await scene.record(*(an_event(tenant_id=healthy) for _ in range(50)))
+            await rows.record(*(an_event(tenant_id=healthy) for _ in range(50)))
             await arrivals(receiver, 50)
             assert datetime.now(UTC) - began < timedelta(seconds=2.5)
             assert len(hanging.received) == 10
 
 
-async def test_many_hanging_endpoints_leave_room_once_they_are_known(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+async def test_receivers_known_to_hang_leave_slots_for_others(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
-    tenants = [await scene.add_tenant() for _ in range(8)]
+    tenants = [await rows.add_tenant() for _ in range(8)]
     with Receiver() as hanging:
         hanging.answer_with(replies.silence())
         for tenant_id in tenants:
-            await scene.add_webhook(tenant_id, url=hanging.url)
-        async with a_dispatcher(attempt_timeout=timedelta(seconds=2.5), concurrency=8):
-            await scene.record(*(an_event(tenant_id=tenant_id) for tenant_id in tenants))
-            await eventually(partial(has_attempts, scene, len(tenants)))
+            await rows.add_webhook(tenant_id, url=hanging.url)
+        async with run_dispatcher(attempt_timeout=timedelta(seconds=2.5), concurrency=8):
+            await rows.record(*(an_event(tenant_id=tenant_id) for tenant_id in tenants))
+            await eventually(partial(has_attempts, rows, len(tenants)))
             for tenant_id in tenants:
-                await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(5)))
+                await rows.record(*(an_event(tenant_id=tenant_id) for _ in range(5)))
             await arrivals(hanging, len(tenants) + 4)
-            healthy = await scene.add_tenant()
-            await scene.add_webhook(healthy, url=receiver.url)
+            healthy = await rows.add_tenant()
+            await rows.add_webhook(healthy, url=receiver.url)
             began = datetime.now(UTC)
-            await scene.record(*(an_event(tenant_id=healthy) for _ in range(20)))
+            await rows.record(*(an_event(tenant_id=healthy) for _ in range(20)))
             await arrivals(receiver, 20)
             assert datetime.now(UTC) - began < timedelta(seconds=2)
 
 
-async def test_first_attempts_go_before_retries(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+async def test_first_attempts_precede_retries(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
-    tenant_id = await scene.add_tenant()
-    await scene.add_webhook(tenant_id, url=receiver.url)
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url)
     retries = [an_event(tenant_id=tenant_id) for _ in range(5)]
-    await scene.record(*retries)
-    async with scene.transaction() as session:
+    await rows.record(*retries)
+    async with rows.transaction() as session:
         await session.execute(update(Delivery).values(attempts_made=1))
     first_attempts = [an_event(tenant_id=tenant_id) for _ in range(5)]
-    await scene.record(*first_attempts)
-    async with a_dispatcher(concurrency=1):
+    await rows.record(*first_attempts)
+    async with run_dispatcher(concurrency=1):
         requests = await arrivals(receiver, 10)
     assert [request.headers["webhook-id"] for request in requests] == [
         str(event.id) for event in first_attempts + retries
     ]
 
 
-async def test_an_attempt_under_way_is_finished_and_recorded_before_the_end(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+async def test_attempts_in_progress_are_finished_and_recorded_at_the_stop(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
     receiver.answer_with(replies.late(timedelta(seconds=1), replies.status(204)))
-    tenant_id = await scene.add_tenant()
-    await scene.add_webhook(tenant_id, url=receiver.url)
-    async with a_dispatcher():
-        await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(5)))
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url)
+    async with run_dispatcher():
+        await rows.record(*(an_event(tenant_id=tenant_id) for _ in range(5)))
         await arrivals(receiver, 5)
-        assert await scene.attempts() == []
-    assert [attempt.outcome for attempt in await scene.attempts()] == ["delivered"] * 5
+        assert await rows.attempts() == []
+    assert [attempt.outcome for attempt in await rows.attempts()] == ["delivered"] * 5
 
 
 async def test_two_dispatchers_attempt_each_delivery_once(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
-    tenant_id = await scene.add_tenant()
-    await scene.add_webhook(tenant_id, url=receiver.url)
-    async with a_dispatcher(), a_dispatcher():
-        await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(100)))
-        await eventually(scene.everything_is_settled)
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url)
+    async with run_dispatcher(), run_dispatcher():
+        await rows.record(*(an_event(tenant_id=tenant_id) for _ in range(100)))
+        await eventually(rows.everything_is_settled)
     ids = [request.headers["webhook-id"] for request in receiver.received]
     assert len(ids) == len(set(ids)) == 100
 
 
-async def test_an_attempt_whose_claim_was_lost_leaves_the_record_to_the_new_holder(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+async def test_an_attempt_whose_claim_expired_records_nothing(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
     receiver.answer_with(replies.late(timedelta(seconds=1), replies.status(500)))
-    tenant_id = await scene.add_tenant()
-    await scene.add_webhook(tenant_id, url=receiver.url)
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url)
     another_holder = datetime.now(UTC) + timedelta(hours=1)
-    async with a_dispatcher():
-        await scene.record(an_event(tenant_id=tenant_id))
+    async with run_dispatcher():
+        await rows.record(an_event(tenant_id=tenant_id))
         await arrivals(receiver, 1)
-        async with scene.transaction() as session:
+        async with rows.transaction() as session:
             await session.execute(update(Delivery).values(leased_until=another_holder))
-    (delivery,) = await scene.deliveries()
+    (delivery,) = await rows.deliveries()
     assert (delivery.leased_until, delivery.attempts_made) == (another_holder, 0)
-    assert await scene.attempts() == []
+    assert await rows.attempts() == []
 
 
-async def test_an_outage_of_the_database_during_an_attempt_loses_no_record(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver, cut_database: CutDatabase
+async def test_an_outage_of_the_database_during_an_attempt_does_not_lose_its_record(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver, proxied_database: ProxiedDatabase
 ) -> None:
     receiver.answer_with(replies.late(timedelta(seconds=1), replies.status(204)))
-    tenant_id = await scene.add_tenant()
-    await scene.add_webhook(tenant_id, url=receiver.url)
-    async with a_dispatcher(database=cut_database.settings):
-        await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(5)))
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url)
+    async with run_dispatcher(database=proxied_database.settings):
+        await rows.record(*(an_event(tenant_id=tenant_id) for _ in range(5)))
         await arrivals(receiver, 5)
-        await cut_database.way.refuse()
+        await proxied_database.proxy.refuse()
         await asyncio.sleep(2)
-        await cut_database.way.accept()
-        await eventually(scene.everything_is_settled)
+        await proxied_database.proxy.accept()
+        await eventually(rows.everything_is_settled)
     assert len(receiver.received) == 5
-    assert len(await scene.attempts()) == 5
+    assert len(await rows.attempts()) == 5
 
 
-async def test_a_delivery_that_cannot_be_signed_does_not_stop_the_others(
-    scene: Scene, a_dispatcher: DispatcherFor, receiver: Receiver
+async def test_a_delivery_that_cannot_be_signed_does_not_block_the_others(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
-    tenant_id = await scene.add_tenant()
-    unsignable = await scene.add_webhook(tenant_id, url=receiver.url)
-    await scene.set_secret(unsignable, "not a secret")
-    await scene.add_webhook(tenant_id, url=receiver.url)
-    async with a_dispatcher():
-        await scene.record(*(an_event(tenant_id=tenant_id) for _ in range(3)))
+    tenant_id = await rows.add_tenant()
+    unsignable = await rows.add_webhook(tenant_id, url=receiver.url)
+    await rows.set_secret(unsignable, "not a secret")
+    await rows.add_webhook(tenant_id, url=receiver.url)
+    async with run_dispatcher():
+        await rows.record(*(an_event(tenant_id=tenant_id) for _ in range(3)))
         await arrivals(receiver, 3)
 
-        async def the_others_are_settled() -> bool:
+        async def others_are_settled() -> bool:
             return all(
                 delivery.settled_at is not None
-                for delivery in await scene.deliveries()
+                for delivery in await rows.deliveries()
                 if delivery.webhook_id != unsignable
             )
 
-        await eventually(the_others_are_settled)
+        await eventually(others_are_settled)
 
-        async def the_unsignable_follow_the_schedule() -> bool:
+        async def unsignable_ones_are_rescheduled() -> bool:
             return all(
                 delivery.attempts_made == 1 and delivery.next_attempt_at is not None
-                for delivery in await scene.deliveries()
+                for delivery in await rows.deliveries()
                 if delivery.webhook_id == unsignable
             )
 
-        await eventually(the_unsignable_follow_the_schedule)
+        await eventually(unsignable_ones_are_rescheduled)

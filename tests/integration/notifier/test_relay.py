@@ -18,9 +18,9 @@ from schemas.ids import JobId, UploadId
 from schemas.settings import BrokerSettings, DatabaseSettings, RelaySettings
 from schemas.tables.outbox import WAKE_CHANNEL
 from tests.integration.notifier.bus import Bus
-from tests.integration.notifier.conftest import CutBroker, CutDatabase, Start
+from tests.integration.notifier.conftest import ProxiedBroker, ProxiedDatabase, Start
 from tests.integration.notifier.process import running
-from tests.integration.notifier.scene import Scene, an_event, engine_of, eventually
+from tests.integration.notifier.rows import Rows, an_event, engine_of, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -29,8 +29,8 @@ NEVER = timedelta(hours=1)
 PUBLISH_TIMEOUT = timedelta(seconds=10)
 
 
-class RelayFor(Protocol):
-    """Runs a relay as its process does; through the way given, or the test's own broker directly."""
+class RunRelay(Protocol):
+    """Runs a relay as its process does, by default without a proxy."""
 
     def __call__(
         self,
@@ -42,7 +42,7 @@ class RelayFor(Protocol):
 
 
 @pytest.fixture
-def a_relay(database: DatabaseSettings, broker: BrokerSettings) -> RelayFor:
+def run_relay(database: DatabaseSettings, broker: BrokerSettings) -> RunRelay:
     @asynccontextmanager
     async def run(
         through: BrokerSettings | None = None,
@@ -71,12 +71,12 @@ def a_relay(database: DatabaseSettings, broker: BrokerSettings) -> RelayFor:
     return run
 
 
-async def test_a_committed_event_is_published_as_it_was_written(
-    scene: Scene, events_bus: Bus, a_relay: RelayFor
+async def test_a_committed_event_is_published_unchanged(
+    rows: Rows, events_bus: Bus, run_relay: RunRelay
 ) -> None:
     event = an_event()
-    async with a_relay():
-        await scene.put_in_outbox(event, traceparent=TRACEPARENT)
+    async with run_relay():
+        await rows.add_to_outbox(event, traceparent=TRACEPARENT)
         message = await events_bus.take(topology.NOTIFY)
     assert message.body == encode(event)
     assert message.message_id == str(event.id)
@@ -90,63 +90,61 @@ async def test_a_committed_event_is_published_as_it_was_written(
     assert datetime.now(UTC) - message.timestamp < timedelta(minutes=1)
 
 
-async def test_a_published_row_is_kept_and_says_when(scene: Scene, a_relay: RelayFor) -> None:
-    async with a_relay():
-        await scene.put_in_outbox(an_event())
-        await eventually(scene.everything_is_published)
-    (row,) = await scene.outbox()
+async def test_a_published_row_is_kept_with_its_time(rows: Rows, run_relay: RunRelay) -> None:
+    async with run_relay():
+        await rows.add_to_outbox(an_event())
+        await eventually(rows.everything_is_published)
+    (row,) = await rows.outbox()
     assert row.published_at is not None
     assert row.attempts == 1
     assert row.last_error is None
 
 
-async def test_the_commit_wakes_the_relay_without_a_poll(scene: Scene, a_relay: RelayFor) -> None:
-    async with a_relay(poll=NEVER):
+async def test_a_commit_wakes_the_relay_without_a_poll(rows: Rows, run_relay: RunRelay) -> None:
+    async with run_relay(poll=NEVER):
         for _ in range(3):
-            await scene.put_in_outbox(an_event())
-            await eventually(scene.everything_is_published, within=timedelta(seconds=5))
+            await rows.add_to_outbox(an_event())
+            await eventually(rows.everything_is_published, within=timedelta(seconds=5))
 
 
-async def test_the_poll_finds_what_no_notification_announced(
-    scene: Scene, a_relay: RelayFor
-) -> None:
-    async with scene.transaction() as session:
+async def test_the_poll_finds_rows_without_a_notification(rows: Rows, run_relay: RunRelay) -> None:
+    async with rows.transaction() as session:
         await session.execute(text("ALTER TABLE outbox DISABLE TRIGGER wake_relay"))
-    async with a_relay(poll=timedelta(milliseconds=200)):
-        await scene.put_in_outbox(an_event())
-        await eventually(scene.everything_is_published, within=timedelta(seconds=5))
+    async with run_relay(poll=timedelta(milliseconds=200)):
+        await rows.add_to_outbox(an_event())
+        await eventually(rows.everything_is_published, within=timedelta(seconds=5))
 
 
-async def test_a_lost_listening_connection_is_opened_again(scene: Scene, a_relay: RelayFor) -> None:
+async def test_a_lost_listening_connection_is_reopened(rows: Rows, run_relay: RunRelay) -> None:
     listeners = text(
         "SELECT pid FROM pg_stat_activity"
         " WHERE application_name = 'listener' AND datname = current_database()"
     )
 
     async def listener() -> int | None:
-        async with scene.transaction() as session:
+        async with rows.transaction() as session:
             pid: int | None = await session.scalar(listeners)
             return pid
 
-    async with a_relay(poll=NEVER):
+    async with run_relay(poll=NEVER):
         first = await eventually(listener)
-        async with scene.transaction() as session:
+        async with rows.transaction() as session:
             await session.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": first})
 
         async def another() -> bool:
             return await listener() not in {None, first}
 
         await eventually(another)
-        await scene.put_in_outbox(an_event())
-        await eventually(scene.everything_is_published, within=timedelta(seconds=5))
+        await rows.add_to_outbox(an_event())
+        await eventually(rows.everything_is_published, within=timedelta(seconds=5))
 
 
-async def test_an_event_nobody_consumes_is_kept_for_the_operator(
-    scene: Scene, events_bus: Bus, a_relay: RelayFor
+async def test_an_unroutable_event_is_kept_in_the_unrouted_queue(
+    rows: Rows, events_bus: Bus, run_relay: RunRelay
 ) -> None:
     event = an_event()
-    async with a_relay():
-        async with scene.transaction() as session:
+    async with run_relay():
+        async with rows.transaction() as session:
             await session.execute(
                 text(
                     "INSERT INTO outbox (event_id, routing_key, body)"
@@ -157,11 +155,11 @@ async def test_an_event_nobody_consumes_is_kept_for_the_operator(
         message = await events_bus.take(topology.UNROUTED.name)
     assert message.message_id == str(event.id)
     assert message.routing_key == "upload.unheard_of"
-    assert await scene.everything_is_published()
+    assert await rows.everything_is_published()
 
 
-async def test_a_refused_event_waits_and_holds_up_no_other(
-    scene: Scene, events_bus: Bus, a_relay: RelayFor
+async def test_a_refused_event_waits_and_blocks_no_other(
+    rows: Rows, events_bus: Bus, run_relay: RunRelay
 ) -> None:
     await events_bus.add_full_queue(routing_key="upload.finalized")
     refused = [
@@ -176,93 +174,93 @@ async def test_a_refused_event_waits_and_holds_up_no_other(
         for event in (an_event(), an_event())
     ]
     others = [an_event() for _ in range(20)]
-    async with a_relay():
-        await scene.put_in_outbox(refused[0], *others, refused[1])
+    async with run_relay():
+        await rows.add_to_outbox(refused[0], *others, refused[1])
         taken = await events_bus.take_until(topology.NOTIFY, count=20)
 
-        async def tried_twice() -> bool:
-            return all(row.attempts >= 2 for row in await scene.outbox() if not row.published_at)
+        async def were_tried_twice() -> bool:
+            return all(row.attempts >= 2 for row in await rows.outbox() if not row.published_at)
 
-        await eventually(tried_twice)
+        await eventually(were_tried_twice)
     assert {message.message_id for message in taken} == {str(event.id) for event in others}
-    waiting = [row for row in await scene.outbox() if row.published_at is None]
+    waiting = [row for row in await rows.outbox() if row.published_at is None]
     assert {row.event_id for row in waiting} == {event.id for event in refused}
     for row in waiting:
         assert row.last_error == "PublishRefused: rejected by a queue"
         assert timedelta(0) < row.available_at - datetime.now(UTC) < timedelta(seconds=3)
 
 
-async def test_rows_wait_for_the_broker_and_leave_as_soon_as_it_is_back(
-    scene: Scene, events_bus: Bus, a_relay: RelayFor, cut: CutBroker
+async def test_rows_wait_for_the_broker_and_are_published_when_it_returns(
+    rows: Rows, events_bus: Bus, run_relay: RunRelay, proxied_broker: ProxiedBroker
 ) -> None:
-    async with a_relay(cut.settings, poll=timedelta(milliseconds=100)):
-        await scene.put_in_outbox(an_event())
-        await eventually(scene.everything_is_published)
-        await cut.way.refuse()
-        await scene.put_in_outbox(*(an_event() for _ in range(50)))
-        # Long enough for several attempts to connect, and for a row to be pushed back in vain.
+    async with run_relay(proxied_broker.settings, poll=timedelta(milliseconds=100)):
+        await rows.add_to_outbox(an_event())
+        await eventually(rows.everything_is_published)
+        await proxied_broker.proxy.refuse()
+        await rows.add_to_outbox(*(an_event() for _ in range(50)))
+        # Long enough for several attempts to connect, and for a wrong backoff of a row.
         await asyncio.sleep(3)
-        assert all(row.attempts <= 1 and row.last_error is None for row in await scene.outbox())
-        await cut.way.accept()
+        assert all(row.attempts <= 1 and row.last_error is None for row in await rows.outbox())
+        await proxied_broker.proxy.accept()
         began = asyncio.get_running_loop().time()
         await events_bus.take_until(topology.NOTIFY, count=51)
         assert asyncio.get_running_loop().time() - began < 2
-        await eventually(scene.everything_is_published)
+        await eventually(rows.everything_is_published)
 
 
-async def test_a_connection_dropped_again_and_again_loses_nothing(
-    scene: Scene, events_bus: Bus, a_relay: RelayFor, cut: CutBroker
+async def test_repeated_connection_losses_lose_no_event(
+    rows: Rows, events_bus: Bus, run_relay: RunRelay, proxied_broker: ProxiedBroker
 ) -> None:
     batch, drops = 20, 4
     events = [an_event() for _ in range(1000)]
-    async with a_relay(cut.settings, batch=batch):
-        await scene.put_in_outbox(*events)
+    async with run_relay(proxied_broker.settings, batch=batch):
+        await rows.add_to_outbox(*events)
         for remaining in range(800, 800 - 200 * drops, -200):
 
-            async def enough_are_out(remaining: int = remaining) -> bool:
-                return await scene.unpublished() <= remaining
+            async def enough_are_published(remaining: int = remaining) -> bool:
+                return await rows.unpublished() <= remaining
 
-            await eventually(enough_are_out)
-            await cut.way.drop()
+            await eventually(enough_are_published)
+            await proxied_broker.proxy.drop()
         taken = await events_bus.take_until(topology.NOTIFY, count=len(events))
-        await eventually(scene.everything_is_published)
+        await eventually(rows.everything_is_published)
     assert {message.message_id for message in taken} == {str(event.id) for event in events}
     assert len(taken) + await events_bus.depth(topology.NOTIFY) <= len(events) + drops * batch
 
 
 async def test_two_relays_publish_each_row_once(
-    scene: Scene, events_bus: Bus, a_relay: RelayFor
+    rows: Rows, events_bus: Bus, run_relay: RunRelay
 ) -> None:
     events = [an_event() for _ in range(400)]
-    await scene.put_in_outbox(*events[:300])
+    await rows.add_to_outbox(*events[:300])
     async with (
-        a_relay(batch=10, poll=timedelta(milliseconds=20)),
-        a_relay(batch=10, poll=timedelta(milliseconds=20)),
+        run_relay(batch=10, poll=timedelta(milliseconds=20)),
+        run_relay(batch=10, poll=timedelta(milliseconds=20)),
     ):
         for event in events[300:]:
-            await scene.put_in_outbox(event)
+            await rows.add_to_outbox(event)
         taken = await events_bus.take_until(topology.NOTIFY, count=len(events))
-        await eventually(scene.everything_is_published)
+        await eventually(rows.everything_is_published)
     assert len(taken) == len(events)
     assert await events_bus.depth(topology.NOTIFY) == 0
 
 
-async def test_a_relay_killed_while_draining_repeats_at_most_one_batch(
-    scene: Scene, events_bus: Bus, start: Start
+async def test_a_killed_relay_repeats_at_most_one_batch(
+    rows: Rows, events_bus: Bus, start: Start
 ) -> None:
     batch, kills = 100, 3
     events = [an_event() for _ in range(2000)]
-    await scene.put_in_outbox(*events)
+    await rows.add_to_outbox(*events)
     for remaining in (1600, 1000, 400):
         relay = await start("relay", OUTBOX_BATCH=str(batch), LOG_LEVEL="INFO")
 
-        async def enough_are_out(remaining: int = remaining) -> bool:
-            return await scene.unpublished() <= remaining
+        async def enough_are_published(remaining: int = remaining) -> bool:
+            return await rows.unpublished() <= remaining
 
-        await eventually(enough_are_out)
+        await eventually(enough_are_published)
         await relay.kill()
     last = await start("relay", OUTBOX_BATCH=str(batch), LOG_LEVEL="INFO")
-    await eventually(scene.everything_is_published)
+    await eventually(rows.everything_is_published)
     assert await last.stop() == 0
     taken = await events_bus.take_until(topology.NOTIFY, count=len(events))
     copies = len(taken) + await events_bus.depth(topology.NOTIFY)
@@ -270,50 +268,50 @@ async def test_a_relay_killed_while_draining_repeats_at_most_one_batch(
     assert copies - len(events) <= kills * batch
 
 
-async def test_a_relay_asked_to_stop_repeats_nothing(
-    scene: Scene, events_bus: Bus, start: Start
+async def test_on_sigterm_the_relay_repeats_nothing(
+    rows: Rows, events_bus: Bus, start: Start
 ) -> None:
     events = [an_event() for _ in range(1000)]
-    await scene.put_in_outbox(*events)
+    await rows.add_to_outbox(*events)
     relay = await start("relay", LOG_LEVEL="INFO")
 
-    async def some_are_out() -> bool:
-        return await scene.unpublished() < len(events)
+    async def some_are_published() -> bool:
+        return await rows.unpublished() < len(events)
 
-    await eventually(some_are_out)
+    await eventually(some_are_published)
     assert await relay.stop() == 0
-    published = len(events) - await scene.unpublished()
+    published = len(events) - await rows.unpublished()
     assert await events_bus.depth(topology.NOTIFY) == published
 
 
-async def test_a_relay_waits_for_a_database_that_is_not_there_yet(
-    scene: Scene, cut_database: CutDatabase, start: Start
+async def test_the_relay_waits_for_the_database_at_its_start(
+    rows: Rows, proxied_database: ProxiedDatabase, start: Start
 ) -> None:
-    await cut_database.way.refuse()
-    url = cut_database.settings.database_url.get_secret_value()
+    await proxied_database.proxy.refuse()
+    url = proxied_database.settings.database_url.get_secret_value()
     relay = await start("relay", DATABASE_URL=url)
 
-    async def said_so() -> bool:
+    async def has_logged_twice() -> bool:
         return len(relay.logged("database.unavailable")) >= 2
 
-    await eventually(said_so)
+    await eventually(has_logged_twice)
     assert not relay.liveness_file.exists()
-    await cut_database.way.accept()
-    await relay.alive()
-    await scene.put_in_outbox(an_event())
-    await eventually(scene.everything_is_published)
+    await proxied_database.proxy.accept()
+    await relay.until_alive()
+    await rows.add_to_outbox(an_event())
+    await eventually(rows.everything_is_published)
     assert await relay.stop() == 0
 
 
-async def test_a_relay_can_be_stopped_while_it_waits_to_start(
-    cut_database: CutDatabase, start: Start
+async def test_the_relay_stops_while_it_waits_for_the_database(
+    proxied_database: ProxiedDatabase, start: Start
 ) -> None:
-    await cut_database.way.refuse()
-    url = cut_database.settings.database_url.get_secret_value()
+    await proxied_database.proxy.refuse()
+    url = proxied_database.settings.database_url.get_secret_value()
     relay = await start("relay", DATABASE_URL=url)
 
-    async def waits() -> bool:
+    async def is_waiting() -> bool:
         return bool(relay.logged("database.unavailable"))
 
-    await eventually(waits)
+    await eventually(is_waiting)
     assert await relay.stop() == 0

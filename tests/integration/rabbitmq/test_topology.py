@@ -1,4 +1,4 @@
-"""The topology on a real broker; every service declares the same one, each with its own client."""
+"""The topology on a real broker; each service declares the same topology with its own client."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -28,7 +28,7 @@ async def connection(broker: BrokerSettings) -> AsyncIterator[AbstractRobustConn
         yield connected
 
 
-async def test_everything_is_there_once_it_was_declared(
+async def test_every_exchange_and_queue_exists_after_the_declaration(
     connection: AbstractRobustConnection,
 ) -> None:
     channel = await connection.channel()
@@ -40,12 +40,12 @@ async def test_everything_is_there_once_it_was_declared(
         await another.declare_queue(queue.name, passive=True)
 
 
-async def test_declaring_it_again_changes_nothing(connection: AbstractRobustConnection) -> None:
+async def test_a_repeated_declaration_changes_nothing(connection: AbstractRobustConnection) -> None:
     for _ in range(2):
         await notifier_broker.declare_topology(await connection.channel())
 
 
-async def test_both_services_declare_the_same(
+async def test_both_services_declare_the_same_topology(
     connection: AbstractRobustConnection, broker: BrokerSettings
 ) -> None:
     await notifier_broker.declare_topology(await connection.channel())
@@ -54,7 +54,9 @@ async def test_both_services_declare_the_same(
     await notifier_broker.declare_topology(await connection.channel())
 
 
-async def test_orders_nobody_takes_do_not_pile_up(connection: AbstractRobustConnection) -> None:
+async def test_the_maintenance_queue_drops_its_oldest_messages(
+    connection: AbstractRobustConnection,
+) -> None:
     await notifier_broker.declare_topology(await connection.channel())
     channel = await connection.channel()
     for number in range(topology.MAINTENANCE_LENGTH + 5):
@@ -68,7 +70,7 @@ async def test_orders_nobody_takes_do_not_pile_up(connection: AbstractRobustConn
     await oldest.ack()
 
 
-async def test_a_queue_that_exists_with_other_arguments_is_named(
+async def test_a_queue_with_other_arguments_is_named(
     connection: AbstractRobustConnection,
 ) -> None:
     channel = await connection.channel()
@@ -92,7 +94,9 @@ async def test_an_event_reaches_the_queues_that_subscribe_to_it(
     await message.ack()
 
 
-async def test_a_message_no_queue_takes_is_refused(connection: AbstractRobustConnection) -> None:
+async def test_a_message_that_its_queue_rejects_is_refused(
+    connection: AbstractRobustConnection,
+) -> None:
     exchange = await EventExchange.open(connection, publish_timeout=timedelta(seconds=10))
     channel = await connection.channel()
     full = await channel.declare_queue(

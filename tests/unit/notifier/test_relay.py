@@ -23,28 +23,28 @@ def a_row(*, traceparent: str | None = None) -> OutboxRow:
     )
 
 
-def test_a_message_carries_the_bytes_of_the_row_untouched() -> None:
+def test_the_body_of_a_message_is_the_body_of_its_row() -> None:
     row = a_row()
     assert relay.message(row).body == row.body
 
 
-def test_a_message_is_known_by_the_id_of_its_event() -> None:
+def test_the_message_id_is_the_id_of_the_event() -> None:
     row = a_row()
     assert relay.message(row).message_id == str(row.event_id)
 
 
-def test_a_message_outlives_the_broker() -> None:
+def test_a_message_is_persistent() -> None:
     assert relay.message(a_row()).delivery_mode == 2
 
 
-def test_a_message_says_when_its_row_was_written_not_when_it_was_sent() -> None:
+def test_the_timestamp_of_a_message_is_the_time_of_its_row() -> None:
     assert relay.message(a_row()).timestamp == WRITTEN
 
 
 @pytest.mark.parametrize(
     ("traceparent", "headers"), [(None, {}), ("00-a-b-01", {"traceparent": "00-a-b-01"})]
 )
-def test_headers_carry_the_trace_and_nothing_else(
+def test_the_only_header_is_the_traceparent(
     traceparent: str | None, headers: dict[str, str]
 ) -> None:
     assert relay.message(a_row(traceparent=traceparent)).headers == headers
@@ -53,11 +53,11 @@ def test_headers_carry_the_trace_and_nothing_else(
 @pytest.mark.parametrize(
     ("attempts", "seconds"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (8, 60), (10_000, 60)]
 )
-def test_a_refused_row_waits_longer_each_time_up_to_a_minute(attempts: int, seconds: int) -> None:
+def test_the_backoff_doubles_up_to_a_minute(attempts: int, seconds: int) -> None:
     assert relay.backoff(attempts) == timedelta(seconds=seconds)
 
 
-def test_rows_are_sorted_by_what_their_publish_came_to() -> None:
+def test_rows_are_sorted_by_the_result_of_their_publish() -> None:
     published, refused, interrupted = a_row(), a_row(), a_row()
     batch = Batch.of(
         [published, refused, interrupted],
@@ -69,8 +69,8 @@ def test_rows_are_sorted_by_what_their_publish_came_to() -> None:
     assert batch.size == 3
 
 
-def test_an_error_nobody_thought_of_counts_against_its_row_alone() -> None:
-    good, strange = a_row(), a_row()
-    batch = Batch.of([good, strange], [None, ValueError("Routing key too long")])
+def test_an_unexpected_error_is_a_refusal_of_its_row_only() -> None:
+    good, broken = a_row(), a_row()
+    batch = Batch.of([good, broken], [None, ValueError("Routing key too long")])
     assert batch.published == [good]
-    assert batch.refused == [(strange, "ValueError: Routing key too long")]
+    assert batch.refused == [(broken, "ValueError: Routing key too long")]

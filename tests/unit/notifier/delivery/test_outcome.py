@@ -31,12 +31,12 @@ NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
         (999, AttemptOutcome.REJECTED),
     ],
 )
-def test_a_status_says_how_an_attempt_ended(status: int, expected: AttemptOutcome) -> None:
+def test_a_status_has_an_outcome(status: int, expected: AttemptOutcome) -> None:
     assert outcome.of_status(status) is expected
 
 
 @given(st.integers(100, 999))
-def test_2xx_and_nothing_else_is_a_delivery(status: int) -> None:
+def test_only_2xx_is_delivered(status: int) -> None:
     assert (outcome.of_status(status) is AttemptOutcome.DELIVERED) == (200 <= status <= 299)
 
 
@@ -54,7 +54,7 @@ def test_2xx_and_nothing_else_is_a_delivery(status: int) -> None:
         ("Tue, 30 Jun 2026 12:00:00 GMT", timedelta(0)),
     ],
 )
-def test_retry_after_is_read_in_seconds_and_as_a_date(value: str, expected: timedelta) -> None:
+def test_retry_after_is_a_number_of_seconds_or_a_date(value: str, expected: timedelta) -> None:
     assert outcome.parse_retry_after(value, now=NOW) == expected
 
 
@@ -62,11 +62,11 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(value: str, expected: time
     "value",
     ["", "soon", "-5", "1.5", "1e3", "١٢", "9" * 5000, "Wed, 99 Jul 2026 12:00:00 GMT", "\x00"],
 )
-def test_a_retry_after_that_makes_no_sense_is_ignored(value: str) -> None:
+def test_an_invalid_retry_after_is_ignored(value: str) -> None:
     assert outcome.parse_retry_after(value, now=NOW) is None
 
 
 @given(st.text())
-def test_no_retry_after_raises(value: str) -> None:
+def test_parsing_retry_after_never_raises(value: str) -> None:
     wait = outcome.parse_retry_after(value, now=NOW)
     assert wait is None or wait >= timedelta(0)

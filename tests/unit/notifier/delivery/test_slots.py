@@ -12,19 +12,19 @@ def receivers(count: int) -> list[Receiver]:
     return [Receiver(f"receiver-{number}") for number in range(count)]
 
 
-def found_slow(slots: Slots, *slow: Receiver) -> None:
+def mark_slow(slots: Slots, *slow: Receiver) -> None:
     for receiver in slow:
         assert slots.take(receiver)
         slots.release(receiver, after=TIMED_OUT)
 
 
-def test_there_are_as_many_slots_as_were_given() -> None:
+def test_the_number_of_slots_is_limited() -> None:
     slots = Slots(3)
     assert [slots.take(receiver) for receiver in receivers(4)] == [True, True, True, False]
     assert slots.free == 0
 
 
-def test_one_receiver_cannot_take_them_all() -> None:
+def test_one_receiver_cannot_take_all_slots() -> None:
     slots = Slots(50)
     taken = sum(slots.take(ONE) for _ in range(50))
     assert taken == RECEIVER_MAX
@@ -32,7 +32,7 @@ def test_one_receiver_cannot_take_them_all() -> None:
     assert slots.take(ANOTHER)
 
 
-def test_a_slot_given_back_can_be_taken_again() -> None:
+def test_a_released_slot_can_be_taken_again() -> None:
     slots = Slots(1)
     assert slots.take(ONE)
     slots.release(ONE, after=QUICK)
@@ -44,22 +44,22 @@ def test_a_slot_given_back_can_be_taken_again() -> None:
 def test_slow_receivers_share_half_of_the_slots() -> None:
     slots = Slots(8)
     slow = receivers(8)
-    found_slow(slots, *slow)
+    mark_slow(slots, *slow)
     assert [slots.take(receiver) for receiver in slow] == [True] * 4 + [False] * 4
     assert set(slow) <= slots.closed
     assert all(slots.take(ONE) for _ in range(4))
 
 
-def test_a_receiver_nobody_knows_yet_is_not_taken_for_slow() -> None:
+def test_an_unknown_receiver_is_not_slow() -> None:
     slots = Slots(4)
-    found_slow(slots, *receivers(2))
+    mark_slow(slots, *receivers(2))
     assert all(slots.take(receiver) for receiver in receivers(2))
     assert slots.take(ONE)
 
 
-def test_one_quick_answer_makes_a_slow_receiver_an_ordinary_one() -> None:
+def test_a_quick_attempt_ends_the_mark_as_slow() -> None:
     slots = Slots(4)
-    found_slow(slots, ONE)
+    mark_slow(slots, ONE)
     assert slots.take(ONE)
     slots.release(ONE, after=QUICK)
     assert all(slots.take(ONE) for _ in range(4))
@@ -67,18 +67,18 @@ def test_one_quick_answer_makes_a_slow_receiver_an_ordinary_one() -> None:
 
 def test_a_single_slot_serves_slow_receivers_too() -> None:
     slots = Slots(1)
-    found_slow(slots, ONE)
+    mark_slow(slots, ONE)
     assert slots.take(ONE)
 
 
-def test_only_so_many_slow_receivers_are_remembered() -> None:
+def test_the_number_of_remembered_slow_receivers_is_limited() -> None:
     slots = Slots(2)
-    found_slow(slots, *receivers(SLOW_REMEMBERED + 5))
+    mark_slow(slots, *receivers(SLOW_REMEMBERED + 5))
     assert slots.take(Receiver(f"receiver-{SLOW_REMEMBERED}"))
     assert len(slots.closed) == SLOW_REMEMBERED
 
 
-def test_what_is_taken_in_a_draft_is_not_taken() -> None:
+def test_a_slot_taken_in_a_copy_is_not_taken_in_the_original() -> None:
     slots = Slots(2)
     assert slots.take(ONE)
     draft = slots.copy()

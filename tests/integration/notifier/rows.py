@@ -1,4 +1,4 @@
-"""Tenants, endpoints and events in a database of the test's own."""
+"""Writes and reads the rows of a test's own database."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -33,7 +33,7 @@ def an_event(
     upload_id: UploadId | None = None,
     data: Event | None = None,
 ) -> Envelope:
-    """Return an event; of a tenant nobody knows unless told otherwise."""
+    """Return an event, by default of an unknown tenant."""
     upload_id = upload_id or UploadId(uuid4())
     return Envelope(
         id=EventId(uuid4()),
@@ -48,10 +48,10 @@ def an_event(
 async def eventually(
     ask: Callable[[], Awaitable[T]], *, within: timedelta = timedelta(seconds=20)
 ) -> T:
-    """Ask again until the answer is true, and return it.
+    """Call `ask` until its result is true, and return the result.
 
     Raises:
-        AssertionError: it was not in time; says what the answer was.
+        AssertionError: the result was not true in time; contains the last result.
     """
     deadline = asyncio.get_running_loop().time() + within.total_seconds()
     while not (answer := await ask()):
@@ -66,13 +66,13 @@ async def engine_of(database: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
         yield engine
 
 
-class Scene:
+class Rows:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self.transaction = async_sessionmaker(engine, expire_on_commit=False).begin
 
     async def record(self, *events: Envelope) -> None:
-        """Do what the consumer does with an event."""
+        """Record events as the consumer does."""
         for event in events:
             async with self._engine.begin() as connection:
                 await operations.record_event(connection, event, body=encode(event))
@@ -137,7 +137,7 @@ class Scene:
         async with self.transaction() as session:
             return (await session.scalars(select(Webhook).where(Webhook.id == webhook_id))).one()
 
-    async def put_in_outbox(self, *events: Envelope, traceparent: str | None = None) -> None:
+    async def add_to_outbox(self, *events: Envelope, traceparent: str | None = None) -> None:
         async with self.transaction() as session:
             session.add_all(
                 OutboxMessage.carrying(event, traceparent=traceparent) for event in events
@@ -174,7 +174,7 @@ class Scene:
         return all(delivery.settled_at is not None for delivery in await self.deliveries())
 
     async def make_due(self) -> None:
-        """Let the time of every waiting retry come."""
+        """Make every waiting retry due now."""
         async with self.transaction() as session:
             await session.execute(
                 update(Delivery)
