@@ -17,7 +17,7 @@ from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import UploadStatus
 from schemas.policy import quotas as policy
 from schemas.policy.quotas import Quotas
-from schemas.settings import UploadSettings
+from schemas.settings import UploadSettings, WebhookTargetSettings
 from schemas.tables.uploads import Upload
 
 log = structlog.stdlib.get_logger(__name__)
@@ -51,19 +51,8 @@ async def create_upload(
         IdempotencyKeyReused: the key is bound to another request.
         TargetRefused: the callback may not be called.
     """
+    settings, callback_url = context.settings, request.callback_url
     upload = _new_upload(context, tenant_id=tenant_id, request=request, lifetime=lifetime)
-
-    async def answer(session: AsyncSession, upload: Upload) -> UploadCreated:
-        secret = None
-        if request.callback_url is not None:
-            secret = await register_callback(
-                session,
-                tenant_id=tenant_id,
-                upload_id=upload.id,
-                url=request.callback_url,
-                allow_loopback=context.settings.webhook_allow_loopback,
-            )
-        return queries.show_created(upload, callback_secret=secret)
 
     async with context.database.transaction() as session:
         earlier_id = await idempotency.earlier_use(session, keyed, tenant_id=tenant_id)
@@ -72,8 +61,9 @@ async def create_upload(
             earlier = await queries.upload_of(
                 session, tenant_id=tenant_id, upload_id=UploadId(earlier_id)
             )
-            return await answer(session, earlier)
-        allowed = await quotas_of(session, tenant_id=tenant_id, settings=context.settings)
+            secret = await callback_secret(session, earlier, url=callback_url, settings=settings)
+            return queries.show_created(earlier, callback_secret=secret)
+        allowed = await quotas_of(session, tenant_id=tenant_id, settings=settings)
     # Before the file is created: a file of this size may not even fit on the disk.
     policy.check_size(upload.size - uncertain_bytes, quotas=allowed)
     policy.check_declared(upload.content_type, quotas=allowed)
@@ -85,7 +75,7 @@ async def create_upload(
             admitted = await _admit(
                 session, upload, keyed=keyed, quotas=allowed, uncertain_bytes=uncertain_bytes
             )
-            created = await answer(session, admitted)
+            secret = await callback_secret(session, admitted, url=callback_url, settings=settings)
     except DomainError:
         # After any other error the transaction may be committed; a sweep deletes a file
         # without a row.
@@ -95,7 +85,26 @@ async def create_upload(
         log.info("upload.opened", upload_id=str(upload.id), size_bytes=upload.size)
     else:
         await context.staging.remove(upload.id, tenant_id=tenant_id)
-    return created
+    return queries.show_created(admitted, callback_secret=secret)
+
+
+async def callback_secret(
+    session: AsyncSession, upload: Upload, *, url: str | None, settings: WebhookTargetSettings
+) -> str | None:
+    """Register the callback of an upload, if it has one, and return the secret that verifies it.
+
+    Raises:
+        TargetRefused: the callback may not be called.
+    """
+    if url is None:
+        return None
+    return await register_callback(
+        session,
+        tenant_id=upload.tenant_id,
+        upload_id=upload.id,
+        url=url,
+        allow_loopback=settings.webhook_allow_loopback,
+    )
 
 
 async def _admit(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.uploads import queries
-from gateway.webhooks.operations import register_callback
+from gateway.uploads.create import callback_secret
 from schemas.api.jobs import JobView
 from schemas.ids import TenantId, UploadId
 from schemas.settings import WebhookTargetSettings
@@ -42,13 +42,5 @@ async def accept(
     """
     upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
     job = await queries.job_of_upload(session, tenant_id=tenant_id, upload_id=upload_id)
-    secret = None
-    if callback_url is not None:
-        secret = await register_callback(
-            session,
-            tenant_id=tenant_id,
-            upload_id=upload_id,
-            url=callback_url,
-            allow_loopback=settings.webhook_allow_loopback,
-        )
+    secret = await callback_secret(session, upload, url=callback_url, settings=settings)
     return Accepted(job=job, filename=upload.filename, callback_secret=secret)
