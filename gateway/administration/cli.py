@@ -63,13 +63,13 @@ def count(text: str) -> int | Literal["none"]:
 
 def media_ranges(text: str) -> list[str] | Literal["none"]:
     """Parse media types or ranges such as `image/*`, comma-separated, or `none`."""
-    from schemas.policy import quotas as quota_policy
+    from schemas.policy import quotas
 
     if text == DEFAULT:
         return DEFAULT
     try:
-        return [quota_policy.media_range(each.strip()) for each in text.split(",")]
-    except quota_policy.NotAMediaRange as error:
+        return [quotas.media_range(each.strip()) for each in text.split(",")]
+    except quotas.NotAMediaRange as error:
         raise click.BadParameter(str(error)) from error
 
 

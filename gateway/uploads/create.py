@@ -15,7 +15,6 @@ from schemas.api.uploads import CreateUpload, UploadCreated
 from schemas.errors import DomainError
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import UploadStatus
-from schemas.policy import quotas as policy
 from schemas.policy.quotas import Quotas
 from schemas.settings import UploadSettings, WebhookTargetSettings
 from schemas.tables.uploads import Upload
@@ -65,8 +64,8 @@ async def create_upload(
             return queries.show_created(earlier, callback_secret=secret)
         allowed = await quotas_of(session, tenant_id=tenant_id, settings=settings)
     # Before the file is created: a file of this size may not even fit on the disk.
-    policy.check_size(upload.size - uncertain_bytes, quotas=allowed)
-    policy.check_declared(upload.content_type, quotas=allowed)
+    allowed.check_size(upload.size - uncertain_bytes)
+    allowed.check_declared(upload.content_type)
     # Before the transaction that admits the upload: the other creates of the tenant wait for
     # that one, and it would wait for a disk.
     await context.staging.primary.create(upload.id, tenant_id=tenant_id, size_bytes=upload.size)

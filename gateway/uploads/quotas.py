@@ -4,7 +4,6 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from schemas.ids import TenantId
-from schemas.policy import quotas as policy
 from schemas.policy.quotas import Quotas, Usage
 from schemas.settings import QuotaSettings
 from schemas.tables.tenants import Tenant, TenantUsage
@@ -47,7 +46,7 @@ async def reserve(
     session.add(upload)
     await session.flush()
     usage = await _usage_of(session, upload.tenant_id)
-    policy.check_usage(usage, quotas=quotas, slack=uncertain_bytes)
+    quotas.check_usage(usage, uncertain_bytes=uncertain_bytes)
 
 
 async def check_complete(session: AsyncSession, upload: Upload, *, settings: QuotaSettings) -> None:
@@ -57,9 +56,9 @@ async def check_complete(session: AsyncSession, upload: Upload, *, settings: Quo
         FileTooLarge, TypeNotAllowed, QuotaExceeded: the tenant may not have the upload.
     """
     quotas = await quotas_of(session, tenant_id=upload.tenant_id, settings=settings)
-    policy.check_size(upload.size, quotas=quotas)
-    policy.check_content(upload.sniffed_type, declared=upload.content_type, quotas=quotas)
-    policy.check_total(await _usage_of(session, upload.tenant_id), quotas=quotas)
+    quotas.check_size(upload.size)
+    quotas.check_content(upload.sniffed_type, declared=upload.content_type)
+    quotas.check_total(await _usage_of(session, upload.tenant_id))
 
 
 async def check_reference(
@@ -72,8 +71,8 @@ async def check_reference(
         QuotaExceeded: the tenant's uploads already take too many bytes.
     """
     quotas = await quotas_of(session, tenant_id=tenant_id, settings=settings)
-    policy.check_declared(content_type, quotas=quotas)
-    policy.check_total(await _usage_of(session, tenant_id), quotas=quotas)
+    quotas.check_declared(content_type)
+    quotas.check_total(await _usage_of(session, tenant_id))
 
 
 async def _usage_of(session: AsyncSession, tenant_id: TenantId) -> Usage:

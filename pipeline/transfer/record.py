@@ -20,7 +20,6 @@ from schemas.errors import DomainError
 from schemas.events.uploads import StoredEvent, UploadFailed, UploadFinalized
 from schemas.ids import DocumentId, EventId, TenantId
 from schemas.lifecycle import ACTIVE_JOBS, DocumentStatus, JobStage, JobStatus, UploadStatus
-from schemas.policy import quotas as quota_policy
 from schemas.policy.quotas import Quotas, Usage
 from schemas.tables.documents import Document
 from schemas.tables.jobs import Job
@@ -60,8 +59,8 @@ def admit_reference(
         open_uploads=tenant.quota_open_uploads,
         types=tenant.allowed_types,
     )
-    quota_policy.check_size(size_bytes, quotas=quotas)
-    quota_policy.check_content(sniffed_type, declared=content_type, quotas=quotas)
+    quotas.check_size(size_bytes)
+    quotas.check_content(sniffed_type, declared=content_type)
     if size_bytes == claimed.size:
         return claimed
     resized = session.execute(
@@ -89,9 +88,7 @@ def admit_reference(
     )
     # The update above locks the usage row: two transfers at once cannot both pass the check.
     usage = session.get_one(TenantUsage, claimed.tenant_id, populate_existing=True)
-    quota_policy.check_total(
-        Usage(total_bytes=usage.bytes, open_uploads=usage.open_uploads), quotas=quotas
-    )
+    quotas.check_total(Usage(total_bytes=usage.bytes, open_uploads=usage.open_uploads))
     return replace(claimed, size=size_bytes, bytes_done=0, checkpoint=None)
 
 

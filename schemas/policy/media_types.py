@@ -1,8 +1,8 @@
-"""What a file is, by its first bytes.
+"""The media type of a file, from its first bytes.
 
-A short list of our own: of the libraries at hand one takes plain text for a
-word processor's document, the other is no longer kept, and both know PDF only
-at offset 0.
+A short table of our own: of the available libraries, one takes plain text for a
+word processor's document, the other is unmaintained, and both find PDF only at
+offset 0.
 """
 
 import re
@@ -30,28 +30,30 @@ SIGNATURES: Final = (
     (b"%!PS", "application/postscript"),
     (b"{\\rtf", "application/rtf"),
     (b"PK\x03\x04", ZIP),
-    (b"PK\x05\x06", ZIP),  # with nothing in it
+    (b"PK\x05\x06", ZIP),  # empty
     (b"PK\x07\x08", ZIP),  # in several volumes
     (b"\x1f\x8b", "application/gzip"),
     (b"7z\xbc\xaf\x27\x1c", "application/x-7z-compressed"),
 )
 
-# Always known by their first bytes, so not believed without them; PostScript may begin otherwise.
-_SHOWN: Final = frozenset(media_type for _, media_type in SIGNATURES) - {"application/postscript"}
+# Files of these types always begin with their signature. PostScript files may not.
+_ALWAYS_SNIFFED: Final = frozenset(media_type for _, media_type in SIGNATURES) - {
+    "application/postscript"
+}
 
-# What a ZIP archive may claim to be; a client that declares any other type of one is not believed.
+# The types that a client may declare for a ZIP archive.
 _ARCHIVES: Final = re.compile(
     r"application/(?:[\w.-]+\+zip|java-archive|vnd\.android\.package-archive"
     r"|vnd\.openxmlformats-officedocument\.[\w.-]+|vnd\.oasis\.opendocument\.[\w.-]+)",
     re.ASCII,
 )
 
-# What a Content-Type header can carry; a client may have declared anything.
+# A declared type becomes a Content-Type header of the store, so it must be a valid one.
 MEDIA_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;[\x20-\x7e]*)?", re.ASCII)
 
 
 def sniff(first_bytes: bytes) -> str | None:
-    """Return the media type that the first `SNIFFED_BYTES` of a file show, or None."""
+    """Return the media type that the first `SNIFFED_BYTES` of a file prove, or None."""
     for signature, media_type in SIGNATURES:
         if first_bytes.startswith(signature):
             return media_type
@@ -60,33 +62,33 @@ def sniff(first_bytes: bytes) -> str | None:
 
 
 def of_object(sniffed: str | None, *, declared: str | None) -> str:
-    """Return the media type to store the object with."""
-    if declared and MEDIA_TYPE.fullmatch(declared) and is_believable(declared, sniffed=sniffed):
+    """Return the media type of the stored object."""
+    if declared and MEDIA_TYPE.fullmatch(declared) and is_plausible(declared, sniffed=sniffed):
         return declared
     return sniffed or UNKNOWN
 
 
-def is_believable(declared: str, *, sniffed: str | None) -> bool:
-    """Whether a file whose first bytes show `sniffed` may be what a client declares.
+def is_plausible(declared: str, *, sniffed: str | None) -> bool:
+    """Whether a file with this sniffed type may have the declared type.
 
-    Many formats are ZIP archives inside; the client knows which. Of what nothing is
-    known it may be anything but a type that would have been recognised.
+    Many formats are ZIP archives; the client knows which. If sniffing is
+    inconclusive, every type is plausible that sniffing does not always find.
     """
     essence = essence_of(declared)
     if sniffed == ZIP:
         return _ARCHIVES.fullmatch(essence) is not None
-    return sniffed is None and essence not in _SHOWN
+    return sniffed is None and essence not in _ALWAYS_SNIFFED
 
 
 def essence_of(media_type: str) -> str:
-    """Return a media type without its parameters, as it is compared."""
+    """Return a media type without parameters, in lower case, for comparison."""
     return media_type.partition(";")[0].strip().lower()
 
 
 def is_pdf_candidate(sniffed: str | None, *, declared: str | None, filename: str) -> bool:
-    """Whether the file is to be read as a PDF.
+    """Whether ingest reads the file as a PDF.
 
-    A file that only claims to be one is included: it has to be reported as
-    corrupt, not passed over.
+    A file that is declared or named as a PDF counts, so that a damaged one is
+    reported as corrupt and not ignored.
     """
     return PDF in (sniffed, essence_of(declared or "")) or filename.lower().endswith(".pdf")

@@ -1,7 +1,7 @@
-"""Which files a tenant may send, and how many: decisions alone, from the numbers they are given.
+"""Which files a tenant may upload, and how many.
 
-A quota is reserved when an upload is created, and looked at again when it is
-finalized: by then it is known what was sent, and the quota may have changed.
+A quota is reserved when an upload is created and checked again at finalize: by
+then the content is known, and the quota may have changed.
 """
 
 import re
@@ -20,7 +20,7 @@ _RANGE: Final = re.compile(r"\*/\*|[\w.+-]+/(?:\*|[\w.+-]+)", re.ASCII)
 
 
 class FileTooLarge(DomainError):
-    """The file is larger than this tenant may send."""
+    """The file is larger than the tenant's limit for one file."""
 
     code = ErrorCode.FILE_TOO_LARGE
 
@@ -29,7 +29,7 @@ class FileTooLarge(DomainError):
 
 
 class QuotaExceeded(DomainError):
-    """The tenant's uploads, open and stored together, would take too much; something has to go first."""
+    """The tenant's open and stored uploads would take more bytes than its quota."""
 
     code = ErrorCode.QUOTA_EXCEEDED
 
@@ -38,7 +38,7 @@ class QuotaExceeded(DomainError):
 
 
 class TooManyOpenUploads(DomainError):
-    """The tenant has as many uploads open as it may; one has to end first."""
+    """The tenant has reached its limit of open uploads; one of them has to end first."""
 
     code = ErrorCode.TOO_MANY_OPEN_UPLOADS
     retryable = True
@@ -48,7 +48,7 @@ class TooManyOpenUploads(DomainError):
 
 
 class TypeNotAllowed(DomainError):
-    """The tenant may not send files of this type."""
+    """The tenant may not upload files of this media type."""
 
     code = ErrorCode.TYPE_NOT_ALLOWED
 
@@ -57,20 +57,28 @@ class TypeNotAllowed(DomainError):
 
 
 class NotAMediaRange(ValueError):
-    """The text is neither a media type nor a range of them."""
+    """The text is neither a media type nor a range of media types."""
 
     def __init__(self, text: str) -> None:
         super().__init__(f"{text!r} is no media type, and no range such as image/*")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What a tenant's uploads take, including the upload that is checked."""
+
+    total_bytes: int
+    open_uploads: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Quotas:
-    """What a tenant may have.
+    """The limits of one tenant.
 
     Attributes:
         file_size: bytes of one file.
-        total_bytes: of all uploads, open and stored together; None is no limit.
-        open_uploads: at once.
+        total_bytes: of all open and stored uploads; None is no limit.
+        open_uploads: at the same time.
         types: media types, or ranges such as `image/*`.
     """
 
@@ -85,7 +93,7 @@ class Quotas:
             file_size=settings.upload_max_size,
             total_bytes=settings.quota_bytes,
             open_uploads=settings.quota_open_uploads,
-            types=tuple(one.strip() for one in settings.allowed_types.split(",") if one.strip()),
+            types=tuple(each.strip() for each in settings.allowed_types.split(",") if each.strip()),
         )
 
     def replaced_by(
@@ -96,7 +104,7 @@ class Quotas:
         open_uploads: int | None,
         types: Sequence[str] | None,
     ) -> "Quotas":
-        """Return these with a tenant's own in the place of those it has."""
+        """Return these quotas with a tenant's own in place of the defaults."""
         return Quotas(
             file_size=self.file_size if file_size is None else file_size,
             total_bytes=self.total_bytes if total_bytes is None else total_bytes,
@@ -104,60 +112,46 @@ class Quotas:
             types=self.types if types is None else tuple(types),
         )
 
+    def check_size(self, size: int) -> None:
+        """Raise `FileTooLarge` for a file that is too large."""
+        if size > self.file_size:
+            raise FileTooLarge(size=size, largest=self.file_size)
 
-@dataclass(frozen=True, kw_only=True)
-class Usage:
-    """What a tenant's uploads take, the one that is decided on included."""
+    def check_usage(self, usage: Usage, *, uncertain_bytes: int = 0) -> None:
+        """Check that a new upload fits.
 
-    total_bytes: int
-    open_uploads: int
+        Args:
+            usage: the usage with the upload.
+            uncertain_bytes: part of the size that may turn out not to belong to the file.
 
+        Raises:
+            TooManyOpenUploads: too many uploads are open.
+            QuotaExceeded: the uploads take too many bytes.
+        """
+        if usage.open_uploads > self.open_uploads:
+            raise TooManyOpenUploads(quota=self.open_uploads)
+        self.check_total(usage, uncertain_bytes=uncertain_bytes)
 
-def check_size(size: int, *, quotas: Quotas) -> None:
-    """Raise `FileTooLarge` for a file the tenant may not send."""
-    if size > quotas.file_size:
-        raise FileTooLarge(size=size, largest=quotas.file_size)
+    def check_total(self, usage: Usage, *, uncertain_bytes: int = 0) -> None:
+        """Raise `QuotaExceeded` if the uploads take too many bytes."""
+        if self.total_bytes is not None and usage.total_bytes - uncertain_bytes > self.total_bytes:
+            raise QuotaExceeded(quota=self.total_bytes, wanted=usage.total_bytes)
 
+    def check_declared(self, declared: str | None) -> None:
+        """Raise `TypeNotAllowed` for a declared media type; None is allowed."""
+        if declared is not None and not is_allowed(declared, ranges=self.types):
+            raise TypeNotAllowed(essence_of(declared), ranges=self.types)
 
-def check_usage(usage: Usage, *, quotas: Quotas, slack: int = 0) -> None:
-    """Decide whether the upload that was counted last fits.
-
-    Args:
-        usage: as it is with that upload.
-        quotas: the tenant's.
-        slack: how many of its bytes may turn out not to belong to the file.
-
-    Raises:
-        TooManyOpenUploads: it is one too many.
-        QuotaExceeded: it takes the tenant over its bytes.
-    """
-    if usage.open_uploads > quotas.open_uploads:
-        raise TooManyOpenUploads(quota=quotas.open_uploads)
-    check_total(usage, quotas=quotas, slack=slack)
-
-
-def check_total(usage: Usage, *, quotas: Quotas, slack: int = 0) -> None:
-    """Raise `QuotaExceeded` where the tenant's uploads take more bytes than they may."""
-    if quotas.total_bytes is not None and usage.total_bytes - slack > quotas.total_bytes:
-        raise QuotaExceeded(quota=quotas.total_bytes, wanted=usage.total_bytes)
-
-
-def check_declared(declared: str | None, *, quotas: Quotas) -> None:
-    """Raise `TypeNotAllowed` for what the client says the file is; it need not say anything."""
-    if declared is not None and not is_allowed(declared, ranges=quotas.types):
-        raise TypeNotAllowed(essence_of(declared), ranges=quotas.types)
-
-
-def check_content(sniffed: str | None, *, declared: str | None, quotas: Quotas) -> None:
-    """Raise `TypeNotAllowed` for what the file turned out to be."""
-    actual = actual_type(sniffed, declared=declared)
-    if not is_allowed(actual, ranges=quotas.types):
-        raise TypeNotAllowed(actual, ranges=quotas.types)
+    def check_content(self, sniffed: str | None, *, declared: str | None) -> None:
+        """Raise `TypeNotAllowed` for the media type of a received file."""
+        actual = actual_type(sniffed, declared=declared)
+        if not is_allowed(actual, ranges=self.types):
+            raise TypeNotAllowed(actual, ranges=self.types)
 
 
 def actual_type(sniffed: str | None, *, declared: str | None) -> str:
-    """Return what counts: what the first bytes show, else what the client may be believed."""
-    if declared is not None and media_types.is_believable(declared, sniffed=sniffed):
+    """Return the media type that counts: a plausible declaration, else the sniffed type."""
+    if declared is not None and media_types.is_plausible(declared, sniffed=sniffed):
         return essence_of(declared)
     return sniffed or media_types.UNKNOWN
 
@@ -165,14 +159,14 @@ def actual_type(sniffed: str | None, *, declared: str | None) -> str:
 def is_allowed(media_type: str, *, ranges: Sequence[str]) -> bool:
     essence = essence_of(media_type)
     family = essence.partition("/")[0]
-    return any(essence_of(one) in {ANY_TYPE, f"{family}/*", essence} for one in ranges)
+    return any(essence_of(each) in {ANY_TYPE, f"{family}/*", essence} for each in ranges)
 
 
 def media_range(text: str) -> str:
-    """Read a media type or a range of them.
+    """Parse a media type or a range of media types.
 
     Raises:
-        NotAMediaRange: it is neither.
+        NotAMediaRange: the text is neither.
     """
     if not _RANGE.fullmatch(text):
         raise NotAMediaRange(text)

@@ -28,7 +28,6 @@ from gateway.uploads.receive import IncomingChunk, receive_chunk
 from schemas.api.uploads import CreateUpload, FinalizeUpload, UploadCreated
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import TenantId, UploadId
-from schemas.policy import quotas as policy
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -60,7 +59,7 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
     async with context.database.transaction() as session:
         quotas = await quotas_of(session, tenant_id=tenant_id, settings=context.settings)
     # Before any byte is read.
-    policy.check_size(form.length - FRAME_BYTES_MAX, quotas=quotas)
+    quotas.check_size(form.length - FRAME_BYTES_MAX)
     head = await form.head()
     if await is_repeated(context, submission=submission):
         return await answer_again(context, form, head, submission=submission)
@@ -133,7 +132,7 @@ async def _check_type(context: Context, upload_id: UploadId, *, tenant_id: Tenan
     async with context.database.transaction() as session:
         upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
         quotas = await quotas_of(session, tenant_id=tenant_id, settings=context.settings)
-    policy.check_content(upload.sniffed_type, declared=upload.content_type, quotas=quotas)
+    quotas.check_content(upload.sniffed_type, declared=upload.content_type)
 
 
 async def _finalize(

@@ -25,7 +25,7 @@ DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
         (b"", None),
     ],
 )
-def test_a_file_is_known_by_its_first_bytes(first_bytes: bytes, expected: str | None) -> None:
+def test_the_first_bytes_prove_the_media_type(first_bytes: bytes, expected: str | None) -> None:
     assert media_types.sniff(first_bytes) == expected
 
 
@@ -47,7 +47,7 @@ def test_a_file_is_known_by_its_first_bytes(first_bytes: bytes, expected: str | 
         (None, "text/pläin", "application/octet-stream"),
     ],
 )
-def test_what_the_bytes_say_goes_before_what_the_client_says(
+def test_a_declared_type_is_stored_only_if_it_is_plausible(
     sniffed: str | None, declared: str | None, stored_as: str
 ) -> None:
     assert media_types.of_object(sniffed, declared=declared) == stored_as
@@ -67,7 +67,7 @@ def test_what_the_bytes_say_goes_before_what_the_client_says(
         (None, "text/plain", "notes.pdf.txt", False),
     ],
 )
-def test_a_file_that_is_or_claims_to_be_a_pdf_is_to_be_read(
+def test_a_file_that_is_or_is_called_a_pdf_is_read(
     sniffed: str | None, declared: str | None, filename: str, *, is_candidate: bool
 ) -> None:
     assert (

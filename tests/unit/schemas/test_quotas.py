@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from schemas.policy import quotas as quota_policy
+from schemas.policy import quotas
 from schemas.policy.quotas import (
     FileTooLarge,
     NotAMediaRange,
@@ -22,35 +22,35 @@ def allowing(*types: str) -> Quotas:
     return replace(QUOTAS, types=types)
 
 
-def test_a_file_may_be_as_large_as_the_quota_and_no_larger() -> None:
-    quota_policy.check_size(100, quotas=QUOTAS)
+def test_a_file_larger_than_the_limit_is_refused() -> None:
+    QUOTAS.check_size(100)
     with pytest.raises(FileTooLarge):
-        quota_policy.check_size(101, quotas=QUOTAS)
+        QUOTAS.check_size(101)
 
 
-def test_the_upload_that_fills_a_quota_is_let_in_and_the_next_is_not() -> None:
-    quota_policy.check_usage(Usage(total_bytes=1000, open_uploads=10), quotas=QUOTAS)
+def test_an_upload_may_fill_a_quota_but_not_exceed_it() -> None:
+    QUOTAS.check_usage(Usage(total_bytes=1000, open_uploads=10))
     with pytest.raises(TooManyOpenUploads) as too_many:
-        quota_policy.check_usage(Usage(total_bytes=0, open_uploads=11), quotas=QUOTAS)
+        QUOTAS.check_usage(Usage(total_bytes=0, open_uploads=11))
     with pytest.raises(QuotaExceeded) as too_much:
-        quota_policy.check_usage(Usage(total_bytes=1001, open_uploads=1), quotas=QUOTAS)
+        QUOTAS.check_usage(Usage(total_bytes=1001, open_uploads=1))
 
     assert too_many.value.retryable
     assert not too_much.value.retryable
 
 
-def test_bytes_that_may_not_be_the_files_do_not_count_against_it() -> None:
-    quota_policy.check_usage(Usage(total_bytes=1002, open_uploads=1), quotas=QUOTAS, slack=2)
+def test_uncertain_bytes_do_not_count_against_a_quota() -> None:
+    QUOTAS.check_usage(Usage(total_bytes=1002, open_uploads=1), uncertain_bytes=2)
     with pytest.raises(QuotaExceeded):
-        quota_policy.check_usage(Usage(total_bytes=1003, open_uploads=1), quotas=QUOTAS, slack=2)
+        QUOTAS.check_usage(Usage(total_bytes=1003, open_uploads=1), uncertain_bytes=2)
 
 
-def test_without_a_quota_of_bytes_there_is_no_limit() -> None:
+def test_without_a_quota_any_number_of_bytes_is_accepted() -> None:
     quotas = replace(QUOTAS, total_bytes=None)
-    quota_policy.check_usage(Usage(total_bytes=2**62, open_uploads=1), quotas=quotas)
+    quotas.check_usage(Usage(total_bytes=2**62, open_uploads=1))
 
 
-def test_a_tenants_own_quotas_go_before_the_settings() -> None:
+def test_a_tenants_own_quotas_replace_the_defaults() -> None:
     defaults = Quotas.from_settings(
         QuotaSettings.model_validate({"allowed_types": " application/pdf, image/* ,"})
     )
@@ -81,10 +81,10 @@ def test_a_tenants_own_quotas_go_before_the_settings() -> None:
         ("image/*", ["image/png"], False),
     ],
 )
-def test_types_are_compared_without_parameters_and_case(
+def test_media_types_are_compared_without_parameters_and_case(
     media_type: str, ranges: list[str], *, is_allowed: bool
 ) -> None:
-    assert quota_policy.is_allowed(media_type, ranges=ranges) is is_allowed
+    assert quotas.is_allowed(media_type, ranges=ranges) is is_allowed
 
 
 @pytest.mark.parametrize(
@@ -103,32 +103,30 @@ def test_types_are_compared_without_parameters_and_case(
         ("application/zip", None, "application/zip"),
     ],
 )
-def test_what_the_bytes_show_counts_and_what_they_would_have_shown_is_not_believed(
+def test_an_implausible_declared_type_is_ignored(
     sniffed: str | None, declared: str | None, actual: str
 ) -> None:
-    assert quota_policy.actual_type(sniffed, declared=declared) == actual
-    quota_policy.check_content(sniffed, declared=declared, quotas=allowing(actual))
+    assert quotas.actual_type(sniffed, declared=declared) == actual
+    allowing(actual).check_content(sniffed, declared=declared)
     with pytest.raises(TypeNotAllowed):
-        quota_policy.check_content(sniffed, declared=declared, quotas=allowing("video/mp4"))
+        allowing("video/mp4").check_content(sniffed, declared=declared)
 
 
-def test_a_client_that_declares_nothing_is_let_in_and_one_that_declares_something_else_is_not() -> (
-    None
-):
-    quota_policy.check_declared(None, quotas=allowing("application/pdf"))
-    quota_policy.check_declared("application/pdf", quotas=allowing("application/pdf"))
+def test_a_declared_type_outside_the_quotas_is_refused() -> None:
+    allowing("application/pdf").check_declared(None)
+    allowing("application/pdf").check_declared("application/pdf")
     with pytest.raises(TypeNotAllowed, match="image/png; allowed are application/pdf"):
-        quota_policy.check_declared("image/png", quotas=allowing("application/pdf"))
+        allowing("application/pdf").check_declared("image/png")
 
 
 @pytest.mark.parametrize("text", ["*/*", "image/*", "application/pdf", "Image/SVG+xml"])
-def test_a_range_is_a_type_or_a_family_or_everything(text: str) -> None:
-    assert quota_policy.media_range(text) == text.lower()
+def test_a_media_range_is_a_type_a_family_or_everything(text: str) -> None:
+    assert quotas.media_range(text) == text.lower()
 
 
 @pytest.mark.parametrize(
     "text", ["", "pdf", "*", "*/pdf", "image/", "a/b/c", "image/* ", "a/b;c=d"]
 )
-def test_anything_else_is_no_range(text: str) -> None:
+def test_any_other_text_is_no_media_range(text: str) -> None:
     with pytest.raises(NotAMediaRange):
-        quota_policy.media_range(text)
+        quotas.media_range(text)
