@@ -1,4 +1,4 @@
-"""Looks into the bucket with plain boto3, as an operator would."""
+"""A view of the bucket through plain boto3, independent of the product."""
 
 import hashlib
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Bucket:
         self._client.delete_object(Bucket=self._name, Key=key)
 
     def key_of(self, upload_id: str) -> str:
-        """Return the one key that belongs to an upload."""
+        """Return the only key that belongs to an upload."""
         (key,) = (key for key in self.keys() if key.endswith(upload_id))
         return key
 

@@ -1,8 +1,8 @@
-"""The parts the services stand on, as containers of the images `compose.yaml` names.
+"""PostgreSQL, RabbitMQ and an S3 store as containers of the images in `compose.yaml`.
 
-Used where a container engine answers; elsewhere the local stack starts the same
-parts without one. Ports are fixed before the start, so that a part that was
-killed comes back under its address.
+Used where a container engine answers; elsewhere the local stack starts the same services
+as processes. Ports are chosen before the start, so that a killed container comes back under
+the same address.
 """
 
 import json
@@ -21,7 +21,7 @@ from docker.errors import DockerException
 from testcontainers.core.container import DockerContainer
 
 from dev.stack import ports
-from tests.killable import Killable, until_it_answers
+from tests.killable import Killable, await_listener
 
 COMPOSE: Final = Path(__file__).parent.parent / "compose.yaml"
 LOOPBACK: Final = "127.0.0.1"
@@ -29,11 +29,11 @@ DEFAULT_ENGINE: Final = "unix:///var/run/docker.sock"
 
 
 def engine_answers() -> bool:
-    return _something_listens() and _pings()
+    return _accepts_connections() and _pings()
 
 
-def _something_listens() -> bool:
-    # The client library leaves a socket open when nobody listens, and warnings are errors here.
+def _accepts_connections() -> bool:
+    # The Docker library leaks a socket when no engine listens, and warnings are errors here.
     address = urlsplit(docker.utils.kwargs_from_env().get("base_url", DEFAULT_ENGINE))
     family = socket.AF_UNIX if address.scheme in {"unix", "http+unix"} else socket.AF_INET
     target = address.path if family is socket.AF_UNIX else (address.hostname, address.port)
@@ -55,7 +55,7 @@ def _pings() -> bool:
 
 
 class KillableContainer(Killable):
-    """A part that can be killed and comes back with its data."""
+    """A container that keeps its data when it is killed and started again."""
 
     def __init__(self, container: DockerContainer, *, port: int) -> None:
         self._container = container
@@ -70,12 +70,12 @@ class KillableContainer(Killable):
 
     def start(self) -> None:
         self._container.get_wrapped_container().start()
-        until_it_answers(LOOPBACK, self._port)
+        await_listener(LOOPBACK, self._port)
 
 
 @contextmanager
 def started() -> Iterator[tuple[dict[str, str], dict[str, Killable]]]:
-    """Yield the settings that name the parts, and the parts themselves."""
+    """Yield the settings that reach the services, and the containers by name."""
     images = {
         name: service["image"]
         for name, service in yaml.safe_load(COMPOSE.read_text())["services"].items()
@@ -96,14 +96,14 @@ def started() -> Iterator[tuple[dict[str, str], dict[str, Killable]]]:
             ),
             "rabbitmq": _bound(images["rabbitmq"], {5672: amqp, 15672: management})
             .with_envs(RABBITMQ_DEFAULT_USER="waybill", RABBITMQ_DEFAULT_PASS=password)
-            # The node's name, and so its data, goes with the host's name.
+            # RabbitMQ finds its data by the host name.
             .with_kwargs(hostname="rabbitmq"),
             "store": _store(images["store"], port=s3, password=password, scratch=scratch),
         }
         for container in containers.values():
             stack.enter_context(container)
         for port in (postgres, amqp, management, s3):
-            until_it_answers(LOOPBACK, port)
+            await_listener(LOOPBACK, port)
         settings = {
             "DATABASE_URL": f"postgresql+psycopg://waybill:{password}@{LOOPBACK}:{postgres}/waybill",
             "RABBITMQ_URL": f"amqp://waybill:{password}@{LOOPBACK}:{amqp}/%2F",
@@ -142,7 +142,7 @@ def _store(image: str, *, port: int, password: str, scratch: Path) -> DockerCont
     }
     file = scratch / "identities.json"
     file.write_text(json.dumps(identities))
-    file.chmod(0o644)  # the image's user is not this one
+    file.chmod(0o644)  # the container runs as another user
     return (
         _bound(image, {8333: port})
         .with_volume_mapping(str(file), "/etc/identities.json", "ro")

@@ -1,4 +1,4 @@
-"""Waiting for what other processes bring about."""
+"""Polling for a result that another process produces."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -6,30 +6,32 @@ from typing import TypeVar
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-Seen = TypeVar("Seen")
+Result = TypeVar("Result")
 
-SOON = timedelta(seconds=40)
+TIMEOUT = timedelta(seconds=40)
 
 
 def eventually(
-    look: Callable[[], Seen],
+    look: Callable[[], Result],
     *,
-    until: Callable[[Seen], bool],
-    within: timedelta = SOON,
+    until: Callable[[Result], bool],
+    within: timedelta = TIMEOUT,
     every: timedelta = timedelta(seconds=0.05),
-) -> Seen:
-    """Look until what is seen is as expected.
+) -> Result:
+    """Call `look` until its result satisfies `until`; return that result.
 
     Raises:
-        AssertionError: it was not in time; says what was seen last.
+        AssertionError: no result satisfied `until` in time; the message names the last result.
     """
     looking = Retrying(
-        retry=retry_if_result(lambda seen: not until(seen)),
+        retry=retry_if_result(lambda result: not until(result)),
         stop=stop_after_delay(within.total_seconds()),
         wait=wait_fixed(every.total_seconds()),
     )
     try:
         return looking(look)
     except RetryError as error:
-        seen = error.last_attempt.result()
-        raise AssertionError(f"after {within} still: {getattr(seen, '__dict__', seen)}") from error
+        result = error.last_attempt.result()
+        raise AssertionError(
+            f"after {within} still: {getattr(result, '__dict__', result)}"
+        ) from error

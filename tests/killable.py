@@ -1,4 +1,4 @@
-"""Something the services stand on, that a test may take away from them."""
+"""A process of the infrastructure that a test may kill."""
 
 import socket
 from typing import Protocol
@@ -8,13 +8,13 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 class Killable(Protocol):
     def kill(self) -> None:
-        """SIGKILL it; it is started again."""
+        """SIGKILL the process; it starts again."""
 
     def halt(self) -> None:
-        """SIGKILL it and leave it down."""
+        """SIGKILL the process and leave it down."""
 
     def start(self) -> None:
-        """Start it after `halt` and return once it answers."""
+        """Start the process after `halt` and return once it answers."""
 
 
 @retry(
@@ -23,6 +23,6 @@ class Killable(Protocol):
     wait=wait_fixed(0.2),
     reraise=True,
 )
-def until_it_answers(host: str, port: int) -> None:
-    """Return once something listens there."""
+def await_listener(host: str, port: int) -> None:
+    """Return once the port accepts connections."""
     socket.create_connection((host, port), timeout=1).close()

@@ -1,4 +1,4 @@
-"""A service's process, started as operators start it, and what it leaves behind."""
+"""A service's process, started as operators start it, and its log."""
 
 import asyncio
 import itertools
@@ -13,14 +13,14 @@ from typing import Any, Final
 
 from dev.stack.checkout import CHECKOUT
 
-PATIENCE: Final = timedelta(minutes=1)
+TIMEOUT: Final = timedelta(minutes=1)
 
 _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceProcess:
-    """One ``python -m …`` that is running, or has been."""
+    """One ``python -m …``, running or ended."""
 
     process: asyncio.subprocess.Process
     log_file: Path
@@ -30,33 +30,33 @@ class ServiceProcess:
         return self.process.returncode is None
 
     async def kill(self) -> None:
-        """End it as a crash would, with no chance to finish anything; unless it has ended."""
+        """SIGKILL the process, unless it has ended."""
         if self.is_running:
             self.process.kill()
             await self.process.wait()
 
     async def stop(self) -> int:
-        """Ask it to end and return its exit code."""
+        """Send SIGTERM and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout(TIMEOUT.total_seconds()):
             return await self.process.wait()
 
-    async def until(self, is_so: Callable[[], bool]) -> None:
-        """Return once something is so.
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return once `condition` holds.
 
         Raises:
-            AssertionError: it ended before, or took too long; says what it logged.
+            AssertionError: the process ended or the time is over; the message is its log.
         """
         now = asyncio.get_running_loop().time
-        deadline = now() + PATIENCE.total_seconds()
-        while not is_so():
+        deadline = now() + TIMEOUT.total_seconds()
+        while not condition():
             assert self.is_running, self.log_file.read_text()
             assert now() < deadline, self.log_file.read_text()
             await asyncio.sleep(0.02)
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """Return its log lines of one kind."""
-        # The last line may be half written yet.
+        """Return the log entries of one event."""
+        # The last line may be incomplete.
         *lines, _ = self.log_file.read_text().split("\n")
         entries = [json.loads(line) for line in lines if line.startswith("{")]
         return [entry for entry in entries if entry.get("event") == event]

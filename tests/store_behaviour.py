@@ -1,6 +1,6 @@
-"""What each object store does where stores differ: the table the store tests are held against.
+"""The differences between object stores: the store tests assert this table.
 
-A store that gains or loses a habit fails a test, and the table is brought up to date.
+A store whose behaviour changes fails a test; then the table is updated.
 """
 
 from dataclasses import dataclass, replace
@@ -12,38 +12,38 @@ from dev.stack.infrastructure import Store
 
 
 class EtagOfParts(Enum):
-    """What HEAD answers for an object made of parts."""
+    """The ETag that HEAD returns for an object made of parts."""
 
-    OF_PARTS = auto()  # MD5 of the parts' MD5s, and their number; what AWS answers
+    OF_PARTS = auto()  # MD5 of the parts' MD5s and the number of parts, as on AWS
     OF_WHOLE = auto()  # MD5 of the object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreBehaviour:
-    """The defaults are what AWS does."""
+    """The defaults describe AWS."""
 
     honours_if_none_match: bool = True
-    """Puts and completions replace nothing; else the last one wins."""
+    """A conditional put or completion replaces no object; else the last writer wins."""
     copies_parts: bool = True
-    """Else a copy is taken for an empty part."""
+    """A part can be copied from an object; else the store stores an empty part."""
     cuts_copied_ranges: bool = False
-    """A range beyond the end of an object is copied as far as it goes; else it is refused."""
+    """A copied range that ends after the object is shortened; else it is refused."""
     replaces_parts: bool = True
-    """A part may be sent again with other bytes; else only with the same."""
+    """A part can be replaced by one with other bytes; else only by the same bytes."""
     survives_an_altered_part: bool = True
-    """A part that arrives with other bytes than announced is not kept; else the upload ends with it."""
+    """A part whose bytes do not match its digest is discarded; else the multipart upload is lost."""
     survives_a_replaced_part: bool = True
-    """Complete with a part that was replaced leaves the upload open; else it ends with it."""
+    """Completing with a replaced part leaves the multipart upload open; else it is lost."""
     demands_large_parts: bool = True
-    """Only the last part may be smaller than 5 MiB."""
+    """Parts other than the last must have 5 MiB."""
     keeps_multiparts_over_restart: bool = True
-    """Unfinished uploads outlive the store's process."""
+    """Open multipart uploads survive a restart of the store."""
     remembers_completed: bool = True
-    """Complete may be said again; else the upload is unknown by then."""
+    """Completing twice succeeds; else the second request finds no multipart upload."""
     takes_crc32: bool = True
-    """Bodies with a CRC32, which over https follows them as a trailer."""
+    """Accepts bodies with a CRC32; over https it follows the body as a trailer."""
     checks_crc32: bool = True
-    """A wrong one is refused; else it is overlooked."""
+    """A body with a wrong CRC32 is refused; else the CRC32 is ignored."""
     etag_of_parts: EtagOfParts = EtagOfParts.OF_PARTS
 
 
@@ -60,7 +60,7 @@ _RCLONE: Final = StoreBehaviour(
     checks_crc32=False,
     etag_of_parts=EtagOfParts.OF_WHOLE,
 )
-# Over https the checksum is a trailer, and a body without a Content-Length is refused.
+# Over https the CRC32 is a trailer, and rclone refuses a body without a Content-Length.
 _RCLONE_TLS: Final = replace(_RCLONE, takes_crc32=False)
 
 BEHAVIOUR_OF: Final = MappingProxyType(

@@ -1,4 +1,4 @@
-"""A server that passes connections on to another one, and can drop them."""
+"""A TCP proxy that can drop its connections."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -8,20 +8,20 @@ from typing import Self, TypeAlias
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 HEAD_MAX = 256 * 1024
-"""The longest line, or head of a request, that can be read at once."""
+"""The longest line or request head that a stream can return whole."""
 PIECE = 64 * 1024
 
 
 async def pass_bytes(here: Streams, there: Streams) -> None:
-    """Pass on whatever comes, both ways, until one side hangs up."""
-    await until_one_hangs_up(_pass(here[0], there[1]), _pass(there[0], here[1]))
+    """Pass bytes both ways until one side closes its connection."""
+    await until_either_ends(_pass(here[0], there[1]), _pass(there[0], here[1]))
 
 
-async def until_one_hangs_up(*directions: Coroutine[None, None, None]) -> None:
-    """Run what passes bytes each way; whoever hangs up ends both.
+async def until_either_ends(*directions: Coroutine[None, None, None]) -> None:
+    """Run both directions; the end of one ends the other.
 
     Raises:
-        Exception: what one of them met, other than the end of a connection.
+        Exception: an error of a direction other than a closed connection.
     """
     running = {asyncio.create_task(direction) for direction in directions}
     try:
@@ -35,8 +35,8 @@ async def until_one_hangs_up(*directions: Coroutine[None, None, None]) -> None:
             each.result()
 
 
-class Forwarder:
-    """Takes connections on a port of loopback, until told to drop them or to take no more."""
+class TcpProxy:
+    """Accepts connections on a loopback port and passes their bytes to a server."""
 
     def __init__(
         self,
@@ -44,11 +44,16 @@ class Forwarder:
         *,
         converse: Callable[[Streams, Streams], Awaitable[None]] = pass_bytes,
     ) -> None:
-        """Take what opens a connection to the server, and what passes on between the two."""
+        """Create a proxy that does not listen yet.
+
+        Args:
+            upstream: opens a connection to the server.
+            converse: passes bytes between a client and the server until one side ends.
+        """
         self._upstream = upstream
         self._converse = converse
         self._conversations: set[asyncio.Task[None]] = set()
-        self._faults: list[Exception] = []
+        self._errors: list[Exception] = []
         self._server: asyncio.Server | None = None
         self.port = 0
 
@@ -58,18 +63,18 @@ class Forwarder:
 
     async def __aexit__(self, *_: object) -> None:
         await self.refuse()
-        if self._faults:
-            raise ExceptionGroup("not everything was passed on as it came", self._faults)
+        if self._errors:
+            raise ExceptionGroup("the proxy failed", self._errors)
 
     async def accept(self) -> None:
-        """Take connections, on the same port as before."""
+        """Listen; after `refuse`, on the same port."""
         self._server = await asyncio.start_server(
-            self._take, "127.0.0.1", self.port, limit=HEAD_MAX
+            self._accepted, "127.0.0.1", self.port, limit=HEAD_MAX
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Drop every connection and take no more."""
+        """Stop listening and drop every connection."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -83,17 +88,17 @@ class Forwarder:
         if conversations:
             await asyncio.wait(conversations)
 
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._conversations.add(task)
         task.add_done_callback(self._conversations.discard)
         try:
-            # Where the server is down, its client is hung up on.
+            # If the server is down, the client sees a closed connection.
             with suppress(OSError, asyncio.CancelledError):
                 await self._forward((reader, writer))
-        except Exception as error:  # noqa: BLE001  # told at the end: nobody awaits this
-            self._faults.append(error)
+        except Exception as error:  # noqa: BLE001  # nothing awaits this task: raised at the end
+            self._errors.append(error)
         finally:
             writer.transport.abort()
 

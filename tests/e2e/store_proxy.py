@@ -11,7 +11,7 @@ from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from dev.stack.background_loop import BackgroundLoop
-from tests.tcp_proxy import HEAD_MAX, PIECE, Forwarder, Streams, until_one_hangs_up
+from tests.tcp_proxy import HEAD_MAX, PIECE, Streams, TcpProxy, until_either_ends
 
 BODILESS = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
@@ -79,13 +79,13 @@ class StoreProxy:
         self._speed = _SpeedLimit()
         self._requests: list[ProxiedRequest] = []
         self._loop = BackgroundLoop("store proxy")
-        self._forwarder = Forwarder(
+        self._proxy = TcpProxy(
             partial(asyncio.open_connection, address.hostname, address.port or 80, limit=HEAD_MAX),
             converse=self._converse,
         )
 
     def __enter__(self) -> Self:
-        self._loop.run(self._forwarder.accept())
+        self._loop.run(self._proxy.accept())
         return self
 
     def __exit__(
@@ -95,13 +95,13 @@ class StoreProxy:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self._loop.run(self._forwarder.__aexit__(kind, error, traceback))
+            self._loop.run(self._proxy.__aexit__(kind, error, traceback))
         finally:
             self._loop.close()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._forwarder.port}"
+        return f"http://127.0.0.1:{self._proxy.port}"
 
     def limit_speed(self, bytes_per_second: float) -> None:
         """Limit the bodies of all requests together to this speed."""
@@ -120,7 +120,7 @@ class StoreProxy:
 
     async def _converse(self, here: Streams, there: Streams) -> None:
         unanswered: deque[ProxiedRequest] = deque()
-        await until_one_hangs_up(
+        await until_either_ends(
             self._pass_requests(here[0], there[1], unanswered),
             self._pass_answers(there[0], here[1], unanswered),
         )

@@ -1,8 +1,8 @@
-"""A receiver of webhooks: a real HTTP server on 127.0.0.1 that keeps what it was sent.
+"""A webhook receiver: an HTTP server on 127.0.0.1 that records its requests.
 
 with Receiver() as receiver:
     receiver.answer_with(replies.status(503), replies.status(204))
-    ...  # have something delivered to receiver.url
+    ...  # deliver something to receiver.url
     first, second = receiver.wait_for(2, timeout=timedelta(seconds=10))
     event = second.verified_with(secret)
 """
@@ -27,10 +27,10 @@ from tests.fakes.replies import Reply
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """A request as it arrived; header names are in lower case.
+    """A request; header names are in lower case.
 
     Attributes:
-        connection: the number of the connection it came by, counted from 1.
+        connection: the number of its connection, counted from 1.
     """
 
     method: str
@@ -44,13 +44,13 @@ class Received:
         """Check the signature with the official library and return the JSON of the body.
 
         Raises:
-            standardwebhooks.WebhookVerificationError: the signature is not one of this secret.
+            standardwebhooks.WebhookVerificationError: the signature was made with another secret.
         """
         return standardwebhooks.Webhook(secret).verify(self.body, dict(self.headers))
 
 
 class Receiver:
-    """Answers 204 unless told otherwise. Safe to ask from any thread."""
+    """Answers 204 by default. Thread-safe."""
 
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
@@ -90,14 +90,14 @@ class Receiver:
         return f"{scheme}://{host}:{self.port}{path}"
 
     def answer_with(self, *sequence: Reply, path: str | None = None) -> None:
-        """Answer the next requests with these, one after the other, and all later ones with the last.
+        """Answer the next requests with these replies in order, and all later requests with the last.
 
-        With `path`, only requests to that path; they are then not counted for the others.
+        With `path`, the sequence applies to that path only, and the general sequence to the others.
         """
         self._replies[path] = deque(sequence)
 
     def hang_up(self) -> None:
-        """Close every connection, as a receiver does that restarts; new ones are taken."""
+        """Close every connection, as in a restart; new connections are accepted."""
         self._loop.call_soon_threadsafe(self._end_conversations)
 
     @property
@@ -106,10 +106,10 @@ class Receiver:
             return list(self._received)
 
     def wait_for(self, count: int, *, timeout: timedelta = timedelta(seconds=10)) -> list[Received]:
-        """Return everything received, once it is at least `count` requests.
+        """Return all requests once there are at least `count`.
 
         Raises:
-            AssertionError: it was fewer when the time was over; says what arrived.
+            AssertionError: fewer arrived in time; the message names their paths.
         """
         with self._arrival:
             enough = self._arrival.wait_for(
@@ -126,7 +126,7 @@ class Receiver:
         """Return once exactly this many connections are open.
 
         Raises:
-            AssertionError: there were more or fewer when the time was over.
+            AssertionError: another number is open when the time is over.
         """
         with self._arrival:
             if not self._arrival.wait_for(
@@ -154,7 +154,7 @@ class Receiver:
             assert task is not None
             self._conversations.add(task)
             task.add_done_callback(self._hung_up)
-            # Whoever goes away in the middle, sender or test, ends the conversation.
+            # A sender that disconnects or a test that ends also ends the conversation.
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self._converse(reader, writer)
             writer.transport.abort()

@@ -1,7 +1,7 @@
-"""How a `Receiver` can answer, well or badly.
+"""Replies of a `Receiver`, correct and broken.
 
-A reply writes itself to the connection. One that leaves the connection open
-has kept to HTTP, so that the next request can use it.
+A reply writes to the connection. Only a reply that is valid HTTP leaves the connection open
+for the next request.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ def late(delay: timedelta, reply: Reply) -> Reply:
 
 
 def silence() -> Reply:
-    """Take the request and never answer."""
+    """Read the request and never answer."""
 
     async def reply(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -50,12 +50,12 @@ def silence() -> Reply:
 
 
 def hang_up() -> Reply:
-    """Take the request and close the connection."""
+    """Read the request and close the connection."""
     return raw(b"")
 
 
 def raw(data: bytes) -> Reply:
-    """Send these bytes, HTTP or not, and close the connection."""
+    """Send any bytes and close the connection."""
 
     async def reply(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(data)
@@ -66,7 +66,7 @@ def raw(data: bytes) -> Reply:
 
 
 def stuffed(data: bytes) -> Reply:
-    """Send these bytes, which may be more than one answer, and keep the connection open."""
+    """Send any bytes, for example two answers, and keep the connection open."""
 
     async def reply(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(data)
@@ -76,7 +76,7 @@ def stuffed(data: bytes) -> Reply:
 
 
 def drip(data: bytes, *, every: timedelta) -> Reply:
-    """Send these bytes one by one, then close the connection."""
+    """Send bytes one by one, then close the connection."""
 
     async def reply(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for byte in data:
@@ -89,12 +89,12 @@ def drip(data: bytes, *, every: timedelta) -> Reply:
 
 
 def slow_headers(*, every: timedelta) -> Reply:
-    """Send one byte of a header at a time, for about as long as anybody would wait."""
+    """Send a long header one byte at a time."""
     return drip(b"HTTP/1.1 200 OK\r\nx-slow: " + b"z" * 10_000, every=every)
 
 
 def slow_body(*, every: timedelta, code: int = 200) -> Reply:
-    """Send the headers at once, and the body one byte at a time."""
+    """Send the headers at once and the body one byte at a time."""
     body = drip(b"z" * 10_000, every=every)
 
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,7 +105,7 @@ def slow_body(*, every: timedelta, code: int = 200) -> Reply:
 
 
 def huge(size_bytes: int, *, code: int = 200) -> Reply:
-    """Announce a body of this size and send it for as long as somebody reads."""
+    """Announce a body of this size and send it as fast as the client reads."""
 
     async def reply(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(_head(code, None, length=size_bytes))
@@ -118,7 +118,7 @@ def huge(size_bytes: int, *, code: int = 200) -> Reply:
 
 
 def gzip_bomb(size_bytes: int) -> Reply:
-    """Send a small body that would inflate to `size_bytes`."""
+    """Send a small body that inflates to `size_bytes`."""
     bomb = gzip.compress(bytes(size_bytes))
     return status(200, headers={"content-encoding": "gzip"}, body=bomb)
 

@@ -1,4 +1,4 @@
-"""Hypothesis at the chunk endpoint, with what must be true of every answer."""
+"""Random requests to the chunk endpoint, and the rules for every answer."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from tests.fuzz.wire import CHUNK_SIZE, PIECES, Answer, Put
 
 PROBLEM = "application/problem+json"
 NOT_HTTP = "text/plain; charset=utf-8"
-"""What the HTTP server answers by itself to what it cannot parse; no handler ever sees it."""
+"""Media type of the HTTP server's own answer to a request that it cannot parse."""
 
 
-def send_all_kinds(fuzzed: Fuzzed, *, examples: int, is_repeatable: bool) -> None:
-    """Send so many conversations of one to three requests, each to an upload of its own."""
+def send_random_requests(fuzzed: Fuzzed, *, examples: int, is_repeatable: bool) -> None:
+    """Send `examples` conversations of one to three requests, each to a new upload."""
     with httpx.Client(
         base_url=f"{fuzzed.url}/api/v1",
         headers={"Authorization": f"Bearer {fuzzed.key}"},
@@ -49,7 +49,7 @@ def send_all_kinds(fuzzed: Fuzzed, *, examples: int, is_repeatable: bool) -> Non
             manifest = http.get(f"/uploads/{upload_id}").raise_for_status().json()
             stored = {chunk["index"]: chunk["sha256"] for chunk in manifest["chunks"]}
             acked = [answer.json for answer in answers if answer.status == 200]
-            assert {one["index"]: one["sha256"] for one in acked}.items() <= stored.items()
+            assert {chunk["index"]: chunk["sha256"] for chunk in acked}.items() <= stored.items()
             for index, sha256 in stored.items():
                 assert sha256 in _possible(index, puts=puts, requests=requests)
 
@@ -80,16 +80,18 @@ def _check(answer: Answer) -> None:
 
 
 def _possible(index: int, *, puts: Sequence[Put], requests: Sequence[bytes]) -> set[str]:
-    """Return the sha256 of every content that may be stored for a chunk after these requests."""
+    """Return the sha256 of every content that these requests may store for a chunk."""
     size = len(PIECES[index])
     contents: set[bytes] = set()
     sent = b""
     for put, request in zip(puts, requests, strict=True):
         sent += request
-        if put.means(index):
-            # One that says it is longer than it is has the next request's bytes for its own.
+        if put.addresses(index):
+            # A request with too large a Content-Length takes bytes of the next request as its body.
             follows = b"".join(requests)[len(sent) - len(put.payload) :]
             contents |= {
-                content for content in (put.body[:size], follows[:size]) if not put.denies(content)
+                content
+                for content in (put.body[:size], follows[:size])
+                if not put.excludes(content)
             }
     return {hashlib.sha256(content).hexdigest() for content in contents if len(content) == size}

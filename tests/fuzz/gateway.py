@@ -1,4 +1,4 @@
-"""A gateway to be fuzzed: real, in a process of its own, and strict with nobody about time."""
+"""A gateway process to fuzz."""
 
 import hashlib
 import json
@@ -17,11 +17,11 @@ from schemas.tables.uploads import Chunk, Upload
 SETTINGS: Final = {
     # Small enough for a generator of bytes.
     "CHUNK_SIZE_MIN": "1",
-    # Every example has an upload of its own, which stays to be looked at in the end.
+    # Every example creates an upload, which stays until the final check.
     "QUOTA_OPEN_UPLOADS": "1000000",
-    # No disk is too small for what may be asked for: to say so (507) would count as a fault.
+    # Every allowed size fits on the disk: an answer 507 would count as a failure.
     "UPLOAD_MAX_SIZE": "1GiB",
-    # Nothing that is asked for here is worth waiting for.
+    # No request here has to wait for a result.
     "CHUNK_LOCK_WAIT": "200ms",
     "WAIT_MAX": "100ms",
     "SYNC_WAIT_MAX": "100ms",
@@ -30,7 +30,7 @@ SETTINGS: Final = {
 
 @dataclass(frozen=True)
 class Fuzzed:
-    """The gateway, and what has to be true of it whatever was sent to it."""
+    """The gateway, and the checks that hold after any requests."""
 
     stack: Stack
     key: str
@@ -40,13 +40,13 @@ class Fuzzed:
         return self.stack.url
 
     def failures(self) -> list[str]:
-        """Return what it said of faults of its own; what is no log entry is one in any case."""
+        """Return the log lines of internal errors; a line that is not JSON counts as one."""
         gateway = self.stack.processes["gateway"]
         assert gateway.restarts == 0, gateway.log_file.read_text()
-        return [line for line in gateway.log_file.read_text().splitlines() if _tells_a_fault(line)]
+        return [line for line in gateway.log_file.read_text().splitlines() if _is_failure(line)]
 
-    def wrongly_stored(self) -> list[str]:
-        """Return the chunks whose row promises other bytes than those in staging."""
+    def corrupt_chunks(self) -> list[str]:
+        """Return the chunks whose row has another sha256 than the staged bytes."""
         staging = Path(self.stack.environment["STAGING_DIR"])
         engine = create_engine(self.stack.environment["DATABASE_URL"])
         with Session(engine) as session:
@@ -54,7 +54,7 @@ class Fuzzed:
                 select(Chunk, Upload.chunk_size).join(Upload, Upload.id == Chunk.upload_id)
             ).all()
         engine.dispose()
-        assert rows, "nothing was stored at all"
+        assert rows, "no chunk was stored"
         return [
             f"{chunk.upload_id}/{chunk.index}"
             for chunk, chunk_size in rows
@@ -65,7 +65,7 @@ class Fuzzed:
         ]
 
 
-def _tells_a_fault(line: str) -> bool:
+def _is_failure(line: str) -> bool:
     if not line.startswith("{"):
         return True
     return json.loads(line)["level"] in {"error", "critical"}

@@ -1,4 +1,4 @@
-"""Requests as bytes, right and wrong in every way a client or a proxy can get them wrong."""
+"""Requests as bytes: correct ones, and the errors that clients and proxies make."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from tests.integration.gateway.api import digest_field
 
 CHUNK_SIZE = 16
 PIECES = (b"sixteen bytes...", b"sixteen more....", b"the rest")
-"""What the uploads here consist of; anything else is another content, or no chunk at all."""
+"""The chunks of each upload. Other bytes are another content or no valid chunk."""
 
 DIGEST = re.compile(rb"(sha-256|sha-512)(=:[^:]+:)")
 
@@ -33,24 +33,24 @@ class Put:
     body: bytes
     headers: tuple[bytes, ...]
     payload: bytes
-    """The body as it is framed."""
+    """The body in its framing."""
     is_complete: bool
-    """Whether the server can tell where it ends."""
+    """Whether the framing shows the end of the body."""
 
-    def denies(self, content: bytes) -> bool:
-        """Say whether a digest in its head is surely one of another content than this."""
+    def excludes(self, content: bytes) -> bool:
+        """Return whether a digest in the headers belongs to a known other content."""
         others = {
             digest_field(other, algorithm).encode()
             for other in {self.body, self.body + b"!"} - {content}
             for algorithm in ("sha-256", "sha-512")
         }
-        return not others.isdisjoint(self._promised)
+        return not others.isdisjoint(self._digests)
 
     @property
-    def _promised(self) -> Collection[bytes]:
-        """The digests its head names; of one algorithm in one field the last counts.
+    def _digests(self) -> Collection[bytes]:
+        """The digests in the headers. Of one algorithm in one field the last counts.
 
-        That is how dictionaries of RFC 8941 are read, section 3.2.
+        Dictionaries work like this: RFC 8941, section 3.2.
         """
         last = {}
         for header in self.headers:
@@ -59,7 +59,7 @@ class Put:
                 last[name, algorithm] = algorithm + digest
         return last.values()
 
-    def means(self, index: int) -> bool:
+    def addresses(self, index: int) -> bool:
         try:
             return int(unquote(self.index.rstrip("/"))) == index
         except ValueError:
@@ -107,7 +107,7 @@ _field_values = st.text(
 
 @st.composite
 def digests(draw: st.DrawFn, body: bytes) -> str:
-    """Return the value of a digest field: of this body, of another one, or of nothing at all."""
+    """Return the value of a digest field: of this body, of another body, or malformed."""
     value: str = draw(
         st.one_of(
             st.just(digest_field(body)),
@@ -149,7 +149,7 @@ _other_headers = st.sampled_from(
 
 @st.composite
 def framings(draw: st.DrawFn, body: bytes) -> tuple[tuple[bytes, ...], bytes, bool]:
-    """Say how long the body is, or lie about it; return headers, payload, and whether it ends."""
+    """Frame a body correctly or wrongly; return headers, payload and `Put.is_complete`."""
     length = len(body)
     sized = b"Content-Length: %d"
     chunked = b"Transfer-Encoding: chunked"
@@ -199,10 +199,10 @@ def puts(draw: st.DrawFn) -> Put:
 
 
 def converse(url: str, *, requests: Sequence[bytes], then_hang_up: bool) -> list[Answer]:
-    """Send all at once on one connection, and return the answers that come until its end.
+    """Send all requests at once on one connection; return the answers until the connection ends.
 
     Raises:
-        TimeoutError: the server neither answers nor hangs up.
+        TimeoutError: the server neither answers nor closes the connection.
     """
     address = urlsplit(url)
     answers: list[Answer] = []
@@ -222,7 +222,7 @@ def converse(url: str, *, requests: Sequence[bytes], then_hang_up: bool) -> list
                     if answer.status != 100:
                         answers.append(answer)
             except ConnectionError:
-                pass  # it hung up on what it could not read
+                pass  # the server closes the connection after a request that it cannot parse
     return answers
 
 

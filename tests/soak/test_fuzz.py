@@ -9,14 +9,14 @@ from tests.fuzz.gateway import Fuzzed
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
 
-def test_no_request_for_a_chunk_breaks_the_gateway_or_stores_a_wrong_byte(fuzzed: Fuzzed) -> None:
-    chunks.send_all_kinds(fuzzed, examples=10_000, is_repeatable=False)
+def test_no_chunk_request_breaks_the_gateway_or_stores_a_wrong_byte(fuzzed: Fuzzed) -> None:
+    chunks.send_random_requests(fuzzed, examples=10_000, is_repeatable=False)
 
     assert fuzzed.failures() == []
-    assert fuzzed.wrongly_stored() == []
+    assert fuzzed.corrupt_chunks() == []
 
 
-def test_every_operation_answers_as_described_whatever_it_is_sent(fuzzed: Fuzzed) -> None:
+def test_every_operation_answers_any_request_as_described(fuzzed: Fuzzed) -> None:
     exit_code, report = schemathesis(
         fuzzed,
         phases="coverage,fuzzing,stateful",

@@ -6,10 +6,10 @@ from sqlalchemy.engine import make_url
 from yarl import URL
 
 from schemas.settings import BrokerSettings, DatabaseSettings
-from tests.tcp_proxy import Forwarder
+from tests.tcp_proxy import TcpProxy
 
 
-class Proxy(Forwarder):
+class Proxy(TcpProxy):
     """A proxy that returns settings which lead through it."""
 
     def in_front_of_broker(self, settings: BrokerSettings) -> BrokerSettings:
