@@ -51,7 +51,6 @@ class DirectoryChunkWriter:
     def __init__(
         self,
         threads: Threads,
-        upload_id: UploadId,
         path: Path,
         *,
         offset: int,
@@ -60,14 +59,13 @@ class DirectoryChunkWriter:
         hasher: BodyHasher,
     ) -> None:
         self._executor = SerialExecutor(threads)
-        self._upload_id = upload_id
         self._path = path
         self._reserve_bytes = reserve_bytes
         self._hasher = hasher
         self._descriptor: int | None = None
         self._offset = offset
         self._size_bytes = size_bytes
-        # Most of a small chunk too is on its way to disk when its last block is written.
+        # Small enough that most of a small chunk is written back before its last block.
         self._writeback_bytes = min(
             max(size_bytes // _WRITEBACKS_MIN, _WRITEBACK_BYTES_MIN), _WRITEBACK_BYTES_MAX
         )
@@ -81,7 +79,7 @@ class DirectoryChunkWriter:
             await self._executor.run(self._open)
         except FileNotFoundError as error:
             raise StagingMissing(
-                f"the staged file of upload {self._upload_id} is gone; create a new upload"
+                f"the staged file of upload {self._path.name} is gone; create a new upload"
             ) from error
         except BaseException:
             # A request that is cancelled meanwhile has opened the file all the same.
@@ -227,7 +225,6 @@ class DirectoryBackend:
     ) -> DirectoryChunkWriter:
         return DirectoryChunkWriter(
             self._threads,
-            upload.id,
             self._path(upload.id),
             offset=offset,
             size_bytes=size_bytes,

@@ -49,7 +49,7 @@ async def test_the_next_call_starts_without_the_event_loop(threads: Threads) -> 
     await asyncio.gather(*running)
 
 
-async def test_after_a_failed_call_the_others_fail_with_its_error(threads: Threads) -> None:
+async def test_later_calls_fail_with_the_error_of_a_failed_call(threads: Threads) -> None:
     executor = SerialExecutor(threads)
     called: list[str] = []
 
