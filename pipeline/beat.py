@@ -62,7 +62,7 @@ class BeatScheduler(Scheduler):
         connection = self.connection
         try:
             # Beat itself speaks to the broker only when a task is due.
-            channel: Any = self.producer.channel  # its stubs know only what all transports share
+            channel: Any = self.producer.channel  # its stubs cover only what all transports share
             channel.queue_declare(topology.MAINTENANCE, passive=True)
         except (*connection.connection_errors, *connection.channel_errors) as error:
             log.warning("beat.broker_lost", reason=type(error).__name__)

@@ -49,14 +49,14 @@ class AttemptResult:
     """
 
     outcome: AttemptOutcome
-    status_code: int | None
-    error: str | None
-    response_excerpt: str
-    retry_after: timedelta | None
     started_at: datetime
     duration: timedelta
-    remote_address: str | None
-    reused_connection: bool
+    status_code: int | None = None
+    error: str | None = None
+    response_excerpt: str = ""
+    retry_after: timedelta | None = None
+    remote_address: str | None = None
+    reused_connection: bool = False
 
 
 async def post(

@@ -142,14 +142,9 @@ class Dispatcher:
             log.exception("delivery.not_attempted", delivery_id=str(claim.delivery.delivery_id))
             return AttemptResult(
                 outcome=AttemptOutcome.NOT_ATTEMPTED,
-                status_code=None,
-                error="an internal error; nothing was sent",
-                response_excerpt="",
-                retry_after=None,
                 started_at=at,
                 duration=self._clock() - at,
-                remote_address=None,
-                reused_connection=False,
+                error="an internal error; nothing was sent",
             )
 
     async def _post(self, claim: ClaimedDelivery, *, at: datetime) -> AttemptResult:

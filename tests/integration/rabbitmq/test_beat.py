@@ -65,7 +65,7 @@ def test_a_lost_connection_withholds_the_touch_until_beat_has_reconnected(
     declare(broker)
     scheduler.tick()
     file.unlink()
-    amqp: Any = scheduler.connection.connection  # its stubs know only what all transports share
+    amqp: Any = scheduler.connection.connection  # its stubs cover only what all transports share
     amqp.transport.sock.shutdown(socket.SHUT_RDWR)
     scheduler.tick()
     assert not file.exists()

@@ -25,7 +25,7 @@ def test_a_language_without_lemmas_still_has_sentences_and_rules() -> None:
     assert [entity.normal for entity in found] == ["ann@x.org", "5 dollars"]
 
 
-def test_a_trained_model_is_used_unchanged_except_for_passages(tmp_path: Path) -> None:
+def test_a_trained_model_gets_sentences_and_is_otherwise_unchanged(tmp_path: Path) -> None:
     model = spacy.blank("de")
     ruler = model.add_pipe("entity_ruler")
     ruler.add_patterns([{"label": "GPE", "pattern": "Ulm"}])  # type: ignore[attr-defined]  # add_pipe is typed as returning a callable
