@@ -94,3 +94,48 @@ class FileDigestMismatch(DomainError):
     """The declared sha256 of a file contradicts an earlier declaration or the bytes."""
 
     code = ErrorCode.FILE_DIGEST_MISMATCH
+
+
+class StoreFailed(DomainError):
+    """A call of the object store failed; the subclasses say why.
+
+    The message holds the call, the store's code and the HTTP status. It holds no header, body,
+    URL or key: stores echo the string to sign and the access key id in their errors.
+    """
+
+
+class StoreUnavailable(StoreFailed):
+    """The store did not answer, answered too late, or asked to slow down."""
+
+    code = ErrorCode.STORE_UNAVAILABLE
+    retryable = True
+
+    def __init__(self, call: str, *, reason: str) -> None:
+        super().__init__(f"the object store did not serve {call}: {reason}")
+
+
+class BodyAltered(StoreUnavailable):
+    """The store received other bytes than were announced, and kept none of them."""
+
+
+class StoreMisconfigured(StoreFailed):
+    """The store refuses every request: the bucket, the credentials or the quota is at fault.
+
+    Retryable, because no upload may be lost before an operator acts.
+    """
+
+    code = ErrorCode.STORE_REJECTED
+    retryable = True
+    needs_operator = True
+
+    def __init__(self, call: str, *, reason: str) -> None:
+        super().__init__(f"the object store refuses {call}: {reason}")
+
+
+class StoreRejected(StoreFailed):
+    """The store understood the request and refuses it; a repetition changes nothing."""
+
+    code = ErrorCode.STORE_REJECTED
+
+    def __init__(self, call: str, *, reason: str) -> None:
+        super().__init__(f"the object store rejected {call}: {reason}")

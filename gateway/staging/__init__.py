@@ -6,7 +6,7 @@ imports the backends themselves.
 
 from gateway.staging.backends import Staging
 from gateway.staging.buffers import Buffers
-from gateway.staging.errors import StagingElsewhere, StagingFull, StoreUnavailable
+from gateway.staging.errors import StagingElsewhere, StagingFull
 from gateway.staging.hashing import BodyHasher, ChunkDigestMismatch, ExpectedDigest
 from gateway.staging.port import ChunkWriter, Sink, StagedUpload, StagingBackend
 
@@ -22,5 +22,4 @@ __all__ = [
     "StagingBackend",
     "StagingElsewhere",
     "StagingFull",
-    "StoreUnavailable",
 ]

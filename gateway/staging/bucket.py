@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
-from gateway.staging.errors import StagingFull, StoreRejected, StoreUnavailable
+from gateway.staging.errors import StagingFull
 from gateway.staging.hashing import BodyHasher
 from gateway.staging.port import StagedUpload
 from gateway.staging.serial_executor import SerialExecutor, Threads
 from gateway.staging.store import Store
 from schemas import staging_layout
+from schemas.errors import StoreFailed
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.settings import MIB, ObjectStoreSettings
@@ -100,7 +101,7 @@ class ObjectChunkWriter:
             return
         try:
             await self._store.delete(self._key)
-        except (StoreUnavailable, StoreRejected) as error:
+        except StoreFailed as error:
             # The request is answered with its own error; a sweep deletes the object.
             log.warning("chunk.object_not_deleted", reason=str(error))
 

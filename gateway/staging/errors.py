@@ -24,23 +24,3 @@ class StagingElsewhere(DomainError):
         super().__init__(
             f"upload {upload_id} is staged in {kind!r}, which this gateway cannot reach at the moment"
         )
-
-
-class StoreUnavailable(DomainError):
-    """The object store did not confirm a request; nothing is acked."""
-
-    code = ErrorCode.STORE_UNAVAILABLE
-    retryable = True
-
-    def __init__(self, call: str, *, reason: str) -> None:
-        super().__init__(f"the object store is unavailable: {call}: {reason}")
-
-
-class StoreRejected(DomainError):
-    """The object store refuses us; an operator has to look at its settings."""
-
-    code = ErrorCode.STORE_REJECTED
-    needs_operator = True
-
-    def __init__(self, call: str, *, reason: str) -> None:
-        super().__init__(f"the object store refused: {call}: {reason}")

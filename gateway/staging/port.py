@@ -43,7 +43,7 @@ class Sink(Protocol):
         Raises:
             ChunkDigestMismatch: the body is not what the client declared; nothing is stored.
             StagingFull: the disk has no room.
-            StoreUnavailable, StoreRejected: the object store did not confirm the bytes.
+            StoreFailed: the object store did not confirm the bytes.
         """
 
 

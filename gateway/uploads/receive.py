@@ -70,7 +70,7 @@ async def receive_chunk(
         ChunkConflict: the chunk is stored with other content.
         ChunkInProgress: another request is sending the chunk.
         StagingFull, StagingMissing, StagingElsewhere: the bytes cannot be stored.
-        StoreUnavailable, StoreRejected: the object store did not confirm the bytes.
+        StoreFailed: the object store did not confirm the bytes.
     """
     upload = await _staged_upload(context, tenant_id=tenant_id, upload_id=chunk.upload_id)
     plan = chunking.Plan(size=upload.size, chunk_size=upload.chunk_size)

@@ -15,8 +15,8 @@ from pipeline.context import Context
 from pipeline.maintenance import objects, operations
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.operations import Expired
-from pipeline.storage.errors import StoreFailed
 from schemas import staging_layout
+from schemas.errors import StoreFailed
 from schemas.lifecycle import StagingKind
 
 log = structlog.stdlib.get_logger(__name__)

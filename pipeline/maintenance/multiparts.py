@@ -11,9 +11,10 @@ from pipeline.context import Context
 from pipeline.maintenance import operations, ownership
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
-from pipeline.storage.errors import MultipartGone, ObjectMissing, StoreFailed
+from pipeline.storage.errors import MultipartGone, ObjectMissing
 from pipeline.storage.port import Multipart, ObjectStorage
 from schemas import object_keys, staging_layout
+from schemas.errors import StoreFailed
 
 log = structlog.stdlib.get_logger(__name__)
 

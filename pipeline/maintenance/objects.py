@@ -11,9 +11,9 @@ from pipeline.context import Context
 from pipeline.maintenance import operations, ownership
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
-from pipeline.storage.errors import StoreFailed
 from pipeline.storage.port import ListedObject, ObjectStorage
 from schemas import staging_layout
+from schemas.errors import StoreFailed
 from schemas.ids import TenantId, UploadId
 from schemas.object_keys import ObjectKey
 

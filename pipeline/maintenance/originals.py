@@ -12,9 +12,10 @@ from pipeline.context import Context
 from pipeline.maintenance import operations
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
-from pipeline.storage.errors import ObjectMissing, StoreRejected
+from pipeline.storage.errors import ObjectMissing
 from pipeline.storage.port import ObjectStorage
 from schemas import object_keys
+from schemas.errors import StoreRejected
 from schemas.object_keys import ObjectKey
 
 BATCH: Final = 100

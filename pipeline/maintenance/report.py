@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from pipeline.storage.errors import StoreFailed
+from schemas.errors import StoreFailed
 
 log = structlog.stdlib.get_logger(__name__)
 

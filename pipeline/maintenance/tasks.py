@@ -15,8 +15,8 @@ from pipeline.context import Context, current_context
 from pipeline.maintenance import exclusive, expiry, files, multiparts, objects, originals, retention
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
-from pipeline.storage.errors import StoreFailed
 from schemas import topology
+from schemas.errors import StoreFailed
 from schemas.runtime import postgres
 
 log = structlog.stdlib.get_logger(__name__)

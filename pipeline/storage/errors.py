@@ -1,30 +1,11 @@
-"""What can go wrong with the object store, in words that name no store.
+"""Errors of single calls of the object store, in words that name no store."""
 
-Adapters translate at their border. A message carries the call, the store's
-own code and the HTTP status: never a header, a body, a URL or a key, because
-stores echo the string to sign and the access key id in their errors.
-"""
-
-from schemas.errors import DomainError, ErrorCode
+from schemas.errors import DomainError, ErrorCode, StoreFailed, StoreUnavailable
 from schemas.object_keys import ObjectKey
 
 
-class StoreFailed(DomainError):
-    """A call of the object store did not do what it was asked; the subclasses say why."""
-
-
-class StoreUnavailable(StoreFailed):
-    """The store did not answer, answered too late, or asked to slow down."""
-
-    code = ErrorCode.STORE_UNAVAILABLE
-    retryable = True
-
-    def __init__(self, call: str, *, reason: str) -> None:
-        super().__init__(f"the object store did not serve {call}: {reason}")
-
-
 class RangeEndsEarly(StoreUnavailable):
-    """The object ends inside the range: it is not the one that was written there, or not yet."""
+    """The object ends inside the range: it is another object, or an old state of it."""
 
     def __init__(self, size_bytes: int, *, missing_bytes: int) -> None:
         super().__init__(
@@ -33,37 +14,10 @@ class RangeEndsEarly(StoreUnavailable):
 
 
 class ObjectReplaced(StoreUnavailable):
-    """There is another object than the one that was to be read."""
+    """The object is not the one that was to be read."""
 
     def __init__(self) -> None:
-        super().__init__("read", reason="the object has another ETag than the one that is meant")
-
-
-class BodyAltered(StoreUnavailable):
-    """The store received other bytes than were announced, and kept none of them."""
-
-
-class StoreMisconfigured(StoreFailed):
-    """The store refuses us, whatever we ask: the bucket, the credentials or the quota is at fault.
-
-    Retryable: it is an operator who has to act, and no upload may be lost until then.
-    """
-
-    code = ErrorCode.STORE_UNAVAILABLE
-    retryable = True
-    needs_operator = True
-
-    def __init__(self, call: str, *, reason: str) -> None:
-        super().__init__(f"the object store refuses {call}: {reason}")
-
-
-class StoreRejected(StoreFailed):
-    """The store understood the request and refuses it; asking again changes nothing."""
-
-    code = ErrorCode.STORE_REJECTED
-
-    def __init__(self, call: str, *, reason: str) -> None:
-        super().__init__(f"the object store rejected {call}: {reason}")
+        super().__init__("read", reason="the object has another ETag than expected")
 
 
 class ObjectMissing(DomainError):
@@ -76,16 +30,16 @@ class ObjectMissing(DomainError):
 
 
 class ObjectExists(DomainError):
-    """Another object is at this key already, and stays."""
+    """Another object exists at this key; it is kept."""
 
     code = ErrorCode.STORED_OBJECT_MISMATCH
 
     def __init__(self, key: ObjectKey) -> None:
-        super().__init__(f"there is an object {key} already")
+        super().__init__(f"object {key} exists already")
 
 
 class CopyUnsupported(StoreFailed):
-    """The store cannot make a part out of another object."""
+    """The store cannot make a part from another object."""
 
     code = ErrorCode.STORE_REJECTED
 
@@ -94,10 +48,9 @@ class CopyUnsupported(StoreFailed):
 
 
 class MultipartGone(DomainError):
-    """The multipart upload was completed, aborted or expired meanwhile.
+    """The multipart upload was completed or aborted, or expired.
 
-    Retryable: the next attempt looks whether the object is there and starts
-    anew if it is not.
+    Retryable: the next attempt checks whether the object exists, and starts again if not.
     """
 
     code = ErrorCode.STORE_UNAVAILABLE
@@ -108,13 +61,13 @@ class MultipartGone(DomainError):
 
 
 class PartReplaced(DomainError):
-    """A part is not the one it was when it was stored, or not there.
+    """A part is missing, or differs from the part that was stored.
 
-    Retryable: the next attempt looks at what is stored, and sends the part again.
+    Retryable: the next attempt lists the stored parts and sends the part again.
     """
 
     code = ErrorCode.STORE_UNAVAILABLE
     retryable = True
 
     def __init__(self, key: ObjectKey) -> None:
-        super().__init__(f"a part of {key} is not the one that was stored")
+        super().__init__(f"a part of {key} differs from the part that was stored")

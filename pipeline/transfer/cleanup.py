@@ -18,12 +18,12 @@ from sqlalchemy.orm import Session
 
 from pipeline.context import Context
 from pipeline.messaging.event_task import RetryLater
-from pipeline.storage.errors import StoreFailed
 from pipeline.storage.port import Multipart, ObjectStorage
 from pipeline.transfer.lease import LeaseHeld
 from pipeline.transfer.part_pool import PartUploadPool
 from pipeline.transfer.sources import staging
 from schemas import object_keys, staging_layout
+from schemas.errors import StoreFailed
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey

@@ -5,18 +5,12 @@ from functools import partial
 
 import structlog
 
-from pipeline.storage.errors import (
-    MultipartGone,
-    ObjectExists,
-    ObjectMissing,
-    StoreFailed,
-    StoreUnavailable,
-)
+from pipeline.storage.errors import MultipartGone, ObjectExists, ObjectMissing
 from pipeline.storage.port import Multipart, ObjectHead, ObjectStorage, StoredPart
 from pipeline.transfer import checks
 from pipeline.transfer.part_pool import PartUploadPool
 from pipeline.transfer.plan import PartPlan
-from schemas.errors import DomainError, ErrorCode
+from schemas.errors import DomainError, ErrorCode, StoreFailed, StoreUnavailable
 from schemas.object_keys import ObjectKey
 
 log = structlog.stdlib.get_logger(__name__)

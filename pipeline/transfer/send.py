@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from pipeline.storage.errors import MultipartGone, ObjectMissing, StoreFailed
+from pipeline.storage.errors import MultipartGone, ObjectMissing
 from pipeline.storage.port import Multipart, ObjectHead, ObjectStorage, StoredPart
 from pipeline.transfer import cleanup
 from pipeline.transfer.checks import FileCheck
@@ -23,7 +23,7 @@ from pipeline.transfer.parts import NO_BYTES, DigestedPart, Parts
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.resume import Checkpoint, PreviousAttempt, ResumeState
 from pipeline.transfer.sources.source import Source
-from schemas.errors import DomainError
+from schemas.errors import DomainError, StoreFailed
 from schemas.object_keys import ObjectKey
 from schemas.policy import media_types
 from schemas.settings import GIB, MIB

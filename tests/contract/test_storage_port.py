@@ -14,7 +14,6 @@ from uuid import uuid4
 import pytest
 
 from pipeline.storage.errors import (
-    BodyAltered,
     CopyUnsupported,
     MultipartGone,
     ObjectExists,
@@ -22,12 +21,11 @@ from pipeline.storage.errors import (
     ObjectReplaced,
     PartReplaced,
     RangeEndsEarly,
-    StoreRejected,
-    StoreUnavailable,
 )
 from pipeline.storage.file_slice import FileSlice
 from pipeline.storage.port import Body, Multipart, ObjectRange, ObjectStorage, StoredPart
 from pipeline.transfer.checks import etag_matches
+from schemas.errors import BodyAltered, StoreRejected, StoreUnavailable
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB
 from tests.fakes.storage import Etags, FakeStorage

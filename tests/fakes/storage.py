@@ -17,7 +17,6 @@ from pathlib import Path
 from threading import Event
 
 from pipeline.storage.errors import (
-    BodyAltered,
     CopyUnsupported,
     MultipartGone,
     ObjectExists,
@@ -25,7 +24,6 @@ from pipeline.storage.errors import (
     ObjectReplaced,
     PartReplaced,
     RangeEndsEarly,
-    StoreUnavailable,
 )
 from pipeline.storage.file_slice import ReadAbandoned
 from pipeline.storage.port import (
@@ -38,6 +36,7 @@ from pipeline.storage.port import (
     StoredPart,
 )
 from pipeline.transfer.checks import multipart_etag
+from schemas.errors import BodyAltered, StoreUnavailable
 from schemas.object_keys import ObjectKey
 
 # Small, so that a test's small objects are read in several blocks too.

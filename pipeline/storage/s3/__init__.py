@@ -7,6 +7,5 @@ them check.
 
 from pipeline.storage.s3.adapter import S3Storage
 from pipeline.storage.s3.checksums import ChecksumMode
-from pipeline.storage.s3.client import client
 
-__all__ = ["ChecksumMode", "S3Storage", "client"]
+__all__ = ["ChecksumMode", "S3Storage"]

@@ -17,8 +17,6 @@ from pipeline.storage.errors import (
     ObjectMissing,
     ObjectReplaced,
     RangeEndsEarly,
-    StoreRejected,
-    StoreUnavailable,
 )
 from pipeline.storage.port import (
     Body,
@@ -31,12 +29,12 @@ from pipeline.storage.port import (
 )
 from pipeline.storage.s3 import bodies, refusals
 from pipeline.storage.s3.checksums import ChecksumMode, Checksums, Probe
-from pipeline.storage.s3.client import client
 from pipeline.storage.s3.copying import Copying
 from pipeline.storage.s3.precondition import Condition, Precondition
-from pipeline.storage.s3.refusals import NOTHING_SPECIAL, Meanings
 from pipeline.storage.s3.retries import FIRST_WAIT, store_retry
+from schemas.errors import StoreRejected, StoreUnavailable
 from schemas.object_keys import ObjectKey
+from schemas.runtime import s3
 from schemas.settings import ObjectStoreSettings
 
 if TYPE_CHECKING:
@@ -93,7 +91,7 @@ class S3Storage:
     def connect(cls, settings: ObjectStoreSettings, *, page_size: int = LARGEST_PAGE) -> Self:
         """Return storage on the bucket of `settings`; nothing is sent yet."""
         return cls(
-            client(settings),
+            s3.client(settings),
             bucket=settings.s3_bucket,
             attempts=settings.s3_attempts,
             checksum_mode=ChecksumMode(settings.s3_checksum_mode),
@@ -351,7 +349,7 @@ class S3Storage:
             )
         except botocore.ClientError as error:
             # What some stores answer for a bucket that never had any.
-            if refusals.code_of(error) != "NoSuchUpload":
+            if s3.code_of(error) != "NoSuchUpload":
                 raise
             return cast("ListMultipartUploadsOutputTypeDef", {"IsTruncated": False})
 
@@ -372,7 +370,7 @@ class S3Storage:
         for failure in answer.get("Errors", []):
             code = failure.get("Code", "")
             if code not in refusals.MISSING_CODES:
-                raise refusals.refusal_of("delete_all", code=code, status=0)
+                raise s3.refusal("delete_all", code=code, status=0)
         return True
 
     def _ask(
@@ -380,13 +378,13 @@ class S3Storage:
         call: str,
         request: Callable[[], Answer],
         *,
-        meanings: Meanings = NOTHING_SPECIAL,
+        meanings: s3.Meanings = s3.NO_MEANINGS,
         abandoned: Event | None = None,
     ) -> Answer:
         """Make a request, again while the store is unavailable, and speak of errors our way."""
 
         def attempt() -> Answer:
-            with refusals.translated(call, meanings=meanings):
+            with s3.translated(call, meanings=meanings):
                 return request()
 
         policy = store_retry(

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from threading import Event
 from typing import BinaryIO, Final, Protocol, cast
 
-from pipeline.storage.errors import StoreUnavailable
 from pipeline.storage.port import Body
-from pipeline.storage.s3.refusals import translated
+from schemas.errors import StoreUnavailable
+from schemas.runtime.s3 import translated
 from schemas.settings import MIB
 
 BLOCK: Final = MIB

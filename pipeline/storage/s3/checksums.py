@@ -17,11 +17,11 @@ from uuid import uuid4
 
 import structlog
 
-from pipeline.storage.errors import BodyAltered, StoreFailed, StoreUnavailable
 from pipeline.storage.port import Body
 from pipeline.storage.s3 import bodies
-from pipeline.storage.s3.refusals import translated
 from schemas import staging_layout
+from schemas.errors import BodyAltered, StoreFailed, StoreUnavailable
+from schemas.runtime.s3 import translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

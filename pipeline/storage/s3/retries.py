@@ -1,12 +1,10 @@
-"""How often the store is asked again."""
+"""The retry policy of the object store."""
 
 from datetime import timedelta
 from threading import Event
 from typing import Final
 
-import structlog
 from tenacity import (
-    RetryCallState,
     Retrying,
     retry_if_exception_type,
     retry_if_not_exception_type,
@@ -16,31 +14,26 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from pipeline.storage.errors import RangeEndsEarly, StoreUnavailable
-
-log = structlog.stdlib.get_logger(__name__)
+from pipeline.storage.errors import RangeEndsEarly
+from schemas.errors import StoreUnavailable
+from schemas.runtime.s3 import log_retry
 
 FIRST_WAIT: Final = timedelta(milliseconds=500)
-LONGEST_WAIT: Final = timedelta(seconds=15)
+WAIT_MAX: Final = timedelta(seconds=15)
 
 
 def store_retry(*, attempts: int, first_wait: timedelta, abandoned: Event) -> Retrying:
-    """Return the one retry policy of the store: on `StoreUnavailable` only, until `abandoned`."""
+    """Return a policy that retries on `StoreUnavailable`, until `abandoned` is set."""
     return Retrying(
-        # Asked again, an object that is too short is as short as before.
+        # An object that is too short stays too short.
         retry=retry_if_exception_type(StoreUnavailable)
         & retry_if_not_exception_type(RangeEndsEarly),
         stop=stop_after_attempt(attempts) | stop_when_event_set(abandoned),
-        # Full jitter: workers that met the same outage must not come back together.
+        # Full jitter: workers that saw the same outage must not return at the same moment.
         wait=wait_random_exponential(
-            multiplier=first_wait.total_seconds(), max=LONGEST_WAIT.total_seconds()
+            multiplier=first_wait.total_seconds(), max=WAIT_MAX.total_seconds()
         ),
         sleep=sleep_using_event(abandoned),
-        before_sleep=_log_retry,
+        before_sleep=log_retry,
         reraise=True,
     )
-
-
-def _log_retry(state: RetryCallState) -> None:
-    failure = state.outcome.exception() if state.outcome else None
-    log.warning("store.retrying", attempt=state.attempt_number, reason=str(failure))

@@ -7,8 +7,9 @@ from typing import Final
 
 import structlog
 
-from pipeline.storage.errors import ObjectReplaced, RangeEndsEarly, StoreUnavailable
+from pipeline.storage.errors import ObjectReplaced, RangeEndsEarly
 from pipeline.storage.port import ObjectRange, ObjectStorage
+from schemas.errors import StoreUnavailable
 
 log = structlog.stdlib.get_logger(__name__)
 

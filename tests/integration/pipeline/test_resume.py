@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 
 from pipeline.context import build_context
 from pipeline.settings import Settings
-from pipeline.storage.s3 import client
 from schemas import object_keys
 from schemas.events.envelope import Envelope
 from schemas.lifecycle import JobStatus
+from schemas.runtime.s3 import client
 from schemas.settings import MIB, DatabaseSettings, ObjectStoreSettings
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Chunk

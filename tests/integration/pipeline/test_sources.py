@@ -18,10 +18,9 @@ from structlog.testing import capture_logs
 
 from pipeline.context import build_context
 from pipeline.settings import Settings
-from pipeline.storage.errors import StoreFailed, StoreRejected, StoreUnavailable
 from pipeline.transfer.plan import MIN_PART_SIZE
 from schemas import object_keys, staging_layout, topology
-from schemas.errors import ErrorCode
+from schemas.errors import ErrorCode, StoreFailed, StoreRejected, StoreUnavailable
 from schemas.events.envelope import Envelope
 from schemas.ids import TenantId
 from schemas.lifecycle import JobStatus, StagingKind, UploadStatus

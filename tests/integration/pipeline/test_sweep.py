@@ -23,10 +23,9 @@ from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
 from pipeline.maintenance.tasks import SweepOrphans, SweepRows, SweepUploads
 from pipeline.settings import Settings
-from pipeline.storage.errors import StoreMisconfigured, StoreRejected, StoreUnavailable
 from pipeline.storage.port import Body, Multipart
 from schemas import object_keys, staging_layout
-from schemas.errors import ErrorCode
+from schemas.errors import ErrorCode, StoreMisconfigured, StoreRejected, StoreUnavailable
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFailed

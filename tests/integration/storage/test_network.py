@@ -9,9 +9,9 @@ from threading import Event, Thread
 
 import pytest
 
-from pipeline.storage.errors import StoreMisconfigured, StoreUnavailable
 from pipeline.storage.port import ObjectRange
 from pipeline.storage.s3 import S3Storage
+from schemas.errors import StoreMisconfigured, StoreUnavailable
 from schemas.object_keys import ObjectKey
 from schemas.settings import ObjectStoreSettings
 

@@ -8,14 +8,11 @@ from botocore.exceptions import ConnectionClosedError
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from pipeline.storage.errors import (
-    MultipartGone,
-    ObjectExists,
-    StoreMisconfigured,
-    StoreRejected,
-)
-from pipeline.storage.s3 import ChecksumMode, S3Storage, client
+from pipeline.storage.errors import MultipartGone, ObjectExists
+from pipeline.storage.s3 import ChecksumMode, S3Storage
+from schemas.errors import StoreMisconfigured, StoreRejected
 from schemas.object_keys import ObjectKey
+from schemas.runtime.s3 import client
 from schemas.settings import ObjectStoreSettings
 from tests.contract.test_storage_port import FIRST, LAST, body
 from tests.store_behaviour import StoreBehaviour

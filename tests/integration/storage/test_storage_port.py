@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dev.stack.infrastructure import Store
-from pipeline.storage.s3 import ChecksumMode, S3Storage, client
+from pipeline.storage.s3 import ChecksumMode, S3Storage
+from schemas.runtime.s3 import client
 from schemas.settings import ObjectStoreSettings
 from tests.contract.test_storage_port import StorageContract
 

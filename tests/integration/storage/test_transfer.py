@@ -15,7 +15,7 @@ import pytest
 from dev.stack.infrastructure import Store
 from dev.stack.stack import Stack
 from pipeline.storage.port import Multipart, StoredPart
-from pipeline.storage.s3 import S3Storage, client
+from pipeline.storage.s3 import S3Storage
 from pipeline.transfer import plan
 from pipeline.transfer.checks import Chunk, ChunkCorrupt
 from pipeline.transfer.resume import PreviousAttempt
@@ -23,6 +23,7 @@ from pipeline.transfer.send import FileTransfer, SentObject, TransferListener
 from pipeline.transfer.sources.staged_objects import StagedObjects
 from schemas import staging_layout
 from schemas.ids import TenantId, UploadId
+from schemas.runtime.s3 import client
 from schemas.settings import MIB, ObjectStoreSettings
 from tests.contract.test_storage_port import body
 from tests.integration.storage.transfer_program import KEY, Death, Order, staged

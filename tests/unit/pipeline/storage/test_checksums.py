@@ -11,10 +11,10 @@ from botocore.response import StreamingBody
 from botocore.stub import ANY, Stubber
 from mypy_boto3_s3 import S3Client
 
-from pipeline.storage.errors import StoreUnavailable
 from pipeline.storage.port import Body
 from pipeline.storage.s3 import S3Storage
 from pipeline.storage.s3.checksums import ChecksumMode, Checksums, Finding, Probe
+from schemas.errors import StoreUnavailable
 from schemas.object_keys import ObjectKey
 
 CONTENT = b"random"

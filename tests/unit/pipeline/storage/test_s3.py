@@ -13,20 +13,23 @@ from botocore.stub import ANY, Stubber
 from structlog.testing import capture_logs
 
 from pipeline.storage.errors import (
-    BodyAltered,
     CopyUnsupported,
     MultipartGone,
     ObjectExists,
     ObjectMissing,
     PartReplaced,
+)
+from pipeline.storage.port import Body, Multipart, ObjectRange
+from pipeline.storage.s3 import S3Storage
+from schemas.errors import (
+    BodyAltered,
+    DomainError,
     StoreMisconfigured,
     StoreRejected,
     StoreUnavailable,
 )
-from pipeline.storage.port import Body, Multipart, ObjectRange
-from pipeline.storage.s3 import S3Storage, client
-from schemas.errors import DomainError
 from schemas.object_keys import ObjectKey
+from schemas.runtime.s3 import client
 from schemas.settings import ObjectStoreSettings
 
 KEY = ObjectKey("originals/tenant/upload")

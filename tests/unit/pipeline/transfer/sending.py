@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.storage.errors import StoreRejected, StoreUnavailable
 from pipeline.storage.port import Body, Multipart
 from pipeline.transfer.errors import LeaseLost
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.resume import PreviousAttempt
 from pipeline.transfer.send import REREAD_MAX_BYTES, FileTransfer, SentObject
 from pipeline.transfer.sources.staged_file import StagedFile
+from schemas.errors import StoreRejected, StoreUnavailable
 from schemas.object_keys import ObjectKey
 from tests.fakes.storage import Call, FakeStorage, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder

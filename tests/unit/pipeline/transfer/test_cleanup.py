@@ -2,11 +2,9 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.storage.errors import (
-    StoreRejected,
-)
 from pipeline.transfer import cleanup
 from pipeline.transfer.errors import LeaseLost
+from schemas.errors import StoreRejected
 from tests.fakes.storage import FakeStorage, Object, raising
 from tests.unit.pipeline.transfer.sending import REJECTED, HangingDelete, store_parts
 from tests.unit.pipeline.transfer.staging import KEY, is_empty, part

@@ -11,13 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.storage.errors import (
-    BodyAltered,
-    MultipartGone,
-    PartReplaced,
-    StoreRejected,
-    StoreUnavailable,
-)
+from pipeline.storage.errors import MultipartGone, PartReplaced
 from pipeline.storage.port import Body, Multipart, StoredPart
 from pipeline.transfer.checks import (
     ChunkCorrupt,
@@ -31,7 +25,13 @@ from pipeline.transfer.part_pool import STOP_TIMEOUT
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.send import FileTransfer, SentObject
 from pipeline.transfer.sources.staged_file import StagedFile
-from schemas.errors import FileDigestMismatch, StagingMissing
+from schemas.errors import (
+    BodyAltered,
+    FileDigestMismatch,
+    StagingMissing,
+    StoreRejected,
+    StoreUnavailable,
+)
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.sending import (

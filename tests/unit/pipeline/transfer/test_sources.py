@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.storage.errors import BodyAltered, StoreUnavailable
 from pipeline.storage.port import Body, Multipart, ObjectRange, StoredPart
 from pipeline.transfer.checks import ChunkCorrupt, StagingTruncated
 from pipeline.transfer.errors import TransferCancelled
@@ -18,7 +17,7 @@ from pipeline.transfer.resume import Checkpoint, PreviousAttempt
 from pipeline.transfer.send import FileTransfer, SentObject
 from pipeline.transfer.sources.reference import ReferenceChanged, ReferencedObject, ReferenceMissing
 from pipeline.transfer.sources.staged_objects import StagedObjects
-from schemas.errors import ErrorCode, StagingMissing
+from schemas.errors import BodyAltered, ErrorCode, StagingMissing, StoreUnavailable
 from tests.fakes.storage import Call, Etags, FakeStorage, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.staging import (
