@@ -1,4 +1,4 @@
-"""compose.yaml and the image it starts, held against the specification and against the code."""
+"""compose.yaml and its image match the Compose specification and the code."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def secrets(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment that sets nothing a process of ours would read."""
+    """An environment that sets no variable of the project."""
     for reader in READERS.values():
         for name, field in reader.model_fields.items():
             monkeypatch.delenv(settings_table.variable(name, field), raising=False)
@@ -72,7 +72,7 @@ def make_secrets(directory: Path) -> Path:
 
 
 def environment(name: str) -> dict[str, str]:
-    """Return a container's environment with the defaults of what a user may set."""
+    """Return a container's environment, with the defaults of the user's variables."""
     return {
         variable: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
         for variable, value in CONTAINERS[name].get("environment", {}).items()
@@ -115,7 +115,7 @@ def test_compose_runs_the_processes_of_the_local_stack_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-def test_a_process_is_given_the_settings_it_needs_and_none_it_does_not_read(
+def test_a_container_sets_the_required_settings_and_no_unread_ones(
     service: Service, secrets: Path, tmp_path: Path, bare_environment: pytest.MonkeyPatch
 ) -> None:
     reader = reader_of(service)
@@ -137,7 +137,7 @@ def test_a_process_is_given_the_settings_it_needs_and_none_it_does_not_read(
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-def test_a_process_is_watched_the_way_it_shows_its_health(service: Service) -> None:
+def test_a_health_check_matches_the_readiness_of_its_service(service: Service) -> None:
     probe = " ".join(CONTAINERS[service.name]["healthcheck"]["test"])
 
     match service.readiness:
@@ -148,7 +148,7 @@ def test_a_process_is_watched_the_way_it_shows_its_health(service: Service) -> N
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-def test_a_process_has_longer_to_stop_than_it_takes(service: Service) -> None:
+def test_a_container_has_enough_time_to_stop(service: Service) -> None:
     allowed = as_duration(CONTAINERS[service.name]["stop_grace_period"])
 
     assert allowed > service.stop_grace
@@ -174,7 +174,7 @@ def test_a_worker_is_healthy_only_while_it_touches_its_file(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", sorted(CONTAINERS.keys() - {service.name for service in SERVICES}))
-def test_a_container_that_is_no_process_of_ours_is_given_variables_it_knows(name: str) -> None:
+def test_a_third_party_container_sets_known_variables_only(name: str) -> None:
     of_the_store = {variable.upper() for variable in ObjectStoreSettings.model_fields}
     known = {"create-bucket": of_the_store, **VARIABLES_OF_OTHERS}
 
@@ -194,7 +194,7 @@ def test_a_container_has_no_privileges_and_bounded_memory_and_logs(name: str) ->
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_container_of_ours_can_write_to_its_volumes_and_tmp_alone(name: str) -> None:
+def test_a_container_can_write_to_its_volumes_and_tmp_only(name: str) -> None:
     assert CONTAINERS[name]["read_only"]
     assert [mount.split(":")[0] for mount in CONTAINERS[name]["tmpfs"]] == ["/tmp"]  # noqa: S108  # the container's own
     for volume in CONTAINERS[name].get("volumes", []):
@@ -202,12 +202,12 @@ def test_a_container_of_ours_can_write_to_its_volumes_and_tmp_alone(name: str) -
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_a_service_can_have_replicas_and_says_whether_it_is_healthy(name: str) -> None:
+def test_a_service_can_have_replicas_and_has_a_health_check(name: str) -> None:
     assert "container_name" not in CONTAINERS[name]
     assert ("healthcheck" in CONTAINERS[name]) is (name not in ONE_SHOTS)
 
 
-def test_what_a_container_waits_for_can_happen() -> None:
+def test_the_conditions_of_dependencies_can_come_true() -> None:
     for container in CONTAINERS.values():
         for name, wait in container.get("depends_on", {}).items():
             expected = "completed_successfully" if name in ONE_SHOTS else "healthy"
@@ -223,7 +223,7 @@ def test_every_image_is_pinned() -> None:
         assert PINNED.fullmatch(image), image
 
 
-def test_ports_are_published_to_this_machine_alone() -> None:
+def test_ports_are_published_on_loopback_only() -> None:
     ports = [port for each in CONTAINERS.values() for port in each.get("ports", [])]
 
     assert ports
@@ -237,7 +237,7 @@ def test_the_store_has_the_same_address_inside_and_outside() -> None:
     assert CONTAINERS["store"]["ports"] == [f"127.0.0.1:{endpoint.port}:{endpoint.port}"]
 
 
-def test_no_secret_stands_in_the_file() -> None:
+def test_the_file_contains_no_secret() -> None:
     secret = {"POSTGRES_PASSWORD"} | {
         settings_table.variable(name, field)
         for reader in READERS.values()
@@ -261,7 +261,7 @@ def test_the_script_writes_every_secret_compose_mounts(secrets: Path) -> None:
     }
 
 
-def test_secrets_that_exist_are_kept(secrets: Path) -> None:
+def test_existing_secrets_are_kept(secrets: Path) -> None:
     before = {file.name: file.read_text() for file in secrets.iterdir()}
 
     make_secrets(secrets)
@@ -296,19 +296,19 @@ def test_both_ends_of_every_connection_have_the_same_password(secrets: Path) -> 
     ]
 
 
-def test_every_file_compose_mounts_is_there() -> None:
+def test_every_mounted_file_exists() -> None:
     for config in COMPOSE["configs"].values():
         assert (CHECKOUT / config["file"]).is_file()
 
 
-def test_the_broker_waits_longer_for_an_acknowledgement_than_a_task_may_take() -> None:
+def test_the_consumer_timeout_exceeds_the_longest_task() -> None:
     [milliseconds] = re.findall(r"^consumer_timeout = (\d+)$", RABBITMQ_CONF, re.MULTILINE)
     limit = CelerySettings.model_fields["task_time_limit"].default
 
     assert timedelta(milliseconds=int(milliseconds)) > limit
 
 
-def test_the_image_is_built_from_what_is_let_into_the_build_alone() -> None:
+def test_the_build_context_has_only_the_copied_files() -> None:
     everything, *admitted = [
         line
         for line in (CHECKOUT / ".dockerignore").read_text().splitlines()
@@ -324,12 +324,12 @@ def test_the_image_is_built_from_what_is_let_into_the_build_alone() -> None:
     assert {f"!{source}" for source in copied} == {*admitted}
 
 
-def test_the_image_holds_the_locked_wheels_and_runs_as_nobody_special() -> None:
+def test_the_image_has_the_locked_wheels_and_an_unprivileged_user() -> None:
     [user] = re.findall(r"^USER (\d+):", DOCKERFILE, re.MULTILINE)
 
     assert "--require-hashes --only-binary :all:" in DOCKERFILE
     assert {CONTAINERS[name]["user"].split(":")[0] for name in OURS} == {user}
 
 
-def test_the_image_holds_the_versions_that_are_tested() -> None:
+def test_the_image_has_the_tested_versions() -> None:
     assert pins("runtime.txt") < pins("dev.txt")

@@ -50,15 +50,15 @@ def processes_of(state_dir: Path) -> list[psutil.Process]:
 
 
 def open_to(process: psutil.Process) -> set[tuple[str, int, str]]:
-    """Return where a process can be reached from outside of it: address, port and its name.
+    """Return address, port and process name of every socket that other processes can reach.
 
-    Datagrams reach any socket for them; one at a port that the system picked is somebody's
-    who asks, such as Erlang for the name of its host, and may stay open for a while.
+    A datagram socket on an ephemeral port belongs to a client, such as Erlang's resolver, and
+    does not count.
     """
     try:
         name = process.name()
         connections = process.net_connections("inet")
-    except psutil.NoSuchProcess:  # the broker starts short-lived ones to look at the disk
+    except psutil.NoSuchProcess:  # RabbitMQ starts short-lived processes to check the disk
         return set()
     return {
         (connection.laddr.ip, connection.laddr.port, name)
@@ -77,7 +77,7 @@ def test_the_database_is_postgres_18_with_pgvector_and_durable_commits(stack: St
         database.execute("drop extension vector")
 
 
-def test_nothing_listens_beyond_loopback(stack: Stack) -> None:
+def test_every_process_listens_on_loopback_only(stack: Stack) -> None:
     def listening() -> set[tuple[str, int, str]]:
         return set().union(*(open_to(process) for process in processes_of(stack.state_dir)))
 
@@ -86,7 +86,7 @@ def test_nothing_listens_beyond_loopback(stack: Stack) -> None:
     first = listening()
     assert "127.0.0.1" in {address for address, *_ in first}
     beyond = {place for place in first if place[0] not in loopback}
-    # What passes by, such as the broker's look whether its port is free, is gone soon.
+    # Short-lived sockets, such as the broker's check whether its port is free, disappear soon.
     eventually(lambda: beyond & listening(), until=lambda stayed: not stayed)
 
 
@@ -110,8 +110,8 @@ def test_confirmed_messages_survive_the_death_of_rabbitmq_and_its_port_mapper(
         stack.environment["RABBITMQ_URL"], transport_options={"confirm_publish": True}
     ) as broker:
         queue.bind(broker.default_channel).declare()
-        # RabbitMQ 3.10 writes the name of a new quorum queue to disk after three seconds;
-        # killed before, it never finds a leader for the queue again.
+        # RabbitMQ 3.10 writes the name of a new quorum queue to disk after three seconds.
+        # Killed earlier, it never elects a leader for the queue again.
         time.sleep(4)
         kombu.Producer(broker).publish({"kept": True}, routing_key="kept", delivery_mode=2)
 
@@ -142,14 +142,14 @@ def test_stored_objects_survive_the_death_of_every_swift_server(stack: Stack) ->
     assert client.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"bytes"
 
 
-def test_a_scoped_stack_has_everything_of_its_own_and_takes_it_away(stack: Stack) -> None:
+def test_a_scoped_stack_owns_its_resources_and_deletes_them(stack: Stack) -> None:
     with stack.scoped("journey", settings={"UPLOAD_TTL": "PT10S"}) as own:
         ours, theirs = own.environment, stack.environment
         assert ours["UPLOAD_TTL"] == "PT10S"
         assert ours["S3_ENDPOINT_URL"] == theirs["S3_ENDPOINT_URL"]
         for name in ("DATABASE_URL", "RABBITMQ_URL", "S3_BUCKET", "STAGING_DIR", "GATEWAY_PORT"):
             assert ours[name] != theirs[name]
-        own.start_infrastructure()  # all of it was brought along
+        own.start_infrastructure()  # starts nothing: every part is given
         assert own.processes == {}
         with connected(own) as database:
             assert database.execute("select 1").fetchone() == (1,)
@@ -181,7 +181,7 @@ def dev_stack(state_dir: Path, command: str, *options: str) -> str:
 
 
 @pytest.mark.usefixtures("stack")
-def test_a_second_stack_runs_beside_the_first_and_leaves_nothing_even_if_killed() -> None:
+def test_a_killed_second_stack_leaves_nothing_behind() -> None:
     directory = TEST_STATE / ("a-directory-with-a-long-name-" + "x" * 100)
     discard(directory)
     assert "everything is ready" in dev_stack(directory, "up", "--infrastructure-only")

@@ -1,4 +1,4 @@
-"""The object stores tests are run against, as the local stack starts them."""
+"""The object stores of the tests, as the local stack starts them."""
 
 import socket
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     discard(directory)
 
 
-def test_a_store_runs_only_once_it_was_asked_for(stack: Stack) -> None:
+def test_a_store_starts_when_it_is_first_requested(stack: Stack) -> None:
     before = set(stack.processes)
 
     for store in Store:
@@ -59,7 +59,7 @@ def test_both_fronts_of_swift_show_the_same_objects(stack: Stack) -> None:
         assert body.read() == b"bytes"
 
 
-def test_stores_listen_at_loopback_alone(stack: Stack) -> None:
+def test_stores_listen_on_loopback_only(stack: Stack) -> None:
     for store in Store:
         stack.start_store(store)
 

@@ -35,7 +35,7 @@ subprocess.Popen([sys.executable, "-c", {IGNORES_SIGTERM!r}])
 DIES = "import sys; sys.exit('there is no configuration')"
 NEVER_READY = "import signal; signal.pause()"
 
-# Nothing of it is reached: it only keeps the stack from starting its own.
+# These addresses are never used: they only keep the stack from starting services.
 BROUGHT_ALONG = {
     "DATABASE_URL": "postgresql+psycopg://nobody@127.0.0.1/none",
     "RABBITMQ_URL": "amqp://127.0.0.1",
@@ -96,7 +96,7 @@ def test_a_killed_process_is_restarted_and_counted(stack: Stack) -> None:
     assert process.restarts == 1
 
 
-def test_other_programs_find_pids_by_name(stack: Stack) -> None:
+def test_pids_are_published_by_name(stack: Stack) -> None:
     stack.start_services("works")
 
     record = state.load(stack.state_dir)
@@ -125,7 +125,7 @@ def test_a_process_that_keeps_dying_is_an_error_that_shows_its_log(stack: Stack)
         stack.start_services("dies")
 
 
-def test_a_process_that_does_not_get_ready_is_an_error(stack: Stack) -> None:
+def test_a_process_that_never_becomes_ready_is_an_error(stack: Stack) -> None:
     stack.start_services("works")
     process = stack.processes["works"]
     process.stop()
@@ -134,7 +134,7 @@ def test_a_process_that_does_not_get_ready_is_an_error(stack: Stack) -> None:
         process.wait_ready(timeout=timedelta(seconds=0.1))
 
 
-def test_stopping_ends_what_ignores_sigterm_and_what_services_started(state_dir: Path) -> None:
+def test_stopping_ends_processes_that_ignore_sigterm_and_their_children(state_dir: Path) -> None:
     with Stack(state_dir, settings=BROUGHT_ALONG, table=TABLE) as stack:
         stack.start_services("stubborn", "parent")
         assert len(survivors(state_dir)) == 3
@@ -143,7 +143,7 @@ def test_stopping_ends_what_ignores_sigterm_and_what_services_started(state_dir:
     assert state.load(state_dir) is None
 
 
-def test_a_directory_has_one_stack_at_a_time(stack: Stack) -> None:
+def test_a_state_directory_has_one_stack_at_a_time(stack: Stack) -> None:
     with pytest.raises(StackAlreadyRunning):
         Stack(stack.state_dir)
 
@@ -160,7 +160,7 @@ signal.pause()
 """
 
 
-def test_nothing_is_left_of_a_supervisor_that_was_killed(state_dir: Path) -> None:
+def test_a_killed_supervisor_leaves_no_process(state_dir: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", SUPERVISOR, state_dir],
         cwd=CHECKOUT,
@@ -173,6 +173,6 @@ def test_nothing_is_left_of_a_supervisor_that_was_killed(state_dir: Path) -> Non
 
     ended = leftovers.end(state_dir, grace=timedelta(seconds=0.5))
 
-    assert "stubborn" in ended  # the others saw that their supervisor died
+    assert "stubborn" in ended  # the other processes ended with their supervisor
     assert survivors(state_dir) == []
     assert state.load(state_dir) is None

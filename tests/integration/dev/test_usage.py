@@ -15,7 +15,7 @@ sys.stdin.readline()
 """
 
 
-def test_a_process_that_grew_and_worked_is_found_out() -> None:
+def test_memory_growth_and_cpu_time_of_a_process_are_measured() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", GROWS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -31,7 +31,7 @@ def test_a_process_that_grew_and_worked_is_found_out() -> None:
     assert usage.cpu_seconds["it"] > 0
 
 
-def test_a_process_that_ended_meanwhile_is_no_error() -> None:
+def test_a_process_may_end_while_it_is_watched() -> None:
     with (
         subprocess.Popen(
             [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""The page of settings says what the code says."""
+"""The page of settings matches the code."""
 
 from datetime import timedelta
 
@@ -16,13 +16,13 @@ FIELDS = [
 ]
 
 
-def test_the_page_is_what_the_settings_say() -> None:
+def test_the_page_is_up_to_date() -> None:
     stale = "docs/settings.md is stale: run `python -m dev.settings_table`"
 
     assert settings_table.PAGE.read_text() == settings_table.page(), stale
 
 
-def test_the_page_has_every_setting_of_every_service() -> None:
+def test_the_page_lists_every_setting_of_every_service() -> None:
     page = settings_table.page()
 
     for service in settings_table.SERVICES.values():
@@ -31,13 +31,13 @@ def test_the_page_has_every_setting_of_every_service() -> None:
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
-def test_a_setting_says_what_it_means_and_somebody_reads_it(name: str, field: FieldInfo) -> None:
+def test_a_setting_has_a_description_and_a_reader(name: str, field: FieldInfo) -> None:
     assert settings_table.meaning(field)
     assert settings_table.readers(name)
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
-def test_a_default_is_written_as_the_environment_takes_it(name: str, field: FieldInfo) -> None:
+def test_a_default_is_written_in_the_syntax_of_the_environment(name: str, field: FieldInfo) -> None:
     if isinstance(field.default, timedelta):
         written = settings_table.written(field.default)
         assert TypeAdapter(Duration).validate_python(written) == field.default, name
@@ -64,7 +64,7 @@ def test_a_value_is_written_in_the_largest_unit_that_divides_it(
     assert settings_table.written(value) == written
 
 
-def test_a_section_is_titled_with_the_words_of_its_class() -> None:
+def test_a_section_is_titled_by_the_words_of_its_class_name() -> None:
     class ObjectStoreSettings(BaseModel):
         pass
 

@@ -3,7 +3,7 @@ import pytest
 from dev.bench.figures import Ratio, Spread, starting_orders
 
 
-def test_a_spread_stays_within_the_measured_values() -> None:
+def test_a_spread_lies_within_the_measured_values() -> None:
     spread = Spread.of([4.0, 1.0, 3.0, 2.0])
 
     assert spread.count == 4
@@ -16,8 +16,8 @@ def test_a_single_sample_is_its_own_spread() -> None:
     assert Spread.of([7.0]) == Spread(count=1, p50=7.0, p95=7.0, least=7.0, worst=7.0)
 
 
-def test_a_ratio_is_taken_round_by_round() -> None:
-    # The second round was slow for both; of the totals the ratio would be another one.
+def test_a_ratio_compares_round_by_round() -> None:
+    # The second round was slow for both, which would distort a ratio of totals.
     ratio = Ratio.between([200.0, 20.0, 300.0], [100.0, 20.0, 100.0])
 
     assert ratio == Ratio(median=2.0, least=1.0, most=3.0)

@@ -31,7 +31,7 @@ def test_the_page_is_published_with_its_plots(tmp_path: Path) -> None:
     assert (written.parent / "plot.svg").read_text() == "<svg/>"
 
 
-def test_what_is_kept_comes_back_in_the_order_asked_for(tmp_path: Path) -> None:
+def test_kept_sections_are_read_in_the_requested_order(tmp_path: Path) -> None:
     page.keep(section("Ingest"), name="ingest", directory=tmp_path)
     page.keep(section("Memory"), name="memory", directory=tmp_path)
 
@@ -40,7 +40,7 @@ def test_what_is_kept_comes_back_in_the_order_asked_for(tmp_path: Path) -> None:
     assert kept == [section("Memory"), section("Ingest")]
 
 
-def test_a_benchmark_that_runs_again_takes_its_old_place(tmp_path: Path) -> None:
+def test_a_repeated_benchmark_keeps_its_place(tmp_path: Path) -> None:
     page.keep(section("Old"), name="ingest", directory=tmp_path)
     page.keep(section("New"), name="ingest", directory=tmp_path)
 

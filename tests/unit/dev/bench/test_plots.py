@@ -39,9 +39,7 @@ def draw(kind: str, *, to: Path) -> Path:
     return to
 
 
-def test_a_plot_is_small_and_says_nothing_of_when_and_where_it_was_made(
-    drawn: Path, tmp_path: Path
-) -> None:
+def test_a_plot_is_small_and_names_neither_date_nor_machine(drawn: Path, tmp_path: Path) -> None:
     content = drawn.read_text()
 
     assert len(content) < LARGEST_PLOT
@@ -57,7 +55,7 @@ def test_the_same_figures_give_the_same_file(kind: str, tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_only_ours_has_our_colour(tmp_path: Path) -> None:
+def test_only_the_project_has_the_highlight_colour(tmp_path: Path) -> None:
     alone = Bars(title="", unit="", groups=["a", "b"], series={"": [[1.0], [2.0]]}, ours=())
 
     plots.bars(BARS, to=tmp_path / "with.svg")

@@ -20,7 +20,7 @@ SECTION = Section(
 )
 
 
-def test_markdown_holds_everything_a_reader_needs() -> None:
+def test_markdown_has_title_table_and_notes() -> None:
     page = sections.as_markdown(SECTION)
 
     assert page.startswith("## Receiving\n\nHow fast?\n\n![Receiving](receiving.svg)\n\n")
@@ -29,11 +29,11 @@ def test_markdown_holds_everything_a_reader_needs() -> None:
     assert page.endswith("*Measured on 2026-01-31. Peers: node 20, tus 2.*\n")
 
 
-def test_a_bar_in_a_cell_does_not_break_the_table() -> None:
+def test_a_vertical_bar_in_a_cell_is_escaped() -> None:
     assert "| a\\|b | 200 |" in sections.as_markdown(SECTION)
 
 
-def test_the_terminal_shows_cells_as_they_are() -> None:
+def test_the_terminal_prints_cells_unescaped() -> None:
     out = StringIO()
 
     Console(file=out, width=120).print(sections.for_terminal(SECTION))

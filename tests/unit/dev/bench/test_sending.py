@@ -15,8 +15,8 @@ NOWHERE = "http://127.0.0.1:1"
 
 
 @dataclass
-class Notebook:
-    """A receiver that writes down what it is told."""
+class RecordingReceiver:
+    """A receiver that records its calls."""
 
     acked: list[tuple[str, int]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
@@ -40,45 +40,45 @@ class Notebook:
         self.forgotten.append(sending.id)
 
 
-def test_every_file_is_sent_in_order_and_ended() -> None:
-    notebook = Notebook()
+def test_every_file_is_sent_in_order_and_finished() -> None:
+    receiver = RecordingReceiver()
 
-    clocked = sending.file_by_file(notebook, Load(files=3, size=20, chunk_size=4), content=CONTENT)
+    clocked = sending.file_by_file(receiver, Load(files=3, size=20, chunk_size=4), content=CONTENT)
 
     for each in clocked.sendings:
-        assert [index for id_, index in notebook.acked if id_ == each.id] == [0, 1, 2, 3, 4]
-    assert sorted(notebook.ended) == sorted(each.id for each in clocked.sendings)
+        assert [index for id_, index in receiver.acked if id_ == each.id] == [0, 1, 2, 3, 4]
+    assert sorted(receiver.ended) == sorted(each.id for each in clocked.sendings)
 
 
-def test_over_several_connections_every_chunk_is_sent_once() -> None:
-    notebook = Notebook()
+def test_several_connections_send_every_chunk_once() -> None:
+    receiver = RecordingReceiver()
 
     clocked = sending.over_connections(
-        notebook, Load(files=1, size=40, chunk_size=4), content=CONTENT, connections=3
+        receiver, Load(files=1, size=40, chunk_size=4), content=CONTENT, connections=3
     )
 
-    assert sorted(index for _, index in notebook.acked) == list(range(10))
+    assert sorted(index for _, index in receiver.acked) == list(range(10))
     assert len(clocked.sendings) == 1
 
 
-def test_what_was_sent_is_forgotten() -> None:
-    notebook = Notebook()
-    clocked = sending.file_by_file(notebook, Load(files=2, size=4, chunk_size=4), content=CONTENT)
+def test_sent_files_are_deleted() -> None:
+    receiver = RecordingReceiver()
+    clocked = sending.file_by_file(receiver, Load(files=2, size=4, chunk_size=4), content=CONTENT)
 
-    sending.forget(notebook, clocked)
+    sending.forget(receiver, clocked)
 
-    assert notebook.forgotten == [each.id for each in clocked.sendings]
+    assert receiver.forgotten == [each.id for each in clocked.sendings]
 
 
 @pytest.mark.parametrize(
     ("size", "text"),
     [(1024 * MIB, "1 GiB"), (1536 * MIB, "1536 MiB"), (64 * 1024, "64 KiB"), (1000, "1000 B")],
 )
-def test_sizes_are_shown_without_fractions(size: int, text: str) -> None:
+def test_sizes_are_printed_without_fractions(size: int, text: str) -> None:
     assert shown(size) == text
 
 
-def test_a_load_says_what_it_is() -> None:
+def test_a_load_has_a_title() -> None:
     assert str(Load(files=8, size=128 * MIB, chunk_size=MIB)) == (
         "8 files of 128 MiB, chunks of 1 MiB"
     )

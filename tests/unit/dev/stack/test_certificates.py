@@ -10,7 +10,7 @@ def read(file: Path) -> x509.Certificate:
     return x509.load_pem_x509_certificate(file.read_bytes())
 
 
-def test_whoever_trusts_the_authority_trusts_the_server(tmp_path: Path) -> None:
+def test_the_server_certificate_is_valid_for_clients_of_the_authority(tmp_path: Path) -> None:
     made = Certificates(tmp_path)
     made.make()
 

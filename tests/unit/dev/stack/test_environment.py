@@ -1,7 +1,7 @@
 from dev.stack import environment
 
 
-def test_parts_the_caller_brings_along_are_taken_from_the_environment() -> None:
+def test_given_parts_are_read_from_the_environment() -> None:
     given = environment.given_in(
         {"DATABASE_URL": "postgresql://there", "S3_ENDPOINT_URL": "", "EDITOR": "vi"}
     )
@@ -9,13 +9,13 @@ def test_parts_the_caller_brings_along_are_taken_from_the_environment() -> None:
     assert given == {"DATABASE_URL": "postgresql://there"}
 
 
-def test_celerys_name_for_the_broker_is_understood() -> None:
+def test_celerys_variable_names_the_broker() -> None:
     assert environment.given_in({"CELERY_BROKER_URL": "amqp://there"}) == {
         "RABBITMQ_URL": "amqp://there"
     }
 
 
-def test_the_projects_name_for_the_broker_comes_first() -> None:
+def test_the_projects_variable_precedes_celerys() -> None:
     given = environment.given_in({"CELERY_BROKER_URL": "amqp://a", "RABBITMQ_URL": "amqp://b"})
 
     assert given == {"RABBITMQ_URL": "amqp://b"}

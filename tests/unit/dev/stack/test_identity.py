@@ -3,7 +3,7 @@ import itertools
 from dev.stack import identity
 
 
-def test_every_secret_is_drawn_anew() -> None:
+def test_every_secret_is_drawn_separately() -> None:
     numbers = itertools.count(1)
 
     made = identity.new(lambda length: f"{next(numbers):0{2 * length}x}")

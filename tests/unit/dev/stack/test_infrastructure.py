@@ -11,11 +11,11 @@ OBJECT_STORE = {
 }
 
 
-def test_nothing_is_supplied_by_default() -> None:
+def test_no_part_is_given_by_default() -> None:
     assert infrastructure.supplied({"UPLOAD_TTL": "PT1H"}) == {}
 
 
-def test_an_address_means_the_part_is_used_and_not_started() -> None:
+def test_a_part_with_an_address_is_used_and_not_started() -> None:
     settings = {"DATABASE_URL": "postgresql://there", "RABBITMQ_URL": "amqp://there"}
 
     assert infrastructure.supplied(settings) == {
@@ -24,7 +24,7 @@ def test_an_address_means_the_part_is_used_and_not_started() -> None:
     }
 
 
-def test_an_object_store_has_a_bucket_unless_one_is_named() -> None:
+def test_an_object_store_has_a_default_bucket() -> None:
     unnamed = infrastructure.supplied(OBJECT_STORE)
     named = infrastructure.supplied(OBJECT_STORE | {"S3_BUCKET": "files"})
 

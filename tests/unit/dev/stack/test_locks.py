@@ -1,4 +1,4 @@
-"""The lock files are what a fresh machine trusts."""
+"""A new machine installs exactly what the lock files pin."""
 
 import re
 from pathlib import Path

@@ -10,7 +10,7 @@ def stat_line(*, state: str = "S", began: int) -> str:
     return STAT.format(state=state, counters="0 0 0 0 7 3", began=began)
 
 
-def test_the_start_time_is_found_behind_a_name_with_brackets_and_blanks() -> None:
+def test_the_start_time_is_parsed_after_a_name_with_brackets_and_blanks() -> None:
     assert ownership.parse_start_ticks(stat_line(began=987654)) == 987654
 
 
@@ -26,7 +26,7 @@ def test_a_pid_with_another_start_time_is_another_process() -> None:
     assert ownership.find(os.getpid(), started=began + 1) is None
 
 
-def test_a_pid_nobody_has_is_no_process() -> None:
+def test_an_unused_pid_is_no_process() -> None:
     beyond = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
 
     assert ownership.start_ticks(beyond) is None

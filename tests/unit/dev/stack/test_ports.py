@@ -6,7 +6,7 @@ from dev.stack import ports
 from dev.stack.errors import NoFreePort
 
 
-def test_ports_of_the_last_run_are_taken_again() -> None:
+def test_ports_of_the_last_run_are_reused() -> None:
     chosen = ports.choose(
         ["amqp", "postgres"],
         preferred={"amqp": 21_000, "postgres": 22_000},
@@ -30,7 +30,7 @@ def test_a_port_that_is_in_use_is_replaced() -> None:
     assert chosen == {"amqp": ports.FIRST + 1, "postgres": 22_000}
 
 
-def test_no_two_names_get_the_same_port() -> None:
+def test_each_name_gets_another_port() -> None:
     numbers = itertools.count(0)
 
     chosen = ports.choose(

@@ -39,15 +39,15 @@ def test_every_listener_of_the_broker_is_bound_to_loopback(node: RabbitMq) -> No
     assert node.node_environment()["ERL_EPMD_ADDRESS"] == "127.0.0.1"
 
 
-def test_the_consumer_timeout_is_given_in_milliseconds(node: RabbitMq) -> None:
+def test_the_consumer_timeout_is_written_in_milliseconds(node: RabbitMq) -> None:
     assert "consumer_timeout = 60000" in node.configuration().splitlines()
 
 
-def test_the_consumer_timeout_is_looked_at_several_times_before_it_is_over(node: RabbitMq) -> None:
+def test_a_short_consumer_timeout_is_checked_several_times_before_it_ends(node: RabbitMq) -> None:
     assert node.advanced_configuration() == "[{rabbit, [{channel_tick_interval, 10000}]}].\n"
 
 
-def test_a_long_consumer_timeout_is_looked_at_as_often_as_the_broker_always_does(
+def test_a_long_consumer_timeout_is_checked_at_the_default_interval(
     node: RabbitMq,
 ) -> None:
     patient = replace(node, consumer_timeout=timedelta(hours=2))
@@ -55,13 +55,13 @@ def test_a_long_consumer_timeout_is_looked_at_as_often_as_the_broker_always_does
     assert patient.advanced_configuration() == "[{rabbit, [{channel_tick_interval, 60000}]}].\n"
 
 
-def test_the_node_shares_nothing_with_the_machines_own_broker(node: RabbitMq) -> None:
+def test_the_node_shares_nothing_with_a_broker_of_the_machine(node: RabbitMq) -> None:
     paths = [value for value in node.node_environment().values() if value.startswith("/")]
 
     assert {path for path in paths if not path.startswith("/state/rabbitmq/")} == {"/dev/null"}
 
 
-def test_services_reach_the_default_virtual_host_with_the_stacks_own_user(node: RabbitMq) -> None:
+def test_services_use_the_default_virtual_host_as_the_stacks_own_user(node: RabbitMq) -> None:
     assert node.environment == {
         "RABBITMQ_URL": "amqp://waybill:hidden@127.0.0.1:21001/%2F",
         "RABBITMQ_MANAGEMENT_URL": "http://waybill:hidden@127.0.0.1:21002",

@@ -18,7 +18,7 @@ def test_every_long_running_process_is_in_the_table_once() -> None:
     ]
 
 
-def test_a_service_without_http_is_told_which_file_to_touch() -> None:
+def test_a_service_without_http_has_a_liveness_file() -> None:
     for service in SERVICES:
         spec = services.specification(service, environment=ENVIRONMENT, state_dir=Path("/var"))
 
@@ -37,7 +37,7 @@ def test_workers_have_time_to_finish_a_task() -> None:
     assert grace["ingest"] >= 60
 
 
-def test_what_the_clock_orders_reaches_a_worker() -> None:
+def test_the_workers_consume_every_queue() -> None:
     taken = {
         queue
         for service in SERVICES

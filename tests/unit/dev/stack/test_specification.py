@@ -10,7 +10,7 @@ async def ready(_: datetime) -> bool:
     return True
 
 
-def test_restarts_come_slower_and_slower_up_to_ten_seconds() -> None:
+def test_restart_delays_grow_up_to_ten_seconds() -> None:
     delays = [specification.restart_delay(failures) for failures in (1, 2, 3, 6, 7, 1_000)]
 
     assert delays == [
@@ -23,7 +23,7 @@ def test_restarts_come_slower_and_slower_up_to_ten_seconds() -> None:
     ]
 
 
-def test_a_process_gets_its_own_stop_signal_when_its_supervisor_dies() -> None:
+def test_a_process_receives_its_stop_signal_when_its_supervisor_dies() -> None:
     spec = ProcessSpec(
         name="postgres",
         command=("postgres", "-D", "data"),

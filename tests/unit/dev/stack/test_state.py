@@ -41,7 +41,7 @@ def record(*, boot_id: str) -> StackRecord:
     )
 
 
-def test_a_saved_record_is_read_back_whole(tmp_path: Path) -> None:
+def test_a_saved_record_is_read_back_unchanged(tmp_path: Path) -> None:
     saved = record(boot_id=ownership.boot_id())
 
     state.save(tmp_path, saved)
@@ -54,7 +54,7 @@ def test_a_saved_record_is_read_back_whole(tmp_path: Path) -> None:
     assert saved.processes["relay"].find() is None
 
 
-def test_a_record_of_an_earlier_boot_counts_as_none(tmp_path: Path) -> None:
+def test_a_record_of_an_earlier_boot_is_ignored(tmp_path: Path) -> None:
     state.save(tmp_path, record(boot_id="another"))
 
     assert state.load(tmp_path) is None
@@ -66,7 +66,7 @@ def test_a_directory_without_a_stack_has_no_record(tmp_path: Path) -> None:
     assert state.load(tmp_path) is None
 
 
-def test_the_record_is_json_other_tools_can_read(tmp_path: Path) -> None:
+def test_the_record_is_json(tmp_path: Path) -> None:
     state.save(tmp_path, record(boot_id=ownership.boot_id()))
 
     written = msgspec.json.decode((tmp_path / state.FILE_NAME).read_bytes())

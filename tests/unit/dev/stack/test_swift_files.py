@@ -12,14 +12,14 @@ def parsed(sections: swift_files.Sections) -> configparser.ConfigParser:
     return parser
 
 
-def test_the_s3_api_takes_as_many_parts_as_aws() -> None:
+def test_the_s3_api_accepts_as_many_parts_as_aws() -> None:
     proxy = parsed(swift_files.proxy_server(home=HOME, port=1, user="me", secret_key="s"))  # noqa: S106  # nobody's key
 
     assert proxy["filter:s3api"]["max_upload_part_num"] == "10000"
     assert proxy["filter:slo"]["max_manifest_segments"] == "10000"
 
 
-def test_the_access_key_is_account_and_user() -> None:
+def test_the_access_key_names_account_and_user() -> None:
     proxy = parsed(swift_files.proxy_server(home=HOME, port=1, user="me", secret_key="s"))  # noqa: S106  # nobody's key
 
     assert proxy["filter:tempauth"]["user_waybill_local"] == "s .admin"
