@@ -93,7 +93,7 @@ async def upload_of(session: AsyncSession, *, tenant_id: TenantId, upload_id: Up
     Raises:
         UploadNotFound: the tenant has no such upload.
     """
-    return _found(await session.scalar(_by_id(tenant_id=tenant_id, upload_id=upload_id)), upload_id)
+    return await _one(session, _by_id(tenant_id=tenant_id, upload_id=upload_id), upload_id)
 
 
 async def upload_to_settle(
@@ -105,7 +105,7 @@ async def upload_to_settle(
         UploadNotFound: the tenant has no such upload.
     """
     query = _by_id(tenant_id=tenant_id, upload_id=upload_id).with_for_update()
-    return _found(await session.scalar(query), upload_id)
+    return await _one(session, query, upload_id)
 
 
 async def staged_upload(
@@ -271,7 +271,8 @@ def _by_id(*, tenant_id: TenantId, upload_id: UploadId) -> Select[Upload]:
     )
 
 
-def _found(upload: Upload | None, upload_id: UploadId) -> Upload:
+async def _one(session: AsyncSession, query: Select[Upload], upload_id: UploadId) -> Upload:
+    upload = await session.scalar(query)
     if upload is None:
         raise UploadNotFound(upload_id)
     return upload

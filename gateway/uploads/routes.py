@@ -51,6 +51,16 @@ Purge = Annotated[
 ]
 
 
+def settled_answer(body: type) -> dict[int, ResponseSpec]:
+    return {
+        HTTPStatus.OK: ResponseSpec(
+            body,
+            generate_examples=False,
+            description="the job settled while the request waited",
+        )
+    }
+
+
 SendChunk = openapi.reads_body(
     "the bytes of the chunk",
     {"application/octet-stream": openapi.BINARY},
@@ -115,13 +125,7 @@ async def create_upload(
         ErrorCode.QUOTA_EXCEEDED,
         ErrorCode.IDEMPOTENCY_KEY_REUSED,
     )
-    | {
-        HTTPStatus.OK: ResponseSpec(
-            JobView,
-            generate_examples=False,
-            description="the job settled while the request waited",
-        )
-    },
+    | settled_answer(JobView),
 )
 async def finalize_upload(
     request: ApiRequest,

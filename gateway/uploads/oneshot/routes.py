@@ -12,7 +12,6 @@ from typing import Final
 import msgspec
 from litestar import Response, Router, post
 from litestar.exceptions import HTTPException
-from litestar.openapi.datastructures import ResponseSpec
 
 from gateway.context import ApiRequest
 from gateway.http import openapi, request_log
@@ -26,7 +25,7 @@ from gateway.uploads.oneshot.form import MEDIA_TYPE, Form
 from gateway.uploads.oneshot.submission import Accepted, Submission
 from gateway.uploads.oneshot.submit_form import submit_form
 from gateway.uploads.oneshot.submit_reference import submit_reference
-from gateway.uploads.routes import QUOTA_ERRORS
+from gateway.uploads.routes import QUOTA_ERRORS, settled_answer
 from schemas.api.scopes import Scope
 from schemas.api.submissions import FormFields, SubmitReference, Submitted
 from schemas.errors import DomainError, ErrorCode
@@ -56,14 +55,6 @@ SUBMISSION_ERRORS: Final = (
     ErrorCode.STORE_REJECTED,
 )
 
-SETTLED_ANSWER: Final = {
-    HTTPStatus.OK: ResponseSpec(
-        Submitted,
-        generate_examples=False,
-        description="the job settled while the request waited",
-    )
-}
-
 FORM: Final = {MEDIA_TYPE: openapi.schema_of(FormFields, file="file")}
 
 SubmitFile = openapi.reads_body("one file, with a filename; a `Content-Length` is required", FORM)
@@ -91,7 +82,7 @@ class LengthRequired(DomainError):
     operation_class=SubmitFile,
     # A form is streamed to staging; the largest file allowed is the limit.
     request_max_body_size=None,
-    responses=answers(*SUBMISSION_ERRORS) | SETTLED_ANSWER,
+    responses=answers(*SUBMISSION_ERRORS) | settled_answer(Submitted),
 )
 async def submit_file(
     request: ApiRequest,
@@ -117,7 +108,7 @@ async def submit_file(
     status_code=HTTPStatus.ACCEPTED,
     operation_class=SubmitFileOrReference,
     request_max_body_size=None,
-    responses=answers(*SUBMISSION_ERRORS, ErrorCode.REFERENCE_REFUSED) | SETTLED_ANSWER,
+    responses=answers(*SUBMISSION_ERRORS, ErrorCode.REFERENCE_REFUSED) | settled_answer(Submitted),
 )
 async def create_job(
     request: ApiRequest,
