@@ -1,4 +1,4 @@
-"""The way to RabbitMQ: connections, the topology, and publishing with confirms."""
+"""RabbitMQ: connections, the topology, and publishing with confirms."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Final, TypeVar
 
 import aio_pika
-import structlog
 from aio_pika.abc import (
     AbstractChannel,
     AbstractExchange,
@@ -19,91 +18,62 @@ from aio_pika.exceptions import (
     DeliveryError,
     PublishError,
 )
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from schemas import topology
+from schemas.runtime import amqp, outages
 from schemas.settings import BrokerSettings
-
-log = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 
 RECONNECT_INTERVAL: Final = 1
-"""Seconds between attempts to reconnect, which bound how late work resumes after a restart."""
-
-HEARTBEAT: Final = 30
-"""Seconds; a peer that vanished without a word is noticed after three of them."""
+"""Seconds between attempts to reconnect; bounds how late work resumes after a restart."""
 
 CONNECT_TIMEOUT: Final = 10
-"""Seconds; a broker that is still starting may take the connection and then say nothing."""
+"""Seconds; a broker that is starting may accept a connection and then not answer."""
 
-READY_PAUSE: Final = 0.05
-"""Seconds between looks at a connection that is being restored."""
+READY_INTERVAL: Final = 0.05
+"""Seconds between two checks of a connection that is being restored."""
 
 OUTAGES: Final = CONNECTION_EXCEPTIONS
-"""What aio-pika raises when the broker, the connection or the channel went away."""
-
-
-class TopologyConflict(Exception):
-    """An exchange or queue of that name exists with other arguments; the broker keeps the old one."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name} exists with other arguments ({reason}); delete or rename it")
+"""What aio-pika raises if the broker, the connection or the channel is gone."""
 
 
 class PublishRefused(Exception):
-    """The broker did not take this one message; others may pass."""
+    """The broker did not accept this message; it may accept others."""
 
 
 class BrokerUnavailable(Exception):
-    """The connection was lost or is blocked, which says nothing about the message."""
+    """The connection is lost or blocked; whether the message arrived is unknown."""
 
 
 async def through_outages(work: Callable[[], Awaitable[T]], *, doing: str) -> T:
-    """Await `work()`, on an outage of the broker once more, for as long as it lasts.
-
-    Args:
-        work: begun anew each time.
-        doing: what waits, for the log.
-    """
-
-    def report(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        log.warning(
-            "broker.unavailable",
-            doing=doing,
-            tries=state.attempt_number,
-            error=f"{type(error).__name__}: {error}",
-        )
-
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type((*OUTAGES, TimeoutError)),
-        wait=wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.5),
-        before_sleep=report,
-    ):
-        with attempt:
-            return await work()
-    raise RuntimeError("a policy without an end ended")
+    """Await `work()`, repeated while the broker is away; see `outages.outlast`."""
+    return await outages.outlast(
+        work,
+        event="broker.unavailable",
+        is_outage=lambda error: isinstance(error, (*OUTAGES, TimeoutError)),
+        doing=doing,
+    )
 
 
 async def connect(settings: BrokerSettings, *, name: str) -> AbstractRobustConnection:
-    """Connect, waiting for the broker if need be; from then on the connection restores itself.
+    """Wait until the broker accepts a connection; the connection then restores itself.
 
-    A process that publishes and consumes uses one connection for each: under a
-    memory alarm the broker blocks the one that publishes, and acks must still pass.
+    A process that publishes and consumes uses a connection for each: under a memory alarm
+    the broker blocks the publishing connection, and acks must still pass.
 
     Args:
-        settings: where the broker is.
-        name: shown in the management UI.
+        settings: of the broker.
+        name: of the connection, in the management UI.
     """
 
     async def attempt() -> AbstractRobustConnection:
         return await aio_pika.connect_robust(
             settings.rabbitmq_url.get_secret_value(),
             reconnect_interval=RECONNECT_INTERVAL,
-            heartbeat=HEARTBEAT,
+            heartbeat=int(amqp.HEARTBEAT.total_seconds()),
             timeout=CONNECT_TIMEOUT,
-            client_properties={"connection_name": name},
+            client_properties=amqp.client_properties(name),
         )
 
     return await through_outages(attempt, doing="connecting")
@@ -112,11 +82,11 @@ async def connect(settings: BrokerSettings, *, name: str) -> AbstractRobustConne
 async def declare_topology(channel: AbstractChannel) -> None:
     """Declare every exchange, queue and binding; declaring them again changes nothing.
 
-    A robust channel repeats all of it after each reconnect, so that even a
-    broker that came back empty is complete before anything is published.
+    A robust channel repeats the declarations after each reconnect: a broker that comes back
+    empty has its topology before anything is published.
 
     Raises:
-        TopologyConflict: one of them exists with other arguments.
+        amqp.TopologyConflict: one of them exists with other arguments.
     """
     name = ""
     try:
@@ -135,11 +105,11 @@ async def declare_topology(channel: AbstractChannel) -> None:
             name = binding.queue
             await queues[name].bind(binding.exchange, routing_key=binding.routing_key)
     except ChannelPreconditionFailed as error:
-        raise TopologyConflict(name, str(error)) from error
+        raise amqp.TopologyConflict(name, str(error)) from error
 
 
 class EventExchange:
-    """The exchange every event goes through. Each publish is confirmed by the broker."""
+    """The exchange of all events. The broker confirms each publish."""
 
     def __init__(
         self,
@@ -158,7 +128,7 @@ class EventExchange:
     async def open(
         cls, connection: AbstractRobustConnection, *, publish_timeout: timedelta
     ) -> "EventExchange":
-        """Declare the topology and return its exchange of events.
+        """Declare the topology and return the exchange of events.
 
         Args:
             connection: used for nothing else.
@@ -183,7 +153,7 @@ class EventExchange:
         return self._connection.connected.is_set() and not self._channel.is_closed
 
     async def ready(self, *, within: timedelta) -> bool:
-        """Wait until the broker takes messages: connected, all declared anew, and not blocked."""
+        """Wait until the broker accepts messages: connected, topology declared, not blocked."""
         try:
             async with asyncio.timeout(within.total_seconds()):
                 while True:
@@ -193,18 +163,17 @@ class EventExchange:
                         await transport.ready()
                         if self.is_open:
                             return True
-                    # One connection is just being replaced by another.
-                    await asyncio.sleep(READY_PAUSE)
+                    # The connection is being replaced.
+                    await asyncio.sleep(READY_INTERVAL)
         except TimeoutError:
             return False
 
     async def publish(self, message: aio_pika.Message, *, routing_key: str) -> None:
-        """Publish and wait for the confirm: every queue of the message has it then.
+        """Publish and wait for the confirm: then every queue of the message has it.
 
         Raises:
-            PublishRefused: the broker rejected or returned it, or kept silent for too long.
-            BrokerUnavailable: the connection was lost or is blocked. Whether
-                the message arrived is unknown.
+            PublishRefused: the broker rejected or returned the message, or sent no confirm in time.
+            BrokerUnavailable: the connection was lost or is blocked.
         """
         try:
             async with asyncio.timeout(self._timeout):
@@ -214,14 +183,14 @@ class EventExchange:
         except DeliveryError as error:
             raise PublishRefused("rejected by a queue") from error
         except TimeoutError as error:
-            # Under an alarm the broker reads nothing; else one queue may have lost its majority.
+            # Under an alarm the broker reads nothing. Otherwise a queue may have lost its majority.
             if not await self.ready(within=timedelta(0)):
                 raise BrokerUnavailable("blocked") from error
             raise PublishRefused(f"no confirm within {self._timeout:g} s") from error
         except OUTAGES as error:
             raise BrokerUnavailable(str(error)) from error
         except asyncio.CancelledError as error:
-            # aiormq cancels what waits on a lost connection; nobody cancelled this task.
+            # aiormq cancels the waiters of a lost connection; this task itself is not cancelled.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise

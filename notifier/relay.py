@@ -22,14 +22,12 @@ from notifier.broker import BrokerUnavailable, EventExchange
 from notifier.liveness import Pulse
 from schemas.events.envelope import CONTENT_TYPE
 from schemas.ids import EventId
-from schemas.runtime import postgres
+from schemas.runtime import amqp, postgres
 from schemas.runtime.tracing import TRACEPARENT_HEADER
 from schemas.settings import RelaySettings
 from schemas.tables.outbox import OutboxMessage
 
 log = structlog.stdlib.get_logger(__name__)
-
-APP_ID: Final = "waybill"
 
 BACKOFF_MAX: Final = timedelta(seconds=60)
 
@@ -96,7 +94,7 @@ def message(row: OutboxRow) -> aio_pika.Message:
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
         message_id=str(row.event_id),
         type=row.routing_key,
-        app_id=APP_ID,
+        app_id=amqp.APP_ID,
         timestamp=row.created_at,
         headers={} if row.traceparent is None else {TRACEPARENT_HEADER: row.traceparent},
     )

@@ -10,6 +10,9 @@ from pipeline.messaging.consumer import SERIALIZER, register_serializer
 from pipeline.messaging.liveness import Liveness
 from pipeline.settings import Settings
 from schemas import topology
+from schemas.runtime import amqp
+
+CONNECTION_NAME: Final = "waybill-pipeline"
 
 SOFT_LIMIT_MARGIN: Final = timedelta(minutes=1)
 
@@ -54,10 +57,13 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # After a lost connection the broker redelivers the message: the task would run twice.
         "worker_cancel_long_running_tasks_on_connection_loss": True,
         # Without confirms a retry published into a dying broker vanishes silently.
-        "broker_transport_options": {"confirm_publish": True},
+        "broker_transport_options": {
+            "confirm_publish": True,
+            "client_properties": amqp.client_properties(CONNECTION_NAME),
+        },
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "broker_heartbeat": 30,
+        "broker_heartbeat": int(amqp.HEARTBEAT.total_seconds()),
         # A broken channel ends the worker, and its supervisor starts a new one.
         "broker_channel_error_retry": False,
         "task_time_limit": time_limit,

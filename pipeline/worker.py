@@ -4,15 +4,15 @@ from typing import Any
 
 import structlog
 from celery import signals
-from kombu import Connection
 
 from pipeline import beat, celery_app, task_routes
 from pipeline.context import build_context, install_context
 from pipeline.enrich import language
-from pipeline.messaging.broker import TopologyConflict, declare_topology
+from pipeline.messaging.broker import declare_topology
 from pipeline.settings import Settings
 from schemas import topology
 from schemas.runtime import logging
+from schemas.runtime.amqp import TopologyConflict
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -55,7 +55,7 @@ def in_each_process(**_: object) -> None:
 
 
 def _declare_topology() -> None:
-    with Connection(settings.rabbitmq_url.get_secret_value(), heartbeat=30) as connection:
+    with app.connection_for_write() as connection:
         # A broker that is still starting is not an error.
         connection.ensure_connection(
             errback=lambda error, wait: log.warning(

@@ -1,15 +1,9 @@
-"""What the pipeline itself does on the broker: declare the topology, name its queues."""
+"""The topology of the broker, declared by the pipeline, and Celery's view of its queues."""
 
 from kombu import Connection, Exchange, Queue
 
 from schemas import topology
-
-
-class TopologyConflict(Exception):
-    """An exchange or queue of that name exists with other arguments; the broker keeps the old one."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name} exists with other arguments ({reason}); delete or rename it")
+from schemas.runtime.amqp import TopologyConflict
 
 
 def declare_topology(connection: Connection) -> None:
@@ -39,17 +33,17 @@ def declare_topology(connection: Connection) -> None:
 
 
 def work_queue(name: str) -> Queue:
-    """Return the Celery view of a queue that `declare_topology` made.
+    """Return Celery's view of a queue that `declare_topology` declared.
 
-    Its exchange is the default one: whatever Celery itself may publish to it
-    reaches this queue alone, never the other subscribers of the topic exchange.
+    It is on the default exchange: what Celery itself publishes reaches this queue alone, and
+    no other subscriber of the topic exchange.
     """
     return Queue(
         name,
         exchange=Exchange("", type="direct"),
         routing_key=name,
         no_declare=True,
-        # Celery reads the queue's type from its configuration, not from the
-        # broker; without it, it asks for a global QoS that quorum queues refuse.
+        # Celery reads the type of a queue from its configuration, not from the broker. Without
+        # it Celery requests a global QoS, which quorum queues refuse.
         queue_arguments={"x-queue-type": "quorum"},
     )

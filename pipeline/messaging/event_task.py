@@ -29,7 +29,7 @@ from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
 from schemas import topology
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.envelope import CONTENT_TYPE, Envelope
-from schemas.runtime import postgres
+from schemas.runtime import amqp, postgres
 from schemas.runtime.tracing import TRACEPARENT_HEADER
 
 log = structlog.stdlib.get_logger(__name__)
@@ -311,7 +311,7 @@ class EventTask(Task[..., None]):
                 mandatory=True,
                 message_id=str(event.envelope.id),
                 type=event.envelope.type,
-                app_id="waybill",
+                app_id=amqp.APP_ID,
                 headers=headers,
                 confirm_timeout=timeout,
             )

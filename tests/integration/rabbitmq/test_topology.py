@@ -9,9 +9,10 @@ import pytest
 from aio_pika.abc import AbstractRobustConnection
 
 from notifier import broker as notifier_broker
-from notifier.broker import EventExchange, PublishRefused, TopologyConflict
+from notifier.broker import EventExchange, PublishRefused
 from pipeline.messaging import broker as pipeline_broker
 from schemas import topology
+from schemas.runtime.amqp import TopologyConflict
 from schemas.settings import BrokerSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]

@@ -14,7 +14,8 @@ from aiormq.exceptions import DeliveryError
 from pamqp.commands import Basic
 
 from notifier import broker
-from notifier.broker import BrokerUnavailable, EventExchange, PublishRefused, TopologyConflict
+from notifier.broker import BrokerUnavailable, EventExchange, PublishRefused
+from schemas.runtime.amqp import TopologyConflict
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel

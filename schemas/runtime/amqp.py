@@ -1,0 +1,22 @@
+"""What all connections to RabbitMQ have in common, whichever library opens them."""
+
+from datetime import timedelta
+from typing import Any, Final
+
+HEARTBEAT: Final = timedelta(seconds=30)
+"""A peer that vanished is noticed after at most three heartbeats."""
+
+APP_ID: Final = "waybill"
+"""The publisher, as every message names it."""
+
+
+def client_properties(name: str) -> dict[str, Any]:
+    """Return what a client says of itself; the management UI lists the connection by `name`."""
+    return {"connection_name": name}
+
+
+class TopologyConflict(Exception):
+    """An exchange or queue of this name exists with other arguments, which the broker keeps."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} exists with other arguments ({reason}); delete or rename it")
