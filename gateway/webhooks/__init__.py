@@ -1,1 +1,1 @@
-"""Endpoints that are told of events."""
+"""Webhooks: endpoints that receive events."""

@@ -1,4 +1,4 @@
-"""Registering endpoints, and letting them go."""
+"""Registers and removes endpoints."""
 
 import base64
 import secrets
@@ -22,7 +22,7 @@ from schemas.topology import NOTIFY, SUBSCRIPTIONS
 
 log = structlog.stdlib.get_logger(__name__)
 
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # the public part
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # not secret
 
 
 async def create_webhook(
@@ -33,11 +33,11 @@ async def create_webhook(
     keyed: idempotency.KeyedRequest | None,
     allow_loopback: bool,
 ) -> WebhookCreated:
-    """Register an endpoint for the tenant's events; with a used key, return the one made then.
+    """Register an endpoint for the tenant's events, or return the one that the key created.
 
     Raises:
-        TargetRefused: nothing may be sent there.
-        InvalidRequest: an event type that is never told.
+        TargetRefused: the URL is not allowed.
+        InvalidRequest: no endpoint receives one of the event types.
         IdempotencyKeyReused: the key is bound to another request.
     """
     webhook_urls.check(request.url, allow_loopback=allow_loopback)
@@ -45,15 +45,15 @@ async def create_webhook(
     webhook = _new_webhook(tenant_id, url=request.url)
     webhook.event_types = list(dict.fromkeys(request.event_types))
     webhook.description = request.description
-    made_id = WebhookId(
+    created_id = WebhookId(
         await idempotency.first_use(session, keyed, tenant_id=tenant_id, resource_id=webhook.id)
     )
-    if made_id == webhook.id:
+    if created_id == webhook.id:
         session.add(webhook)
         await session.flush()
         log.info("webhook.created", webhook_id=str(webhook.id))
     else:
-        webhook = await queries.webhook_of(session, tenant_id=tenant_id, webhook_id=made_id)
+        webhook = await queries.webhook_of(session, tenant_id=tenant_id, webhook_id=created_id)
     return queries.show_created(webhook)
 
 
@@ -65,12 +65,12 @@ async def register_callback(
     url: str,
     allow_loopback: bool,
 ) -> str:
-    """Have `url` told of one upload's events; return the secret that verifies them.
+    """Register an endpoint for one upload's events; return the secret that verifies them.
 
-    Called again for the same upload it changes nothing and returns the same secret.
+    Repeated for the same upload, it changes nothing and returns the same secret.
 
     Raises:
-        TargetRefused: nothing may be sent there.
+        TargetRefused: the URL is not allowed.
     """
     webhook_urls.check(url, allow_loopback=allow_loopback)
     webhook = await queries.callback_of(session, upload_id)
@@ -84,10 +84,10 @@ async def register_callback(
 async def delete_webhook(
     session: AsyncSession, *, tenant_id: TenantId, webhook_id: WebhookId, now: datetime
 ) -> None:
-    """Stop telling an endpoint; the log of what it was told stays. Again changes nothing.
+    """Delete an endpoint; the log of its deliveries is kept. Idempotent.
 
     Raises:
-        WebhookNotFound: there was never one, or never one of this tenant.
+        WebhookNotFound: the tenant never had such a webhook.
     """
     await queries.webhook_of(session, tenant_id=tenant_id, webhook_id=webhook_id)
     await session.execute(

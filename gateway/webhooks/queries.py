@@ -1,4 +1,4 @@
-"""Reading webhooks. Those of single uploads are not listed: they end with their upload."""
+"""Reads webhooks. The callback of an upload is not listed: it ends with its upload."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from schemas.tables.webhooks import Webhook
 
 
 class WebhookNotFound(DomainError):
-    """There is no such webhook, or it is another tenant's."""
+    """The webhook does not exist, or belongs to another tenant."""
 
     code = ErrorCode.WEBHOOK_NOT_FOUND
 
@@ -24,10 +24,10 @@ class WebhookNotFound(DomainError):
 async def webhook_of(
     session: AsyncSession, *, tenant_id: TenantId, webhook_id: WebhookId
 ) -> Webhook:
-    """Return a tenant's webhook, deleted ones as well.
+    """Return a tenant's webhook, deleted or not.
 
     Raises:
-        WebhookNotFound: there was never one, or never one of this tenant.
+        WebhookNotFound: the tenant never had such a webhook.
     """
     webhook = await session.scalar(
         select(Webhook).where(
@@ -47,7 +47,7 @@ async def live_webhook_of(
     """Return a tenant's webhook.
 
     Raises:
-        WebhookNotFound: there is none, none any more, or none of this tenant.
+        WebhookNotFound: the tenant has no such webhook, or deleted it.
     """
     webhook = await webhook_of(session, tenant_id=tenant_id, webhook_id=webhook_id)
     if webhook.deleted_at is not None:
@@ -58,7 +58,7 @@ async def live_webhook_of(
 async def webhooks_of(
     session: AsyncSession, *, tenant_id: TenantId, after: CreatedPosition | None, limit: int
 ) -> Sequence[Webhook]:
-    """Return a tenant's webhooks, newest first, and one more than `limit` where there are more."""
+    """Return a tenant's webhooks, newest first: `limit + 1` rows if there are more than `limit`."""
     query = select(Webhook).where(
         Webhook.tenant_id == tenant_id,
         Webhook.upload_id.is_(None),
@@ -89,7 +89,7 @@ def show(webhook: Webhook) -> WebhookView:
 
 
 def show_created(webhook: Webhook) -> WebhookCreated:
-    """Show a webhook with its secret, to whoever created it."""
+    """Return the answer to the request that created the webhook; it contains the secret."""
     return WebhookCreated(
         webhook_id=webhook.id,
         url=webhook.url,

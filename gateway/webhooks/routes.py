@@ -1,4 +1,4 @@
-"""`/webhooks`: endpoints that are told of a tenant's events."""
+"""`/webhooks`: endpoints that receive a tenant's events."""
 
 from litestar import Response, Router, delete, get, post
 from litestar.params import FromPath, JSONBody
@@ -22,10 +22,7 @@ from schemas.ids import WebhookId
     "/",
     summary="Register an endpoint",
     guards=[requires(Scope.WEBHOOKS_WRITE)],
-    responses=answers(
-        ErrorCode.WEBHOOK_URL_REFUSED,
-        ErrorCode.IDEMPOTENCY_KEY_REUSED,
-    ),
+    responses=answers(ErrorCode.WEBHOOK_URL_REFUSED, ErrorCode.IDEMPOTENCY_KEY_REUSED),
 )
 async def create_webhook(
     request: ApiRequest,
@@ -33,7 +30,7 @@ async def create_webhook(
     data: JSONBody[CreateWebhook],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[WebhookCreated]:
-    """Answer the secret that verifies the signatures; it is not shown again."""
+    """Return the endpoint with the secret that verifies its signatures; the secret is not shown again."""
     async with request.context.database.transaction() as session:
         created = await operations.create_webhook(
             session,
@@ -70,22 +67,18 @@ async def list_webhooks(
         webhooks,
         limit=limit,
         show=queries.show,
-        position=lambda one: CreatedPosition(created_at=one.created_at, id=one.id),
+        position=lambda webhook: CreatedPosition(created_at=webhook.created_at, id=webhook.id),
     )
 
 
 @get(
     "/{webhook_id:uuid}",
-    summary="See an endpoint",
+    summary="Get an endpoint",
     guards=[requires(Scope.WEBHOOKS_READ)],
     responses=answers(ErrorCode.WEBHOOK_NOT_FOUND),
 )
-async def get_webhook(
-    request: ApiRequest,
-    *,
-    webhook_id: FromPath[WebhookId],
-) -> WebhookView:
-    """Show an endpoint, and whether it is still told."""
+async def get_webhook(request: ApiRequest, *, webhook_id: FromPath[WebhookId]) -> WebhookView:
+    """Return an endpoint, and whether it is enabled."""
     async with request.context.database.transaction() as session:
         webhook = await queries.live_webhook_of(
             session, tenant_id=request.user.tenant_id, webhook_id=webhook_id
@@ -99,12 +92,8 @@ async def get_webhook(
     guards=[requires(Scope.WEBHOOKS_WRITE)],
     responses=answers(ErrorCode.WEBHOOK_NOT_FOUND),
 )
-async def delete_webhook(
-    request: ApiRequest,
-    *,
-    webhook_id: FromPath[WebhookId],
-) -> None:
-    """Stop telling an endpoint."""
+async def delete_webhook(request: ApiRequest, *, webhook_id: FromPath[WebhookId]) -> None:
+    """Remove an endpoint; it receives no more events."""
     async with request.context.database.transaction() as session:
         await operations.delete_webhook(
             session,

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # the mark of a secret, not one
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # not secret
 KEY_SIZES: Final = range(24, 64 + 1)
 
-# A dot would move the borders between id, timestamp and body under the same
-# signature; anything else outside this set has no business in a header.
+# With a dot in the id, other splits into id, timestamp and body would have the same
+# signature; other characters do not belong in a header.
 _MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class SigningSecretMalformed(ValueError):
-    """The text is not a signing secret; the error does not repeat it."""
+    """The text is not a signing secret; the message does not contain it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"malformed signing secret: {reason}")
@@ -28,7 +28,7 @@ class SigningSecretMalformed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SigningSecret:
-    """The shared key of an endpoint; printing it shows nothing of it."""
+    """The key that is shared with an endpoint; `repr` does not show it."""
 
     key: bytes = field(repr=False)
 
@@ -40,7 +40,7 @@ class SigningSecret:
 
     @classmethod
     def parse(cls, text: str) -> "SigningSecret":
-        """Read the form endpoints are shown: ``whsec_`` and base64 of the key.
+        """Parse the text form of a secret: ``whsec_`` and base64 of the key.
 
         Raises:
             SigningSecretMalformed: no prefix, not base64, or a key of the wrong size.
@@ -58,15 +58,15 @@ class SigningSecret:
 def sign(
     *secrets: SigningSecret, message_id: str, timestamp: datetime, body: bytes
 ) -> dict[str, str]:
-    """Return the headers that prove `body` to whoever holds one of the secrets.
+    """Return the headers that prove `body` to a receiver with one of the secrets.
 
-    Several secrets give several signatures: during a rotation a receiver may
-    hold the new one or the old one.
+    Each secret adds a signature: during a rotation a receiver has the new
+    secret or the old one.
 
     Args:
         secrets: at least one.
-        message_id: the same for every attempt of one event, so that receivers
-            can recognise a repetition; letters, digits, ``_`` and ``-``.
+        message_id: the same for every attempt of an event, so that receivers
+            recognise a repetition; letters, digits, ``_`` and ``-``.
         timestamp: of this attempt; receivers refuse one that is minutes away.
         body: exactly the bytes that are sent.
     """

@@ -45,17 +45,19 @@ async def test_a_secret_is_shown_once(api: Api) -> None:
 
 
 async def test_endpoints_are_listed_newest_first_page_by_page(api: Api, stranger: Api) -> None:
-    made = [(await register(api)).json()["webhook_id"] for _ in range(3)]
+    created = [(await register(api)).json()["webhook_id"] for _ in range(3)]
     await register(stranger)
 
     first = (await api.get("/webhooks", limit=2)).json()
     second = (await api.get("/webhooks", limit=2, cursor=first["next_cursor"])).json()
 
-    assert [one["webhook_id"] for one in (*first["items"], *second["items"])] == made[::-1]
+    assert [webhook["webhook_id"] for webhook in (*first["items"], *second["items"])] == created[
+        ::-1
+    ]
     assert second["next_cursor"] is None
 
 
-async def test_a_disabled_endpoint_says_why(api: Api, transaction: BeginSession) -> None:
+async def test_a_disabled_endpoint_shows_the_reason(api: Api, transaction: BeginSession) -> None:
     webhook_id = (await register(api)).json()["webhook_id"]
     async with transaction() as session:
         await session.execute(
@@ -67,7 +69,7 @@ async def test_a_disabled_endpoint_says_why(api: Api, transaction: BeginSession)
     assert (shown["enabled"], shown["disabled_reason"]) == (False, "410 Gone")
 
 
-async def test_a_deleted_endpoint_is_gone_but_its_row_stays(
+async def test_a_deleted_endpoint_is_not_found_but_its_row_is_kept(
     api: Api, transaction: BeginSession
 ) -> None:
     webhook_id = (await register(api)).json()["webhook_id"]
@@ -82,7 +84,7 @@ async def test_a_deleted_endpoint_is_gone_but_its_row_stays(
         assert (await session.scalars(select(Webhook))).one().deleted_at is not None
 
 
-async def test_an_endpoint_of_another_tenant_is_not_there(api: Api, stranger: Api) -> None:
+async def test_an_endpoint_of_another_tenant_is_not_found(api: Api, stranger: Api) -> None:
     path = f"/webhooks/{(await register(api)).json()['webhook_id']}"
 
     assert problem(await stranger.get(path)) == (404, "webhook_not_found")
@@ -90,7 +92,7 @@ async def test_an_endpoint_of_another_tenant_is_not_there(api: Api, stranger: Ap
     assert (await api.get(path)).status_code == 200
 
 
-async def test_an_event_that_is_never_told_is_refused(api: Api) -> None:
+async def test_an_event_type_that_no_endpoint_receives_is_refused(api: Api) -> None:
     for event_type in ("upload.finalized", "upload.*", ""):
         answer = await register(api, event_types=[event_type])
         assert problem(answer) == (400, "invalid_request")
@@ -101,7 +103,7 @@ async def test_a_description_with_nul_is_refused(api: Api) -> None:
     assert problem(await register(api, description="a\x00b")) == (400, "invalid_request")
 
 
-async def test_where_a_webhook_may_go_is_checked(api: Api, serve: Serve) -> None:
+async def test_a_loopback_url_is_refused_unless_loopback_is_allowed(api: Api, serve: Serve) -> None:
     local = "http://127.0.0.1:9000/hook"
 
     refused = await register(api, url=local)
@@ -111,9 +113,7 @@ async def test_where_a_webhook_may_go_is_checked(api: Api, serve: Serve) -> None
         assert (await register(permissive, url=local)).status_code == 201
 
 
-async def test_a_callback_is_a_webhook_of_its_upload_alone(
-    api: Api, transaction: BeginSession
-) -> None:
+async def test_a_callback_is_a_webhook_of_one_upload(api: Api, transaction: BeginSession) -> None:
     created = (await api.create(size=5, callback_url=URL)).json()
 
     assert created["callback_secret"].startswith("whsec_")

@@ -1,4 +1,4 @@
-"""A request goes to the address that was checked, or nowhere."""
+"""A connection is made only to a checked address."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class Detour(httpcore.AsyncNetworkBackend):
-    """Notes the addresses it is told to connect to, and leads those it knows to a local port."""
+    """Records the addresses of connections; redirects the known ones to a local port."""
 
     def __init__(self, *, known: Iterable[str], port: int) -> None:
         self.dialled: list[str] = []
@@ -46,7 +46,9 @@ class Detour(httpcore.AsyncNetworkBackend):
         )
 
 
-async def test_a_name_that_changes_its_mind_does_not_lead_inside(receiver: Receiver) -> None:
+async def test_a_name_that_later_resolves_to_a_closed_address_is_refused(
+    receiver: Receiver,
+) -> None:
     names = FixedResolver({"rebind.example": [[PUBLIC], [LOOPBACK]]})
     detour = Detour(known=[PUBLIC, LOOPBACK], port=receiver.port)
     async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
@@ -55,7 +57,7 @@ async def test_a_name_that_changes_its_mind_does_not_lead_inside(receiver: Recei
         assert result.outcome is AttemptOutcome.DELIVERED
         assert result.remote_address == PUBLIC
         assert (names.asked, detour.dialled) == (["rebind.example"], [PUBLIC])
-        # The name keeps its connection; what it resolves to by now is of no interest.
+        # The open connection is used again; the name is not resolved again.
         again = await sender.post(url)
         assert again.reused_connection
         assert again.remote_address == PUBLIC
@@ -67,7 +69,7 @@ async def test_a_name_that_changes_its_mind_does_not_lead_inside(receiver: Recei
     assert len(receiver.received) == 2
 
 
-async def test_host_and_path_stay_the_names(receiver: Receiver) -> None:
+async def test_the_host_header_has_the_name(receiver: Receiver) -> None:
     names = FixedResolver({"xn--bcher-kva.example": [[LOOPBACK]]})
     async with a_sender(resolve=names) as sender:
         await sender.post(receiver.url_of("/hook", host="bücher.example"))
@@ -76,7 +78,7 @@ async def test_host_and_path_stay_the_names(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("addresses", [[PUBLIC, "10.0.0.1"], ["10.0.0.1", PUBLIC], ["::1", PUBLIC]])
-async def test_one_inside_address_among_others_refuses_the_name(
+async def test_one_closed_address_refuses_the_name(
     receiver: Receiver, addresses: list[str]
 ) -> None:
     detour = Detour(known=[PUBLIC], port=receiver.port)
@@ -89,7 +91,7 @@ async def test_one_inside_address_among_others_refuses_the_name(
     assert "10.0.0.1" not in result.error
 
 
-async def test_the_next_address_is_tried_when_one_is_down(receiver: Receiver) -> None:
+async def test_the_next_address_is_tried_if_one_is_down(receiver: Receiver) -> None:
     detour = Detour(known=[ALSO_PUBLIC], port=receiver.port)
     names = FixedResolver({"two.example": [[PUBLIC, ALSO_PUBLIC]]})
     async with a_sender(allow_loopback=False, resolve=names, network=detour) as sender:
@@ -99,7 +101,7 @@ async def test_the_next_address_is_tried_when_one_is_down(receiver: Receiver) ->
     assert detour.dialled == [PUBLIC, ALSO_PUBLIC]
 
 
-async def test_a_name_with_a_thousand_addresses_gets_few_tries() -> None:
+async def test_only_the_first_addresses_of_a_name_are_tried() -> None:
     addresses = [f"93.184.{high}.{low}" for high in range(4) for low in range(250)]
     detour = Detour(known=[], port=1)
     names = FixedResolver({"many.example": [addresses]})
@@ -118,7 +120,7 @@ async def test_loopback_is_refused_unless_it_is_allowed(receiver: Receiver) -> N
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.1", "0"])
-async def test_a_disguised_loopback_is_refused_where_the_connection_is_made(
+async def test_a_disguised_loopback_address_is_refused_by_the_connection(
     host: str, threads: ThreadPoolExecutor
 ) -> None:
     network = CheckedNetwork(
@@ -128,26 +130,26 @@ async def test_a_disguised_loopback_is_refused_where_the_connection_is_made(
         await network.connect_tcp(host, 80)
 
 
-async def test_the_systems_resolver_knows_this_machine(receiver: Receiver) -> None:
+async def test_the_systems_resolver_resolves_localhost(receiver: Receiver) -> None:
     async with a_sender() as sender:
         result = await sender.post(receiver.url_of("/hook", host="localhost"))
     assert result.outcome is AttemptOutcome.DELIVERED
 
 
-async def test_a_name_nobody_knows_is_a_failed_attempt() -> None:
+async def test_an_unknown_name_fails_the_attempt() -> None:
     async with a_sender(resolve=FixedResolver()) as sender:
         result = await sender.post("https://nobody.example/")
     assert result.outcome is AttemptOutcome.NAME_UNRESOLVED
     assert result.error == "the host name does not resolve: Name or service not known"
 
 
-async def test_a_name_without_addresses_is_a_failed_attempt() -> None:
+async def test_a_name_without_addresses_fails_the_attempt() -> None:
     async with a_sender(resolve=FixedResolver({"empty.example": [[]]})) as sender:
         result = await sender.post("https://empty.example/")
     assert result.outcome is AttemptOutcome.NAME_UNRESOLVED
 
 
-async def test_a_port_nobody_listens_on_is_a_failed_attempt(unused_port: int) -> None:
+async def test_a_closed_port_fails_the_attempt(unused_port: int) -> None:
     async with a_sender() as sender:
         result = await sender.post(f"http://127.0.0.1:{unused_port}/")
     assert result.outcome is AttemptOutcome.UNREACHABLE
@@ -179,10 +181,10 @@ async def test_a_delivery_accepts_the_urls_that_a_registration_accepts() -> None
 
 class BrokenNames(FixedResolver):
     async def __call__(self, host: str, port: int) -> Sequence[str]:  # noqa: ARG002  # the resolver's signature
-        raise RuntimeError("a mistake of ours")
+        raise RuntimeError("unexpected")
 
 
-async def test_a_mistake_of_ours_is_a_failed_attempt_and_a_log_line() -> None:
+async def test_an_unexpected_error_fails_the_attempt_and_is_logged() -> None:
     with structlog.testing.capture_logs() as lines:
         async with a_sender(resolve=BrokenNames()) as sender:
             result = await sender.post("https://receiver.example/?token=hunter2")

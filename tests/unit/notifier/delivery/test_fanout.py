@@ -13,43 +13,43 @@ def a_subscription(*event_types: str, upload_id: UploadId | None = None) -> Subs
     )
 
 
-def test_without_event_types_an_endpoint_hears_everything() -> None:
+def test_without_event_types_an_endpoint_receives_every_event() -> None:
     everything = a_subscription()
     for event_type in ("upload.stored", "document.ingested", "a.type.of.tomorrow"):
-        heard = fanout.matching([everything], event_type=event_type, upload_id=UPLOAD)
-        assert heard == (everything,)
+        matched = fanout.matching([everything], event_type=event_type, upload_id=UPLOAD)
+        assert matched == (everything,)
 
 
-def test_an_endpoint_hears_only_the_types_it_asked_for() -> None:
+def test_an_endpoint_receives_only_its_event_types() -> None:
     stored, ingested = a_subscription("upload.stored"), a_subscription("document.ingested")
-    heard = fanout.matching([stored, ingested], event_type="document.ingested", upload_id=UPLOAD)
-    assert heard == (ingested,)
+    matched = fanout.matching([stored, ingested], event_type="document.ingested", upload_id=UPLOAD)
+    assert matched == (ingested,)
 
 
-def test_event_types_match_whole() -> None:
+def test_a_prefix_of_an_event_type_does_not_match() -> None:
     upload = a_subscription("upload")
     assert fanout.matching([upload], event_type="upload.stored", upload_id=UPLOAD) == ()
 
 
-def test_a_callback_hears_of_its_own_upload_alone() -> None:
+def test_a_callback_receives_the_events_of_its_upload_alone() -> None:
     callback = a_subscription(upload_id=UPLOAD)
     other = UploadId(uuid4())
     assert fanout.matching([callback], event_type="upload.stored", upload_id=UPLOAD) == (callback,)
     assert fanout.matching([callback], event_type="upload.stored", upload_id=other) == ()
 
 
-def test_a_callback_does_not_hear_of_events_about_no_upload() -> None:
+def test_a_callback_receives_no_event_without_an_upload() -> None:
     callback, everything = a_subscription(upload_id=UPLOAD), a_subscription()
-    heard = fanout.matching([callback, everything], event_type="export.completed", upload_id=None)
-    assert heard == (everything,)
+    matched = fanout.matching([callback, everything], event_type="export.completed", upload_id=None)
+    assert matched == (everything,)
 
 
-def test_a_callback_with_types_needs_both_to_match() -> None:
+def test_a_callback_with_event_types_receives_only_those_of_its_upload() -> None:
     callback = a_subscription("document.ingested", upload_id=UPLOAD)
     assert fanout.matching([callback], event_type="upload.stored", upload_id=UPLOAD) == ()
 
 
-def test_the_order_given_is_kept() -> None:
+def test_the_order_of_the_subscriptions_is_kept() -> None:
     several = [a_subscription() for _ in range(5)]
-    heard = fanout.matching(several, event_type="upload.stored", upload_id=UPLOAD)
-    assert heard == tuple(several)
+    matched = fanout.matching(several, event_type="upload.stored", upload_id=UPLOAD)
+    assert matched == tuple(several)
