@@ -1,16 +1,16 @@
-"""Errors the outside may see, by stable code.
+"""Errors that clients see, and their stable codes.
 
-HTTP statuses are the gateway's business (`gateway/problems.py`); whether a
-task retries is decided from `DomainError.retryable`.
+The gateway maps codes to HTTP statuses (`gateway/http/problems.py`); a worker
+retries an event according to `DomainError.retryable`.
 """
 
 from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Stable, documented names of what can go wrong; clients may branch on them."""
+    """Stable, documented codes; clients may branch on them."""
 
-    # who is asking, and for what
+    # authentication and requests
     UNAUTHENTICATED = "unauthenticated"
     SCOPE_MISSING = "scope_missing"
     INVALID_REQUEST = "invalid_request"
@@ -70,13 +70,13 @@ class ErrorCode(StrEnum):
 
 
 class DomainError(Exception):
-    """Something the caller should know about happened; `str()` of it is safe to show.
+    """An error that is reported to the client; its text is safe to show.
 
     Attributes:
-        code: the stable name of it.
+        code: stable code.
         retryable: whether the same request or event may succeed later.
-        needs_operator: nothing the client sends is at fault and no number of
-            tries will mend it; an event waits until somebody has acted.
+        needs_operator: neither the client nor a retry can remove the cause; an
+            event waits until an operator has acted.
     """
 
     code: ErrorCode = ErrorCode.INTERNAL

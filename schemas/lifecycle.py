@@ -1,7 +1,7 @@
-"""States of uploads, jobs, documents and deliveries, and the moves between them.
+"""Statuses of uploads, jobs, documents and deliveries.
 
-A state moves only by ``UPDATE … WHERE status IN (…)`` with the left side of
-these tables, so that a duplicate message changes nothing.
+A status changes only by ``UPDATE … WHERE status IN (…)`` with the statuses that
+may precede it, so that a repeated message changes nothing.
 """
 
 from enum import StrEnum
@@ -9,24 +9,24 @@ from typing import Final
 
 
 class StagingKind(StrEnum):
-    """Where the bytes of an upload are until they are one object."""
+    """Where the bytes of an upload are until the transfer has stored them as one object."""
 
     DIRECTORY = "directory"  # one sparse file in STAGING_DIR
     OBJECTS = "s3"  # one object per chunk, under a prefix of the bucket
-    REFERENCE = "reference"  # an object somebody else put into the bucket; it is copied, not moved
+    REFERENCE = "reference"  # an object that is in the bucket already; it is copied, not moved
 
 
 class UploadStatus(StrEnum):
-    OPEN = "open"  # takes chunks
-    FINALIZED = "finalized"  # complete, durable, waiting for or in transfer
-    STORED = "stored"  # one verified object; nothing staged any more
+    OPEN = "open"  # accepts chunks
+    FINALIZED = "finalized"  # complete and durable; the transfer waits or runs
+    STORED = "stored"  # one verified object; no staged bytes
     FAILED = "failed"
     CANCELLED = "cancelled"
-    EXPIRED = "expired"  # nobody finalized it in time
+    EXPIRED = "expired"  # not finalized in time
 
 
 class JobStatus(StrEnum):
-    """What a client polling for the end of its upload sees."""
+    """Status of an upload's processing, as clients poll it."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -36,7 +36,7 @@ class JobStatus(StrEnum):
 
 
 class JobStage(StrEnum):
-    """Where in the pipeline a job is; finer than its status."""
+    """The step that a job is in."""
 
     TRANSFER = "transfer"
     INGEST = "ingest"
@@ -44,16 +44,16 @@ class JobStage(StrEnum):
 
 
 class DocumentStatus(StrEnum):
-    STORED = "stored"  # object is there; not (or not to be) read
+    STORED = "stored"  # the object is stored; ingest follows or is not needed
     INGESTED = "ingested"
-    FAILED = "failed"  # object is there, reading it failed for good
+    FAILED = "failed"  # the object is stored; ingest failed for good
 
 
 class DeliveryStatus(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"
     EXHAUSTED = "exhausted"  # every attempt of the schedule failed
-    DISCARDED = "discarded"  # the endpoint went away before it could be told
+    DISCARDED = "discarded"  # the endpoint was deleted or disabled before the delivery
 
 
 SETTLED_JOBS: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})

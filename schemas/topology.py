@@ -1,9 +1,9 @@
 """Exchanges, queues and bindings, as values.
 
-Every process that speaks to the broker declares all of this at its start; the
-declaration is idempotent. Arguments here are a queue's identity: declaring it
-again with other arguments is refused by the broker, so what operators tune
-(consumer timeouts, lengths) belongs in policies.
+Every process that uses the broker declares all of them at its start; this is
+idempotent. The arguments of a queue are part of its identity: the broker
+refuses a declaration with other arguments, so what operators tune (consumer
+timeouts, lengths) belongs in policies.
 """
 
 from collections.abc import Mapping
@@ -16,22 +16,22 @@ from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, UploadFinalized
 
 ATTEMPT_HEADER: Final = "x-waybill-attempt"
-"""How often this event was tried before; set when it waits in a retry tier."""
+"""Attempts of this event so far; set while the event waits in a retry tier."""
 
 CRASHES_HEADER: Final = "x-waybill-crashes"
-"""How often a worker died with this event before it last waited in a retry tier.
+"""Crash count of this event before it last waited in a retry tier.
 
-The broker counts deliveries of a message, and a message that waited is a new one.
+The broker counts the deliveries of one message only, and each wait makes a new message.
 """
 
 WAITS_HEADER: Final = "x-waybill-waits"
-"""How often this event waited for what may take long, as far as that lengthens the next wait; no tries."""
+"""Long waits so far, capped at the number of tiers; selects the next tier. Not counted as an attempt."""
 
 CRASH_LIMIT: Final = 5
-"""Crashes of a worker after which the event's own task gives it up, with a reason on record."""
+"""Crash count at which the task fails the event and records the reason."""
 
 DELIVERY_LIMIT: Final = 10
-"""The broker's backstop, for an event that kills its worker before its task can give it up."""
+"""Deliveries after which the broker dead-letters an event that kills its worker before the task can fail it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Binding:
 EVENTS: Final = Exchange(
     name="waybill.events",
     kind="topic",
-    # An event nobody is bound to would vanish; here an operator finds it.
+    # Without it, an event without a bound queue would be lost; here an operator finds it.
     arguments={"alternate-exchange": "waybill.unrouted"},
 )
 UNROUTED: Final = Exchange(name="waybill.unrouted", kind="fanout")
@@ -72,16 +72,16 @@ EXPORTS: Final = "exports"
 NOTIFY: Final = "notify"
 
 MAINTENANCE: Final = "maintenance"
-"""Orders of the clock to sweep. Not events: they name a task and carry nothing."""
+"""Messages of the periodic tasks. They are not events: they name a task and have no data."""
 
 MAINTENANCE_LENGTH: Final = 20
-"""Orders kept while no worker takes them; an older one is as good as a newer one."""
+"""Messages of periodic tasks that are kept while no worker consumes them; all of them are alike."""
 
 SUBSCRIPTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         UPLOADS: (UploadFinalized.TYPE, UploadCancelled.TYPE),
         DOCUMENT_PROCESSING: (StoredEvent.TYPE,),
-        # Bound when their stage exists: an event nobody consumes would pile up.
+        # Not bound before their step exists: events without a consumer would pile up.
         METADATA_EXTRACTION: (),
         OCR_PROCESSING: (),
         BATCH_PROCESSING: (),
@@ -95,16 +95,16 @@ SUBSCRIPTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ),
     },
 )
-"""Which events each work queue receives."""
+"""The types of events that each work queue receives."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryTier:
-    """A waiting room shared by all queues.
+    """A queue in which messages of all work queues wait for a retry.
 
-    A message is published to the tier's exchange with the *queue's name* as
-    routing key; when its time is over the broker dead-letters it, key kept, to
-    the default exchange, which puts it back into that queue alone.
+    A message is published to the tier's exchange with the name of its work
+    queue as routing key. After the delay the broker dead-letters it with the
+    same key to the default exchange, which routes it to that queue alone.
     """
 
     delay: timedelta
@@ -132,8 +132,8 @@ def _work_queue(name: str) -> Queue:
             "x-queue-type": "quorum",
             "x-dead-letter-exchange": DEAD_LETTERS.name,
             "x-dead-letter-routing-key": name,
-            # At-least-once dead-lettering needs reject-publish; at-most-once
-            # loses the message when the broker dies between the two queues.
+            # At-least-once dead-lettering requires reject-publish. At-most-once
+            # loses the message if the broker dies between the two queues.
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
             "x-delivery-limit": DELIVERY_LIMIT,

@@ -1,1 +1,1 @@
-"""Requests and answers of the HTTP API, one module per noun."""
+"""Requests and responses of the HTTP API, one module per noun."""

@@ -1,4 +1,4 @@
-"""What was stored, and what was read from it."""
+"""Documents, their pages and entities."""
 
 from datetime import datetime
 from typing import Any
@@ -29,7 +29,7 @@ class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DocumentPage(msgspec.Struct, frozen=True, kw_only=True):
-    """`error_code` is set, and `text` empty, where this page could not be read."""
+    """The text of a page. If the page could not be read, `text` is empty and `error_code` is set."""
 
     document_id: DocumentId
     number: int
@@ -38,7 +38,7 @@ class DocumentPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DocumentEntity(msgspec.Struct, frozen=True, kw_only=True):
-    """`start` and `end` count characters of the page's text."""
+    """A named entity; `start` and `end` are character offsets in the page's text."""
 
     page: int
     label: str

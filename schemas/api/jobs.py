@@ -1,4 +1,4 @@
-"""How far an upload got after finalize."""
+"""Jobs: the processing of finalized uploads."""
 
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from schemas.lifecycle import JobStage, JobStatus
 
 
 class JobError(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a job failed; `retryable` says whether sending the file again may help."""
+    """Why a job failed; if `retryable`, uploading the file again may succeed."""
 
     code: str
     detail: str
@@ -18,9 +18,9 @@ class JobError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """`progress` is 0 to 100, and goes back only where the store has lost parts of the file.
+    """A job. `progress` is 0 to 100; it decreases only if the store has lost parts of the file.
 
-    `result` is there once the job completed.
+    `result` is set once the job is completed.
     """
 
     job_id: JobId

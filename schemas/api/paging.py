@@ -1,4 +1,4 @@
-"""Keyset paging: a page knows where the next one starts, whatever is added meanwhile."""
+"""Keyset paging: the cursor is a position, so items added meanwhile do not move the next page."""
 
 from typing import Generic, TypeVar
 
@@ -8,7 +8,7 @@ Item = TypeVar("Item")
 
 
 class PageOf(msgspec.Struct, Generic[Item], frozen=True, kw_only=True):
-    """Newest first. `next_cursor` is opaque; absent on the last page."""
+    """Items, newest first. `next_cursor` is opaque, and null on the last page."""
 
     items: list[Item]
     next_cursor: str | None = None

@@ -1,4 +1,4 @@
-"""The shape of every error answer.
+"""The form of every error response.
 
 Source: RFC 9457, problem details for HTTP APIs.
 """
@@ -9,11 +9,11 @@ from schemas.errors import ErrorCode
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`application/problem+json`; branch on `code`, show `detail` to people.
+    """`application/problem+json`. Programs branch on `code`; `detail` is for people.
 
     Attributes:
-        code: stable name of the error, listed in the API description.
-        errors: for an invalid request, what is wrong with which field.
+        code: stable code, listed in the API description.
+        errors: the invalid fields of a request, with the reasons.
     """
 
     type: str

@@ -1,4 +1,4 @@
-"""What an API key may do. A key has a set of these and nothing else."""
+"""Scopes of an API key: all that the key permits."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""Handing a file over in one request: in a form, or by the name of an object that is there already."""
+"""Submitting a whole file in one request: in a form, or by reference to an object in the bucket."""
 
 from typing import Annotated
 
@@ -12,22 +12,22 @@ CallbackUrl = Annotated[str, msgspec.Meta(max_length=2048, extra_json_schema={"f
 
 
 class FormFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a form may say besides its file; better before it than after."""
+    """Fields of a form besides its file; send them before the file."""
 
     sha256: Sha256Hex | None = None
     callback_url: CallbackUrl | None = None
 
 
 class SubmitReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Names an object in the bucket, under `incoming/<tenant>/`; it is copied, and stays.
+    """Submits an object in the bucket, under `incoming/<tenant>/`; it is copied and kept.
 
     Attributes:
-        object_key: the object.
+        object_key: key of the object.
         filename: as in an upload; by default the last part of the key.
-        content_type: as the client knows it; what the first bytes show goes before.
-        sha256: of the whole object, hex; verified before the upload counts as stored.
-        metadata: kept and shown back.
-        callback_url: told of this upload's events, like a webhook of its own.
+        content_type: declared media type; the type that the first bytes prove wins.
+        sha256: of the whole object, hex; verified before the upload is stored.
+        metadata: stored and returned as data.
+        callback_url: receives the events of this upload, signed like those of a webhook.
     """
 
     object_key: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
@@ -39,11 +39,11 @@ class SubmitReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The file was taken; ask `status_endpoint` what becomes of it.
+    """The file is accepted; `status_endpoint` shows its progress.
 
-    `success` is false only where the request waited for the end, and the end was
-    not a good one. `callback_secret` verifies the signatures sent to
-    `callback_url`; it is shown here alone.
+    `success` is false only if the request waited for the end of the job and the
+    job failed or was cancelled. `callback_secret` verifies the signatures sent
+    to `callback_url`; only this response has it.
     """
 
     success: bool

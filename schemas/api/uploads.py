@@ -1,4 +1,4 @@
-"""Creating an upload, sending its chunks, seeing which are there, declaring it complete."""
+"""Uploads: create, chunks, manifest, finalize, cancel."""
 
 from datetime import datetime
 from typing import Annotated
@@ -8,10 +8,10 @@ import msgspec
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import UploadStatus
 
-# PostgreSQL refuses NUL, and a line break in a name forges a line in somebody's log.
+# PostgreSQL refuses NUL, and a line break in a name could forge a line in a client's log.
 _NO_CONTROL_CHARACTERS = r"^(?![\s\S]*[\x00-\x1f\x7f])"
 
-# The pattern's "$" alone would let a line break follow.
+# "$" alone also matches before a final line break.
 Sha256Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 Filename = Annotated[
     str, msgspec.Meta(min_length=1, max_length=1024, pattern=_NO_CONTROL_CHARACTERS)
@@ -25,14 +25,14 @@ MetadataValue = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^[^\x00]*
 
 
 class CreateUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the client promises to send.
+    """Declares the file that the client uploads.
 
     Attributes:
-        filename: kept as data and shown back; never used as a path.
-        size: bytes of the whole file; 0 is a file too.
-        chunk_size: a wish in bytes; the server answers with the size to use.
-        sha256: of the whole file, hex; verified before the upload counts as stored.
-        callback_url: told of this upload's events, like a webhook of its own.
+        filename: stored and returned as data; never used as a path.
+        size: bytes of the whole file; may be 0.
+        chunk_size: requested chunk size in bytes; the response has the size to use.
+        sha256: of the whole file, hex; verified before the upload is stored.
+        callback_url: receives the events of this upload, signed like those of a webhook.
     """
 
     filename: Filename
@@ -47,7 +47,7 @@ class CreateUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class UploadCreated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Send `chunk_count` chunks of `chunk_size` bytes (the last may be shorter) before `expires_at`.
 
-    `callback_secret` verifies the signatures sent to `callback_url`; it is shown here alone.
+    `callback_secret` verifies the signatures sent to `callback_url`; only this response has it.
     """
 
     upload_id: UploadId
@@ -64,7 +64,7 @@ class UploadCreated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class ChunkStored(msgspec.Struct, frozen=True, kw_only=True):
-    """The chunk is on disk and on record; sending it again changes nothing."""
+    """The chunk is durable and recorded; sending it again changes nothing."""
 
     upload_id: UploadId
     index: int
@@ -79,7 +79,7 @@ class ChunkEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UploadManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Which chunks are there; the others are still to be sent."""
+    """The stored chunks; the client sends the others."""
 
     upload_id: UploadId
     status: UploadStatus
@@ -103,7 +103,7 @@ class DeclaredChunk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class FinalizeUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Declares the upload complete. `chunks`, where given, must be the stored ones, in order."""
+    """Finalizes the upload. `chunks`, if given, must equal the stored chunks, in order."""
 
     upload_id: UploadId
     chunks: list[DeclaredChunk] | None = None

@@ -1,4 +1,4 @@
-"""Endpoints that are told of events."""
+"""Webhooks: endpoints that receive events."""
 
 from datetime import datetime
 from typing import Annotated
@@ -9,7 +9,7 @@ from schemas.ids import WebhookId
 
 
 class CreateWebhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`event_types` empty means every event of the tenant."""
+    """Registers an endpoint; empty `event_types` means every event of the tenant."""
 
     url: Annotated[str, msgspec.Meta(max_length=2048)]
     event_types: list[str] = []
@@ -27,7 +27,7 @@ class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WebhookCreated(msgspec.Struct, frozen=True, kw_only=True):
-    """`secret` (`whsec_…`) verifies the signatures; it is shown here alone."""
+    """`secret` (`whsec_…`) verifies the signatures; only this response has it."""
 
     webhook_id: WebhookId
     url: str

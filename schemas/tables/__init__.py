@@ -1,4 +1,4 @@
-"""Rows, one module per noun. Importing this package makes the metadata complete."""
+"""Tables, one module per noun. Importing this package completes the metadata."""
 
 from schemas.tables import (
     deliveries,

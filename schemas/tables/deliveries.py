@@ -9,7 +9,7 @@ from schemas.tables.base import Base
 
 
 class Delivery(Base):
-    """One event on its way to one endpoint; the pair is unique, so nothing is told twice by mistake."""
+    """One event for one endpoint; the pair is unique, so a repeated event adds no delivery."""
 
     __tablename__ = "deliveries"
 
@@ -18,7 +18,7 @@ class Delivery(Base):
     webhook_id: Mapped[WebhookId] = mapped_column(ForeignKey("webhooks.id"))
     event_id: Mapped[EventId]
     event_type: Mapped[str]
-    # The bytes as they were on the bus: what is signed is what is sent.
+    # The bytes of the message: exactly these are signed and sent.
     body: Mapped[bytes] = mapped_column(LargeBinary)
     status: Mapped[DeliveryStatus] = mapped_column(default=DeliveryStatus.PENDING)
     attempts_made: Mapped[int] = mapped_column(default=0)
@@ -38,7 +38,7 @@ class Delivery(Base):
 
 
 class Attempt(Base):
-    """One POST and what came back; written whether or not it succeeded."""
+    """One POST and its answer, recorded in success and in failure."""
 
     __tablename__ = "attempts"
 

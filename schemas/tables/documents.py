@@ -11,7 +11,7 @@ from schemas.tables.base import Base
 
 
 class Document(Base):
-    """A stored object, and what was read from it."""
+    """A stored object and its extracted metadata."""
 
     __tablename__ = "documents"
 
@@ -39,7 +39,7 @@ class Document(Base):
 
 
 class Page(Base):
-    """The text of one page; a page that could not be read has an error instead."""
+    """The text of one page, or the error that prevented its extraction."""
 
     __tablename__ = "pages"
 
@@ -54,7 +54,7 @@ class Page(Base):
 
 
 class Passage(Base):
-    """A sentence, by its place in its page's text; the unit that search finds."""
+    """A sentence and its position in the page's text; the unit of search."""
 
     __tablename__ = "passages"
 
@@ -66,7 +66,7 @@ class Passage(Base):
     start: Mapped[int]
     end: Mapped[int]
     text: Mapped[str]
-    # to_tsvector refuses more than 1 MiB of lexemes; a "sentence" may be a whole table.
+    # to_tsvector refuses more than 1 MiB of lexemes, and a whole table may be one "sentence".
     search: Mapped[str] = mapped_column(
         TSVECTOR, Computed("to_tsvector('simple', left(text, 100000))", persisted=True)
     )
@@ -75,7 +75,7 @@ class Passage(Base):
 
 
 class Entity(Base):
-    """Something named in a page's text."""
+    """A named entity in a page's text."""
 
     __tablename__ = "entities"
 

@@ -1,4 +1,4 @@
-"""Which thing a request with an `Idempotency-Key` created, so that its repetition creates none."""
+"""What a request with an `Idempotency-Key` created, so that its repetition creates nothing."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,7 +11,7 @@ from schemas.tables.base import Base
 
 
 class IdempotentRequest(Base):
-    """A key is bound to one operation and one body; with another body it is refused."""
+    """A key is bound to one operation and one body; the key with another body is refused."""
 
     __tablename__ = "idempotent_requests"
 

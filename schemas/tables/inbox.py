@@ -1,7 +1,7 @@
-"""Events already applied, per consumer.
+"""Events that a consumer has applied.
 
-The row is inserted in the transaction that applies the event's effect; a
-second delivery of the event finds it and changes nothing.
+The row is inserted in the transaction that applies the event; a redelivery
+finds the row and changes nothing.
 """
 
 from datetime import datetime

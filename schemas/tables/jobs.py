@@ -10,20 +10,20 @@ from schemas.tables.base import Base
 
 
 class Job(Base):
-    """What happens to an upload after finalize; the one truth clients poll.
+    """The processing of a finalized upload; clients poll it.
 
-    `multipart_id` is written before the first part is sent, so that a worker
-    taking over finds the parts its predecessor stored.
+    `multipart_id` is written before the first part is sent, so that the next
+    worker finds the parts that are stored.
 
-    `revision` is counted up by a trigger at every change a client can see, which
-    also wakes those who watch the job.
+    A trigger increments `revision` at every change that clients see, and
+    notifies the requests that wait for the job.
     """
 
     __tablename__ = "jobs"
 
     id: Mapped[JobId] = mapped_column(primary_key=True)
     tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"))
-    # One job per upload: finalize called fifty times at once makes one row.
+    # One job per upload: concurrent finalize requests create one row.
     upload_id: Mapped[UploadId] = mapped_column(ForeignKey("uploads.id"), unique=True)
     status: Mapped[JobStatus] = mapped_column(default=JobStatus.QUEUED)
     stage: Mapped[JobStage] = mapped_column(default=JobStage.TRANSFER)
@@ -31,11 +31,11 @@ class Job(Base):
     bytes_done: Mapped[int] = mapped_column(default=0)
     bytes_total: Mapped[int]
     bytes_at_claim: Mapped[int] = mapped_column(server_default=text("0"))
-    """How much was done when a worker last took the transfer; more now means it got further."""
+    """`bytes_done` when a worker last claimed the transfer; a larger `bytes_done` is progress since."""
     digested_bytes: Mapped[int] = mapped_column(server_default=text("0"))
-    """So many bytes from the front are checked and in the parts the store has."""
+    """Bytes from the start of the file that are verified and in stored parts."""
     digest_state: Mapped[bytes | None]
-    """The sha256 of those bytes, as it stands in the middle of the file; a successor goes on from it."""
+    """State of the sha256 over those bytes, with which the next worker resumes."""
     pages_done: Mapped[int] = mapped_column(default=0)
     pages_total: Mapped[int | None]
     multipart_id: Mapped[str | None]

@@ -9,9 +9,9 @@ from schemas.tables.base import Base
 
 
 class Tenant(Base):
-    """Who owns uploads, documents and webhooks; nobody sees another tenant's.
+    """Owner of uploads, documents and webhooks; no tenant sees those of another.
 
-    Quotas that are not set are the settings' own.
+    A quota that is None is the default of the settings.
     """
 
     __tablename__ = "tenants"
@@ -27,23 +27,23 @@ class Tenant(Base):
 
 
 class TenantUsage(Base):
-    """What a tenant's uploads take, kept by a trigger on `uploads` and by nothing else.
+    """Usage of a tenant's uploads; only a trigger on `uploads` writes it.
 
-    The row is locked by whoever changes an upload's size or status until that
-    transaction ends, so a quota checked after the change cannot be overrun by
-    two requests at once.
+    A change of an upload's size or status locks the row until the transaction
+    ends, so two concurrent requests cannot exceed a quota that is checked after
+    the change.
     """
 
     __tablename__ = "tenant_usage"
 
     tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     bytes: Mapped[int] = mapped_column(server_default=text("0"))
-    """Of uploads that are open, finalized or stored."""
+    """Bytes of the uploads that are open, finalized or stored."""
     open_uploads: Mapped[int] = mapped_column(server_default=text("0"))
 
 
 class ApiKey(Base):
-    """A key as we keep it: its hash and what it may do, never the key itself."""
+    """An API key: its hash and its scopes, never the key itself."""
 
     __tablename__ = "api_keys"
 

@@ -9,7 +9,7 @@ from schemas.tables.base import Base
 
 
 class Upload(Base):
-    """A file on its way in: what the client promised, and how far it got."""
+    """A file that a client uploads: what was declared, and its status."""
 
     __tablename__ = "uploads"
 
@@ -22,15 +22,15 @@ class Upload(Base):
     chunk_size: Mapped[int]
     chunk_count: Mapped[int]
     sha256: Mapped[str | None]
-    """The whole file's digest, hex, where the client named one at create or finalize."""
+    """Digest of the whole file, hex, if the client declared it at create or finalize."""
     sniffed_type: Mapped[str | None]
-    """What the first bytes show, once they are there."""
+    """Media type that the first bytes prove, once they are received."""
     staging: Mapped[StagingKind] = mapped_column(
         default=StagingKind.DIRECTORY, server_default=StagingKind.DIRECTORY
     )
     source_key: Mapped[str | None]
-    """The object a `REFERENCE` names."""
-    # "metadata" is taken by the declarative base.
+    """Key of the object of an upload by reference."""
+    # The declarative base reserves the name "metadata".
     client_metadata: Mapped[dict[str, str]] = mapped_column(
         "metadata", server_default=text("'{}'::jsonb")
     )
@@ -46,7 +46,7 @@ class Upload(Base):
 
 
 class Chunk(Base):
-    """A chunk that was acked: its bytes were synced to disk before this row was committed."""
+    """An acknowledged chunk: its bytes were durable before this row was committed."""
 
     __tablename__ = "chunks"
 
@@ -57,5 +57,5 @@ class Chunk(Base):
     size: Mapped[int]
     sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
     crc32c: Mapped[bytes | None] = mapped_column(LargeBinary(4))
-    """What finds damage in staging at a twentieth of the cost of a sha256; the highest byte first."""
+    """Finds damage in staging at a twentieth of the cost of a sha256. Big-endian."""
     stored_at: Mapped[datetime] = mapped_column(server_default=func.now())

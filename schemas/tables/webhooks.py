@@ -9,21 +9,21 @@ from schemas.tables.base import Base
 
 
 class Webhook(Base):
-    """A URL to tell; of a tenant's every event, or of one upload's alone.
+    """An endpoint that receives the events of a tenant, or of one upload.
 
-    `secret` is the text form, ``whsec_…``; it leaves the database only to sign.
-    An endpoint is disabled, never deleted, so that the log of what it was told stays whole.
+    `secret` is the text form, ``whsec_…``; it is read only to sign. The row of
+    a deleted endpoint is kept, so that the log of its deliveries stays complete.
     """
 
     __tablename__ = "webhooks"
 
     id: Mapped[WebhookId] = mapped_column(primary_key=True)
     tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"))
-    # Set where the URL came with one upload as its callback.
+    # Set for the callback of an upload.
     upload_id: Mapped[UploadId | None] = mapped_column(ForeignKey("uploads.id"), index=True)
     url: Mapped[str]
     event_types: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
-    """Empty means all."""
+    """Empty means every type."""
     description: Mapped[str | None]
     secret: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,4 +1,4 @@
-"""The migrations and the tables say the same, forwards and backwards."""
+"""The migrations create the declared tables, and can be reverted."""
 
 from collections.abc import Iterator
 
@@ -17,15 +17,15 @@ def empty_database(infrastructure: Stack) -> Iterator[dict[str, str]]:
     infrastructure.drop_database(name)
 
 
-def test_the_newest_schema_is_what_the_tables_declare(
+def test_the_newest_migration_creates_the_declared_tables(
     infrastructure: Stack, empty_database: dict[str, str]
 ) -> None:
     infrastructure.run(("alembic", "upgrade", "head"), settings=empty_database)
-    # Fails, and lists them, where autogenerate would find something to change.
+    # Fails and lists the differences that autogenerate finds.
     infrastructure.run(("alembic", "check"), settings=empty_database)
 
 
-def test_every_migration_can_be_taken_back_and_applied_again(
+def test_every_migration_can_be_reverted_and_applied_again(
     infrastructure: Stack, empty_database: dict[str, str]
 ) -> None:
     for command in (("upgrade", "head"), ("downgrade", "base"), ("upgrade", "head")):

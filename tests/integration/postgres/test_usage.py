@@ -1,4 +1,4 @@
-"""What the trigger on uploads counts, whatever is done to them."""
+"""The trigger on uploads counts a tenant's usage at every change."""
 
 from collections.abc import Iterator
 from uuid import uuid4
@@ -34,7 +34,7 @@ def used_by(session: Session, tenant_id: TenantId) -> tuple[int, int]:
     return usage.bytes, usage.open_uploads
 
 
-def test_an_upload_counts_from_its_start_until_it_is_gone(session: Session) -> None:
+def test_an_upload_counts_from_its_creation_until_its_deletion(session: Session) -> None:
     upload = add_abandoned_upload(session)
     assert used_by(session, upload.tenant_id) == OPEN
     session.execute(update(Upload).values(status=UploadStatus.STORED))
@@ -45,7 +45,7 @@ def test_an_upload_counts_from_its_start_until_it_is_gone(session: Session) -> N
     assert used_by(session, upload.tenant_id) == NOTHING
 
 
-def test_an_upload_that_changes_hands_counts_for_who_has_it(session: Session) -> None:
+def test_an_upload_counts_for_its_present_tenant(session: Session) -> None:
     before = add_abandoned_upload(session).tenant_id
     after = TenantId(uuid4())
     session.add(Tenant(id=after, name=str(after)))

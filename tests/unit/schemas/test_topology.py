@@ -2,7 +2,7 @@ from schemas import topology
 from schemas.events.envelope import EVENT_TYPES
 
 
-def test_every_work_queue_is_a_quorum_queue_with_a_dead_letter_queue_behind_it() -> None:
+def test_every_work_queue_is_a_quorum_queue_with_a_dead_letter_queue() -> None:
     queues = {queue.name: queue.arguments for queue in topology.QUEUES}
     bound = {(b.exchange, b.queue, b.routing_key) for b in topology.BINDINGS}
     for name in topology.SUBSCRIPTIONS:
@@ -14,25 +14,25 @@ def test_every_work_queue_is_a_quorum_queue_with_a_dead_letter_queue_behind_it()
         assert (topology.DEAD_LETTERS.name, dead, arguments["x-dead-letter-routing-key"]) in bound
 
 
-def test_a_retry_tier_returns_a_message_to_its_own_queue_alone() -> None:
+def test_a_retry_tier_returns_a_message_to_its_work_queue_alone() -> None:
     queues = {queue.name: queue.arguments for queue in topology.QUEUES}
     for tier in topology.RETRY_TIERS:
         assert queues[tier.name]["x-dead-letter-exchange"] == ""
-        # With a key of its own the tier would send everything to one queue.
+        # With a routing key here, every message would return to one queue.
         assert "x-dead-letter-routing-key" not in queues[tier.name]
         assert queues[tier.name]["x-message-ttl"] == tier.delay.total_seconds() * 1000
 
 
-def test_queues_subscribe_to_exact_events_that_exist() -> None:
+def test_queues_subscribe_to_existing_event_types() -> None:
     for event_types in topology.SUBSCRIPTIONS.values():
         assert set(event_types) <= EVENT_TYPES.keys()
 
 
-def test_the_task_gives_an_event_up_before_the_broker_takes_it_away() -> None:
+def test_the_task_fails_an_event_before_the_broker_dead_letters_it() -> None:
     assert topology.CRASH_LIMIT < topology.DELIVERY_LIMIT
 
 
-def test_orders_nobody_takes_are_few_and_dropped_by_the_oldest() -> None:
+def test_the_queue_of_periodic_tasks_keeps_the_newest_messages() -> None:
     queues = {queue.name: queue.arguments for queue in topology.QUEUES}
     maintenance = queues[topology.MAINTENANCE]
     assert maintenance["x-queue-type"] == "quorum"
