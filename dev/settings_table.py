@@ -1,7 +1,4 @@
-"""Writes docs/settings.md from the settings themselves: ``python -m dev.settings_table``.
-
-What a setting is called, means and defaults to is said once, in ``schemas.settings``.
-"""
+"""Writes docs/settings.md from `schemas.settings`: `python -m dev.settings_table`."""
 
 import inspect
 import re
@@ -30,7 +27,7 @@ SERVICES: Final[Mapping[str, type[BaseSettings]]] = MappingProxyType(
         "notifier": notifier.settings.Settings,
     },
 )
-"""What each service reads; `pipeline` is both workers, `notifier` is relay and deliver."""
+"""The settings of each service; `pipeline` means the workers and beat, `notifier` relay and deliver."""
 
 INTRODUCTION: Final = """\
 # Settings
@@ -66,7 +63,7 @@ def page() -> str:
 
 
 def all_sections() -> Iterator[type[BaseModel]]:
-    """Yield the sections of ``schemas.settings`` in the order in which they stand there."""
+    """Yield the sections of `schemas.settings` in their order in the module."""
     for member in vars(sections).values():
         if (
             inspect.isclass(member)
@@ -96,7 +93,7 @@ def title(section: type[BaseModel]) -> str:
 
 
 def variable(name: str, field: FieldInfo) -> str:
-    """Return the environment variable a field is read from first."""
+    """Return the environment variable that takes precedence for a field."""
     if isinstance(field.validation_alias, AliasChoices):
         return str(field.validation_alias.choices[0]).upper()
     return name.upper()
@@ -110,7 +107,7 @@ def default(field: FieldInfo) -> str:
 
 
 def written(value: object) -> str:
-    """Return a value the way it is written in the environment."""
+    """Return a value in the notation of the environment."""
     match value:
         case bool():
             return str(value).lower()

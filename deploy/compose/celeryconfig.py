@@ -1,4 +1,4 @@
-"""Celery's configuration inside the Flower container, which knows nothing of Waybill."""  # noqa: INP001  # mounted as a file of its own
+"""Celery's configuration of the Flower container, which contains no Waybill code."""  # noqa: INP001  # mounted as a single file
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Creates the bucket the processes expect, with the settings they have; safe to run again."""  # noqa: INP001  # mounted as a file of its own
+"""Creates the bucket of the processes, from their settings; safe to run again."""  # noqa: INP001  # mounted as a single file
 
 import sys
 from pathlib import Path
@@ -27,7 +27,7 @@ def create_bucket(settings: ObjectStoreSettings) -> None:
         endpoint_url=settings.s3_endpoint_url,
         config=Config(
             s3={"addressing_style": "path"},
-            # A store that has just opened its port may not answer everything yet.
+            # A store that has just opened its port may refuse its first requests.
             retries={"mode": "standard", "total_max_attempts": 10},
         ),
     )
@@ -37,7 +37,7 @@ def create_bucket(settings: ObjectStoreSettings) -> None:
         if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
             raise
     client.head_bucket(Bucket=settings.s3_bucket)
-    sys.stdout.write(f"bucket {settings.s3_bucket} is there\n")
+    sys.stdout.write(f"bucket {settings.s3_bucket} exists\n")
 
 
 if __name__ == "__main__":

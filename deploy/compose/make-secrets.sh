@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes the secrets compose.yaml mounts. Safe to run again: what exists stays, because the
-# databases in the volumes were created with it.
+# Writes the secrets that compose.yaml mounts. Safe to run again: existing secrets stay, because
+# the databases in the volumes were created with them.
 set -eu
 umask 077
 
@@ -42,8 +42,8 @@ cat > s3_identities.json <<JSON
 }
 JSON
 
-# Compose mounts each file as it is, and the processes inside run as users of their own, so the
-# files are readable by all. The directory is not: on this machine only its owner gets through.
+# The processes in the containers run as different users, so every user can read the files. On this
+# machine only the owner can enter their directory.
 chmod 644 ./*
 : > complete
 echo "wrote secrets to $(pwd)"
