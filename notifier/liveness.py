@@ -1,33 +1,29 @@
-"""A file whose age tells a supervisor whether the process still does its work."""
+"""A file whose age shows a supervisor whether the process still works."""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Never, TypeAlias
+from typing import Final, Never, TypeAlias
 
 import structlog
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
 
 log = structlog.stdlib.get_logger(__name__)
 
 INTERVAL: Final = timedelta(seconds=5)
 
-RECHECK: Final = timedelta(milliseconds=200)
-"""Until it is alive: who waits for the file's first touch should not wait for the interval too."""
+RECHECK_INTERVAL: Final = timedelta(milliseconds=200)
+"""While the process does not work: whatever waits for its start gets the first touch early."""
 
-STALE: Final = timedelta(seconds=30)
-"""A loop turns every second; one round may take a publish or a claim longer, not this long."""
+STALE_AFTER: Final = timedelta(seconds=30)
+"""A round of a loop takes a second, and a publish or a claim longer, but never this long."""
 
-
-Alive: TypeAlias = "Callable[[], Awaitable[bool]]"
+Alive: TypeAlias = Callable[[], Awaitable[bool]]
 
 
 class Pulse:
-    """When a loop last came round."""
+    """When a loop last started a round."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -38,14 +34,13 @@ class Pulse:
 
     @property
     def is_fresh(self) -> bool:
-        return self._beat is not None and self._clock() - self._beat < STALE.total_seconds()
+        return self._beat is not None and self._clock() - self._beat < STALE_AFTER.total_seconds()
 
 
 async def keep(file: Path | None, *, alive: Alive) -> Never:
-    """Touch the file for as long as `alive` says so.
+    """Touch the file while `alive` returns True.
 
-    Only the file's age is the message: it is never deleted, so that a probe
-    and this loop cannot race.
+    Only the file's age has a meaning. The file is never deleted: a probe would race with that.
     """
     was_alive = False
     while True:
@@ -55,4 +50,4 @@ async def keep(file: Path | None, *, alive: Alive) -> Never:
         if was_alive and not is_alive:
             log.warning("liveness.withheld")
         was_alive = is_alive
-        await asyncio.sleep((INTERVAL if is_alive else RECHECK).total_seconds())
+        await asyncio.sleep((INTERVAL if is_alive else RECHECK_INTERVAL).total_seconds())

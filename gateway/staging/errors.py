@@ -1,11 +1,11 @@
-"""What can be wrong with staging, as clients are told."""
+"""Errors of staging that clients get."""
 
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import UploadId
 
 
 class StagingFull(DomainError):
-    """There is no room on the disk; later there may be."""
+    """The staging disk has too little free space; later it may have more."""
 
     code = ErrorCode.STAGING_FULL
     retryable = True
@@ -15,7 +15,7 @@ class StagingFull(DomainError):
 
 
 class StagingElsewhere(DomainError):
-    """The upload was begun with the other `STAGING`, which this gateway has no settings for."""
+    """The upload was created with the other `STAGING`, for which this gateway has no settings."""
 
     code = ErrorCode.UNAVAILABLE
     retryable = True

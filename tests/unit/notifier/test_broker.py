@@ -26,7 +26,7 @@ MESSAGE = aio_pika.Message(b"{}")
 
 
 class Wire:
-    """An aio-pika connection, channel and exchange in one; `publish` does what it is told."""
+    """An aio-pika connection, channel and exchange in one, with a scripted `publish`."""
 
     is_closed = False
 
@@ -75,27 +75,29 @@ async def test_a_rejected_message_is_refused() -> None:
         AMQPConnectionError("gone"),
         ChannelInvalidStateError("closed"),
         ConnectionResetError(),
-        asyncio.CancelledError(),  # what aiormq does to those who wait on a lost connection
+        asyncio.CancelledError(),  # aiormq cancels the waiters of a lost connection
     ],
 )
-async def test_a_lost_connection_says_nothing_about_the_message(error: BaseException) -> None:
+async def test_a_publish_on_a_lost_connection_does_not_blame_the_message(
+    error: BaseException,
+) -> None:
     with pytest.raises(BrokerUnavailable):
         await exchange_on(Wire(raises=error)).publish(MESSAGE, routing_key="upload.stored")
 
 
-async def test_silence_on_a_free_connection_counts_against_the_message() -> None:
+async def test_a_missing_confirm_on_a_free_connection_refuses_the_message() -> None:
     with pytest.raises(PublishRefused, match=r"no confirm within 0\.02 s"):
         await exchange_on(Wire(hangs=True)).publish(MESSAGE, routing_key="upload.stored")
 
 
-async def test_silence_on_a_blocked_connection_does_not() -> None:
+async def test_a_missing_confirm_on_a_blocked_connection_does_not_refuse_the_message() -> None:
     wire = Wire(hangs=True)
     wire.unblocked.clear()
     with pytest.raises(BrokerUnavailable, match="blocked"):
         await exchange_on(wire).publish(MESSAGE, routing_key="upload.stored")
 
 
-async def test_a_cancelled_publisher_is_cancelled() -> None:
+async def test_cancelling_a_publish_raises_the_cancellation() -> None:
     exchange = exchange_on(Wire(hangs=True))
     publishing = asyncio.create_task(exchange.publish(MESSAGE, routing_key="upload.stored"))
     await asyncio.sleep(0)
@@ -114,7 +116,7 @@ async def test_a_blocked_connection_is_open_but_not_ready() -> None:
     assert await exchange.ready(within=timedelta(milliseconds=20))
 
 
-async def test_a_connection_being_replaced_is_waited_for() -> None:
+async def test_ready_waits_for_a_connection_that_is_being_replaced() -> None:
     wire = Wire()
     new, wire.transport = wire.transport, None
     waiting = asyncio.create_task(exchange_on(wire).ready(within=timedelta(seconds=5)))
@@ -123,7 +125,7 @@ async def test_a_connection_being_replaced_is_waited_for() -> None:
     assert await waiting
 
 
-async def test_a_queue_that_exists_otherwise_is_named() -> None:
+async def test_a_queue_with_other_arguments_is_named() -> None:
     class Channel:
         async def declare_exchange(self, *_: object, **__: object) -> None: ...
 

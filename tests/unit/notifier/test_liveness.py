@@ -7,38 +7,31 @@ import pytest
 from notifier import liveness
 from notifier.liveness import Pulse
 
-pytestmark = pytest.mark.anyio
 
+async def keep_for_a_moment(file: Path | None, *, is_alive: bool) -> None:
+    async def alive() -> bool:
+        return is_alive
 
-async def yes() -> bool:
-    return True
-
-
-async def no() -> bool:
-    return False
-
-
-async def run_a_round(file: Path | None, *, alive: liveness.Alive) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(0.05):
             await liveness.keep(file, alive=alive)
 
 
-async def test_a_living_process_touches_its_file(tmp_path: Path) -> None:
-    await run_a_round(tmp_path / "alive", alive=yes)
-    assert (tmp_path / "alive").exists()
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_alive", [True, False])
+async def test_a_process_touches_its_file_only_while_it_works(
+    tmp_path: Path, *, is_alive: bool
+) -> None:
+    await keep_for_a_moment(tmp_path / "alive", is_alive=is_alive)
+    assert (tmp_path / "alive").exists() == is_alive
 
 
-async def test_another_one_does_not(tmp_path: Path) -> None:
-    await run_a_round(tmp_path / "alive", alive=no)
-    assert not (tmp_path / "alive").exists()
+@pytest.mark.anyio
+async def test_the_file_is_optional() -> None:
+    await keep_for_a_moment(None, is_alive=True)
 
 
-async def test_without_a_file_nothing_is_touched() -> None:
-    await run_a_round(None, alive=yes)
-
-
-def test_a_loop_that_never_turned_has_no_pulse() -> None:
+def test_a_loop_that_never_started_a_round_has_no_fresh_pulse() -> None:
     assert not Pulse().is_fresh
 
 

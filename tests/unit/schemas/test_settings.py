@@ -19,17 +19,17 @@ from schemas.settings import ObjectStoreSettings, RelaySettings
         ("PT10S", timedelta(seconds=10)),
     ],
 )
-def test_a_duration_is_written_as_operators_write_it(written: str, meant: timedelta) -> None:
+def test_a_duration_has_an_optional_unit(written: str, meant: timedelta) -> None:
     assert RelaySettings.model_validate({"outbox_poll": written}).outbox_poll == meant
 
 
 @pytest.mark.parametrize("written", ["0s", "-1s", "soon", "10 parsecs", ""])
-def test_a_duration_that_means_nothing_is_refused(written: str) -> None:
+def test_an_invalid_duration_is_refused(written: str) -> None:
     with pytest.raises(ValidationError):
         RelaySettings.model_validate({"outbox_poll": written})
 
 
-def test_a_part_smaller_than_the_store_takes_is_refused() -> None:
+def test_a_part_size_below_the_minimum_of_s3_is_refused() -> None:
     with pytest.raises(ValidationError):
         ObjectStoreSettings.model_validate(
             {
@@ -41,7 +41,7 @@ def test_a_part_smaller_than_the_store_takes_is_refused() -> None:
         )
 
 
-def test_every_setting_says_what_it_is_for() -> None:
+def test_every_setting_has_a_description() -> None:
     sections = [
         section
         for section in vars(settings).values()
@@ -53,7 +53,7 @@ def test_every_setting_says_what_it_is_for() -> None:
             assert field.description, f"{section.__name__}.{name}"
 
 
-def test_a_secret_does_not_show_in_the_text_of_its_settings() -> None:
+def test_settings_do_not_print_their_secrets() -> None:
     store = ObjectStoreSettings.model_validate(
         {"s3_bucket": "b", "s3_access_key_id": "k", "s3_secret_access_key": "hush"},
     )

@@ -1,4 +1,4 @@
-"""How the adapter reads a store's refusals; what a store really answers is in the contract."""
+"""The adapter's reaction to a store's refusals; the contract tests show what stores answer."""
 
 import base64
 import hashlib
@@ -42,7 +42,7 @@ ACCESS_KEY = "an-access-key-id"
 
 @pytest.fixture(scope="module")
 def session() -> Session:
-    """One for all: it is what reads the library's description of the service."""
+    """One session for all tests: creating it reads the library's description of the service."""
     return Session()
 
 
@@ -69,7 +69,7 @@ def store(session: Session) -> Iterator[tuple[S3Storage, Stubber]]:
         ("NotImplemented", 501, StoreRejected),
     ],
 )
-def test_a_refusal_for_good_is_asked_once(
+def test_a_permanent_refusal_is_not_retried(
     store: tuple[S3Storage, Stubber], code: str, status: int, error: type[DomainError]
 ) -> None:
     storage, stubber = store
@@ -95,7 +95,7 @@ def test_a_refusal_for_good_is_asked_once(
         ("IncompleteBody", 400, BodyAltered),
     ],
 )
-def test_a_refusal_that_may_pass_is_asked_again_and_then_reported(
+def test_a_temporary_refusal_is_retried_and_then_raised(
     store: tuple[S3Storage, Stubber], code: str, status: int, error: type[DomainError]
 ) -> None:
     storage, stubber = store
@@ -109,7 +109,7 @@ def test_a_refusal_that_may_pass_is_asked_again_and_then_reported(
     stubber.assert_no_pending_responses()
 
 
-def test_a_store_that_recovers_is_not_an_error(store: tuple[S3Storage, Stubber]) -> None:
+def test_a_store_that_recovers_raises_nothing(store: tuple[S3Storage, Stubber]) -> None:
     storage, stubber = store
     stubber.add_client_error("upload_part", service_error_code="SlowDown", http_status_code=503)
     stubber.add_response("upload_part", {"ETag": '"etag"'})
@@ -121,7 +121,7 @@ def test_a_store_that_recovers_is_not_an_error(store: tuple[S3Storage, Stubber])
     assert [(line["event"], line["attempt"]) for line in logs] == [("store.retrying", 1)]
 
 
-def test_nobody_asks_again_for_what_was_abandoned(store: tuple[S3Storage, Stubber]) -> None:
+def test_an_abandoned_request_is_not_retried(store: tuple[S3Storage, Stubber]) -> None:
     storage, stubber = store
     stubber.add_client_error("upload_part", service_error_code="SlowDown", http_status_code=503)
     abandoned = Event()
@@ -131,7 +131,7 @@ def test_nobody_asks_again_for_what_was_abandoned(store: tuple[S3Storage, Stubbe
         storage.upload_part(MULTIPART, number=1, body=BODY, abandoned=abandoned)
 
 
-def test_nothing_is_deleted_by_a_later_try_once_that_is_abandoned(
+def test_an_abandoned_deletion_is_not_retried(
     store: tuple[S3Storage, Stubber],
 ) -> None:
     storage, stubber = store
@@ -143,7 +143,7 @@ def test_nothing_is_deleted_by_a_later_try_once_that_is_abandoned(
         storage.delete(KEY, abandoned=abandoned)
 
 
-def test_a_part_that_is_another_one_by_now_is_looked_at_by_the_next_attempt(
+def test_a_part_replaced_before_completion_is_retryable(
     store: tuple[S3Storage, Stubber],
 ) -> None:
     storage, stubber = store
@@ -158,7 +158,7 @@ def test_a_part_that_is_another_one_by_now_is_looked_at_by_the_next_attempt(
 
 
 @pytest.mark.parametrize("code", ["404", "NoSuchKey"])
-def test_an_object_that_is_not_there_is_missing(
+def test_a_missing_object_is_reported_as_missing(
     store: tuple[S3Storage, Stubber], code: str
 ) -> None:
     storage, stubber = store
@@ -176,7 +176,7 @@ def test_an_object_that_is_not_there_is_missing(
         ({"ServerSideEncryption": "aws:kms"}, False),
     ],
 )
-def test_an_etag_under_a_kms_key_is_no_digest(
+def test_an_etag_of_an_object_under_a_kms_key_is_no_digest(
     store: tuple[S3Storage, Stubber], *, encryption: dict[str, str], etag_is_digest: bool
 ) -> None:
     storage, stubber = store
@@ -190,7 +190,7 @@ def test_an_etag_under_a_kms_key_is_no_digest(
     assert part.etag_is_digest is etag_is_digest
 
 
-def test_neither_errors_nor_logs_tell_credentials(store: tuple[S3Storage, Stubber]) -> None:
+def test_errors_and_logs_contain_no_credentials(store: tuple[S3Storage, Stubber]) -> None:
     storage, stubber = store
     echo = {"AWSAccessKeyId": ACCESS_KEY, "StringToSign": f"AWS4-HMAC-SHA256 {ACCESS_KEY}"}
     for code, status in (("SlowDown", 503), ("SignatureDoesNotMatch", 403)):
@@ -205,9 +205,9 @@ def test_neither_errors_nor_logs_tell_credentials(store: tuple[S3Storage, Stubbe
     with capture_logs() as logs, pytest.raises(StoreMisconfigured) as failure:
         storage.head(KEY)
 
-    told = f"{failure.value} {logs}"
-    assert SECRET not in told
-    assert ACCESS_KEY not in told
+    shown = f"{failure.value} {logs}"
+    assert SECRET not in shown
+    assert ACCESS_KEY not in shown
 
 
 def test_settings_reach_the_client() -> None:
@@ -225,7 +225,7 @@ def test_settings_reach_the_client() -> None:
         },
     )
     connected = client(settings)
-    # The stubs of the library leave the settings of a configuration out.
+    # The library's stubs do not declare the attributes of a configuration.
     config: Any = connected.meta.config
     connected.close()
 
@@ -241,12 +241,12 @@ def test_settings_reach_the_client() -> None:
     ("code", "status", "error"),
     [
         ("PreconditionFailed", 412, ObjectExists),
-        # What a failed completion says after it has begun to answer 200.
+        # The answer of a completion that fails after its answer has started with status 200.
         ("PreconditionFailed", 500, ObjectExists),
         ("412", 412, ObjectExists),
     ],
 )
-def test_an_object_that_is_there_stops_a_write_at_once(
+def test_a_conditional_write_to_an_existing_object_is_not_retried(
     store: tuple[S3Storage, Stubber], code: str, status: int, error: type[DomainError]
 ) -> None:
     storage, stubber = store
@@ -261,7 +261,7 @@ def test_an_object_that_is_there_stops_a_write_at_once(
     stubber.assert_no_pending_responses()
 
 
-def test_two_writes_at_once_are_sorted_out_by_asking_again(
+def test_a_conflict_of_two_conditional_writes_is_retried(
     store: tuple[S3Storage, Stubber],
 ) -> None:
     storage, stubber = store
@@ -275,7 +275,7 @@ def test_two_writes_at_once_are_sorted_out_by_asking_again(
     stubber.assert_no_pending_responses()
 
 
-def test_a_store_that_cannot_write_conditionally_is_asked_without_from_then_on(
+def test_a_store_without_conditional_writes_gets_unconditional_ones_from_then_on(
     store: tuple[S3Storage, Stubber],
 ) -> None:
     storage, stubber = store
@@ -302,7 +302,7 @@ def test_a_store_that_cannot_write_conditionally_is_asked_without_from_then_on(
     stubber.assert_no_pending_responses()
 
 
-def test_what_is_not_implemented_without_the_condition_either_is_refused(
+def test_a_write_that_is_unsupported_without_the_condition_too_is_rejected(
     store: tuple[S3Storage, Stubber],
 ) -> None:
     storage, stubber = store
@@ -318,7 +318,7 @@ def test_what_is_not_implemented_without_the_condition_either_is_refused(
 
 
 def trial_of_a_copy(stubber: Stubber, *, status: int = 200, code: str = "") -> None:
-    """Expect the upload in which the adapter tries whether the store copies."""
+    """Expect the multipart upload with which the adapter tests whether the store copies parts."""
     stubber.add_response("create_multipart_upload", {"UploadId": "trial"})
     if status == 200:
         stubber.add_response("upload_part_copy", {"CopyPartResult": {"ETag": '"byte"'}})
@@ -335,7 +335,7 @@ SOURCE = ObjectRange(ObjectKey("staging/chunk"), offset=10, size_bytes=5)
 @pytest.mark.parametrize(
     ("code", "status"), [("NotImplemented", 501), ("MethodNotAllowed", 405), ("405", 405)]
 )
-def test_a_store_that_copies_no_parts_is_asked_once(
+def test_a_store_that_copies_no_parts_is_tried_once(
     store: tuple[S3Storage, Stubber], code: str, status: int
 ) -> None:
     storage, stubber = store
@@ -348,7 +348,7 @@ def test_a_store_that_copies_no_parts_is_asked_once(
     stubber.assert_no_pending_responses()
 
 
-def test_a_store_that_was_unavailable_is_asked_again_whether_it_copies(
+def test_an_inconclusive_trial_of_copying_is_repeated(
     store: tuple[S3Storage, Stubber],
 ) -> None:
     storage, stubber = store
@@ -372,7 +372,7 @@ def test_a_store_that_was_unavailable_is_asked_again_whether_it_copies(
         ("AccessDenied", 403, StoreMisconfigured),
     ],
 )
-def test_a_copy_is_refused_for_a_reason(
+def test_a_refused_copy_raises_the_matching_error(
     store: tuple[S3Storage, Stubber], code: str, status: int, error: type[DomainError]
 ) -> None:
     storage, stubber = store
@@ -406,7 +406,7 @@ def test_objects_are_deleted_a_thousand_at_a_time(store: tuple[S3Storage, Stubbe
     ("code", "error"),
     [("AccessDenied", StoreMisconfigured), ("MalformedKey", StoreRejected)],
 )
-def test_an_object_that_is_not_deleted_is_not_passed_over(
+def test_a_failed_deletion_within_a_batch_is_raised(
     store: tuple[S3Storage, Stubber], code: str, error: type[DomainError]
 ) -> None:
     storage, stubber = store
@@ -416,7 +416,7 @@ def test_an_object_that_is_not_deleted_is_not_passed_over(
         storage.delete_all(keys(3))
 
 
-def test_objects_the_store_could_not_delete_yet_are_deleted_with_the_next_try(
+def test_objects_that_fail_temporarily_in_a_batch_deletion_are_retried(
     store: tuple[S3Storage, Stubber],
 ) -> None:
     storage, stubber = store
@@ -432,7 +432,9 @@ def test_objects_the_store_could_not_delete_yet_are_deleted_with_the_next_try(
     stubber.assert_no_pending_responses()
 
 
-def test_a_store_that_deletes_one_by_one_is_asked_to(store: tuple[S3Storage, Stubber]) -> None:
+def test_without_batch_deletion_objects_are_deleted_one_by_one(
+    store: tuple[S3Storage, Stubber],
+) -> None:
     storage, stubber = store
     stubber.add_client_error(
         "delete_objects", service_error_code="NotImplemented", http_status_code=501
@@ -446,7 +448,7 @@ def test_a_store_that_deletes_one_by_one_is_asked_to(store: tuple[S3Storage, Stu
     stubber.assert_no_pending_responses()
 
 
-def test_a_listing_goes_on_after_a_page_that_had_to_be_asked_for_again(
+def test_a_retried_page_does_not_restart_the_listing(
     store: tuple[S3Storage, Stubber],
 ) -> None:
     storage, stubber = store
@@ -466,10 +468,10 @@ def test_a_listing_goes_on_after_a_page_that_had_to_be_asked_for_again(
 
 
 class NothingIsSentError(Exception):
-    """Keeps a request from going out."""
+    """Stops a request before it is sent."""
 
 
-def test_content_md5_goes_with_a_list_of_keys_to_delete() -> None:
+def test_a_batch_deletion_carries_content_md5() -> None:
     settings = ObjectStoreSettings.model_validate(
         {
             "s3_bucket": "bucket",
