@@ -127,7 +127,7 @@ async def record_event(
     recorded = await connection.execute(_RECORD_EVENT, {"event_id": envelope.id})
     if recorded.first() is None:
         return None
-    upload_id = envelope.data.upload_id
+    upload_id = envelope.upload_id
     subscriptions = fanout.matching(
         await queries.subscriptions(connection, tenant_id=envelope.tenantid, upload_id=upload_id),
         event_type=envelope.type,

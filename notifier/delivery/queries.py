@@ -51,7 +51,7 @@ _SUBSCRIPTIONS: Final = select(Webhook.id, Webhook.event_types, Webhook.upload_i
 
 
 async def subscriptions(
-    connection: AsyncConnection, *, tenant_id: TenantId, upload_id: UploadId
+    connection: AsyncConnection, *, tenant_id: TenantId, upload_id: UploadId | None
 ) -> list[Subscription]:
     """Return the tenant's live endpoints that may subscribe to events of this upload."""
     rows = await connection.execute(

@@ -153,12 +153,11 @@ class EventTask(Task[..., None]):
     def run(self, event: ReceivedEvent) -> None:
         delivery = MessageDelivery.of(self.request)
         envelope = event.envelope
-        job_id = envelope.data.job_id
         with structlog.contextvars.bound_contextvars(
             task=self.name,
             event_id=str(envelope.id),
-            upload_id=str(envelope.data.upload_id),
-            job_id=str(job_id) if job_id else None,
+            upload_id=str(envelope.upload_id) if envelope.upload_id else None,
+            job_id=str(envelope.job_id) if envelope.job_id else None,
             attempt=delivery.attempt,
         ):
             self._handle(event, delivery)

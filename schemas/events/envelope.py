@@ -14,7 +14,7 @@ import msgspec
 
 from schemas.events.documents import DocumentEvent
 from schemas.events.uploads import UploadEvent
-from schemas.ids import EventId, TenantId
+from schemas.ids import EventId, JobId, TenantId, UploadId
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 MAX_BYTES: Final = 64 * 1024
@@ -54,6 +54,16 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def type(self) -> str:
         return self.data.TYPE
+
+    @property
+    def upload_id(self) -> UploadId | None:
+        """The upload that the event is about; None for an event of another kind."""
+        return getattr(self.data, "upload_id", None)
+
+    @property
+    def job_id(self) -> JobId | None:
+        """The job that the event is about; None for an event without a job."""
+        return getattr(self.data, "job_id", None)
 
 
 class _Wire(msgspec.Struct, kw_only=True):

@@ -120,7 +120,7 @@ def staged_objects(
 def cancel_upload(session: Session, event: Envelope) -> Envelope:
     """Do to the rows what the gateway does, and return its event."""
     session.execute(
-        update(Job).where(Job.id == event.data.job_id).values(status=JobStatus.CANCELLED)
+        update(Job).where(Job.id == event.job_id).values(status=JobStatus.CANCELLED)
     )
     session.execute(
         update(Upload)
@@ -134,6 +134,6 @@ def cancel_upload(session: Session, event: Envelope) -> Envelope:
         time=datetime.now(UTC),
         tenantid=event.tenantid,
         data=UploadCancelled(
-            upload_id=event.data.upload_id, job_id=event.data.job_id, filename="file.bin"
+            upload_id=event.data.upload_id, job_id=event.job_id, filename="file.bin"
         ),
     )

@@ -56,11 +56,11 @@ def event(session: Session, tmp_path: Path) -> Envelope:
 def claim(
     session: Session, event: Envelope, *, owner: str, lease: timedelta = LEASE
 ) -> ClaimedTransfer | Settled:
-    assert event.data.job_id is not None
+    assert event.job_id is not None
     try:
         return leases.claim(
             session,
-            job_id=event.data.job_id,
+            job_id=event.job_id,
             upload_id=event.data.upload_id,
             owner=owner,
             lease=lease,

@@ -49,11 +49,11 @@ def claimed(context: Context, tmp_path: Path) -> ClaimedTransfer:
         event = add_finalized_upload(
             session, tenant_id=add_tenant(session), staging_dir=tmp_path, content=bytes(100)
         )
-    assert event.data.job_id is not None
+    assert event.job_id is not None
     with context.transaction() as session:
         claimed = lease.claim(
             session,
-            job_id=event.data.job_id,
+            job_id=event.job_id,
             upload_id=event.data.upload_id,
             owner="worker",
             lease=timedelta(minutes=1),

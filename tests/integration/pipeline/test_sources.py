@@ -169,7 +169,7 @@ def test_every_line_a_worker_logs_of_an_upload_names_it_and_its_job(
         "transfer.already_settled",
     }
     assert {(line["upload_id"], line["job_id"]) for line in lines} == {
-        (str(event.data.upload_id), str(event.data.job_id))
+        (str(event.data.upload_id), str(event.job_id))
     }
 
 

@@ -172,7 +172,7 @@ def transferring(context: Context) -> tuple[Envelope, ObjectKey]:
 
 def change_job(context: Context, event: Envelope, **values: object) -> None:
     with context.transaction() as session:
-        session.execute(update(Job).where(Job.id == event.data.job_id).values(**values))
+        session.execute(update(Job).where(Job.id == event.job_id).values(**values))
 
 
 def told(context: Context) -> list[Envelope]:
@@ -209,7 +209,7 @@ def test_an_upload_nobody_finalized_ends_and_leaves_nothing(
     assert event.tenantid == upload.tenant_id
     assert isinstance(event.data, UploadFailed)
     assert event.data.upload_id == upload.id
-    assert event.data.job_id is None
+    assert event.job_id is None
     assert event.data.code == ErrorCode.UPLOAD_EXPIRED
     assert upload.expires_at.isoformat() in event.data.detail
 

@@ -128,7 +128,7 @@ def test_an_upload_whose_worker_keeps_dying_is_given_up(bench: Workbench) -> Non
 def test_an_upload_whose_workers_died_after_progress_is_sent_on(bench: Workbench) -> None:
     event = bench.finalized(b"not deadly")
     with Session(bench.engine) as session, session.begin():
-        session.execute(update(Job).where(Job.id == event.data.job_id).values(bytes_done=1))
+        session.execute(update(Job).where(Job.id == event.job_id).values(bytes_done=1))
     bench.bus.publish_raw(
         envelope.encode(event),
         routing_key=topology.UPLOADS,
@@ -153,7 +153,7 @@ def test_crashes_are_remembered_while_the_dead_workers_lease_runs_out(bench: Wor
     with Session(bench.engine) as session, session.begin():
         session.execute(
             update(Job)
-            .where(Job.id == event.data.job_id)
+            .where(Job.id == event.job_id)
             .values(lease_owner="dead", lease_until=func.now() + timedelta(seconds=60))
         )
     bench.bus.publish_raw(

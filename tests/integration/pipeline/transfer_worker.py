@@ -106,7 +106,7 @@ class Hands:
 
     def job(self, event: Envelope) -> Job:
         with Session(self.context.engine) as session:
-            return session.get_one(Job, event.data.job_id)
+            return session.get_one(Job, event.job_id)
 
     def upload(self, event: Envelope) -> Upload:
         with Session(self.context.engine) as session:

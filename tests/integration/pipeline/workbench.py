@@ -100,7 +100,7 @@ class Workbench:
 
     def job(self, event: Envelope) -> Job:
         with Session(self.engine) as session:
-            return session.get_one(Job, event.data.job_id)
+            return session.get_one(Job, event.job_id)
 
     def document(self, event: Envelope) -> Document | None:
         with Session(self.engine) as session:
