@@ -119,9 +119,7 @@ def staged_objects(
 
 def cancel_upload(session: Session, event: Envelope) -> Envelope:
     """Do to the rows what the gateway does, and return its event."""
-    session.execute(
-        update(Job).where(Job.id == event.job_id).values(status=JobStatus.CANCELLED)
-    )
+    session.execute(update(Job).where(Job.id == event.job_id).values(status=JobStatus.CANCELLED))
     session.execute(
         update(Upload)
         .where(Upload.id == event.data.upload_id)
