@@ -4,11 +4,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Final
 
 import msgspec
-from sqlalchemy import select, tuple_
+from sqlalchemy import Select, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import Database
-from gateway.http.paging import CreatedPosition
 from schemas.api.documents import DocumentEntity, DocumentPage, DocumentView
 from schemas.api.jobs import JobError
 from schemas.errors import DomainError, ErrorCode
@@ -58,17 +57,8 @@ class EntityPosition(msgspec.Struct, frozen=True, array_like=True):
     ordinal: Ordinal
 
 
-async def documents_of(
-    session: AsyncSession, *, tenant_id: TenantId, after: CreatedPosition | None, limit: int
-) -> Sequence[Document]:
-    """Return a tenant's documents, newest first: `limit + 1` rows if there are more than `limit`."""
-    query = select(Document).where(Document.tenant_id == tenant_id)
-    if after is not None:
-        query = query.where(tuple_(Document.created_at, Document.id) < (after.created_at, after.id))
-    documents = await session.scalars(
-        query.order_by(Document.created_at.desc(), Document.id.desc()).limit(limit + 1),
-    )
-    return documents.all()
+def documents_of(tenant_id: TenantId) -> Select[Document]:
+    return select(Document).where(Document.tenant_id == tenant_id)
 
 
 async def document_of(

@@ -10,7 +10,6 @@ from gateway.context import ApiRequest
 from gateway.documents import queries
 from gateway.documents.queries import EntityPosition
 from gateway.http import paging
-from gateway.http.paging import CreatedPosition
 from gateway.http.problems import answers
 from gateway.http.security import requires
 from schemas.api.documents import DocumentEntity, DocumentPage, DocumentView
@@ -18,6 +17,7 @@ from schemas.api.paging import PageOf
 from schemas.api.scopes import Scope
 from schemas.errors import ErrorCode
 from schemas.ids import DocumentId
+from schemas.tables.documents import Document
 
 PageNumber = Annotated[int, PathParameter(ge=1, le=2**31 - 1, description="the first page is 1")]
 Label = Annotated[
@@ -45,18 +45,14 @@ async def list_documents(
     """List the tenant's documents, newest first."""
     limit = min(limit, request.context.settings.page_size_max)
     async with request.context.database.transaction() as session:
-        documents = await queries.documents_of(
+        return await paging.newest_first(
             session,
-            tenant_id=request.user.tenant_id,
-            after=paging.decode(cursor, to=CreatedPosition),
+            queries.documents_of(request.user.tenant_id),
+            Document,
+            cursor=cursor,
             limit=limit,
+            show=queries.show,
         )
-    return paging.page_of(
-        documents,
-        limit=limit,
-        show=queries.show,
-        position=lambda one: CreatedPosition(created_at=one.created_at, id=one.id),
-    )
 
 
 @get(

@@ -4,18 +4,29 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
 from litestar.params import QueryParameter
+from sqlalchemy import Select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.http.problems import InvalidRequest
 from schemas.api.paging import PageOf
 
 LIMIT_DEFAULT: Final = 50
 
+
+class HasCreation(Protocol):
+    """A row of a table whose lists are ordered by creation."""
+
+    id: Any
+    created_at: Any
+
+
 Row = TypeVar("Row")
+Created = TypeVar("Created", bound=HasCreation)
 Item = TypeVar("Item")
 Position = TypeVar("Position", bound=msgspec.Struct)
 
@@ -54,6 +65,34 @@ def decode(cursor: str | None, *, to: type[Position]) -> Position | None:
         return msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=to)
     except (binascii.Error, ValueError, msgspec.DecodeError) as error:
         raise InvalidRequest("is not a cursor of this list", field="cursor") from error
+
+
+async def newest_first(
+    session: AsyncSession,
+    query: Select[Created],
+    table: type[Created],
+    *,
+    cursor: str | None,
+    limit: int,
+    show: Callable[[Created], Item],
+) -> PageOf[Item]:
+    """Return a page of the rows that `query` selects, newest first.
+
+    Raises:
+        InvalidRequest: the cursor is malformed or belongs to another list.
+    """
+    after = decode(cursor, to=CreatedPosition)
+    if after is not None:
+        query = query.where(tuple_(table.created_at, table.id) < (after.created_at, after.id))
+    rows = await session.scalars(
+        query.order_by(table.created_at.desc(), table.id.desc()).limit(limit + 1)
+    )
+    return page_of(
+        rows.all(),
+        limit=limit,
+        show=show,
+        position=lambda row: CreatedPosition(created_at=row.created_at, id=row.id),
+    )
 
 
 def page_of(

@@ -1,12 +1,10 @@
 """Reads jobs and computes their progress."""
 
-from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-from sqlalchemy import ColumnElement, select, tuple_
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.http.paging import CreatedPosition
 from gateway.settings import API_PREFIX
 from schemas.api.jobs import JobError, JobView
 from schemas.errors import DomainError, ErrorCode
@@ -42,24 +40,10 @@ async def snapshot_of(session: AsyncSession, *, tenant_id: TenantId, job_id: Job
     return job.revision, show(job)
 
 
-async def jobs_of(
-    session: AsyncSession,
-    *,
-    tenant_id: TenantId,
-    status: JobStatus | None,
-    after: CreatedPosition | None,
-    limit: int,
-) -> Sequence[Job]:
-    """Return a tenant's jobs, newest first: `limit + 1` rows if there are more than `limit`."""
-    wanted: list[ColumnElement[bool]] = [Job.tenant_id == tenant_id]
-    if status is not None:
-        wanted.append(Job.status == status)
-    if after is not None:
-        wanted.append(tuple_(Job.created_at, Job.id) < (after.created_at, after.id))
-    jobs = await session.scalars(
-        select(Job).where(*wanted).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1),
-    )
-    return jobs.all()
+def jobs_of(tenant_id: TenantId, *, status: JobStatus | None) -> Select[Job]:
+    """Return the query of a tenant's jobs; with a status, only of those that have it."""
+    query = select(Job).where(Job.tenant_id == tenant_id)
+    return query if status is None else query.where(Job.status == status)
 
 
 def show(job: Job) -> JobView:

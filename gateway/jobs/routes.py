@@ -11,7 +11,6 @@ from litestar.response import Stream
 
 from gateway.context import ApiRequest
 from gateway.http import paging, request_log, sse
-from gateway.http.paging import CreatedPosition
 from gateway.http.problems import answers
 from gateway.http.security import requires
 from gateway.jobs import queries
@@ -22,6 +21,7 @@ from schemas.api.scopes import Scope
 from schemas.errors import ErrorCode
 from schemas.ids import JobId
 from schemas.lifecycle import SETTLED_JOBS, JobStatus
+from schemas.tables.jobs import Job
 
 LastEventId = Annotated[
     int,
@@ -109,19 +109,14 @@ async def list_jobs(
     """List the tenant's jobs, newest first."""
     limit = min(limit, request.context.settings.page_size_max)
     async with request.context.database.transaction() as session:
-        jobs = await queries.jobs_of(
+        return await paging.newest_first(
             session,
-            tenant_id=request.user.tenant_id,
-            status=status,
-            after=paging.decode(cursor, to=CreatedPosition),
+            queries.jobs_of(request.user.tenant_id, status=status),
+            Job,
+            cursor=cursor,
             limit=limit,
+            show=queries.show,
         )
-    return paging.page_of(
-        jobs,
-        limit=limit,
-        show=queries.show,
-        position=lambda job: CreatedPosition(created_at=job.created_at, id=job.id),
-    )
 
 
 router = Router(

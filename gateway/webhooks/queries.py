@@ -1,11 +1,8 @@
 """Reads webhooks. The callback of an upload is not listed: it ends with its upload."""
 
-from collections.abc import Sequence
-
-from sqlalchemy import select, tuple_
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.http.paging import CreatedPosition
 from schemas.api.webhooks import WebhookCreated, WebhookView
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import TenantId, UploadId, WebhookId
@@ -55,21 +52,13 @@ async def live_webhook_of(
     return webhook
 
 
-async def webhooks_of(
-    session: AsyncSession, *, tenant_id: TenantId, after: CreatedPosition | None, limit: int
-) -> Sequence[Webhook]:
-    """Return a tenant's webhooks, newest first: `limit + 1` rows if there are more than `limit`."""
-    query = select(Webhook).where(
+def webhooks_of(tenant_id: TenantId) -> Select[Webhook]:
+    """Return the query of a tenant's webhooks, without the callbacks of uploads."""
+    return select(Webhook).where(
         Webhook.tenant_id == tenant_id,
         Webhook.upload_id.is_(None),
         Webhook.deleted_at.is_(None),
     )
-    if after is not None:
-        query = query.where(tuple_(Webhook.created_at, Webhook.id) < (after.created_at, after.id))
-    webhooks = await session.scalars(
-        query.order_by(Webhook.created_at.desc(), Webhook.id.desc()).limit(limit + 1),
-    )
-    return webhooks.all()
 
 
 async def callback_of(session: AsyncSession, upload_id: UploadId) -> Webhook | None:

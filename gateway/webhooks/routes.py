@@ -6,7 +6,6 @@ from litestar.params import FromPath, JSONBody
 from gateway.context import ApiRequest
 from gateway.http import paging
 from gateway.http.idempotency import IdempotencyKey, KeyedRequest
-from gateway.http.paging import CreatedPosition
 from gateway.http.problems import answers
 from gateway.http.security import requires
 from gateway.settings import API_PREFIX
@@ -16,6 +15,7 @@ from schemas.api.scopes import Scope
 from schemas.api.webhooks import CreateWebhook, WebhookCreated, WebhookView
 from schemas.errors import ErrorCode
 from schemas.ids import WebhookId
+from schemas.tables.webhooks import Webhook
 
 
 @post(
@@ -57,18 +57,14 @@ async def list_webhooks(
     """List the tenant's endpoints, newest first."""
     limit = min(limit, request.context.settings.page_size_max)
     async with request.context.database.transaction() as session:
-        webhooks = await queries.webhooks_of(
+        return await paging.newest_first(
             session,
-            tenant_id=request.user.tenant_id,
-            after=paging.decode(cursor, to=CreatedPosition),
+            queries.webhooks_of(request.user.tenant_id),
+            Webhook,
+            cursor=cursor,
             limit=limit,
+            show=queries.show,
         )
-    return paging.page_of(
-        webhooks,
-        limit=limit,
-        show=queries.show,
-        position=lambda webhook: CreatedPosition(created_at=webhook.created_at, id=webhook.id),
-    )
 
 
 @get(
