@@ -65,11 +65,11 @@ def essence_of(description: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_the_contract_is_the_golden_one(description: dict[str, Any]) -> None:
+def test_the_description_matches_the_golden_file(description: dict[str, Any]) -> None:
     assert essence_of(description) == json.loads(GOLDEN.read_text())
 
 
-def test_every_route_of_the_api_needs_a_key(description: dict[str, Any]) -> None:
+def test_every_api_route_needs_a_key(description: dict[str, Any]) -> None:
     for name, operation in operations_of(description).items():
         if "/api/v1/" in name:
             assert operation["security"] == [{"apiKey": []}], name

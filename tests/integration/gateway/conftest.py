@@ -15,7 +15,7 @@ from schemas.api.scopes import Scope
 from schemas.lifecycle import StagingKind
 from schemas.settings import DatabaseSettings, ObjectStoreSettings
 from tests.integration.gateway.api import Api, BeginSession
-from tests.integration.gateway.process import Process, way_to
+from tests.integration.gateway.process import Process, api_of
 from tests.integration.gateway.staged import InBucket, InDirectory, Staged
 
 
@@ -167,5 +167,5 @@ async def start(database: DatabaseSettings, staged: Staged, tmp_path: Path) -> A
 async def served(start: Start, make_key: MakeKey) -> AsyncIterator[Api]:
     """The way of acme to a gateway in a process of its own."""
     process = await start()
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         yield api

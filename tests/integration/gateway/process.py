@@ -34,7 +34,7 @@ class Process(ServiceProcess):
         )
         started = cls(process=process, log_file=log_file, port=0)
         try:
-            listening = await started.says("gateway.listening")
+            listening = await started.first_logged("gateway.listening")
         except BaseException:
             # Nobody else knows of it yet, who could end it.
             await started.kill()
@@ -45,7 +45,7 @@ class Process(ServiceProcess):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def says(self, event: str) -> dict[str, Any]:
+    async def first_logged(self, event: str) -> dict[str, Any]:
         """Return its first log line of one kind, once there is one.
 
         Raises:
@@ -64,7 +64,7 @@ class Process(ServiceProcess):
 
 
 @asynccontextmanager
-async def way_to(process: Process, key: str) -> AsyncIterator[Api]:
+async def api_of(process: Process, key: str) -> AsyncIterator[Api]:
     """Yield the way to one gateway, for the owner of a key."""
     async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
         yield Api(http, key)

@@ -40,7 +40,7 @@ ROUTES = [
 ]
 
 
-async def test_every_route_of_the_api_is_tried_here(api: Api) -> None:
+async def test_this_file_covers_every_route(api: Api) -> None:
     description = (await api.http.get("/schema/openapi.json")).json()
 
     described = {
@@ -54,7 +54,7 @@ async def test_every_route_of_the_api_is_tried_here(api: Api) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route[0]} {route[1]}")
-async def test_a_route_needs_a_key_that_has_its_scope(
+async def test_a_route_requires_a_key_with_its_scope(
     api: Api, make_key: MakeKey, route: tuple[str, str, Scope]
 ) -> None:
     method, path, scope = route
@@ -74,7 +74,7 @@ async def test_a_route_needs_a_key_that_has_its_scope(
 
 
 @pytest.mark.parametrize("path", sorted({path for _, path, _ in ROUTES}))
-async def test_what_a_path_takes_is_told_to_callers_alone(api: Api, path: str) -> None:
+async def test_the_methods_of_a_path_are_listed_only_for_a_valid_key(api: Api, path: str) -> None:
     methods = {method for method, other, _ in ROUTES if other == path} | {"OPTIONS"}
 
     nobody = await api.http.request("OPTIONS", f"/api/v1{path}")
@@ -91,14 +91,14 @@ async def test_what_a_path_takes_is_told_to_callers_alone(api: Api, path: str) -
     "authorization",
     ["", "Bearer", "Bearer wb_unknown", "Basic YTpi", "Bearer " + "x" * 10_000, "Bearer wb_\xfc"],
 )
-async def test_what_is_no_key_is_refused(api: Api, authorization: str) -> None:
+async def test_an_invalid_key_is_refused(api: Api, authorization: str) -> None:
     headers = {b"Authorization": authorization.encode("latin-1")}
     answer = await api.http.get("/api/v1/jobs", headers=headers)
 
     assert problem(answer) == (401, "unauthenticated")
 
 
-async def test_a_revoked_key_works_no_longer_than_it_is_believed(
+async def test_a_revoked_key_stops_working_when_its_cache_entry_expires(
     serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(api_key_cache="500ms") as api:
@@ -113,7 +113,7 @@ async def test_a_revoked_key_works_no_longer_than_it_is_believed(
         assert problem(await api.get("/jobs")) == (401, "unauthenticated")
 
 
-async def test_a_key_that_was_refused_works_once_it_is_there(
+async def test_a_refused_key_works_as_soon_as_it_exists(
     api: Api, transaction: BeginSession
 ) -> None:
     early = api.of(security.new_key())
@@ -124,14 +124,16 @@ async def test_a_key_that_was_refused_works_once_it_is_there(
     assert (await early.get("/jobs")).status_code == 200
 
 
-async def test_a_remembered_key_is_still_asked_for_its_scopes(api: Api, make_key: MakeKey) -> None:
+async def test_a_cached_key_is_still_checked_for_scopes(api: Api, make_key: MakeKey) -> None:
     reader = api.of(await make_key(scopes=(Scope.UPLOADS_READ,)))
 
     for _ in range(2):
         assert problem(await reader.create(size=1)) == (403, "scope_missing")
 
 
-async def test_the_database_has_no_key_only_its_hash(api: Api, transaction: BeginSession) -> None:
+async def test_the_database_holds_only_the_hash_of_a_key(
+    api: Api, transaction: BeginSession
+) -> None:
     async with transaction() as session:
         rows = (await session.execute(select(ApiKey.__table__))).all()
 
@@ -140,7 +142,7 @@ async def test_the_database_has_no_key_only_its_hash(api: Api, transaction: Begi
     assert api.key.encode() not in rows[0].key_hash
 
 
-async def test_an_upload_of_another_tenant_is_not_there(api: Api, stranger: Api) -> None:
+async def test_an_upload_of_another_tenant_is_not_found(api: Api, stranger: Api) -> None:
     upload_id = await api.sent(b"content")
     _, job_id = await api.finalized()
 
@@ -155,7 +157,9 @@ async def test_an_upload_of_another_tenant_is_not_there(api: Api, stranger: Api)
     assert await api.stored(upload_id) == [0]
 
 
-async def test_what_does_not_exist_looks_like_another_tenants(api: Api, stranger: Api) -> None:
+async def test_a_missing_upload_and_a_foreign_one_get_the_same_answer(
+    api: Api, stranger: Api
+) -> None:
     upload_id = await api.created(size=5)
     missing = str(uuid4())
 

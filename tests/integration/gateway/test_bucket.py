@@ -18,7 +18,7 @@ from schemas.settings import ObjectStoreSettings
 from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import KIB64, Api, BeginSession, problem
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
-from tests.integration.gateway.process import way_to
+from tests.integration.gateway.process import api_of
 from tests.integration.gateway.staged import InBucket, InDirectory
 from tests.integration.http.certificates import Authority
 from tests.integration.notifier.proxy import Proxy
@@ -242,5 +242,5 @@ async def test_a_gateway_with_a_directory_needs_no_store(
 ) -> None:
     nothing = dict.fromkeys(("S3_BUCKET", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"), "")
     process = await start(**nothing, STAGING="directory", STAGING_DIR=str(staging_dir))
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         await api.sent(CONTENT)

@@ -33,7 +33,7 @@ async def test_a_client_that_disconnects_from_several_requests_causes_no_error(
         _, writer = await asyncio.open_connection("127.0.0.1", process.port)
 
         writer.write(waiting + get("/health/live", key=api.key))
-        await process.says("job.awaited")
+        await process.first_logged("job.awaited")
         if with_reset:
             connection: socket.socket = writer.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)

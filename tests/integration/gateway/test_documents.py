@@ -75,7 +75,7 @@ async def test_documents_are_listed_newest_first_page_by_page(
     assert [one["document_id"] for one in (*first["items"], *second["items"])] == made[::-1]
 
 
-async def test_the_text_is_all_pages_with_form_feeds_between(
+async def test_the_text_is_every_page_separated_by_form_feeds(
     api: Api, transaction: BeginSession
 ) -> None:
     pages = ["", "zwei ☂", "", *(f"page {number}" for number in range(2 * PAGES_PER_READ)), ""]
@@ -95,7 +95,7 @@ async def test_a_document_without_pages_has_no_text(api: Api, transaction: Begin
     assert (answer.status_code, answer.text) == (200, "")
 
 
-async def test_a_page_is_shown_or_says_why_not(api: Api, transaction: BeginSession) -> None:
+async def test_a_page_has_text_or_an_error(api: Api, transaction: BeginSession) -> None:
     document_id = await ingested(api, transaction, pages=["one", ""])
     async with transaction() as session:
         await session.execute(update(Page).where(Page.number == 2).values(error_code="pdf_corrupt"))
@@ -157,7 +157,7 @@ async def test_entities_are_listed_in_reading_order(api: Api, transaction: Begin
         ({"status": "failed", "error_code": "pdf_encrypted"}, "pdf_encrypted"),
     ],
 )
-async def test_what_was_not_read_has_no_text(
+async def test_a_document_that_is_not_ingested_has_no_text(
     api: Api, transaction: BeginSession, values: dict[str, str], said: str
 ) -> None:
     document_id = await ingested(api, transaction, pages=[], **values)
@@ -168,7 +168,7 @@ async def test_what_was_not_read_has_no_text(
         assert said in answer.json()["detail"]
 
 
-async def test_a_failed_document_says_why(api: Api, transaction: BeginSession) -> None:
+async def test_a_failed_document_has_an_error(api: Api, transaction: BeginSession) -> None:
     document_id = await ingested(
         api,
         transaction,
@@ -187,7 +187,7 @@ async def test_a_failed_document_says_why(api: Api, transaction: BeginSession) -
     }
 
 
-async def test_a_document_of_another_tenant_is_not_there(
+async def test_a_document_of_another_tenant_is_not_found(
     api: Api, stranger: Api, transaction: BeginSession
 ) -> None:
     document_id = await ingested(api, transaction, pages=["secret"])

@@ -13,7 +13,7 @@ from sqlalchemy import update
 from schemas.tables.jobs import Job
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import MakeKey, Start
-from tests.integration.gateway.process import way_to
+from tests.integration.gateway.process import api_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -67,7 +67,9 @@ async def change(transaction: BeginSession, **values: Any) -> None:  # noqa: ANN
         await session.execute(update(Job).values(**values))
 
 
-async def test_a_job_is_followed_to_its_end(served: Api, transaction: BeginSession) -> None:
+async def test_a_stream_sends_every_change_until_the_job_is_settled(
+    served: Api, transaction: BeginSession
+) -> None:
     _, job_id = await served.finalized(b"x" * 100)
 
     async with following(served, job_id) as events:
@@ -89,7 +91,7 @@ async def test_a_job_is_followed_to_its_end(served: Api, transaction: BeginSessi
         assert await events.is_over()
 
 
-async def test_a_reader_that_comes_back_gets_only_what_is_new(
+async def test_a_reconnected_client_gets_only_later_events(
     served: Api, transaction: BeginSession
 ) -> None:
     _, job_id = await served.finalized(b"x" * 100)
@@ -107,7 +109,7 @@ async def test_a_reader_that_comes_back_gets_only_what_is_new(
         assert await events.is_over()
 
 
-async def test_a_reader_that_saw_the_end_is_told_not_to_come_back(
+async def test_a_client_that_has_the_last_event_gets_204(
     served: Api, transaction: BeginSession
 ) -> None:
     _, job_id = await served.finalized()
@@ -120,7 +122,7 @@ async def test_a_reader_that_saw_the_end_is_told_not_to_come_back(
             assert events.answer.status_code == 204
 
 
-async def test_a_renewed_lease_is_no_news(served: Api, transaction: BeginSession) -> None:
+async def test_a_renewed_lease_sends_no_event(served: Api, transaction: BeginSession) -> None:
     _, job_id = await served.finalized()
 
     async with following(served, job_id) as events:
@@ -132,9 +134,7 @@ async def test_a_renewed_lease_is_no_news(served: Api, transaction: BeginSession
     assert (event.id, event.data["status"]) == (2, "processing")
 
 
-async def test_a_reader_that_is_slow_gets_the_newest_state(
-    served: Api, transaction: BeginSession
-) -> None:
+async def test_a_slow_client_gets_the_newest_state(served: Api, transaction: BeginSession) -> None:
     _, job_id = await served.finalized(b"x" * 1000)
 
     async with following(served, job_id) as events:
@@ -149,7 +149,7 @@ async def test_a_reader_that_is_slow_gets_the_newest_state(
     assert identifiers == sorted(set(identifiers))
 
 
-async def test_many_readers_see_one_end(served: Api, transaction: BeginSession) -> None:
+async def test_many_clients_get_the_last_event(served: Api, transaction: BeginSession) -> None:
     _, job_id = await served.finalized()
 
     async def follow() -> str:
@@ -166,9 +166,9 @@ async def test_many_readers_see_one_end(served: Api, transaction: BeginSession) 
     assert await asyncio.gather(*readers) == ["completed"] * 30
 
 
-async def test_a_gateway_that_stops_lets_its_readers_go(start: Start, make_key: MakeKey) -> None:
+async def test_a_stopping_gateway_ends_its_streams(start: Start, make_key: MakeKey) -> None:
     process = await start()
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         _, job_id = await api.finalized()
         async with following(api, job_id) as events:
             await events.next()
@@ -180,9 +180,9 @@ async def test_a_gateway_that_stops_lets_its_readers_go(start: Start, make_key: 
     assert process.logged("http.failed") == []
 
 
-async def test_a_reader_that_leaves_is_forgotten(start: Start, make_key: MakeKey) -> None:
+async def test_a_disconnected_client_ends_its_stream(start: Start, make_key: MakeKey) -> None:
     process = await start()
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         _, job_id = await api.finalized()
         async with following(api, job_id) as events:
             await events.next()
@@ -196,7 +196,7 @@ async def test_a_reader_that_leaves_is_forgotten(start: Start, make_key: MakeKey
 
 
 @pytest.mark.parametrize("last", ["x", "-1", "1.5", "9" * 30])
-async def test_what_is_no_id_of_an_event_is_refused(api: Api, last: str) -> None:
+async def test_an_invalid_last_event_id_is_refused(api: Api, last: str) -> None:
     _, job_id = await api.finalized()
 
     answer = await api.ask("GET", f"/jobs/{job_id}/events", headers={"Last-Event-ID": last})
@@ -204,7 +204,7 @@ async def test_what_is_no_id_of_an_event_is_refused(api: Api, last: str) -> None
     assert problem(answer) == (400, "invalid_request")
 
 
-async def test_another_tenants_job_cannot_be_followed(api: Api, stranger: Api) -> None:
+async def test_a_job_of_another_tenant_cannot_be_followed(api: Api, stranger: Api) -> None:
     _, job_id = await api.finalized()
 
     assert problem(await stranger.get(f"/jobs/{job_id}/events")) == (404, "job_not_found")

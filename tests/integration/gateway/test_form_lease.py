@@ -66,7 +66,7 @@ async def test_the_reserved_quota_of_a_killed_gateway_is_freed_soon(
     async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
         api = Api(http, await make_key())
         sending = asyncio.create_task(submit(api, slowly(taking=timedelta(minutes=1))))
-        await process.says("chunk.receiving")
+        await process.first_logged("chunk.receiving")
         await process.kill()
         with pytest.raises(httpx.TransportError):
             await sending

@@ -23,7 +23,7 @@ async def counted(transaction: BeginSession, table: type[Upload | Webhook]) -> i
         return await session.scalar(select(func.count()).select_from(table)) or 0
 
 
-async def test_a_repeated_create_gets_the_same_answer_and_creates_nothing(
+async def test_a_repeated_create_creates_nothing_and_gets_the_same_answer(
     api: Api, transaction: BeginSession, staging_dir: Path
 ) -> None:
     callback = "https://example.com/hook"
@@ -38,7 +38,7 @@ async def test_a_repeated_create_gets_the_same_answer_and_creates_nothing(
     assert files_in(staging_dir) == [first.json()["upload_id"]]
 
 
-async def test_twenty_creates_at_once_with_one_key_make_one_upload(
+async def test_twenty_concurrent_creates_with_one_key_create_one_upload(
     api: Api, transaction: BeginSession, staging_dir: Path
 ) -> None:
     answers = await asyncio.gather(*(api.create(size=5, headers=KEY) for _ in range(20)))
@@ -49,7 +49,7 @@ async def test_twenty_creates_at_once_with_one_key_make_one_upload(
     assert len(files_in(staging_dir)) == 1
 
 
-async def test_a_key_used_for_something_else_is_refused(api: Api) -> None:
+async def test_a_key_used_for_another_request_is_refused(api: Api) -> None:
     await api.create(size=5, headers=KEY)
 
     other_body = await api.create(size=6, headers=KEY)
@@ -69,7 +69,7 @@ async def test_a_key_belongs_to_its_tenant(api: Api, stranger: Api) -> None:
     assert ours.json()["upload_id"] != theirs.json()["upload_id"]
 
 
-async def test_a_key_whose_request_failed_is_free_again(api: Api) -> None:
+async def test_a_failed_request_leaves_its_key_unused(api: Api) -> None:
     refused = await api.create(size=5, headers=KEY, callback_url="https://10.0.0.1/")
 
     assert problem(refused) == (422, "webhook_url_refused")
@@ -89,7 +89,9 @@ async def test_finalize_honours_a_key(api: Api) -> None:
     assert (await api.get(f"/uploads/{other_id}")).json()["status"] == "open"
 
 
-async def test_a_repeated_webhook_has_the_same_secret(api: Api, transaction: BeginSession) -> None:
+async def test_a_repeated_webhook_returns_the_same_secret(
+    api: Api, transaction: BeginSession
+) -> None:
     body = {"url": "https://example.com/hook"}
 
     first = await api.ask("POST", "/webhooks", json=body, headers=KEY)
@@ -101,7 +103,7 @@ async def test_a_repeated_webhook_has_the_same_secret(api: Api, transaction: Beg
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "ü", "k" * 256, "a\tb"])
-async def test_what_is_no_key_is_refused(api: Api, key: str) -> None:
+async def test_an_invalid_key_is_refused(api: Api, key: str) -> None:
     headers = {b"Idempotency-Key": key.encode("latin-1"), **_encoded(api.authorization)}
     answer = await api.http.post(
         "/api/v1/uploads", json={"filename": "a", "size": 5}, headers=headers

@@ -12,9 +12,7 @@ from tests.integration.gateway.conftest import Serve
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
-async def test_a_job_shows_how_far_it_got_and_why_it_failed(
-    api: Api, transaction: BeginSession
-) -> None:
+async def test_a_job_shows_its_progress_and_its_error(api: Api, transaction: BeginSession) -> None:
     upload_id, job_id = await api.finalized()
     async with transaction() as session:
         await session.execute(
@@ -57,7 +55,7 @@ async def test_a_long_poll_answers_when_the_job_settles(
     assert time.perf_counter() - begun < 5
 
 
-async def test_a_long_poll_ends_with_its_time(serve: Serve) -> None:
+async def test_a_long_poll_ends_when_its_time_is_up(serve: Serve) -> None:
     async with serve(wait_max="200ms") as api:
         _, job_id = await api.finalized()
         begun = time.perf_counter()
@@ -67,7 +65,9 @@ async def test_a_long_poll_ends_with_its_time(serve: Serve) -> None:
         assert 0.2 <= time.perf_counter() - begun < 5
 
 
-async def test_a_settled_job_is_not_waited_for(api: Api, transaction: BeginSession) -> None:
+async def test_a_settled_job_is_answered_without_waiting(
+    api: Api, transaction: BeginSession
+) -> None:
     _, job_id = await api.finalized()
     async with transaction() as session:
         await session.execute(update(Job).values(status="failed"))
@@ -77,7 +77,7 @@ async def test_a_settled_job_is_not_waited_for(api: Api, transaction: BeginSessi
 
 
 @pytest.mark.parametrize("wait", ["-1", "soon", "1e99", "99999999999"])
-async def test_a_wait_that_is_no_number_of_seconds_is_refused(api: Api, wait: str) -> None:
+async def test_an_invalid_wait_is_refused(api: Api, wait: str) -> None:
     answer = await api.get(f"/jobs/{uuid4()}", wait=wait)
 
     assert problem(answer) == (400, "invalid_request")
@@ -103,7 +103,7 @@ async def test_jobs_are_listed_newest_first_page_by_page(
     assert [job["job_id"] for job in (await api.get("/jobs")).json()["items"]] == made[::-1]
 
 
-async def test_a_page_is_no_larger_than_the_server_allows(serve: Serve) -> None:
+async def test_the_server_caps_the_size_of_a_page(serve: Serve) -> None:
     async with serve(page_size_max=2) as api:
         for _ in range(3):
             await api.finalized()
@@ -114,5 +114,5 @@ async def test_a_page_is_no_larger_than_the_server_allows(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "query", [{"status": "sleeping"}, {"limit": 0}, {"limit": "x"}, {"cursor": "nonsense"}]
 )
-async def test_a_wrong_query_is_refused(api: Api, query: dict[str, str]) -> None:
+async def test_an_invalid_query_is_refused(api: Api, query: dict[str, str]) -> None:
     assert problem(await api.get("/jobs", **query)) == (400, "invalid_request")

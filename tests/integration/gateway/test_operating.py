@@ -12,7 +12,7 @@ from schemas.api.scopes import Scope
 from schemas.settings import DatabaseSettings
 from tests.integration.gateway.api import Api, problem
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
-from tests.integration.gateway.process import run_command, run_gateway, way_to
+from tests.integration.gateway.process import api_of, run_command, run_gateway
 from tests.integration.notifier import proxy
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -85,7 +85,7 @@ async def test_the_help_of_the_command_imports_no_server() -> None:
     assert "import 'sqlalchemy'" not in err
 
 
-async def test_two_keys_of_a_tenant_see_the_same(api: Api, make_key: MakeKey) -> None:
+async def test_all_keys_of_a_tenant_see_its_uploads(api: Api, make_key: MakeKey) -> None:
     upload_id = await api.created(size=1)
     reader = api.of(await make_key(scopes=(Scope.UPLOADS_READ,)))
 
@@ -100,7 +100,7 @@ async def test_a_missing_setting_is_named() -> None:
     assert "hunter2" not in err
 
 
-async def test_staging_in_the_bucket_needs_the_settings_of_the_store() -> None:
+async def test_staging_in_the_bucket_requires_the_store_settings() -> None:
     code, out, err = await run_gateway(
         DATABASE_URL="postgresql+psycopg://u:p@h/d",
         STAGING="s3",
@@ -112,7 +112,7 @@ async def test_staging_in_the_bucket_needs_the_settings_of_the_store() -> None:
     assert "hunter2" not in err
 
 
-async def test_probes_need_no_key(api: Api, staging_dir: Path) -> None:
+async def test_health_checks_need_no_key(api: Api, staging_dir: Path) -> None:
     assert (await api.http.get("/health/live")).json() == {"status": "live", "checks": {}}
     ready = await api.http.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
@@ -124,7 +124,7 @@ async def test_probes_need_no_key(api: Api, staging_dir: Path) -> None:
     assert broken.json()["checks"] == {"database": "ok", "staging": "not writable"}
 
 
-async def test_without_its_database_the_process_lives_but_is_not_ready(serve: Serve) -> None:
+async def test_without_a_database_the_process_is_live_but_not_ready(serve: Serve) -> None:
     async with serve(database_url="postgresql+psycopg://nobody@127.0.0.1:1/none") as api:
         async with asyncio.timeout(20):
             live = await api.http.get("/health/live")
@@ -138,7 +138,7 @@ async def test_without_its_database_the_process_lives_but_is_not_ready(serve: Se
     assert int(refused.headers["retry-after"]) > 0
 
 
-async def test_an_outage_of_the_database_ends_with_the_outage(
+async def test_requests_work_again_after_a_database_outage(
     serve: Serve, database: DatabaseSettings
 ) -> None:
     async with proxy.to_database(database) as way:
@@ -160,7 +160,7 @@ async def test_an_outage_of_the_database_ends_with_the_outage(
             assert (await api.get(f"/uploads/{upload_id}")).status_code == 200
 
 
-async def test_connections_the_server_dropped_cost_no_request(
+async def test_dropped_database_connections_fail_no_request(
     serve: Serve, database: DatabaseSettings
 ) -> None:
     async with proxy.to_database(database) as way:
@@ -174,14 +174,12 @@ async def test_connections_the_server_dropped_cost_no_request(
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_stopping_lets_requests_finish_and_waiting_ones_go(
-    start: Start, make_key: MakeKey
-) -> None:
+async def test_a_stopping_gateway_answers_waiting_requests(start: Start, make_key: MakeKey) -> None:
     process = await start()
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         _, job_id = await api.finalized()
         polling = asyncio.create_task(api.get(f"/jobs/{job_id}", wait=60))
-        await process.says("job.awaited")
+        await process.first_logged("job.awaited")
 
         async with asyncio.timeout(20):
             assert await process.stop() == 0
@@ -189,7 +187,7 @@ async def test_stopping_lets_requests_finish_and_waiting_ones_go(
         assert (await polling).json()["status"] == "queued"
 
 
-async def test_a_chunk_under_way_is_acked_before_the_process_stops(
+async def test_a_stopping_gateway_finishes_chunks_in_progress(
     start: Start, make_key: MakeKey
 ) -> None:
     process = await start()
@@ -200,10 +198,10 @@ async def test_a_chunk_under_way_is_acked_before_the_process_stops(
         await gate.wait()
         yield b"tent"
 
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         upload_id = await api.created(size=7)
         sending = asyncio.create_task(api.put(upload_id, 0, late()))
-        await process.says("chunk.receiving")
+        await process.first_logged("chunk.receiving")
         stopping = asyncio.create_task(process.stop())
         await refused(process.port)
         gate.set()
@@ -212,9 +210,9 @@ async def test_a_chunk_under_way_is_acked_before_the_process_stops(
         assert await stopping == 0
 
 
-async def test_a_request_is_one_line_that_holds_no_secret(start: Start, make_key: MakeKey) -> None:
+async def test_a_request_logs_one_line_without_secrets(start: Start, make_key: MakeKey) -> None:
     process = await start(WEBHOOK_ALLOW_LOOPBACK="true")
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         created = await api.create(size=7, callback_url="http://localhost:9000/?token=hunter2")
         upload_id = created.json()["upload_id"]
         await api.put(upload_id, 0, b"content")
@@ -241,11 +239,11 @@ async def test_a_request_is_one_line_that_holds_no_secret(start: Start, make_key
     assert created.json()["callback_secret"] not in said
 
 
-async def test_every_line_about_a_job_names_it_and_its_upload(
+async def test_log_lines_of_a_job_have_its_id_and_its_uploads_id(
     start: Start, make_key: MakeKey
 ) -> None:
     process = await start()
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         upload_id, job_id = await api.finalized()
         await api.get(f"/uploads/{upload_id}/status")
         await api.get(f"/jobs/{job_id}")
@@ -257,11 +255,11 @@ async def test_every_line_about_a_job_names_it_and_its_upload(
         assert (line["upload_id"], line["job_id"]) == (upload_id, job_id), line
 
 
-async def test_a_refused_finalize_says_of_which_upload_and_why(
+async def test_a_refused_finalize_logs_the_upload_and_the_code(
     start: Start, make_key: MakeKey
 ) -> None:
     process = await start()
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         upload_id = await api.created(size=7)
         await api.finalize(upload_id)
     await process.stop()
@@ -271,11 +269,11 @@ async def test_a_refused_finalize_says_of_which_upload_and_why(
     assert line["upload_id"] == upload_id
 
 
-async def test_a_request_about_one_upload_leaves_no_id_on_the_next(
+async def test_a_request_does_not_log_the_id_of_the_previous_request(
     start: Start, make_key: MakeKey
 ) -> None:
     process = await start()
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         await api.get("/uploads/00000000-0000-0000-0000-000000000001")
         await api.get("/jobs")
     await process.stop()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.gateway.api import KIB64, MIB, Api, content_digest, pieces_of, problem
 from tests.integration.gateway.conftest import MakeKey, Start
-from tests.integration.gateway.process import way_to
+from tests.integration.gateway.process import api_of
 from tests.integration.gateway.staged import Staged, over_both_stagings
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
@@ -73,11 +73,11 @@ async def test_a_connection_lost_within_a_chunk_stores_nothing_and_releases_the_
     start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     process = await start()
-    async with way_to(process, await make_key()) as api, Socket.to(api) as socket:
+    async with api_of(process, await make_key()) as api, Socket.to(api) as socket:
         upload_id = await api.created(size=len(CONTENT), chunk_size=len(CONTENT))
         length = f"Content-Length: {len(CONTENT)}"
         await socket.put(api, upload_id, length, body=CONTENT[::-1][:MIB])
-        await process.says("chunk.receiving")
+        await process.first_logged("chunk.receiving")
         socket.cut()
 
         assert await api.stored(upload_id) == []
@@ -91,16 +91,16 @@ async def test_a_killed_process_keeps_exactly_the_chunks_that_it_acknowledged(
 ) -> None:
     key = await make_key()
     first = await start()
-    async with way_to(first, key) as api:
+    async with api_of(first, key) as api:
         upload_id = await api.created(size=2 * MIB, chunk_size=MIB)
         async with Socket.to(api) as socket:
             await socket.put(api, upload_id, f"Content-Length: {MIB}", body=bytes(MIB // 2))
-            await first.says("chunk.receiving")
+            await first.first_logged("chunk.receiving")
             acked = await api.put(upload_id, 1, CONTENT[MIB : 2 * MIB])
             await first.kill()
         assert acked.status_code == 200
 
-    async with way_to(await start(), key) as api:
+    async with api_of(await start(), key) as api:
         assert await api.stored(upload_id) == [1]
         await store_at_once(api, upload_id, CONTENT[:MIB])
         assert (await api.finalize(upload_id)).status_code == 202
@@ -118,7 +118,7 @@ async def test_acknowledged_chunks_survive_repeated_kills(
     upload_id = ""
     for _ in range(4):
         process = await start()
-        async with way_to(process, key) as api:
+        async with api_of(process, key) as api:
             upload_id = upload_id or await api.created(size=len(CONTENT))
             assert acked <= set(await api.stored(upload_id))
 
@@ -143,7 +143,7 @@ async def test_acknowledged_chunks_survive_repeated_kills(
             await process.kill()
             outcomes = await asyncio.gather(*sending, return_exceptions=True)
             assert all(one is None or isinstance(one, httpx.HTTPError) for one in outcomes)
-    async with way_to(await start(), key) as api:
+    async with api_of(await start(), key) as api:
         stored = await staged.chunks(api, upload_id)
     assert acked
     assert acked <= stored.keys()
@@ -155,7 +155,7 @@ async def test_two_gateways_store_exactly_one_of_different_contents(
 ) -> None:
     key = await make_key()
     contents = [bytes([number]) * KIB64 for number in range(10)]
-    async with way_to(await start(), key) as one, way_to(await start(), key) as other:
+    async with api_of(await start(), key) as one, api_of(await start(), key) as other:
         upload_id = await one.created(size=KIB64)
 
         async def slowly(content: bytes) -> AsyncIterator[bytes]:
@@ -252,7 +252,7 @@ async def test_an_endless_head_is_refused_and_costs_no_memory(
     start: Start, make_key: MakeKey
 ) -> None:
     process = await start()
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         resident = psutil.Process(process.process.pid).memory_info
         before = resident().rss
         async with Socket.to(api) as socket:
@@ -279,7 +279,7 @@ async def test_a_too_large_head_is_answered_431(served: Api) -> None:
 
 async def test_endless_trailers_cost_no_memory(start: Start, make_key: MakeKey) -> None:
     process = await start()
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         resident = psutil.Process(process.process.pid).memory_info
         before = resident().rss
         async with Socket.to(api) as socket:
@@ -318,7 +318,7 @@ async def test_an_early_refusal_keeps_the_connection_usable(served: Api) -> None
 
 async def test_memory_does_not_grow_with_the_chunk(start: Start, make_key: MakeKey) -> None:
     process = await start()
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         upload_id = await api.created(size=4 * 64 * MIB, chunk_size=64 * MIB)
         await api.put(await api.created(size=MIB, chunk_size=MIB), 0, bytes(MIB))
         resident = psutil.Process(process.process.pid).memory_info
@@ -339,7 +339,7 @@ async def test_a_client_that_disconnects_within_a_chunk_leaves_no_open_file(
 ) -> None:
     process = await start()
     gateway = psutil.Process(process.process.pid)
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         warm = await api.created(size=len(CONTENT), chunk_size=len(CONTENT))
         await api.put(warm, 0, CONTENT)
         upload_id = await api.created(size=len(CONTENT), chunk_size=len(CONTENT))
@@ -364,7 +364,7 @@ async def test_any_gateway_accepts_any_chunk_while_connections_are_lost(
 ) -> None:
     key, chance = await make_key(), random.Random(8)
     pieces = pieces_of(CONTENT, chunk_size=4 * KIB64)
-    async with way_to(await start(), key) as one, way_to(await start(), key) as other:
+    async with api_of(await start(), key) as one, api_of(await start(), key) as other:
         uploads = [await one.created(size=len(CONTENT), chunk_size=4 * KIB64) for _ in range(3)]
 
         async def cut(upload_id: str, index: int) -> None:
@@ -404,7 +404,7 @@ async def test_a_full_disk_refuses_chunks_until_there_is_room(
 ) -> None:
     process = await start()
     size = 2 * MIB
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         upload_id = await api.created(size=2 * size, chunk_size=size)
         limits = psutil.Process(process.process.pid)
         # Like a full disk, the limit makes a write in the middle of the chunk fail.

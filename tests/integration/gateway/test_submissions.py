@@ -26,7 +26,7 @@ from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
 from tests.integration.gateway.api import KIB64, MIB, Api, BeginSession, pieces_of, problem
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
-from tests.integration.gateway.process import way_to
+from tests.integration.gateway.process import api_of
 from tests.integration.gateway.staged import Staged, over_both_stagings
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -351,8 +351,8 @@ async def test_a_client_that_disconnects_within_a_form_leaves_nothing(
 
     writer.transport.abort()
 
-    await process.says("upload.cancelled")
-    await process.says("http.request")
+    await process.first_logged("upload.cancelled")
+    await process.first_logged("http.request")
     assert await reader.read() == b""
     upload = await upload_in(transaction)
     assert upload.status == "cancelled"
@@ -369,7 +369,7 @@ async def test_a_client_that_is_still_sending_receives_the_refusal(
 ) -> None:
     process = await start(UPLOAD_MAX_SIZE="1MiB")
     content = bytes(32 * MIB)
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         for _ in range(3):
             assert problem(await submit(api, content)) == (413, "file_too_large")
             wrong = await submit(api, content[: MIB // 2], fields={"priority": "high"})
@@ -389,7 +389,7 @@ async def test_memory_does_not_grow_with_the_file(start: Start, make_key: MakeKe
             yield bytes(MIB)
         yield end
 
-    async with way_to(process, await make_key()) as api:
+    async with api_of(process, await make_key()) as api:
         assert (await submit(api)).status_code == 202
         resident = psutil.Process(process.process.pid).memory_info
         before, peak = resident().rss, 0

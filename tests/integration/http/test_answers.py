@@ -22,7 +22,7 @@ GIB = 1024**3
 MIB = 1024**2
 
 
-async def test_what_is_signed_is_what_arrives(receiver: Receiver) -> None:
+async def test_the_signed_body_arrives_unchanged(receiver: Receiver) -> None:
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
     [received] = receiver.wait_for(1)
@@ -36,7 +36,7 @@ async def test_what_is_signed_is_what_arrives(receiver: Receiver) -> None:
     assert int(received.headers["webhook-timestamp"]) == int(result.started_at.timestamp())
 
 
-async def test_a_request_says_who_sends_what(receiver: Receiver) -> None:
+async def test_a_request_has_the_delivery_headers(receiver: Receiver) -> None:
     async with a_sender() as sender:
         await sender.post(receiver.url_of("/hook?token=a%20b"))
     [received] = receiver.received
@@ -57,7 +57,9 @@ async def test_a_request_says_who_sends_what(receiver: Receiver) -> None:
         (599, AttemptOutcome.REJECTED),
     ],
 )
-async def test_the_status_decides(receiver: Receiver, code: int, outcome: AttemptOutcome) -> None:
+async def test_the_status_code_decides_the_outcome(
+    receiver: Receiver, code: int, outcome: AttemptOutcome
+) -> None:
     receiver.answer_with(replies.status(code, body=b"because"))
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
@@ -66,9 +68,7 @@ async def test_the_status_decides(receiver: Receiver, code: int, outcome: Attemp
 
 
 @pytest.mark.parametrize("code", [429, 503])
-async def test_a_throttling_receiver_says_how_long_in_seconds(
-    receiver: Receiver, code: int
-) -> None:
+async def test_retry_after_in_seconds_is_read(receiver: Receiver, code: int) -> None:
     receiver.answer_with(replies.status(code, headers={"Retry-After": "120"}))
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
@@ -76,7 +76,7 @@ async def test_a_throttling_receiver_says_how_long_in_seconds(
     assert result.retry_after == timedelta(minutes=2)
 
 
-async def test_a_throttling_receiver_says_how_long_as_a_date(receiver: Receiver) -> None:
+async def test_retry_after_as_a_date_is_read(receiver: Receiver) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(minutes=2), usegmt=True)
     receiver.answer_with(replies.status(503, headers={"Retry-After": date}))
     async with a_sender() as sender:
@@ -85,7 +85,7 @@ async def test_a_throttling_receiver_says_how_long_as_a_date(receiver: Receiver)
     assert timedelta(seconds=110) < result.retry_after <= timedelta(seconds=120)
 
 
-async def test_a_receiver_that_does_not_throttle_is_not_asked_how_long(receiver: Receiver) -> None:
+async def test_retry_after_of_other_statuses_is_ignored(receiver: Receiver) -> None:
     receiver.answer_with(replies.status(500, headers={"Retry-After": "120"}))
     async with a_sender() as sender:
         assert (await sender.post(receiver.url)).retry_after is None
@@ -104,7 +104,9 @@ async def test_a_redirect_is_never_followed(receiver: Receiver, code: int) -> No
 @pytest.mark.parametrize(
     "location", ["http://[", "http://a:99999999/", "\xff\xfe", "//", "http://"]
 )
-async def test_a_redirect_to_nowhere_is_still_a_redirect(receiver: Receiver, location: str) -> None:
+async def test_a_redirect_with_an_invalid_location_is_a_redirect(
+    receiver: Receiver, location: str
+) -> None:
     receiver.answer_with(replies.redirect(location))
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
@@ -131,7 +133,7 @@ async def test_a_proxy_in_the_environment_is_not_used(
     assert len(receiver.received) == 1
 
 
-async def test_an_answer_of_ten_gigabytes_is_cut_and_hung_up_on(receiver: Receiver) -> None:
+async def test_a_huge_answer_is_truncated_and_its_connection_closed(receiver: Receiver) -> None:
     receiver.answer_with(replies.huge(10 * GIB))
     async with a_sender() as sender:
         before = psutil.Process().memory_info().rss
@@ -146,7 +148,7 @@ async def test_an_answer_of_ten_gigabytes_is_cut_and_hung_up_on(receiver: Receiv
     receiver.wait_until_open(0)
 
 
-async def test_an_answer_that_just_fits_is_read_whole(receiver: Receiver) -> None:
+async def test_an_answer_of_the_maximum_size_is_read_whole(receiver: Receiver) -> None:
     receiver.answer_with(replies.status(200, body=b"z" * EXCERPT))
     async with a_sender() as sender:
         first, second = [await sender.post(receiver.url) for _ in range(2)]
@@ -154,7 +156,7 @@ async def test_an_answer_that_just_fits_is_read_whole(receiver: Receiver) -> Non
     assert second.reused_connection
 
 
-async def test_a_gzip_bomb_is_not_inflated(receiver: Receiver) -> None:
+async def test_a_gzip_bomb_is_not_decompressed(receiver: Receiver) -> None:
     receiver.answer_with(replies.gzip_bomb(256 * MIB))
     async with a_sender() as sender:
         before = psutil.Process().memory_info().rss
@@ -179,20 +181,20 @@ async def test_an_excerpt_can_be_stored_and_printed(receiver: Receiver) -> None:
     assert excerpt.encode()
 
 
-async def test_a_character_cut_in_two_is_left_out(receiver: Receiver) -> None:
+async def test_a_truncated_character_is_removed(receiver: Receiver) -> None:
     receiver.answer_with(replies.status(200, body=b"z" + "é".encode() * EXCERPT))
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
     assert result.response_excerpt == "z" + "é" * (EXCERPT // 2 - 1)
 
 
-async def test_a_thousand_headers_are_an_answer(receiver: Receiver) -> None:
+async def test_an_answer_may_have_a_thousand_headers(receiver: Receiver) -> None:
     receiver.answer_with(replies.status(200, headers={f"x-{n}": "y" * 20 for n in range(1000)}))
     async with a_sender() as sender:
         assert (await sender.post(receiver.url)).outcome is AttemptOutcome.DELIVERED
 
 
-async def test_endless_headers_are_not_read(receiver: Receiver) -> None:
+async def test_endless_headers_are_a_protocol_error(receiver: Receiver) -> None:
     receiver.answer_with(replies.status(200, headers={"x-long": "y" * MIB}))
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
@@ -220,7 +222,7 @@ async def test_endless_headers_are_not_read(receiver: Receiver) -> None:
         b"HTTP/1.1 200 OK\r\n" + b"z" * 1000 + b"\r\n\r\n",
     ],
 )
-async def test_something_that_is_not_http_is_a_failed_attempt(
+async def test_an_answer_that_is_not_http_is_a_protocol_error(
     receiver: Receiver, answer: bytes
 ) -> None:
     receiver.answer_with(replies.raw(answer))
@@ -240,7 +242,9 @@ async def test_something_that_is_not_http_is_a_failed_attempt(
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n7\r\npartial\r\nzzz\r\n",
     ],
 )
-async def test_a_2xx_whose_body_breaks_off_is_a_delivery(receiver: Receiver, answer: bytes) -> None:
+async def test_a_2xx_with_an_incomplete_body_is_a_delivery(
+    receiver: Receiver, answer: bytes
+) -> None:
     receiver.answer_with(replies.raw(answer))
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
@@ -250,7 +254,7 @@ async def test_a_2xx_whose_body_breaks_off_is_a_delivery(receiver: Receiver, ans
     assert "reading the response" in result.error
 
 
-async def test_a_switch_of_protocols_is_a_failed_attempt(receiver: Receiver) -> None:
+async def test_switching_protocols_is_a_failed_attempt(receiver: Receiver) -> None:
     switch = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"
     receiver.answer_with(replies.raw(switch))
     async with a_sender() as sender:
@@ -270,7 +274,7 @@ async def test_a_switch_of_protocols_is_a_failed_attempt(receiver: Receiver) -> 
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nOK\r\n0\r\n\r\nHTTP/1.1 410 x\r\n\r\n",
     ],
 )
-async def test_what_follows_an_answer_is_not_the_answer_to_the_next_event(
+async def test_extra_bytes_after_an_answer_are_not_the_next_answer(
     receiver: Receiver, answer: bytes
 ) -> None:
     receiver.answer_with(replies.stuffed(answer), replies.status(500))
@@ -281,7 +285,7 @@ async def test_what_follows_an_answer_is_not_the_answer_to_the_next_event(
     assert not second.reused_connection
 
 
-async def test_a_chunked_answer_leaves_its_connection_open(receiver: Receiver) -> None:
+async def test_a_connection_is_reused_after_a_chunked_answer(receiver: Receiver) -> None:
     chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nOK\r\n0\r\n\r\n"
     receiver.answer_with(replies.stuffed(chunked))
     async with a_sender() as sender:
@@ -308,9 +312,7 @@ async def test_a_chunked_answer_leaves_its_connection_open(receiver: Receiver) -
     ),
     rest=st.binary(max_size=200),
 )
-def test_whatever_bytes_come_back_the_attempt_has_a_result(
-    receiver: Receiver, head: bytes, rest: bytes
-) -> None:
+def test_any_answer_bytes_give_a_result(receiver: Receiver, head: bytes, rest: bytes) -> None:
     async def deliver() -> AttemptResult:
         async with a_sender() as sender:
             return await sender.post(receiver.url)

@@ -32,7 +32,7 @@ def reuse_ratio(results: list[AttemptResult]) -> float:
     return sum(result.reused_connection for result in results) / len(results)
 
 
-async def test_deliveries_share_as_few_connections_as_run_at_once(receiver: Receiver) -> None:
+async def test_concurrent_deliveries_use_one_connection_each(receiver: Receiver) -> None:
     async with a_sender() as sender:
         results = await deliver(sender, receiver.url, count=400, concurrency=20)
     assert {result.outcome for result in results} == {AttemptOutcome.DELIVERED}
@@ -40,7 +40,7 @@ async def test_deliveries_share_as_few_connections_as_run_at_once(receiver: Rece
     assert reuse_ratio(results) >= 0.95
 
 
-async def test_connections_with_tls_are_shared_too(authority: Authority) -> None:
+async def test_tls_connections_are_reused(authority: Authority) -> None:
     names = FixedResolver({"receiver.example": [[LOOPBACK]]})
     with Receiver(tls=authority.server("receiver.example")) as receiver:
         async with a_sender(resolve=names, ssl_context=authority.client()) as sender:
@@ -50,7 +50,7 @@ async def test_connections_with_tls_are_shared_too(authority: Authority) -> None
     assert reuse_ratio(results) >= 0.95
 
 
-async def test_two_names_of_one_address_share_no_connection(receiver: Receiver) -> None:
+async def test_two_hosts_with_one_address_share_no_connection(receiver: Receiver) -> None:
     names = FixedResolver({"one.example": [[LOOPBACK]], "two.example": [[LOOPBACK]]})
     async with a_sender(resolve=names) as sender:
         for host in ("one.example", "two.example", "one.example", "two.example"):
@@ -58,7 +58,7 @@ async def test_two_names_of_one_address_share_no_connection(receiver: Receiver) 
     assert [received.connection for received in receiver.received] == [1, 2, 1, 2]
 
 
-async def test_a_connection_the_receiver_closed_is_not_used_again(receiver: Receiver) -> None:
+async def test_a_connection_closed_by_the_receiver_is_not_reused(receiver: Receiver) -> None:
     receiver.answer_with(
         replies.raw(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), replies.status(204)
     )
@@ -70,7 +70,7 @@ async def test_a_connection_the_receiver_closed_is_not_used_again(receiver: Rece
     assert not result.reused_connection
 
 
-async def test_a_connection_closed_while_idle_is_not_used_again(receiver: Receiver) -> None:
+async def test_a_connection_closed_while_idle_is_not_reused(receiver: Receiver) -> None:
     async with a_sender() as sender:
         await sender.post(receiver.url)
         receiver.hang_up()
@@ -80,7 +80,7 @@ async def test_a_connection_closed_while_idle_is_not_used_again(receiver: Receiv
     assert not result.reused_connection
 
 
-async def test_an_attempt_cancelled_at_any_moment_leaves_no_connection_open(
+async def test_a_cancelled_attempt_leaves_no_connection_open(
     receiver: Receiver,
 ) -> None:
     async with a_sender() as sender:
@@ -94,7 +94,7 @@ async def test_an_attempt_cancelled_at_any_moment_leaves_no_connection_open(
     await asyncio.to_thread(receiver.wait_until_open, 0)
 
 
-async def test_idle_connections_are_bounded_whatever_the_number_of_endpoints(
+async def test_the_number_of_idle_connections_is_bounded(
     receiver: Receiver,
 ) -> None:
     hosts = [f"h{number}.example" for number in range(transport.IDLE_MAX + 20)]

@@ -42,7 +42,7 @@ async def test_a_slow_answer_ends_at_the_deadline(
         receiver.wait_until_open(0)
 
 
-async def test_a_body_that_drips_ends_at_the_deadline(receiver: Receiver) -> None:
+async def test_a_slow_body_ends_at_the_deadline(receiver: Receiver) -> None:
     receiver.answer_with(replies.slow_body(every=SECOND, code=500))
     async with a_sender() as sender:
         result = await sender.post(receiver.url, timeout=DEADLINE)
@@ -52,7 +52,7 @@ async def test_a_body_that_drips_ends_at_the_deadline(receiver: Receiver) -> Non
         receiver.wait_until_open(0)
 
 
-async def test_a_2xx_that_drips_is_a_delivery_all_the_same(receiver: Receiver) -> None:
+async def test_a_2xx_with_a_slow_body_is_a_delivery(receiver: Receiver) -> None:
     receiver.answer_with(replies.slow_body(every=SECOND))
     async with a_sender() as sender:
         result = await sender.post(receiver.url, timeout=DEADLINE)
@@ -60,7 +60,7 @@ async def test_a_2xx_that_drips_is_a_delivery_all_the_same(receiver: Receiver) -
     assert result.duration < DEADLINE + GRACE
 
 
-async def test_a_receiver_that_never_shakes_hands_ends_at_the_deadline(receiver: Receiver) -> None:
+async def test_a_tls_handshake_ends_at_the_deadline(receiver: Receiver) -> None:
     async with a_sender() as sender:
         url = receiver.url.replace("http:", "https:")
         result = await sender.post(url, timeout=DEADLINE)
@@ -75,14 +75,14 @@ class NoNameServer(FixedResolver):
         return await super().__call__(host, port)
 
 
-async def test_a_name_server_that_is_down_ends_at_the_deadline() -> None:
+async def test_a_name_lookup_ends_at_the_deadline() -> None:
     async with a_sender(resolve=NoNameServer()) as sender:
         result = await sender.post("http://receiver.example/", timeout=DEADLINE)
     assert result.outcome is AttemptOutcome.TIMED_OUT
     assert result.error == "1 s passed while connecting"
 
 
-async def test_slow_receivers_do_not_slow_a_healthy_one(receiver: Receiver) -> None:
+async def test_slow_receivers_do_not_delay_others(receiver: Receiver) -> None:
     with Receiver() as slow:
         slow.answer_with(replies.silence())
         async with a_sender() as sender:
@@ -97,7 +97,7 @@ async def test_slow_receivers_do_not_slow_a_healthy_one(receiver: Receiver) -> N
             assert {(await task).outcome for task in hanging} == {AttemptOutcome.TIMED_OUT}
 
 
-async def test_a_cancelled_attempt_is_cancelled_and_hangs_up(receiver: Receiver) -> None:
+async def test_a_cancelled_attempt_closes_its_connection(receiver: Receiver) -> None:
     receiver.answer_with(replies.silence())
     async with a_sender() as sender:
         task = asyncio.create_task(sender.post(receiver.url))

@@ -24,7 +24,7 @@ async def deliver(
         return result, receiver
 
 
-async def test_the_certificate_of_the_name_is_believed(authority: Authority) -> None:
+async def test_a_certificate_for_the_host_is_accepted(authority: Authority) -> None:
     result, receiver = await deliver(
         server=authority.server("receiver.example"), client=authority.client()
     )
@@ -34,7 +34,7 @@ async def test_the_certificate_of_the_name_is_believed(authority: Authority) -> 
     assert received.verified_with(SECRET)
 
 
-async def test_the_certificate_of_another_name_is_refused(authority: Authority) -> None:
+async def test_a_certificate_for_another_host_is_refused(authority: Authority) -> None:
     result, receiver = await deliver(
         server=authority.server("other.example"), client=authority.client()
     )
@@ -62,7 +62,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(authority: Autho
     assert receiver.received == []
 
 
-async def test_the_public_authorities_do_not_vouch_for_a_test(authority: Authority) -> None:
+async def test_the_default_authorities_are_public_ones(authority: Authority) -> None:
     names = FixedResolver({"receiver.example": [["127.0.0.1"]]})
     with Receiver(tls=authority.server("receiver.example")) as receiver:
         async with a_sender(resolve=names) as sender:

@@ -39,7 +39,7 @@ def client() -> Iterator[TestClient[Litestar]]:
 @pytest.mark.parametrize(
     ("path", "methods"), [("/things", "GET, OPTIONS, POST"), (ONE, "DELETE, GET, OPTIONS")]
 )
-def test_every_method_of_a_path_is_named(
+def test_options_lists_every_method_of_a_path(
     client: TestClient[Litestar], path: str, methods: str
 ) -> None:
     answer = client.options(path)

@@ -13,13 +13,13 @@ from gateway.http.problems import InvalidRequest
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.uuids())
-def test_a_cursor_leads_back_to_its_place(created_at: datetime, identity: UUID) -> None:
+def test_a_cursor_decodes_to_its_position(created_at: datetime, identity: UUID) -> None:
     position = CreatedPosition(created_at=created_at, id=identity)
 
     assert paging.decode(paging.encode(position), to=CreatedPosition) == position
 
 
-def test_no_cursor_is_the_first_page() -> None:
+def test_without_a_cursor_the_list_starts_at_the_first_page() -> None:
     assert paging.decode(None, to=CreatedPosition) is None
 
 
@@ -37,12 +37,12 @@ def test_no_cursor_is_the_first_page() -> None:
         paging.encode(EntityPosition(page=1, ordinal=2)),
     ],
 )
-def test_what_is_no_cursor_of_the_list_is_refused(cursor: str) -> None:
+def test_a_malformed_or_foreign_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(InvalidRequest, match="cursor"):
         paging.decode(cursor, to=CreatedPosition)
 
 
-def test_a_forged_position_that_no_database_can_compare_is_refused() -> None:
+def test_a_position_outside_the_columns_range_is_refused() -> None:
     forged = base64.urlsafe_b64encode(b"[1, 99999999999999999999]").decode()
 
     with pytest.raises(InvalidRequest):
@@ -50,7 +50,7 @@ def test_a_forged_position_that_no_database_can_compare_is_refused() -> None:
 
 
 @given(st.integers(0, 30), st.integers(1, 10))
-def test_pages_hold_everything_once(count: int, limit: int) -> None:
+def test_every_row_is_on_exactly_one_page(count: int, limit: int) -> None:
     rows = [(datetime(2026, 1, 1, tzinfo=UTC), uuid4(), number) for number in range(count)]
     seen: list[int] = []
     start, cursor = 0, None

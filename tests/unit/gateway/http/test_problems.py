@@ -108,16 +108,16 @@ def test_every_error_is_answered_as_a_problem(
     assert "hunter2" not in answer.text
 
 
-def test_who_should_come_back_is_told_when(client: TestClient[Litestar]) -> None:
+def test_a_temporary_error_has_retry_after(client: TestClient[Litestar]) -> None:
     assert int(client.get("/fail/unavailable").headers["retry-after"]) > 0
 
 
-def test_a_body_that_was_not_read_ends_the_connection(client: TestClient[Litestar]) -> None:
+def test_an_unread_body_closes_the_connection(client: TestClient[Litestar]) -> None:
     assert client.get("/fail/stopped").headers["connection"] == "close"
     assert "connection" not in client.get("/fail/domain").headers
 
 
-def test_a_wrong_field_is_named(client: TestClient[Litestar]) -> None:
+def test_an_invalid_field_is_named(client: TestClient[Litestar]) -> None:
     assert client.get("/fail/field").json()["errors"] == [
         {"field": "cursor", "message": "cursor: is not a cursor"}
     ]
@@ -126,7 +126,7 @@ def test_a_wrong_field_is_named(client: TestClient[Litestar]) -> None:
     assert answer.json()["errors"] == [{"field": "wanted", "message": "Expected `int` >= 0"}]
 
 
-def test_a_query_is_not_repeated_in_the_problem(client: TestClient[Litestar]) -> None:
+def test_a_problem_does_not_repeat_the_query(client: TestClient[Litestar]) -> None:
     assert "hunter2" not in client.get("/number?wanted=x&token=hunter2").text
 
 
@@ -154,7 +154,7 @@ def test_an_unknown_route_and_method_are_problems(client: TestClient[Litestar]) 
     ],
     ids=range(10),
 )
-def test_a_broken_body_is_the_clients_error(
+def test_a_malformed_body_is_a_client_error(
     client: TestClient[Litestar], content: bytes, status: int
 ) -> None:
     answer = client.post("/body", content=content, headers={"content-type": "application/json"})

@@ -16,7 +16,7 @@ from gateway.http.request_log import level_of
         ("/health/ready", 503, logging.INFO),
     ],
 )
-def test_what_comes_in_thousands_and_succeeds_is_told_to_those_who_debug(
+def test_frequent_successful_requests_are_logged_at_debug(
     route: str, status: int | None, level: int
 ) -> None:
     assert level_of(route, status=status) == level

@@ -29,19 +29,19 @@ def ingesting(done: int, *, of: int | None) -> int:
     )
 
 
-def test_a_queued_job_is_at_the_start() -> None:
+def test_a_queued_job_has_progress_0() -> None:
     assert transferring(0, of=100, status=JobStatus.QUEUED) == 0
 
 
-def test_half_the_bytes_are_half_of_the_transfers_share() -> None:
+def test_half_of_the_bytes_is_half_of_the_transfer_share() -> None:
     assert transferring(50, of=100) == 30
 
 
-def test_reading_starts_where_the_transfer_ended() -> None:
+def test_ingest_starts_where_the_transfer_ends() -> None:
     assert transferring(100, of=100) == ingesting(0, of=None) == ingesting(0, of=7) == 60
 
 
-def test_only_the_end_is_a_hundred() -> None:
+def test_only_a_completed_job_has_progress_100() -> None:
     assert ingesting(7, of=7) == 99
     assert (
         progress(
@@ -56,16 +56,16 @@ def test_only_the_end_is_a_hundred() -> None:
     )
 
 
-def test_a_failed_job_stays_where_it_stood() -> None:
+def test_a_failed_job_keeps_its_progress() -> None:
     assert transferring(50, of=100, status=JobStatus.FAILED) == 30
 
 
-def test_an_empty_file_divides_by_nothing() -> None:
+def test_an_empty_file_has_progress_0() -> None:
     assert transferring(0, of=0) == 0
 
 
 @given(counts, counts, counts)
-def test_progress_never_goes_back(earlier: int, later: int, total: int) -> None:
+def test_more_work_done_never_lowers_progress(earlier: int, later: int, total: int) -> None:
     earlier, later = sorted((earlier, later))
 
     assert 0 <= transferring(earlier, of=total) <= transferring(later, of=total) <= 60
