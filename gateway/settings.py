@@ -1,6 +1,6 @@
 """The settings of the gateway's processes."""
 
-from typing import ClassVar, Final
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -35,19 +35,13 @@ class Settings(
 ):
     """Settings of the HTTP server."""
 
-    service: ClassVar[str] = "gateway"
-
 
 class StoreSettings(ObjectStoreSettings, ServiceSettings):
     """Settings of the object store; the server needs them if `STAGING=s3`."""
 
-    service: ClassVar[str] = "gateway"
-
 
 class AdministrationSettings(DatabaseSettings, QuotaSettings, ProcessSettings, ServiceSettings):
     """Settings of the operators' commands: the database and the default quotas."""
-
-    service: ClassVar[str] = "gateway"
 
 
 def load_store(settings: Settings) -> StoreSettings | None:

@@ -1,7 +1,5 @@
 """The settings of the relay and the deliverer."""
 
-from typing import ClassVar
-
 from schemas.runtime.settings_loader import ServiceSettings
 from schemas.settings import (
     BrokerSettings,
@@ -25,5 +23,3 @@ class Settings(
     ServiceSettings,
 ):
     """Settings of the relay and the deliverer."""
-
-    service: ClassVar[str] = "notifier"

@@ -7,16 +7,29 @@ all processes share its memory and a replacement process need not load it.
 
 import os
 import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
 
-from pipeline import db
-from pipeline.db import BeginSession
 from pipeline.settings import Settings
 from pipeline.storage.port import ObjectStorage
 from pipeline.storage.s3 import S3Storage
+from schemas.runtime import postgres
+
+BeginSession: TypeAlias = Callable[[], AbstractContextManager[Session]]
+"""Opens a session, commits when the block ends, rolls back when it raises."""
+
+CONNECTION: Final[dict[str, Any]] = {
+    **postgres.connection_arguments(name="waybill-pipeline", silence_max=timedelta(minutes=1)),
+    # The server must notice a lost worker too: it would hold the worker's row locks for two hours.
+    "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +48,11 @@ _current: Context | None = None
 
 
 def build_context(settings: Settings) -> Context:
-    engine = db.build_engine(settings)
+    engine = postgres.build_engine(settings, connection=CONNECTION)
     return Context(
         settings=settings,
         engine=engine,
-        transaction=db.transactions(engine),
+        transaction=sessionmaker(engine, expire_on_commit=False).begin,
         storage=S3Storage.connect(settings),
     )
 

@@ -1,7 +1,5 @@
 """The settings of the workers and of beat."""
 
-from typing import ClassVar
-
 from schemas.runtime.settings_loader import ServiceSettings
 from schemas.settings import (
     BrokerSettings,
@@ -35,5 +33,3 @@ class Settings(
     ServiceSettings,
 ):
     """Settings of a worker and of beat."""
-
-    service: ClassVar[str] = "pipeline"

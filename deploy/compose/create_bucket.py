@@ -1,20 +1,17 @@
 """Creates the bucket of the processes, from their settings; safe to run again."""  # noqa: INP001  # mounted as a single file
 
 import sys
-from pathlib import Path
 
 from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.runtime.settings_loader import ServiceSettings
 from schemas.settings import ObjectStoreSettings
 
-SECRETS = Path("/run/secrets")
 
-
-class Settings(ObjectStoreSettings, BaseSettings):
-    model_config = SettingsConfigDict(extra="ignore")
+class Settings(ObjectStoreSettings, ServiceSettings):
+    """Settings of the bucket."""
 
 
 def create_bucket(settings: ObjectStoreSettings) -> None:
@@ -41,4 +38,4 @@ def create_bucket(settings: ObjectStoreSettings) -> None:
 
 
 if __name__ == "__main__":
-    create_bucket(Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None))
+    create_bucket(Settings.load())

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import ClassVar, Final, Self
+from typing import Final, Self
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,9 +12,6 @@ SECRETS: Final = Path("/run/secrets")
 
 class ServiceSettings(BaseSettings):
     """Base of the settings a process composes from the sections of `schemas.settings`."""
-
-    service: ClassVar[str]
-    """Name of the service, for the message about a missing or invalid setting."""
 
     # Without decoding, a list is comma separated instead of JSON.
     model_config = SettingsConfigDict(frozen=True, extra="ignore", enable_decoding=False)
@@ -34,11 +31,12 @@ class ServiceSettings(BaseSettings):
         try:
             return cls.read(secrets=secrets)
         except ValidationError as error:
+            service = cls.__module__.partition(".")[0]
             # The input stays out of the message: it may be a password.
             for problem in error.errors(include_input=False, include_url=False):
                 # A rule over several settings has no location; its message names the settings.
                 name = "_".join(str(part) for part in problem["loc"]).upper()
                 text = problem["msg"].removeprefix("Value error, ")
                 subject = f"{name}: {text}" if name else text
-                print(f"{cls.service}: setting {subject}", file=sys.stderr)  # noqa: T201  # no log is configured yet
+                print(f"{service}: setting {subject}", file=sys.stderr)  # noqa: T201  # no log is configured yet
             raise SystemExit(2) from None

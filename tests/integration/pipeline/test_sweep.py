@@ -13,11 +13,10 @@ from uuid import uuid4
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 from structlog.testing import capture_logs
 
-from pipeline import db
-from pipeline.context import Context, build_context, install_context
+from pipeline.context import CONNECTION, Context, build_context, install_context
 from pipeline.maintenance import exclusive, expiry, files, multiparts, objects, originals, retention
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
@@ -32,6 +31,7 @@ from schemas.events.uploads import UploadFailed
 from schemas.ids import DeliveryId, EventId, TenantId, UploadId, WebhookId
 from schemas.lifecycle import JobStage, JobStatus, StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey
+from schemas.runtime import postgres
 from schemas.settings import DatabaseSettings, ObjectStoreSettings
 from schemas.tables.deliveries import Attempt, Delivery
 from schemas.tables.idempotency import IdempotentRequest
@@ -66,11 +66,11 @@ def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
         s3_access_key_id=SecretStr("none"),
         s3_secret_access_key=SecretStr("none"),
     )
-    engine = db.build_engine(settings)
+    engine = postgres.build_engine(settings, connection=CONNECTION)
     yield Context(
         settings=settings,
         engine=engine,
-        transaction=db.transactions(engine),
+        transaction=sessionmaker(engine, expire_on_commit=False).begin,
         storage=FakeStorage(),
     )
     engine.dispose()
