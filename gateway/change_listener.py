@@ -67,6 +67,6 @@ class JobChangeListener:
 
     def _wake(self, job_id: str | None) -> None:
         """Wake the requests that wait for one job, or for any job."""
-        ids = list(self.waiting) if job_id is None else [job_id]
-        for changed in itertools.chain.from_iterable(self.waiting.get(each, ()) for each in ids):
+        woken = self.waiting.values() if job_id is None else [self.waiting.get(job_id, set())]
+        for changed in itertools.chain.from_iterable(woken):
             changed.set()

@@ -1,4 +1,4 @@
-"""The API as clients see it described; a change of the golden file is a change of the contract."""
+"""The API description; a change of the golden file changes the contract."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def operations_of(description: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def essence_of(description: dict[str, Any]) -> dict[str, Any]:
-    """Return what a client depends on, small enough to be read in a review."""
+    """Return the parts that clients depend on, small enough for a review."""
     return {
         "operations": {
             name: {

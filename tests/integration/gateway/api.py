@@ -71,7 +71,7 @@ class Api:
         path: str,
         *,
         headers: Mapping[str, str] | None = None,
-        **request: Any,  # noqa: ANN401  # whatever httpx takes
+        **request: Any,  # noqa: ANN401  # any argument of httpx
     ) -> httpx.Response:
         return await self.http.request(
             method, f"/api/v1{path}", headers={**self.authorization, **(headers or {})}, **request
@@ -86,12 +86,12 @@ class Api:
         size: int,
         headers: Mapping[str, str] | None = None,
         chunk_size: int = KIB64,
-        **options: Any,  # noqa: ANN401  # whatever the API takes
+        **options: Any,  # noqa: ANN401  # any field of the API
     ) -> httpx.Response:
         body = {"filename": "a.bin", "size": size, "chunk_size": chunk_size, **options}
         return await self.ask("POST", "/uploads", json=body, headers=headers)
 
-    async def created(self, *, size: int, **options: Any) -> str:  # noqa: ANN401  # whatever the API takes
+    async def created(self, *, size: int, **options: Any) -> str:  # noqa: ANN401  # any field of the API
         answer = await self.create(size=size, **options)
         assert answer.status_code == 201, answer.text
         upload_id: str = answer.json()["upload_id"]
@@ -125,7 +125,7 @@ class Api:
         body = {"upload_id": upload_id, "chunks": chunks, "sha256": sha256}
         return await self.ask("POST", "/upload", json=body, headers=headers)
 
-    async def sent(self, content: bytes, **options: Any) -> str:  # noqa: ANN401  # whatever the API takes
+    async def sent(self, content: bytes, **options: Any) -> str:  # noqa: ANN401  # any field of the API
         """Create an upload and send all its chunks; return its id."""
         upload_id = await self.created(size=len(content), **options)
         for index, piece in enumerate(pieces_of(content)):
@@ -133,7 +133,7 @@ class Api:
             assert answer.status_code == 200, answer.text
         return upload_id
 
-    async def finalized(self, content: bytes = b"content", **options: Any) -> tuple[str, str]:  # noqa: ANN401  # whatever the API takes
+    async def finalized(self, content: bytes = b"content", **options: Any) -> tuple[str, str]:  # noqa: ANN401  # any field of the API
         """Upload and finalize; return the ids of the upload and its job."""
         upload_id = await self.sent(content, **options)
         answer = await self.finalize(upload_id)
@@ -142,7 +142,7 @@ class Api:
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:
-    """Return the status and code of a problem answer."""
+    """Return the status and the code of a problem."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text
     body = answer.json()
     assert body["status"] == answer.status_code

@@ -20,13 +20,13 @@ from tests.integration.gateway.staged import InBucket, InDirectory, Staged
 
 
 class MakeKey(Protocol):
-    """Makes an API key; of all scopes unless told otherwise."""
+    """Creates an API key, by default with all scopes."""
 
     async def __call__(self, *, tenant: str = "acme", scopes: tuple[Scope, ...] = ...) -> str: ...
 
 
 class Serve(Protocol):
-    """Runs the application in this process, with settings, and a store, of one's own."""
+    """Runs the application in this process, with the given settings and store."""
 
     def __call__(
         self,
@@ -37,7 +37,7 @@ class Serve(Protocol):
 
 
 class Start(Protocol):
-    """Starts a gateway process; it is killed when the test ends, if it still runs."""
+    """Starts a gateway process; it is killed at the end of the test if it still runs."""
 
     async def __call__(self, **settings: str) -> Process: ...
 
@@ -54,7 +54,7 @@ def staging_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def staging_kind(request: pytest.FixtureRequest) -> StagingKind:
-    """The kind of staging the gateways of a test have; see `over_both_stagings`."""
+    """The staging of the gateways of a test; see `over_both_stagings`."""
     return StagingKind(getattr(request, "param", StagingKind.DIRECTORY))
 
 
@@ -62,7 +62,7 @@ def staging_kind(request: pytest.FixtureRequest) -> StagingKind:
 def staged(
     staging_kind: StagingKind, staging_dir: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Staged:
-    """What lies in the staging of the gateways of a test."""
+    """The staged bytes of the gateways of a test."""
     if staging_kind == StagingKind.DIRECTORY:
         return InDirectory(staging_dir)
     return InBucket(request.getfixturevalue("object_store_settings"), work_dir=tmp_path / "work")
@@ -131,14 +131,14 @@ def serve(database: DatabaseSettings, staged: Staged, make_key: MakeKey) -> Serv
 
 @pytest.fixture
 async def api(serve: Serve) -> AsyncIterator[Api]:
-    """The way of a tenant named acme, with all scopes."""
+    """A client of the tenant acme, with all scopes."""
     async with serve() as api:
         yield api
 
 
 @pytest.fixture
 async def stranger(api: Api, make_key: MakeKey) -> Api:
-    """The way of another tenant, with all scopes."""
+    """A client of another tenant, with all scopes."""
     return api.of(await make_key(tenant="globex"))
 
 
@@ -165,7 +165,7 @@ async def start(database: DatabaseSettings, staged: Staged, tmp_path: Path) -> A
 
 @pytest.fixture
 async def served(start: Start, make_key: MakeKey) -> AsyncIterator[Api]:
-    """The way of acme to a gateway in a process of its own."""
+    """A client of acme, for a gateway in its own process."""
     process = await start()
     async with api_of(process, await make_key()) as api:
         yield api

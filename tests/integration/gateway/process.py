@@ -1,4 +1,4 @@
-"""The gateway's process, started as operators start it."""
+"""A gateway process, started as operators start it."""
 
 import asyncio
 import sys
@@ -17,16 +17,16 @@ from tests.service_process import ServiceProcess, new_log_file, spawn
 
 @dataclass(frozen=True, kw_only=True)
 class Process(ServiceProcess):
-    """One ``python -m gateway``, where it listens, and what it logs."""
+    """A running `python -m gateway`, with its port and its log."""
 
     port: int
 
     @classmethod
     async def start(cls, *, environment: Mapping[str, str], directory: Path) -> Self:
-        """Start it on a free port and return once it listens.
+        """Start a gateway on a free port; return once it listens.
 
         Raises:
-            AssertionError: it ended, or took too long; says what it logged.
+            AssertionError: the process ended or took too long; the message holds the log.
         """
         log_file = new_log_file(directory, name="gateway")
         process = await spawn(
@@ -36,7 +36,7 @@ class Process(ServiceProcess):
         try:
             listening = await started.first_logged("gateway.listening")
         except BaseException:
-            # Nobody else knows of it yet, who could end it.
+            # The caller has no reference to the process yet and could not end it.
             await started.kill()
             raise
         return replace(started, port=listening["port"])
@@ -46,18 +46,18 @@ class Process(ServiceProcess):
         return f"http://127.0.0.1:{self.port}"
 
     async def first_logged(self, event: str) -> dict[str, Any]:
-        """Return its first log line of one kind, once there is one.
+        """Wait for a log line of one event; return the first.
 
         Raises:
-            AssertionError: it ended, or took too long; says what it logged.
+            AssertionError: the process ended or took too long; the message holds the log.
         """
         return (await self.logged_times(event, count=1))[0]
 
     async def logged_times(self, event: str, *, count: int) -> list[dict[str, Any]]:
-        """Return its log lines of one kind, once there are so many.
+        """Wait for `count` log lines of one event; return them.
 
         Raises:
-            AssertionError: it ended, or took too long; says what it logged.
+            AssertionError: the process ended or took too long; the message holds the log.
         """
         await self.until(lambda: len(self.logged(event)) >= count)
         return self.logged(event)
@@ -65,7 +65,7 @@ class Process(ServiceProcess):
 
 @asynccontextmanager
 async def api_of(process: Process, key: str) -> AsyncIterator[Api]:
-    """Yield the way to one gateway, for the owner of a key."""
+    """Yield a client of a gateway process, with an API key."""
     async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
         yield Api(http, key)
 

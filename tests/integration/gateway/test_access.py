@@ -1,4 +1,4 @@
-"""Who may do what, and what others see of it: nothing."""
+"""API keys, scopes, and the separation of tenants."""
 
 import asyncio
 from uuid import uuid4
@@ -58,16 +58,16 @@ async def test_a_route_requires_a_key_with_its_scope(
     api: Api, make_key: MakeKey, route: tuple[str, str, Scope]
 ) -> None:
     method, path, scope = route
-    everything_else = tuple(other for other in Scope if other is not scope)
-    lacking = api.of(await make_key(scopes=everything_else))
+    other_scopes = tuple(other for other in Scope if other is not scope)
+    lacking = api.of(await make_key(scopes=other_scopes))
     having = api.of(await make_key(scopes=(scope,)))
 
-    nobody = await api.http.request(method, f"/api/v1{path}")
+    without_key = await api.http.request(method, f"/api/v1{path}")
     refused = await lacking.ask(method, path)
     allowed = await having.ask(method, path)
 
-    assert problem(nobody) == (401, "unauthenticated")
-    assert nobody.headers["www-authenticate"].startswith("Bearer")
+    assert problem(without_key) == (401, "unauthenticated")
+    assert without_key.headers["www-authenticate"].startswith("Bearer")
     assert problem(refused) == (403, "scope_missing")
     assert scope in refused.json()["detail"]
     assert allowed.status_code not in {401, 403}
@@ -77,11 +77,11 @@ async def test_a_route_requires_a_key_with_its_scope(
 async def test_the_methods_of_a_path_are_listed_only_for_a_valid_key(api: Api, path: str) -> None:
     methods = {method for method, other, _ in ROUTES if other == path} | {"OPTIONS"}
 
-    nobody = await api.http.request("OPTIONS", f"/api/v1{path}")
+    without_key = await api.http.request("OPTIONS", f"/api/v1{path}")
     caller = await api.ask("OPTIONS", path)
     refused = await api.ask("PATCH", path)
 
-    assert problem(nobody) == (401, "unauthenticated")
+    assert problem(without_key) == (401, "unauthenticated")
     assert (caller.status_code, set(caller.headers["allow"].split(", "))) == (204, methods)
     assert problem(refused) == (405, "method_not_allowed")
     assert set(refused.headers["allow"].split(", ")) == methods
@@ -107,7 +107,7 @@ async def test_a_revoked_key_stops_working_when_its_cache_entry_expires(
             await session.execute(update(ApiKey).values(revoked_at=func.now()))
 
         async with asyncio.timeout(10):
-            while (answer := await api.get("/jobs")).status_code == 200:  # noqa: ASYNC110  # time is what it waits for
+            while (answer := await api.get("/jobs")).status_code == 200:  # noqa: ASYNC110  # the cache entry expires with time
                 await asyncio.sleep(0.05)
         assert problem(answer) == (401, "unauthenticated")
         assert problem(await api.get("/jobs")) == (401, "unauthenticated")
@@ -163,10 +163,10 @@ async def test_a_missing_upload_and_a_foreign_one_get_the_same_answer(
     upload_id = await api.created(size=5)
     missing = str(uuid4())
 
-    theirs = (await stranger.get(f"/uploads/{upload_id}")).text.replace(upload_id, "")
-    nobodys = (await stranger.get(f"/uploads/{missing}")).text.replace(missing, "")
+    foreign = (await stranger.get(f"/uploads/{upload_id}")).text.replace(upload_id, "")
+    missing_answer = (await stranger.get(f"/uploads/{missing}")).text.replace(missing, "")
 
-    assert theirs == nobodys
+    assert foreign == missing_answer
 
 
 def _template(path: str) -> str:

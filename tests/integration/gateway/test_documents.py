@@ -20,7 +20,7 @@ async def ingested(
     pages: list[str],
     **values: Any,  # noqa: ANN401  # any column
 ) -> str:
-    """Add what ingesting an upload leaves in the database; return the document's id."""
+    """Upload a file and add the rows that ingesting it writes; return the document's id."""
     upload_id, job_id = (UUID(one) for one in await api.finalized())
     document_id = DocumentId(uuid4())
     async with transaction() as session:

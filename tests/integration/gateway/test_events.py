@@ -27,7 +27,7 @@ class Event:
 
 
 class Events:
-    """What comes over one connection, event by event."""
+    """The events of one connection."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self.answer = answer

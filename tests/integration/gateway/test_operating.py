@@ -1,4 +1,4 @@
-"""What an operator meets: commands, probes, logs, outages, stopping."""
+"""Commands, health checks, logs, outages and stopping."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ def remove(directory: Path) -> None:
 
 
 async def refused(port: int) -> None:
-    """Return once nobody takes connections there any more."""
+    """Wait until the port refuses connections."""
     async with asyncio.timeout(20):
         while True:
             try:
@@ -104,7 +104,7 @@ async def test_staging_in_the_bucket_requires_the_store_settings() -> None:
     code, out, err = await run_gateway(
         DATABASE_URL="postgresql+psycopg://u:p@h/d",
         STAGING="s3",
-        S3_SECRET_ACCESS_KEY="hunter2",  # noqa: S106  # to see that it is not told
+        S3_SECRET_ACCESS_KEY="hunter2",  # noqa: S106  # to check that it is not printed
     )
 
     assert (code, out) == (2, "")

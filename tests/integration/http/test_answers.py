@@ -1,4 +1,4 @@
-"""What a receiver answers, and what an attempt makes of it."""
+"""The answer of a receiver decides the outcome of an attempt."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

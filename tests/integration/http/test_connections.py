@@ -1,4 +1,4 @@
-"""Connections are kept for the next event, and given up when they are of no more use."""
+"""Connections to receivers are reused, and closed when they are not usable."""
 
 import asyncio
 from contextlib import suppress
@@ -103,7 +103,7 @@ async def test_the_number_of_idle_connections_is_bounded(
         for host in hosts:
             await sender.post(receiver.url_of("/hook", host=host))
         await asyncio.to_thread(receiver.wait_until_open, transport.IDLE_MAX)
-        # The ones given up are those longest unused.
+        # The connections unused for the longest time are closed.
         newest = await sender.post(receiver.url_of("/hook", host=hosts[-1]))
         oldest = await sender.post(receiver.url_of("/hook", host=hosts[0]))
         assert (newest.reused_connection, oldest.reused_connection) == (True, False)

@@ -1,4 +1,4 @@
-"""Only the named receiver, known to an authority, is told anything over https."""
+"""Over https, only a receiver with a trusted certificate for its host gets an event."""
 
 import ssl
 from datetime import timedelta

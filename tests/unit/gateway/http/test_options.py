@@ -29,7 +29,7 @@ async def drop_thing(thing_id: FromPath[UUID]) -> None: ...
 
 @pytest.fixture
 def client() -> Iterator[TestClient[Litestar]]:
-    """A client of an application whose handlers of one path are registered one by one."""
+    """A client of an application with several handlers on one path."""
     things = Router("/", route_handlers=[list_things, show_thing, make_thing, drop_thing])
     app = Litestar([things], before_request=answer_options, openapi_config=None)
     with TestClient(app) as client:
