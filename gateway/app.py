@@ -26,6 +26,7 @@ from gateway.uploads import routes as uploads
 from gateway.uploads.oneshot import routes as submissions
 from gateway.webhooks import routes as webhooks
 from schemas.lifecycle import StagingKind
+from schemas.runtime import postgres
 from schemas.settings import ObjectStoreSettings
 
 
@@ -46,7 +47,9 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         autocommit=db.AutocommitConnection(autocommit_engine),
         staging=staging,
         staging_probe=StagingProbe(staging, timeout=PROBE_TIMEOUT),
-        job_changes=JobChangeListener(partial(db.connect_to_listen, settings)),
+        job_changes=JobChangeListener(
+            partial(postgres.connect, settings, connection=db.CONNECTION)
+        ),
         api_keys=ApiKeyCache(lifetime=settings.api_key_cache, monotonic=time.monotonic),
         clock=partial(datetime.now, UTC),
     )

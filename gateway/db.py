@@ -20,8 +20,11 @@ from schemas.settings import DatabaseSettings
 WAIT_MAX: Final = timedelta(seconds=10)
 """How long a request waits for a connection or for its tenant's lock."""
 
-# A vanished server must become an error within seconds: a client waits.
-_SILENCE_MAX: Final = timedelta(seconds=15)
+CONNECTION: Final = postgres.connection_arguments(
+    name="waybill-gateway",
+    # A client waits: a vanished server must become an error within seconds.
+    silence_max=timedelta(seconds=15),
+)
 
 
 class Database:
@@ -121,7 +124,7 @@ def build_engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:  # 
     """Return an engine; a request waits for a free connection for `WAIT_MAX`."""
     return postgres.build_async_engine(
         settings,
-        connection=postgres.connection_arguments(name="waybill-gateway", silence_max=_SILENCE_MAX),
+        connection=CONNECTION,
         pool_timeout=WAIT_MAX.total_seconds(),
         **options,
     )
@@ -131,18 +134,6 @@ def build_autocommit_engine(settings: DatabaseSettings) -> AsyncEngine:
     """Return an engine whose connections commit each statement; it has a pool of its own."""
     # No transaction is ever open that would have to be rolled back.
     return build_engine(settings, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
-
-
-async def connect_to_listen(settings: DatabaseSettings) -> psycopg.AsyncConnection[Any]:
-    """Open a connection outside the pool, for LISTEN.
-
-    Raises:
-        psycopg.OperationalError: the database cannot be reached.
-    """
-    arguments = postgres.connection_arguments(
-        name="waybill-gateway-listen", silence_max=_SILENCE_MAX
-    )
-    return await postgres.connect(settings, connection=arguments)
 
 
 def _wrapped(error: psycopg.Error, *, was_lost: bool) -> BaseException:
