@@ -1,1 +1,1 @@
-"""What nobody came back for is taken away."""
+"""Periodic tasks that end expired uploads and delete orphans and old rows."""

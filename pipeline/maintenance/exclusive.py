@@ -1,4 +1,4 @@
-"""One sweep of a kind at a time, and none longer than it may take."""
+"""Limits of a sweep: one at a time per kind, and a time budget."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,50 +11,50 @@ from typing import Final, TypeVar
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-TAKE: Final = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-GIVE_BACK: Final = text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))")
+LOCK: Final = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+UNLOCK: Final = text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))")
 
 Item = TypeVar("Item")
 
 
 @contextmanager
-def taken(engine: Engine, name: str) -> Iterator[bool]:
-    """Say whether it is our turn, and keep others out until the block ends.
+def advisory_lock(engine: Engine, name: str) -> Iterator[bool]:
+    """Try to take an advisory lock for the length of the block; yield whether it was taken.
 
-    The lock is one of the session, because no transaction may stay open while
-    files and objects are removed. Its connection is closed afterwards and not
-    given back: however the block ends, nothing stays locked.
+    The lock belongs to the database session, because no transaction may stay open while
+    files and objects are deleted. The connection is closed and not returned to the pool:
+    however the block ends, the lock is released.
     """
     lock = {"name": f"waybill.{name}"}
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.detach()
-        is_ours = bool(connection.scalar(TAKE, lock))
+        is_taken = bool(connection.scalar(LOCK, lock))
         try:
-            yield is_ours
+            yield is_taken
         finally:
-            if is_ours:
-                # The end of the session would do it too, a moment after the connection is
-                # closed; where the session has ended already, it has.
+            if is_taken:
+                # The end of the session releases the lock too, but only a moment after the
+                # connection is closed. A session that has ended holds no lock.
                 with suppress(DBAPIError):
-                    connection.execute(GIVE_BACK, lock)
+                    connection.execute(UNLOCK, lock)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The time a sweep may take; what it does not get done is done by the next one."""
+    """The time that a sweep may take; the next sweep does the rest."""
 
     ends_at: float
 
     @classmethod
-    def of(cls, longest: timedelta) -> "Budget":
-        return cls(monotonic() + longest.total_seconds())
+    def of(cls, max_time: timedelta) -> "Budget":
+        return cls(monotonic() + max_time.total_seconds())
 
     @property
     def is_spent(self) -> bool:
         return monotonic() >= self.ends_at
 
     def batches(self, items: Iterable[Item], *, of: int) -> Iterator[list[Item]]:
-        """Yield the items, so many at once, until there are no more or the budget is spent."""
+        """Yield the items in batches of `of`, until the budget is spent."""
         remaining = iter(items)
         while not self.is_spent and (batch := list(islice(remaining, of))):
             yield batch

@@ -1,7 +1,7 @@
-"""Which of the things found in staging and in the store belong to nobody.
+"""Which files, objects and multipart uploads of ours no upload owns.
 
-Only names this system gives are judged. Whatever else lies in the directory or
-in the bucket is somebody else's, and stays.
+Only names that this system generates are judged. Every other file or object belongs to
+somebody else and is never deleted.
 """
 
 from dataclasses import dataclass
@@ -10,33 +10,33 @@ from typing import Final
 
 from schemas.lifecycle import UploadStatus
 
-STAGED_WHILE: Final = frozenset({UploadStatus.OPEN, UploadStatus.FINALIZED})
-"""An upload in any other state, or none we know, has nothing in staging that is still needed."""
+STATUSES_WITH_STAGING: Final = frozenset({UploadStatus.OPEN, UploadStatus.FINALIZED})
+"""Uploads in any other status, and unknown uploads, do not need their staged bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """What the job of an upload says about its multipart upload."""
+    """What the job of an upload states about its multipart upload."""
 
     is_active: bool
     multipart_id: str | None
     lease_is_live: bool
 
 
-def is_settled(at: datetime, *, now: datetime, grace: timedelta) -> bool:
-    """Whether something is old enough that whoever made it has also told the database."""
-    return now - at > grace
+def is_old(modified_at: datetime, *, now: datetime, grace: timedelta) -> bool:
+    """Whether the owner of a file or object must have recorded it in the database by now."""
+    return now - modified_at > grace
 
 
 def is_left_in_staging(status: UploadStatus | None) -> bool:
-    """Whether staged bytes are an orphan, by their upload's status; None: there is no such upload."""
-    return status not in STAGED_WHILE
+    """Whether staged bytes are orphans, by their upload's status; None for an unknown upload."""
+    return status not in STATUSES_WITH_STAGING
 
 
 def is_left_unfinished(multipart_id: str, transfer: Transfer | None) -> bool:
-    """Whether a multipart upload is an orphan, by its upload's job; None: there is no such job.
+    """Whether a multipart upload is an orphan, by its upload's job; None for an unknown job.
 
-    While a worker holds the lease it may have begun one it has not written down yet.
+    While a worker holds the lease, it may have created one that it has not recorded yet.
     """
     if transfer is None or not transfer.is_active:
         return True

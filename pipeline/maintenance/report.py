@@ -1,4 +1,4 @@
-"""What a sweep of orphans found."""
+"""What a sweep of orphans did."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass
 class SweepReport:
-    """Counts that grow while a sweep goes through one area.
+    """Counts that grow during the sweep of one area.
 
     Attributes:
-        removed: orphans, which are gone now.
-        failed: things that could not be looked at or removed.
-        kept: things of ours that are in use, or too young to judge.
-        unrecognized: names that are none of ours, and stay.
-        example: one of them, for an operator to look for.
+        removed: orphans that were deleted.
+        failed: files or objects that could not be examined or deleted.
+        kept: files or objects of ours that are in use, or too young to judge.
+        unrecognized: names that are not ours; never deleted.
+        example: one unrecognized name, for an operator.
     """
 
     removed: int = 0
@@ -28,10 +28,10 @@ class SweepReport:
     unrecognized: int = 0
     example: str | None = None
 
-    def remove(self, name: str, removal: Callable[[], object]) -> None:
-        """Remove an orphan; one that cannot be removed keeps no other from it."""
+    def remove(self, name: str, delete: Callable[[], object]) -> None:
+        """Delete an orphan; a failure is counted and does not end the sweep."""
         try:
-            removal()
+            delete()
         except (OSError, StoreFailed) as error:
             self.add_failed(name, error)
         else:
@@ -40,7 +40,7 @@ class SweepReport:
 
     def add_failed(self, name: str, error: Exception) -> None:
         self.failed += 1
-        log.warning("sweep.orphan_stuck", name=name, reason=str(error))
+        log.warning("sweep.orphan_failed", name=name, reason=str(error))
 
     def add_unrecognized(self, name: str) -> None:
         self.unrecognized += 1

@@ -1,4 +1,4 @@
-"""Deletes rows whose time is over."""
+"""Deletes rows whose retention time is over."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,7 +30,7 @@ class Summary:
 def sweep(context: Context, budget: Budget) -> Summary:
     settings = context.settings
     return Summary(
-        # A row that was never published has no time there, and stays.
+        # An unpublished row has no `published_at` and is kept.
         outbox=_delete(
             context, OutboxMessage.published_at, older_than=settings.outbox_retention, budget=budget
         ),
@@ -43,7 +43,7 @@ def sweep(context: Context, budget: Budget) -> Summary:
             older_than=settings.idempotency_retention,
             budget=budget,
         ),
-        # One that is still to be made has not ended, and stays. The attempts go with it.
+        # A pending delivery has no `settled_at` and is kept. Attempts are deleted with theirs.
         deliveries=_delete(
             context, Delivery.settled_at, older_than=settings.delivery_retention, budget=budget
         ),
@@ -57,7 +57,7 @@ def _delete(
     older_than: timedelta,
     budget: Budget,
 ) -> int:
-    """Delete the rows whose `time` is so long ago, in batches that lock little and not for long."""
+    """Delete the rows whose `time` is older than `older_than`, in batches of short transactions."""
     table = inspect(time.class_)
     key = table.primary_key
     batch = select(*key).where(time < func.now() - older_than).order_by(time).limit(BATCH)

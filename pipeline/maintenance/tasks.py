@@ -1,4 +1,4 @@
-"""The clock's orders: they carry nothing, and one that comes to nothing is followed by another."""
+"""The periodic tasks: messages without content, so that a lost one is replaced by the next."""
 
 import logging
 from abc import abstractmethod
@@ -12,7 +12,7 @@ from celery import Task
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.context import Context, current_context
-from pipeline.maintenance import exclusive, expiry, files, multiparts, objects, originals, retention
+from pipeline.maintenance import exclusive, expiry, orphans, retention
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
 from schemas import topology
@@ -21,28 +21,28 @@ from schemas.runtime import postgres
 
 log = structlog.stdlib.get_logger(__name__)
 
-LONGEST: Final = timedelta(minutes=5)
-"""A sweep keeps a worker from its transfers, so it ends, done or not."""
+MAX_TIME: Final = timedelta(minutes=5)
+"""A sweep keeps a worker from its transfers, so it ends after this time, complete or not."""
 
 
 class Sweep(Task[[], None]):
-    """Base of every sweep. Two at once would do each other's work, so the second one ends."""
+    """Base of every sweep. A second sweep of the same kind ends at once while the first one runs."""
 
     abstract = True
     home_queue: ClassVar[str] = topology.MAINTENANCE
 
     @abstractmethod
-    def sweep(self, context: Context, *, longest: timedelta) -> None:
-        """Take away what there is to take away, and log what that was."""
+    def sweep(self, context: Context, *, max_time: timedelta) -> None:
+        """Sweep, and log the result."""
 
     def run(self) -> None:
         context = current_context()
-        longest = min(LONGEST, context.settings.task_time_limit / 4)
+        max_time = min(MAX_TIME, context.settings.task_time_limit / 4)
         with structlog.contextvars.bound_contextvars(task=self.name):
             try:
-                with exclusive.taken(context.engine, self.name) as is_ours:
-                    if is_ours:
-                        self.sweep(context, longest=longest)
+                with exclusive.advisory_lock(context.engine, self.name) as is_taken:
+                    if is_taken:
+                        self.sweep(context, max_time=max_time)
                     else:
                         log.info("sweep.already_running")
             except DBAPIError as error:
@@ -52,51 +52,51 @@ class Sweep(Task[[], None]):
 
 
 class SweepUploads(Sweep):
-    """Ends uploads that nobody finalized in time."""
+    """Ends uploads that were not finalized in time."""
 
     name = "tasks.sweep_uploads"
 
-    def sweep(self, context: Context, *, longest: timedelta) -> None:
-        log.info("sweep.done", **asdict(expiry.sweep(context, Budget.of(longest))))
+    def sweep(self, context: Context, *, max_time: timedelta) -> None:
+        log.info("sweep.done", **asdict(expiry.sweep(context, Budget.of(max_time))))
 
 
 class SweepOrphans(Sweep):
-    """Removes what is in staging and in the store and belongs to no upload."""
+    """Deletes files, objects and multipart uploads that no upload owns."""
 
     name = "tasks.sweep_orphans"
     areas: ClassVar[tuple[tuple[str, Callable[[Context, Budget], SweepReport]], ...]] = (
-        ("staged_files", files.sweep),
-        ("staged_objects", objects.sweep),
-        ("multiparts", multiparts.sweep),
-        ("originals", originals.sweep),
+        ("staged_files", orphans.sweep_files),
+        ("staged_objects", orphans.sweep_staged_objects),
+        ("multiparts", orphans.sweep_multiparts),
+        ("originals", orphans.sweep_originals),
     )
 
-    def sweep(self, context: Context, *, longest: timedelta) -> None:
+    def sweep(self, context: Context, *, max_time: timedelta) -> None:
         for area, sweep in self.areas:
-            # A share for each: the first one may be large enough to leave nothing.
-            budget = Budget.of(longest / len(self.areas))
+            # An equal share each: a large first area would leave no time for the others.
+            budget = Budget.of(max_time / len(self.areas))
             try:
-                findings = sweep(context, budget)
+                report = sweep(context, budget)
             except (OSError, StoreFailed) as error:
                 log.warning("sweep.cut_short", area=area, reason=str(error))
             else:
                 log.log(
-                    # Nobody else will tell an operator of what every sweep finds again.
-                    logging.ERROR if findings.failed else logging.INFO,
+                    # Every sweep finds these again, and only the log shows them to an operator.
+                    logging.ERROR if report.failed else logging.INFO,
                     "sweep.done",
                     area=area,
-                    **asdict(findings),
+                    **asdict(report),
                     complete=not budget.is_spent,
                 )
 
 
 class SweepRows(Sweep):
-    """Deletes rows whose time is over."""
+    """Deletes rows whose retention time is over."""
 
     name = "tasks.sweep_rows"
 
-    def sweep(self, context: Context, *, longest: timedelta) -> None:
-        budget = Budget.of(longest)
+    def sweep(self, context: Context, *, max_time: timedelta) -> None:
+        budget = Budget.of(max_time)
         log.info(
             "sweep.done", **asdict(retention.sweep(context, budget)), complete=not budget.is_spent
         )

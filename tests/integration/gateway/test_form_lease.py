@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
 
-from pipeline.maintenance import operations as sweep
+from pipeline.maintenance import expiry
 from schemas.settings import DatabaseSettings
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
@@ -81,7 +81,7 @@ async def test_the_reserved_quota_of_a_killed_gateway_is_freed_soon(
 
     def swept() -> int:
         with Session(engine) as sweeping, sweeping.begin():
-            return len(sweep.expire(sweeping, at_most=10, now=datetime.now(UTC)))
+            return len(expiry.expire(sweeping, limit=10, now=datetime.now(UTC)))
 
     await asyncio.to_thread(eventually, swept, until=lambda ended: ended == 1)
     engine.dispose()

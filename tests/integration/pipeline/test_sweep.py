@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from structlog.testing import capture_logs
 
 from pipeline.context import CONNECTION, Context, build_context, install_context
-from pipeline.maintenance import exclusive, expiry, files, multiparts, objects, originals, retention
+from pipeline.maintenance import exclusive, expiry, orphans, retention
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
 from pipeline.maintenance.tasks import SweepOrphans, SweepRows, SweepUploads
@@ -254,8 +254,8 @@ def test_more_uploads_than_one_transaction_takes_are_all_ended(context: Context)
 def test_bytes_a_crash_left_behind_are_orphans(with_store: Context) -> None:
     in_directory = opened(with_store, status=UploadStatus.EXPIRED)
     opened(with_store, staging=StagingKind.OBJECTS, status=UploadStatus.CANCELLED)
-    assert files.sweep(with_store, plenty()).removed == 1
-    assert objects.sweep(an_hour_later(with_store), plenty()).removed == 2
+    assert orphans.sweep_files(with_store, plenty()).removed == 1
+    assert orphans.sweep_staged_objects(an_hour_later(with_store), plenty()).removed == 2
     assert with_store.settings.staging_dir is not None
     assert not (with_store.settings.staging_dir / str(in_directory.id)).exists()
     assert not keys(with_store)
@@ -268,7 +268,7 @@ def test_a_file_of_no_upload_is_removed_once_it_is_old(context: Context) -> None
         staged_file(context, str(opened(context, status=status).id))
         for status in (UploadStatus.OPEN, UploadStatus.FINALIZED)
     ]
-    findings = files.sweep(context, plenty())
+    findings = orphans.sweep_files(context, plenty())
     assert findings == SweepReport(removed=1, kept=3)
     assert not old.exists()
     assert young.exists()
@@ -283,7 +283,7 @@ def test_nothing_of_others_is_taken_from_the_staging_directory(context: Context)
     elsewhere = staged_file(context, "elsewhere")
     link = context.settings.staging_dir / str(uuid4())
     link.symlink_to(elsewhere)
-    findings = files.sweep(an_hour_later(context), plenty())
+    findings = orphans.sweep_files(an_hour_later(context), plenty())
     assert (findings.removed, findings.unrecognized) == (0, 4)
     assert findings.example in {unrecognized.name, directory.name, elsewhere.name, link.name}
     assert unrecognized.exists()
@@ -295,14 +295,14 @@ def test_a_directory_without_its_marker_is_not_ours_to_sweep(context: Context) -
     assert context.settings.staging_dir is not None
     old = staged_file(context, str(uuid4()))
     (context.settings.staging_dir / staging_layout.MARKER).unlink()
-    assert files.sweep(context, plenty()) == SweepReport()
+    assert orphans.sweep_files(context, plenty()) == SweepReport()
     assert old.exists()
 
 
 def test_more_files_than_one_batch_are_all_looked_at(context: Context) -> None:
-    for _ in range(files.BATCH + 1):
+    for _ in range(orphans.LISTING_BATCH + 1):
         staged_file(context, str(uuid4()))
-    assert files.sweep(context, plenty()).removed == files.BATCH + 1
+    assert orphans.sweep_files(context, plenty()).removed == orphans.LISTING_BATCH + 1
 
 
 def test_an_object_of_no_upload_is_removed_once_it_is_old(with_store: Context) -> None:
@@ -317,11 +317,11 @@ def test_an_object_of_no_upload_is_removed_once_it_is_old(with_store: Context) -
         put(with_store, object_keys.original(*gone)),
     } | {key for key in keys(with_store) if str(live.id) in key}
     everything = keys(with_store)
-    assert objects.sweep(with_store, plenty()) == SweepReport(
+    assert orphans.sweep_staged_objects(with_store, plenty()) == SweepReport(
         kept=4, unrecognized=1, example="staging/readme.txt"
     )
     assert keys(with_store) == everything
-    findings = objects.sweep(an_hour_later(with_store), plenty())
+    findings = orphans.sweep_staged_objects(an_hour_later(with_store), plenty())
     assert (findings.removed, findings.kept, findings.unrecognized) == (2, 2, 1)
     assert keys(with_store) == kept
 
@@ -340,7 +340,7 @@ def test_multipart_uploads_a_transfer_goes_on_with_are_kept(with_store: Context)
         lease_until=datetime.now(UTC) + timedelta(minutes=1),
     )
     unrecognized = begin(with_store, ObjectKey("elsewhere/file"))
-    findings = multiparts.sweep(an_hour_later(with_store), plenty())
+    findings = orphans.sweep_multiparts(an_hour_later(with_store), plenty())
     assert (findings.removed, findings.kept) == (0, 2)
     assert under_way(with_store) == {recorded.id, just_begun.id, unrecognized.id}
 
@@ -355,9 +355,11 @@ def test_multipart_uploads_no_transfer_goes_on_with_are_aborted(with_store: Cont
     change_job(with_store, failed, status=JobStatus.FAILED)
     begin(with_store, object_keys.original(TenantId(uuid4()), UploadId(uuid4())))
     before = under_way(with_store)
-    assert multiparts.sweep(with_store, plenty()) == SweepReport(kept=4)
+    assert orphans.sweep_multiparts(with_store, plenty()) == SweepReport(kept=4)
     assert under_way(with_store) == before
-    assert multiparts.sweep(an_hour_later(with_store), plenty()) == SweepReport(removed=3, kept=1)
+    assert orphans.sweep_multiparts(an_hour_later(with_store), plenty()) == SweepReport(
+        removed=3, kept=1
+    )
     assert under_way(with_store) == {recorded.id}
 
 
@@ -367,7 +369,9 @@ def test_parts_that_may_be_those_of_an_object_are_never_removed(with_store: Cont
     change_job(with_store, event, status=JobStatus.COMPLETED, stage=JobStage.DONE)
     with_parts = begin(with_store, key)
     begin(with_store, key, with_part=False)
-    assert multiparts.sweep(an_hour_later(with_store), plenty()) == SweepReport(removed=1, kept=1)
+    assert orphans.sweep_multiparts(an_hour_later(with_store), plenty()) == SweepReport(
+        removed=1, kept=1
+    )
     assert under_way(with_store) == {with_parts.id}
 
 
@@ -389,17 +393,17 @@ def test_an_object_that_came_after_its_upload_had_ended_is_removed(with_store: C
     }
     wanted = {ended(with_store, status) for status in (UploadStatus.STORED, UploadStatus.FINALIZED)}
     looked_at_before = {ended(with_store, UploadStatus.CANCELLED, ago=DAY)}
-    assert originals.sweep(with_store, plenty()) == SweepReport()
+    assert orphans.sweep_originals(with_store, plenty()) == SweepReport()
     assert keys(with_store) == removed | wanted | looked_at_before
     for expected in (2, 0):
-        assert originals.sweep(an_hour_later(with_store), plenty()).removed == expected
+        assert orphans.sweep_originals(an_hour_later(with_store), plenty()).removed == expected
     assert keys(with_store) == wanted | looked_at_before
 
 
 def test_a_probe_that_died_leaves_nothing(with_store: Context) -> None:
     begin(with_store, ObjectKey("staging/.probe/died"))
-    assert multiparts.sweep(with_store, plenty()).kept == 1
-    assert multiparts.sweep(an_hour_later(with_store), plenty()).removed == 1
+    assert orphans.sweep_multiparts(with_store, plenty()).kept == 1
+    assert orphans.sweep_multiparts(an_hour_later(with_store), plenty()).removed == 1
     assert not under_way(with_store)
 
 
@@ -483,7 +487,7 @@ def test_a_spent_budget_leaves_the_rest_for_the_next_sweep(context: Context) -> 
     assert expiry.sweep(context, none_left) == expiry.Summary(
         expired=0, bytes_left=0, complete=False
     )
-    assert files.sweep(context, none_left) == SweepReport()
+    assert orphans.sweep_files(context, none_left) == SweepReport()
     assert retention.sweep(context, none_left) == retention.Summary(
         outbox=0, inbox=0, idempotency=0, deliveries=0
     )
@@ -495,13 +499,13 @@ def test_while_the_store_is_down_uploads_end_all_the_same(context: Context) -> N
     swept = expiry.sweep(replace(context, storage=unavailable("objects_under")), plenty())
     assert (swept.expired, swept.bytes_left, swept.complete) == (2, 1, True)
     assert status_of(context, in_store) == status_of(context, in_directory) == UploadStatus.EXPIRED
-    assert objects.sweep(an_hour_later(context), plenty()).removed == CHUNKS
+    assert orphans.sweep_staged_objects(an_hour_later(context), plenty()).removed == CHUNKS
 
 
 def test_while_the_store_is_down_files_are_swept_all_the_same(context: Context) -> None:
     orphan = staged_file(context, str(uuid4()))
     SweepOrphans().sweep(
-        replace(context, storage=unavailable("objects_under")), longest=timedelta(minutes=1)
+        replace(context, storage=unavailable("objects_under")), max_time=timedelta(minutes=1)
     )
     assert not orphan.exists()
 
@@ -516,7 +520,7 @@ def test_an_unfinished_upload_the_store_does_not_let_go_holds_up_nothing(
         key = object_keys.original(TenantId(uuid4()), UploadId(uuid4()))
         storage.create_multipart(key, content_type="text/plain")
     storage.before = raising(error(call, reason="test"), on=call)
-    swept = multiparts.sweep(an_hour_later(replace(context, storage=storage)), plenty())
+    swept = orphans.sweep_multiparts(an_hour_later(replace(context, storage=storage)), plenty())
     assert swept == SweepReport(failed=2)
     assert storage.called(call) == 2
 
@@ -545,7 +549,7 @@ def test_a_staged_object_the_store_does_not_let_go_holds_up_nothing(context: Con
             TenantId(uuid4()), UploadId(uuid4()), index=index, sha256=bytes(32)
         )
         storage.failed = ObjectKey(put(context, key))
-    assert objects.sweep(context, plenty()) == SweepReport(removed=2, failed=1)
+    assert orphans.sweep_staged_objects(context, plenty()) == SweepReport(removed=2, failed=1)
     assert keys(context) == {storage.failed}
 
 
@@ -554,7 +558,9 @@ def test_an_object_the_store_does_not_let_go_holds_up_nothing(context: Context) 
     context = replace(context, storage=storage)
     for _ in range(3):
         storage.failed = ObjectKey(ended(context, UploadStatus.FAILED))
-    assert originals.sweep(an_hour_later(context), plenty()) == SweepReport(removed=2, failed=1)
+    assert orphans.sweep_originals(an_hour_later(context), plenty()) == SweepReport(
+        removed=2, failed=1
+    )
     assert keys(context) == {storage.failed}
 
 
@@ -564,7 +570,7 @@ def test_an_object_that_cannot_be_looked_at_holds_up_nothing(context: Context) -
     for _ in range(2):
         ended(context, UploadStatus.FAILED)
     storage.before = raising(StoreRejected("head", reason="test"), on="head")
-    assert originals.sweep(an_hour_later(context), plenty()) == SweepReport(failed=2)
+    assert orphans.sweep_originals(an_hour_later(context), plenty()) == SweepReport(failed=2)
 
 
 def test_a_file_that_cannot_be_removed_holds_up_nothing(context: Context) -> None:
@@ -580,7 +586,7 @@ def test_a_file_that_cannot_be_removed_holds_up_nothing(context: Context) -> Non
 
     with capture_logs() as logs:
         SweepOrphans().sweep(
-            replace(context, transaction=once_it_is_a_directory), longest=timedelta(minutes=1)
+            replace(context, transaction=once_it_is_a_directory), max_time=timedelta(minutes=1)
         )
     assert failed.exists()
     assert not any(other.exists() for other in others)
@@ -600,7 +606,7 @@ def test_while_the_database_is_away_a_sweep_ends_without_noise(context: Context)
 def test_the_second_of_two_sweeps_at_once_returns(context: Context) -> None:
     upload = opened(context)
     install_context(context)
-    with exclusive.taken(context.engine, SweepUploads.name) as is_ours:
+    with exclusive.advisory_lock(context.engine, SweepUploads.name) as is_ours:
         assert is_ours
         SweepUploads().run()
         assert status_of(context, upload) == UploadStatus.OPEN
@@ -609,11 +615,11 @@ def test_the_second_of_two_sweeps_at_once_returns(context: Context) -> None:
 
 
 def test_a_turn_is_given_back_however_it_ends(context: Context) -> None:
-    with pytest.raises(ZeroDivisionError), exclusive.taken(context.engine, "sweep"):
+    with pytest.raises(ZeroDivisionError), exclusive.advisory_lock(context.engine, "sweep"):
         raise ZeroDivisionError
     with (
-        exclusive.taken(context.engine, "sweep") as is_ours,
-        exclusive.taken(context.engine, "another") as another,
+        exclusive.advisory_lock(context.engine, "sweep") as is_ours,
+        exclusive.advisory_lock(context.engine, "another") as another,
     ):
         assert is_ours
         assert another

@@ -15,13 +15,13 @@ def transfer(
 
 
 def test_only_what_is_older_than_the_grace_is_judged() -> None:
-    def is_settled(age: timedelta) -> bool:
-        return ownership.is_settled(NOW - age, now=NOW, grace=GRACE)
+    def is_old(age: timedelta) -> bool:
+        return ownership.is_old(NOW - age, now=NOW, grace=GRACE)
 
-    assert is_settled(timedelta(hours=2))
-    assert not is_settled(GRACE)
-    assert not is_settled(timedelta(0))
-    assert not is_settled(timedelta(hours=-5))  # a clock that is ahead of ours
+    assert is_old(timedelta(hours=2))
+    assert not is_old(GRACE)
+    assert not is_old(timedelta(0))
+    assert not is_old(timedelta(hours=-5))  # a clock that is ahead of ours
 
 
 def test_staging_belongs_to_uploads_that_are_not_stored_yet() -> None:
