@@ -3,6 +3,8 @@
 ACCEPTED = {
     "https://example.com": "https://example.com",
     "https://example.com/hooks/1?token=a%20b": "https://example.com/hooks/1?token=a%20b",
+    "https://example.com/hook?": "https://example.com/hook?",
+    "https://example.com?a=//b": "https://example.com?a=//b",
     "https://example.com/größe": "https://example.com/größe",
     "http://example.com:80/": "http://example.com:80/",
     "http://example.com:8080/hook": "http://example.com:8080/hook",

@@ -133,7 +133,7 @@ class _Exchange:
     ) -> None:
         request = client.build_request(
             "POST",
-            webhook_urls.parse(url).text,
+            webhook_urls.parse(url),
             headers={**headers, "content-type": CONTENT_TYPE},
             content=body,
             extensions={"trace": self._trace},

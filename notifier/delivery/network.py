@@ -11,7 +11,6 @@ import ssl
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from datetime import timedelta
-from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
 import httpcore
@@ -102,7 +101,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         raise ReceiverUnreachable(reason)
 
     async def _addresses(self, host: str, port: int) -> Sequence[str]:
-        if _is_literal(host):
+        if webhook_urls.address_of(host) is not None:
             return [host]
         try:
             addresses = await self._resolve(host, port)
@@ -156,14 +155,6 @@ class _CheckedStream(httpcore.AsyncNetworkStream):
                 return self._last_read
             case _:
                 return self._stream.get_extra_info(info)
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _reason(error: Exception) -> str:

@@ -15,7 +15,6 @@ public addresses in internal use, and NAT64 under a prefix of the operator's own
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
@@ -94,38 +93,27 @@ class TargetRefused(DomainError):
         super().__init__(f"webhook target refused: {reason}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class WebhookUrl:
-    """A URL that keeps the rules for its text.
-
-    Attributes:
-        text: the URL with this host in place of the one that was written.
-        host: in ASCII (IDNA 2008), in lower case, without a final dot, which
-            neither SNI nor a certificate has.
-    """
-
-    text: str
-    host: str
-
-
 def check(url: str, *, allow_loopback: bool) -> None:
     """Check what a registration shows of a target: the text, and a host that is an address.
 
     Raises:
         TargetRefused: with the rule that is broken.
     """
-    host = parse(url).host
+    host = urlsplit(parse(url)).hostname or ""
     if host == "localhost" or host.endswith(".localhost"):
         host = "127.0.0.1"
-    if _address(host) is not None:
+    if address_of(host) is not None:
         check_addresses([host], allow_loopback=allow_loopback)
 
 
-def parse(url: str) -> WebhookUrl:
-    """Check the text of a URL.
+def parse(url: str) -> str:
+    """Check the text of a URL; return it with its host as a request needs it.
 
     Accepted: ``http`` or ``https``, a host, port 80, 443 or one from 1024 up
     that belongs to no other protocol; no credentials, no fragment.
+
+    The returned host is in ASCII (IDNA 2008), in lower case, and without a
+    final dot, which neither SNI nor a certificate has.
 
     Raises:
         TargetRefused: with the rule that is broken.
@@ -147,12 +135,12 @@ def parse(url: str) -> WebhookUrl:
     if "#" in url:
         raise TargetRefused("the URL has a fragment, which is never sent")
     host = _checked_host(parts)
-    if port is not None:
-        _check_port(port)
     netloc = f"[{host}]" if ":" in host else host
     if port is not None:
+        _check_port(port)
         netloc += f":{port}"
-    return WebhookUrl(text=parts._replace(netloc=netloc).geturl(), host=host)
+    rest = url.partition("//")[2].removeprefix(parts.netloc)
+    return f"{parts.scheme}://{netloc}{rest}"
 
 
 def check_addresses(addresses: Iterable[str], *, allow_loopback: bool) -> list[Address]:
@@ -169,6 +157,14 @@ def check_addresses(addresses: Iterable[str], *, allow_loopback: bool) -> list[A
         if not is_public(address) and not (allow_loopback and is_loopback(address)):
             raise TargetRefused("the host is, or resolves to, an address that is not public")
     return parsed
+
+
+def address_of(host: str) -> Address | None:
+    """Return the address that a host is; None for a name."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
 
 
 def is_public(address: Address) -> bool:
@@ -200,7 +196,7 @@ def _checked_host(parts: SplitResult) -> str:
     host = parts.hostname or ""
     if not host:
         raise TargetRefused("the URL names no host")
-    address = _address(host)
+    address = address_of(host)
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         raise TargetRefused("the host is an address of one network interface")
     # Brackets hold an IPv6 address and nothing else, in all versions of `urlsplit`.
@@ -214,13 +210,6 @@ def _checked_host(parts: SplitResult) -> str:
     if len(host) > _HOST_MAX or not _HOST.fullmatch(host):
         raise TargetRefused("the host is malformed")
     return host
-
-
-def _address(host: str) -> Address | None:
-    try:
-        return ip_address(host)
-    except ValueError:
-        return None
 
 
 def _ascii(host: str) -> str:

@@ -1,23 +1,15 @@
 """Names of constraints and types of columns, for all tables."""
 
 from datetime import datetime
-from enum import StrEnum
-from typing import Any, ClassVar, Generic, TypeVar
+from enum import EnumType, StrEnum
+from typing import Any, ClassVar, Generic, NewType, TypeVar
 from uuid import UUID
 
 from sqlalchemy import BigInteger, DateTime, Dialect, MetaData, Text, TypeDecorator, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
 
-from schemas import ids
-from schemas.lifecycle import (
-    DeliveryStatus,
-    DocumentStatus,
-    JobStage,
-    JobStatus,
-    StagingKind,
-    UploadStatus,
-)
+from schemas import ids, lifecycle
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -55,18 +47,10 @@ class Base(DeclarativeBase):
         int: BigInteger,
         str: Text,
         UUID: Uuid,
-        UploadStatus: EnumText(UploadStatus),
-        StagingKind: EnumText(StagingKind),
-        JobStatus: EnumText(JobStatus),
-        JobStage: EnumText(JobStage),
-        DocumentStatus: EnumText(DocumentStatus),
-        DeliveryStatus: EnumText(DeliveryStatus),
-        ids.TenantId: Uuid,
-        ids.ApiKeyId: Uuid,
-        ids.UploadId: Uuid,
-        ids.JobId: Uuid,
-        ids.DocumentId: Uuid,
-        ids.EventId: Uuid,
-        ids.WebhookId: Uuid,
-        ids.DeliveryId: Uuid,
+        **{each: Uuid for each in vars(ids).values() if isinstance(each, NewType)},
+        **{
+            each: EnumText(each)
+            for each in vars(lifecycle).values()
+            if isinstance(each, EnumType) and each is not StrEnum
+        },
     }

@@ -1,5 +1,6 @@
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -154,9 +155,7 @@ def test_no_special_address_of_the_standard_library_is_public(
 @pytest.mark.parametrize(("url", "requested"), ACCEPTED.items())
 def test_an_accepted_url_is_requested_with_an_ascii_host(url: str, requested: str) -> None:
     webhook_urls.check(url, allow_loopback=False)
-    parsed = webhook_urls.parse(url)
-    assert parsed.text == requested
-    assert httpx.URL(parsed.text).raw_host.decode() == parsed.host
+    assert webhook_urls.parse(url) == requested
 
 
 @pytest.mark.parametrize(("url", "rule"), REFUSED)
@@ -193,4 +192,4 @@ def test_httpx_reads_the_same_host_from_every_accepted_text(text: str) -> None:
     with suppress(TargetRefused):
         webhook_urls.check(text, allow_loopback=False)
         parsed = webhook_urls.parse(text)
-        assert httpx.URL(parsed.text).raw_host.decode() == parsed.host
+        assert httpx.URL(parsed).raw_host.decode() == urlsplit(parsed).hostname
