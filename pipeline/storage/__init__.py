@@ -1,1 +1,1 @@
-"""Object storage: the few calls the pipeline needs, and S3 behind them."""
+"""Object storage: the port that the pipeline uses, and its S3 adapter."""

@@ -1,4 +1,4 @@
-"""A stretch of a file as the body of a request."""
+"""A range of a file as the body of a request."""
 
 import io
 import os
@@ -8,19 +8,18 @@ from threading import Event
 
 
 class ReadAbandoned(OSError):
-    """Nobody wants these bytes any more; raised into the request that is sending them."""
+    """The caller abandoned the request that sends the bytes."""
 
 
 class SliceTruncated(OSError):
-    """The file ended inside the slice."""
+    """The file ends inside the slice."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileSlice:
-    """`size_bytes` bytes of the file at `path`, from `offset` on.
+    """`size_bytes` bytes of the file at `path`, beginning at `offset`.
 
-    The bytes stay in the file: whoever sends a slice reads it block by block,
-    so memory does not grow with the size of a part.
+    A slice is sent block by block, so memory does not grow with the size of a part.
     """
 
     path: Path
@@ -28,16 +27,16 @@ class FileSlice:
     size_bytes: int
 
     def open(self, *, abandoned: Event) -> io.RawIOBase:
-        """Return a reader over the slice; its `read` raises once `abandoned` is set.
+        """Return a reader of the slice; `read` raises `ReadAbandoned` once `abandoned` is set.
 
         Raises:
-            FileNotFoundError: the file is gone.
+            FileNotFoundError: the file does not exist.
         """
         return _SliceReader(self, abandoned=abandoned)
 
 
 class _SliceReader(io.RawIOBase):
-    """Reads by position, so that readers of one file do not disturb each other."""
+    """Reads by position: readers of one file share no file offset."""
 
     def __init__(self, body: FileSlice, *, abandoned: Event) -> None:
         super().__init__()
@@ -67,7 +66,7 @@ class _SliceReader(io.RawIOBase):
         wanted = left if size < 0 else min(size, left)
         block = os.pread(self._descriptor, wanted, self._body.offset + self._position)
         if wanted and not block:
-            # Sending less than announced would leave the store waiting until its timeout.
+            # A body shorter than its Content-Length would block the store until its timeout.
             raise SliceTruncated
         self._position += len(block)
         return block

@@ -1,4 +1,4 @@
-"""The calls on object storage that the pipeline uses, and no more."""
+"""The calls on object storage that the pipeline uses."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -14,7 +14,7 @@ from schemas.object_keys import ObjectKey
 
 @dataclass(frozen=True, slots=True)
 class Multipart:
-    """A multipart upload that was opened; its id means nothing without its key."""
+    """A multipart upload; its id is unique only together with its key."""
 
     key: ObjectKey
     id: str
@@ -25,14 +25,14 @@ class StoredPart:
     number: int
     size_bytes: int
     etag: str
-    """As the store gave it, quotes stripped: the part's MD5 unless the bucket encrypts with KMS."""
+    """As the store returned it, without quotes: the part's MD5 unless the bucket encrypts with KMS."""
     etag_is_digest: bool = True
-    """As in `ObjectHead`, said where a part is stored; a listing does not say it."""
+    """As in `ObjectHead`; known when a part is stored, not from a listing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Bytes to send and the MD5 the store must find in them."""
+    """Bytes to send, and their MD5, which the store checks."""
 
     content: FileSlice | bytes
     md5: bytes
@@ -48,18 +48,18 @@ class ObjectHead:
     etag: str
     content_type: str
     etag_is_digest: bool
-    """False where the store encrypts with a key of its own: the ETag then says nothing of the bytes."""
+    """False if the store encrypts with a key of its own; the ETag is then independent of the bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectRange:
-    """`size_bytes` bytes of an object that is in the bucket already, from `offset` on."""
+    """`size_bytes` bytes of an object in the bucket, beginning at `offset`."""
 
     key: ObjectKey
     offset: int
     size_bytes: int
     etag: str | None = None
-    """Of the object that is meant, where another one may have come in its place."""
+    """The expected ETag, if the object may have been replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,118 +78,117 @@ class ListedMultipart:
 class ObjectStorage(Protocol):
     """One bucket. Safe to call from many threads.
 
-    Every call may raise `StoreUnavailable` (already retried) and
-    `StoreRejected`; further errors are named by the call that raises them.
-    Calls that send a body give up as soon as `abandoned` is set.
+    Every call may raise `StoreUnavailable` (after retries), `StoreMisconfigured` and
+    `StoreRejected`; each call names its other errors. Calls that send a body stop as soon
+    as `abandoned` is set.
     """
 
     def create_multipart(self, key: ObjectKey, *, content_type: str) -> Multipart:
-        """Open a multipart upload.
+        """Create a multipart upload.
 
-        A lost answer leaves an upload behind that nobody knows; it is found by
-        `open_multiparts`.
+        If the answer is lost, the multipart upload stays without a record;
+        `open_multiparts` lists it.
         """
 
     def upload_part(
         self, multipart: Multipart, *, number: int, body: Body, abandoned: Event
     ) -> StoredPart:
-        """Store one part; the same number again replaces it.
+        """Store one part; a part with the same number is replaced.
 
         Raises:
-            MultipartGone: the upload is no longer open.
-            BodyAltered: the bytes that arrived do not have the MD5 of `body`.
+            MultipartGone: the multipart upload is no longer open.
+            BodyAltered: the received bytes do not have the MD5 of `body`.
         """
 
     def copy_part(self, multipart: Multipart, *, number: int, source: ObjectRange) -> StoredPart:
-        """Make a part out of what is in the bucket; its bytes do not travel through here.
+        """Copy a range of an object of the bucket to a part, inside the store.
 
-        Nobody checks them on the way. Where the object ends inside the range, some
-        stores copy what there is, and the size returned is that of the range all the same.
+        The bytes are not checked. If the object ends inside the range, some stores copy
+        the bytes that exist; the returned size is nevertheless that of the range.
 
         Raises:
-            MultipartGone: the upload is no longer open.
+            MultipartGone: the multipart upload is no longer open.
             ObjectMissing: there is no object at the source's key.
-            CopyUnsupported: this store cannot, and the upload is as it was; read the
-                source and upload the part.
+            CopyUnsupported: the store does not copy parts; the multipart upload is unchanged.
         """
 
     def list_parts(self, multipart: Multipart) -> list[StoredPart]:
         """Return every stored part in order of number.
 
-        Some stores still answer after the upload was completed.
+        Some stores still list the parts after the multipart upload was completed.
 
         Raises:
-            MultipartGone: the upload is no longer open.
+            MultipartGone: the multipart upload is no longer open.
         """
 
     def complete(self, multipart: Multipart, *, parts: Sequence[StoredPart]) -> None:
-        """Make the object out of the parts, given in order of number, where there is none yet.
+        """Make the object of the parts, given in order of number, if the key has none yet.
 
-        A store that does not know `If-None-Match` replaces what was there.
+        A store without `If-None-Match` replaces an existing object.
 
         Raises:
-            ObjectExists: there is one at this key already, and the upload stays open. It
-                may be this one's own, where the answer to an earlier try was lost.
+            ObjectExists: the key has an object, and the multipart upload stays open. The
+                object may be its own, if the answer to an earlier try was lost.
             MultipartGone: aborted, or completed by an earlier try whose answer was lost.
-            PartReplaced: a part has another ETag by now; with some stores the upload ends.
+            PartReplaced: a part has another ETag now; some stores end the multipart upload.
         """
 
     def abort(self, multipart: Multipart) -> None:
-        """Drop an unfinished upload and its parts; one that is gone is no error."""
+        """Delete an open multipart upload and its parts. Idempotent."""
 
     def open_multiparts(self, key: ObjectKey) -> list[Multipart]:
-        """Return the unfinished uploads of exactly this key."""
+        """Return the open multipart uploads of exactly this key."""
 
     def put(self, key: ObjectKey, *, body: Body, content_type: str, abandoned: Event) -> None:
-        """Store an object in one request where there is none yet, or leave what was there.
+        """Store an object in one request if the key has none yet.
 
-        A store that does not know `If-None-Match` replaces what was there.
+        A store without `If-None-Match` replaces an existing object.
 
         Raises:
-            ObjectExists: there is one at this key already; it may be this one, where the
-                answer to an earlier try was lost.
-            BodyAltered: the bytes that arrived do not have the MD5 of `body`.
+            ObjectExists: the key has an object; it may be the same one, if the answer to an
+                earlier try was lost.
+            BodyAltered: the received bytes do not have the MD5 of `body`.
         """
 
     def head(self, key: ObjectKey) -> ObjectHead:
-        """Return what the store says about an object.
+        """Return the properties of an object.
 
         Raises:
-            ObjectMissing: there is none.
+            ObjectMissing: there is no object.
         """
 
     def read(
         self, source: ObjectRange, *, abandoned: Event
     ) -> AbstractContextManager[Iterator[bytes]]:
-        """Open a range for reading, block by block; never more than a block is held.
+        """Open a range for reading, block by block; at most one block is in memory.
 
-        Reading raises `StoreUnavailable` where the connection breaks, or once
-        `abandoned` is set; what was read until then is all there is of this try.
+        Reading raises `StoreUnavailable` if the connection breaks, or once `abandoned` is
+        set. It is not retried: the caller reads the rest.
 
         Raises:
             ObjectMissing: there is no such object.
-            RangeEndsEarly: there is one, and it is too short; nothing was read.
-            ObjectReplaced: there is one, and its ETag is not that of `source`; nothing was read.
+            RangeEndsEarly: the object is too short; nothing was read.
+            ObjectReplaced: the object's ETag is not that of `source`; nothing was read.
         """
 
     def download(self, key: ObjectKey, *, to: Path) -> None:
         """Write an object's bytes to a file, which is created or replaced.
 
         Raises:
-            ObjectMissing: there is none; `to` is not touched.
+            ObjectMissing: there is no object; `to` is unchanged.
         """
 
     def delete(self, key: ObjectKey, *, abandoned: Event | None = None) -> None:
-        """Remove an object; one that is not there is no error.
+        """Delete an object. Idempotent.
 
-        Not asked for again once `abandoned` is set: what is there by then may be another one.
+        Not retried once `abandoned` is set: another object may be at the key by then.
         """
 
     def delete_all(self, keys: Sequence[ObjectKey]) -> None:
-        """Remove objects, many in one request; ones that are not there are no error."""
+        """Delete objects, many in one request. Idempotent."""
 
     def objects_under(self, prefix: str) -> Iterator[ListedObject]:
-        """Yield every object whose key begins so, in order of key, page by page."""
+        """Yield the objects whose keys begin with `prefix`, in order of key, page by page."""
 
     def multiparts_under(self, prefix: str) -> Iterator[ListedMultipart]:
-        """Yield every unfinished upload whose key begins so, page by page."""
+        """Yield the open multipart uploads whose keys begin with `prefix`, page by page."""

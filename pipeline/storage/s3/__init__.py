@@ -1,8 +1,7 @@
 """Object storage on S3 and on the stores that speak its protocol.
 
-What differs between stores is kept out of the way: no header they may not know
-where they can do without it, and Content-MD5 on every body, which nearly all of
-them check.
+Requests avoid what stores implement differently: optional headers are left out, and every
+body has a Content-MD5, which nearly every store checks.
 """
 
 from pipeline.storage.s3.adapter import S3Storage

@@ -1,4 +1,4 @@
-"""Bytes on their way to the store and back."""
+"""Bodies of requests and answers."""
 
 import base64
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class Answered(Protocol):
 
 @contextmanager
 def opened(body: Body, *, abandoned: Event) -> Iterator[BinaryIO | bytes]:
-    """Give each try of a request a reader of its own, at the start of the bytes."""
+    """Open a body; every try of a request needs a new reader at the first byte."""
     if isinstance(body.content, bytes):
         yield body.content
         return
@@ -32,10 +32,10 @@ def opened(body: Body, *, abandoned: Event) -> Iterator[BinaryIO | bytes]:
 
 
 def blocks(answered: Answered, *, size_bytes: int, abandoned: Event) -> Iterator[bytes]:
-    """Yield the bytes of an answer as they come.
+    """Yield the bytes of an answer as they arrive.
 
     Raises:
-        StoreUnavailable: they ended early, or nobody wants them any more.
+        StoreUnavailable: the bytes ended early, or `abandoned` is set.
     """
     left = size_bytes
     while left:

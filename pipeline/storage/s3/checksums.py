@@ -1,8 +1,8 @@
-"""Whether a body carries a CRC32 besides its MD5.
+"""Decides whether bodies have a CRC32 in addition to their MD5.
 
-A CRC32 adds nothing where the store checks the MD5, which is with every body,
-and older stores refuse its trailer or keep it as data. So it is only worth
-trying on a store that takes bytes which do not have their MD5.
+Every body has a Content-MD5. Where the store checks it, a CRC32 adds nothing, and older
+stores refuse its trailer or store the trailer as data. So a CRC32 is tried only on a store
+that accepts bytes with a wrong MD5.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class ChecksumMode(StrEnum):
 
 
 class Integrity(TypedDict, total=False):
-    """What a request with a body has beyond its Content-MD5."""
+    """Arguments of a request with a body, in addition to its Content-MD5."""
 
     ChecksumAlgorithm: Literal["CRC32"]
 
@@ -50,7 +50,7 @@ class Finding:
 
 
 class Checksums:
-    """The decision, made before the first body and never again in this process."""
+    """The checksum mode, decided once per process, before the first body."""
 
     def __init__(self, mode: ChecksumMode, *, find_out: Callable[[], Finding]) -> None:
         self._mode = mode
@@ -58,10 +58,10 @@ class Checksums:
         self._deciding = Lock()
 
     def of_a_body(self) -> Integrity:
-        """Return the arguments of a request that sends one.
+        """Return the arguments for a request with a body.
 
         Raises:
-            StoreUnavailable: the store is not there to be asked; nothing was decided.
+            StoreUnavailable: the store does not answer the probe; the mode stays undecided.
         """
         if self._mode is ChecksumMode.AUTO:
             with self._deciding:
@@ -76,7 +76,7 @@ class Checksums:
 
 
 class Probe:
-    """Tries with a small object what the store makes of checksums, and takes it away again."""
+    """Tests with a small object how the store handles checksums, and deletes the object."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Probe:
         self._random_bytes = random_bytes
 
     def find_out(self) -> Finding:
-        """Ask once, in one request where the store checks MD5.
+        """Probe the store; one request suffices if the store checks MD5.
 
         Raises:
             StoreUnavailable: the store does not answer.
@@ -107,7 +107,7 @@ class Probe:
         except StoreUnavailable:
             raise
         except StoreFailed as refused:
-            # Whether it refuses the checksum or the probe: without one nothing is at risk.
+            # The store refuses the checksum or the probe. A body without CRC32 is always accepted.
             return Finding(ChecksumMode.WHEN_REQUIRED, str(refused))
         return Finding(ChecksumMode.WHEN_REQUIRED, "the store altered a body with a CRC32")
 
@@ -142,7 +142,7 @@ class Probe:
         return kept == content
 
     def _takes_part_with_crc32(self, key: str) -> bool:
-        """Send a part too: some stores take objects with a trailer, and no parts."""
+        """Some stores accept a trailer on objects and not on parts."""
         content = self._random_bytes(PROBE_SIZE)
         with translated("probe"):
             id_ = self._client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]

@@ -1,4 +1,4 @@
-"""Whether the store makes parts out of objects."""
+"""Whether the store copies objects to parts."""
 
 from contextlib import suppress
 from threading import Lock
@@ -19,11 +19,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Copying:
-    """Finds out once per process, with an upload of its own.
+    """Probes the store once per process, with a multipart upload of its own.
 
-    A store that overlooks where a part is to be copied from takes the request
-    for an empty part, and some do not let that part be replaced afterwards: the
-    first copy of a real upload would spoil it.
+    A store that ignores the copy source stores an empty part, and some stores do not let
+    that part be replaced: without a probe, the first copy would spoil a real upload.
     """
 
     def __init__(self, client: "S3Client", *, bucket: str) -> None:
@@ -33,10 +32,10 @@ class Copying:
         self._asking = Lock()
 
     def is_offered(self, source: ObjectRange) -> bool:
-        """Return whether it is, as the first byte of `source` shows.
+        """Return whether the store copies parts; the probe copies the first byte of `source`.
 
         Raises:
-            botocore.ClientError: from the trial; nothing was found out.
+            botocore.ClientError: the probe failed; the result stays unknown.
         """
         with self._asking:
             if self._is_offered is None:
@@ -61,7 +60,7 @@ class Copying:
                 return False
             raise
         finally:
-            # Left open it would be an orphan like any other.
+            # The sweep of orphans aborts it otherwise.
             with suppress(botocore.ClientError):
                 self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=id_)
         return bool(answer.get("CopyPartResult", {}).get("ETag"))

@@ -1,4 +1,4 @@
-"""`If-None-Match: *`, for as long as the store knows it."""
+"""`If-None-Match: *`, unless the store does not implement it."""
 
 from collections.abc import Callable
 from typing import Final, Literal, TypedDict, TypeVar
@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 
 
 class Condition(TypedDict, total=False):
-    """What a conditional request has beyond any other."""
+    """Additional arguments of a conditional request."""
 
     IfNoneMatch: Literal["*"]
 
@@ -24,13 +24,13 @@ NOTHING_THERE: Final[Condition] = {"IfNoneMatch": "*"}
 
 
 class Precondition:
-    """Asks that a write replaces nothing; remembers where the store does not do that."""
+    """Makes writes conditional, so that they replace nothing, until the store refuses the condition."""
 
     def __init__(self) -> None:
         self._is_known = True
 
     def on(self, request: Callable[[Condition], Answer]) -> Answer:
-        """Make a request with the condition, or without it where the store refuses to read it."""
+        """Make a request with the condition, or without it if the store does not implement it."""
         if not self._is_known:
             return request(NO_CONDITION)
         try:
@@ -38,7 +38,7 @@ class Precondition:
         except botocore.ClientError as error:
             if not is_unknown_call(error):
                 raise
-        # Where something else of the request is unknown, this one is refused as well.
+        # If another part of the request is not implemented, this request is refused too.
         answer = request(NO_CONDITION)
         self._is_known = False
         log.info("store.writes_unconditionally")
