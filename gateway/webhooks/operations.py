@@ -4,7 +4,6 @@ import base64
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
 from uuid import uuid4
 
 import structlog
@@ -14,15 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.http import idempotency
 from gateway.http.problems import InvalidRequest
 from gateway.webhooks import queries
-from schemas.api.webhooks import CreateWebhook, WebhookCreated
+from schemas.api.webhooks import SECRET_PREFIX, CreateWebhook, WebhookCreated
 from schemas.ids import TenantId, UploadId, WebhookId
 from schemas.policy import webhook_urls
 from schemas.tables.webhooks import Webhook
 from schemas.topology import NOTIFY, SUBSCRIPTIONS
 
 log = structlog.stdlib.get_logger(__name__)
-
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # not secret
 
 
 async def create_webhook(

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # not secret
+from schemas.api.webhooks import SECRET_PREFIX
+
 KEY_SIZES: Final = range(24, 64 + 1)
 
 # With a dot in the id, other splits into id, timestamp and body would have the same

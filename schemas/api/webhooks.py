@@ -1,11 +1,13 @@
 """Webhooks: endpoints that receive events."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from schemas.ids import WebhookId
+
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # not secret
 
 
 class CreateWebhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""Alembic's entry point: connects to `DATABASE_URL` and runs the versions beside it."""
+"""Entry point of Alembic: runs the versions in this directory on `DATABASE_URL`."""
 
 import os
 from pathlib import Path
@@ -12,8 +12,8 @@ DATABASE_URL_SECRET = Path("/run/secrets/database_url")
 
 
 def database_url() -> str:
-    """Return where to migrate: the environment's URL, or the secret file's."""
-    url = os.environ.get("DATABASE_URL")  # noqa: TID251  # the migration is a process of its own, and this is its settings.py
+    """Return `DATABASE_URL` of the environment, or of the secret file."""
+    url = os.environ.get("DATABASE_URL")  # noqa: TID251  # the migration is a process; this is its settings module
     if url:
         return url
     if DATABASE_URL_SECRET.is_file():
@@ -28,7 +28,7 @@ def run_migrations() -> None:
             connection=connection, target_metadata=Base.metadata, compare_server_default=True
         )
         with context.begin_transaction():
-            # Two deploys that migrate at once would run the same version twice.
+            # Without the lock, two concurrent deploys would run the same version twice.
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7283001)")
             context.run_migrations()
 

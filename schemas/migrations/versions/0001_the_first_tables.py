@@ -14,9 +14,9 @@ branch_labels = None
 depends_on = None
 
 
-# A committed insert wakes the process that waits for it; the payload stays empty
-# (the outbox, deliveries) or names the job, because NOTIFY is a hint, never the data.
-WAKE_UPS = """
+# A commit notifies the processes that wait for it. The payload is empty (outbox,
+# deliveries) or the id of the job: a notification is a hint, never the data.
+NOTIFICATIONS = """
 CREATE FUNCTION waybill_wake_relay() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_notify('waybill_outbox', ''); RETURN NULL; END $$;
 
@@ -37,7 +37,7 @@ FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status)
 EXECUTE FUNCTION waybill_wake_watchers();
 """
 
-SLEEP = """
+NO_NOTIFICATIONS = """
 DROP TRIGGER wake_watchers ON jobs;
 DROP TRIGGER wake_deliveries ON deliveries;
 DROP TRIGGER wake_relay ON outbox;
@@ -428,11 +428,11 @@ def upgrade() -> None:
     op.create_index(
         "ix_passages_search", "passages", ["search"], unique=False, postgresql_using="gin"
     )
-    op.execute(WAKE_UPS)
+    op.execute(NOTIFICATIONS)
 
 
 def downgrade() -> None:
-    op.execute(SLEEP)
+    op.execute(NO_NOTIFICATIONS)
     op.drop_index("ix_passages_search", table_name="passages", postgresql_using="gin")
     op.drop_table("passages")
     op.drop_table("pages")

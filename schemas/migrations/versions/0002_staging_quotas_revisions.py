@@ -1,4 +1,4 @@
-"""Staging elsewhere, references, quotas, revisions of jobs, indexes for sweeping."""
+"""Staging in the bucket, references, quotas, revisions of jobs, indexes for sweeps."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# One place keeps the sums, whoever changes an upload; nothing can forget to.
+# A trigger keeps the usage, so that no statement can change an upload without it.
 USAGE = """
 CREATE FUNCTION waybill_count_usage() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -45,7 +45,7 @@ SELECT tenant_id,
 FROM uploads GROUP BY tenant_id;
 """
 
-# What a client can see of a job; a renewed lease is no news.
+# The columns of a job that clients see; a renewed lease changes none of them.
 REVISIONS = """
 CREATE FUNCTION waybill_count_revision() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN NEW.revision := OLD.revision + 1; RETURN NEW; END $$;

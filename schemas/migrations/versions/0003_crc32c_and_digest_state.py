@@ -1,4 +1,4 @@
-"""A checksum of chunks that costs next to nothing to check; a digest that outlives its worker."""
+"""A CRC32C of every chunk; the digest state of a transfer."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Chunks acked before have none; they are checked against their sha256.
+    # Older chunks have none; they are checked against their sha256.
     op.add_column("chunks", sa.Column("crc32c", sa.LargeBinary(4), nullable=True))
     op.add_column(
         "jobs", sa.Column("digested_bytes", sa.BigInteger(), nullable=False, server_default="0")

@@ -1,4 +1,4 @@
-"""Indexes for what sweeps look for; an upload that changes hands is counted where it goes."""
+"""Indexes for sweeps; usage follows an upload to another tenant."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,8 +8,8 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-# What was is taken from the tenant it was counted for, and what is now added to the tenant
-# it belongs to; of one tenant that is one change, and of two they lock in one order.
+# The old values are subtracted from the old tenant, the new ones added to the new tenant.
+# For one tenant this is one update; for two tenants the rows are locked in one order.
 COUNT_BY_TENANT = """
 CREATE OR REPLACE FUNCTION waybill_count_usage() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -40,7 +40,7 @@ CREATE TRIGGER count_usage AFTER INSERT OR DELETE OR UPDATE OF status, size, ten
 FOR EACH ROW EXECUTE FUNCTION waybill_count_usage();
 """
 
-COUNT_AS_BEFORE = """
+COUNT_WITHOUT_TENANT = """
 CREATE OR REPLACE FUNCTION waybill_count_usage() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     tenant uuid := COALESCE(NEW.tenant_id, OLD.tenant_id);
@@ -90,7 +90,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute(COUNT_AS_BEFORE)
+    op.execute(COUNT_WITHOUT_TENANT)
     op.drop_index(
         "ix_deliveries_settled",
         table_name="deliveries",
