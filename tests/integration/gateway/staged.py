@@ -26,7 +26,7 @@ over_both_stagings = pytest.mark.parametrize(
 class Staged(Protocol):
     """The staging of a gateway, read directly."""
 
-    made_at_creation: int
+    files_at_creation: int
     """Number of files or objects of a new upload."""
     is_removed_at_once: bool
     """Whether the gateway itself deletes the staged bytes of a cancelled upload."""
@@ -42,22 +42,22 @@ class Staged(Protocol):
     async def chunks(self, api: Api, upload_id: str) -> dict[int, bytes]:
         """Return the bytes of every chunk that is on record."""
 
-    def trace(self, upload_id: str) -> object:
+    def fingerprint(self, upload_id: str) -> object:
         """Return a value that changes with every write."""
 
-    def left(self, upload_id: str) -> int:
+    def count(self, upload_id: str) -> int:
         """Return the number of objects or files of an upload."""
 
     def scratch(self) -> list[str]:
         """Return the names of temporary files."""
 
-    def room_for(self, chunk_size: int) -> int:
+    def size_limit_for(self, chunk_size: int) -> int:
         """Return the file size limit at which the second chunk fails halfway."""
 
 
 class InDirectory:
     store = None
-    made_at_creation = 1
+    files_at_creation = 1
     is_removed_at_once = True
 
     def __init__(self, directory: Path) -> None:
@@ -77,16 +77,16 @@ class InDirectory:
             for chunk in manifest["chunks"]
         }
 
-    def trace(self, upload_id: str) -> object:
+    def fingerprint(self, upload_id: str) -> object:
         return (self.directory / upload_id).stat().st_mtime_ns
 
-    def left(self, upload_id: str) -> int:
+    def count(self, upload_id: str) -> int:
         return len([name for name in self.files() if name == upload_id])
 
     def scratch(self) -> list[str]:
         return []
 
-    def room_for(self, chunk_size: int) -> int:
+    def size_limit_for(self, chunk_size: int) -> int:
         return chunk_size
 
     def files(self) -> dict[str, int]:
@@ -98,7 +98,7 @@ class InDirectory:
 
 
 class InBucket:
-    made_at_creation = 0
+    files_at_creation = 0
     is_removed_at_once = False
 
     def __init__(self, store: ObjectStoreSettings, *, work_dir: Path) -> None:
@@ -136,16 +136,16 @@ class InBucket:
             for chunk in manifest["chunks"]
         }
 
-    def trace(self, upload_id: str) -> object:
+    def fingerprint(self, upload_id: str) -> object:
         return [(one["Key"], one["ETag"], one["LastModified"]) for one in self._objects(upload_id)]
 
-    def left(self, upload_id: str) -> int:
+    def count(self, upload_id: str) -> int:
         return len(self.keys(upload_id))
 
     def scratch(self) -> list[str]:
         return [path.name for path in self.work_dir.iterdir()]
 
-    def room_for(self, chunk_size: int) -> int:
+    def size_limit_for(self, chunk_size: int) -> int:
         return chunk_size // 2
 
     def keys(self, upload_id: str) -> list[str]:

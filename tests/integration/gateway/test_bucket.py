@@ -109,7 +109,7 @@ async def test_the_object_of_a_chunk_that_arrives_too_late_is_left_to_the_sweep(
         yield CONTENT[100:]
 
     assert problem(await api.put(upload_id, 0, slowly())) == (410, "upload_expired")
-    assert staged.left(upload_id) == 1
+    assert staged.count(upload_id) == 1
 
 
 async def test_the_row_of_an_upload_names_its_staging(api: Api, transaction: BeginSession) -> None:

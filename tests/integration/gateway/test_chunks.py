@@ -81,7 +81,7 @@ async def test_chunks_may_be_sent_in_any_order_in_parallel_and_repeatedly(
 async def test_a_stored_chunk_is_never_overwritten(api: Api, staged: Staged) -> None:
     upload_id = await api.created(size=len(CONTENT))
     first = await api.put(upload_id, 1, PIECES[1])
-    before = staged.trace(upload_id)
+    before = staged.fingerprint(upload_id)
 
     same = await api.put(upload_id, 1, PIECES[1])
     other = await api.put(upload_id, 1, PIECES[2])
@@ -89,7 +89,7 @@ async def test_a_stored_chunk_is_never_overwritten(api: Api, staged: Staged) -> 
     assert same.status_code == 200
     assert same.json() == first.json()
     assert problem(other) == (409, "chunk_conflict")
-    assert staged.trace(upload_id) == before
+    assert staged.fingerprint(upload_id) == before
     assert await staged.chunks(api, upload_id) == {1: PIECES[1]}
 
 
@@ -257,7 +257,7 @@ async def test_concurrent_requests_with_different_contents_store_exactly_one_of_
     winners = [one for one, answer in zip(contents, answers, strict=True) if answer.is_success]
     assert len(winners) == 1
     assert await staged.chunks(api, upload_id) == {0: winners[0]}
-    assert staged.left(upload_id) == 1, "refused content was left"
+    assert staged.count(upload_id) == 1, "refused content was left"
     assert {problem(one) for one in answers if not one.is_success} == {(409, "chunk_conflict")}
 
 
@@ -289,7 +289,7 @@ async def test_the_bytes_of_a_chunk_completed_after_a_cancel_are_deleted(
 ) -> None:
     upload_id, _ = await chunk_sent_while_cancelled(api)
 
-    assert staged.left(upload_id) == 0
+    assert staged.count(upload_id) == 0
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def declared(content: bytes) -> list[dict[str, Any]]:
     ]
 
 
-async def counted(transaction: BeginSession, table: type[Job | OutboxMessage]) -> int:
+async def count_of(transaction: BeginSession, table: type[Job | OutboxMessage]) -> int:
     async with transaction() as session:
         return await session.scalar(select(func.count()).select_from(table)) or 0
 
@@ -75,8 +75,8 @@ async def test_fifty_concurrent_finalizes_create_one_job(
 
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.text for answer in answers}) == 1
-    assert await counted(transaction, Job) == 1
-    assert await counted(transaction, OutboxMessage) == 1
+    assert await count_of(transaction, Job) == 1
+    assert await count_of(transaction, OutboxMessage) == 1
 
 
 @pytest.mark.parametrize("status", ["stored", "failed", "cancelled"])
@@ -90,7 +90,7 @@ async def test_a_later_finalize_returns_the_same_job(
     answer = await api.finalize(upload_id)
 
     assert (answer.status_code, answer.json()["job_id"]) == (202, job_id)
-    assert await counted(transaction, OutboxMessage) == 1
+    assert await count_of(transaction, OutboxMessage) == 1
 
 
 async def test_finalize_names_the_missing_chunks(api: Api, transaction: BeginSession) -> None:
@@ -102,7 +102,7 @@ async def test_finalize_names_the_missing_chunks(api: Api, transaction: BeginSes
 
     assert problem(answer) == (409, "upload_incomplete")
     assert "lacks 3 of 5 chunks: 1, 2, 4" in answer.json()["detail"]
-    assert await counted(transaction, Job) == 0
+    assert await count_of(transaction, Job) == 0
     for index in (1, 2, 4):
         await api.put(upload_id, index, pieces_of(CONTENT)[index])
     assert (await api.finalize(upload_id)).status_code == 202
@@ -145,7 +145,7 @@ async def test_a_digest_that_contradicts_the_one_of_create_is_refused(
     answer = await api.finalize(upload_id, sha256="0" * 64)
 
     assert problem(answer) == (422, "file_digest_mismatch")
-    assert await counted(transaction, Job) == 0
+    assert await count_of(transaction, Job) == 0
     assert (await api.finalize(upload_id, sha256=sha256)).status_code == 202
 
 

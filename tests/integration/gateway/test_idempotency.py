@@ -18,7 +18,7 @@ def files_in(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir() if path.name != staging_layout.MARKER]
 
 
-async def counted(transaction: BeginSession, table: type[Upload | Webhook]) -> int:
+async def count_of(transaction: BeginSession, table: type[Upload | Webhook]) -> int:
     async with transaction() as session:
         return await session.scalar(select(func.count()).select_from(table)) or 0
 
@@ -34,7 +34,7 @@ async def test_a_repeated_create_creates_nothing_and_gets_the_same_answer(
     assert first.status_code == second.status_code == 201
     assert first.json() == second.json()
     assert first.headers["location"] == second.headers["location"]
-    assert await counted(transaction, Upload) == await counted(transaction, Webhook) == 1
+    assert await count_of(transaction, Upload) == await count_of(transaction, Webhook) == 1
     assert files_in(staging_dir) == [first.json()["upload_id"]]
 
 
@@ -45,7 +45,7 @@ async def test_twenty_concurrent_creates_with_one_key_create_one_upload(
 
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.json()["upload_id"] for answer in answers}) == 1
-    assert await counted(transaction, Upload) == 1
+    assert await count_of(transaction, Upload) == 1
     assert len(files_in(staging_dir)) == 1
 
 
@@ -99,7 +99,7 @@ async def test_a_repeated_webhook_returns_the_same_secret(
 
     assert first.status_code == second.status_code == 201
     assert first.json() == second.json()
-    assert await counted(transaction, Webhook) == 1
+    assert await count_of(transaction, Webhook) == 1
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "ü", "k" * 256, "a\tb"])

@@ -42,7 +42,7 @@ async def usage_of(transaction: BeginSession) -> tuple[int, int]:
         return row.bytes, row.open_uploads
 
 
-async def counted(transaction: BeginSession, table: type[Upload | OutboxMessage]) -> int:
+async def count_of(transaction: BeginSession, table: type[Upload | OutboxMessage]) -> int:
     async with transaction() as session:
         return await session.scalar(select(func.count()).select_from(table)) or 0
 
@@ -63,7 +63,7 @@ async def test_fifty_concurrent_creates_never_exceed_the_quota_of_open_uploads(
     assert problem(refused) == (429, "too_many_open_uploads")
     assert int(refused.headers["retry-after"]) > 0
     assert len(files_in(staging_dir)) == 10
-    assert await counted(transaction, Upload) == 10
+    assert await count_of(transaction, Upload) == 10
     assert await usage_of(transaction) == (1000, 10)
 
 
@@ -170,7 +170,7 @@ async def test_a_forbidden_sniffed_type_is_refused_at_finalize(
 
         assert problem(refused) == (415, "type_not_allowed")
         assert (await api.get(f"/uploads/{upload_id}")).json()["status"] == "open"
-        assert await counted(transaction, OutboxMessage) == 0
+        assert await count_of(transaction, OutboxMessage) == 0
         assert (await api.ask("DELETE", f"/uploads/{upload_id}")).status_code == 200
 
 

@@ -28,22 +28,22 @@ class Socket:
 
     @classmethod
     @asynccontextmanager
-    async def to(cls, api: Api) -> "AsyncIterator[Socket]":
+    async def connect(cls, api: Api) -> "AsyncIterator[Socket]":
         url = api.http.base_url
         socket = cls(*await asyncio.open_connection(url.host, url.port))
         try:
             yield socket
         finally:
-            socket.cut()
+            socket.abort()
 
-    async def say(self, *lines: str, body: bytes = b"") -> None:
+    async def send(self, *lines: str, body: bytes = b"") -> None:
         self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
         await self.writer.drain()
 
     async def put(
         self, api: Api, upload_id: str, *headers: str, body: bytes = b"", index: int = 0
     ) -> None:
-        await self.say(
+        await self.send(
             f"PUT /api/v1/uploads/{upload_id}/chunks/{index} HTTP/1.1",
             "Host: gateway",
             f"Authorization: Bearer {api.key}",
@@ -57,7 +57,7 @@ class Socket:
             line = await self.reader.readline()
             return int(line.split()[1]) if line else 0
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the connection as a network failure does."""
         self.writer.transport.abort()
 
@@ -73,12 +73,12 @@ async def test_a_connection_lost_within_a_chunk_stores_nothing_and_releases_the_
     start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     process = await start()
-    async with api_of(process, await make_key()) as api, Socket.to(api) as socket:
+    async with api_of(process, await make_key()) as api, Socket.connect(api) as socket:
         upload_id = await api.created(size=len(CONTENT), chunk_size=len(CONTENT))
         length = f"Content-Length: {len(CONTENT)}"
         await socket.put(api, upload_id, length, body=CONTENT[::-1][:MIB])
         await process.first_logged("chunk.receiving")
-        socket.cut()
+        socket.abort()
 
         assert await api.stored(upload_id) == []
         await store_at_once(api, upload_id, CONTENT)
@@ -93,7 +93,7 @@ async def test_a_killed_process_keeps_exactly_the_chunks_that_it_acknowledged(
     first = await start()
     async with api_of(first, key) as api:
         upload_id = await api.created(size=2 * MIB, chunk_size=MIB)
-        async with Socket.to(api) as socket:
+        async with Socket.connect(api) as socket:
             await socket.put(api, upload_id, f"Content-Length: {MIB}", body=bytes(MIB // 2))
             await first.first_logged("chunk.receiving")
             acked = await api.put(upload_id, 1, CONTENT[MIB : 2 * MIB])
@@ -174,7 +174,7 @@ async def test_two_gateways_store_exactly_one_of_different_contents(
     winners = [content for content, one in zip(contents, answers, strict=True) if one.is_success]
     assert len(winners) == 1
     assert stored == {0: winners[0]}
-    assert staged.left(upload_id) == 1
+    assert staged.count(upload_id) == 1
     assert {problem(answer) for answer in answers if not answer.is_success} == {
         (409, "chunk_conflict")
     }
@@ -182,7 +182,7 @@ async def test_two_gateways_store_exactly_one_of_different_contents(
 
 async def test_an_endless_body_is_cut_off_after_the_chunk(served: Api) -> None:
     upload_id = await served.created(size=KIB64)
-    async with Socket.to(served) as socket:
+    async with Socket.connect(served) as socket:
         await socket.put(served, upload_id, "Transfer-Encoding: chunked")
         piece = b"10000\r\n" + bytes(KIB64) + b"\r\n"
         sent = 0
@@ -201,7 +201,7 @@ async def test_an_endless_body_is_cut_off_after_the_chunk(served: Api) -> None:
 
 async def test_one_byte_too_many_is_refused(served: Api) -> None:
     upload_id = await served.created(size=KIB64)
-    async with Socket.to(served) as socket:
+    async with Socket.connect(served) as socket:
         body = b"10001\r\n" + bytes(KIB64 + 1) + b"\r\n0\r\n\r\n"
         await socket.put(served, upload_id, "Transfer-Encoding: chunked", body=body)
 
@@ -211,7 +211,7 @@ async def test_one_byte_too_many_is_refused(served: Api) -> None:
 
 async def test_a_too_large_content_length_is_refused_before_the_body(served: Api) -> None:
     upload_id = await served.created(size=KIB64)
-    async with Socket.to(served) as socket:
+    async with Socket.connect(served) as socket:
         await socket.put(served, upload_id, f"Content-Length: {2**40}", "Expect: 100-continue")
 
         assert await socket.status() == 400
@@ -219,7 +219,7 @@ async def test_a_too_large_content_length_is_refused_before_the_body(served: Api
 
 async def test_expect_100_continue_is_answered(served: Api) -> None:
     upload_id = await served.created(size=7)
-    async with Socket.to(served) as socket:
+    async with Socket.connect(served) as socket:
         await socket.put(served, upload_id, "Content-Length: 7", "Expect: 100-continue")
 
         assert await socket.status() == 100
@@ -241,7 +241,7 @@ async def test_expect_100_continue_is_answered(served: Api) -> None:
 )
 async def test_contradictory_framing_is_refused(served: Api, headers: tuple[str, ...]) -> None:
     upload_id = await served.created(size=7)
-    async with Socket.to(served) as socket:
+    async with Socket.connect(served) as socket:
         await socket.put(served, upload_id, *headers, body=b"content")
 
         assert await socket.status() in {400, 0}
@@ -255,7 +255,7 @@ async def test_an_endless_head_is_refused_and_costs_no_memory(
     async with api_of(process, await make_key()) as api:
         resident = psutil.Process(process.process.pid).memory_info
         before = resident().rss
-        async with Socket.to(api) as socket:
+        async with Socket.connect(api) as socket:
             socket.writer.write(b"GET /api/v1/jobs HTTP/1.1\r\nHost: gateway\r\nX-Endless: ")
             try:
                 for _ in range(1024):
@@ -269,10 +269,10 @@ async def test_an_endless_head_is_refused_and_costs_no_memory(
 
 
 async def test_a_too_large_head_is_answered_431(served: Api) -> None:
-    async with Socket.to(served) as socket:
-        await socket.say("GET /api/v1/jobs HTTP/1.1", "Host: gateway", "X-Long: " + "x" * 40_000)
+    async with Socket.connect(served) as socket:
+        await socket.send("GET /api/v1/jobs HTTP/1.1", "Host: gateway", "X-Long: " + "x" * 40_000)
         assert await socket.status() == 401
-    async with Socket.to(served) as socket:
+    async with Socket.connect(served) as socket:
         socket.writer.write(b"GET /api/v1/jobs HTTP/1.1\r\nX-Long: " + b"x" * 70_000)
         assert await socket.status() == 431
 
@@ -282,7 +282,7 @@ async def test_endless_trailers_cost_no_memory(start: Start, make_key: MakeKey) 
     async with api_of(process, await make_key()) as api:
         resident = psutil.Process(process.process.pid).memory_info
         before = resident().rss
-        async with Socket.to(api) as socket:
+        async with Socket.connect(api) as socket:
             socket.writer.write(b"PUT /api/v1/jobs HTTP/1.1\r\nHost: gateway\r\n")
             socket.writer.write(b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
             with suppress(ConnectionError):
@@ -296,8 +296,8 @@ async def test_endless_trailers_cost_no_memory(start: Start, make_key: MakeKey) 
 
 
 async def test_a_trailer_is_not_read_as_a_header(served: Api) -> None:
-    async with Socket.to(served) as socket:
-        await socket.say(
+    async with Socket.connect(served) as socket:
+        await socket.send(
             "GET /api/v1/jobs HTTP/1.1",
             "Host: gateway",
             "Transfer-Encoding: chunked",
@@ -345,7 +345,7 @@ async def test_a_client_that_disconnects_within_a_chunk_leaves_no_open_file(
         upload_id = await api.created(size=len(CONTENT), chunk_size=len(CONTENT))
         files = {path for path, *_ in gateway.open_files()}
         for number in range(8):
-            async with Socket.to(api) as socket:
+            async with Socket.connect(api) as socket:
                 length = f"Content-Length: {len(CONTENT)}"
                 await socket.put(api, upload_id, length, body=CONTENT[: 3 * MIB])
                 await process.logged_times("chunk.receiving", count=2 + number)
@@ -354,7 +354,7 @@ async def test_a_client_that_disconnects_within_a_chunk_leaves_no_open_file(
                 await asyncio.sleep(0.02)
 
         await store_at_once(api, upload_id, CONTENT)
-        assert staged.left(upload_id) == 1
+        assert staged.count(upload_id) == 1
         assert staged.scratch() == []
     assert process.logged("http.failed") == []
 
@@ -362,21 +362,21 @@ async def test_a_client_that_disconnects_within_a_chunk_leaves_no_open_file(
 async def test_any_gateway_accepts_any_chunk_while_connections_are_lost(
     start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
-    key, chance = await make_key(), random.Random(8)
+    key, rng = await make_key(), random.Random(8)
     pieces = pieces_of(CONTENT, chunk_size=4 * KIB64)
     async with api_of(await start(), key) as one, api_of(await start(), key) as other:
         uploads = [await one.created(size=len(CONTENT), chunk_size=4 * KIB64) for _ in range(3)]
 
         async def cut(upload_id: str, index: int) -> None:
-            async with Socket.to(chance.choice((one, other))) as socket:
+            async with Socket.connect(rng.choice((one, other))) as socket:
                 piece = pieces[index]
                 length = f"Content-Length: {len(piece)}"
-                wrong = bytes(chance.randrange(len(piece)))
+                wrong = bytes(rng.randrange(len(piece)))
                 await socket.put(one, upload_id, length, body=wrong, index=index)
-                await asyncio.sleep(chance.uniform(0, 0.02))
+                await asyncio.sleep(rng.uniform(0, 0.02))
 
         async def send(upload_id: str, index: int) -> None:
-            answer = await chance.choice((one, other)).put(upload_id, index, pieces[index])
+            answer = await rng.choice((one, other)).put(upload_id, index, pieces[index])
             assert answer.status_code == 200, answer.text
 
         work = [
@@ -385,7 +385,7 @@ async def test_any_gateway_accepts_any_chunk_while_connections_are_lost(
             for index in range(len(pieces))
             for do in (cut, send, send)
         ]
-        chance.shuffle(work)
+        rng.shuffle(work)
         queue = iter(work)
 
         async def work_off_queue() -> None:
@@ -408,7 +408,9 @@ async def test_a_full_disk_refuses_chunks_until_there_is_room(
         upload_id = await api.created(size=2 * size, chunk_size=size)
         limits = psutil.Process(process.process.pid)
         # Like a full disk, the limit makes a write in the middle of the chunk fail.
-        limits.rlimit(psutil.RLIMIT_FSIZE, (staged.room_for(size) + KIB64, psutil.RLIM_INFINITY))
+        limits.rlimit(
+            psutil.RLIMIT_FSIZE, (staged.size_limit_for(size) + KIB64, psutil.RLIM_INFINITY)
+        )
 
         assert problem(await api.put(upload_id, 1, CONTENT[size:])) == (507, "staging_full")
         assert await api.stored(upload_id) == []

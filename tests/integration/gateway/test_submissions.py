@@ -33,8 +33,16 @@ pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 CONTENT = random.Random(7).randbytes(3 * KIB64 + 777)
 KEY = {"Idempotency-Key": "once"}
-CUT: dict[str, Any] = {"chunk_size_default": KIB64}
-ANSWERED = {"success", "message", "job_id", "upload_id", "filename", "status", "status_endpoint"}
+SMALL_CHUNKS: dict[str, Any] = {"chunk_size_default": KIB64}
+ANSWER_FIELDS = {
+    "success",
+    "message",
+    "job_id",
+    "upload_id",
+    "filename",
+    "status",
+    "status_endpoint",
+}
 
 
 async def submit(
@@ -56,7 +64,7 @@ async def submit(
     )
 
 
-async def refer(api: Api, key: str, **options: Any) -> httpx.Response:  # noqa: ANN401  # whatever the API takes
+async def submit_reference(api: Api, key: str, **options: Any) -> httpx.Response:  # noqa: ANN401  # whatever the API takes
     headers = options.pop("headers", None)
     return await api.ask("POST", "/jobs", json={"object_key": key, **options}, headers=headers)
 
@@ -72,7 +80,7 @@ async def statuses(transaction: BeginSession) -> list[str]:
         return list(found.all())
 
 
-async def counted(
+async def count_of(
     transaction: BeginSession, table: type[Upload | Job | OutboxMessage | Webhook]
 ) -> int:
     async with transaction() as session:
@@ -85,7 +93,7 @@ async def usage_of(transaction: BeginSession) -> tuple[int, int]:
         return row.bytes, row.open_uploads
 
 
-async def prefix(transaction: BeginSession) -> str:
+async def own_prefix(transaction: BeginSession) -> str:
     async with transaction() as session:
         return object_keys.incoming((await session.scalars(select(Tenant.id))).one())
 
@@ -95,12 +103,12 @@ async def prefix(transaction: BeginSession) -> str:
 async def test_a_file_in_a_form_becomes_chunks_and_a_job(
     serve: Serve, staged: Staged, transaction: BeginSession, path: str
 ) -> None:
-    async with serve(**CUT) as api:
+    async with serve(**SMALL_CHUNKS) as api:
         answer = await submit(api, filename="../Ünï.bin", path=path)
 
         assert answer.status_code == 202, answer.text
         body = answer.json()
-        assert body.keys() == ANSWERED
+        assert body.keys() == ANSWER_FIELDS
         assert (body["success"], body["filename"], body["status"]) == (True, "../Ünï.bin", "queued")
         assert body["status_endpoint"] == f"/api/v1/jobs/{body['job_id']}"
         assert answer.headers["location"] == body["status_endpoint"]
@@ -114,7 +122,7 @@ async def test_a_file_in_a_form_becomes_chunks_and_a_job(
         (len(piece), hashlib.sha256(piece).hexdigest()) for piece in pieces_of(CONTENT)
     ]
     assert manifest["chunk_count"] == 4
-    assert staged.left(body["upload_id"]) > 0
+    assert staged.count(body["upload_id"]) > 0
     assert staged.scratch() == []
     async with transaction() as session:
         (message,) = (await session.scalars(select(OutboxMessage))).all()
@@ -127,7 +135,7 @@ async def test_a_file_in_a_form_becomes_chunks_and_a_job(
 @pytest.mark.parametrize("size", [0, 1, KIB64 - 1, KIB64, KIB64 + 1, 2 * KIB64, 3 * KIB64 - 2])
 async def test_a_file_of_any_size_has_exactly_its_chunks(serve: Serve, size: int) -> None:
     content = CONTENT[:size]
-    async with serve(**CUT) as api:
+    async with serve(**SMALL_CHUNKS) as api:
         answer = await submit(api, content)
 
         assert answer.status_code == 202, answer.text
@@ -145,14 +153,14 @@ async def test_fields_may_precede_or_follow_the_file(
         "callback_url": (None, "https://example.com/hook"),
     }
     file = {"file": ("a.bin", CONTENT)}
-    async with serve(**CUT) as api:
+    async with serve(**SMALL_CHUNKS) as api:
         answer = await api.ask(
             "POST", "/upload-async", files={**fields, **file} if before else {**file, **fields}
         )
 
     assert answer.status_code == 202, answer.text
     assert answer.json()["callback_secret"].startswith("whsec_")
-    assert await counted(transaction, Webhook) == 1
+    assert await count_of(transaction, Webhook) == 1
     assert (await upload_in(transaction)).size == len(CONTENT)
 
 
@@ -178,18 +186,18 @@ async def test_a_refused_form_leaves_nothing(  # noqa: PLR0917  # fixtures and c
 ) -> None:
     texts = {name: (None, value) for name, value in fields.items()}
     file = {"file": ("a.bin", CONTENT)}
-    async with serve(**CUT) as api:
+    async with serve(**SMALL_CHUNKS) as api:
         answer = await api.ask(
             "POST", "/upload-async", files={**texts, **file} if before else {**file, **texts}
         )
 
     assert problem(answer) == (status, code)
-    assert await counted(transaction, Job) == 0
+    assert await count_of(transaction, Job) == 0
     for upload_status in await statuses(transaction):
         assert upload_status == "cancelled"
         assert (await usage_of(transaction)) == (0, 0)
         # The worker that receives the event deletes the objects.
-        assert await counted(transaction, OutboxMessage) == 1
+        assert await count_of(transaction, OutboxMessage) == 1
     assert staged.scratch() == []
 
 
@@ -211,7 +219,7 @@ async def test_a_body_that_is_not_a_form_with_a_file_is_refused(
     answer = await api.ask("POST", path, content=content, headers={"Content-Type": content_type})
 
     assert problem(answer) == (400, "invalid_request")
-    assert await counted(transaction, Upload) == 0
+    assert await count_of(transaction, Upload) == 0
 
 
 async def test_a_content_length_is_required(api: Api) -> None:
@@ -230,7 +238,7 @@ async def test_a_content_length_is_required(api: Api) -> None:
 async def test_a_form_reserves_its_quota_to_the_byte(
     serve: Serve, transaction: BeginSession
 ) -> None:
-    async with serve(quota_bytes=len(CONTENT), upload_max_size=len(CONTENT), **CUT) as api:
+    async with serve(quota_bytes=len(CONTENT), upload_max_size=len(CONTENT), **SMALL_CHUNKS) as api:
         assert problem(await submit(api, CONTENT + b"x")) == (413, "file_too_large")
         assert problem(await submit(api, CONTENT + bytes(FRAME_BYTES_MAX))) == (
             413,
@@ -245,7 +253,7 @@ async def test_a_form_reserves_its_quota_to_the_byte(
 async def test_a_type_that_is_not_allowed_is_refused(
     serve: Serve, transaction: BeginSession
 ) -> None:
-    async with serve(allowed_types="application/pdf", **CUT) as api:
+    async with serve(allowed_types="application/pdf", **SMALL_CHUNKS) as api:
         declared = await submit(api, b"%PDF-1.7", content_type="image/png")
         hidden = await submit(api, b"\x89PNG\r\n\x1a\n", content_type="application/pdf")
         long = await submit(api, bytes(3 * KIB64))
@@ -260,7 +268,7 @@ async def test_a_repeated_form_returns_the_same_job_and_needs_no_quota(
     serve: Serve, transaction: BeginSession
 ) -> None:
     fields = {"callback_url": "https://example.com/hook"}
-    async with serve(quota_bytes=len(CONTENT) + 10, **CUT) as api:
+    async with serve(quota_bytes=len(CONTENT) + 10, **SMALL_CHUNKS) as api:
         first = await submit(api, headers=KEY, fields=fields)
         again = await submit(api, headers=KEY, fields=fields)
         other = await submit(api, CONTENT[:-1], headers=KEY, fields=fields)
@@ -269,18 +277,18 @@ async def test_a_repeated_form_returns_the_same_job_and_needs_no_quota(
     assert first.status_code == again.status_code == 202
     assert first.json() == again.json()
     assert problem(other) == problem(renamed) == (422, "idempotency_key_reused")
-    assert await counted(transaction, Upload) == await counted(transaction, OutboxMessage) == 1
+    assert await count_of(transaction, Upload) == await count_of(transaction, OutboxMessage) == 1
 
 
 async def test_ten_concurrent_forms_with_one_key_create_one_job(
     serve: Serve, transaction: BeginSession
 ) -> None:
-    async with serve(**CUT) as api:
+    async with serve(**SMALL_CHUNKS) as api:
         answers = await asyncio.gather(*(submit(api, headers=KEY) for _ in range(10)))
 
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.text for answer in answers}) == 1
-    assert await counted(transaction, Job) == 1
+    assert await count_of(transaction, Job) == 1
     found = await statuses(transaction)
     assert found.count("finalized") == 1
     assert set(found) <= {"finalized", "cancelled"}
@@ -357,10 +365,10 @@ async def test_a_client_that_disconnects_within_a_form_leaves_nothing(
     upload = await upload_in(transaction)
     assert upload.status == "cancelled"
     assert await usage_of(transaction) == (0, 0)
-    assert await counted(transaction, OutboxMessage) == 1
+    assert await count_of(transaction, OutboxMessage) == 1
     assert staged.scratch() == []
     if upload.staging == "directory":
-        assert staged.left(str(upload.id)) == 0
+        assert staged.count(str(upload.id)) == 0
     assert process.logged("http.failed") == []
 
 
@@ -416,13 +424,13 @@ async def test_memory_does_not_grow_with_the_file(start: Start, make_key: MakeKe
 
 
 async def test_a_reference_creates_a_job(api: Api, transaction: BeginSession) -> None:
-    key = await prefix(transaction) + "2026/a.pdf"
+    key = await own_prefix(transaction) + "2026/a.pdf"
 
-    answer = await refer(api, key, content_type="application/pdf", metadata={"k": "v"})
+    answer = await submit_reference(api, key, content_type="application/pdf", metadata={"k": "v"})
 
     assert answer.status_code == 202, answer.text
     body = answer.json()
-    assert body.keys() == ANSWERED
+    assert body.keys() == ANSWER_FIELDS
     assert body["filename"] == "a.pdf"
     upload = await upload_in(transaction)
     assert (upload.id, upload.status) == (UUID(body["upload_id"]), "finalized")
@@ -445,10 +453,10 @@ async def test_another_tenants_object_is_refused(
     theirs = next(tenant.id for tenant in tenants if tenant.name == "globex")
 
     for key in (f"incoming/{theirs}/a", "a", f"incoming/{theirs}/../x", "originals/x/y"):
-        answer = await refer(api, key)
+        answer = await submit_reference(api, key)
         assert problem(answer) == (422, "reference_refused")
-    assert (await refer(stranger, f"incoming/{theirs}/a")).status_code == 202
-    assert await counted(transaction, Upload) == 1
+    assert (await submit_reference(stranger, f"incoming/{theirs}/a")).status_code == 202
+    assert await count_of(transaction, Upload) == 1
 
 
 @pytest.mark.parametrize(
@@ -482,7 +490,7 @@ async def test_malformed_json_is_refused(api: Api, content: bytes) -> None:
 
 async def test_a_too_large_json_body_is_refused(serve: Serve) -> None:
     async with serve(request_body_max=1000) as api:
-        answer = await refer(api, "incoming/" + "x" * 1000)
+        answer = await submit_reference(api, "incoming/" + "x" * 1000)
 
     assert answer.status_code == 413
 
@@ -490,25 +498,25 @@ async def test_a_too_large_json_body_is_refused(serve: Serve) -> None:
 async def test_a_repeated_reference_returns_the_same_job(
     api: Api, transaction: BeginSession
 ) -> None:
-    key = await prefix(transaction) + "a.pdf"
+    key = await own_prefix(transaction) + "a.pdf"
 
-    first = await refer(api, key, headers=KEY, callback_url="https://example.com/hook")
-    again = await refer(api, key, headers=KEY, callback_url="https://example.com/hook")
-    other = await refer(api, key + "x", headers=KEY)
+    first = await submit_reference(api, key, headers=KEY, callback_url="https://example.com/hook")
+    again = await submit_reference(api, key, headers=KEY, callback_url="https://example.com/hook")
+    other = await submit_reference(api, key + "x", headers=KEY)
 
     assert first.status_code == again.status_code == 202
     assert first.json() == again.json()
     assert first.json()["callback_secret"].startswith("whsec_")
     assert problem(other) == (422, "idempotency_key_reused")
-    assert await counted(transaction, Job) == await counted(transaction, OutboxMessage) == 1
+    assert await count_of(transaction, Job) == await count_of(transaction, OutboxMessage) == 1
 
 
 async def test_a_reference_of_a_forbidden_type_or_over_the_quota_is_refused(
     serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(allowed_types="application/pdf") as api:
-        key = await prefix(transaction) + "a"
-        refused = await refer(api, key, content_type="image/png")
+        key = await own_prefix(transaction) + "a"
+        refused = await submit_reference(api, key, content_type="image/png")
         assert problem(refused) == (415, "type_not_allowed")
         await api.finalized(b"%PDF-1.7")
         async with transaction() as session:
@@ -518,4 +526,4 @@ async def test_a_reference_of_a_forbidden_type_or_over_the_quota_is_refused(
                 changes=quotas.QuotaChanges(quota_bytes=1),
                 settings=QuotaSettings(),
             )
-        assert problem(await refer(api, key)) == (403, "quota_exceeded")
+        assert problem(await submit_reference(api, key)) == (403, "quota_exceeded")

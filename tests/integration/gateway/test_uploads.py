@@ -31,7 +31,7 @@ async def test_create_returns_the_chunk_size_and_the_urls(api: Api, staged: Stag
     assert created["finalize_url"] == "/api/v1/upload"
     assert created["status_url"] == f"/api/v1/uploads/{upload_id}/status"
     assert "callback_secret" not in created
-    assert staged.left(upload_id) == staged.made_at_creation
+    assert staged.count(upload_id) == staged.files_at_creation
     manifest = (await api.get(f"/uploads/{upload_id}")).json()
     assert manifest["filename"] == "Ärger ☂.pdf"
     assert manifest["content_type"] == "application/pdf"
@@ -101,7 +101,7 @@ async def test_cancelling_an_open_upload_deletes_its_chunks_and_emits_an_event(
     assert answer.status_code == 200
     assert answer.json() == {"upload_id": upload_id, "status": "cancelled", "job_id": None}
     # Objects are deleted by the worker that receives the event.
-    assert staged.left(upload_id) == (0 if staged.is_removed_at_once else 2)
+    assert staged.count(upload_id) == (0 if staged.is_removed_at_once else 2)
     async with transaction() as session:
         assert await session.scalar(select(func.count()).select_from(Chunk)) == 0
         (message,) = (await session.scalars(select(OutboxMessage))).all()
@@ -166,7 +166,7 @@ async def test_cancelling_a_finalized_upload_cancels_its_job(
     job = (await api.get(f"/jobs/{job_id}")).json()
     assert job["status"] == "cancelled"
     assert job["finished_at"] is not None
-    assert staged.left(upload_id) == 1, "a worker may be reading it"
+    assert staged.count(upload_id) == 1, "a worker may be reading it"
 
 
 @pytest.mark.parametrize(
