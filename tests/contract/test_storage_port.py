@@ -82,7 +82,9 @@ class StorageContract:
 
         assert self.read(storage, key, into=tmp_path / "copy") == LAST
 
-    def test_head_tells_size_digest_and_type(self, storage: ObjectStorage, key: ObjectKey) -> None:
+    def test_head_returns_size_etag_and_content_type(
+        self, storage: ObjectStorage, key: ObjectKey
+    ) -> None:
         self.put(storage, key, body(LAST))
 
         head = storage.head(key)
@@ -99,7 +101,7 @@ class StorageContract:
         assert storage.head(key).size_bytes == 0
         assert self.read(storage, key, into=tmp_path / "copy") == b""
 
-    def test_a_second_put_leaves_the_first(
+    def test_a_second_put_keeps_the_first_object(
         self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey, tmp_path: Path
     ) -> None:
         self.put(storage, key, body(b"first"))
@@ -122,7 +124,7 @@ class StorageContract:
         with pytest.raises(ObjectMissing):
             storage.head(key)
 
-    def test_a_file_slice_sends_its_bytes_and_no_others(
+    def test_a_file_slice_sends_only_its_bytes(
         self, storage: ObjectStorage, key: ObjectKey, tmp_path: Path
     ) -> None:
         file = tmp_path / "file"
@@ -209,7 +211,7 @@ class StorageContract:
 
         assert storage.list_parts(multipart) == [left]
 
-    def test_nothing_is_made_of_a_part_that_is_not_the_one_that_is_meant(
+    def test_complete_refuses_a_part_with_another_etag(
         self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
@@ -240,7 +242,7 @@ class StorageContract:
             with pytest.raises(MultipartGone):
                 storage.list_parts(multipart)
 
-    def test_small_parts_come_last(
+    def test_only_the_last_part_may_be_small(
         self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
@@ -252,7 +254,7 @@ class StorageContract:
         else:
             storage.complete(multipart, parts=parts)
 
-    def test_complete_leaves_what_was_there(
+    def test_complete_keeps_an_existing_object(
         self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey, tmp_path: Path
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
@@ -269,7 +271,7 @@ class StorageContract:
         left = b"first" if behaviour.honours_if_none_match else b"second"
         assert self.read(storage, key, into=tmp_path / "copy") == left
 
-    def test_a_completed_upload_may_be_completed_again(
+    def test_a_completed_multipart_upload_may_be_completed_again(
         self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey, tmp_path: Path
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
@@ -305,7 +307,7 @@ class StorageContract:
         assert first == StoredPart(1, size_bytes=len(FIRST), etag=md5(FIRST).hex())
         assert self.read(storage, key, into=tmp_path / "copy") == FIRST + LAST
 
-    def test_finding_out_about_copies_leaves_nothing(
+    def test_the_probe_for_copies_leaves_nothing(
         self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         self.put(storage, key, body(FIRST))
@@ -321,7 +323,7 @@ class StorageContract:
         assert [listed.multipart for listed in storage.multiparts_under("")] == [multipart]
         assert [listed.key for listed in storage.objects_under("")] == [key]
 
-    def test_what_is_not_there_cannot_be_copied(
+    def test_a_missing_object_cannot_be_copied(
         self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
@@ -330,7 +332,7 @@ class StorageContract:
         with pytest.raises(ObjectMissing if behaviour.copies_parts else CopyUnsupported):
             storage.copy_part(multipart, number=1, source=nothing)
 
-    def test_nothing_is_copied_into_an_upload_that_is_gone(
+    def test_an_aborted_multipart_upload_accepts_no_copy(
         self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         source = ObjectKey(f"{key}-source")
@@ -341,7 +343,7 @@ class StorageContract:
         with pytest.raises(MultipartGone if behaviour.copies_parts else CopyUnsupported):
             storage.copy_part(multipart, number=1, source=ObjectRange(source, 0, len(LAST)))
 
-    def test_a_range_beyond_the_end_is_copied_as_far_as_it_goes(
+    def test_a_copy_beyond_the_end_is_cut_or_refused(
         self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         source = ObjectKey(f"{key}-source")
@@ -357,7 +359,9 @@ class StorageContract:
                 storage.copy_part(multipart, number=1, source=wanted)
             assert storage.list_parts(multipart) == []
 
-    def test_an_aborted_upload_is_gone(self, storage: ObjectStorage, key: ObjectKey) -> None:
+    def test_an_aborted_multipart_upload_is_gone(
+        self, storage: ObjectStorage, key: ObjectKey
+    ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
         part = self.upload(storage, multipart, 1, body(LAST))
 
@@ -370,13 +374,15 @@ class StorageContract:
         with pytest.raises(MultipartGone):
             storage.complete(multipart, parts=[part])
 
-    def test_an_upload_may_be_aborted_twice(self, storage: ObjectStorage, key: ObjectKey) -> None:
+    def test_a_multipart_upload_may_be_aborted_twice(
+        self, storage: ObjectStorage, key: ObjectKey
+    ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
 
         storage.abort(multipart)
         storage.abort(multipart)
 
-    def test_abort_after_complete_leaves_the_object(
+    def test_abort_after_complete_keeps_the_object(
         self, storage: ObjectStorage, key: ObjectKey, tmp_path: Path
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
@@ -387,7 +393,7 @@ class StorageContract:
 
         assert self.read(storage, key, into=tmp_path / "copy") == LAST
 
-    def test_only_unfinished_uploads_of_exactly_this_key_are_open(
+    def test_only_open_multipart_uploads_of_exactly_this_key_are_listed(
         self, storage: ObjectStorage, key: ObjectKey
     ) -> None:
         finished = storage.create_multipart(key, content_type=PDF)
@@ -400,7 +406,7 @@ class StorageContract:
 
         assert set(storage.open_multiparts(key)) == unfinished
 
-    def test_a_missing_object_is_said_to_be_missing(
+    def test_head_and_download_of_a_missing_object_raise(
         self, storage: ObjectStorage, key: ObjectKey, tmp_path: Path
     ) -> None:
         with pytest.raises(ObjectMissing):
@@ -434,16 +440,14 @@ class StorageContract:
 
         assert read == FIRST[offset : offset + size_bytes]
 
-    def test_a_range_comes_in_blocks(self, storage: ObjectStorage, key: ObjectKey) -> None:
+    def test_a_range_is_read_in_blocks(self, storage: ObjectStorage, key: ObjectKey) -> None:
         self.put(storage, key, body(FIRST))
 
         source = ObjectRange(key, offset=0, size_bytes=len(FIRST))
         with storage.read(source, abandoned=Event()) as blocks:
             assert max(len(block) for block in blocks) <= MIB
 
-    def test_a_range_may_be_left_in_the_middle(
-        self, storage: ObjectStorage, key: ObjectKey
-    ) -> None:
+    def test_reading_a_range_may_end_early(self, storage: ObjectStorage, key: ObjectKey) -> None:
         self.put(storage, key, body(FIRST))
 
         source = ObjectRange(key, offset=0, size_bytes=len(FIRST))
@@ -453,7 +457,7 @@ class StorageContract:
         assert self.read_range(storage, key, offset=0, size_bytes=10) == FIRST[:10]
 
     @pytest.mark.parametrize("offset", [0, len(LAST) - 1, len(LAST), len(LAST) + 1])
-    def test_a_range_that_is_not_all_there_is_not_read(
+    def test_a_range_beyond_the_end_is_not_read(
         self, storage: ObjectStorage, key: ObjectKey, offset: int
     ) -> None:
         self.put(storage, key, body(LAST))
@@ -461,7 +465,7 @@ class StorageContract:
         with pytest.raises(RangeEndsEarly):
             self.read_range(storage, key, offset=offset, size_bytes=len(LAST) + 1)
 
-    def test_another_object_than_the_one_that_is_meant_is_not_read(
+    def test_an_object_with_another_etag_is_not_read(
         self, storage: ObjectStorage, key: ObjectKey
     ) -> None:
         self.put(storage, key, body(FIRST))
@@ -474,7 +478,7 @@ class StorageContract:
         with pytest.raises(ObjectReplaced), storage.read(meant, abandoned=Event()):
             pytest.fail("it was opened")
 
-    def test_an_object_made_of_parts_is_read_under_the_etag_that_head_tells(
+    def test_a_multipart_object_is_read_with_the_etag_of_head(
         self, storage: ObjectStorage, key: ObjectKey
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)
@@ -490,9 +494,7 @@ class StorageContract:
         with storage.read(over_the_seam, abandoned=Event()) as blocks:
             assert b"".join(blocks) == (FIRST + LAST)[len(FIRST) - 2 :][:5]
 
-    def test_reading_ends_once_it_is_abandoned(
-        self, storage: ObjectStorage, key: ObjectKey
-    ) -> None:
+    def test_an_abandoned_read_raises(self, storage: ObjectStorage, key: ObjectKey) -> None:
         self.put(storage, key, body(FIRST))
         abandoned = Event()
 
@@ -504,7 +506,7 @@ class StorageContract:
                 next(blocks)
 
     @pytest.mark.parametrize("size_bytes", [0, 1])
-    def test_nothing_can_be_read_of_what_is_not_there(
+    def test_a_missing_object_cannot_be_read(
         self, storage: ObjectStorage, key: ObjectKey, size_bytes: int
     ) -> None:
         with pytest.raises(ObjectMissing):
@@ -525,11 +527,11 @@ class StorageContract:
         age = max(abs(datetime.now(UTC) - each.modified_at) for each in listed)
         assert age < timedelta(minutes=1)
 
-    def test_there_is_nothing_under_an_unused_prefix(self, storage: ObjectStorage) -> None:
+    def test_an_unused_prefix_lists_nothing(self, storage: ObjectStorage) -> None:
         assert list(storage.objects_under("unused/")) == []
         assert list(storage.multiparts_under("unused/")) == []
 
-    def test_unfinished_uploads_are_listed_with_their_age(
+    def test_open_multipart_uploads_are_listed_with_their_age(
         self, storage: ObjectStorage, key: ObjectKey
     ) -> None:
         unfinished = {
@@ -559,7 +561,7 @@ class StorageContract:
 
         assert [listed.key for listed in storage.objects_under(f"{key}/")] == [kept]
 
-    def test_an_object_made_of_parts_is_deleted_with_the_others(
+    def test_delete_all_deletes_multipart_objects(
         self, storage: ObjectStorage, key: ObjectKey
     ) -> None:
         multipart = storage.create_multipart(key, content_type=PDF)

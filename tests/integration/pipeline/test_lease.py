@@ -109,24 +109,22 @@ def record_stored(session: Session, claimed: ClaimedTransfer, event: Envelope) -
     session.commit()
 
 
-def test_a_second_worker_does_not_get_an_upload_that_is_being_sent(
-    session: Session, event: Envelope
-) -> None:
+def test_a_second_worker_cannot_claim_a_leased_upload(session: Session, event: Envelope) -> None:
     taken(session, event, owner="first")
     with pytest.raises(LeaseHeld):
         claim(session, event, owner="second")
 
 
-def test_a_dead_worker_is_taken_over_where_it_stopped(session: Session, event: Envelope) -> None:
+def test_an_expired_lease_is_claimed_with_its_multipart_upload(
+    session: Session, event: Envelope
+) -> None:
     renew(session, taken(session, event, owner="first"))
     session.execute(update(Job).values(lease_until=datetime.now(UTC) - OVER))
     session.commit()
     assert taken(session, event, owner="second").multipart_id == "m-1"
 
 
-def test_a_worker_that_was_taken_over_can_write_nothing_any_more(
-    session: Session, event: Envelope
-) -> None:
+def test_a_worker_whose_lease_is_lost_cannot_write(session: Session, event: Envelope) -> None:
     stale = taken(session, event, owner="first", lease=OVER)
     taken(session, event, owner="second")
     with pytest.raises(LeaseLost):
@@ -135,21 +133,25 @@ def test_a_worker_that_was_taken_over_can_write_nothing_any_more(
         record_stored(session, stale, event)
 
 
-def test_a_released_upload_is_free_at_once(session: Session, event: Envelope) -> None:
+def test_a_released_upload_can_be_claimed_at_once(session: Session, event: Envelope) -> None:
     first = taken(session, event, owner="first")
     leases.release(session, job_id=first.job_id, owner="first")
     session.commit()
     taken(session, event, owner="second")
 
 
-def test_progress_never_goes_back(session: Session, event: Envelope) -> None:
+def test_progress_never_decreases_within_a_multipart_upload(
+    session: Session, event: Envelope
+) -> None:
     claimed = taken(session, event, owner="first")
     renew(session, claimed, bytes_done=3)
     renew(session, claimed, bytes_done=1)
     assert session.get_one(Job, claimed.job_id).bytes_done == 3
 
 
-def test_a_checkpoint_is_what_the_last_renewal_said(session: Session, event: Envelope) -> None:
+def test_a_claim_returns_the_checkpoint_of_the_last_renewal(
+    session: Session, event: Envelope
+) -> None:
     first = taken(session, event, owner="first", lease=OVER)
     assert first.checkpoint is None
     written = Checkpoint(3, state=b"state")
@@ -165,7 +167,7 @@ def test_a_checkpoint_is_what_the_last_renewal_said(session: Session, event: Env
     assert taken(session, event, owner="third").checkpoint is None
 
 
-def test_a_checkpoint_does_not_outlive_the_size_of_a_reference(
+def test_a_reference_of_another_size_loses_its_checkpoint(
     session: Session, event: Envelope
 ) -> None:
     claimed = taken(session, event, owner="first")
@@ -186,7 +188,7 @@ def test_a_checkpoint_does_not_outlive_the_size_of_a_reference(
     assert (job.bytes_done, job.digested_bytes, job.digest_state) == (0, 0, None)
 
 
-def test_the_chunks_of_a_claim_have_the_checksums_they_were_acked_with(
+def test_a_claim_returns_the_acknowledged_checksums_of_the_chunks(
     session: Session, event: Envelope
 ) -> None:
     session.execute(update(rows.Chunk).values(crc32c=b"\0\1\2\3"))
@@ -197,9 +199,7 @@ def test_the_chunks_of_a_claim_have_the_checksums_they_were_acked_with(
     assert chunk.crc32c == b"\0\1\2\3"
 
 
-def test_an_upload_got_further_when_more_is_stored_than_at_the_last_claim(
-    session: Session, event: Envelope
-) -> None:
+def test_got_further_compares_with_the_last_claim(session: Session, event: Envelope) -> None:
     claimed = taken(session, event, owner="first", lease=OVER)
     assert not leases.got_further(session, job_id=claimed.job_id)
     renew(session, claimed, bytes_done=3)
@@ -211,7 +211,7 @@ def test_an_upload_got_further_when_more_is_stored_than_at_the_last_claim(
     assert not leases.got_further(session, job_id=claimed.job_id)
 
 
-def test_a_cancelled_upload_is_noticed_at_every_step(session: Session, event: Envelope) -> None:
+def test_every_step_notices_a_cancellation(session: Session, event: Envelope) -> None:
     claimed = taken(session, event, owner="first")
     session.execute(update(Job).values(status=JobStatus.CANCELLED))
     session.commit()
@@ -223,7 +223,7 @@ def test_a_cancelled_upload_is_noticed_at_every_step(session: Session, event: En
     assert claim(session, event, owner="second") is Settled.CANCELLED
 
 
-def test_a_stored_upload_is_not_sent_again(session: Session, event: Envelope) -> None:
+def test_a_stored_upload_cannot_be_claimed_again(session: Session, event: Envelope) -> None:
     claimed = taken(session, event, owner="first")
     record_stored(session, claimed, event)
     assert claim(session, event, owner="second") is Settled.STORED
@@ -231,7 +231,7 @@ def test_a_stored_upload_is_not_sent_again(session: Session, event: Envelope) ->
         record_stored(session, claimed, event)
 
 
-def test_an_upload_nobody_knows_is_an_error(session: Session) -> None:
+def test_an_unknown_upload_cannot_be_claimed(session: Session) -> None:
     with pytest.raises(UnknownUpload):
         leases.claim(
             session,
@@ -262,9 +262,7 @@ def test_a_failure_is_recorded_once(session: Session, event: Envelope) -> None:
     assert session.scalar(select(func.count()).select_from(OutboxMessage)) == 1
 
 
-def test_nobody_fails_an_upload_that_another_worker_is_sending(
-    session: Session, event: Envelope
-) -> None:
+def test_a_leased_upload_cannot_be_recorded_as_failed(session: Session, event: Envelope) -> None:
     first = taken(session, event, owner="first")
     with pytest.raises(LeaseHeld):
         record_failed(session, event)

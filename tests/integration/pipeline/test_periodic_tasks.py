@@ -69,7 +69,7 @@ def order(bench: Workbench, body: bytes = NO_ARGUMENTS, **properties: Any) -> No
     )
 
 
-def test_what_beat_orders_is_done_by_a_worker(clockwork: Workbench) -> None:
+def test_a_worker_runs_the_periodic_tasks_of_beat(clockwork: Workbench) -> None:
     upload = abandoned(clockwork)
     orphan = clockwork.staging / str(uuid4())
     orphan.write_bytes(b"left behind")
@@ -80,7 +80,7 @@ def test_what_beat_orders_is_done_by_a_worker(clockwork: Workbench) -> None:
     assert clockwork.bus.depth(DEAD) == 0
 
 
-def test_beat_orders_at_once_when_it_starts_and_ends_when_it_is_told_to(
+def test_beat_sends_every_task_when_it_starts_and_stops_cleanly(
     clockwork: Workbench,
 ) -> None:
     beat = clockwork.system.processes["beat"]
@@ -114,7 +114,9 @@ NO_ORDERS: dict[str, tuple[bytes, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", NO_ORDERS)
-def test_what_is_no_order_is_dropped_and_the_worker_goes_on(name: str, bench: Workbench) -> None:
+def test_an_invalid_message_is_dropped_and_the_worker_continues(
+    name: str, bench: Workbench
+) -> None:
     body, properties = NO_ORDERS[name]
     before = bench.system.processes["transfer"].pid
     order(bench, body, **properties)
@@ -137,7 +139,7 @@ def test_what_is_no_order_is_dropped_and_the_worker_goes_on(name: str, bench: Wo
         (NO_ARGUMENTS, {"headers": {"id": {"no": "text"}, "stamps": 7, "ignore_result": "maybe"}}),
     ],
 )
-def test_nothing_of_an_order_but_its_name_is_read(
+def test_only_the_name_of_a_periodic_task_is_read(
     body: bytes, changes: dict[str, Any], bench: Workbench
 ) -> None:
     upload = abandoned(bench)
@@ -146,7 +148,7 @@ def test_nothing_of_an_order_but_its_name_is_read(
     until_swept(bench, upload)
 
 
-def test_an_event_is_no_order_whatever_its_headers_say(bench: Workbench) -> None:
+def test_an_event_is_not_run_as_a_periodic_task(bench: Workbench) -> None:
     event = bench.finalized()
     for headers in ({}, SWEEP_UPLOADS):
         order(bench, envelope.encode(event), content_type=CONTENT_TYPE, headers=headers)
@@ -157,7 +159,7 @@ def test_an_event_is_no_order_whatever_its_headers_say(bench: Workbench) -> None
     assert bench.bus.depth(topology.MAINTENANCE) == 0
 
 
-def test_an_order_counts_on_its_own_queue_alone_whatever_it_was_addressed_to(
+def test_a_periodic_task_is_dead_lettered_on_another_queue(
     bench: Workbench,
 ) -> None:
     # The broker puts a copy of it into the other queue, with the same routing key.

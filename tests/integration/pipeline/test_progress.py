@@ -77,7 +77,7 @@ def job(context: Context, claimed: ClaimedTransfer) -> Job:
         return session.get_one(Job, claimed.job_id)
 
 
-def test_the_first_new_part_is_written_at_once_and_those_after_it_now_and_then(
+def test_the_first_new_part_is_recorded_at_once_and_later_parts_at_intervals(
     context: Context, claimed: ClaimedTransfer, progress: Progress, clock: Clock
 ) -> None:
     progress.bytes_stored(10, Checkpoint(10, state=b"first"))
@@ -92,7 +92,7 @@ def test_the_first_new_part_is_written_at_once_and_those_after_it_now_and_then(
     assert (job(context, claimed).bytes_done, job(context, claimed).digest_state) == (30, b"third")
 
 
-def test_what_was_not_worth_writing_is_written_with_the_lease(
+def test_a_renewal_records_pending_progress(
     context: Context, claimed: ClaimedTransfer, progress: Progress
 ) -> None:
     progress.bytes_stored(10, None)
@@ -103,7 +103,7 @@ def test_what_was_not_worth_writing_is_written_with_the_lease(
     assert (job(context, claimed).bytes_done, job(context, claimed).digested_bytes) == (20, 20)
 
 
-def test_a_new_multipart_upload_begins_without_a_checkpoint(
+def test_a_new_multipart_upload_has_no_checkpoint(
     context: Context, claimed: ClaimedTransfer, progress: Progress
 ) -> None:
     progress.multipart_created("one")
@@ -133,7 +133,7 @@ def taken_over(context: Context, claimed: ClaimedTransfer) -> ClaimedTransfer:
     return again
 
 
-def test_a_multipart_upload_that_the_store_lost_counts_for_nothing_any_more(
+def test_progress_is_reset_for_a_lost_multipart_upload(
     context: Context, claimed: ClaimedTransfer, progress: Progress, clock: Clock
 ) -> None:
     progress.multipart_created("lost")
@@ -151,7 +151,7 @@ def test_a_multipart_upload_that_the_store_lost_counts_for_nothing_any_more(
         assert not lease.got_further(session, job_id=claimed.job_id), "90 were there before"
 
 
-def test_who_lost_the_lease_begins_nothing_anew(
+def test_a_worker_without_a_lease_cannot_begin_anew(
     context: Context, claimed: ClaimedTransfer, progress: Progress
 ) -> None:
     progress.multipart_created("one")
@@ -164,7 +164,7 @@ def test_who_lost_the_lease_begins_nothing_anew(
     assert (job(context, claimed).multipart_id, job(context, claimed).bytes_done) == ("one", 90)
 
 
-def test_a_slice_after_a_loss_ends_in_time_and_counts_as_a_try(
+def test_a_slice_after_a_loss_counts_as_an_attempt(
     context: Context, claimed: ClaimedTransfer, progress: Progress, clock: Clock
 ) -> None:
     progress.multipart_created("lost")
@@ -183,7 +183,7 @@ def test_a_slice_after_a_loss_ends_in_time_and_counts_as_a_try(
         progress.bytes_stored(20, None)
 
 
-def test_a_slice_that_makes_up_for_a_loss_costs_no_try(
+def test_a_slice_that_recovers_a_loss_is_not_counted(
     context: Context, claimed: ClaimedTransfer, progress: Progress, clock: Clock
 ) -> None:
     progress.multipart_created("lost")
@@ -196,7 +196,7 @@ def test_a_slice_that_makes_up_for_a_loss_costs_no_try(
         progress.bytes_stored(claimed.size, None)
 
 
-def test_a_slice_ends_with_the_first_new_part_after_its_time_and_not_before(
+def test_a_slice_ends_with_the_first_new_part_after_its_time(
     context: Context, claimed: ClaimedTransfer, progress: Progress, clock: Clock
 ) -> None:
     clock.advance(SLICE + A_MOMENT)

@@ -81,7 +81,7 @@ def stored_sha256(hands: Hands, event: Envelope) -> str:
     return digest.hexdigest()
 
 
-def test_a_successor_does_not_read_what_lies_before_the_checkpoint(
+def test_the_next_delivery_reads_nothing_before_the_checkpoint(
     hands: Hands, event: Envelope, tmp_path: Path
 ) -> None:
     staged = tmp_path / str(event.data.upload_id)
@@ -108,7 +108,7 @@ def test_a_successor_does_not_read_what_lies_before_the_checkpoint(
         pytest.param(update(Chunk).values(crc32c=None), id="a chunk begun that has no checksum"),
     ],
 )
-def test_a_successor_that_cannot_go_on_reads_from_the_first_byte(
+def test_a_delivery_without_a_usable_checkpoint_reads_from_the_first_byte(
     hands: Hands, event: Envelope, forget: Update
 ) -> None:
     assert not in_slices(hands, slice_=AT_ONCE).deliver(event)
@@ -121,7 +121,7 @@ def test_a_successor_that_cannot_go_on_reads_from_the_first_byte(
     assert stored_sha256(hands, event) == hashlib.sha256(CONTENT).hexdigest()
 
 
-def test_a_successor_that_reads_from_the_first_byte_notices_other_bytes(
+def test_a_delivery_that_reads_from_the_first_byte_detects_changed_bytes(
     hands: Hands, event: Envelope, tmp_path: Path
 ) -> None:
     assert not in_slices(hands, slice_=AT_ONCE).deliver(event)

@@ -130,7 +130,7 @@ def used_bytes(hands: Hands, tenant_id: TenantId) -> int:
 
 
 @every_staging
-def test_an_upload_becomes_an_object_and_nothing_stays_staged(
+def test_an_upload_becomes_an_object_and_its_staged_bytes_are_deleted(
     hands: Hands, storage: FakeStorage, staging: StagingKind
 ) -> None:
     event = finalized(hands, staging)
@@ -152,7 +152,7 @@ def test_an_upload_becomes_an_object_and_nothing_stays_staged(
 
 
 @every_staging
-def test_every_line_a_worker_logs_of_an_upload_names_it_and_its_job(
+def test_every_log_line_of_a_transfer_has_the_upload_id_and_the_job_id(
     hands: Hands, staging: StagingKind
 ) -> None:
     event = finalized(hands, staging)
@@ -174,7 +174,7 @@ def test_every_line_a_worker_logs_of_an_upload_names_it_and_its_job(
 
 
 @every_staging
-def test_what_a_worker_left_staged_goes_with_the_next_delivery(
+def test_the_next_delivery_deletes_staged_bytes_that_a_worker_left(
     hands: Hands, storage: FakeStorage, staging: StagingKind
 ) -> None:
     event = finalized(hands, staging)
@@ -188,7 +188,9 @@ def test_what_a_worker_left_staged_goes_with_the_next_delivery(
     assert storage.objects[original(event)].content == CONTENT
 
 
-def test_chunks_that_were_never_acked_go_too(hands: Hands, storage: FakeStorage) -> None:
+def test_chunks_that_were_never_acknowledged_are_deleted(
+    hands: Hands, storage: FakeStorage
+) -> None:
     event = finalized(hands, StagingKind.OBJECTS)
     refused = staging_layout.chunk_key(
         event.tenantid, event.data.upload_id, index=1, sha256=bytes(32)
@@ -201,7 +203,7 @@ def test_chunks_that_were_never_acked_go_too(hands: Hands, storage: FakeStorage)
 
 
 @pytest.mark.parametrize("call", ["delete_all", "objects_under"])
-def test_staged_objects_the_store_will_not_remove_are_come_back_for(
+def test_staged_objects_that_cannot_be_deleted_are_retried(
     hands: Hands, storage: FakeStorage, call: str
 ) -> None:
     event = finalized(hands, StagingKind.OBJECTS)
@@ -215,9 +217,7 @@ def test_staged_objects_the_store_will_not_remove_are_come_back_for(
     assert not is_staged(hands, event)
 
 
-def test_an_upload_in_a_directory_this_worker_does_not_have_waits(
-    settings: Settings, hands: Hands
-) -> None:
+def test_an_upload_in_an_unmounted_directory_waits(settings: Settings, hands: Hands) -> None:
     event = finalized(hands, StagingKind.DIRECTORY)
     elsewhere = Hands(
         replace(
@@ -238,7 +238,7 @@ def test_an_upload_in_a_directory_this_worker_does_not_have_waits(
 # ---- by reference
 
 
-def test_a_reference_to_nothing_fails(hands: Hands, storage: FakeStorage) -> None:
+def test_a_reference_to_a_missing_object_fails(hands: Hands, storage: FakeStorage) -> None:
     event = finalized(hands, StagingKind.REFERENCE)
     del storage.objects[SOURCE]
 
@@ -251,7 +251,7 @@ def test_a_reference_to_nothing_fails(hands: Hands, storage: FakeStorage) -> Non
 
 
 @pytest.mark.parametrize("whose", ["everybody's", "the tenant's own"])
-def test_a_reference_larger_than_a_file_may_be_fails(
+def test_a_reference_larger_than_the_file_size_quota_fails(
     settings: Settings, hands: Hands, whose: str
 ) -> None:
     event = finalized(hands, StagingKind.REFERENCE)
@@ -269,7 +269,7 @@ def test_a_reference_larger_than_a_file_may_be_fails(
 
 
 @pytest.mark.parametrize("whose", ["everybody's", "the tenant's own"])
-def test_a_reference_beyond_the_quota_fails_and_takes_nothing_of_it(
+def test_a_reference_beyond_the_total_quota_fails_and_uses_no_quota(
     settings: Settings, hands: Hands, whose: str
 ) -> None:
     first = finalized(hands, StagingKind.REFERENCE)
@@ -292,7 +292,7 @@ def test_a_reference_beyond_the_quota_fails_and_takes_nothing_of_it(
     assert original(event) not in fake(hands).objects
 
 
-def test_a_reference_to_a_file_of_a_type_that_is_not_allowed_fails(hands: Hands) -> None:
+def test_a_reference_to_a_forbidden_media_type_fails(hands: Hands) -> None:
     event = finalized(hands, StagingKind.REFERENCE)
     with Session(hands.context.engine) as session, session.begin():
         session.execute(update(Tenant).values(allowed_types=["application/pdf"]))
@@ -303,7 +303,7 @@ def test_a_reference_to_a_file_of_a_type_that_is_not_allowed_fails(hands: Hands)
     assert set(fake(hands).objects) == {SOURCE}
 
 
-def test_a_reference_to_another_file_than_declared_fails(hands: Hands) -> None:
+def test_a_reference_with_another_digest_than_declared_fails(hands: Hands) -> None:
     event = finalized(hands, StagingKind.REFERENCE, sha256="0" * 64)
 
     assert hands.deliver(event)
@@ -312,7 +312,7 @@ def test_a_reference_to_another_file_than_declared_fails(hands: Hands) -> None:
     assert set(fake(hands).objects) == {SOURCE}
 
 
-def test_what_was_done_of_another_version_of_a_reference_does_not_count(
+def test_progress_of_another_version_of_a_reference_is_reset(
     hands: Hands, storage: FakeStorage
 ) -> None:
     event = finalized(hands, StagingKind.REFERENCE)
@@ -345,7 +345,7 @@ def test_what_was_done_of_another_version_of_a_reference_does_not_count(
 
 
 @every_staging
-def test_a_transfer_in_many_slices_ends(
+def test_a_transfer_in_many_slices_completes(
     hands: Hands, storage: FakeStorage, staging: StagingKind
 ) -> None:
     event = finalized(hands, staging)
@@ -367,7 +367,7 @@ def test_a_transfer_in_many_slices_ends(
 
 
 @every_staging
-def test_a_cancelled_upload_is_discarded_whatever_there_is_of_it(
+def test_a_cancelled_upload_is_deleted_with_all_its_leftovers(
     hands: Hands, storage: FakeStorage, staging: StagingKind
 ) -> None:
     event = finalized(hands, staging)
@@ -387,7 +387,7 @@ def test_a_cancelled_upload_is_discarded_whatever_there_is_of_it(
 @pytest.mark.parametrize(
     "error", [StoreUnavailable("test", reason="down"), StoreRejected("test", reason="no")]
 )
-def test_what_the_store_will_not_remove_of_a_cancelled_upload_is_come_back_for(
+def test_a_failed_cleanup_of_a_cancelled_upload_is_retried(
     hands: Hands, storage: FakeStorage, failing: str, error: StoreFailed
 ) -> None:
     event = finalized(hands, StagingKind.DIRECTORY)
@@ -406,7 +406,7 @@ def test_what_the_store_will_not_remove_of_a_cancelled_upload_is_come_back_for(
 @pytest.mark.parametrize(
     "status", [status for status in UploadStatus if status is not UploadStatus.CANCELLED]
 )
-def test_an_upload_that_is_not_cancelled_is_not_discarded(
+def test_an_upload_that_is_not_cancelled_is_kept(
     hands: Hands, storage: FakeStorage, status: UploadStatus
 ) -> None:
     event = finalized(hands, StagingKind.DIRECTORY)
@@ -421,7 +421,9 @@ def test_an_upload_that_is_not_cancelled_is_not_discarded(
     assert is_staged(hands, event)
 
 
-def test_an_upload_nobody_knows_is_not_discarded(hands: Hands, storage: FakeStorage) -> None:
+def test_the_cancellation_of_an_unknown_upload_deletes_nothing(
+    hands: Hands, storage: FakeStorage
+) -> None:
     event = finalized(hands, StagingKind.DIRECTORY)
     cancelled = cancel(hands, event)
     unknown = msgspec.structs.replace(
@@ -433,7 +435,7 @@ def test_an_upload_nobody_knows_is_not_discarded(hands: Hands, storage: FakeStor
     assert storage.called("delete") == 0
 
 
-def test_what_a_worker_has_in_its_hands_is_left_to_it(hands: Hands) -> None:
+def test_a_cancelled_upload_under_a_live_lease_waits(hands: Hands) -> None:
     event = finalized(hands, StagingKind.DIRECTORY)
     cancelled = cancel(hands, event)
     with Session(hands.context.engine) as session, session.begin():
@@ -469,7 +471,7 @@ def test_a_worker_that_notices_the_cancel_leaves_nothing_and_lets_go(
 
 
 @every_staging
-def test_a_cancel_is_noticed_while_the_store_is_silent(
+def test_a_cancellation_is_noticed_while_the_store_does_not_answer(
     hands: Hands, storage: FakeStorage, staging: StagingKind
 ) -> None:
     event = finalized(hands, staging)
@@ -498,7 +500,7 @@ def test_a_cancel_is_noticed_while_the_store_is_silent(
     assert not is_staged(hands, event)
 
 
-def test_the_parts_of_a_failed_upload_go_though_the_store_does_not_list_them(
+def test_the_parts_of_a_failed_upload_are_deleted_without_a_listing(
     hands: Hands, storage: FakeStorage
 ) -> None:
     event = finalized(hands, StagingKind.DIRECTORY)
@@ -547,7 +549,7 @@ def let_the_lease_run_out(hands: Hands) -> None:
 
 
 @every_staging
-def test_a_worker_killed_more_often_than_the_limit_but_after_progress_ends_right(
+def test_a_transfer_that_makes_progress_survives_more_crashes_than_the_limit(
     hands: Hands, storage: FakeStorage, staging: StagingKind
 ) -> None:
     kills = topology.CRASH_LIMIT + 3
@@ -569,7 +571,9 @@ def test_a_worker_killed_more_often_than_the_limit_but_after_progress_ends_right
     assert len(storage.parts_sent() + storage.parts_copied()) <= parts + kills * in_flight
 
 
-def test_a_worker_killed_without_progress_is_given_up(hands: Hands, storage: FakeStorage) -> None:
+def test_a_transfer_without_progress_is_given_up_at_the_crash_limit(
+    hands: Hands, storage: FakeStorage
+) -> None:
     event = finalized(hands, StagingKind.DIRECTORY)
 
     def die(call: Call) -> None:

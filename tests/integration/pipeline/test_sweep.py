@@ -192,7 +192,7 @@ def count(context: Context, table: type) -> int:
 
 
 @pytest.mark.parametrize("staging", [StagingKind.DIRECTORY, StagingKind.OBJECTS])
-def test_an_upload_nobody_finalized_ends_and_leaves_nothing(
+def test_an_expired_upload_ends_and_leaves_nothing(
     with_store: Context, staging: StagingKind
 ) -> None:
     upload = opened(with_store, staging=staging)
@@ -214,7 +214,7 @@ def test_an_upload_nobody_finalized_ends_and_leaves_nothing(
     assert upload.expires_at.isoformat() in event.data.detail
 
 
-def test_an_expired_upload_counts_against_no_quota(context: Context) -> None:
+def test_an_expired_upload_uses_no_quota(context: Context) -> None:
     upload = opened(context)
     expiry.sweep(context, plenty())
     with Session(context.engine) as session:
@@ -222,13 +222,13 @@ def test_an_expired_upload_counts_against_no_quota(context: Context) -> None:
     assert (usage.bytes, usage.open_uploads) == (0, 0)
 
 
-def test_an_upload_is_told_of_once_however_often_it_is_swept(context: Context) -> None:
+def test_an_expired_upload_emits_one_event(context: Context) -> None:
     opened(context)
     assert [expiry.sweep(context, plenty()).expired for _ in range(2)] == [1, 0]
     assert len(told(context)) == 1
 
 
-def test_uploads_that_have_time_or_are_complete_stay(context: Context) -> None:
+def test_unexpired_and_finalized_uploads_are_kept(context: Context) -> None:
     open_still = opened(context, expires_in=timedelta(hours=1))
     finalized = opened(context, status=UploadStatus.FINALIZED)
     assert expiry.sweep(context, plenty()).expired == 0
@@ -237,7 +237,7 @@ def test_uploads_that_have_time_or_are_complete_stay(context: Context) -> None:
     assert count(context, Chunk) == 4
 
 
-def test_an_upload_that_is_being_finalized_is_left_alone(context: Context) -> None:
+def test_an_upload_that_is_being_finalized_is_skipped(context: Context) -> None:
     upload = opened(context)
     with Session(context.engine) as finalizing:
         finalizing.get_one(Upload, upload.id, with_for_update=True)
@@ -245,13 +245,13 @@ def test_an_upload_that_is_being_finalized_is_left_alone(context: Context) -> No
     assert expiry.sweep(context, plenty()).expired == 1
 
 
-def test_more_uploads_than_one_transaction_takes_are_all_ended(context: Context) -> None:
+def test_more_uploads_than_one_batch_are_all_ended(context: Context) -> None:
     uploads = [opened(context) for _ in range(expiry.BATCH + 1)]
     assert expiry.sweep(context, plenty()).expired == len(uploads)
     assert {status_of(context, upload) for upload in uploads} == {UploadStatus.EXPIRED}
 
 
-def test_bytes_a_crash_left_behind_are_orphans(with_store: Context) -> None:
+def test_staged_bytes_of_ended_uploads_are_orphans(with_store: Context) -> None:
     in_directory = opened(with_store, status=UploadStatus.EXPIRED)
     opened(with_store, staging=StagingKind.OBJECTS, status=UploadStatus.CANCELLED)
     assert orphans.sweep_files(with_store, plenty()).removed == 1
@@ -261,7 +261,7 @@ def test_bytes_a_crash_left_behind_are_orphans(with_store: Context) -> None:
     assert not keys(with_store)
 
 
-def test_a_file_of_no_upload_is_removed_once_it_is_old(context: Context) -> None:
+def test_a_file_without_an_upload_is_deleted_after_the_grace_period(context: Context) -> None:
     young = staged_file(context, str(uuid4()), age=timedelta(minutes=30))
     old = staged_file(context, str(uuid4()))
     of_live_uploads = [
@@ -275,7 +275,7 @@ def test_a_file_of_no_upload_is_removed_once_it_is_old(context: Context) -> None
     assert all(path.exists() for path in of_live_uploads)
 
 
-def test_nothing_of_others_is_taken_from_the_staging_directory(context: Context) -> None:
+def test_unrecognized_names_in_the_staging_directory_are_kept(context: Context) -> None:
     assert context.settings.staging_dir is not None
     unrecognized = staged_file(context, "lost+found.txt")
     directory = context.settings.staging_dir / str(uuid4())
@@ -291,7 +291,7 @@ def test_nothing_of_others_is_taken_from_the_staging_directory(context: Context)
     assert link.is_symlink()
 
 
-def test_a_directory_without_its_marker_is_not_ours_to_sweep(context: Context) -> None:
+def test_a_directory_without_the_marker_is_not_swept(context: Context) -> None:
     assert context.settings.staging_dir is not None
     old = staged_file(context, str(uuid4()))
     (context.settings.staging_dir / staging_layout.MARKER).unlink()
@@ -299,13 +299,15 @@ def test_a_directory_without_its_marker_is_not_ours_to_sweep(context: Context) -
     assert old.exists()
 
 
-def test_more_files_than_one_batch_are_all_looked_at(context: Context) -> None:
+def test_more_files_than_one_batch_are_all_swept(context: Context) -> None:
     for _ in range(orphans.LISTING_BATCH + 1):
         staged_file(context, str(uuid4()))
     assert orphans.sweep_files(context, plenty()).removed == orphans.LISTING_BATCH + 1
 
 
-def test_an_object_of_no_upload_is_removed_once_it_is_old(with_store: Context) -> None:
+def test_a_staged_object_without_an_upload_is_deleted_after_the_grace_period(
+    with_store: Context,
+) -> None:
     live = opened(with_store, staging=StagingKind.OBJECTS)
     gone = TenantId(uuid4()), UploadId(uuid4())
     put(with_store, staging_layout.chunk_key(*gone, index=0, sha256=bytes(32)))
@@ -326,7 +328,7 @@ def test_an_object_of_no_upload_is_removed_once_it_is_old(with_store: Context) -
     assert keys(with_store) == kept
 
 
-def test_multipart_uploads_a_transfer_goes_on_with_are_kept(with_store: Context) -> None:
+def test_multipart_uploads_of_active_transfers_are_kept(with_store: Context) -> None:
     waiting, key = transferring(with_store)
     recorded = begin(with_store, key)
     change_job(with_store, waiting, multipart_id=recorded.id)
@@ -345,7 +347,7 @@ def test_multipart_uploads_a_transfer_goes_on_with_are_kept(with_store: Context)
     assert under_way(with_store) == {recorded.id, just_begun.id, unrecognized.id}
 
 
-def test_multipart_uploads_no_transfer_goes_on_with_are_aborted(with_store: Context) -> None:
+def test_multipart_uploads_without_an_active_transfer_are_aborted(with_store: Context) -> None:
     event, key = transferring(with_store)
     recorded = begin(with_store, key)
     change_job(with_store, event, multipart_id=recorded.id)
@@ -363,7 +365,7 @@ def test_multipart_uploads_no_transfer_goes_on_with_are_aborted(with_store: Cont
     assert under_way(with_store) == {recorded.id}
 
 
-def test_parts_that_may_be_those_of_an_object_are_never_removed(with_store: Context) -> None:
+def test_a_multipart_upload_that_may_be_completed_is_kept(with_store: Context) -> None:
     event, key = transferring(with_store)
     put(with_store, key)
     change_job(with_store, event, status=JobStatus.COMPLETED, stage=JobStage.DONE)
@@ -387,7 +389,7 @@ def ended(context: Context, status: UploadStatus, *, ago: timedelta = timedelta(
     return key
 
 
-def test_an_object_that_came_after_its_upload_had_ended_is_removed(with_store: Context) -> None:
+def test_an_object_that_appeared_after_its_upload_ended_is_deleted(with_store: Context) -> None:
     removed = {
         ended(with_store, status) for status in (UploadStatus.FAILED, UploadStatus.CANCELLED)
     }
@@ -400,14 +402,14 @@ def test_an_object_that_came_after_its_upload_had_ended_is_removed(with_store: C
     assert keys(with_store) == wanted | looked_at_before
 
 
-def test_a_probe_that_died_leaves_nothing(with_store: Context) -> None:
+def test_the_multipart_upload_of_a_dead_probe_is_aborted(with_store: Context) -> None:
     begin(with_store, ObjectKey("staging/.probe/died"))
     assert orphans.sweep_multiparts(with_store, plenty()).kept == 1
     assert orphans.sweep_multiparts(an_hour_later(with_store), plenty()).removed == 1
     assert not under_way(with_store)
 
 
-def test_rows_are_deleted_when_their_time_is_over(context: Context) -> None:
+def test_rows_are_deleted_after_their_retention_time(context: Context) -> None:
     with context.transaction() as session:
         tenant_id = add_tenant(session)
         for at in (LONG_AGO, datetime.now(UTC)):
@@ -439,7 +441,7 @@ def test_rows_are_deleted_when_their_time_is_over(context: Context) -> None:
     assert count(context, IdempotentRequest) == 1
 
 
-def test_what_was_told_to_a_webhook_is_deleted_when_its_time_is_over(context: Context) -> None:
+def test_deliveries_are_deleted_after_their_retention_time(context: Context) -> None:
     with context.transaction() as session:
         webhook = Webhook(
             id=WebhookId(uuid4()), tenant_id=add_tenant(session), url="https://a/", secret=""
@@ -472,7 +474,7 @@ def test_what_was_told_to_a_webhook_is_deleted_when_its_time_is_over(context: Co
     assert (count(context, Delivery), count(context, Attempt)) == (2, 2)
 
 
-def test_many_rows_are_deleted_in_batches(context: Context) -> None:
+def test_more_rows_than_one_batch_are_all_deleted(context: Context) -> None:
     with context.transaction() as session:
         session.add_all(
             InboxMessage(consumer="c", event_id=EventId(uuid4()), processed_at=LONG_AGO)
@@ -493,7 +495,7 @@ def test_a_spent_budget_leaves_the_rest_for_the_next_sweep(context: Context) -> 
     )
 
 
-def test_while_the_store_is_down_uploads_end_all_the_same(context: Context) -> None:
+def test_uploads_expire_while_the_store_is_down(context: Context) -> None:
     in_store = opened(context, staging=StagingKind.OBJECTS)
     in_directory = opened(context)
     swept = expiry.sweep(replace(context, storage=unavailable("objects_under")), plenty())
@@ -502,7 +504,7 @@ def test_while_the_store_is_down_uploads_end_all_the_same(context: Context) -> N
     assert orphans.sweep_staged_objects(an_hour_later(context), plenty()).removed == CHUNKS
 
 
-def test_while_the_store_is_down_files_are_swept_all_the_same(context: Context) -> None:
+def test_files_are_swept_while_the_store_is_down(context: Context) -> None:
     orphan = staged_file(context, str(uuid4()))
     SweepOrphans().sweep(
         replace(context, storage=unavailable("objects_under")), max_time=timedelta(minutes=1)
@@ -512,7 +514,7 @@ def test_while_the_store_is_down_files_are_swept_all_the_same(context: Context) 
 
 @pytest.mark.parametrize("call", ["abort", "head"])
 @pytest.mark.parametrize("error", [StoreRejected, StoreUnavailable])
-def test_an_unfinished_upload_the_store_does_not_let_go_holds_up_nothing(
+def test_a_multipart_upload_that_cannot_be_aborted_does_not_end_the_sweep(
     context: Context, call: str, error: type[StoreRejected | StoreUnavailable]
 ) -> None:
     storage = FakeStorage()
@@ -541,7 +543,7 @@ class OneStuck(FakeStorage):
         super().delete_all(keys)
 
 
-def test_a_staged_object_the_store_does_not_let_go_holds_up_nothing(context: Context) -> None:
+def test_a_staged_object_that_cannot_be_deleted_does_not_end_the_sweep(context: Context) -> None:
     storage = OneStuck()
     context = an_hour_later(replace(context, storage=storage))
     for index in range(3):
@@ -553,7 +555,7 @@ def test_a_staged_object_the_store_does_not_let_go_holds_up_nothing(context: Con
     assert keys(context) == {storage.failed}
 
 
-def test_an_object_the_store_does_not_let_go_holds_up_nothing(context: Context) -> None:
+def test_an_object_that_cannot_be_deleted_does_not_end_the_sweep(context: Context) -> None:
     storage = OneStuck()
     context = replace(context, storage=storage)
     for _ in range(3):
@@ -564,7 +566,7 @@ def test_an_object_the_store_does_not_let_go_holds_up_nothing(context: Context) 
     assert keys(context) == {storage.failed}
 
 
-def test_an_object_that_cannot_be_looked_at_holds_up_nothing(context: Context) -> None:
+def test_an_object_that_cannot_be_examined_does_not_end_the_sweep(context: Context) -> None:
     storage = FakeStorage()
     context = replace(context, storage=storage)
     for _ in range(2):
@@ -573,7 +575,7 @@ def test_an_object_that_cannot_be_looked_at_holds_up_nothing(context: Context) -
     assert orphans.sweep_originals(an_hour_later(context), plenty()) == SweepReport(failed=2)
 
 
-def test_a_file_that_cannot_be_removed_holds_up_nothing(context: Context) -> None:
+def test_a_file_that_cannot_be_deleted_does_not_end_the_sweep(context: Context) -> None:
     """Nor does it go unseen: what is on a disk with a fault is for an operator."""
     failed, *others = (staged_file(context, str(uuid4())) for _ in range(3))
 
@@ -594,7 +596,7 @@ def test_a_file_that_cannot_be_removed_holds_up_nothing(context: Context) -> Non
     assert (line["log_level"], line["removed"], line["failed"]) == ("error", 2, 1)
 
 
-def test_while_the_database_is_away_a_sweep_ends_without_noise(context: Context) -> None:
+def test_a_sweep_ends_quietly_while_the_database_is_down(context: Context) -> None:
     away = context.settings.model_copy(
         update={"database_url": SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")}
     )
@@ -603,7 +605,7 @@ def test_while_the_database_is_away_a_sweep_ends_without_noise(context: Context)
         sweep().run()
 
 
-def test_the_second_of_two_sweeps_at_once_returns(context: Context) -> None:
+def test_a_second_sweep_of_a_kind_ends_at_once(context: Context) -> None:
     upload = opened(context)
     install_context(context)
     with exclusive.advisory_lock(context.engine, SweepUploads.name) as is_ours:
@@ -614,7 +616,7 @@ def test_the_second_of_two_sweeps_at_once_returns(context: Context) -> None:
     assert status_of(context, upload) == UploadStatus.EXPIRED
 
 
-def test_a_turn_is_given_back_however_it_ends(context: Context) -> None:
+def test_the_advisory_lock_is_released_after_an_error(context: Context) -> None:
     with pytest.raises(ZeroDivisionError), exclusive.advisory_lock(context.engine, "sweep"):
         raise ZeroDivisionError
     with (

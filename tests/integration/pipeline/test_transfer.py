@@ -35,7 +35,7 @@ sizes = pytest.mark.parametrize(
 
 @every_staging
 @sizes
-def test_a_file_that_is_no_pdf_is_stored_and_completed(
+def test_a_file_other_than_a_pdf_is_stored_and_completed(
     bench: Workbench, staging: StagingKind, size: int, chunk_size: int
 ) -> None:
     content = Random(1).randbytes(size)
@@ -58,7 +58,7 @@ def test_a_file_that_is_no_pdf_is_stored_and_completed(
     assert bench.bucket.open_multiparts() == []
 
 
-def test_the_same_event_delivered_again_changes_nothing(bench: Workbench) -> None:
+def test_a_repeated_event_changes_nothing(bench: Workbench) -> None:
     event = bench.finalized()
     for _ in range(3):
         bench.bus.publish(event)
@@ -102,9 +102,7 @@ def test_a_file_other_than_declared_fails(bench: Workbench) -> None:
 
 
 @acked
-def test_what_was_staged_and_is_gone_fails_the_upload(
-    bench: Workbench, staging: StagingKind
-) -> None:
+def test_missing_staged_bytes_fail_the_upload(bench: Workbench, staging: StagingKind) -> None:
     event = bench.finalized(b"soon gone", staging=staging)
     bench.lose_staged(event)
     bench.bus.publish(event)
@@ -112,7 +110,7 @@ def test_what_was_staged_and_is_gone_fails_the_upload(
     assert (job.status, job.error_code) == (JobStatus.FAILED, "staging_missing")
 
 
-def test_an_upload_whose_worker_keeps_dying_is_given_up(bench: Workbench) -> None:
+def test_an_upload_is_given_up_at_the_crash_limit(bench: Workbench) -> None:
     event = bench.finalized(b"deadly")
     bench.bus.publish_raw(
         envelope.encode(event),
@@ -125,7 +123,7 @@ def test_an_upload_whose_worker_keeps_dying_is_given_up(bench: Workbench) -> Non
     assert bench.bus.depth(topology.dead_letter_queue(topology.UPLOADS)) == 0
 
 
-def test_an_upload_whose_workers_died_after_progress_is_sent_on(bench: Workbench) -> None:
+def test_crashes_after_progress_do_not_count(bench: Workbench) -> None:
     event = bench.finalized(b"not deadly")
     with Session(bench.engine) as session, session.begin():
         session.execute(update(Job).where(Job.id == event.job_id).values(bytes_done=1))
@@ -139,7 +137,9 @@ def test_an_upload_whose_workers_died_after_progress_is_sent_on(bench: Workbench
 
 
 @every_staging
-def test_what_is_left_of_a_cancelled_upload_goes(bench: Workbench, staging: StagingKind) -> None:
+def test_the_leftovers_of_a_cancelled_upload_are_deleted(
+    bench: Workbench, staging: StagingKind
+) -> None:
     event = bench.finalized(b"unwanted", staging=staging)
     original = object_keys.original(event.tenantid, event.data.upload_id)
     bench.bucket.put(original, b"unwanted")
@@ -148,7 +148,7 @@ def test_what_is_left_of_a_cancelled_upload_goes(bench: Workbench, staging: Stag
     eventually(bench.bucket.keys, until=lambda keys: original not in keys)
 
 
-def test_crashes_are_remembered_while_the_dead_workers_lease_runs_out(bench: Workbench) -> None:
+def test_the_crash_count_is_kept_while_a_lease_expires(bench: Workbench) -> None:
     event = bench.finalized(b"leased")
     with Session(bench.engine) as session, session.begin():
         session.execute(
@@ -167,7 +167,7 @@ def test_crashes_are_remembered_while_the_dead_workers_lease_runs_out(bench: Wor
     assert (headers[topology.CRASHES_HEADER], headers[topology.ATTEMPT_HEADER]) == (2, 1)
 
 
-def test_a_worker_without_the_staging_volume_fails_nothing(bench: Workbench) -> None:
+def test_an_unmounted_staging_volume_fails_no_upload(bench: Workbench) -> None:
     event = bench.finalized(b"elsewhere")
     bench.staged(event).unlink()
     marker = bench.staging / staging_layout.MARKER
@@ -180,7 +180,7 @@ def test_a_worker_without_the_staging_volume_fails_nothing(bench: Workbench) -> 
     assert bench.job(event).status == JobStatus.PROCESSING
 
 
-def test_an_upload_outlasts_an_outage_of_the_store(store_front: Killable, bench: Workbench) -> None:
+def test_an_upload_survives_an_outage_of_the_store(store_front: Killable, bench: Workbench) -> None:
     event = bench.finalized(b"patience")
     store_front.halt()
     bench.bus.publish(event)
@@ -190,7 +190,7 @@ def test_an_upload_outlasts_an_outage_of_the_store(store_front: Killable, bench:
     assert bench.settled(event).status == JobStatus.COMPLETED
 
 
-def test_an_upload_is_given_up_when_the_store_stays_away(
+def test_an_upload_fails_if_the_outage_outlasts_its_attempts(
     store_front: Killable, bench: Workbench
 ) -> None:
     event = bench.finalized(b"in vain")

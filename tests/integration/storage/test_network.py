@@ -52,7 +52,7 @@ def answering(answer: bytes) -> Iterator[int]:
         thread.join()
 
 
-def test_a_store_nobody_listens_at_is_unavailable() -> None:
+def test_a_store_that_refuses_connections_is_unavailable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
@@ -69,7 +69,7 @@ def test_a_store_that_never_answers_is_unavailable_after_the_read_timeout() -> N
         storage.head(KEY)
 
 
-def test_a_range_whose_connection_breaks_was_not_read() -> None:
+def test_a_range_whose_connection_breaks_is_unavailable() -> None:
     broken = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 10\r\n\r\nhalf of"
     source = ObjectRange(KEY, offset=0, size_bytes=10)
 
@@ -83,7 +83,7 @@ def test_a_range_whose_connection_breaks_was_not_read() -> None:
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_file_without_certificates_to_trust_is_for_an_operator_to_mend(
+def test_a_ca_file_without_certificates_is_a_misconfiguration(
     tmp_path: Path, content: str | None
 ) -> None:
     bundle = tmp_path / "bundle.pem"
@@ -98,7 +98,7 @@ def test_a_file_without_certificates_to_trust_is_for_an_operator_to_mend(
         storage.head(KEY)
 
 
-def test_a_store_that_breaks_off_the_handshake_is_unavailable() -> None:
+def test_a_store_that_breaks_the_handshake_is_unavailable() -> None:
     with (
         answering(b"") as port,
         connected(port, scheme="https") as storage,

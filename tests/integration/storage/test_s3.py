@@ -51,7 +51,7 @@ def put(storage: S3Storage, content: bytes = b"bytes") -> None:
     storage.put(KEY, body=body(content), content_type="text/plain", abandoned=Event())
 
 
-def test_listings_do_not_end_with_their_first_page(settings: ObjectStoreSettings) -> None:
+def test_listings_continue_after_their_first_page(settings: ObjectStoreSettings) -> None:
     storage = S3Storage.connect(settings, page_size=2)
     multiparts = {storage.create_multipart(KEY, content_type="text/plain") for _ in range(5)}
     multipart = next(iter(multiparts))
@@ -65,7 +65,7 @@ def test_listings_do_not_end_with_their_first_page(settings: ObjectStoreSettings
 
 
 @pytest.mark.parametrize("mode", ["auto", "when_required"])
-def test_a_checksum_mode_that_asks_for_little_suits_every_store(
+def test_every_store_accepts_auto_and_when_required(
     settings: ObjectStoreSettings, mode: str
 ) -> None:
     storage = S3Storage.connect(settings.model_copy(update={"s3_checksum_mode": mode}))
@@ -76,7 +76,7 @@ def test_a_checksum_mode_that_asks_for_little_suits_every_store(
     storage.close()
 
 
-def test_a_crc32_is_taken_or_refused(
+def test_a_crc32_is_accepted_or_refused_as_expected(
     settings: ObjectStoreSettings, behaviour: StoreBehaviour
 ) -> None:
     storage = S3Storage.connect(
@@ -92,7 +92,7 @@ def test_a_crc32_is_taken_or_refused(
     storage.close()
 
 
-def test_a_wrong_crc32_is_refused_or_overlooked(
+def test_a_wrong_crc32_is_refused_or_ignored_as_expected(
     settings: ObjectStoreSettings, behaviour: StoreBehaviour
 ) -> None:
     connected = client(settings)
@@ -110,7 +110,7 @@ def test_a_wrong_crc32_is_refused_or_overlooked(
     connected.close()
 
 
-def test_the_checksum_mode_is_found_out_once_and_nothing_is_left_of_it(
+def test_the_checksum_mode_is_probed_once_and_the_probe_is_deleted(
     settings: ObjectStoreSettings,
 ) -> None:
     storage = S3Storage.connect(settings)
@@ -170,7 +170,7 @@ def test_a_part_whose_answer_was_lost_is_sent_again(
     assert storage.list_parts(multipart) == [part]
 
 
-def test_a_certificate_nobody_vouches_for_is_for_an_operator_to_mend(
+def test_an_untrusted_certificate_is_a_misconfiguration(
     settings: ObjectStoreSettings,
 ) -> None:
     is_encrypted = str(settings.s3_endpoint_url).startswith("https")
@@ -184,7 +184,7 @@ def test_a_certificate_nobody_vouches_for_is_for_an_operator_to_mend(
     storage.close()
 
 
-def test_wrong_credentials_are_refused_and_not_repeated_in_the_error(
+def test_wrong_credentials_are_a_misconfiguration_and_not_in_the_error(
     settings: ObjectStoreSettings,
 ) -> None:
     secret = "not-the-secret"  # noqa: S105  # made up, to look for it in the error
@@ -200,7 +200,7 @@ def test_wrong_credentials_are_refused_and_not_repeated_in_the_error(
     storage.close()
 
 
-def test_a_bucket_that_does_not_exist_is_for_an_operator_to_mend(
+def test_a_missing_bucket_is_a_misconfiguration(
     settings: ObjectStoreSettings,
 ) -> None:
     storage = S3Storage.connect(settings.model_copy(update={"s3_bucket": "no-such-bucket"}))

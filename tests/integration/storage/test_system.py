@@ -58,7 +58,7 @@ def only_object(storage: S3Storage) -> ObjectKey:
     return keys[0]
 
 
-def test_an_upload_reaches_any_store_and_leaves_nothing_else_there(
+def test_an_upload_reaches_every_store_and_leaves_nothing_else(
     system: Stack, object_store_settings: ObjectStoreSettings, tmp_path: Path
 ) -> None:
     file, copy = tmp_path / "file", tmp_path / "copy"

@@ -138,7 +138,7 @@ def read_back(settings: ObjectStoreSettings) -> str:
         (Death.AFTER_COMPLETE, PARTS),
     ],
 )
-def test_a_killed_transfer_is_resumed_without_sending_stored_parts_again(
+def test_a_killed_transfer_resumes_without_sending_stored_parts_again(
     settings: ObjectStoreSettings, tmp_path: Path, death: Death, fewest_kept: int
 ) -> None:
     path = tmp_path / "staged"
@@ -162,7 +162,7 @@ def test_a_killed_transfer_is_resumed_without_sending_stored_parts_again(
     storage.close()
 
 
-def test_a_transfer_outlives_the_store_it_goes_to(
+def test_a_transfer_survives_a_restart_of_the_store(
     settings: ObjectStoreSettings,
     kill_store: Callable[[], None],
     behaviour: StoreBehaviour,
@@ -186,7 +186,7 @@ def test_a_transfer_outlives_the_store_it_goes_to(
     storage.close()
 
 
-def test_a_transfer_whose_last_answer_was_lost_is_done(
+def test_a_transfer_whose_answer_to_complete_was_lost_succeeds(
     settings: ObjectStoreSettings, tmp_path: Path
 ) -> None:
     path = tmp_path / "staged"
@@ -200,7 +200,7 @@ def test_a_transfer_whose_last_answer_was_lost_is_done(
     storage.close()
 
 
-def test_chunks_that_wait_in_the_bucket_become_one_object(
+def test_chunks_staged_in_the_bucket_become_one_object(
     settings: ObjectStoreSettings, behaviour: StoreBehaviour, tmp_path: Path
 ) -> None:
     path = tmp_path / "staged"

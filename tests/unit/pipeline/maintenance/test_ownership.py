@@ -14,7 +14,7 @@ def transfer(
     return Transfer(is_active=is_active, multipart_id=multipart_id, lease_is_live=lease_is_live)
 
 
-def test_only_what_is_older_than_the_grace_is_judged() -> None:
+def test_only_objects_older_than_the_grace_period_are_old() -> None:
     def is_old(age: timedelta) -> bool:
         return ownership.is_old(NOW - age, now=NOW, grace=GRACE)
 
@@ -24,13 +24,13 @@ def test_only_what_is_older_than_the_grace_is_judged() -> None:
     assert not is_old(timedelta(hours=-5))  # a clock that is ahead of ours
 
 
-def test_staging_belongs_to_uploads_that_are_not_stored_yet() -> None:
+def test_open_and_finalized_uploads_need_their_staging() -> None:
     needed = {status for status in UploadStatus if not ownership.is_left_in_staging(status)}
     assert needed == {UploadStatus.OPEN, UploadStatus.FINALIZED}
     assert ownership.is_left_in_staging(None)
 
 
-def test_the_multipart_upload_a_job_goes_on_with_is_kept() -> None:
+def test_the_recorded_multipart_upload_of_an_active_job_is_kept() -> None:
     assert not ownership.is_left_unfinished("m-1", transfer(multipart_id="m-1"))
     # Waiting in a retry tier, nobody holds its lease, and still it goes on with its parts.
     assert not ownership.is_left_unfinished(
@@ -38,17 +38,17 @@ def test_the_multipart_upload_a_job_goes_on_with_is_kept() -> None:
     )
 
 
-def test_one_just_begun_under_a_lease_is_kept() -> None:
+def test_an_unrecorded_multipart_upload_is_kept_under_a_live_lease() -> None:
     assert not ownership.is_left_unfinished("m-2", transfer(lease_is_live=True))
     assert not ownership.is_left_unfinished("m-2", transfer(multipart_id="m-1", lease_is_live=True))
 
 
-def test_one_that_no_transfer_knows_is_an_orphan() -> None:
+def test_a_multipart_upload_that_no_active_job_records_is_an_orphan() -> None:
     assert ownership.is_left_unfinished("m-1", None)
     assert ownership.is_left_unfinished("m-1", transfer())
     assert ownership.is_left_unfinished("m-2", transfer(multipart_id="m-1"))
 
 
-def test_a_settled_job_goes_on_with_nothing() -> None:
+def test_the_multipart_upload_of_a_settled_job_is_an_orphan() -> None:
     settled = transfer(is_active=False, multipart_id="m-1", lease_is_live=True)
     assert ownership.is_left_unfinished("m-1", settled)

@@ -57,14 +57,14 @@ def takes_an_object_with_crc32(stubber: Stubber, *, and_keeps: bytes = CONTENT) 
     stubber.add_response("delete_object", {})
 
 
-def test_a_store_that_checks_the_md5_is_asked_no_more(stub: tuple[S3Client, Stubber]) -> None:
+def test_a_store_that_checks_the_md5_gets_no_crc32(stub: tuple[S3Client, Stubber]) -> None:
     _, stubber = stub
     stubber.add_client_error("put_object", service_error_code="BadDigest", http_status_code=400)
 
     assert found_out(stub).mode is ChecksumMode.WHEN_REQUIRED
 
 
-def test_a_store_that_overlooks_the_md5_gets_a_crc32(stub: tuple[S3Client, Stubber]) -> None:
+def test_a_store_that_ignores_the_md5_gets_a_crc32(stub: tuple[S3Client, Stubber]) -> None:
     _, stubber = stub
     overlooks_the_md5(stubber)
     takes_an_object_with_crc32(stubber)
@@ -75,7 +75,7 @@ def test_a_store_that_overlooks_the_md5_gets_a_crc32(stub: tuple[S3Client, Stubb
     assert found_out(stub).mode is ChecksumMode.WHEN_SUPPORTED
 
 
-def test_a_store_that_keeps_the_framing_of_a_trailer_gets_none(
+def test_a_store_that_stores_the_trailer_as_data_gets_no_crc32(
     stub: tuple[S3Client, Stubber],
 ) -> None:
     _, stubber = stub
@@ -85,7 +85,7 @@ def test_a_store_that_keeps_the_framing_of_a_trailer_gets_none(
     assert found_out(stub).mode is ChecksumMode.WHEN_REQUIRED
 
 
-def test_a_store_that_takes_no_part_with_a_trailer_gets_none(
+def test_a_store_that_refuses_parts_with_a_trailer_gets_no_crc32(
     stub: tuple[S3Client, Stubber],
 ) -> None:
     _, stubber = stub
@@ -112,7 +112,7 @@ def test_a_store_that_refuses_the_probe_gets_no_crc32(
     assert found_out(stub).mode is ChecksumMode.WHEN_REQUIRED
 
 
-def test_a_store_that_is_not_there_decides_nothing(stub: tuple[S3Client, Stubber]) -> None:
+def test_an_unavailable_store_leaves_the_mode_undecided(stub: tuple[S3Client, Stubber]) -> None:
     client, stubber = stub
     storage = S3Storage(client, bucket="bucket", attempts=1, checksum_mode=ChecksumMode.AUTO)
     body = Body(CONTENT, md5=bytes.fromhex(ETAG))
@@ -137,9 +137,7 @@ def test_a_store_that_is_not_there_decides_nothing(stub: tuple[S3Client, Stubber
         (ChecksumMode.WHEN_REQUIRED, {}),
     ],
 )
-def test_a_mode_that_is_set_is_not_questioned(
-    mode: ChecksumMode, arguments: dict[str, str]
-) -> None:
+def test_a_configured_mode_is_not_probed(mode: ChecksumMode, arguments: dict[str, str]) -> None:
     def find_out() -> Finding:
         pytest.fail("nobody has to find out")
 

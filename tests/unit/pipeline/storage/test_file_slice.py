@@ -14,12 +14,12 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_slice_ends_where_it_ends(file: Path) -> None:
+def test_a_reader_stops_at_the_end_of_the_slice(file: Path) -> None:
     with FileSlice(file, offset=3, size_bytes=4).open(abandoned=Event()) as reader:
         assert [reader.read(3), reader.read(3), reader.read(3)] == [b"345", b"6", b""]
 
 
-def test_a_slice_can_be_read_again_from_its_start(file: Path) -> None:
+def test_a_slice_can_be_read_again_after_seek(file: Path) -> None:
     with FileSlice(file, offset=3, size_bytes=4).open(abandoned=Event()) as reader:
         reader.read()
         assert reader.seek(0) == 0
@@ -30,7 +30,7 @@ def test_a_slice_can_be_read_again_from_its_start(file: Path) -> None:
     ("offset", "whence", "position"),
     [(2, os.SEEK_SET, 2), (-1, os.SEEK_CUR, 0), (-1, os.SEEK_END, 3), (0, os.SEEK_END, 4)],
 )
-def test_positions_count_from_the_start_of_the_slice(
+def test_positions_are_relative_to_the_start_of_the_slice(
     file: Path, offset: int, whence: int, position: int
 ) -> None:
     with FileSlice(file, offset=3, size_bytes=4).open(abandoned=Event()) as reader:
@@ -39,7 +39,7 @@ def test_positions_count_from_the_start_of_the_slice(
         assert reader.tell() == position
 
 
-def test_two_readers_do_not_disturb_each_other(file: Path) -> None:
+def test_two_readers_of_one_file_are_independent(file: Path) -> None:
     piece = FileSlice(file, offset=0, size_bytes=10)
     with piece.open(abandoned=Event()) as one, piece.open(abandoned=Event()) as other:
         assert one.read(5) == b"01234"
@@ -55,13 +55,13 @@ def test_an_abandoned_reader_raises_at_the_next_block(file: Path) -> None:
             reader.read(5)
 
 
-def test_a_file_that_ends_inside_the_slice_is_not_read_as_if_that_were_all(file: Path) -> None:
+def test_a_file_that_ends_inside_the_slice_raises(file: Path) -> None:
     with FileSlice(file, offset=8, size_bytes=4).open(abandoned=Event()) as reader:
         assert reader.read(4) == b"89"
         with pytest.raises(SliceTruncated):
             reader.read(4)
 
 
-def test_a_missing_file_is_missing_at_once(tmp_path: Path) -> None:
+def test_opening_a_slice_of_a_missing_file_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         FileSlice(tmp_path / "file", offset=0, size_bytes=1).open(abandoned=Event())

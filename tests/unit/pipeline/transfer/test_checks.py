@@ -33,7 +33,7 @@ def check_of(content: bytes, *, chunk_size: int, has_crc32c: bool) -> FileCheck:
 
 
 @given(st.binary(max_size=300), st.integers(1, 80), st.lists(st.integers(0, 300)), st.booleans())
-def test_intact_bytes_pass_however_they_are_cut(
+def test_intact_bytes_pass_in_blocks_of_any_size(
     content: bytes,
     chunk_size: int,
     cuts: list[int],
@@ -48,7 +48,7 @@ def test_intact_bytes_pass_however_they_are_cut(
 
 
 @given(st.binary(min_size=1, max_size=300), st.integers(1, 80), st.booleans(), st.data())
-def test_a_flipped_bit_is_found_in_the_chunk_that_has_it(
+def test_a_flipped_bit_is_reported_with_its_chunk(
     content: bytes,
     chunk_size: int,
     has_crc32c: bool,  # noqa: FBT001  # Hypothesis passes it
@@ -65,7 +65,7 @@ def test_a_flipped_bit_is_found_in_the_chunk_that_has_it(
     assert found.value.code is ErrorCode.STAGING_CORRUPT
 
 
-def test_what_is_said_of_a_damaged_chunk_names_the_digest_it_was_checked_by() -> None:
+def test_the_error_of_a_corrupt_chunk_names_the_digest_algorithm() -> None:
     with pytest.raises(ChunkCorrupt) as by_crc32c:
         check_of(b"123456789", chunk_size=9, has_crc32c=True).update(b"12345678X")
     with pytest.raises(ChunkCorrupt) as by_sha256:
@@ -85,7 +85,7 @@ def test_what_is_said_of_a_damaged_chunk_names_the_digest_it_was_checked_by() ->
 
 
 @given(st.binary(min_size=1, max_size=300), st.integers(1, 80), st.integers(0, 300), st.booleans())
-def test_a_check_goes_on_where_another_one_stood(
+def test_a_check_continues_from_the_state_of_another_check(
     content: bytes,
     chunk_size: int,
     cut: int,
@@ -108,7 +108,7 @@ def test_a_check_goes_on_where_another_one_stood(
 
 
 @given(st.binary(min_size=2, max_size=300), st.integers(1, 80), st.data())
-def test_a_chunk_begun_by_another_check_is_judged_as_a_whole(
+def test_a_continued_check_verifies_the_whole_of_an_unfinished_chunk(
     content: bytes, chunk_size: int, data: st.DataObject
 ) -> None:
     cut = data.draw(st.integers(1, len(content) - 1))
@@ -127,7 +127,7 @@ def test_a_chunk_begun_by_another_check_is_judged_as_a_whole(
         second.update(bytes(damaged[cut:]))
 
 
-def test_a_state_that_does_not_fit_is_not_gone_on_from() -> None:
+def test_a_state_that_does_not_fit_is_rejected() -> None:
     content = b"0123456789"
     first = check_of(content, chunk_size=4, has_crc32c=True)
     first.update(content[:6])
@@ -153,7 +153,7 @@ def test_intact_chunks_of_another_file_than_declared_are_refused() -> None:
     assert refused.value.code is ErrorCode.FILE_DIGEST_MISMATCH
 
 
-def test_a_file_cannot_finish_before_its_last_byte() -> None:
+def test_a_check_cannot_finish_before_the_last_byte() -> None:
     check = FileCheck.against(manifest(b"content", chunk_size=4), chunk_size=4, size_bytes=7)
     check.update(b"conten")
 
@@ -177,12 +177,12 @@ WHOLE = manifest(b"0123456789", chunk_size=4)
         pytest.param([WHOLE[0], Chunk(1, size_bytes=3, sha256=b""), WHOLE[2]], id="short"),
     ],
 )
-def test_a_manifest_with_a_hole_is_refused_before_any_byte_is_read(chunks: list[Chunk]) -> None:
+def test_an_incomplete_manifest_is_refused_before_any_byte_is_read(chunks: list[Chunk]) -> None:
     with pytest.raises(ManifestIncomplete):
         FileCheck.against(chunks, chunk_size=4, size_bytes=10)
 
 
-def test_a_file_without_a_manifest_is_only_measured_and_digested() -> None:
+def test_a_file_without_a_manifest_is_checked_by_its_size() -> None:
     check = FileCheck.of_any(size_bytes=7)
     check.update(b"con")
     check.update(b"tent")
@@ -190,7 +190,7 @@ def test_a_file_without_a_manifest_is_only_measured_and_digested() -> None:
     assert check.finish(declared=None) == hashlib.sha256(b"content").hexdigest()
 
 
-def test_the_etag_of_parts_is_the_md5_of_their_md5s_and_their_number() -> None:
+def test_a_multipart_etag_is_the_md5_of_the_md5s_and_the_number_of_parts() -> None:
     expected = hashlib.md5(md5(b"one") + md5(b"two"), usedforsecurity=False).hexdigest()
 
     assert multipart_etag([md5(b"one"), md5(b"two")]) == f"{expected}-2"
@@ -205,7 +205,7 @@ def test_the_etag_of_parts_is_the_md5_of_their_md5s_and_their_number() -> None:
         f'"{md5(b"onetwo").hex().upper()}"',
     ],
 )
-def test_both_forms_of_an_etag_are_recognised(etag: str) -> None:
+def test_the_multipart_form_and_the_whole_form_of_an_etag_match(etag: str) -> None:
     assert etag_matches(etag, part_md5s=[md5(b"one"), md5(b"two")], file_md5=lambda: md5(b"onetwo"))
 
 
@@ -218,13 +218,13 @@ def test_both_forms_of_an_etag_are_recognised(etag: str) -> None:
         md5(b"other").hex(),
     ],
 )
-def test_another_etag_is_not(etag: str) -> None:
+def test_another_etag_does_not_match(etag: str) -> None:
     assert not etag_matches(
         etag, part_md5s=[md5(b"one"), md5(b"two")], file_md5=lambda: md5(b"onetwo")
     )
 
 
-def test_the_whole_file_is_not_read_again_for_the_usual_form_nor_for_one_part() -> None:
+def test_the_file_is_not_read_again_for_a_multipart_etag_or_a_single_part() -> None:
     def file_md5() -> bytes:
         pytest.fail("read the file again")
 

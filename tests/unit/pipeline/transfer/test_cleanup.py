@@ -11,7 +11,7 @@ from tests.unit.pipeline.transfer.staging import KEY, is_empty, part
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_discard_removes_parts_and_object(known: bool) -> None:  # noqa: FBT001  # pytest passes it
+def test_delete_object_deletes_parts_and_object_and_may_be_repeated(known: bool) -> None:  # noqa: FBT001  # pytest passes it
     storage = FakeStorage()
     multipart = store_parts(storage, {1: part(1)})
     storage.objects[KEY] = Object(b"", "text/plain", etag="")
@@ -22,7 +22,7 @@ def test_discard_removes_parts_and_object(known: bool) -> None:  # noqa: FBT001 
     assert is_empty(storage)
 
 
-def test_discard_removes_the_object_where_multiparts_may_not_be_listed() -> None:
+def test_delete_object_deletes_the_object_if_multipart_uploads_cannot_be_listed() -> None:
     storage = FakeStorage()
     storage.objects[KEY] = Object(b"", "text/plain", etag="")
     storage.before = raising(REJECTED, on="open_multiparts")
@@ -33,7 +33,7 @@ def test_discard_removes_the_object_where_multiparts_may_not_be_listed() -> None
     assert KEY not in storage.objects
 
 
-def test_an_object_is_not_deleted_any_more_once_the_heart_stands_still() -> None:
+def test_a_running_delete_is_abandoned_when_the_heartbeat_fails() -> None:
     storage = FakeStorage()
     storage.before = deleting = HangingDelete()
 

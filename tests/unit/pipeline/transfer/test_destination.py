@@ -31,7 +31,7 @@ from tests.unit.pipeline.transfer.staging import (
 
 @pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
 @pytest.mark.parametrize("etags", [Etags.OF_PARTS, Etags.OF_WHOLE])
-def test_what_an_earlier_attempt_left_at_the_key_is_replaced(
+def test_an_object_of_an_earlier_attempt_is_replaced(
     tmp_path: Path, size: int, etags: Etags
 ) -> None:
     storage = FakeStorage(etags=etags)
@@ -54,7 +54,7 @@ def fail_to_read_again(storage: FakeStorage, *, staged: StagedFile) -> None:
     storage.after = lose
 
 
-def test_a_file_is_read_again_where_only_that_proves_the_object(tmp_path: Path) -> None:
+def test_the_file_is_read_again_if_only_its_md5_can_prove_the_object(tmp_path: Path) -> None:
     storage = FakeStorage(etags=Etags.OF_WHOLE)
     staged = stage(tmp_path)
     fail_to_read_again(storage, staged=staged)
@@ -63,7 +63,7 @@ def test_a_file_is_read_again_where_only_that_proves_the_object(tmp_path: Path) 
         send(staged, storage=storage, reread_max_bytes=len(CONTENT))
 
 
-def test_a_file_too_large_to_be_read_again_is_believed_to_be_what_the_store_just_made(
+def test_a_new_object_of_proven_parts_is_accepted_without_a_long_reread(
     tmp_path: Path,
 ) -> None:
     storage = FakeStorage(etags=Etags.OF_WHOLE)
@@ -78,7 +78,7 @@ def test_a_file_too_large_to_be_read_again_is_believed_to_be_what_the_store_just
     assert (told["log_level"], told["etag"]) == ("warning", md5(CONTENT).hex())
 
 
-def test_an_object_too_large_to_be_proven_is_sent_again_if_nobody_says_who_made_it(
+def test_an_object_of_unknown_origin_is_sent_again_instead_of_a_long_reread(
     tmp_path: Path,
 ) -> None:
     storage = FakeStorage(etags=Etags.OF_WHOLE)
@@ -97,7 +97,9 @@ def test_an_object_too_large_to_be_proven_is_sent_again_if_nobody_says_who_made_
 
 
 @pytest.mark.parametrize("etags", [Etags.OPAQUE, Etags.OF_WHOLE])
-def test_the_size_counts_where_the_etag_tells_nothing(tmp_path: Path, etags: Etags) -> None:
+def test_an_object_with_an_opaque_etag_must_have_the_right_size(
+    tmp_path: Path, etags: Etags
+) -> None:
     storage = FakeStorage(etags=etags)
 
     def shorten(call: Call) -> None:
@@ -112,7 +114,7 @@ def test_the_size_counts_where_the_etag_tells_nothing(tmp_path: Path, etags: Eta
     assert is_empty(storage)
 
 
-def test_a_leftover_is_not_deleted_any_more_once_the_lease_is_lost(tmp_path: Path) -> None:
+def test_a_running_delete_of_a_leftover_is_abandoned_when_the_lease_is_lost(tmp_path: Path) -> None:
     storage = FakeStorage()
     storage.objects[KEY] = Object(b"left", "", etag="")
     storage.before = deleting = HangingDelete()
@@ -123,7 +125,7 @@ def test_a_leftover_is_not_deleted_any_more_once_the_lease_is_lost(tmp_path: Pat
     assert deleting.was_abandoned == [True]
 
 
-def test_an_object_nobody_can_prove_to_be_ours_is_replaced(tmp_path: Path) -> None:
+def test_an_object_that_cannot_be_proven_is_replaced(tmp_path: Path) -> None:
     storage = FakeStorage(etags=Etags.OF_WHOLE)
     left = CONTENT[::-1]
     storage.objects[KEY] = Object(left, "text/plain", etag=md5(left).hex())
@@ -137,7 +139,7 @@ def test_an_object_nobody_can_prove_to_be_ours_is_replaced(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
-def test_an_object_that_is_ours_already_is_left_alone(tmp_path: Path, size: int) -> None:
+def test_an_object_that_another_attempt_completed_is_kept(tmp_path: Path, size: int) -> None:
     storage = FakeStorage()
     staged = stage(tmp_path, CONTENT[:size])
 
@@ -155,7 +157,7 @@ def test_an_object_that_is_ours_already_is_left_alone(tmp_path: Path, size: int)
     assert storage.objects[KEY].content == CONTENT[:size]
 
 
-def test_an_object_that_shares_its_parts_with_an_open_upload_is_sent_anew(tmp_path: Path) -> None:
+def test_an_object_whose_multipart_upload_is_still_open_is_sent_again(tmp_path: Path) -> None:
     storage = FakeStorage()
     staged = stage(tmp_path)
     etag = multipart_etag([md5(part(number)) for number in range(1, 17)])
@@ -176,7 +178,7 @@ def test_an_object_that_shares_its_parts_with_an_open_upload_is_sent_anew(tmp_pa
     assert storage.objects[KEY].content == CONTENT
 
 
-def test_an_upload_that_is_still_listed_after_it_was_completed_is_not_aborted(
+def test_a_completed_multipart_upload_that_is_still_listed_is_not_aborted(
     tmp_path: Path,
 ) -> None:
     class Listing(FakeStorage):
@@ -190,7 +192,7 @@ def test_an_upload_that_is_still_listed_after_it_was_completed_is_not_aborted(
     assert storage.called("abort") == 0
 
 
-def test_a_leftover_is_not_deleted_by_a_worker_that_lost_its_lease(tmp_path: Path) -> None:
+def test_a_worker_without_a_lease_does_not_delete_a_leftover(tmp_path: Path) -> None:
     storage = FakeStorage()
     storage.objects[KEY] = Object(b"a successor's", "", etag="")
     refused = threading.Event()
@@ -212,7 +214,7 @@ def test_a_leftover_is_not_deleted_by_a_worker_that_lost_its_lease(tmp_path: Pat
 
 
 @pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
-def test_a_key_that_will_not_be_free_is_given_up(tmp_path: Path, size: int) -> None:
+def test_a_key_that_always_has_another_object_fails_the_transfer(tmp_path: Path, size: int) -> None:
     storage = FakeStorage()
     storage.before = lambda call: (
         storage.objects.__setitem__(KEY, Object(b"again", "", etag=""))

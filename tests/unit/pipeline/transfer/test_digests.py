@@ -18,7 +18,7 @@ def state_after(content: bytes) -> bytes:
 
 
 @given(st.binary(max_size=1_000), st.integers(0, 1_000))
-def test_a_sha256_goes_on_from_its_state_at_any_cut(content: bytes, cut: int) -> None:
+def test_a_sha256_continues_from_its_state_at_any_byte(content: bytes, cut: int) -> None:
     cut = min(cut, len(content))
 
     digest = digests.sha256_from(state_after(content[:cut]), taken=cut)
@@ -29,7 +29,7 @@ def test_a_sha256_goes_on_from_its_state_at_any_cut(content: bytes, cut: int) ->
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5))
-def test_a_sha256_goes_on_after_its_digest_was_asked_for(blocks: list[bytes]) -> None:
+def test_a_sha256_continues_after_hexdigest(blocks: list[bytes]) -> None:
     digest, taken = digests.sha256(), b""
     for block in blocks:
         digest.update(block)
@@ -58,12 +58,12 @@ def test_a_sha256_goes_on_after_its_digest_was_asked_for(blocks: list[bytes]) ->
         ),
     ],
 )
-def test_what_is_no_state_after_so_many_bytes_is_not_believed(state: bytes) -> None:
+def test_an_invalid_state_is_rejected(state: bytes) -> None:
     assert digests.sha256_from(state, taken=70) is None
 
 
 @given(st.binary(max_size=300), st.integers(0, 300))
-def test_a_crc32c_goes_on_from_its_value(content: bytes, cut: int) -> None:
+def test_a_crc32c_continues_from_its_value(content: bytes, cut: int) -> None:
     first, whole = Crc32c(), Crc32c()
     first.update(content[:cut])
     whole.update(content)
@@ -74,7 +74,7 @@ def test_a_crc32c_goes_on_from_its_value(content: bytes, cut: int) -> None:
     assert second.digest() == whole.digest()
 
 
-def test_a_crc32c_has_its_highest_byte_first() -> None:
+def test_a_crc32c_has_its_most_significant_byte_first() -> None:
     digest = Crc32c()
     digest.update(b"123456789")
 

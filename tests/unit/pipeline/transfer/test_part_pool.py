@@ -25,7 +25,7 @@ def ignore(_: object) -> None:
     """Take a result."""
 
 
-def test_results_come_out_as_calls_finish() -> None:
+def test_results_are_passed_on_as_calls_end() -> None:
     results: list[int] = []
     with PartUploadPool[int](
         2, on_result=results.append, heartbeat=calm, heartbeat_interval=SOON
@@ -37,7 +37,7 @@ def test_results_come_out_as_calls_finish() -> None:
     assert sorted(results) == [0, 1, 2]
 
 
-def test_lanes_work_at_the_same_time() -> None:
+def test_calls_run_at_the_same_time() -> None:
     together = Barrier(2)
     with PartUploadPool[int](2, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON) as lanes:
         lanes.start(lambda: together.wait(timeout=10))
@@ -45,7 +45,7 @@ def test_lanes_work_at_the_same_time() -> None:
         lanes.drain()
 
 
-def test_a_call_aside_needs_no_lane() -> None:
+def test_run_does_not_wait_for_started_calls() -> None:
     go_on = Event()
     with PartUploadPool[bool](
         1, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON
@@ -55,7 +55,7 @@ def test_a_call_aside_needs_no_lane() -> None:
         lanes.drain()
 
 
-def test_one_call_more_than_there_are_lanes_may_wait() -> None:
+def test_wait_for_room_allows_one_queued_call() -> None:
     go_on = Event()
     results: list[bool] = []
 
@@ -76,7 +76,7 @@ def test_one_call_more_than_there_are_lanes_may_wait() -> None:
         assert results
 
 
-def test_results_are_collected_while_a_call_aside_takes_its_time() -> None:
+def test_results_are_collected_during_run() -> None:
     collected = Event()
 
     def collect(_: bool) -> None:  # noqa: FBT001  # a result has no name
@@ -90,7 +90,7 @@ def test_results_are_collected_while_a_call_aside_takes_its_time() -> None:
 
 
 @pytest.mark.parametrize("wait", ["drain", "run"])
-def test_what_a_call_raises_comes_out_of_whatever_waits(wait: str) -> None:
+def test_an_error_of_a_call_is_raised_by_the_waiting_method(wait: str) -> None:
     def fail() -> int:
         raise ZeroDivisionError
 
@@ -104,7 +104,7 @@ def test_what_a_call_raises_comes_out_of_whatever_waits(wait: str) -> None:
             waiting[wait]()
 
 
-def test_what_was_done_counts_although_something_beside_it_failed() -> None:
+def test_results_count_although_another_call_failed() -> None:
     results: list[int] = []
     all_done = Event()
 
@@ -130,7 +130,7 @@ def test_what_was_done_counts_although_something_beside_it_failed() -> None:
 
 
 @pytest.mark.parametrize("how", ["aside", "in a lane"])
-def test_the_heart_beats_in_this_thread_while_a_call_takes_its_time(how: str) -> None:
+def test_the_heartbeat_is_called_in_this_thread_while_a_call_runs(how: str) -> None:
     beats: list[str] = []
     enough = Event()
 
@@ -151,7 +151,7 @@ def test_the_heart_beats_in_this_thread_while_a_call_takes_its_time(how: str) ->
     assert set(beats) == {current_thread().name}
 
 
-def test_the_heart_does_not_beat_before_it_is_time() -> None:
+def test_the_heartbeat_is_not_called_before_its_interval() -> None:
     def beat() -> None:
         pytest.fail("too early")
 
@@ -162,7 +162,7 @@ def test_the_heart_does_not_beat_before_it_is_time() -> None:
             lanes.run(lambda: None)
 
 
-def test_leaving_drops_calls_that_did_not_begin_and_sees_the_others_end() -> None:
+def test_leaving_the_block_drops_queued_calls_and_waits_for_running_ones() -> None:
     seen: list[str] = []
     first_runs = Event()
 
@@ -182,7 +182,7 @@ def test_leaving_drops_calls_that_did_not_begin_and_sees_the_others_end() -> Non
     assert seen == ["first was told"]
 
 
-def test_settled_lanes_have_stopped() -> None:
+def test_stop_waits_until_every_call_has_ended() -> None:
     both_run = Barrier(3)
     ended: list[bool] = []
 
@@ -202,7 +202,7 @@ def test_settled_lanes_have_stopped() -> None:
         assert ended == [True, True]
 
 
-def test_calls_see_the_context_they_were_started_in() -> None:
+def test_calls_run_in_the_context_of_their_caller() -> None:
     upload.set("the one at hand")
     with PartUploadPool[str](1, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON) as lanes:
         assert lanes.run(upload.get) == "the one at hand"

@@ -15,7 +15,9 @@ max_parts = st.integers(1, MOST_PARTS)
 
 
 @given(st.integers(0, LARGEST_OBJECT), preferred_sizes, max_parts)
-def test_every_plan_is_one_the_store_takes(size_bytes: int, part_size: int, max_parts: int) -> None:
+def test_every_plan_respects_the_limits_of_s3(
+    size_bytes: int, part_size: int, max_parts: int
+) -> None:
     if size_bytes > max_parts * MAX_PART_SIZE:
         with pytest.raises(TooLargeForStore):
             plan.split(size_bytes, part_size=part_size, max_parts=max_parts)
@@ -28,7 +30,7 @@ def test_every_plan_is_one_the_store_takes(size_bytes: int, part_size: int, max_
 
 
 @given(st.integers(0, 20_000 * MIB), preferred_sizes)
-def test_parts_cover_the_file_once_in_order(size_bytes: int, part_size: int) -> None:
+def test_parts_cover_the_file_in_order_without_gaps(size_bytes: int, part_size: int) -> None:
     cut = plan.split(size_bytes, part_size=part_size, max_parts=1_000)
 
     end = 0
@@ -41,7 +43,7 @@ def test_parts_cover_the_file_once_in_order(size_bytes: int, part_size: int) -> 
 
 
 @given(st.integers(0, 20_000 * MIB), preferred_sizes)
-def test_a_plan_knows_its_own_parts(size_bytes: int, part_size: int) -> None:
+def test_has_part_accepts_exactly_the_parts_of_the_plan(size_bytes: int, part_size: int) -> None:
     cut = plan.split(size_bytes, part_size=part_size, max_parts=1_000)
 
     for part in cut:
@@ -51,7 +53,7 @@ def test_a_plan_knows_its_own_parts(size_bytes: int, part_size: int) -> None:
 
 
 @given(st.integers(0, LARGEST_OBJECT), preferred_sizes)
-def test_the_preferred_part_size_is_kept_while_it_is_enough(
+def test_the_preferred_part_size_is_kept_if_it_is_sufficient(
     size_bytes: int, part_size: int
 ) -> None:
     cut = plan.split(size_bytes, part_size=part_size, max_parts=MOST_PARTS)
@@ -74,33 +76,35 @@ def test_the_preferred_part_size_is_kept_while_it_is_enough(
         ),
     ],
 )
-def test_small_files_by_hand(size_bytes: int, expected: list[Part]) -> None:
+def test_small_files_have_the_expected_parts(size_bytes: int, expected: list[Part]) -> None:
     assert list(plan.split(size_bytes, part_size=5 * MIB, max_parts=1_000)) == expected
 
 
 @pytest.mark.parametrize(
     ("size_bytes", "is_multipart"), [(0, False), (1, False), (5 * MIB, False), (5 * MIB + 1, True)]
 )
-def test_up_to_one_part_needs_no_multipart_upload(size_bytes: int, *, is_multipart: bool) -> None:
+def test_a_file_of_one_part_needs_no_multipart_upload(
+    size_bytes: int, *, is_multipart: bool
+) -> None:
     cut = plan.split(size_bytes, part_size=5 * MIB, max_parts=1_000)
 
     assert cut.is_multipart is is_multipart
 
 
-def test_a_store_of_few_parts_gets_larger_ones() -> None:
+def test_a_low_limit_of_parts_makes_parts_larger() -> None:
     cut = plan.split(100 * GIB, part_size=16 * MIB, max_parts=1_000)
 
     assert cut.part_size == 103 * MIB
     assert len(cut) == 995
 
 
-def test_the_largest_object_of_all_is_planned() -> None:
+def test_the_largest_object_can_be_planned() -> None:
     cut = plan.split(LARGEST_OBJECT, part_size=16 * MIB, max_parts=MOST_PARTS)
 
     assert (cut.part_size, len(cut)) == (MAX_PART_SIZE, MOST_PARTS)
 
 
-def test_one_byte_more_is_too_large_for_the_store() -> None:
+def test_a_file_larger_than_the_largest_object_is_refused() -> None:
     with pytest.raises(TooLargeForStore) as refused:
         plan.split(LARGEST_OBJECT + 1, part_size=16 * MIB, max_parts=MOST_PARTS)
 
@@ -109,7 +113,7 @@ def test_one_byte_more_is_too_large_for_the_store() -> None:
 
 
 @given(st.integers(0, LARGEST_OBJECT), st.integers(1, 2 * MAX_PART_SIZE), max_parts)
-def test_a_plan_along_the_chunks_is_one_the_store_takes(
+def test_chunks_become_parts_only_within_the_limits_of_s3(
     size_bytes: int, chunk_size: int, max_parts: int
 ) -> None:
     cut = plan.along_chunks(size_bytes, chunk_size=chunk_size, max_parts=max_parts)
@@ -126,5 +130,5 @@ def test_a_plan_along_the_chunks_is_one_the_store_takes(
     ("size_bytes", "parts"),
     [(0, None), (1, None), (63, None), (64, 1), (65, None), (128, 2), (130, 3), (131, None)],
 )
-def test_only_whole_parts_are_parts_from_the_front(size_bytes: int, parts: int | None) -> None:
+def test_parts_in_counts_only_whole_parts(size_bytes: int, parts: int | None) -> None:
     assert PartPlan(130, part_size=64).parts_in(size_bytes) == parts

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 # ---- the way it should go
 
 
-def test_the_object_has_the_staged_bytes_and_the_store_confirmed_them(tmp_path: Path) -> None:
+def test_the_object_has_the_staged_bytes_and_the_etag_of_its_parts(tmp_path: Path) -> None:
     storage = FakeStorage()
 
     sent = send(stage(tmp_path, declared=sha256(CONTENT)), storage=storage)
@@ -81,7 +81,7 @@ def test_the_object_has_the_staged_bytes_and_the_store_confirmed_them(tmp_path: 
     part_size=st.integers(1, 200),
     parallel_parts=st.integers(1, 4),
 )
-def test_chunks_and_parts_are_cut_independently(
+def test_chunk_size_and_part_size_are_independent(
     tmp_path: Path, *, content: bytes, chunk_size: int, part_size: int, parallel_parts: int
 ) -> None:
     storage = FakeStorage()
@@ -112,7 +112,7 @@ def test_a_file_of_one_part_takes_one_request(tmp_path: Path, size: int) -> None
     assert sent.etag == md5(CONTENT[:size]).hex()
 
 
-def test_a_file_of_no_bytes_needs_no_staged_file(tmp_path: Path) -> None:
+def test_an_empty_upload_needs_no_staged_file(tmp_path: Path) -> None:
     staged = stage(tmp_path, b"")
     staged.path.unlink()
     storage = FakeStorage()
@@ -122,7 +122,7 @@ def test_a_file_of_no_bytes_needs_no_staged_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
-def test_the_object_gets_the_type_its_bytes_show(tmp_path: Path, size: int) -> None:
+def test_the_object_has_the_sniffed_media_type(tmp_path: Path, size: int) -> None:
     content = b"%PDF-1.7\n" + CONTENT[9:size]
     staged = replace(stage(tmp_path, content), content_type="text/plain")
     storage = FakeStorage()
@@ -147,7 +147,7 @@ def test_the_multipart_id_is_recorded_before_the_first_part_is_sent(tmp_path: Pa
     assert recorded_in_time == [True] * 16
 
 
-def test_no_more_parts_are_under_way_than_allowed(tmp_path: Path) -> None:
+def test_no_more_than_parallel_parts_are_sent_at_once(tmp_path: Path) -> None:
     storage = FakeStorage()
     slots = threading.Semaphore(3)
     three_at_once = threading.Barrier(3)
@@ -166,7 +166,7 @@ def test_no_more_parts_are_under_way_than_allowed(tmp_path: Path) -> None:
     assert storage.objects[KEY].content == CONTENT
 
 
-def test_every_callback_comes_from_the_thread_that_called(tmp_path: Path) -> None:
+def test_every_callback_comes_from_the_calling_thread(tmp_path: Path) -> None:
     recorder = Recorder()
 
     send(stage(tmp_path), storage=FakeStorage(), recorder=recorder)
@@ -175,7 +175,7 @@ def test_every_callback_comes_from_the_thread_that_called(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("slow", ["create_multipart", "upload_part", "complete", "head"])
-def test_the_heart_beats_while_the_store_is_silent(tmp_path: Path, slow: str) -> None:
+def test_the_heartbeat_is_called_while_the_store_does_not_answer(tmp_path: Path, slow: str) -> None:
     storage = FakeStorage()
     silent, enough = threading.Event(), threading.Event()
     beats = count()
@@ -206,7 +206,7 @@ def test_the_heart_beats_while_the_store_is_silent(tmp_path: Path, slow: str) ->
 # ---- going on where another attempt stopped
 
 
-def test_a_resumed_transfer_skips_parts_already_stored(tmp_path: Path) -> None:
+def test_a_resumed_transfer_skips_stored_parts(tmp_path: Path) -> None:
     storage = FakeStorage()
     multipart = store_parts(storage, {number: part(number) for number in (1, 2, 5)})
     recorder = Recorder()
@@ -230,7 +230,7 @@ def test_a_part_stored_with_other_bytes_is_sent_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("leftover", [{1: CONTENT[:100]}, {17: part(1)}])
-def test_parts_of_another_plan_are_dropped(tmp_path: Path, leftover: dict[int, bytes]) -> None:
+def test_parts_of_another_plan_are_deleted(tmp_path: Path, leftover: dict[int, bytes]) -> None:
     storage = FakeStorage()
     multipart = store_parts(storage, leftover)
     recorder = Recorder()
@@ -242,7 +242,7 @@ def test_parts_of_another_plan_are_dropped(tmp_path: Path, leftover: dict[int, b
     assert storage.open_multiparts(KEY) == []
 
 
-def test_parts_of_a_file_that_now_takes_one_request_are_dropped(tmp_path: Path) -> None:
+def test_parts_are_deleted_if_the_file_now_takes_one_request(tmp_path: Path) -> None:
     storage = FakeStorage()
     multipart = store_parts(storage, {1: part(1)})
 
@@ -253,9 +253,7 @@ def test_parts_of_a_file_that_now_takes_one_request_are_dropped(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("etags", [Etags.OF_PARTS, Etags.OF_WHOLE])
-def test_a_transfer_that_was_completed_before_is_not_sent_again(
-    tmp_path: Path, etags: Etags
-) -> None:
+def test_a_completed_object_is_not_sent_again(tmp_path: Path, etags: Etags) -> None:
     storage = FakeStorage(etags=etags)
     staged = stage(tmp_path)
     recorder = Recorder()
@@ -270,7 +268,7 @@ def test_a_transfer_that_was_completed_before_is_not_sent_again(
 
 
 @pytest.mark.parametrize("found", [None, b"short", CONTENT[::-1]])
-def test_a_transfer_whose_parts_are_gone_starts_anew(tmp_path: Path, found: bytes | None) -> None:
+def test_a_transfer_whose_parts_are_gone_starts_again(tmp_path: Path, found: bytes | None) -> None:
     storage = FakeStorage()
     if found is not None:
         storage.objects[KEY] = Object(found, "text/plain", etag=md5(found).hex())
@@ -282,7 +280,7 @@ def test_a_transfer_whose_parts_are_gone_starts_anew(tmp_path: Path, found: byte
 
 
 @pytest.mark.parametrize("left", [CONTENT[::-1], CONTENT[1:]])
-def test_an_object_that_is_not_what_the_checkpoint_is_of_is_replaced(
+def test_an_object_that_does_not_match_the_checkpoint_is_replaced(
     tmp_path: Path, left: bytes
 ) -> None:
     storage = FakeStorage()
@@ -297,7 +295,7 @@ def test_an_object_that_is_not_what_the_checkpoint_is_of_is_replaced(
     assert storage.objects[KEY].content == CONTENT
 
 
-def test_the_last_checkpoint_is_reported_before_the_object_is_made(tmp_path: Path) -> None:
+def test_the_last_checkpoint_is_recorded_before_complete(tmp_path: Path) -> None:
     storage = FakeStorage()
     recorder = Recorder()
     beats: list[int] = []
@@ -317,7 +315,7 @@ def test_the_last_checkpoint_is_reported_before_the_object_is_made(tmp_path: Pat
     assert beats == [1]
 
 
-def test_an_object_completed_before_is_still_held_against_what_was_declared(tmp_path: Path) -> None:
+def test_a_completed_object_is_checked_against_the_declared_digest(tmp_path: Path) -> None:
     storage = FakeStorage()
     staged = stage(tmp_path)
     recorder = Recorder()
@@ -329,7 +327,7 @@ def test_an_object_completed_before_is_still_held_against_what_was_declared(tmp_
     assert is_empty(storage)
 
 
-def test_an_object_that_cannot_be_compared_is_sent_again(tmp_path: Path) -> None:
+def test_an_object_with_an_opaque_etag_is_sent_again(tmp_path: Path) -> None:
     storage = FakeStorage(etags=Etags.OPAQUE)
     storage.objects[KEY] = Object(CONTENT, "text/plain", etag="opaque")
 
@@ -373,7 +371,7 @@ class Careless(FakeStorage):
         return super().upload_part(multipart, number=number, body=body, abandoned=abandoned)
 
 
-def test_a_successor_sends_a_part_again_that_came_in_damaged(tmp_path: Path) -> None:
+def test_the_next_attempt_sends_a_damaged_part_again(tmp_path: Path) -> None:
     storage = Careless()
     staged = stage(tmp_path)
     reported = die_at_part(9, staged, storage=storage)
@@ -386,7 +384,7 @@ def test_a_successor_sends_a_part_again_that_came_in_damaged(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("etags", [Etags.OF_PARTS, Etags.OF_WHOLE])
-def test_a_part_that_came_in_damaged_is_found_in_the_object(tmp_path: Path, etags: Etags) -> None:
+def test_a_damaged_part_fails_the_transfer(tmp_path: Path, etags: Etags) -> None:
     storage = Careless(etags=etags)
 
     with pytest.raises(StoredObjectMismatch):
@@ -421,7 +419,7 @@ def _sealed(etag: str) -> str:
     return etag[::-1]
 
 
-def test_parts_before_the_checkpoint_are_not_sent_again_where_the_store_encrypts(
+def test_encrypted_parts_before_the_checkpoint_are_not_sent_again(
     tmp_path: Path,
 ) -> None:
     storage = Encrypting()
@@ -434,7 +432,7 @@ def test_parts_before_the_checkpoint_are_not_sent_again_where_the_store_encrypts
     assert storage.objects[KEY].content == CONTENT
 
 
-def test_a_part_that_another_worker_replaced_is_sent_again_by_the_next_attempt(
+def test_the_next_attempt_sends_a_replaced_part_again(
     tmp_path: Path,
 ) -> None:
     storage = FakeStorage()
@@ -463,7 +461,7 @@ def test_a_part_that_another_worker_replaced_is_sent_again_by_the_next_attempt(
 # ---- what the store may answer
 
 
-def test_a_lost_answer_to_complete_is_no_loss(tmp_path: Path) -> None:
+def test_a_lost_answer_to_complete_does_not_fail_the_transfer(tmp_path: Path) -> None:
     storage = FakeStorage()
     # The adapter tries again and finds the upload gone.
     storage.after = raising(MultipartGone(KEY), on="complete")
@@ -472,7 +470,7 @@ def test_a_lost_answer_to_complete_is_no_loss(tmp_path: Path) -> None:
     assert storage.objects[KEY].content == CONTENT
 
 
-def test_an_upload_aborted_under_way_is_tried_again_later(tmp_path: Path) -> None:
+def test_a_multipart_upload_aborted_meanwhile_is_retryable(tmp_path: Path) -> None:
     storage = FakeStorage()
     storage.before = raising(MultipartGone(KEY), on="complete")
 
@@ -482,7 +480,7 @@ def test_an_upload_aborted_under_way_is_tried_again_later(tmp_path: Path) -> Non
     assert failure.value.retryable
 
 
-def test_an_upload_nobody_recorded_does_not_stay(tmp_path: Path) -> None:
+def test_an_unrecorded_multipart_upload_is_aborted(tmp_path: Path) -> None:
     storage = FakeStorage()
     store_parts(storage, {1: part(1)})
 
@@ -492,7 +490,7 @@ def test_an_upload_nobody_recorded_does_not_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("refusal", [UNAVAILABLE, REJECTED])
-def test_a_store_that_lists_no_uploads_does_not_spoil_the_transfer(
+def test_a_store_that_refuses_to_list_multipart_uploads_does_not_fail_the_transfer(
     tmp_path: Path, refusal: Exception
 ) -> None:
     storage = FakeStorage()
@@ -502,7 +500,7 @@ def test_a_store_that_lists_no_uploads_does_not_spoil_the_transfer(
 
 
 @pytest.mark.parametrize("etags", list(Etags))
-def test_stores_with_other_etags_are_understood(tmp_path: Path, etags: Etags) -> None:
+def test_every_form_of_etag_is_accepted(tmp_path: Path, etags: Etags) -> None:
     storage = FakeStorage(etags=etags)
 
     send(stage(tmp_path), storage=storage)
@@ -536,7 +534,7 @@ def test_an_object_with_other_bytes_is_deleted(
     assert is_empty(storage)
 
 
-def test_an_object_the_store_does_not_show_yet_is_looked_for_later(tmp_path: Path) -> None:
+def test_an_object_that_is_not_visible_yet_is_retryable(tmp_path: Path) -> None:
     storage = FakeStorage()
 
     def hide(call: Call) -> None:
@@ -550,7 +548,7 @@ def test_an_object_the_store_does_not_show_yet_is_looked_for_later(tmp_path: Pat
 
 
 @pytest.mark.parametrize("at", ["create_multipart", "upload_part", "complete", "head"])
-def test_an_outage_leaves_the_parts_for_the_next_attempt(tmp_path: Path, at: str) -> None:
+def test_an_outage_keeps_the_parts_for_the_next_attempt(tmp_path: Path, at: str) -> None:
     storage = FakeStorage()
     staged = stage(tmp_path)
     recorder = Recorder()
@@ -566,7 +564,7 @@ def test_an_outage_leaves_the_parts_for_the_next_attempt(tmp_path: Path, at: str
 
 
 @pytest.mark.parametrize("at", ["create_multipart", "upload_part", "complete", "head"])
-def test_a_refusal_leaves_nothing(tmp_path: Path, at: str) -> None:
+def test_a_refused_transfer_leaves_nothing_in_the_store(tmp_path: Path, at: str) -> None:
     storage = FakeStorage()
     storage.before = raising(REJECTED, on=at)
 
@@ -576,7 +574,7 @@ def test_a_refusal_leaves_nothing(tmp_path: Path, at: str) -> None:
     assert is_empty(storage)
 
 
-def test_a_store_that_refuses_to_clean_up_does_not_hide_why(tmp_path: Path) -> None:
+def test_a_failed_cleanup_does_not_hide_the_first_error(tmp_path: Path) -> None:
     storage = FakeStorage()
 
     def refuse(call: Call) -> None:
@@ -611,7 +609,7 @@ def test_a_bit_flipped_in_staging_never_becomes_an_object(tmp_path: Path, at: in
     assert is_empty(storage)
 
 
-def test_a_small_file_is_checked_before_it_is_put(tmp_path: Path) -> None:
+def test_a_file_of_one_part_is_checked_before_it_is_sent(tmp_path: Path) -> None:
     storage = FakeStorage()
     staged = stage(tmp_path, CONTENT[:PART_SIZE])
     flip_bit(staged, at=3)
@@ -622,7 +620,7 @@ def test_a_small_file_is_checked_before_it_is_put(tmp_path: Path) -> None:
     assert storage.called("put") == 0
 
 
-def test_a_bit_flipped_between_digest_and_sending_is_caught_by_the_store(tmp_path: Path) -> None:
+def test_a_bit_flipped_between_digest_and_sending_is_refused_by_the_store(tmp_path: Path) -> None:
     storage = FakeStorage()
     staged = stage(tmp_path)
 
@@ -642,7 +640,7 @@ def test_a_bit_flipped_between_digest_and_sending_is_caught_by_the_store(tmp_pat
 
 
 @pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
-def test_another_file_than_declared_never_becomes_an_object(tmp_path: Path, size: int) -> None:
+def test_a_file_other_than_declared_never_becomes_an_object(tmp_path: Path, size: int) -> None:
     storage = FakeStorage()
 
     with pytest.raises(FileDigestMismatch):
@@ -662,7 +660,7 @@ def test_a_staged_file_that_ends_early_is_corrupt(tmp_path: Path) -> None:
     assert is_empty(storage)
 
 
-def test_a_manifest_with_a_hole_drops_what_was_sent_before(tmp_path: Path) -> None:
+def test_an_incomplete_manifest_deletes_the_parts_of_earlier_attempts(tmp_path: Path) -> None:
     storage = FakeStorage()
     multipart = store_parts(storage, {1: part(1)})
     staged = stage(tmp_path)
@@ -701,7 +699,7 @@ def test_a_staged_file_that_vanishes_under_way_is_missing(tmp_path: Path) -> Non
     assert is_empty(storage)
 
 
-def test_a_missing_staged_file_does_not_cost_an_object_that_is_stored(tmp_path: Path) -> None:
+def test_a_missing_staged_file_does_not_delete_a_stored_object(tmp_path: Path) -> None:
     storage = FakeStorage()
     staged = stage(tmp_path)
     send(staged, storage=storage)
@@ -729,7 +727,7 @@ def after_parts(number: int, error: Exception) -> Callable[[Recorder], None]:
 
 
 @pytest.mark.parametrize("parts", [0, 1, 7, 16])
-def test_a_cancelled_transfer_leaves_nothing(tmp_path: Path, parts: int) -> None:
+def test_a_cancelled_transfer_leaves_nothing_in_the_store(tmp_path: Path, parts: int) -> None:
     storage = FakeStorage()
 
     with pytest.raises(TransferCancelled):
@@ -744,7 +742,7 @@ def test_a_cancelled_transfer_leaves_nothing(tmp_path: Path, parts: int) -> None
 
 @pytest.mark.parametrize("error", [LeaseLost(), DatabaseDown()])
 @pytest.mark.parametrize("parts", [1, 7, 15])
-def test_a_lost_lease_leaves_everything_to_the_next_worker(
+def test_a_lost_lease_leaves_the_parts_to_the_next_worker(
     tmp_path: Path, parts: int, error: Exception
 ) -> None:
     storage = FakeStorage()
@@ -759,7 +757,7 @@ def test_a_lost_lease_leaves_everything_to_the_next_worker(
     assert storage.objects[KEY].content == CONTENT
 
 
-def test_an_upload_that_could_not_be_recorded_is_aborted(tmp_path: Path) -> None:
+def test_a_multipart_upload_that_cannot_be_recorded_is_aborted(tmp_path: Path) -> None:
     storage = FakeStorage()
 
     with pytest.raises(DatabaseDown):
@@ -772,7 +770,7 @@ def test_an_upload_that_could_not_be_recorded_is_aborted(tmp_path: Path) -> None
     assert is_empty(storage)
 
 
-def test_a_worker_that_slept_does_not_delete_what_its_successor_stored(tmp_path: Path) -> None:
+def test_a_suspended_worker_does_not_delete_its_successors_object(tmp_path: Path) -> None:
     storage = FakeStorage()
     staged = stage(tmp_path)
     done = threading.Event()
@@ -799,7 +797,7 @@ def test_a_worker_that_slept_does_not_delete_what_its_successor_stored(tmp_path:
     assert storage.objects[KEY].content == CONTENT
 
 
-def test_nothing_is_destroyed_while_nobody_can_say_whose_it_is(tmp_path: Path) -> None:
+def test_nothing_is_deleted_while_the_lease_cannot_be_checked(tmp_path: Path) -> None:
     storage = FakeStorage()
     storage.objects[KEY] = Object(CONTENT, "text/plain", etag="")
     refused = threading.Event()
@@ -832,7 +830,7 @@ def reject_parts_until_abort(storage: FakeStorage, *, at_abort: Callable[[], obj
     storage.before = hook
 
 
-def test_the_heart_beats_while_what_failed_is_removed(tmp_path: Path) -> None:
+def test_the_heartbeat_is_called_during_cleanup(tmp_path: Path) -> None:
     storage = FakeStorage()
     aborting, beaten = threading.Event(), threading.Event()
     in_time: list[bool] = []
@@ -855,7 +853,7 @@ def test_the_heart_beats_while_what_failed_is_removed(tmp_path: Path) -> None:
     assert is_empty(storage)
 
 
-def test_a_lease_that_is_lost_while_what_failed_is_removed_spares_the_object(
+def test_a_lease_lost_during_cleanup_keeps_the_object(
     tmp_path: Path,
 ) -> None:
     storage = FakeStorage()
@@ -875,7 +873,7 @@ def test_a_lease_that_is_lost_while_what_failed_is_removed_spares_the_object(
     assert storage.objects[KEY].content == b"a successor's"
 
 
-def test_parts_under_way_are_told_to_stop(tmp_path: Path) -> None:
+def test_running_parts_are_abandoned(tmp_path: Path) -> None:
     storage = FakeStorage()
     told: list[bool] = []
     under_way = threading.Barrier(3)
@@ -905,7 +903,7 @@ def test_parts_under_way_are_told_to_stop(tmp_path: Path) -> None:
     assert is_empty(storage)
 
 
-def test_a_cancel_aborts_at_once_although_the_store_is_slow(tmp_path: Path) -> None:
+def test_a_cancellation_aborts_before_running_parts_end(tmp_path: Path) -> None:
     storage = FakeStorage()
     aborted, under_way = threading.Event(), threading.Event()
     in_time: list[bool] = []
@@ -934,7 +932,7 @@ def test_a_cancel_aborts_at_once_although_the_store_is_slow(tmp_path: Path) -> N
     assert is_empty(storage)
 
 
-def test_only_errors_that_may_pass_are_retryable() -> None:
+def test_only_temporary_errors_are_retryable() -> None:
     permanent: list[type[DomainError]] = [
         StagingMissing,
         ChunkCorrupt,

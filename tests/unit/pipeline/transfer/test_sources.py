@@ -133,7 +133,7 @@ def test_a_file_of_one_part_takes_one_request(kind: Kind, tmp_path: Path, size: 
 @every_kind
 @pytest.mark.parametrize("copies_parts", [True, False])
 @pytest.mark.parametrize("dies_at", [1, 2, 9, 16])
-def test_the_next_attempt_sends_only_what_is_missing(
+def test_the_next_attempt_sends_only_missing_parts(
     kind: Kind,
     tmp_path: Path,
     dies_at: int,
@@ -181,7 +181,7 @@ def test_the_next_attempt_reads_nothing_before_the_checkpoint(
 
 
 @every_kind
-def test_a_checkpoint_is_given_on_from_attempt_to_attempt(kind: Kind, tmp_path: Path) -> None:
+def test_a_checkpoint_is_passed_from_attempt_to_attempt(kind: Kind, tmp_path: Path) -> None:
     on = stage(kind, tmp_path)
     reported: PreviousAttempt | None = None
     for dies_at in (4, 9, 16):
@@ -196,7 +196,7 @@ def test_a_checkpoint_is_given_on_from_attempt_to_attempt(kind: Kind, tmp_path: 
 
 @every_kind
 @pytest.mark.parametrize("etags", [Etags.OF_PARTS, Etags.OF_WHOLE])
-def test_an_object_completed_by_a_worker_that_died_is_recognised(
+def test_an_object_completed_by_a_dead_worker_is_recognised(
     kind: Kind, tmp_path: Path, etags: Etags
 ) -> None:
     on = stage(kind, tmp_path, storage=FakeStorage(etags=etags))
@@ -224,7 +224,7 @@ def test_an_object_completed_by_a_worker_that_died_is_recognised(
 
 @every_kind
 @pytest.mark.parametrize("part", [1, 5, 8])
-def test_a_checkpoint_of_parts_the_store_has_no_longer_is_not_believed(
+def test_a_checkpoint_of_a_replaced_part_is_discarded(
     kind: Kind, tmp_path: Path, part: int
 ) -> None:
     on = stage(kind, tmp_path)
@@ -241,7 +241,7 @@ def test_a_checkpoint_of_parts_the_store_has_no_longer_is_not_believed(
     assert on.storage.objects[KEY].content == CONTENT
 
 
-def test_a_checkpoint_of_another_version_of_a_reference_is_not_believed(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_version_of_a_reference_is_discarded(tmp_path: Path) -> None:
     on = stage(Kind.REFERENCE, tmp_path)
     reported = die_at(9, on)
     on.overwrite(SOURCE, CONTENT[::-1])
@@ -252,7 +252,7 @@ def test_a_checkpoint_of_another_version_of_a_reference_is_not_believed(tmp_path
 
 
 @every_kind
-def test_a_checkpoint_nobody_can_read_costs_only_the_reading(kind: Kind, tmp_path: Path) -> None:
+def test_an_unreadable_checkpoint_costs_only_another_read(kind: Kind, tmp_path: Path) -> None:
     on = stage(kind, tmp_path)
     reported = die_at(9, on)
     on.storage.calls.clear()
@@ -264,7 +264,7 @@ def test_a_checkpoint_nobody_can_read_costs_only_the_reading(kind: Kind, tmp_pat
 
 
 @every_kind
-def test_every_part_and_the_whole_are_told_in_the_log(kind: Kind, tmp_path: Path) -> None:
+def test_every_part_and_the_object_are_logged(kind: Kind, tmp_path: Path) -> None:
     on = stage(kind, tmp_path)
 
     with capture_logs() as lines:
@@ -298,7 +298,7 @@ def test_a_bit_flipped_in_staging_never_becomes_an_object(
 
 @every_kind
 @pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
-def test_what_is_gone_is_said_to_be_gone(kind: Kind, tmp_path: Path, size: int) -> None:
+def test_a_missing_source_fails_with_its_own_code(kind: Kind, tmp_path: Path, size: int) -> None:
     on = stage(kind, tmp_path, content=CONTENT[:size])
     on.lose()
 
@@ -314,7 +314,7 @@ def test_what_is_gone_is_said_to_be_gone(kind: Kind, tmp_path: Path, size: int) 
 
 
 @every_kind
-def test_what_vanishes_under_way_is_said_to_be_gone(kind: Kind, tmp_path: Path) -> None:
+def test_a_source_that_vanishes_during_the_transfer_is_missing(kind: Kind, tmp_path: Path) -> None:
     on = stage(kind, tmp_path)
 
     def vanish(call: Call) -> None:
@@ -332,7 +332,9 @@ def test_what_vanishes_under_way_is_said_to_be_gone(kind: Kind, tmp_path: Path) 
 
 @every_kind
 @pytest.mark.parametrize("parts", [0, 7, 16])
-def test_a_cancelled_transfer_leaves_nothing(kind: Kind, tmp_path: Path, parts: int) -> None:
+def test_a_cancelled_transfer_leaves_nothing_in_the_store(
+    kind: Kind, tmp_path: Path, parts: int
+) -> None:
     on = stage(kind, tmp_path)
 
     def cancel(recorder: Recorder) -> None:
@@ -347,7 +349,9 @@ def test_a_cancelled_transfer_leaves_nothing(kind: Kind, tmp_path: Path, parts: 
 
 
 @in_bucket
-def test_the_heart_beats_while_the_source_is_silent(kind: Kind, tmp_path: Path) -> None:
+def test_the_heartbeat_is_called_while_the_source_does_not_answer(
+    kind: Kind, tmp_path: Path
+) -> None:
     on = stage(kind, tmp_path)
     silent, enough = threading.Event(), threading.Event()
     beats: list[None] = []
@@ -371,7 +375,7 @@ def test_the_heart_beats_while_the_source_is_silent(kind: Kind, tmp_path: Path) 
 
 
 @in_bucket
-def test_a_reading_that_breaks_is_taken_up_where_it_broke(kind: Kind, tmp_path: Path) -> None:
+def test_a_broken_read_continues_where_it_broke(kind: Kind, tmp_path: Path) -> None:
     on = stage(kind, tmp_path)
     reads = iter(range(1_000))
 
@@ -387,7 +391,9 @@ def test_a_reading_that_breaks_is_taken_up_where_it_broke(kind: Kind, tmp_path: 
 
 
 @in_bucket
-def test_a_source_that_does_not_answer_is_read_later(kind: Kind, tmp_path: Path) -> None:
+def test_a_source_that_does_not_answer_is_read_by_the_next_attempt(
+    kind: Kind, tmp_path: Path
+) -> None:
     on = stage(kind, tmp_path)
     recorder = Recorder()
 
@@ -406,7 +412,7 @@ def test_a_source_that_does_not_answer_is_read_later(kind: Kind, tmp_path: Path)
 
 
 @in_bucket
-def test_a_store_that_was_asked_often_enough_is_not_asked_again(kind: Kind, tmp_path: Path) -> None:
+def test_a_read_that_the_storage_has_retried_is_not_repeated(kind: Kind, tmp_path: Path) -> None:
     on = stage(kind, tmp_path)
     on.storage.before = raising(UNAVAILABLE, on="read")
 
@@ -430,7 +436,7 @@ def test_parts_are_copied_within_the_bucket(kind: Kind, tmp_path: Path) -> None:
 
 
 @copyable
-def test_a_store_that_does_not_copy_is_sent_the_parts(kind: Kind, tmp_path: Path) -> None:
+def test_parts_are_sent_if_the_store_does_not_copy(kind: Kind, tmp_path: Path) -> None:
     on = stage(kind, tmp_path, storage=FakeStorage(copies_parts=False))
 
     send(on, parallel_parts=1)
@@ -441,7 +447,7 @@ def test_a_store_that_does_not_copy_is_sent_the_parts(kind: Kind, tmp_path: Path
 
 
 @copyable
-def test_a_copy_that_proves_nothing_is_replaced_by_the_bytes(kind: Kind, tmp_path: Path) -> None:
+def test_a_copied_part_with_an_opaque_etag_is_sent_again(kind: Kind, tmp_path: Path) -> None:
     on = stage(kind, tmp_path, storage=OpaqueCopies())
 
     send(on)
@@ -470,7 +476,7 @@ def test_bytes_that_change_between_digest_and_copy_are_not_stored(
     assert on.left() == set()
 
 
-def test_the_last_chunk_is_sent_where_it_is_too_small_to_be_copied(tmp_path: Path) -> None:
+def test_a_last_chunk_too_small_to_copy_is_sent(tmp_path: Path) -> None:
     on = stage(Kind.PARTS, tmp_path, content=CONTENT[:-1])
     assert isinstance(on.staged, StagedObjects)
     objects = StagedObjects(
@@ -506,7 +512,7 @@ def open_scratch_files(directory: Path) -> int:
     return count
 
 
-def test_parts_kept_on_this_machine_are_few_and_do_not_stay(tmp_path: Path) -> None:
+def test_few_scratch_files_are_open_and_none_stays(tmp_path: Path) -> None:
     on = stage(Kind.CHUNKS, tmp_path)
     most: list[int] = []
     on.storage.before = lambda _: most.append(open_scratch_files(tmp_path))
@@ -518,7 +524,7 @@ def test_parts_kept_on_this_machine_are_few_and_do_not_stay(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parts_kept_on_this_machine_go_with_a_failure(tmp_path: Path) -> None:
+def test_scratch_files_are_freed_after_a_failure(tmp_path: Path) -> None:
     on = stage(Kind.CHUNKS, tmp_path)
     on.storage.before = raising(UNAVAILABLE, on="upload_part")
 
@@ -530,7 +536,7 @@ def test_parts_kept_on_this_machine_go_with_a_failure(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
 @pytest.mark.parametrize("other", [CONTENT[::-1], CONTENT + b"more", b"less"])
-def test_a_reference_replaced_under_way_is_copied_anew(
+def test_a_reference_replaced_during_the_transfer_is_copied_by_the_next_attempt(
     tmp_path: Path, size: int, other: bytes
 ) -> None:
     on = stage(Kind.REFERENCE, tmp_path, content=CONTENT[:size])
@@ -553,7 +559,7 @@ def test_a_reference_replaced_under_way_is_copied_anew(
     assert on.storage.objects[SOURCE].content == other
 
 
-def test_a_reference_that_was_another_one_only_for_a_while_is_copied_anew(tmp_path: Path) -> None:
+def test_a_reference_that_was_replaced_for_a_moment_is_detected(tmp_path: Path) -> None:
     on = stage(Kind.REFERENCE, tmp_path)
     reads = iter(range(1_000))
 
@@ -571,12 +577,12 @@ def test_a_reference_that_was_another_one_only_for_a_while_is_copied_anew(tmp_pa
     assert on.left() == set()
 
 
-def test_a_reference_to_nothing_is_said_to_be_missing() -> None:
+def test_a_reference_to_a_missing_object_is_missing() -> None:
     with pytest.raises(ReferenceMissing):
         ReferencedObject.find(SOURCE, storage=FakeStorage(), sha256=None, content_type=None)
 
 
-def test_parts_stored_of_another_version_of_a_reference_are_sent_again(tmp_path: Path) -> None:
+def test_parts_of_another_version_of_a_reference_are_sent_again(tmp_path: Path) -> None:
     on = stage(Kind.REFERENCE, tmp_path)
     recorder = Recorder()
     on.storage.before = raising(UNAVAILABLE, on="copy_part", part=16)
