@@ -21,7 +21,7 @@ import msgspec
 import structlog
 from celery.utils.log import get_logger
 from celery.worker.consumer.consumer import Consumer
-from kombu.exceptions import DecodeError
+from kombu.exceptions import KombuError
 from kombu.message import Message
 from kombu.serialization import register
 
@@ -76,7 +76,12 @@ def register_serializer() -> None:
     register(SERIALIZER, _dump, _load, content_type=envelope.CONTENT_TYPE, content_encoding="utf-8")
 
 
-def _read(message: Message) -> Envelope:
+def read_event(message: Message) -> Envelope:
+    """Check and decode a message; the message keeps the result, which Celery reads too.
+
+    Raises:
+        MalformedEvent: the message is not a CloudEvent.
+    """
     content_type = (message.content_type or "").partition(";")[0].strip().lower()
     if content_type != envelope.CONTENT_TYPE:
         raise MalformedEvent(f"content type {message.content_type!r}")
@@ -84,10 +89,11 @@ def _read(message: Message) -> Envelope:
         raise MalformedEvent(f"content encoding {message.content_encoding!r}")
     if not message.body:
         raise MalformedEvent("no body")  # kombu would not call `_load`
+    # kombu accepts no parameters such as `charset`.
+    message.content_type = envelope.CONTENT_TYPE
     try:
-        # The message keeps what it decoded, and Celery reads that.
         _, arguments, _ = message.payload
-    except DecodeError as error:
+    except KombuError as error:
         raise MalformedEvent(str(error)) from error
     event: ReceivedEvent = arguments["event"]
     return event.envelope
@@ -165,7 +171,7 @@ class EventConsumer(Consumer):
         return next((queue for queue, known in subscriptions.items() if known == tag), None)
 
     def _rewrite_event(self, message: Message, *, tasks: Mapping[str, str]) -> None:
-        event = _read(message)
+        event = read_event(message)
         if event.type not in tasks:
             raise NoTaskToStart(f"no task for event type {event.type!r}")
         wire: Mapping[str, object] = message.headers or {}
