@@ -101,7 +101,7 @@ class FileTransfer:
                 the parts before its checkpoint are not read again.
             listener: follows the transfer and may stop it.
             work_dir: directory for parts that the store cannot copy, at most
-                `parallel_parts` and two more; the system's temporary directory by default.
+                `parallel_parts` and one more; the system's temporary directory by default.
             reread_max_bytes: largest file that is read once more if the store returns the
                 MD5 of the whole object as the ETag of a multipart object.
         """

@@ -1,4 +1,4 @@
-"""A watch over a transfer that remembers what it was told, and raises where a test says so."""
+"""A listener that records its calls, and raises where a test demands it."""
 
 import threading
 from dataclasses import dataclass, field
@@ -12,47 +12,49 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def nothing(_: "Recorder") -> None:
-    """Let it pass."""
+def do_nothing(_: "Recorder") -> None:
+    """Accept a call."""
 
 
 @dataclass
 class Recorder:
-    """A watch that remembers, and raises where told."""
+    """Records every call of a transfer; `on_call` is called after each and may raise."""
 
     created: list[str] = field(default_factory=list)
     progress: list[int] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
-    beats: int = 0
+    heartbeats: int = 0
     threads: set[str] = field(default_factory=set)
-    then: "Callable[[Recorder], None]" = nothing
+    on_call: "Callable[[Recorder], None]" = do_nothing
 
     @property
-    def reported(self) -> PreviousAttempt:
-        """Return what the next attempt is told."""
+    def attempt(self) -> PreviousAttempt:
+        """Return what the next attempt would find on record."""
         return PreviousAttempt(self.created[-1], checkpoint=self.checkpoint)
 
-    def watch(self, *, every: timedelta = timedelta(milliseconds=1)) -> TransferListener:
+    def listener(
+        self, *, heartbeat_interval: timedelta = timedelta(milliseconds=1)
+    ) -> TransferListener:
         return TransferListener(
             on_created=self._on_created,
             on_progress=self._on_progress,
             heartbeat=self._heartbeat,
-            heartbeat_interval=every,
+            heartbeat_interval=heartbeat_interval,
         )
 
     def _on_created(self, multipart_id: str) -> None:
         self.created.append(multipart_id)
-        self._note()
+        self._called()
 
     def _on_progress(self, bytes_done: int, checkpoint: Checkpoint | None) -> None:
         self.progress.append(bytes_done)
         self.checkpoint = checkpoint
-        self._note()
+        self._called()
 
     def _heartbeat(self) -> None:
-        self.beats += 1
-        self._note()
+        self.heartbeats += 1
+        self._called()
 
-    def _note(self) -> None:
+    def _called(self) -> None:
         self.threads.add(threading.current_thread().name)
-        self.then(self)
+        self.on_call(self)

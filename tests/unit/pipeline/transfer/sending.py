@@ -1,6 +1,7 @@
-"""A file in staging, and a worker that sends it."""
+"""Transfers as a worker would run them, and workers that die."""
 
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,73 +11,76 @@ from pipeline.transfer.errors import LeaseLost
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.resume import PreviousAttempt
 from pipeline.transfer.send import REREAD_MAX_BYTES, FileTransfer, SentObject
-from pipeline.transfer.sources.staged_file import StagedFile
+from pipeline.transfer.sources.source import Source
 from schemas.errors import StoreRejected, StoreUnavailable
 from schemas.object_keys import ObjectKey
-from tests.fakes.storage import Call, FakeStorage, nothing, raising
+from tests.fakes.storage import Call, FakeStorage, nothing
 from tests.unit.pipeline.transfer.recorder import Recorder
-from tests.unit.pipeline.transfer.staging import CHUNK_SIZE, CONTENT, KEY, PART_SIZE, chunks_of, md5
+from tests.unit.pipeline.transfer.staging import KEY, PART_SIZE, md5
 
 UNAVAILABLE = StoreUnavailable("test", reason="down")
 REJECTED = StoreRejected("test", reason="no")
 
 
-def stage(
-    directory: Path,
-    content: bytes = CONTENT,
-    *,
-    chunk_size: int = CHUNK_SIZE,
-    declared: str | None = None,
-) -> StagedFile:
-    path = directory / "staged"
-    path.write_bytes(content)
-    return StagedFile(
-        path=path,
-        size_bytes=len(content),
-        chunk_size=chunk_size,
-        chunks=chunks_of(content, chunk_size=chunk_size),
-        sha256=declared,
-        content_type=None,
-    )
-
-
 def send(
-    staged: StagedFile,
+    source: Source,
     *,
     storage: FakeStorage,
-    resume: str | PreviousAttempt | None = None,
+    previous: str | PreviousAttempt | None = None,
     recorder: Recorder | None = None,
     part_size: int = PART_SIZE,
     parallel_parts: int = 3,
+    heartbeat_interval: timedelta = timedelta(milliseconds=1),
+    work_dir: Path | None = None,
     reread_max_bytes: int = REREAD_MAX_BYTES,
 ) -> SentObject:
+    """Run a transfer; an id as `previous` stands for an attempt without a checkpoint."""
     return FileTransfer(
-        staged,
+        source,
         to=KEY,
         storage=storage,
-        plan=PartPlan(staged.size_bytes, part_size=part_size),
+        plan=PartPlan(source.size_bytes, part_size=part_size),
         parallel_parts=parallel_parts,
-        previous=PreviousAttempt(resume, checkpoint=None) if isinstance(resume, str) else resume,
-        listener=(recorder or Recorder()).watch(),
+        previous=(
+            PreviousAttempt(previous, checkpoint=None) if isinstance(previous, str) else previous
+        ),
+        listener=(recorder or Recorder()).listener(heartbeat_interval=heartbeat_interval),
+        work_dir=work_dir,
         reread_max_bytes=reread_max_bytes,
     ).run()
 
 
 def die_at_part(
-    number: int, staged: StagedFile, *, storage: FakeStorage, parallel_parts: int = 1
+    number: int,
+    source: Source,
+    *,
+    storage: FakeStorage,
+    previous: PreviousAttempt | None = None,
+    parallel_parts: int = 1,
 ) -> PreviousAttempt:
-    """Have a worker die as it sends a part; return what it reported."""
-    recorder = Recorder()
-    storage.before = raising(UNAVAILABLE, on="upload_part", part=number)
+    """Run a transfer that fails at a part; return what it recorded for the next attempt."""
+    recorder = Recorder(created=[] if previous is None else [previous.multipart_id])
+
+    def fail(call: Call) -> None:
+        if call.part == number and call.name in {"upload_part", "copy_part"}:
+            raise UNAVAILABLE
+
+    storage.before = fail
     with pytest.raises(StoreUnavailable):
-        send(staged, storage=storage, recorder=recorder, parallel_parts=parallel_parts)
+        send(
+            source,
+            storage=storage,
+            recorder=recorder,
+            previous=previous,
+            parallel_parts=parallel_parts,
+        )
     storage.before = nothing
     storage.calls.clear()
-    return recorder.reported
+    return recorder.attempt
 
 
 class HangingDelete:
-    """A DELETE that ends once it is told that nobody waits for it: `storage.before`."""
+    """A `storage.before` hook: a delete that returns only when it is abandoned."""
 
     def __init__(self) -> None:
         self.has_begun = threading.Event()
@@ -89,7 +93,7 @@ class HangingDelete:
             self.was_abandoned.append(call.abandoned.wait(timeout=10))
 
     def lose_lease(self, *_: Recorder) -> None:
-        """Find, while it hangs, that another worker has the upload: the heartbeat."""
+        """A heartbeat that fails once the delete has begun."""
         if self.has_begun.is_set():
             raise LeaseLost
 
@@ -97,7 +101,7 @@ class HangingDelete:
 def store_parts(
     storage: FakeStorage, contents: dict[int, bytes], *, key: ObjectKey = KEY
 ) -> Multipart:
-    """Leave an unfinished multipart upload behind, as a worker that died would."""
+    """Leave an open multipart upload, as a worker that died would."""
     multipart = storage.create_multipart(key, content_type="application/octet-stream")
     for number, content in contents.items():
         storage.upload_part(

@@ -1,4 +1,4 @@
-"""The same bytes, staged in every way there is."""
+"""The same bytes in every kind of source."""
 
 import hashlib
 from collections.abc import Iterator
@@ -61,34 +61,30 @@ def chunks_of(content: bytes, *, chunk_size: int) -> list[Chunk]:
 
 
 class Kind(StrEnum):
-    FILE = "a file"
-    CHUNKS = "chunk objects that are not parts"
-    PARTS = "chunk objects that are parts"
-    REFERENCE = "an object of somebody else's"
+    FILE = "staged file"
+    CHUNKS = "chunk objects"
+    PARTS = "chunk objects as parts"
+    REFERENCE = "referenced object"
 
 
 @dataclass
-class Stage:
-    """Source bytes, and what may become of them."""
+class StagedUpload:
+    """A source in staging, and the faults that may happen to its bytes."""
 
     kind: Kind
-    staged: Source
+    source: Source
     storage: FakeStorage
     inputs: set[ObjectKey] = field(default_factory=set)
 
-    @property
-    def is_in_bucket(self) -> bool:
-        return self.kind is not Kind.FILE
-
     def left(self) -> set[ObjectKey]:
-        """Return what is in the bucket besides what was staged there."""
+        """Return the keys in the bucket that are not part of the source."""
         return set(self.storage.objects) - self.inputs
 
     def flip_bit(self, *, at: int) -> None:
-        if isinstance(self.staged, StagedFile):
-            content = bytearray(self.staged.path.read_bytes())
+        if isinstance(self.source, StagedFile):
+            content = bytearray(self.source.path.read_bytes())
             content[at] ^= 1
-            self.staged.path.write_bytes(content)
+            self.source.path.write_bytes(content)
             return
         key, within = self._lies_at(at)
         content = bytearray(self.storage.objects[key].content)
@@ -96,9 +92,9 @@ class Stage:
         self.overwrite(key, bytes(content))
 
     def damage(self, *, before: int) -> None:
-        """Make other bytes of those before an offset, which only who reads them would notice.
+        """Change the bytes before an offset so that only reading detects the change.
 
-        A reference stays what it says it is.
+        ETags stay the same.
         """
         for at in range(0, before, 7):
             etags = {key: self.storage.objects[key].etag for key in self.inputs}
@@ -112,35 +108,25 @@ class Stage:
         )
 
     def lose(self) -> None:
-        if isinstance(self.staged, StagedFile):
-            self.staged.path.unlink(missing_ok=True)
+        if isinstance(self.source, StagedFile):
+            self.source.path.unlink(missing_ok=True)
         for key in self.inputs:
             self.storage.objects.pop(key, None)
 
     def _lies_at(self, offset: int) -> tuple[ObjectKey, int]:
-        if isinstance(self.staged, StagedObjects):
-            index, within = divmod(offset, self.staged.chunk_size)
-            return self.staged.keys()[index], within
+        if isinstance(self.source, StagedObjects):
+            index, within = divmod(offset, self.source.chunk_size)
+            return self.source.keys()[index], within
         return SOURCE, offset
 
 
 def stage(
     kind: Kind, directory: Path, *, content: bytes = CONTENT, storage: FakeStorage | None = None
-) -> Stage:
+) -> StagedUpload:
     storage = storage or FakeStorage()
     match kind:
         case Kind.FILE:
-            path = directory / "staged"
-            path.write_bytes(content)
-            file = StagedFile(
-                path=path,
-                size_bytes=len(content),
-                chunk_size=CHUNK_SIZE,
-                chunks=chunks_of(content, chunk_size=CHUNK_SIZE),
-                sha256=None,
-                content_type=None,
-            )
-            return Stage(kind, file, storage)
+            return StagedUpload(kind, staged_file(directory, content), storage)
         case Kind.CHUNKS | Kind.PARTS:
             chunk_size = PART_SIZE if kind is Kind.PARTS else CHUNK_SIZE
             objects = StagedObjects(
@@ -158,13 +144,32 @@ def stage(
                 objects.keys(), _pieces(content, chunk_size=chunk_size), strict=True
             ):
                 storage.objects[key] = Object(piece, "", etag=md5(piece).hex())
-            return Stage(kind, objects, storage, inputs=set(objects.keys()))
+            return StagedUpload(kind, objects, storage, inputs=set(objects.keys()))
         case Kind.REFERENCE:
             storage.objects[SOURCE] = Object(content, "", etag=md5(content).hex())
             found = ReferencedObject.find(SOURCE, storage=storage, sha256=None, content_type=None)
             storage.calls.clear()
-            return Stage(kind, found, storage, inputs={SOURCE})
+            return StagedUpload(kind, found, storage, inputs={SOURCE})
 
 
 def _pieces(content: bytes, *, chunk_size: int) -> Iterator[bytes]:
     return (content[at : at + chunk_size] for at in range(0, len(content), chunk_size))
+
+
+def staged_file(
+    directory: Path,
+    content: bytes = CONTENT,
+    *,
+    chunk_size: int = CHUNK_SIZE,
+    declared: str | None = None,
+) -> StagedFile:
+    path = directory / "staged"
+    path.write_bytes(content)
+    return StagedFile(
+        path=path,
+        size_bytes=len(content),
+        chunk_size=chunk_size,
+        chunks=chunks_of(content, chunk_size=chunk_size),
+        sha256=declared,
+        content_type=None,
+    )

@@ -17,7 +17,7 @@ from schemas.errors import StagingMissing
 from schemas.object_keys import ObjectKey
 from tests.fakes.storage import Call, Etags, FakeStorage, Object, nothing, raising
 from tests.unit.pipeline.transfer.recorder import Recorder
-from tests.unit.pipeline.transfer.sending import HangingDelete, send, stage
+from tests.unit.pipeline.transfer.sending import HangingDelete, send
 from tests.unit.pipeline.transfer.staging import (
     CONTENT,
     KEY,
@@ -26,6 +26,7 @@ from tests.unit.pipeline.transfer.staging import (
     md5,
     part,
     sha256,
+    staged_file,
 )
 
 
@@ -38,14 +39,14 @@ def test_an_object_of_an_earlier_attempt_is_replaced(
     left = CONTENT[:size][::-1]
     storage.objects[KEY] = Object(left, "text/plain", etag=md5(left).hex())
 
-    send(stage(tmp_path, CONTENT[:size]), storage=storage)
+    send(staged_file(tmp_path, CONTENT[:size]), storage=storage)
 
     assert storage.objects[KEY].content == CONTENT[:size]
     assert storage.open_multiparts(KEY) == []
 
 
-def fail_to_read_again(storage: FakeStorage, *, staged: StagedFile) -> None:
-    """Have the staged file gone by the time the object is made."""
+def delete_after_complete(storage: FakeStorage, *, staged: StagedFile) -> None:
+    """Delete the staged file when the object is made, so that another read fails."""
 
     def lose(call: Call) -> None:
         if call.name == "complete":
@@ -56,8 +57,8 @@ def fail_to_read_again(storage: FakeStorage, *, staged: StagedFile) -> None:
 
 def test_the_file_is_read_again_if_only_its_md5_can_prove_the_object(tmp_path: Path) -> None:
     storage = FakeStorage(etags=Etags.OF_WHOLE)
-    staged = stage(tmp_path)
-    fail_to_read_again(storage, staged=staged)
+    staged = staged_file(tmp_path)
+    delete_after_complete(storage, staged=staged)
 
     with pytest.raises(StagingMissing):
         send(staged, storage=storage, reread_max_bytes=len(CONTENT))
@@ -67,22 +68,22 @@ def test_a_new_object_of_proven_parts_is_accepted_without_a_long_reread(
     tmp_path: Path,
 ) -> None:
     storage = FakeStorage(etags=Etags.OF_WHOLE)
-    staged = stage(tmp_path)
-    fail_to_read_again(storage, staged=staged)
+    staged = staged_file(tmp_path)
+    delete_after_complete(storage, staged=staged)
 
     with capture_logs() as lines:
         send(staged, storage=storage, reread_max_bytes=len(CONTENT) - 1)
 
     assert storage.objects[KEY].content == CONTENT
-    (told,) = (line for line in lines if line["event"] == "transfer.etag_not_compared")
-    assert (told["log_level"], told["etag"]) == ("warning", md5(CONTENT).hex())
+    (logged,) = (line for line in lines if line["event"] == "transfer.etag_not_compared")
+    assert (logged["log_level"], logged["etag"]) == ("warning", md5(CONTENT).hex())
 
 
 def test_an_object_of_unknown_origin_is_sent_again_instead_of_a_long_reread(
     tmp_path: Path,
 ) -> None:
     storage = FakeStorage(etags=Etags.OF_WHOLE)
-    staged = stage(tmp_path)
+    staged = staged_file(tmp_path)
     recorder = Recorder()
     storage.after = raising(MultipartGone(KEY), on="complete")
     with pytest.raises(MultipartGone):
@@ -90,7 +91,7 @@ def test_an_object_of_unknown_origin_is_sent_again_instead_of_a_long_reread(
     storage.after = nothing
     storage.calls.clear()
 
-    send(staged, storage=storage, resume=recorder.reported, reread_max_bytes=0)
+    send(staged, storage=storage, previous=recorder.attempt, reread_max_bytes=0)
 
     assert storage.parts_sent() == list(range(1, 17))
     assert storage.objects[KEY].content == CONTENT
@@ -109,7 +110,7 @@ def test_an_object_with_an_opaque_etag_must_have_the_right_size(
     storage.before = shorten
 
     with pytest.raises(StoredObjectMismatch):
-        send(stage(tmp_path), storage=storage, reread_max_bytes=0)
+        send(staged_file(tmp_path), storage=storage, reread_max_bytes=0)
 
     assert is_empty(storage)
 
@@ -120,7 +121,7 @@ def test_a_running_delete_of_a_leftover_is_abandoned_when_the_lease_is_lost(tmp_
     storage.before = deleting = HangingDelete()
 
     with pytest.raises(LeaseLost):
-        send(stage(tmp_path), storage=storage, recorder=Recorder(then=deleting.lose_lease))
+        send(staged_file(tmp_path), storage=storage, recorder=Recorder(on_call=deleting.lose_lease))
 
     assert deleting.was_abandoned == [True]
 
@@ -130,25 +131,25 @@ def test_an_object_that_cannot_be_proven_is_replaced(tmp_path: Path) -> None:
     left = CONTENT[::-1]
     storage.objects[KEY] = Object(left, "text/plain", etag=md5(left).hex())
 
-    send(stage(tmp_path), storage=storage, reread_max_bytes=0)
+    send(staged_file(tmp_path), storage=storage, reread_max_bytes=0)
     assert storage.objects[KEY].content == CONTENT
 
     storage.objects[KEY] = Object(left, "text/plain", etag=md5(left).hex())
-    send(stage(tmp_path), storage=storage, resume="completed once", reread_max_bytes=0)
+    send(staged_file(tmp_path), storage=storage, previous="completed once", reread_max_bytes=0)
     assert storage.objects[KEY].content == CONTENT
 
 
 @pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
 def test_an_object_that_another_attempt_completed_is_kept(tmp_path: Path, size: int) -> None:
     storage = FakeStorage()
-    staged = stage(tmp_path, CONTENT[:size])
+    staged = staged_file(tmp_path, CONTENT[:size])
 
-    def done_before(call: Call) -> None:
+    def complete_elsewhere(call: Call) -> None:
         if call.name in {"put", "complete"}:
             storage.before = nothing
-            send(staged, storage=storage)  # its sweep aborts what the one before it began
+            send(staged, storage=storage)  # aborts the multipart upload of the first attempt
 
-    storage.before = done_before
+    storage.before = complete_elsewhere
 
     sent = send(staged, storage=storage)
 
@@ -159,7 +160,7 @@ def test_an_object_that_another_attempt_completed_is_kept(tmp_path: Path, size: 
 
 def test_an_object_whose_multipart_upload_is_still_open_is_sent_again(tmp_path: Path) -> None:
     storage = FakeStorage()
-    staged = stage(tmp_path)
+    staged = staged_file(tmp_path)
     etag = multipart_etag([md5(part(number)) for number in range(1, 17)])
 
     def die_within_complete(call: Call) -> None:
@@ -173,7 +174,7 @@ def test_an_object_whose_multipart_upload_is_still_open_is_sent_again(tmp_path: 
     assert is_empty(storage)
     storage.before = nothing
 
-    send(staged, storage=storage, resume="aborted")
+    send(staged, storage=storage, previous="aborted")
 
     assert storage.objects[KEY].content == CONTENT
 
@@ -187,7 +188,7 @@ def test_a_completed_multipart_upload_that_is_still_listed_is_not_aborted(
 
     storage = Listing()
 
-    send(stage(tmp_path), storage=storage)
+    send(staged_file(tmp_path), storage=storage)
 
     assert storage.called("abort") == 0
 
@@ -208,7 +209,7 @@ def test_a_worker_without_a_lease_does_not_delete_a_leftover(tmp_path: Path) -> 
     storage.before = note
 
     with pytest.raises(LeaseLost):
-        send(stage(tmp_path), storage=storage, recorder=Recorder(then=lose))
+        send(staged_file(tmp_path), storage=storage, recorder=Recorder(on_call=lose))
 
     assert storage.objects[KEY].content == b"a successor's"
 
@@ -223,7 +224,7 @@ def test_a_key_that_always_has_another_object_fails_the_transfer(tmp_path: Path,
     )
 
     with pytest.raises(ObjectExists) as exists:
-        send(stage(tmp_path, CONTENT[:size]), storage=storage)
+        send(staged_file(tmp_path, CONTENT[:size]), storage=storage)
 
     assert not exists.value.retryable
     assert is_empty(storage)

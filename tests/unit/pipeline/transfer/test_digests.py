@@ -13,7 +13,7 @@ def state_after(content: bytes) -> bytes:
     digest = digests.sha256()
     digest.update(content)
     state = digest.state()
-    assert state is not None, "libcrypto here keeps its functions to itself"
+    assert state is not None, "this platform exports no SHA-256 state"
     return state
 
 
@@ -40,21 +40,21 @@ def test_a_sha256_continues_after_hexdigest(blocks: list[bytes]) -> None:
 @pytest.mark.parametrize(
     "state",
     [
-        pytest.param(b"", id="nothing"),
+        pytest.param(b"", id="empty"),
         pytest.param(state_after(bytes(70))[:-1], id="too short"),
-        pytest.param(state_after(bytes(71)), id="of other bytes"),
-        pytest.param(state_after(bytes(70 + 64)), id="of a block more"),
-        # Believed, it would have libcrypto write behind the block.
+        pytest.param(state_after(bytes(71)), id="after another number of bytes"),
+        pytest.param(state_after(bytes(70 + 64)), id="after one more block"),
+        # If accepted, libcrypto would write beyond the block.
         pytest.param(
-            state_after(bytes(70))[:-8] + struct.pack("=2I", 200, 32), id="of too full a block"
+            state_after(bytes(70))[:-8] + struct.pack("=2I", 200, 32), id="with an overfull block"
         ),
-        pytest.param(bytes(112), id="of no digest"),
+        pytest.param(bytes(112), id="zeros"),
         pytest.param(
             b"".join(
                 state_after(bytes(70))[at : at + 4][::-1]
                 for at in range(0, len(state_after(b"")), 4)
             ),
-            id="of a machine with another order of bytes",
+            id="of another byte order",
         ),
     ],
 )

@@ -17,61 +17,63 @@ LONG = timedelta(seconds=30)
 upload = contextvars.ContextVar[str]("upload")
 
 
-def calm() -> None:
-    """Beat without a word."""
+def no_heartbeat() -> None:
+    """Do nothing."""
 
 
 def ignore(_: object) -> None:
-    """Take a result."""
+    """Discard a result."""
 
 
 def test_results_are_passed_on_as_calls_end() -> None:
     results: list[int] = []
     with PartUploadPool[int](
-        2, on_result=results.append, heartbeat=calm, heartbeat_interval=SOON
-    ) as lanes:
+        2, on_result=results.append, heartbeat=no_heartbeat, heartbeat_interval=SOON
+    ) as pool:
         for number in range(3):
-            lanes.start(partial(abs, number))
-        lanes.drain()
+            pool.start(partial(abs, number))
+        pool.drain()
 
     assert sorted(results) == [0, 1, 2]
 
 
 def test_calls_run_at_the_same_time() -> None:
     together = Barrier(2)
-    with PartUploadPool[int](2, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON) as lanes:
-        lanes.start(lambda: together.wait(timeout=10))
-        lanes.start(lambda: together.wait(timeout=10))
-        lanes.drain()
+    with PartUploadPool[int](
+        2, on_result=ignore, heartbeat=no_heartbeat, heartbeat_interval=SOON
+    ) as pool:
+        pool.start(lambda: together.wait(timeout=10))
+        pool.start(lambda: together.wait(timeout=10))
+        pool.drain()
 
 
 def test_run_does_not_wait_for_started_calls() -> None:
     go_on = Event()
     with PartUploadPool[bool](
-        1, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON
-    ) as lanes:
-        lanes.start(partial(go_on.wait, timeout=10))
-        lanes.run(go_on.set)
-        lanes.drain()
+        1, on_result=ignore, heartbeat=no_heartbeat, heartbeat_interval=SOON
+    ) as pool:
+        pool.start(partial(go_on.wait, timeout=10))
+        pool.run(go_on.set)
+        pool.drain()
 
 
 def test_wait_for_room_allows_one_queued_call() -> None:
     go_on = Event()
     results: list[bool] = []
 
-    def let_go() -> None:
+    def release() -> None:
         go_on.set()
 
     with PartUploadPool[bool](
-        2, on_result=results.append, heartbeat=let_go, heartbeat_interval=SOON
-    ) as lanes:
+        2, on_result=results.append, heartbeat=release, heartbeat_interval=SOON
+    ) as pool:
         for _ in range(2):
-            lanes.wait_for_room()
-            lanes.start(partial(go_on.wait, timeout=10))
-        lanes.wait_for_room()
+            pool.wait_for_room()
+            pool.start(partial(go_on.wait, timeout=10))
+        pool.wait_for_room()
         assert not go_on.is_set()
-        lanes.start(partial(go_on.wait, timeout=10))
-        lanes.wait_for_room()
+        pool.start(partial(go_on.wait, timeout=10))
+        pool.wait_for_room()
         assert go_on.is_set()
         assert results
 
@@ -83,10 +85,10 @@ def test_results_are_collected_during_run() -> None:
         collected.set()
 
     with PartUploadPool[bool](
-        1, on_result=collect, heartbeat=calm, heartbeat_interval=LONG
-    ) as lanes:
-        lanes.start(lambda: True)
-        assert lanes.run(lambda: collected.wait(timeout=10))
+        1, on_result=collect, heartbeat=no_heartbeat, heartbeat_interval=LONG
+    ) as pool:
+        pool.start(lambda: True)
+        assert pool.run(lambda: collected.wait(timeout=10))
 
 
 @pytest.mark.parametrize("wait", ["drain", "run"])
@@ -94,11 +96,13 @@ def test_an_error_of_a_call_is_raised_by_the_waiting_method(wait: str) -> None:
     def fail() -> int:
         raise ZeroDivisionError
 
-    with PartUploadPool[int](1, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON) as lanes:
-        lanes.start(fail)
+    with PartUploadPool[int](
+        1, on_result=ignore, heartbeat=no_heartbeat, heartbeat_interval=SOON
+    ) as pool:
+        pool.start(fail)
         waiting: dict[str, Callable[[], object]] = {
-            "drain": lanes.drain,
-            "run": partial(lanes.run, lambda: lanes.abandoned.wait(timeout=10)),
+            "drain": pool.drain,
+            "run": partial(pool.run, lambda: pool.abandoned.wait(timeout=10)),
         }
         with pytest.raises(ZeroDivisionError):
             waiting[wait]()
@@ -111,25 +115,25 @@ def test_results_count_although_another_call_failed() -> None:
     def fail() -> int:
         raise ZeroDivisionError
 
-    def tell() -> int:
+    def finish() -> int:
         all_done.set()
         return 20
 
     with PartUploadPool[int](
-        1, on_result=results.append, heartbeat=calm, heartbeat_interval=SOON
-    ) as lanes:
-        lanes.start(fail)
+        1, on_result=results.append, heartbeat=no_heartbeat, heartbeat_interval=SOON
+    ) as pool:
+        pool.start(fail)
         for number in range(20):
-            lanes.start(partial(abs, number))
-        lanes.start(tell)
+            pool.start(partial(abs, number))
+        pool.start(finish)
         assert all_done.wait(timeout=10)
         with pytest.raises(ZeroDivisionError):
-            lanes.drain()
+            pool.drain()
 
     assert set(range(20)) <= set(results)
 
 
-@pytest.mark.parametrize("how", ["aside", "in a lane"])
+@pytest.mark.parametrize("how", ["run", "start"])
 def test_the_heartbeat_is_called_in_this_thread_while_a_call_runs(how: str) -> None:
     beats: list[str] = []
     enough = Event()
@@ -139,14 +143,12 @@ def test_the_heartbeat_is_called_in_this_thread_while_a_call_runs(how: str) -> N
         if len(beats) == 3:
             enough.set()
 
-    with PartUploadPool[bool](
-        1, on_result=ignore, heartbeat=beat, heartbeat_interval=SOON
-    ) as lanes:
-        if how == "aside":
-            assert lanes.run(lambda: enough.wait(timeout=10))
+    with PartUploadPool[bool](1, on_result=ignore, heartbeat=beat, heartbeat_interval=SOON) as pool:
+        if how == "run":
+            assert pool.run(lambda: enough.wait(timeout=10))
         else:
-            lanes.start(lambda: enough.wait(timeout=10))
-            lanes.drain()
+            pool.start(lambda: enough.wait(timeout=10))
+            pool.drain()
 
     assert set(beats) == {current_thread().name}
 
@@ -155,11 +157,9 @@ def test_the_heartbeat_is_not_called_before_its_interval() -> None:
     def beat() -> None:
         pytest.fail("too early")
 
-    with PartUploadPool[None](
-        1, on_result=ignore, heartbeat=beat, heartbeat_interval=LONG
-    ) as lanes:
+    with PartUploadPool[None](1, on_result=ignore, heartbeat=beat, heartbeat_interval=LONG) as pool:
         for _ in range(100):
-            lanes.run(lambda: None)
+            pool.run(lambda: None)
 
 
 def test_leaving_the_block_drops_queued_calls_and_waits_for_running_ones() -> None:
@@ -167,19 +167,19 @@ def test_leaving_the_block_drops_queued_calls_and_waits_for_running_ones() -> No
     first_runs = Event()
 
     with PartUploadPool[None](
-        1, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON
-    ) as lanes:
+        1, on_result=ignore, heartbeat=no_heartbeat, heartbeat_interval=SOON
+    ) as pool:
 
         def first() -> None:
             first_runs.set()
-            if lanes.abandoned.wait(timeout=10):
-                seen.append("first was told")
+            if pool.abandoned.wait(timeout=10):
+                seen.append("first was abandoned")
 
-        lanes.start(first)
-        lanes.start(partial(seen.append, "second began"))
+        pool.start(first)
+        pool.start(partial(seen.append, "second began"))
         assert first_runs.wait(timeout=10)
 
-    assert seen == ["first was told"]
+    assert seen == ["first was abandoned"]
 
 
 def test_stop_waits_until_every_call_has_ended() -> None:
@@ -187,22 +187,24 @@ def test_stop_waits_until_every_call_has_ended() -> None:
     ended: list[bool] = []
 
     with PartUploadPool[None](
-        2, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON
-    ) as lanes:
+        2, on_result=ignore, heartbeat=no_heartbeat, heartbeat_interval=SOON
+    ) as pool:
 
-        def until_told() -> None:
+        def until_abandoned() -> None:
             both_run.wait(timeout=10)
-            ended.append(lanes.abandoned.wait(timeout=10))
+            ended.append(pool.abandoned.wait(timeout=10))
 
-        lanes.start(until_told)
-        lanes.start(until_told)
+        pool.start(until_abandoned)
+        pool.start(until_abandoned)
         both_run.wait(timeout=10)
-        lanes.stop()
+        pool.stop()
 
         assert ended == [True, True]
 
 
 def test_calls_run_in_the_context_of_their_caller() -> None:
-    upload.set("the one at hand")
-    with PartUploadPool[str](1, on_result=ignore, heartbeat=calm, heartbeat_interval=SOON) as lanes:
-        assert lanes.run(upload.get) == "the one at hand"
+    upload.set("id")
+    with PartUploadPool[str](
+        1, on_result=ignore, heartbeat=no_heartbeat, heartbeat_interval=SOON
+    ) as pool:
+        assert pool.run(upload.get) == "id"

@@ -7,11 +7,11 @@ from pipeline.transfer.plan import MAX_PART_SIZE, MIN_PART_SIZE, Part, PartPlan,
 from schemas.errors import ErrorCode
 from schemas.settings import GIB, MIB
 
-MOST_PARTS = 10_000
-LARGEST_OBJECT = MOST_PARTS * MAX_PART_SIZE  # 48.8 TiB
+MAX_PARTS = 10_000
+LARGEST_OBJECT = MAX_PARTS * MAX_PART_SIZE  # 48.8 TiB
 
 preferred_sizes = st.integers(MIN_PART_SIZE, MAX_PART_SIZE)
-max_parts = st.integers(1, MOST_PARTS)
+max_parts = st.integers(1, MAX_PARTS)
 
 
 @given(st.integers(0, LARGEST_OBJECT), preferred_sizes, max_parts)
@@ -56,9 +56,9 @@ def test_has_part_accepts_exactly_the_parts_of_the_plan(size_bytes: int, part_si
 def test_the_preferred_part_size_is_kept_if_it_is_sufficient(
     size_bytes: int, part_size: int
 ) -> None:
-    cut = plan.split(size_bytes, part_size=part_size, max_parts=MOST_PARTS)
+    cut = plan.split(size_bytes, part_size=part_size, max_parts=MAX_PARTS)
 
-    if size_bytes <= MOST_PARTS * part_size:
+    if size_bytes <= MAX_PARTS * part_size:
         assert cut.part_size == part_size
     else:
         assert cut.part_size > part_size
@@ -99,14 +99,14 @@ def test_a_low_limit_of_parts_makes_parts_larger() -> None:
 
 
 def test_the_largest_object_can_be_planned() -> None:
-    cut = plan.split(LARGEST_OBJECT, part_size=16 * MIB, max_parts=MOST_PARTS)
+    cut = plan.split(LARGEST_OBJECT, part_size=16 * MIB, max_parts=MAX_PARTS)
 
-    assert (cut.part_size, len(cut)) == (MAX_PART_SIZE, MOST_PARTS)
+    assert (cut.part_size, len(cut)) == (MAX_PART_SIZE, MAX_PARTS)
 
 
 def test_a_file_larger_than_the_largest_object_is_refused() -> None:
     with pytest.raises(TooLargeForStore) as refused:
-        plan.split(LARGEST_OBJECT + 1, part_size=16 * MIB, max_parts=MOST_PARTS)
+        plan.split(LARGEST_OBJECT + 1, part_size=16 * MIB, max_parts=MAX_PARTS)
 
     assert refused.value.code is ErrorCode.FILE_TOO_LARGE
     assert not refused.value.retryable
