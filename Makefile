@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := var/venv
 SWIFT_VENV := var/swift-venv
 RUN := $(VENV)/bin
-# Compiled once here, or again at every start of every process where Python may not write.
+# Compiled here once: a process that cannot write bytecode would compile at every start.
 SYNC := $(RUN)/uv pip sync --quiet --require-hashes --compile-bytecode
 COMPILE := $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
@@ -17,7 +17,7 @@ export RUFF_CACHE_DIR := var/cache/ruff
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: install ## push a PDF through the whole system and show what comes out
+demo: install ## send a PDF through the whole system and show the result
 	@$(RUN)/python -m dev.demo
 
 up: install ## start the whole system in the background; WITHOUT="gateway beat" leaves services out
@@ -38,7 +38,7 @@ logs: $(VENV)/.synced ## follow the logs; S="gateway relay" filters
 psql: $(VENV)/.synced ## open the database of the running stack
 	@$(RUN)/python -m dev.stack psql
 
-migrate: install ## bring the database of the running stack to the newest schema
+migrate: install ## migrate the database of the running stack
 	@$(RUN)/python -m dev.stack exec alembic upgrade head
 
 waybill: install ## an operator's command on the running stack: A="keys list"
@@ -103,19 +103,19 @@ check-units:
 bench: install ## the benchmarks
 	@$(RUN)/python -m dev.bench
 
-format: $(VENV)/.synced ## format the code and repair what can be repaired by rule
+format: $(VENV)/.synced ## format the code and apply automatic fixes
 	$(RUN)/ruff format
 	$(RUN)/ruff check --fix
 
-lock: $(VENV)/.uv ## bring dev/locks in line with pyproject.toml; UPGRADE=1 takes newer versions
+lock: $(VENV)/.uv ## update dev/locks from pyproject.toml; UPGRADE=1 takes newer versions
 	$(COMPILE) --all-extras pyproject.toml -o dev/locks/dev.txt
 	$(COMPILE) --extra gateway --extra pipeline --extra notifier pyproject.toml \
 		-c dev/locks/dev.txt -o dev/locks/runtime.txt
 	$(COMPILE) dev/locks/swift.in -o dev/locks/swift.txt
 	echo uv | $(COMPILE) --no-annotate - -o dev/locks/bootstrap.txt
 
-# The environment, Swift's environment and the broker come side by side.
-install: ## install what the other tasks need (they do it by themselves)
+# The environment, Swift's environment and the broker are installed concurrently.
+install: ## install what the other tasks need; they run it themselves
 	@$(MAKE) --silent --jobs=3 \
 		$(VENV)/.installed $(if $(S3_ENDPOINT_URL),,$(SWIFT_VENV)/.synced) rabbitmq
 
@@ -132,13 +132,13 @@ $(VENV)/.synced: dev/locks/dev.txt $(VENV)/.uv
 	@$(SYNC) --python $(RUN)/python $< || $(RUN)/python -m pip install --require-hashes -r $<
 	@touch $@
 
-# The console scripts; built by the locked setuptools, from nothing but this checkout.
+# The console scripts, built offline by the locked setuptools.
 EDITABLE := --quiet --no-deps --no-build-isolation --editable .
 $(VENV)/.installed: pyproject.toml $(VENV)/.synced
 	@$(RUN)/uv pip install --offline --python $(RUN)/python $(EDITABLE) || $(RUN)/python -m pip install $(EDITABLE)
 	@touch $@
 
-# Swift pins libraries of its own, so it never shares an environment with the project.
+# Swift pins other versions of libraries, so it has its own environment.
 $(SWIFT_VENV)/.synced: dev/locks/swift.txt $(VENV)/.uv
 	@echo "installing $<"
 	@$(PYTHON) -m venv --without-pip $(SWIFT_VENV)
