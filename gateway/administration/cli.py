@@ -6,7 +6,7 @@ A command imports what it needs when it runs: `waybill --help` imports no server
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 import click
@@ -35,42 +35,37 @@ def tenant_name(text: str) -> str:
     return text
 
 
-def size(text: str) -> int | Literal["none"]:
-    """Parse a number of bytes such as `10GiB`, or `none`."""
+def size(text: str) -> int:
+    """Parse a number of bytes such as `10GiB`."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
-    if text == DEFAULT:
-        return DEFAULT
     try:
         parsed = int(TypeAdapter(ByteSize).validate_python(text))
     except (ValidationError, OverflowError):
         raise click.BadParameter(
             f"{text!r} is neither a size such as 10GiB nor {DEFAULT}"
         ) from None
-    if not 0 <= parsed <= QUOTA_MAX:
-        raise click.BadParameter(f"{text} is not between 0 and {QUOTA_MAX} bytes")
-    return parsed
+    return count(str(parsed))
 
 
-def count(text: str) -> int | Literal["none"]:
-    """Parse a whole number, or `none`."""
-    if text == DEFAULT:
-        return DEFAULT
+def count(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) > QUOTA_MAX:
-        raise click.BadParameter(f"{text!r} is neither a whole number nor {DEFAULT}")
+        raise click.BadParameter(f"{text!r} is neither {DEFAULT} nor between 0 and {QUOTA_MAX}")
     return int(text)
 
 
-def media_ranges(text: str) -> list[str] | Literal["none"]:
-    """Parse media types or ranges such as `image/*`, comma-separated, or `none`."""
+def media_ranges(text: str) -> list[str]:
+    """Parse media types or ranges such as `image/*`, comma-separated."""
     from schemas.policy import quotas
 
-    if text == DEFAULT:
-        return DEFAULT
     try:
         return [quotas.media_range(each.strip()) for each in text.split(",")]
     except quotas.NotAMediaRange as error:
         raise click.BadParameter(str(error)) from error
+
+
+def or_default(parse: Callable[[str], object]) -> Callable[[str], object]:
+    return lambda text: text if text == DEFAULT else parse(text)
 
 
 def changes_in(options: dict[str, Any]) -> "QuotaChanges":
@@ -225,13 +220,17 @@ def show_quotas(tenant: str) -> None:
 
 @quotas_group.command("set")
 @click.argument("tenant", type=tenant_name)
-@click.option("--bytes", "quota_bytes", type=size, help="Of all uploads together, such as 50GiB.")
-@click.option("--open-uploads", "quota_open_uploads", type=count, help="At one time.")
-@click.option("--file-size", "quota_file_size", type=size, help="Of one file, such as 2GiB.")
+@click.option(
+    "--bytes", "quota_bytes", type=or_default(size), help="Of all uploads together, such as 50GiB."
+)
+@click.option("--open-uploads", "quota_open_uploads", type=or_default(count), help="At one time.")
+@click.option(
+    "--file-size", "quota_file_size", type=or_default(size), help="Of one file, such as 2GiB."
+)
 @click.option(
     "--types",
     "allowed_types",
-    type=media_ranges,
+    type=or_default(media_ranges),
     help="Media types or ranges, comma-separated: 'application/pdf,image/*'; '*/*' allows any.",
 )
 def set_quotas(tenant: str, **options: Any) -> None:  # noqa: ANN401  # one for each quota
