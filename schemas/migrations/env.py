@@ -1,28 +1,20 @@
 """Entry point of Alembic: runs the versions in this directory on `DATABASE_URL`."""
 
-import os
-from pathlib import Path
-
 from alembic import context
 from sqlalchemy import create_engine, pool
 
+from schemas.runtime.settings_loader import ServiceSettings
+from schemas.settings import DatabaseSettings
 from schemas.tables import Base
 
-DATABASE_URL_SECRET = Path("/run/secrets/database_url")
 
-
-def database_url() -> str:
-    """Return `DATABASE_URL` of the environment, or of the secret file."""
-    url = os.environ.get("DATABASE_URL")  # noqa: TID251  # the migration is a process; this is its settings module
-    if url:
-        return url
-    if DATABASE_URL_SECRET.is_file():
-        return DATABASE_URL_SECRET.read_text().strip()
-    raise SystemExit("DATABASE_URL is not set and /run/secrets/database_url does not exist")
+class Settings(DatabaseSettings, ServiceSettings):
+    """Settings of the migration."""
 
 
 def run_migrations() -> None:
-    engine = create_engine(database_url(), poolclass=pool.NullPool)
+    settings = Settings.load(service="migrations")
+    engine = create_engine(settings.database_url.get_secret_value(), poolclass=pool.NullPool)
     with engine.connect() as connection:
         context.configure(
             connection=connection, target_metadata=Base.metadata, compare_server_default=True

@@ -26,12 +26,17 @@ class ServiceSettings(BaseSettings):
         return cls(_secrets_dir=secrets if secrets.is_dir() else None)
 
     @classmethod
-    def load(cls, *, secrets: Path = SECRETS) -> Self:
-        """Return the settings; print each missing or invalid one and exit with status 2."""
+    def load(cls, *, service: str = "", secrets: Path = SECRETS) -> Self:
+        """Return the settings; print each missing or invalid one and exit with status 2.
+
+        Args:
+            service: named in the message; by default the package of the class.
+            secrets: directory with a file for each secret.
+        """
         try:
             return cls.read(secrets=secrets)
         except ValidationError as error:
-            service = cls.__module__.partition(".")[0]
+            service = service or cls.__module__.partition(".")[0]
             # The input stays out of the message: it may be a password.
             for problem in error.errors(include_input=False, include_url=False):
                 # A rule over several settings has no location; its message names the settings.
