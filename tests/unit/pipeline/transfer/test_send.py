@@ -1,26 +1,23 @@
+"""One attempt to send a staged file: the object, the callbacks, the answers of the store, bad bytes."""
+
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.storage.errors import MultipartGone, PartReplaced
-from pipeline.storage.port import Body, Multipart, StoredPart
+from pipeline.storage.errors import MultipartGone
 from pipeline.transfer.checks import (
     ChunkCorrupt,
     ManifestIncomplete,
     multipart_etag,
 )
 from pipeline.transfer.destination import StoredObjectMismatch
-from pipeline.transfer.errors import LeaseLost, TransferCancelled
-from pipeline.transfer.part_pool import STOP_TIMEOUT
 from pipeline.transfer.send import SentObject
 from pipeline.transfer.sources.staged_file import StagedFile
 from schemas.errors import (
@@ -35,7 +32,6 @@ from tests.unit.pipeline.transfer.recorder import Recorder
 from tests.unit.pipeline.transfer.sending import (
     REJECTED,
     UNAVAILABLE,
-    die_at_part,
     send,
     store_parts,
 )
@@ -49,9 +45,6 @@ from tests.unit.pipeline.transfer.staging import (
     sha256,
     staged_file,
 )
-
-if TYPE_CHECKING:
-    from schemas.errors import DomainError
 
 
 def test_the_object_has_the_staged_bytes_and_the_etag_of_its_parts(tmp_path: Path) -> None:
@@ -185,244 +178,6 @@ def test_the_heartbeat_is_called_while_the_store_does_not_answer(tmp_path: Path,
     assert enough.is_set()
 
 
-# ---- resuming an earlier attempt
-
-
-def test_a_resumed_transfer_skips_stored_parts(tmp_path: Path) -> None:
-    storage = FakeStorage()
-    multipart = store_parts(storage, {number: part(number) for number in (1, 2, 5)})
-    recorder = Recorder()
-
-    send(staged_file(tmp_path), storage=storage, previous=multipart.id, recorder=recorder)
-
-    assert storage.parts_sent() == [n for n in range(1, 17) if n not in {1, 2, 5}]
-    assert storage.objects[KEY].content == CONTENT
-    assert recorder.created == []
-    assert recorder.progress[-1] == len(CONTENT)
-
-
-def test_a_part_stored_with_other_bytes_is_sent_again(tmp_path: Path) -> None:
-    storage = FakeStorage()
-    multipart = store_parts(storage, {1: part(1), 2: b"\x00" * PART_SIZE})
-
-    send(staged_file(tmp_path), storage=storage, previous=multipart.id)
-
-    assert storage.parts_sent() == list(range(2, 17))
-    assert storage.objects[KEY].content == CONTENT
-
-
-@pytest.mark.parametrize("leftover", [{1: CONTENT[:100]}, {17: part(1)}])
-def test_parts_of_another_plan_are_deleted(tmp_path: Path, leftover: dict[int, bytes]) -> None:
-    storage = FakeStorage()
-    multipart = store_parts(storage, leftover)
-    recorder = Recorder()
-
-    send(staged_file(tmp_path), storage=storage, previous=multipart.id, recorder=recorder)
-
-    assert len(recorder.created) == 1
-    assert storage.objects[KEY].content == CONTENT
-    assert storage.open_multiparts(KEY) == []
-
-
-def test_parts_are_deleted_if_the_file_now_takes_one_request(tmp_path: Path) -> None:
-    storage = FakeStorage()
-    multipart = store_parts(storage, {1: part(1)})
-
-    send(staged_file(tmp_path), storage=storage, previous=multipart.id, part_size=len(CONTENT))
-
-    assert storage.objects[KEY].content == CONTENT
-    assert storage.open_multiparts(KEY) == []
-
-
-@pytest.mark.parametrize("etags", [Etags.OF_PARTS, Etags.OF_WHOLE])
-def test_a_completed_object_is_not_sent_again(tmp_path: Path, etags: Etags) -> None:
-    storage = FakeStorage(etags=etags)
-    staged = staged_file(tmp_path)
-    recorder = Recorder()
-    first = send(staged, storage=storage, recorder=recorder)
-    storage.calls.clear()
-
-    again = send(staged, storage=storage, previous=recorder.created[0], recorder=recorder)
-
-    assert again == first
-    assert storage.parts_sent() == []
-    assert storage.called("create_multipart") + storage.called("complete") == 0
-    assert recorder.progress[-1] == len(CONTENT)
-
-
-@pytest.mark.parametrize("found", [None, b"short", CONTENT[::-1]])
-def test_a_transfer_whose_parts_are_gone_starts_again(tmp_path: Path, found: bytes | None) -> None:
-    storage = FakeStorage()
-    if found is not None:
-        storage.objects[KEY] = Object(found, "text/plain", etag=md5(found).hex())
-
-    send(staged_file(tmp_path), storage=storage, previous="gone")
-
-    assert storage.objects[KEY].content == CONTENT
-    assert storage.parts_sent() == list(range(1, 17))
-
-
-@pytest.mark.parametrize("left", [CONTENT[::-1], CONTENT[1:]])
-def test_an_object_that_does_not_match_the_checkpoint_is_replaced(
-    tmp_path: Path, left: bytes
-) -> None:
-    storage = FakeStorage()
-    staged = staged_file(tmp_path)
-    recorder = Recorder()
-    send(staged, storage=storage, recorder=recorder)
-    pieces = [md5(part(number, left)) for number in range(1, 17)]
-    storage.objects[KEY] = Object(left, "text/plain", etag=multipart_etag(pieces))
-
-    send(staged, storage=storage, previous=recorder.attempt)
-
-    assert storage.objects[KEY].content == CONTENT
-
-
-def test_the_last_checkpoint_is_recorded_before_complete(tmp_path: Path) -> None:
-    storage = FakeStorage()
-    recorder = Recorder()
-    beats: list[int] = []
-    storage.before = lambda call: (
-        beats.append(recorder.heartbeats) if call.name == "complete" else None
-    )
-
-    send(
-        staged_file(tmp_path),
-        storage=storage,
-        recorder=recorder,
-        parallel_parts=1,
-        heartbeat_interval=timedelta(hours=1),
-    )
-
-    assert beats == [1]
-
-
-def test_a_completed_object_is_checked_against_the_declared_digest(tmp_path: Path) -> None:
-    storage = FakeStorage()
-    staged = staged_file(tmp_path)
-    recorder = Recorder()
-    send(staged, storage=storage, recorder=recorder)
-
-    with pytest.raises(FileDigestMismatch):
-        send(replace(staged, sha256=sha256(b"other")), storage=storage, previous=recorder.attempt)
-
-    assert is_empty(storage)
-
-
-def test_an_object_with_an_opaque_etag_is_sent_again(tmp_path: Path) -> None:
-    storage = FakeStorage(etags=Etags.OPAQUE)
-    storage.objects[KEY] = Object(CONTENT, "text/plain", etag="opaque")
-
-    send(staged_file(tmp_path), storage=storage, previous="gone")
-
-    assert storage.parts_sent() == list(range(1, 17))
-
-
-class StorageWithoutMd5Check(FakeStorage):
-    """A store that damages part 2 once and ignores its MD5."""
-
-    damaged_part: int | None = 2
-
-    def upload_part(
-        self, multipart: Multipart, *, number: int, body: Body, abandoned: threading.Event
-    ) -> StoredPart:
-        if number == self.damaged_part:
-            self.damaged_part = None
-            body = Body(damaged := bytes(body.size_bytes), md5=md5(damaged))
-        return super().upload_part(multipart, number=number, body=body, abandoned=abandoned)
-
-
-def test_the_next_attempt_sends_a_damaged_part_again(tmp_path: Path) -> None:
-    storage = StorageWithoutMd5Check()
-    staged = staged_file(tmp_path)
-    reported = die_at_part(9, staged, storage=storage)
-
-    send(staged, storage=storage, previous=reported)
-
-    assert storage.objects[KEY].content == CONTENT
-    # Part 10 may have been running when part 9 failed.
-    assert set(storage.parts_sent()) | {10} == {2, *range(9, 17)}
-
-
-@pytest.mark.parametrize("etags", [Etags.OF_PARTS, Etags.OF_WHOLE])
-def test_a_damaged_part_fails_the_transfer(tmp_path: Path, etags: Etags) -> None:
-    storage = StorageWithoutMd5Check(etags=etags)
-
-    with pytest.raises(StoredObjectMismatch):
-        send(staged_file(tmp_path), storage=storage, reread_max_bytes=0)
-
-    assert is_empty(storage)
-
-
-class EncryptingStorage(FakeStorage):
-    """A store whose ETags are no digests; it declares so when it takes a part."""
-
-    def __init__(self) -> None:
-        super().__init__(etags=Etags.OPAQUE)
-
-    def upload_part(
-        self, multipart: Multipart, *, number: int, body: Body, abandoned: threading.Event
-    ) -> StoredPart:
-        stored = super().upload_part(multipart, number=number, body=body, abandoned=abandoned)
-        return replace(stored, etag=_encrypted(stored.etag), etag_is_digest=False)
-
-    def list_parts(self, multipart: Multipart) -> list[StoredPart]:
-        return [
-            replace(stored, etag=_encrypted(stored.etag))
-            for stored in super().list_parts(multipart)
-        ]
-
-    def complete(self, multipart: Multipart, *, parts: Sequence[StoredPart]) -> None:
-        super().complete(multipart, parts=[replace(p, etag=_encrypted(p.etag)) for p in parts])
-
-
-def _encrypted(etag: str) -> str:
-    """Return another ETag of the same form; applied twice, it returns the first one."""
-    return etag[::-1]
-
-
-def test_encrypted_parts_before_the_checkpoint_are_not_sent_again(
-    tmp_path: Path,
-) -> None:
-    storage = EncryptingStorage()
-    staged = staged_file(tmp_path)
-    reported = die_at_part(9, staged, storage=storage)
-
-    assert send(staged, storage=storage, previous=reported).sha256 == sha256(CONTENT)
-
-    assert storage.parts_sent() == list(range(9, 17))
-    assert storage.objects[KEY].content == CONTENT
-
-
-def test_the_next_attempt_sends_a_replaced_part_again(
-    tmp_path: Path,
-) -> None:
-    storage = FakeStorage()
-    staged = staged_file(tmp_path)
-    recorder = Recorder()
-
-    def replace_a_part(call: Call) -> None:
-        if call.name == "complete":
-            storage.before = nothing
-            [multipart] = storage.open_multiparts(KEY)
-            other = Body(bytes(PART_SIZE), md5=md5(bytes(PART_SIZE)))
-            storage.upload_part(multipart, number=3, body=other, abandoned=threading.Event())
-
-    storage.before = replace_a_part
-    with pytest.raises(PartReplaced) as replaced:
-        send(staged, storage=storage, recorder=recorder)
-    assert replaced.value.retryable
-    storage.calls.clear()
-
-    send(staged, storage=storage, previous=recorder.attempt)
-
-    assert storage.parts_sent() == [3]
-    assert storage.objects[KEY].content == CONTENT
-
-
-# ---- answers of the store
-
-
 def test_a_lost_answer_to_complete_does_not_fail_the_transfer(tmp_path: Path) -> None:
     storage = FakeStorage()
     # The adapter retries and finds that the multipart upload is gone.
@@ -549,9 +304,6 @@ def test_a_failed_cleanup_does_not_hide_the_first_error(tmp_path: Path) -> None:
         send(staged_file(tmp_path), storage=storage)
 
 
-# ---- faults of the staged bytes
-
-
 def flip_bit(staged: StagedFile, *, at: int) -> None:
     content = bytearray(staged.path.read_bytes())
     content[at] ^= 1
@@ -619,224 +371,3 @@ def test_a_missing_staged_file_does_not_delete_a_stored_object(tmp_path: Path) -
         send(staged, storage=storage)
 
     assert storage.objects[KEY].content == CONTENT
-
-
-# ---- cancellation, lost leases and cleanup
-
-
-class DatabaseDown(Exception):
-    """An error of a callback itself."""
-
-
-def after_parts(number: int, error: Exception) -> Callable[[Recorder], None]:
-    def raise_then(recorder: Recorder) -> None:
-        if len(recorder.progress) >= number:
-            raise error
-
-    return raise_then
-
-
-@pytest.mark.parametrize("error", [LeaseLost(), DatabaseDown()])
-@pytest.mark.parametrize("parts", [1, 7, 15])
-def test_a_lost_lease_leaves_the_parts_to_the_next_worker(
-    tmp_path: Path, parts: int, error: Exception
-) -> None:
-    storage = FakeStorage()
-    staged = staged_file(tmp_path)
-    recorder = Recorder(on_call=after_parts(parts, error))
-
-    with pytest.raises(type(error)):
-        send(staged, storage=storage, recorder=recorder)
-
-    assert storage.called("abort") + storage.called("delete") + storage.called("complete") == 0
-    send(staged, storage=storage, previous=recorder.created[0])
-    assert storage.objects[KEY].content == CONTENT
-
-
-def test_a_multipart_upload_that_cannot_be_recorded_is_aborted(tmp_path: Path) -> None:
-    storage = FakeStorage()
-
-    with pytest.raises(DatabaseDown):
-        send(
-            staged_file(tmp_path),
-            storage=storage,
-            recorder=Recorder(on_call=after_parts(0, DatabaseDown())),
-        )
-
-    assert is_empty(storage)
-
-
-def test_a_suspended_worker_does_not_delete_its_successors_object(tmp_path: Path) -> None:
-    storage = FakeStorage()
-    staged = staged_file(tmp_path)
-    done = threading.Event()
-
-    def run_successor(call: Call) -> None:
-        storage.before = nothing
-        send(staged, storage=storage)
-        done.set()
-        raise StoreRejected(call.name, reason="the first worker's multipart upload is gone")
-
-    def lose_lease_once_succeeded(_: Recorder) -> None:
-        if done.is_set():
-            raise LeaseLost
-
-    def start_sending(call: Call) -> None:
-        if call.part == 1:
-            run_successor(call)
-
-    storage.before = start_sending
-
-    with pytest.raises(LeaseLost):
-        send(staged, storage=storage, recorder=Recorder(on_call=lose_lease_once_succeeded))
-
-    assert storage.objects[KEY].content == CONTENT
-
-
-def test_nothing_is_deleted_while_the_lease_cannot_be_checked(tmp_path: Path) -> None:
-    storage = FakeStorage()
-    storage.objects[KEY] = Object(CONTENT, "text/plain", etag="")
-    refused = threading.Event()
-
-    def refuse(call: Call) -> None:
-        if call.part is not None:
-            refused.set()
-            raise REJECTED
-
-    def database_down(_: Recorder) -> None:
-        if refused.is_set():
-            raise DatabaseDown
-
-    storage.before = refuse
-
-    with pytest.raises(DatabaseDown):
-        send(staged_file(tmp_path), storage=storage, recorder=Recorder(on_call=database_down))
-
-    assert KEY in storage.objects
-    assert storage.open_multiparts(KEY)
-
-
-def reject_parts_until_abort(storage: FakeStorage, *, at_abort: Callable[[], object]) -> None:
-    def hook(call: Call) -> None:
-        if call.part is not None:
-            raise REJECTED
-        if call.name == "abort":
-            at_abort()
-
-    storage.before = hook
-
-
-def test_the_heartbeat_is_called_during_cleanup(tmp_path: Path) -> None:
-    storage = FakeStorage()
-    aborting, beaten = threading.Event(), threading.Event()
-    in_time: list[bool] = []
-
-    def answer_late() -> None:
-        aborting.set()
-        in_time.append(beaten.wait(timeout=5))
-
-    def beat(_: Recorder) -> None:
-        if aborting.is_set():
-            beaten.set()
-
-    reject_parts_until_abort(storage, at_abort=answer_late)
-
-    with pytest.raises(StoreRejected):
-        send(staged_file(tmp_path), storage=storage, recorder=Recorder(on_call=beat))
-
-    assert in_time
-    assert all(in_time)
-    assert is_empty(storage)
-
-
-def test_a_lease_lost_during_cleanup_keeps_the_object(
-    tmp_path: Path,
-) -> None:
-    storage = FakeStorage()
-
-    def successor_stores() -> None:
-        storage.objects[KEY] = Object(b"a successor's", "", etag="")
-
-    def lose(_: Recorder) -> None:
-        if KEY in storage.objects:
-            raise LeaseLost
-
-    reject_parts_until_abort(storage, at_abort=successor_stores)
-
-    with pytest.raises(LeaseLost):
-        send(staged_file(tmp_path), storage=storage, recorder=Recorder(on_call=lose))
-
-    assert storage.objects[KEY].content == b"a successor's"
-
-
-def test_running_parts_are_abandoned(tmp_path: Path) -> None:
-    storage = FakeStorage()
-    abandoned: list[bool] = []
-    under_way = threading.Barrier(3)
-
-    def hang(call: Call) -> None:
-        if call.part is not None and call.abandoned is not None:
-            with suppress(threading.BrokenBarrierError):
-                under_way.wait(timeout=10)
-            abandoned.append(call.abandoned.wait(timeout=10))
-
-    def cancel_once_all_hang(_: Recorder) -> None:
-        if under_way.n_waiting == 2:
-            under_way.wait(timeout=10)
-            raise TransferCancelled
-
-    storage.before = hang
-
-    with pytest.raises(TransferCancelled):
-        send(
-            staged_file(tmp_path),
-            storage=storage,
-            parallel_parts=2,
-            recorder=Recorder(on_call=cancel_once_all_hang),
-        )
-
-    assert abandoned == [True, True]
-    assert is_empty(storage)
-
-
-def test_a_cancellation_aborts_before_running_parts_end(tmp_path: Path) -> None:
-    storage = FakeStorage()
-    aborted, under_way = threading.Event(), threading.Event()
-    in_time: list[bool] = []
-
-    def answer_late(call: Call) -> None:
-        if call.name == "upload_part":
-            under_way.set()
-            # The body is sent and the answer does not arrive: nothing is left to abandon.
-            in_time.append(aborted.wait(timeout=STOP_TIMEOUT.total_seconds() / 2))
-
-    def cancel(_: Recorder) -> None:
-        if under_way.is_set():
-            raise TransferCancelled
-
-    def note_abort(call: Call) -> None:
-        if call.name == "abort":
-            aborted.set()
-
-    storage.before, storage.after = answer_late, note_abort
-
-    with pytest.raises(TransferCancelled):
-        send(staged_file(tmp_path), storage=storage, recorder=Recorder(on_call=cancel))
-
-    assert in_time
-    assert all(in_time)
-    assert is_empty(storage)
-
-
-def test_only_temporary_errors_are_retryable() -> None:
-    permanent: list[type[DomainError]] = [
-        StagingMissing,
-        ChunkCorrupt,
-        FileDigestMismatch,
-        StoredObjectMismatch,
-        StoreRejected,
-        TransferCancelled,
-    ]
-
-    assert not any(error.retryable for error in permanent)
-    assert all(error.retryable for error in (StoreUnavailable, MultipartGone, LeaseLost))
