@@ -1,6 +1,6 @@
-"""What every object storage must do: one suite for the fake and for real stores.
+"""The contract of `ObjectStorage`: one suite for the fake and for real stores.
 
-Where stores differ, `StoreBehaviour` says which way this one goes, and the test holds it to that.
+Where stores differ, `StoreBehaviour` states what a store does, and the suite verifies it.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from tests.fakes.storage import Etags, FakeStorage
 from tests.store_behaviour import EtagOfParts, StoreBehaviour
 
 PDF = "application/pdf"
-# Stores refuse smaller parts, except as the last.
+# Stores refuse smaller parts, except for the last one.
 FIRST = os.urandom(5 * MIB)
 SECOND = os.urandom(5 * MIB)
 LAST = b"the last part may be small"
@@ -74,6 +74,8 @@ class StorageContract:
         source = ObjectRange(key, offset=offset, size_bytes=size_bytes)
         with storage.read(source, abandoned=Event()) as blocks:
             return b"".join(blocks)
+
+    # ---- whole objects
 
     def test_an_object_put_whole_can_be_read_back(
         self, storage: ObjectStorage, key: ObjectKey, tmp_path: Path
@@ -149,6 +151,8 @@ class StorageContract:
 
         with pytest.raises(ObjectMissing):
             storage.head(key)
+
+    # ---- multipart uploads
 
     def test_parts_may_arrive_in_any_order(
         self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey, tmp_path: Path
@@ -286,6 +290,8 @@ class StorageContract:
 
         assert self.read(storage, key, into=tmp_path / "copy") == LAST
 
+    # ---- copied parts
+
     def test_a_part_may_be_a_copy_of_a_range(
         self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey, tmp_path: Path
     ) -> None:
@@ -359,6 +365,8 @@ class StorageContract:
                 storage.copy_part(multipart, number=1, source=wanted)
             assert storage.list_parts(multipart) == []
 
+    # ---- aborted and open multipart uploads
+
     def test_an_aborted_multipart_upload_is_gone(
         self, storage: ObjectStorage, key: ObjectKey
     ) -> None:
@@ -406,6 +414,8 @@ class StorageContract:
 
         assert set(storage.open_multiparts(key)) == unfinished
 
+    # ---- missing objects
+
     def test_head_and_download_of_a_missing_object_raise(
         self, storage: ObjectStorage, key: ObjectKey, tmp_path: Path
     ) -> None:
@@ -426,6 +436,8 @@ class StorageContract:
 
         with pytest.raises(ObjectMissing):
             storage.head(key)
+
+    # ---- reading ranges
 
     @pytest.mark.parametrize(
         ("offset", "size_bytes"),
@@ -511,6 +523,8 @@ class StorageContract:
     ) -> None:
         with pytest.raises(ObjectMissing):
             self.read_range(storage, key, offset=0, size_bytes=size_bytes)
+
+    # ---- listing and deleting
 
     def test_objects_are_listed_in_order_of_key(
         self, storage: ObjectStorage, key: ObjectKey

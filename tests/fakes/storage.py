@@ -1,8 +1,8 @@
-"""Object storage in memory, which fails where a test says so.
+"""Object storage in memory that fails where a test demands it.
 
 storage = FakeStorage()
 storage.before = raising(StoreUnavailable("upload_part", reason="test"), on="upload_part", part=3)
-storage.after = raising(..., on="complete")   # it was done, but the answer was lost
+storage.after = raising(..., on="complete")   # executed, but the answer is lost
 """
 
 import hashlib
@@ -39,7 +39,7 @@ from pipeline.transfer.checks import multipart_etag
 from schemas.errors import BodyAltered, StoreUnavailable
 from schemas.object_keys import ObjectKey
 
-# Small, so that a test's small objects are read in several blocks too.
+# Small, so that the objects of tests are read in several blocks.
 BLOCK = 64 * 1024
 
 
@@ -48,7 +48,7 @@ def now() -> datetime:
 
 
 class Etags(Enum):
-    """What a store answers as ETag of an object made of parts."""
+    """Which ETag a store gives a multipart object."""
 
     OF_PARTS = auto()
     OF_WHOLE = auto()
@@ -79,7 +79,7 @@ class OpenMultipart:
 
 
 def nothing(_: Call) -> None:
-    """Let a call pass."""
+    """Accept a call."""
 
 
 def raising(error: Exception, *, on: str, part: int | None = None) -> Callable[[Call], None]:
@@ -93,19 +93,19 @@ def raising(error: Exception, *, on: str, part: int | None = None) -> Callable[[
 
 
 class FakeStorage:
-    """Keeps what `ObjectStorage` promises; see there.
+    """Implements `ObjectStorage` in memory.
 
     Attributes:
-        before: asked before a call does anything; may raise, wait or change files.
-        after: asked once a call has done its work; raising loses the answer.
-        calls: every call in the order it came in.
-        objects: what is stored.
-        clock: what time it is for what is stored next.
+        before: called before a call does anything; may raise, block or change files.
+        after: called after a call has done its work; raising loses the answer.
+        calls: every call, in order.
+        objects: the stored objects.
+        clock: returns the time of the next stored object.
 
     Args:
-        etags: what `head` answers.
-        copies_parts: False for a store that cannot make parts out of objects.
-        honours_if_none_match: False for a store that replaces what was there.
+        etags: the form of the ETags of multipart objects.
+        copies_parts: False for a store that does not copy parts.
+        honours_if_none_match: False for a store that replaces existing objects.
     """
 
     def __init__(
@@ -128,11 +128,11 @@ class FakeStorage:
         self._lock = threading.Lock()
 
     def parts_sent(self) -> list[int]:
-        """Return the numbers of the parts somebody tried to store."""
+        """Return the numbers of the parts in upload requests."""
         return self._numbers("upload_part")
 
     def parts_copied(self) -> list[int]:
-        """Return the numbers of the parts somebody tried to make out of objects."""
+        """Return the numbers of the parts in copy requests."""
         return self._numbers("copy_part")
 
     def called(self, name: str) -> int:
@@ -231,7 +231,7 @@ class FakeStorage:
 
     @contextmanager
     def read(self, source: ObjectRange, *, abandoned: Event) -> Iterator[Iterator[bytes]]:
-        """Ask the hooks again before each block, as `read_block`."""
+        """Read a range; the hooks are called for each block too, as `read_block`."""
         self._arrives(call := Call("read", abandoned=abandoned))
         content = self._in_range(source)
         self.after(call)

@@ -35,8 +35,8 @@ def submitted(
     event = bench.finalized(content, filename=filename, content_type=content_type)
     bench.bus.publish(event)
     # The workbench has no relay.
-    eventually(lambda: bench.told(event), until=bool)
-    (stored,) = bench.told(event)
+    eventually(lambda: bench.emitted(event), until=bool)
+    (stored,) = bench.emitted(event)
     bench.bus.publish(stored)
     return event
 
@@ -72,7 +72,7 @@ def test_a_document_appears_with_its_text_and_its_event(bench: Workbench) -> Non
             ),
         ).all()
     assert len(hits) == 1
-    _, told = bench.told(event)
+    _, told = bench.emitted(event)
     assert isinstance(told.data, IngestedEvent)
     assert (told.data.pages, told.data.document_id) == (2, document.id)
 
@@ -80,7 +80,7 @@ def test_a_document_appears_with_its_text_and_its_event(bench: Workbench) -> Non
 def test_a_repeated_event_does_not_read_the_document_again(bench: Workbench) -> None:
     event = submitted(bench, pdfs.with_pages(TEXT))
     bench.settled(event)
-    stored = bench.told(event)[0]
+    stored = bench.emitted(event)[0]
     document = bench.document(event)
     assert document is not None
     pages = rows(bench, Page, document)
@@ -88,7 +88,7 @@ def test_a_repeated_event_does_not_read_the_document_again(bench: Workbench) -> 
     bench.bus.publish(stored)
     bench.settled(submitted(bench, pdfs.with_pages("after them in the queue")))
     assert rows(bench, Page, document) == pages
-    assert len(bench.told(event)) == 2
+    assert len(bench.emitted(event)) == 2
 
 
 def test_a_document_purged_during_its_reading_leaves_no_rows_and_no_event(
@@ -102,7 +102,7 @@ def test_a_document_purged_during_its_reading_leaves_no_rows_and_no_event(
         session.execute(delete(Document).where(Document.upload_id == event.data.upload_id))
     good = submitted(bench, pdfs.with_pages(TEXT))
     assert bench.settled(good).status == JobStatus.COMPLETED
-    assert [told.type for told in bench.told(event)] == ["upload.stored"]
+    assert [told.type for told in bench.emitted(event)] == ["upload.stored"]
     assert bench.document(event) is None
     assert bench.job(event).status == JobStatus.CANCELLED
 
@@ -112,13 +112,13 @@ def test_the_reader_deletes_a_document_whose_purge_did_not_wait(bench: Workbench
     eventually(lambda: bench.job(event), until=lambda job: job.pages_done > 0)
     bench.cancel(event)
     eventually(lambda: bench.document(event), until=lambda document: document is None)
-    assert [told.type for told in bench.told(event)] == ["upload.stored"]
+    assert [told.type for told in bench.emitted(event)] == ["upload.stored"]
 
 
 def test_a_document_purged_before_its_reading_fails_is_deleted(bench: Workbench) -> None:
     event = bench.finalized(pdfs.with_pages(TEXT), filename="document.pdf")
     bench.bus.publish(event)
-    (stored,) = eventually(lambda: bench.told(event), until=bool)
+    (stored,) = eventually(lambda: bench.emitted(event), until=bool)
     assert isinstance(stored.data, StoredEvent)
     bench.cancel(event)
     event_context = EventContext(
@@ -129,7 +129,7 @@ def test_a_document_purged_before_its_reading_fails_is_deleted(bench: Workbench)
             session, stored.data, error=PdfLimitExceeded("0 pages"), event_context=event_context
         )
     assert bench.document(event) is None
-    assert bench.told(event) == [stored]
+    assert bench.emitted(event) == [stored]
 
 
 BAD = {
@@ -156,7 +156,7 @@ def test_a_bad_file_fails_alone_with_its_error_code(name: str, bench: Workbench)
     failed = bench.settled(bad)
     assert (failed.status, failed.error_code) == (JobStatus.FAILED, code), failed.error_detail
     assert failed.error_detail
-    told = bench.told(bad)[-1]
+    told = bench.emitted(bad)[-1]
     assert isinstance(told.data, DocumentFailed)
     assert told.data.code == code
     document = bench.document(bad)

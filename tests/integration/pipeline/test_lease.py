@@ -1,4 +1,4 @@
-"""Who may write down what, when two workers believe they have the same upload."""
+"""What a worker may write with a lease, without one, and after its lease expired."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 LEASE = timedelta(minutes=1)
 OVER = timedelta(microseconds=1)
-"""A lease that has run out by the time the next transaction begins."""
+"""A lease that has expired when the next transaction begins."""
 
 OBJECT = SentObject(etag="e", sha256="0" * 64, size_bytes=4, content_type="text/plain")
 
@@ -69,7 +69,7 @@ def claim(
         session.commit()
 
 
-def taken(
+def claimed_by(
     session: Session, event: Envelope, *, owner: str, lease: timedelta = LEASE
 ) -> ClaimedTransfer:
     claimed = claim(session, event, owner=owner, lease=lease)
@@ -110,7 +110,7 @@ def record_stored(session: Session, claimed: ClaimedTransfer, event: Envelope) -
 
 
 def test_a_second_worker_cannot_claim_a_leased_upload(session: Session, event: Envelope) -> None:
-    taken(session, event, owner="first")
+    claimed_by(session, event, owner="first")
     with pytest.raises(LeaseHeld):
         claim(session, event, owner="second")
 
@@ -118,15 +118,15 @@ def test_a_second_worker_cannot_claim_a_leased_upload(session: Session, event: E
 def test_an_expired_lease_is_claimed_with_its_multipart_upload(
     session: Session, event: Envelope
 ) -> None:
-    renew(session, taken(session, event, owner="first"))
+    renew(session, claimed_by(session, event, owner="first"))
     session.execute(update(Job).values(lease_until=datetime.now(UTC) - OVER))
     session.commit()
-    assert taken(session, event, owner="second").multipart_id == "m-1"
+    assert claimed_by(session, event, owner="second").multipart_id == "m-1"
 
 
 def test_a_worker_whose_lease_is_lost_cannot_write(session: Session, event: Envelope) -> None:
-    stale = taken(session, event, owner="first", lease=OVER)
-    taken(session, event, owner="second")
+    stale = claimed_by(session, event, owner="first", lease=OVER)
+    claimed_by(session, event, owner="second")
     with pytest.raises(LeaseLost):
         renew(session, stale)
     with pytest.raises(LeaseLost):
@@ -134,16 +134,16 @@ def test_a_worker_whose_lease_is_lost_cannot_write(session: Session, event: Enve
 
 
 def test_a_released_upload_can_be_claimed_at_once(session: Session, event: Envelope) -> None:
-    first = taken(session, event, owner="first")
+    first = claimed_by(session, event, owner="first")
     leases.release(session, job_id=first.job_id, owner="first")
     session.commit()
-    taken(session, event, owner="second")
+    claimed_by(session, event, owner="second")
 
 
 def test_progress_never_decreases_within_a_multipart_upload(
     session: Session, event: Envelope
 ) -> None:
-    claimed = taken(session, event, owner="first")
+    claimed = claimed_by(session, event, owner="first")
     renew(session, claimed, bytes_done=3)
     renew(session, claimed, bytes_done=1)
     assert session.get_one(Job, claimed.job_id).bytes_done == 3
@@ -152,25 +152,25 @@ def test_progress_never_decreases_within_a_multipart_upload(
 def test_a_claim_returns_the_checkpoint_of_the_last_renewal(
     session: Session, event: Envelope
 ) -> None:
-    first = taken(session, event, owner="first", lease=OVER)
+    first = claimed_by(session, event, owner="first", lease=OVER)
     assert first.checkpoint is None
     written = Checkpoint(3, state=b"state")
     renew(session, first, bytes_done=3, checkpoint=written)
     leases.release(session, job_id=first.job_id, owner="first")
     session.commit()
-    second = taken(session, event, owner="second")
+    second = claimed_by(session, event, owner="second")
     assert second.checkpoint == written
 
     renew(session, second)
     leases.release(session, job_id=first.job_id, owner="second")
     session.commit()
-    assert taken(session, event, owner="third").checkpoint is None
+    assert claimed_by(session, event, owner="third").checkpoint is None
 
 
 def test_a_reference_of_another_size_loses_its_checkpoint(
     session: Session, event: Envelope
 ) -> None:
-    claimed = taken(session, event, owner="first")
+    claimed = claimed_by(session, event, owner="first")
     renew(session, claimed, bytes_done=3, checkpoint=Checkpoint(3, state=b"state"))
 
     admitted = record.admit_reference(
@@ -194,25 +194,25 @@ def test_a_claim_returns_the_acknowledged_checksums_of_the_chunks(
     session.execute(update(rows.Chunk).values(crc32c=b"\0\1\2\3"))
     session.commit()
 
-    (chunk,) = taken(session, event, owner="first").chunks
+    (chunk,) = claimed_by(session, event, owner="first").chunks
 
     assert chunk.crc32c == b"\0\1\2\3"
 
 
 def test_got_further_compares_with_the_last_claim(session: Session, event: Envelope) -> None:
-    claimed = taken(session, event, owner="first", lease=OVER)
+    claimed = claimed_by(session, event, owner="first", lease=OVER)
     assert not leases.got_further(session, job_id=claimed.job_id)
     renew(session, claimed, bytes_done=3)
     assert leases.got_further(session, job_id=claimed.job_id)
     session.execute(update(Job).values(lease_until=datetime.now(UTC) - OVER))
     session.commit()
-    again = taken(session, event, owner="second")
+    again = claimed_by(session, event, owner="second")
     assert again.bytes_done == 3
     assert not leases.got_further(session, job_id=claimed.job_id)
 
 
 def test_every_step_notices_a_cancellation(session: Session, event: Envelope) -> None:
-    claimed = taken(session, event, owner="first")
+    claimed = claimed_by(session, event, owner="first")
     session.execute(update(Job).values(status=JobStatus.CANCELLED))
     session.commit()
     with pytest.raises(TransferCancelled):
@@ -224,7 +224,7 @@ def test_every_step_notices_a_cancellation(session: Session, event: Envelope) ->
 
 
 def test_a_stored_upload_cannot_be_claimed_again(session: Session, event: Envelope) -> None:
-    claimed = taken(session, event, owner="first")
+    claimed = claimed_by(session, event, owner="first")
     record_stored(session, claimed, event)
     assert claim(session, event, owner="second") is Settled.STORED
     with pytest.raises(LeaseLost):
@@ -263,7 +263,7 @@ def test_a_failure_is_recorded_once(session: Session, event: Envelope) -> None:
 
 
 def test_a_leased_upload_cannot_be_recorded_as_failed(session: Session, event: Envelope) -> None:
-    first = taken(session, event, owner="first")
+    first = claimed_by(session, event, owner="first")
     with pytest.raises(LeaseHeld):
         record_failed(session, event)
     record_stored(session, first, event)

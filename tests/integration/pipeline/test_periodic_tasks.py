@@ -1,4 +1,4 @@
-"""Orders to sweep: from a real beat to a real worker, and what is no order on their queue."""
+"""Periodic tasks from a real beat to a real worker, and invalid messages on their queue."""
 
 import os
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ NO_ARGUMENTS = b"[[], {}, {}]"
 
 @pytest.fixture(scope="module")
 def swept(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
-    """A worker that sweeps, and a clock that orders it to; not even the topology is there before."""
+    """A worker and a beat, started before the topology exists."""
     settings = {"SWEEP_EVERY": "1s"}
     with infrastructure.scoped("swept", settings=settings, template=migrated_template) as own:
         prepare_staging(own)
@@ -38,7 +38,7 @@ def swept(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def clockwork(swept: Stack) -> Iterator[Workbench]:
+def beat_bench(swept: Stack) -> Iterator[Workbench]:
     with workbench(swept) as bench:
         yield bench
 
@@ -57,7 +57,7 @@ def until_swept(bench: Workbench, upload: Upload) -> None:
     eventually(lambda: status(bench, upload), until=lambda status: status == UploadStatus.EXPIRED)
 
 
-def order(bench: Workbench, body: bytes = NO_ARGUMENTS, **properties: Any) -> None:  # noqa: ANN401  # whatever AMQP can carry
+def publish(bench: Workbench, body: bytes = NO_ARGUMENTS, **properties: Any) -> None:  # noqa: ANN401  # whatever AMQP can carry
     bench.bus.publish_raw(
         body,
         **{
@@ -69,29 +69,29 @@ def order(bench: Workbench, body: bytes = NO_ARGUMENTS, **properties: Any) -> No
     )
 
 
-def test_a_worker_runs_the_periodic_tasks_of_beat(clockwork: Workbench) -> None:
-    upload = abandoned(clockwork)
-    orphan = clockwork.staging / str(uuid4())
-    orphan.write_bytes(b"left behind")
+def test_a_worker_runs_the_periodic_tasks_of_beat(beat_bench: Workbench) -> None:
+    upload = abandoned(beat_bench)
+    orphan = beat_bench.staging / str(uuid4())
+    orphan.write_bytes(b"orphan")
     day_ago = (datetime.now(UTC) - timedelta(days=1)).timestamp()
     os.utime(orphan, (day_ago, day_ago))
-    until_swept(clockwork, upload)
+    until_swept(beat_bench, upload)
     eventually(orphan.exists, until=lambda exists: not exists)
-    assert clockwork.bus.depth(DEAD) == 0
+    assert beat_bench.bus.depth(DEAD) == 0
 
 
 def test_beat_sends_every_task_when_it_starts_and_stops_cleanly(
-    clockwork: Workbench,
+    beat_bench: Workbench,
 ) -> None:
-    beat = clockwork.system.processes["beat"]
+    beat = beat_bench.system.processes["beat"]
     beat.stop()
     assert "Traceback" not in beat.log_file.read_text()
-    upload = abandoned(clockwork)
+    upload = abandoned(beat_bench)
     beat.start()
-    until_swept(clockwork, upload)
+    until_swept(beat_bench, upload)
 
 
-NO_ORDERS: dict[str, tuple[bytes, dict[str, Any]]] = {
+INVALID_MESSAGES: dict[str, tuple[bytes, dict[str, Any]]] = {
     "no headers": (NO_ARGUMENTS, {"headers": {}}),
     "an unknown task": (NO_ARGUMENTS, {"headers": SWEEP_UPLOADS | {"task": "os.system"}}),
     "a task that is no text": (NO_ARGUMENTS, {"headers": SWEEP_UPLOADS | {"task": ["x"]}}),
@@ -113,15 +113,15 @@ NO_ORDERS: dict[str, tuple[bytes, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NO_ORDERS)
+@pytest.mark.parametrize("name", INVALID_MESSAGES)
 def test_an_invalid_message_is_dropped_and_the_worker_continues(
     name: str, bench: Workbench
 ) -> None:
-    body, properties = NO_ORDERS[name]
+    body, properties = INVALID_MESSAGES[name]
     before = bench.system.processes["transfer"].pid
-    order(bench, body, **properties)
+    publish(bench, body, **properties)
     upload = abandoned(bench)
-    order(bench)
+    publish(bench)
     until_swept(bench, upload)
     assert bench.bus.depth(topology.MAINTENANCE) == 0
     assert bench.bus.depth(DEAD) == 0
@@ -144,16 +144,16 @@ def test_only_the_name_of_a_periodic_task_is_read(
 ) -> None:
     upload = abandoned(bench)
     headers = SWEEP_UPLOADS | changes.get("headers", {})
-    order(bench, body, **{**changes, "headers": headers})
+    publish(bench, body, **{**changes, "headers": headers})
     until_swept(bench, upload)
 
 
 def test_an_event_is_not_run_as_a_periodic_task(bench: Workbench) -> None:
     event = bench.finalized()
     for headers in ({}, SWEEP_UPLOADS):
-        order(bench, envelope.encode(event), content_type=CONTENT_TYPE, headers=headers)
+        publish(bench, envelope.encode(event), content_type=CONTENT_TYPE, headers=headers)
     upload = abandoned(bench)
-    order(bench)
+    publish(bench)
     until_swept(bench, upload)
     assert bench.job(event).status == JobStatus.QUEUED
     assert bench.bus.depth(topology.MAINTENANCE) == 0
@@ -162,9 +162,9 @@ def test_an_event_is_not_run_as_a_periodic_task(bench: Workbench) -> None:
 def test_a_periodic_task_is_dead_lettered_on_another_queue(
     bench: Workbench,
 ) -> None:
-    # The broker puts a copy of it into the other queue, with the same routing key.
+    # The broker copies the message into the other queue, with the same routing key.
     upload = abandoned(bench)
-    order(bench, headers=SWEEP_UPLOADS | {"CC": [topology.UPLOADS]})
+    publish(bench, headers=SWEEP_UPLOADS | {"CC": [topology.UPLOADS]})
     until_swept(bench, upload)
     dead = bench.bus.take(DEAD)
     headers: dict[str, Any] = dead.headers

@@ -1,4 +1,4 @@
-"""What of a transfer is written down when, while its parts follow each other fast."""
+"""When the progress of a transfer is recorded, and when a slice ends."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,7 +16,7 @@ from pipeline.transfer.resume import Checkpoint
 from schemas.settings import DatabaseSettings
 from schemas.tables.jobs import Job
 from tests.factories.uploads import add_finalized_upload, add_tenant
-from tests.integration.pipeline.transfer_worker import settings_of_a_worker
+from tests.integration.pipeline.transfer_worker import worker_settings
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +37,7 @@ class Clock:
 
 @pytest.fixture
 def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
-    settings = settings_of_a_worker(database, staging_dir=tmp_path, transfer_slice=SLICE)
+    settings = worker_settings(database, staging_dir=tmp_path, transfer_slice=SLICE)
     context = build_context(settings)
     yield context
     context.engine.dispose()
@@ -117,8 +117,8 @@ def test_a_new_multipart_upload_has_no_checkpoint(
     )
 
 
-def taken_over(context: Context, claimed: ClaimedTransfer) -> ClaimedTransfer:
-    """Return the next delivery's claim, after what the one before got done."""
+def next_delivery(context: Context, claimed: ClaimedTransfer) -> ClaimedTransfer:
+    """Release the lease, and claim the transfer for the next delivery."""
     with context.transaction() as session:
         lease.release(session, job_id=claimed.job_id, owner=claimed.owner)
     with context.transaction() as session:
@@ -138,7 +138,7 @@ def test_progress_is_reset_for_a_lost_multipart_upload(
 ) -> None:
     progress.multipart_created("lost")
     progress.bytes_stored(90, Checkpoint(90, state=b"state"))
-    again = taken_over(context, claimed)
+    again = next_delivery(context, claimed)
     assert again.bytes_done == 90
     progress = Progress(context, again, clock=clock)
 
@@ -148,7 +148,7 @@ def test_progress_is_reset_for_a_lost_multipart_upload(
     progress.bytes_stored(10, None)
     assert job(context, claimed).bytes_done == 10
     with context.transaction() as session:
-        assert not lease.got_further(session, job_id=claimed.job_id), "90 were there before"
+        assert not lease.got_further(session, job_id=claimed.job_id), "90 bytes were stored before"
 
 
 def test_a_worker_without_a_lease_cannot_begin_anew(
@@ -156,7 +156,7 @@ def test_a_worker_without_a_lease_cannot_begin_anew(
 ) -> None:
     progress.multipart_created("one")
     progress.bytes_stored(90, None)
-    taken_over(context, claimed)
+    next_delivery(context, claimed)
 
     with pytest.raises(LeaseLost):
         progress.multipart_created("another")
@@ -169,7 +169,7 @@ def test_a_slice_after_a_loss_counts_as_an_attempt(
 ) -> None:
     progress.multipart_created("lost")
     progress.bytes_stored(90, None)
-    second = taken_over(context, claimed)
+    second = next_delivery(context, claimed)
     progress = Progress(context, second, clock=clock)
     progress.multipart_created("another")
 
@@ -177,7 +177,7 @@ def test_a_slice_after_a_loss_counts_as_an_attempt(
     with pytest.raises(PartsLost, match="90 bytes"):
         progress.bytes_stored(10, None)
 
-    progress = Progress(context, taken_over(context, second), clock=clock)
+    progress = Progress(context, next_delivery(context, second), clock=clock)
     clock.advance(SLICE + A_MOMENT)
     with pytest.raises(SliceEnded):
         progress.bytes_stored(20, None)
@@ -188,7 +188,7 @@ def test_a_slice_that_recovers_a_loss_is_not_counted(
 ) -> None:
     progress.multipart_created("lost")
     progress.bytes_stored(90, None)
-    progress = Progress(context, taken_over(context, claimed), clock=clock)
+    progress = Progress(context, next_delivery(context, claimed), clock=clock)
     progress.multipart_created("another")
 
     clock.advance(SLICE + A_MOMENT)

@@ -1,4 +1,7 @@
-"""What becomes of an upload wherever its bytes wait, and whatever kills its worker."""
+"""The transfer task with every kind of source, a real database and a store in memory.
+
+Faults of single requests: tests/unit/pipeline/transfer/test_source_faults.py.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,7 +35,7 @@ from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 from tests.factories.uploads import add_finalized_upload, add_tenant, cancel_upload, staged_objects
 from tests.fakes.storage import Call, FakeStorage, Object, nothing, raising
-from tests.integration.pipeline.transfer_worker import Hands, settings_of_a_worker
+from tests.integration.pipeline.transfer_worker import TransferWorker, worker_settings
 
 pytestmark = pytest.mark.integration
 
@@ -44,13 +47,13 @@ every_staging = pytest.mark.parametrize("staging", StagingKind)
 
 
 class Killed(BaseException):
-    """What comes instead of SIGKILL: nothing of ours gets to see it."""
+    """Stands for SIGKILL: no `except Exception` sees it."""
 
 
 @pytest.fixture
 def settings(database: DatabaseSettings, tmp_path: Path) -> Settings:
     (tmp_path / "staging").mkdir()
-    return settings_of_a_worker(
+    return worker_settings(
         database,
         s3_part_size=MIN_PART_SIZE,
         s3_parallel_parts=2,
@@ -65,33 +68,33 @@ def storage() -> FakeStorage:
 
 
 @pytest.fixture
-def hands(settings: Settings, storage: FakeStorage) -> Iterator[Hands]:
+def worker(settings: Settings, storage: FakeStorage) -> Iterator[TransferWorker]:
     context = replace(build_context(settings), storage=storage)
-    yield Hands(context)
+    yield TransferWorker(context)
     context.engine.dispose()
 
 
 def finalized(
-    hands: Hands,
+    worker: TransferWorker,
     staging: StagingKind,
     *,
     content: bytes = CONTENT,
     tenant_id: TenantId | None = None,
     sha256: str | None = None,
 ) -> Envelope:
-    """Leave an upload as the gateway does, and return its event."""
-    with Session(hands.context.engine) as session, session.begin():
+    """Add a finalized upload as the gateway does, and return its event."""
+    with Session(worker.context.engine) as session, session.begin():
         event = add_finalized_upload(
             session,
             tenant_id=tenant_id or add_tenant(session),
-            staging_dir=hands.context.settings.staging_dir,
+            staging_dir=worker.context.settings.staging_dir,
             content=content,
             chunk_size=CHUNK_SIZE,
             sha256=sha256,
             staging=staging,
             source_key=SOURCE if staging is StagingKind.REFERENCE else None,
         )
-    storage = fake(hands)
+    storage = fake(worker)
     if staging is StagingKind.OBJECTS:
         for key, piece in staged_objects(event, content, chunk_size=CHUNK_SIZE).items():
             storage.objects[key] = Object(piece, "", etag="")
@@ -100,30 +103,30 @@ def finalized(
     return event
 
 
-def fake(hands: Hands) -> FakeStorage:
-    assert isinstance(hands.context.storage, FakeStorage)
-    return hands.context.storage
+def fake(worker: TransferWorker) -> FakeStorage:
+    assert isinstance(worker.context.storage, FakeStorage)
+    return worker.context.storage
 
 
 def original(event: Envelope) -> ObjectKey:
     return object_keys.original(event.tenantid, event.data.upload_id)
 
 
-def is_staged(hands: Hands, event: Envelope) -> bool:
-    assert hands.context.settings.staging_dir is not None
+def is_staged(worker: TransferWorker, event: Envelope) -> bool:
+    assert worker.context.settings.staging_dir is not None
     prefix = staging_layout.prefix_of(event.tenantid, event.data.upload_id)
-    in_bucket = any(key.startswith(prefix) for key in fake(hands).objects)
-    return in_bucket or (hands.context.settings.staging_dir / str(event.data.upload_id)).exists()
+    in_bucket = any(key.startswith(prefix) for key in fake(worker).objects)
+    return in_bucket or (worker.context.settings.staging_dir / str(event.data.upload_id)).exists()
 
 
-def cancel(hands: Hands, event: Envelope) -> Envelope:
-    """Do to the rows what the gateway does, and return its event."""
-    with Session(hands.context.engine) as session, session.begin():
+def cancel(worker: TransferWorker, event: Envelope) -> Envelope:
+    """Cancel an upload as the gateway does, and return its event."""
+    with Session(worker.context.engine) as session, session.begin():
         return cancel_upload(session, event)
 
 
-def used_bytes(hands: Hands, tenant_id: TenantId) -> int:
-    with Session(hands.context.engine) as session:
+def used_bytes(worker: TransferWorker, tenant_id: TenantId) -> int:
+    with Session(worker.context.engine) as session:
         return (
             session.scalar(select(TenantUsage.bytes).where(TenantUsage.tenant_id == tenant_id)) or 0
         )
@@ -131,39 +134,38 @@ def used_bytes(hands: Hands, tenant_id: TenantId) -> int:
 
 @every_staging
 def test_an_upload_becomes_an_object_and_its_staged_bytes_are_deleted(
-    hands: Hands, storage: FakeStorage, staging: StagingKind
+    worker: TransferWorker, storage: FakeStorage, staging: StagingKind
 ) -> None:
-    event = finalized(hands, staging)
+    event = finalized(worker, staging)
 
-    assert hands.deliver(event)
+    assert worker.deliver(event)
 
-    job = hands.job(event)
+    job = worker.job(event)
     assert (job.status, job.bytes_done, job.bytes_total) == (
         JobStatus.COMPLETED,
         len(CONTENT),
         len(CONTENT),
     )
     assert storage.objects[original(event)].content == CONTENT
-    assert not is_staged(hands, event)
-    assert hands.upload(event).size == len(CONTENT)
-    assert used_bytes(hands, event.tenantid) == len(CONTENT)
+    assert not is_staged(worker, event)
+    assert worker.upload(event).size == len(CONTENT)
+    assert used_bytes(worker, event.tenantid) == len(CONTENT)
     if staging is StagingKind.REFERENCE:
         assert storage.objects[SOURCE].content == CONTENT
 
 
 @every_staging
 def test_every_log_line_of_a_transfer_has_the_upload_id_and_the_job_id(
-    hands: Hands, staging: StagingKind
+    worker: TransferWorker, staging: StagingKind
 ) -> None:
-    event = finalized(hands, staging)
+    event = finalized(worker, staging)
 
     with capture_logs(processors=[merge_contextvars]) as lines:
-        hands.deliver(event)
-        hands.deliver(event)
+        worker.deliver(event)
+        worker.deliver(event)
 
-    # Some are from the threads that send the parts.
-    told = {line["event"] for line in lines}
-    assert told >= {
+    # Some lines are from the threads that send the parts.
+    assert {line["event"] for line in lines} >= {
         "transfer.part_stored",
         "transfer.object_stored",
         "transfer.already_settled",
@@ -175,53 +177,55 @@ def test_every_log_line_of_a_transfer_has_the_upload_id_and_the_job_id(
 
 @every_staging
 def test_the_next_delivery_deletes_staged_bytes_that_a_worker_left(
-    hands: Hands, storage: FakeStorage, staging: StagingKind
+    worker: TransferWorker, storage: FakeStorage, staging: StagingKind
 ) -> None:
-    event = finalized(hands, staging)
+    event = finalized(worker, staging)
     inputs = dict(storage.objects)
-    hands.deliver(event)
+    worker.deliver(event)
     storage.objects |= inputs
 
-    assert hands.deliver(event)
+    assert worker.deliver(event)
 
-    assert not is_staged(hands, event)
+    assert not is_staged(worker, event)
     assert storage.objects[original(event)].content == CONTENT
 
 
 def test_chunks_that_were_never_acknowledged_are_deleted(
-    hands: Hands, storage: FakeStorage
+    worker: TransferWorker, storage: FakeStorage
 ) -> None:
-    event = finalized(hands, StagingKind.OBJECTS)
+    event = finalized(worker, StagingKind.OBJECTS)
     refused = staging_layout.chunk_key(
         event.tenantid, event.data.upload_id, index=1, sha256=bytes(32)
     )
     storage.objects[refused] = Object(b"other bytes", "", etag="")
 
-    hands.deliver(event)
+    worker.deliver(event)
 
-    assert not is_staged(hands, event)
+    assert not is_staged(worker, event)
 
 
 @pytest.mark.parametrize("call", ["delete_all", "objects_under"])
 def test_staged_objects_that_cannot_be_deleted_are_retried(
-    hands: Hands, storage: FakeStorage, call: str
+    worker: TransferWorker, storage: FakeStorage, call: str
 ) -> None:
-    event = finalized(hands, StagingKind.OBJECTS)
+    event = finalized(worker, StagingKind.OBJECTS)
     storage.before = raising(StoreUnavailable(call, reason="down"), on=call)
-    assert not hands.deliver(event)
+    assert not worker.deliver(event)
     storage.before = nothing
-    assert hands.job(event).status == JobStatus.COMPLETED
+    assert worker.job(event).status == JobStatus.COMPLETED
 
-    assert hands.deliver(event)
+    assert worker.deliver(event)
 
-    assert not is_staged(hands, event)
+    assert not is_staged(worker, event)
 
 
-def test_an_upload_in_an_unmounted_directory_waits(settings: Settings, hands: Hands) -> None:
-    event = finalized(hands, StagingKind.DIRECTORY)
-    elsewhere = Hands(
+def test_an_upload_in_an_unmounted_directory_waits(
+    settings: Settings, worker: TransferWorker
+) -> None:
+    event = finalized(worker, StagingKind.DIRECTORY)
+    elsewhere = TransferWorker(
         replace(
-            hands.context,
+            worker.context,
             settings=settings.model_copy(
                 update={"staging": StagingKind.OBJECTS, "staging_dir": None}
             ),
@@ -230,155 +234,157 @@ def test_an_upload_in_an_unmounted_directory_waits(settings: Settings, hands: Ha
 
     assert not elsewhere.deliver(event, waits=1)
 
-    assert elsewhere.waiting[-1]["tier"] == topology.RETRY_TIERS[1]
-    assert hands.job(event).status == JobStatus.PROCESSING
-    assert Hands(hands.context).deliver(event)
+    assert elsewhere.retried[-1]["tier"] == topology.RETRY_TIERS[1]
+    assert worker.job(event).status == JobStatus.PROCESSING
+    assert TransferWorker(worker.context).deliver(event)
 
 
-# ---- by reference
+# ---- references
 
 
-def test_a_reference_to_a_missing_object_fails(hands: Hands, storage: FakeStorage) -> None:
-    event = finalized(hands, StagingKind.REFERENCE)
+def test_a_reference_to_a_missing_object_fails(
+    worker: TransferWorker, storage: FakeStorage
+) -> None:
+    event = finalized(worker, StagingKind.REFERENCE)
     del storage.objects[SOURCE]
 
-    assert hands.deliver(event)
+    assert worker.deliver(event)
 
-    job = hands.job(event)
+    job = worker.job(event)
     assert (job.status, job.error_code) == (JobStatus.FAILED, ErrorCode.REFERENCE_MISSING)
-    assert hands.upload(event).status == UploadStatus.FAILED
+    assert worker.upload(event).status == UploadStatus.FAILED
     assert storage.objects == {}
 
 
-@pytest.mark.parametrize("whose", ["everybody's", "the tenant's own"])
+@pytest.mark.parametrize("whose", ["default quota", "tenant quota"])
 def test_a_reference_larger_than_the_file_size_quota_fails(
-    settings: Settings, hands: Hands, whose: str
+    settings: Settings, worker: TransferWorker, whose: str
 ) -> None:
-    event = finalized(hands, StagingKind.REFERENCE)
-    if whose == "the tenant's own":
-        with Session(hands.context.engine) as session, session.begin():
+    event = finalized(worker, StagingKind.REFERENCE)
+    if whose == "tenant quota":
+        with Session(worker.context.engine) as session, session.begin():
             session.execute(update(Tenant).values(quota_file_size=len(CONTENT) - 1))
     else:
         smaller = settings.model_copy(update={"upload_max_size": len(CONTENT) - 1})
-        hands = Hands(replace(hands.context, settings=smaller))
+        worker = TransferWorker(replace(worker.context, settings=smaller))
 
-    assert hands.deliver(event)
+    assert worker.deliver(event)
 
-    assert hands.job(event).error_code == ErrorCode.FILE_TOO_LARGE
-    assert set(fake(hands).objects) == {SOURCE}
+    assert worker.job(event).error_code == ErrorCode.FILE_TOO_LARGE
+    assert set(fake(worker).objects) == {SOURCE}
 
 
-@pytest.mark.parametrize("whose", ["everybody's", "the tenant's own"])
+@pytest.mark.parametrize("whose", ["default quota", "tenant quota"])
 def test_a_reference_beyond_the_total_quota_fails_and_uses_no_quota(
-    settings: Settings, hands: Hands, whose: str
+    settings: Settings, worker: TransferWorker, whose: str
 ) -> None:
-    first = finalized(hands, StagingKind.REFERENCE)
-    hands.deliver(first)
-    event = finalized(hands, StagingKind.REFERENCE, tenant_id=first.tenantid)
+    first = finalized(worker, StagingKind.REFERENCE)
+    worker.deliver(first)
+    event = finalized(worker, StagingKind.REFERENCE, tenant_id=first.tenantid)
     quota = 2 * len(CONTENT) - 1
-    if whose == "the tenant's own":
-        with Session(hands.context.engine) as session, session.begin():
+    if whose == "tenant quota":
+        with Session(worker.context.engine) as session, session.begin():
             session.execute(update(Tenant).values(quota_bytes=quota))
     else:
-        hands = Hands(
-            replace(hands.context, settings=settings.model_copy(update={"quota_bytes": quota}))
+        worker = TransferWorker(
+            replace(worker.context, settings=settings.model_copy(update={"quota_bytes": quota}))
         )
 
-    assert hands.deliver(event)
+    assert worker.deliver(event)
 
-    job = hands.job(event)
+    job = worker.job(event)
     assert (job.status, job.error_code) == (JobStatus.FAILED, ErrorCode.QUOTA_EXCEEDED)
-    assert used_bytes(hands, event.tenantid) == len(CONTENT)
-    assert original(event) not in fake(hands).objects
+    assert used_bytes(worker, event.tenantid) == len(CONTENT)
+    assert original(event) not in fake(worker).objects
 
 
-def test_a_reference_to_a_forbidden_media_type_fails(hands: Hands) -> None:
-    event = finalized(hands, StagingKind.REFERENCE)
-    with Session(hands.context.engine) as session, session.begin():
+def test_a_reference_to_a_forbidden_media_type_fails(worker: TransferWorker) -> None:
+    event = finalized(worker, StagingKind.REFERENCE)
+    with Session(worker.context.engine) as session, session.begin():
         session.execute(update(Tenant).values(allowed_types=["application/pdf"]))
 
-    assert hands.deliver(event)
+    assert worker.deliver(event)
 
-    assert hands.job(event).error_code == ErrorCode.TYPE_NOT_ALLOWED
-    assert set(fake(hands).objects) == {SOURCE}
+    assert worker.job(event).error_code == ErrorCode.TYPE_NOT_ALLOWED
+    assert set(fake(worker).objects) == {SOURCE}
 
 
-def test_a_reference_with_another_digest_than_declared_fails(hands: Hands) -> None:
-    event = finalized(hands, StagingKind.REFERENCE, sha256="0" * 64)
+def test_a_reference_with_another_digest_than_declared_fails(worker: TransferWorker) -> None:
+    event = finalized(worker, StagingKind.REFERENCE, sha256="0" * 64)
 
-    assert hands.deliver(event)
+    assert worker.deliver(event)
 
-    assert hands.job(event).error_code == ErrorCode.FILE_DIGEST_MISMATCH
-    assert set(fake(hands).objects) == {SOURCE}
+    assert worker.job(event).error_code == ErrorCode.FILE_DIGEST_MISMATCH
+    assert set(fake(worker).objects) == {SOURCE}
 
 
 def test_progress_of_another_version_of_a_reference_is_reset(
-    hands: Hands, storage: FakeStorage
+    worker: TransferWorker, storage: FakeStorage
 ) -> None:
-    event = finalized(hands, StagingKind.REFERENCE)
+    event = finalized(worker, StagingKind.REFERENCE)
 
     def fail(call: Call) -> None:
         if call.part == 2:
             raise StoreUnavailable("copy_part", reason="down")
 
     storage.before = fail
-    # One after the other: the first part is stored when the second one fails.
-    settings = hands.context.settings.model_copy(
+    # With one thread, the first part is stored before the second one fails.
+    settings = worker.context.settings.model_copy(
         update={"task_attempts": 2, "s3_parallel_parts": 1}
     )
-    hands = Hands(replace(hands.context, settings=settings))
-    assert not hands.deliver(event)
-    assert hands.job(event).bytes_done == MIN_PART_SIZE
+    worker = TransferWorker(replace(worker.context, settings=settings))
+    assert not worker.deliver(event)
+    assert worker.job(event).bytes_done == MIN_PART_SIZE
     storage.before = nothing
     shorter = CONTENT[:-1][::-1]
     storage.objects[SOURCE] = Object(shorter, "", etag="2")
 
-    assert hands.deliver(event)
+    assert worker.deliver(event)
 
-    job = hands.job(event)
+    job = worker.job(event)
     assert (job.bytes_done, job.bytes_total) == (len(shorter), len(shorter))
     assert storage.objects[original(event)].content == shorter
-    assert used_bytes(hands, event.tenantid) == len(shorter)
+    assert used_bytes(worker, event.tenantid) == len(shorter)
 
 
-# ---- in slices
+# ---- slices
 
 
 @every_staging
 def test_a_transfer_in_many_slices_completes(
-    hands: Hands, storage: FakeStorage, staging: StagingKind
+    worker: TransferWorker, storage: FakeStorage, staging: StagingKind
 ) -> None:
-    event = finalized(hands, staging)
-    settings = hands.context.settings.model_copy(
+    event = finalized(worker, staging)
+    settings = worker.context.settings.model_copy(
         update={"transfer_slice": timedelta(microseconds=1), "s3_parallel_parts": 1}
     )
-    hands = Hands(replace(hands.context, settings=settings))
+    worker = TransferWorker(replace(worker.context, settings=settings))
     shown: list[int] = []
 
-    while not hands.deliver(event):
-        shown.append(hands.job(event).bytes_done)
+    while not worker.deliver(event):
+        shown.append(worker.job(event).bytes_done)
 
     assert shown == sorted(set(shown))
     assert storage.objects[original(event)].content == CONTENT
     assert len(storage.parts_sent() + storage.parts_copied()) <= 2 * len(shown) + 2
 
 
-# ---- cancelled
+# ---- cancelled uploads
 
 
 @every_staging
 def test_a_cancelled_upload_is_deleted_with_all_its_leftovers(
-    hands: Hands, storage: FakeStorage, staging: StagingKind
+    worker: TransferWorker, storage: FakeStorage, staging: StagingKind
 ) -> None:
-    event = finalized(hands, staging)
+    event = finalized(worker, staging)
     storage.create_multipart(original(event), content_type="")
     storage.objects[original(event)] = Object(b"", "", etag="")
-    cancelled = cancel(hands, event)
+    cancelled = cancel(worker, event)
 
-    assert hands.deliver(cancelled)
-    assert hands.deliver(cancelled)
+    assert worker.deliver(cancelled)
+    assert worker.deliver(cancelled)
 
-    assert not is_staged(hands, event)
+    assert not is_staged(worker, event)
     assert storage.open_multiparts(original(event)) == []
     assert set(storage.objects) == ({SOURCE} if staging is StagingKind.REFERENCE else set())
 
@@ -388,18 +394,18 @@ def test_a_cancelled_upload_is_deleted_with_all_its_leftovers(
     "error", [StoreUnavailable("test", reason="down"), StoreRejected("test", reason="no")]
 )
 def test_a_failed_cleanup_of_a_cancelled_upload_is_retried(
-    hands: Hands, storage: FakeStorage, failing: str, error: StoreFailed
+    worker: TransferWorker, storage: FakeStorage, failing: str, error: StoreFailed
 ) -> None:
-    event = finalized(hands, StagingKind.DIRECTORY)
+    event = finalized(worker, StagingKind.DIRECTORY)
     storage.objects[original(event)] = Object(b"", "", etag="")
-    cancelled = cancel(hands, event)
+    cancelled = cancel(worker, event)
     storage.before = raising(error, on=failing)
 
-    assert not hands.deliver(cancelled, attempt=hands.context.settings.task_attempts)
+    assert not worker.deliver(cancelled, attempt=worker.context.settings.task_attempts)
 
-    assert not is_staged(hands, event), "what can go goes at once"
+    assert not is_staged(worker, event), "other leftovers are deleted at once"
     storage.before = nothing
-    assert hands.deliver(cancelled)
+    assert worker.deliver(cancelled)
     assert original(event) not in storage.objects
 
 
@@ -407,82 +413,63 @@ def test_a_failed_cleanup_of_a_cancelled_upload_is_retried(
     "status", [status for status in UploadStatus if status is not UploadStatus.CANCELLED]
 )
 def test_an_upload_that_is_not_cancelled_is_kept(
-    hands: Hands, storage: FakeStorage, status: UploadStatus
+    worker: TransferWorker, storage: FakeStorage, status: UploadStatus
 ) -> None:
-    event = finalized(hands, StagingKind.DIRECTORY)
-    storage.objects[original(event)] = Object(b"wanted", "", etag="")
-    forged = cancel(hands, event)
-    with Session(hands.context.engine) as session, session.begin():
+    event = finalized(worker, StagingKind.DIRECTORY)
+    storage.objects[original(event)] = Object(b"kept", "", etag="")
+    forged = cancel(worker, event)
+    with Session(worker.context.engine) as session, session.begin():
         session.execute(update(Upload).values(status=status))
 
-    assert hands.deliver(forged)
+    assert worker.deliver(forged)
 
-    assert storage.objects[original(event)].content == b"wanted"
-    assert is_staged(hands, event)
+    assert storage.objects[original(event)].content == b"kept"
+    assert is_staged(worker, event)
 
 
 def test_the_cancellation_of_an_unknown_upload_deletes_nothing(
-    hands: Hands, storage: FakeStorage
+    worker: TransferWorker, storage: FakeStorage
 ) -> None:
-    event = finalized(hands, StagingKind.DIRECTORY)
-    cancelled = cancel(hands, event)
+    event = finalized(worker, StagingKind.DIRECTORY)
+    cancelled = cancel(worker, event)
     unknown = msgspec.structs.replace(
         cancelled, data=msgspec.structs.replace(cancelled.data, upload_id=uuid4())
     )
 
-    assert hands.deliver(unknown)
+    assert worker.deliver(unknown)
 
     assert storage.called("delete") == 0
 
 
-def test_a_cancelled_upload_under_a_live_lease_waits(hands: Hands) -> None:
-    event = finalized(hands, StagingKind.DIRECTORY)
-    cancelled = cancel(hands, event)
-    with Session(hands.context.engine) as session, session.begin():
+def test_a_cancelled_upload_under_a_live_lease_waits(worker: TransferWorker) -> None:
+    event = finalized(worker, StagingKind.DIRECTORY)
+    cancelled = cancel(worker, event)
+    with Session(worker.context.engine) as session, session.begin():
         session.execute(
             update(Job).values(lease_owner="other", lease_until=func.now() + timedelta(minutes=1))
         )
 
-    assert not hands.deliver(cancelled)
+    assert not worker.deliver(cancelled)
 
-    assert hands.waiting[-1]["tier"] == topology.RETRY_TIERS[0]
-    assert is_staged(hands, event)
-
-
-@every_staging
-def test_a_worker_that_notices_the_cancel_leaves_nothing_and_lets_go(
-    hands: Hands, storage: FakeStorage, staging: StagingKind
-) -> None:
-    event = finalized(hands, staging)
-    told: list[Envelope] = []
-
-    def cancel_it(call: Call) -> None:
-        if call.part == 2:
-            told.append(cancel(hands, event))
-
-    storage.before = cancel_it
-
-    assert hands.deliver(event)
-
-    assert not is_staged(hands, event)
-    assert storage.open_multiparts(original(event)) == []
-    assert original(event) not in storage.objects
-    assert hands.deliver(told[0]), "the lease was not given back"
+    assert worker.retried[-1]["tier"] == topology.RETRY_TIERS[0]
+    assert is_staged(worker, event)
 
 
 @every_staging
-def test_a_cancellation_is_noticed_while_the_store_does_not_answer(
-    hands: Hands, storage: FakeStorage, staging: StagingKind
+def test_a_cancellation_during_the_transfer_leaves_nothing_and_releases_the_lease(
+    worker: TransferWorker, storage: FakeStorage, staging: StagingKind
 ) -> None:
-    event = finalized(hands, staging)
+    event = finalized(worker, staging)
     cancelled_at: list[float] = []
     aborted_at: list[float] = []
     aborted = Event()
 
-    def be_silent(call: Call) -> None:
+    cancelled: list[Envelope] = []
+
+    def answer_late(call: Call) -> None:
         if call.part is not None:
             if call.part == 1:
-                cancel(hands, event)
+                cancelled.append(cancel(worker, event))
                 cancelled_at.append(monotonic())
             aborted.wait(timeout=10)
 
@@ -491,90 +478,92 @@ def test_a_cancellation_is_noticed_while_the_store_does_not_answer(
             aborted_at.append(monotonic())
             aborted.set()
 
-    storage.before, storage.after = be_silent, note
+    storage.before, storage.after = answer_late, note
 
-    assert hands.deliver(event)
+    assert worker.deliver(event)
 
-    assert aborted_at[0] - cancelled_at[0] < 2
+    assert aborted_at[0] - cancelled_at[0] < 2, "noticed while the store did not answer"
     assert storage.open_multiparts(original(event)) == []
-    assert not is_staged(hands, event)
+    assert not is_staged(worker, event)
+    assert original(event) not in storage.objects
+    assert worker.deliver(cancelled[0]), "the lease was not released"
 
 
 def test_the_parts_of_a_failed_upload_are_deleted_without_a_listing(
-    hands: Hands, storage: FakeStorage
+    worker: TransferWorker, storage: FakeStorage
 ) -> None:
-    event = finalized(hands, StagingKind.DIRECTORY)
+    event = finalized(worker, StagingKind.DIRECTORY)
 
-    def hardly_answer(call: Call) -> None:
+    def fail_complete_and_listing(call: Call) -> None:
         if call.name in {"complete", "open_multiparts"}:
             raise StoreUnavailable(call.name, reason="down")
 
-    storage.before = hardly_answer
+    storage.before = fail_complete_and_listing
 
-    assert not hands.deliver(event)
+    assert not worker.deliver(event)
 
-    assert hands.job(event).status == JobStatus.FAILED
+    assert worker.job(event).status == JobStatus.FAILED
     assert list(storage.multiparts_under("")) == []
 
 
-# ---- killed
+# ---- killed workers
 
 
-def deliver_and_kill(hands: Hands, event: Envelope, *, times: int) -> None:
-    """Deliver as the broker does until it is done, killing the worker after a new part each time."""
+def deliver_and_kill(worker: TransferWorker, event: Envelope, *, times: int) -> None:
+    """Deliver until the transfer is handled, killing the worker `times` times after a new part."""
     crashes = killed = 0
     done = False
     while not done:
-        done_before = hands.job(event).bytes_done
+        done_before = worker.job(event).bytes_done
 
         def die(call: Call, *, done_before: int = done_before) -> None:
-            if call.part is not None and hands.job(event).bytes_done > done_before:
+            if call.part is not None and worker.job(event).bytes_done > done_before:
                 raise Killed
 
-        fake(hands).after = die if killed < times else nothing
+        fake(worker).after = die if killed < times else nothing
         try:
-            done = hands.deliver(event, crashes=crashes)
+            done = worker.deliver(event, crashes=crashes)
         except Killed:
             killed += 1
             crashes += 1
-            let_the_lease_run_out(hands)
+            expire_lease(worker)
         else:
-            crashes = crashes if done else hands.crashes_waiting()
+            crashes = crashes if done else worker.crashes_of_retry()
     assert killed == times
 
 
-def let_the_lease_run_out(hands: Hands) -> None:
-    with Session(hands.context.engine) as session, session.begin():
+def expire_lease(worker: TransferWorker) -> None:
+    with Session(worker.context.engine) as session, session.begin():
         session.execute(update(Job).values(lease_until=func.now() - timedelta(seconds=1)))
 
 
 @every_staging
 def test_a_transfer_that_makes_progress_survives_more_crashes_than_the_limit(
-    hands: Hands, storage: FakeStorage, staging: StagingKind
+    worker: TransferWorker, storage: FakeStorage, staging: StagingKind
 ) -> None:
     kills = topology.CRASH_LIMIT + 3
     content = Random(2).randbytes((2 * kills) * CHUNK_SIZE)
-    event = finalized(hands, staging, content=content)
+    event = finalized(worker, staging, content=content)
 
-    deliver_and_kill(hands, event, times=kills)
+    deliver_and_kill(worker, event, times=kills)
 
-    assert hands.job(event).status == JobStatus.COMPLETED
+    assert worker.job(event).status == JobStatus.COMPLETED
     assert storage.objects[original(event)].content == content
     assert storage.open_multiparts(original(event)) == []
-    assert not is_staged(hands, event)
-    with Session(hands.context.engine) as session:
+    assert not is_staged(worker, event)
+    with Session(worker.context.engine) as session:
         assert session.scalar(select(func.count()).select_from(OutboxMessage)) == 1
     parts = -(
         -len(content) // (MIN_PART_SIZE if staging is not StagingKind.OBJECTS else CHUNK_SIZE)
     )
-    in_flight = hands.context.settings.s3_parallel_parts
+    in_flight = worker.context.settings.s3_parallel_parts
     assert len(storage.parts_sent() + storage.parts_copied()) <= parts + kills * in_flight
 
 
 def test_a_transfer_without_progress_is_given_up_at_the_crash_limit(
-    hands: Hands, storage: FakeStorage
+    worker: TransferWorker, storage: FakeStorage
 ) -> None:
-    event = finalized(hands, StagingKind.DIRECTORY)
+    event = finalized(worker, StagingKind.DIRECTORY)
 
     def die(call: Call) -> None:
         if call.part is not None:
@@ -583,12 +572,12 @@ def test_a_transfer_without_progress_is_given_up_at_the_crash_limit(
     storage.before = die
     for crashes in range(topology.CRASH_LIMIT):
         with pytest.raises(Killed):
-            hands.deliver(event, crashes=crashes)
-        let_the_lease_run_out(hands)
+            worker.deliver(event, crashes=crashes)
+        expire_lease(worker)
     storage.before = nothing
 
-    assert hands.deliver(event, crashes=topology.CRASH_LIMIT)
+    assert worker.deliver(event, crashes=topology.CRASH_LIMIT)
 
-    assert hands.waiting == []
-    assert hands.job(event).error_code == ErrorCode.ATTEMPTS_EXHAUSTED
+    assert worker.retried == []
+    assert worker.job(event).error_code == ErrorCode.ATTEMPTS_EXHAUSTED
     assert storage.open_multiparts(original(event)) == []

@@ -1,4 +1,4 @@
-"""What a sweep takes away, and what it leaves: real rows, files, objects and multipart uploads."""
+"""What the sweeps delete and what they keep: real rows, files, objects and multipart uploads."""
 
 import hashlib
 import os
@@ -50,13 +50,13 @@ pytestmark = pytest.mark.integration
 DAY = timedelta(days=1)
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
-LATER = timedelta(seconds=-10)
-"""A grace that has run out for what the store made a moment ago, by its clock."""
+NO_GRACE = timedelta(seconds=-10)
+"""A grace period that is over even for objects that the store, by its own clock, made just now."""
 
 
 @pytest.fixture
 def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
-    """A database and a staging directory; the store is in memory."""
+    """A real database and staging directory, and a store in memory."""
     (tmp_path / staging_layout.MARKER).touch()
     settings = Settings(
         database_url=database.database_url,
@@ -78,15 +78,15 @@ def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
 
 @pytest.fixture
 def with_store(context: Context, object_store_settings: ObjectStoreSettings) -> Context:
-    """The same with a real store."""
+    """The same context with a real store."""
     built = build_context(context.settings.model_copy(update=object_store_settings.model_dump()))
     built.engine.dispose()
     return replace(context, storage=built.storage)
 
 
-def an_hour_later(context: Context) -> Context:
-    """Return the same, to be asked as if everything in the store were older than the grace."""
-    return replace(context, settings=context.settings.model_copy(update={"sweep_grace": LATER}))
+def without_grace(context: Context) -> Context:
+    """Return the context with a grace period that is over for everything."""
+    return replace(context, settings=context.settings.model_copy(update={"sweep_grace": NO_GRACE}))
 
 
 def unavailable(call: str) -> FakeStorage:
@@ -95,7 +95,7 @@ def unavailable(call: str) -> FakeStorage:
     return storage
 
 
-def plenty() -> Budget:
+def ample_budget() -> Budget:
     return Budget.of(timedelta(minutes=1))
 
 
@@ -106,7 +106,7 @@ def opened(
     expires_in: timedelta = -timedelta(minutes=1),
     status: UploadStatus = UploadStatus.OPEN,
 ) -> Upload:
-    """Add an upload with two of its chunks, rows and bytes."""
+    """Add an upload with two chunks, their rows and their staged bytes."""
     with context.transaction() as session:
         upload = add_abandoned_upload(
             session, staging=staging, expires_in=expires_in, status=status
@@ -153,7 +153,7 @@ def keys(context: Context) -> set[str]:
     return {found.key for found in context.storage.objects_under("")}
 
 
-def under_way(context: Context) -> set[str]:
+def open_multiparts(context: Context) -> set[str]:
     return {found.multipart.id for found in context.storage.multiparts_under("")}
 
 
@@ -175,7 +175,7 @@ def change_job(context: Context, event: Envelope, **values: object) -> None:
         session.execute(update(Job).where(Job.id == event.job_id).values(**values))
 
 
-def told(context: Context) -> list[Envelope]:
+def emitted(context: Context) -> list[Envelope]:
     with Session(context.engine) as session:
         bodies = session.scalars(select(OutboxMessage.body).order_by(OutboxMessage.id))
         return [envelope.decode(each) for each in bodies]
@@ -196,7 +196,7 @@ def test_an_expired_upload_ends_and_leaves_nothing(
     with_store: Context, staging: StagingKind
 ) -> None:
     upload = opened(with_store, staging=staging)
-    swept = expiry.sweep(with_store, plenty())
+    swept = expiry.sweep(with_store, ample_budget())
     assert (swept.expired, swept.bytes_left, swept.complete) == (1, 0, True)
     assert status_of(with_store, upload) == UploadStatus.EXPIRED
     assert count(with_store, Chunk) == 0
@@ -205,7 +205,7 @@ def test_an_expired_upload_ends_and_leaves_nothing(
     assert [path.name for path in with_store.settings.staging_dir.iterdir()] == [
         staging_layout.MARKER
     ]
-    (event,) = told(with_store)
+    (event,) = emitted(with_store)
     assert event.tenantid == upload.tenant_id
     assert isinstance(event.data, UploadFailed)
     assert event.data.upload_id == upload.id
@@ -216,7 +216,7 @@ def test_an_expired_upload_ends_and_leaves_nothing(
 
 def test_an_expired_upload_uses_no_quota(context: Context) -> None:
     upload = opened(context)
-    expiry.sweep(context, plenty())
+    expiry.sweep(context, ample_budget())
     with Session(context.engine) as session:
         usage = session.get_one(TenantUsage, upload.tenant_id)
     assert (usage.bytes, usage.open_uploads) == (0, 0)
@@ -224,14 +224,14 @@ def test_an_expired_upload_uses_no_quota(context: Context) -> None:
 
 def test_an_expired_upload_emits_one_event(context: Context) -> None:
     opened(context)
-    assert [expiry.sweep(context, plenty()).expired for _ in range(2)] == [1, 0]
-    assert len(told(context)) == 1
+    assert [expiry.sweep(context, ample_budget()).expired for _ in range(2)] == [1, 0]
+    assert len(emitted(context)) == 1
 
 
 def test_unexpired_and_finalized_uploads_are_kept(context: Context) -> None:
     open_still = opened(context, expires_in=timedelta(hours=1))
     finalized = opened(context, status=UploadStatus.FINALIZED)
-    assert expiry.sweep(context, plenty()).expired == 0
+    assert expiry.sweep(context, ample_budget()).expired == 0
     assert status_of(context, open_still) == UploadStatus.OPEN
     assert status_of(context, finalized) == UploadStatus.FINALIZED
     assert count(context, Chunk) == 4
@@ -241,21 +241,21 @@ def test_an_upload_that_is_being_finalized_is_skipped(context: Context) -> None:
     upload = opened(context)
     with Session(context.engine) as finalizing:
         finalizing.get_one(Upload, upload.id, with_for_update=True)
-        assert expiry.sweep(context, plenty()).expired == 0
-    assert expiry.sweep(context, plenty()).expired == 1
+        assert expiry.sweep(context, ample_budget()).expired == 0
+    assert expiry.sweep(context, ample_budget()).expired == 1
 
 
 def test_more_uploads_than_one_batch_are_all_ended(context: Context) -> None:
     uploads = [opened(context) for _ in range(expiry.BATCH + 1)]
-    assert expiry.sweep(context, plenty()).expired == len(uploads)
+    assert expiry.sweep(context, ample_budget()).expired == len(uploads)
     assert {status_of(context, upload) for upload in uploads} == {UploadStatus.EXPIRED}
 
 
 def test_staged_bytes_of_ended_uploads_are_orphans(with_store: Context) -> None:
     in_directory = opened(with_store, status=UploadStatus.EXPIRED)
     opened(with_store, staging=StagingKind.OBJECTS, status=UploadStatus.CANCELLED)
-    assert orphans.sweep_files(with_store, plenty()).removed == 1
-    assert orphans.sweep_staged_objects(an_hour_later(with_store), plenty()).removed == 2
+    assert orphans.sweep_files(with_store, ample_budget()).removed == 1
+    assert orphans.sweep_staged_objects(without_grace(with_store), ample_budget()).removed == 2
     assert with_store.settings.staging_dir is not None
     assert not (with_store.settings.staging_dir / str(in_directory.id)).exists()
     assert not keys(with_store)
@@ -268,8 +268,8 @@ def test_a_file_without_an_upload_is_deleted_after_the_grace_period(context: Con
         staged_file(context, str(opened(context, status=status).id))
         for status in (UploadStatus.OPEN, UploadStatus.FINALIZED)
     ]
-    findings = orphans.sweep_files(context, plenty())
-    assert findings == SweepReport(removed=1, kept=3)
+    report = orphans.sweep_files(context, ample_budget())
+    assert report == SweepReport(removed=1, kept=3)
     assert not old.exists()
     assert young.exists()
     assert all(path.exists() for path in of_live_uploads)
@@ -283,9 +283,9 @@ def test_unrecognized_names_in_the_staging_directory_are_kept(context: Context) 
     elsewhere = staged_file(context, "elsewhere")
     link = context.settings.staging_dir / str(uuid4())
     link.symlink_to(elsewhere)
-    findings = orphans.sweep_files(an_hour_later(context), plenty())
-    assert (findings.removed, findings.unrecognized) == (0, 4)
-    assert findings.example in {unrecognized.name, directory.name, elsewhere.name, link.name}
+    report = orphans.sweep_files(without_grace(context), ample_budget())
+    assert (report.removed, report.unrecognized) == (0, 4)
+    assert report.example in {unrecognized.name, directory.name, elsewhere.name, link.name}
     assert unrecognized.exists()
     assert directory.exists()
     assert link.is_symlink()
@@ -295,14 +295,14 @@ def test_a_directory_without_the_marker_is_not_swept(context: Context) -> None:
     assert context.settings.staging_dir is not None
     old = staged_file(context, str(uuid4()))
     (context.settings.staging_dir / staging_layout.MARKER).unlink()
-    assert orphans.sweep_files(context, plenty()) == SweepReport()
+    assert orphans.sweep_files(context, ample_budget()) == SweepReport()
     assert old.exists()
 
 
 def test_more_files_than_one_batch_are_all_swept(context: Context) -> None:
     for _ in range(orphans.LISTING_BATCH + 1):
         staged_file(context, str(uuid4()))
-    assert orphans.sweep_files(context, plenty()).removed == orphans.LISTING_BATCH + 1
+    assert orphans.sweep_files(context, ample_budget()).removed == orphans.LISTING_BATCH + 1
 
 
 def test_a_staged_object_without_an_upload_is_deleted_after_the_grace_period(
@@ -319,12 +319,12 @@ def test_a_staged_object_without_an_upload_is_deleted_after_the_grace_period(
         put(with_store, object_keys.original(*gone)),
     } | {key for key in keys(with_store) if str(live.id) in key}
     everything = keys(with_store)
-    assert orphans.sweep_staged_objects(with_store, plenty()) == SweepReport(
+    assert orphans.sweep_staged_objects(with_store, ample_budget()) == SweepReport(
         kept=4, unrecognized=1, example="staging/readme.txt"
     )
     assert keys(with_store) == everything
-    findings = orphans.sweep_staged_objects(an_hour_later(with_store), plenty())
-    assert (findings.removed, findings.kept, findings.unrecognized) == (2, 2, 1)
+    report = orphans.sweep_staged_objects(without_grace(with_store), ample_budget())
+    assert (report.removed, report.kept, report.unrecognized) == (2, 2, 1)
     assert keys(with_store) == kept
 
 
@@ -342,27 +342,27 @@ def test_multipart_uploads_of_active_transfers_are_kept(with_store: Context) -> 
         lease_until=datetime.now(UTC) + timedelta(minutes=1),
     )
     unrecognized = begin(with_store, ObjectKey("elsewhere/file"))
-    findings = orphans.sweep_multiparts(an_hour_later(with_store), plenty())
-    assert (findings.removed, findings.kept) == (0, 2)
-    assert under_way(with_store) == {recorded.id, just_begun.id, unrecognized.id}
+    report = orphans.sweep_multiparts(without_grace(with_store), ample_budget())
+    assert (report.removed, report.kept) == (0, 2)
+    assert open_multiparts(with_store) == {recorded.id, just_begun.id, unrecognized.id}
 
 
 def test_multipart_uploads_without_an_active_transfer_are_aborted(with_store: Context) -> None:
     event, key = transferring(with_store)
     recorded = begin(with_store, key)
     change_job(with_store, event, multipart_id=recorded.id)
-    begin(with_store, key, with_part=False)  # its answer was lost
+    begin(with_store, key, with_part=False)  # never recorded: the answer was lost
     failed, key = transferring(with_store)
     begin(with_store, key)
     change_job(with_store, failed, status=JobStatus.FAILED)
     begin(with_store, object_keys.original(TenantId(uuid4()), UploadId(uuid4())))
-    before = under_way(with_store)
-    assert orphans.sweep_multiparts(with_store, plenty()) == SweepReport(kept=4)
-    assert under_way(with_store) == before
-    assert orphans.sweep_multiparts(an_hour_later(with_store), plenty()) == SweepReport(
+    before = open_multiparts(with_store)
+    assert orphans.sweep_multiparts(with_store, ample_budget()) == SweepReport(kept=4)
+    assert open_multiparts(with_store) == before
+    assert orphans.sweep_multiparts(without_grace(with_store), ample_budget()) == SweepReport(
         removed=3, kept=1
     )
-    assert under_way(with_store) == {recorded.id}
+    assert open_multiparts(with_store) == {recorded.id}
 
 
 def test_a_multipart_upload_that_may_be_completed_is_kept(with_store: Context) -> None:
@@ -371,14 +371,14 @@ def test_a_multipart_upload_that_may_be_completed_is_kept(with_store: Context) -
     change_job(with_store, event, status=JobStatus.COMPLETED, stage=JobStage.DONE)
     with_parts = begin(with_store, key)
     begin(with_store, key, with_part=False)
-    assert orphans.sweep_multiparts(an_hour_later(with_store), plenty()) == SweepReport(
+    assert orphans.sweep_multiparts(without_grace(with_store), ample_budget()) == SweepReport(
         removed=1, kept=1
     )
-    assert under_way(with_store) == {with_parts.id}
+    assert open_multiparts(with_store) == {with_parts.id}
 
 
 def ended(context: Context, status: UploadStatus, *, ago: timedelta = timedelta(0)) -> str:
-    """Add an upload whose job failed so long ago, and an object at its key; return the key."""
+    """Add an upload whose job failed `ago`, and an object at its key; return the key."""
     event, key = transferring(context)
     put(context, key)
     change_job(context, event, status=JobStatus.FAILED, finished_at=datetime.now(UTC) - ago)
@@ -394,19 +394,21 @@ def test_an_object_that_appeared_after_its_upload_ended_is_deleted(with_store: C
         ended(with_store, status) for status in (UploadStatus.FAILED, UploadStatus.CANCELLED)
     }
     wanted = {ended(with_store, status) for status in (UploadStatus.STORED, UploadStatus.FINALIZED)}
-    looked_at_before = {ended(with_store, UploadStatus.CANCELLED, ago=DAY)}
-    assert orphans.sweep_originals(with_store, plenty()) == SweepReport()
-    assert keys(with_store) == removed | wanted | looked_at_before
+    examined_before = {ended(with_store, UploadStatus.CANCELLED, ago=DAY)}
+    assert orphans.sweep_originals(with_store, ample_budget()) == SweepReport()
+    assert keys(with_store) == removed | wanted | examined_before
     for expected in (2, 0):
-        assert orphans.sweep_originals(an_hour_later(with_store), plenty()).removed == expected
-    assert keys(with_store) == wanted | looked_at_before
+        assert (
+            orphans.sweep_originals(without_grace(with_store), ample_budget()).removed == expected
+        )
+    assert keys(with_store) == wanted | examined_before
 
 
 def test_the_multipart_upload_of_a_dead_probe_is_aborted(with_store: Context) -> None:
     begin(with_store, ObjectKey("staging/.probe/died"))
-    assert orphans.sweep_multiparts(with_store, plenty()).kept == 1
-    assert orphans.sweep_multiparts(an_hour_later(with_store), plenty()).removed == 1
-    assert not under_way(with_store)
+    assert orphans.sweep_multiparts(with_store, ample_budget()).kept == 1
+    assert orphans.sweep_multiparts(without_grace(with_store), ample_budget()).removed == 1
+    assert not open_multiparts(with_store)
 
 
 def test_rows_are_deleted_after_their_retention_time(context: Context) -> None:
@@ -434,7 +436,7 @@ def test_rows_are_deleted_after_their_retention_time(context: Context) -> None:
                     published_at=published_at,
                 )
             )
-    assert retention.sweep(context, plenty()) == retention.Summary(
+    assert retention.sweep(context, ample_budget()) == retention.Summary(
         outbox=1, inbox=1, idempotency=1, deliveries=0
     )
     assert (count(context, OutboxMessage), count(context, InboxMessage)) == (2, 1)
@@ -470,7 +472,7 @@ def test_deliveries_are_deleted_after_their_retention_time(context: Context) -> 
                     outcome="delivered",
                 )
             )
-    assert retention.sweep(context, plenty()).deliveries == 1
+    assert retention.sweep(context, ample_budget()).deliveries == 1
     assert (count(context, Delivery), count(context, Attempt)) == (2, 2)
 
 
@@ -480,7 +482,7 @@ def test_more_rows_than_one_batch_are_all_deleted(context: Context) -> None:
             InboxMessage(consumer="c", event_id=EventId(uuid4()), processed_at=LONG_AGO)
             for _ in range(retention.BATCH + 1)
         )
-    assert retention.sweep(context, plenty()).inbox == retention.BATCH + 1
+    assert retention.sweep(context, ample_budget()).inbox == retention.BATCH + 1
 
 
 def test_a_spent_budget_leaves_the_rest_for_the_next_sweep(context: Context) -> None:
@@ -498,10 +500,10 @@ def test_a_spent_budget_leaves_the_rest_for_the_next_sweep(context: Context) -> 
 def test_uploads_expire_while_the_store_is_down(context: Context) -> None:
     in_store = opened(context, staging=StagingKind.OBJECTS)
     in_directory = opened(context)
-    swept = expiry.sweep(replace(context, storage=unavailable("objects_under")), plenty())
+    swept = expiry.sweep(replace(context, storage=unavailable("objects_under")), ample_budget())
     assert (swept.expired, swept.bytes_left, swept.complete) == (2, 1, True)
     assert status_of(context, in_store) == status_of(context, in_directory) == UploadStatus.EXPIRED
-    assert orphans.sweep_staged_objects(an_hour_later(context), plenty()).removed == CHUNKS
+    assert orphans.sweep_staged_objects(without_grace(context), ample_budget()).removed == CHUNKS
 
 
 def test_files_are_swept_while_the_store_is_down(context: Context) -> None:
@@ -522,48 +524,50 @@ def test_a_multipart_upload_that_cannot_be_aborted_does_not_end_the_sweep(
         key = object_keys.original(TenantId(uuid4()), UploadId(uuid4()))
         storage.create_multipart(key, content_type="text/plain")
     storage.before = raising(error(call, reason="test"), on=call)
-    swept = orphans.sweep_multiparts(an_hour_later(replace(context, storage=storage)), plenty())
+    swept = orphans.sweep_multiparts(
+        without_grace(replace(context, storage=storage)), ample_budget()
+    )
     assert swept == SweepReport(failed=2)
     assert storage.called(call) == 2
 
 
-class OneStuck(FakeStorage):
-    """A store that does not let one key go, alone or among others."""
+class UndeletableKey(FakeStorage):
+    """A store that refuses to delete one key, alone or among others."""
 
-    failed: ObjectKey
+    undeletable: ObjectKey
 
     def delete(self, key: ObjectKey, *, abandoned: Event | None = None) -> None:
-        if key == self.failed:
+        if key == self.undeletable:
             raise StoreMisconfigured("delete", reason="AccessDenied")
         super().delete(key, abandoned=abandoned)
 
     def delete_all(self, keys: Sequence[ObjectKey]) -> None:
-        if self.failed in keys:
+        if self.undeletable in keys:
             raise StoreMisconfigured("delete_all", reason="AccessDenied")
         super().delete_all(keys)
 
 
 def test_a_staged_object_that_cannot_be_deleted_does_not_end_the_sweep(context: Context) -> None:
-    storage = OneStuck()
-    context = an_hour_later(replace(context, storage=storage))
+    storage = UndeletableKey()
+    context = without_grace(replace(context, storage=storage))
     for index in range(3):
         key = staging_layout.chunk_key(
             TenantId(uuid4()), UploadId(uuid4()), index=index, sha256=bytes(32)
         )
-        storage.failed = ObjectKey(put(context, key))
-    assert orphans.sweep_staged_objects(context, plenty()) == SweepReport(removed=2, failed=1)
-    assert keys(context) == {storage.failed}
+        storage.undeletable = ObjectKey(put(context, key))
+    assert orphans.sweep_staged_objects(context, ample_budget()) == SweepReport(removed=2, failed=1)
+    assert keys(context) == {storage.undeletable}
 
 
 def test_an_object_that_cannot_be_deleted_does_not_end_the_sweep(context: Context) -> None:
-    storage = OneStuck()
+    storage = UndeletableKey()
     context = replace(context, storage=storage)
     for _ in range(3):
-        storage.failed = ObjectKey(ended(context, UploadStatus.FAILED))
-    assert orphans.sweep_originals(an_hour_later(context), plenty()) == SweepReport(
+        storage.undeletable = ObjectKey(ended(context, UploadStatus.FAILED))
+    assert orphans.sweep_originals(without_grace(context), ample_budget()) == SweepReport(
         removed=2, failed=1
     )
-    assert keys(context) == {storage.failed}
+    assert keys(context) == {storage.undeletable}
 
 
 def test_an_object_that_cannot_be_examined_does_not_end_the_sweep(context: Context) -> None:
@@ -572,15 +576,15 @@ def test_an_object_that_cannot_be_examined_does_not_end_the_sweep(context: Conte
     for _ in range(2):
         ended(context, UploadStatus.FAILED)
     storage.before = raising(StoreRejected("head", reason="test"), on="head")
-    assert orphans.sweep_originals(an_hour_later(context), plenty()) == SweepReport(failed=2)
+    assert orphans.sweep_originals(without_grace(context), ample_budget()) == SweepReport(failed=2)
 
 
 def test_a_file_that_cannot_be_deleted_does_not_end_the_sweep(context: Context) -> None:
-    """Nor does it go unseen: what is on a disk with a fault is for an operator."""
+    """The sweep logs an error: an operator has to look at the disk."""
     failed, *others = (staged_file(context, str(uuid4())) for _ in range(3))
 
     @contextmanager
-    def once_it_is_a_directory() -> Iterator[Session]:
+    def replaced_by_a_directory() -> Iterator[Session]:
         with context.transaction() as session:
             failed.unlink(missing_ok=True)
             failed.mkdir(exist_ok=True)
@@ -588,7 +592,7 @@ def test_a_file_that_cannot_be_deleted_does_not_end_the_sweep(context: Context) 
 
     with capture_logs() as logs:
         SweepOrphans().sweep(
-            replace(context, transaction=once_it_is_a_directory), max_time=timedelta(minutes=1)
+            replace(context, transaction=replaced_by_a_directory), max_time=timedelta(minutes=1)
         )
     assert failed.exists()
     assert not any(other.exists() for other in others)

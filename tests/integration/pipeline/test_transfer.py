@@ -1,4 +1,4 @@
-"""What becomes of a finalized upload, whatever happens to its event on the way."""
+"""Transfers by real workers, with a real broker and store."""
 
 from datetime import timedelta
 from random import Random
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 
 every_staging = pytest.mark.parametrize("staging", StagingKind)
-acked = pytest.mark.parametrize("staging", [StagingKind.DIRECTORY, StagingKind.OBJECTS])
+acknowledged = pytest.mark.parametrize("staging", [StagingKind.DIRECTORY, StagingKind.OBJECTS])
 sizes = pytest.mark.parametrize(
     ("size", "chunk_size"),
     [
@@ -50,9 +50,9 @@ def test_a_file_other_than_a_pdf_is_stored_and_completed(
     document = bench.document(event)
     assert document is not None
     assert document.sha256 == sha256(content)
-    (told,) = bench.told(event)
-    assert isinstance(told.data, StoredEvent)
-    assert not told.data.will_be_read
+    (emitted,) = bench.emitted(event)
+    assert isinstance(emitted.data, StoredEvent)
+    assert not emitted.data.will_be_read
     assert bench.bucket.sha256(document.object_key) == sha256(content)
     eventually(lambda: bench.is_staged(event), until=lambda is_staged: not is_staged)
     assert bench.bucket.open_multiparts() == []
@@ -69,10 +69,10 @@ def test_a_repeated_event_changes_nothing(bench: Workbench) -> None:
     bench.settled(marker)
     again = bench.job(event)
     assert (again.finished_at, again.result) == (first.finished_at, first.result)
-    assert len(bench.told(event)) == 1
+    assert len(bench.emitted(event)) == 1
 
 
-@acked
+@acknowledged
 @sizes
 def test_a_bit_flipped_in_staging_fails_the_upload_and_leaves_no_object(
     bench: Workbench, staging: StagingKind, size: int, chunk_size: int
@@ -84,9 +84,9 @@ def test_a_bit_flipped_in_staging_fails_the_upload_and_leaves_no_object(
     bench.bus.publish(event)
     job = bench.settled(event)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "staging_corrupt")
-    (told,) = bench.told(event)
-    assert isinstance(told.data, UploadFailed)
-    assert told.data.code == "staging_corrupt"
+    (emitted,) = bench.emitted(event)
+    assert isinstance(emitted.data, UploadFailed)
+    assert emitted.data.code == "staging_corrupt"
     eventually(lambda: bench.is_staged(event), until=lambda is_staged: not is_staged)
     keys = bench.bucket.keys()
     assert not [key for key in keys if str(event.data.upload_id) in key]
@@ -101,7 +101,7 @@ def test_a_file_other_than_declared_fails(bench: Workbench) -> None:
     assert (job.status, job.error_code) == (JobStatus.FAILED, "file_digest_mismatch")
 
 
-@acked
+@acknowledged
 def test_missing_staged_bytes_fail_the_upload(bench: Workbench, staging: StagingKind) -> None:
     event = bench.finalized(b"soon gone", staging=staging)
     bench.lose_staged(event)
@@ -124,7 +124,7 @@ def test_an_upload_is_given_up_at_the_crash_limit(bench: Workbench) -> None:
 
 
 def test_crashes_after_progress_do_not_count(bench: Workbench) -> None:
-    event = bench.finalized(b"not deadly")
+    event = bench.finalized(b"survivor")
     with Session(bench.engine) as session, session.begin():
         session.execute(update(Job).where(Job.id == event.job_id).values(bytes_done=1))
     bench.bus.publish_raw(
@@ -181,7 +181,7 @@ def test_an_unmounted_staging_volume_fails_no_upload(bench: Workbench) -> None:
 
 
 def test_an_upload_survives_an_outage_of_the_store(store_front: Killable, bench: Workbench) -> None:
-    event = bench.finalized(b"patience")
+    event = bench.finalized(b"outage")
     store_front.halt()
     bench.bus.publish(event)
     tier = topology.RETRY_TIERS[0].name
@@ -193,13 +193,13 @@ def test_an_upload_survives_an_outage_of_the_store(store_front: Killable, bench:
 def test_an_upload_fails_if_the_outage_outlasts_its_attempts(
     store_front: Killable, bench: Workbench
 ) -> None:
-    event = bench.finalized(b"in vain")
+    event = bench.finalized(b"long outage")
     store_front.halt()
     bench.bus.publish(event)
     job = bench.settled(event)
     store_front.start()
     assert (job.status, job.error_code) == (JobStatus.FAILED, "store_unavailable")
     assert job.error_retryable
-    (told,) = bench.told(event)
-    assert isinstance(told.data, UploadFailed)
+    (emitted,) = bench.emitted(event)
+    assert isinstance(emitted.data, UploadFailed)
     assert not bench.staged(event).exists()

@@ -1,4 +1,4 @@
-"""The tasks of a transfer worker with a real database, in this process and without a broker."""
+"""A transfer worker in this process: real tasks and a real database, without a broker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 Headers = Mapping[str, object]
 
 
-def settings_of_a_worker(database: DatabaseSettings, **others: object) -> Settings:
-    """Return settings without a broker and, unless it is given, without a store."""
+def worker_settings(database: DatabaseSettings, **others: object) -> Settings:
+    """Return settings without a broker, and without a store unless `others` name one."""
     return Settings.model_validate(
         {
             "database_url": database.database_url.get_secret_value(),
@@ -41,51 +41,53 @@ def settings_of_a_worker(database: DatabaseSettings, **others: object) -> Settin
     )
 
 
-class _Kept:
-    """Keeps what the task would publish to a retry tier."""
+class _RecordsRetries:
+    """Records the messages that the task would publish to a retry tier."""
 
-    waiting: list[Headers]
+    retried: list[Headers]
 
     def _publish(
         self, event: ReceivedEvent, *, headers: dict[str, object], tier: RetryTier
     ) -> None:
         del event
-        self.waiting.append({**headers, "tier": tier})
+        self.retried.append({**headers, "tier": tier})
 
 
-class _Transferring(_Kept, TransferUpload):
+class _TransferUpload(_RecordsRetries, TransferUpload):
     abstract = True
 
 
-class _Discarding(_Kept, CleanUpUpload):
+class _CleanUpUpload(_RecordsRetries, CleanUpUpload):
     abstract = True
 
 
 @dataclass
-class Hands:
-    """Hands events to the tasks as the broker would; `waiting` is what went to a retry tier."""
+class TransferWorker:
+    """Delivers events to the tasks as the broker would; `retried` has the headers of retried messages."""
 
     context: Context
-    waiting: list[Headers] = field(default_factory=list)
+    retried: list[Headers] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         install_context(self.context)
         self._app = Celery("tests", set_as_current=False)
         self._app.conf["waybill_task_attempts"] = self.context.settings.task_attempts
-        self._transferring, self._discarding = _Transferring(), _Discarding()
-        for task in (self._transferring, self._discarding):
-            task.waiting = self.waiting
+        self._transfer_upload, self._clean_up_upload = _TransferUpload(), _CleanUpUpload()
+        for task in (self._transfer_upload, self._clean_up_upload):
+            task.retried = self.retried
             self._app.register_task(task)
 
     def deliver(
         self, event: Envelope, *, crashes: int = 0, attempt: int = 0, waits: int = 0
     ) -> bool:
-        """Have the event handled; say whether it is done with, or waits.
+        """Deliver an event; return whether it was handled, or else retried later.
 
-        Whatever is not an `Exception` comes out, as a death of the worker would.
+        Raises every `BaseException` that is no `Exception`: it stands for a crash.
         """
         task: EventTask = (
-            self._discarding if isinstance(event.data, UploadCancelled) else self._transferring
+            self._clean_up_upload
+            if isinstance(event.data, UploadCancelled)
+            else self._transfer_upload
         )
         task.push_request(
             **{DELIVERY_HEADER: {"crashes": crashes, "attempt": attempt, "waits": waits}}
@@ -98,9 +100,9 @@ class Hands:
             task.pop_request()
         return True
 
-    def crashes_waiting(self) -> int:
-        """Return the count of crashes the event that waits would come back with."""
-        crashes = self.waiting[-1][CRASHES_HEADER]
+    def crashes_of_retry(self) -> int:
+        """Return the crash count in the headers of the last retried message."""
+        crashes = self.retried[-1][CRASHES_HEADER]
         assert isinstance(crashes, int)
         return crashes
 

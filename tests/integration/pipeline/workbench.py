@@ -1,4 +1,4 @@
-"""A pipeline on a bench: real workers, fed with events as the relay would feed them."""
+"""Real pipeline workers that receive events as the relay would publish them."""
 
 import hashlib
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ class Workbench:
         staging: StagingKind = StagingKind.DIRECTORY,
         chunk_size: int = 256 * 1024,
     ) -> Envelope:
-        """Add an upload as the gateway leaves it; the event is returned, not published."""
+        """Add a finalized upload as the gateway does; return its event without publishing it."""
         source_key = f"incoming/{uuid4()}" if staging is StagingKind.REFERENCE else None
         if source_key is not None:
             self.bucket.put(source_key, content)
@@ -73,7 +73,7 @@ class Workbench:
         return self.staging / str(event.data.upload_id)
 
     def staged_keys(self, event: Envelope) -> list[str]:
-        """Return the staged chunks of an upload in the bucket, in order."""
+        """Return the keys of an upload's staged chunks, in order."""
         prefix = staging_layout.prefix_of(event.tenantid, event.data.upload_id)
         keys = self.bucket.keys()
         return sorted(key for key in keys if key.startswith(prefix))
@@ -82,7 +82,7 @@ class Workbench:
         return self.staged(event).exists() or bool(self.staged_keys(event))
 
     def overwrite_staged(self, event: Envelope, content: bytes, *, chunk_size: int) -> None:
-        """Put other bytes in the place of those that were acked."""
+        """Replace the staged bytes of an upload."""
         if self.staged(event).exists():
             self.staged(event).write_bytes(content)
         for index, key in enumerate(self.staged_keys(event)):
@@ -94,7 +94,7 @@ class Workbench:
             self.bucket.delete(key)
 
     def cancel(self, event: Envelope) -> Envelope:
-        """Do to the rows what the gateway does; the event is returned, not published."""
+        """Cancel an upload as the gateway does; return its event without publishing it."""
         with Session(self.engine) as session, session.begin():
             return cancel_upload(session, event)
 
@@ -108,8 +108,8 @@ class Workbench:
                 select(Document).where(Document.upload_id == event.data.upload_id)
             )
 
-    def told(self, event: Envelope) -> list[Envelope]:
-        """Return every event the pipeline put into the outbox about an upload, in order."""
+    def emitted(self, event: Envelope) -> list[Envelope]:
+        """Return the events of an upload in the outbox, in order."""
         with Session(self.engine) as session:
             bodies = session.scalars(
                 select(OutboxMessage.body)
@@ -133,7 +133,7 @@ class Workbench:
 
 @contextmanager
 def workbench(system: Stack) -> Iterator[Workbench]:
-    """Return a bench at services that run."""
+    """Connect to running services."""
     engine = create_engine(system.environment["DATABASE_URL"])
     with connected(system.environment["RABBITMQ_URL"]) as bus:
         yield Workbench(system, engine=engine, bus=bus)
@@ -141,7 +141,7 @@ def workbench(system: Stack) -> Iterator[Workbench]:
 
 
 def prepare_staging(system: Stack) -> None:
-    """Do what the gateway does, which there is none of on a bench."""
+    """Create the staging directory and its marker, as a gateway does."""
     staging = Path(system.environment["STAGING_DIR"])
     staging.mkdir(parents=True, exist_ok=True)
     (staging / staging_layout.MARKER).touch()

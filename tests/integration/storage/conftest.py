@@ -1,4 +1,4 @@
-"""Everything here is asked of every object store there is to test against."""
+"""Every test of this directory runs against every object store of the test stack."""
 
 import pytest
 

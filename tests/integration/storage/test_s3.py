@@ -1,4 +1,4 @@
-"""What only shows between the adapter and a real store, beyond what the contract asks."""
+"""Behaviour of the adapter with real stores, beyond the contract of the port."""
 
 from collections.abc import Callable, Iterator
 from threading import Event
@@ -29,7 +29,7 @@ def settings(object_store_settings: ObjectStoreSettings) -> ObjectStoreSettings:
 
 @pytest.fixture
 def storage_that_loses(settings: ObjectStoreSettings) -> Iterator[Callable[[str], S3Storage]]:
-    """Makes storage to which the first answer to one kind of request never comes."""
+    """Makes storage that loses the first answer to one kind of request."""
     connected = client(settings)
 
     def losing(operation: str) -> S3Storage:
@@ -187,7 +187,7 @@ def test_an_untrusted_certificate_is_a_misconfiguration(
 def test_wrong_credentials_are_a_misconfiguration_and_not_in_the_error(
     settings: ObjectStoreSettings,
 ) -> None:
-    secret = "not-the-secret"  # noqa: S105  # made up, to look for it in the error
+    secret = "not-the-secret"  # noqa: S105  # invented, to search for it in the error
     storage = S3Storage.connect(
         settings.model_copy(update={"s3_secret_access_key": SecretStr(secret)})
     )

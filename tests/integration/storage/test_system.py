@@ -1,4 +1,4 @@
-"""An upload through the running system, with each store behind it and chunks waiting in either place."""
+"""An upload through the whole system, with every store and both staging backends."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ from schemas.settings import MIB, ObjectStoreSettings
 
 pytestmark = pytest.mark.e2e
 
-# Chunks of 8 MiB and parts of 5: some parts lie in one chunk and some in two.
+# With chunks of 8 MiB and parts of 5 MiB, some parts lie in two chunks.
 SIZE = 30 * MIB + 12_345
 
 
@@ -26,7 +26,7 @@ SIZE = 30 * MIB + 12_345
 def reached(
     infrastructure: Stack, store: Store, object_store_settings: ObjectStoreSettings
 ) -> dict[str, str]:
-    """The settings that name the store and the test's bucket there."""
+    """Settings of the store and of the test's bucket."""
     return infrastructure.start_store(store) | {"S3_BUCKET": object_store_settings.s3_bucket}
 
 
@@ -37,7 +37,7 @@ def system(
     migrated_template: str,
     reached: dict[str, str],
 ) -> Iterator[Stack]:
-    """What takes an upload and stores it, with this store behind it."""
+    """Gateway, relay and transfer worker with this store."""
     settings = reached | {"S3_PART_SIZE": "5MiB", "STAGING": request.param}
     with infrastructure.scoped("store", settings=settings, template=migrated_template) as own:
         own.api_key = own.create_api_key(tenant="stores")
@@ -52,7 +52,7 @@ def system(
     reraise=True,
 )
 def only_object(storage: S3Storage) -> ObjectKey:
-    """Return the one key in the bucket, once what was staged is cleared away."""
+    """Return the only key in the bucket, once the staged bytes are deleted."""
     keys = [listed.key for listed in storage.objects_under("")]
     assert len(keys) == 1, keys
     return keys[0]

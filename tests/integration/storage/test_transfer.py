@@ -1,4 +1,4 @@
-"""A transfer against a real store: killed at any point, resumed, and read back."""
+"""Transfers to real stores: killed at several points, resumed, and read back."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ from schemas.ids import TenantId, UploadId
 from schemas.runtime.s3 import client
 from schemas.settings import MIB, ObjectStoreSettings
 from tests.contract.test_storage_port import body
-from tests.integration.storage.transfer_program import KEY, Death, Order, staged
+from tests.integration.storage.transfer_program import KEY, Death, TransferOrder, staged
 from tests.store_behaviour import StoreBehaviour
 
 pytestmark = pytest.mark.integration
@@ -35,10 +35,10 @@ CHECKOUT = Path(__file__).parents[3]
 PART_SIZE = 5 * MIB
 PARTS = 8
 SIZE = (PARTS - 1) * PART_SIZE + 12_345
-# Two parts to a chunk, so that some parts are copied and some, which two chunks share, are not.
+# Some parts lie in one chunk and are copied; some lie in two chunks and are sent.
 CHUNK_SIZE = 12 * MIB
 MEMORY_ALLOWED = 64 * MIB
-WATCH = TransferListener(
+LISTENER = TransferListener(
     on_created=lambda _: None, on_progress=lambda *_: None, heartbeat=lambda: None
 )
 PROCESS = {
@@ -58,7 +58,7 @@ def settings(object_store_settings: ObjectStoreSettings) -> ObjectStoreSettings:
 
 @pytest.fixture
 def kill_store(infrastructure: Stack, store: Store) -> Callable[[], None]:
-    """Ends the store without warning, and returns once its successor serves."""
+    """Kills the store, and returns once it serves again."""
 
     def kill() -> None:
         process = infrastructure.processes[PROCESS[store]]
@@ -69,12 +69,12 @@ def kill_store(infrastructure: Stack, store: Store) -> Callable[[], None]:
 
 
 def run_until(death: Death, *, path: Path, settings: ObjectStoreSettings) -> list[str]:
-    """Run a transfer in a process of its own and return the lines it managed to write."""
+    """Run a transfer in a process of its own; return the lines that it printed."""
     store = settings.model_dump(mode="json", exclude_none=True) | {
         "s3_access_key_id": settings.s3_access_key_id.get_secret_value(),
         "s3_secret_access_key": settings.s3_secret_access_key.get_secret_value(),
     }
-    order = Order({name: str(value) for name, value in store.items()}, str(path), death)
+    order = TransferOrder({name: str(value) for name, value in store.items()}, str(path), death)
     ran = subprocess.run(
         [sys.executable, "-m", "tests.integration.storage.transfer_program"],
         input=msgspec.json.encode(order),
@@ -96,12 +96,12 @@ def resume(
         plan=plan.split(file.size_bytes, part_size=PART_SIZE, max_parts=settings.s3_max_parts),
         parallel_parts=settings.s3_parallel_parts,
         previous=None if multipart_id is None else PreviousAttempt(multipart_id, checkpoint=None),
-        listener=WATCH,
+        listener=LISTENER,
     ).run()
 
 
-def storage_that_tells_parts(settings: ObjectStoreSettings, *, sent: list[int]) -> S3Storage:
-    """Return storage that notes the number of every part that goes out."""
+def storage_recording_parts(settings: ObjectStoreSettings, *, sent: list[int]) -> S3Storage:
+    """Return storage that records the number of every part that is sent."""
 
     def note(params: dict[str, dict[str, str]], **_: object) -> None:
         sent.append(int(params["query_string"]["partNumber"]))
@@ -112,7 +112,7 @@ def storage_that_tells_parts(settings: ObjectStoreSettings, *, sent: list[int]) 
 
 
 class LosesTheAnswerOfComplete(S3Storage):
-    """Stands for a connection that breaks while the store completes an upload."""
+    """Repeats Complete, as after a broken connection."""
 
     def complete(self, multipart: Multipart, *, parts: Sequence[StoredPart]) -> None:
         super().complete(multipart, parts=parts)
@@ -146,7 +146,7 @@ def test_a_killed_transfer_resumes_without_sending_stored_parts_again(
     recorded = run_until(death, path=path, settings=settings)
     multipart_id = recorded[0] if recorded else None
     parts_sent: list[int] = []
-    storage = storage_that_tells_parts(settings, sent=parts_sent)
+    storage = storage_recording_parts(settings, sent=parts_sent)
     kept = (
         {part.number for part in storage.list_parts(Multipart(KEY, id=multipart_id))}
         if multipart_id and death is not Death.AFTER_COMPLETE
@@ -173,7 +173,7 @@ def test_a_transfer_survives_a_restart_of_the_store(
     multipart_id, *_ = run_until(Death.AFTER_THREE_PARTS, path=path, settings=settings)
     kill_store()
     parts_sent: list[int] = []
-    storage = storage_that_tells_parts(settings, sent=parts_sent)
+    storage = storage_recording_parts(settings, sent=parts_sent)
 
     sent = resume(path, settings=settings, storage=storage, multipart_id=multipart_id)
 
@@ -206,7 +206,7 @@ def test_chunks_staged_in_the_bucket_become_one_object(
     path = tmp_path / "staged"
     path.write_bytes(os.urandom(SIZE))
     parts_sent: list[int] = []
-    storage = storage_that_tells_parts(settings, sent=parts_sent)
+    storage = storage_recording_parts(settings, sent=parts_sent)
     waiting = put_chunks(path, storage=storage)
 
     sent = FileTransfer(
@@ -216,11 +216,11 @@ def test_chunks_staged_in_the_bucket_become_one_object(
         plan=plan.split(SIZE, part_size=PART_SIZE, max_parts=settings.s3_max_parts),
         parallel_parts=settings.s3_parallel_parts,
         previous=None,
-        listener=WATCH,
+        listener=LISTENER,
         work_dir=tmp_path,
     ).run()
 
-    # Where the store copies, only parts that two chunks share travel through here.
+    # A store that copies is sent only the parts that lie in two chunks.
     assert (len(parts_sent) < PARTS) is behaviour.copies_parts
     assert sent.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == read_back(settings)
     assert storage.open_multiparts(KEY) == []
@@ -228,7 +228,7 @@ def test_chunks_staged_in_the_bucket_become_one_object(
 
 
 def put_chunks(path: Path, *, storage: S3Storage) -> StagedObjects:
-    """Put a file into the bucket as a gateway with `STAGING=s3` does."""
+    """Stage a file in the bucket as a gateway with `STAGING=s3` does."""
     tenant_id, upload_id = TenantId(uuid4()), UploadId(uuid4())
     content = path.read_bytes()
     chunks = []
@@ -275,7 +275,7 @@ def test_a_bit_flipped_in_staging_leaves_no_object_and_no_parts(
             plan=plan.split(SIZE, part_size=PART_SIZE, max_parts=settings.s3_max_parts),
             parallel_parts=2,
             previous=None,
-            listener=WATCH,
+            listener=LISTENER,
         ).run()
 
     other = client(settings)
@@ -285,7 +285,7 @@ def test_a_bit_flipped_in_staging_leaves_no_object_and_no_parts(
     storage.close()
 
 
-# The memory is that of the sender, which does not depend on the store.
+# The memory of the sender does not depend on the store.
 @pytest.mark.parametrize("store", [Store.SWIFT, Store.SWIFT_TLS], ids=str)
 def test_memory_does_not_grow_with_the_file(
     object_store_settings: ObjectStoreSettings, tmp_path: Path
@@ -296,5 +296,5 @@ def test_memory_does_not_grow_with_the_file(
 
     lines = run_until(Death.NEVER, path=path, settings=object_store_settings)
 
-    idle, most = (int(number) for number in lines[-1].split())
-    assert most - idle < MEMORY_ALLOWED
+    idle, peak = (int(number) for number in lines[-1].split())
+    assert peak - idle < MEMORY_ALLOWED

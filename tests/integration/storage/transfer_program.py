@@ -1,8 +1,7 @@
-"""Sends a staged file as a worker would, and dies where it is told to.
+"""A process that sends a staged file and kills itself at a given point.
 
-Reads an `Order` from stdin. Prints the id of the multipart upload as soon as it
-is "recorded", and at the end, if it comes to that, its memory in bytes: before
-the transfer, and at most during it.
+Reads a `TransferOrder` from stdin. Prints the id of the multipart upload when it is
+recorded, and at the end its memory in bytes: before the transfer, and the peak.
 """
 
 import hashlib
@@ -39,14 +38,14 @@ class Death(StrEnum):
     AFTER_COMPLETE = "after_complete"
 
 
-class Order(msgspec.Struct):
+class TransferOrder(msgspec.Struct):
     store: dict[str, str]
     path: str
     death: Death
 
 
 class DyingStorage(S3Storage):
-    """Completes uploads and does not live to tell."""
+    """Dies right after Complete."""
 
     def complete(self, multipart: Multipart, *, parts: Sequence[StoredPart]) -> None:
         super().complete(multipart, parts=parts)
@@ -74,7 +73,7 @@ def staged(path: Path) -> StagedFile:
     )
 
 
-def watch(death: Death) -> TransferListener:
+def listener(death: Death) -> TransferListener:
     stored = []
 
     def on_created(multipart_id: str) -> None:
@@ -93,14 +92,14 @@ def watch(death: Death) -> TransferListener:
     return TransferListener(on_created=on_created, on_progress=on_progress, heartbeat=lambda: None)
 
 
-def most_memory() -> int:
-    """Return the most this process ever had resident; getrusage would count its parent in."""
+def peak_memory() -> int:
+    """Return the peak resident memory of this process; getrusage would include its parent."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].removesuffix("kB")) * 1024
 
 
 def main() -> None:
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=TransferOrder)
     settings = ObjectStoreSettings.model_validate(order.store)
     kind = DyingStorage if order.death is Death.AFTER_COMPLETE else S3Storage
     storage = kind.connect(settings)
@@ -115,9 +114,9 @@ def main() -> None:
         ),
         parallel_parts=settings.s3_parallel_parts,
         previous=None,
-        listener=watch(order.death),
+        listener=listener(order.death),
     ).run()
-    sys.stdout.write(f"{idle} {most_memory()}\n")
+    sys.stdout.write(f"{idle} {peak_memory()}\n")
 
 
 if __name__ == "__main__":
