@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from threading import Lock
-from typing import Any, Final, ParamSpec, TypeVar, TypeVarTuple
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 # Hashing and writing release the interpreter lock; more threads than disks or cores only queue.
 THREADS: Final = 16
@@ -13,8 +13,7 @@ THREADS: Final = 16
 # After so many calls in a row, an executor lets the calls of other executors run.
 CALLS_IN_A_ROW: Final = 8
 
-Arguments = ParamSpec("Arguments")
-Positional = TypeVarTuple("Positional")
+Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 
@@ -22,20 +21,13 @@ class Threads:
     def __init__(self, name: str, *, count: int = THREADS) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
 
-    async def run(
-        self,
-        function: Callable[Arguments, Result],
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
-    ) -> Result:
+    async def run(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         """Run a blocking call in a thread, to its end even if the caller is cancelled.
 
         A caller that returned early would close the file while the thread still
         writes, and the thread would then write to the next file with the same descriptor.
         """
-        return await _result_of(
-            asyncio.wrap_future(self._pool.submit(function, *arguments, **named))
-        )
+        return await _result_of(asyncio.wrap_future(self._pool.submit(function, *arguments)))
 
     def start(self, function: Callable[[], None]) -> None:
         """Run a call in a thread, without waiting for it; the call must not raise."""
@@ -61,9 +53,7 @@ class SerialExecutor:
         self._failure: BaseException | None = None
         self._lock = Lock()
 
-    async def run(
-        self, function: Callable[[*Positional], Result], *arguments: *Positional
-    ) -> Result:
+    async def run(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         """Run a call after all earlier ones, to its end even if the caller is cancelled.
 
         Raises:
@@ -73,8 +63,8 @@ class SerialExecutor:
 
     def submit(
         self,
-        function: Callable[[*Positional], Result],
-        *arguments: *Positional,
+        function: Callable[[*Arguments], Result],
+        *arguments: *Arguments,
         even_after_failure: bool = False,
     ) -> asyncio.Future[Result]:
         """Queue a call and return its future; wait for the future with `until_done`.
