@@ -10,6 +10,8 @@ COMPILE := $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
 export RUFF_CACHE_DIR := var/cache/ruff
+# Without bytecode on disk, each run compiles every test and each process every module.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status run logs psql migrate waybill hooks test integration-gateway integration-pipeline integration-others soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq lock format
