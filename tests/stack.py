@@ -46,7 +46,7 @@ def infrastructure(
     """Running services: those the environment names, else containers, else local processes."""
     settings, _ = service_containers
     state_dir: Path = request.config.getoption("--state-dir")
-    with Stack(state_dir, settings=settings | environment.given()) as stack:
+    with Stack(state_dir, settings=settings | environment.given(), fsync=False) as stack:
         stack.start_infrastructure()
         yield stack
 
@@ -94,11 +94,17 @@ def broker(infrastructure: Stack) -> Iterator[BrokerSettings]:
     infrastructure.delete_vhost(name)
 
 
+@pytest.fixture(scope="session")
+def object_store(infrastructure: Stack) -> ObjectStore:
+    return ObjectStore.from_settings(infrastructure.environment)
+
+
 @pytest.fixture
-def object_store_settings(infrastructure: Stack) -> ObjectStoreSettings:
+def object_store_settings(infrastructure: Stack, object_store: ObjectStore) -> ObjectStoreSettings:
     """A new bucket."""
-    settings = infrastructure.environment | infrastructure.create_bucket(fresh_name())
-    return settings_in(settings)
+    name = fresh_name()
+    object_store.create_bucket(name)
+    return settings_in(infrastructure.environment | {"S3_BUCKET": name})
 
 
 @pytest.fixture(params=list(Store), ids=str)

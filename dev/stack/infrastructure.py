@@ -51,7 +51,7 @@ class LocalPart(Protocol):
 
 
 def local_parts(
-    state_dir: Path, identity: Identity, *, consumer_timeout: timedelta
+    state_dir: Path, identity: Identity, *, consumer_timeout: timedelta, fsync: bool
 ) -> dict[Part, LocalPart]:
     marker = {ownership.MARKER: identity.stack_id}
     return {
@@ -59,6 +59,7 @@ def local_parts(
             home=state_dir / "postgres",
             port=identity.ports["postgres"],
             password=identity.postgres_password,
+            fsync=fsync,
             marker=marker,
         ),
         Part.RABBITMQ: RabbitMq(

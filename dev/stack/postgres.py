@@ -27,6 +27,7 @@ class Postgres:
     home: Path
     port: int
     password: str
+    fsync: bool
     marker: dict[str, str]
 
     @property
@@ -94,6 +95,9 @@ class Postgres:
             "port": self.port,
             "unix_socket_directories": "",  # a socket path has at most 107 bytes
             "max_connections": 200,
+            "fsync": self.fsync,
+            # Full pages protect against a torn write, which only a power failure causes.
+            "full_page_writes": self.fsync,
             "timezone": "UTC",
             "log_timezone": "UTC",
         }

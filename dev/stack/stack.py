@@ -64,6 +64,8 @@ class Stack:
             part and the stack does not start it.
         table: the known services.
         consumer_timeout: the broker redelivers a message unacknowledged for longer.
+        fsync: whether committed rows survive a power failure. Without it, PostgreSQL is faster and
+            its rows still survive the death of any process.
         report: takes lines of progress.
 
     Raises:
@@ -78,6 +80,7 @@ class Stack:
         settings: Mapping[str, str] | None = None,
         table: Sequence[Service] = SERVICES,
         consumer_timeout: timedelta = CONSUMER_TIMEOUT,
+        fsync: bool = True,
         report: Report = _silent,
     ) -> None:
         self.state_dir = state_dir.resolve()
@@ -89,7 +92,7 @@ class Stack:
         self._lock = supervisor.lock(self.state_dir)
         self._identity = identity.load_or_create(self.state_dir / "identity.json")
         self._parts = infrastructure.local_parts(
-            self.state_dir, self._identity, consumer_timeout=consumer_timeout
+            self.state_dir, self._identity, consumer_timeout=consumer_timeout, fsync=fsync
         )
         self._stores = infrastructure.local_stores(self.state_dir, self._identity)
         self._started_parts: set[Part] = set()

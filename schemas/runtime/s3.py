@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import boto3
 import structlog
-from boto3.session import Session
 from botocore import exceptions as botocore
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
@@ -96,7 +96,7 @@ def client(
         connect_timeout: in place of the settings'.
         read_timeout: in place of the settings'.
     """
-    made = Session().client(
+    made = boto3.client(
         "s3",
         endpoint_url=settings.s3_endpoint_url,
         region_name=settings.s3_region,
