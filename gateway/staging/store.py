@@ -140,7 +140,12 @@ class Store:
 
         def attempt() -> Answer:
             with s3.translated(call):
-                return request()
+                try:
+                    return request()
+                except botocore.SSLError as error:
+                    # An untrusted certificate too is answered 503: a proxy's certificate is
+                    # replaced without a change of the settings, and clients then go on.
+                    raise StoreUnavailable(call, reason=type(error).__name__) from error
 
         async def attempt_in_thread() -> Answer:
             return await self._senders.run(attempt)
