@@ -50,7 +50,7 @@ def body(content: bytes) -> Body:
 
 
 class StorageContract:
-    """Subclasses bring the fixtures `storage` and `behaviour`."""
+    """Subclasses define the fixtures `storage` and `behaviour`."""
 
     @pytest.fixture
     def key(self) -> ObjectKey:

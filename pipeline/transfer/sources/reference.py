@@ -10,6 +10,7 @@ from pipeline.storage.port import ObjectRange, ObjectStorage
 from pipeline.transfer.checks import FileCheck
 from pipeline.transfer.plan import Part
 from pipeline.transfer.sources import range_reader
+from pipeline.transfer.sources.source import Source
 from schemas.errors import DomainError, ErrorCode
 from schemas.lifecycle import StagingKind
 from schemas.object_keys import ObjectKey
@@ -38,19 +39,16 @@ class ReferenceChanged(DomainError):
         super().__init__(f"the object {key} changed while it was being copied")
 
 
-@dataclass(frozen=True, slots=True)
-class ReferencedObject:
+@dataclass(frozen=True, kw_only=True)
+class ReferencedObject(Source):
     """The object as `find` saw it; `confirm` verifies that it has not changed since."""
 
     kind: ClassVar = StagingKind.REFERENCE
 
     storage: ObjectStorage
     key: ObjectKey
-    size_bytes: int
     etag: str
     sniffed_type: str | None
-    sha256: str | None
-    content_type: str | None
 
     @classmethod
     def find(
@@ -92,9 +90,6 @@ class ReferencedObject:
             yield from range_reader.blocks(source, storage=self.storage, abandoned=abandoned)
         except (RangeEndsEarly, ObjectReplaced) as error:
             raise ReferenceChanged(self.key) from error
-
-    def slice_of(self, part: Part) -> None:
-        """Return None: the bytes are in the bucket."""
 
     def range_of(self, part: Part) -> ObjectRange:
         return ObjectRange(self.key, offset=part.offset, size_bytes=part.size_bytes)

@@ -1,44 +1,33 @@
 """An upload staged in the bucket: one object per chunk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Event
 from typing import ClassVar
 
 from pipeline.storage.errors import RangeEndsEarly
 from pipeline.storage.port import ObjectRange, ObjectStorage
-from pipeline.transfer.checks import Chunk, FileCheck, StagingTruncated
+from pipeline.transfer.checks import Chunk, StagingTruncated
 from pipeline.transfer.plan import MIN_PART_SIZE, Part
 from pipeline.transfer.sources import range_reader
+from pipeline.transfer.sources.source import StagedSource
 from schemas import staging_layout
-from schemas.errors import StagingMissing
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.object_keys import ObjectKey
 
 
-@dataclass(frozen=True, slots=True)
-class StagedObjects:
+@dataclass(frozen=True, kw_only=True)
+class StagedObjects(StagedSource):
     """Chunk objects, read one after the other as one file."""
 
     kind: ClassVar = StagingKind.OBJECTS
-    version: ClassVar = ""
 
     storage: ObjectStorage
     tenant_id: TenantId
     upload_id: UploadId
-    size_bytes: int
-    chunk_size: int
-    chunks: Sequence[Chunk]
-    sha256: str | None
-    content_type: str | None
     copied_above: int = MIN_PART_SIZE
     """S3 copies ranges only of objects larger than this size."""
-
-    def check(self) -> FileCheck:
-        return FileCheck.against(
-            self.chunks, chunk_size=self.chunk_size, size_bytes=self.size_bytes
-        )
 
     def keys(self) -> list[ObjectKey]:
         return [self._key(chunk) for chunk in self.chunks]
@@ -57,21 +46,12 @@ class StagedObjects:
                 self._require_size(chunk)
                 raise
 
-    def slice_of(self, part: Part) -> None:
-        """Return None: the bytes are in the bucket."""
-
     def range_of(self, part: Part) -> ObjectRange | None:
         index, within = divmod(part.offset, self.chunk_size)
         chunk = self.chunks[index]
         if within + part.size_bytes > chunk.size_bytes or chunk.size_bytes <= self.copied_above:
             return None
         return ObjectRange(self._key(chunk), offset=within, size_bytes=part.size_bytes)
-
-    def confirm(self) -> None:
-        """Do nothing: every chunk was checked by its digest."""
-
-    def missing(self) -> StagingMissing:
-        return StagingMissing(f"the staged file of {self.size_bytes} bytes is gone")
 
     def _key(self, chunk: Chunk) -> ObjectKey:
         return staging_layout.chunk_key(
