@@ -47,7 +47,7 @@ async def test_a_slow_body_ends_at_the_deadline(receiver: Receiver) -> None:
     async with a_sender() as sender:
         result = await sender.post(receiver.url, timeout=DEADLINE)
         assert (result.outcome, result.status_code) == (AttemptOutcome.REJECTED, 500)
-        assert result.error == "1 s passed while reading the answer"
+        assert result.error == "1 s passed while reading the response"
         assert DEADLINE <= result.duration < DEADLINE + GRACE
         receiver.wait_until_open(0)
 
