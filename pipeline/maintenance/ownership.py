@@ -1,7 +1,6 @@
 """Which files, objects and multipart uploads of ours no upload owns.
 
-Only names that this system generates are judged. Every other file or object belongs to
-somebody else and is never deleted.
+Only names that this system generates are judged. Other files and objects are never deleted.
 """
 
 from dataclasses import dataclass

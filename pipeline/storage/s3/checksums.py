@@ -44,20 +44,20 @@ class Integrity(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ProbeResult:
     mode: Literal[ChecksumMode.WHEN_SUPPORTED, ChecksumMode.WHEN_REQUIRED]
-    because: str
+    reason: str
 
 
 class Checksums:
     """The checksum mode, decided once per process, before the first body."""
 
-    def __init__(self, mode: ChecksumMode, *, find_out: Callable[[], Finding]) -> None:
+    def __init__(self, mode: ChecksumMode, *, probe: Callable[[], ProbeResult]) -> None:
         self._mode = mode
-        self._find_out = find_out
+        self._probe = probe
         self._deciding = Lock()
 
-    def of_a_body(self) -> Integrity:
+    def body_arguments(self) -> Integrity:
         """Return the arguments for a request with a body.
 
         Raises:
@@ -70,9 +70,9 @@ class Checksums:
         return {"ChecksumAlgorithm": "CRC32"} if self._mode is ChecksumMode.WHEN_SUPPORTED else {}
 
     def _decide(self) -> None:
-        finding = self._find_out()
-        log.info("store.checksum_mode", mode=finding.mode, because=finding.because)
-        self._mode = finding.mode
+        result = self._probe()
+        log.info("store.checksum_mode", mode=result.mode, reason=result.reason)
+        self._mode = result.mode
 
 
 class Probe:
@@ -89,7 +89,7 @@ class Probe:
         self._bucket = bucket
         self._random_bytes = random_bytes
 
-    def find_out(self) -> Finding:
+    def run(self) -> ProbeResult:
         """Probe the store; one request suffices if the store checks MD5.
 
         Raises:
@@ -99,17 +99,17 @@ class Probe:
         content = self._random_bytes(PROBE_SIZE)
         try:
             if self._refuses_altered_bytes(key, content):
-                return Finding(ChecksumMode.WHEN_REQUIRED, "the store checks Content-MD5")
+                return ProbeResult(ChecksumMode.WHEN_REQUIRED, "the store checks Content-MD5")
             if self._keeps_object_with_crc32(key, content) and self._takes_part_with_crc32(key):
-                return Finding(ChecksumMode.WHEN_SUPPORTED, "the store checks no Content-MD5")
+                return ProbeResult(ChecksumMode.WHEN_SUPPORTED, "the store checks no Content-MD5")
         except BodyAltered as refused:
-            return Finding(ChecksumMode.WHEN_REQUIRED, str(refused))
+            return ProbeResult(ChecksumMode.WHEN_REQUIRED, str(refused))
         except StoreUnavailable:
             raise
         except StoreFailed as refused:
             # The store refuses the checksum or the probe. A body without CRC32 is always accepted.
-            return Finding(ChecksumMode.WHEN_REQUIRED, str(refused))
-        return Finding(ChecksumMode.WHEN_REQUIRED, "the store altered a body with a CRC32")
+            return ProbeResult(ChecksumMode.WHEN_REQUIRED, str(refused))
+        return ProbeResult(ChecksumMode.WHEN_REQUIRED, "the store altered a body with a CRC32")
 
     def _refuses_altered_bytes(self, key: str, content: bytes) -> bool:
         announced = Body(content, md5=hashlib.md5(b"", usedforsecurity=False).digest())

@@ -42,7 +42,7 @@ class S3Multiparts(S3Requests):
         self, multipart: Multipart, *, number: int, body: Body, abandoned: Event
     ) -> StoredPart:
         def send() -> StoredPart:
-            integrity = self._checksums.of_a_body()
+            integrity = self._checksums.body_arguments()
             with bodies.opened(body, abandoned=abandoned) as content:
                 answer = self._client.upload_part(
                     Bucket=self._bucket,

@@ -33,7 +33,7 @@ class S3Objects(S3Requests):
 
     def put(self, key: ObjectKey, *, body: Body, content_type: str, abandoned: Event) -> None:
         def send(condition: Condition) -> None:
-            integrity = self._checksums.of_a_body()
+            integrity = self._checksums.body_arguments()
             with bodies.opened(body, abandoned=abandoned) as content:
                 self._client.put_object(
                     Bucket=self._bucket,

@@ -44,7 +44,7 @@ class S3Requests:
         self._client = client
         self._bucket = bucket
         self._attempts = attempts
-        self._checksums = Checksums(checksum_mode, find_out=Probe(client, bucket=bucket).find_out)
+        self._checksums = Checksums(checksum_mode, probe=Probe(client, bucket=bucket).run)
         self._copying = Copying(client, bucket=bucket)
         self._precondition = Precondition()
         self._deletes_many = True

@@ -120,7 +120,7 @@ def test_the_checksum_mode_is_probed_once_and_the_probe_is_deleted(
         for number in (1, 2):
             storage.upload_part(multipart, number=number, body=body(LAST), abandoned=Event())
 
-    assert [(line["event"], line["mode"], line["because"]) for line in logs] == [
+    assert [(line["event"], line["mode"], line["reason"]) for line in logs] == [
         ("store.checksum_mode", "when_required", "the store checks Content-MD5")
     ]
     assert list(storage.objects_under("")) == []

@@ -32,7 +32,7 @@ def test_open_and_finalized_uploads_need_their_staging() -> None:
 
 def test_the_recorded_multipart_upload_of_an_active_job_is_kept() -> None:
     assert not ownership.is_left_unfinished("m-1", transfer(multipart_id="m-1"))
-    # Waiting in a retry tier, nobody holds its lease, and still it goes on with its parts.
+    # A transfer in a retry tier has no lease; its next delivery continues with the parts.
     assert not ownership.is_left_unfinished(
         "m-1", transfer(multipart_id="m-1", lease_is_live=False)
     )

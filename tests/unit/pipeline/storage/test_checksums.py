@@ -13,7 +13,7 @@ from mypy_boto3_s3 import S3Client
 
 from pipeline.storage.port import Body
 from pipeline.storage.s3 import S3Storage
-from pipeline.storage.s3.checksums import ChecksumMode, Checksums, Finding, Probe
+from pipeline.storage.s3.checksums import ChecksumMode, Checksums, Probe, ProbeResult
 from schemas.errors import StoreUnavailable
 from schemas.object_keys import ObjectKey
 
@@ -27,33 +27,33 @@ def stub() -> Iterator[tuple[S3Client, Stubber]]:
         "s3",
         region_name="us-east-1",
         aws_access_key_id="key",
-        aws_secret_access_key="secret",  # noqa: S106  # a stub asks for one, too
+        aws_secret_access_key="secret",  # noqa: S106  # required by boto3
     )
     with Stubber(client) as stubber:
         yield client, stubber
     client.close()
 
 
-def found_out(stub: tuple[S3Client, Stubber]) -> Finding:
+def run_probe(stub: tuple[S3Client, Stubber]) -> ProbeResult:
     client, stubber = stub
-    finding = Probe(client, bucket="bucket", random_bytes=lambda _: CONTENT).find_out()
+    result = Probe(client, bucket="bucket", random_bytes=lambda _: CONTENT).run()
     stubber.assert_no_pending_responses()
-    return finding
+    return result
 
 
-def overlooks_the_md5(stubber: Stubber) -> None:
+def ignores_the_md5(stubber: Stubber) -> None:
     stubber.add_response("put_object", {})
     stubber.add_response("delete_object", {})
 
 
-def takes_an_object_with_crc32(stubber: Stubber, *, and_keeps: bytes = CONTENT) -> None:
+def accepts_an_object_with_crc32(stubber: Stubber, *, stored: bytes = CONTENT) -> None:
     stubber.add_response(
         "put_object",
         {},
         {"Bucket": "bucket", "Key": ANY, "Body": CONTENT, "ChecksumAlgorithm": "CRC32"},
     )
-    kept = StreamingBody(BytesIO(and_keeps), len(and_keeps))
-    stubber.add_response("get_object", {"Body": kept, "ContentLength": len(and_keeps)})
+    body = StreamingBody(BytesIO(stored), len(stored))
+    stubber.add_response("get_object", {"Body": body, "ContentLength": len(stored)})
     stubber.add_response("delete_object", {})
 
 
@@ -61,43 +61,43 @@ def test_a_store_that_checks_the_md5_gets_no_crc32(stub: tuple[S3Client, Stubber
     _, stubber = stub
     stubber.add_client_error("put_object", service_error_code="BadDigest", http_status_code=400)
 
-    assert found_out(stub).mode is ChecksumMode.WHEN_REQUIRED
+    assert run_probe(stub).mode is ChecksumMode.WHEN_REQUIRED
 
 
 def test_a_store_that_ignores_the_md5_gets_a_crc32(stub: tuple[S3Client, Stubber]) -> None:
     _, stubber = stub
-    overlooks_the_md5(stubber)
-    takes_an_object_with_crc32(stubber)
-    stubber.add_response("create_multipart_upload", {"UploadId": "trial"})
+    ignores_the_md5(stubber)
+    accepts_an_object_with_crc32(stubber)
+    stubber.add_response("create_multipart_upload", {"UploadId": "probe"})
     stubber.add_response("upload_part", {"ETag": f'"{ETAG}"'})
     stubber.add_response("abort_multipart_upload", {})
 
-    assert found_out(stub).mode is ChecksumMode.WHEN_SUPPORTED
+    assert run_probe(stub).mode is ChecksumMode.WHEN_SUPPORTED
 
 
 def test_a_store_that_stores_the_trailer_as_data_gets_no_crc32(
     stub: tuple[S3Client, Stubber],
 ) -> None:
     _, stubber = stub
-    overlooks_the_md5(stubber)
-    takes_an_object_with_crc32(stubber, and_keeps=b"6\r\nrandom\r\n0\r\n")
+    ignores_the_md5(stubber)
+    accepts_an_object_with_crc32(stubber, stored=b"6\r\nrandom\r\n0\r\n")
 
-    assert found_out(stub).mode is ChecksumMode.WHEN_REQUIRED
+    assert run_probe(stub).mode is ChecksumMode.WHEN_REQUIRED
 
 
 def test_a_store_that_refuses_parts_with_a_trailer_gets_no_crc32(
     stub: tuple[S3Client, Stubber],
 ) -> None:
     _, stubber = stub
-    overlooks_the_md5(stubber)
-    takes_an_object_with_crc32(stubber)
-    stubber.add_response("create_multipart_upload", {"UploadId": "trial"})
+    ignores_the_md5(stubber)
+    accepts_an_object_with_crc32(stubber)
+    stubber.add_response("create_multipart_upload", {"UploadId": "probe"})
     stubber.add_client_error(
         "upload_part", service_error_code="MissingContentLength", http_status_code=411
     )
     stubber.add_response("abort_multipart_upload", {})
 
-    assert found_out(stub).mode is ChecksumMode.WHEN_REQUIRED
+    assert run_probe(stub).mode is ChecksumMode.WHEN_REQUIRED
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_store_that_refuses_the_probe_gets_no_crc32(
     _, stubber = stub
     stubber.add_client_error("put_object", service_error_code=code, http_status_code=status)
 
-    assert found_out(stub).mode is ChecksumMode.WHEN_REQUIRED
+    assert run_probe(stub).mode is ChecksumMode.WHEN_REQUIRED
 
 
 def test_an_unavailable_store_leaves_the_mode_undecided(stub: tuple[S3Client, Stubber]) -> None:
@@ -138,7 +138,7 @@ def test_an_unavailable_store_leaves_the_mode_undecided(stub: tuple[S3Client, St
     ],
 )
 def test_a_configured_mode_is_not_probed(mode: ChecksumMode, arguments: dict[str, str]) -> None:
-    def find_out() -> Finding:
-        pytest.fail("nobody has to find out")
+    def probe() -> ProbeResult:
+        pytest.fail("the store was probed")
 
-    assert Checksums(mode, find_out=find_out).of_a_body() == arguments
+    assert Checksums(mode, probe=probe).body_arguments() == arguments

@@ -48,33 +48,33 @@ def test_calls_run_at_the_same_time() -> None:
 
 
 def test_run_does_not_wait_for_started_calls() -> None:
-    go_on = Event()
+    proceed = Event()
     with PartUploadPool[bool](
         1, on_result=ignore, heartbeat=no_heartbeat, heartbeat_interval=SOON
     ) as pool:
-        pool.start(partial(go_on.wait, timeout=10))
-        pool.run(go_on.set)
+        pool.start(partial(proceed.wait, timeout=10))
+        pool.run(proceed.set)
         pool.drain()
 
 
 def test_wait_for_room_allows_one_queued_call() -> None:
-    go_on = Event()
+    proceed = Event()
     results: list[bool] = []
 
     def release() -> None:
-        go_on.set()
+        proceed.set()
 
     with PartUploadPool[bool](
         2, on_result=results.append, heartbeat=release, heartbeat_interval=SOON
     ) as pool:
         for _ in range(2):
             pool.wait_for_room()
-            pool.start(partial(go_on.wait, timeout=10))
+            pool.start(partial(proceed.wait, timeout=10))
         pool.wait_for_room()
-        assert not go_on.is_set()
-        pool.start(partial(go_on.wait, timeout=10))
+        assert not proceed.is_set()
+        pool.start(partial(proceed.wait, timeout=10))
         pool.wait_for_room()
-        assert go_on.is_set()
+        assert proceed.is_set()
         assert results
 
 

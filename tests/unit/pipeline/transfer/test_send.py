@@ -113,11 +113,11 @@ def test_the_multipart_id_is_recorded_before_the_first_part_is_sent(tmp_path: Pa
     recorder = Recorder()
     recorded_in_time: list[bool] = []
 
-    def look(call: Call) -> None:
+    def check(call: Call) -> None:
         if call.part is not None:
             recorded_in_time.append(bool(recorder.created))
 
-    storage.before = look
+    storage.before = check
 
     send(staged_file(tmp_path), storage=storage, recorder=recorder)
 
