@@ -14,7 +14,7 @@ export RUFF_CACHE_DIR := var/cache/ruff
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status run logs psql migrate waybill hooks test integration-gateway integration-pipeline integration-others soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq lock format
+.PHONY: help demo up down status run logs psql migrate waybill hooks test integration-gateway integration-pipeline integration-others end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq lock format
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -56,11 +56,10 @@ test: $(if $(findstring tests/unit,$(T)),$(VENV)/.synced,install)
 else
 test: check install ## all of `make check`, then the tests on real services; T=PATH runs one file, directory or test
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-		integration-gateway integration-pipeline integration-others
-	$(RUN)/pytest tests/e2e tests/fuzz
+		integration-gateway integration-pipeline integration-others end-to-end
 endif
 
-# Most of their time is spent waiting, so they run side by side, each on services of its own.
+# The tests mostly wait, so three groups run at a time, the longest first, each on its own services.
 OF_PIPELINE := $(addprefix tests/integration/,pipeline postgres rabbitmq dev)
 
 integration-gateway:
@@ -72,6 +71,9 @@ integration-pipeline:
 integration-others:
 	$(RUN)/pytest --state-dir var/test-others tests/integration \
 		$(addprefix --ignore=,tests/integration/gateway $(OF_PIPELINE))
+
+end-to-end:
+	$(RUN)/pytest --state-dir var/test-end-to-end tests/e2e tests/fuzz
 
 soak: install ## time limits, then kills, slow stores and fuzzing at full length
 	$(RUN)/pytest $(TIME_LIMITS)
