@@ -15,12 +15,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> None:
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> None:
     """Load the fixtures of the real services, unless all collected tests are unit tests.
 
     Their imports take a second, which a run of one unit test should not cost.
     """
-    if not file_path.is_relative_to(WITHOUT_SERVICES):
+    if not module_path.is_relative_to(WITHOUT_SERVICES):
         parent.config.pluginmanager.import_plugin("tests.stack")
 
 
