@@ -126,9 +126,8 @@ def claim(
 
 def renew(
     session: Session,
+    claimed: ClaimedTransfer,
     *,
-    job_id: JobId,
-    owner: str,
     lease: timedelta,
     bytes_done: int,
     multipart_id: str | None,
@@ -142,8 +141,7 @@ def renew(
     """
     _renew(
         session,
-        job_id=job_id,
-        owner=owner,
+        claimed,
         lease=lease,
         bytes_done=func.greatest(Job.bytes_done, bytes_done),
         multipart_id=multipart_id,
@@ -153,7 +151,7 @@ def renew(
 
 
 def begin_anew(
-    session: Session, *, job_id: JobId, owner: str, lease: timedelta, multipart_id: str
+    session: Session, claimed: ClaimedTransfer, *, lease: timedelta, multipart_id: str
 ) -> None:
     """Renew the lease and reset progress to zero for a new multipart upload.
 
@@ -168,8 +166,7 @@ def begin_anew(
     """
     _renew(
         session,
-        job_id=job_id,
-        owner=owner,
+        claimed,
         lease=lease,
         bytes_done=0,
         multipart_id=multipart_id,
@@ -178,11 +175,11 @@ def begin_anew(
     )
 
 
-def release(session: Session, *, job_id: JobId, owner: str) -> None:
+def release(session: Session, claimed: ClaimedTransfer) -> None:
     """End the lease so that the next delivery can claim the transfer at once."""
     session.execute(
         update(Job)
-        .where(Job.id == job_id, Job.lease_owner == owner)
+        .where(Job.id == claimed.job_id, Job.lease_owner == claimed.owner)
         .values(lease_owner=None, lease_until=None),
     )
 
@@ -247,17 +244,20 @@ def _chunks(session: Session, upload_id: UploadId) -> tuple[Chunk, ...]:
 
 def _renew(
     session: Session,
+    claimed: ClaimedTransfer,
     *,
-    job_id: JobId,
-    owner: str,
     lease: timedelta,
     **columns: Any,  # noqa: ANN401  # values, or SQL expressions
 ) -> None:
     renewed = session.execute(
         update(Job)
-        .where(Job.id == job_id, Job.lease_owner == owner, Job.status == JobStatus.PROCESSING)
+        .where(
+            Job.id == claimed.job_id,
+            Job.lease_owner == claimed.owner,
+            Job.status == JobStatus.PROCESSING,
+        )
         .values(lease_until=func.now() + lease, **columns)
         .returning(Job.id),
     )
     if renewed.first() is None:
-        raise why_lost(session, job_id=job_id)
+        raise why_lost(session, job_id=claimed.job_id)

@@ -65,8 +65,7 @@ class Progress:
         with self._context.transaction() as session:
             lease.begin_anew(
                 session,
-                job_id=self._claimed.job_id,
-                owner=self._claimed.owner,
+                self._claimed,
                 lease=self._context.settings.transfer_lease,
                 multipart_id=multipart_id,
             )
@@ -90,8 +89,7 @@ class Progress:
         with self._context.transaction() as session:
             lease.renew(
                 session,
-                job_id=self._claimed.job_id,
-                owner=self._claimed.owner,
+                self._claimed,
                 lease=self._context.settings.transfer_lease,
                 bytes_done=self._bytes_done,
                 multipart_id=self._multipart_id,

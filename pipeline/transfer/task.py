@@ -135,7 +135,7 @@ class CleanUpUpload(EventTask):
 
 def _release(context: Context, claimed: ClaimedTransfer) -> None:
     with context.transaction() as session:
-        lease.release(session, job_id=claimed.job_id, owner=claimed.owner)
+        lease.release(session, claimed)
 
 
 def _is_not_mounted(context: Context, claimed: ClaimedTransfer) -> bool:

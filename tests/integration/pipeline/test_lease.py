@@ -86,8 +86,7 @@ def renew(
 ) -> None:
     leases.renew(
         session,
-        job_id=claimed.job_id,
-        owner=claimed.owner,
+        claimed,
         lease=LEASE,
         bytes_done=bytes_done,
         multipart_id="m-1",
@@ -135,7 +134,7 @@ def test_a_worker_whose_lease_is_lost_cannot_write(session: Session, event: Enve
 
 def test_a_released_upload_can_be_claimed_at_once(session: Session, event: Envelope) -> None:
     first = claimed_by(session, event, owner="first")
-    leases.release(session, job_id=first.job_id, owner="first")
+    leases.release(session, first)
     session.commit()
     claimed_by(session, event, owner="second")
 
@@ -156,13 +155,13 @@ def test_a_claim_returns_the_checkpoint_of_the_last_renewal(
     assert first.checkpoint is None
     written = Checkpoint(3, state=b"state")
     renew(session, first, bytes_done=3, checkpoint=written)
-    leases.release(session, job_id=first.job_id, owner="first")
+    leases.release(session, first)
     session.commit()
     second = claimed_by(session, event, owner="second")
     assert second.checkpoint == written
 
     renew(session, second)
-    leases.release(session, job_id=first.job_id, owner="second")
+    leases.release(session, second)
     session.commit()
     assert claimed_by(session, event, owner="third").checkpoint is None
 

@@ -120,7 +120,7 @@ def test_a_new_multipart_upload_has_no_checkpoint(
 def next_delivery(context: Context, claimed: ClaimedTransfer) -> ClaimedTransfer:
     """Release the lease, and claim the transfer for the next delivery."""
     with context.transaction() as session:
-        lease.release(session, job_id=claimed.job_id, owner=claimed.owner)
+        lease.release(session, claimed)
     with context.transaction() as session:
         again = lease.claim(
             session,
