@@ -1,0 +1,44 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy.orm import sessionmaker
+
+from pipeline.context import CONNECTION, Context, build_context
+from pipeline.settings import Settings
+from schemas import staging_layout
+from schemas.runtime import postgres
+from schemas.settings import DatabaseSettings, ObjectStoreSettings
+from tests.fakes.storage import FakeStorage
+
+
+@pytest.fixture
+def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
+    """A real database and staging directory, and a store in memory."""
+    (tmp_path / staging_layout.MARKER).touch()
+    settings = Settings(
+        database_url=database.database_url,
+        rabbitmq_url=SecretStr("amqp://nobody@127.0.0.1/none"),
+        staging_dir=tmp_path,
+        s3_bucket="none",
+        s3_access_key_id=SecretStr("none"),
+        s3_secret_access_key=SecretStr("none"),
+    )
+    engine = postgres.build_engine(settings, connection=CONNECTION)
+    yield Context(
+        settings=settings,
+        engine=engine,
+        transaction=sessionmaker(engine, expire_on_commit=False).begin,
+        storage=FakeStorage(),
+    )
+    engine.dispose()
+
+
+@pytest.fixture
+def with_store(context: Context, object_store_settings: ObjectStoreSettings) -> Context:
+    """The same context with a real store."""
+    built = build_context(context.settings.model_copy(update=object_store_settings.model_dump()))
+    built.engine.dispose()
+    return replace(context, storage=built.storage)

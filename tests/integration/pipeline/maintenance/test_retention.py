@@ -1,0 +1,97 @@
+"""The sweep that deletes rows after their retention time."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from pipeline.context import Context
+from pipeline.maintenance import retention
+from schemas.ids import DeliveryId, EventId, WebhookId
+from schemas.tables.deliveries import Attempt, Delivery
+from schemas.tables.idempotency import IdempotentRequest
+from schemas.tables.inbox import InboxMessage
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.webhooks import Webhook
+from tests.factories.uploads import add_tenant
+from tests.integration.pipeline.maintenance.leftovers import (
+    LONG_AGO,
+    ample_budget,
+    count,
+)
+
+pytestmark = pytest.mark.integration
+
+
+def test_rows_are_deleted_after_their_retention_time(context: Context) -> None:
+    with context.transaction() as session:
+        tenant_id = add_tenant(session)
+        for at in (LONG_AGO, datetime.now(UTC)):
+            session.add(InboxMessage(consumer="c", event_id=EventId(uuid4()), processed_at=at))
+            session.add(
+                IdempotentRequest(
+                    tenant_id=tenant_id,
+                    key=str(at),
+                    operation="create",
+                    request_hash=bytes(32),
+                    resource_id=uuid4(),
+                    created_at=at,
+                )
+            )
+        for published_at in (LONG_AGO, datetime.now(UTC), None):
+            session.add(
+                OutboxMessage(
+                    event_id=EventId(uuid4()),
+                    routing_key="upload.failed",
+                    body=b"{}",
+                    created_at=LONG_AGO,
+                    published_at=published_at,
+                )
+            )
+    assert retention.sweep(context, ample_budget()) == retention.Summary(
+        outbox=1, inbox=1, idempotency=1, deliveries=0
+    )
+    assert (count(context, OutboxMessage), count(context, InboxMessage)) == (2, 1)
+    assert count(context, IdempotentRequest) == 1
+
+
+def test_deliveries_are_deleted_after_their_retention_time(context: Context) -> None:
+    with context.transaction() as session:
+        webhook = Webhook(
+            id=WebhookId(uuid4()), tenant_id=add_tenant(session), url="https://a/", secret=""
+        )
+        session.add(webhook)
+        session.flush()
+        for settled_at in (LONG_AGO, datetime.now(UTC), None):
+            delivery = Delivery(
+                id=DeliveryId(uuid4()),
+                tenant_id=webhook.tenant_id,
+                webhook_id=webhook.id,
+                event_id=EventId(uuid4()),
+                event_type="upload.stored",
+                body=b"{}",
+                created_at=LONG_AGO,
+                settled_at=settled_at,
+            )
+            session.add(delivery)
+            session.flush()
+            session.add(
+                Attempt(
+                    delivery_id=delivery.id,
+                    number=1,
+                    started_at=LONG_AGO,
+                    duration=timedelta(seconds=1),
+                    outcome="delivered",
+                )
+            )
+    assert retention.sweep(context, ample_budget()).deliveries == 1
+    assert (count(context, Delivery), count(context, Attempt)) == (2, 2)
+
+
+def test_more_rows_than_one_batch_are_all_deleted(context: Context) -> None:
+    with context.transaction() as session:
+        session.add_all(
+            InboxMessage(consumer="c", event_id=EventId(uuid4()), processed_at=LONG_AGO)
+            for _ in range(retention.BATCH + 1)
+        )
+    assert retention.sweep(context, ample_budget()).inbox == retention.BATCH + 1
