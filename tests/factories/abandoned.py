@@ -1,4 +1,4 @@
-"""Uploads as the gateway leaves them when nobody comes back: rows, and no end."""
+"""Uploads that their client never completed."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -20,7 +20,7 @@ def add_abandoned_upload(
     expires_in: timedelta = -timedelta(minutes=1),
     status: UploadStatus = UploadStatus.OPEN,
 ) -> Upload:
-    """Add an upload that lacks one chunk; its bytes are the caller's to stage."""
+    """Add an upload without its last chunk; the caller stages the bytes."""
     upload = Upload(
         id=UploadId(uuid4()),
         tenant_id=add_tenant(session),

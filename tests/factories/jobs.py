@@ -1,4 +1,4 @@
-"""Jobs as callers see them."""
+"""Jobs in the form of the API."""
 
 from datetime import UTC, datetime
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""PDFs made at run time: ordinary ones, broken ones, and ones built to exhaust a reader."""
+"""Ordinary, broken and hostile PDFs, made at run time."""
 
 import random
 import re
@@ -13,11 +13,11 @@ from reportlab.pdfgen.canvas import Canvas
 MB = 1_000_000
 
 
-# Ordinary ones
+# Ordinary PDFs
 
 
 def with_pages(*texts: str, title: str | None = None, author: str | None = None) -> bytes:
-    """A PDF with one A4 page per text; lines are kept, long ones are not wrapped."""
+    """A PDF with one A4 page per text; line breaks stay, long lines are not wrapped."""
     file = BytesIO()
     canvas = Canvas(file, pagesize=A4)
     if title is not None:
@@ -34,14 +34,14 @@ def with_pages(*texts: str, title: str | None = None, author: str | None = None)
 
 
 def with_information(information: dict[str, str]) -> bytes:
-    """A PDF of one page with this information dictionary, keys such as `/Title`."""
+    """A PDF of one page with this information dictionary; keys are names such as `/Title`."""
     writer = PdfWriter(clone_from=PdfReader(BytesIO(with_pages("A page."))))
     writer.add_metadata(information)
     return _written(writer)
 
 
 def with_page_contents(*contents: bytes) -> bytes:
-    """A PDF with one page per content stream; the font is `/F1`, and text shows as it stands."""
+    """A PDF with one page per content stream; the font is `/F1`, text is not escaped."""
     return _document(*(_stream(content) for content in contents))
 
 
@@ -52,16 +52,16 @@ def rotated(text: str, *, degrees: int) -> bytes:
 
 
 def locked(text: str, *, opened_with: str) -> bytes:
-    """A PDF that opens with its password only."""
+    """A PDF that needs a password to open."""
     return _encrypted(text, opened_with)
 
 
 def owner_locked(text: str) -> bytes:
-    """A PDF that anyone may open, and only its owner may change."""
+    """A PDF that anyone may open and only its owner may change."""
     return _encrypted(text, "")
 
 
-# Broken ones
+# Broken PDFs
 
 
 def empty() -> bytes:
@@ -76,25 +76,25 @@ def not_a_pdf() -> bytes:
     return b"GIF89a, or something else that is not a PDF. " * 100
 
 
-def truncated(text: str = "Half of this is gone.") -> bytes:
+def truncated(text: str = "Half of this file is missing.") -> bytes:
     whole = with_pages(text)
     return whole[: len(whole) // 2]
 
 
 def garbage(size_bytes: int) -> bytes:
-    """The first line of a PDF, and then noise."""
-    return b"%PDF-1.7\n" + random.Random(0).randbytes(size_bytes)  # the same each time
+    """The first line of a PDF, followed by noise."""
+    return b"%PDF-1.7\n" + random.Random(0).randbytes(size_bytes)  # reproducible
 
 
 def with_a_bad_page(*texts: str) -> bytes:
-    """A PDF whose pages are fine but for one more, the second, whose content cannot be inflated."""
+    """A PDF with good pages and a second page whose content cannot be decoded."""
     good = [_stream(_shown(text)) for text in texts]
     bad = b"<</Length 9/Filter/NoSuchDecode>>stream\nnot zlib!\nendstream"
     return _document(good[0], bad, *good[1:])
 
 
 def with_wrong_offsets(text: str) -> bytes:
-    """A PDF whose table of contents is not where it says; every reader repairs that."""
+    """A PDF with a wrong offset of its cross-reference table; every reader repairs it."""
     return re.sub(rb"startxref\s+\d+", b"startxref\n11", with_pages(text))
 
 
@@ -111,7 +111,7 @@ def encrypted_by_an_unknown_handler() -> bytes:
     )
 
 
-# Hostile ones; sizes are what they claim to become
+# Hostile PDFs; sizes are those after decompression
 
 
 def flate_bomb(size_bytes: int) -> bytes:
@@ -126,17 +126,17 @@ def double_flate_bomb(size_bytes: int) -> bytes:
 
 
 def page_of_tokens(count: int) -> bytes:
-    """A page of hardly more than `count` numbers and operators."""
+    """A page of about `count` numbers and operators."""
     return _document(_stream(b"1 0 0 1 0 0 cm " * (count // 7) + _shown("end")))
 
 
 def page_of_text(text: bytes) -> bytes:
-    """A page that shows one string; no parentheses or backslashes in it."""
+    """A page that shows one string, which has no parentheses or backslashes."""
     return _document(_stream(b"BT /F1 12 Tf 72 700 Td (" + text + b") Tj ET"))
 
 
 def pages_sharing_a_stream(pages: int, *, tokens: int) -> bytes:
-    """Many pages with the same content, to be parsed for each of them."""
+    """Many pages with the same content stream, which a reader parses for each page."""
     count = tokens // 9
     shared = _stream(b"BT /F1 1 Tf " + b"(a) Tj 1 0 0 1 0 0 Tm " * count + b"ET")
     page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Resources<</Font<</F1 3 0 R>>>>/Contents 4 0 R>>"
@@ -165,7 +165,7 @@ def tiny_pages(count: int) -> bytes:
 
 
 def form_fan_out(*, width: int, depth: int, words: int) -> bytes:
-    """Forms that each show the next one `width` times; the last shows words, `width ** depth` times."""
+    """Forms that each show the next form `width` times: the last is shown `width ** depth` times."""
     first = 5
     forms = [
         _stream_of(
@@ -215,7 +215,7 @@ def unicode_map_bomb(size_bytes: int) -> bytes:
     )
 
 
-# How they are written
+# Writing
 
 _FONT = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>"
 
@@ -237,7 +237,7 @@ def _shown(text: str) -> bytes:
 
 
 def _zeros(size_bytes: int) -> bytes:
-    """Spaces, deflated without ever being held: 2 GB of them are one more megabyte to write."""
+    """Deflated spaces, compressed in blocks: 2 GB need little memory."""
     compressor = zlib.compressobj(9)
     written = [compressor.compress(b" " * MB) for _ in range(size_bytes // MB)]
     return b"".join(written) + compressor.flush()
@@ -281,7 +281,10 @@ def _document(*streams: bytes) -> bytes:
 
 
 def _file(objects: Iterable[bytes], *, trailer: bytes = b"") -> bytes:
-    """Number the objects from 1 and add what makes them a PDF; the first is the catalog."""
+    """Number the objects from 1 and add header, cross-reference table and trailer.
+
+    The first object is the catalog.
+    """
     file = BytesIO()
     file.write(b"%PDF-1.7\n")
     offsets = []

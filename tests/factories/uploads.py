@@ -1,23 +1,34 @@
-"""Uploads as the gateway leaves them: rows in the database, bytes in staging, an event to tell."""
+"""Uploads as the gateway leaves them: rows in the database, staged bytes, and the event."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 import google_crc32c
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
+from gateway.settings import EVENT_SOURCE
+from gateway.uploads.chunking import Plan
+from gateway.uploads.finalize import add_job
 from schemas import staging_layout
+from schemas.events import envelope
 from schemas.events.envelope import Envelope
-from schemas.events.uploads import UploadCancelled, UploadFinalized
-from schemas.ids import EventId, JobId, TenantId, UploadId
+from schemas.events.uploads import UploadCancelled
+from schemas.ids import JobId, TenantId, UploadId
 from schemas.lifecycle import JobStatus, StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey
 from schemas.tables.jobs import Job
+from schemas.tables.outbox import OutboxMessage, emit
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Chunk, Upload
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+CHUNK_SIZE = 256 * 1024
 
 
 def add_tenant(session: Session) -> TenantId:
@@ -35,42 +46,39 @@ def add_finalized_upload(
     content: bytes,
     filename: str = "file.bin",
     content_type: str | None = None,
-    chunk_size: int = 256 * 1024,
+    chunk_size: int = CHUNK_SIZE,
     sha256: str | None = None,
     staging: StagingKind = StagingKind.DIRECTORY,
     source_key: str | None = None,
 ) -> Envelope:
-    """Stage `content`, add its rows, and return the event the outbox would carry.
+    """Add an upload with its chunks and its job; return the event, which is not in the outbox.
 
-    What is staged in a bucket is put there by the caller: see `staged_objects`.
-    Of an object named by reference nobody knows the size yet.
+    Bytes staged in the directory are written here; staged objects are the caller's: see
+    `staged_objects`. The size of an object named by reference is unknown, and is 0 here.
     """
     if staging is StagingKind.REFERENCE:
         content = b""
-    upload_id, job_id = UploadId(uuid4()), JobId(uuid4())
     now = datetime.now(UTC)
-    pieces = [content[start : start + chunk_size] for start in range(0, len(content), chunk_size)]
-    session.add(
-        Upload(
-            id=upload_id,
-            tenant_id=tenant_id,
-            status=UploadStatus.FINALIZED,
-            filename=filename,
-            content_type=content_type,
-            size=len(content),
-            chunk_size=chunk_size,
-            chunk_count=len(pieces),
-            sha256=sha256,
-            staging=staging,
-            source_key=source_key,
-            expires_at=now + timedelta(hours=1),
-            finalized_at=now,
-        ),
+    pieces = _pieces(content, chunk_size=chunk_size)
+    upload = Upload(
+        id=UploadId(uuid4()),
+        tenant_id=tenant_id,
+        status=UploadStatus.OPEN,
+        filename=filename,
+        content_type=content_type,
+        size=len(content),
+        chunk_size=chunk_size,
+        chunk_count=len(pieces),
+        sha256=sha256,
+        staging=staging,
+        source_key=source_key,
+        expires_at=now + timedelta(hours=1),
     )
+    session.add(upload)
     session.flush()
     session.add_all(
         Chunk(
-            upload_id=upload_id,
+            upload_id=upload.id,
             index=index,
             size=len(piece),
             sha256=hashlib.sha256(piece).digest(),
@@ -78,34 +86,17 @@ def add_finalized_upload(
         )
         for index, piece in enumerate(pieces)
     )
-    session.add(
-        Job(
-            id=job_id,
-            tenant_id=tenant_id,
-            upload_id=upload_id,
-            status=JobStatus.QUEUED,
-            bytes_total=len(content),
-        ),
-    )
     if staging_dir is not None and staging is StagingKind.DIRECTORY:
-        (staging_dir / str(upload_id)).write_bytes(content)
-    return Envelope(
-        id=EventId(uuid4()),
-        source="/waybill/tests",
-        subject=str(upload_id),
-        time=now,
-        tenantid=tenant_id,
-        data=UploadFinalized(
-            upload_id=upload_id, job_id=job_id, filename=filename, size=len(content)
-        ),
-    )
+        (staging_dir / str(upload.id)).write_bytes(content)
+    # Only adds objects, which both kinds of session can do.
+    add_job(cast("AsyncSession", session), upload, job_id=JobId(uuid4()), traceparent=None, now=now)
+    return _taken_event(session)
 
 
 def staged_objects(
-    event: Envelope, content: bytes, *, chunk_size: int = 256 * 1024
+    event: Envelope, content: bytes, *, chunk_size: int = CHUNK_SIZE
 ) -> dict[ObjectKey, bytes]:
     """Return the objects that hold an upload's chunks in a bucket."""
-    pieces = [content[start : start + chunk_size] for start in range(0, len(content), chunk_size)]
     return {
         staging_layout.chunk_key(
             event.tenantid,
@@ -113,25 +104,42 @@ def staged_objects(
             index=index,
             sha256=hashlib.sha256(piece).digest(),
         ): piece
-        for index, piece in enumerate(pieces)
+        for index, piece in enumerate(_pieces(content, chunk_size=chunk_size))
     }
 
 
 def cancel_upload(session: Session, event: Envelope) -> Envelope:
-    """Do to the rows what the gateway does, and return its event."""
-    session.execute(update(Job).where(Job.id == event.job_id).values(status=JobStatus.CANCELLED))
+    """Cancel a finalized upload; return the event, which is not in the outbox."""
+    now = datetime.now(UTC)
+    upload = session.get_one(Upload, event.data.upload_id)
     session.execute(
-        update(Upload)
-        .where(Upload.id == event.data.upload_id)
-        .values(status=UploadStatus.CANCELLED)
+        update(Job)
+        .where(Job.upload_id == upload.id)
+        .values(status=JobStatus.CANCELLED, finished_at=now)
     )
-    return Envelope(
-        id=EventId(uuid4()),
-        source="/waybill/tests",
-        subject=event.subject,
-        time=datetime.now(UTC),
-        tenantid=event.tenantid,
-        data=UploadCancelled(
-            upload_id=event.data.upload_id, job_id=event.job_id, filename="file.bin"
-        ),
+    upload.status = UploadStatus.CANCELLED
+    session.execute(delete(Chunk).where(Chunk.upload_id == upload.id))
+    emit(
+        session,
+        UploadCancelled(upload_id=upload.id, job_id=event.job_id, filename=upload.filename),
+        tenant_id=upload.tenant_id,
+        source=EVENT_SOURCE,
+        now=now,
     )
+    return _taken_event(session)
+
+
+def _pieces(content: bytes, *, chunk_size: int) -> list[bytes]:
+    plan = Plan(size=len(content), chunk_size=chunk_size)
+    return [
+        content[(start := plan.offset_of(index)) : start + plan.size_of(index)]
+        for index in range(plan.chunk_count)
+    ]
+
+
+def _taken_event(session: Session) -> Envelope:
+    """Return the event that was just emitted, and keep it from the outbox: the test publishes it."""
+    (message,) = (added for added in session.new if isinstance(added, OutboxMessage))
+    session.expunge(message)
+    session.flush()
+    return envelope.decode(message.body)
