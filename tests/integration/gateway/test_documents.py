@@ -151,21 +151,21 @@ async def test_entities_are_listed_in_reading_order(api: Api, transaction: Begin
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "reason"),
     [
         ({"status": "stored"}, "it is not ingested yet"),
         ({"status": "failed", "error_code": "pdf_encrypted"}, "pdf_encrypted"),
     ],
 )
 async def test_a_document_that_is_not_ingested_has_no_text(
-    api: Api, transaction: BeginSession, values: dict[str, str], said: str
+    api: Api, transaction: BeginSession, values: dict[str, str], reason: str
 ) -> None:
     document_id = await ingested(api, transaction, pages=[], **values)
 
     for path in ("text", "pages/1", "entities"):
         answer = await api.get(f"/documents/{document_id}/{path}")
         assert problem(answer) == (409, "document_not_ready")
-        assert said in answer.json()["detail"]
+        assert reason in answer.json()["detail"]
 
 
 async def test_a_failed_document_has_an_error(api: Api, transaction: BeginSession) -> None:

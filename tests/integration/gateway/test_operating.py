@@ -233,10 +233,10 @@ async def test_a_request_logs_one_line_without_secrets(start: Start, make_key: M
     assert [line.get("code") for line in lines[1:4]] == [None, "unauthenticated", "not_found"]
     assert [bool(line.get("tenant_id")) for line in lines] == [True, True, False, False, False]
     assert all(line["duration_ms"] > 0 for line in lines)
-    said = process.log_file.read_text()
-    assert "hunter2" not in said
-    assert api.key not in said
-    assert created.json()["callback_secret"] not in said
+    logged = process.log_file.read_text()
+    assert "hunter2" not in logged
+    assert api.key not in logged
+    assert created.json()["callback_secret"] not in logged
 
 
 async def test_log_lines_of_a_job_have_its_id_and_its_uploads_id(
