@@ -49,9 +49,9 @@ waybill: install ## an operator's command on the running stack: A="keys list"
 hooks: $(VENV)/.synced ## check format, lint, types and imports before every commit
 	@$(RUN)/pre-commit install
 
-# A path decides which services its tests start.
+# Only unit and contract tests run without the services.
 ifdef T
-test: $(if $(findstring tests/unit,$(T)),$(VENV)/.synced,install)
+test: $(if $(filter-out tests/unit% tests/contract%,$(T)),install,$(VENV)/.synced)
 	$(RUN)/pytest $(T)
 else
 test: check install ## all of `make check`, then the tests on real services; T=PATH runs one file, directory or test
