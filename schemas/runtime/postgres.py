@@ -21,6 +21,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from schemas.runtime import outages
 from schemas.settings import DatabaseSettings
@@ -98,7 +99,7 @@ def _engine_arguments(
     }
 
 
-def _refuse_if_closed(connection: DBAPIConnection, *_: object) -> None:
+def _refuse_if_closed(_: DBAPIConnection, record: ConnectionPoolEntry, *__: object) -> None:
     """Make the pool replace an idle connection that the server closed, for example at a restart.
 
     An idle server sends nothing, so readable data means that it closed the connection. Polling
@@ -107,7 +108,7 @@ def _refuse_if_closed(connection: DBAPIConnection, *_: object) -> None:
     Raises:
         DisconnectionError: makes the pool connect anew.
     """
-    driver = cast("psycopg.Connection[Any]", connection.driver_connection)
+    driver = cast("psycopg.Connection[Any]", record.driver_connection)
     if driver.closed:
         raise DisconnectionError
     readable = select.poll()
