@@ -24,7 +24,7 @@ def text_of(secret: SigningSecret) -> str:
             1614265330,
             b'{"test": 2432232314}',
             "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
-            id="the Python library's",
+            id="python-library",
         ),
         pytest.param(
             "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
@@ -32,7 +32,7 @@ def text_of(secret: SigningSecret) -> str:
             1649367553,
             b'{"email":"test@example.com","username":"test_user"}',
             "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=",
-            id="the Rust library's",
+            id="rust-library",
         ),
     ],
 )
