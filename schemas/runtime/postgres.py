@@ -10,9 +10,10 @@ import psycopg
 import structlog
 from psycopg import sql
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
+    DBAPIError,
     DisconnectionError,
     InterfaceError,
     InternalError,
@@ -90,13 +91,17 @@ def _engine_arguments(
     settings: DatabaseSettings, connection: ConnectionArguments
 ) -> dict[str, Any]:
     return {
-        "url": settings.database_url.get_secret_value(),
+        "url": _url(settings).set(drivername="postgresql+psycopg"),
         "pool_size": settings.database_pool_size,
         "max_overflow": 0,
         # The message of a failed statement would put clients' data into the log.
         "hide_parameters": True,
         "connect_args": dict(connection),
     }
+
+
+def _url(settings: DatabaseSettings) -> URL:
+    return make_url(settings.database_url.get_secret_value())
 
 
 def _refuse_if_closed(_: DBAPIConnection, record: ConnectionPoolEntry, *__: object) -> None:
@@ -120,9 +125,12 @@ def _refuse_if_closed(_: DBAPIConnection, record: ConnectionPoolEntry, *__: obje
 def is_outage(error: BaseException) -> bool:
     """Whether the database itself is at fault: the same work may succeed later, unchanged.
 
-    Outages are: no connection, a restart, a full disk, a read-only standby, a database that
-    is not migrated yet.
+    Outages are: no connection, a lost connection, a full disk, a read-only standby, a database
+    that is not migrated yet.
     """
+    # The server also ends a transaction that is idle for too long, with an `InternalError`.
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
     state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
     match error:
         case ProgrammingError():
@@ -149,7 +157,7 @@ async def connect(
     Raises:
         psycopg.OperationalError: the database cannot be reached.
     """
-    url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
+    url = _url(settings).set(drivername="postgresql")
     return await psycopg.AsyncConnection.connect(
         url.render_as_string(hide_password=False), autocommit=True, **connection
     )
@@ -179,14 +187,20 @@ async def listen(connect: Connect, *, channel: str, notify: Callable[[str | None
         return connection
 
     while True:
-        connection = await through_outages(start, doing=f"listening on {channel}")
+        connection = await outages.outlast(
+            start,
+            event="database.unavailable",
+            # Nothing awaits the gateway's listener: an error that ended it would go unnoticed.
+            is_outage=lambda error: isinstance(error, psycopg.Error),
+            doing=f"listening on {channel}",
+        )
         try:
             async with connection:
                 log.info("database.listening", channel=channel)
                 notify(None)
                 async for notification in connection.notifies():
                     notify(notification.payload)
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             log.warning("database.listening_lost", channel=channel, error=outages.describe(error))
         # A server that accepts and drops every connection must not cause a tight loop.
         await asyncio.sleep(RECONNECT_PAUSE.total_seconds())

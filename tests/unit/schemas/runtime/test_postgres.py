@@ -6,6 +6,7 @@ from typing import Any, Self
 import psycopg
 import pytest
 from psycopg import errors
+from pydantic import SecretStr
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -17,11 +18,19 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from schemas.runtime import postgres
+from schemas.settings import DatabaseSettings
 
 
-def wrapped(kind: type[DBAPIError], cause: Exception) -> DBAPIError:
+def wrapped(
+    kind: type[DBAPIError], cause: Exception, *, connection_invalidated: bool = False
+) -> DBAPIError:
     """Return the driver's error as SQLAlchemy raises it."""
-    return kind("INSERT INTO inbox VALUES (%s)", {"secret": "in a parameter"}, cause)
+    return kind(
+        "INSERT INTO inbox VALUES (%s)",
+        {"secret": "in a parameter"},
+        cause,
+        connection_invalidated=connection_invalidated,
+    )
 
 
 @pytest.mark.parametrize(
@@ -30,6 +39,11 @@ def wrapped(kind: type[DBAPIError], cause: Exception) -> DBAPIError:
         wrapped(OperationalError, psycopg.OperationalError("connection refused")),
         wrapped(OperationalError, errors.DiskFull("could not extend file")),
         wrapped(InternalError, errors.ReadOnlySqlTransaction("read-only")),
+        wrapped(
+            InternalError,
+            errors.IdleInTransactionSessionTimeout("terminating connection"),
+            connection_invalidated=True,
+        ),
         wrapped(ProgrammingError, errors.UndefinedTable("relation does not exist")),
         PoolTimeout(),
         psycopg.OperationalError("the connection is lost"),
@@ -52,6 +66,14 @@ def test_an_error_of_the_database_itself_is_an_outage(error: Exception) -> None:
 )
 def test_an_error_of_a_statement_is_no_outage(error: Exception) -> None:
     assert not postgres.is_outage(error)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg"])
+def test_an_engine_uses_psycopg_whatever_driver_the_url_names(scheme: str) -> None:
+    settings = DatabaseSettings(database_url=SecretStr(f"{scheme}://waybill:hunter2@db/waybill"))
+    engine = postgres.build_engine(settings, connection={})
+    assert engine.dialect.driver == "psycopg"
+    assert engine.url.password == "hunter2"  # noqa: S105  # of the example
 
 
 class Notifications:
@@ -92,6 +114,23 @@ async def test_a_lost_connection_is_reopened_and_reported_as_missed_notification
     )
     async with asyncio.timeout(10):
         assert [await received.get() for _ in range(4)] == [None, "a", None, "b"]
+    assert connection.connects == 2
+    listening.cancel()
+
+
+@pytest.mark.anyio
+async def test_a_refused_listen_is_repeated() -> None:
+    class Refusing(Notifications):
+        async def execute(self, _: object) -> None:
+            if self.connects == 1:
+                raise errors.ReadOnlySqlTransaction("cannot execute LISTEN during recovery")
+
+    connection, received = Refusing(), asyncio.Queue[str | None]()
+    listening = asyncio.create_task(
+        postgres.listen(connection.connect, channel="channel", notify=received.put_nowait)
+    )
+    async with asyncio.timeout(10):
+        assert await received.get() is None
     assert connection.connects == 2
     listening.cancel()
 
