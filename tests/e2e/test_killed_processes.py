@@ -84,7 +84,7 @@ def test_fifty_uploads_complete_although_every_process_is_killed_once(
                 if len(accepted) % 4 == 0 and victims:
                     victims.pop()[1].kill()
         assert not victims, f"never killed: {[name for name, _ in victims]}"
-        settled = [settled(client, job_id) for job_id in accepted]
+        jobs = [settled(client, job_id) for job_id in accepted]
         # A repeated delivery carries the id of the first delivery, so that a receiver recognises it.
         eventually(
             lambda: {request.headers["webhook-id"] for request in receiver.received},
@@ -96,8 +96,8 @@ def test_fifty_uploads_complete_although_every_process_is_killed_once(
             with attempt:
                 client.http.delete(f"/webhooks/{webhook['webhook_id']}").raise_for_status()
 
-    assert Counter(job["status"] for job in settled) == {"completed": count}
-    uploads = {job["upload_id"] for job in settled}
+    assert Counter(job["status"] for job in jobs) == {"completed": count}
+    uploads = {job["upload_id"] for job in jobs}
     assert len(uploads) == count
     objects = bucket.keys() - earlier_objects
     assert len(objects) == count
