@@ -4,6 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 from spacy.language import Language
 
@@ -13,6 +14,16 @@ from pipeline.ingest.frames import DocumentOpened, DocumentRead, PageReading
 from pipeline.ingest.reading import DocumentReading
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from tests.factories.reading_limits import READING_LIMITS
+
+
+class NewChildren:
+    """Returns the children that this process got since; the session's servers are older."""
+
+    def __init__(self) -> None:
+        self._before = set(psutil.Process().children())
+
+    def __call__(self) -> list[psutil.Process]:
+        return [each for each in psutil.Process().children() if each not in self._before]
 
 
 class Reading(NamedTuple):
@@ -41,6 +52,11 @@ class Reader:
         with self.open(content, **changed) as document:
             pages = list(document.pages())
             return Reading(document.opened, pages, document.summary)
+
+
+@pytest.fixture
+def children() -> NewChildren:
+    return NewChildren()
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 
-import psutil
 import pytest
 
 from pipeline.ingest.errors import PdfCorrupt, PdfLimitExceeded, PdfOutOfMemory, PdfTimeout
 from pipeline.ingest.frames import Truncation
 from schemas.errors import DomainError
 from tests.factories import pdfs
-from tests.integration.sandbox.conftest import Reader
+from tests.integration.sandbox.conftest import NewChildren, Reader
 
 MB = pdfs.MB
 MIB = 1024 * 1024
@@ -33,11 +32,11 @@ HOSTILE: dict[str, tuple[Make, type[DomainError]]] = {
 
 
 @pytest.fixture(autouse=True)
-def a_good_file_is_still_read(reader: Reader) -> Iterator[None]:
+def a_good_file_is_still_read(reader: Reader, children: NewChildren) -> Iterator[None]:
     yield
     pages = reader.read(pdfs.with_pages("Still here.", "Both pages.")).pages
     assert [page.text.strip() for page in pages] == ["Still here.", "Both pages."]
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
 @pytest.mark.parametrize(("make", "error"), HOSTILE.values(), ids=HOSTILE)

@@ -24,13 +24,9 @@ from pipeline.ingest.frames import DocumentRead, Truncation
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.errors import DomainError, ErrorCode
 from tests.factories import pdfs
-from tests.integration.sandbox.conftest import Reader
+from tests.integration.sandbox.conftest import NewChildren, Reader
 
 MIB = 1024 * 1024
-
-
-def children() -> list[psutil.Process]:
-    return psutil.Process().children()
 
 
 def test_a_document_is_read_page_by_page(reader: Reader) -> None:
@@ -137,7 +133,7 @@ def test_a_slow_page_fails_alone(reader: Reader) -> None:
     ],
 )
 def test_a_document_that_does_not_open_fails_with_its_error(
-    content: bytes, error: type[DomainError], reader: Reader
+    content: bytes, error: type[DomainError], reader: Reader, children: NewChildren
 ) -> None:
     with pytest.raises(error) as raised:
         reader.read(content)
@@ -174,14 +170,14 @@ def test_the_summary_is_not_available_before_the_last_page(reader: Reader) -> No
         _ = document.summary
 
 
-def test_an_abandoned_reading_leaves_no_child(reader: Reader) -> None:
+def test_an_abandoned_reading_leaves_no_child(reader: Reader, children: NewChildren) -> None:
     with reader.open(pdfs.pages_sharing_a_stream(50, tokens=90_000)) as document:
         assert next(document.pages()).number == 1
         assert children()
     assert children() == []
 
 
-def test_a_killed_child_is_a_retryable_crash(reader: Reader) -> None:
+def test_a_killed_child_is_a_retryable_crash(reader: Reader, children: NewChildren) -> None:
     def read_and_kill_the_child() -> None:
         with reader.open(pdfs.pages_sharing_a_stream(50, tokens=90_000)) as document:
             for _ in document.pages():
@@ -195,7 +191,7 @@ def test_a_killed_child_is_a_retryable_crash(reader: Reader) -> None:
 
 
 def test_a_memory_error_in_the_callers_block_is_an_error_of_the_document(
-    reader: Reader,
+    reader: Reader, children: NewChildren
 ) -> None:
     with pytest.raises(PdfOutOfMemory), reader.open(pdfs.with_pages("one")):
         raise MemoryError
