@@ -14,7 +14,7 @@ export RUFF_CACHE_DIR := var/cache/ruff
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status run logs psql migrate waybill hooks test integration-gateway integration-pipeline integration-others end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq lock format
+.PHONY: help demo up down status run logs psql migrate waybill hooks test integration-gateway integration-pipeline integration-others integration-sandbox end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq lock format
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -56,7 +56,7 @@ test: $(if $(filter-out tests/unit% tests/contract%,$(T)),install,$(VENV)/.synce
 else
 test: check install ## all of `make check`, then the tests on real services; T=PATH runs one file, directory or test
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-		integration-gateway integration-pipeline integration-others end-to-end
+		integration-gateway integration-pipeline integration-others end-to-end integration-sandbox
 endif
 
 # The tests mostly wait, so three groups run at a time, the longest first, each on its own services.
@@ -70,7 +70,11 @@ integration-pipeline:
 
 integration-others:
 	$(RUN)/pytest --state-dir var/test-others tests/integration \
-		$(addprefix --ignore=,tests/integration/gateway $(OF_PIPELINE))
+		$(addprefix --ignore=,$(addprefix tests/integration/,gateway sandbox) $(OF_PIPELINE))
+
+# Needs no service, and measures a process that does nothing else.
+integration-sandbox:
+	$(RUN)/pytest tests/integration/sandbox
 
 end-to-end:
 	$(RUN)/pytest --state-dir var/test-end-to-end tests/e2e tests/fuzz
