@@ -115,7 +115,7 @@ def test_compose_runs_the_processes_of_the_local_stack_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-def test_a_container_sets_the_required_settings_and_no_unread_ones(
+def test_a_container_sets_the_required_settings_and_only_settings_that_its_process_reads(
     service: Service, secrets: Path, tmp_path: Path, bare_environment: pytest.MonkeyPatch
 ) -> None:
     reader = reader_of(service)
@@ -207,7 +207,7 @@ def test_a_service_can_have_replicas_and_has_a_health_check(name: str) -> None:
     assert ("healthcheck" in CONTAINERS[name]) is (name not in ONE_SHOTS)
 
 
-def test_the_conditions_of_dependencies_can_come_true() -> None:
+def test_every_condition_of_a_dependency_can_be_met() -> None:
     for container in CONTAINERS.values():
         for name, wait in container.get("depends_on", {}).items():
             expected = "completed_successfully" if name in ONE_SHOTS else "healthy"
@@ -230,7 +230,7 @@ def test_ports_are_published_on_loopback_only() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_the_store_has_the_same_address_inside_and_outside() -> None:
+def test_the_store_has_the_same_address_for_containers_and_for_the_host() -> None:
     endpoint = urlsplit(environment("transfer")["S3_ENDPOINT_URL"])
 
     assert endpoint.hostname in CONTAINERS["store"]["networks"]["storage"]["aliases"]
@@ -251,7 +251,7 @@ def test_the_file_contains_no_secret() -> None:
         assert not environment(name).keys() & secret
 
 
-def test_the_script_writes_every_secret_compose_mounts(secrets: Path) -> None:
+def test_the_script_writes_every_secret_that_compose_mounts(secrets: Path) -> None:
     files = {Path(secret["file"]) for secret in COMPOSE["secrets"].values()}
 
     assert {file.parent for file in files} == {Path("var/secrets")}

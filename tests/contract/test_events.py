@@ -65,7 +65,7 @@ def test_the_subject_is_the_id_of_the_upload_or_document(event_type: str, subjec
     assert data.subject == getattr(data, subject)
 
 
-def test_a_field_of_a_later_version_is_ignored() -> None:
+def test_an_unknown_field_is_ignored() -> None:
     wire = msgspec.json.decode(golden("upload.stored"))
     wire["dataschema"] = "https://example.com/later"
     wire["data"]["storage_class"] = "cold"
@@ -104,6 +104,6 @@ def test_an_event_with_a_wrong_field_is_malformed(damage: dict[str, object]) -> 
         b" " * 70_000,
     ],
 )
-def test_other_bytes_are_malformed(body: bytes) -> None:
+def test_bytes_that_are_not_an_event_are_malformed(body: bytes) -> None:
     with pytest.raises(MalformedEvent):
         envelope.decode(body)

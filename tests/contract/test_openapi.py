@@ -65,7 +65,7 @@ def essence_of(description: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_the_description_matches_the_golden_file(description: dict[str, Any]) -> None:
+def test_the_api_description_matches_the_golden_file(description: dict[str, Any]) -> None:
     assert essence_of(description) == json.loads(GOLDEN.read_text())
 
 

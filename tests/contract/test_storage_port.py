@@ -77,7 +77,7 @@ class StorageContract:
 
     # ---- whole objects
 
-    def test_an_object_put_whole_can_be_read_back(
+    def test_an_object_stored_in_one_request_can_be_read(
         self, storage: ObjectStorage, key: ObjectKey, tmp_path: Path
     ) -> None:
         self.put(storage, key, body(LAST))
@@ -313,7 +313,7 @@ class StorageContract:
         assert first == StoredPart(1, size_bytes=len(FIRST), etag=md5(FIRST).hex())
         assert self.read(storage, key, into=tmp_path / "copy") == FIRST + LAST
 
-    def test_the_probe_for_copies_leaves_nothing(
+    def test_the_copy_probe_leaves_nothing_in_the_bucket(
         self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         self.put(storage, key, body(FIRST))
@@ -349,7 +349,7 @@ class StorageContract:
         with pytest.raises(MultipartGone if behaviour.copies_parts else CopyUnsupported):
             storage.copy_part(multipart, number=1, source=ObjectRange(source, 0, len(LAST)))
 
-    def test_a_copy_beyond_the_end_is_cut_or_refused(
+    def test_a_copied_range_beyond_the_end_is_shortened_or_refused(
         self, storage: ObjectStorage, behaviour: StoreBehaviour, key: ObjectKey
     ) -> None:
         source = ObjectKey(f"{key}-source")
@@ -401,7 +401,7 @@ class StorageContract:
 
         assert self.read(storage, key, into=tmp_path / "copy") == LAST
 
-    def test_only_open_multipart_uploads_of_exactly_this_key_are_listed(
+    def test_open_multipart_uploads_of_other_keys_are_not_listed(
         self, storage: ObjectStorage, key: ObjectKey
     ) -> None:
         finished = storage.create_multipart(key, content_type=PDF)
@@ -459,7 +459,9 @@ class StorageContract:
         with storage.read(source, abandoned=Event()) as blocks:
             assert max(len(block) for block in blocks) <= MIB
 
-    def test_reading_a_range_may_end_early(self, storage: ObjectStorage, key: ObjectKey) -> None:
+    def test_a_reader_may_stop_before_the_end_of_a_range(
+        self, storage: ObjectStorage, key: ObjectKey
+    ) -> None:
         self.put(storage, key, body(FIRST))
 
         source = ObjectRange(key, offset=0, size_bytes=len(FIRST))
@@ -541,7 +543,7 @@ class StorageContract:
         age = max(abs(datetime.now(UTC) - each.modified_at) for each in listed)
         assert age < timedelta(minutes=1)
 
-    def test_an_unused_prefix_lists_nothing(self, storage: ObjectStorage) -> None:
+    def test_listing_an_unused_prefix_returns_nothing(self, storage: ObjectStorage) -> None:
         assert list(storage.objects_under("unused/")) == []
         assert list(storage.multiparts_under("unused/")) == []
 

@@ -44,7 +44,7 @@ def free(directory: Path) -> int:
     return os.statvfs(directory).f_bavail
 
 
-def test_a_full_disk_keeps_acknowledged_chunks_and_nothing_of_refused_ones(
+def test_a_full_disk_keeps_acknowledged_chunks_and_no_bytes_of_refused_chunks(
     system: Stack, small_disk: Path, tmp_path: Path
 ) -> None:
     environment = system.environment | {"STAGING_DIR": str(small_disk), "STAGING_RESERVE": "0"}

@@ -65,7 +65,7 @@ def test_a_pdf_becomes_an_object_with_text_and_a_signed_webhook(
     assert {"EMAIL", "MONEY"} <= {entity["label"] for entity in entities}
 
 
-def test_a_file_other_than_pdf_is_stored_and_not_read(
+def test_a_file_that_is_not_a_pdf_is_stored_and_not_read(
     system: Stack, client: Client, tmp_path: Path
 ) -> None:
     path = tmp_path / "measurements.bin"

@@ -21,7 +21,9 @@ from tests.integration.gateway.api import KIB64, pieces_of
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
-def test_acknowledged_chunks_outlive_their_gateway(deployment: Deployment, tmp_path: Path) -> None:
+def test_acknowledged_chunks_survive_the_death_of_their_gateway(
+    deployment: Deployment, tmp_path: Path
+) -> None:
     report = asyncio.run(
         upload_while_gateways_die(deployment, directory=tmp_path, kills=6, seed=20_261_120)
     )
@@ -49,7 +51,7 @@ def test_a_hundred_clients_with_breaking_connections_corrupt_nothing(
     deployment.assert_objects_complete(report.uploads)
 
 
-def test_fifty_finalizes_over_two_gateways_make_one_job_and_one_object(
+def test_fifty_finalizes_over_two_gateways_create_one_job_and_one_object(
     system: Stack, client: Client, traces: Traces, tmp_path: Path
 ) -> None:
     content = Random(10).randbytes(3 * KIB64)

@@ -44,7 +44,7 @@ def test_a_store_starts_when_it_is_first_requested(stack: Stack) -> None:
     assert set(stack.processes) == before | EXTRA
 
 
-def test_both_fronts_of_swift_show_the_same_objects(stack: Stack) -> None:
+def test_swift_shows_the_same_objects_with_and_without_tls(stack: Stack) -> None:
     plain, encrypted = (stack.start_store(store) for store in (Store.SWIFT, Store.SWIFT_TLS))
     ObjectStore.from_settings(plain).client.put_object(
         Bucket=plain["S3_BUCKET"], Key="one", Body=b"bytes"

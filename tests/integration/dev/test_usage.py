@@ -31,7 +31,7 @@ def test_memory_growth_and_cpu_time_of_a_process_are_measured() -> None:
     assert usage.cpu_seconds["it"] > 0
 
 
-def test_a_process_may_end_while_it_is_watched() -> None:
+def test_a_measured_process_may_end_before_the_measurement() -> None:
     with (
         subprocess.Popen(
             [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True

@@ -157,7 +157,7 @@ async def test_an_upload_of_another_tenant_is_not_found(api: Api, stranger: Api)
     assert await api.stored(upload_id) == [0]
 
 
-async def test_a_missing_upload_and_a_foreign_one_get_the_same_answer(
+async def test_a_missing_upload_and_the_upload_of_another_tenant_get_the_same_answer(
     api: Api, stranger: Api
 ) -> None:
     upload_id = await api.created(size=5)

@@ -50,7 +50,7 @@ async def test_a_statement_is_committed_when_it_returns(
     assert await other.first_row("SELECT id FROM tenants WHERE name = 'acme'", {}) == made
 
 
-async def test_an_error_is_the_one_of_a_transaction_and_hides_the_values(
+async def test_an_error_has_the_type_that_a_transaction_raises_and_contains_no_values(
     connection: db.AutocommitConnection,
 ) -> None:
     with pytest.raises(DataError) as failure:
@@ -93,7 +93,7 @@ async def test_a_connection_lost_within_a_statement_raises_and_is_replaced(
     assert await connection.first_row("SELECT 1 AS one", {}) == (1,)
 
 
-async def test_a_cancelled_statement_leaves_no_result_for_the_next_one(
+async def test_a_cancelled_statement_leaves_no_result_for_the_next_statement(
     connection: db.AutocommitConnection, other: db.AutocommitConnection
 ) -> None:
     mine = await connection.first_row(OWN_PID, {})

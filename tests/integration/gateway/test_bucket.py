@@ -94,7 +94,7 @@ async def test_the_key_of_a_chunk_contains_its_digest(api: Api, staged: InBucket
     assert key.startswith("staging/")
 
 
-async def test_the_object_of_a_chunk_that_arrives_too_late_is_left_to_the_sweep(
+async def test_the_object_of_a_chunk_that_arrives_after_the_expiry_is_kept_for_the_sweep(
     api: Api, transaction: BeginSession, staged: InBucket
 ) -> None:
     """A concurrent request with the same bytes may have recorded the same object in time."""
@@ -112,7 +112,9 @@ async def test_the_object_of_a_chunk_that_arrives_too_late_is_left_to_the_sweep(
     assert staged.count(upload_id) == 1
 
 
-async def test_the_row_of_an_upload_names_its_staging(api: Api, transaction: BeginSession) -> None:
+async def test_the_row_of_an_upload_names_its_staging_backend(
+    api: Api, transaction: BeginSession
+) -> None:
     await api.created(size=1)
 
     async with transaction() as session:
@@ -224,7 +226,7 @@ async def test_an_upload_continues_after_a_change_of_staging(
         assert await staged.chunks(api, after) == {0: CONTENT, 1: CONTENT}
 
 
-async def test_an_upload_in_unreachable_staging_is_answered_503(
+async def test_an_upload_in_unreachable_staging_is_answered_with_503(
     serve: Serve, staging_dir: Path
 ) -> None:
     async with serve(staging="directory", staging_dir=staging_dir) as api:
@@ -237,7 +239,7 @@ async def test_an_upload_in_unreachable_staging_is_answered_503(
     assert int(refused.headers["retry-after"]) > 0
 
 
-async def test_a_gateway_with_a_directory_needs_no_store(
+async def test_a_gateway_that_stages_in_a_directory_needs_no_object_store(
     start: Start, make_key: MakeKey, staging_dir: Path
 ) -> None:
     nothing = dict.fromkeys(("S3_BUCKET", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"), "")

@@ -93,7 +93,7 @@ async def test_a_stored_chunk_is_never_overwritten(api: Api, staged: Staged) -> 
     assert await staged.chunks(api, upload_id) == {1: PIECES[1]}
 
 
-async def test_other_content_with_its_own_digest_is_a_conflict(
+async def test_other_content_with_a_correct_digest_is_a_conflict(
     api: Api,
 ) -> None:
     upload_id = await api.created(size=len(CONTENT))
@@ -131,7 +131,7 @@ async def test_a_crc32c_is_checked(api: Api) -> None:
     assert (await api.put(upload_id, 0, PIECES[0], digest)).status_code == 200
 
 
-async def test_a_stored_chunk_repeated_with_damage_is_a_digest_mismatch(api: Api) -> None:
+async def test_a_damaged_repetition_of_a_stored_chunk_is_a_digest_mismatch(api: Api) -> None:
     upload_id = await api.created(size=len(CONTENT))
     await api.put(upload_id, 0, PIECES[0])
 
@@ -204,7 +204,7 @@ async def test_a_chunk_of_another_size_is_refused(
     assert await api.stored(upload_id) == []
 
 
-async def test_the_last_chunk_has_the_size_of_the_rest(api: Api) -> None:
+async def test_the_last_chunk_has_the_size_of_the_remaining_bytes(api: Api) -> None:
     upload_id = await api.created(size=len(CONTENT))
 
     assert problem(await api.put(upload_id, 5, bytes(KIB64))) == (400, "chunk_size_mismatch")
@@ -244,7 +244,7 @@ async def test_an_empty_file_has_no_chunks(api: Api, staged: Staged) -> None:
     assert await staged.chunks(api, upload_id) == {}
 
 
-async def test_concurrent_requests_with_different_contents_store_exactly_one_of_them(
+async def test_of_concurrent_requests_with_different_contents_exactly_one_is_stored(
     api: Api, staged: Staged
 ) -> None:
     contents = [bytes([number]) * KIB64 for number in range(8)]

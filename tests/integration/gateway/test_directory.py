@@ -30,7 +30,7 @@ async def test_a_full_disk_refuses_an_upload_at_create(
         assert await session.scalar(select(func.count()).select_from(Upload)) == 0
 
 
-async def test_a_chunk_never_uses_the_reserve_and_a_stored_one_is_still_answered(
+async def test_a_chunk_never_uses_the_reserve_and_a_stored_chunk_is_still_acknowledged(
     serve: Serve,
 ) -> None:
     async with serve() as api, serve(staging_reserve=2**60) as full:
@@ -59,7 +59,9 @@ async def test_missing_staged_bytes_are_an_error(api: Api, staging_dir: Path) ->
     assert problem(await api.put(upload_id, 0, bytes(KIB64))) == (500, "staging_missing")
 
 
-async def test_a_request_that_waits_too_long_for_a_chunk_is_asked_to_retry(serve: Serve) -> None:
+async def test_a_request_that_waits_too_long_for_a_locked_chunk_is_refused_with_retry_after(
+    serve: Serve,
+) -> None:
     body = PausedBody(bytes(KIB64))
 
     async with serve(chunk_lock_wait="50ms") as api:
@@ -78,7 +80,7 @@ async def test_a_request_that_waits_too_long_for_a_chunk_is_asked_to_retry(serve
         assert (await api.put(upload_id, 0, bytes(KIB64))).status_code == 200
 
 
-async def test_a_stuck_request_does_not_delay_the_refusal_of_another(
+async def test_a_hanging_request_does_not_delay_the_refusal_of_another_request(
     serve: Serve,
 ) -> None:
     body = PausedBody(bytes(KIB64))

@@ -109,7 +109,7 @@ async def test_a_reconnected_client_gets_only_later_events(
         assert await events.is_over()
 
 
-async def test_a_client_that_has_the_last_event_gets_204(
+async def test_a_client_that_has_the_last_event_is_answered_with_204(
     served: Api, transaction: BeginSession
 ) -> None:
     _, job_id = await served.finalized()

@@ -108,7 +108,7 @@ async def test_finalize_names_the_missing_chunks(api: Api, transaction: BeginSes
     assert (await api.finalize(upload_id)).status_code == 202
 
 
-async def test_the_declared_chunks_must_be_the_stored_ones_in_order(api: Api) -> None:
+async def test_the_declared_chunks_must_equal_the_stored_chunks_in_order(api: Api) -> None:
     upload_id = await api.sent(CONTENT)
     chunks = declared(CONTENT)
 
@@ -136,7 +136,7 @@ async def test_a_manifest_of_twenty_thousand_chunks_fits_the_body_limit(api: Api
     assert problem(answer) == (422, "manifest_mismatch")
 
 
-async def test_a_digest_that_contradicts_the_one_of_create_is_refused(
+async def test_a_digest_that_differs_from_the_digest_of_create_is_refused(
     api: Api, transaction: BeginSession
 ) -> None:
     sha256 = hashlib.sha256(CONTENT).hexdigest()
@@ -252,7 +252,7 @@ async def test_a_shorter_preferred_wait_is_honoured(serve: Serve) -> None:
     assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=1")
 
 
-async def test_a_wait_without_a_settled_job_is_answered_202(serve: Serve) -> None:
+async def test_a_wait_that_ends_before_the_job_settles_is_answered_with_202(serve: Serve) -> None:
     async with serve(wait_max="100ms", sync_wait_max="100ms", uploads_async_enabled=False) as api:
         upload_id = await api.sent(CONTENT)
         async with asyncio.timeout(5):

@@ -60,7 +60,7 @@ def staged_in(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()} - {staging_layout.MARKER}
 
 
-async def test_a_repeated_create_returns_only_an_upload_with_a_file(
+async def test_a_repeated_create_never_returns_an_upload_without_a_staged_file(
     *,
     context: Context,
     expiring: Context,

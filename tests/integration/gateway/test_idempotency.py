@@ -61,7 +61,7 @@ async def test_a_key_used_for_another_request_is_refused(api: Api) -> None:
     assert problem(other_operation) == (422, "idempotency_key_reused")
 
 
-async def test_a_key_belongs_to_its_tenant(api: Api, stranger: Api) -> None:
+async def test_two_tenants_may_use_the_same_key(api: Api, stranger: Api) -> None:
     ours = await api.create(size=5, headers=KEY)
     theirs = await stranger.create(size=6, headers=KEY)
 
@@ -76,7 +76,7 @@ async def test_a_failed_request_leaves_its_key_unused(api: Api) -> None:
     assert (await api.create(size=5, headers=KEY)).status_code == 201
 
 
-async def test_finalize_honours_a_key(api: Api) -> None:
+async def test_finalize_honours_an_idempotency_key(api: Api) -> None:
     upload_id, other_id = await api.sent(b"content"), await api.sent(b"content")
 
     first = await api.finalize(upload_id, headers=KEY)

@@ -36,7 +36,7 @@ async def until_waiting(transaction: BeginSession, *, statement: str = "%", coun
             await asyncio.sleep(0.01)
 
 
-async def test_a_cancel_overtaken_by_finalize_waits_for_the_worker(
+async def test_a_cancel_waits_for_the_worker_if_a_concurrent_finalize_commits_first(
     api: Api, transaction: BeginSession
 ) -> None:
     upload_id = UUID(await api.sent(b"content"))

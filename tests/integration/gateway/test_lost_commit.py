@@ -54,7 +54,7 @@ def form() -> Form:
     return Form.of(body(), content_type="multipart/form-data; boundary=X", length=len(FORM))
 
 
-async def test_a_committed_form_stays_and_its_key_finds_it(
+async def test_a_committed_form_is_kept_and_a_retry_with_its_key_returns_its_job(
     context: Context, database: DatabaseSettings, transaction: BeginSession, make_key: MakeKey
 ) -> None:
     await make_key()

@@ -190,7 +190,7 @@ async def test_a_purge_never_deadlocks_with_the_worker_that_reads(
     assert await rows_left(transaction) == 0
 
 
-async def test_a_purge_that_times_out_is_completed_by_the_next_one(
+async def test_a_purge_that_times_out_is_completed_by_the_next_purge(
     api: Api, transaction: BeginSession
 ) -> None:
     upload_id, _ = await stored(api, transaction, **READING)

@@ -150,7 +150,7 @@ async def test_acknowledged_chunks_survive_repeated_kills(
     assert all(content == pieces[index] for index, content in stored.items())
 
 
-async def test_two_gateways_store_exactly_one_of_different_contents(
+async def test_of_different_contents_sent_to_two_gateways_exactly_one_is_stored(
     start: Start, make_key: MakeKey, staged: Staged
 ) -> None:
     key = await make_key()
@@ -268,7 +268,7 @@ async def test_an_endless_head_is_refused_and_costs_no_memory(
             assert (await api.get("/jobs")).status_code == 200
 
 
-async def test_a_too_large_head_is_answered_431(served: Api) -> None:
+async def test_a_too_large_head_is_answered_with_431(served: Api) -> None:
     async with Socket.connect(served) as socket:
         await socket.send("GET /api/v1/jobs HTTP/1.1", "Host: gateway", "X-Long: " + "x" * 40_000)
         assert await socket.status() == 401

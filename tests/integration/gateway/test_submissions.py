@@ -133,7 +133,9 @@ async def test_a_file_in_a_form_becomes_chunks_and_a_job(
 
 
 @pytest.mark.parametrize("size", [0, 1, KIB64 - 1, KIB64, KIB64 + 1, 2 * KIB64, 3 * KIB64 - 2])
-async def test_a_file_of_any_size_has_exactly_its_chunks(serve: Serve, size: int) -> None:
+async def test_a_file_of_any_size_is_stored_in_the_right_number_of_chunks(
+    serve: Serve, size: int
+) -> None:
     content = CONTENT[:size]
     async with serve(**SMALL_CHUNKS) as api:
         answer = await submit(api, content)
@@ -235,7 +237,7 @@ async def test_a_content_length_is_required(api: Api) -> None:
                 assert problem(answer) == (411, "length_required")
 
 
-async def test_a_form_reserves_its_quota_to_the_byte(
+async def test_a_form_reserves_exactly_the_size_of_its_file(
     serve: Serve, transaction: BeginSession
 ) -> None:
     async with serve(quota_bytes=len(CONTENT), upload_max_size=len(CONTENT), **SMALL_CHUNKS) as api:

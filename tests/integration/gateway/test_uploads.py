@@ -134,7 +134,7 @@ async def test_a_repeated_cancel_returns_the_same_answer_and_emits_no_event(
 
 
 @pytest.mark.parametrize("finalize", [True, False])
-async def test_ten_concurrent_cancels_have_the_effect_of_one(
+async def test_ten_concurrent_cancels_have_the_effect_of_one_cancel(
     api: Api, transaction: BeginSession, *, finalize: bool
 ) -> None:
     upload_id = await api.sent(b"content")

@@ -85,7 +85,7 @@ async def test_retry_after_as_a_date_is_read(receiver: Receiver) -> None:
     assert timedelta(seconds=110) < result.retry_after <= timedelta(seconds=120)
 
 
-async def test_retry_after_of_other_statuses_is_ignored(receiver: Receiver) -> None:
+async def test_retry_after_of_status_500_is_ignored(receiver: Receiver) -> None:
     receiver.answer_with(replies.status(500, headers={"Retry-After": "120"}))
     async with a_sender() as sender:
         assert (await sender.post(receiver.url)).retry_after is None
@@ -312,7 +312,9 @@ async def test_a_connection_is_reused_after_a_chunked_answer(receiver: Receiver)
     ),
     rest=st.binary(max_size=200),
 )
-def test_any_answer_bytes_give_a_result(receiver: Receiver, head: bytes, rest: bytes) -> None:
+def test_any_bytes_sent_as_an_answer_give_a_result(
+    receiver: Receiver, head: bytes, rest: bytes
+) -> None:
     async def deliver() -> AttemptResult:
         async with a_sender() as sender:
             return await sender.post(receiver.url)

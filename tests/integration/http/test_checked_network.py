@@ -46,7 +46,7 @@ class Detour(httpcore.AsyncNetworkBackend):
         )
 
 
-async def test_a_name_that_later_resolves_to_a_closed_address_is_refused(
+async def test_a_name_that_later_resolves_to_a_forbidden_address_is_refused(
     receiver: Receiver,
 ) -> None:
     names = FixedResolver({"rebind.example": [[PUBLIC], [LOOPBACK]]})
@@ -78,7 +78,7 @@ async def test_the_host_header_has_the_name(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("addresses", [[PUBLIC, "10.0.0.1"], ["10.0.0.1", PUBLIC], ["::1", PUBLIC]])
-async def test_one_closed_address_refuses_the_name(
+async def test_a_name_with_one_forbidden_address_is_refused(
     receiver: Receiver, addresses: list[str]
 ) -> None:
     detour = Detour(known=[PUBLIC], port=receiver.port)

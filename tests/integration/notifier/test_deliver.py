@@ -49,7 +49,7 @@ async def test_an_event_on_the_bus_is_delivered_as_a_signed_webhook(
     assert SECRET not in logged
 
 
-async def test_another_process_repeats_the_attempt_of_a_killed_one_under_the_same_id(
+async def test_another_process_repeats_the_attempt_of_a_killed_process_with_the_same_id(
     rows: Rows, events_bus: Bus, start: Start, receiver: Receiver
 ) -> None:
     receiver.answer_with(replies.silence(), replies.status(204))
@@ -71,7 +71,7 @@ async def test_another_process_repeats_the_attempt_of_a_killed_one_under_the_sam
     assert (delivery.status, delivery.attempts_made) == ("delivered", 1)
 
 
-async def test_on_sigterm_the_deliverer_finishes_its_attempts_and_starts_no_other(
+async def test_on_sigterm_the_deliverer_finishes_its_attempts_and_starts_no_new_attempt(
     rows: Rows, events_bus: Bus, start: Start, receiver: Receiver
 ) -> None:
     receiver.answer_with(replies.late(timedelta(seconds=1), replies.status(204)))
@@ -147,7 +147,7 @@ async def test_a_queue_with_other_arguments_ends_the_process_and_is_named(
     assert "notify exists with other arguments" in line["exception"]
 
 
-async def test_the_deliverer_stops_while_the_broker_is_away(
+async def test_the_deliverer_can_be_stopped_while_the_broker_is_unreachable(
     start: Start, proxied_broker: ProxiedBroker
 ) -> None:
     deliver = await start(

@@ -234,7 +234,7 @@ async def test_a_hanging_endpoint_does_not_delay_a_healthy_one(
             assert len(hanging.received) == 10
 
 
-async def test_receivers_known_to_hang_leave_slots_for_others(
+async def test_slow_receivers_leave_slots_for_other_receivers(
     rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
     tenants = [await rows.add_tenant() for _ in range(8)]
@@ -274,7 +274,7 @@ async def test_first_attempts_precede_retries(
     ]
 
 
-async def test_attempts_in_progress_are_finished_and_recorded_at_the_stop(
+async def test_a_stopping_dispatcher_finishes_and_records_attempts_in_progress(
     rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
     receiver.answer_with(replies.late(timedelta(seconds=1), replies.status(204)))

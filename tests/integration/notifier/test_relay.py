@@ -158,7 +158,7 @@ async def test_an_unroutable_event_is_kept_in_the_unrouted_queue(
     assert await rows.everything_is_published()
 
 
-async def test_a_refused_event_waits_and_blocks_no_other(
+async def test_a_refused_event_waits_and_does_not_block_other_events(
     rows: Rows, events_bus: Bus, run_relay: RunRelay
 ) -> None:
     await events_bus.add_full_queue(routing_key="upload.finalized")
@@ -303,7 +303,7 @@ async def test_the_relay_waits_for_the_database_at_its_start(
     assert await relay.stop() == 0
 
 
-async def test_the_relay_stops_while_it_waits_for_the_database(
+async def test_the_relay_can_be_stopped_while_it_waits_for_the_database(
     proxied_database: ProxiedDatabase, start: Start
 ) -> None:
     await proxied_database.proxy.refuse()

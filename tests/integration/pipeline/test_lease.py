@@ -114,7 +114,7 @@ def test_a_second_worker_cannot_claim_a_leased_upload(session: Session, event: E
         claim(session, event, owner="second")
 
 
-def test_an_expired_lease_is_claimed_with_its_multipart_upload(
+def test_a_claim_after_an_expired_lease_returns_the_multipart_upload(
     session: Session, event: Envelope
 ) -> None:
     renew(session, claimed_by(session, event, owner="first"))
@@ -166,7 +166,7 @@ def test_a_claim_returns_the_checkpoint_of_the_last_renewal(
     assert claimed_by(session, event, owner="third").checkpoint is None
 
 
-def test_a_reference_of_another_size_loses_its_checkpoint(
+def test_a_reference_whose_size_has_changed_loses_its_checkpoint(
     session: Session, event: Envelope
 ) -> None:
     claimed = claimed_by(session, event, owner="first")

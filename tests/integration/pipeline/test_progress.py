@@ -164,7 +164,7 @@ def test_a_worker_without_a_lease_cannot_begin_anew(
     assert (job(context, claimed).multipart_id, job(context, claimed).bytes_done) == ("one", 90)
 
 
-def test_a_slice_after_a_loss_counts_as_an_attempt(
+def test_a_slice_after_a_loss_of_parts_counts_as_an_attempt(
     context: Context, claimed: ClaimedTransfer, progress: Progress, clock: Clock
 ) -> None:
     progress.multipart_created("lost")
@@ -183,7 +183,7 @@ def test_a_slice_after_a_loss_counts_as_an_attempt(
         progress.bytes_stored(20, None)
 
 
-def test_a_slice_that_recovers_a_loss_is_not_counted(
+def test_a_slice_that_sends_all_lost_parts_again_does_not_count_as_an_attempt(
     context: Context, claimed: ClaimedTransfer, progress: Progress, clock: Clock
 ) -> None:
     progress.multipart_created("lost")
@@ -196,7 +196,7 @@ def test_a_slice_that_recovers_a_loss_is_not_counted(
         progress.bytes_stored(claimed.size, None)
 
 
-def test_a_slice_ends_with_the_first_new_part_after_its_time(
+def test_a_slice_ends_after_the_first_new_part_once_its_time_is_over(
     context: Context, claimed: ClaimedTransfer, progress: Progress, clock: Clock
 ) -> None:
     clock.advance(SLICE + A_MOMENT)

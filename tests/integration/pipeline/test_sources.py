@@ -205,7 +205,7 @@ def test_chunks_that_were_never_acknowledged_are_deleted(
 
 
 @pytest.mark.parametrize("call", ["delete_all", "objects_under"])
-def test_staged_objects_that_cannot_be_deleted_are_retried(
+def test_a_failed_deletion_of_staged_objects_is_retried(
     worker: TransferWorker, storage: FakeStorage, call: str
 ) -> None:
     event = finalized(worker, StagingKind.OBJECTS)
@@ -318,7 +318,7 @@ def test_a_reference_with_another_digest_than_declared_fails(worker: TransferWor
     assert set(fake(worker).objects) == {SOURCE}
 
 
-def test_progress_of_another_version_of_a_reference_is_reset(
+def test_progress_is_reset_if_the_referenced_object_has_changed(
     worker: TransferWorker, storage: FakeStorage
 ) -> None:
     event = finalized(worker, StagingKind.REFERENCE)

@@ -35,7 +35,7 @@ sizes = pytest.mark.parametrize(
 
 @every_staging
 @sizes
-def test_a_file_other_than_a_pdf_is_stored_and_completed(
+def test_a_file_that_is_not_a_pdf_is_stored_and_its_job_completes(
     bench: Workbench, staging: StagingKind, size: int, chunk_size: int
 ) -> None:
     content = Random(1).randbytes(size)
@@ -94,7 +94,7 @@ def test_a_bit_flipped_in_staging_fails_the_upload_and_leaves_no_object(
     assert bench.document(event) is None
 
 
-def test_a_file_other_than_declared_fails(bench: Workbench) -> None:
+def test_a_file_with_another_digest_than_declared_fails(bench: Workbench) -> None:
     event = bench.finalized(b"these bytes", sha256=sha256(b"other bytes"))
     bench.bus.publish(event)
     job = bench.settled(event)
@@ -148,7 +148,7 @@ def test_the_leftovers_of_a_cancelled_upload_are_deleted(
     eventually(bench.bucket.keys, until=lambda keys: original not in keys)
 
 
-def test_the_crash_count_is_kept_while_a_lease_expires(bench: Workbench) -> None:
+def test_waiting_for_a_lease_to_expire_keeps_the_crash_count(bench: Workbench) -> None:
     event = bench.finalized(b"leased")
     with Session(bench.engine) as session, session.begin():
         session.execute(

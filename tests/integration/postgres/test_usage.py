@@ -45,7 +45,7 @@ def test_an_upload_counts_from_its_creation_until_its_deletion(session: Session)
     assert used_by(session, upload.tenant_id) == NOTHING
 
 
-def test_an_upload_counts_for_its_present_tenant(session: Session) -> None:
+def test_an_upload_counts_for_its_current_tenant(session: Session) -> None:
     before = add_abandoned_upload(session).tenant_id
     after = TenantId(uuid4())
     session.add(Tenant(id=after, name=str(after)))

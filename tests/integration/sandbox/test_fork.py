@@ -100,7 +100,7 @@ def test_a_slow_child_is_killed() -> None:
         run(send_pid_and_block, limits=SHORT)
 
 
-def test_the_parents_work_between_frames_does_not_count_as_waiting() -> None:
+def test_the_time_limit_excludes_the_parents_work_between_frames() -> None:
     def work(send: Send) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         for _ in range(3):
@@ -366,7 +366,7 @@ def test_code_that_catches_every_exception_is_interrupted() -> None:
     assert run(interrupted(stubborn)) == [b"interrupted", b"and on"]
 
 
-def test_the_alarm_is_off_after_a_step_within_its_time() -> None:
+def test_the_alarm_is_off_after_a_step_that_ends_in_time() -> None:
     def work(send: Send) -> None:
         with time_limit(timedelta(seconds=60)):
             send(str(signal.getitimer(signal.ITIMER_REAL)[0] > 0).encode())

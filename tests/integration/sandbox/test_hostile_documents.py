@@ -61,13 +61,13 @@ def test_a_timeout_keeps_the_pages_read_before_it(reader: Reader) -> None:
     assert len(numbers) < 100
 
 
-def test_a_document_of_slow_pages_only_is_a_timeout(reader: Reader) -> None:
+def test_a_document_with_only_slow_pages_fails_with_a_timeout(reader: Reader) -> None:
     content = pdfs.pages_of_text_matrices(2, matrices=32_000)
     with pytest.raises(PdfTimeout):
         reader.read(content, page_timeout=timedelta(milliseconds=50))
 
 
-def test_a_document_that_needs_too_much_memory_is_out_of_memory(reader: Reader) -> None:
+def test_a_document_that_needs_too_much_memory_fails_with_out_of_memory(reader: Reader) -> None:
     with pytest.raises(PdfOutOfMemory):
         reader.read(pdfs.page_of_text(b"words " * (3 * MB)), memory_bytes=48 * MIB)
 

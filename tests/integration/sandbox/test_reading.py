@@ -62,7 +62,7 @@ def test_a_page_has_its_size(reader: Reader) -> None:
     assert page.height_points == pytest.approx(842, abs=1)
 
 
-def test_a_rotated_page_has_its_size_as_displayed(reader: Reader) -> None:
+def test_the_size_of_a_rotated_page_is_its_displayed_size(reader: Reader) -> None:
     page = reader.read(pdfs.rotated("A4", degrees=270)).pages[0]
     assert page.width_points == pytest.approx(842, abs=1)
     assert page.height_points == pytest.approx(595, abs=1)
@@ -212,7 +212,7 @@ def test_parser_warnings_are_counted_and_not_logged(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_page_out_of_memory_is_read_again_after_the_memory_is_freed(reader: Reader) -> None:
+def test_a_page_that_runs_out_of_memory_is_read_again_after_memory_is_freed(reader: Reader) -> None:
     content = pdfs.with_page_contents(*[b" " * (8 * MIB)] * 24)
     summary = reader.read(content, memory_bytes=128 * MIB).summary
     assert (summary.pages_read, summary.pages_failed) == (24, 0)

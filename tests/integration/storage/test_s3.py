@@ -65,7 +65,7 @@ def test_listings_continue_after_their_first_page(settings: ObjectStoreSettings)
 
 
 @pytest.mark.parametrize("mode", ["auto", "when_required"])
-def test_every_store_accepts_auto_and_when_required(
+def test_every_store_accepts_the_checksum_modes_auto_and_when_required(
     settings: ObjectStoreSettings, mode: str
 ) -> None:
     storage = S3Storage.connect(settings.model_copy(update={"s3_checksum_mode": mode}))

@@ -17,7 +17,7 @@ def test_a_printable_tenant_name_is_accepted(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x00", "x" * (TENANT_NAME_MAX + 1)])
-def test_any_other_tenant_name_is_refused(name: str) -> None:
+def test_an_empty_too_long_or_unprintable_tenant_name_is_refused(name: str) -> None:
     with pytest.raises(click.BadParameter):
         tenant_name(name)
 
@@ -60,7 +60,7 @@ def test_only_the_given_quotas_are_changed(given: list[str], changes: dict[str, 
         "--file-size=",
     ],
 )
-def test_a_value_that_is_no_quota_is_refused(wrong: str) -> None:
+def test_a_value_that_is_not_a_quota_is_refused(wrong: str) -> None:
     result = CliRunner().invoke(main, ["quotas", "set", "acme", wrong])
 
     assert (result.exit_code, type(result.exception)) == (2, SystemExit)

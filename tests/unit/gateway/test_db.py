@@ -41,7 +41,7 @@ async def test_a_tenant_does_not_wait_for_another_tenant(database: Database) -> 
         await take_lock(database, OTHER)
 
 
-async def test_each_of_many_waiting_requests_times_out_on_its_own(database: Database) -> None:
+async def test_every_waiting_request_times_out_independently(database: Database) -> None:
     async with database.tenant_lock(ACME):
         waiting = [take_lock(database, ACME) for _ in range(20)]
         async with asyncio.timeout(20):

@@ -78,7 +78,7 @@ async def test_a_rejected_message_is_refused() -> None:
         asyncio.CancelledError(),  # aiormq cancels the waiters of a lost connection
     ],
 )
-async def test_a_publish_on_a_lost_connection_does_not_blame_the_message(
+async def test_a_publish_on_a_lost_connection_does_not_refuse_the_message(
     error: BaseException,
 ) -> None:
     with pytest.raises(BrokerUnavailable):

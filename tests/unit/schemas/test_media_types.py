@@ -67,7 +67,7 @@ def test_a_declared_type_is_stored_only_if_it_is_plausible(
         (None, "text/plain", "notes.pdf.txt", False),
     ],
 )
-def test_a_file_that_is_or_is_called_a_pdf_is_read(
+def test_a_file_with_the_content_the_type_or_the_name_of_a_pdf_is_read(
     sniffed: str | None, declared: str | None, filename: str, *, is_candidate: bool
 ) -> None:
     assert (

@@ -90,6 +90,6 @@ def test_jitter_outside_its_range_is_refused(jitter: float) -> None:
 
 
 @pytest.mark.parametrize("attempts_made", [-1, 0])
-def test_fewer_attempts_than_one_are_refused(attempts_made: int) -> None:
+def test_a_number_of_attempts_below_one_is_refused(attempts_made: int) -> None:
     with pytest.raises(ValueError, match="attempts"):
         next_attempt(attempts_made, delays=DELAYS, now=NOW, jitter=0)

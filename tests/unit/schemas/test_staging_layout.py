@@ -31,11 +31,11 @@ def test_the_name_of_a_staged_file_is_its_uploads_id(upload_id: UUID) -> None:
         "",
     ],
 )
-def test_any_other_file_name_has_no_upload(name: str) -> None:
+def test_a_file_name_of_another_form_has_no_upload(name: str) -> None:
     assert staging_layout.upload_of_file(name) is None
 
 
-def test_a_key_leads_back_to_its_upload() -> None:
+def test_the_upload_of_a_key_is_found() -> None:
     chunk = staging_layout.chunk_key(TENANT, UPLOAD, index=3, sha256=bytes(32))
     assert staging_layout.upload_of_key(chunk) == UPLOAD
     assert object_keys.upload_of_original(object_keys.original(TENANT, UPLOAD)) == UPLOAD
@@ -59,6 +59,6 @@ def test_a_key_leads_back_to_its_upload() -> None:
         f"backups/originals/{TENANT}/{UPLOAD}",
     ],
 )
-def test_any_other_key_has_no_upload(key: str) -> None:
+def test_a_key_of_another_form_has_no_upload(key: str) -> None:
     assert staging_layout.upload_of_key(key) is None
     assert object_keys.upload_of_original(key) is None

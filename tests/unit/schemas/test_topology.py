@@ -14,7 +14,7 @@ def test_every_work_queue_is_a_quorum_queue_with_a_dead_letter_queue() -> None:
         assert (topology.DEAD_LETTERS.name, dead, arguments["x-dead-letter-routing-key"]) in bound
 
 
-def test_a_retry_tier_returns_a_message_to_its_work_queue_alone() -> None:
+def test_a_retry_tier_returns_a_message_only_to_its_work_queue() -> None:
     queues = {queue.name: queue.arguments for queue in topology.QUEUES}
     for tier in topology.RETRY_TIERS:
         assert queues[tier.name]["x-dead-letter-exchange"] == ""

@@ -116,7 +116,7 @@ def test_an_address_that_is_not_public_is_refused(address: str) -> None:
     assert address not in str(caught.value)
 
 
-def test_one_address_that_is_not_public_refuses_all() -> None:
+def test_a_host_with_one_address_that_is_not_public_is_refused() -> None:
     with pytest.raises(TargetRefused):
         webhook_urls.check_addresses(["93.184.216.34", "10.0.0.1"], allow_loopback=False)
 
@@ -130,14 +130,14 @@ def test_a_loopback_address_is_accepted_where_loopback_is_allowed(address: str) 
     "address",
     [address for address in NOT_PUBLIC if not webhook_urls.is_loopback(ip_address(address))],
 )
-def test_no_other_address_is_accepted_where_loopback_is_allowed(address: str) -> None:
+def test_where_loopback_is_allowed_other_special_addresses_are_still_refused(address: str) -> None:
     with pytest.raises(TargetRefused):
         webhook_urls.check_addresses([address], allow_loopback=True)
 
 
 @given(st.ip_addresses(v=4) | st.ip_addresses(v=6))
 @example(ip_address("64:ff9b::7f00:1"))
-def test_no_special_address_of_the_standard_library_is_public(
+def test_an_address_that_the_standard_library_calls_special_is_not_public(
     address: IPv4Address | IPv6Address,
 ) -> None:
     special = (
@@ -188,7 +188,7 @@ def test_a_refusal_does_not_contain_the_url(url: str) -> None:
     | st.text().map("https://{}/".format)
     | st.text().map("http://a.{}".format)
 )
-def test_httpx_reads_the_same_host_from_every_accepted_text(text: str) -> None:
+def test_httpx_reads_the_same_host_from_every_accepted_url(text: str) -> None:
     with suppress(TargetRefused):
         webhook_urls.check(text, allow_loopback=False)
         parsed = webhook_urls.parse(text)

@@ -12,7 +12,7 @@ def test_a_spread_lies_within_the_measured_values() -> None:
     assert spread.p50 <= spread.p95 <= spread.worst == 4.0
 
 
-def test_a_single_sample_is_its_own_spread() -> None:
+def test_the_spread_of_one_sample_is_that_sample() -> None:
     assert Spread.of([7.0]) == Spread(count=1, p50=7.0, p95=7.0, least=7.0, worst=7.0)
 
 

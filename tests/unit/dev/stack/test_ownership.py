@@ -26,7 +26,7 @@ def test_a_pid_with_another_start_time_is_another_process() -> None:
     assert ownership.find(os.getpid(), started=began + 1) is None
 
 
-def test_an_unused_pid_is_no_process() -> None:
+def test_an_unused_pid_belongs_to_no_process() -> None:
     beyond = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
 
     assert ownership.start_ticks(beyond) is None

@@ -30,7 +30,7 @@ def test_a_port_that_is_in_use_is_replaced() -> None:
     assert chosen == {"amqp": ports.FIRST + 1, "postgres": 22_000}
 
 
-def test_each_name_gets_another_port() -> None:
+def test_every_name_gets_its_own_port() -> None:
     numbers = itertools.count(0)
 
     chosen = ports.choose(
@@ -43,7 +43,7 @@ def test_each_name_gets_another_port() -> None:
     assert len(set(chosen.values())) == 3
 
 
-def test_ports_stay_below_those_of_outgoing_connections() -> None:
+def test_ports_are_below_the_range_of_outgoing_connections() -> None:
     assert 1_024 < ports.FIRST < ports.LAST < 32_768
 
 

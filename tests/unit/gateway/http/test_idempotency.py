@@ -17,7 +17,7 @@ def test_the_order_of_fields_does_not_matter() -> None:
     )
 
 
-def test_other_values_make_another_request() -> None:
+def test_different_values_make_a_different_request() -> None:
     one, other = CreateUpload(filename="a", size=1), CreateUpload(filename="a", size=2)
 
     assert KeyedRequest.of("k", operation="o", request=one) != KeyedRequest.of(

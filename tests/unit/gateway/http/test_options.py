@@ -46,6 +46,6 @@ def test_options_lists_every_method_of_a_path(
     assert (answer.status_code, answer.headers["allow"], answer.content) == (204, methods, b"")
 
 
-def test_other_methods_reach_their_handlers(client: TestClient[Litestar]) -> None:
+def test_methods_other_than_options_reach_their_handlers(client: TestClient[Litestar]) -> None:
     assert client.get("/things").status_code == 200
     assert client.delete(ONE).status_code == 204

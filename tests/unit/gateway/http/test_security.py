@@ -59,7 +59,7 @@ def test_a_bearer_key_is_found(header: str) -> None:
         "Bearer schlüssel",
     ],
 )
-def test_any_other_header_is_refused(header: str | None) -> None:
+def test_a_header_without_a_valid_bearer_key_is_refused(header: str | None) -> None:
     with pytest.raises(Unauthenticated):
         security.bearer(header)
 
@@ -116,7 +116,7 @@ def test_a_full_cache_removes_the_oldest_caller() -> None:
     assert [cache.find(key_hash) is not None for key_hash in hashes] == [False, True, True]
 
 
-def test_another_key_does_not_find_the_caller() -> None:
+def test_a_different_key_does_not_find_the_cached_caller() -> None:
     clock = Clock()
     cache = ApiKeyCache(lifetime=timedelta(seconds=5), monotonic=clock)
     cache.add(a_caller(), key_hash=HASH, read_at=clock())

@@ -118,7 +118,7 @@ async def test_a_slow_client_gets_the_newest_state_and_no_backlog() -> None:
     assert parsed(last) == (102, "completed")
 
 
-async def test_heartbeats_cost_no_reads() -> None:
+async def test_a_heartbeat_does_not_read_the_job() -> None:
     row = Row()
     stream = row.stream(poll_interval=timedelta(minutes=1), heartbeat=timedelta(milliseconds=10))
     for _ in range(20):

@@ -90,7 +90,7 @@ async def test_an_upload_is_removed_from_every_backend(
     staging.close()
 
 
-async def test_the_other_backend_is_made_once_and_only_for_an_upload_in_it(
+async def test_the_other_backend_is_built_once_when_an_upload_is_in_it(
     primary: DirectoryBackend, other: OtherBackend
 ) -> None:
     made = 0
@@ -120,7 +120,9 @@ async def test_the_other_backend_is_prepared_before_its_first_use(
     assert is_directory(tmp_path / "other")
 
 
-async def test_an_upload_in_an_unknown_backend_is_elsewhere(primary: DirectoryBackend) -> None:
+async def test_an_upload_in_an_unreachable_backend_raises_staging_elsewhere(
+    primary: DirectoryBackend,
+) -> None:
     staging = Staging(primary)
 
     with pytest.raises(StagingElsewhere):

@@ -151,7 +151,7 @@ async def test_blocks_are_written_one_after_another_from_the_offset_of_the_chunk
     assert sha256 == hashlib.sha256(b"abcd").digest()
 
 
-async def test_a_body_with_another_digest_is_not_completed(
+async def test_a_body_with_a_wrong_digest_is_not_completed(
     staging: DirectoryBackend, tmp_path: Path
 ) -> None:
     await make(staging, size_bytes=12)

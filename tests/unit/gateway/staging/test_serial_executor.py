@@ -89,7 +89,7 @@ async def test_a_cancelled_caller_waits_for_the_call_to_end(threads: Threads) ->
     assert has_ended.is_set()
 
 
-async def test_a_busy_executor_lets_another_one_run() -> None:
+async def test_a_busy_executor_lets_another_executor_run() -> None:
     threads = Threads("one", count=1)
     executor, other = SerialExecutor(threads), SerialExecutor(threads)
     order: list[str] = []

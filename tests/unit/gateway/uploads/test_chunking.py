@@ -51,7 +51,7 @@ def test_a_requested_size_outside_the_limits_is_clamped(requested: int | None, u
     assert chunking.plan(GIB, requested_size=requested, limits=LIMITS).chunk_size == used
 
 
-def test_a_file_with_too_many_chunks_gets_larger_ones_in_whole_mebibytes() -> None:
+def test_a_file_with_too_many_chunks_gets_larger_chunks_of_whole_mebibytes() -> None:
     plan = chunking.plan(100 * GIB, requested_size=MIB, limits=LIMITS)
 
     assert plan.chunk_size == 6 * MIB
@@ -72,7 +72,7 @@ def test_the_last_chunk_may_be_short() -> None:
 
 
 @given(sizes)
-def test_the_default_size_keeps_the_number_of_chunks_comfortable(size: int) -> None:
+def test_the_default_size_grows_to_limit_the_number_of_chunks(size: int) -> None:
     plan = chunking.plan(size, requested_size=None, limits=LIMITS)
 
     if size <= LIMITS.max * chunking.COMFORTABLE_COUNT:
@@ -105,5 +105,5 @@ def test_a_larger_file_never_gets_smaller_chunks(one: int, other: int) -> None:
         (100 * GIB, 64 * MIB),
     ],
 )
-def test_the_chunk_size_doubles_with_the_file(size: int, chunk_size: int) -> None:
+def test_the_chunk_size_doubles_with_the_file_size(size: int, chunk_size: int) -> None:
     assert chunking.plan(size, requested_size=None, limits=LIMITS).chunk_size == chunk_size

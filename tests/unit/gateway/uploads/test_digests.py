@@ -31,7 +31,7 @@ def verify(expected: list[ExpectedDigest], *blocks: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("value", [SHA_256, SHA_512, f"{SHA_256}, {SHA_512}"])
-def test_the_example_of_the_rfc_has_its_digests(value: str) -> None:
+def test_the_example_of_the_rfc_has_the_published_digests(value: str) -> None:
     assert verify(parse(value), CONTENT[:5], CONTENT[5:]) == hashlib.sha256(CONTENT).digest()
 
 
@@ -51,7 +51,7 @@ def test_a_crc32c_has_its_highest_byte_first() -> None:
         verify(parse(CRC32C), b"123456780")
 
 
-def test_one_wrong_digest_among_correct_ones_is_a_mismatch() -> None:
+def test_one_wrong_digest_among_correct_digests_is_a_mismatch() -> None:
     other = hashlib.sha256(b"other").digest()
     wrong = ExpectedDigest(field="Repr-Digest", algorithm="sha-256", digest=other)
 
@@ -60,11 +60,11 @@ def test_one_wrong_digest_among_correct_ones_is_a_mismatch() -> None:
 
 
 @pytest.mark.parametrize("value", ["", " ", "md5=:Sd/dVLAcvNLSq16eXua5uQ==:", "adler=:A+YD7A==:"])
-def test_other_algorithms_are_ignored(value: str) -> None:
+def test_unknown_algorithms_are_ignored(value: str) -> None:
     assert parse(value) == []
 
 
-def test_the_last_of_repeated_algorithms_counts() -> None:
+def test_the_last_digest_of_a_repeated_algorithm_counts() -> None:
     other = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
 
     verify(parse(f"sha-256=:{other}:, {SHA_256}"), CONTENT)

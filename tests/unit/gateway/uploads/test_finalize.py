@@ -22,7 +22,7 @@ DECLARED = [
 
 
 @given(st.sets(st.integers(0, 49)))
-def test_the_missing_chunks_are_all_that_are_not_stored(present: set[int]) -> None:
+def test_every_chunk_that_is_not_stored_is_missing(present: set[int]) -> None:
     stored = [replace(STORED[0], index=index) for index in present]
 
     assert set(missing_of(stored, chunk_count=50)) == set(range(50)) - present
@@ -53,7 +53,7 @@ def test_a_manifest_of_the_stored_chunks_in_order_is_accepted() -> None:
         ([], "0 chunks are declared, 3 are stored"),
     ],
 )
-def test_a_manifest_of_other_chunks_or_in_another_order_is_refused(
+def test_a_manifest_with_other_chunks_or_another_order_is_refused(
     declared: list[DeclaredChunk], reason: str
 ) -> None:
     with pytest.raises(ManifestMismatch, match=reason):

@@ -31,20 +31,20 @@ def test_a_prefix_of_an_event_type_does_not_match() -> None:
     assert fanout.matching([upload], event_type="upload.stored", upload_id=UPLOAD) == ()
 
 
-def test_a_callback_receives_the_events_of_its_upload_alone() -> None:
+def test_a_callback_receives_only_the_events_of_its_upload() -> None:
     callback = a_subscription(upload_id=UPLOAD)
     other = UploadId(uuid4())
     assert fanout.matching([callback], event_type="upload.stored", upload_id=UPLOAD) == (callback,)
     assert fanout.matching([callback], event_type="upload.stored", upload_id=other) == ()
 
 
-def test_a_callback_receives_no_event_without_an_upload() -> None:
+def test_a_callback_receives_no_event_that_has_no_upload() -> None:
     callback, everything = a_subscription(upload_id=UPLOAD), a_subscription()
     matched = fanout.matching([callback, everything], event_type="export.completed", upload_id=None)
     assert matched == (everything,)
 
 
-def test_a_callback_with_event_types_receives_only_those_of_its_upload() -> None:
+def test_a_callback_with_event_types_receives_only_these_types_of_its_upload() -> None:
     callback = a_subscription("document.ingested", upload_id=UPLOAD)
     assert fanout.matching([callback], event_type="upload.stored", upload_id=UPLOAD) == ()
 

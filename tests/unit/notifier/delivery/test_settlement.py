@@ -40,7 +40,9 @@ def test_410_discards_the_delivery_and_disables_the_webhook() -> None:
 
 
 @pytest.mark.parametrize("outcome", RETRIED)
-def test_any_other_outcome_is_retried_by_the_schedule(outcome: AttemptOutcome) -> None:
+def test_an_outcome_other_than_delivered_or_gone_is_retried_by_the_schedule(
+    outcome: AttemptOutcome,
+) -> None:
     assert after(outcome, attempts_made=1) == Settlement(
         status=DeliveryStatus.PENDING, next_attempt_at=NOW + timedelta(seconds=5)
     )

@@ -57,7 +57,7 @@ def test_an_unknown_receiver_is_not_slow() -> None:
     assert slots.take(ONE)
 
 
-def test_a_quick_attempt_ends_the_mark_as_slow() -> None:
+def test_a_quick_attempt_unmarks_a_slow_receiver() -> None:
     slots = Slots(4)
     mark_slow(slots, ONE)
     assert slots.take(ONE)

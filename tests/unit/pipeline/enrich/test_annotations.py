@@ -109,7 +109,7 @@ def test_passages_and_entities_beyond_the_maximum_are_left_out_and_flagged(
     assert (found.more_passages, found.more_entities) == (True, True)
 
 
-def test_a_page_with_exactly_the_maximum_has_no_more(english: Language) -> None:
+def test_a_page_with_exactly_the_maximum_is_not_flagged(english: Language) -> None:
     found = annotate("Pay $1. Pay $2.", language=english, passages_max=2, entities_max=2)
     assert (len(found.passages), len(found.entities)) == (2, 2)
     assert (found.more_passages, found.more_entities) == (False, False)

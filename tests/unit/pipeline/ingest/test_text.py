@@ -31,7 +31,7 @@ def test_characters_that_a_database_or_reader_cannot_use_are_removed(
 
 
 @given(ANY_TEXT)
-def test_clean_text_is_valid_json_and_utf_8_and_stays_the_same_when_cleaned_again(raw: str) -> None:
+def test_clean_text_is_valid_json_and_utf_8_and_cleaning_it_again_changes_nothing(raw: str) -> None:
     cleaned = text.clean(raw)
     assert json.loads(json.dumps(cleaned).encode()) == cleaned
     assert cleaned.encode().decode() == cleaned
@@ -39,7 +39,7 @@ def test_clean_text_is_valid_json_and_utf_8_and_stays_the_same_when_cleaned_agai
     assert text.clean(cleaned) == cleaned
 
 
-def test_a_cleaned_line_is_short_and_on_one_line() -> None:
+def test_a_cleaned_line_is_short_and_has_no_line_break() -> None:
     assert text.clean_line("  A\r\n title\x00 ", longest=100) == "A title"
     assert text.clean_line("word " * 10_000, longest=9) == "word word"
     assert text.clean_line(" \x00 ", longest=9) is None

@@ -176,7 +176,7 @@ def test_a_missing_object_is_reported_as_missing(
         ({"ServerSideEncryption": "aws:kms"}, False),
     ],
 )
-def test_an_etag_of_an_object_under_a_kms_key_is_no_digest(
+def test_the_etag_of_an_object_encrypted_with_a_kms_key_is_not_a_digest(
     store: tuple[S3Storage, Stubber], *, encryption: dict[str, str], etag_is_digest: bool
 ) -> None:
     storage, stubber = store
@@ -210,7 +210,7 @@ def test_errors_and_logs_contain_no_credentials(store: tuple[S3Storage, Stubber]
     assert ACCESS_KEY not in shown
 
 
-def test_settings_reach_the_client() -> None:
+def test_the_client_uses_the_settings() -> None:
     settings = ObjectStoreSettings.model_validate(
         {
             "s3_endpoint_url": "http://127.0.0.1:1",
@@ -275,7 +275,7 @@ def test_a_conflict_of_two_conditional_writes_is_retried(
     stubber.assert_no_pending_responses()
 
 
-def test_a_store_without_conditional_writes_gets_unconditional_ones_from_then_on(
+def test_a_store_without_conditional_writes_gets_only_unconditional_writes_afterwards(
     store: tuple[S3Storage, Stubber],
 ) -> None:
     storage, stubber = store
@@ -302,7 +302,7 @@ def test_a_store_without_conditional_writes_gets_unconditional_ones_from_then_on
     stubber.assert_no_pending_responses()
 
 
-def test_a_write_that_is_unsupported_without_the_condition_too_is_rejected(
+def test_a_write_that_is_unsupported_even_without_the_condition_is_rejected(
     store: tuple[S3Storage, Stubber],
 ) -> None:
     storage, stubber = store
@@ -335,7 +335,7 @@ SOURCE = ObjectRange(ObjectKey("staging/chunk"), offset=10, size_bytes=5)
 @pytest.mark.parametrize(
     ("code", "status"), [("NotImplemented", 501), ("MethodNotAllowed", 405), ("405", 405)]
 )
-def test_a_store_that_copies_no_parts_is_tried_once(
+def test_a_store_that_does_not_copy_parts_is_probed_once(
     store: tuple[S3Storage, Stubber], code: str, status: int
 ) -> None:
     storage, stubber = store
@@ -348,7 +348,7 @@ def test_a_store_that_copies_no_parts_is_tried_once(
     stubber.assert_no_pending_responses()
 
 
-def test_an_inconclusive_trial_of_copying_is_repeated(
+def test_an_inconclusive_copy_probe_is_repeated(
     store: tuple[S3Storage, Stubber],
 ) -> None:
     storage, stubber = store

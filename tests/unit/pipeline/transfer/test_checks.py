@@ -143,7 +143,7 @@ def test_a_state_that_does_not_fit_is_rejected() -> None:
         assert check.finish(declared=None) == sha256(content)
 
 
-def test_intact_chunks_of_another_file_than_declared_are_refused() -> None:
+def test_a_file_of_intact_chunks_with_another_digest_than_declared_is_refused() -> None:
     check = FileCheck.against(manifest(b"content", chunk_size=4), chunk_size=4, size_bytes=7)
     check.update(b"content")
 
@@ -205,7 +205,7 @@ def test_a_multipart_etag_is_the_md5_of_the_md5s_and_the_number_of_parts() -> No
         f'"{md5(b"onetwo").hex().upper()}"',
     ],
 )
-def test_the_multipart_form_and_the_whole_form_of_an_etag_match(etag: str) -> None:
+def test_an_etag_of_the_parts_and_an_etag_of_the_whole_object_both_match(etag: str) -> None:
     assert etag_matches(etag, part_md5s=[md5(b"one"), md5(b"two")], file_md5=lambda: md5(b"onetwo"))
 
 

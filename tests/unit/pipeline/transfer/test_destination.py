@@ -55,7 +55,7 @@ def delete_after_complete(storage: FakeStorage, *, staged: StagedFile) -> None:
     storage.after = lose
 
 
-def test_the_file_is_read_again_if_only_its_md5_can_prove_the_object(tmp_path: Path) -> None:
+def test_the_file_is_read_again_if_only_its_md5_can_verify_the_object(tmp_path: Path) -> None:
     storage = FakeStorage(etags=Etags.OF_WHOLE)
     staged = staged_file(tmp_path)
     delete_after_complete(storage, staged=staged)
@@ -64,7 +64,7 @@ def test_the_file_is_read_again_if_only_its_md5_can_prove_the_object(tmp_path: P
         send(staged, storage=storage, reread_max_bytes=len(CONTENT))
 
 
-def test_a_new_object_of_proven_parts_is_accepted_without_a_long_reread(
+def test_a_new_object_of_verified_parts_is_accepted_without_a_long_reread(
     tmp_path: Path,
 ) -> None:
     storage = FakeStorage(etags=Etags.OF_WHOLE)
@@ -126,7 +126,7 @@ def test_a_running_delete_of_a_leftover_is_abandoned_when_the_lease_is_lost(tmp_
     assert deleting.was_abandoned == [True]
 
 
-def test_an_object_that_cannot_be_proven_is_replaced(tmp_path: Path) -> None:
+def test_an_object_that_cannot_be_verified_is_replaced(tmp_path: Path) -> None:
     storage = FakeStorage(etags=Etags.OF_WHOLE)
     left = CONTENT[::-1]
     storage.objects[KEY] = Object(left, "text/plain", etag=md5(left).hex())

@@ -108,7 +108,7 @@ def test_an_error_of_a_call_is_raised_by_the_waiting_method(wait: str) -> None:
             waiting[wait]()
 
 
-def test_results_count_although_another_call_failed() -> None:
+def test_results_are_passed_on_although_another_call_failed() -> None:
     results: list[int] = []
     all_done = Event()
 

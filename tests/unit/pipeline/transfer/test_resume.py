@@ -38,11 +38,11 @@ def test_a_checkpoint_with_a_flipped_bit_is_rejected(at: int) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_bytes_that_are_no_checkpoint_are_rejected(state: bytes) -> None:
+def test_bytes_that_are_not_a_checkpoint_are_rejected(state: bytes) -> None:
     assert CheckpointState.decode(Checkpoint(0, state=state)) is None
 
 
-def test_a_checkpoint_with_another_number_of_bytes_is_rejected() -> None:
+def test_a_checkpoint_with_the_wrong_number_of_bytes_is_rejected() -> None:
     assert CheckpointState.decode(replace(STATE.encode(), digested_bytes=2**40 - 1)) is None
 
 
@@ -59,7 +59,7 @@ def test_a_checkpoint_with_another_number_of_bytes_is_rejected() -> None:
         ),
     ],
 )
-def test_another_source_or_plan_has_another_identity(other: bytes) -> None:
+def test_a_different_source_or_plan_has_a_different_identity(other: bytes) -> None:
     assert other != STATE.source
 
 
@@ -107,7 +107,7 @@ def test_a_checkpoint_covers_only_parts_without_a_gap(order: tuple[int, ...]) ->
         pytest.param(stored(2, etag="opaque", etag_is_digest=False), id="an encrypted opaque ETag"),
     ],
 )
-def test_a_checkpoint_ends_before_a_part_that_its_etag_does_not_identify(
+def test_a_checkpoint_ends_before_a_part_whose_etag_is_not_its_md5(
     other: StoredPart,
 ) -> None:
     state = ResumeState(PLAN, version="")
@@ -120,7 +120,7 @@ def test_a_checkpoint_ends_before_a_part_that_its_etag_does_not_identify(
     assert not state.is_complete
 
 
-def test_a_checkpoint_covers_a_part_whose_etag_is_declared_to_be_no_digest() -> None:
+def test_a_checkpoint_covers_an_encrypted_part_whose_etag_is_not_its_md5() -> None:
     state = ResumeState(PLAN, version="")
     digest_all(state)
 

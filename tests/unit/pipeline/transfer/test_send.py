@@ -187,7 +187,7 @@ def test_a_lost_answer_to_complete_does_not_fail_the_transfer(tmp_path: Path) ->
     assert storage.objects[KEY].content == CONTENT
 
 
-def test_a_multipart_upload_aborted_meanwhile_is_retryable(tmp_path: Path) -> None:
+def test_a_multipart_upload_aborted_during_the_transfer_is_retryable(tmp_path: Path) -> None:
     storage = FakeStorage()
     storage.before = raising(MultipartGone(KEY), on="complete")
 
@@ -341,7 +341,9 @@ def test_a_bit_flipped_between_digest_and_sending_is_refused_by_the_store(tmp_pa
 
 
 @pytest.mark.parametrize("size", [PART_SIZE, len(CONTENT)])
-def test_a_file_other_than_declared_never_becomes_an_object(tmp_path: Path, size: int) -> None:
+def test_a_file_with_another_digest_than_declared_never_becomes_an_object(
+    tmp_path: Path, size: int
+) -> None:
     storage = FakeStorage()
 
     with pytest.raises(FileDigestMismatch):

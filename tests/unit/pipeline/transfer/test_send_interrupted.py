@@ -213,7 +213,9 @@ def test_running_parts_are_abandoned(tmp_path: Path) -> None:
     assert is_empty(storage)
 
 
-def test_a_cancellation_aborts_before_running_parts_end(tmp_path: Path) -> None:
+def test_a_cancellation_aborts_the_multipart_upload_before_running_parts_end(
+    tmp_path: Path,
+) -> None:
     storage = FakeStorage()
     aborted, running = threading.Event(), threading.Event()
     in_time: list[bool] = []

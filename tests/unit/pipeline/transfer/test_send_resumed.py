@@ -72,7 +72,7 @@ def test_parts_of_another_plan_are_deleted(tmp_path: Path, leftover: dict[int, b
     assert storage.open_multiparts(KEY) == []
 
 
-def test_parts_are_deleted_if_the_file_now_takes_one_request(tmp_path: Path) -> None:
+def test_parts_are_deleted_if_the_new_plan_sends_the_file_in_one_request(tmp_path: Path) -> None:
     storage = FakeStorage()
     multipart = store_parts(storage, {1: part(1)})
 

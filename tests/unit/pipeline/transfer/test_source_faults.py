@@ -205,7 +205,9 @@ def test_a_checkpoint_of_a_replaced_part_is_discarded(
 
 
 @every_kind
-def test_an_unreadable_checkpoint_costs_only_another_read(kind: Kind, tmp_path: Path) -> None:
+def test_an_unreadable_checkpoint_does_not_make_the_transfer_send_parts_again(
+    kind: Kind, tmp_path: Path
+) -> None:
     upload = stage(kind, tmp_path)
     previous = die_at(9, upload)
 
@@ -568,7 +570,7 @@ def test_a_reference_replaced_during_the_transfer_is_copied_by_the_next_attempt(
     assert upload.storage.objects[SOURCE].content == other
 
 
-def test_a_reference_that_was_replaced_for_a_moment_is_detected(tmp_path: Path) -> None:
+def test_a_reference_that_was_replaced_and_restored_is_detected(tmp_path: Path) -> None:
     upload = stage(Kind.REFERENCE, tmp_path)
     reads = iter(range(1_000))
 

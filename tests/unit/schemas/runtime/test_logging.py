@@ -50,7 +50,7 @@ def test_every_line_names_its_service_and_its_event(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("logger", "is_shown"), [("schemas.runtime.s3", True), ("botocore", False)]
 )
-def test_only_own_loggers_log_below_warning(
+def test_only_the_projects_loggers_log_below_warning(
     logger: str, capsys: pytest.CaptureFixture[str], *, is_shown: bool
 ) -> None:
     logging.configure(ProcessSettings(), service="gateway")

@@ -18,7 +18,7 @@ async def test_work_is_repeated_until_the_outage_ends() -> None:
     assert await postgres.through_outages(work, doing="testing") == "done"
 
 
-async def test_an_error_that_is_no_outage_is_raised_at_once() -> None:
+async def test_an_error_that_is_not_an_outage_is_raised_at_once() -> None:
     attempts = 0
 
     async def work() -> None:

@@ -64,7 +64,7 @@ def test_an_error_of_the_database_itself_is_an_outage(error: Exception) -> None:
         ValueError("no"),
     ],
 )
-def test_an_error_of_a_statement_is_no_outage(error: Exception) -> None:
+def test_an_error_of_a_statement_is_not_an_outage(error: Exception) -> None:
     assert not postgres.is_outage(error)
 
 

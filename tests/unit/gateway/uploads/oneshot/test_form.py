@@ -78,7 +78,7 @@ async def test_any_content_is_returned_unchanged(content: bytes, piece: int) -> 
 
 
 @pytest.mark.parametrize("piece", [1, 7, 64 * 1024])
-async def test_the_size_of_a_last_file_is_known_before_its_first_byte(
+async def test_the_size_of_a_file_at_the_end_of_the_form_is_known_before_its_first_byte(
     piece: int,
 ) -> None:
     body = closed(field("sha256", SHA256), file(b"x" * 1000), end=b"--XYZ--")

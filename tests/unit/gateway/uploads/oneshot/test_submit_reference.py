@@ -48,6 +48,6 @@ def test_an_object_under_the_tenants_prefix_is_named_by_the_last_part_of_its_key
         OURS + "ü" * 512,
     ],
 )
-def test_any_other_object_is_refused(key: str) -> None:
+def test_an_object_outside_the_tenants_prefix_or_with_a_malformed_key_is_refused(key: str) -> None:
     with pytest.raises(ReferenceRefused):
         name_in(key, tenant_id=TENANT)

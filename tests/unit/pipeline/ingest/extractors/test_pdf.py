@@ -55,6 +55,6 @@ def test_the_reason_of_an_exception_without_a_text_is_its_class(limits: ReadingL
     assert pdf.error_of(PdfReadError(), limits=limits).reason == "PdfReadError"
 
 
-def test_a_reached_limit_is_named_in_the_reason(limits: ReadingLimits) -> None:
+def test_the_reason_names_the_limit_that_was_reached(limits: ReadingLimits) -> None:
     assert pdf.error_of(TimeLimitReached(), limits=limits).reason == "15 s"
     assert str(limits.memory_bytes) in pdf.error_of(MemoryError(), limits=limits).reason
