@@ -12,9 +12,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
@@ -44,9 +43,6 @@ class Caller:
     tenant_id: TenantId
     key_id: ApiKeyId
     scopes: frozenset[str]
-
-
-ApiRequest: TypeAlias = Request[Caller, None, Any]
 
 
 class Unauthenticated(DomainError):

@@ -13,7 +13,6 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 import structlog
@@ -68,12 +67,7 @@ class ObjectChunkWriter:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         # The answer does not wait for it.
         self._executor.submit(self._close, even_after_failure=True)
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from gateway.staging.errors import StagingFull
@@ -87,12 +86,7 @@ class DirectoryChunkWriter:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         closed = self._executor.submit(self._close, even_after_failure=True)
         # After a success the answer does not wait for the close. After a failure the
         # client may retry at once, and must not find the range locked.

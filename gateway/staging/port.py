@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
-from types import TracebackType
 from typing import Protocol, Self
 
 from gateway.staging.hashing import BodyHasher
@@ -58,12 +57,7 @@ class ChunkWriter(Sink, Protocol):
 
     async def __aenter__(self) -> Self: ...
 
-    async def __aexit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    async def __aexit__(self, error_type: type[BaseException] | None, *_: object) -> None: ...
 
     async def lock(self, *, wait_max: timedelta) -> bool:
         """Lock the chunk for this request; False if another request holds it for longer.

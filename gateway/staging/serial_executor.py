@@ -104,7 +104,7 @@ class SerialExecutor:
         return asyncio.wrap_future(done)
 
     def _work(self) -> None:
-        while not self._is_queue_empty_after_some_calls():
+        while self._run_some_calls():
             try:
                 # At the end of the pool's queue: other requests have calls waiting too.
                 self._threads.start(self._work)
@@ -113,15 +113,16 @@ class SerialExecutor:
                 continue
             return
 
-    def _is_queue_empty_after_some_calls(self) -> bool:
+    def _run_some_calls(self) -> bool:
+        """Run the next calls, up to `CALLS_IN_A_ROW`; False once the queue is empty."""
         for _ in range(CALLS_IN_A_ROW):
             with self._lock:
                 if not self._queue:
                     self._is_busy = False
-                    return True
+                    return False
                 call = self._queue.popleft()
             call()
-        return False
+        return True
 
 
 async def until_done(calls: Collection[asyncio.Future[Any]]) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.context import Context
-from gateway.http import idempotency
+from gateway.http import idempotency, request_log
 from gateway.uploads import chunking, queries
 from gateway.uploads.cancel import cancel_upload
 from gateway.uploads.create import create_upload
@@ -64,7 +64,7 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
     if await is_repeated(context, submission=submission):
         return await answer_again(context, form, head, submission=submission)
     upload = await _create(context, form, head, tenant_id=tenant_id)
-    structlog.contextvars.bind_contextvars(upload_id=str(upload.upload_id))
+    request_log.bind(upload_id=upload.upload_id)
     try:
         async with lease.renewed(context, upload.upload_id):
             file = await _receive(context, form, upload, tenant_id=tenant_id)
