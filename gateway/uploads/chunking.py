@@ -3,20 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.settings import MIB
+from schemas.settings import MIB, UploadSettings
 
 COMFORTABLE_COUNT: Final = 1000
 """More chunks are not chosen by default: each costs a request, an fsync and a row."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What an operator allows; sizes in bytes."""
-
-    default: int
-    min: int
-    max: int
-    max_count: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,26 +30,25 @@ class Plan:
         return min(self.chunk_size, self.size - self.offset_of(index))
 
 
-def plan(size: int, *, requested_size: int | None, limits: Limits) -> Plan:
-    """Cut `size` bytes into chunks of the requested size, within the limits.
+def plan(size: int, *, requested_size: int | None, settings: UploadSettings) -> Plan:
+    """Cut `size` bytes into chunks of the requested size, within the limits of the settings.
 
     A file that would have too many chunks gets larger ones, in steps of a MiB,
     even above the maximum for requests: otherwise it could not be sent at all.
     """
-    chunk_size = min(
-        max(requested_size or _default_size(size, limits=limits), limits.min), limits.max
-    )
+    chunk_size = requested_size or _default_size(size, chunk_size=settings.chunk_size_default)
+    chunk_size = min(max(chunk_size, settings.chunk_size_min), settings.chunk_size_max)
     plan = Plan(size=size, chunk_size=chunk_size)
-    if plan.chunk_count <= limits.max_count:
+    if plan.chunk_count <= settings.chunk_count_max:
         return plan
-    chunk_size_min = -(-size // limits.max_count)
+    chunk_size_min = -(-size // settings.chunk_count_max)
     return Plan(size=size, chunk_size=-(-chunk_size_min // MIB) * MIB)
 
 
-def _default_size(size: int, *, limits: Limits) -> int:
-    """Return the default, or the power of two in MiB that keeps the number of chunks comfortable."""
-    if size <= limits.default * COMFORTABLE_COUNT:
-        return limits.default
+def _default_size(size: int, *, chunk_size: int) -> int:
+    """Return `chunk_size`, or the power of two in MiB that keeps the number of chunks comfortable."""
+    if size <= chunk_size * COMFORTABLE_COUNT:
+        return chunk_size
     chunk_size = MIB
     while chunk_size * COMFORTABLE_COUNT < size:
         chunk_size *= 2

@@ -16,7 +16,7 @@ from schemas.errors import DomainError
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import UploadStatus
 from schemas.policy.quotas import Quotas
-from schemas.settings import UploadSettings, WebhookTargetSettings
+from schemas.settings import WebhookTargetSettings
 from schemas.tables.uploads import Upload
 
 log = structlog.stdlib.get_logger(__name__)
@@ -129,9 +129,7 @@ async def _admit(
 def _new_upload(
     context: Context, *, tenant_id: TenantId, request: CreateUpload, lifetime: timedelta
 ) -> Upload:
-    plan = chunking.plan(
-        request.size, requested_size=request.chunk_size, limits=_limits(context.settings)
-    )
+    plan = chunking.plan(request.size, requested_size=request.chunk_size, settings=context.settings)
     return Upload(
         id=UploadId(uuid4()),
         tenant_id=tenant_id,
@@ -145,13 +143,4 @@ def _new_upload(
         staging=context.staging.primary.kind,
         client_metadata=request.metadata,
         expires_at=context.clock() + lifetime,
-    )
-
-
-def _limits(settings: UploadSettings) -> chunking.Limits:
-    return chunking.Limits(
-        default=settings.chunk_size_default,
-        min=settings.chunk_size_min,
-        max=settings.chunk_size_max,
-        max_count=settings.chunk_count_max,
     )
