@@ -181,6 +181,10 @@ async def snapshots(
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_max.total_seconds()
+
+    def must_end() -> bool:
+        return listener.is_draining or (disconnection is not None and disconnection.done())
+
     with listener.changes_of(job_id) as changed:
         if disconnection is not None:
             disconnection.add_done_callback(lambda _: changed.set())
@@ -189,12 +193,15 @@ async def snapshots(
             revision, job = await read()
             yield revision, job
             left = deadline - loop.time()
-            is_disconnected = disconnection is not None and disconnection.done()
-            if job.status in SETTLED_JOBS or left <= 0 or is_disconnected or listener.is_draining:
+            if job.status in SETTLED_JOBS or left <= 0 or must_end():
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, poll_interval.total_seconds())):
                     await changed.wait()
+            # Without a last read: while the database is down, every stream of a process that
+            # stops would wait for it, a few at a time.
+            if must_end():
+                return
 
 
 def event_of(job: JobView, *, revision: int) -> bytes:

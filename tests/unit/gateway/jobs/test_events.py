@@ -136,14 +136,18 @@ async def test_comments_are_sent_while_nothing_changes() -> None:
     assert received == [sse.RETRY, sse.COMMENT, sse.COMMENT]
 
 
-async def test_a_stream_ends_when_the_process_stops() -> None:
+async def test_a_stream_ends_without_a_read_when_the_process_stops() -> None:
     row = Row()
-    stream = row.stream()
+    stream = row.stream(poll_interval=timedelta(minutes=1))
     await anext(stream)
     await anext(stream)
+    ending = asyncio.ensure_future(all_of(stream))
+    await asyncio.sleep(0.02)
+
     row.listener.drain()
 
-    assert await all_of(stream) == []
+    assert await ending == []
+    assert row.reads == 1
 
 
 async def test_a_stream_ends_when_the_database_is_lost() -> None:
