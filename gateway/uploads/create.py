@@ -66,8 +66,8 @@ async def create_upload(
     # Before the file is created: a file of this size may not even fit on the disk.
     allowed.check_size(upload.size - uncertain_bytes)
     allowed.check_declared(upload.content_type)
-    # Before the transaction that admits the upload: the other creates of the tenant wait for
-    # that one, and it would wait for a disk.
+    # Outside the transaction that admits the upload: the tenant's other creates wait for that
+    # transaction, and would wait for the disk too.
     await context.staging.primary.create(upload.id, tenant_id=tenant_id, size_bytes=upload.size)
     try:
         async with context.database.tenant_lock(tenant_id) as session:
