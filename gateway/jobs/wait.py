@@ -198,8 +198,8 @@ async def snapshots(
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, poll_interval.total_seconds())):
                     await changed.wait()
-            # Without a last read: while the database is down, every stream of a process that
-            # stops would wait for it, a few at a time.
+            # No last read: while the database is down, the streams of a stopping process would
+            # wait for a connection, a few at a time.
             if must_end():
                 return
 
