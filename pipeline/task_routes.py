@@ -36,7 +36,7 @@ class QueuesWithoutTasks(ValueError):
     def __init__(self, queues: Iterable[str]) -> None:
         known = ", ".join((*TASKS, topology.MAINTENANCE))
         named = ", ".join(sorted(queues)) or "none"
-        super().__init__(f"name queues with -Q: some of {known}, not {named}")
+        super().__init__(f"name queues with --queues: some of {known}, not {named}")
 
 
 def tasks_for(queues: Iterable[str]) -> Mapping[str, Mapping[str, str]]:

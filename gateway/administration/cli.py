@@ -87,8 +87,10 @@ def settings() -> "AdministrationSettings":
 def in_transaction(
     loaded: "AdministrationSettings", operation: "Callable[[AsyncSession], Awaitable[Result]]"
 ) -> Result:
-    """Run an operation in one transaction; a name or id that is unknown ends the command."""
+    """Run an operation in one transaction; an unknown name or id ends the command."""
     from gateway import db
+    from gateway.administration.keys import KeyUnknown
+    from gateway.administration.tenants import TenantUnknown
     from schemas.runtime import logging
 
     async def run() -> Result:
@@ -102,7 +104,7 @@ def in_transaction(
     logging.configure(loaded, service="gateway")
     try:
         return asyncio.run(run())
-    except LookupError as error:
+    except (TenantUnknown, KeyUnknown) as error:
         raise click.ClickException(str(error)) from error
 
 

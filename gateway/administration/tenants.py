@@ -19,14 +19,12 @@ class TenantUnknown(LookupError):
 
 
 async def find(session: AsyncSession, *, name: str) -> Tenant:
-    """Return a tenant; its row stays locked against other changes until the transaction ends.
+    """Return a tenant.
 
     Raises:
         TenantUnknown: no tenant has this name.
     """
-    tenant = await session.scalar(
-        select(Tenant).where(Tenant.name == name).with_for_update(key_share=True)
-    )
+    tenant = await session.scalar(select(Tenant).where(Tenant.name == name))
     if tenant is None:
         raise TenantUnknown(name)
     return tenant
