@@ -63,7 +63,7 @@ def test_a_worker_may_consume_the_maintenance_queue_alone_or_with_others() -> No
 
 @pytest.mark.parametrize("queues", [set(), {topology.EXPORTS}, {topology.UPLOADS, "uplaods"}])
 def test_a_worker_without_queues_or_with_an_unknown_queue_is_refused(queues: set[str]) -> None:
-    with pytest.raises(task_routes.QueuesWithoutTasks, match="-Q"):
+    with pytest.raises(task_routes.QueuesWithoutTasks, match="--queues"):
         task_routes.tasks_for(queues)
 
 
