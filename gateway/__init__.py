@@ -1,4 +1,4 @@
-"""The HTTP server: takes uploads in chunks, and shows jobs, documents and webhooks.
+"""The HTTP server: receives uploads in chunks, and shows jobs, documents and webhooks.
 
 It does not connect to the broker: finalizing an upload writes an outbox row, so uploads are
 accepted while RabbitMQ is down.

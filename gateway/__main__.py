@@ -19,12 +19,13 @@ from schemas.runtime import logging
 log = structlog.stdlib.get_logger("gateway")
 
 GRACE_SECONDS: Final = 30
-# Longer than a proxy keeps an idle connection: it would send a request into a closed one.
+# Longer than a proxy keeps an idle connection: otherwise the proxy would send a request on a
+# connection that the server has closed.
 KEEP_ALIVE_SECONDS: Final = 75
 
 
 class GracefulServer(uvicorn.Server):
-    """Logs where it listens; before it waits for open requests, it ends those that only wait."""
+    """Logs its address. When it stops, it first ends the requests that only wait for a job."""
 
     def __init__(self, config: uvicorn.Config, *, drain: Callable[[], None]) -> None:
         super().__init__(config)
@@ -32,8 +33,8 @@ class GracefulServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # What is loaded by now lives as long as the process. Without the freeze, each full
-        # garbage collection would go through it and stop every request for 0.1 s and more.
+        # Objects created until now live as long as the process. Without the freeze, each full
+        # garbage collection would scan these objects and stop every request for 0.1 s and more.
         gc.collect()
         gc.freeze()
         for server in self.servers:
@@ -46,8 +47,8 @@ class GracefulServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # the signal's own signature
-        # Not passed on: uvicorn would raise the signal again at the end, and a stop that was
-        # requested and went well would look like a crash.
+        # The signal is not passed on: uvicorn would raise the signal again at the end, and a
+        # successful stop would look like a crash.
         self.should_exit = True
 
 

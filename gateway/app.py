@@ -34,9 +34,9 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     """Build the application; it opens connections when it starts, not here.
 
     Args:
-        settings: of the server.
+        settings: the settings of the server.
         store: the object store; required if `settings` stage new uploads in the bucket.
-            Otherwise it serves uploads that were begun in the bucket.
+            Otherwise used only for uploads that were created with staging in the bucket.
     """
     engine = db.build_engine(settings)
     autocommit_engine = db.build_autocommit_engine(settings)
@@ -93,7 +93,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
 
 
 def _staging(settings: Settings, store: ObjectStoreSettings | None) -> Staging:
-    """Return the staging that the settings choose; uploads in the other one stay reachable."""
+    """Return the staging that the settings choose; uploads in the other backend stay reachable."""
     directory = (
         DirectoryBackend(settings.staging_dir, reserve_bytes=settings.staging_reserve)
         if settings.staging_dir
@@ -108,7 +108,7 @@ def _staging(settings: Settings, store: ObjectStoreSettings | None) -> Staging:
 
 
 def _bucket(store: ObjectStoreSettings, *, work_dir: Path | None) -> StagingBackend:
-    from gateway.staging.bucket import ObjectBackend  # noqa: PLC0415  # boto3 takes 20 MiB, also where the bucket is not used
+    from gateway.staging.bucket import ObjectBackend  # noqa: PLC0415  # boto3 takes 20 MiB, even if unused
 
     return ObjectBackend.connect(store, work_dir=work_dir)
 

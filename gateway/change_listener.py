@@ -1,8 +1,8 @@
-"""Waking requests that wait for a job, without polling the database.
+"""Wakes requests that wait for a job.
 
 The database notifies a channel with the job's id at every change of its status. One
-connection of the process listens for all waiting requests. A notification is a hint: a
-waiting request reads the row then, and polls it too, because notifications are lost while
+connection of the process listens for all waiting requests. A notification is a hint, after which a
+waiting request reads the row. The request also polls the row, because notifications are lost while
 the connection is down.
 """
 
@@ -18,7 +18,7 @@ from schemas.runtime import postgres
 CHANNEL: Final = "waybill_jobs"
 
 STREAM_READS_MAX: Final = 2
-"""Connections to the database that all streams use together: one change wakes many of them."""
+"""Database connections that all streams share: one change can wake many streams."""
 
 
 class JobChangeListener:

@@ -1,4 +1,4 @@
-"""What every request of the process uses: built once, in `gateway.app`."""
+"""The settings and resources that all requests of the process share; built in `gateway.app`."""
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ class Context:
 class ApiRequest(Request[Caller, None, Any]):
     """A request with the context of the process.
 
-    A broken body is the client's error, where Litestar alone would answer 500: JSON that is
-    not UTF-8 or nested too deeply, and a body that ends early.
+    A broken body is the client's error: JSON that is not UTF-8 or nested too deeply, or a body that
+    ends early. Litestar alone would answer 500.
     """
 
     @property

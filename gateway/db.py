@@ -51,7 +51,7 @@ class Database:
         there holds a connection. Without this lock a burst of one tenant's uploads would
         take every connection of the pool.
 
-        Never nest two locks of one tenant: the inner one would wait for the outer one.
+        Never nest two locks of one tenant: the inner lock would wait for the outer lock.
 
         Raises:
             sqlalchemy.exc.TimeoutError: the lock was not free in time.
@@ -67,7 +67,7 @@ class Database:
 
     async def _acquire(self, lock: asyncio.Lock) -> None:
         # While the database does not answer, each holder keeps the lock until its own timeout:
-        # without a limit here, the last of many would wait for the sum of them.
+        # without a limit here, the last of many requests would wait for the sum of these timeouts.
         try:
             async with asyncio.timeout(self._lock_timeout.total_seconds()):
                 await lock.acquire()
@@ -76,10 +76,10 @@ class Database:
 
 
 class AutocommitConnection:
-    """Runs statements that are a whole transaction each, in one round trip.
+    """Runs statements that are each a whole transaction, in one round trip.
 
-    It passes them to the driver directly: SQLAlchemy's work around a statement takes several
-    times as long as the driver's, and a small chunk consists of little else than two statements.
+    Statements go to the driver directly: SQLAlchemy's work around a statement takes several times
+    as long as the driver's, and two statements are most of the work for a small chunk.
 
     Args:
         engine: from `build_autocommit_engine`.
@@ -92,8 +92,8 @@ class AutocommitConnection:
         """Run a statement and return its first row, with an attribute for each column.
 
         Args:
-            statement: with the driver's placeholders, `%(name)s`.
-            values: of the placeholders.
+            statement: SQL with the driver's placeholders, `%(name)s`.
+            values: the values of the placeholders.
 
         Raises:
             sqlalchemy.exc.DBAPIError: the driver's error, wrapped as in a transaction.
@@ -132,7 +132,7 @@ def build_engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:  # 
 
 def build_autocommit_engine(settings: DatabaseSettings) -> AsyncEngine:
     """Return an engine whose connections commit each statement; it has a pool of its own."""
-    # No transaction is ever open that would have to be rolled back.
+    # Every statement is committed at once: there is never a transaction to roll back.
     return build_engine(settings, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
 
 
@@ -140,8 +140,8 @@ def _wrapped(error: psycopg.Error, *, was_lost: bool) -> BaseException:
     """Return the driver's error as SQLAlchemy's.
 
     Args:
-        error: what the driver raised.
-        was_lost: whether the connection ended with the error, which makes any error an outage.
+        error: the error that the driver raised.
+        was_lost: whether the connection ended with the error; every such error is an outage.
     """
     return DBAPIError.instance(
         None,

@@ -17,7 +17,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """`checks` maps each dependency to `ok` or to what is wrong."""
+    """`checks` maps each dependency to `ok` or to the problem."""
 
     status: str
     checks: dict[str, str] = {}
@@ -25,7 +25,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/live", summary="Check that the process runs")
 async def live() -> Health:
-    """Answer 200; restart a process that does not answer."""
+    """Answer 200. A process that does not answer must be restarted."""
     return Health(status="live")
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TENANT_NAME_MAX: Final = 200
 QUOTA_MAX: Final = 2**63 - 1
 DEFAULT: Final = "none"
-"""Stands for "no quota of its own": the settings' default applies."""
+"""The tenant has no quota of its own; the default of the settings applies."""
 
 Result = TypeVar("Result")
 
@@ -118,7 +118,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def described(quotas: "Quotas") -> str:
-    """Return quotas, one a line."""
+    """Return quotas, one per line."""
     total = "no limit" if quotas.total_bytes is None else str(quotas.total_bytes)
     return "\n".join(
         (
@@ -144,7 +144,7 @@ def main() -> None:
 
 @main.group("tenants")
 def tenants_group() -> None:
-    """Tenants and what they use."""
+    """Tenants and their usage."""
 
 
 @tenants_group.command("list")
@@ -170,7 +170,7 @@ def keys_group() -> None:
     help="Repeatable. Without it the key has every scope.",
 )
 def create_key(tenant: str, scopes: tuple[str, ...]) -> None:
-    """Create a key and print it; it is not shown again. A tenant that is missing is created."""
+    """Create a key and print it; it is not shown again. A missing tenant is created."""
     from gateway.administration import keys
 
     chosen = [Scope(scope) for scope in scopes] or list(Scope)
@@ -183,7 +183,7 @@ def create_key(tenant: str, scopes: tuple[str, ...]) -> None:
 @keys_group.command("list")
 @click.argument("tenant", type=tenant_name, required=False)
 def list_keys(tenant: str | None) -> None:
-    """Print the keys of a tenant, or of all tenants; never the key itself."""
+    """Print the keys of a tenant, or of all tenants: ids and scopes, never the key itself."""
     from gateway.administration import keys
 
     found = in_transaction(settings(), lambda session: keys.of(session, tenant=tenant))

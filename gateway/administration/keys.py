@@ -45,7 +45,7 @@ async def create(session: AsyncSession, *, tenant: str, scopes: Sequence[Scope])
 async def of(
     session: AsyncSession, *, tenant: str | None
 ) -> Sequence[Row[str, ApiKeyId, datetime, datetime | None, list[str]]]:
-    """Return the keys of a tenant or, without one, of all tenants; the oldest first.
+    """Return the keys of a tenant, or of all tenants if none is given, oldest first.
 
     Raises:
         TenantUnknown: no tenant has this name.
@@ -61,7 +61,7 @@ async def of(
 
 
 async def revoke(session: AsyncSession, key_id: ApiKeyId, *, now: datetime) -> datetime:
-    """Revoke a key and return when it was revoked; a repetition changes nothing.
+    """Revoke a key and return the time of its revocation; a repetition changes nothing.
 
     Gateways cache keys: they accept a revoked key for up to `API_KEY_CACHE`.
 

@@ -1,4 +1,4 @@
-"""Quotas of one tenant; a quota that a tenant does not have is the settings' default."""
+"""Quotas of one tenant; a quota that is not set has the default of the settings."""
 
 from typing import TypedDict
 
@@ -22,7 +22,7 @@ class QuotaChanges(TypedDict, total=False):
 async def change(
     session: AsyncSession, *, tenant: str, changes: QuotaChanges, settings: QuotaSettings
 ) -> Quotas:
-    """Change a tenant's quotas and return those in force; without changes, only return them.
+    """Change a tenant's quotas and return the quotas in force; `changes` may be empty.
 
     Open uploads stay open; the new quotas are checked when they are finalized.
 

@@ -1,4 +1,4 @@
-"""Tenants as an operator finds them: by name."""
+"""Finds tenants by name, for the operator's commands."""
 
 from collections.abc import Sequence
 from uuid import uuid4
@@ -38,7 +38,7 @@ async def find_or_create(session: AsyncSession, *, name: str) -> TenantId:
 
 
 async def everyone(session: AsyncSession) -> Sequence[Row[str, TenantId, int, int]]:
-    """Return name, id, bytes and open uploads of every tenant, by name."""
+    """Return name, id, bytes and open uploads of every tenant, ordered by name."""
     return (
         await session.execute(
             select(

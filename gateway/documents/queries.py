@@ -32,7 +32,7 @@ class DocumentNotFound(DomainError):
 
 
 class DocumentNotReady(DomainError):
-    """The document is not ingested: not yet, or ingesting failed."""
+    """The document is not ingested yet, or ingesting failed."""
 
     code = ErrorCode.DOCUMENT_NOT_READY
 

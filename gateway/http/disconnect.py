@@ -1,4 +1,4 @@
-"""Noticing that the client closes the connection while a request waits."""
+"""Detects that a client closes its connection while its request waits."""
 
 import asyncio
 from collections.abc import AsyncIterator

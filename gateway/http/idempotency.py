@@ -31,7 +31,7 @@ IdempotencyKey = Annotated[
 
 
 class KeyForgotten(DomainError):
-    """The key expired while the request was under way."""
+    """The key expired while the request was processed."""
 
     code = ErrorCode.UNAVAILABLE
     retryable = True
@@ -59,7 +59,7 @@ class KeyedRequest:
 
     @classmethod
     def of(cls, key: str | None, *, operation: str, request: msgspec.Struct) -> Self | None:
-        """Return the request with its key, or None where it has no key.
+        """Return the request with its key, or None if the request has no key.
 
         The hash covers the decoded values: white space and the order of fields make no
         difference.
@@ -75,8 +75,8 @@ async def first_use(
 ) -> UUID:
     """Bind the key to the resource about to be created; return the resource it is bound to.
 
-    Where the returned id is not `resource_id`, an earlier request created that resource:
-    the caller creates nothing.
+    If the returned id is not `resource_id`, an earlier request created the resource, and the caller
+    must create nothing.
 
     The key stays locked until the transaction ends. A request that opens or finalizes an
     upload locks the tenant's usage after the key, never before it: two requests with one key
@@ -111,7 +111,7 @@ async def first_use(
 async def earlier_use(
     session: AsyncSession, keyed: KeyedRequest | None, *, tenant_id: TenantId
 ) -> UUID | None:
-    """Return the resource that the key is bound to; None where it is unused.
+    """Return the resource that the key is bound to; None if the key is unused.
 
     Raises:
         IdempotencyKeyReused: the key is bound to another operation or body.
@@ -127,5 +127,5 @@ async def earlier_use(
 
 
 async def is_used(session: AsyncSession, key: str, *, tenant_id: TenantId) -> bool:
-    """Return whether the key is bound to any resource, whatever the request is."""
+    """Return whether the key is bound to a resource, even by a different request."""
     return await session.get(IdempotentRequest, (tenant_id, key)) is not None

@@ -1,4 +1,4 @@
-"""The API description (OpenAPI), as far as Litestar does not derive it from the handlers."""
+"""The parts of the API description (OpenAPI) that Litestar does not derive from the handlers."""
 
 import inspect
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ CONFIG: Final = OpenAPIConfig(
             "apiKey": SecurityScheme(type="http", scheme="bearer", description="an API key, `wb_…`")
         },
     ),
-    # No HTML page: it would load its scripts from a third party.
+    # No HTML page is served, because it would load scripts from a third party.
     render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), YamlRenderPlugin()],
 )
 
@@ -46,9 +46,9 @@ def reads_body(
     """Return the operation class of a handler that reads its body itself, as a stream.
 
     Args:
-        description: of the body.
-        content: its schema by media type.
-        headers: that the handler reads from the request.
+        description: description of the body.
+        content: schema of the body by media type.
+        headers: headers that the handler reads from the request.
     """
 
     @dataclass
@@ -71,13 +71,13 @@ def schema_of(struct: type[msgspec.Struct], *, file: str | None = None) -> Schem
     """Return the schema of a struct that contains no other struct.
 
     Args:
-        struct: what a handler decodes the body to.
+        struct: type to which a handler decodes the body.
         file: the name of a form's file, which is not a field of the struct.
     """
     _, components = msgspec.json.schema_components([struct])
     schema: dict[str, Any] = components[struct.__name__]
     schema["description"] = inspect.getdoc(struct)
-    # An optional field is left out; a form could not send null.
+    # An optional field may be left out; a form cannot send null.
     for name, shape in schema["properties"].items():
         schema["properties"][name] = shape.get("anyOf", [shape])[0]
     if file is not None:

@@ -1,4 +1,4 @@
-"""The `Prefer` header (RFC 7240): how long a client waits for the end of the work."""
+"""The `Prefer` header (RFC 7240): how long a client waits for the end of its job."""
 
 import re
 from collections.abc import Sequence

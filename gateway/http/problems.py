@@ -28,7 +28,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 )
-"""Of every answer: answers belong to one tenant, and some hold a secret."""
+"""Headers of every answer: answers belong to one tenant, and some contain a secret."""
 
 STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
     {
@@ -65,7 +65,8 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.DOCUMENT_NOT_READY: HTTPStatus.CONFLICT,
         ErrorCode.WEBHOOK_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.WEBHOOK_URL_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
-        # The server lost the bytes: a server error, also where the client has to upload again.
+        # A server error, because the server lost the bytes, although the client has to upload
+        # again.
         ErrorCode.STAGING_MISSING: HTTPStatus.INTERNAL_SERVER_ERROR,
         # The codes below end a job, not a request; clients find them in the job's `error`.
         ErrorCode.STAGING_CORRUPT: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -128,7 +129,7 @@ class InvalidRequest(DomainError):
 class ReadingStopped(DomainError):
     """The body was not read to its end; the answer closes the connection.
 
-    What is left of the body would be read as the next request.
+    Otherwise the rest of the body would be read as the next request.
     """
 
 

@@ -12,7 +12,7 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 class HardenedProtocol(HttpToolsProtocol):
     """Closes a connection whose request head or trailers do not end.
 
-    The parser alone would keep all of those bytes in memory. Trailers are ignored: uvicorn
+    The parser alone would keep all of these bytes in memory. Trailers are ignored: uvicorn
     would add them to the headers, past every check of the head. When the client disconnects,
     every unanswered request of the connection is notified.
     """
@@ -21,9 +21,9 @@ class HardenedProtocol(HttpToolsProtocol):
     _is_in_message = False
     _has_progressed = False
     _unfinished_bytes = 0
-    """Received since the parser last completed a head, a piece of a body or a message."""
+    """Bytes received since the parser last completed a head, a piece of a body or a message."""
     _unanswered: deque[RequestResponseCycle]
-    """Several with pipelining: a client sends requests before it has earlier answers."""
+    """Open requests: several with pipelining, when a client does not wait for earlier answers."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the server's own
         super().connection_made(transport)
@@ -41,8 +41,8 @@ class HardenedProtocol(HttpToolsProtocol):
         self._is_in_head = False
         self._has_progressed = True
         super().on_headers_complete()
-        # Answers go out in order, so each cycle is removed once. Thousands may be pipelined:
-        # a scan of all of them for every request would take quadratic time.
+        # Answers are sent in order, so each cycle is removed once. A client may pipeline thousands
+        # of requests: a scan of all cycles for every request would take quadratic time.
         while self._unanswered and self._unanswered[0].response_complete:
             self._unanswered.popleft()
         self._unanswered.append(self.cycle)
@@ -58,7 +58,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        # uvicorn notifies only the newest request. An earlier one would keep waiting, and then
+        # uvicorn notifies only the newest request. An earlier request would keep waiting, and then
         # fail when it writes to the closed connection.
         for cycle in self._unanswered:
             cycle.disconnected = True

@@ -14,7 +14,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def level_of(route: str, *, status: int | None) -> int:
-    """Return the level of a request's line: debug for successful chunks and probes, of which there are many."""
+    """Return the level of a request's log line: debug for successful chunks and probes."""
     is_frequent = route.startswith("/health") or route.endswith("/chunks/{index}")
     return logging.DEBUG if is_frequent and status == HTTPStatus.OK else logging.INFO
 
@@ -33,7 +33,7 @@ class RequestLog:
     """ASGI middleware around the whole application: one `http.request` line per request.
 
     The line holds the route's template and everything bound for the request: ids, and the
-    code of a refusal. It never holds the path as sent or a header: either may contain a key
+    code of a refusal. It never holds the path as sent or a header, because these may contain a key
     or a token.
     """
 

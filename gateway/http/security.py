@@ -1,7 +1,7 @@
 """Authentication by API key, and scopes.
 
-A key has 256 random bits. That cannot be guessed, so one SHA-256 protects it as well as a
-slow password hash. The database holds only the hash.
+A key has 256 random bits and cannot be guessed, so one SHA-256 protects the key as well as a slow
+password hash. The database holds only the hash.
 """
 
 import asyncio
@@ -122,7 +122,7 @@ class ApiKeyCache:
         return caller
 
     def add(self, caller: Caller, *, key_hash: bytes, read_at: float) -> None:
-        """Cache a caller; its lifetime starts at `read_at`, before the read."""
+        """Cache a caller; `read_at`, a time before the read, starts the lifetime of the entry."""
         self._callers[key_hash] = (caller, read_at)
         self._callers.move_to_end(key_hash)
         if len(self._callers) > self._size_max:
@@ -146,7 +146,7 @@ class ApiKeyCache:
             read = asyncio.create_task(self._read(database, key=key, key_hash=key_hash))
             self._reads[key_hash] = read
             read.add_done_callback(lambda _: self._reads.pop(key_hash))
-        # Without the shield, one disconnected client would cancel the read of all the others.
+        # Without the shield, one disconnected client would cancel the read for all other requests.
         return await asyncio.shield(read)
 
     async def _read(self, database: Database, *, key: str, key_hash: bytes) -> Caller:
@@ -158,10 +158,10 @@ class ApiKeyCache:
 
 
 class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
-    """Sets `request.user` to the caller before any of the body is read.
+    """Sets `request.user` to the caller before the body is read.
 
-    It covers the whole API: a route without a guard still needs a key. It takes the context
-    from the application's state, because Litestar deep-copies routers with their middleware.
+    Every route of the API needs a key, also a route without a guard. The context comes from the
+    application's state, because Litestar deep-copies routers with their middleware.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -182,7 +182,7 @@ def bearer(header: str | None) -> str:
     """Return the key of an `Authorization` header.
 
     Raises:
-        Unauthenticated: the header holds nothing that can be a key.
+        Unauthenticated: the header does not contain text with the form of a key.
     """
     scheme, _, key = (header or "").partition(" ")
     key = key.strip(" ")

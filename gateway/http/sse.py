@@ -1,4 +1,4 @@
-"""Server-Sent Events: framing, and a heartbeat while there is no event.
+"""Encodes Server-Sent Events, and sends a heartbeat while there is no event.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -23,9 +23,9 @@ def event(name: str, *, event_id: int, data: bytes) -> bytes:
     """Return one event.
 
     Args:
-        name: of the event.
+        name: name of the event.
         event_id: the client sends it back as `Last-Event-ID` when it reconnects.
-        data: without line breaks.
+        data: text without line breaks.
     """
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event_id, name.encode(), data)
 

@@ -41,7 +41,7 @@ async def snapshot_of(session: AsyncSession, *, tenant_id: TenantId, job_id: Job
 
 
 def jobs_of(tenant_id: TenantId, *, status: JobStatus | None) -> Select[Job]:
-    """Return the query of a tenant's jobs; with a status, only of those that have it."""
+    """Return the query of a tenant's jobs, or only of the jobs with the given status."""
     query = select(Job).where(Job.tenant_id == tenant_id)
     return query if status is None else query.where(Job.status == status)
 

@@ -46,7 +46,7 @@ async def get_job(
     job_id: FromPath[JobId],
     wait: Wait = 0,
 ) -> JobView:
-    """Show a job; `progress` goes back only if the object store loses parts of the file."""
+    """Show a job; `progress` decreases only if the object store loses parts of the file."""
     async with request.context.database.transaction() as session:
         _, job = await queries.snapshot_of(session, tenant_id=request.user.tenant_id, job_id=job_id)
     request_log.bind(upload_id=job.upload_id)
@@ -88,7 +88,7 @@ async def follow_job(
     return Stream(
         sse.stream(events(read, request.context.job_changes, job_id=job_id, seen=last_event_id)),
         media_type=sse.MEDIA_TYPE,
-        # nginx would keep events back until its buffer is full.
+        # Otherwise nginx would delay events until its buffer is full.
         headers={"X-Accel-Buffering": "no"},
     )
 

@@ -1,4 +1,4 @@
-"""Waiting for a job: until it is settled, or as a stream of its changes."""
+"""Waits until a job is settled, or streams the changes of the job."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -26,10 +26,10 @@ from schemas.lifecycle import SETTLED_JOBS
 log = structlog.stdlib.get_logger(__name__)
 
 POLL_INTERVAL: Final = timedelta(seconds=1)
-"""Longest time for which a waiting request misses a change whose notification was lost."""
+"""Longest delay of a waiting request when a notification is lost."""
 
 STREAM_POLL_INTERVAL: Final = timedelta(seconds=5)
-"""The same for streams: there are many, and each costs one read per interval."""
+"""The same delay for a stream: longer, because each of many streams reads once per interval."""
 
 POLL_AFTER_SECONDS: Final = 1
 
@@ -48,7 +48,7 @@ Read: TypeAlias = Callable[[], Awaitable[Snapshot]]
 
 @dataclass(frozen=True, kw_only=True)
 class JobAnswer:
-    """A job after the wait that its client prefers, and how to answer it."""
+    """The answer after the wait that the client prefers: job, status code and headers."""
 
     job: JobView
     status_code: HTTPStatus
@@ -56,7 +56,7 @@ class JobAnswer:
 
 
 async def answer_of(job: JobView, *, request: ApiRequest) -> JobAnswer:
-    """Wait as long as the client prefers; without a preference, as the settings say."""
+    """Wait as long as the client prefers, or as long as the settings say."""
     settings = request.context.settings
     preferences = prefer.preferences_of(request.headers.getall("prefer", []))
     wait, applied = timedelta(), []
@@ -144,7 +144,7 @@ async def events(
         read: reads the job.
         listener: reports changes.
         job_id: the job.
-        seen: the revision that the client has; only later ones are sent.
+        seen: the revision that the client has; only later revisions are sent.
         poll_interval: the longest time without a read.
     """
     log.debug("job.streamed", job_id=str(job_id), seen=seen)
@@ -161,7 +161,8 @@ async def events(
                     seen = revision
                     yield event_of(job, revision=revision)
     except SQLAlchemyError as error:
-        # The status is sent already. The client reconnects, and is answered with the error then.
+        # The status is already sent. The client reconnects, and the answer to that request is the
+        # error.
         log.warning("job.stream_broken", job_id=str(job_id), error=type(error).__name__)
 
 
@@ -174,7 +175,7 @@ async def snapshots(
     wait_max: timedelta = timedelta.max,
     disconnection: asyncio.Future[None] | None = None,
 ) -> AsyncGenerator[Snapshot, None]:
-    """Yield the job now and whenever it may have changed; always once.
+    """Yield the job at once, and again whenever it may have changed.
 
     Ends once the job is settled, after `wait_max`, and when the client disconnects or the
     process stops.
@@ -205,7 +206,7 @@ async def snapshots(
 
 
 def event_of(job: JobView, *, revision: int) -> bytes:
-    """Return a job as one event: named `progress` until the job is settled, then by its status."""
+    """Return a job as an event, named `progress` or, for a settled job, after the status."""
     name = job.status if job.status in SETTLED_JOBS else "progress"
-    # JSON has no line breaks of its own, and escapes those in strings.
+    # The encoded JSON has no line breaks: those in strings are escaped.
     return sse.event(name, event_id=revision, data=msgspec.json.encode(job))

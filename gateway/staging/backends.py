@@ -31,7 +31,7 @@ class DigestOnlySink:
 
 
 class UploadCache:
-    """The unchanging facts of the uploads that received chunks most recently.
+    """Caches the constant facts of the uploads that received chunks most recently.
 
     The status of an upload changes and is not cached; every chunk reads it once.
     """
@@ -55,13 +55,13 @@ class UploadCache:
 
 
 class Staging:
-    """The backend of new uploads, and the other one for uploads from before a change of settings.
+    """The backend of new uploads, and the other backend, for uploads created with other settings.
 
     Args:
-        primary: where new uploads go.
+        primary: the backend of new uploads.
         other: the other backend, if it is ready.
-        make_other: builds the other backend when an upload in it is first met. Without
-            `other` and `make_other` this gateway cannot reach the uploads in it.
+        make_other: builds the other backend when a request first needs it. Without `other` and
+            `make_other` this gateway cannot reach uploads in the other backend.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class Staging:
         """Return the backend that holds an upload.
 
         Raises:
-            StagingElsewhere: this gateway has no settings for it.
+            StagingElsewhere: this gateway has no settings for that backend.
         """
         if upload.kind == self.primary.kind:
             return self.primary
         async with self._making:
             if self._other is None and self._make_other is not None:
-                # It may load a client library, which takes a while.
+                # In a thread, because loading a client library may take a second.
                 other = await self._threads.run(self._make_other)
                 await other.prepare()
                 self._other = other

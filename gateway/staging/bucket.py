@@ -68,7 +68,7 @@ class ObjectChunkWriter:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # The answer does not wait for it.
+        # The answer does not wait for the close.
         self._executor.submit(self._close, even_after_failure=True)
 
     async def lock(self, *, wait_max: timedelta) -> bool:  # noqa: ARG002  # the port's signature
@@ -100,7 +100,7 @@ class ObjectChunkWriter:
             log.warning("chunk.object_not_deleted", reason=str(error))
 
     def _close(self) -> None:
-        # Bytes that count are in the bucket already.
+        # An error loses nothing: acknowledged bytes are already in the bucket.
         with suppress(OSError):
             self._spool.close()
 

@@ -3,17 +3,17 @@
 from typing import Final
 
 BUFFER_BYTES: Final = 512 * 1024
-"""So large that handing a buffer to a thread costs little beside the thread's work on it."""
+"""Large enough that passing a buffer to a thread is cheap compared with the thread's work."""
 
 SPARE_MAX: Final = 32
-"""Buffers kept for later bodies; further ones are freed after a peak."""
+"""Buffers kept for later bodies; after a peak all others are freed."""
 
 
 class Buffers:
     """Lends buffers of one size.
 
-    The kernel clears every page of a new buffer, which costs more than filling
-    it: for small chunks that was a sixth of all work.
+    The kernel clears every page of a new buffer, which costs more than filling the buffer. With
+    small chunks, new buffers took a sixth of the gateway's processor time.
     """
 
     def __init__(self, size_bytes: int = BUFFER_BYTES, *, spare_max: int = SPARE_MAX) -> None:

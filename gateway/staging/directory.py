@@ -81,7 +81,7 @@ class DirectoryChunkWriter:
                 f"the staged file of upload {self._path.name} is gone; create a new upload"
             ) from error
         except BaseException:
-            # A request that is cancelled meanwhile has opened the file all the same.
+            # The thread opens the file even if the request is cancelled meanwhile.
             await until_done([self._executor.submit(self._close, even_after_failure=True)])
             raise
         return self
@@ -121,7 +121,7 @@ class DirectoryChunkWriter:
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None
-        # Bytes that count are synced already.
+        # An error loses nothing: acknowledged bytes are already synced.
         with suppress(OSError):
             os.close(descriptor)
 
@@ -173,7 +173,8 @@ class DirectoryChunkWriter:
     def _begin_writeback(self) -> None:
         """Start writing the bytes so far to disk while the rest arrives (sync_file_range(2)).
 
-        A hint, whose result is ignored: without it the sync at the end takes longer.
+        The call is a hint, so its result is ignored. Without the hint the sync at the end takes
+        longer.
         """
         if self._written - self._handed_to_disk >= self._writeback_bytes:
             _libc.sync_file_range(
@@ -227,7 +228,7 @@ class DirectoryBackend:
         )
 
     async def remove(self, upload_id: UploadId, *, tenant_id: TenantId) -> None:  # noqa: ARG002  # the port's signature
-        """Delete the upload's file, if there is one."""
+        """Delete the upload's file if it exists."""
         path = self._path(upload_id)
         await self._threads.run(lambda: path.unlink(missing_ok=True))
 
@@ -261,7 +262,7 @@ def _check_room(disk: os.statvfs_result, size_bytes: int, *, reserve: int) -> No
 
 
 def _sync_directory(path: Path) -> None:
-    """Make the name of a new file durable; fsync of the file alone does not."""
+    """Make the name of a new file durable; an fsync of the file syncs only its content."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

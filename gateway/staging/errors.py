@@ -5,7 +5,7 @@ from schemas.ids import UploadId
 
 
 class StagingFull(DomainError):
-    """The staging disk has too little free space; later it may have more."""
+    """The staging disk has too little free space; the same request may succeed later."""
 
     code = ErrorCode.STAGING_FULL
     retryable = True

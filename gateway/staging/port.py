@@ -1,4 +1,4 @@
-"""What the gateway needs from a place that keeps received bytes."""
+"""The interface of a staging backend."""
 
 import asyncio
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Sink(Protocol):
         """Queue a block; the future is done when the block is processed.
 
         Until then the block must not change and the future must not be cancelled.
-        The next block may be queued at once; after a block that failed none is processed.
+        The next block may be queued at once; after a failed block no later block is processed.
 
         Raises, when awaited:
             StagingFull: the disk has no room for the block.
@@ -62,21 +62,21 @@ class ChunkWriter(Sink, Protocol):
     async def lock(self, *, wait_max: timedelta) -> bool:
         """Lock the chunk for this request; False if another request holds it for longer.
 
-        A backend in which different contents never share a place needs no lock: always True.
+        A backend in which different contents never share a place needs no lock and returns True.
         """
 
     async def discard(self) -> None:
-        """Delete the completed bytes, which will never be on record; does not raise."""
+        """Delete completed bytes that will not be recorded as a chunk; never raises."""
 
 
 class StagingBackend(Protocol):
-    """One kind of staging."""
+    """One place for staged bytes: the directory or the bucket."""
 
     @property
     def kind(self) -> StagingKind: ...
 
     async def prepare(self) -> None:
-        """Get ready for new uploads, when the process starts."""
+        """Prepare for new uploads; called when the process starts."""
 
     async def create(self, upload_id: UploadId, *, tenant_id: TenantId, size_bytes: int) -> None:
         """Make room for an upload.
@@ -96,7 +96,7 @@ class StagingBackend(Protocol):
     ) -> ChunkWriter: ...
 
     async def remove(self, upload_id: UploadId, *, tenant_id: TenantId) -> None:
-        """Delete the staged bytes of an upload, if the gateway is responsible; safe to repeat."""
+        """Delete the staged bytes of an upload, unless a worker deletes them. Idempotent."""
 
     async def is_writable(self) -> bool: ...
 

@@ -1,4 +1,4 @@
-"""Whether new uploads can be staged."""
+"""Checks whether new uploads can be staged."""
 
 import asyncio
 from datetime import timedelta
@@ -23,13 +23,13 @@ class StagingProbe:
         self._call: asyncio.Task[bool] | None = None
 
     async def ask(self) -> str:
-        """Return `ok`, or the reason why not, before the timeout ends."""
-        # A local variable: while this probe waits, another one may replace a finished call.
+        """Return `ok` or the problem, within the timeout."""
+        # A local variable: while this probe waits, another probe may replace a finished call.
         call = self._call
         if call is None or call.done():
             call = self._call = asyncio.create_task(self._staging.primary.is_writable())
-        # `wait` does not cancel the call when the time is up; `asyncio.timeout` would, and
-        # would then wait for the thread all the same.
+        # `wait` does not cancel the call when the time is up; `asyncio.timeout` would cancel the
+        # call, and would still wait for the thread.
         finished, _ = await asyncio.wait([call], timeout=self._timeout.total_seconds())
         if not finished:
             return "not answering"

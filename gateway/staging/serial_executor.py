@@ -40,10 +40,9 @@ class Threads:
 class SerialExecutor:
     """Runs blocking calls one after another, without a gap between them.
 
-    If each call were submitted only after the event loop had the result of the
-    previous one, the thread would idle in between: a third of the time where a body
-    arrives as fast as it is processed. After a call that failed no further call
-    runs: it would continue from a state that was never reached.
+    If the event loop submitted each call after the result of the previous call, the thread would
+    idle in between: for a third of the time if a body arrives as fast as it is processed. After a
+    failed call no later call runs, because the state that it needs was never reached.
     """
 
     def __init__(self, threads: Threads) -> None:
@@ -57,7 +56,7 @@ class SerialExecutor:
         """Run a call after all earlier ones, to its end even if the caller is cancelled.
 
         Raises:
-            BaseException: what this call or an earlier one raised.
+            BaseException: what this call or an earlier call raised.
         """
         return await _result_of(self.submit(function, *arguments))
 
@@ -71,8 +70,8 @@ class SerialExecutor:
 
         Args:
             function: the call.
-            arguments: of the call.
-            even_after_failure: run the call also if an earlier one failed.
+            arguments: the arguments of the call.
+            even_after_failure: run the call even if an earlier call failed.
 
         Raises:
             RuntimeError: the threads are closed.
@@ -96,8 +95,8 @@ class SerialExecutor:
 
         with self._lock:
             if not self._is_busy:
-                # Before the call is queued: a closed pool raises here, and a call that is
-                # queued already would never run.
+                # Before the call is queued: a closed pool raises here, and a call that was queued
+                # before would never run.
                 self._threads.start(self._work)
                 self._is_busy = True
             self._queue.append(call)
@@ -106,7 +105,7 @@ class SerialExecutor:
     def _work(self) -> None:
         while self._run_some_calls():
             try:
-                # At the end of the pool's queue: other requests have calls waiting too.
+                # At the end of the pool's queue, because calls of other requests wait too.
                 self._threads.start(self._work)
             except RuntimeError:
                 # The pool is closing and accepts no more work; the queued calls still run here.
@@ -126,7 +125,7 @@ class SerialExecutor:
 
 
 async def until_done(calls: Collection[asyncio.Future[Any]]) -> None:
-    """Wait until all calls have ended, even if the caller is cancelled; re-raises that at the end.
+    """Wait until all calls have ended, then re-raise a cancellation of the caller.
 
     A thread cannot be stopped. A caller that returned earlier would close the file
     that a thread writes to, or refill the buffer that it writes from.

@@ -33,7 +33,7 @@ Answer = TypeVar("Answer")
 FIRST_WAIT: Final = timedelta(milliseconds=200)
 WAIT_MAX: Final = timedelta(seconds=2)
 RETRYING_MAX: Final = timedelta(seconds=30)
-"""The client waits meanwhile, and can retry the chunk itself."""
+"""Few, because the client waits meanwhile and can retry the chunk itself."""
 
 PROBE_TIMEOUT: Final = timedelta(seconds=1)
 
@@ -41,7 +41,7 @@ _MD5: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Store:
-    """One bucket, through one client.
+    """The operations on one bucket.
 
     Requests and the probe have threads of their own: a slow store must delay neither the
     spooling of bodies nor the answer of the probe.
@@ -104,7 +104,7 @@ class Store:
         )
 
     async def is_there(self) -> bool:
-        """Whether the bucket exists and can be accessed; returns within about a second."""
+        """Return whether the bucket exists and can be accessed, within about a second."""
         try:
             await self._probing.run(lambda: self._probe.head_bucket(Bucket=self._bucket))
         except (botocore.ClientError, botocore.BotoCoreError) as error:
@@ -121,21 +121,21 @@ class Store:
     def _has(self, key: ObjectKey, *, size_bytes: int, md5: bytes) -> bool:
         """Check the stored object, if the answer to its PUT has no ETag.
 
-        Swift leaves the ETag out if somebody else put the same key a moment later: then the
-        object of this request is the older one, and not kept.
+        Swift leaves the ETag out if another request put the same key a moment later: then the
+        object of this request is the older object, and is not kept.
         """
         try:
             found = self._client.head_object(Bucket=self._bucket, Key=key)
         except botocore.ClientError as error:
-            # Even a missing object is no reason to give up: the next attempt puts it again.
+            # A missing object counts as retryable, because the next attempt puts the object again.
             raise StoreUnavailable("head_object", reason=f"status {s3.status_of(error)}") from error
         return found["ContentLength"] == size_bytes and _matches(found, md5=md5)
 
     async def _ask(self, call: str, request: Callable[[], Answer]) -> Answer:
         """Make a request in a thread; repeat it while the store is unavailable.
 
-        The waits are spent outside the threads: requests to a store that is down must not
-        occupy the threads of others.
+        No thread waits between the attempts: requests to a store that is down must not occupy the
+        threads that other requests need.
         """
 
         def attempt() -> Answer:
@@ -143,8 +143,8 @@ class Store:
                 try:
                     return request()
                 except botocore.SSLError as error:
-                    # An untrusted certificate too is answered 503: a proxy's certificate is
-                    # replaced without a change of the settings, and clients then go on.
+                    # An untrusted certificate is also answered with 503: clients can continue once
+                    # a proxy's certificate is replaced, without a change of the settings.
                     raise StoreUnavailable(call, reason=type(error).__name__) from error
 
         async def attempt_in_thread() -> Answer:
@@ -163,9 +163,9 @@ class Store:
 
 
 def _matches(answer: "PutObjectOutputTypeDef | HeadObjectOutputTypeDef", *, md5: bytes) -> bool:
-    """Whether an answer has an ETag, and the ETag does not contradict the content."""
+    """Return False if an answer has no ETag, or an ETag that contradicts the content."""
     etag = answer.get("ETag", "").strip('"').lower()
-    # With encryption by a key of the store's own, the ETag is no digest of the content.
+    # If the store encrypts with a key of its own, the ETag is not a digest of the content.
     is_digest = answer.get("ServerSideEncryption", "AES256") == "AES256"
     if is_digest and _MD5.fullmatch(etag):
         return etag == md5.hex()

@@ -12,13 +12,13 @@ from gateway.staging.serial_executor import until_done
 from schemas.errors import ErrorCode
 
 SILENCE_MAX: Final = timedelta(seconds=60)
-"""A client that is silent for longer is gone; its retry needs the chunk's lock."""
+"""A client that is silent for longer counts as gone; its retry needs the chunk's lock."""
 
 BLOCK_BYTES_MIN: Final = 256 * 1024
-"""A smaller block is not handed over before the end of the body, even to an idle sink."""
+"""The sink gets a smaller block only at the end of the body, even if it is idle."""
 
 BLOCKS_IN_FLIGHT_MAX: Final = 2
-"""Blocks that the sink has not processed yet; a request holds one more buffer than that."""
+"""Blocks that the sink has not processed yet; a request holds one buffer more."""
 
 
 class ChunkTooLong(ReadingStopped):
@@ -59,11 +59,11 @@ async def with_timeout(
 
 
 class BlockWriter:
-    """Collects pieces into blocks, and fills one block while the sink processes earlier ones.
+    """Collects pieces into blocks, and fills one block while the sink processes earlier blocks.
 
     An idle sink gets a block as soon as it has the minimum size. While the sink is busy
     the block grows until its buffer is full: the slower the sink, the larger the blocks.
-    The rest at the end is not handed over: it is `last`.
+    The sink does not get the rest at the end of the body: `last` returns it.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class BlockWriter:
 
     @property
     def last(self) -> memoryview:
-        """The bytes that are not handed over yet."""
+        """The bytes that the sink has not got yet."""
         return memoryview(self._filling)[: self._filled]
 
     async def aclose(self) -> None:
@@ -100,8 +100,8 @@ class BlockWriter:
         in_flight = [processed for processed, _ in self._in_flight]
         await until_done(in_flight)
         for processed in in_flight:
-            # Retrieved, or asyncio would log it as never retrieved; the reader of the body
-            # has the error already.
+            # The exception is retrieved because asyncio would otherwise log it; the reader of the
+            # body has the error already.
             processed.exception()
         for buffer in (self._filling, *(buffer for _, buffer in self._in_flight)):
             self._buffers.give_back(buffer)

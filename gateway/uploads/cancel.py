@@ -1,4 +1,4 @@
-"""Cancelling an upload, and purging what is stored of it."""
+"""Cancels an upload, and purges a stored upload."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -59,15 +59,16 @@ async def cancel_upload(
     staged bytes and the object. Without a job the staged bytes are deleted here.
 
     Args:
-        context: of the process.
-        tenant_id: who asks.
+        context: the context of the process.
+        tenant_id: the tenant that asks.
         upload_id: the upload.
         purge: cancel a stored upload too, and delete its document.
         unless_finalized: refuse to cancel an upload that has a job.
 
     Raises:
         UploadNotFound: the tenant has no such upload.
-        UploadAlreadySettled: the upload failed or expired, or is stored or finalized and to be kept.
+        UploadAlreadySettled: the upload failed or expired; or it is stored and `purge` is false, or
+            it is finalized and `unless_finalized` is true.
         DocumentStillBeingRead: the upload is cancelled, but a worker still reads its document.
     """
     async with context.database.tenant_lock(tenant_id) as session:
@@ -87,7 +88,7 @@ async def cancel_upload(
 async def _upload_and_job(
     session: AsyncSession, *, tenant_id: TenantId, upload_id: UploadId
 ) -> tuple[Upload, JobId | None]:
-    """Return an upload and its job; an upload without a job is locked, so that it gets none.
+    """Return an upload and its job; lock an upload without a job, so that no job is added.
 
     An upload with a job is not locked: a worker locks the job before the upload, and so does
     `_cancel`.
@@ -109,7 +110,7 @@ async def _upload_and_job(
 async def _cancel(
     session: AsyncSession, upload: Upload, *, job_id: JobId | None, purge: bool, now: datetime
 ) -> None:
-    """Update the job before its upload, in the order of a worker, which prevents a deadlock."""
+    """Update the job before its upload: a worker uses the same order, which prevents a deadlock."""
     if job_id is not None and not await _cancel_job(session, job_id, purge=purge, now=now):
         if await queries.job_status_of(session, job_id) != JobStatus.CANCELLED:
             raise UploadAlreadySettled(upload.id)
@@ -152,12 +153,13 @@ async def _cancel_job(session: AsyncSession, job_id: JobId, *, purge: bool, now:
 async def _delete_document(session: AsyncSession, upload_id: UploadId) -> bool:
     """Delete the document of an upload; False if a worker is reading it.
 
-    Never waits for the worker, which writes to the job too: this transaction may hold the job.
+    Never waits for the worker: this transaction may have locked the job, which the worker also
+    writes, so that a wait would be a deadlock.
     """
     documents = select(Document.id).where(Document.upload_id == upload_id)
     free = (await session.scalars(documents.with_for_update(skip_locked=True))).all()
     if free:
-        # Pages, passages and entities are deleted with it.
+        # Pages, passages and entities are deleted with the document.
         await session.execute(delete(Document).where(Document.id.in_(free)))
         return True
     return await session.scalar(documents) is None

@@ -1,12 +1,12 @@
-"""How a file is cut into chunks."""
+"""Divides a file into chunks."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from schemas.settings import MIB, UploadSettings
 
-COMFORTABLE_COUNT: Final = 1000
-"""More chunks are not chosen by default: each costs a request, an fsync and a row."""
+DEFAULT_COUNT_MAX: Final = 1000
+"""Most chunks with the default chunk size: each chunk costs a request, an fsync and a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,10 @@ class Plan:
 
 
 def plan(size: int, *, requested_size: int | None, settings: UploadSettings) -> Plan:
-    """Cut `size` bytes into chunks of the requested size, within the limits of the settings.
+    """Divide `size` bytes into chunks of the requested size, within the limits of the settings.
 
-    A file that would have too many chunks gets larger ones, in steps of a MiB,
-    even above the maximum for requests: otherwise it could not be sent at all.
+    A file that would have too many chunks gets larger chunks, in steps of a MiB, even above the
+    maximum for requests: otherwise the file could not be sent.
     """
     chunk_size = requested_size or _default_size(size, chunk_size=settings.chunk_size_default)
     chunk_size = min(max(chunk_size, settings.chunk_size_min), settings.chunk_size_max)
@@ -46,10 +46,10 @@ def plan(size: int, *, requested_size: int | None, settings: UploadSettings) -> 
 
 
 def _default_size(size: int, *, chunk_size: int) -> int:
-    """Return `chunk_size`, or the power of two in MiB that keeps the number of chunks comfortable."""
-    if size <= chunk_size * COMFORTABLE_COUNT:
+    """Return `chunk_size`, or the power of two in MiB that avoids too many chunks."""
+    if size <= chunk_size * DEFAULT_COUNT_MAX:
         return chunk_size
     chunk_size = MIB
-    while chunk_size * COMFORTABLE_COUNT < size:
+    while chunk_size * DEFAULT_COUNT_MAX < size:
         chunk_size *= 2
     return chunk_size

@@ -31,15 +31,15 @@ async def create_upload(
     lifetime: timedelta,
     uncertain_bytes: int = 0,
 ) -> UploadCreated:
-    """Create an upload that accepts chunks, or return the one that an earlier request created.
+    """Create an upload, or return the upload that an earlier request with the key created.
 
     The size is reserved from the tenant's quota at once: of concurrent requests
     only those that fit together are admitted.
 
     Args:
-        context: of the process.
+        context: the context of the process.
         tenant_id: owner of the upload.
-        request: what the client is going to send.
+        request: the file as the client declares it.
         keyed: the request's `Idempotency-Key`.
         lifetime: time until the upload expires.
         uncertain_bytes: part of the size that may turn out not to belong to the file.
@@ -48,7 +48,7 @@ async def create_upload(
         FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded: the quotas forbid it.
         StagingFull: the staging disk has no room.
         IdempotencyKeyReused: the key is bound to another request.
-        TargetRefused: the callback may not be called.
+        TargetRefused: the callback URL is not allowed.
     """
     settings, callback_url = context.settings, request.callback_url
     upload = _new_upload(context, tenant_id=tenant_id, request=request, lifetime=lifetime)
@@ -56,7 +56,7 @@ async def create_upload(
     async with context.database.transaction() as session:
         earlier_id = await idempotency.earlier_use(session, keyed, tenant_id=tenant_id)
         if earlier_id is not None:
-            # Answered in this transaction: before the next one the key may expire.
+            # Answered in this transaction: before the next transaction the key may expire.
             earlier = await queries.upload_of(
                 session, tenant_id=tenant_id, upload_id=UploadId(earlier_id)
             )
@@ -93,7 +93,7 @@ async def callback_secret(
     """Register the callback of an upload, if it has one, and return the secret that verifies it.
 
     Raises:
-        TargetRefused: the callback may not be called.
+        TargetRefused: the callback URL is not allowed.
     """
     if url is None:
         return None
@@ -114,7 +114,7 @@ async def _admit(
     quotas: Quotas,
     uncertain_bytes: int,
 ) -> Upload:
-    """Add the upload, or return the one that the first request with the key created."""
+    """Add the upload, or return the upload of an earlier request with the key."""
     admitted_id = UploadId(
         await idempotency.first_use(
             session, keyed, tenant_id=upload.tenant_id, resource_id=upload.id

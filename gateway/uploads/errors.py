@@ -1,4 +1,4 @@
-"""Errors that several operations on uploads raise, and the rule that tells an upload is open."""
+"""Errors that several operations on uploads raise, and the check that an upload is open."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -64,7 +64,7 @@ class UploadIncomplete(DomainError):
 
 
 class ManifestMismatch(DomainError):
-    """The chunks that the client declares are not the stored ones, in order."""
+    """The declared chunks differ from the stored chunks, or are in another order."""
 
     code = ErrorCode.MANIFEST_MISMATCH
 
@@ -85,7 +85,9 @@ class DocumentStillBeingRead(DomainError):
     retryable = True
 
     def __init__(self, upload_id: UploadId) -> None:
-        super().__init__(f"upload {upload_id} is cancelled, but still being read; try again soon")
+        super().__init__(
+            f"upload {upload_id} is cancelled, but a worker still reads its document; try again soon"
+        )
 
 
 class ChunkIndexOutOfRange(DomainError):
@@ -131,8 +133,8 @@ def check_open(upload_id: UploadId, *, status: str, expires_at: datetime, now: d
     """Check that an upload accepts chunks and can be finalized.
 
     Raises:
-        UploadExpired: its time is over, whether or not a sweep has marked it.
-        UploadNotOpen: it is finalized, stored, failed or cancelled.
+        UploadExpired: the upload has expired, even if no sweep has changed its status yet.
+        UploadNotOpen: the upload is finalized, stored, failed or cancelled.
     """
     if status == UploadStatus.EXPIRED or (status == UploadStatus.OPEN and expires_at <= now):
         raise UploadExpired(upload_id, expired_at=expires_at)

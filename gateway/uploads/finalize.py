@@ -50,11 +50,13 @@ async def finalize_upload(
         UploadNotFound, UploadNotOpen, UploadExpired: the upload cannot be finalized.
         UploadIncomplete: chunks are missing.
         ManifestMismatch: the declared chunks are not the stored ones.
-        FileDigestMismatch: the sha256 contradicts the one declared before, or comes too late.
+        FileDigestMismatch: the sha256 differs from the declared sha256, or is first declared now
+            although the upload is already finalized.
         FileTooLarge, TypeNotAllowed, QuotaExceeded: the quotas forbid it; the upload stays open.
         IdempotencyKeyReused: the key is bound to another request.
     """
-    # A concurrent request waits here for the row's lock, and then finds the job of the first.
+    # A concurrent request waits here for the row's lock, and then finds the job of the first
+    # request.
     upload = await queries.upload_to_settle(
         session, tenant_id=tenant_id, upload_id=request.upload_id
     )
@@ -62,7 +64,7 @@ async def finalize_upload(
         raise FileDigestMismatch(f"upload {upload.id} was declared with another sha256")
     job = await session.scalar(select(Job).where(Job.upload_id == upload.id))
     if job is not None and upload.sha256 is None and request.sha256 is not None:
-        # Accepted now, the digest would never be checked.
+        # A digest that is accepted now would never be checked.
         raise FileDigestMismatch(f"upload {upload.id} was finalized without a sha256")
     job_id = JobId(uuid4()) if job is None else job.id
     bound_to = await idempotency.first_use(session, keyed, tenant_id=tenant_id, resource_id=job_id)
@@ -100,7 +102,7 @@ def add_job(
             upload_id=upload.id,
             job_id=job.id,
             filename=upload.filename,
-            # The worker measures an object that was in the bucket before.
+            # The size of a referenced object is unknown; the worker measures it.
             size=None if upload.staging == StagingKind.REFERENCE else upload.size,
         ),
         tenant_id=upload.tenant_id,
@@ -113,7 +115,7 @@ def add_job(
 
 
 def missing_of(stored: Sequence[StoredChunk], *, chunk_count: int) -> list[int]:
-    """Return the indexes without a chunk; compares sets, since equal sums of sizes prove nothing."""
+    """Return the indexes that are not stored; compares sets, because a sum could agree by chance."""
     present = {chunk.index for chunk in stored}
     return [index for index in range(chunk_count) if index not in present]
 

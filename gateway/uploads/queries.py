@@ -1,4 +1,4 @@
-"""Reading uploads and their chunks, and recording a chunk.
+"""Reads uploads and their chunks, and records a chunk.
 
 The statements of the chunk path are plain SQL, each a whole transaction in one
 round trip: they are half of the cost of a small chunk.
@@ -35,7 +35,7 @@ CHUNK_STATE: Final[LiteralString] = """
 """
 
 # The lock keeps the upload from being finalized or cancelled until the row is committed.
-# It is shared: chunks of one upload do not wait for each other.
+# The lock is shared, so that chunks of one upload do not wait for each other.
 RECORD_CHUNK: Final[LiteralString] = """
     INSERT INTO chunks (upload_id, index, size, sha256, crc32c)
     SELECT id, %(index)s, %(size)s, %(sha256)s, %(crc32c)s FROM uploads
@@ -46,8 +46,8 @@ RECORD_CHUNK: Final[LiteralString] = """
     RETURNING index
 """
 
-# The first chunk also sets the sniffed type and takes the lock for that at once: two requests
-# that upgraded a shared lock would deadlock.
+# The first chunk also sets the sniffed type, so this statement takes the stronger lock at once: two
+# requests that upgraded a shared lock would deadlock.
 RECORD_FIRST_CHUNK: Final[LiteralString] = """
     WITH recorded AS (
         INSERT INTO chunks (upload_id, index, size, sha256, crc32c)
@@ -66,7 +66,7 @@ RECORD_FIRST_CHUNK: Final[LiteralString] = """
 
 @dataclass(frozen=True, kw_only=True)
 class StoredChunk:
-    """A chunk as it is on record; rows of older versions have no crc32c."""
+    """A recorded chunk; rows written by older versions have no crc32c."""
 
     index: int
     size: int
@@ -79,7 +79,7 @@ class ChunkState:
     """The state of an upload and one of its chunks, read together.
 
     Attributes:
-        stored_sha256: of the chunk, if it is on record.
+        stored_sha256: sha256 of the chunk; None if the chunk is not recorded.
     """
 
     status: str
@@ -151,14 +151,14 @@ async def record_chunk(
     sniffed_type: str | None,
     now: datetime,
 ) -> bool:
-    """Record a chunk; False if its upload is not open any more or the chunk is on record already.
+    """Record a chunk; False if its upload is no longer open or the chunk is already recorded.
 
     Args:
         connection: runs the statement.
-        upload: of the chunk.
-        chunk: to be recorded.
-        sniffed_type: media type by the first bytes; only that of the first chunk is kept.
-        now: an upload that has expired by then is not open.
+        upload: the upload of the chunk.
+        chunk: the chunk to record.
+        sniffed_type: media type found in the first bytes; kept only for the first chunk.
+        now: the current time; an upload that has expired is not open.
     """
     values = {
         "tenant_id": upload.tenant_id,
@@ -266,7 +266,7 @@ def _by_id(*, tenant_id: TenantId, upload_id: UploadId) -> Select[Upload]:
     return (
         select(Upload)
         .where(Upload.id == upload_id, Upload.tenant_id == tenant_id)
-        # A row that is read again under a lock replaces the one in the session.
+        # A row that is read again under a lock replaces the row in the session.
         .execution_options(populate_existing=True)
     )
 

@@ -35,7 +35,7 @@ async def quotas_of(
 async def reserve(
     session: AsyncSession, upload: Upload, *, quotas: Quotas, uncertain_bytes: int
 ) -> None:
-    """Add an upload and check that the tenant may have it; an error must end the transaction.
+    """Add an upload and check its tenant's quotas; after an error the caller must roll back.
 
     Adding the upload locks the tenant's usage until the transaction ends, so the
     usage read afterwards counts every upload that was admitted before.
@@ -53,7 +53,7 @@ async def check_complete(session: AsyncSession, upload: Upload, *, settings: Quo
     """Check an upload in the session again, now that its size and content are known.
 
     Raises:
-        FileTooLarge, TypeNotAllowed, QuotaExceeded: the tenant may not have the upload.
+        FileTooLarge, TypeNotAllowed, QuotaExceeded: the quotas forbid the upload.
     """
     quotas = await quotas_of(session, tenant_id=upload.tenant_id, settings=settings)
     quotas.check_size(upload.size)
@@ -64,7 +64,7 @@ async def check_complete(session: AsyncSession, upload: Upload, *, settings: Quo
 async def check_reference(
     session: AsyncSession, *, tenant_id: TenantId, content_type: str | None, settings: QuotaSettings
 ) -> None:
-    """Check what is known of an object in the bucket, whose size is not known yet.
+    """Check the quotas for an object in the bucket whose size is not known yet.
 
     Raises:
         TypeNotAllowed: the tenant may not send the declared type.

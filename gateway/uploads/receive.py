@@ -1,4 +1,4 @@
-"""Receiving a chunk.
+"""Receives a chunk.
 
 A chunk is acknowledged when its bytes are durable and its row is committed, in
 that order. Only the row makes a chunk count: bytes without a row, left by a
@@ -111,7 +111,7 @@ async def receive_chunk(
                 await _record(context, upload, received, writer=writer, first_bytes=first_bytes)
                 return _answer(upload, received)
     except StagingMissing:
-        # A cancelled upload has no file either; `stored_sha256` then raises the better error.
+        # A cancelled upload has no file either; then `stored_sha256` raises the more exact error.
         stored = await stored_sha256()
         if stored is None:
             raise
@@ -207,10 +207,10 @@ async def _record(
     writer: ChunkWriter,
     first_bytes: bytes,
 ) -> None:
-    """Record a chunk whose bytes are durable, or raise why it cannot be recorded.
+    """Record a chunk whose bytes are durable, or raise the reason why it cannot be recorded.
 
-    The bytes of a refused chunk are discarded only where no row can refer to them, now or
-    later. An expired upload does not prove that: a concurrent request with the same bytes
+    The bytes of a refused chunk are discarded only if no row can refer to them, now or later. An
+    expired upload may still get such a row: a concurrent request with the same bytes
     may have read the clock a moment earlier.
     """
     now = context.clock()
@@ -229,7 +229,7 @@ async def _record(
 async def _check_recorded(
     context: Context, upload: StagedUpload, chunk: StoredChunk, *, now: datetime
 ) -> None:
-    """Raise why a chunk could not be recorded, unless a concurrent request recorded the same bytes."""
+    """Raise why a chunk was not recorded, unless another request recorded the same bytes."""
     state = await queries.chunk_state(context.autocommit, upload, index=chunk.index)
     if state.stored_sha256 == chunk.sha256:
         return

@@ -95,7 +95,7 @@ async def create_upload(
     data: JSONBody[CreateUpload],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[UploadCreated]:
-    """Create an upload; the answer has the size of its chunks and the time until it expires."""
+    """Create an upload; the answer has the size of its chunks and the time of its expiry."""
     context = request.context
     created = await create.create_upload(
         context,
@@ -205,7 +205,7 @@ async def send_chunk(
     responses=answers(ErrorCode.UPLOAD_NOT_FOUND),
 )
 async def get_upload(request: ApiRequest, *, upload_id: FromPath[UploadId]) -> UploadManifest:
-    """Show an upload with its stored chunks; after an interruption, send the missing ones."""
+    """Show an upload with its stored chunks; after an interruption, send the missing chunks."""
     async with request.context.database.transaction() as session:
         upload = await queries.upload_of(
             session, tenant_id=request.user.tenant_id, upload_id=upload_id
@@ -280,7 +280,7 @@ def _incoming_chunk(request: ApiRequest, *, upload_id: UploadId, index: int) -> 
 
     Raises:
         DigestInvalid: a digest field is malformed.
-        InvalidRequest: the body is encoded or a partial one.
+        InvalidRequest: the body is encoded or is only a part of the chunk.
     """
     headers = request.headers
     if headers.get("content-encoding", "identity").lower() != "identity":
@@ -289,7 +289,7 @@ def _incoming_chunk(request: ApiRequest, *, upload_id: UploadId, index: int) -> 
         # The server decodes only "chunked"; the bytes would be stored still encoded.
         raise InvalidRequest("chunks are stored as they are sent", field="Transfer-Encoding")
     if "content-range" in headers:
-        # RFC 9110, 14.5: to ignore the field would store a part as the whole.
+        # RFC 9110, 14.5: if the field were ignored, a part would be stored as the whole chunk.
         raise InvalidRequest("a chunk is sent whole", field="Content-Range")
     return IncomingChunk(
         upload_id=upload_id,

@@ -30,7 +30,7 @@ async def create_webhook(
     keyed: idempotency.KeyedRequest | None,
     allow_loopback: bool,
 ) -> WebhookCreated:
-    """Register an endpoint for the tenant's events, or return the one that the key created.
+    """Register an endpoint, or return the endpoint that an earlier request with the key created.
 
     Raises:
         TargetRefused: the URL is not allowed.

@@ -1,1 +1,1 @@
-"""Whole files in one request, and objects that are already in the bucket."""
+"""Submits whole files in one request, and objects that are already in the bucket."""

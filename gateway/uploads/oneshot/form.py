@@ -33,12 +33,13 @@ FIELD_BYTES_MAX: Final = 4 * 1024
 # RFC 2046, 5.1.1.
 _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
-# RFC 7578, 4.7: other encodings are deprecated; to ignore one would store the file still encoded.
+# RFC 7578, 4.7: other encodings are deprecated; if the encoding were ignored, the encoded file
+# would be stored.
 _PLAIN_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
 
 
 class FormRefused(DomainError):
-    """The form is malformed, or not one that this API accepts."""
+    """The form is malformed, or of a kind that this API does not accept."""
 
     code = ErrorCode.INVALID_REQUEST
 
@@ -49,8 +50,8 @@ class FileHead:
 
     Attributes:
         filename: as it was sent; data, never a path.
-        content_type: as the client declared it, if it did.
-        size_max: size of the file if only the end of the form follows it.
+        content_type: as the client declared it; None without a declaration.
+        size_max: size of the file if only the end of the form follows the file.
     """
 
     filename: str
@@ -165,7 +166,7 @@ class Form:
     def _portions(self, piece: bytes) -> Iterator[bytes]:
         """Yield a piece line by line until the file begins.
 
-        So the position of the first byte of the file is exact, and with it `FileHead.size_max`.
+        This makes the position of the file's first byte exact, and so also `FileHead.size_max`.
         """
         rest = piece
         while rest:
@@ -207,7 +208,7 @@ def _head_of(part: MultipartSegment, *, size_max: int) -> FileHead:
     try:
         return FileHead(
             filename=msgspec.convert(options.get("filename"), Filename),
-            # Clients that do not recognise the type send this one.
+            # Clients that do not recognise the type of the file send this type.
             content_type=None
             if declared.lower() == media_types.UNKNOWN
             else msgspec.convert(declared, ContentType),

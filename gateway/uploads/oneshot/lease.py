@@ -35,7 +35,7 @@ async def renewed(context: Context, upload_id: UploadId) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        # Not cancelled: a cancelled statement costs its connection.
+        # The statement is not cancelled: a cancellation would close its connection.
         ended.set()
         await renewing
 
@@ -54,7 +54,7 @@ async def _renew(
             async with context.database.transaction() as session:
                 await session.execute(renewal)
         except (SQLAlchemyError, OSError) as error:
-            # The next renewal may come in time.
+            # The next renewal may still be in time.
             log.warning("submission.lease_not_renewed", error=type(error).__name__)
 
 

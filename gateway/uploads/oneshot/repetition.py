@@ -1,4 +1,4 @@
-"""Answering a form whose `Idempotency-Key` is used already."""
+"""Answers a form whose `Idempotency-Key` is already used."""
 
 import msgspec
 
@@ -12,7 +12,7 @@ from schemas.ids import UploadId
 
 
 class FormContent(msgspec.Struct, frozen=True, kw_only=True):
-    """What two forms have in common if one repeats the other: everything the client chose."""
+    """Everything that the client chose in a form; a repetition of the form has equal content."""
 
     filename: str
     content_type: str | None

@@ -1,8 +1,8 @@
 """`/upload-async` and `POST /jobs`: a whole file in one request, or the key of an object.
 
-A refused form leaves its connection open, and the server discards the rest of it. If
-the connection were closed at once, it would be reset under a client that is
-still sending, and the client would lose the answer.
+After a refused form the connection stays open, and the server discards the rest of the form. If the
+server closed the connection at once, a client that is still sending would get a connection reset
+and lose the answer.
 """
 
 import re
@@ -66,7 +66,7 @@ SubmitFileOrReference = openapi.reads_body(
 
 
 class LengthRequired(DomainError):
-    """The request has no `Content-Length`, by which the quota is reserved."""
+    """The request has no `Content-Length`, which is needed to reserve the quota."""
 
     code = ErrorCode.LENGTH_REQUIRED
 
@@ -92,8 +92,8 @@ async def submit_file(
 ) -> Response[Submitted]:
     """Submit a whole file in one request: create, chunks and finalize in one.
 
-    The file is stored while it arrives; if the request breaks off, nothing of it
-    is kept. Fields before the file are better than fields after it.
+    The file is stored while it arrives; if the request breaks off, nothing of the file is kept.
+    Send the fields before the file if possible.
     """
     accepted = await submit_form(
         request.context, _form(request), submission=_submission(request, key=idempotency_key)
@@ -134,11 +134,11 @@ router = Router(
 
 
 def _form(request: ApiRequest) -> Form:
-    """Return the form of a request, before any of it is read.
+    """Return the form of a request; nothing of the body is read yet.
 
     Raises:
         FormRefused: the request has no form.
-        LengthRequired: it has no `Content-Length`.
+        LengthRequired: the request has no `Content-Length`.
     """
     return Form.of(
         with_timeout(request.stream()),
@@ -148,7 +148,7 @@ def _form(request: ApiRequest) -> Form:
 
 
 async def _reference(request: ApiRequest) -> SubmitReference:
-    """Read a JSON body, whose size the route itself does not limit.
+    """Read a JSON body and limit its size, which the route does not limit.
 
     Raises:
         InvalidRequest: the body is not a valid reference.

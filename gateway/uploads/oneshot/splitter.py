@@ -1,14 +1,14 @@
-"""Splitting a stream of bytes into chunks without holding any of them."""
+"""Splits a stream of bytes into chunks without keeping a chunk in memory."""
 
 import hashlib
 from collections.abc import AsyncIterator
 
 
 class ChunkSplitter:
-    """Splits a file into chunks of one size, and computes its digest on the way.
+    """Splits a file into chunks of one size, and computes the digest of the file.
 
-    Read a chunk to its end before the next one. Whether another chunk follows is known
-    only when its first byte has arrived.
+    Read each chunk to its end before the next chunk. A next chunk exists only once its first byte
+    has arrived.
     """
 
     def __init__(self, pieces: AsyncIterator[bytes], *, chunk_bytes: int) -> None:
@@ -21,7 +21,7 @@ class ChunkSplitter:
 
     @property
     def sha256(self) -> str:
-        """Of the bytes that have arrived, hex."""
+        """The sha256 of the bytes that have arrived, hex."""
         return self._sha256.hexdigest()
 
     async def has_more(self) -> bool:

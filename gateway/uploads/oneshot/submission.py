@@ -13,7 +13,7 @@ from schemas.settings import WebhookTargetSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """Who submits, and what the request declares beside its body."""
+    """The tenant that submits, and the headers of its request."""
 
     tenant_id: TenantId
     idempotency_key: str | None
@@ -38,7 +38,7 @@ async def accept(
     """Register the callback of a finalized upload, and return the answer to its submission.
 
     Raises:
-        TargetRefused: the callback may not be called.
+        TargetRefused: the callback URL is not allowed.
     """
     upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
     job = await queries.job_of_upload(session, tenant_id=tenant_id, upload_id=upload_id)

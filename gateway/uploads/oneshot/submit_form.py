@@ -1,6 +1,6 @@
-"""Submitting a whole file in a form.
+"""Submits a whole file in a form.
 
-The file takes the way of any upload: its bytes become acknowledged chunks. One
+The file is stored like every upload: its bytes become acknowledged chunks. One
 transaction then sets the size of the upload, finalizes it, and binds the
 `Idempotency-Key` to it. After a failure nothing of the file is kept.
 """
@@ -36,7 +36,7 @@ CLOSING_BYTES: Final = len("\r\n")
 
 
 class FileDamaged(DomainError):
-    """The received file does not have the sha256 of its form; nothing of it is kept."""
+    """The received file has another sha256 than the form states; nothing of the file is kept."""
 
     code = ErrorCode.FILE_DIGEST_MISMATCH
     retryable = True
@@ -51,14 +51,14 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
     Raises:
         FormRefused: the form is malformed, or does not have exactly one file.
         FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded: the quotas forbid it.
-        FileDamaged: the file does not have the sha256 of the form.
+        FileDamaged: the file has another sha256 than the form states.
         IdempotencyKeyReused: the key is bound to another request.
-        TargetRefused, StagingFull, BodyStalled, ClientDisconnected: as for any upload.
+        TargetRefused, StagingFull, BodyStalled, ClientDisconnected: as for every upload.
     """
     tenant_id = submission.tenant_id
     async with context.database.transaction() as session:
         quotas = await quotas_of(session, tenant_id=tenant_id, settings=context.settings)
-    # Before any byte is read.
+    # Before the first byte is read.
     quotas.check_size(form.length - FRAME_BYTES_MAX)
     head = await form.head()
     if await is_repeated(context, submission=submission):
@@ -75,7 +75,7 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
         await _clean_up(context, upload.upload_id, tenant_id=tenant_id)
         raise
     if accepted.job.upload_id != upload.upload_id:
-        # A concurrent repetition of this request was finalized first.
+        # A concurrent repetition of this request was finalized before this request.
         await _clean_up(context, upload.upload_id, tenant_id=tenant_id)
     return accepted
 
@@ -101,7 +101,7 @@ async def _create(
 async def _receive(
     context: Context, form: Form, upload: UploadCreated, *, tenant_id: TenantId
 ) -> ChunkSplitter:
-    """Store the file in chunks; return the splitter, which has its size and its sha256."""
+    """Store the file in chunks; return the splitter, which has the file's size and sha256."""
     file = ChunkSplitter(form.file(), chunk_bytes=upload.chunk_size)
     for index in count():
         if not await file.has_more():
@@ -177,7 +177,7 @@ async def _finalize(
 async def _set_size(
     session: AsyncSession, upload_id: UploadId, *, size: int, tenant_id: TenantId
 ) -> None:
-    """Replace the size of the upload, an upper limit until now, by that of its file."""
+    """Replace the upload's size, which was an upper limit, by the size of its file."""
     row = await queries.upload_to_settle(session, tenant_id=tenant_id, upload_id=upload_id)
     row.size = size
     row.chunk_count = chunking.Plan(size=size, chunk_size=row.chunk_size).chunk_count

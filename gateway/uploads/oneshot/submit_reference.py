@@ -1,4 +1,4 @@
-"""Submitting an object that is in the bucket already, by its key."""
+"""Submits an object that is already in the bucket, by its key."""
 
 from typing import Final
 from uuid import uuid4
@@ -39,7 +39,7 @@ async def submit_reference(
         ReferenceRefused: the key is outside the tenant's prefix or malformed.
         TypeNotAllowed, QuotaExceeded: the quotas forbid it.
         IdempotencyKeyReused: the key is bound to another request.
-        TargetRefused: the callback may not be called.
+        TargetRefused: the callback URL is not allowed.
     """
     tenant_id, settings, now = submission.tenant_id, context.settings, context.clock()
     name = name_in(reference.object_key, tenant_id=tenant_id)

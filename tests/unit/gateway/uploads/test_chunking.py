@@ -90,13 +90,13 @@ def test_the_last_chunk_may_be_short() -> None:
 def test_the_default_size_grows_to_limit_the_number_of_chunks(size: int) -> None:
     plan = chunking.plan(size, requested_size=None, settings=SETTINGS)
 
-    if size <= SETTINGS.chunk_size_max * chunking.COMFORTABLE_COUNT:
-        assert plan.chunk_count <= chunking.COMFORTABLE_COUNT
+    if size <= SETTINGS.chunk_size_max * chunking.DEFAULT_COUNT_MAX:
+        assert plan.chunk_count <= chunking.DEFAULT_COUNT_MAX
         assert SETTINGS.chunk_size_default <= plan.chunk_size <= SETTINGS.chunk_size_max
         mebibytes = plan.chunk_size // MIB
         assert mebibytes & (mebibytes - 1) == 0, "not a power of two"
         assert plan.chunk_size == SETTINGS.chunk_size_default or (
-            size > plan.chunk_size // 2 * chunking.COMFORTABLE_COUNT
+            size > plan.chunk_size // 2 * chunking.DEFAULT_COUNT_MAX
         ), "larger than necessary"
 
 
