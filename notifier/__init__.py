@@ -1,1 +1,1 @@
-"""Tells others what happened: outbox to broker, broker to signed webhooks."""
+"""Publishes the outbox to the broker, and delivers events as signed webhooks."""

@@ -47,7 +47,7 @@ class BrokerUnavailable(Exception):
 
 
 async def through_outages(work: Callable[[], Awaitable[T]], *, doing: str) -> T:
-    """Await `work()`, repeated while the broker is away; see `outages.outlast`."""
+    """Await `work()`; repeat it while the broker is unreachable; see `outages.outlast`."""
     return await outages.outlast(
         work,
         event="broker.unavailable",
@@ -63,8 +63,8 @@ async def connect(settings: BrokerSettings, *, name: str) -> AbstractRobustConne
     the broker blocks the publishing connection, and acks must still pass.
 
     Args:
-        settings: of the broker.
-        name: of the connection, in the management UI.
+        settings: the settings of the broker.
+        name: the name of the connection in the management UI.
     """
 
     async def attempt() -> AbstractRobustConnection:
@@ -131,7 +131,7 @@ class EventExchange:
         """Declare the topology and return the exchange of events.
 
         Args:
-            connection: used for nothing else.
+            connection: a connection that is used for nothing else.
             publish_timeout: how long a publish waits for its confirm.
         """
 
@@ -169,7 +169,7 @@ class EventExchange:
             return False
 
     async def publish(self, message: aio_pika.Message, *, routing_key: str) -> None:
-        """Publish and wait for the confirm: then every queue of the message has it.
+        """Publish and wait for the confirm, which means that every queue of the message has it.
 
         Raises:
             PublishRefused: the broker rejected or returned the message, or sent no confirm in time.

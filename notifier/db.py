@@ -1,4 +1,4 @@
-"""Transactions on PostgreSQL, wake-ups by it, and steps that a stop does not interrupt."""
+"""Transactions and notifications of PostgreSQL, and steps that a stop does not interrupt."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -43,11 +43,11 @@ async def open_engine(settings: DatabaseSettings, *, name: str) -> AsyncIterator
 
 
 async def uninterrupted(work: Coroutine[Any, Any, Result]) -> Result:
-    """Await `work` to its end even if cancelled meanwhile; then raise the cancellation.
+    """Await `work` to its end, even if this task is cancelled; then raise the cancellation.
 
-    For steps that would have to be repeated if they were interrupted. Once cancelled, an error
-    of `work` is only logged: raised instead of the cancellation, it would count as an outage,
-    the step would be repeated, and the process would not stop.
+    For steps that would have to be repeated after an interruption. After a cancellation an error of
+    `work` is only logged: if the error were raised instead, it would count as an outage, the step
+    would be repeated, and the process would not stop.
     """
     task = asyncio.ensure_future(work)
     try:

@@ -70,9 +70,9 @@ class NotifyConsumer:
     async def run(self) -> Never:
         """Consume until cancelled; during an outage of the database, consume nothing.
 
-        The broker dead-letters a message after a few deliveries, so messages must
-        not be requeued again and again. They wait in the queue, while one event is
-        kept here and retried until it is recorded.
+        The broker dead-letters a message after a few deliveries, so messages must not be requeued
+        repeatedly. During the outage messages wait in the queue, while this process keeps one event
+        and retries it until it is recorded.
         """
         while True:
             event = await broker.through_outages(self._consume_until_stalled, doing="consuming")

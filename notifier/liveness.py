@@ -23,7 +23,7 @@ Alive: TypeAlias = Callable[[], Awaitable[bool]]
 
 
 class Pulse:
-    """When a loop last started a round."""
+    """The time at which a loop last started a round."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -40,7 +40,8 @@ class Pulse:
 async def keep(file: Path | None, *, alive: Alive) -> Never:
     """Touch the file while `alive` returns True.
 
-    Only the file's age has a meaning. The file is never deleted: a probe would race with that.
+    Only the file's age has a meaning. The file is never deleted, because a probe may read it at any
+    moment.
     """
     was_alive = False
     while True:

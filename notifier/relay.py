@@ -189,7 +189,7 @@ class Relay:
     async def run(self) -> Never:
         while True:
             self._pulse.beat()
-            # Before the transaction: no row stays locked while the broker is away.
+            # Before the transaction: no row stays locked while the broker is unreachable.
             if not await self._exchange.ready(within=READY_TIMEOUT):
                 continue
             # A cancelled batch would be published again; a batch takes at most one publish timeout.

@@ -1,1 +1,1 @@
-"""Does the work: moves uploads to the object store and reads the documents among them."""
+"""Transfers uploads to the object store, and reads the PDFs among them."""

@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 from celery.bin.celery import celery
 
 APPLICATION: Final = ("--app", "pipeline.worker")
-# Workers do not talk to each other: every message between them would load the broker for nothing.
+# Nothing uses the messages between workers, which would only load the broker.
 ALONE: Final = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 

@@ -33,7 +33,7 @@ def schedule(*, every: timedelta) -> Mapping[str, Mapping[str, Any]]:
             "task": task.name,
             "schedule": every,
             "last_run_at": LONG_AGO,
-            # Under a memory alarm the broker confirms nothing, and beat would block for ever.
+            # Without the timeout beat would block for ever under a memory alarm of the broker.
             "options": {"queue": task.home_queue, "mandatory": True, "confirm_timeout": 10},
         }
         for task in PERIODIC_TASKS
@@ -61,7 +61,7 @@ class BeatScheduler(Scheduler):
             return
         connection = self.connection
         try:
-            # Beat itself speaks to the broker only when a task is due.
+            # Beat itself uses its connection only when a task is due.
             channel: Any = self.producer.channel  # its stubs cover only what all transports share
             channel.queue_declare(topology.MAINTENANCE, passive=True)
         except (*connection.connection_errors, *connection.channel_errors) as error:

@@ -20,7 +20,7 @@ app = Celery("pipeline")
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
-    """Return Celery's configuration; a comment names the failure that a choice prevents."""
+    """Return Celery's configuration; each comment names the failure that a setting prevents."""
     time_limit = settings.task_time_limit.total_seconds()
     return {
         "worker_consumer": "pipeline.messaging.consumer:EventConsumer",
@@ -47,7 +47,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         ),
         # A job's state is its row; results exist only for users of Flower.
         "task_ignore_result": settings.celery_result_backend is None,
-        # Acknowledged early, an event would be lost when its worker dies.
+        # With an early acknowledgement, an event would be lost when its worker dies.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "task_acks_on_failure_or_timeout": False,
@@ -56,7 +56,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_detect_quorum_queues": True,
         # After a lost connection the broker redelivers the message: the task would run twice.
         "worker_cancel_long_running_tasks_on_connection_loss": True,
-        # Without confirms a retry published into a dying broker vanishes silently.
+        # Without confirms a retry that is published to a dying broker is lost without an error.
         "broker_transport_options": {
             "confirm_publish": True,
             "client_properties": amqp.client_properties(CONNECTION_NAME),

@@ -27,7 +27,8 @@ BeginSession: TypeAlias = Callable[[], AbstractContextManager[Session]]
 
 CONNECTION: Final[dict[str, Any]] = {
     **postgres.connection_arguments(name="waybill-pipeline", silence_max=timedelta(minutes=1)),
-    # The server must notice a lost worker too: it would hold the worker's row locks for two hours.
+    # The server must also notice a lost worker: otherwise it would hold the worker's row locks for
+    # two hours.
     "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3",
 }
 

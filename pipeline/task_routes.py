@@ -1,4 +1,4 @@
-"""The one table of which event starts which task.
+"""The table of the tasks that events start.
 
 Events are past tense, tasks are imperative. The task names are what the logs
 and Flower show.
@@ -31,7 +31,7 @@ TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
 
 
 class QueuesWithoutTasks(ValueError):
-    """The worker has no queue, or a queue without tasks, whose events it would all dead-letter."""
+    """The worker has no queue, or a queue without tasks, whose events would be dead-lettered."""
 
     def __init__(self, queues: Iterable[str]) -> None:
         known = ", ".join((*TASKS, topology.MAINTENANCE))
@@ -60,8 +60,8 @@ def register(app: Celery) -> None:
     """Register every task with a configured application.
 
     A task copies its acknowledgement mode and its limits from the configuration
-    when it is registered. Registered before the configuration, it would
-    acknowledge early and lose its event when its worker dies.
+    when it is registered. A task that is registered before the configuration would acknowledge
+    early, and lose its event when its worker dies.
     """
     for task in (*(task for tasks in TASKS.values() for task in tasks.values()), *PERIODIC_TASKS):
         app.register_task(task())

@@ -83,7 +83,8 @@ class Dispatcher:
             while True:
                 self._pulse.beat()
                 more = await postgres.through_outages(
-                    # A claim cancelled after its commit would stay idle until it expires.
+                    # The deliveries of a claim that is cancelled after its commit would wait until
+                    # the claim expires.
                     lambda: db.uninterrupted(self._start_due()),
                     doing="claiming deliveries",
                 )
@@ -129,7 +130,7 @@ class Dispatcher:
             # Nothing awaits this task. The claim expires and the delivery is attempted again.
             log.exception("delivery.attempt_crashed", delivery_id=str(claim.delivery.delivery_id))
         finally:
-            self._slots.release(claim.delivery.receiver, after=self._clock() - began)
+            self._slots.release(claim.delivery.receiver, duration=self._clock() - began)
             if self._waiting_for_slots:
                 self._wake.call()
 

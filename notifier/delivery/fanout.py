@@ -32,7 +32,7 @@ def matching(
     """Return the subscriptions that match an event, in the given order.
 
     Args:
-        subscriptions: of the event's tenant; tenants are not compared here.
+        subscriptions: subscriptions of the event's tenant; tenants are not compared here.
         event_type: as on the wire, for example ``document.ingested``.
         upload_id: the upload that the event is about; None matches no callback.
     """

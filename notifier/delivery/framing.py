@@ -12,8 +12,7 @@ def ends_exactly(last_read: bytes, *, last_chunk: bytes, chunked: bool) -> bool:
 
     Bytes after the end (a 204 with a body, an unsolicited second response) would
     be read as the response to the next event: a 2xx would settle that event
-    undelivered, a 410 would disable its endpoint. A wrong False costs one new
-    connection.
+    undelivered, a 410 would disable its endpoint. A wrong False only costs a new connection.
 
     Args:
         last_read: the bytes of the last read from the network.

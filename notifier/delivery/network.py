@@ -74,7 +74,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address that accepts.
+        """Connect to the first address that accepts a connection.
 
         Raises:
             webhook_urls.TargetRefused: an address is not public.

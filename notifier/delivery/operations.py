@@ -184,7 +184,7 @@ async def claim_due(connection: AsyncConnection, *, slots: Slots, lease: timedel
 
     Args:
         connection: in a transaction; attempt nothing before it is committed.
-        slots: a draft, in which every claim takes a slot.
+        slots: a copy of the slots, in which every claim takes a slot.
         lease: time until another process may claim the delivery.
     """
     accepted: list[DueDelivery] = []
@@ -269,6 +269,7 @@ async def record_attempt(
 async def _disable(connection: AsyncConnection, webhook_id: WebhookId, *, reason: str) -> None:
     disabled = await connection.execute(_DISABLE, {"webhook": webhook_id, "reason": reason})
     if disabled.first() is None:
-        # The transaction that disabled the endpoint discards; two at once could deadlock.
+        # Only the transaction that disables the endpoint discards its deliveries: two such
+        # transactions at once could deadlock.
         return
     await connection.execute(_DISCARD_PENDING, {"webhook": webhook_id})

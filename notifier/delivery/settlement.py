@@ -35,8 +35,8 @@ def after(
     """Return the state after an attempt.
 
     Args:
-        outcome: of the attempt.
-        attempts_made: this attempt included.
+        outcome: the outcome of the attempt.
+        attempts_made: number of attempts, including this attempt.
         delays: see `retry_schedule.next_attempt`, as for `jitter` and `retry_after`.
         now: the end of the attempt.
         jitter: between -1 and 1.

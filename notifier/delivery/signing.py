@@ -59,17 +59,17 @@ class SigningSecret:
 def sign(
     *secrets: SigningSecret, message_id: str, timestamp: datetime, body: bytes
 ) -> dict[str, str]:
-    """Return the headers that prove `body` to a receiver with one of the secrets.
+    """Return the headers by which a receiver with one of the secrets verifies `body`.
 
-    Each secret adds a signature: during a rotation a receiver has the new
-    secret or the old one.
+    Each secret adds a signature: during a rotation a receiver has either the new secret or
+    the old secret.
 
     Args:
-        secrets: at least one.
+        secrets: at least one secret.
         message_id: the same for every attempt of an event, so that receivers
             recognise a repetition; letters, digits, ``_`` and ``-``.
-        timestamp: of this attempt; receivers refuse one that is minutes away.
-        body: exactly the bytes that are sent.
+        timestamp: time of this attempt; receivers refuse a time that is minutes from their clock.
+        body: the bytes that are sent, unchanged.
     """
     if not secrets:
         raise ValueError("a webhook is signed with at least one secret")

@@ -25,8 +25,8 @@ SLOW_REMEMBERED: Final = 1000
 class Slots:
     """A fixed number of slots; slow receivers get at most half of them.
 
-    Otherwise a few receivers that hang until the timeout would hold every slot,
-    and healthy receivers would wait for them.
+    Otherwise a few receivers that hang until the timeout would hold every slot, and healthy
+    receivers would wait.
     """
 
     def __init__(self, total: int) -> None:
@@ -59,13 +59,13 @@ class Slots:
         self._taken[receiver] += 1
         return True
 
-    def release(self, receiver: Receiver, *, after: timedelta) -> None:
-        """Return a slot `after` the duration of its attempt."""
+    def release(self, receiver: Receiver, *, duration: timedelta) -> None:
+        """Return the slot of an attempt that took `duration`."""
         self._taken[receiver] -= 1
         if not self._taken[receiver]:
             del self._taken[receiver]
         self._slow.pop(receiver, None)
-        if after >= SLOW:
+        if duration >= SLOW:
             self._slow[receiver] = None
             if len(self._slow) > SLOW_REMEMBERED:
                 self._slow.popitem(last=False)

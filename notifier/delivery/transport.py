@@ -98,7 +98,7 @@ class DeliveryTransport(httpx.AsyncBaseTransport):
     async def _give_back(
         self, origin: httpcore.Origin, connection: httpcore.AsyncHTTPConnection, *, spent: bool
     ) -> None:
-        # Not idle: the response was not read to its end. Not spent: bytes follow the response.
+        # Otherwise the response was not read to its end (not idle), or bytes follow it (not spent).
         if connection.is_idle() and spent:
             self._idle.append((str(origin), connection))
             await self._shrink()

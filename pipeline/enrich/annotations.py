@@ -14,8 +14,8 @@ from spacy.tokens import Doc, Span
 
 from pipeline.enrich import rules
 
-# Shorter than spaCy's own limit of a million: the time limit of a page cannot
-# interrupt a call into spaCy, only act between two pieces.
+# Shorter than spaCy's own limit of a million: the time limit of a page cannot interrupt a call into
+# spaCy, and takes effect after the piece.
 _PIECE_MAX: Final = 100_000
 _ENTITY_MAX: Final = 500
 

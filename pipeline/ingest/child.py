@@ -55,7 +55,7 @@ def read(path: Path, send: Send, *, limits: ReadingLimits, language: Language) -
 
 
 class Tally:
-    """Adds up the pages to the summary of the document."""
+    """Counts the pages for the summary of the document."""
 
     def __init__(self) -> None:
         self._pages = self._characters = self._passages = self._entities = 0
@@ -160,6 +160,6 @@ def _extracted(document: pdf.Document, number: int, *, limits: ReadingLimits) ->
             return document.page(number)
     except MemoryError:
         document.forget()
-    # Retry with the earlier pages out of memory.
+    # Retry after the memory of the earlier pages is freed.
     with time_limit(limits.page_timeout):
         return document.page(number)

@@ -7,7 +7,7 @@ from schemas.errors import DomainError, ErrorCode
 
 
 class PdfError(DomainError):
-    """Base of the errors; `reason` adds the facts, in words that are safe to show."""
+    """Base of the errors; `reason` adds details that are safe to show."""
 
     summary: ClassVar[str]
 
@@ -24,7 +24,7 @@ class PdfEmpty(PdfError):
 
 
 class PdfCorrupt(PdfError):
-    """The file is not a PDF, or is too damaged for a single page to be read."""
+    """The file is not a PDF, or is so damaged that no page can be read."""
 
     code = ErrorCode.PDF_CORRUPT
     summary = "the PDF cannot be read"
@@ -61,8 +61,8 @@ class PdfOutOfMemory(PdfError):
 class PdfCrashed(PdfError):
     """The process that read the PDF died.
 
-    A SIGKILL comes from outside (an operator, or the kernel short of memory) and
-    may not happen again; the document causes any other end.
+    An operator, or the kernel when memory is short, sends SIGKILL: the next attempt may succeed.
+    Every other death is caused by the document.
     """
 
     code = ErrorCode.PDF_CRASHED

@@ -22,7 +22,7 @@ class Truncation(StrEnum):
 
 
 class DocumentMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """The PDF's information dictionary, cleaned and cut to a sane length.
+    """The PDF's information dictionary, cleaned and shortened.
 
     `msgspec.to_builtins()` turns it into JSON. A date without a time zone stays without one.
     """
@@ -43,8 +43,8 @@ class DocumentOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
     Attributes:
         page_count: pages of the document, including those beyond the limit.
         metadata: its information dictionary.
-        language: language of the model that reads it, such as `en`; not detected.
-        encrypted: whether it is encrypted; it opened without a password.
+        language: language of the model that reads the PDF, such as `en`; not detected.
+        encrypted: whether the PDF is encrypted; it opened without a password.
     """
 
     page_count: int
@@ -60,7 +60,7 @@ class PageReading(msgspec.Struct, frozen=True, kw_only=True, tag="page"):
         number: from 1.
         text: free of NUL, lone surrogates and carriage returns.
         error_code: why the page, or its passages and entities, are missing.
-        error_reason: the facts, mostly in the parser's words, cut short.
+        error_reason: details of the error, mostly the parser's message, shortened.
         width_points: width as displayed, in 1/72 inch.
         height_points: height as displayed, in 1/72 inch.
         passages: its sentences, in order.
@@ -102,7 +102,7 @@ class DocumentRead(msgspec.Struct, frozen=True, kw_only=True, tag="read"):
 
 
 class ReadingFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The PDF could not be read; `errors.BY_CODE` has the error of the code."""
+    """The PDF could not be read; `errors.BY_CODE` maps the code to the error to raise."""
 
     code: ErrorCode
     reason: str = ""

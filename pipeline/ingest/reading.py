@@ -92,9 +92,9 @@ class DocumentReading:
 def open_pdf(path: Path, *, limits: ReadingLimits, language: Language) -> Iterator[DocumentReading]:
     """Open a PDF in a child of this process; the child is killed when the block ends.
 
-    The caller's time between pages does not count against the limits. A
-    `MemoryError` in the block becomes `PdfOutOfMemory`: it would end the whole
-    Celery worker, and then the next worker that gets the document.
+    The caller's time between pages does not count against the limits. A `MemoryError` in the block
+    becomes `PdfOutOfMemory`: otherwise it would end the whole Celery worker, and every next worker
+    that receives the document.
 
     Raises:
         PdfEmpty, PdfEncrypted, PdfCorrupt, PdfLimitExceeded, PdfTimeout,

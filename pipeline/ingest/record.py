@@ -30,7 +30,7 @@ SOURCE: Final = "/waybill/pipeline/ingest"
 
 @dataclass(frozen=True, kw_only=True)
 class EventContext:
-    """The event that is applied, and the time of its application."""
+    """The event that is applied, and the time at which it is applied."""
 
     event_id: EventId
     tenant_id: TenantId

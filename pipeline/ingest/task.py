@@ -110,8 +110,8 @@ def _read_and_record(
     stored = data_of(event, StoredEvent)
     limits = ReadingLimits.from_settings(context.settings)
     with context.transaction() as session:
-        # Before the document is opened: this may wait for another delivery of the event,
-        # and the time allowed for a document starts when it is opened.
+        # Before the document is opened: this call may wait for another delivery of the event, and
+        # opening the document starts its time limit.
         if not record.begin(session, event_id=event.id):
             log.info("ingest.already_applied")
             return

@@ -53,8 +53,8 @@ class Budget:
     def is_spent(self) -> bool:
         return monotonic() >= self.ends_at
 
-    def batches(self, items: Iterable[Item], *, of: int) -> Iterator[list[Item]]:
-        """Yield the items in batches of `of`, until the budget is spent."""
+    def batches(self, items: Iterable[Item], *, size: int) -> Iterator[list[Item]]:
+        """Yield the items in batches of `size`, until the budget is spent."""
         remaining = iter(items)
-        while not self.is_spent and (batch := list(islice(remaining, of))):
+        while not self.is_spent and (batch := list(islice(remaining, size))):
             yield batch

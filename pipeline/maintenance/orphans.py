@@ -1,4 +1,4 @@
-"""Deletes files, objects and multipart uploads that no upload owns."""
+"""Deletes orphans: files, objects and multipart uploads that no upload owns."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -68,7 +68,9 @@ def sweep_files(context: Context, budget: Budget) -> SweepReport:
         # An empty mount point, or a directory that the gateways do not write to.
         log.warning("sweep.staging_not_mounted")
         return report
-    sweep = partial(_orphans, context, budget, report, judge=_judge_staged, of=LISTING_BATCH)
+    sweep = partial(
+        _orphans, context, budget, report, judge=_judge_staged, batch_size=LISTING_BATCH
+    )
     with os.scandir(directory) as entries:
         for orphans in sweep(_files(entries, report)):
             for orphan in orphans:
@@ -90,7 +92,9 @@ def sweep_staged_objects(context: Context, budget: Budget) -> SweepReport:
         )
         for listed in context.storage.objects_under(staging_layout.PREFIX)
     )
-    for orphans in _orphans(context, budget, report, found, judge=_judge_staged, of=LISTING_BATCH):
+    for orphans in _orphans(
+        context, budget, report, found, judge=_judge_staged, batch_size=LISTING_BATCH
+    ):
         keys = [ObjectKey(orphan.name) for orphan in orphans]
         _delete_objects(keys, storage=context.storage, report=report, budget=budget)
     return report
@@ -113,7 +117,7 @@ def sweep_multiparts(context: Context, budget: Budget) -> SweepReport:
         )
     )
     for orphans in _orphans(
-        context, budget, report, found, judge=_judge_unfinished, of=REQUEST_BATCH
+        context, budget, report, found, judge=_judge_unfinished, batch_size=REQUEST_BATCH
     ):
         for orphan in orphans:
             if budget.is_spent:
@@ -126,7 +130,8 @@ def sweep_multiparts(context: Context, budget: Budget) -> SweepReport:
 def sweep_originals(context: Context, budget: Budget) -> SweepReport:
     """Delete objects that appeared after their upload had ended without an object.
 
-    The store may execute a request minutes after a worker abandoned it. The tasks of the
+    The store may execute a request minutes after a worker has abandoned the request. The tasks of
+    the
     upload have cleaned up by then, so only this sweep finds the object.
     """
     report = SweepReport()
@@ -134,7 +139,7 @@ def sweep_originals(context: Context, budget: Budget) -> SweepReport:
     after = before - ORIGINALS_SWEEPS * context.settings.sweep_every
     with context.transaction() as session:
         keys = _keys_without_object(session, after=after, before=before)
-    for batch in budget.batches(keys, of=REQUEST_BATCH):
+    for batch in budget.batches(keys, size=REQUEST_BATCH):
         for key in batch:
             if budget.is_spent:
                 break  # a store that refuses may take long over each request
@@ -157,11 +162,11 @@ def _orphans(
     found: Iterable[Found],
     *,
     judge: Callable[[Session, Collection[UploadId]], IsOrphan],
-    of: int,
+    batch_size: int,
 ) -> Iterator[list[Found]]:
     """Yield the orphans, batch by batch, and count everything else in the report."""
     now, grace = datetime.now(UTC), context.settings.sweep_grace
-    for batch in budget.batches(found, of=of):
+    for batch in budget.batches(found, size=batch_size):
         ours = [each for each in batch if each.is_ours]
         old = [each for each in ours if ownership.is_old(each.modified_at, now=now, grace=grace)]
         with context.transaction() as session:
@@ -267,11 +272,11 @@ def _abort(multipart: Multipart, *, storage: ObjectStorage, report: SweepReport)
 
 
 def _may_be_completed(multipart: Multipart, *, storage: ObjectStorage) -> bool:
-    """Whether the multipart upload may be completed although the store lists it as open.
+    """Return whether the multipart upload may be completed although the store lists it as open.
 
     A store that dies within Complete may list the multipart upload for ever. Aborting it
-    would delete the parts that the object consists of. It is not completed if there is no
-    object, or if it has no parts.
+    would delete the parts that the object consists of. The multipart upload is not completed if
+    there is no object, or if it has no parts.
     """
     return _exists(multipart.key, storage=storage) and _has_parts(multipart, storage=storage)
 

@@ -1,4 +1,4 @@
-"""Which files, objects and multipart uploads of ours no upload owns.
+"""Decides which files, objects and multipart uploads are orphans.
 
 Only names that this system generates are judged. Other files and objects are never deleted.
 """
@@ -15,7 +15,7 @@ STATUSES_WITH_STAGING: Final = frozenset({UploadStatus.OPEN, UploadStatus.FINALI
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """What the job of an upload states about its multipart upload."""
+    """The facts that the job of an upload records about its multipart upload."""
 
     is_active: bool
     multipart_id: str | None
@@ -23,19 +23,19 @@ class Transfer:
 
 
 def is_old(modified_at: datetime, *, now: datetime, grace: timedelta) -> bool:
-    """Whether the owner of a file or object must have recorded it in the database by now."""
+    """Return whether a file or object is so old that its owner must have recorded it by now."""
     return now - modified_at > grace
 
 
 def is_left_in_staging(status: UploadStatus | None) -> bool:
-    """Whether staged bytes are orphans, by their upload's status; None for an unknown upload."""
+    """Return whether staged bytes are orphans; the status of an unknown upload is None."""
     return status not in STATUSES_WITH_STAGING
 
 
 def is_left_unfinished(multipart_id: str, transfer: Transfer | None) -> bool:
-    """Whether a multipart upload is an orphan, by its upload's job; None for an unknown job.
+    """Return whether a multipart upload is an orphan, by its upload's job; None for an unknown job.
 
-    While a worker holds the lease, it may have created one that it has not recorded yet.
+    A worker that holds the lease may have created a multipart upload that is not recorded yet.
     """
     if transfer is None or not transfer.is_active:
         return True

@@ -1,4 +1,4 @@
-"""What a sweep of orphans did."""
+"""The result of a sweep of orphans."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The periodic tasks: messages without content, so that a lost one is replaced by the next."""
+"""The periodic tasks; a lost message is replaced by the next, as messages have no content."""
 
 import logging
 from abc import abstractmethod
@@ -81,7 +81,8 @@ class SweepOrphans(Sweep):
                 log.warning("sweep.cut_short", area=area, reason=str(error))
             else:
                 log.log(
-                    # Every sweep finds these again, and only the log shows them to an operator.
+                    # Every sweep finds these names again, and only the log shows the names to an
+                    # operator.
                     logging.ERROR if report.failed else logging.INFO,
                     "sweep.done",
                     area=area,

@@ -6,8 +6,8 @@ headers itself. The stock consumer acknowledges an undecodable body, which loses
 the message, and a header such as ``timelimit: "x"`` ends the worker.
 
 The queue decides what a message must be. On the work queues every message is an
-event. On the maintenance queue every message names a periodic task; nothing else
-of it is read.
+event. On the maintenance queue every message names a periodic task; the rest of the message is
+ignored.
 
 These hooks of Celery are semi-public and unchanged from 5.5 to 5.7;
 `tests/integration/pipeline/test_hostile_messages.py` guards them.
@@ -51,7 +51,7 @@ class NoTaskToStart(ValueError):
 
 
 class ReceivedEvent(msgspec.Struct, frozen=True):
-    """An event and the bytes it arrived as, so that a retry publishes the same bytes."""
+    """An event and its received bytes: a retry publishes the same bytes."""
 
     envelope: Envelope
     body: bytes
@@ -72,12 +72,12 @@ def _dump(_: object) -> str:
 
 
 def register_serializer() -> None:
-    """Let kombu read `application/cloudevents+json` bodies."""
+    """Make kombu decode `application/cloudevents+json` bodies."""
     register(SERIALIZER, _dump, _load, content_type=envelope.CONTENT_TYPE, content_encoding="utf-8")
 
 
 def read_event(message: Message) -> Envelope:
-    """Check and decode a message; the message keeps the result, which Celery reads too.
+    """Check and decode a message; the result is cached in the message, where Celery finds it.
 
     Raises:
         MalformedEvent: the message is not a CloudEvent.

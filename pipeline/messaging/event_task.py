@@ -1,6 +1,6 @@
 """The base of Celery tasks that an event starts, and its handling of failures.
 
-A delivery ends in one of four ways: done (acknowledged); later (the same bytes
+The delivery of a message ends in one of four ways: done (acknowledged); later (the same bytes
 wait in a retry tier, then return to this queue only); given up (the failure is
 recorded, the client is notified, the message is acknowledged); dead-lettered (an
 internal error that an operator must see).
@@ -49,8 +49,8 @@ class RetryLater(Exception):
     Attributes:
         backoff: each wait is longer than the last, because an operator may
             have to act.
-        made_progress: this delivery got further than earlier ones, so the
-            crashes so far are not the event's fault.
+        made_progress: this delivery got further than earlier deliveries, so the event did not cause
+            the crashes so far.
     """
 
     backoff: bool = False
@@ -60,8 +60,8 @@ class RetryLater(Exception):
 class CrashesExcused(RetryLater):
     """The crashed deliveries made progress, so the crash count restarts at zero.
 
-    The event is published as a new message: the broker counts the deliveries of
-    this one and enforces its delivery limit by itself.
+    The event is published as a new message: the broker counts the deliveries of the old message and
+    enforces the delivery limit.
     """
 
     made_progress = True
@@ -91,7 +91,7 @@ class UnexpectedFailure(DomainError):
 
 @dataclass(frozen=True, kw_only=True)
 class MessageDelivery:
-    """The history of a message, as its headers tell it.
+    """The history of a message, read from its headers.
 
     Attributes:
         attempt: attempts before this one.
@@ -185,11 +185,11 @@ class EventTask(Task[..., None]):
             self._give_up(event, error, delivery)
         except (Ignore, Reject):
             raise
-        # A MemoryError that leaves a task ends the whole worker, and then the
-        # next worker that gets the message.
+        # A MemoryError that leaves a task ends the whole worker, and then every next worker that
+        # receives the message.
         except (Exception, MemoryError) as error:
             if postgres.is_outage(error):
-                # An outage is not the event's fault: it uses up no attempt.
+                # The event did not cause the outage, so the delivery does not count as an attempt.
                 log.warning("task.database_unreachable", reason=type(error).__name__)
                 self._wait(event, delivery, backoff=False, reason=error)
             log.exception("task.failed")

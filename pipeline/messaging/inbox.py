@@ -8,7 +8,7 @@ from schemas.tables.inbox import InboxMessage
 
 
 def is_first_delivery(session: Session, *, consumer: str, event_id: EventId) -> bool:
-    """Record that this consumer applies the event; return False if it already has.
+    """Record that this consumer applies the event; return False if the event was applied before.
 
     Call this in the transaction that applies the effect. A concurrent delivery
     blocks here until that transaction ends.

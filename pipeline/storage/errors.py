@@ -1,11 +1,11 @@
-"""Errors of single calls of the object store, in words that name no store."""
+"""Errors of single calls of the object store, the same for every kind of store."""
 
 from schemas.errors import DomainError, ErrorCode, StoreFailed, StoreUnavailable
 from schemas.object_keys import ObjectKey
 
 
 class RangeEndsEarly(StoreUnavailable):
-    """The object ends inside the range: it is another object, or an old state of it."""
+    """The object ends inside the range: it was replaced, or the store returned an old version."""
 
     def __init__(self, size_bytes: int, *, missing_bytes: int) -> None:
         super().__init__(
@@ -14,7 +14,7 @@ class RangeEndsEarly(StoreUnavailable):
 
 
 class ObjectReplaced(StoreUnavailable):
-    """The object is not the one that was to be read."""
+    """The object at the key was replaced by another object."""
 
     def __init__(self) -> None:
         super().__init__("read", reason="the object has another ETag than expected")

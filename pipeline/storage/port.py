@@ -76,7 +76,7 @@ class ListedMultipart:
 
 
 class ObjectStorage(Protocol):
-    """One bucket. Safe to call from many threads.
+    """The operations on one bucket. Thread-safe.
 
     Every call may raise `StoreUnavailable` (after retries), `StoreMisconfigured` and
     `StoreRejected`; each call names its other errors. Calls that send a body stop as soon
@@ -101,7 +101,7 @@ class ObjectStorage(Protocol):
         """
 
     def copy_part(self, multipart: Multipart, *, number: int, source: ObjectRange) -> StoredPart:
-        """Copy a range of an object of the bucket to a part, inside the store.
+        """Copy a range of an object in the bucket to a part, inside the store.
 
         The bytes are not checked. If the object ends inside the range, some stores copy
         the bytes that exist; the returned size is nevertheless that of the range.
@@ -122,14 +122,15 @@ class ObjectStorage(Protocol):
         """
 
     def complete(self, multipart: Multipart, *, parts: Sequence[StoredPart]) -> None:
-        """Make the object of the parts, given in order of number, if the key has none yet.
+        """Make the object of the parts, given in order of number, if the key has no object yet.
 
         A store without `If-None-Match` replaces an existing object.
 
         Raises:
-            ObjectExists: the key has an object, and the multipart upload stays open. The
-                object may be its own, if the answer to an earlier try was lost.
-            MultipartGone: aborted, or completed by an earlier try whose answer was lost.
+            ObjectExists: the key has an object, and the multipart upload stays open. The object may
+                come from an earlier try whose answer was lost.
+            MultipartGone: the multipart upload was aborted, or an earlier try whose answer was lost
+                completed it.
             PartReplaced: a part has another ETag now; some stores end the multipart upload.
         """
 
@@ -140,13 +141,13 @@ class ObjectStorage(Protocol):
         """Return the open multipart uploads of exactly this key."""
 
     def put(self, key: ObjectKey, *, body: Body, content_type: str, abandoned: Event) -> None:
-        """Store an object in one request if the key has none yet.
+        """Store an object in one request if the key has no object yet.
 
         A store without `If-None-Match` replaces an existing object.
 
         Raises:
-            ObjectExists: the key has an object; it may be the same one, if the answer to an
-                earlier try was lost.
+            ObjectExists: the key has an object; it may come from an earlier try whose answer was
+                lost.
             BodyAltered: the received bytes do not have the MD5 of `body`.
         """
 
@@ -163,7 +164,7 @@ class ObjectStorage(Protocol):
         """Open a range for reading, block by block; at most one block is in memory.
 
         Reading raises `StoreUnavailable` if the connection breaks, or once `abandoned` is
-        set. It is not retried: the caller reads the rest.
+        set. The read is not retried: the caller reads the rest.
 
         Raises:
             ObjectMissing: there is no such object.
@@ -181,7 +182,7 @@ class ObjectStorage(Protocol):
     def delete(self, key: ObjectKey, *, abandoned: Event | None = None) -> None:
         """Delete an object. Idempotent.
 
-        Not retried once `abandoned` is set: another object may be at the key by then.
+        Not retried once `abandoned` is set, because by then another object may be at the key.
         """
 
     def delete_all(self, keys: Sequence[ObjectKey]) -> None:

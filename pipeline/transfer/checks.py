@@ -186,7 +186,7 @@ def is_multipart_etag(etag: str) -> bool:
 
 
 def etag_matches(etag: str, *, part_md5s: Sequence[bytes], file_md5: Callable[[], bytes]) -> bool:
-    """Whether an ETag proves that an object consists of these parts.
+    """Return whether an ETag proves that an object consists of these parts.
 
     Most stores return the multipart form. Some return the MD5 of the whole object;
     only then `file_md5` is called. The MD5 of a file of one part is that part's MD5.

@@ -44,7 +44,7 @@ class CleanupIncomplete(RetryLater):
 
 @dataclass(frozen=True, kw_only=True)
 class Leftovers:
-    """An upload that ended, and where its bytes may be left."""
+    """An upload that ended, and the places where its bytes may still be."""
 
     tenant_id: TenantId
     upload_id: UploadId
@@ -127,8 +127,8 @@ def delete_staged(
     Args:
         context: the staging directory and the bucket.
         upload: the upload.
-        known: keys that are deleted without a listing, because a listing may lag behind.
-        is_time_over: asked before each batch; if true, the rest is left.
+        known: keys that are deleted even if the listing, which may be out of date, lacks them.
+        is_time_over: called before each batch; if true, the rest is kept.
 
     Returns:
         Whether everything was deleted.
@@ -165,12 +165,12 @@ def delete_object(
 ) -> None:
     """Abort the multipart uploads of a key and delete its object.
 
-    A known `multipart_id` is aborted even if the store does not let us list multipart uploads.
+    A known `multipart_id` is aborted even if the store refuses to list multipart uploads.
     """
     try:
         _abort_multiparts(key, storage=storage, multipart_id=multipart_id)
     finally:
-        # Even if the listing fails: it may fail for ever.
+        # Deleted even if the listing fails, because the listing may fail for ever.
         storage.delete(key)
 
 
@@ -183,7 +183,7 @@ def delete_object_while_leased(
     multipart_id: str | None,
     keep_object: bool,
 ) -> None:
-    """Do the same as `delete_object`, but stop when `heartbeat` raises; log failures of the store.
+    """Do the same as `delete_object`, but stop when `heartbeat` raises; log store failures.
 
     A worker that was suspended must not delete what its successor stored.
     """

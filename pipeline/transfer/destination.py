@@ -1,4 +1,4 @@
-"""The key that an upload is stored under: what object is there, and whether it is the file."""
+"""Makes the object of an upload, and verifies that the object is the file."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class StoredObjectMismatch(DomainError):
-    """The store reports another object than the one that was sent."""
+    """The stored object differs from the file that was sent."""
 
     code = ErrorCode.STORED_OBJECT_MISMATCH
 
@@ -58,8 +58,8 @@ class Destination:
         except ObjectMissing:
             return None
 
-    def is_provable(self, head: ObjectHead) -> bool:
-        """Whether the object has the size of the file, and its ETag can prove the bytes."""
+    def is_verifiable(self, head: ObjectHead) -> bool:
+        """Return whether the object has the file's size and an ETag that can verify the bytes."""
         return (
             head.size_bytes == self._plan.size_bytes
             and head.etag_is_digest
@@ -77,22 +77,22 @@ class Destination:
         *,
         multipart: Multipart | None,
         part_md5s: Sequence[bytes],
-        parts_are_proven: bool,
+        parts_are_verified: bool,
         before_deleting: Callable[[], None],
     ) -> ObjectHead:
-        """Make the object and return what the store has, once that is proven to be the file.
+        """Make the object, verify that it is the file, and return its properties.
 
         Args:
             make: the request that makes the object; may raise `ObjectExists` or `MultipartGone`.
             multipart: the multipart upload of the object, if it has one.
             part_md5s: MD5s of the parts.
-            parts_are_proven: whether the store returned each part's MD5 when it took the part.
+            parts_are_verified: whether the store confirmed each part's MD5 when it stored the part.
             before_deleting: raises if another worker may own the object at the key.
 
         Raises:
-            ObjectExists: another object is at the key again after one was deleted.
+            ObjectExists: the key has another object again although an object was deleted.
             StoredObjectMismatch: the new object has other bytes.
-            MultipartGone: the file has to be sent anew.
+            MultipartGone: the multipart upload is gone; the file must be sent again.
         """
         try:
             is_new = self._make(make)
@@ -100,7 +100,7 @@ class Destination:
             found = self.head()
             is_ours = (
                 found is not None
-                and self.is_provable(found)
+                and self.is_verifiable(found)
                 and self.is_made_of(part_md5s, head=found)
             )
             if found is not None and is_ours and not self._is_open(multipart):
@@ -117,7 +117,7 @@ class Destination:
         if head is None:
             raise StoreUnavailable("head", reason="the new object is not visible")
         if self._is_the_file(
-            head, part_md5s=part_md5s, is_new=is_new, parts_are_proven=parts_are_proven
+            head, part_md5s=part_md5s, is_new=is_new, parts_are_verified=parts_are_verified
         ):
             return head
         if not is_new:
@@ -153,7 +153,7 @@ class Destination:
         *,
         part_md5s: Sequence[bytes],
         is_new: bool,
-        parts_are_proven: bool,
+        parts_are_verified: bool,
     ) -> bool:
         if head.size_bytes != self._plan.size_bytes:
             return False
@@ -162,14 +162,14 @@ class Destination:
         if self._needs_long_reread(head):
             if not is_new:
                 return False
-            if parts_are_proven:
+            if parts_are_verified:
                 # The store has just confirmed that it made the object of these parts.
                 log.warning("transfer.etag_not_compared", key=self._key, etag=head.etag)
                 return True
         return self.is_made_of(part_md5s, head=head)
 
     def _needs_long_reread(self, head: ObjectHead) -> bool:
-        """Whether only an MD5 of the whole file could prove the object, and the file is too large."""
+        """Return whether verification needs the MD5 of a file that is too large to read again."""
         return (
             self._plan.is_multipart
             and not checks.is_multipart_etag(head.etag)
@@ -177,10 +177,10 @@ class Destination:
         )
 
     def _is_open(self, multipart: Multipart | None) -> bool:
-        """Whether the store lists the multipart upload although its object exists.
+        """Return whether the store lists the multipart upload although its object exists.
 
-        Swift does so if it died within Complete. Object and multipart upload then share
-        their parts: aborting the multipart upload later would destroy the object.
+        Swift does so after a crash within Complete. Object and multipart upload then share their
+        parts: aborting the multipart upload later would destroy the object.
         """
         return multipart is not None and multipart in self._open_multiparts()
 

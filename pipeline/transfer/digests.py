@@ -103,7 +103,7 @@ class _OfLibcrypto:
 
 
 def _is_after(state: bytes, *, taken: int) -> bool:
-    """Whether `state` is a context of this platform's byte order after `taken` bytes."""
+    """Return whether `state` is a context of this platform's byte order after `taken` bytes."""
     if len(state) != _CONTEXT.size:
         return False
     _, low, high, _, pending, digest_size = _CONTEXT.unpack(state)
@@ -131,7 +131,7 @@ def _library() -> ctypes.CDLL | None:
 
 
 def _continues(library: ctypes.CDLL) -> bool:
-    """Whether a digest that is saved inside a block and continued has the right result."""
+    """Return whether a digest that is saved inside a block and continued has the right result."""
     cut = _BLOCK + 1
     first = _OfLibcrypto(library)
     first.update(_SAMPLE[:cut])

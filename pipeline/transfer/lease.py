@@ -75,7 +75,7 @@ class ClaimedTransfer:
 def claim(
     session: Session, *, job_id: JobId, upload_id: UploadId, owner: str, lease: timedelta
 ) -> ClaimedTransfer | Settled:
-    """Take the lease, or return how the transfer ended.
+    """Take the lease, or return the final result of a transfer that has ended.
 
     Raises:
         LeaseHeld: another worker has the lease.
@@ -185,7 +185,7 @@ def release(session: Session, claimed: ClaimedTransfer) -> None:
 
 
 def got_further(session: Session, *, job_id: JobId) -> bool:
-    """Whether the last worker stored more bytes than the job had when that worker claimed it."""
+    """Return whether the last worker stored more bytes than the job had at that worker's claim."""
     further = session.scalar(
         select(Job.bytes_done > Job.bytes_at_claim).where(
             Job.id == job_id,
@@ -202,7 +202,7 @@ def is_free() -> ColumnElement[bool]:
 
 
 def why_not_claimed(session: Session, *, job_id: JobId, upload_id: UploadId) -> Settled:
-    """Return how a transfer ended that could not be claimed.
+    """Return the final result of a transfer that could not be claimed.
 
     Raises:
         LeaseHeld: the transfer has not ended; another worker has the lease.

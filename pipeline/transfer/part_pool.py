@@ -26,7 +26,7 @@ class PartUploadPool(Generic[T]):
     """Runs up to `size` part uploads at once, and one other call beside them.
 
     `on_result` and `heartbeat` are called only in the thread that made the pool, from the
-    methods that wait. What they or a call raise is raised by those methods. Leaving the
+    methods that wait. These methods raise what the callbacks or a call raise. Leaving the
     block stops the pool.
     """
 
@@ -111,7 +111,7 @@ class PartUploadPool(Generic[T]):
         done, _ = wait(waiting, timeout=timeout, return_when=FIRST_COMPLETED)
         ended = {call for call in self._pending if call in done}
         self._pending -= ended
-        # Results count even if a call beside them failed.
+        # Results are passed on even if another call failed.
         for call in sorted(ended, key=_has_failed):
             self._on_result(call.result())
 

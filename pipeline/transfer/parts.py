@@ -61,10 +61,10 @@ class Parts:
         self._scratch.close()
 
     def read(self, part: Part, *, check: FileCheck, to_store: bool) -> DigestedPart:
-        """Read a part once; keep its bytes if the part is `to_store` and has to be sent from here.
+        """Read a part once; keep its bytes if it is `to_store` and cannot be copied or read again.
 
         Raises:
-            StagingCorrupt: from `check`, or the bytes end early.
+            StagingCorrupt: `check` finds wrong bytes, or the bytes end early.
         """
         md5 = hashlib.md5(usedforsecurity=False)
         in_place = self._source.slice_of(part) or self._copy_range(part)
@@ -120,7 +120,7 @@ class Parts:
         return self._source.range_of(part) if self._copies else None
 
     def _copied(self, digested: DigestedPart, *, multipart: Multipart) -> StoredPart | None:
-        """Copy a part within the bucket; None if the store cannot, or if the copy's ETag proves nothing."""
+        """Copy a part within the bucket; None if the store cannot, or the ETag is not the MD5."""
         source = self._copy_range(digested.part)
         if source is None or digested.scratch is not None:
             return None
@@ -131,7 +131,8 @@ class Parts:
             return None
         if stored.etag == digested.md5.hex():
             return stored
-        # Encrypted, or other bytes than were read. A sent part is checked by its MD5.
+        # The copy is encrypted, or has other bytes than were read. A sent part is checked by its
+        # MD5.
         self._stop_copying(reason="the ETag of a copied part is not its MD5")
         return None
 
@@ -155,7 +156,7 @@ class Parts:
             scratch.close()
 
     def _fetch(self, digested: DigestedPart) -> ScratchFile:
-        """Read a part again that was not kept.
+        """Read a part again whose bytes were not kept.
 
         Raises:
             BodyAltered: the bytes changed since the first read.

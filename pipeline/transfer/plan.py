@@ -50,7 +50,7 @@ class PartPlan:
 
     @property
     def is_multipart(self) -> bool:
-        """Whether the file needs a multipart upload; a file of one part is sent in one request."""
+        """Return whether the file needs a multipart upload; one part is sent in one request."""
         return len(self) > 1
 
     def parts_in(self, size_bytes: int) -> int | None:
@@ -63,7 +63,7 @@ class PartPlan:
         return None if rest else parts
 
     def has_part(self, *, number: int, size_bytes: int) -> bool:
-        """Whether a stored part has a number and a size of this plan."""
+        """Return whether a stored part has a number and a size of this plan."""
         offset = (number - 1) * self.part_size
         return 0 <= offset < self.size_bytes and size_bytes == min(
             self.part_size, self.size_bytes - offset

@@ -1,4 +1,4 @@
-"""Records how far a transfer got, for clients and for the next attempt."""
+"""Records the progress of a transfer, for clients and for the next attempt."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,7 +21,7 @@ PROGRESS_INTERVAL: Final = timedelta(milliseconds=250)
 
 
 class SliceEnded(RetryLater):
-    """The delivery was held for `TRANSFER_SLICE`; the next delivery continues the transfer."""
+    """The message was kept for `TRANSFER_SLICE`; the next delivery continues the transfer."""
 
     made_progress = True
 
@@ -29,8 +29,8 @@ class SliceEnded(RetryLater):
 class PartsLost(DomainError):
     """The store lost the parts of earlier deliveries, and this slice could not send the whole file.
 
-    Counts as an attempt. Otherwise a store that ends every multipart upload after a while
-    would have a large file sent from its start for ever.
+    Counts as an attempt. Otherwise, with a store that ends every multipart upload after some time,
+    a large file would be sent from its start for ever.
     """
 
     code = ErrorCode.STORE_UNAVAILABLE
@@ -104,7 +104,7 @@ class Progress:
 
     @property
     def _is_first_new(self) -> bool:
-        """Whether this worker got further than its predecessors and has not recorded that yet."""
+        """Return whether this worker got further than earlier workers, and recorded nothing yet."""
         return self._bytes_written == self._bytes_before < self._bytes_done
 
     @property

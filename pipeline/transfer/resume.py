@@ -1,4 +1,4 @@
-"""Continuing an earlier attempt: its checkpoint, and the parts that the checkpoint covers."""
+"""Continues an earlier attempt from its checkpoint and the parts that the checkpoint covers."""
 
 import hashlib
 import re
@@ -89,8 +89,8 @@ class ResumeState:
 
     Parts are digested in order and stored in any order. The state stops growing before
     a part whose ETag is not its MD5: the next attempt does not read the part, so it could
-    not detect that the part was damaged in transit. Where the store encrypts and states so,
-    the ETag only has to identify the part.
+    not detect that the part was damaged in transit. If the store states that it encrypts, the ETag
+    need not be the MD5: it then only identifies the stored part.
     """
 
     def __init__(self, plan: PartPlan, *, version: str) -> None:

@@ -1,4 +1,4 @@
-"""Sends one file to the store and proves that it arrived."""
+"""Sends one file to the store and verifies the stored object."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ REREAD_MAX_BYTES: Final = 64 * GIB
 class TransferListener:
     """Follows a transfer, and stops it by raising an error.
 
-    Every call comes from the thread that runs the transfer, which raises what a call raises.
+    The thread that runs the transfer makes every call, and raises every error of a call.
     The parts stay in the store for the next attempt unless the error is a `DomainError`
     that is not retryable.
     """
@@ -137,26 +137,27 @@ class FileTransfer:
         self._bytes_done = 0
 
     def run(self) -> SentObject:
-        """Send the file, and return once the store has proved that it has the object.
+        """Send the file, and return once the stored object is verified.
 
-        After a retryable failure the parts stay in the store; after any other failure
-        nothing of the upload stays.
+        After a retryable failure the parts stay in the store; after any other failure everything
+        that was sent is deleted.
 
         Raises:
             StagingMissing, ReferenceMissing: the source is gone.
-            StagingCorrupt: the source differs from what was acknowledged.
+            StagingCorrupt: the source differs from the acknowledged chunks.
             ReferenceChanged: the referenced object was replaced meanwhile; retryable.
             FileDigestMismatch: the file differs from what the client declared.
             StoredObjectMismatch: the store had another object, which was deleted.
-            StoreRejected: the store refuses a request for good.
-            StoreUnavailable, StoreMisconfigured: the store does not serve us now; retryable.
+            StoreRejected: the store refuses a request; a repetition changes nothing.
+            StoreUnavailable, StoreMisconfigured: the store serves no requests now; retryable.
             MultipartGone: the multipart upload was ended elsewhere; retryable.
             PartReplaced: a part was replaced elsewhere; retryable.
         """
         try:
             return self._send()
         except (FileNotFoundError, ObjectMissing) as error:
-            # Staging is deleted once an upload is stored, so an object may be the proof of that.
+            # Staged bytes are deleted once an upload is stored, so the object of a stored upload
+            # may exist.
             self._clean_up(after=(missing := self._source.missing()), keep_object=True)
             raise missing from error
         except DomainError as failure:
@@ -179,7 +180,7 @@ class FileTransfer:
     def _clean_up(self, *, after: DomainError, keep_object: bool = False) -> None:
         """Delete everything of the upload in the store, unless another worker may be using it."""
         if isinstance(after, TransferCancelled) and self._multipart is not None:
-            # At once: running parts may take their time to end.
+            # Abort at once, because running parts may take long to end.
             with suppress(StoreFailed):
                 self._storage.abort(self._multipart)
         # A part that arrived after the abort would stay.
@@ -217,7 +218,7 @@ class FileTransfer:
             partial(self._parts.put, part, to=self._key, content_type=self._content_type),
             multipart=None,
             part_md5s=[part.md5 if part else NO_BYTES.md5],
-            parts_are_proven=False,
+            parts_are_verified=False,
             before_deleting=self._listener.heartbeat,
         )
         self._report(self._source.size_bytes)
@@ -237,7 +238,7 @@ class FileTransfer:
         return sent
 
     def _usable_parts(self, multipart: Multipart) -> dict[int, StoredPart] | None:
-        """Return the parts of an earlier attempt; None if its multipart upload is of no use."""
+        """Return the parts of an earlier attempt; None if its multipart upload is not usable."""
         try:
             parts = self._pool.run(partial(self._storage.list_parts, multipart))
         except MultipartGone:
@@ -249,9 +250,9 @@ class FileTransfer:
         return None
 
     def _sent_before(self) -> SentObject | None:
-        """Return the object if an earlier attempt completed it and died before it recorded that."""
+        """Return the object if an earlier attempt completed it and died before it was recorded."""
         head = self._destination.head()
-        if head is None or not self._destination.is_provable(head):
+        if head is None or not self._destination.is_verifiable(head):
             return None
         check = self._source.check()
         if self._checkpoint is None or not self._resume.resume_completed(
@@ -305,7 +306,7 @@ class FileTransfer:
             partial(self._storage.complete, multipart, parts=parts),
             multipart=multipart,
             part_md5s=md5s,
-            parts_are_proven=self._resume.is_complete,
+            parts_are_verified=self._resume.is_complete,
             before_deleting=self._listener.heartbeat,
         )
         return self._sent(head, sha256=sha256)
@@ -313,7 +314,7 @@ class FileTransfer:
     def _resume_parts(self, check: FileCheck, *, stored: Mapping[int, StoredPart]) -> list[bytes]:
         """Continue after the checkpoint of an earlier attempt; return the MD5s of the parts before it.
 
-        Their ETags are their MD5s, and have not changed since the parts were stored.
+        The ETags of these parts are their MD5s, and have not changed since the parts were stored.
         """
         if self._checkpoint is None or not self._resume.resume(
             self._checkpoint, stored=stored, check=check

@@ -61,7 +61,8 @@ class TransferUpload(EventTask):
             source = _transfer(context, claimed, event=event, delivery=delivery)
         except TransferCancelled:
             log.info("transfer.cancelled")
-            # Released first, even if the cleanup fails: no worker claims a cancelled upload.
+            # The lease is released first, even if the cleanup fails: no worker claims a cancelled
+            # upload.
             _release(context, claimed)
             _clean_up(context, finalized, settled=Settled.CANCELLED)
             return

@@ -69,7 +69,7 @@ def of_object(sniffed: str | None, *, declared: str | None) -> str:
 
 
 def is_plausible(declared: str, *, sniffed: str | None) -> bool:
-    """Whether a file with this sniffed type may have the declared type.
+    """Return whether a file with this sniffed type may have the declared type.
 
     Many formats are ZIP archives; the client knows which. If sniffing is
     inconclusive, every type is plausible that sniffing does not always find.
@@ -86,7 +86,7 @@ def essence_of(media_type: str) -> str:
 
 
 def is_pdf_candidate(sniffed: str | None, *, declared: str | None, filename: str) -> bool:
-    """Whether ingest reads the file as a PDF.
+    """Return whether ingest reads the file as a PDF.
 
     A file that is declared or named as a PDF counts, so that a damaged one is
     reported as corrupt and not ignored.

@@ -168,7 +168,7 @@ def address_of(host: str) -> Address | None:
 
 
 def is_public(address: Address) -> bool:
-    """Whether the whole Internet reaches this address as we do."""
+    """Return whether the whole Internet reaches this address as we do."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _CLOSED_IPV4)
     carried = _carried_ipv4(address)

@@ -123,7 +123,7 @@ def _refuse_if_closed(_: DBAPIConnection, record: ConnectionPoolEntry, *__: obje
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the database itself is at fault: the same work may succeed later, unchanged.
+    """Return whether the database itself is at fault: the same work may succeed later, unchanged.
 
     Outages are: no connection, a lost connection, a full disk, a read-only standby, a database
     that is not migrated yet.

@@ -104,7 +104,7 @@ class Document:
         return self._log.warnings
 
     def metadata(self) -> DocumentMetadata:
-        """Return the readable fields of the information dictionary; a damaged one counts as a warning."""
+        """Return the readable fields of the information dictionary; the others are warnings."""
         information = self._attempt(lambda: self._reader.metadata)
         if information is None:
             return DocumentMetadata()
@@ -150,7 +150,7 @@ class Document:
     def _attempt(self, read: Callable[[], T]) -> T | None:
         try:
             return read()
-        except Exception:  # noqa: BLE001  # a damaged title must not cost the text
+        except Exception:  # noqa: BLE001  # a damaged title must not lose the text
             self._log.warnings += 1
             return None
 
@@ -178,7 +178,7 @@ def error_of(  # noqa: PLR0911  # one line per kind of error
 
 
 def _words(error: BaseException) -> str:
-    """Return the parser's own words, short and on one line."""
+    """Return the parser's message, short and on one line."""
     words = text.clean_line(str(error), longest=_REASON_MAX)
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 

@@ -130,14 +130,14 @@ def forked(work: Work, *, limits: ChildLimits) -> Iterator[Iterator[bytes]]:
 def time_limit(allowed: timedelta) -> Iterator[None]:
     """Interrupt the block after `allowed`; for the child only, because it uses SIGALRM.
 
-    One long call into C is not interrupted; the parent's deadline covers that.
+    One long call into C is not interrupted; the parent's deadline covers such a call.
 
     Raises:
         TimeLimitReached: the time is up.
     """
     signal.signal(signal.SIGALRM, _raise_time_limit_reached)
     try:
-        # Repeated: an exception raised in a finalizer is lost.
+        # The alarm repeats, because an exception raised in a finalizer is lost.
         signal.setitimer(signal.ITIMER_REAL, allowed.total_seconds(), _ALARM_INTERVAL)
         yield
     finally:
@@ -202,8 +202,8 @@ class _Child:
         return kind, content
 
     def _check_ending(self, failure: str) -> None:
-        # Not reaped here, where a signal handler may interrupt: `end` still needs the
-        # process id, which must not pass to another process.
+        # Not reaped here, where a signal handler may interrupt: `end` still needs the process id,
+        # and the system may give the id of a reaped process to another process.
         ending = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
         if ending is None:
             raise ChildProcessError

@@ -16,7 +16,7 @@ PAGE_TIMEOUT_MAX = timedelta(seconds=20)
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingLimits:
-    """Limits of one reading; content beyond them is left out and flagged, or fails the reading.
+    """Limits of one reading; content beyond a limit is left out and flagged, or fails the reading.
 
     Attributes:
         timeout: time that the worker waits for the whole reading.

@@ -1,4 +1,4 @@
-"""Object storage on S3 and on the stores that speak its protocol.
+"""Object storage on S3 and on stores with the same API.
 
 Requests avoid what stores implement differently: optional headers are left out, and every
 body has a Content-MD5, which nearly every store checks.

@@ -1,4 +1,4 @@
-"""Bodies of requests and answers."""
+"""Reads and writes the bodies of requests and answers."""
 
 import base64
 from collections.abc import Iterator

@@ -142,7 +142,7 @@ class Probe:
         return kept == content
 
     def _takes_part_with_crc32(self, key: str) -> bool:
-        """Some stores accept a trailer on objects and not on parts."""
+        """Return whether parts may have a trailer; some stores accept it only on objects."""
         content = self._random_bytes(PROBE_SIZE)
         with translated("probe"):
             id_ = self._client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]

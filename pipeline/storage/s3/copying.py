@@ -1,4 +1,4 @@
-"""Whether the store copies objects to parts."""
+"""Finds out whether the store copies objects to parts."""
 
 from contextlib import suppress
 from threading import Lock

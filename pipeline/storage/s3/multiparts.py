@@ -164,7 +164,7 @@ class S3Multiparts(S3Requests):
                 Bucket=self._bucket, Prefix=prefix, MaxUploads=self._page_size, **after
             )
         except botocore.ClientError as error:
-            # Some stores answer so for a bucket that never had a multipart upload.
+            # Some stores answer with this error for a bucket that never had a multipart upload.
             if s3.code_of(error) != "NoSuchUpload":
                 raise
             return cast("ListMultipartUploadsOutputTypeDef", {"IsTruncated": False})

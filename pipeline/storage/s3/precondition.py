@@ -1,4 +1,4 @@
-"""`If-None-Match: *`, unless the store does not implement it."""
+"""The condition `If-None-Match: *`, for stores that implement it."""
 
 from collections.abc import Callable
 from typing import Final, Literal, TypedDict, TypeVar
@@ -24,7 +24,7 @@ NOTHING_THERE: Final[Condition] = {"IfNoneMatch": "*"}
 
 
 class Precondition:
-    """Makes writes conditional, so that they replace nothing, until the store refuses the condition."""
+    """Adds the condition to writes, so that no object is replaced, until the store refuses it."""
 
     def __init__(self) -> None:
         self._is_known = True

@@ -1,4 +1,4 @@
-"""Error codes that have a meaning of their own in answer to one call."""
+"""Error codes whose meaning depends on the call."""
 
 from typing import Final
 
@@ -47,5 +47,5 @@ def of_a_copy(multipart: Multipart, *, source: ObjectRange) -> Meanings:
 
 
 def is_unknown_call(error: botocore.ClientError) -> bool:
-    """Whether the store does not support this kind of request, or one of its headers."""
+    """Return whether the store does not support this kind of request, or one of its headers."""
     return code_of(error) in UNKNOWN_CALL_CODES or status_of(error) in {405, 501}

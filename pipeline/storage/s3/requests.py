@@ -29,7 +29,7 @@ Page = TypeVar("Page", bound="ListObjectsV2OutputTypeDef | ListMultipartUploadsO
 
 
 class S3Requests:
-    """One bucket, through one client."""
+    """Makes the requests on one bucket."""
 
     def __init__(
         self,
@@ -104,5 +104,5 @@ def unquoted(etag: str) -> str:
 
 
 def is_digest(encryption: str | None) -> bool:
-    """Whether the ETag is an MD5, given the encryption that the store names."""
+    """Return whether the ETag is an MD5, given the encryption that the store names."""
     return encryption in {None, "AES256"}

@@ -1,1 +1,1 @@
-"""Where the bytes of an upload lie while they wait for their transfer, and how they are read."""
+"""The sources of a transfer: a staged file, staged objects, or a referenced object."""

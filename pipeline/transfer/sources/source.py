@@ -18,8 +18,8 @@ from schemas.lifecycle import StagingKind
 class Source(ABC):
     """A file that a transfer reads once, from its first byte to its last.
 
-    Reading raises `FileNotFoundError` or `ObjectMissing` if the bytes are gone; the
-    transfer reports `missing()` in their place.
+    Reading raises `FileNotFoundError` or `ObjectMissing` if the bytes are gone; the transfer raises
+    `missing()` instead.
     """
 
     kind: ClassVar[StagingKind]
@@ -57,11 +57,11 @@ class Source(ABC):
         """
 
     def slice_of(self, part: Part) -> FileSlice | None:  # noqa: ARG002  # for subclasses
-        """Return the part as a slice of a local file; None if there is no such file."""
+        """Return the part as a slice of a local file; None if the part is not in one local file."""
         return None
 
     def range_of(self, part: Part) -> ObjectRange | None:  # noqa: ARG002  # for subclasses
-        """Return the part as a range of one object of the bucket; None if there is no such object."""
+        """Return the part as a range of an object; None if the part is not in one object."""
         return None
 
     def confirm(self) -> None:  # noqa: B027  # chunks are confirmed by their digests

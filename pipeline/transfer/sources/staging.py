@@ -29,7 +29,7 @@ def directory(context: Context) -> Path:
 
 
 def is_mounted(context: Context) -> bool:
-    """Whether the staging directory has the marker that the gateways write into it."""
+    """Return whether the staging directory has the marker that the gateways write into it."""
     return (directory(context) / staging_layout.MARKER).exists()
 
 

@@ -15,7 +15,7 @@ def receivers(count: int) -> list[Receiver]:
 def mark_slow(slots: Slots, *slow: Receiver) -> None:
     for receiver in slow:
         assert slots.take(receiver)
-        slots.release(receiver, after=TIMED_OUT)
+        slots.release(receiver, duration=TIMED_OUT)
 
 
 def test_the_number_of_slots_is_limited() -> None:
@@ -35,7 +35,7 @@ def test_one_receiver_cannot_take_all_slots() -> None:
 def test_a_released_slot_can_be_taken_again() -> None:
     slots = Slots(1)
     assert slots.take(ONE)
-    slots.release(ONE, after=QUICK)
+    slots.release(ONE, duration=QUICK)
     assert slots.free == 1
     assert slots.closed == set()
     assert slots.take(ANOTHER)
@@ -61,7 +61,7 @@ def test_a_quick_attempt_unmarks_a_slow_receiver() -> None:
     slots = Slots(4)
     mark_slow(slots, ONE)
     assert slots.take(ONE)
-    slots.release(ONE, after=QUICK)
+    slots.release(ONE, duration=QUICK)
     assert all(slots.take(ONE) for _ in range(4))
 
 
