@@ -52,7 +52,7 @@ class Child:
             self._process = None
 
     def died(self) -> int | None:
-        """Return the exit code of a process that ended by itself, once; otherwise None."""
+        """Return the exit code, once, after the process has ended by itself; otherwise None."""
         exit_code = self._process.poll() if self._process is not None else None
         if exit_code is not None:
             self._process = None
@@ -96,7 +96,7 @@ def run(service: Service, *, state_dir: Path, watched: Sequence[Path] = WATCHED)
 
 
 def _free_port(of_stack: int) -> int:
-    """Return the stack's gateway port if it is free, or else the one after it if possible."""
+    """Return the stack's gateway port if it is free, else the next port or another free port."""
     preferred = of_stack if ports.is_free(of_stack) else of_stack + 1
     chosen = ports.choose(
         ("gateway",),

@@ -93,7 +93,7 @@ def title(section: type[BaseModel]) -> str:
 
 
 def variable(name: str, field: FieldInfo) -> str:
-    """Return the environment variable that takes precedence for a field."""
+    """Return the name of the environment variable for a field; the first name if it has several."""
     if isinstance(field.validation_alias, AliasChoices):
         return str(field.validation_alias.choices[0]).upper()
     return name.upper()
@@ -107,7 +107,7 @@ def default(field: FieldInfo) -> str:
 
 
 def written(value: object) -> str:
-    """Return a value in the notation of the environment."""
+    """Return a value as it is written in an environment variable."""
     match value:
         case bool():
             return str(value).lower()

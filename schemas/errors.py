@@ -119,7 +119,7 @@ class BodyAltered(StoreUnavailable):
 
 
 class StoreMisconfigured(StoreFailed):
-    """The store refuses every request: the bucket, the credentials or the quota is at fault.
+    """The store refuses every request: the bucket, the credentials or the quota is wrong.
 
     Retryable, because no upload may be lost before an operator acts.
     """

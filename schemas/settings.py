@@ -106,7 +106,7 @@ class ObjectStoreSettings(BaseModel):
     )
     s3_ca_bundle: Path | None = Field(
         default=None,
-        description="file with the trusted certificates for `https` endpoints; unset means the system's",
+        description="file with the trusted certificates for `https` endpoints; unset means the system's certificates",
     )
 
 
@@ -130,7 +130,7 @@ class StagingSettings(BaseModel):
 class ScratchSettings(BaseModel):
     work_dir: Path | None = Field(
         default=None,
-        description="directory for temporary files; unset means the system's. With `STAGING=s3` a chunk is kept here until the bucket has it",
+        description="directory for temporary files; unset means the system's temporary directory. With `STAGING=s3` a chunk is kept here until the bucket has it",
     )
 
 
@@ -158,7 +158,7 @@ class UploadSettings(BaseModel):
     )
     chunk_count_max: Positive = Field(
         default=20_000,
-        description="most chunks of one upload; the chunk size grows to keep to it",
+        description="most chunks of one upload; larger files get larger chunks",
     )
     chunk_lock_wait: Duration = Field(
         default=timedelta(seconds=10),
@@ -166,7 +166,7 @@ class UploadSettings(BaseModel):
     )
     staging_reserve: ByteSize = Field(
         default=ByteSize(256 * MIB),
-        description="free space kept on the staging disk. Creating an upload that does not fit beside it, and a chunk that would use it, answer 507; a chunk that is already stored is still acknowledged",
+        description="free space kept on the staging disk. A create or a chunk that would use the reserve is answered with 507; a chunk that is already stored is still acknowledged",
     )
     uploads_async_enabled: bool = Field(
         default=True,
@@ -211,7 +211,7 @@ class HttpSettings(BaseModel):
     )
     api_key_cache: Duration = Field(
         default=timedelta(seconds=5),
-        description="how long a gateway caches an API key; a revoked key works at most that much longer",
+        description="how long a gateway caches an API key; a revoked key works for at most this time after its revocation",
     )
     page_size_max: Positive = Field(default=200, description="most items on one page of a list")
 
@@ -219,11 +219,11 @@ class HttpSettings(BaseModel):
 class TransferSettings(BaseModel):
     transfer_lease: Duration = Field(
         default=timedelta(seconds=15),
-        description="how long a transfer stays with a worker that renews no lease; then another worker takes over",
+        description="how long a lease lasts without renewal; then another worker takes over the transfer",
     )
     transfer_slice: Duration = Field(
         default=timedelta(minutes=10),
-        description="how long a transfer keeps one message unacknowledged. A longer transfer puts itself back into the queue after the next stored part and resumes from there. Keep it well under the broker's consumer timeout",
+        description="how long a transfer keeps one message unacknowledged. A longer transfer is put back into the queue after the next stored part and resumes from there. Keep it well under the broker's consumer timeout",
     )
 
 
@@ -276,7 +276,7 @@ class IngestSettings(BaseModel):
 class RelaySettings(BaseModel):
     outbox_batch: Positive = Field(
         default=100,
-        description="most events published in one transaction; a crash repeats at most these",
+        description="most events published in one transaction; after a crash at most these events are published again",
     )
     outbox_poll: Duration = Field(
         default=timedelta(seconds=1),
@@ -337,7 +337,7 @@ class ProcessSettings(BaseModel):
 class CelerySettings(BaseModel):
     task_attempts: Positive = Field(
         default=20,
-        description="attempts at an event before its job fails. The waits between are 5 s, 30 s, then 5 min each: the default outlasts an hour and a half without the object store",
+        description="attempts at an event before its job fails. The waits between are 5 s, 30 s, then 5 min each: the default survives an outage of the object store of an hour and a half",
     )
     task_time_limit: Duration = Field(
         default=timedelta(minutes=25),

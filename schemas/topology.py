@@ -57,7 +57,8 @@ class Binding:
 EVENTS: Final = Exchange(
     name="waybill.events",
     kind="topic",
-    # Without it, an event without a bound queue would be lost; here an operator finds it.
+    # Without this queue, an event without a bound queue would be lost; in it, an operator finds the
+    # event.
     arguments={"alternate-exchange": "waybill.unrouted"},
 )
 UNROUTED: Final = Exchange(name="waybill.unrouted", kind="fanout")

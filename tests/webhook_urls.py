@@ -1,4 +1,4 @@
-"""Targets that webhooks may and may not have: one table for the rule and for deliveries."""
+"""Allowed and forbidden targets of webhooks: one table for registration and for deliveries."""
 
 ACCEPTED = {
     "https://example.com": "https://example.com",

@@ -33,7 +33,7 @@ def keep(section: Section, *, name: str, directory: Path) -> None:
 
 
 def kept(names: Sequence[str], *, directory: Path) -> list[Section]:
-    """Return the stored sections in this order."""
+    """Return the stored sections in the order of `names`."""
     files = [directory / f"{name}.json" for name in names]
     return [msgspec.json.decode(file.read_bytes(), type=Section) for file in files if file.exists()]
 

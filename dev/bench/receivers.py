@@ -15,7 +15,7 @@ class Sending:
     """A file that is being sent."""
 
     path: str
-    """Its path on the server."""
+    """Path of the upload on the server."""
     id: str
     size: int
     chunk_size: int
@@ -27,7 +27,7 @@ class Sending:
 
 
 class Receiver(Protocol):
-    """The protocol of one kind of server."""
+    """Sends files with the protocol of one kind of server."""
 
     def connect(self) -> Connection: ...
 
@@ -39,7 +39,7 @@ class Receiver(Protocol):
         """Send one chunk and return when it is acknowledged."""
 
     def end(self, connection: Connection, sending: Sending) -> None:
-        """Finalize the file, if the server's protocol has such a request."""
+        """Finalize the file, if the protocol has such a request."""
 
     def forget(self, connection: Connection, sending: Sending) -> None:
         """Delete the file on the server."""

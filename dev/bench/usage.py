@@ -44,7 +44,7 @@ class Tree:
 
 
 class Usage:
-    """Usage of process trees since the creation of this object, by name."""
+    """Usage of process trees, by name, since the creation of this object."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._trees = {name: Tree(pid) for name, pid in pids.items()}

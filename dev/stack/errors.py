@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class StackError(Exception):
-    """Base class of the errors."""
+    """Base class of the local stack's errors."""
 
 
 class StackAlreadyRunning(StackError):

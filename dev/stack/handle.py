@@ -16,7 +16,7 @@ class ProcessHandle:
 
     @property
     def pid(self) -> int | None:
-        """None while the process is down."""
+        """The pid of the process; None while it is down."""
         return self._process.pid
 
     @property
@@ -32,7 +32,7 @@ class ProcessHandle:
         return self._process.log_file
 
     def kill(self) -> None:
-        """Send SIGKILL; the supervisor starts it again. `wait_ready` waits for the new process."""
+        """Send SIGKILL; the supervisor starts a new process, which `wait_ready` waits for."""
         self._loop.run(self._process.kill())
 
     def halt(self) -> None:
@@ -40,11 +40,11 @@ class ProcessHandle:
         self._loop.run(self._process.halt())
 
     def stop(self) -> None:
-        """Stop it in an orderly way; it stays down until `start`."""
+        """Stop the process in an orderly way; it stays down until `start`."""
         self._loop.run(self._process.stop())
 
     def start(self) -> None:
-        """Start it after `stop` or `halt` and wait until it is ready."""
+        """Start the process after `stop` or `halt` and wait until it is ready."""
         self._loop.run(self._start())
 
     def wait_ready(self, *, timeout: timedelta | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Files with secrets in them."""
+"""Writes files that contain secrets."""
 
 import os
 from pathlib import Path

@@ -79,7 +79,7 @@ class ChunkEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UploadManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The stored chunks; the client sends the others."""
+    """An upload with its stored chunks; the client sends the missing chunks."""
 
     upload_id: UploadId
     status: UploadStatus

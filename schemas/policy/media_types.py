@@ -1,7 +1,7 @@
 """The media type of a file, from its first bytes.
 
-A short table of our own: of the available libraries, one takes plain text for a
-word processor's document, the other is unmaintained, and both find PDF only at
+A short table of our own: of the available libraries, one reports plain text as a word processor's
+document, the other is unmaintained, and both find PDF only at
 offset 0.
 """
 

@@ -65,7 +65,7 @@ class NotAMediaRange(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What a tenant's uploads take, including the upload that is checked."""
+    """The usage of a tenant, including the upload that is checked."""
 
     total_bytes: int
     open_uploads: int
@@ -104,7 +104,7 @@ class Quotas:
         open_uploads: int | None,
         types: Sequence[str] | None,
     ) -> "Quotas":
-        """Return these quotas with a tenant's own in place of the defaults."""
+        """Return these quotas with a tenant's own quotas in place of the defaults."""
         return Quotas(
             file_size=self.file_size if file_size is None else file_size,
             total_bytes=self.total_bytes if total_bytes is None else total_bytes,

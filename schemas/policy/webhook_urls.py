@@ -1,16 +1,15 @@
 """Rules for the URLs of webhooks and for the addresses that their hosts resolve to.
 
-A tenant chooses the URL, and the request leaves from inside our network. An
-address that only our network reaches is therefore never a target (server-side
-request forgery). Registration calls `check`; a delivery calls `parse`, then
-`check_addresses` for every new connection, which goes to a checked address and
-nowhere else.
+A tenant chooses the URL, and the operator's network sends the request. An address that is reachable
+only in that network is therefore never a target (server-side request forgery). Registration calls
+`check`; a delivery calls `parse`, then
+`check_addresses` for every new connection, which is opened only to a checked address.
 
-``http`` is accepted beside ``https``: the signature proves origin and content,
-but everybody on the way can read the event.
+``http`` is accepted as well as ``https``. The signature proves origin and content, but without
+``https`` everybody on the network path can read the event.
 
-Two things cannot be decided here and are left to the network of the process:
-public addresses in internal use, and NAT64 under a prefix of the operator's own.
+Two cases cannot be recognised here, so the network of the process must block them: public addresses
+in internal use, and NAT64 under a prefix of the operator.
 """
 
 import re
@@ -45,7 +44,7 @@ _ENDS_IN_A_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 # Not `ipaddress.is_global`: its answers changed between patch releases of Python,
 # and it is true for multicast, 6to4 and NAT64.
 # https://www.iana.org/assignments/iana-ipv4-special-registry
-_CLOSED_IPV4: Final = tuple(
+_FORBIDDEN_IPV4: Final = tuple(
     IPv4Network(network)
     for network in (
         "0.0.0.0/8",  # this host; Linux connects 0.0.0.0 to loopback
@@ -68,7 +67,7 @@ _CLOSED_IPV4: Final = tuple(
 )
 # https://www.iana.org/assignments/iana-ipv6-special-registry
 _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
-_CLOSED_IPV6: Final = tuple(
+_FORBIDDEN_IPV6: Final = tuple(
     IPv6Network(network)
     for network in (
         "2001::/23",  # protocol assignments, Teredo and ORCHID among them
@@ -94,7 +93,7 @@ class TargetRefused(DomainError):
 
 
 def check(url: str, *, allow_loopback: bool) -> None:
-    """Check what a registration shows of a target: the text, and a host that is an address.
+    """Check a target at its registration: the text of the URL, and a host that is an address.
 
     Raises:
         TargetRefused: with the rule that is broken.
@@ -146,8 +145,9 @@ def parse(url: str) -> str:
 def check_addresses(addresses: Iterable[str], *, allow_loopback: bool) -> list[Address]:
     """Check every address of a host; return them parsed, in their order.
 
-    One closed address refuses the host: an honest receiver has none, and with
-    a filter an attacker could try until the resolver's order suits him.
+    One forbidden address refuses the whole host: an honest receiver has no such address, and if
+    only that address were skipped, an attacker could repeat the request until another order of the
+    addresses succeeds.
 
     Raises:
         TargetRefused: an address is not public.
@@ -160,7 +160,7 @@ def check_addresses(addresses: Iterable[str], *, allow_loopback: bool) -> list[A
 
 
 def address_of(host: str) -> Address | None:
-    """Return the address that a host is; None for a name."""
+    """Return the host as an address; None if the host is a name."""
     try:
         return ip_address(host)
     except ValueError:
@@ -168,13 +168,13 @@ def address_of(host: str) -> Address | None:
 
 
 def is_public(address: Address) -> bool:
-    """Return whether the whole Internet reaches this address as we do."""
+    """Return whether the address is the same host for the whole Internet."""
     if isinstance(address, IPv4Address):
-        return not any(address in network for network in _CLOSED_IPV4)
+        return not any(address in network for network in _FORBIDDEN_IPV4)
     carried = _carried_ipv4(address)
     if carried is not None:
         return is_public(carried)
-    return address in _GLOBAL_UNICAST and not any(address in network for network in _CLOSED_IPV6)
+    return address in _GLOBAL_UNICAST and not any(address in network for network in _FORBIDDEN_IPV6)
 
 
 def is_loopback(address: Address) -> bool:
@@ -183,9 +183,9 @@ def is_loopback(address: Address) -> bool:
 
 
 def _carried_ipv4(address: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address at which a packet to this address certainly ends.
+    """Return the IPv4 address to which a packet to this address is translated, if it is known.
 
-    The other forms that carry one (6to4, Teredo, IPv4-compatible) are closed whole.
+    All other addresses that contain an IPv4 address (6to4, Teredo, IPv4-compatible) are forbidden.
     """
     if address in _NAT64:
         return IPv4Address(address.packed[-4:])

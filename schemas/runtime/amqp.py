@@ -11,7 +11,7 @@ APP_ID: Final = "waybill"
 
 
 def client_properties(name: str) -> dict[str, Any]:
-    """Return what a client says of itself; the management UI lists the connection by `name`."""
+    """Return the properties of a client; the management UI lists the connection by `name`."""
     return {"connection_name": name}
 
 

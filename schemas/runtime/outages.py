@@ -22,9 +22,9 @@ async def outlast(
 
     Args:
         work: makes a new attempt at each call.
-        is_outage: whether an error is an outage; other errors are raised.
-        event: key of the line that is logged for each failed attempt.
-        doing: what waits, for that line.
+        is_outage: returns whether an error is an outage; other errors are raised.
+        event: name of the log event of each failed attempt.
+        doing: description of the work, for the log.
     """
 
     def report(state: RetryCallState) -> None:

@@ -37,8 +37,8 @@ Connect: TypeAlias = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
 """Opens a connection, or raises `psycopg.OperationalError`."""
 
 NOT_READY: Final = frozenset({"42P01", "42703", "42501", "3F000"})
-"""Tables or columns are not migrated yet, or rights not granted yet. Any other complaint about
-a statement is a bug, which waiting would hide."""
+"""Tables or columns are not migrated yet, or rights not granted yet. Every other error of a
+statement is a bug, which waiting would hide."""
 
 READ_ONLY: Final = "25006"
 LIMIT_EXCEEDED: Final = "54"
@@ -123,7 +123,7 @@ def _refuse_if_closed(_: DBAPIConnection, record: ConnectionPoolEntry, *__: obje
 
 
 def is_outage(error: BaseException) -> bool:
-    """Return whether the database itself is at fault: the same work may succeed later, unchanged.
+    """Return whether the database causes the error, so that the same work may succeed later.
 
     Outages are: no connection, a lost connection, a full disk, a read-only standby, a database
     that is not migrated yet.
@@ -143,7 +143,7 @@ def is_outage(error: BaseException) -> bool:
 
 
 async def through_outages(work: Callable[[], Awaitable[Result]], *, doing: str) -> Result:
-    """Await `work()`, repeated while the database is away; see `outages.outlast`."""
+    """Await `work()`; repeat it during an outage of the database; see `outages.outlast`."""
     return await outages.outlast(
         work, event="database.unavailable", is_outage=is_outage, doing=doing
     )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger(__name__)
 
 Meanings: TypeAlias = Mapping[str, DomainError]
-"""Error codes that have a meaning of their own in answer to one call."""
+"""Error codes whose meaning depends on the call."""
 
 NO_MEANINGS: Final[Meanings] = {}
 
@@ -93,8 +93,8 @@ def client(
     Args:
         settings: the store.
         max_connections: by default enough for the parts sent at the same time and other requests.
-        connect_timeout: in place of the settings'.
-        read_timeout: in place of the settings'.
+        connect_timeout: replaces the timeout of the settings.
+        read_timeout: replaces the timeout of the settings.
     """
     made = boto3.client(
         "s3",
@@ -149,7 +149,7 @@ def translated(call: str, *, meanings: Meanings = NO_MEANINGS) -> Iterator[None]
 
 
 def refusal(call: str, *, code: str, status: int) -> StoreFailed:
-    """Return the error for a code that has no meaning of its own in answer to this call.
+    """Return the error for a code that means the same for every call.
 
     Args:
         call: the call.
@@ -181,5 +181,5 @@ def log_retry(state: RetryCallState) -> None:
 
 def _ssl_failure(call: str, error: botocore.SSLError) -> StoreFailed:
     if any(reason in str(error) for reason in UNTRUSTED_CERTIFICATE):
-        return StoreMisconfigured(call, reason="its certificate cannot be verified here")
+        return StoreMisconfigured(call, reason="its certificate cannot be verified")
     return StoreUnavailable(call, reason=type(error).__name__)

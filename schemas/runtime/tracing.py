@@ -11,5 +11,5 @@ _TRACEPARENT: Final = re.compile(
 
 
 def valid_traceparent(header: str | None) -> str | None:
-    """Return the header if it is valid; the standard has an invalid one ignored."""
+    """Return the header if it is valid; the standard requires that an invalid header is ignored."""
     return header if header is not None and _TRACEPARENT.fullmatch(header) else None

@@ -1,4 +1,4 @@
-"""Tables, one module per noun. Importing this package completes the metadata."""
+"""Tables, one module per noun. Importing this package registers every table."""
 
 from schemas.tables import (
     deliveries,

@@ -24,7 +24,7 @@ POLL_INTERVAL = timedelta(seconds=0.05)
 
 @dataclass(kw_only=True)
 class BadNetworkReport:
-    """What the clients saw.
+    """The observations of the clients.
 
     Attributes:
         cut_requests: connections that broke in the middle of a chunk.

@@ -14,7 +14,7 @@ from tests.integration.gateway.api import KIB64
 
 @dataclass(kw_only=True)
 class KillReport:
-    """What the clients saw.
+    """The observations of the clients.
 
     Attributes:
         checked_chunks: acknowledged chunks that were looked up, all kills together.

@@ -26,7 +26,7 @@ class TransferRounds:
     """What reached the store between one kill and the next.
 
     Attributes:
-        begun: requests that sent a part or began to, all rounds together.
+        begun: requests that sent a part or began to send it, all rounds together.
         in_flight: for each round, its requests without an answer at the end.
         stored: for each round, the number of parts stored at its end.
         sent_again: parts that were sent again although the store had confirmed them before a kill.

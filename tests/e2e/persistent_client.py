@@ -1,4 +1,4 @@
-"""Clients that ask any gateway, retry until an answer is final, and record what was acknowledged."""
+"""Clients that retry with any gateway until an answer is final, and record acknowledged chunks."""
 
 import asyncio
 import hashlib

@@ -115,7 +115,7 @@ class StoreProxy:
         return [request for request in tuple(self._requests) if upload_id in request.path]
 
     def part_requests(self, upload_id: str) -> list[ProxiedRequest]:
-        """Return the requests that sent a part of an upload or began to."""
+        """Return the requests that sent a part of an upload or began to send it."""
         return [request for request in self.requests_for(upload_id) if request.part is not None]
 
     async def _converse(self, here: Streams, there: Streams) -> None:

@@ -1,4 +1,4 @@
-"""Staged bytes that change fail the upload; no wrong object appears."""
+"""An upload whose staged bytes change fails, and no object with wrong bytes appears."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What an upload leaves outside the processes: objects, multipart uploads, files, rows, events."""
+"""Finds what is left of an upload: objects, multipart uploads, files, rows, events."""
 
 from collections.abc import Mapping
 from pathlib import Path

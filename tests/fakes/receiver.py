@@ -90,9 +90,9 @@ class Receiver:
         return f"{scheme}://{host}:{self.port}{path}"
 
     def answer_with(self, *sequence: Reply, path: str | None = None) -> None:
-        """Answer the next requests with these replies in order, and all later requests with the last.
+        """Answer the next requests with these replies in order, all later requests with the last.
 
-        With `path`, the sequence applies to that path only, and the general sequence to the others.
+        With `path`, the sequence applies only to that path; other paths use the general sequence.
         """
         self._replies[path] = deque(sequence)
 
@@ -154,7 +154,7 @@ class Receiver:
             assert task is not None
             self._conversations.add(task)
             task.add_done_callback(self._hung_up)
-            # A sender that disconnects or a test that ends also ends the conversation.
+            # The conversation also ends when the sender disconnects or the test ends.
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self._converse(reader, writer)
             writer.transport.abort()

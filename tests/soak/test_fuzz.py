@@ -1,4 +1,4 @@
-"""Longer fuzzing with other requests in each run."""
+"""Longer fuzzing; each run sends different requests."""
 
 import pytest
 

@@ -30,7 +30,7 @@ HEADERS = {
 
 
 async def slowly(*, taking: timedelta, pieces: int = 16) -> AsyncIterator[bytes]:
-    """Yield a form; the pieces of its file have equal pauses between them."""
+    """Yield a form with equal pauses between the pieces of its file."""
     yield HEAD
     size = len(CONTENT) // pieces
     for start in range(0, len(CONTENT), size):

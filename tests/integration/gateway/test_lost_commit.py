@@ -31,7 +31,7 @@ FORM = (
 
 
 class LosesOneAnswer(db.Database):
-    """Commits the transaction that adds the first job, then raises as if its outcome were unknown."""
+    """Commits the transaction that adds the first job, then raises as if the answer was lost."""
 
     _is_lost = False
 

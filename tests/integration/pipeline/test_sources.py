@@ -47,7 +47,7 @@ every_staging = pytest.mark.parametrize("staging", StagingKind)
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: no `except Exception` sees it."""
+    """Stands for SIGKILL: no `except Exception` catches it."""
 
 
 @pytest.fixture

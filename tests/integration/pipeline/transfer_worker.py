@@ -80,9 +80,9 @@ class TransferWorker:
     def deliver(
         self, event: Envelope, *, crashes: int = 0, attempt: int = 0, waits: int = 0
     ) -> bool:
-        """Deliver an event; return whether it was handled, or else retried later.
+        """Deliver an event; return True if it was handled, False if it is retried later.
 
-        Raises every `BaseException` that is no `Exception`: it stands for a crash.
+        A `BaseException` that is not an `Exception` stands for a crash, and is raised.
         """
         task: EventTask = (
             self._clean_up_upload

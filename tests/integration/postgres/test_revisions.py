@@ -25,7 +25,7 @@ CHANGES_WITH = {
 
 
 class ReadColumns:
-    """A job that records which of its columns are read."""
+    """Records which columns of a job are read."""
 
     def __init__(self, *, error_code: str | None) -> None:
         self.names: set[str] = set()

@@ -1,4 +1,4 @@
-"""Files built to exhaust their reader: each one fails as it should, and the next good file is read."""
+"""Files built to exhaust their reader: each file fails, and the next good file is read."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta

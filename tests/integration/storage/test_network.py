@@ -1,4 +1,4 @@
-"""What the adapter makes of a network that fails it."""
+"""The errors that the adapter raises when the network fails."""
 
 import socket
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def connected(port: int, *, scheme: str = "http", **changes: object) -> Iterator
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[int]:
-    """Yield the port of a server that gives one answer, whatever the question, and hangs up."""
+    """Yield the port of a server that sends one answer to any request and closes the connection."""
 
     def serve() -> None:
         caller, _ = server.accept()

@@ -125,7 +125,7 @@ def test_a_different_key_does_not_find_the_cached_caller() -> None:
 
 
 class Keys:
-    """Stands for a database that has one key or none; a read ends once `answers` is set."""
+    """Stands for a database with at most one key; a read ends once `answers` is set."""
 
     def __init__(self, caller: Caller | None) -> None:
         self.reads = 0

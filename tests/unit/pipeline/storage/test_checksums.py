@@ -1,4 +1,4 @@
-"""How the adapter finds out whether a CRC32 is worth its bytes."""
+"""How the adapter finds out whether bodies need a CRC32."""
 
 import hashlib
 from collections.abc import Iterator

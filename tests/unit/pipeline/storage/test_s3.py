@@ -231,7 +231,7 @@ def test_the_client_uses_the_settings() -> None:
 
     assert config.max_pool_connections >= 16
     assert (config.connect_timeout, config.read_timeout) == (3, 7)
-    # The adapter asks for a checksum request by request.
+    # The adapter requests a checksum for each request separately.
     assert config.request_checksum_calculation == "when_required"
     assert config.retries == {"mode": "standard", "total_max_attempts": 1}
     assert config.s3["addressing_style"] == "path"

@@ -29,7 +29,7 @@ class Recorder:
 
     @property
     def attempt(self) -> PreviousAttempt:
-        """Return what the next attempt would find on record."""
+        """Return the record that the next attempt would find."""
         return PreviousAttempt(self.created[-1], checkpoint=self.checkpoint)
 
     def listener(

@@ -1,4 +1,4 @@
-"""An attempt that is cancelled, loses its lease or fails: what it leaves in the store."""
+"""The parts and objects that an attempt leaves when it is cancelled, loses its lease or fails."""
 
 import threading
 from collections.abc import Callable

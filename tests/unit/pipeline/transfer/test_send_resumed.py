@@ -203,7 +203,7 @@ def test_a_damaged_part_fails_the_transfer(tmp_path: Path, etags: Etags) -> None
 
 
 class EncryptingStorage(FakeStorage):
-    """A store whose ETags are no digests; it declares so when it takes a part."""
+    """A store whose ETags are not digests, as it declares when it stores a part."""
 
     def __init__(self) -> None:
         super().__init__(etags=Etags.OPAQUE)
@@ -225,7 +225,7 @@ class EncryptingStorage(FakeStorage):
 
 
 def _encrypted(etag: str) -> str:
-    """Return another ETag of the same form; applied twice, it returns the first one."""
+    """Return another ETag of the same form; two calls in a row return the original ETag."""
     return etag[::-1]
 
 

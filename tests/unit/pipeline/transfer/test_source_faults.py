@@ -182,7 +182,7 @@ def test_an_object_completed_by_a_dead_worker_is_recognised(
     assert upload.storage.objects[KEY].content == CONTENT
     assert upload.storage.called("complete") == 0
     if etags is Etags.OF_PARTS:
-        # For the case that this worker dies too.
+        # In case this worker also dies.
         assert again.checkpoint == recorder.checkpoint
 
 
