@@ -36,7 +36,6 @@ def read(path: Path, send: Send, *, limits: ReadingLimits, language: Language) -
                 page_count=document.page_count,
                 metadata=document.metadata(),
                 language=language.lang or "xx",  # spaCy's code for no language in particular
-                encrypted=document.encrypted,
             )
         except Exception as error:  # noqa: BLE001  # a damaged file raises anything
             failed = pdf.error_of(error, limits=limits)
@@ -58,7 +57,7 @@ class Tally:
     """Counts the pages for the summary of the document."""
 
     def __init__(self) -> None:
-        self._pages = self._characters = self._passages = self._entities = 0
+        self._pages = self._passages = self._entities = 0
         self._truncated: set[Truncation] = set()
         self._failed = self._unreadable = 0
         self._codes: set[ErrorCode] = set()
@@ -66,7 +65,6 @@ class Tally:
 
     def add(self, page: PageReading) -> None:
         self._pages += 1
-        self._characters += len(page.text)
         self._passages += len(page.passages)
         self._entities += len(page.entities)
         self._truncated.update(page.truncated)
@@ -85,7 +83,6 @@ class Tally:
         return DocumentRead(
             pages_read=self._pages,
             pages_failed=self._failed,
-            characters=self._characters,
             passages=self._passages,
             entities=self._entities,
             truncated=tuple(sorted(truncated)),

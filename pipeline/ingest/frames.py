@@ -44,13 +44,11 @@ class DocumentOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
         page_count: pages of the document, including those beyond the limit.
         metadata: its information dictionary.
         language: language of the model that reads the PDF, such as `en`; not detected.
-        encrypted: whether the PDF is encrypted; it opened without a password.
     """
 
     page_count: int
     metadata: DocumentMetadata
     language: str
-    encrypted: bool
 
 
 class PageReading(msgspec.Struct, frozen=True, kw_only=True, tag="page"):
@@ -85,7 +83,6 @@ class DocumentRead(msgspec.Struct, frozen=True, kw_only=True, tag="read"):
     Attributes:
         pages_read: pages sent, including those that failed.
         pages_failed: pages with an `error_code`.
-        characters: characters of text on all pages.
         passages: passages on all pages.
         entities: entities on all pages.
         truncated: limits that cut the document or a page short.
@@ -94,7 +91,6 @@ class DocumentRead(msgspec.Struct, frozen=True, kw_only=True, tag="read"):
 
     pages_read: int
     pages_failed: int
-    characters: int
     passages: int
     entities: int
     truncated: tuple[Truncation, ...]

@@ -278,13 +278,10 @@ def _may_be_completed(multipart: Multipart, *, storage: ObjectStorage) -> bool:
     would delete the parts that the object consists of. The multipart upload is not completed if
     there is no object, or if it has no parts.
     """
-    return _exists(multipart.key, storage=storage) and _has_parts(multipart, storage=storage)
-
-
-def _has_parts(multipart: Multipart, *, storage: ObjectStorage) -> bool:
     try:
+        storage.head(multipart.key)
         return bool(storage.list_parts(multipart))
-    except MultipartGone:
+    except (ObjectMissing, MultipartGone):
         return False
 
 

@@ -8,9 +8,7 @@ class RangeEndsEarly(StoreUnavailable):
     """The object ends inside the range: it was replaced, or the store returned an old version."""
 
     def __init__(self, size_bytes: int, *, missing_bytes: int) -> None:
-        super().__init__(
-            "read", reason=f"the object has {missing_bytes} of {size_bytes} bytes too few"
-        )
+        super().__init__("read", reason=f"the object lacks {missing_bytes} of {size_bytes} bytes")
 
 
 class ObjectReplaced(StoreUnavailable):

@@ -65,7 +65,6 @@ class ObjectRange:
 @dataclass(frozen=True, slots=True)
 class ListedObject:
     key: ObjectKey
-    size_bytes: int
     modified_at: datetime
 
 

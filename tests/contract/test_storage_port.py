@@ -537,8 +537,8 @@ class StorageContract:
 
         listed = list(storage.objects_under(f"{key}/"))
 
-        assert [(each.key, each.size_bytes) for each in listed] == [
-            (f"{key}/{name}", len(name)) for name in ("a/0", "a/1", "b", "c")
+        assert [each.key for each in listed] == [
+            f"{key}/{name}" for name in ("a/0", "a/1", "b", "c")
         ]
         age = max(abs(datetime.now(UTC) - each.modified_at) for each in listed)
         assert age < timedelta(minutes=1)

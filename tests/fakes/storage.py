@@ -263,7 +263,7 @@ class FakeStorage:
             )
         self.after(call)
         for key, stored in found:
-            yield ListedObject(key, len(stored.content), modified_at=stored.modified_at)
+            yield ListedObject(key, modified_at=stored.modified_at)
 
     def multiparts_under(self, prefix: str) -> Iterator[ListedMultipart]:
         self._arrives(call := Call("multiparts_under"))

@@ -91,9 +91,8 @@ class Document:
             if "filter" in str(error):  # of a stream; pypdf has one class for both
                 raise
             raise PdfEncrypted from error
-        self.encrypted = self._reader.is_encrypted
         # A PDF with only an owner's password opens with the empty password.
-        if self.encrypted and self._reader.decrypt("") == PasswordType.NOT_DECRYPTED:
+        if self._reader.is_encrypted and self._reader.decrypt("") == PasswordType.NOT_DECRYPTED:
             raise PdfEncrypted
         self.page_count = len(self._reader.pages)
         if self.page_count == 0:

@@ -105,8 +105,8 @@ def forked(work: Work, *, limits: ChildLimits) -> Iterator[Iterator[bytes]]:
 
     When the block ends, in whatever way, the child is killed and reaped and its pipe closed.
 
-    The child inherits the parent's memory and standard streams only: no other file
-    or socket, no signal handler. It cannot write files.
+    The child inherits the parent's memory only: no file or socket, no signal handler.
+    Its standard streams are the null device. It cannot write files.
 
     Raises, from the iterator:
         ChildTimedOut, ChildOutOfMemory, ChildOutputTooLarge, ChildDied.

@@ -4,7 +4,12 @@ Requests avoid what stores implement differently: optional headers are left out,
 body has a Content-MD5, which nearly every store checks.
 """
 
-from pipeline.storage.s3.adapter import S3Storage
 from pipeline.storage.s3.checksums import ChecksumMode
+from pipeline.storage.s3.multiparts import S3Multiparts
+from pipeline.storage.s3.objects import S3Objects
 
 __all__ = ["ChecksumMode", "S3Storage"]
+
+
+class S3Storage(S3Objects, S3Multiparts):
+    """The operations on one bucket. Each process makes its own instance, after any fork."""

@@ -44,7 +44,7 @@ def blocks(answered: Answered, *, size_bytes: int, abandoned: Event) -> Iterator
         with translated("read"):
             block = answered.read(min(left, BLOCK))
         if not block:
-            raise StoreUnavailable("read", reason=f"{left} of {size_bytes} bytes did not come")
+            raise StoreUnavailable("read", reason=f"{left} of {size_bytes} bytes did not arrive")
         left -= len(block)
         yield block
 

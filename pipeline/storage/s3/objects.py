@@ -122,11 +122,7 @@ class S3Objects(S3Requests):
     def objects_under(self, prefix: str) -> Iterator[ListedObject]:
         for page in self._pages("objects_under", partial(self._page_of_objects, prefix)):
             for found in page.get("Contents", []):
-                yield ListedObject(
-                    ObjectKey(found["Key"]),
-                    size_bytes=found["Size"],
-                    modified_at=found["LastModified"],
-                )
+                yield ListedObject(ObjectKey(found["Key"]), modified_at=found["LastModified"])
 
     def _page_of_objects(
         self, prefix: str, last: "ListObjectsV2OutputTypeDef | None"

@@ -21,7 +21,6 @@ MESSAGES: list[Message] = [
         page_count=2,
         metadata=DocumentMetadata(title="T", created=datetime(2024, 5, 1, tzinfo=UTC)),
         language="en",
-        encrypted=False,
     ),
     PageReading(
         number=1,
@@ -36,7 +35,6 @@ MESSAGES: list[Message] = [
     DocumentRead(
         pages_read=2,
         pages_failed=1,
-        characters=21,
         passages=1,
         entities=1,
         truncated=(Truncation.PAGE_TEXT, Truncation.PAGES),
