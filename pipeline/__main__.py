@@ -26,5 +26,4 @@ def _run(*arguments: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _, command, *sys.argv[1:] = sys.argv
-    {"worker": worker, "beat": beat}[command]()
+    {"worker": worker, "beat": beat}[sys.argv.pop(1)]()
