@@ -29,7 +29,7 @@ class StoreBehaviour:
     cuts_copied_ranges: bool = False
     """A copied range that ends after the object is shortened; else it is refused."""
     replaces_parts: bool = True
-    """A part can be replaced by one with other bytes; else only by the same bytes."""
+    """A part can be replaced by a part with other bytes; else only by the same bytes."""
     survives_an_altered_part: bool = True
     """A part whose bytes do not match its digest is discarded; else the multipart upload is lost."""
     survives_a_replaced_part: bool = True

@@ -45,7 +45,7 @@ class Contestant:
     name: str
     receiver: Receiver
     pids: dict[str, int]
-    """The server's processes; memory is measured in the first one."""
+    """The server's processes; memory is measured in the first process."""
     make_durable: Callable[[str], None]
     """Syncs the file with this id to disk, if the server does not."""
     discard: Callable[[str], None]

@@ -28,9 +28,9 @@ SERVICE_OF: Final = {PRESENT: "gateway", **{each.name: each.name for each in OTH
 GROWTH_MAX_MIB: Final = 32
 """A server that grows by more while the application does not read would buffer whole chunks."""
 SPEEDUP_MIN: Final = 1.10
-"""Minimum speed of another server, relative to the present one."""
+"""Minimum speed of another server, relative to the present server."""
 MEMORY_MAX: Final = 1.25
-"""Maximum memory of another server, relative to the present one."""
+"""Maximum memory of another server, relative to the present server."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +215,7 @@ def choose(
 ) -> str:
     """Return the recommended server.
 
-    Another server than the present one must be a tenth faster in the median of the tasks,
+    Another server than the present server must be a tenth faster in the median of the tasks,
     with at most a quarter more memory, and must not buffer what the application does not read.
 
     Args:

@@ -31,7 +31,7 @@ def choose(
     is_free: Callable[[int], bool],
     random_below: Callable[[int], int],
 ) -> dict[str, int]:
-    """Return a free port for every name, if possible the preferred one.
+    """Return a free port for every name, if possible the preferred port.
 
     Raises:
         NoFreePort: none was found in a thousand random tries.

@@ -254,7 +254,7 @@ class Stack:
         settings: Mapping[str, str] | None = None,
         template: str | None = None,
     ) -> Iterator["Stack"]:
-        """Yield a stack that shares only the infrastructure of this one.
+        """Yield a stack that shares only the infrastructure of this stack.
 
         It has its own database (empty, or a copy of `template`), virtual host, bucket,
         staging directory, ports and logs. Database and virtual host are removed afterwards.

@@ -74,7 +74,7 @@ def _start(stack: Stack, *, with_services: bool) -> None:
 
 
 def _wait_for_signal() -> None:
-    """Wait for SIGTERM or SIGINT, also for one that arrives just before the wait."""
+    """Wait for SIGTERM or SIGINT; a signal that arrived before the wait also ends the wait."""
     wake, wake_up = os.pipe()
     os.set_blocking(wake_up, False)
     signal.set_wakeup_fd(wake_up)

@@ -35,7 +35,7 @@ class Sink(Protocol):
         """
 
     async def complete(self, block: memoryview) -> bytes:
-        """Process the last block, after all queued ones, and return the sha256 of the body.
+        """Process the last block, after all queued blocks, and return the sha256 of the body.
 
         A chunk writer returns once the bytes would survive a power failure.
 

@@ -53,7 +53,7 @@ class SerialExecutor:
         self._lock = Lock()
 
     async def run(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        """Run a call after all earlier ones, to its end even if the caller is cancelled.
+        """Run a call after all earlier calls, to its end even if the caller is cancelled.
 
         Raises:
             BaseException: what this call or an earlier call raised.

@@ -90,7 +90,7 @@ async def create_upload(
 async def callback_secret(
     session: AsyncSession, upload: Upload, *, url: str | None, settings: WebhookTargetSettings
 ) -> str | None:
-    """Register the callback of an upload, if it has one, and return the secret that verifies it.
+    """Register the callback of an upload and return its secret; None without a callback.
 
     Raises:
         TargetRefused: the callback URL is not allowed.

@@ -14,9 +14,9 @@ from gateway.staging import ExpectedDigest
 from schemas.errors import DomainError, ErrorCode
 
 LENGTHS: Final = {"sha-256": 32, "sha-512": 64, "crc32c": 4}
-"""The algorithms that are checked: the sha ones detect tampering, crc32c only damage.
+"""The algorithms that are checked: sha-256 and sha-512 detect tampering, crc32c only damage.
 
-The others in the registry are broken or weaker, and are ignored.
+Other algorithms of the registry are broken or weaker, and are ignored.
 """
 
 _MEMBER: Final = re.compile(r"([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/]*={0,2}):")

@@ -121,7 +121,7 @@ def missing_of(stored: Sequence[StoredChunk], *, chunk_count: int) -> list[int]:
 
 
 def check_declared(declared: Sequence[DeclaredChunk], *, stored: Sequence[StoredChunk]) -> None:
-    """Compare the declared chunks with the stored ones, one by one and in order.
+    """Compare the declared chunks with the stored chunks, in order.
 
     Raises:
         ManifestMismatch: names the first difference.

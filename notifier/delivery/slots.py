@@ -19,7 +19,7 @@ SLOW: Final = timedelta(seconds=2)
 """An attempt that takes longer marks its receiver as slow, until a quicker attempt."""
 
 SLOW_REMEMBERED: Final = 1000
-"""Slow receivers remembered; a forgotten one is marked again by its next attempt."""
+"""Slow receivers remembered; the next attempt marks a forgotten receiver again."""
 
 
 class Slots:

@@ -26,7 +26,7 @@ MAX_TIME: Final = timedelta(minutes=5)
 
 
 class Sweep(Task[[], None]):
-    """Base of every sweep. A second sweep of the same kind ends at once while the first one runs."""
+    """Base of every sweep. A second sweep of a kind ends at once while the first sweep runs."""
 
     abstract = True
     home_queue: ClassVar[str] = topology.MAINTENANCE

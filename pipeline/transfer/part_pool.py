@@ -82,7 +82,7 @@ class PartUploadPool(Generic[T]):
         return future.result()
 
     def stop(self) -> None:
-        """Drop queued calls, set `abandoned` for the running ones, and wait for them to end.
+        """Drop queued calls, set `abandoned` for running calls, and wait until these end.
 
         A call that sends or reads stops at its next block. A call that waits for the store's
         answer does not stop: after `STOP_TIMEOUT` it is left to its own timeout.

@@ -1,4 +1,4 @@
-"""The two tasks of a transfer: send a finalized upload, and clean up a cancelled one."""
+"""The two tasks of a transfer: send a finalized upload, and clean up a cancelled upload."""
 
 from datetime import UTC, datetime
 from functools import partial

@@ -19,7 +19,7 @@ def next_attempt(
     jitter: float,
     retry_after: timedelta | None = None,
 ) -> datetime | None:
-    """Return the time of the next attempt, or None after the last one.
+    """Return the time of the next attempt, or None after the last attempt.
 
     Args:
         attempts_made: attempts so far, at least 1.

@@ -27,7 +27,7 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def load(cls, *, service: str = "", secrets: Path = SECRETS) -> Self:
-        """Return the settings; print each missing or invalid one and exit with status 2.
+        """Return the settings; print each missing or invalid setting and exit with status 2.
 
         Args:
             service: named in the message; by default the package of the class.

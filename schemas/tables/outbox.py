@@ -1,4 +1,4 @@
-"""Events that the relay publishes, and `emit`, which adds one.
+"""Events that the relay publishes, and `emit`, which adds an event.
 
 An event is added in the transaction that makes it true: an upload is never
 finalized without its event, and no event exists without its upload. The price:

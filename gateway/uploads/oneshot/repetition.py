@@ -48,7 +48,7 @@ async def is_repeated(context: Context, *, submission: Submission) -> bool:
 async def answer_again(
     context: Context, form: Form, head: FileHead, *, submission: Submission
 ) -> Accepted:
-    """Read a repeated form to its end, compare it with the first one, and store nothing.
+    """Read a repeated form to its end, compare it with the first form, and store nothing.
 
     Raises:
         IdempotencyKeyReused: the form is not the one that the key is bound to.

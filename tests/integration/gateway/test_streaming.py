@@ -1,4 +1,4 @@
-"""Bodies over real connections, with both stagings: lost, stuck and hostile ones, and kills."""
+"""Lost, stuck and hostile bodies over real connections, and killed gateways, with both stagings."""
 
 import asyncio
 import random
@@ -52,7 +52,7 @@ class Socket:
         )
 
     async def status(self) -> int:
-        """Return the status of the next answer; 0 if the connection ended without one."""
+        """Return the status of the next answer; 0 if the connection ended without an answer."""
         async with asyncio.timeout(30):
             line = await self.reader.readline()
             return int(line.split()[1]) if line else 0

@@ -25,7 +25,7 @@ EXCERPT: Final = 16 * 1024
 
 @dataclass
 class FixedResolver:
-    """A resolver with fixed answers; each look-up takes the next answer, and the last one repeats."""
+    """A resolver with fixed answers: one per look-up, and then always the last answer."""
 
     answers: dict[str, list[Sequence[str]]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)

@@ -22,7 +22,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class Detour(httpcore.AsyncNetworkBackend):
-    """Records the addresses of connections; redirects the known ones to a local port."""
+    """Records the addresses of connections; redirects known addresses to a local port."""
 
     def __init__(self, *, known: Iterable[str], port: int) -> None:
         self.dialled: list[str] = []

@@ -37,7 +37,7 @@ class Bus:
         return (await self.take_until(queue, count=1))[0]
 
     async def take_until(self, queue: str, *, count: int) -> list[AbstractIncomingMessage]:
-        """Take messages until `count` of them have distinct ids; repeated ones are returned too.
+        """Take messages until `count` of them have distinct ids; also returns repeated messages.
 
         Raises:
             TimeoutError: fewer messages arrived in time.

@@ -1,4 +1,4 @@
-"""What a worker may write with a lease, without one, and after its lease expired."""
+"""What a worker may write with a lease, without a lease, and after its lease expired."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""An attempt that continues an earlier one: what is sent, read or replaced."""
+"""An attempt that continues an earlier attempt: what is sent, read or replaced."""
 
 import threading
 from collections.abc import Sequence
