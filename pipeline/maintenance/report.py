@@ -17,7 +17,7 @@ class SweepReport:
     Attributes:
         removed: orphans that were deleted.
         failed: files or objects that could not be examined or deleted.
-        kept: files or objects of ours that are in use, or too young to judge.
+        kept: files or objects of Waybill that are in use, or too young to judge.
         unrecognized: names that are not ours; never deleted.
         example: one unrecognized name, for an operator.
     """

@@ -124,7 +124,7 @@ class FileCheck:
     def state(self) -> CheckState | None:
         """Return the state from which another check of this file continues.
 
-        None where the SHA-256 cannot be exported, and inside a chunk without a CRC32C.
+        None if the SHA-256 cannot be exported, and inside a chunk without a CRC32C.
         """
         sha256 = self._file.state()
         is_inside = self._chunk is not None and self._missing < self._chunk.size_bytes

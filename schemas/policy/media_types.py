@@ -1,6 +1,6 @@
 """The media type of a file, from its first bytes.
 
-A short table of our own: of the available libraries, one reports plain text as a word processor's
+A short table in the code: of the available libraries, one reports plain text as a word processor's
 document, the other is unmaintained, and both find PDF only at
 offset 0.
 """

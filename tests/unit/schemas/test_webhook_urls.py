@@ -96,7 +96,7 @@ NOT_PUBLIC = [
     "64:ff9b::127.0.0.1",  # NAT64
     "64:ff9b::10.0.0.1",
     "64:ff9b::a9fe:a9fe",
-    "64:ff9b:1::808:808",  # NAT64 of somebody's own
+    "64:ff9b:1::808:808",  # NAT64 under another operator's prefix
     "2002:7f00:1::1",  # 6to4
     "2002:808:808::1",
     "2001:0:4136:e378:8000:63bf:3fff:fdd2",  # Teredo

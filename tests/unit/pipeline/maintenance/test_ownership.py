@@ -21,7 +21,7 @@ def test_only_objects_older_than_the_grace_period_are_old() -> None:
     assert is_old(timedelta(hours=2))
     assert not is_old(GRACE)
     assert not is_old(timedelta(0))
-    assert not is_old(timedelta(hours=-5))  # a clock that is ahead of ours
+    assert not is_old(timedelta(hours=-5))  # the clock of the store is ahead
 
 
 def test_open_and_finalized_uploads_need_their_staging() -> None:
