@@ -6,11 +6,22 @@ from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+    wait_random_exponential,
+)
+
+from pipeline.storage.errors import RangeEndsEarly
 from pipeline.storage.port import ObjectRange
 from pipeline.storage.s3.checksums import ChecksumMode, Checksums, Probe
 from pipeline.storage.s3.copying import Copying
 from pipeline.storage.s3.precondition import Precondition
-from pipeline.storage.s3.retries import FIRST_WAIT, store_retry
+from schemas.errors import StoreUnavailable
 from schemas.runtime import s3
 from schemas.settings import ObjectStoreSettings
 
@@ -23,6 +34,9 @@ if TYPE_CHECKING:
     )
 
 PAGE_SIZE_MAX: Final = 1_000
+
+FIRST_WAIT: Final = timedelta(milliseconds=500)
+WAIT_MAX: Final = timedelta(seconds=15)
 
 Answer = TypeVar("Answer")
 Page = TypeVar("Page", bound="ListObjectsV2OutputTypeDef | ListMultipartUploadsOutputTypeDef")
@@ -80,12 +94,21 @@ class S3Requests:
             with s3.translated(call, meanings=meanings):
                 return request()
 
-        policy = store_retry(
-            attempts=self._attempts,
-            first_wait=self._first_wait,
-            abandoned=abandoned or Event(),
+        abandoned = abandoned or Event()
+        retrying = Retrying(
+            # An object that is too short stays too short.
+            retry=retry_if_exception_type(StoreUnavailable)
+            & retry_if_not_exception_type(RangeEndsEarly),
+            stop=stop_after_attempt(self._attempts) | stop_when_event_set(abandoned),
+            # Full jitter: workers that saw the same outage must not return at the same moment.
+            wait=wait_random_exponential(
+                multiplier=self._first_wait.total_seconds(), max=WAIT_MAX.total_seconds()
+            ),
+            sleep=sleep_using_event(abandoned),
+            before_sleep=s3.log_retry,
+            reraise=True,
         )
-        return policy(attempt)
+        return retrying(attempt)
 
     def _pages(self, call: str, page_after: Callable[[Page | None], Page]) -> Iterator[Page]:
         """Yield page after page; each page is retried separately."""
