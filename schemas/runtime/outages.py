@@ -1,14 +1,19 @@
 """Waiting for the end of an outage of a service that this process needs."""
 
+import asyncio
+import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from datetime import timedelta
+from typing import Final, TypeVar
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
 log = structlog.stdlib.get_logger(__name__)
 
 Result = TypeVar("Result")
+
+FIRST_PAUSE: Final = timedelta(milliseconds=100)
+PAUSE_MAX: Final = timedelta(seconds=5)
 
 
 async def outlast(
@@ -26,24 +31,27 @@ async def outlast(
         event: name of the log event of each failed attempt.
         doing: description of the work, for the log.
     """
-
-    def report(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        log.warning(
-            event,
-            doing=doing,
-            tries=state.attempt_number,
-            error=describe(error),
-        )
-
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception(is_outage),
-        wait=wait_exponential_jitter(multiplier=0.1, max=5, jitter=0.5),
-        before_sleep=report,
-    ):
-        with attempt:
+    # Not with tenacity: it stores the exception of a cancelled attempt in a reference cycle. The
+    # socket of a connection that was being opened would stay open until the garbage collector
+    # runs; meanwhile PostgreSQL waits for the login, and so does whoever drops the database.
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
             return await work()
-    raise RuntimeError("a retry policy without a limit ended")
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            log.warning(event, doing=doing, tries=attempt, error=describe(error))
+        jitter = random.uniform(0, 0.5)  # noqa: S311  # spreads the reconnects of many processes
+        await asyncio.sleep(pause_after(attempt).total_seconds() + jitter)
+
+
+def pause_after(attempt: int) -> timedelta:
+    """Return the pause after the given number of failed attempts, without its jitter."""
+    # The exponent is capped too: an outage of a day would make the power a number of many digits.
+    doublings = min(attempt - 1, 10)
+    return min(PAUSE_MAX, FIRST_PAUSE * (1 << doublings))
 
 
 def describe(error: BaseException | None) -> str:
