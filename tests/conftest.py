@@ -22,8 +22,3 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     """
     if not module_path.is_relative_to(WITHOUT_SERVICES):
         parent.config.pluginmanager.import_plugin("tests.stack")
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark each test with the name of its tier, which is the directory it lies in."""
-    item.add_marker({"fuzz": "e2e"}.get(tier := item.path.relative_to(TESTS).parts[0], tier))

@@ -15,7 +15,7 @@ from tests.e2e.traces import Traces
 from tests.eventually import eventually
 from tests.fakes.receiver import Receiver
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture

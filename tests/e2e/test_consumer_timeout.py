@@ -14,7 +14,7 @@ from tests.e2e.consumer_timeout import (
 from tests.e2e.files import MIB
 from tests.e2e.store_proxy import StoreProxy
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240), needs_local_rabbitmq]
+pytestmark = [pytest.mark.timeout(240), needs_local_rabbitmq]
 
 
 def test_a_transfer_longer_than_the_consumer_timeout_completes(

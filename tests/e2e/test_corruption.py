@@ -8,7 +8,7 @@ from tests.e2e.deployment import Deployment
 from tests.e2e.files import MIB, TIMEOUT, random_file, send_file, settled
 from tests.eventually import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 
 def flipped(content: bytes) -> bytes:

@@ -16,7 +16,6 @@ from tests.e2e.gateways import Gateways
 from tests.integration.gateway.api import KIB64, pieces_of
 
 pytestmark = [
-    pytest.mark.e2e,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk"),
 ]
 

@@ -14,8 +14,6 @@ from tests.bucket import Bucket
 from tests.e2e.files import sha256_of
 from tests.fakes.receiver import Receiver
 
-pytestmark = pytest.mark.e2e
-
 TIMEOUT = timedelta(seconds=60)
 
 

@@ -19,7 +19,7 @@ from tests.eventually import eventually
 from tests.fakes.receiver import Receiver
 from tests.killable import Killable
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.timeout(420)
 
 
 def test_a_broker_killed_between_finalize_and_transfer_loses_no_upload(

@@ -8,7 +8,7 @@ from tests.e2e.deployment import Deployment
 from tests.e2e.killed_workers import assert_transfer_resumes_after_kills
 from tests.e2e.store_proxy import StoreProxy
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_the_next_worker_sends_only_the_parts_that_the_store_lacks(

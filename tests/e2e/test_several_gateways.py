@@ -18,7 +18,7 @@ from tests.e2e.killed_gateways import upload_while_gateways_die
 from tests.e2e.traces import Traces
 from tests.integration.gateway.api import KIB64, pieces_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_acknowledged_chunks_survive_the_death_of_their_gateway(

@@ -5,7 +5,7 @@ import pytest
 from tests.fuzz import chunks
 from tests.fuzz.gateway import Fuzzed
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 
 def test_no_chunk_request_breaks_the_gateway_or_stores_a_wrong_byte(fuzzed: Fuzzed) -> None:

@@ -14,7 +14,7 @@ from tests.e2e.consumer_timeout import (
 from tests.e2e.files import MIB
 from tests.e2e.store_proxy import StoreProxy
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800), needs_local_rabbitmq]
+pytestmark = [pytest.mark.timeout(1800), needs_local_rabbitmq]
 
 
 def test_a_transfer_of_five_minutes_completes_with_a_timeout_of_one(

@@ -6,7 +6,7 @@ from tests.fuzz import chunks
 from tests.fuzz.described import schemathesis
 from tests.fuzz.gateway import Fuzzed
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_no_chunk_request_breaks_the_gateway_or_stores_a_wrong_byte(fuzzed: Fuzzed) -> None:

@@ -8,7 +8,7 @@ from tests.e2e.deployment import Deployment
 from tests.e2e.killed_workers import assert_transfer_resumes_after_kills
 from tests.e2e.store_proxy import StoreProxy
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_a_transfer_with_twenty_kills_sends_no_stored_part_again(

@@ -14,7 +14,7 @@ from tests.e2e.deployment import Deployment
 from tests.e2e.store_proxy import StoreProxy
 from tests.eventually import eventually
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_cancel_aborts_a_running_transfer_within_two_seconds(

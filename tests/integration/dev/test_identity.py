@@ -1,10 +1,6 @@
 from pathlib import Path
 
-import pytest
-
 from dev.stack import identity
-
-pytestmark = pytest.mark.integration
 
 
 def test_a_second_run_loads_the_same_secrets_from_a_private_file(tmp_path: Path) -> None:

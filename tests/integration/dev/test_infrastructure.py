@@ -23,8 +23,6 @@ from dev.stack.stack import Stack, discard
 from dev.stack.state import Phase
 from tests.eventually import eventually
 
-pytestmark = pytest.mark.integration
-
 TEST_STATE = CHECKOUT / "var" / "test"
 
 

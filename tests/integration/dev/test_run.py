@@ -7,11 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from dev.stack.checkout import CHECKOUT
-
-pytestmark = pytest.mark.integration
 
 RUNNER = """
 import sys

@@ -14,8 +14,6 @@ from dev.stack.stack import Stack, discard
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.integration
-
 EXTRA = {"swift-proxy-tls", "rclone", "rclone-tls"}
 
 

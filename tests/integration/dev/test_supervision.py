@@ -19,8 +19,6 @@ from dev.stack.services import Readiness, Service
 from dev.stack.stack import Stack, discard
 from dev.stack.state import ProcessState
 
-pytestmark = pytest.mark.integration
-
 WORKS = """
 import os, pathlib, signal
 pathlib.Path(os.environ["LIVENESS_FILE"]).touch()

@@ -12,7 +12,7 @@ from schemas.tables.tenants import ApiKey
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import MakeKey, Serve
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 SOME = uuid4()
 

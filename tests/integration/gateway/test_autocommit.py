@@ -11,7 +11,7 @@ from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixe
 from gateway import db
 from schemas.settings import DatabaseSettings
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 OWN_PID = "SELECT pg_backend_pid() AS pid"
 STATE_OF = "SELECT state FROM pg_stat_activity WHERE pid = %(pid)s"

@@ -24,7 +24,6 @@ from tests.integration.http.certificates import Authority
 from tests.integration.notifier.proxy import Proxy
 
 pytestmark = [
-    pytest.mark.integration,
     pytest.mark.anyio,
     pytest.mark.parametrize("staging_kind", [StagingKind.OBJECTS], indirect=True),
 ]

@@ -25,7 +25,7 @@ from tests.integration.gateway.api import (
 )
 from tests.integration.gateway.staged import Staged, over_both_stagings
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
+pytestmark = [pytest.mark.anyio, over_both_stagings]
 
 CONTENT = random.Random(1).randbytes(5 * KIB64 + 1234)  # distinguishable bytes
 PIECES = pieces_of(CONTENT)

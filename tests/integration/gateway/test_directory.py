@@ -11,7 +11,7 @@ from tests.integration.gateway.api import KIB64, Api, BeginSession, PausedBody, 
 from tests.integration.gateway.conftest import Serve
 from tests.integration.gateway.staged import InDirectory
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 
 def wipe(staging_dir: Path, upload_id: str) -> None:

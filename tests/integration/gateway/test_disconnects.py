@@ -10,7 +10,7 @@ import pytest
 from tests.integration.gateway.api import Api
 from tests.integration.gateway.conftest import MakeKey, Start
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 AT_ONCE = struct.pack("ii", 1, 0)
 """`SO_LINGER`: close with a reset and discard unsent data."""

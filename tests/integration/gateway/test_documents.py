@@ -10,7 +10,7 @@ from schemas.tables.documents import Document, Entity, Page
 from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import Api, BeginSession, problem
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 
 async def ingested(

@@ -14,7 +14,7 @@ from tests.integration.gateway.api import KIB64, Api, BeginSession, pieces_of, p
 from tests.integration.gateway.conftest import Serve
 from tests.integration.gateway.staged import over_both_stagings
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
+pytestmark = [pytest.mark.anyio, over_both_stagings]
 
 CONTENT = b"".join(bytes([number]) * KIB64 for number in range(4)) + b"end"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -20,7 +20,7 @@ from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Chunk, Upload
 from tests.integration.gateway.api import Api, BeginSession
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 
 class Crash(BaseException):

@@ -23,7 +23,7 @@ from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import BeginSession
 from tests.integration.gateway.conftest import MakeKey
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 
 class KeysExpire(db.Database):

@@ -17,7 +17,7 @@ from tests.eventually import eventually
 from tests.integration.gateway.api import KIB64, Api, BeginSession, problem
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 LEASE = timedelta(seconds=2)
 HEAD = b'--X\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'

@@ -9,7 +9,7 @@ from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
 from tests.integration.gateway.api import Api, BeginSession, problem
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 KEY = {"Idempotency-Key": "5c7ab3f0-once"}
 

@@ -9,7 +9,7 @@ from schemas.tables.jobs import Job
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 
 async def test_a_job_shows_its_progress_and_its_error(api: Api, transaction: BeginSession) -> None:

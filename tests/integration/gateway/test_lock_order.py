@@ -16,7 +16,7 @@ from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 KEY = {"Idempotency-Key": "one-for-all"}
 

@@ -23,7 +23,7 @@ from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import BeginSession
 from tests.integration.gateway.conftest import MakeKey
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 FORM = (
     b'--X\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\ncontent\r\n--X--\r\n'

@@ -15,7 +15,7 @@ from tests.integration.gateway.conftest import MakeKey, Serve, Start
 from tests.integration.gateway.process import api_of, run_command, run_gateway
 from tests.integration.notifier import proxy
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 
 def remove(directory: Path) -> None:

@@ -17,7 +17,7 @@ from tests.integration.gateway.api import KIB64, Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
 from tests.integration.gateway.process import run_command
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 PDF = b"%PDF-1.7\n" + b"x" * 100
 

@@ -14,7 +14,7 @@ from tests.integration.gateway.conftest import MakeKey, Start
 from tests.integration.gateway.process import api_of
 from tests.integration.gateway.staged import Staged, over_both_stagings
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
+pytestmark = [pytest.mark.anyio, over_both_stagings]
 
 CONTENT = random.Random(5).randbytes(4 * MIB)
 

@@ -29,7 +29,7 @@ from tests.integration.gateway.conftest import MakeKey, Serve, Start
 from tests.integration.gateway.process import api_of
 from tests.integration.gateway.staged import Staged, over_both_stagings
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 CONTENT = random.Random(7).randbytes(3 * KIB64 + 777)
 KEY = {"Idempotency-Key": "once"}

@@ -14,7 +14,7 @@ from tests.integration.gateway.api import KIB64, MIB, Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
 from tests.integration.gateway.staged import Staged, over_both_stagings
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio, over_both_stagings]
+pytestmark = [pytest.mark.anyio, over_both_stagings]
 
 
 async def test_create_returns_the_chunk_size_and_the_urls(api: Api, staged: Staged) -> None:

@@ -9,7 +9,7 @@ from schemas.tables.webhooks import Webhook
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 URL = "https://hooks.example.com/waybill?token=abc"
 

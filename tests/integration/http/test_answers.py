@@ -16,7 +16,7 @@ from tests.fakes import replies
 from tests.fakes.receiver import Receiver
 from tests.integration.http.conftest import BODY, EXCERPT, SECRET, a_sender
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 GIB = 1024**3
 MIB = 1024**2

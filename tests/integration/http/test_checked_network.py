@@ -14,7 +14,7 @@ from tests.fakes.receiver import Receiver
 from tests.integration.http.conftest import FixedResolver, a_sender
 from tests.webhook_urls import ACCEPTED, REFUSED
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 PUBLIC = "93.184.216.34"
 ALSO_PUBLIC = "93.184.216.35"

@@ -14,7 +14,7 @@ from tests.fakes.receiver import Receiver
 from tests.integration.http.certificates import Authority
 from tests.integration.http.conftest import FixedResolver, Sender, a_sender
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 LOOPBACK = "127.0.0.1"
 

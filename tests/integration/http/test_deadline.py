@@ -12,7 +12,7 @@ from tests.fakes import replies
 from tests.fakes.receiver import Receiver
 from tests.integration.http.conftest import FixedResolver, a_sender
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 DEADLINE = timedelta(seconds=1)
 GRACE = timedelta(seconds=0.5)

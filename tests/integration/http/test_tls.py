@@ -11,7 +11,7 @@ from tests.fakes.receiver import Receiver
 from tests.integration.http.certificates import Authority
 from tests.integration.http.conftest import SECRET, FixedResolver, a_sender
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 
 async def deliver(

@@ -18,7 +18,7 @@ from tests.integration.notifier.conftest import ProxiedBroker, ProxiedDatabase
 from tests.integration.notifier.process import running
 from tests.integration.notifier.rows import Rows, an_event, engine_of, eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 NOTIFY_DLQ = topology.dead_letter_queue(topology.NOTIFY)
 

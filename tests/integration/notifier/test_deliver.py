@@ -13,7 +13,7 @@ from tests.integration.notifier.bus import Bus
 from tests.integration.notifier.conftest import ProxiedBroker, ProxiedDatabase, Start
 from tests.integration.notifier.rows import SECRET, Rows, an_event, eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 TOKEN = "a-token-in-the-url"  # noqa: S105  # not a real one
 

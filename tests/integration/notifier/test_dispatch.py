@@ -21,7 +21,7 @@ from tests.integration.notifier.conftest import ProxiedDatabase
 from tests.integration.notifier.process import running
 from tests.integration.notifier.rows import SECRET, Rows, an_event, engine_of, eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 
 class RunDispatcher(Protocol):

@@ -22,7 +22,7 @@ from tests.integration.notifier.conftest import ProxiedBroker, ProxiedDatabase, 
 from tests.integration.notifier.process import running
 from tests.integration.notifier.rows import Rows, an_event, engine_of, eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 NEVER = timedelta(hours=1)

@@ -16,8 +16,6 @@ from schemas.events.envelope import CONTENT_TYPE
 from schemas.lifecycle import JobStatus
 from tests.integration.pipeline.workbench import Workbench
 
-pytestmark = pytest.mark.integration
-
 DEAD = topology.dead_letter_queue(topology.UPLOADS)
 
 

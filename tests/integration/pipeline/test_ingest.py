@@ -18,8 +18,6 @@ from tests.eventually import eventually
 from tests.factories import pdfs
 from tests.integration.pipeline.workbench import Workbench
 
-pytestmark = pytest.mark.integration
-
 MIB = 1024 * 1024
 
 TEXT = "Please write to desk@example.com. The invoice of EUR 1,250.00 is due on 12 March 2026."

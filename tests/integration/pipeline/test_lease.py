@@ -27,8 +27,6 @@ from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from tests.factories.uploads import add_finalized_upload, add_tenant
 
-pytestmark = pytest.mark.integration
-
 LEASE = timedelta(minutes=1)
 OVER = timedelta(microseconds=1)
 """A lease that has expired when the next transaction begins."""

@@ -19,8 +19,6 @@ from tests.eventually import eventually
 from tests.factories.abandoned import add_abandoned_upload
 from tests.integration.pipeline.workbench import Workbench, prepare_staging, workbench
 
-pytestmark = pytest.mark.integration
-
 DEAD = topology.dead_letter_queue(topology.UPLOADS)
 
 SWEEP_UPLOADS = {"lang": "py", "task": "tasks.sweep_uploads", "id": "1"}

@@ -18,8 +18,6 @@ from schemas.tables.jobs import Job
 from tests.factories.uploads import add_finalized_upload, add_tenant
 from tests.integration.pipeline.transfer_worker import worker_settings
 
-pytestmark = pytest.mark.integration
-
 SLICE = timedelta(minutes=10)
 A_MOMENT = timedelta(milliseconds=1)
 

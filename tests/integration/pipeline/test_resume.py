@@ -23,8 +23,6 @@ from schemas.tables.uploads import Chunk
 from tests.factories.uploads import add_finalized_upload, add_tenant
 from tests.integration.pipeline.transfer_worker import TransferWorker, worker_settings
 
-pytestmark = pytest.mark.integration
-
 PART_SIZE = 5 * MIB
 # The second chunk lies in two parts.
 CHUNK_SIZE = 3 * MIB

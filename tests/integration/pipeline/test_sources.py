@@ -37,8 +37,6 @@ from tests.factories.uploads import add_finalized_upload, add_tenant, cancel_upl
 from tests.fakes.storage import Call, FakeStorage, Object, nothing, raising
 from tests.integration.pipeline.transfer_worker import TransferWorker, worker_settings
 
-pytestmark = pytest.mark.integration
-
 SOURCE = ObjectKey("incoming/tenant/scan.bin")
 CHUNK_SIZE = 6 * MIB
 CONTENT = Random(1).randbytes(2 * CHUNK_SIZE + 12_345)

@@ -18,9 +18,6 @@ from tests.eventually import eventually
 from tests.integration.pipeline.workbench import Workbench, sha256
 from tests.killable import Killable
 
-pytestmark = pytest.mark.integration
-
-
 every_staging = pytest.mark.parametrize("staging", StagingKind)
 acknowledged = pytest.mark.parametrize("staging", [StagingKind.DIRECTORY, StagingKind.OBJECTS])
 sizes = pytest.mark.parametrize(

@@ -7,8 +7,6 @@ import pytest
 from dev.stack.stack import Stack
 from tests.stack import fresh_name
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture
 def empty_database(infrastructure: Stack) -> Iterator[dict[str, str]]:

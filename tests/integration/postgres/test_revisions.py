@@ -3,15 +3,12 @@
 import re
 from typing import cast
 
-import pytest
 from sqlalchemy import create_engine, text
 
 from gateway.jobs import queries
 from schemas.lifecycle import JobStage, JobStatus
 from schemas.settings import DatabaseSettings
 from schemas.tables.jobs import Job
-
-pytestmark = pytest.mark.integration
 
 NEVER_CHANGES = {"id", "upload_id", "created_at"}
 CHANGES_WITH = {

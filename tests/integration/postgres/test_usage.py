@@ -14,8 +14,6 @@ from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 from tests.factories.abandoned import add_abandoned_upload
 
-pytestmark = pytest.mark.integration
-
 NOTHING = (0, 0)
 OPEN = (12, 1)
 STORED = (12, 0)

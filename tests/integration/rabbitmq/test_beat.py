@@ -13,8 +13,6 @@ from pipeline.beat import TICK, BeatScheduler
 from pipeline.messaging.broker import declare_topology
 from schemas.settings import BrokerSettings, LivenessSettings
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:

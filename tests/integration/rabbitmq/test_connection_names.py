@@ -16,8 +16,6 @@ from pipeline.settings import Settings
 from schemas.settings import BrokerSettings
 from tests.eventually import eventually
 
-pytestmark = pytest.mark.integration
-
 
 def names(infrastructure: Stack, broker: BrokerSettings) -> set[str]:
     """Return the names of the connections to the broker's virtual host."""

@@ -15,7 +15,7 @@ from schemas import topology
 from schemas.runtime.amqp import TopologyConflict
 from schemas.settings import BrokerSettings
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture

@@ -1,14 +1,10 @@
 from pathlib import Path
 
-import pytest
-
 from pipeline.ingest.extractors import pdf
 from pipeline.ingest.sandbox.fork import ChildLimits, Send, forked
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.settings import MIB
 from tests.factories import pdfs
-
-pytestmark = pytest.mark.integration
 
 
 def test_the_memory_does_not_grow_with_the_number_of_pages(

@@ -17,8 +17,6 @@ from schemas.settings import ObjectStoreSettings
 from tests.contract.test_storage_port import FIRST, LAST, body
 from tests.store_behaviour import StoreBehaviour
 
-pytestmark = pytest.mark.integration
-
 KEY = ObjectKey("originals/tenant/upload")
 
 

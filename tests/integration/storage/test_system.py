@@ -16,8 +16,6 @@ from pipeline.storage.s3 import S3Storage
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB, ObjectStoreSettings
 
-pytestmark = pytest.mark.e2e
-
 # With chunks of 8 MiB and parts of 5 MiB, some parts lie in two chunks.
 SIZE = 30 * MIB + 12_345
 

@@ -29,8 +29,6 @@ from tests.contract.test_storage_port import body
 from tests.integration.storage.transfer_program import KEY, Death, TransferOrder, staged
 from tests.store_behaviour import StoreBehaviour
 
-pytestmark = pytest.mark.integration
-
 CHECKOUT = Path(__file__).parents[3]
 PART_SIZE = 5 * MIB
 PARTS = 8

@@ -26,8 +26,6 @@ from tests.integration.pipeline.maintenance.leftovers import (
     without_grace,
 )
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.mark.parametrize("staging", [StagingKind.DIRECTORY, StagingKind.OBJECTS])
 def test_an_expired_upload_ends_and_leaves_nothing(

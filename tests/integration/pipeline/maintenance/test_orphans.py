@@ -38,8 +38,6 @@ from tests.integration.pipeline.maintenance.leftovers import (
     without_grace,
 )
 
-pytestmark = pytest.mark.integration
-
 
 def test_staged_bytes_of_ended_uploads_are_orphans(with_store: Context) -> None:
     in_directory = opened(with_store, status=UploadStatus.EXPIRED)

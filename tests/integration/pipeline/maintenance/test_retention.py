@@ -3,8 +3,6 @@
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-import pytest
-
 from pipeline.context import Context
 from pipeline.maintenance import retention
 from schemas.ids import DeliveryId, EventId, WebhookId
@@ -19,8 +17,6 @@ from tests.integration.pipeline.maintenance.leftovers import (
     ample_budget,
     count,
 )
-
-pytestmark = pytest.mark.integration
 
 
 def test_rows_are_deleted_after_their_retention_time(context: Context) -> None:

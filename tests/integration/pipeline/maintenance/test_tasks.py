@@ -16,8 +16,6 @@ from tests.integration.pipeline.maintenance.leftovers import (
     status_of,
 )
 
-pytestmark = pytest.mark.integration
-
 
 def test_a_spent_budget_leaves_the_rest_for_the_next_sweep(context: Context) -> None:
     opened(context)
