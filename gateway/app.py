@@ -48,7 +48,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         staging=staging,
         staging_probe=StagingProbe(staging, timeout=PROBE_TIMEOUT),
         job_changes=JobChangeListener(
-            partial(postgres.connect, settings, connection=db.CONNECTION)
+            partial(postgres.connect, settings, connection=db.LISTENER_CONNECTION)
         ),
         api_keys=ApiKeyCache(lifetime=settings.api_key_cache, monotonic=time.monotonic),
         clock=partial(datetime.now, UTC),

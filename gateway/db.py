@@ -25,6 +25,7 @@ CONNECTION: Final = postgres.connection_arguments(
     # A client waits: a vanished server must become an error within seconds.
     silence_max=timedelta(seconds=15),
 )
+LISTENER_CONNECTION: Final = {**CONNECTION, "application_name": "waybill-gateway-listener"}
 
 
 class Database:
