@@ -59,7 +59,7 @@ test: check install ## all of `make check`, then the tests on real services; T=P
 		integration-gateway integration-pipeline integration-others end-to-end integration-sandbox
 endif
 
-# The tests mostly wait, so three groups run at a time, the longest first, each on its own services.
+# Three groups at a time keep two processors busy; the longest first, each on its own services.
 OF_PIPELINE := $(addprefix tests/integration/,pipeline postgres rabbitmq dev)
 
 integration-gateway:

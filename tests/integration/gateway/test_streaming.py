@@ -228,24 +228,25 @@ async def test_expect_100_continue_is_answered(served: Api) -> None:
         assert await socket.status() == 200
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        ("Content-Length: -1",),
-        ("Content-Length: 7", "Content-Length: 8"),
-        ("Content-Length: 7", "Transfer-Encoding: chunked"),
-        ("Transfer-Encoding: gzip",),
-        ("Content-Length: 7", "Bad\x00Header: x"),
-        ("Content-Length: seven",),
-    ],
+# One gateway for all of them: its start takes a hundred times as long as a request.
+CONTRADICTORY_FRAMING = (
+    ("Content-Length: -1",),
+    ("Content-Length: 7", "Content-Length: 8"),
+    ("Content-Length: 7", "Transfer-Encoding: chunked"),
+    ("Transfer-Encoding: gzip",),
+    ("Content-Length: 7", "Bad\x00Header: x"),
+    ("Content-Length: seven",),
 )
-async def test_contradictory_framing_is_refused(served: Api, headers: tuple[str, ...]) -> None:
-    upload_id = await served.created(size=7)
-    async with Socket.connect(served) as socket:
-        await socket.put(served, upload_id, *headers, body=b"content")
 
-        assert await socket.status() in {400, 0}
-        assert await served.stored(upload_id) == []
+
+async def test_contradictory_framing_is_refused(served: Api) -> None:
+    for headers in CONTRADICTORY_FRAMING:
+        upload_id = await served.created(size=7)
+        async with Socket.connect(served) as socket:
+            await socket.put(served, upload_id, *headers, body=b"content")
+
+            assert await socket.status() in {400, 0}, headers
+            assert await served.stored(upload_id) == [], headers
 
 
 async def test_an_endless_head_is_refused_and_costs_no_memory(

@@ -154,7 +154,11 @@ def test_a_killed_transfer_resumes_without_sending_stored_parts_again(
     sent = resume(path, settings=settings, storage=storage, multipart_id=multipart_id)
 
     assert len(kept) >= fewest_kept
-    assert sorted(parts_sent) == [n for n in range(1, PARTS + 1) if n not in kept]
+    assert kept.isdisjoint(parts_sent)
+    assert len(parts_sent) == len(set(parts_sent))
+    # The store may finish parts that the killed process was sending after `kept` was listed.
+    finished_later = set(range(1, PARTS + 1)) - kept - set(parts_sent)
+    assert len(finished_later) <= settings.s3_parallel_parts
     assert sent.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == read_back(settings)
     assert storage.open_multiparts(KEY) == []
     storage.close()
