@@ -1,4 +1,4 @@
-"""Medians, spreads, and ratios within a round."""
+"""Statistics of measurements: the spread of values, and the ratio of competitors in one round."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

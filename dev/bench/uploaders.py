@@ -81,7 +81,7 @@ def _run(command: list[str], *, store: ObjectStoreSettings) -> tuple[Transferred
 
 
 def _credentials(store: ObjectStoreSettings) -> dict[str, str]:
-    """Return the variables that both programs read."""
+    """Return the environment variables from which s5cmd and boto3 read their credentials."""
     return {
         "AWS_ACCESS_KEY_ID": store.s3_access_key_id.get_secret_value(),
         "AWS_SECRET_ACCESS_KEY": store.s3_secret_access_key.get_secret_value(),

@@ -18,7 +18,7 @@ from dev.stack.stack import Stack
 
 
 class Progress:
-    """Lines for the log and for the command that waits until the stack is ready."""
+    """Writes progress to the log and, until the stack is ready, to the command that waits for it."""
 
     def __init__(self) -> None:
         self._is_awaited = True

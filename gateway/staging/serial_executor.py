@@ -125,10 +125,10 @@ class SerialExecutor:
 
 
 async def until_done(calls: Collection[asyncio.Future[Any]]) -> None:
-    """Wait until all calls have ended, then re-raise a cancellation of the caller.
+    """Wait until all calls have ended, even if the caller is cancelled; only then raise that.
 
-    A thread cannot be stopped. A caller that returned earlier would close the file
-    that a thread writes to, or refill the buffer that it writes from.
+    A thread cannot be stopped. A caller that did not wait could close a file, or refill a
+    buffer, that a thread still uses.
     """
     cancelled: asyncio.CancelledError | None = None
     while pending := [call for call in calls if not call.done()]:

@@ -41,7 +41,7 @@ ORIGINALS_SWEEPS: Final = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A file, an object or a multipart upload."""
+    """A file, object or multipart upload that a sweep found; it may be an orphan."""
 
     name: str
     upload_id: UploadId | None

@@ -76,7 +76,11 @@ class Progress:
     def bytes_stored(self, bytes_done: int, checkpoint: Checkpoint | None) -> None:
         self._bytes_done, self._checkpoint = bytes_done, checkpoint
         since = self._clock() - self._written_at
-        if self._is_first_new or self._slice_is_over or since >= PROGRESS_INTERVAL.total_seconds():
+        if (
+            self._has_first_new_bytes
+            or self._slice_is_over
+            or since >= PROGRESS_INTERVAL.total_seconds()
+        ):
             self.renew()
 
     def renew(self) -> None:
@@ -103,8 +107,8 @@ class Progress:
             raise SliceEnded(f"{self._bytes_done} of {self._claimed.size} bytes stored")
 
     @property
-    def _is_first_new(self) -> bool:
-        """Return whether this worker got further than earlier workers, and recorded nothing yet."""
+    def _has_first_new_bytes(self) -> bool:
+        """Return whether this worker has sent new bytes and has not recorded any of them yet."""
         return self._bytes_written == self._bytes_before < self._bytes_done
 
     @property

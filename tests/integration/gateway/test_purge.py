@@ -108,7 +108,7 @@ async def cancellations(transaction: BeginSession) -> list[UploadCancelled]:
 
 
 @pytest.mark.parametrize("job", [COMPLETED, FAILED, READING])
-async def test_a_purge_cancels_a_stored_upload_and_deletes_its_document(
+async def test_a_purged_upload_becomes_cancelled_and_loses_its_document(
     api: Api, transaction: BeginSession, job: dict[str, Any]
 ) -> None:
     upload_id, job_id = await stored(api, transaction, **job)

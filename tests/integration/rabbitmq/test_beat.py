@@ -37,7 +37,7 @@ def declare(broker: BrokerSettings) -> None:
         declare_topology(connection)
 
 
-def test_every_tick_touches_the_file(
+def test_every_tick_touches_the_liveness_file(
     scheduler: BeatScheduler, broker: BrokerSettings, file: Path
 ) -> None:
     declare(broker)

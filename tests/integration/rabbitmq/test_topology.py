@@ -71,7 +71,7 @@ async def test_the_maintenance_queue_drops_its_oldest_messages(
     await oldest.ack()
 
 
-async def test_a_queue_with_other_arguments_is_named(
+async def test_the_error_names_a_queue_that_exists_with_other_arguments(
     connection: AbstractRobustConnection,
 ) -> None:
     channel = await connection.channel()

@@ -125,7 +125,7 @@ async def test_ready_waits_for_a_connection_that_is_being_replaced() -> None:
     assert await waiting
 
 
-async def test_a_queue_with_other_arguments_is_named() -> None:
+async def test_the_error_names_a_queue_that_exists_with_other_arguments() -> None:
     class Channel:
         async def declare_exchange(self, *_: object, **__: object) -> None: ...
 

@@ -30,7 +30,7 @@ def test_by_default_a_failing_delivery_is_attempted_ten_times_in_three_days() ->
     assert timedelta(hours=75) < now - NOW < timedelta(hours=76)
 
 
-def test_the_schedule_is_one_setting() -> None:
+def test_retry_delays_are_read_from_a_comma_separated_setting() -> None:
     settings = DeliverySettings.model_validate({"webhook_retry_delays": "1s, 250ms,2h"})
     assert settings.webhook_retry_delays == (
         timedelta(seconds=1),

@@ -275,7 +275,7 @@ def test_a_conflict_of_two_conditional_writes_is_retried(
     stubber.assert_no_pending_responses()
 
 
-def test_a_store_without_conditional_writes_gets_only_unconditional_writes_afterwards(
+def test_after_a_refused_conditional_write_all_writes_are_unconditional(
     store: tuple[S3Storage, Stubber],
 ) -> None:
     storage, stubber = store

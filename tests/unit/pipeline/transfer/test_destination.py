@@ -79,7 +79,7 @@ def test_a_new_object_of_verified_parts_is_accepted_without_a_long_reread(
     assert (logged["log_level"], logged["etag"]) == ("warning", md5(CONTENT).hex())
 
 
-def test_an_object_of_unknown_origin_is_sent_again_instead_of_a_long_reread(
+def test_an_object_of_unknown_origin_that_is_too_large_to_reread_is_sent_again(
     tmp_path: Path,
 ) -> None:
     storage = FakeStorage(etags=Etags.OF_WHOLE)

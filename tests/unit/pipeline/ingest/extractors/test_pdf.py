@@ -43,7 +43,7 @@ def test_an_exception_of_the_parser_has_a_code(
     assert pdf.error_of(error, limits=limits).code == code
 
 
-def test_a_reason_is_one_short_printable_line(limits: ReadingLimits) -> None:
+def test_the_reason_of_an_error_is_one_short_printable_line(limits: ReadingLimits) -> None:
     error = PdfReadError("Invalid\x00 object\r\n" + "A" * 10_000)
     reason = pdf.error_of(error, limits=limits).reason
     assert reason.startswith("PdfReadError: Invalid object AAA")
