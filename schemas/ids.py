@@ -1,5 +1,7 @@
 """Identifiers, one type each."""
 
+import secrets
+from datetime import UTC, datetime
 from typing import NewType
 from uuid import UUID
 
@@ -11,6 +13,8 @@ DocumentId = NewType("DocumentId", UUID)
 EventId = NewType("EventId", UUID)
 WebhookId = NewType("WebhookId", UUID)
 DeliveryId = NewType("DeliveryId", UUID)
+ExportId = NewType("ExportId", UUID)
+BatchId = NewType("BatchId", UUID)
 
 
 def parse_uuid(text: str) -> UUID | None:
@@ -20,3 +24,17 @@ def parse_uuid(text: str) -> UUID | None:
     except ValueError:
         return None
     return parsed if str(parsed) == text else None
+
+
+def uuid7(at: datetime | None = None) -> UUID:
+    """Return a new UUID that sorts by its time of creation, in milliseconds.
+
+    Source: RFC 9562 section 5.7.
+
+    Args:
+        at: the time to put into the UUID; the current time if None.
+    """
+    milliseconds = int((at or datetime.now(UTC)).timestamp() * 1000)
+    version_and_variant = 0x7 << 76 | 0b10 << 62
+    random_bits = secrets.randbits(12) << 64 | secrets.randbits(62)
+    return UUID(int=milliseconds << 80 | version_and_variant | random_bits)

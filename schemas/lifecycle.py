@@ -1,7 +1,8 @@
-"""Statuses of uploads, jobs, documents and deliveries.
+"""Statuses of uploads, jobs, steps, documents and deliveries.
 
 A status changes only by ``UPDATE … WHERE status IN (…)`` with the statuses that
-may precede it, so that a repeated message changes nothing.
+may precede it, so that a repeated message changes nothing. The status of a job
+is derived from its steps, by a trigger.
 """
 
 from enum import StrEnum
@@ -25,8 +26,14 @@ class UploadStatus(StrEnum):
     EXPIRED = "expired"  # not finalized in time
 
 
+class JobKind(StrEnum):
+    """What a job does."""
+
+    UPLOAD = "upload"  # stores a finalized upload, and reads its document
+
+
 class JobStatus(StrEnum):
-    """Status of an upload's processing, as clients poll it."""
+    """Status of a job, as clients poll it."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -36,11 +43,35 @@ class JobStatus(StrEnum):
 
 
 class JobStage(StrEnum):
-    """The step that a job is in."""
+    """The name of the step that a job is in; `done` once every step is completed."""
 
     TRANSFER = "transfer"
     INGEST = "ingest"
     DONE = "done"
+
+
+class StepName(StrEnum):
+    """What a worker does for a job; see `schemas.steps`."""
+
+    TRANSFER = "transfer"
+    INGEST = "ingest"
+    CLEANUP = "cleanup"  # of a cancelled job; a job with this step is cancelled
+
+
+class StepStatus(StrEnum):
+    WAITING = "waiting"  # only in PostgreSQL, until its tenant has room in the broker
+    QUEUED = "queued"  # its event was given to the broker
+    RUNNING = "running"  # a worker holds its lease
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Priority(StrEnum):
+    """Interactive steps of a tenant are released before its bulk steps."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
 
 
 class DocumentStatus(StrEnum):
@@ -58,4 +89,5 @@ class DeliveryStatus(StrEnum):
 
 SETTLED_JOBS: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 ACTIVE_JOBS: Final = frozenset({JobStatus.QUEUED, JobStatus.PROCESSING})
+ACTIVE_STEPS: Final = frozenset({StepStatus.WAITING, StepStatus.QUEUED, StepStatus.RUNNING})
 CANCELLABLE_UPLOADS: Final = frozenset({UploadStatus.OPEN, UploadStatus.FINALIZED})

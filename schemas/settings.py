@@ -216,6 +216,27 @@ class HttpSettings(BaseModel):
     page_size_max: Positive = Field(default=200, description="most items on one page of a list")
 
 
+class StepSettings(BaseModel):
+    """Fair shares of the queues, and steps that no worker has."""
+
+    tenant_steps_max: Positive = Field(
+        default=8,
+        description="most interactive steps of a tenant that are in one queue or at work; further steps wait in the database. A lower value shortens the wait of other tenants; keep it at least as high as the worker processes that one tenant may occupy",
+    )
+    tenant_bulk_steps_max: Positive = Field(
+        default=4,
+        description="the same for bulk steps, which are released only while no interactive step of the tenant has to wait",
+    )
+    step_overdue: Duration = Field(
+        default=timedelta(minutes=5),
+        description="how long a step may be in a queue before the watchdog gives its event to the broker again; doubles with each time, up to an hour. A queue that is longer than that gets harmless duplicates",
+    )
+    step_alarm_after: Positive = Field(
+        default=5,
+        description="how often a step is given to the broker before each further time is logged at error level",
+    )
+
+
 class TransferSettings(BaseModel):
     transfer_lease: Duration = Field(
         default=timedelta(seconds=15),
@@ -236,7 +257,12 @@ class SweepSettings(BaseModel):
         description="age from which staged bytes or an object without an upload count as an orphan. Keep it longer than any clock difference and any request",
     )
     outbox_retention: Duration = Field(
-        default=timedelta(days=7), description="how long published events stay in the outbox"
+        default=timedelta(days=7),
+        description="how long the outbox remembers what was published; events themselves stay for `EVENT_RETENTION`",
+    )
+    event_retention: Duration = Field(
+        default=timedelta(days=30),
+        description="how long events are kept. They are deleted by the week, and only when no open job and no pending delivery needs an event of that week. Keep it longer than `WEBHOOK_RETRY_DELAYS` together",
     )
     inbox_retention: Duration = Field(
         default=timedelta(days=30),

@@ -78,15 +78,18 @@ MAINTENANCE: Final = "maintenance"
 MAINTENANCE_LENGTH: Final = 20
 """Messages of periodic tasks that are kept while no worker consumes them; all of them are alike."""
 
+WORK_QUEUES: Final = (
+    UPLOADS,
+    DOCUMENT_PROCESSING,
+    METADATA_EXTRACTION,
+    OCR_PROCESSING,
+    BATCH_PROCESSING,
+    EXPORTS,
+)
+"""Queues of steps. The event of a step is published to its queue alone, when the step is released."""
+
 SUBSCRIPTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        UPLOADS: (UploadFinalized.TYPE, UploadCancelled.TYPE),
-        DOCUMENT_PROCESSING: (StoredEvent.TYPE,),
-        # Not bound before their step exists: events without a consumer would pile up.
-        METADATA_EXTRACTION: (),
-        OCR_PROCESSING: (),
-        BATCH_PROCESSING: (),
-        EXPORTS: (),
         NOTIFY: (
             StoredEvent.TYPE,
             UploadFailed.TYPE,
@@ -96,7 +99,17 @@ SUBSCRIPTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ),
     },
 )
-"""The types of events that each work queue receives."""
+"""The types of events that each queue receives from the exchange of events."""
+
+CONSUMED: Final = (*WORK_QUEUES, *SUBSCRIPTIONS)
+"""Queues with a dead-letter queue."""
+
+OBSOLETE_BINDINGS: Final = (
+    (UPLOADS, UploadFinalized.TYPE),
+    (UPLOADS, UploadCancelled.TYPE),
+    (DOCUMENT_PROCESSING, StoredEvent.TYPE),
+)
+"""Queue and routing key of bindings of earlier versions; they would deliver every step twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +176,10 @@ EXCHANGES: Final = (
 )
 
 QUEUES: Final = (
-    *(_work_queue(name) for name in SUBSCRIPTIONS),
+    *(_work_queue(name) for name in CONSUMED),
     *(
         Queue(name=dead_letter_queue(name), arguments={"x-queue-type": "quorum"})
-        for name in SUBSCRIPTIONS
+        for name in CONSUMED
     ),
     *(_retry_queue(tier) for tier in RETRY_TIERS),
     Queue(
@@ -196,8 +209,13 @@ BINDINGS: Final = (
     ),
     *(
         Binding(exchange=DEAD_LETTERS.name, queue=dead_letter_queue(queue), routing_key=queue)
-        for queue in SUBSCRIPTIONS
+        for queue in CONSUMED
     ),
     *(Binding(exchange=tier.name, queue=tier.name, routing_key="") for tier in RETRY_TIERS),
     Binding(exchange=UNROUTED.name, queue=UNROUTED.name, routing_key=""),
 )
+
+
+def is_published(event_type: str) -> bool:
+    """Return whether the exchange of events has a queue for this type of events."""
+    return any(event_type in event_types for event_types in SUBSCRIPTIONS.values())

@@ -27,6 +27,10 @@ EVENT_TYPES: Final[Mapping[str, type[Event]]] = MappingProxyType(
 )
 
 
+REFERENCES: Final = ("upload_id", "job_id", "document_id", "export_id", "batch_id", "endpoint_id")
+"""What an event may refer to; each is optional, and a column of the table of events."""
+
+
 class MalformedEvent(ValueError):
     """The bytes are not an event that this version can decode; a retry changes nothing."""
 
@@ -64,6 +68,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     def job_id(self) -> JobId | None:
         """The job that the event is about; None for an event without a job."""
         return getattr(self.data, "job_id", None)
+
+    @property
+    def references(self) -> dict[str, UUID | None]:
+        """The things that the event is about, by the names in `REFERENCES`."""
+        return {name: getattr(self.data, name, None) for name in REFERENCES}
 
 
 class _Wire(msgspec.Struct, kw_only=True):

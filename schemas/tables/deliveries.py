@@ -1,6 +1,6 @@
 from datetime import datetime, timedelta
 
-from sqlalchemy import ForeignKey, Index, Interval, LargeBinary, UniqueConstraint, func, text
+from sqlalchemy import ForeignKey, Index, Interval, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from schemas.ids import DeliveryId, EventId, TenantId, WebhookId
@@ -9,7 +9,10 @@ from schemas.tables.base import Base
 
 
 class Delivery(Base):
-    """One event for one endpoint; the pair is unique, so a repeated event adds no delivery."""
+    """One event for one endpoint; the pair is unique, so a repeated event adds no delivery.
+
+    The event's row in `events` has the bytes that are signed and sent.
+    """
 
     __tablename__ = "deliveries"
 
@@ -18,8 +21,6 @@ class Delivery(Base):
     webhook_id: Mapped[WebhookId] = mapped_column(ForeignKey("webhooks.id"))
     event_id: Mapped[EventId]
     event_type: Mapped[str]
-    # The bytes of the message: exactly these are signed and sent.
-    body: Mapped[bytes] = mapped_column(LargeBinary)
     status: Mapped[DeliveryStatus] = mapped_column(default=DeliveryStatus.PENDING)
     attempts_made: Mapped[int] = mapped_column(default=0)
     next_attempt_at: Mapped[datetime | None]

@@ -1,0 +1,535 @@
+"""Steps of jobs with counters per tenant; events as rows, partitioned by week.
+
+Stop every process before this migration: code of the earlier version does not run on its tables.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+WEEKS_AHEAD = 4
+
+# A UUID of version 7 starts with its time in milliseconds, so that bounds of ids are bounds of time.
+PARTITIONS = """
+CREATE FUNCTION waybill_first_uuid7(at timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+    SELECT rpad(lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0'), 32, '0')::uuid
+$$;
+
+CREATE FUNCTION waybill_add_events_partition(monday timestamptz) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    name text := 'events_' || to_char(monday AT TIME ZONE 'UTC', 'YYYYMMDD');
+    first uuid := waybill_first_uuid7(monday);
+    after uuid := waybill_first_uuid7(monday + interval '7 days');
+BEGIN
+    IF to_regclass(name) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name);
+    -- The default partition has such rows if no partition was added in time.
+    EXECUTE format(
+        'WITH moved AS (DELETE FROM events_default WHERE id >= %L AND id < %L RETURNING *) INSERT INTO %I SELECT * FROM moved',
+        first, after, name
+    );
+    EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, first, after);
+    RETURN true;
+END $$;
+
+CREATE TABLE events_default PARTITION OF events DEFAULT;
+
+SELECT waybill_add_events_partition(
+    (date_trunc('week', now() AT TIME ZONE 'UTC') + make_interval(weeks => week)) AT TIME ZONE 'UTC'
+)
+FROM generate_series(0, {weeks}) AS week;
+"""
+
+# Events of the outbox and of deliveries; their ids are random, so most go to the default partition.
+COPY_EVENTS = """
+INSERT INTO events (id, tenant_id, type, subject, upload_id, job_id, document_id, body, traceparent, created_at)
+SELECT event_id, (event ->> 'tenantid')::uuid, event ->> 'type', event ->> 'subject',
+       (event -> 'data' ->> 'upload_id')::uuid, (event -> 'data' ->> 'job_id')::uuid,
+       (event -> 'data' ->> 'document_id')::uuid, body, traceparent, created_at
+FROM (SELECT event_id, body, traceparent, created_at, convert_from(body, 'UTF8')::jsonb AS event FROM outbox) AS old;
+
+INSERT INTO events (id, tenant_id, type, subject, upload_id, job_id, document_id, body, created_at)
+SELECT event_id, (event ->> 'tenantid')::uuid, event ->> 'type', event ->> 'subject',
+       (event -> 'data' ->> 'upload_id')::uuid, (event -> 'data' ->> 'job_id')::uuid,
+       (event -> 'data' ->> 'document_id')::uuid, body, created_at
+FROM (
+    SELECT DISTINCT ON (event_id) event_id, body, created_at, convert_from(body, 'UTF8')::jsonb AS event
+    FROM deliveries ORDER BY event_id, created_at
+) AS old
+ON CONFLICT DO NOTHING;
+
+UPDATE events SET position = numbered.position
+FROM (SELECT id, row_number() OVER (ORDER BY created_at, id) AS position FROM events) AS numbered
+WHERE events.id = numbered.id;
+
+SELECT setval('event_positions', (SELECT coalesce(max(position), 0) + 1 FROM events), false);
+"""
+
+# What a job had as columns becomes its steps. A job is in one stage, so every stage before it is
+# completed. The event that starts a step that has not ended is written again if the outbox no
+# longer has it.
+COPY_STEPS = """
+CREATE TEMPORARY TABLE old_steps ON COMMIT DROP AS
+SELECT jobs.id AS job_id, 'transfer' AS name, 0 AS ordinal, jobs.tenant_id, jobs.upload_id, 'upload.finalized' AS type,
+       CASE WHEN jobs.stage <> 'transfer' THEN 'completed'
+            WHEN jobs.status = 'processing' THEN 'running'
+            ELSE jobs.status END AS status,
+       bytes_done AS done, bytes_total AS total, 'bytes' AS unit, bytes_at_claim AS done_at_claim,
+       lease_owner, lease_until,
+       CASE WHEN multipart_id IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object(
+           'multipart_id', multipart_id,
+           'digested_bytes', digested_bytes,
+           'digest_state', replace(encode(digest_state, 'base64'), E'\\n', '')
+       )) END AS checkpoint,
+       jobs.created_at AS queued_at, jobs.started_at,
+       CASE WHEN jobs.stage <> 'transfer' THEN coalesce(stored_at, finished_at) ELSE finished_at END AS finished_at,
+       CASE WHEN jobs.stage = 'transfer' THEN jobs.error_code END AS error_code,
+       CASE WHEN jobs.stage = 'transfer' THEN jobs.error_detail END AS error_detail,
+       CASE WHEN jobs.stage = 'transfer' THEN jobs.error_retryable END AS error_retryable
+FROM jobs
+UNION ALL
+SELECT jobs.id, 'ingest', 1, jobs.tenant_id, jobs.upload_id, 'upload.stored',
+       CASE WHEN jobs.stage = 'done' THEN 'completed'
+            WHEN jobs.status = 'processing' THEN 'queued'
+            ELSE jobs.status END,
+       pages_done, pages_total, 'pages', 0, NULL, NULL, NULL,
+       coalesce(stored_at, jobs.created_at), stored_at, jobs.finished_at,
+       CASE WHEN jobs.stage = 'ingest' THEN jobs.error_code END,
+       CASE WHEN jobs.stage = 'ingest' THEN jobs.error_detail END,
+       CASE WHEN jobs.stage = 'ingest' THEN jobs.error_retryable END
+FROM jobs
+WHERE jobs.stage = 'ingest' OR (jobs.stage = 'done' AND jobs.pages_total IS NOT NULL)
+UNION ALL
+SELECT jobs.id, 'cleanup', 9, jobs.tenant_id, jobs.upload_id, 'upload.cancelled',
+       -- A message of the earlier version may still be in its queue; a second cleanup changes nothing.
+       CASE WHEN jobs.finished_at > now() - interval '1 day' THEN 'queued' ELSE 'completed' END,
+       0, NULL, NULL, 0, NULL, NULL, NULL, jobs.finished_at, NULL,
+       CASE WHEN jobs.finished_at > now() - interval '1 day' THEN NULL ELSE jobs.finished_at END,
+       NULL, NULL, NULL
+FROM jobs
+WHERE jobs.status = 'cancelled';
+
+INSERT INTO steps (job_id, name, ordinal, tenant_id, priority, event_id, status, ticket, done, total, unit, done_at_claim,
+                   lease_owner, lease_until, checkpoint, overdue_at, queued_at, started_at, finished_at,
+                   error_code, error_detail, error_retryable, releases)
+SELECT job_id, name, ordinal, tenant_id, 'interactive',
+       (SELECT id FROM events WHERE events.job_id = old_steps.job_id AND events.type = old_steps.type ORDER BY created_at DESC LIMIT 1),
+       status, row_number() OVER (PARTITION BY tenant_id, name ORDER BY queued_at, job_id),
+       done, total, unit, done_at_claim, lease_owner, lease_until, checkpoint,
+       now() + interval '5 minutes', queued_at, started_at, finished_at,
+       error_code, error_detail, error_retryable, 1
+FROM old_steps;
+
+INSERT INTO events (id, tenant_id, type, subject, upload_id, job_id, document_id, body)
+SELECT waybill_random_uuid7(), step.tenant_id, step.type, uploads.id::text, uploads.id, step.job_id, documents.id,
+       convert_to(jsonb_build_object(
+           'specversion', '1.0', 'id', gen_random_uuid(), 'source', '/waybill/migration', 'type', step.type,
+           'subject', uploads.id, 'time', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+           'datacontenttype', 'application/json', 'tenantid', step.tenant_id,
+           'data', jsonb_build_object('upload_id', uploads.id, 'job_id', step.job_id, 'filename', uploads.filename)
+               || CASE step.type
+                  WHEN 'upload.stored' THEN jsonb_build_object(
+                      'document_id', documents.id, 'size', documents.size, 'sha256', documents.sha256,
+                      'content_type', documents.content_type, 'object_key', documents.object_key, 'will_be_read', true)
+                  WHEN 'upload.finalized' THEN jsonb_build_object(
+                      'size', CASE WHEN uploads.staging <> 'reference' THEN uploads.size END)
+                  ELSE '{}'::jsonb END
+       )::text, 'UTF8')
+FROM old_steps AS step
+JOIN steps USING (job_id, name)
+JOIN uploads ON uploads.id = step.upload_id
+LEFT JOIN documents ON documents.upload_id = uploads.id
+WHERE steps.event_id IS NULL AND steps.status IN ('queued', 'running');
+
+-- The body must name the id of the row.
+UPDATE events SET body = convert_to(jsonb_set(convert_from(body, 'UTF8')::jsonb, '{id}', to_jsonb(id))::text, 'UTF8')
+WHERE convert_from(body, 'UTF8')::jsonb ->> 'source' = '/waybill/migration';
+
+UPDATE steps SET event_id = events.id
+FROM events
+JOIN old_steps ON old_steps.job_id = events.job_id AND old_steps.type = events.type
+WHERE steps.event_id IS NULL AND steps.status IN ('queued', 'running')
+  AND steps.job_id = old_steps.job_id AND steps.name = old_steps.name;
+
+INSERT INTO tenant_steps (tenant_id, name, priority, waiting, in_broker, issued, released, finished)
+SELECT tenant_id, name, priority, 0, count(*) FILTER (WHERE status IN ('queued', 'running')), count(*), count(*),
+       count(*) FILTER (WHERE status NOT IN ('queued', 'running'))
+FROM steps GROUP BY tenant_id, name, priority;
+"""
+
+# Unpublished events keep their place; the events that start a step go to the queue of the step.
+COPY_OUTBOX = """
+INSERT INTO outbox (event_id, queue, created_at)
+SELECT outbox.event_id, CASE name WHEN 'ingest' THEN 'document_processing' ELSE 'uploads' END, outbox.created_at
+FROM outbox JOIN steps ON steps.event_id = outbox.event_id
+WHERE outbox.published_at IS NULL AND outbox.queue IS NULL AND steps.status = 'queued';
+
+DELETE FROM outbox USING events
+WHERE outbox.event_id = events.id AND outbox.published_at IS NULL AND outbox.queue IS NULL
+  AND events.type = 'upload.finalized';
+"""
+
+TRIGGERS = """
+-- Numbers a new step and counts it.
+CREATE FUNCTION waybill_number_step() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO tenant_steps AS counters (tenant_id, name, priority, waiting, in_broker, issued, released, finished)
+    VALUES (NEW.tenant_id, NEW.name, NEW.priority,
+            (NEW.status = 'waiting')::int, (NEW.status IN ('queued', 'running'))::int, 1,
+            (NEW.status <> 'waiting')::int, (NEW.status NOT IN ('waiting', 'queued', 'running'))::int)
+    ON CONFLICT (tenant_id, name, priority) DO UPDATE SET
+        waiting = counters.waiting + EXCLUDED.waiting,
+        in_broker = counters.in_broker + EXCLUDED.in_broker,
+        issued = counters.issued + 1,
+        released = counters.released + EXCLUDED.released,
+        finished = counters.finished + EXCLUDED.finished
+    RETURNING issued INTO NEW.ticket;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER number_step BEFORE INSERT ON steps
+FOR EACH ROW EXECUTE FUNCTION waybill_number_step();
+
+CREATE FUNCTION waybill_count_step() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    new_status text := CASE TG_OP WHEN 'UPDATE' THEN NEW.status ELSE 'deleted' END;
+    was_open boolean := OLD.status IN ('waiting', 'queued', 'running');
+    is_open boolean := new_status IN ('waiting', 'queued', 'running');
+BEGIN
+    UPDATE tenant_steps SET
+        waiting = waiting + (new_status = 'waiting')::int - (OLD.status = 'waiting')::int,
+        in_broker = in_broker + (new_status IN ('queued', 'running'))::int - (OLD.status IN ('queued', 'running'))::int,
+        released = released + (OLD.status = 'waiting' AND new_status <> 'waiting')::int,
+        finished = finished + (was_open AND NOT is_open)::int
+    WHERE tenant_id = OLD.tenant_id AND name = OLD.name AND priority = OLD.priority;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER count_changed_step AFTER UPDATE OF status ON steps
+FOR EACH ROW WHEN (OLD.status <> NEW.status) EXECUTE FUNCTION waybill_count_step();
+
+CREATE TRIGGER count_deleted_step AFTER DELETE ON steps
+FOR EACH ROW WHEN (OLD.status IN ('waiting', 'queued', 'running')) EXECUTE FUNCTION waybill_count_step();
+
+-- Derives a job from its steps. The job is locked by a statement of its own: the next statement then
+-- sees what every other transaction that held the lock has committed. In one statement, two workers
+-- that complete two steps at once would both miss that the other step is completed.
+CREATE FUNCTION waybill_derive_job() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    new_status text;
+    current_step text;
+    first_start timestamptz;
+BEGIN
+    PERFORM FROM jobs WHERE id = NEW.job_id FOR NO KEY UPDATE;
+    SELECT CASE
+               WHEN bool_or(name = 'cleanup' OR status = 'cancelled') THEN 'cancelled'
+               WHEN bool_or(status = 'failed') THEN 'failed'
+               WHEN bool_and(status = 'completed') THEN 'completed'
+               WHEN bool_or(status = 'running' OR started_at IS NOT NULL) THEN 'processing'
+               ELSE 'queued'
+           END,
+           (array_agg(name ORDER BY ordinal) FILTER (WHERE status <> 'completed' AND name <> 'cleanup'))[1],
+           min(started_at) FILTER (WHERE name <> 'cleanup')
+    INTO new_status, current_step, first_start
+    FROM steps WHERE job_id = NEW.job_id;
+    UPDATE jobs SET
+        status = new_status,
+        stage = coalesce(current_step, 'done'),
+        started_at = first_start,
+        finished_at = CASE WHEN new_status IN ('completed', 'failed', 'cancelled') THEN coalesce(finished_at, now()) END,
+        revision = revision + 1,
+        updated_at = now()
+    WHERE id = NEW.job_id;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER derive_job_of_new_step AFTER INSERT ON steps
+FOR EACH ROW EXECUTE FUNCTION waybill_derive_job();
+
+-- Clients cannot distinguish a waiting from a queued step.
+CREATE TRIGGER derive_job AFTER UPDATE OF status ON steps
+FOR EACH ROW WHEN (
+    OLD.status <> NEW.status AND NOT (OLD.status IN ('waiting', 'queued') AND NEW.status IN ('waiting', 'queued'))
+) EXECUTE FUNCTION waybill_derive_job();
+
+CREATE FUNCTION waybill_count_revision() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE jobs SET revision = revision + 1, updated_at = now() WHERE id = NEW.job_id;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER count_revision AFTER UPDATE OF done, total, attempts ON steps
+FOR EACH ROW WHEN (
+    OLD.status = NEW.status
+    AND (OLD.done, OLD.total, OLD.attempts) IS DISTINCT FROM (NEW.done, NEW.total, NEW.attempts)
+) EXECUTE FUNCTION waybill_count_revision();
+"""
+
+NO_TRIGGERS = """
+DROP TRIGGER count_revision ON steps;
+DROP FUNCTION waybill_count_revision();
+DROP TRIGGER derive_job ON steps;
+DROP TRIGGER derive_job_of_new_step ON steps;
+DROP FUNCTION waybill_derive_job();
+DROP TRIGGER count_deleted_step ON steps;
+DROP TRIGGER count_changed_step ON steps;
+DROP FUNCTION waybill_count_step();
+DROP TRIGGER number_step ON steps;
+DROP FUNCTION waybill_number_step();
+"""
+
+RANDOM_UUID7 = """
+CREATE FUNCTION pg_temp.waybill_random_uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
+    SELECT (left(waybill_first_uuid7(now())::text, 14) || '7' || substr(gen_random_uuid()::text, 16))::uuid
+$$;
+"""
+
+OLD_REVISIONS = """
+CREATE FUNCTION waybill_count_revision() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN NEW.revision := OLD.revision + 1; RETURN NEW; END $$;
+
+CREATE TRIGGER count_revision BEFORE UPDATE ON jobs FOR EACH ROW
+WHEN ((OLD.status, OLD.stage, OLD.bytes_done, OLD.bytes_total, OLD.pages_done, OLD.pages_total, OLD.result, OLD.error_code)
+      IS DISTINCT FROM
+      (NEW.status, NEW.stage, NEW.bytes_done, NEW.bytes_total, NEW.pages_done, NEW.pages_total, NEW.result, NEW.error_code))
+EXECUTE FUNCTION waybill_count_revision();
+"""
+
+COPY_BACK = """
+UPDATE jobs SET
+    bytes_done = transfer.done, bytes_total = coalesce(transfer.total, 0), bytes_at_claim = transfer.done_at_claim,
+    lease_owner = transfer.lease_owner, lease_until = transfer.lease_until,
+    multipart_id = transfer.checkpoint ->> 'multipart_id',
+    digested_bytes = coalesce((transfer.checkpoint ->> 'digested_bytes')::bigint, 0),
+    digest_state = decode(transfer.checkpoint ->> 'digest_state', 'base64'),
+    stored_at = CASE WHEN transfer.status = 'completed' THEN transfer.finished_at END,
+    error_code = transfer.error_code, error_detail = transfer.error_detail, error_retryable = transfer.error_retryable
+FROM steps AS transfer WHERE transfer.job_id = jobs.id AND transfer.name = 'transfer';
+
+UPDATE jobs SET
+    pages_done = ingest.done, pages_total = ingest.total,
+    error_code = coalesce(jobs.error_code, ingest.error_code),
+    error_detail = coalesce(jobs.error_detail, ingest.error_detail),
+    error_retryable = coalesce(jobs.error_retryable, ingest.error_retryable)
+FROM steps AS ingest WHERE ingest.job_id = jobs.id AND ingest.name = 'ingest';
+
+UPDATE outbox SET body = events.body, routing_key = events.type, traceparent = events.traceparent
+FROM events WHERE events.id = outbox.event_id;
+
+UPDATE deliveries SET body = events.body FROM events WHERE events.id = deliveries.event_id;
+"""
+
+# The earlier version publishes an event once, to the exchange. Steps that wait get their event there.
+OUTBOX_BACK = """
+DELETE FROM outbox WHERE queue IS NOT NULL;
+INSERT INTO outbox (event_id, routing_key, body)
+SELECT events.id, events.type, events.body
+FROM steps JOIN events ON events.id = steps.event_id
+WHERE steps.status IN ('waiting', 'queued')
+ON CONFLICT DO NOTHING;
+DELETE FROM outbox WHERE body IS NULL;
+DELETE FROM deliveries WHERE body IS NULL;
+DELETE FROM jobs WHERE upload_id IS NULL;
+"""
+
+JOB_COLUMNS = (
+    sa.Column("bytes_done", sa.BigInteger(), nullable=False, server_default="0"),
+    sa.Column("bytes_total", sa.BigInteger(), nullable=False, server_default="0"),
+    sa.Column("bytes_at_claim", sa.BigInteger(), nullable=False, server_default="0"),
+    sa.Column("digested_bytes", sa.BigInteger(), nullable=False, server_default="0"),
+    sa.Column("digest_state", sa.LargeBinary(), nullable=True),
+    sa.Column("pages_done", sa.BigInteger(), nullable=False, server_default="0"),
+    sa.Column("pages_total", sa.BigInteger(), nullable=True),
+    sa.Column("multipart_id", sa.Text(), nullable=True),
+    sa.Column("lease_owner", sa.Text(), nullable=True),
+    sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+    sa.Column("error_code", sa.Text(), nullable=True),
+    sa.Column("error_detail", sa.Text(), nullable=True),
+    sa.Column("error_retryable", sa.Boolean(), nullable=True),
+    sa.Column("stored_at", sa.DateTime(timezone=True), nullable=True),
+)
+WITHOUT_DEFAULT = ("bytes_done", "bytes_total", "pages_done")
+"""Columns of the earlier version that have no default; the default above is only for old rows."""
+
+
+def upgrade() -> None:
+    op.execute(sa.schema.CreateSequence(sa.Sequence("event_positions")))
+    _create_events()
+    op.execute(PARTITIONS.format(weeks=WEEKS_AHEAD))
+    op.execute(COPY_EVENTS)
+    op.add_column("outbox", sa.Column("queue", sa.Text(), nullable=True))
+    op.drop_constraint("uq_outbox_event_id", "outbox")
+    op.create_index("ix_outbox_event", "outbox", ["event_id"])
+    for name in ("routing_key", "body", "traceparent"):
+        op.drop_column("outbox", name)
+    op.drop_column("deliveries", "body")
+    _create_steps()
+    op.execute(RANDOM_UUID7)
+    op.execute(COPY_STEPS.replace("waybill_random_uuid7", "pg_temp.waybill_random_uuid7"))
+    op.execute(COPY_OUTBOX)
+    op.execute("DROP TRIGGER count_revision ON jobs")
+    op.execute("DROP FUNCTION waybill_count_revision()")
+    for column in JOB_COLUMNS:
+        op.drop_column("jobs", column.name)
+    op.alter_column("jobs", "upload_id", nullable=True)
+    op.add_column("jobs", sa.Column("kind", sa.Text(), server_default="upload", nullable=False))
+    op.add_column(
+        "jobs", sa.Column("priority", sa.Text(), server_default="interactive", nullable=False)
+    )
+    op.create_index(
+        "ix_jobs_open",
+        "jobs",
+        ["created_at"],
+        postgresql_where=sa.text("status IN ('queued', 'processing')"),
+    )
+    op.create_index("ix_jobs_tenant_status", "jobs", ["tenant_id", "status", "created_at", "id"])
+    op.execute(TRIGGERS)
+
+
+def downgrade() -> None:
+    op.execute(NO_TRIGGERS)
+    for column in JOB_COLUMNS:
+        op.add_column("jobs", column.copy())
+    op.add_column("outbox", sa.Column("routing_key", sa.Text(), nullable=True))
+    op.add_column("outbox", sa.Column("body", sa.LargeBinary(), nullable=True))
+    op.add_column("outbox", sa.Column("traceparent", sa.Text(), nullable=True))
+    op.add_column("deliveries", sa.Column("body", sa.LargeBinary(), nullable=True))
+    op.execute(COPY_BACK)
+    op.execute("DELETE FROM outbox WHERE queue IS NOT NULL")
+    op.drop_index("ix_outbox_event", table_name="outbox")
+    op.create_unique_constraint("uq_outbox_event_id", "outbox", ["event_id"])
+    op.execute(OUTBOX_BACK)
+    op.drop_column("outbox", "queue")
+    for name in ("routing_key", "body"):
+        op.alter_column("outbox", name, nullable=False)
+    op.alter_column("deliveries", "body", nullable=False)
+    op.alter_column("jobs", "upload_id", nullable=False)
+    for name in WITHOUT_DEFAULT:
+        op.alter_column("jobs", name, server_default=None)
+    op.drop_index("ix_jobs_tenant_status", table_name="jobs")
+    op.drop_index(
+        "ix_jobs_open",
+        table_name="jobs",
+        postgresql_where=sa.text("status IN ('queued', 'processing')"),
+    )
+    op.drop_column("jobs", "priority")
+    op.drop_column("jobs", "kind")
+    op.drop_table("tenant_steps")
+    op.drop_table("steps")
+    op.drop_table("events")
+    op.execute("DROP FUNCTION waybill_add_events_partition(timestamptz)")
+    op.execute("DROP FUNCTION waybill_first_uuid7(timestamptz)")
+    op.execute(sa.schema.DropSequence(sa.Sequence("event_positions")))
+    op.execute(OLD_REVISIONS)
+
+
+def _create_events() -> None:
+    op.create_table(
+        "events",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=True),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("upload_id", sa.Uuid(), nullable=True),
+        sa.Column("job_id", sa.Uuid(), nullable=True),
+        sa.Column("document_id", sa.Uuid(), nullable=True),
+        sa.Column("export_id", sa.Uuid(), nullable=True),
+        sa.Column("batch_id", sa.Uuid(), nullable=True),
+        sa.Column("endpoint_id", sa.Uuid(), nullable=True),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("traceparent", sa.Text(), nullable=True),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
+        postgresql_partition_by="RANGE (id)",
+    )
+    op.create_index("ix_events_feed", "events", ["tenant_id", "position"])
+    op.create_index("ix_events_job", "events", ["job_id"])
+    op.create_index(
+        "ix_events_without_position",
+        "events",
+        ["id"],
+        postgresql_where=sa.text("position IS NULL"),
+    )
+
+
+def _create_steps() -> None:
+    op.create_table(
+        "steps",
+        sa.Column("job_id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("ordinal", sa.BigInteger(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("priority", sa.Text(), nullable=False),
+        sa.Column("event_id", sa.Uuid(), nullable=True),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("ticket", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("done", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("total", sa.BigInteger(), nullable=True),
+        sa.Column("unit", sa.Text(), nullable=True),
+        sa.Column("done_at_claim", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("attempts", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("releases", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("lease_owner", sa.Text(), nullable=True),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("checkpoint", postgresql.JSONB(), nullable=True),
+        sa.Column("overdue_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "queued_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("error_code", sa.Text(), nullable=True),
+        sa.Column("error_detail", sa.Text(), nullable=True),
+        sa.Column("error_retryable", sa.Boolean(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name=op.f("fk_steps_job_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_steps_tenant_id")),
+        sa.PrimaryKeyConstraint("job_id", "name", name=op.f("pk_steps")),
+    )
+    op.create_index(
+        "ix_steps_waiting",
+        "steps",
+        ["tenant_id", "name", "priority", "ticket"],
+        postgresql_where=sa.text("status = 'waiting'"),
+    )
+    op.create_index(
+        "ix_steps_overdue",
+        "steps",
+        ["overdue_at"],
+        postgresql_where=sa.text("status IN ('queued', 'running')"),
+    )
+    op.create_table(
+        "tenant_steps",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("priority", sa.Text(), nullable=False),
+        sa.Column("waiting", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("in_broker", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("issued", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("released", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("finished", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_tenant_steps_tenant_id")
+        ),
+        sa.PrimaryKeyConstraint("tenant_id", "name", "priority", name=op.f("pk_tenant_steps")),
+    )
+    op.create_index(
+        "ix_tenant_steps_waiting",
+        "tenant_steps",
+        ["tenant_id"],
+        postgresql_where=sa.text("waiting > 0"),
+    )

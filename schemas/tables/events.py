@@ -1,0 +1,111 @@
+"""Every event, and `emit`, which adds an event.
+
+An event is added in the transaction that makes it true: an upload is never
+finalized without its event, and no event exists without its upload. The outbox,
+deliveries and steps refer to the event; its bytes are stored once.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import Index, LargeBinary, Sequence, func, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from schemas import topology
+from schemas.events.envelope import Envelope, Event, encode
+from schemas.ids import (
+    BatchId,
+    DocumentId,
+    EventId,
+    ExportId,
+    JobId,
+    TenantId,
+    UploadId,
+    WebhookId,
+    uuid7,
+)
+from schemas.tables.base import Base
+from schemas.tables.outbox import OutboxMessage
+
+POSITIONS = Sequence("event_positions", metadata=Base.metadata)
+
+
+class EventRecord(Base):
+    """An event. The table is partitioned by the time in `id`, one partition per week.
+
+    `position` is the order of the feed. One writer assigns it after the commit of the event, so
+    that a reader who asks for the events after a position misses no event.
+    """
+
+    __tablename__ = "events"
+
+    id: Mapped[EventId] = mapped_column(primary_key=True)
+    position: Mapped[int | None]
+    tenant_id: Mapped[TenantId]
+    type: Mapped[str]
+    subject: Mapped[str]
+    upload_id: Mapped[UploadId | None]
+    job_id: Mapped[JobId | None]
+    document_id: Mapped[DocumentId | None]
+    export_id: Mapped[ExportId | None]
+    batch_id: Mapped[BatchId | None]
+    endpoint_id: Mapped[WebhookId | None]
+    # The bytes of the message and of the webhook: exactly these are signed and sent.
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    traceparent: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        Index("ix_events_feed", "tenant_id", "position"),
+        Index("ix_events_job", "job_id"),
+        Index("ix_events_without_position", "id", postgresql_where=text("position IS NULL")),
+        {"postgresql_partition_by": "RANGE (id)"},
+    )
+
+
+def emit(
+    session: Session | AsyncSession,
+    event: Event,
+    *,
+    tenant_id: TenantId,
+    source: str,
+    now: datetime,
+    traceparent: str | None = None,
+) -> EventId:
+    """Add an event; the relay publishes it once the session's transaction commits.
+
+    An event that only starts a step is not published here: the release of the step publishes it.
+
+    Args:
+        session: the session that makes the event true.
+        event: the data.
+        tenant_id: the tenant that the event belongs to.
+        source: the component that emits the event, as a URI path.
+        now: the time of the event.
+        traceparent: W3C trace context that the message carries on.
+
+    Returns:
+        The id of the event, with which `add_step` refers to it.
+    """
+    envelope = Envelope(
+        id=EventId(uuid7()),
+        source=source,
+        subject=str(event.subject),
+        time=now,
+        tenantid=tenant_id,
+        data=event,
+    )
+    session.add(
+        EventRecord(
+            id=envelope.id,
+            tenant_id=tenant_id,
+            type=envelope.type,
+            subject=envelope.subject,
+            **envelope.references,
+            body=encode(envelope),
+            traceparent=traceparent,
+        )
+    )
+    if topology.is_published(envelope.type):
+        session.add(OutboxMessage(event_id=envelope.id))
+    return envelope.id

@@ -1,0 +1,225 @@
+"""Steps of jobs, and the statements that add, release and cancel them.
+
+Triggers keep what follows from a step: its ticket, the counters of its tenant, and the status of
+its job. A transaction locks rows in this order: upload, usage of the tenant, steps, counters of
+the tenant's steps, job. Any other order could end in a deadlock.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import (
+    Executable,
+    ForeignKey,
+    Index,
+    Interval,
+    Text,
+    Update,
+    Uuid,
+    bindparam,
+    func,
+    text,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from schemas.ids import EventId, JobId, TenantId
+from schemas.lifecycle import ACTIVE_STEPS, Priority, StepName, StepStatus
+from schemas.settings import StepSettings
+from schemas.steps import STEPS
+from schemas.tables.base import Base
+
+
+class Step(Base):
+    """What a worker does for a job: its lease, progress, checkpoint and attempts.
+
+    Only the worker that holds the lease changes a running step; see `pipeline.steps`.
+    """
+
+    __tablename__ = "steps"
+
+    job_id: Mapped[JobId] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[StepName] = mapped_column(primary_key=True)
+    ordinal: Mapped[int]
+    tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"))
+    priority: Mapped[Priority]
+    event_id: Mapped[EventId | None]
+    """The event that starts the step; None for a step that ended before steps were recorded."""
+    status: Mapped[StepStatus] = mapped_column(default=StepStatus.WAITING)
+    ticket: Mapped[int] = mapped_column(server_default=text("0"))
+    """Number of the step among those of its tenant, name and priority, in the order of arrival."""
+    done: Mapped[int] = mapped_column(server_default=text("0"))
+    total: Mapped[int | None]
+    unit: Mapped[str | None]
+    done_at_claim: Mapped[int] = mapped_column(server_default=text("0"))
+    """`done` when a worker last claimed the step; a larger `done` is progress since."""
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    """Attempts that failed and were counted."""
+    releases: Mapped[int] = mapped_column(server_default=text("0"))
+    """How often the event of the step was given to the broker."""
+    lease_owner: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    checkpoint: Mapped[dict[str, Any] | None]
+    """What the next worker needs to resume; its content belongs to the step."""
+    overdue_at: Mapped[datetime | None]
+    """When the watchdog releases the step again, if no worker has claimed it by then."""
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    error_code: Mapped[str | None]
+    error_detail: Mapped[str | None]
+    error_retryable: Mapped[bool | None]
+
+    __table_args__ = (
+        Index(
+            "ix_steps_waiting",
+            "tenant_id",
+            "name",
+            "priority",
+            "ticket",
+            postgresql_where=text("status = 'waiting'"),
+        ),
+        Index(
+            "ix_steps_overdue",
+            "overdue_at",
+            postgresql_where=text("status IN ('queued', 'running')"),
+        ),
+    )
+
+
+class TenantSteps(Base):
+    """Counters of a tenant's steps of one name and priority; only a trigger writes them."""
+
+    __tablename__ = "tenant_steps"
+
+    tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    name: Mapped[StepName] = mapped_column(primary_key=True)
+    priority: Mapped[Priority] = mapped_column(primary_key=True)
+    waiting: Mapped[int] = mapped_column(server_default=text("0"))
+    in_broker: Mapped[int] = mapped_column(server_default=text("0"))
+    """Steps that are queued or running."""
+    issued: Mapped[int] = mapped_column(server_default=text("0"))
+    """Tickets issued so far."""
+    released: Mapped[int] = mapped_column(server_default=text("0"))
+    """Steps that no longer wait; the difference from a ticket is about the place in line."""
+    finished: Mapped[int] = mapped_column(server_default=text("0"))
+    """Steps that ended; two readings give the rate."""
+
+    __table_args__ = (
+        Index("ix_tenant_steps_waiting", "tenant_id", postgresql_where=text("waiting > 0")),
+    )
+
+
+OVERDUE_MAX: Final = timedelta(hours=1)
+"""Longest time between two releases of a step that no worker claims."""
+
+# Each statement of a transaction sees what was committed before the statement. An earlier statement
+# of the transaction has locked the counters, so they cannot change, and every waiting step that
+# they count is visible.
+_RELEASE: Final = text(
+    """
+    WITH room AS (
+        SELECT priority, waiting,
+               greatest(CASE priority WHEN 'interactive' THEN :interactive_max ELSE :bulk_max END - in_broker, 0) AS free
+        FROM tenant_steps
+        WHERE tenant_id = :tenant_id AND name = :name AND waiting > 0
+        FOR UPDATE
+    ), interactive AS (
+        SELECT job_id FROM steps
+        WHERE tenant_id = :tenant_id AND name = :name AND priority = 'interactive' AND status = 'waiting'
+        ORDER BY ticket
+        LIMIT (SELECT coalesce(sum(free), 0) FROM room WHERE priority = 'interactive')
+        FOR UPDATE SKIP LOCKED
+    ), bulk AS (
+        SELECT job_id FROM steps
+        WHERE tenant_id = :tenant_id AND name = :name AND priority = 'bulk' AND status = 'waiting'
+        ORDER BY ticket
+        LIMIT (SELECT coalesce(sum(free), 0) FROM room
+               WHERE priority = 'bulk'
+                 AND NOT EXISTS (SELECT FROM room WHERE priority = 'interactive' AND waiting > free))
+        FOR UPDATE SKIP LOCKED
+    ), released AS (
+        UPDATE steps
+        SET status = 'queued', releases = releases + 1, overdue_at = now() + :overdue
+        WHERE name = :name AND job_id IN (SELECT job_id FROM interactive UNION ALL SELECT job_id FROM bulk)
+        RETURNING event_id
+    )
+    INSERT INTO outbox (event_id, queue) SELECT event_id, :queue FROM released
+    """
+).bindparams(
+    bindparam("tenant_id", type_=Uuid()),
+    bindparam("name", type_=Text()),
+    bindparam("queue", type_=Text()),
+    bindparam("overdue", type_=Interval()),
+)
+
+
+def add_step(
+    session: Session | AsyncSession,
+    name: StepName,
+    *,
+    job_id: JobId,
+    tenant_id: TenantId,
+    priority: Priority,
+    event_id: EventId,
+    total: int | None = None,
+) -> None:
+    """Add a waiting step to a job; flush the session, then execute `release`.
+
+    Args:
+        session: the session that adds the job or ends the step before.
+        name: the step.
+        job_id: its job.
+        tenant_id: owner of the job.
+        priority: of the job.
+        event_id: the event that starts the step, from `emit`.
+        total: how much there is to do, in the unit of the step; None if it is not known yet.
+    """
+    kind = STEPS[name]
+    session.add(
+        Step(
+            job_id=job_id,
+            name=name,
+            ordinal=kind.ordinal,
+            tenant_id=tenant_id,
+            priority=priority,
+            event_id=event_id,
+            status=StepStatus.WAITING,
+            total=total,
+            unit=kind.unit,
+        )
+    )
+
+
+def release(tenant_id: TenantId, name: StepName, *, settings: StepSettings) -> Executable:
+    """Return the statement that gives waiting steps of a tenant to the broker, as far as it has room.
+
+    Interactive steps come first, in the order of their tickets; bulk steps are released only while
+    no interactive step has to wait. Execute it after every change that adds a step or ends a step,
+    in the same transaction.
+    """
+    return _RELEASE.bindparams(
+        tenant_id=tenant_id,
+        name=name,
+        queue=STEPS[name].queue,
+        interactive_max=settings.tenant_steps_max,
+        bulk_max=settings.tenant_bulk_steps_max,
+        overdue=settings.step_overdue,
+    )
+
+
+def cancel(job_id: JobId) -> Update:
+    """Return the statement that cancels every step of a job that has not ended.
+
+    A worker that holds the lease of a step finds out at its next heartbeat. The lease stays, because
+    that worker still cleans up.
+    """
+    return (
+        update(Step)
+        .where(Step.job_id == job_id, Step.status.in_(ACTIVE_STEPS), Step.name != StepName.CLEANUP)
+        .values(status=StepStatus.CANCELLED, finished_at=func.now())
+        .returning(Step.name)
+    )
