@@ -126,6 +126,7 @@ _RELEASE: Final = text(
                greatest(CASE priority WHEN 'interactive' THEN :interactive_max ELSE :bulk_max END - in_broker, 0) AS free
         FROM tenant_steps
         WHERE tenant_id = :tenant_id AND name = :name AND waiting > 0
+        ORDER BY priority
         FOR UPDATE
     ), interactive AS (
         SELECT job_id FROM steps

@@ -3,6 +3,8 @@
 Stop every process before this migration: code of the earlier version does not run on its tables.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -177,9 +179,17 @@ WHERE outbox.event_id = events.id AND outbox.published_at IS NULL AND outbox.que
 """
 
 TRIGGERS = """
+-- A release locks the counters of both priorities. Without one order, it and the end of a step of the
+-- other priority would be a deadlock.
+CREATE FUNCTION waybill_lock_counters(of_tenant uuid, of_name text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM tenant_steps WHERE tenant_id = of_tenant AND name = of_name ORDER BY priority FOR UPDATE;
+END $$;
+
 -- Numbers a new step and counts it.
 CREATE FUNCTION waybill_number_step() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM waybill_lock_counters(NEW.tenant_id, NEW.name);
     INSERT INTO tenant_steps AS counters (tenant_id, name, priority, waiting, in_broker, issued, released, finished)
     VALUES (NEW.tenant_id, NEW.name, NEW.priority,
             (NEW.status = 'waiting')::int, (NEW.status IN ('queued', 'running'))::int, 1,
@@ -203,6 +213,7 @@ DECLARE
     was_open boolean := OLD.status IN ('waiting', 'queued', 'running');
     is_open boolean := new_status IN ('waiting', 'queued', 'running');
 BEGIN
+    PERFORM waybill_lock_counters(OLD.tenant_id, OLD.name);
     UPDATE tenant_steps SET
         waiting = waiting + (new_status = 'waiting')::int - (OLD.status = 'waiting')::int,
         in_broker = in_broker + (new_status IN ('queued', 'running'))::int - (OLD.status IN ('queued', 'running'))::int,
@@ -283,6 +294,7 @@ DROP TRIGGER count_changed_step ON steps;
 DROP FUNCTION waybill_count_step();
 DROP TRIGGER number_step ON steps;
 DROP FUNCTION waybill_number_step();
+DROP FUNCTION waybill_lock_counters(uuid, text);
 """
 
 RANDOM_UUID7 = """
@@ -339,7 +351,7 @@ DELETE FROM deliveries WHERE body IS NULL;
 DELETE FROM jobs WHERE upload_id IS NULL;
 """
 
-JOB_COLUMNS = (
+JOB_COLUMNS: tuple[sa.Column[Any], ...] = (
     sa.Column("bytes_done", sa.BigInteger(), nullable=False, server_default="0"),
     sa.Column("bytes_total", sa.BigInteger(), nullable=False, server_default="0"),
     sa.Column("bytes_at_claim", sa.BigInteger(), nullable=False, server_default="0"),
