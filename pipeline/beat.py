@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from celery.beat import Scheduler
 
-from pipeline.maintenance.tasks import Sweep, SweepOrphans, SweepRows, SweepUploads
+from pipeline.maintenance.tasks import Sweep, SweepOrphans, SweepRows, SweepUploads, WatchSteps
 from schemas import topology
 
 if TYPE_CHECKING:
@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 
 log = structlog.stdlib.get_logger(__name__)
 
-PERIODIC_TASKS: Final[tuple[type[Sweep], ...]] = (SweepUploads, SweepOrphans, SweepRows)
+PERIODIC_TASKS: Final[tuple[type[Sweep], ...]] = (
+    SweepUploads,
+    SweepOrphans,
+    SweepRows,
+    WatchSteps,
+)
 
 TICK: Final = timedelta(seconds=5)
 
 LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-def schedule(*, every: timedelta) -> Mapping[str, Mapping[str, Any]]:
+def schedule(*, sweep_every: timedelta, watch_every: timedelta) -> Mapping[str, Mapping[str, Any]]:
     """Return beat's schedule: every task is due when beat starts, then once per interval.
 
     Without the first run, a beat that restarts more often than once per
@@ -31,7 +36,7 @@ def schedule(*, every: timedelta) -> Mapping[str, Mapping[str, Any]]:
     return {
         task.name: {
             "task": task.name,
-            "schedule": every,
+            "schedule": watch_every if task is WatchSteps else sweep_every,
             "last_run_at": LONG_AGO,
             # Without the timeout beat would block for ever under a memory alarm of the broker.
             "options": {"queue": task.home_queue, "mandatory": True, "confirm_timeout": 10},

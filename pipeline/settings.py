@@ -12,6 +12,7 @@ from schemas.settings import (
     QuotaSettings,
     ScratchSettings,
     StagingSettings,
+    StepSettings,
     SweepSettings,
     TransferSettings,
 )
@@ -23,6 +24,7 @@ class Settings(
     ObjectStoreSettings,
     StagingSettings,
     ScratchSettings,
+    StepSettings,
     TransferSettings,
     QuotaSettings,
     SweepSettings,

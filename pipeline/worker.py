@@ -20,7 +20,9 @@ settings = Settings.load()
 app = celery_app.app
 celery_app.configure(settings)
 task_routes.register(app)
-app.conf.beat_schedule = beat.schedule(every=settings.sweep_every)
+app.conf.beat_schedule = beat.schedule(
+    sweep_every=settings.sweep_every, watch_every=settings.step_watch_every
+)
 
 
 @signals.setup_logging.connect(weak=False)

@@ -217,7 +217,13 @@ class HttpSettings(BaseModel):
 
 
 class StepSettings(BaseModel):
-    """Fair shares of the queues, and steps that no worker has."""
+    """Leases of steps, fair shares of the queues, and steps that no worker has."""
+
+    step_lease: Duration = Field(
+        default=timedelta(seconds=15),
+        validation_alias=AliasChoices("step_lease", "transfer_lease"),
+        description="how long the lease of a step lasts without renewal; then another worker takes over the step. Also read from `TRANSFER_LEASE`, its name in earlier versions",
+    )
 
     tenant_steps_max: Positive = Field(
         default=8,
@@ -231,6 +237,9 @@ class StepSettings(BaseModel):
         default=timedelta(minutes=5),
         description="how long a step may be in a queue before the watchdog gives its event to the broker again; doubles with each time, up to an hour. A queue that is longer than that gets harmless duplicates",
     )
+    step_watch_every: Duration = Field(
+        default=timedelta(seconds=30), description="how often beat starts the watchdog"
+    )
     step_alarm_after: Positive = Field(
         default=5,
         description="how often a step is given to the broker before each further time is logged at error level",
@@ -238,10 +247,6 @@ class StepSettings(BaseModel):
 
 
 class TransferSettings(BaseModel):
-    transfer_lease: Duration = Field(
-        default=timedelta(seconds=15),
-        description="how long a lease lasts without renewal; then another worker takes over the transfer",
-    )
     transfer_slice: Duration = Field(
         default=timedelta(minutes=10),
         description="how long a transfer keeps one message unacknowledged. A longer transfer is put back into the queue after the next stored part and resumes from there. Keep it well under the broker's consumer timeout",

@@ -9,7 +9,7 @@ Use::
         store_summary(document.summary)
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -89,8 +89,17 @@ class DocumentReading:
 
 
 @contextmanager
-def open_pdf(path: Path, *, limits: ReadingLimits, language: Language) -> Iterator[DocumentReading]:
+def open_pdf(
+    path: Path,
+    *,
+    limits: ReadingLimits,
+    language: Language,
+    while_waiting: Callable[[], None] = lambda: None,
+) -> Iterator[DocumentReading]:
     """Open a PDF in a child of this process; the child is killed when the block ends.
+
+    While it waits for the child, it calls `while_waiting` once a second; what this call raises ends
+    the reading.
 
     The caller's time between pages does not count against the limits. A `MemoryError` in the block
     becomes `PdfOutOfMemory`: otherwise it would end the whole Celery worker, and every next worker
@@ -107,7 +116,7 @@ def open_pdf(path: Path, *, limits: ReadingLimits, language: Language) -> Iterat
         raise PdfLimitExceeded(f"{size_bytes} of at most {limits.file_bytes} bytes")
     work = partial(child.read, path, limits=limits, language=language)
     try:
-        with forked(work, limits=_child_limits(limits)) as received:
+        with forked(work, limits=_child_limits(limits), while_waiting=while_waiting) as received:
             messages = _messages(received, limits=limits)
             yield DocumentReading(_opening(messages), messages=messages)
     except MemoryError as error:

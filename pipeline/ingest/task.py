@@ -3,7 +3,8 @@
 import shutil
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import ClassVar, Final
@@ -15,70 +16,65 @@ from pipeline.context import Context, current_context
 from pipeline.enrich import language
 from pipeline.ingest import reading, record
 from pipeline.ingest.errors import PdfLimitExceeded
-from pipeline.ingest.frames import DocumentRead
-from pipeline.ingest.reading import DocumentReading
-from pipeline.ingest.record import EventContext, NoLongerWanted
+from pipeline.ingest.record import EventContext
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from pipeline.ingest.writer import PageWriter
-from pipeline.messaging.event_task import EventTask, MessageDelivery, data_of
+from pipeline.messaging.event_task import MessageDelivery, data_of
+from pipeline.steps.call_pool import CallPool
+from pipeline.steps.heartbeat import Heartbeat
+from pipeline.steps.lease import ClaimedStep
+from pipeline.steps.task import StepTask
 from schemas import topology
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent
+from schemas.lifecycle import StepName, StepStatus
 from schemas.object_keys import ObjectKey
 
 log = structlog.stdlib.get_logger(__name__)
 
 PREFIX: Final = "waybill-reading-"
-PROGRESS_INTERVAL: Final = timedelta(seconds=1)
 
 
-class IngestDocument(EventTask):
-    """Reads a stored PDF; ignores other stored files."""
+class IngestDocument(StepTask):
+    """Reads a stored PDF."""
 
     name = "tasks.ingest_document"
     home_queue: ClassVar[str] = topology.DOCUMENT_PROCESSING
+    step: ClassVar[StepName] = StepName.INGEST
 
-    def handle(self, event: Envelope, delivery: MessageDelivery) -> None:
+    def work(
+        self, context: Context, claimed: ClaimedStep, *, event: Envelope, delivery: MessageDelivery
+    ) -> None:
         stored = data_of(event, StoredEvent)
-        if not stored.will_be_read:
-            log.debug("ingest.skipped", content_type=stored.content_type)
-            return
-        context = current_context()
-        try:
-            self._ingest(context, event, delivery)
-        except NoLongerWanted:
-            log.info("ingest.cancelled")
-            with context.transaction() as session:
-                record.delete_purged(session, stored)
-
-    def _ingest(self, context: Context, event: Envelope, delivery: MessageDelivery) -> None:
-        stored = data_of(event, StoredEvent)
-        with context.transaction() as session:
-            applied = record.is_applied(session, event_id=event.id)
-            record.check_wanted(session, stored)
-        if applied:
-            log.info("ingest.already_applied")
-            return
         if stored.size > context.settings.pdf_file_max:
             # Before the download, which could fill the disk.
             raise PdfLimitExceeded(
                 f"{stored.size} of at most {context.settings.pdf_file_max} bytes"
             )
         _remove_abandoned(context)
+        heartbeat = Heartbeat(context, claimed)
         with TemporaryDirectory(prefix=PREFIX, dir=context.settings.work_dir) as directory:
             file = Path(directory) / "original.pdf"
-            context.storage.download(ObjectKey(stored.object_key), to=file)
-            _read_and_record(context, file, event=event, delivery=delivery)
+            with CallPool[None](heartbeat=heartbeat.renew) as pool:
+                pool.run(partial(context.storage.download, ObjectKey(stored.object_key), to=file))
+            _read_and_record(context, file, heartbeat=heartbeat, event=event, delivery=delivery)
 
-    def give_up(self, event: Envelope, error: DomainError, delivery: MessageDelivery) -> None:
-        with current_context().transaction() as session:
-            record.record_failed(
-                session,
-                data_of(event, StoredEvent),
-                error=error,
-                event_context=_event_context(event, delivery),
-            )
+    def record_failed(
+        self, session: Session, *, event: Envelope, error: DomainError, delivery: MessageDelivery
+    ) -> StepStatus:
+        return record.record_failed(
+            session,
+            data_of(event, StoredEvent),
+            error=error,
+            settings=current_context().settings,
+            event_context=_event_context(event, delivery),
+        )
+
+    def after_end(self, context: Context, *, event: Envelope, status: StepStatus) -> None:
+        if status is StepStatus.CANCELLED:
+            with context.transaction() as session:
+                record.delete_purged(session, data_of(event, StoredEvent))
 
 
 def _remove_abandoned(context: Context) -> None:
@@ -96,7 +92,6 @@ def _remove_abandoned(context: Context) -> None:
 def _event_context(event: Envelope, delivery: MessageDelivery) -> EventContext:
     """Return the event with the time of its recording, not of the start of the reading."""
     return EventContext(
-        event_id=event.id,
         tenant_id=event.tenantid,
         now=datetime.now(UTC),
         traceparent=delivery.traceparent,
@@ -104,25 +99,39 @@ def _event_context(event: Envelope, delivery: MessageDelivery) -> EventContext:
 
 
 def _read_and_record(
-    context: Context, file: Path, *, event: Envelope, delivery: MessageDelivery
+    context: Context,
+    file: Path,
+    *,
+    heartbeat: Heartbeat,
+    event: Envelope,
+    delivery: MessageDelivery,
 ) -> None:
     """Read in a child process and write in one transaction; the object store is not used here."""
     stored = data_of(event, StoredEvent)
     limits = ReadingLimits.from_settings(context.settings)
     with context.transaction() as session:
-        # Before the document is opened: this call may wait for another delivery of the event, and
-        # opening the document starts its time limit.
-        if not record.begin(session, event_id=event.id):
-            log.info("ingest.already_applied")
-            return
         record.lock_document(session, stored)
-        with reading.open_pdf(file, limits=limits, language=language.installed()) as document:
-            summary = _write(context, session, document, limits=limits, stored=stored)
+        with reading.open_pdf(
+            file,
+            limits=limits,
+            language=language.installed(),
+            while_waiting=heartbeat.beat,
+        ) as document:
+            heartbeat.total = min(document.opened.page_count, limits.pages)
+            writer = PageWriter(session, stored)
+            for page in document.pages():
+                writer.write(page)
+                heartbeat.done = page.number
+                heartbeat.beat()
+            writer.flush()
+            summary = document.summary
             record.record_ingested(
                 session,
                 stored,
+                heartbeat.claimed,
                 opened=document.opened,
                 read=summary,
+                settings=context.settings,
                 event_context=_event_context(event, delivery),
             )
     log.info(
@@ -132,27 +141,3 @@ def _read_and_record(
         pages_failed=summary.pages_failed,
         entities=summary.entities,
     )
-
-
-def _write(
-    context: Context,
-    session: Session,
-    document: DocumentReading,
-    *,
-    limits: ReadingLimits,
-    stored: StoredEvent,
-) -> DocumentRead:
-    """Write every page as it is read, and publish the progress in transactions of their own."""
-    writer = PageWriter(session, stored)
-    pages_total = min(document.opened.page_count, limits.pages)
-    shown_at = 0.0
-    for page in document.pages():
-        writer.write(page)
-        if time.monotonic() - shown_at > PROGRESS_INTERVAL.total_seconds():
-            shown_at = time.monotonic()
-            with context.transaction() as progress:
-                record.show_progress(
-                    progress, stored, pages_done=page.number, pages_total=pages_total
-                )
-    writer.flush()
-    return document.summary

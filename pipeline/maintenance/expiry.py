@@ -22,7 +22,7 @@ from pipeline.transfer.sources.staging import StagingNotMounted
 from schemas.errors import ErrorCode, StoreFailed
 from schemas.events.uploads import UploadFailed
 from schemas.lifecycle import UploadStatus
-from schemas.tables.outbox import emit
+from schemas.tables.events import emit
 from schemas.tables.uploads import Chunk, Upload
 
 log = structlog.stdlib.get_logger(__name__)

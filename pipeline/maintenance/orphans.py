@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Final
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context
@@ -17,14 +17,16 @@ from pipeline.maintenance import ownership
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.ownership import Transfer
 from pipeline.maintenance.report import SweepReport
+from pipeline.steps import lease
 from pipeline.storage.errors import MultipartGone, ObjectMissing
 from pipeline.storage.port import Multipart, ObjectStorage
 from schemas import object_keys, staging_layout
 from schemas.errors import StoreFailed, StoreRejected
 from schemas.ids import UploadId
-from schemas.lifecycle import ACTIVE_JOBS, JobStage, UploadStatus
+from schemas.lifecycle import ACTIVE_STEPS, StepName, UploadStatus
 from schemas.object_keys import ObjectKey
 from schemas.tables.jobs import Job
+from schemas.tables.steps import Step
 from schemas.tables.uploads import Upload
 
 log = structlog.stdlib.get_logger(__name__)
@@ -189,15 +191,16 @@ def _judge_unfinished(session: Session, upload_ids: Collection[UploadId]) -> IsO
     found = session.execute(
         select(
             Job.upload_id,
-            Job.status,
-            Job.stage,
-            Job.multipart_id,
-            func.coalesce(Job.lease_until >= func.now(), False).label("lease_is_live"),
-        ).where(Job.upload_id.in_(upload_ids))
+            Step.status,
+            Step.checkpoint["multipart_id"].astext.label("multipart_id"),
+            (~lease.is_free()).label("lease_is_live"),
+        )
+        .join(Step, (Step.job_id == Job.id) & (Step.name == StepName.TRANSFER))
+        .where(Job.upload_id.in_(upload_ids))
     )
     transfers: Mapping[UploadId | None, Transfer] = {
         job.upload_id: Transfer(
-            is_active=job.status in ACTIVE_JOBS and job.stage == JobStage.TRANSFER,
+            is_active=job.status in ACTIVE_STEPS,
             multipart_id=job.multipart_id,
             lease_is_live=job.lease_is_live,
         )

@@ -12,7 +12,7 @@ from celery import Task
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.context import Context, current_context
-from pipeline.maintenance import exclusive, expiry, orphans, retention
+from pipeline.maintenance import exclusive, expiry, orphans, partitions, retention, watchdog
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
 from schemas import topology
@@ -92,12 +92,30 @@ class SweepOrphans(Sweep):
 
 
 class SweepRows(Sweep):
-    """Deletes rows whose retention time is over."""
+    """Deletes rows whose retention time is over, and keeps the partitions of events."""
 
     name = "tasks.sweep_rows"
 
     def sweep(self, context: Context, *, max_time: timedelta) -> None:
-        budget = Budget.of(max_time)
-        log.info(
-            "sweep.done", **asdict(retention.sweep(context, budget)), complete=not budget.is_spent
+        for area, sweep in (("partitions", partitions.sweep), ("rows", retention.sweep)):
+            budget = Budget.of(max_time / 2)
+            log.info(
+                "sweep.done",
+                area=area,
+                **asdict(sweep(context, budget)),
+                complete=not budget.is_spent,
+            )
+
+
+class WatchSteps(Sweep):
+    """Releases steps again that no worker has and that no message will start."""
+
+    name = "tasks.watch_steps"
+
+    def sweep(self, context: Context, *, max_time: timedelta) -> None:
+        summary = watchdog.sweep(context, Budget.of(max_time))
+        log.log(
+            logging.WARNING if summary.released else logging.DEBUG,
+            "watchdog.done",
+            **asdict(summary),
         )

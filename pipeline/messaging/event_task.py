@@ -150,6 +150,9 @@ class EventTask(Task[..., None]):
         """
         return False
 
+    def postponed(self, event: Envelope, *, delay: timedelta, attempts: int) -> None:
+        """Record that the event returns after `delay`; called before it is published to a tier."""
+
     def run(self, event: ReceivedEvent) -> None:
         delivery = MessageDelivery.of(self.request)
         envelope = event.envelope
@@ -273,6 +276,7 @@ class EventTask(Task[..., None]):
         }
         if delivery.traceparent:
             headers[TRACEPARENT_HEADER] = delivery.traceparent
+        self.postponed(event.envelope, delay=tier.delay, attempts=delivery.attempt)
         try:
             for publishing in self._publish_retries():
                 with publishing:

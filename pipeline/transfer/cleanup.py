@@ -13,21 +13,23 @@ from itertools import islice
 from typing import Final
 
 import structlog
-from sqlalchemy import RowMapping, func, select
+from sqlalchemy import RowMapping, select
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context
 from pipeline.messaging.event_task import RetryLater
+from pipeline.steps import lease
+from pipeline.steps.call_pool import CallPool
+from pipeline.steps.errors import LeaseHeld
 from pipeline.storage.port import Multipart, ObjectStorage
-from pipeline.transfer.lease import LeaseHeld
-from pipeline.transfer.part_pool import PartUploadPool
 from pipeline.transfer.sources import staging
 from schemas import object_keys, staging_layout
 from schemas.errors import StoreFailed
 from schemas.ids import TenantId, UploadId
-from schemas.lifecycle import StagingKind, UploadStatus
+from schemas.lifecycle import StagingKind, StepName, UploadStatus
 from schemas.object_keys import ObjectKey
 from schemas.tables.jobs import Job
+from schemas.tables.steps import Step
 from schemas.tables.uploads import Upload
 
 log = structlog.stdlib.get_logger(__name__)
@@ -53,9 +55,15 @@ class Leftovers:
 
 
 _LEFTOVERS: Final = (
-    select(Upload.tenant_id, Upload.id, Upload.staging, Job.multipart_id)
+    select(
+        Upload.tenant_id,
+        Upload.id,
+        Upload.staging,
+        Step.checkpoint["multipart_id"].astext.label("multipart_id"),
+    )
     .select_from(Upload)
     .outerjoin(Job, Job.upload_id == Upload.id)
+    .outerjoin(Step, (Step.job_id == Job.id) & (Step.name == StepName.TRANSFER))
 )
 
 
@@ -71,9 +79,9 @@ def leftovers_of_cancelled(session: Session, upload_id: UploadId) -> Leftovers |
     """
     found = (
         session.execute(
-            _LEFTOVERS.add_columns(
-                Job.lease_owner, (Job.lease_until >= func.now()).label("is_held")
-            ).where(Upload.id == upload_id, Upload.status == UploadStatus.CANCELLED)
+            _LEFTOVERS.add_columns(Step.lease_owner, (~lease.is_free()).label("is_held")).where(
+                Upload.id == upload_id, Upload.status == UploadStatus.CANCELLED
+            )
         )
         .mappings()
         .one_or_none()
@@ -187,7 +195,7 @@ def delete_object_while_leased(
 
     A worker that was suspended must not delete what its successor stored.
     """
-    with PartUploadPool[None](heartbeat=heartbeat, heartbeat_interval=heartbeat_interval) as pool:
+    with CallPool[None](heartbeat=heartbeat, heartbeat_interval=heartbeat_interval) as pool:
         steps = [partial(_abort_multiparts, key, storage=storage, multipart_id=multipart_id)]
         if not keep_object:
             steps.append(partial(storage.delete, key, abandoned=pool.abandoned))

@@ -5,10 +5,10 @@ from functools import partial
 
 import structlog
 
+from pipeline.steps.call_pool import CallPool
 from pipeline.storage.errors import MultipartGone, ObjectExists, ObjectMissing
 from pipeline.storage.port import Multipart, ObjectHead, ObjectStorage, StoredPart
 from pipeline.transfer import checks
-from pipeline.transfer.part_pool import PartUploadPool
 from pipeline.transfer.plan import PartPlan
 from schemas.errors import DomainError, ErrorCode, StoreFailed, StoreUnavailable
 from schemas.object_keys import ObjectKey
@@ -41,7 +41,7 @@ class Destination:
         *,
         storage: ObjectStorage,
         plan: PartPlan,
-        pool: PartUploadPool[StoredPart],
+        pool: CallPool[StoredPart],
         md5_of_file: Callable[[], bytes],
         reread_max_bytes: int,
     ) -> None:

@@ -9,8 +9,8 @@ import structlog
 
 from pipeline.context import Context
 from pipeline.messaging.event_task import RetryLater
-from pipeline.transfer import lease
-from pipeline.transfer.lease import ClaimedTransfer
+from pipeline.steps import lease
+from pipeline.transfer.claim import ClaimedTransfer, encode_checkpoint
 from pipeline.transfer.resume import Checkpoint
 from schemas.errors import DomainError, ErrorCode
 
@@ -63,11 +63,12 @@ class Progress:
             log.warning("transfer.begun_anew", lost_bytes=self._bytes_before)
             self._lost_bytes = self._bytes_before
         with self._context.transaction() as session:
-            lease.begin_anew(
+            lease.restart(
                 session,
-                self._claimed,
-                lease=self._context.settings.transfer_lease,
-                multipart_id=multipart_id,
+                self._claimed.step,
+                lease=self._context.settings.step_lease,
+                total=self._claimed.size,
+                checkpoint=encode_checkpoint(multipart_id, None),
             )
         self._multipart_id, self._checkpoint = multipart_id, None
         self._bytes_done = self._bytes_before = self._bytes_written = 0
@@ -87,17 +88,17 @@ class Progress:
         """Renew the lease and record the progress.
 
         Raises:
-            TransferCancelled, LeaseLost: see `lease.renew`.
+            StepCancelled, LeaseLost: see `lease.renew`.
             SliceEnded, PartsLost: the slice is over.
         """
         with self._context.transaction() as session:
             lease.renew(
                 session,
-                self._claimed,
-                lease=self._context.settings.transfer_lease,
-                bytes_done=self._bytes_done,
-                multipart_id=self._multipart_id,
-                checkpoint=self._checkpoint,
+                self._claimed.step,
+                lease=self._context.settings.step_lease,
+                done=self._bytes_done,
+                total=self._claimed.size,
+                checkpoint=encode_checkpoint(self._multipart_id, self._checkpoint),
             )
         self._written_at = self._clock()
         self._bytes_written = max(self._bytes_written, self._bytes_done)

@@ -1,7 +1,8 @@
-"""Records the results of a transfer, one short transaction per step.
+"""Records the results of a transfer, one short transaction per result.
 
-No transaction is open while bytes travel between the steps. Every step is conditional on
-the status that it expects and on the lease of the caller.
+No transaction is open while bytes travel. Every change is conditional on the status that it
+expects and on the lease of the caller. The upload is changed before the step: the change may lock
+the usage of the tenant, which comes before the steps in the order of locks.
 """
 
 from dataclasses import replace
@@ -11,23 +12,22 @@ from uuid import uuid4
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from pipeline.messaging import inbox
-from pipeline.transfer import lease
-from pipeline.transfer.errors import LeaseLost
-from pipeline.transfer.lease import ClaimedTransfer, Settled
+from pipeline.steps import lease
+from pipeline.transfer.claim import ClaimedTransfer, encode_checkpoint
 from pipeline.transfer.send import SentObject
 from schemas.errors import DomainError
 from schemas.events.uploads import StoredEvent, UploadFailed, UploadFinalized
-from schemas.ids import DocumentId, EventId, TenantId
-from schemas.lifecycle import ACTIVE_JOBS, DocumentStatus, JobStage, JobStatus, UploadStatus
+from schemas.ids import DocumentId, TenantId
+from schemas.lifecycle import DocumentStatus, StepName, StepStatus, UploadStatus
 from schemas.policy.quotas import Quotas, Usage
+from schemas.settings import StepSettings
+from schemas.tables import steps
 from schemas.tables.documents import Document
+from schemas.tables.events import emit
 from schemas.tables.jobs import Job
-from schemas.tables.outbox import emit
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 
-CONSUMER = "transfer"
 SOURCE = "/waybill/pipeline/transfer"
 
 
@@ -39,6 +39,7 @@ def admit_reference(
     sniffed_type: str | None,
     content_type: str | None,
     defaults: Quotas,
+    settings: StepSettings,
 ) -> ClaimedTransfer:
     """Check a referenced object against its tenant's quotas and record its size.
 
@@ -49,7 +50,7 @@ def admit_reference(
     Raises:
         FileTooLarge, TypeNotAllowed, QuotaExceeded: a quota forbids the object; nothing is
             recorded.
-        TransferCancelled: the client cancelled meanwhile.
+        StepCancelled: the client cancelled meanwhile.
         LeaseLost: the lease expired and another worker took over.
     """
     tenant = session.get_one(Tenant, claimed.tenant_id)
@@ -63,24 +64,6 @@ def admit_reference(
     quotas.check_content(sniffed_type, declared=content_type)
     if size_bytes == claimed.size:
         return claimed
-    resized = session.execute(
-        update(Job)
-        .where(
-            Job.id == claimed.job_id,
-            Job.lease_owner == claimed.owner,
-            Job.status == JobStatus.PROCESSING,
-        )
-        .values(
-            bytes_total=size_bytes,
-            bytes_done=0,
-            bytes_at_claim=0,
-            digested_bytes=0,
-            digest_state=None,
-        )
-        .returning(Job.id),
-    )
-    if resized.first() is None:
-        raise lease.why_lost(session, job_id=claimed.job_id)
     session.execute(
         update(Upload)
         .where(Upload.id == claimed.upload_id)
@@ -89,6 +72,14 @@ def admit_reference(
     # The update above locks the usage row: two transfers at once cannot both pass the check.
     usage = session.get_one(TenantUsage, claimed.tenant_id, populate_existing=True)
     quotas.check_total(Usage(total_bytes=usage.bytes, open_uploads=usage.open_uploads))
+    lease.restart(
+        session,
+        claimed.step,
+        lease=settings.step_lease,
+        total=size_bytes,
+        checkpoint=encode_checkpoint(claimed.multipart_id, None),
+        forget_claim=True,
+    )
     return replace(claimed, size=size_bytes, bytes_done=0, checkpoint=None)
 
 
@@ -98,57 +89,85 @@ def record_stored(
     *,
     sent: SentObject,
     will_be_read: bool,
-    event_id: EventId,
+    settings: StepSettings,
     now: datetime,
     traceparent: str | None,
 ) -> None:
-    """Create the document, advance or complete the job, and emit the event.
+    """Create the document, complete the step, emit the event, and add the step that reads it.
 
     Raises:
-        TransferCancelled: the client cancelled after the object was complete.
+        StepCancelled: the client cancelled after the object was complete.
         LeaseLost: another worker took over; that worker will find the object.
     """
-    document = Document(
-        id=DocumentId(uuid4()),
-        tenant_id=claimed.tenant_id,
-        upload_id=claimed.upload_id,
-        job_id=claimed.job_id,
-        status=DocumentStatus.STORED,
-        filename=claimed.filename,
-        content_type=sent.content_type,
-        size=sent.size_bytes,
-        sha256=sent.sha256,
-        object_key=claimed.object_key,
-        etag=sent.etag,
-    )
-    _advance_job(session, claimed, document=document, will_be_read=will_be_read, now=now)
-    if not inbox.is_first_delivery(session, consumer=CONSUMER, event_id=event_id):
-        raise LeaseLost
+    document_id = DocumentId(uuid4())
     session.execute(
         update(Upload)
         .where(Upload.id == claimed.upload_id, Upload.status == UploadStatus.FINALIZED)
         .values(status=UploadStatus.STORED),
     )
-    session.add(document)
-    event = StoredEvent(
-        upload_id=claimed.upload_id,
-        job_id=claimed.job_id,
-        document_id=document.id,
-        filename=claimed.filename,
-        size=sent.size_bytes,
-        sha256=sent.sha256,
-        content_type=sent.content_type,
-        object_key=claimed.object_key,
-        will_be_read=will_be_read,
-    )
-    emit(
+    lease.complete(
         session,
-        event,
+        claimed.step,
+        done=sent.size_bytes,
+        total=sent.size_bytes,
+        settings=settings,
+    )
+    session.execute(
+        update(Job)
+        .where(Job.id == claimed.job_id)
+        .values(
+            result={
+                "document_id": str(document_id),
+                "sha256": sent.sha256,
+                "size": sent.size_bytes,
+                "content_type": sent.content_type,
+            }
+        )
+    )
+    session.add(
+        Document(
+            id=document_id,
+            tenant_id=claimed.tenant_id,
+            upload_id=claimed.upload_id,
+            job_id=claimed.job_id,
+            status=DocumentStatus.STORED,
+            filename=claimed.filename,
+            content_type=sent.content_type,
+            size=sent.size_bytes,
+            sha256=sent.sha256,
+            object_key=claimed.object_key,
+            etag=sent.etag,
+        )
+    )
+    event_id = emit(
+        session,
+        StoredEvent(
+            upload_id=claimed.upload_id,
+            job_id=claimed.job_id,
+            document_id=document_id,
+            filename=claimed.filename,
+            size=sent.size_bytes,
+            sha256=sent.sha256,
+            content_type=sent.content_type,
+            object_key=claimed.object_key,
+            will_be_read=will_be_read,
+        ),
         tenant_id=claimed.tenant_id,
         source=SOURCE,
         now=now,
         traceparent=traceparent,
     )
+    if will_be_read:
+        steps.add_step(
+            session,
+            StepName.INGEST,
+            job_id=claimed.job_id,
+            tenant_id=claimed.tenant_id,
+            priority=claimed.step.priority,
+            event_id=event_id,
+        )
+        session.flush()
+        session.execute(steps.release(claimed.tenant_id, StepName.INGEST, settings=settings))
 
 
 def record_failed(
@@ -157,46 +176,35 @@ def record_failed(
     *,
     tenant_id: TenantId,
     error: DomainError,
+    settings: StepSettings,
     now: datetime,
     traceparent: str | None,
-) -> Settled:
-    """Settle the job as failed and emit the event, unless the transfer has ended already.
+) -> StepStatus:
+    """End the transfer as failed and emit the event, unless the transfer has ended already.
 
     Returns:
         How the transfer ended.
 
     Raises:
-        LeaseHeld: another worker has the lease.
+        LeaseHeld: another worker has the lease; the transaction must roll back.
+        UnknownStep: there is no such job.
     """
-    failed = session.execute(
-        update(Job)
-        .where(
-            Job.id == finalized.job_id,
-            Job.status.in_(ACTIVE_JOBS),
-            Job.stage == JobStage.TRANSFER,
-            # Another delivery of the event may be sending the file successfully.
-            lease.is_free(),
+    with session.begin_nested() as attempt:
+        session.execute(
+            update(Upload)
+            .where(Upload.id == finalized.upload_id, Upload.status == UploadStatus.FINALIZED)
+            .values(status=UploadStatus.FAILED),
         )
-        .values(
-            status=JobStatus.FAILED,
-            error_code=error.code,
-            error_detail=str(error),
-            error_retryable=error.retryable,
-            lease_owner=None,
-            lease_until=None,
-            finished_at=now,
+        ended_before = lease.fail(
+            session,
+            job_id=finalized.job_id,
+            name=StepName.TRANSFER,
+            error=error,
+            settings=settings,
         )
-        .returning(Job.id),
-    )
-    if failed.first() is None:
-        return lease.why_not_claimed(
-            session, job_id=finalized.job_id, upload_id=finalized.upload_id
-        )
-    session.execute(
-        update(Upload)
-        .where(Upload.id == finalized.upload_id, Upload.status == UploadStatus.FINALIZED)
-        .values(status=UploadStatus.FAILED),
-    )
+        if ended_before is not None:
+            attempt.rollback()
+            return ended_before
     event = UploadFailed(
         upload_id=finalized.upload_id,
         job_id=finalized.job_id,
@@ -205,44 +213,4 @@ def record_failed(
         detail=str(error),
     )
     emit(session, event, tenant_id=tenant_id, source=SOURCE, now=now, traceparent=traceparent)
-    return Settled.FAILED
-
-
-def _advance_job(
-    session: Session,
-    claimed: ClaimedTransfer,
-    *,
-    document: Document,
-    will_be_read: bool,
-    now: datetime,
-) -> None:
-    advanced = session.execute(
-        update(Job)
-        .where(
-            Job.id == claimed.job_id,
-            Job.lease_owner == claimed.owner,
-            Job.status == JobStatus.PROCESSING,
-            Job.stage == JobStage.TRANSFER,
-        )
-        .values(
-            status=JobStatus.PROCESSING if will_be_read else JobStatus.COMPLETED,
-            stage=JobStage.INGEST if will_be_read else JobStage.DONE,
-            bytes_done=document.size,
-            digested_bytes=document.size,
-            digest_state=None,
-            multipart_id=None,
-            lease_owner=None,
-            lease_until=None,
-            stored_at=now,
-            finished_at=None if will_be_read else now,
-            result={
-                "document_id": str(document.id),
-                "sha256": document.sha256,
-                "size": document.size,
-                "content_type": document.content_type,
-            },
-        )
-        .returning(Job.id),
-    )
-    if advanced.first() is None:
-        raise lease.why_lost(session, job_id=claimed.job_id)
+    return StepStatus.FAILED

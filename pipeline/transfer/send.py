@@ -12,13 +12,13 @@ from typing import Final
 
 import structlog
 
+from pipeline.steps.call_pool import HEARTBEAT_INTERVAL, CallPool
+from pipeline.steps.errors import StepCancelled
 from pipeline.storage.errors import MultipartGone, ObjectMissing
 from pipeline.storage.port import Multipart, ObjectHead, ObjectStorage, StoredPart
 from pipeline.transfer import cleanup
 from pipeline.transfer.checks import FileCheck
 from pipeline.transfer.destination import Destination
-from pipeline.transfer.errors import TransferCancelled
-from pipeline.transfer.part_pool import HEARTBEAT_INTERVAL, PartUploadPool
 from pipeline.transfer.parts import NO_BYTES, DigestedPart, Parts
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.resume import Checkpoint, PreviousAttempt, ResumeState
@@ -53,7 +53,7 @@ class TransferListener:
     heartbeat: Callable[[], None]
     """Called at least every `heartbeat_interval`, and before anything is deleted.
 
-    Raises `LeaseLost` if another worker may have the transfer, and `TransferCancelled`
+    Raises `LeaseLost` if another worker may have the transfer, and `StepCancelled`
     if the client cancelled the upload.
     """
     heartbeat_interval: timedelta = HEARTBEAT_INTERVAL
@@ -111,7 +111,7 @@ class FileTransfer:
         self._storage = storage
         self._plan = plan
         self._listener = listener
-        self._pool = PartUploadPool[StoredPart](
+        self._pool = CallPool[StoredPart](
             parallel_parts,
             on_result=self._part_stored,
             heartbeat=listener.heartbeat,
@@ -179,7 +179,7 @@ class FileTransfer:
 
     def _clean_up(self, *, after: DomainError, keep_object: bool = False) -> None:
         """Delete everything of the upload in the store, unless another worker may be using it."""
-        if isinstance(after, TransferCancelled) and self._multipart is not None:
+        if isinstance(after, StepCancelled) and self._multipart is not None:
             # Abort at once, because running parts may take long to end.
             with suppress(StoreFailed):
                 self._storage.abort(self._multipart)
@@ -187,7 +187,7 @@ class FileTransfer:
         self._pool.stop()
         cleanup.delete_object_while_leased(
             # No other worker takes over a cancelled upload.
-            (lambda: None) if isinstance(after, TransferCancelled) else self._beat_unless_cancelled,
+            (lambda: None) if isinstance(after, StepCancelled) else self._beat_unless_cancelled,
             heartbeat_interval=self._listener.heartbeat_interval,
             key=self._key,
             storage=self._storage,
@@ -196,7 +196,7 @@ class FileTransfer:
         )
 
     def _beat_unless_cancelled(self) -> None:
-        with suppress(TransferCancelled):
+        with suppress(StepCancelled):
             self._listener.heartbeat()
 
     def _first_bytes(self) -> bytes:

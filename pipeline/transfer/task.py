@@ -5,14 +5,18 @@ from functools import partial
 from typing import ClassVar
 
 import structlog
+from sqlalchemy.orm import Session
 
 from pipeline.context import Context, current_context
-from pipeline.messaging.event_task import EventTask, MessageDelivery, RetryLater, data_of
-from pipeline.transfer import cleanup, lease, plan, record
+from pipeline.messaging.event_task import MessageDelivery, data_of
+from pipeline.steps import lease as steps
+from pipeline.steps.call_pool import CallPool
+from pipeline.steps.heartbeat import Heartbeat
+from pipeline.steps.lease import ClaimedStep
+from pipeline.steps.task import StepTask
+from pipeline.transfer import claim, cleanup, plan, record
+from pipeline.transfer.claim import ClaimedTransfer
 from pipeline.transfer.cleanup import Leftovers
-from pipeline.transfer.errors import LeaseLost, TransferCancelled
-from pipeline.transfer.lease import ClaimedTransfer, Settled, UnknownUpload
-from pipeline.transfer.part_pool import PartUploadPool
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.progress import Progress
 from pipeline.transfer.resume import PreviousAttempt
@@ -26,7 +30,7 @@ from schemas import staging_layout, topology
 from schemas.errors import DomainError, StagingMissing
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled, UploadFinalized
-from schemas.lifecycle import StagingKind
+from schemas.lifecycle import StagingKind, StepName, StepStatus
 from schemas.policy import media_types
 from schemas.policy.quotas import Quotas
 from schemas.settings import ObjectStoreSettings
@@ -34,79 +38,66 @@ from schemas.settings import ObjectStoreSettings
 log = structlog.stdlib.get_logger(__name__)
 
 
-class TransferUpload(EventTask):
+class TransferUpload(StepTask):
     """`upload.finalized` → one verified object → `upload.stored`."""
 
     name = "tasks.upload_to_object_store"
     home_queue: ClassVar[str] = topology.UPLOADS
+    step: ClassVar[StepName] = StepName.TRANSFER
 
-    def handle(self, event: Envelope, delivery: MessageDelivery) -> None:
+    def work(
+        self, context: Context, claimed: ClaimedStep, *, event: Envelope, delivery: MessageDelivery
+    ) -> None:
         finalized = data_of(event, UploadFinalized)
-        context = current_context()
         with context.transaction() as session:
-            claimed = lease.claim(
-                session,
-                job_id=finalized.job_id,
-                upload_id=finalized.upload_id,
-                owner=context.new_lease_owner(),
-                lease=context.settings.transfer_lease,
-            )
-        if isinstance(claimed, Settled):
-            # The event was delivered twice, or the upload is cancelled. A worker that died
-            # after it recorded the result may have left the staged bytes.
-            log.info("transfer.already_settled", outcome=claimed.name.lower())
-            _clean_up(context, finalized, settled=claimed)
-            return
+            transfer = claim.load(session, claimed, upload_id=finalized.upload_id)
         try:
-            source = _transfer(context, claimed, event=event, delivery=delivery)
-        except TransferCancelled:
-            log.info("transfer.cancelled")
-            # The lease is released first, even if the cleanup fails: no worker claims a cancelled
-            # upload.
-            _release(context, claimed)
-            _clean_up(context, finalized, settled=Settled.CANCELLED)
-            return
-        except LeaseLost as lost:
-            raise RetryLater(str(lost)) from lost
-        except Exception as error:
-            _release(context, claimed)
-            if isinstance(error, StagingMissing) and _is_not_mounted(context, claimed):
-                log.error("transfer.staging_not_mounted")  # noqa: TRY400  # the traceback adds nothing
-                raise StagingNotMounted(
-                    f"the staging directory has no {staging_layout.MARKER}: is its volume mounted?"
-                ) from error
-            raise
+            source = _transfer(context, transfer, delivery=delivery)
+        except StagingMissing as error:
+            if not _is_not_mounted(context, transfer):
+                raise
+            log.error("transfer.staging_not_mounted")  # noqa: TRY400  # the traceback adds nothing
+            raise StagingNotMounted(
+                f"the staging directory has no {staging_layout.MARKER}: is its volume mounted?"
+            ) from error
         cleanup.clean_up_staged(
             context,
             Leftovers(
-                tenant_id=claimed.tenant_id, upload_id=claimed.upload_id, staging=claimed.staging
+                tenant_id=transfer.tenant_id,
+                upload_id=transfer.upload_id,
+                staging=transfer.staging,
             ),
             known=source.keys() if isinstance(source, StagedObjects) else (),
         )
 
-    def give_up(self, event: Envelope, error: DomainError, delivery: MessageDelivery) -> None:
-        finalized = data_of(event, UploadFinalized)
-        if isinstance(error, UnknownUpload):
-            return
-        context = current_context()
+    def record_failed(
+        self, session: Session, *, event: Envelope, error: DomainError, delivery: MessageDelivery
+    ) -> StepStatus:
+        return record.record_failed(
+            session,
+            data_of(event, UploadFinalized),
+            tenant_id=event.tenantid,
+            error=error,
+            settings=current_context().settings,
+            now=datetime.now(UTC),
+            traceparent=delivery.traceparent,
+        )
+
+    def after_end(self, context: Context, *, event: Envelope, status: StepStatus) -> None:
+        """Delete the staged bytes, and everything in the store unless the upload is stored.
+
+        Raises:
+            CleanupIncomplete: the store fails; the event is delivered again.
+        """
         with context.transaction() as session:
-            settled = record.record_failed(
-                session,
-                finalized,
-                tenant_id=event.tenantid,
-                error=error,
-                now=datetime.now(UTC),
-                traceparent=delivery.traceparent,
-            )
-        # Also if another delivery settled the job: its worker may have died before its cleanup.
-        _clean_up(context, finalized, settled=settled)
-
-    def got_further(self, event: Envelope) -> bool:
-        with current_context().transaction() as session:
-            return lease.got_further(session, job_id=data_of(event, UploadFinalized).job_id)
+            left = cleanup.leftovers(session, data_of(event, UploadFinalized).upload_id)
+        if status is StepStatus.COMPLETED:
+            cleanup.clean_up_staged(context, left)
+        else:
+            cleanup.clean_up(context, left)
 
 
-class CleanUpUpload(EventTask):
+class CleanUpUpload(StepTask):
     """`upload.cancelled` → nothing of the upload is left in staging or in the store.
 
     A worker that is sending the upload notices the cancellation within a second and cleans
@@ -115,9 +106,16 @@ class CleanUpUpload(EventTask):
 
     name = "tasks.discard_upload"
     home_queue: ClassVar[str] = topology.UPLOADS
+    step: ClassVar[StepName] = StepName.CLEANUP
 
-    def handle(self, event: Envelope, delivery: MessageDelivery) -> None:  # noqa: ARG002  # every delivery does the same
-        context = current_context()
+    def work(
+        self,
+        context: Context,
+        claimed: ClaimedStep,
+        *,
+        event: Envelope,
+        delivery: MessageDelivery,  # noqa: ARG002  # emits no event
+    ) -> None:
         with context.transaction() as session:
             left = cleanup.leftovers_of_cancelled(
                 session, data_of(event, UploadCancelled).upload_id
@@ -125,41 +123,43 @@ class CleanUpUpload(EventTask):
         if left is None:
             # Old or forged events must not delete an upload that is not cancelled.
             log.warning("transfer.cleanup_refused", reason="the upload is not cancelled")
-            return
-        cleanup.clean_up(context, left)
-        log.info("transfer.cleaned_up", staging=left.staging)
+        else:
+            # With a heartbeat: an upload may have thousands of staged objects.
+            with CallPool[None](heartbeat=Heartbeat(context, claimed).renew) as pool:
+                pool.run(partial(cleanup.clean_up, context, left))
+            log.info("transfer.cleaned_up", staging=left.staging)
+        with context.transaction() as session:
+            steps.complete(session, claimed, done=0, total=None, settings=context.settings)
 
-    def give_up(self, event: Envelope, error: DomainError, delivery: MessageDelivery) -> None:  # noqa: ARG002  # no client waits for the result
-        upload_id = data_of(event, UploadCancelled).upload_id
-        log.error("transfer.cleanup_given_up", upload_id=str(upload_id), reason=str(error))
-
-
-def _release(context: Context, claimed: ClaimedTransfer) -> None:
-    with context.transaction() as session:
-        lease.release(session, claimed)
+    def record_failed(
+        self,
+        session: Session,
+        *,
+        event: Envelope,
+        error: DomainError,
+        delivery: MessageDelivery,  # noqa: ARG002  # emits no event
+    ) -> StepStatus:
+        cancelled = data_of(event, UploadCancelled)
+        log.error(
+            "transfer.cleanup_given_up", upload_id=str(cancelled.upload_id), reason=str(error)
+        )
+        if cancelled.job_id is None:
+            return StepStatus.FAILED
+        ended_before = steps.fail(
+            session,
+            job_id=cancelled.job_id,
+            name=self.step,
+            error=error,
+            settings=current_context().settings,
+        )
+        return ended_before or StepStatus.FAILED
 
 
 def _is_not_mounted(context: Context, claimed: ClaimedTransfer) -> bool:
     return claimed.staging is StagingKind.DIRECTORY and not staging.is_mounted(context)
 
 
-def _clean_up(context: Context, finalized: UploadFinalized, *, settled: Settled) -> None:
-    """Delete the staged bytes of a settled upload, and everything in the store unless it is stored.
-
-    Raises:
-        CleanupIncomplete: the store fails; the event is delivered again.
-    """
-    with context.transaction() as session:
-        left = cleanup.leftovers(session, finalized.upload_id)
-    if settled is Settled.STORED:
-        cleanup.clean_up_staged(context, left)
-    else:
-        cleanup.clean_up(context, left)
-
-
-def _transfer(
-    context: Context, claimed: ClaimedTransfer, *, event: Envelope, delivery: MessageDelivery
-) -> Source:
+def _transfer(context: Context, claimed: ClaimedTransfer, *, delivery: MessageDelivery) -> Source:
     """Send an upload and record the object; return the source that was sent."""
     source: Source
     if claimed.staging is StagingKind.REFERENCE:
@@ -172,6 +172,7 @@ def _transfer(
                 sniffed_type=source.sniffed_type,
                 content_type=source.content_type,
                 defaults=Quotas.from_settings(context.settings),
+                settings=context.settings,
             )
     else:
         source = staging.open_staged(context, claimed)
@@ -186,7 +187,7 @@ def _transfer(
                 declared=claimed.declared_content_type,
                 filename=claimed.filename,
             ),
-            event_id=event.id,
+            settings=context.settings,
             now=datetime.now(UTC),
             traceparent=delivery.traceparent,
         )
@@ -197,7 +198,7 @@ def _find_reference(context: Context, claimed: ClaimedTransfer) -> ReferencedObj
     if claimed.source_key is None:
         raise TypeError("a reference without a key")
     # With a heartbeat: the lease must not expire while the store does not answer.
-    with PartUploadPool[None](heartbeat=Progress(context, claimed).renew) as pool:
+    with CallPool[None](heartbeat=Progress(context, claimed).renew) as pool:
         return pool.run(
             partial(
                 ReferencedObject.find,

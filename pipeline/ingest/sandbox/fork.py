@@ -34,6 +34,7 @@ _EXIT_FAILED: Final = 1
 _EXIT_OUT_OF_MEMORY: Final = 77
 _PR_SET_PDEATHSIG: Final = 1
 _ALARM_INTERVAL: Final = 0.1
+_CALL_INTERVAL: Final = 1.0
 _STANDARD_STREAMS: Final = frozenset({0, 1, 2})
 # A terminal or service manager sends these to the whole process group when it stops. The
 # child ignores them: the worker decides about the document, and its death ends the child.
@@ -100,8 +101,13 @@ class TimeLimitReached(BaseException):
 
 
 @contextmanager
-def forked(work: Work, *, limits: ChildLimits) -> Iterator[Iterator[bytes]]:
+def forked(
+    work: Work, *, limits: ChildLimits, while_waiting: Callable[[], None] = lambda: None
+) -> Iterator[Iterator[bytes]]:
     """Run `work(send)` in a child; yield an iterator over the frames it sends.
+
+    While the parent waits for a frame, it calls `while_waiting` once a second. What this call
+    raises ends the block.
 
     When the block ends, in whatever way, the child is killed and reaped and its pipe closed.
 
@@ -118,7 +124,7 @@ def forked(work: Work, *, limits: ChildLimits) -> Iterator[Iterator[bytes]]:
         child = _fork(work, limits)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            yield child.frames()
+            yield child.frames(while_waiting)
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             child.end()
@@ -154,12 +160,12 @@ class _Child:
         self._waited = 0.0
         self._received = 0
 
-    def frames(self) -> Iterator[bytes]:
+    def frames(self, while_waiting: Callable[[], None]) -> Iterator[bytes]:
         buffer = bytearray()
         failure = ""
         with selectors.PollSelector() as selector:
             selector.register(self._pipe, selectors.EVENT_READ)
-            while block := self._read(selector):
+            while block := self._read(selector, while_waiting):
                 buffer += block
                 while frame := self._take_frame(buffer):
                     kind, content = frame
@@ -175,13 +181,17 @@ class _Child:
         os.waitpid(self._pid, 0)
         os.close(self._pipe)
 
-    def _read(self, selector: selectors.BaseSelector) -> bytes:
-        asked = time.monotonic()
-        left = self._limits.wait.total_seconds() - self._waited
-        ready = selector.select(max(left, 0))
-        self._waited += time.monotonic() - asked
-        if not ready:
-            raise ChildTimedOut
+    def _read(self, selector: selectors.BaseSelector, while_waiting: Callable[[], None]) -> bytes:
+        ready = False
+        while not ready:
+            left = self._limits.wait.total_seconds() - self._waited
+            if left <= 0:
+                raise ChildTimedOut
+            asked = time.monotonic()
+            ready = bool(selector.select(min(left, _CALL_INTERVAL)))
+            self._waited += time.monotonic() - asked
+            if not ready:
+                while_waiting()
         block = os.read(self._pipe, _READ_SIZE)
         self._received += len(block)
         if self._received > self._limits.output_bytes:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.context import Context
 from pipeline.messaging.event_task import RetryLater
-from pipeline.transfer.lease import ClaimedTransfer
+from pipeline.transfer.claim import ClaimedTransfer
 from pipeline.transfer.sources.staged_file import StagedFile
 from pipeline.transfer.sources.staged_objects import StagedObjects
 from schemas import staging_layout

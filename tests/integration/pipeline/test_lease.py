@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from pipeline.transfer import lease as leases
 from pipeline.transfer import record
-from pipeline.transfer.errors import LeaseLost, TransferCancelled
-from pipeline.transfer.lease import ClaimedTransfer, LeaseHeld, Settled, UnknownUpload
+from pipeline.steps.errors import LeaseLost, StepCancelled
+from pipeline.transfer.claim import ClaimedTransfer, LeaseHeld, Settled, UnknownUpload
 from pipeline.transfer.resume import Checkpoint
 from pipeline.transfer.send import SentObject
 from schemas.events.envelope import Envelope
@@ -212,9 +212,9 @@ def test_every_step_notices_a_cancellation(session: Session, event: Envelope) ->
     claimed = claimed_by(session, event, owner="first")
     session.execute(update(Job).values(status=JobStatus.CANCELLED))
     session.commit()
-    with pytest.raises(TransferCancelled):
+    with pytest.raises(StepCancelled):
         renew(session, claimed)
-    with pytest.raises(TransferCancelled):
+    with pytest.raises(StepCancelled):
         record_stored(session, claimed, event)
     session.rollback()
     assert claim(session, event, owner="second") is Settled.CANCELLED

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from pipeline.context import Context, build_context
 from pipeline.transfer import lease
-from pipeline.transfer.errors import LeaseLost
-from pipeline.transfer.lease import ClaimedTransfer
+from pipeline.steps.errors import LeaseLost
+from pipeline.transfer.claim import ClaimedTransfer
 from pipeline.transfer.progress import PROGRESS_INTERVAL, PartsLost, Progress, SliceEnded
 from pipeline.transfer.resume import Checkpoint
 from schemas.settings import DatabaseSettings

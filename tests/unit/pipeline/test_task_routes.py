@@ -78,7 +78,9 @@ def test_a_retry_returns_to_the_queue_of_its_task() -> None:
 
 
 def test_beat_starts_every_sweep_at_once_and_then_once_per_interval(app: Celery) -> None:
-    app.conf.beat_schedule = beat.schedule(every=timedelta(minutes=5))
+    app.conf.beat_schedule = beat.schedule(
+        sweep_every=timedelta(minutes=5), watch_every=timedelta(seconds=30)
+    )
     scheduler = BeatScheduler(app)
 
     assert {entry.task for entry in scheduler.schedule.values()} == {

@@ -11,7 +11,7 @@ from pipeline.storage.errors import (
 from pipeline.storage.port import Multipart
 from pipeline.transfer.checks import multipart_etag
 from pipeline.transfer.destination import StoredObjectMismatch
-from pipeline.transfer.errors import LeaseLost
+from pipeline.steps.errors import LeaseLost
 from pipeline.transfer.sources.staged_file import StagedFile
 from schemas.errors import StagingMissing
 from schemas.object_keys import ObjectKey

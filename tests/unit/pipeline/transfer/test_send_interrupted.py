@@ -13,8 +13,8 @@ from pipeline.transfer.checks import (
     ChunkCorrupt,
 )
 from pipeline.transfer.destination import StoredObjectMismatch
-from pipeline.transfer.errors import LeaseLost, TransferCancelled
-from pipeline.transfer.part_pool import STOP_TIMEOUT
+from pipeline.steps.errors import LeaseLost, StepCancelled
+from pipeline.steps.call_pool import STOP_TIMEOUT
 from schemas.errors import (
     FileDigestMismatch,
     StagingMissing,
@@ -197,11 +197,11 @@ def test_running_parts_are_abandoned(tmp_path: Path) -> None:
     def cancel_once_all_hang(_: Recorder) -> None:
         if running.n_waiting == 2:
             running.wait(timeout=10)
-            raise TransferCancelled
+            raise StepCancelled
 
     storage.before = hang
 
-    with pytest.raises(TransferCancelled):
+    with pytest.raises(StepCancelled):
         send(
             staged_file(tmp_path),
             storage=storage,
@@ -228,7 +228,7 @@ def test_a_cancellation_aborts_the_multipart_upload_before_running_parts_end(
 
     def cancel(_: Recorder) -> None:
         if running.is_set():
-            raise TransferCancelled
+            raise StepCancelled
 
     def on_abort(call: Call) -> None:
         if call.name == "abort":
@@ -236,7 +236,7 @@ def test_a_cancellation_aborts_the_multipart_upload_before_running_parts_end(
 
     storage.before, storage.after = answer_late, on_abort
 
-    with pytest.raises(TransferCancelled):
+    with pytest.raises(StepCancelled):
         send(staged_file(tmp_path), storage=storage, recorder=Recorder(on_call=cancel))
 
     assert in_time
@@ -251,7 +251,7 @@ def test_only_temporary_errors_are_retryable() -> None:
         FileDigestMismatch,
         StoredObjectMismatch,
         StoreRejected,
-        TransferCancelled,
+        StepCancelled,
     ]
 
     assert not any(error.retryable for error in permanent)

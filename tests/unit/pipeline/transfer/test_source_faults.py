@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from pipeline.storage.port import Body, Multipart, ObjectRange, StoredPart
 from pipeline.transfer.checks import ChunkCorrupt, StagingTruncated
-from pipeline.transfer.errors import TransferCancelled
+from pipeline.steps.errors import StepCancelled
 from pipeline.transfer.resume import Checkpoint, PreviousAttempt
 from pipeline.transfer.send import SentObject
 from pipeline.transfer.sources.reference import (
@@ -331,9 +331,9 @@ def test_a_cancelled_transfer_leaves_nothing_in_the_store(
 
     def cancel(recorder: Recorder) -> None:
         if len(recorder.progress) >= parts:
-            raise TransferCancelled
+            raise StepCancelled
 
-    with pytest.raises(TransferCancelled):
+    with pytest.raises(StepCancelled):
         send(upload, recorder=Recorder(on_call=cancel))
 
     assert upload.left() == set()

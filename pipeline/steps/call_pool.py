@@ -22,7 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class PartUploadPool(Generic[T]):
+class CallPool(Generic[T]):
     """Runs up to `size` part uploads at once, and one other call beside them.
 
     `on_result` and `heartbeat` are called only in the thread that made the pool, from the

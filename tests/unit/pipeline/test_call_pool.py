@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.transfer.part_pool import PartUploadPool
+from pipeline.steps.call_pool import CallPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ def ignore(_: object) -> None:
 
 def test_results_are_passed_on_as_calls_end() -> None:
     results: list[int] = []
-    with PartUploadPool[int](
+    with CallPool[int](
         2, on_result=results.append, heartbeat=no_heartbeat, heartbeat_interval=SOON
     ) as pool:
         for number in range(3):
@@ -39,7 +39,7 @@ def test_results_are_passed_on_as_calls_end() -> None:
 
 def test_calls_run_at_the_same_time() -> None:
     together = Barrier(2)
-    with PartUploadPool[int](
+    with CallPool[int](
         2, on_result=ignore, heartbeat=no_heartbeat, heartbeat_interval=SOON
     ) as pool:
         pool.start(lambda: together.wait(timeout=10))
@@ -49,7 +49,7 @@ def test_calls_run_at_the_same_time() -> None:
 
 def test_run_does_not_wait_for_started_calls() -> None:
     proceed = Event()
-    with PartUploadPool[bool](
+    with CallPool[bool](
         1, on_result=ignore, heartbeat=no_heartbeat, heartbeat_interval=SOON
     ) as pool:
         pool.start(partial(proceed.wait, timeout=10))
@@ -64,7 +64,7 @@ def test_wait_for_room_allows_one_queued_call() -> None:
     def release() -> None:
         proceed.set()
 
-    with PartUploadPool[bool](
+    with CallPool[bool](
         2, on_result=results.append, heartbeat=release, heartbeat_interval=SOON
     ) as pool:
         for _ in range(2):
@@ -84,7 +84,7 @@ def test_results_are_collected_during_run() -> None:
     def collect(_: bool) -> None:  # noqa: FBT001  # a result has no name
         collected.set()
 
-    with PartUploadPool[bool](
+    with CallPool[bool](
         1, on_result=collect, heartbeat=no_heartbeat, heartbeat_interval=LONG
     ) as pool:
         pool.start(lambda: True)
@@ -96,7 +96,7 @@ def test_an_error_of_a_call_is_raised_by_the_waiting_method(wait: str) -> None:
     def fail() -> int:
         raise ZeroDivisionError
 
-    with PartUploadPool[int](
+    with CallPool[int](
         1, on_result=ignore, heartbeat=no_heartbeat, heartbeat_interval=SOON
     ) as pool:
         pool.start(fail)
@@ -119,7 +119,7 @@ def test_results_are_passed_on_although_another_call_failed() -> None:
         all_done.set()
         return 20
 
-    with PartUploadPool[int](
+    with CallPool[int](
         1, on_result=results.append, heartbeat=no_heartbeat, heartbeat_interval=SOON
     ) as pool:
         pool.start(fail)
@@ -143,7 +143,7 @@ def test_the_heartbeat_is_called_in_this_thread_while_a_call_runs(how: str) -> N
         if len(beats) == 3:
             enough.set()
 
-    with PartUploadPool[bool](1, on_result=ignore, heartbeat=beat, heartbeat_interval=SOON) as pool:
+    with CallPool[bool](1, on_result=ignore, heartbeat=beat, heartbeat_interval=SOON) as pool:
         if how == "run":
             assert pool.run(lambda: enough.wait(timeout=10))
         else:
@@ -157,7 +157,7 @@ def test_the_heartbeat_is_not_called_before_its_interval() -> None:
     def beat() -> None:
         pytest.fail("too early")
 
-    with PartUploadPool[None](1, on_result=ignore, heartbeat=beat, heartbeat_interval=LONG) as pool:
+    with CallPool[None](1, on_result=ignore, heartbeat=beat, heartbeat_interval=LONG) as pool:
         for _ in range(100):
             pool.run(lambda: None)
 
@@ -166,7 +166,7 @@ def test_leaving_the_block_drops_queued_calls_and_waits_for_running_ones() -> No
     seen: list[str] = []
     first_runs = Event()
 
-    with PartUploadPool[None](
+    with CallPool[None](
         1, on_result=ignore, heartbeat=no_heartbeat, heartbeat_interval=SOON
     ) as pool:
 
@@ -186,7 +186,7 @@ def test_stop_waits_until_every_call_has_ended() -> None:
     both_run = Barrier(3)
     ended: list[bool] = []
 
-    with PartUploadPool[None](
+    with CallPool[None](
         2, on_result=ignore, heartbeat=no_heartbeat, heartbeat_interval=SOON
     ) as pool:
 
@@ -204,7 +204,7 @@ def test_stop_waits_until_every_call_has_ended() -> None:
 
 def test_calls_run_in_the_context_of_their_caller() -> None:
     upload.set("id")
-    with PartUploadPool[str](
+    with CallPool[str](
         1, on_result=ignore, heartbeat=no_heartbeat, heartbeat_interval=SOON
     ) as pool:
         assert pool.run(upload.get) == "id"

@@ -1,0 +1,274 @@
+"""The lease of a step: claimed by one worker, renewed by its heartbeat, released or lost.
+
+Every change is conditional on the caller's lease. A worker whose lease expired cannot
+overwrite what its successor writes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Update, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from pipeline.steps.errors import LeaseHeld, LeaseLost, StepCancelled, UnknownStep
+from schemas.errors import DomainError
+from schemas.ids import JobId, TenantId
+from schemas.lifecycle import ACTIVE_STEPS, Priority, StepName, StepStatus
+from schemas.settings import StepSettings
+from schemas.tables import steps
+from schemas.tables.steps import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimedStep:
+    """A step that only this worker works on until its lease expires.
+
+    Attributes:
+        owner: identifies the claim; another claim of the step has another owner.
+        done: what earlier deliveries did, in the unit of the step.
+        checkpoint: what an earlier delivery recorded to resume from.
+    """
+
+    job_id: JobId
+    name: StepName
+    tenant_id: TenantId
+    priority: Priority
+    owner: str
+    done: int
+    total: int | None
+    checkpoint: Mapping[str, Any] | None
+
+
+def claim(
+    session: Session, *, job_id: JobId, name: StepName, owner: str, settings: StepSettings
+) -> ClaimedStep | StepStatus:
+    """Take the lease of a step, or return the final status of a step that has ended.
+
+    Raises:
+        LeaseHeld: another worker has the lease.
+        UnknownStep: there is no such job, or it has no such step.
+    """
+    step = session.execute(
+        update(Step)
+        .where(_is(job_id, name), Step.status.in_(ACTIVE_STEPS), is_free())
+        .values(
+            status=StepStatus.RUNNING,
+            lease_owner=owner,
+            lease_until=func.now() + settings.step_lease,
+            done_at_claim=Step.done,
+            started_at=func.coalesce(Step.started_at, func.now()),
+            overdue_at=func.now() + settings.step_lease + settings.step_overdue,
+        )
+        .returning(Step.tenant_id, Step.priority, Step.done, Step.total, Step.checkpoint),
+    ).one_or_none()
+    if step is None:
+        return why_not_claimed(session, job_id=job_id, name=name)
+    return ClaimedStep(
+        job_id=job_id,
+        name=name,
+        tenant_id=step.tenant_id,
+        priority=step.priority,
+        owner=owner,
+        done=step.done,
+        total=step.total,
+        checkpoint=step.checkpoint,
+    )
+
+
+def renew(
+    session: Session,
+    claimed: ClaimedStep,
+    *,
+    lease: timedelta,
+    done: int,
+    total: int | None,
+    checkpoint: Mapping[str, Any] | None = None,
+) -> None:
+    """Renew the lease and record progress and checkpoint; progress never decreases.
+
+    Raises:
+        StepCancelled: the client cancelled meanwhile.
+        LeaseLost: the lease expired and another worker took over.
+    """
+    _change(
+        session,
+        claimed,
+        lease_until=func.now() + lease,
+        done=func.greatest(Step.done, done),
+        total=total,
+        checkpoint=checkpoint,
+    )
+
+
+def restart(
+    session: Session,
+    claimed: ClaimedStep,
+    *,
+    lease: timedelta,
+    total: int | None,
+    checkpoint: Mapping[str, Any] | None,
+    forget_claim: bool = False,
+) -> None:
+    """Renew the lease and reset progress to zero, because what earlier deliveries did is lost.
+
+    `done_at_claim` stays unless `forget_claim` is set: crashes count until more is done than was
+    lost, so a step that loses its progress again and again ends.
+
+    Raises:
+        StepCancelled, LeaseLost: see `renew`.
+    """
+    _change(
+        session,
+        claimed,
+        lease_until=func.now() + lease,
+        done=0,
+        total=total,
+        checkpoint=checkpoint,
+        **({"done_at_claim": 0} if forget_claim else {}),
+    )
+
+
+def complete(
+    session: Session, claimed: ClaimedStep, *, done: int, total: int | None, settings: StepSettings
+) -> None:
+    """End a step, and release the next waiting steps of its tenant.
+
+    Raises:
+        StepCancelled, LeaseLost: see `renew`; the transaction must roll back.
+    """
+    _change(
+        session,
+        claimed,
+        status=StepStatus.COMPLETED,
+        done=done,
+        total=total,
+        checkpoint=None,
+        lease_owner=None,
+        lease_until=None,
+        overdue_at=None,
+        finished_at=func.now(),
+    )
+    session.execute(steps.release(claimed.tenant_id, claimed.name, settings=settings))
+
+
+def fail(
+    session: Session, *, job_id: JobId, name: StepName, error: DomainError, settings: StepSettings
+) -> StepStatus | None:
+    """End a step with an error, and release the next waiting steps of its tenant.
+
+    Returns:
+        None; or the final status of a step that has ended before.
+
+    Raises:
+        LeaseHeld: another worker has the lease; it may succeed.
+        UnknownStep: there is no such job, or it has no such step.
+    """
+    tenant_id = session.scalar(
+        update(Step)
+        .where(_is(job_id, name), Step.status.in_(ACTIVE_STEPS), is_free())
+        .values(
+            status=StepStatus.FAILED,
+            error_code=error.code,
+            error_detail=str(error),
+            error_retryable=error.retryable,
+            lease_owner=None,
+            lease_until=None,
+            overdue_at=None,
+            finished_at=func.now(),
+        )
+        .returning(Step.tenant_id)
+    )
+    if tenant_id is None:
+        return why_not_claimed(session, job_id=job_id, name=name)
+    session.execute(steps.release(tenant_id, name, settings=settings))
+    return None
+
+
+def release_lease(session: Session, claimed: ClaimedStep) -> None:
+    """End the lease so that the next delivery can claim the step at once."""
+    session.execute(
+        update(Step)
+        .where(_is(claimed.job_id, claimed.name), Step.lease_owner == claimed.owner)
+        .values(lease_owner=None, lease_until=None),
+    )
+
+
+def postpone(
+    session: Session,
+    *,
+    job_id: JobId,
+    name: StepName,
+    delay: timedelta,
+    attempts: int,
+    settings: StepSettings,
+) -> None:
+    """Record that the event of a step returns after `delay`, unless a worker holds the lease."""
+    session.execute(
+        update(Step)
+        .where(_is(job_id, name), Step.status.in_(ACTIVE_STEPS), is_free())
+        .values(
+            status=StepStatus.QUEUED,
+            attempts=attempts,
+            overdue_at=func.now() + delay + settings.step_overdue,
+        )
+    )
+
+
+def got_further(session: Session, *, job_id: JobId, name: StepName) -> bool:
+    """Return whether the last worker did more than the step had at that worker's claim."""
+    further = session.scalar(
+        # A step that has ended makes no more progress.
+        select(Step.done > Step.done_at_claim).where(
+            _is(job_id, name), Step.status.in_(ACTIVE_STEPS)
+        )
+    )
+    return bool(further)
+
+
+def is_free() -> ColumnElement[bool]:
+    """Return the condition that no worker holds the lease of a step."""
+    return or_(Step.lease_until.is_(None), Step.lease_until < func.now())
+
+
+def why_not_claimed(session: Session, *, job_id: JobId, name: StepName) -> StepStatus:
+    """Return the final status of a step that could not be claimed.
+
+    Raises:
+        LeaseHeld: the step has not ended; another worker has the lease.
+        UnknownStep: there is no such job, or it has no such step.
+    """
+    found = session.execute(
+        select(Step.status, Step.lease_owner).where(_is(job_id, name))
+    ).one_or_none()
+    if found is None:
+        raise UnknownStep(job_id, name)
+    if found.status in ACTIVE_STEPS:
+        raise LeaseHeld(f"held by {found.lease_owner}")
+    status: StepStatus = found.status
+    return status
+
+
+def _change(
+    session: Session,
+    claimed: ClaimedStep,
+    **columns: Any,  # noqa: ANN401  # values, or SQL expressions
+) -> None:
+    change: Update = (
+        update(Step)
+        .where(
+            _is(claimed.job_id, claimed.name),
+            Step.lease_owner == claimed.owner,
+            Step.status == StepStatus.RUNNING,
+        )
+        .values(**columns)
+    )
+    if session.execute(change.returning(Step.job_id)).first() is not None:
+        return
+    status = session.scalar(select(Step.status).where(_is(claimed.job_id, claimed.name)))
+    raise StepCancelled if status == StepStatus.CANCELLED else LeaseLost
+
+
+def _is(job_id: JobId, name: StepName) -> ColumnElement[bool]:
+    return (Step.job_id == job_id) & (Step.name == name)
