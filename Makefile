@@ -14,7 +14,7 @@ export RUFF_CACHE_DIR := var/cache/ruff
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status run logs psql migrate waybill hooks test integration-gateway integration-pipeline integration-others integration-sandbox end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq lock format
+.PHONY: help demo up down status run logs psql migrate seed waybill hooks test integration-gateway integration-pipeline integration-others integration-sandbox end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq lock format
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,6 +42,9 @@ psql: $(VENV)/.synced ## open the database of the running stack
 
 migrate: install ## migrate the database of the running stack
 	@$(RUN)/python -m dev.stack exec alembic upgrade head
+
+seed: install ## add a history of many jobs to the running stack: ROWS=1000000; A=--remove deletes it
+	@$(RUN)/python -m dev.seed $(if $(ROWS),--rows=$(ROWS)) $(A)
 
 waybill: install ## an operator's command on the running stack: A="keys list"
 	@$(RUN)/python -m dev.stack exec waybill $(A)

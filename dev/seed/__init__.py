@@ -1,0 +1,1 @@
+"""A history of many jobs in every table, made by SQL; for benchmarks, tests and development."""

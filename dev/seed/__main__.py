@@ -1,0 +1,58 @@
+"""Seeds the database of the running stack with a history of many jobs.
+
+Run it as `make seed ROWS=1000000`. The tenants are named `seed-0001` and so on; `--remove`
+deletes them with everything that they own.
+"""
+
+import argparse
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from dev.seed.extent import Extent
+from dev.seed.load import SeedRefused, remove, seed
+from dev.stack import programs
+from dev.stack.checkout import CHECKOUT
+from dev.stack.errors import StackError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m dev.seed", description=__doc__)
+    parser.add_argument("--rows", type=int, default=10_000, help="number of jobs (10000)")
+    parser.add_argument("--tenants", type=int, default=20, help="number of tenants (20)")
+    parser.add_argument("--days", type=int, default=28, help="age of the oldest job (28)")
+    parser.add_argument("--seed", type=int, default=1, help="selects the ids and the facts (1)")
+    parser.add_argument(
+        "--force", action="store_true", help="seed beside the uploads of other tenants"
+    )
+    parser.add_argument("--remove", action="store_true", help="delete the seeded tenants instead")
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        default=CHECKOUT / "var",
+        help="of the running stack (var/)",
+    )
+    arguments = parser.parse_args()
+    extent = Extent(
+        rows=arguments.rows,
+        tenants=arguments.tenants,
+        span=timedelta(days=arguments.days),
+        seed=arguments.seed,
+    )
+    began = time.monotonic()
+    try:
+        url = programs.settings_of(arguments.state_dir.resolve())["DATABASE_URL"]
+        if arguments.remove:
+            remove(url, report=print)
+        else:
+            seed(url, extent, force=arguments.force, report=print)
+    except (StackError, SeedRefused) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"done after {time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,351 @@
+"""The statements that seed, in the order of their execution.
+
+A draw is a number from 0 to 1 that depends on the seed, the job and the purpose alone. All work
+that has not ended is at rest: its leases and due times lie a year ahead, and every tenant with
+waiting steps has no room in the broker, so a running system leaves the steps as they are.
+"""
+
+from collections.abc import Mapping
+from typing import Final, LiteralString
+
+FUNCTIONS: Final[LiteralString] = """
+    CREATE OR REPLACE FUNCTION pg_temp.seed_draw(purpose int, n bigint) RETURNS float LANGUAGE sql IMMUTABLE AS $$
+        SELECT (hashint8extended(n, %(seed)s * 1000 + purpose) & 2147483647) / 2147483648.0::float
+    $$;
+
+    CREATE OR REPLACE FUNCTION pg_temp.seed_digest(purpose text, n bigint) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+        SELECT md5(%(seed)s::text || ' ' || purpose || ' ' || n::text)
+    $$;
+
+    CREATE OR REPLACE FUNCTION pg_temp.seed_uuid4(purpose text, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+        SELECT overlay(overlay(pg_temp.seed_digest(purpose, n) PLACING '4' FROM 13) PLACING '8' FROM 17)::uuid
+    $$;
+
+    CREATE OR REPLACE FUNCTION pg_temp.seed_uuid7(at timestamptz, purpose text, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+        SELECT overlay(overlay(
+            pg_temp.seed_digest(purpose, n) PLACING replace(left(waybill_first_uuid7(at)::text, 13), '-', '') || '7' FROM 1)
+            PLACING '8' FROM 17)::uuid
+    $$
+"""
+
+# A transaction of its own: attaching a partition locks the default partition until the commit.
+PARTITIONS: Final[LiteralString] = """
+    SELECT waybill_add_events_partition(week AT TIME ZONE 'UTC')
+    FROM generate_series(
+        date_trunc('week', (now() - %(span)s - interval '1 hour') AT TIME ZONE 'UTC'),
+        now() AT TIME ZONE 'UTC',
+        interval '7 days'
+    ) AS week
+"""
+
+# The facts of every job, from which the statements below make the rows of each table.
+JOBS: Final[LiteralString] = """
+    CREATE TEMPORARY TABLE seed_tenants ON COMMIT DROP AS
+    SELECT k, pg_temp.seed_uuid4('tenant', k) AS id,
+           pg_temp.seed_uuid4('endpoint', k) AS webhook_id,
+           'seed-' || lpad(k::text, 4, '0') AS name
+    FROM generate_series(1, %(tenants)s) AS k;
+
+    CREATE TEMPORARY TABLE seed_jobs ON COMMIT DROP AS
+    WITH drawn AS (
+        SELECT n,
+               1 + floor(%(tenants)s * power(pg_temp.seed_draw(1, n), 3))::int AS k,
+               CASE WHEN pg_temp.seed_draw(2, n) < 0.3 THEN 'bulk' ELSE 'interactive' END AS priority,
+               pg_temp.seed_draw(3, n) AS draw,
+               10000 + floor(200e6 * power(pg_temp.seed_draw(4, n), 4))::bigint AS size,
+               1 + floor(60 * power(pg_temp.seed_draw(5, n), 3))::int AS pages,
+               now() - interval '10 minutes' - %(span)s * ((%(rows)s - n + 1)::float / %(rows)s) AS created_at,
+               interval '30 seconds' * pg_temp.seed_draw(6, n) AS pace,
+               n > %(rows)s - %(active)s AS is_active
+        FROM generate_series(1, %(rows)s) AS n
+    ), fates AS (
+        SELECT *,
+               CASE
+                   WHEN is_active THEN CASE WHEN draw < 0.6 THEN 'transfer' ELSE 'ingest' END
+                   WHEN draw < 0.03 THEN 'transfer failed'
+                   WHEN draw < 0.05 THEN 'ingest failed'
+                   WHEN draw < 0.08 THEN 'cancelled'
+                   WHEN draw < 0.60 THEN 'stored'
+                   ELSE 'ingested'
+               END AS fate
+        FROM drawn
+    ), placed AS (
+        -- The oldest steps of a tenant fill its room in the broker; the others wait.
+        SELECT n, row_number() OVER (PARTITION BY k, fate, priority ORDER BY n) AS place FROM fates WHERE is_active
+    )
+    SELECT n, tenants.id AS tenant_id, webhook_id, priority, fate, size, pages,
+           CASE
+               WHEN place * 2 <= room THEN 'running'
+               WHEN place <= room THEN 'queued'
+               WHEN place > room THEN 'waiting'
+           END AS step_status,
+           pg_temp.seed_uuid4('upload', n) AS upload_id,
+           pg_temp.seed_uuid4('job', n) AS job_id,
+           CASE WHEN fate IN ('stored', 'ingested', 'ingest failed', 'ingest') THEN pg_temp.seed_uuid4('document', n) END AS document_id,
+           pg_temp.seed_draw(7, n) AS draw,
+           created_at,
+           created_at + pace AS finalized_at,
+           CASE WHEN fate <> 'transfer' OR place * 2 <= room THEN created_at + pace * 2 END AS started_at,
+           CASE WHEN fate IN ('stored', 'ingested', 'ingest failed', 'ingest') THEN created_at + pace * 3 END AS stored_at,
+           CASE WHEN fate NOT IN ('transfer', 'ingest') THEN created_at + pace * CASE WHEN fate LIKE 'ingest%%' THEN 5 ELSE 3 END END AS finished_at,
+           pg_temp.seed_uuid7(created_at + pace, 'finalized', n) AS finalized_event,
+           CASE WHEN fate IN ('stored', 'ingested', 'ingest failed', 'ingest') THEN pg_temp.seed_uuid7(created_at + pace * 3, 'stored', n) END AS stored_event,
+           CASE fate
+               WHEN 'ingested' THEN 'document.ingested'
+               WHEN 'ingest failed' THEN 'document.failed'
+               WHEN 'transfer failed' THEN 'upload.failed'
+               WHEN 'cancelled' THEN 'upload.cancelled'
+           END AS last_type,
+           CASE
+               WHEN fate IN ('ingested', 'ingest failed') THEN pg_temp.seed_uuid7(created_at + pace * 5, 'last', n)
+               WHEN fate IN ('transfer failed', 'cancelled') THEN pg_temp.seed_uuid7(created_at + pace * 3, 'last', n)
+           END AS last_event
+    FROM fates
+    JOIN seed_tenants AS tenants USING (k)
+    LEFT JOIN placed USING (n)
+    CROSS JOIN LATERAL (
+        SELECT CASE priority WHEN 'bulk' THEN %(bulk_max)s ELSE %(interactive_max)s END AS room
+    ) AS limits
+    ORDER BY n;
+
+    ANALYZE seed_tenants, seed_jobs;
+
+    CREATE TEMPORARY TABLE seed_events ON COMMIT DROP AS
+    SELECT n, event.id, event.type, event.at
+    FROM seed_jobs
+    CROSS JOIN LATERAL (VALUES
+        (finalized_event, 'upload.finalized', finalized_at),
+        (stored_event, 'upload.stored', stored_at),
+        (last_event, last_type, finished_at)
+    ) AS event (id, type, at)
+    WHERE event.id IS NOT NULL;
+
+    ANALYZE seed_events
+"""
+
+TABLES: Final[Mapping[str, LiteralString]] = {
+    "tenants": """
+        INSERT INTO tenants (id, name, created_at, quota_bytes, quota_open_uploads)
+        SELECT id, name, now() - %(span)s, 1::bigint << 50, 1000000 FROM seed_tenants
+    """,
+    "uploads": """
+        INSERT INTO uploads (id, tenant_id, status, filename, content_type, size, chunk_size, chunk_count, sniffed_type,
+                             created_at, expires_at, finalized_at)
+        SELECT upload_id, tenant_id,
+               CASE
+                   WHEN document_id IS NOT NULL THEN 'stored'
+                   WHEN fate = 'transfer' THEN 'finalized'
+                   WHEN fate = 'cancelled' THEN 'cancelled'
+                   ELSE 'failed'
+               END,
+               'file-' || n || '.pdf', 'application/pdf', size, 8388608, (size + 8388607) / 8388608,
+               'application/pdf', created_at, created_at + interval '1 day', finalized_at
+        FROM seed_jobs
+        UNION ALL
+        SELECT pg_temp.seed_uuid4(status, n), id, status, 'file.bin', NULL, 8388608 * 3, 8388608, 3, NULL,
+               at, at + CASE status WHEN 'open' THEN interval '1 year' ELSE interval '1 day' END, NULL
+        FROM generate_series(1, %(rows)s / 100 + 1) AS n
+        CROSS JOIN (VALUES ('open', 2, now() - interval '1 hour'), ('expired', 3, now() - interval '2 days')) AS kinds (status, purpose, at)
+        JOIN seed_tenants ON k = 1 + floor(%(tenants)s * pg_temp.seed_draw(20 + purpose, n))::int
+    """,
+    "chunks": """
+        INSERT INTO chunks (upload_id, index, size, sha256, stored_at)
+        SELECT upload_id, index, least(8388608, size - index * 8388608), sha256(upload_id::text::bytea), finalized_at
+        FROM seed_jobs
+        CROSS JOIN LATERAL generate_series(0, (size + 8388607) / 8388608 - 1) AS index
+        WHERE fate = 'transfer' OR draw < 0.05
+        UNION ALL
+        SELECT pg_temp.seed_uuid4('open', n), index, 8388608, sha256('seed'), now() - interval '1 hour'
+        FROM generate_series(1, %(rows)s / 100 + 1) AS n, generate_series(0, 1) AS index
+    """,
+    "jobs": """
+        INSERT INTO jobs (id, tenant_id, kind, upload_id, priority, status, stage, revision, created_at, started_at, finished_at, updated_at)
+        SELECT job_id, tenant_id, 'upload', upload_id, priority,
+               CASE
+                   WHEN fate = 'cancelled' THEN 'cancelled'
+                   WHEN last_type IN ('upload.failed', 'document.failed') THEN 'failed'
+                   WHEN finished_at IS NOT NULL THEN 'completed'
+                   WHEN started_at IS NOT NULL THEN 'processing'
+                   ELSE 'queued'
+               END,
+               CASE
+                   WHEN fate IN ('transfer', 'transfer failed', 'cancelled') THEN 'transfer'
+                   WHEN fate IN ('ingest', 'ingest failed') THEN 'ingest'
+                   ELSE 'done'
+               END,
+               4, finalized_at, started_at, finished_at, coalesce(finished_at, stored_at, started_at, finalized_at)
+        FROM seed_jobs
+    """,
+    "steps": """
+        INSERT INTO steps (job_id, name, ordinal, tenant_id, priority, event_id, status, ticket, done, total, unit, releases,
+                           lease_owner, lease_until, overdue_at, queued_at, started_at, finished_at,
+                           error_code, error_detail, error_retryable)
+        SELECT job_id, step.name, ordinal, tenant_id, priority, event_id, status,
+               row_number() OVER (PARTITION BY tenant_id, step.name, priority ORDER BY n),
+               CASE status WHEN 'completed' THEN coalesce(total, 0) WHEN 'running' THEN total / 2 ELSE 0 END, total, unit,
+               (status <> 'waiting')::int,
+               CASE status WHEN 'running' THEN 'seed' END,
+               CASE status WHEN 'running' THEN now() + interval '1 year' END,
+               CASE WHEN status IN ('queued', 'running') THEN now() + interval '1 year' END,
+               queued_at,
+               CASE WHEN status NOT IN ('waiting', 'queued') THEN step.started_at END,
+               CASE WHEN status IN ('completed', 'failed', 'cancelled') THEN step.finished_at END,
+               CASE status WHEN 'failed' THEN CASE name WHEN 'transfer' THEN 'staging_corrupt' ELSE 'pdf_corrupt' END END,
+               CASE status WHEN 'failed' THEN 'a seeded failure' END,
+               CASE status WHEN 'failed' THEN false END
+        FROM seed_jobs
+        CROSS JOIN LATERAL (VALUES
+            ('transfer', 0, finalized_event, size, 'bytes', finalized_at, seed_jobs.started_at, coalesce(stored_at, seed_jobs.finished_at),
+             CASE fate WHEN 'transfer' THEN step_status WHEN 'transfer failed' THEN 'failed' WHEN 'cancelled' THEN 'cancelled' ELSE 'completed' END),
+            ('ingest', 1, stored_event, pages, 'pages', stored_at, stored_at, seed_jobs.finished_at,
+             CASE fate WHEN 'ingest' THEN step_status WHEN 'ingest failed' THEN 'failed' WHEN 'ingested' THEN 'completed' END),
+            ('cleanup', 9, last_event, NULL, NULL, seed_jobs.finished_at, seed_jobs.finished_at, seed_jobs.finished_at,
+             CASE fate WHEN 'cancelled' THEN 'completed' END)
+        ) AS step (name, ordinal, event_id, total, unit, queued_at, started_at, finished_at, status)
+        WHERE status IS NOT NULL
+        ORDER BY n
+    """,
+    "events": """
+        INSERT INTO events (id, position, tenant_id, type, subject, upload_id, job_id, document_id, body, created_at)
+        SELECT event.id, nextval('event_positions'), tenant_id, type, subject, upload_id, job_id,
+               CASE WHEN type <> 'upload.finalized' THEN document_id END,
+               convert_to(format(
+                   '{"specversion":"1.0","id":"%%s","source":"/waybill/seed","type":"%%s","subject":"%%s","time":"%%s",'
+                   '"datacontenttype":"application/json","tenantid":"%%s","data":{"upload_id":"%%s","job_id":"%%s","filename":"file-%%s.pdf"%%s}}',
+                   event.id, type, subject, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), tenant_id,
+                   upload_id, job_id, n,
+                   CASE type
+                       WHEN 'upload.finalized' THEN format(',"size":%%s', size)
+                       WHEN 'upload.stored' THEN format(
+                           ',"document_id":"%%s","size":%%s,"sha256":"%%s","content_type":"application/pdf","object_key":"originals/%%s/%%s","will_be_read":%%s',
+                           document_id, size, repeat(pg_temp.seed_digest('content', n), 2), tenant_id, upload_id, fate <> 'stored')
+                       WHEN 'document.ingested' THEN format(
+                           ',"document_id":"%%s","sha256":"%%s","pages":%%s,"passages":%%s,"entities":%%s,"language":"en","truncated":false',
+                           document_id, repeat(pg_temp.seed_digest('content', n), 2), pages, pages * 2, pages)
+                       WHEN 'document.failed' THEN format(',"document_id":"%%s","code":"pdf_corrupt","detail":"a seeded failure"', document_id)
+                       WHEN 'upload.failed' THEN ',"code":"staging_corrupt","detail":"a seeded failure"'
+                       ELSE ''
+                   END
+               ), 'UTF8'),
+               at
+        FROM seed_events AS event
+        JOIN seed_jobs USING (n)
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN type LIKE 'document.%%' THEN document_id ELSE upload_id END::text AS subject
+        ) AS named
+        ORDER BY n, event.at
+    """,
+    # A step's event goes to its queue, a fact to the exchange.
+    "outbox": """
+        INSERT INTO outbox (event_id, queue, created_at, available_at, published_at, attempts)
+        SELECT event.id, copy.queue, published_at, published_at, published_at, 1
+        FROM seed_events AS event
+        JOIN seed_jobs USING (n)
+        CROSS JOIN LATERAL (VALUES
+            (NULL, type <> 'upload.finalized'),
+            ('uploads', type = 'upload.cancelled' OR (type = 'upload.finalized' AND (fate <> 'transfer' OR step_status <> 'waiting'))),
+            ('document_processing', type = 'upload.stored' AND fate <> 'stored' AND (fate <> 'ingest' OR step_status <> 'waiting'))
+        ) AS copy (queue, is_published)
+        CROSS JOIN LATERAL (SELECT now() - (now() - at) * %(outbox_pace)s AS published_at) AS times
+        WHERE is_published
+        ORDER BY n, at
+    """,
+    "inbox": """
+        INSERT INTO inbox (consumer, event_id, processed_at)
+        SELECT 'notifier', id, at FROM seed_events WHERE type <> 'upload.finalized'
+    """,
+    "documents": """
+        INSERT INTO documents (id, tenant_id, upload_id, job_id, status, filename, content_type, size, sha256, object_key, etag,
+                               page_count, language, truncated, error_code, error_detail, created_at, ingested_at)
+        SELECT document_id, tenant_id, upload_id, job_id,
+               CASE fate WHEN 'ingested' THEN 'ingested' WHEN 'ingest failed' THEN 'failed' ELSE 'stored' END,
+               'file-' || n || '.pdf', 'application/pdf', size, repeat(pg_temp.seed_digest('content', n), 2),
+               'originals/' || tenant_id || '/' || upload_id, pg_temp.seed_digest('etag', n),
+               CASE fate WHEN 'ingested' THEN pages END, CASE fate WHEN 'ingested' THEN 'en' END, false,
+               CASE fate WHEN 'ingest failed' THEN 'pdf_corrupt' END,
+               CASE fate WHEN 'ingest failed' THEN 'a seeded failure' END,
+               stored_at, CASE fate WHEN 'ingested' THEN finished_at END
+        FROM seed_jobs
+        WHERE document_id IS NOT NULL
+    """,
+    "pages": """
+        INSERT INTO pages (document_id, number, text, width_points, height_points)
+        SELECT document_id, number, repeat('The consignment note of page ' || number || ' names the port of loading. ', 20), 595, 842
+        FROM seed_jobs CROSS JOIN LATERAL generate_series(1, least(pages, 5)) AS number
+        WHERE fate = 'ingested' AND draw < 0.05
+    """,
+    "passages": """
+        INSERT INTO passages (document_id, page, ordinal, start, "end", text)
+        SELECT document_id, page, ordinal, ordinal * 60, ordinal * 60 + 59,
+               'The consignment note ' || n || ' of page ' || page || ' names the port of loading.'
+        FROM seed_jobs CROSS JOIN LATERAL generate_series(1, least(pages, 5)) AS page CROSS JOIN generate_series(0, 2) AS ordinal
+        WHERE fate = 'ingested' AND draw < 0.05
+    """,
+    "entities": """
+        INSERT INTO entities (document_id, page, ordinal, label, text, normal_form, start, "end")
+        SELECT document_id, page, ordinal, CASE ordinal WHEN 0 THEN 'ORG' ELSE 'DATE' END, 'Hamburg', 'hamburg', ordinal * 60, ordinal * 60 + 7
+        FROM seed_jobs CROSS JOIN LATERAL generate_series(1, least(pages, 5)) AS page CROSS JOIN generate_series(0, 1) AS ordinal
+        WHERE fate = 'ingested' AND draw < 0.05
+    """,
+    # Each tenant has one live, one disabled and one deleted endpoint; some uploads have a callback.
+    "webhooks": """
+        INSERT INTO webhooks (id, tenant_id, upload_id, url, event_types, secret, created_at, deleted_at, disabled_at, disabled_reason)
+        SELECT CASE kind WHEN 'live' THEN webhook_id ELSE pg_temp.seed_uuid4(kind, k) END, id, NULL,
+               'https://' || name || '.invalid/' || kind, '{}'::text[], 'whsec_' || encode(sha256(id::text::bytea), 'base64'), now() - %(span)s,
+               CASE kind WHEN 'deleted' THEN now() - interval '1 day' END,
+               CASE kind WHEN 'disabled' THEN now() - interval '1 day' END,
+               CASE kind WHEN 'disabled' THEN 'the endpoint answered 410 Gone' END
+        FROM seed_tenants CROSS JOIN (VALUES ('live'), ('disabled'), ('deleted')) AS kinds (kind)
+        UNION ALL
+        SELECT pg_temp.seed_uuid4('callback', n), tenant_id, upload_id, 'https://callback.invalid/' || n, '{}',
+               'whsec_' || encode(sha256(upload_id::text::bytea), 'base64'), created_at, NULL, NULL, NULL
+        FROM seed_jobs WHERE draw < 0.02
+    """,
+    "deliveries": """
+        INSERT INTO deliveries (id, tenant_id, webhook_id, event_id, event_type, status, attempts_made, next_attempt_at, created_at, settled_at)
+        SELECT pg_temp.seed_uuid4('delivery ' || receiver.kind || type, n), tenant_id, receiver.id, event.id, type, receiver.status,
+               CASE receiver.status WHEN 'exhausted' THEN 3 WHEN 'discarded' THEN 0 ELSE 1 END,
+               CASE receiver.status WHEN 'pending' THEN now() + interval '1 year' END,
+               at, CASE WHEN receiver.status <> 'pending' THEN at + interval '2 seconds' END
+        FROM seed_events AS event
+        JOIN seed_jobs USING (n)
+        CROSS JOIN LATERAL (VALUES
+            ('endpoint', webhook_id, draw < 0.3, CASE WHEN draw < 0.001 THEN 'pending' WHEN draw < 0.01 THEN 'exhausted' WHEN draw < 0.015 THEN 'discarded' ELSE 'delivered' END),
+            ('callback', pg_temp.seed_uuid4('callback', n), draw < 0.02, 'delivered')
+        ) AS receiver (kind, id, is_subscribed, status)
+        WHERE type <> 'upload.finalized' AND is_subscribed
+        ORDER BY n, at
+    """,
+    "attempts": """
+        INSERT INTO attempts (delivery_id, number, started_at, duration, outcome, status_code, response_excerpt, remote_address)
+        SELECT deliveries.id, number, deliveries.created_at, interval '50 milliseconds',
+               CASE status WHEN 'delivered' THEN 'delivered' ELSE 'throttled' END,
+               CASE status WHEN 'delivered' THEN 200 ELSE 503 END, '', '192.0.2.1'
+        FROM deliveries
+        JOIN seed_tenants ON seed_tenants.id = deliveries.tenant_id
+        CROSS JOIN LATERAL generate_series(1, attempts_made) AS number
+    """,
+    "idempotent_requests": """
+        INSERT INTO idempotent_requests (tenant_id, key, operation, request_hash, resource_id, created_at)
+        SELECT tenant_id, 'seed-' || n, 'create_upload', sha256(n::text::bytea), upload_id, now() - (now() - seed_jobs.created_at) * %(idempotency_pace)s
+        FROM seed_jobs WHERE draw < 0.2
+    """,
+    "tenant_usage": """
+        INSERT INTO tenant_usage (tenant_id, bytes, open_uploads)
+        SELECT tenant_id, coalesce(sum(size) FILTER (WHERE status IN ('open', 'finalized', 'stored')), 0), count(*) FILTER (WHERE status = 'open')
+        FROM uploads JOIN seed_tenants ON seed_tenants.id = tenant_id
+        GROUP BY tenant_id
+    """,
+    "tenant_steps": """
+        INSERT INTO tenant_steps (tenant_id, name, priority, waiting, in_broker, issued, released, finished)
+        SELECT tenant_id, steps.name, priority,
+               count(*) FILTER (WHERE status = 'waiting'),
+               count(*) FILTER (WHERE status IN ('queued', 'running')),
+               count(*),
+               count(*) FILTER (WHERE status <> 'waiting'),
+               count(*) FILTER (WHERE status NOT IN ('waiting', 'queued', 'running'))
+        FROM steps JOIN seed_tenants ON seed_tenants.id = tenant_id
+        GROUP BY tenant_id, steps.name, priority
+    """,
+}
+"""The statement that fills each table; a table is filled after the tables that it refers to."""

@@ -1,0 +1,21 @@
+from dev.seed import load, statements
+from schemas.tables import Base
+
+NOT_SEEDED = {"api_keys"}
+TABLES = Base.metadata.tables
+
+
+def test_every_table_is_seeded() -> None:
+    assert statements.TABLES.keys() == TABLES.keys() - NOT_SEEDED
+
+
+def test_every_table_of_a_tenant_is_emptied_by_the_removal() -> None:
+    assert load.removals().keys() == TABLES.keys()
+
+
+def test_the_removal_deletes_a_row_before_the_row_that_it_belongs_to() -> None:
+    order = list(load.removals())
+
+    assert order[-1] == "tenants"
+    for child, parent in (("chunks", "uploads"), ("attempts", "deliveries"), ("outbox", "events")):
+        assert order.index(child) < order.index(parent)
