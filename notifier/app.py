@@ -12,6 +12,7 @@ import structlog
 from notifier import broker, db, liveness
 from notifier.delivery import dispatch, transport
 from notifier.intake import NotifyConsumer
+from notifier.positions import Positions
 from notifier.relay import Relay
 from notifier.settings import Settings
 from schemas.runtime import logging
@@ -51,6 +52,7 @@ async def _relay(settings: Settings) -> None:
             connection, publish_timeout=settings.publish_timeout
         )
         wake, pulse = db.WakeUp(), liveness.Pulse()
+        positions_wake, positions_pulse = db.WakeUp(), liveness.Pulse()
         relay = Relay(
             transaction=engine.begin,
             exchange=exchange,
@@ -58,14 +60,25 @@ async def _relay(settings: Settings) -> None:
             pulse=pulse,
             settings=settings,
         )
+        positions = Positions(
+            transaction=engine.begin,
+            wake=positions_wake,
+            pulse=positions_pulse,
+            settings=settings,
+        )
+
+        def notify() -> None:
+            wake.call()
+            positions_wake.call()
 
         async def is_alive() -> bool:
-            return exchange.is_open and pulse.is_fresh
+            return exchange.is_open and pulse.is_fresh and positions_pulse.is_fresh
 
         log.info("relay.started")
         await _run_together(
             relay=relay.run(),
-            listen=db.listen(settings, channel=outbox.WAKE_CHANNEL, wake=wake, name=RELAY),
+            positions=positions.run(),
+            listen=db.listen(settings, channel=outbox.WAKE_CHANNEL, wake=notify, name=RELAY),
             liveness=liveness.keep(settings.liveness_file, alive=is_alive),
         )
 
@@ -95,7 +108,7 @@ async def _deliver(settings: Settings) -> None:
         await _run_together(
             consumer=consumer.run(),
             dispatcher=dispatcher.run(),
-            listen=db.listen(settings, channel=dispatch.WAKE_CHANNEL, wake=wake, name=DELIVER),
+            listen=db.listen(settings, channel=dispatch.WAKE_CHANNEL, wake=wake.call, name=DELIVER),
             liveness=liveness.keep(settings.liveness_file, alive=is_alive),
         )
 

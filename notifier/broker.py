@@ -104,12 +104,14 @@ async def declare_topology(channel: AbstractChannel) -> None:
         for binding in topology.BINDINGS:
             name = binding.queue
             await queues[name].bind(binding.exchange, routing_key=binding.routing_key)
+        for name, routing_key in topology.OBSOLETE_BINDINGS:
+            await queues[name].unbind(topology.EVENTS.name, routing_key=routing_key)
     except ChannelPreconditionFailed as error:
         raise amqp.TopologyConflict(name, str(error)) from error
 
 
 class EventExchange:
-    """The exchange of all events. The broker confirms each publish."""
+    """The exchange of events, and the queues of work. The broker confirms each publish."""
 
     def __init__(
         self,
@@ -175,9 +177,23 @@ class EventExchange:
             PublishRefused: the broker rejected or returned the message, or sent no confirm in time.
             BrokerUnavailable: the connection was lost or is blocked.
         """
+        await self._publish(self._exchange, message, routing_key=routing_key)
+
+    async def publish_to_queue(self, message: aio_pika.Message, *, queue: str) -> None:
+        """Publish to one queue alone, and wait for the confirm.
+
+        Raises:
+            PublishRefused: as for `publish`; also if the queue does not exist.
+            BrokerUnavailable: the connection was lost or is blocked.
+        """
+        await self._publish(self._channel.default_exchange, message, routing_key=queue)
+
+    async def _publish(
+        self, exchange: AbstractExchange, message: aio_pika.Message, *, routing_key: str
+    ) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                await self._exchange.publish(message, routing_key=routing_key, mandatory=True)
+                await exchange.publish(message, routing_key=routing_key, mandatory=True)
         except PublishError as error:
             raise PublishRefused(f"returned: {error.args[0]}") from error
         except DeliveryError as error:

@@ -75,12 +75,14 @@ class WakeUp:
         self._called.clear()
 
 
-async def listen(settings: DatabaseSettings, *, channel: str, wake: WakeUp, name: str) -> Never:
+async def listen(
+    settings: DatabaseSettings, *, channel: str, wake: Callable[[], None], name: str
+) -> Never:
     """Call `wake` at every notification on `channel`, and after each connect."""
     await postgres.listen(
         partial(postgres.connect, settings, connection=_connection(name)),
         channel=channel,
-        notify=lambda _: wake.call(),
+        notify=lambda _: wake(),
     )
 
 

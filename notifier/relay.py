@@ -1,4 +1,4 @@
-"""The relay: publishes the outbox to the broker.
+"""The relay: publishes the outbox to the broker: facts to the exchange of events, work to its queue.
 
 One transaction locks, publishes and marks the rows of a batch. Two relays never
 publish the same row at the same time, and a relay that dies repeats at most one
@@ -14,7 +14,7 @@ from typing import Final, Never
 
 import aio_pika
 import structlog
-from sqlalchemy import Interval, bindparam, func, select, update
+from sqlalchemy import Interval, bindparam, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notifier import db
@@ -25,6 +25,7 @@ from schemas.ids import EventId
 from schemas.runtime import amqp, postgres
 from schemas.runtime.tracing import TRACEPARENT_HEADER
 from schemas.settings import RelaySettings
+from schemas.tables.events import EventRecord
 from schemas.tables.outbox import OutboxMessage
 
 log = structlog.stdlib.get_logger(__name__)
@@ -39,17 +40,38 @@ READY_TIMEOUT: Final = timedelta(seconds=1)
 BACKLOG_REPORT_INTERVAL: Final = timedelta(seconds=10)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OutboxRow:
-    """The columns of a `schemas.tables.outbox.OutboxMessage` that the relay reads."""
+class EventMissing(Exception):
+    """The table of events does not have the event of a row of the outbox."""
 
-    id: int
-    event_id: EventId
-    routing_key: str
+    def __init__(self, event_id: EventId) -> None:
+        super().__init__(f"the table of events does not have {event_id}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventToPublish:
+    """The columns of a `schemas.tables.events.EventRecord` that the relay reads."""
+
+    id: EventId
+    type: str
     body: bytes
     traceparent: str | None
     created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutboxRow:
+    """A row of the outbox with its event.
+
+    Attributes:
+        queue: the work queue; None for the exchange of events.
+        event: None if the table of events does not have it.
+    """
+
+    id: int
+    event_id: EventId
+    queue: str | None
     attempts: int
+    event: EventToPublish | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,18 +107,18 @@ class Batch:
         return len(self.published) + len(self.refused) + len(self.interrupted)
 
 
-def message(row: OutboxRow) -> aio_pika.Message:
-    """Return the AMQP message of a row; its body is the event's bytes, unchanged."""
+def message(event: EventToPublish) -> aio_pika.Message:
+    """Return the AMQP message of an event; its body is the event's bytes, unchanged."""
     return aio_pika.Message(
-        row.body,
+        event.body,
         content_type=CONTENT_TYPE,
         content_encoding="utf-8",
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        message_id=str(row.event_id),
-        type=row.routing_key,
+        message_id=str(event.id),
+        type=event.type,
         app_id=amqp.APP_ID,
-        timestamp=row.created_at,
-        headers={} if row.traceparent is None else {TRACEPARENT_HEADER: row.traceparent},
+        timestamp=event.created_at,
+        headers={} if event.traceparent is None else {TRACEPARENT_HEADER: event.traceparent},
     )
 
 
@@ -108,20 +130,46 @@ def backoff(attempts: int) -> timedelta:
 
 # The order of the index; for rows never refused it is the order of their transactions.
 # Ordered by id alone, each batch would scan every published row.
-_PENDING: Final = (
+_LOCKED: Final = (
     select(
         OutboxMessage.id,
         OutboxMessage.event_id,
-        OutboxMessage.routing_key,
-        OutboxMessage.body,
-        OutboxMessage.traceparent,
-        OutboxMessage.created_at,
+        OutboxMessage.queue,
         OutboxMessage.attempts,
+        OutboxMessage.available_at,
     )
     .where(OutboxMessage.published_at.is_(None), OutboxMessage.available_at <= func.now())
     .order_by(OutboxMessage.available_at, OutboxMessage.id)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
+    .cte("locked")
+)
+
+# The limit makes the database look each event up by its id, in one partition. In a plain join it
+# may read all events.
+_EVENT: Final = (
+    select(EventRecord.type, EventRecord.body, EventRecord.traceparent, EventRecord.created_at)
+    .where(EventRecord.id == _LOCKED.c.event_id)
+    .limit(1)
+    .lateral("event")
+)
+
+# Work precedes facts: a worker waits for it.
+_PENDING: Final = (
+    select(
+        _LOCKED.c.id,
+        _LOCKED.c.event_id,
+        _LOCKED.c.queue,
+        _LOCKED.c.attempts,
+        _EVENT.c.type,
+        _EVENT.c.body,
+        _EVENT.c.traceparent,
+        _EVENT.c.created_at,
+    )
+    .select_from(_LOCKED)
+    # A row without its event must come out and be refused: it would block the rows after it.
+    .outerjoin(_EVENT, true())
+    .order_by(_LOCKED.c.queue.is_(None), _LOCKED.c.available_at, _LOCKED.c.id)
 )
 
 _MARK_PUBLISHED: Final = (
@@ -145,7 +193,24 @@ _POSTPONE: Final = (
 async def take(connection: AsyncConnection, *, limit: int) -> list[OutboxRow]:
     """Lock and return the next rows; skip rows that another relay has locked."""
     rows = await connection.execute(_PENDING, {"limit": limit})
-    return [OutboxRow(**row) for row in rows.mappings()]
+    return [
+        OutboxRow(
+            id=row.id,
+            event_id=row.event_id,
+            queue=row.queue,
+            attempts=row.attempts,
+            event=None
+            if row.body is None
+            else EventToPublish(
+                id=row.event_id,
+                type=row.type,
+                body=row.body,
+                traceparent=row.traceparent,
+                created_at=row.created_at,
+            ),
+        )
+        for row in rows
+    ]
 
 
 async def record(connection: AsyncConnection, batch: Batch) -> None:
@@ -208,25 +273,29 @@ class Relay:
         async with self._transaction() as connection:
             rows = await take(connection, limit=self._settings.outbox_batch)
             errors = await asyncio.gather(
-                *(
-                    self._exchange.publish(message(row), routing_key=row.routing_key)
-                    for row in rows
-                ),
-                return_exceptions=True,
+                *(self._publish(row) for row in rows), return_exceptions=True
             )
             batch = Batch.of(rows, errors)
             await record(connection, batch)
         for row in batch.published:
-            log.debug("relay.published", event_id=str(row.event_id), type=row.routing_key)
+            log.debug("relay.published", event_id=str(row.event_id), queue=row.queue)
         for row, reason in batch.refused:
             log.warning(
                 "relay.refused",
                 event_id=str(row.event_id),
-                type=row.routing_key,
+                queue=row.queue,
                 attempts=row.attempts + 1,
                 reason=reason,
             )
         return batch
+
+    async def _publish(self, row: OutboxRow) -> None:
+        if row.event is None:
+            raise EventMissing(row.event_id)
+        if row.queue is None:
+            await self._exchange.publish(message(row.event), routing_key=row.event.type)
+        else:
+            await self._exchange.publish_to_queue(message(row.event), queue=row.queue)
 
 
 class _Backlog:

@@ -84,7 +84,9 @@ class DeliveryStatus(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"
     EXHAUSTED = "exhausted"  # every attempt of the schedule failed
-    DISCARDED = "discarded"  # the endpoint was deleted or disabled before the delivery
+    DISCARDED = (
+        "discarded"  # its endpoint was deleted or disabled, or its event is no longer stored
+    )
 
 
 SETTLED_JOBS: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})

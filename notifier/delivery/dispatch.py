@@ -136,8 +136,20 @@ class Dispatcher:
 
     async def _post_or_fail(self, claim: ClaimedDelivery, *, at: datetime) -> AttemptResult:
         """Make the attempt; an internal error before the POST is an outcome too."""
+        if claim.body is None:
+            log.error(
+                "delivery.event_missing",
+                delivery_id=str(claim.delivery.delivery_id),
+                event_id=str(claim.delivery.event_id),
+            )
+            return AttemptResult(
+                outcome=AttemptOutcome.EVENT_MISSING,
+                started_at=at,
+                duration=self._clock() - at,
+                error="the event is no longer stored; nothing was sent",
+            )
         try:
-            return await self._post(claim, at=at)
+            return await self._post(claim, claim.body, at=at)
         except Exception:
             # Without an outcome the delivery would be attempted for ever, outside the schedule.
             log.exception("delivery.not_attempted", delivery_id=str(claim.delivery.delivery_id))
@@ -148,19 +160,19 @@ class Dispatcher:
                 error="an internal error; nothing was sent",
             )
 
-    async def _post(self, claim: ClaimedDelivery, *, at: datetime) -> AttemptResult:
+    async def _post(self, claim: ClaimedDelivery, body: bytes, *, at: datetime) -> AttemptResult:
         delivery = claim.delivery
         headers = signing.sign(
             signing.SigningSecret.parse(delivery.secret),
             message_id=str(delivery.event_id),
             timestamp=at,
-            body=delivery.body,
+            body=body,
         )
         return await attempt.post(
             self._client,
             url=delivery.url,
             headers=headers,
-            body=delivery.body,
+            body=body,
             started_at=at,
             timeout=self._settings.webhook_timeout,
             response_max=self._settings.webhook_response_max,

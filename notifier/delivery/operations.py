@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import Interval, bindparam, func, update
+from sqlalchemy import Interval, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,22 +18,42 @@ from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.queries import DueDelivery
 from notifier.delivery.settlement import Settlement
 from notifier.delivery.slots import Slots
-from schemas.events.envelope import Envelope
+from schemas.events.envelope import REFERENCES, Envelope
 from schemas.ids import DeliveryId, WebhookId
 from schemas.lifecycle import DeliveryStatus
 from schemas.tables.deliveries import Attempt, Delivery
+from schemas.tables.events import EventRecord
 from schemas.tables.inbox import InboxMessage
 from schemas.tables.webhooks import Webhook
 
 CONSUMER: Final = "notifier"
 """The consumer whose events the inbox records."""
 
-_RECORD_EVENT: Final = (
+_EVENT_COLUMNS: Final = ("tenant_id", "type", "subject", "body", *REFERENCES)
+
+_RECORDED: Final = (
     insert(InboxMessage)
     .values(consumer=CONSUMER, event_id=bindparam("event_id"))
     .on_conflict_do_nothing()
     .returning(InboxMessage.event_id)
+    .cte("recorded")
 )
+
+# The event has a row, unless another publisher sent it, or it is replayed after its retention.
+_STORED: Final = (
+    insert(EventRecord)
+    .from_select(
+        ["id", *_EVENT_COLUMNS],
+        select(
+            _RECORDED.c.event_id,
+            *(bindparam(name, type_=EventRecord.__table__.c[name].type) for name in _EVENT_COLUMNS),
+        ),
+    )
+    .on_conflict_do_nothing()
+    .cte("stored")
+)
+
+_RECORD_EVENT: Final = select(_RECORDED.c.event_id).add_cte(_STORED)
 
 _ADD_DELIVERY: Final = (
     insert(Delivery)
@@ -43,7 +63,6 @@ _ADD_DELIVERY: Final = (
         webhook_id=bindparam("webhook_id"),
         event_id=bindparam("event_id"),
         event_type=bindparam("event_type"),
-        body=bindparam("body"),
         status=DeliveryStatus.PENDING,
         attempts_made=0,
         next_attempt_at=func.now(),
@@ -70,7 +89,15 @@ _CLAIM: Final = (
     update(Delivery)
     .where(Delivery.id.in_(bindparam("deliveries", expanding=True)))
     .values(leased_until=_LEASE_END)
-    .returning(_LEASE_END.label("leased_until"))
+    .returning(
+        Delivery.id,
+        _LEASE_END.label("leased_until"),
+        # The subquery reads the body of a claimed delivery alone, by its id, from one partition.
+        select(EventRecord.body)
+        .where(EventRecord.id == Delivery.event_id)
+        .scalar_subquery()
+        .label("body"),
+    )
 )
 
 _SETTLE: Final = (
@@ -116,15 +143,27 @@ async def record_event(
 ) -> int | None:
     """Write a delivery for each endpoint that subscribes to the event, once per event.
 
+    Stores the event first if the table of events does not have it.
+
     Args:
         connection: in a transaction; commit it before acknowledging the message.
         envelope: the event.
-        body: the bytes of the message, which are signed and sent unchanged.
+        body: the bytes of the message.
 
     Returns:
         The number of deliveries; None for an event that is already recorded.
     """
-    recorded = await connection.execute(_RECORD_EVENT, {"event_id": envelope.id})
+    recorded = await connection.execute(
+        _RECORD_EVENT,
+        {
+            "event_id": envelope.id,
+            "tenant_id": envelope.tenantid,
+            "type": envelope.type,
+            "subject": envelope.subject,
+            "body": body,
+            **envelope.references,
+        },
+    )
     if recorded.first() is None:
         return None
     upload_id = envelope.upload_id
@@ -143,7 +182,6 @@ async def record_event(
                     "webhook_id": subscription.webhook_id,
                     "event_id": envelope.id,
                     "event_type": envelope.type,
-                    "body": body,
                 }
                 for subscription in subscriptions
             ],
@@ -158,10 +196,12 @@ class ClaimedDelivery:
     Attributes:
         leased_until: identifies the claim too: another process that claims the
             delivery writes another time.
+        body: the bytes of the event; None if the table of events does not have it.
     """
 
     delivery: DueDelivery
     leased_until: datetime
+    body: bytes | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,14 +246,18 @@ async def claim_due(connection: AsyncConnection, *, slots: Slots, lease: timedel
         await connection.execute(_DISCARD, {"deliveries": discarded})
     claimed: list[ClaimedDelivery] = []
     if accepted:
-        marks = await connection.scalars(
+        rows = await connection.execute(
             _CLAIM,
             {"deliveries": [delivery.delivery_id for delivery in accepted], "lease": lease},
         )
-        # now() is constant within a transaction: all deliveries have the same time.
-        leased_until = marks.all()[0]
+        claims = {row.id: row for row in rows}
         claimed = [
-            ClaimedDelivery(delivery=delivery, leased_until=leased_until) for delivery in accepted
+            ClaimedDelivery(
+                delivery=delivery,
+                leased_until=claims[delivery.delivery_id].leased_until,
+                body=claims[delivery.delivery_id].body,
+            )
+            for delivery in accepted
         ]
     return ClaimResult(claimed=claimed, discarded=len(discarded), more=more)
 

@@ -11,8 +11,8 @@ from typing import Final
 class AttemptOutcome(StrEnum):
     """How an attempt ended; the values are stored with the attempt and label metrics.
 
-    `DELIVERED` settles the delivery, and `GONE` disables the endpoint. Every other
-    outcome is retried until the schedule ends.
+    `DELIVERED` and `EVENT_MISSING` settle the delivery, and `GONE` disables the endpoint.
+    Every other outcome is retried until the schedule ends.
     """
 
     DELIVERED = "delivered"  # 2xx
@@ -27,6 +27,7 @@ class AttemptOutcome(StrEnum):
     TIMED_OUT = "timed_out"
     PROTOCOL_ERROR = "protocol_error"  # a broken connection, or a response that is not HTTP
     NOT_ATTEMPTED = "not_attempted"  # an internal error, such as an unreadable secret
+    EVENT_MISSING = "event_missing"  # the table of events does not have the event any more
 
 
 _THROTTLING: Final = frozenset(

@@ -35,7 +35,6 @@ class DueDelivery:
     delivery_id: DeliveryId
     webhook_id: WebhookId
     event_id: EventId
-    body: bytes
     attempts_made: int
     receiver: Receiver
     url: str = field(repr=False)
@@ -73,7 +72,6 @@ def _due(condition: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
             Delivery.id.label("delivery_id"),
             Delivery.webhook_id,
             Delivery.event_id,
-            Delivery.body,
             Delivery.attempts_made,
             RECEIVER.label("receiver"),
             Webhook.url,

@@ -47,6 +47,8 @@ def after(
             return Settlement(status=DeliveryStatus.DELIVERED)
         case AttemptOutcome.GONE:
             return Settlement(status=DeliveryStatus.DISCARDED, endpoint_is_gone=True)
+        case AttemptOutcome.EVENT_MISSING:
+            return Settlement(status=DeliveryStatus.DISCARDED)
         case _:
             next_attempt_at = retry_schedule.next_attempt(
                 attempts_made, delays=delays, now=now, jitter=jitter, retry_after=retry_after

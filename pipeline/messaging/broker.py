@@ -28,6 +28,8 @@ def declare_topology(connection: Connection) -> None:
         for binding in topology.BINDINGS:
             name = binding.queue
             Queue(name)(channel).bind_to(binding.exchange, binding.routing_key)
+        for name, routing_key in topology.OBSOLETE_BINDINGS:
+            Queue(name)(channel).unbind_from(topology.EVENTS.name, routing_key)
     except connection.channel_errors as error:
         raise TopologyConflict(name, str(error)) from error
 

@@ -7,7 +7,7 @@ deliveries and steps refer to the event; its bytes are stored once.
 
 from datetime import datetime
 
-from sqlalchemy import Index, LargeBinary, Sequence, func, text
+from sqlalchemy import Index, LargeBinary, Select, Sequence, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -109,3 +109,24 @@ def emit(
     if topology.is_published(envelope.type):
         session.add(OutboxMessage(event_id=envelope.id))
     return envelope.id
+
+
+def events_after(
+    tenant_id: TenantId, *, position: int, limit: int
+) -> Select[int | None, EventId, str, bytes]:
+    """Return the query for the next page of a tenant's feed: position, id, type and body.
+
+    A reader that continues after the last position of each page gets every event once, in the
+    order of the positions.
+
+    Args:
+        tenant_id: the owner of the events.
+        position: the last position that the reader has; 0 for the start of the feed.
+        limit: most events.
+    """
+    return (
+        select(EventRecord.position, EventRecord.id, EventRecord.type, EventRecord.body)
+        .where(EventRecord.tenant_id == tenant_id, EventRecord.position > position)
+        .order_by(EventRecord.position)
+        .limit(limit)
+    )

@@ -67,6 +67,9 @@ class Bus:
         )
         await full.bind(topology.EVENTS.name, routing_key=routing_key)
 
+    async def declare_topology(self) -> None:
+        await broker.declare_topology(self._channel)
+
     async def delete(self, queue: str) -> None:
         await self._channel.queue_delete(queue)
 

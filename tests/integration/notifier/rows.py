@@ -7,16 +7,17 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import uuid4
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from notifier import db
 from notifier.delivery import operations
 from schemas.events.envelope import Envelope, Event, encode
 from schemas.events.uploads import UploadCancelled
-from schemas.ids import EventId, TenantId, UploadId, WebhookId
+from schemas.ids import EventId, TenantId, UploadId, WebhookId, uuid7
 from schemas.settings import DatabaseSettings
 from schemas.tables.deliveries import Attempt, Delivery
+from schemas.tables.events import EventRecord
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
@@ -36,12 +37,25 @@ def an_event(
     """Return an event, by default of an unknown tenant."""
     upload_id = upload_id or UploadId(uuid4())
     return Envelope(
-        id=EventId(uuid4()),
+        id=EventId(uuid7()),
         source="/tests",
         subject=str(upload_id),
         time=datetime.now(UTC),
         tenantid=tenant_id or TenantId(uuid4()),
         data=data or UploadCancelled(upload_id=upload_id, filename="a.pdf"),
+    )
+
+
+def record_of(event: Envelope, *, traceparent: str | None = None) -> EventRecord:
+    """Return the row of an event."""
+    return EventRecord(
+        id=event.id,
+        tenant_id=event.tenantid,
+        type=event.type,
+        subject=event.subject,
+        body=encode(event),
+        traceparent=traceparent,
+        **event.references,
     )
 
 
@@ -137,11 +151,26 @@ class Rows:
         async with self.transaction() as session:
             return (await session.scalars(select(Webhook).where(Webhook.id == webhook_id))).one()
 
-    async def add_to_outbox(self, *events: Envelope, traceparent: str | None = None) -> None:
+    async def add_to_outbox(
+        self, *events: Envelope, queue: str | None = None, traceparent: str | None = None
+    ) -> None:
+        """Add events to publish: to the exchange of events, or to a work queue."""
         async with self.transaction() as session:
-            session.add_all(
-                OutboxMessage.carrying(event, traceparent=traceparent) for event in events
-            )
+            for event in events:
+                session.add(record_of(event, traceparent=traceparent))
+                session.add(OutboxMessage(event_id=event.id, queue=queue))
+
+    async def add_events(self, *events: Envelope, traceparent: str | None = None) -> None:
+        async with self.transaction() as session:
+            session.add_all(record_of(event, traceparent=traceparent) for event in events)
+
+    async def delete_events(self) -> None:
+        async with self.transaction() as session:
+            await session.execute(delete(EventRecord))
+
+    async def events(self) -> Sequence[EventRecord]:
+        async with self.transaction() as session:
+            return (await session.scalars(select(EventRecord).order_by(EventRecord.id))).all()
 
     async def outbox(self) -> Sequence[OutboxMessage]:
         async with self.transaction() as session:

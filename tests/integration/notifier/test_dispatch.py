@@ -7,10 +7,12 @@ from typing import Protocol
 
 import pytest
 from sqlalchemy import func, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notifier import db
-from notifier.delivery import dispatch, transport
+from notifier.delivery import dispatch, operations, transport
 from notifier.delivery.dispatch import Dispatcher
+from notifier.delivery.slots import Slots
 from notifier.liveness import Pulse
 from schemas.events.envelope import encode
 from schemas.settings import DatabaseSettings, DeliverySettings
@@ -18,6 +20,7 @@ from schemas.tables.deliveries import Delivery
 from tests.fakes import replies
 from tests.fakes.receiver import Received, Receiver
 from tests.integration.notifier.conftest import ProxiedDatabase
+from tests.integration.notifier.plans import plans_of, reads_of_events
 from tests.integration.notifier.process import running
 from tests.integration.notifier.rows import SECRET, Rows, an_event, engine_of, eventually
 
@@ -70,7 +73,7 @@ def run_dispatcher(database: DatabaseSettings) -> RunDispatcher:
             )
             async with (
                 running(
-                    db.listen(where, channel=dispatch.WAKE_CHANNEL, wake=wake, name="listener")
+                    db.listen(where, channel=dispatch.WAKE_CHANNEL, wake=wake.call, name="listener")
                 ),
                 running(dispatcher.run()) as task,
             ):
@@ -195,6 +198,46 @@ async def test_410_disables_the_endpoint_and_discards_its_pending_deliveries(
     assert 1 <= len(receiver.received) <= 10
     await rows.record(an_event(tenant_id=tenant_id))
     assert len(await rows.deliveries()) == 31
+
+
+async def test_a_delivery_without_its_event_is_discarded_with_the_reason(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
+) -> None:
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url)
+    await rows.record(an_event(tenant_id=tenant_id))
+    await rows.delete_events()
+    sent = an_event(tenant_id=tenant_id)
+    await rows.record(sent)
+    async with run_dispatcher():
+        await eventually(rows.everything_is_settled)
+    assert [request.headers["webhook-id"] for request in receiver.received] == [str(sent.id)]
+    assert [(each.status, each.attempts_made) for each in await rows.deliveries()] == [
+        ("discarded", 1),
+        ("delivered", 1),
+    ]
+    assert {(each.outcome, each.error) for each in await rows.attempts()} == {
+        ("event_missing", "the event is no longer stored; nothing was sent"),
+        ("delivered", None),
+    }
+
+
+async def test_a_claim_reads_the_body_of_each_claimed_delivery_by_its_id(
+    rows: Rows, database: DatabaseSettings
+) -> None:
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id)
+    await rows.record(*(an_event(tenant_id=tenant_id) for _ in range(8)))
+
+    async def claim(connection: AsyncConnection) -> None:
+        claimed = await operations.claim_due(connection, slots=Slots(3), lease=timedelta(minutes=1))
+        assert len(claimed.claimed) == 3
+
+    async with engine_of(database) as engine:
+        plans = await plans_of(engine, claim)
+    reads = [read for plan in plans for read in reads_of_events(plan)]
+    assert len(reads) > 4
+    assert [read["Actual Loops"] for read in reads if read["Actual Loops"]] == [3]
 
 
 async def test_due_deliveries_to_a_deleted_endpoint_are_discarded(

@@ -2,25 +2,28 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 
-from notifier import db
+from notifier import db, relay
 from notifier.broker import EventExchange, connect
 from notifier.liveness import Pulse
 from notifier.relay import Relay
 from schemas import topology
 from schemas.events.envelope import encode
 from schemas.events.uploads import UploadFinalized
-from schemas.ids import JobId, UploadId
+from schemas.ids import EventId, JobId, UploadId, uuid7
 from schemas.settings import BrokerSettings, DatabaseSettings, RelaySettings
-from schemas.tables.outbox import WAKE_CHANNEL
+from schemas.tables.outbox import WAKE_CHANNEL, OutboxMessage
 from tests.integration.notifier.bus import Bus
 from tests.integration.notifier.conftest import ProxiedBroker, ProxiedDatabase, Start
+from tests.integration.notifier.plans import plans_of, reads_of_events
 from tests.integration.notifier.process import running
-from tests.integration.notifier.rows import Rows, an_event, engine_of, eventually
+from tests.integration.notifier.rows import Rows, an_event, engine_of, eventually, record_of
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +44,12 @@ class RunRelay(Protocol):
     ) -> AbstractAsyncContextManager[Relay]: ...
 
 
+def finalized() -> UploadFinalized:
+    return UploadFinalized(
+        upload_id=UploadId(uuid4()), job_id=JobId(uuid4()), filename="a.pdf", size=1
+    )
+
+
 @pytest.fixture
 def run_relay(database: DatabaseSettings, broker: BrokerSettings) -> RunRelay:
     @asynccontextmanager
@@ -55,7 +64,7 @@ def run_relay(database: DatabaseSettings, broker: BrokerSettings) -> RunRelay:
             engine_of(database) as engine,
             await connect(through or broker, name="relay under test") as connection,
         ):
-            relay = Relay(
+            loop = Relay(
                 transaction=engine.begin,
                 exchange=await EventExchange.open(connection, publish_timeout=PUBLISH_TIMEOUT),
                 wake=wake,
@@ -63,10 +72,10 @@ def run_relay(database: DatabaseSettings, broker: BrokerSettings) -> RunRelay:
                 settings=RelaySettings(outbox_batch=batch, outbox_poll=poll),
             )
             async with (
-                running(db.listen(database, channel=WAKE_CHANNEL, wake=wake, name="listener")),
-                running(relay.run()),
+                running(db.listen(database, channel=WAKE_CHANNEL, wake=wake.call, name="listener")),
+                running(loop.run()),
             ):
-                yield relay
+                yield loop
 
     return run
 
@@ -143,36 +152,105 @@ async def test_an_unroutable_event_is_kept_in_the_unrouted_queue(
     rows: Rows, events_bus: Bus, run_relay: RunRelay
 ) -> None:
     event = an_event()
+    record = record_of(event)
+    record.type = "upload.unheard_of"
     async with run_relay():
         async with rows.transaction() as session:
-            await session.execute(
-                text(
-                    "INSERT INTO outbox (event_id, routing_key, body)"
-                    " VALUES (:id, 'upload.unheard_of', :body)"
-                ),
-                {"id": event.id, "body": encode(event)},
-            )
+            session.add_all((record, OutboxMessage(event_id=event.id)))
         message = await events_bus.take(topology.UNROUTED.name)
     assert message.message_id == str(event.id)
     assert message.routing_key == "upload.unheard_of"
     assert await rows.everything_is_published()
 
 
+async def test_work_is_published_to_its_queue_alone(
+    rows: Rows, events_bus: Bus, run_relay: RunRelay
+) -> None:
+    event = an_event(data=finalized())
+    async with run_relay():
+        await rows.add_to_outbox(event, queue=topology.UPLOADS, traceparent=TRACEPARENT)
+        message = await events_bus.take(topology.UPLOADS)
+    assert message.exchange == ""
+    assert message.body == encode(event)
+    assert message.message_id == str(event.id)
+    assert message.type == "upload.finalized"
+    assert message.headers == {"traceparent": TRACEPARENT}
+    for queue in (topology.NOTIFY, topology.DOCUMENT_PROCESSING, topology.UNROUTED.name):
+        assert await events_bus.depth(queue) == 0
+
+
+async def test_an_event_can_be_published_as_a_fact_and_as_work(
+    rows: Rows, events_bus: Bus, run_relay: RunRelay
+) -> None:
+    event = an_event()
+    async with run_relay():
+        await rows.add_to_outbox(event)
+        async with rows.transaction() as session:
+            session.add(OutboxMessage(event_id=event.id, queue=topology.UPLOADS))
+        for queue in (topology.NOTIFY, topology.UPLOADS):
+            assert (await events_bus.take(queue)).message_id == str(event.id)
+
+
+async def test_work_precedes_the_facts_of_its_batch(rows: Rows, database: DatabaseSettings) -> None:
+    facts = [an_event() for _ in range(3)]
+    work = an_event()
+    await rows.add_to_outbox(*facts)
+    await rows.add_to_outbox(work, queue=topology.UPLOADS)
+    async with engine_of(database) as engine, engine.begin() as connection:
+        taken = await relay.take(connection, limit=10)
+    assert [row.event_id for row in taken] == [event.id for event in (work, *facts)]
+
+
+async def test_work_for_a_deleted_queue_waits_until_the_queue_is_declared_again(
+    rows: Rows, events_bus: Bus, run_relay: RunRelay
+) -> None:
+    event = an_event(data=finalized())
+    async with run_relay():
+        await events_bus.delete(topology.UPLOADS)
+        await rows.add_to_outbox(event, queue=topology.UPLOADS)
+
+        async def was_refused() -> bool:
+            return (await rows.outbox())[0].attempts > 0
+
+        await eventually(was_refused)
+        (row,) = await rows.outbox()
+        assert row.published_at is None
+        assert row.last_error is not None
+        assert row.last_error.startswith("PublishRefused: returned: NO_ROUTE")
+        await events_bus.declare_topology()
+        assert (await events_bus.take(topology.UPLOADS)).message_id == str(event.id)
+        await eventually(rows.everything_is_published)
+
+
+async def test_a_row_without_its_event_is_refused_and_does_not_block_other_rows(
+    rows: Rows, events_bus: Bus, run_relay: RunRelay
+) -> None:
+    async with rows.transaction() as session:
+        session.add(OutboxMessage(event_id=EventId(uuid7())))
+    event = an_event()
+    await rows.add_to_outbox(event)
+    async with run_relay(batch=1):
+        assert (await events_bus.take(topology.NOTIFY)).message_id == str(event.id)
+    (row, _) = await rows.outbox()
+    assert row.last_error == f"EventMissing: the table of events does not have {row.event_id}"
+
+
+async def test_a_batch_looks_its_events_up_by_id_in_their_partition(
+    rows: Rows, database: DatabaseSettings
+) -> None:
+    await rows.add_to_outbox(*(an_event() for _ in range(5)))
+    async with engine_of(database) as engine:
+        (plan,) = await plans_of(engine, partial(relay.take, limit=100))
+    reads = reads_of_events(plan)
+    assert len(reads) > 4
+    assert [read["Actual Loops"] for read in reads if read["Actual Loops"]] == [5]
+
+
 async def test_a_refused_event_waits_and_does_not_block_other_events(
     rows: Rows, events_bus: Bus, run_relay: RunRelay
 ) -> None:
     await events_bus.add_full_queue(routing_key="upload.finalized")
-    refused = [
-        an_event(
-            data=UploadFinalized(
-                upload_id=UploadId(event.data.upload_id),
-                job_id=JobId(event.data.upload_id),
-                filename="a.pdf",
-                size=1,
-            )
-        )
-        for event in (an_event(), an_event())
-    ]
+    refused = [an_event(data=finalized()) for _ in range(2)]
     others = [an_event() for _ in range(20)]
     async with run_relay():
         await rows.add_to_outbox(refused[0], *others, refused[1])

@@ -1,7 +1,9 @@
 """The topology on a real broker; each service declares the same topology with its own client."""
 
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from typing import TypeAlias
 
 import aio_pika
 import kombu
@@ -18,6 +20,12 @@ from schemas.settings import BrokerSettings
 pytestmark = pytest.mark.anyio
 
 
+PUBLISH_TIMEOUT = timedelta(seconds=10)
+MESSAGE = aio_pika.Message(b"{}")
+
+Declare: TypeAlias = Callable[[], Awaitable[None]]
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
@@ -27,6 +35,18 @@ def anyio_backend() -> str:
 async def connection(broker: BrokerSettings) -> AsyncIterator[AbstractRobustConnection]:
     async with await notifier_broker.connect(broker, name="tests") as connected:
         yield connected
+
+
+async def take_all(connection: AbstractRobustConnection) -> dict[str, list[str | None]]:
+    """Take every message; return the routing keys of the messages by queue."""
+    taken: dict[str, list[str | None]] = defaultdict(list)
+    channel = await connection.channel()
+    for each in topology.QUEUES:
+        queue = await channel.declare_queue(each.name, passive=True, robust=False)
+        while (message := await queue.get(fail=False)) is not None:
+            await message.ack()
+            taken[each.name].append(message.routing_key)
+    return taken
 
 
 async def test_every_exchange_and_queue_exists_after_the_declaration(
@@ -53,6 +73,39 @@ async def test_both_services_declare_the_same_topology(
     with kombu.Connection(broker.rabbitmq_url.get_secret_value()) as celery:
         pipeline_broker.declare_topology(celery)
     await notifier_broker.declare_topology(await connection.channel())
+
+
+@pytest.fixture(params=["notifier", "pipeline"])
+def declare(
+    request: pytest.FixtureRequest, broker: BrokerSettings, connection: AbstractRobustConnection
+) -> Declare:
+    """The declaration by one of the services."""
+
+    async def notifier() -> None:
+        await notifier_broker.declare_topology(await connection.channel())
+
+    async def pipeline() -> None:
+        with kombu.Connection(broker.rabbitmq_url.get_secret_value()) as celery:
+            pipeline_broker.declare_topology(celery)
+
+    return {"notifier": notifier, "pipeline": pipeline}[request.param]
+
+
+async def test_a_declaration_removes_the_bindings_of_earlier_versions(
+    connection: AbstractRobustConnection, declare: Declare
+) -> None:
+    channel = await connection.channel()
+    exchange = await EventExchange.open(connection, publish_timeout=PUBLISH_TIMEOUT)
+    for name, routing_key in topology.OBSOLETE_BINDINGS:
+        queue = await channel.declare_queue(name, passive=True, robust=False)
+        await queue.bind(topology.EVENTS.name, routing_key=routing_key)
+    # Twice: to remove a binding that does not exist is no error.
+    for _ in range(2):
+        await declare()
+    for _, routing_key in topology.OBSOLETE_BINDINGS:
+        await exchange.publish(MESSAGE, routing_key=routing_key)
+    received = await take_all(connection)
+    assert received.keys() <= {topology.NOTIFY, topology.UNROUTED.name}
 
 
 async def test_the_maintenance_queue_drops_its_oldest_messages(
@@ -84,35 +137,48 @@ async def test_the_error_names_a_queue_that_exists_with_other_arguments(
     ("queue", "event_type"),
     [(queue, each) for queue, types in topology.SUBSCRIPTIONS.items() for each in types],
 )
-async def test_an_event_reaches_the_queues_that_subscribe_to_it(
+async def test_a_fact_reaches_only_the_queues_that_subscribe_to_it(
     connection: AbstractRobustConnection, queue: str, event_type: str
 ) -> None:
-    exchange = await EventExchange.open(connection, publish_timeout=timedelta(seconds=10))
-    await exchange.publish(aio_pika.Message(b"{}"), routing_key=event_type)
-    channel = await connection.channel()
-    message = await (await channel.declare_queue(queue, passive=True)).get()
-    assert message.routing_key == event_type
-    await message.ack()
+    exchange = await EventExchange.open(connection, publish_timeout=PUBLISH_TIMEOUT)
+    await exchange.publish(MESSAGE, routing_key=event_type)
+    assert await take_all(connection) == {queue: [event_type]}
+
+
+@pytest.mark.parametrize("queue", topology.WORK_QUEUES)
+async def test_work_reaches_only_its_queue(
+    connection: AbstractRobustConnection, queue: str
+) -> None:
+    exchange = await EventExchange.open(connection, publish_timeout=PUBLISH_TIMEOUT)
+    await exchange.publish_to_queue(MESSAGE, queue=queue)
+    assert await take_all(connection) == {queue: [queue]}
+
+
+async def test_work_for_a_missing_queue_is_refused(connection: AbstractRobustConnection) -> None:
+    exchange = await EventExchange.open(connection, publish_timeout=PUBLISH_TIMEOUT)
+    await (await connection.channel()).queue_delete(topology.UPLOADS)
+    with pytest.raises(PublishRefused, match="returned: NO_ROUTE"):
+        await exchange.publish_to_queue(MESSAGE, queue=topology.UPLOADS)
 
 
 async def test_a_message_that_its_queue_rejects_is_refused(
     connection: AbstractRobustConnection,
 ) -> None:
-    exchange = await EventExchange.open(connection, publish_timeout=timedelta(seconds=10))
+    exchange = await EventExchange.open(connection, publish_timeout=PUBLISH_TIMEOUT)
     channel = await connection.channel()
     full = await channel.declare_queue(
         "full", durable=True, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
     )
     await full.bind(topology.EVENTS.name, routing_key="upload.stored")
     with pytest.raises(PublishRefused, match="rejected by a queue"):
-        await exchange.publish(aio_pika.Message(b"{}"), routing_key="upload.stored")
+        await exchange.publish(MESSAGE, routing_key="upload.stored")
 
 
 async def test_without_the_alternate_exchange_an_unroutable_message_is_returned(
     connection: AbstractRobustConnection,
 ) -> None:
-    exchange = await EventExchange.open(connection, publish_timeout=timedelta(seconds=10))
+    exchange = await EventExchange.open(connection, publish_timeout=PUBLISH_TIMEOUT)
     channel = await connection.channel()
     await channel.queue_delete(topology.UNROUTED.name)
     with pytest.raises(PublishRefused, match="returned: NO_ROUTE"):
-        await exchange.publish(aio_pika.Message(b"{}"), routing_key="upload.unheard_of")
+        await exchange.publish(MESSAGE, routing_key="upload.unheard_of")

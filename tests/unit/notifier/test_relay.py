@@ -1,44 +1,50 @@
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
 
 import pytest
 
 from notifier import relay
 from notifier.broker import BrokerUnavailable, PublishRefused
-from notifier.relay import Batch, OutboxRow
-from schemas.ids import EventId
+from notifier.relay import Batch, EventToPublish, OutboxRow
+from schemas.ids import EventId, uuid7
 
 WRITTEN = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 
-def a_row(*, traceparent: str | None = None) -> OutboxRow:
-    return OutboxRow(
-        id=1,
-        event_id=EventId(uuid4()),
-        routing_key="upload.stored",
+def an_event(*, traceparent: str | None = None) -> EventToPublish:
+    return EventToPublish(
+        id=EventId(uuid7()),
+        type="upload.stored",
         body=b'{"specversion":"1.0"}',
         traceparent=traceparent,
         created_at=WRITTEN,
-        attempts=0,
     )
 
 
-def test_the_body_of_a_message_is_the_body_of_its_row() -> None:
-    row = a_row()
-    assert relay.message(row).body == row.body
+def a_row() -> OutboxRow:
+    event = an_event()
+    return OutboxRow(id=1, event_id=event.id, queue=None, attempts=0, event=event)
+
+
+def test_the_body_of_a_message_is_the_body_of_its_event() -> None:
+    event = an_event()
+    assert relay.message(event).body == event.body
 
 
 def test_the_message_id_is_the_id_of_the_event() -> None:
-    row = a_row()
-    assert relay.message(row).message_id == str(row.event_id)
+    event = an_event()
+    assert relay.message(event).message_id == str(event.id)
+
+
+def test_the_type_of_a_message_is_the_type_of_its_event() -> None:
+    assert relay.message(an_event()).type == "upload.stored"
 
 
 def test_a_message_is_persistent() -> None:
-    assert relay.message(a_row()).delivery_mode == 2
+    assert relay.message(an_event()).delivery_mode == 2
 
 
-def test_the_timestamp_of_a_message_is_the_time_of_its_row() -> None:
-    assert relay.message(a_row()).timestamp == WRITTEN
+def test_the_timestamp_of_a_message_is_the_time_of_its_event() -> None:
+    assert relay.message(an_event()).timestamp == WRITTEN
 
 
 @pytest.mark.parametrize(
@@ -47,7 +53,7 @@ def test_the_timestamp_of_a_message_is_the_time_of_its_row() -> None:
 def test_the_only_header_is_the_traceparent(
     traceparent: str | None, headers: dict[str, str]
 ) -> None:
-    assert relay.message(a_row(traceparent=traceparent)).headers == headers
+    assert relay.message(an_event(traceparent=traceparent)).headers == headers
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,8 @@ from schemas.lifecycle import DeliveryStatus
 
 DELAYS = (timedelta(seconds=5), timedelta(minutes=5))
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
-RETRIED = [
-    outcome
-    for outcome in AttemptOutcome
-    if outcome not in {AttemptOutcome.DELIVERED, AttemptOutcome.GONE}
-]
+FINAL = {AttemptOutcome.DELIVERED, AttemptOutcome.GONE, AttemptOutcome.EVENT_MISSING}
+RETRIED = [outcome for outcome in AttemptOutcome if outcome not in FINAL]
 
 
 def after(
@@ -39,8 +36,12 @@ def test_410_discards_the_delivery_and_disables_the_webhook() -> None:
     )
 
 
+def test_a_missing_event_discards_the_delivery_and_leaves_the_webhook_enabled() -> None:
+    assert after(AttemptOutcome.EVENT_MISSING) == Settlement(status=DeliveryStatus.DISCARDED)
+
+
 @pytest.mark.parametrize("outcome", RETRIED)
-def test_an_outcome_other_than_delivered_or_gone_is_retried_by_the_schedule(
+def test_an_outcome_that_is_not_final_is_retried_by_the_schedule(
     outcome: AttemptOutcome,
 ) -> None:
     assert after(outcome, attempts_made=1) == Settlement(
