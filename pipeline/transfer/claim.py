@@ -93,16 +93,14 @@ def load(session: Session, claimed: ClaimedStep, *, upload_id: UploadId) -> Clai
 def encode_checkpoint(
     multipart_id: str | None, checkpoint: Checkpoint | None
 ) -> dict[str, Any] | None:
-    """Return the checkpoint of the step."""
-    if multipart_id is None:
-        return None
-    if checkpoint is None:
-        return {"multipart_id": multipart_id}
-    return {
-        "multipart_id": multipart_id,
-        "digested_bytes": checkpoint.digested_bytes,
-        "digest_state": base64.b64encode(checkpoint.state).decode(),
-    }
+    """Return the checkpoint of the step; None if there is nothing to resume."""
+    recorded: dict[str, Any] = {}
+    if multipart_id is not None:
+        recorded["multipart_id"] = multipart_id
+    if checkpoint is not None:
+        recorded["digested_bytes"] = checkpoint.digested_bytes
+        recorded["digest_state"] = base64.b64encode(checkpoint.state).decode()
+    return recorded or None
 
 
 def decode_checkpoint(recorded: Mapping[str, Any] | None) -> tuple[str | None, Checkpoint | None]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import UUID
 
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
 
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
-from schemas.tables.outbox import OutboxMessage
+from schemas.tables.events import EventRecord
 from schemas.tables.uploads import Chunk
 from tests.bucket import Bucket
 
@@ -44,11 +45,11 @@ class Traces:
             return session.scalar(counted) or 0
 
     def events(self, upload_id: str) -> list[Envelope]:
-        """Return every event about an upload, in the order of the outbox."""
+        """Return every event about an upload, in the order of their transactions."""
         with Session(self._engine) as session:
             bodies = session.scalars(
-                select(OutboxMessage.body)
-                .where(func.convert_from(OutboxMessage.body, "UTF8").contains(upload_id))
-                .order_by(OutboxMessage.id),
+                select(EventRecord.body)
+                .where(EventRecord.upload_id == UUID(upload_id))
+                .order_by(EventRecord.created_at, EventRecord.id),
             )
             return [envelope.decode(body) for body in bodies]

@@ -3,30 +3,28 @@
 import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 import google_crc32c
-from sqlalchemy import delete, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from gateway.settings import EVENT_SOURCE
 from gateway.uploads.chunking import Plan
-from gateway.uploads.finalize import add_job
 from schemas import staging_layout
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
-from schemas.events.uploads import UploadCancelled
-from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import JobStatus, StagingKind, UploadStatus
+from schemas.events.uploads import UploadCancelled, UploadFinalized
+from schemas.ids import EventId, JobId, TenantId, UploadId
+from schemas.lifecycle import Priority, StagingKind, StepName, StepStatus, UploadStatus
 from schemas.object_keys import ObjectKey
+from schemas.tables import steps
+from schemas.tables.events import EventRecord, emit
 from schemas.tables.jobs import Job
-from schemas.tables.outbox import OutboxMessage, emit
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.steps import Step
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Chunk, Upload
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
 
 CHUNK_SIZE = 256 * 1024
 
@@ -51,7 +49,7 @@ def add_finalized_upload(
     staging: StagingKind = StagingKind.DIRECTORY,
     source_key: str | None = None,
 ) -> Envelope:
-    """Add an upload with its chunks and its job; return the event, which is not in the outbox.
+    """Add an upload with its chunks, its job and its queued transfer; return the event to publish.
 
     Bytes staged in the directory are written here; staged objects are the caller's: see
     `staged_objects`. The size of an object named by reference is unknown, and is 0 here.
@@ -88,9 +86,25 @@ def add_finalized_upload(
     )
     if staging_dir is not None and staging is StagingKind.DIRECTORY:
         (staging_dir / str(upload.id)).write_bytes(content)
-    # Only adds objects, which both kinds of session can do.
-    add_job(cast("AsyncSession", session), upload, job_id=JobId(uuid4()), traceparent=None, now=now)
-    return _taken_event(session)
+    upload.status, upload.finalized_at = UploadStatus.FINALIZED, now
+    session.flush()
+    job = Job(
+        id=JobId(uuid4()), tenant_id=tenant_id, upload_id=upload.id, priority=Priority.INTERACTIVE
+    )
+    session.add(job)
+    event_id = emit(
+        session,
+        UploadFinalized(
+            upload_id=upload.id,
+            job_id=job.id,
+            filename=filename,
+            size=None if staging is StagingKind.REFERENCE else len(content),
+        ),
+        tenant_id=tenant_id,
+        source=EVENT_SOURCE,
+        now=now,
+    )
+    return _queued(session, StepName.TRANSFER, job=job, event_id=event_id, total=upload.size)
 
 
 def staged_objects(
@@ -110,23 +124,22 @@ def staged_objects(
 
 def cancel_upload(session: Session, event: Envelope) -> Envelope:
     """Cancel a finalized upload; return the event, which is not in the outbox."""
-    now = datetime.now(UTC)
     upload = session.get_one(Upload, event.data.upload_id)
-    session.execute(
-        update(Job)
-        .where(Job.upload_id == upload.id)
-        .values(status=JobStatus.CANCELLED, finished_at=now)
-    )
     upload.status = UploadStatus.CANCELLED
+    session.flush()
+    job = session.scalars(select(Job).where(Job.upload_id == upload.id)).one()
+    session.execute(steps.cancel(job.id))
     session.execute(delete(Chunk).where(Chunk.upload_id == upload.id))
-    emit(
+    event_id = emit(
         session,
-        UploadCancelled(upload_id=upload.id, job_id=event.job_id, filename=upload.filename),
+        UploadCancelled(upload_id=upload.id, job_id=job.id, filename=upload.filename),
         tenant_id=upload.tenant_id,
         source=EVENT_SOURCE,
-        now=now,
+        now=datetime.now(UTC),
     )
-    return _taken_event(session)
+    (message,) = (added for added in session.new if isinstance(added, OutboxMessage))
+    session.expunge(message)
+    return _queued(session, StepName.CLEANUP, job=job, event_id=event_id)
 
 
 def _pieces(content: bytes, *, chunk_size: int) -> list[bytes]:
@@ -137,9 +150,32 @@ def _pieces(content: bytes, *, chunk_size: int) -> list[bytes]:
     ]
 
 
-def _taken_event(session: Session) -> Envelope:
-    """Return the event that was just emitted, and keep it from the outbox: the test publishes it."""
-    (message,) = (added for added in session.new if isinstance(added, OutboxMessage))
-    session.expunge(message)
+def _queued(
+    session: Session,
+    name: StepName,
+    *,
+    job: Job,
+    event_id: EventId,
+    total: int | None = None,
+) -> Envelope:
+    """Add a step whose event is in the broker already; return the event: the test publishes it."""
+    steps.add_step(
+        session,
+        name,
+        job_id=job.id,
+        tenant_id=job.tenant_id,
+        priority=job.priority,
+        event_id=event_id,
+        total=total,
+    )
     session.flush()
-    return envelope.decode(message.body)
+    session.execute(
+        update(Step)
+        .where(Step.job_id == job.id, Step.name == name)
+        .values(
+            status=StepStatus.QUEUED,
+            releases=1,
+            overdue_at=func.now() + timedelta(hours=1),
+        )
+    )
+    return envelope.decode(session.get_one(EventRecord, event_id).body)

@@ -14,6 +14,12 @@ from schemas.events.envelope import Envelope
 
 SOON = timedelta(seconds=20)
 
+QUEUES = {
+    "upload.finalized": topology.UPLOADS,
+    "upload.cancelled": topology.UPLOADS,
+    "upload.stored": topology.DOCUMENT_PROCESSING,
+}
+
 
 class Bus:
     def __init__(self, connection: Connection) -> None:
@@ -23,11 +29,10 @@ class Bus:
         self._raw: Any = connection.channel()
 
     def publish(self, event: Envelope) -> None:
-        """Publish an event as the relay does."""
+        """Publish the event of a step to the queue of the step, as the relay does."""
         self.publish_raw(
             envelope.encode(event),
-            exchange=topology.EVENTS.name,
-            routing_key=event.type,
+            routing_key=QUEUES[event.type],
             content_type=envelope.CONTENT_TYPE,
         )
 

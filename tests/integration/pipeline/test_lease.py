@@ -10,24 +10,28 @@ import pytest
 from sqlalchemy import create_engine, func, select, update
 from sqlalchemy.orm import Session
 
-from pipeline.transfer import lease as leases
+from pipeline.steps import lease as leases
+from pipeline.steps.errors import LeaseHeld, LeaseLost, StepCancelled, UnknownStep
+from pipeline.steps.lease import ClaimedStep
+from pipeline.transfer import claim as transfers
 from pipeline.transfer import record
-from pipeline.steps.errors import LeaseLost, StepCancelled
-from pipeline.transfer.claim import ClaimedTransfer, LeaseHeld, Settled, UnknownUpload
+from pipeline.transfer.claim import ClaimedTransfer, UnknownUpload, encode_checkpoint
 from pipeline.transfer.resume import Checkpoint
 from pipeline.transfer.send import SentObject
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, UploadId
-from schemas.lifecycle import JobStatus
+from schemas.lifecycle import StepName, StepStatus
 from schemas.policy.quotas import Quotas
-from schemas.settings import DatabaseSettings, QuotaSettings
+from schemas.settings import DatabaseSettings, QuotaSettings, StepSettings
+from schemas.tables import steps
 from schemas.tables import uploads as rows
-from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
+from schemas.tables.steps import Step
 from tests.factories.uploads import add_finalized_upload, add_tenant
+from tests.seen_jobs import seen_job
 
-LEASE = timedelta(minutes=1)
+SETTINGS = StepSettings(step_lease=timedelta(minutes=1))
 OVER = timedelta(microseconds=1)
 """A lease that has expired when the next transaction begins."""
 
@@ -52,27 +56,36 @@ def event(session: Session, tmp_path: Path) -> Envelope:
 
 
 def claim(
-    session: Session, event: Envelope, *, owner: str, lease: timedelta = LEASE
-) -> ClaimedTransfer | Settled:
+    session: Session, event: Envelope, *, owner: str, lease: timedelta = SETTINGS.step_lease
+) -> ClaimedStep | StepStatus:
     assert event.job_id is not None
     try:
         return leases.claim(
             session,
             job_id=event.job_id,
-            upload_id=event.data.upload_id,
+            name=StepName.TRANSFER,
             owner=owner,
-            lease=lease,
+            settings=SETTINGS.model_copy(update={"step_lease": lease}),
         )
     finally:
         session.commit()
 
 
 def claimed_by(
-    session: Session, event: Envelope, *, owner: str, lease: timedelta = LEASE
+    session: Session, event: Envelope, *, owner: str, lease: timedelta = SETTINGS.step_lease
 ) -> ClaimedTransfer:
     claimed = claim(session, event, owner=owner, lease=lease)
-    assert isinstance(claimed, ClaimedTransfer)
-    return claimed
+    assert isinstance(claimed, ClaimedStep)
+    return transfers.load(session, claimed, upload_id=event.data.upload_id)
+
+
+def expire_leases(session: Session) -> None:
+    session.execute(update(Step).values(lease_until=func.now() - OVER))
+    session.commit()
+
+
+def got_further(session: Session, claimed: ClaimedTransfer) -> bool:
+    return leases.got_further(session, job_id=claimed.job_id, name=StepName.TRANSFER)
 
 
 def renew(
@@ -84,22 +97,22 @@ def renew(
 ) -> None:
     leases.renew(
         session,
-        claimed,
-        lease=LEASE,
-        bytes_done=bytes_done,
-        multipart_id="m-1",
-        checkpoint=checkpoint,
+        claimed.step,
+        lease=SETTINGS.step_lease,
+        done=bytes_done,
+        total=claimed.size,
+        checkpoint=encode_checkpoint("m-1", checkpoint),
     )
     session.commit()
 
 
-def record_stored(session: Session, claimed: ClaimedTransfer, event: Envelope) -> None:
+def record_stored(session: Session, claimed: ClaimedTransfer) -> None:
     record.record_stored(
         session,
         claimed,
         sent=OBJECT,
         will_be_read=False,
-        event_id=event.id,
+        settings=SETTINGS,
         now=datetime.now(UTC),
         traceparent=None,
     )
@@ -116,8 +129,7 @@ def test_a_claim_after_an_expired_lease_returns_the_multipart_upload(
     session: Session, event: Envelope
 ) -> None:
     renew(session, claimed_by(session, event, owner="first"))
-    session.execute(update(Job).values(lease_until=datetime.now(UTC) - OVER))
-    session.commit()
+    expire_leases(session)
     assert claimed_by(session, event, owner="second").multipart_id == "m-1"
 
 
@@ -127,12 +139,12 @@ def test_a_worker_whose_lease_is_lost_cannot_write(session: Session, event: Enve
     with pytest.raises(LeaseLost):
         renew(session, stale)
     with pytest.raises(LeaseLost):
-        record_stored(session, stale, event)
+        record_stored(session, stale)
 
 
 def test_a_released_upload_can_be_claimed_at_once(session: Session, event: Envelope) -> None:
     first = claimed_by(session, event, owner="first")
-    leases.release(session, first)
+    leases.release_lease(session, first.step)
     session.commit()
     claimed_by(session, event, owner="second")
 
@@ -143,7 +155,7 @@ def test_progress_never_decreases_within_a_multipart_upload(
     claimed = claimed_by(session, event, owner="first")
     renew(session, claimed, bytes_done=3)
     renew(session, claimed, bytes_done=1)
-    assert session.get_one(Job, claimed.job_id).bytes_done == 3
+    assert seen_job(session, claimed.job_id).bytes_done == 3
 
 
 def test_a_claim_returns_the_checkpoint_of_the_last_renewal(
@@ -153,13 +165,13 @@ def test_a_claim_returns_the_checkpoint_of_the_last_renewal(
     assert first.checkpoint is None
     written = Checkpoint(3, state=b"state")
     renew(session, first, bytes_done=3, checkpoint=written)
-    leases.release(session, first)
+    leases.release_lease(session, first.step)
     session.commit()
     second = claimed_by(session, event, owner="second")
     assert second.checkpoint == written
 
     renew(session, second)
-    leases.release(session, second)
+    leases.release_lease(session, second.step)
     session.commit()
     assert claimed_by(session, event, owner="third").checkpoint is None
 
@@ -177,11 +189,12 @@ def test_a_reference_whose_size_has_changed_loses_its_checkpoint(
         sniffed_type=None,
         content_type=None,
         defaults=Quotas.from_settings(QuotaSettings()),
+        settings=SETTINGS,
     )
     session.commit()
 
     assert admitted.checkpoint is None
-    job = session.get_one(Job, claimed.job_id)
+    job = seen_job(session, claimed.job_id)
     assert (job.bytes_done, job.digested_bytes, job.digest_state) == (0, 0, None)
 
 
@@ -198,55 +211,55 @@ def test_a_claim_returns_the_acknowledged_checksums_of_the_chunks(
 
 def test_got_further_compares_with_the_last_claim(session: Session, event: Envelope) -> None:
     claimed = claimed_by(session, event, owner="first", lease=OVER)
-    assert not leases.got_further(session, job_id=claimed.job_id)
+    assert not got_further(session, claimed)
     renew(session, claimed, bytes_done=3)
-    assert leases.got_further(session, job_id=claimed.job_id)
-    session.execute(update(Job).values(lease_until=datetime.now(UTC) - OVER))
-    session.commit()
+    assert got_further(session, claimed)
+    expire_leases(session)
     again = claimed_by(session, event, owner="second")
     assert again.bytes_done == 3
-    assert not leases.got_further(session, job_id=claimed.job_id)
+    assert not got_further(session, claimed)
 
 
 def test_every_step_notices_a_cancellation(session: Session, event: Envelope) -> None:
     claimed = claimed_by(session, event, owner="first")
-    session.execute(update(Job).values(status=JobStatus.CANCELLED))
+    session.execute(steps.cancel(claimed.job_id))
     session.commit()
     with pytest.raises(StepCancelled):
         renew(session, claimed)
     with pytest.raises(StepCancelled):
-        record_stored(session, claimed, event)
+        record_stored(session, claimed)
     session.rollback()
-    assert claim(session, event, owner="second") is Settled.CANCELLED
+    assert claim(session, event, owner="second") is StepStatus.CANCELLED
 
 
 def test_a_stored_upload_cannot_be_claimed_again(session: Session, event: Envelope) -> None:
     claimed = claimed_by(session, event, owner="first")
-    record_stored(session, claimed, event)
-    assert claim(session, event, owner="second") is Settled.STORED
+    record_stored(session, claimed)
+    assert claim(session, event, owner="second") is StepStatus.COMPLETED
     with pytest.raises(LeaseLost):
-        record_stored(session, claimed, event)
+        record_stored(session, claimed)
 
 
 def test_an_unknown_upload_cannot_be_claimed(session: Session) -> None:
-    with pytest.raises(UnknownUpload):
+    with pytest.raises(UnknownStep):
         leases.claim(
             session,
             job_id=JobId(uuid4()),
-            upload_id=UploadId(uuid4()),
+            name=StepName.TRANSFER,
             owner="first",
-            lease=LEASE,
+            settings=SETTINGS,
         )
 
 
-def record_failed(session: Session, event: Envelope) -> Settled:
+def record_failed(session: Session, event: Envelope) -> StepStatus:
     assert isinstance(event.data, UploadFinalized)
     try:
         return record.record_failed(
             session,
             event.data,
             tenant_id=event.tenantid,
-            error=UnknownUpload(event.data.upload_id),
+            error=UnknownUpload(UploadId(uuid4())),
+            settings=SETTINGS,
             now=datetime.now(UTC),
             traceparent=None,
         )
@@ -255,7 +268,7 @@ def record_failed(session: Session, event: Envelope) -> Settled:
 
 
 def test_a_failure_is_recorded_once(session: Session, event: Envelope) -> None:
-    assert [record_failed(session, event) for _ in range(2)] == [Settled.FAILED] * 2
+    assert [record_failed(session, event) for _ in range(2)] == [StepStatus.FAILED] * 2
     assert session.scalar(select(func.count()).select_from(OutboxMessage)) == 1
 
 
@@ -263,5 +276,5 @@ def test_a_leased_upload_cannot_be_recorded_as_failed(session: Session, event: E
     first = claimed_by(session, event, owner="first")
     with pytest.raises(LeaseHeld):
         record_failed(session, event)
-    record_stored(session, first, event)
-    assert record_failed(session, event) is Settled.STORED
+    record_stored(session, first)
+    assert record_failed(session, event) is StepStatus.COMPLETED

@@ -8,15 +8,19 @@ import pytest
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context, build_context
-from pipeline.transfer import lease
+from pipeline.steps import lease
 from pipeline.steps.errors import LeaseLost
+from pipeline.steps.lease import ClaimedStep
+from pipeline.transfer import claim as transfers
 from pipeline.transfer.claim import ClaimedTransfer
 from pipeline.transfer.progress import PROGRESS_INTERVAL, PartsLost, Progress, SliceEnded
 from pipeline.transfer.resume import Checkpoint
+from schemas.ids import JobId, UploadId
+from schemas.lifecycle import StepName
 from schemas.settings import DatabaseSettings
-from schemas.tables.jobs import Job
 from tests.factories.uploads import add_finalized_upload, add_tenant
 from tests.integration.pipeline.transfer_worker import worker_settings
+from tests.seen_jobs import SeenJob, seen_job
 
 SLICE = timedelta(minutes=10)
 A_MOMENT = timedelta(milliseconds=1)
@@ -48,16 +52,20 @@ def claimed(context: Context, tmp_path: Path) -> ClaimedTransfer:
             session, tenant_id=add_tenant(session), staging_dir=tmp_path, content=bytes(100)
         )
     assert event.job_id is not None
+    return claim(context, event.job_id, event.data.upload_id, owner="worker")
+
+
+def claim(context: Context, job_id: JobId, upload_id: UploadId, *, owner: str) -> ClaimedTransfer:
     with context.transaction() as session:
         claimed = lease.claim(
             session,
-            job_id=event.job_id,
-            upload_id=event.data.upload_id,
-            owner="worker",
-            lease=timedelta(minutes=1),
+            job_id=job_id,
+            name=StepName.TRANSFER,
+            owner=owner,
+            settings=context.settings,
         )
-    assert isinstance(claimed, ClaimedTransfer)
-    return claimed
+        assert isinstance(claimed, ClaimedStep)
+        return transfers.load(session, claimed, upload_id=upload_id)
 
 
 @pytest.fixture
@@ -70,9 +78,9 @@ def progress(context: Context, claimed: ClaimedTransfer, clock: Clock) -> Progre
     return Progress(context, claimed, clock=clock)
 
 
-def job(context: Context, claimed: ClaimedTransfer) -> Job:
+def job(context: Context, claimed: ClaimedTransfer) -> SeenJob:
     with Session(context.engine) as session:
-        return session.get_one(Job, claimed.job_id)
+        return seen_job(session, claimed.job_id)
 
 
 def test_the_first_new_part_is_recorded_at_once_and_later_parts_at_intervals(
@@ -118,17 +126,8 @@ def test_a_new_multipart_upload_has_no_checkpoint(
 def next_delivery(context: Context, claimed: ClaimedTransfer) -> ClaimedTransfer:
     """Release the lease, and claim the transfer for the next delivery."""
     with context.transaction() as session:
-        lease.release(session, claimed)
-    with context.transaction() as session:
-        again = lease.claim(
-            session,
-            job_id=claimed.job_id,
-            upload_id=claimed.upload_id,
-            owner=f"after {claimed.owner}",
-            lease=timedelta(minutes=1),
-        )
-    assert isinstance(again, ClaimedTransfer)
-    return again
+        lease.release_lease(session, claimed.step)
+    return claim(context, claimed.job_id, claimed.upload_id, owner=f"after {claimed.step.owner}")
 
 
 def test_progress_is_reset_for_a_lost_multipart_upload(
@@ -146,7 +145,9 @@ def test_progress_is_reset_for_a_lost_multipart_upload(
     progress.bytes_stored(10, None)
     assert job(context, claimed).bytes_done == 10
     with context.transaction() as session:
-        assert not lease.got_further(session, job_id=claimed.job_id), "90 bytes were stored before"
+        assert not lease.got_further(session, job_id=claimed.job_id, name=StepName.TRANSFER), (
+            "90 bytes were stored before"
+        )
 
 
 def test_a_worker_without_a_lease_cannot_begin_anew(

@@ -18,7 +18,7 @@ from schemas.events.envelope import Envelope
 from schemas.lifecycle import JobStatus
 from schemas.runtime.s3 import client
 from schemas.settings import MIB, DatabaseSettings, ObjectStoreSettings
-from schemas.tables.jobs import Job
+from schemas.tables.steps import Step
 from schemas.tables.uploads import Chunk
 from tests.factories.uploads import add_finalized_upload, add_tenant
 from tests.integration.pipeline.transfer_worker import TransferWorker, worker_settings
@@ -95,15 +95,21 @@ def test_the_next_delivery_reads_nothing_before_the_checkpoint(
     assert seen == sorted(set(seen)), "every delivery made progress"
     assert seen[0] >= PART_SIZE
     assert stored_sha256(worker, event) == hashlib.sha256(CONTENT).hexdigest()
-    assert (job.digested_bytes, job.digest_state) == (len(CONTENT), None)
+    assert (job.bytes_done, job.digest_state) == (len(CONTENT), None)
 
 
 @pytest.mark.parametrize(
     "forget",
     [
-        pytest.param(update(Job).values(digest_state=None, digested_bytes=0), id="no checkpoint"),
         pytest.param(
-            update(Job).values(digest_state=b"of another machine"), id="an invalid checkpoint"
+            update(Step).values(checkpoint=Step.checkpoint.op("-")("digest_state")),
+            id="no checkpoint",
+        ),
+        pytest.param(
+            update(Step).values(
+                checkpoint=Step.checkpoint.op("||")({"digest_state": "b2YgYW5vdGhlciBtYWNoaW5l"})
+            ),
+            id="an invalid checkpoint",
         ),
         pytest.param(
             update(Chunk).values(crc32c=None), id="an unfinished chunk without a checksum"
@@ -129,7 +135,7 @@ def test_a_delivery_that_reads_from_the_first_byte_detects_changed_bytes(
     assert not in_slices(worker, slice_=AT_ONCE).deliver(event)
     overwrite(tmp_path / str(event.data.upload_id), before=1)
     with Session(worker.context.engine) as session, session.begin():
-        session.execute(update(Job).values(digest_state=None))
+        session.execute(update(Step).values(checkpoint=Step.checkpoint.op("-")("digest_state")))
 
     assert in_slices(worker, slice_=NEVER).deliver(event)
 

@@ -166,7 +166,7 @@ def test_every_log_line_of_a_transfer_has_the_upload_id_and_the_job_id(
     assert {line["event"] for line in lines} >= {
         "transfer.part_stored",
         "transfer.object_stored",
-        "transfer.already_settled",
+        "step.already_ended",
     }
     assert {(line["upload_id"], line["job_id"]) for line in lines} == {
         (str(event.data.upload_id), str(event.job_id))

@@ -13,7 +13,7 @@ from schemas.events import envelope
 from schemas.events.uploads import StoredEvent, UploadFailed
 from schemas.lifecycle import JobStage, JobStatus, StagingKind
 from schemas.settings import MIB
-from schemas.tables.jobs import Job
+from schemas.tables.steps import Step
 from tests.eventually import eventually
 from tests.integration.pipeline.workbench import Workbench, sha256
 from tests.killable import Killable
@@ -123,7 +123,7 @@ def test_an_upload_is_given_up_at_the_crash_limit(bench: Workbench) -> None:
 def test_crashes_after_progress_do_not_count(bench: Workbench) -> None:
     event = bench.finalized(b"survivor")
     with Session(bench.engine) as session, session.begin():
-        session.execute(update(Job).where(Job.id == event.job_id).values(bytes_done=1))
+        session.execute(update(Step).where(Step.job_id == event.job_id).values(done=1))
     bench.bus.publish_raw(
         envelope.encode(event),
         routing_key=topology.UPLOADS,
@@ -149,8 +149,8 @@ def test_waiting_for_a_lease_to_expire_keeps_the_crash_count(bench: Workbench) -
     event = bench.finalized(b"leased")
     with Session(bench.engine) as session, session.begin():
         session.execute(
-            update(Job)
-            .where(Job.id == event.job_id)
+            update(Step)
+            .where(Step.job_id == event.job_id)
             .values(lease_owner="dead", lease_until=func.now() + timedelta(seconds=60))
         )
     bench.bus.publish_raw(

@@ -16,9 +16,9 @@ from schemas.events import envelope
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled
 from schemas.settings import DatabaseSettings
-from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
 from schemas.topology import CRASHES_HEADER, RetryTier
+from tests.seen_jobs import SeenJob, seen_job
 
 if TYPE_CHECKING:
     from pipeline.messaging.event_task import EventTask
@@ -106,9 +106,9 @@ class TransferWorker:
         assert isinstance(crashes, int)
         return crashes
 
-    def job(self, event: Envelope) -> Job:
+    def job(self, event: Envelope) -> SeenJob:
         with Session(self.context.engine) as session:
-            return session.get_one(Job, event.job_id)
+            return seen_job(session, event.job_id)
 
     def upload(self, event: Envelope) -> Upload:
         with Session(self.context.engine) as session:

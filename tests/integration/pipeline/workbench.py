@@ -13,14 +13,16 @@ from dev.stack.stack import Stack
 from schemas import staging_layout
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
-from schemas.lifecycle import SETTLED_JOBS, StagingKind
+from schemas.lifecycle import SETTLED_JOBS, StagingKind, StepName
 from schemas.tables.documents import Document
-from schemas.tables.jobs import Job
+from schemas.tables.events import EventRecord
 from schemas.tables.outbox import OutboxMessage
+from schemas.tables.steps import Step
 from tests.bucket import Bucket
 from tests.eventually import eventually
 from tests.factories.uploads import add_finalized_upload, add_tenant, cancel_upload, staged_objects
 from tests.integration.pipeline.bus import Bus, connected
+from tests.seen_jobs import SeenJob, seen_job
 
 
 class Workbench:
@@ -98,9 +100,13 @@ class Workbench:
         with Session(self.engine) as session, session.begin():
             return cancel_upload(session, event)
 
-    def job(self, event: Envelope) -> Job:
+    def job(self, event: Envelope) -> SeenJob:
         with Session(self.engine) as session:
-            return session.get_one(Job, event.job_id)
+            return seen_job(session, event.job_id)
+
+    def step(self, event: Envelope, name: StepName = StepName.TRANSFER) -> Step:
+        with Session(self.engine) as session:
+            return session.get_one(Step, (event.job_id, name))
 
     def document(self, event: Envelope) -> Document | None:
         with Session(self.engine) as session:
@@ -112,12 +118,9 @@ class Workbench:
         """Return the events of an upload in the outbox, in order."""
         with Session(self.engine) as session:
             bodies = session.scalars(
-                select(OutboxMessage.body)
-                .where(
-                    func.convert_from(OutboxMessage.body, "UTF8").contains(
-                        str(event.data.upload_id)
-                    )
-                )
+                select(EventRecord.body)
+                .join(OutboxMessage, OutboxMessage.event_id == EventRecord.id)
+                .where(EventRecord.upload_id == event.data.upload_id, OutboxMessage.queue.is_(None))
                 .order_by(OutboxMessage.id),
             )
             return [envelope.decode(body) for body in bodies]
@@ -126,7 +129,7 @@ class Workbench:
         with Session(self.engine) as session:
             return session.scalar(select(func.count()).select_from(table)) or 0
 
-    def settled(self, event: Envelope) -> Job:
+    def settled(self, event: Envelope) -> SeenJob:
         """Return the job once it is completed, failed or cancelled."""
         return eventually(lambda: self.job(event), until=lambda job: job.status in SETTLED_JOBS)
 

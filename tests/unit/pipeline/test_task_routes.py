@@ -9,7 +9,9 @@ from pipeline import beat, celery_app, task_routes
 from pipeline.beat import PERIODIC_TASKS, BeatScheduler
 from pipeline.messaging.consumer import register_serializer
 from pipeline.settings import Settings
+from pipeline.steps.task import StepTask
 from schemas import topology
+from schemas.steps import STEPS
 
 
 @pytest.fixture
@@ -67,9 +69,14 @@ def test_a_worker_without_queues_or_with_an_unknown_queue_is_refused(queues: set
         task_routes.tasks_for(queues)
 
 
-def test_every_event_that_a_queue_subscribes_to_has_a_task() -> None:
-    for queue, tasks in task_routes.TASKS.items():
-        assert tasks.keys() == set(topology.SUBSCRIPTIONS[queue])
+def test_every_step_has_one_task_on_its_queue() -> None:
+    found = [
+        (task.step, queue)
+        for queue, tasks in task_routes.TASKS.items()
+        for task in tasks.values()
+        if issubclass(task, StepTask)
+    ]
+    assert sorted(found) == sorted((kind.name, kind.queue) for kind in STEPS.values())
 
 
 def test_a_retry_returns_to_the_queue_of_its_task() -> None:
@@ -87,13 +94,15 @@ def test_beat_starts_every_sweep_at_once_and_then_once_per_interval(app: Celery)
         "tasks.sweep_uploads",
         "tasks.sweep_orphans",
         "tasks.sweep_rows",
+        "tasks.watch_steps",
     }
     for entry in scheduler.schedule.values():
         is_due, _ = entry.is_due()
         assert is_due
         due, wait = next(entry).is_due()
         assert not due
-        assert 290 < wait <= 300
+        interval = 30 if entry.task == "tasks.watch_steps" else 300
+        assert interval - 10 < wait <= interval
         assert entry.options
         assert entry.options["queue"] == topology.MAINTENANCE
         assert not entry.args

@@ -17,10 +17,11 @@ from schemas import object_keys, staging_layout
 from schemas.errors import StoreUnavailable
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
-from schemas.lifecycle import StagingKind, UploadStatus
+from schemas.lifecycle import StagingKind, StepName, UploadStatus
 from schemas.object_keys import ObjectKey
-from schemas.tables.jobs import Job
+from schemas.tables.events import EventRecord
 from schemas.tables.outbox import OutboxMessage
+from schemas.tables.steps import Step
 from schemas.tables.uploads import Upload
 from tests.factories.abandoned import CHUNKS, add_abandoned_upload
 from tests.factories.uploads import add_finalized_upload, add_tenant
@@ -119,14 +120,22 @@ def transferring(context: Context) -> tuple[Envelope, ObjectKey]:
     return event, object_keys.original(event.tenantid, event.data.upload_id)
 
 
-def change_job(context: Context, event: Envelope, **values: object) -> None:
+def change_transfer(context: Context, event: Envelope, **values: object) -> None:
     with context.transaction() as session:
-        session.execute(update(Job).where(Job.id == event.job_id).values(**values))
+        session.execute(
+            update(Step)
+            .where(Step.job_id == event.job_id, Step.name == StepName.TRANSFER)
+            .values(**values)
+        )
 
 
 def emitted(context: Context) -> list[Envelope]:
     with Session(context.engine) as session:
-        bodies = session.scalars(select(OutboxMessage.body).order_by(OutboxMessage.id))
+        bodies = session.scalars(
+            select(EventRecord.body)
+            .join(OutboxMessage, OutboxMessage.event_id == EventRecord.id)
+            .order_by(OutboxMessage.id)
+        )
         return [envelope.decode(each) for each in bodies]
 
 

@@ -19,15 +19,16 @@ from pipeline.maintenance.tasks import SweepOrphans
 from schemas import object_keys, staging_layout
 from schemas.errors import StoreMisconfigured, StoreRejected, StoreUnavailable
 from schemas.ids import TenantId, UploadId
-from schemas.lifecycle import JobStage, JobStatus, StagingKind, UploadStatus
+from schemas.lifecycle import StagingKind, StepStatus, UploadStatus
 from schemas.object_keys import ObjectKey
+from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
 from tests.fakes.storage import FakeStorage, raising
 from tests.integration.pipeline.maintenance.leftovers import (
     DAY,
     ample_budget,
     begin,
-    change_job,
+    change_transfer,
     keys,
     open_multiparts,
     opened,
@@ -119,13 +120,13 @@ def test_a_staged_object_without_an_upload_is_deleted_after_the_grace_period(
 def test_multipart_uploads_of_active_transfers_are_kept(with_store: Context) -> None:
     waiting, key = transferring(with_store)
     recorded = begin(with_store, key)
-    change_job(with_store, waiting, multipart_id=recorded.id)
+    change_transfer(with_store, waiting, checkpoint={"multipart_id": recorded.id})
     running, key = transferring(with_store)
     just_begun = begin(with_store, key, with_part=False)
-    change_job(
+    change_transfer(
         with_store,
         running,
-        status=JobStatus.PROCESSING,
+        status=StepStatus.RUNNING,
         lease_owner="somebody",
         lease_until=datetime.now(UTC) + timedelta(minutes=1),
     )
@@ -138,11 +139,11 @@ def test_multipart_uploads_of_active_transfers_are_kept(with_store: Context) -> 
 def test_multipart_uploads_without_an_active_transfer_are_aborted(with_store: Context) -> None:
     event, key = transferring(with_store)
     recorded = begin(with_store, key)
-    change_job(with_store, event, multipart_id=recorded.id)
+    change_transfer(with_store, event, checkpoint={"multipart_id": recorded.id})
     begin(with_store, key, with_part=False)  # never recorded: the answer was lost
     failed, key = transferring(with_store)
     begin(with_store, key)
-    change_job(with_store, failed, status=JobStatus.FAILED)
+    change_transfer(with_store, failed, status=StepStatus.FAILED)
     begin(with_store, object_keys.original(TenantId(uuid4()), UploadId(uuid4())))
     before = open_multiparts(with_store)
     assert orphans.sweep_multiparts(with_store, ample_budget()) == SweepReport(kept=4)
@@ -156,7 +157,7 @@ def test_multipart_uploads_without_an_active_transfer_are_aborted(with_store: Co
 def test_a_multipart_upload_that_may_be_completed_is_kept(with_store: Context) -> None:
     event, key = transferring(with_store)
     put(with_store, key)
-    change_job(with_store, event, status=JobStatus.COMPLETED, stage=JobStage.DONE)
+    change_transfer(with_store, event, status=StepStatus.COMPLETED)
     with_parts = begin(with_store, key)
     begin(with_store, key, with_part=False)
     assert orphans.sweep_multiparts(without_grace(with_store), ample_budget()) == SweepReport(
@@ -169,8 +170,11 @@ def ended(context: Context, status: UploadStatus, *, ago: timedelta = timedelta(
     """Add an upload whose job failed `ago`, and an object at its key; return the key."""
     event, key = transferring(context)
     put(context, key)
-    change_job(context, event, status=JobStatus.FAILED, finished_at=datetime.now(UTC) - ago)
+    change_transfer(context, event, status=StepStatus.FAILED)
     with context.transaction() as session:
+        session.execute(
+            update(Job).where(Job.id == event.job_id).values(finished_at=datetime.now(UTC) - ago)
+        )
         session.execute(
             update(Upload).where(Upload.id == event.data.upload_id).values(status=status)
         )

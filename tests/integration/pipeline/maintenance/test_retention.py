@@ -38,8 +38,6 @@ def test_rows_are_deleted_after_their_retention_time(context: Context) -> None:
             session.add(
                 OutboxMessage(
                     event_id=EventId(uuid4()),
-                    routing_key="upload.failed",
-                    body=b"{}",
                     created_at=LONG_AGO,
                     published_at=published_at,
                 )
@@ -65,7 +63,6 @@ def test_deliveries_are_deleted_after_their_retention_time(context: Context) -> 
                 webhook_id=webhook.id,
                 event_id=EventId(uuid4()),
                 event_type="upload.stored",
-                body=b"{}",
                 created_at=LONG_AGO,
                 settled_at=settled_at,
             )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.storage.port import Body, Multipart
 from pipeline.steps.errors import LeaseLost
+from pipeline.storage.port import Body, Multipart
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.resume import PreviousAttempt
 from pipeline.transfer.send import REREAD_MAX_BYTES, FileTransfer, SentObject

@@ -2,8 +2,8 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.transfer import cleanup
 from pipeline.steps.errors import LeaseLost
+from pipeline.transfer import cleanup
 from schemas.errors import StoreRejected
 from tests.fakes.storage import FakeStorage, Object, raising
 from tests.unit.pipeline.transfer.sending import REJECTED, HangingDelete, store_parts

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from pipeline.steps.errors import LeaseLost
 from pipeline.storage.errors import (
     MultipartGone,
     ObjectExists,
@@ -11,7 +12,6 @@ from pipeline.storage.errors import (
 from pipeline.storage.port import Multipart
 from pipeline.transfer.checks import multipart_etag
 from pipeline.transfer.destination import StoredObjectMismatch
-from pipeline.steps.errors import LeaseLost
 from pipeline.transfer.sources.staged_file import StagedFile
 from schemas.errors import StagingMissing
 from schemas.object_keys import ObjectKey

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.steps.call_pool import STOP_TIMEOUT
+from pipeline.steps.errors import LeaseLost, StepCancelled
 from pipeline.storage.errors import MultipartGone
 from pipeline.transfer.checks import (
     ChunkCorrupt,
 )
 from pipeline.transfer.destination import StoredObjectMismatch
-from pipeline.steps.errors import LeaseLost, StepCancelled
-from pipeline.steps.call_pool import STOP_TIMEOUT
 from schemas.errors import (
     FileDigestMismatch,
     StagingMissing,

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from pipeline.steps.errors import StepCancelled
 from pipeline.storage.port import Body, Multipart, ObjectRange, StoredPart
 from pipeline.transfer.checks import ChunkCorrupt, StagingTruncated
-from pipeline.steps.errors import StepCancelled
 from pipeline.transfer.resume import Checkpoint, PreviousAttempt
 from pipeline.transfer.send import SentObject
 from pipeline.transfer.sources.reference import (
