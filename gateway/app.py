@@ -11,6 +11,7 @@ from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import State
 
 from gateway import db, health
+from gateway.backlog import Backlog
 from gateway.change_listener import JobChangeListener
 from gateway.context import ApiRequest, Context
 from gateway.documents import routes as documents
@@ -49,6 +50,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         job_changes=JobChangeListener(
             partial(postgres.connect, settings, connection=db.LISTENER_CONNECTION)
         ),
+        backlog=Backlog(settings, monotonic=time.monotonic),
         api_keys=ApiKeyCache(lifetime=settings.api_key_cache, monotonic=time.monotonic),
     )
 

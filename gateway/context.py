@@ -7,6 +7,7 @@ from typing import Any
 from litestar import Request
 from litestar.exceptions import InternalServerException, SerializationException
 
+from gateway.backlog import Backlog
 from gateway.change_listener import JobChangeListener
 from gateway.db import AutocommitConnection, Database
 from gateway.http.problems import ClientDisconnected
@@ -26,6 +27,7 @@ class Context:
     staging: Staging
     staging_probe: StagingProbe
     job_changes: JobChangeListener
+    backlog: Backlog
     api_keys: ApiKeyCache
 
 

@@ -46,6 +46,13 @@ class Database:
         return self._sessions.begin()
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncSession]:
+        """Open a transaction whose statements all read the same state of the database."""
+        async with self.transaction() as session:
+            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            yield session
+
+    @asynccontextmanager
     async def tenant_lock(self, tenant_id: TenantId) -> AsyncIterator[AsyncSession]:
         """Open a transaction that changes a tenant's usage; one per tenant and process at a time.
 

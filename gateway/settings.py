@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from schemas.lifecycle import StagingKind
 from schemas.runtime.settings_loader import ServiceSettings
 from schemas.settings import (
+    BacklogSettings,
     DatabaseSettings,
     HttpSettings,
     ObjectStoreSettings,
@@ -14,6 +15,7 @@ from schemas.settings import (
     QuotaSettings,
     ScratchSettings,
     StagingSettings,
+    StepSettings,
     UploadSettings,
     WebhookTargetSettings,
 )
@@ -28,6 +30,8 @@ class Settings(
     ScratchSettings,
     UploadSettings,
     QuotaSettings,
+    StepSettings,
+    BacklogSettings,
     HttpSettings,
     WebhookTargetSettings,
     ProcessSettings,

@@ -4,6 +4,7 @@ The gateway maps codes to HTTP statuses (`gateway/http/problems.py`); a worker
 retries an event according to `DomainError.retryable`.
 """
 
+from datetime import timedelta
 from enum import StrEnum
 
 
@@ -40,6 +41,8 @@ class ErrorCode(StrEnum):
     QUOTA_EXCEEDED = "quota_exceeded"
     TOO_MANY_OPEN_UPLOADS = "too_many_open_uploads"
     TYPE_NOT_ALLOWED = "type_not_allowed"
+    TOO_MANY_WAITING = "too_many_waiting"
+    SYSTEM_BUSY = "system_busy"
     REFERENCE_REFUSED = "reference_refused"
 
     # jobs, documents, webhooks
@@ -77,11 +80,13 @@ class DomainError(Exception):
         retryable: whether the same request or event may succeed later.
         needs_operator: neither the client nor a retry can remove the cause; an
             event waits until an operator has acted.
+        retry_after: when a client should repeat the request; None if the code alone decides.
     """
 
     code: ErrorCode = ErrorCode.INTERNAL
     retryable: bool = False
     needs_operator: bool = False
+    retry_after: timedelta | None = None
 
 
 class StagingMissing(DomainError):

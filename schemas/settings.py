@@ -246,6 +246,19 @@ class StepSettings(BaseModel):
     )
 
 
+class BacklogSettings(BaseModel):
+    """How much work may wait before new work is refused."""
+
+    tenant_waiting_max: Positive = Field(
+        default=20_000,
+        description="most steps of a tenant that wait in the database; then its finalizes, forms and references are answered with 429. Each waiting step is a row, and its client waits for all steps before it",
+    )
+    system_waiting_max: Positive = Field(
+        default=200_000,
+        description="waiting steps of all tenants from which finalizes, forms and references are answered with 503: more than the workers do in the time that clients wait",
+    )
+
+
 class TransferSettings(BaseModel):
     transfer_slice: Duration = Field(
         default=timedelta(minutes=10),

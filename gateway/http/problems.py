@@ -3,6 +3,7 @@
 The only module that maps error codes to statuses.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -50,6 +51,8 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.QUOTA_EXCEEDED: HTTPStatus.FORBIDDEN,
         ErrorCode.TOO_MANY_OPEN_UPLOADS: HTTPStatus.TOO_MANY_REQUESTS,
         ErrorCode.TYPE_NOT_ALLOWED: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        ErrorCode.TOO_MANY_WAITING: HTTPStatus.TOO_MANY_REQUESTS,
+        ErrorCode.SYSTEM_BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
         ErrorCode.REFERENCE_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
         ErrorCode.CHUNK_INDEX_OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
         ErrorCode.CHUNK_SIZE_MISMATCH: HTTPStatus.BAD_REQUEST,
@@ -190,8 +193,11 @@ def _answer(
 
 def _domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Problem]:
     status = STATUS_BY_CODE[error.code]
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.retry_after is None:
         log.error("http.refused", code=error.code, detail=str(error))
+    headers = {"Connection": "close"} if isinstance(error, ReadingStopped) else {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after.total_seconds()))
     fields = (
         [{"field": error.field, "message": str(error)}]
         if isinstance(error, InvalidRequest)
@@ -202,7 +208,7 @@ def _domain_error(request: Request[Any, Any, Any], error: DomainError) -> Respon
         code=error.code,
         detail=str(error),
         errors=fields,
-        headers={"Connection": "close"} if isinstance(error, ReadingStopped) else None,
+        headers=headers,
     )
 
 

@@ -1,19 +1,19 @@
-"""Reads jobs and computes their progress."""
+"""Reads jobs with their steps."""
 
-from typing import Final, TypeAlias
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TypeAlias, cast
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, and_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.settings import API_PREFIX
-from schemas.api.jobs import JobError, JobView
+from gateway.jobs.view import show
+from schemas.api.jobs import JobView
 from schemas.errors import DomainError, ErrorCode
-from schemas.ids import JobId, TenantId
-from schemas.lifecycle import JobStage, JobStatus
+from schemas.ids import JobId, TenantId, UploadId
+from schemas.lifecycle import JobStatus, StepStatus
 from schemas.tables.jobs import Job
-
-TRANSFER_SHARE: Final = 60
-INGEST_SHARE: Final = 39
+from schemas.tables.steps import Step, TenantSteps
 
 Snapshot: TypeAlias = tuple[int, JobView]
 """The revision of a job (the number of its changes so far), and the job."""
@@ -34,10 +34,18 @@ async def snapshot_of(session: AsyncSession, *, tenant_id: TenantId, job_id: Job
     Raises:
         JobNotFound: the tenant has no such job.
     """
-    job = await session.scalar(select(Job).where(Job.id == job_id, Job.tenant_id == tenant_id))
-    if job is None:
+    found = await _snapshot(session, Job.id == job_id, Job.tenant_id == tenant_id)
+    if found is None:
         raise JobNotFound(job_id)
-    return job.revision, show(job)
+    return found
+
+
+async def job_of_upload(
+    session: AsyncSession, *, tenant_id: TenantId, upload_id: UploadId
+) -> JobView | None:
+    """Return the job of a tenant's upload; None if there is no such job."""
+    found = await _snapshot(session, Job.upload_id == upload_id, Job.tenant_id == tenant_id)
+    return None if found is None else found[1]
 
 
 def jobs_of(tenant_id: TenantId, *, status: JobStatus | None) -> Select[Job]:
@@ -46,59 +54,46 @@ def jobs_of(tenant_id: TenantId, *, status: JobStatus | None) -> Select[Job]:
     return query if status is None else query.where(Job.status == status)
 
 
-def show(job: Job) -> JobView:
-    return JobView(
-        job_id=job.id,
-        upload_id=job.upload_id,
-        status=job.status,
-        stage=job.stage,
-        progress=progress(
-            status=job.status,
-            stage=job.stage,
-            bytes_done=job.bytes_done,
-            bytes_total=job.bytes_total,
-            pages_done=job.pages_done,
-            pages_total=job.pages_total,
-        ),
-        bytes_done=job.bytes_done,
-        bytes_total=job.bytes_total,
-        pages_done=job.pages_done,
-        pages_total=job.pages_total,
-        error=JobError(
-            code=job.error_code,
-            detail=job.error_detail or "",
-            retryable=bool(job.error_retryable),
-        )
-        if job.error_code is not None
-        else None,
-        result=job.result,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        stored_at=job.stored_at,
-        finished_at=job.finished_at,
-        status_url=f"{API_PREFIX}/jobs/{job.id}",
-    )
+async def show_all(session: AsyncSession, jobs: Sequence[Job]) -> list[JobView]:
+    """Return jobs with their steps, which are read in one query; places in line are left out."""
+    steps = defaultdict[JobId, list[Step]](list)
+    for step in await session.scalars(
+        select(Step).where(Step.job_id.in_([job.id for job in jobs])).order_by(Step.ordinal)
+    ):
+        steps[step.job_id].append(step)
+    return [show(job, steps[job.id]) for job in jobs]
 
 
-def progress(
-    *,
-    status: JobStatus,
-    stage: JobStage,
-    bytes_done: int,
-    bytes_total: int,
-    pages_done: int,
-    pages_total: int | None,
-) -> int:
-    """Return the progress: bytes count up to 60, pages up to 99; only a completed job has 100.
+async def _snapshot(session: AsyncSession, *conditions: ColumnElement[bool]) -> Snapshot | None:
+    """Read a job, its steps and their places in line.
 
-    A failed or cancelled job keeps its last value.
+    One statement reads one state of the database: a revision is never older than what it numbers.
     """
-    if status == JobStatus.COMPLETED or stage == JobStage.DONE:
-        return 100
-    if stage == JobStage.TRANSFER:
-        return _share(bytes_done, of=bytes_total, points=TRANSFER_SHARE)
-    return TRANSFER_SHARE + _share(pages_done, of=pages_total or 0, points=INGEST_SHARE)
-
-
-def _share(done: int, *, of: int, points: int) -> int:
-    return min(max(done, 0), of) * points // of if of > 0 else 0
+    found = await session.execute(
+        select(Job, Step, TenantSteps.released)
+        .outerjoin(Step, Step.job_id == Job.id)
+        .outerjoin(
+            TenantSteps,
+            and_(
+                Step.status == StepStatus.WAITING,
+                TenantSteps.tenant_id == Step.tenant_id,
+                TenantSteps.name == Step.name,
+                TenantSteps.priority == Step.priority,
+            ),
+        )
+        .where(*conditions)
+        .order_by(Step.ordinal)
+        # The session may hold rows that a trigger has changed since.
+        .execution_options(populate_existing=True)
+    )
+    rows = cast("Sequence[tuple[Job, Step | None, int | None]]", found.all())
+    if not rows:
+        return None
+    job = rows[0][0]
+    places = {
+        step.name: max(1, step.ticket - released)
+        for _, step, released in rows
+        if step is not None and released is not None
+    }
+    steps = [step for _, step, _ in rows if step is not None]
+    return job.revision, show(job, steps, places=places)

@@ -49,7 +49,7 @@ async def get_job(
     """Show a job; `progress` decreases only if the object store loses parts of the file."""
     async with request.context.database.transaction() as session:
         _, job = await queries.snapshot_of(session, tenant_id=request.user.tenant_id, job_id=job_id)
-    request_log.bind(upload_id=job.upload_id)
+    _bind(job)
     wait_max = request.context.settings.wait_max
     return await settled_within(min(timedelta(seconds=wait), wait_max), job=job, request=request)
 
@@ -82,7 +82,7 @@ async def follow_job(
     """
     read = reader(request, job_id)
     revision, job = await read()
-    request_log.bind(upload_id=job.upload_id)
+    _bind(job)
     if job.status in SETTLED_JOBS and revision <= last_event_id:
         return Stream((), status_code=HTTPStatus.NO_CONTENT)
     return Stream(
@@ -108,14 +108,17 @@ async def list_jobs(
 ) -> PageOf[JobView]:
     """List the tenant's jobs, newest first."""
     limit = min(limit, request.context.settings.page_size_max)
-    async with request.context.database.transaction() as session:
-        return await paging.newest_first(
+    async with request.context.database.snapshot() as session:
+        page = await paging.newest_first(
             session,
             queries.jobs_of(request.user.tenant_id, status=status),
             Job,
             cursor=cursor,
             limit=limit,
-            show=queries.show,
+            show=lambda job: job,
+        )
+        return PageOf(
+            items=await queries.show_all(session, page.items), next_cursor=page.next_cursor
         )
 
 
@@ -124,3 +127,8 @@ router = Router(
     route_handlers=[get_job, follow_job, list_jobs],
     tags=["jobs"],
 )
+
+
+def _bind(job: JobView) -> None:
+    if job.upload_id is not None:
+        request_log.bind(upload_id=job.upload_id)

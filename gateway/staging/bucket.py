@@ -152,11 +152,14 @@ class ObjectBackend:
         )
 
     async def remove(self, upload_id: UploadId, *, tenant_id: TenantId) -> None:
-        """Leave the objects to the worker that receives `upload.cancelled`.
+        """Delete the objects of the upload, as far as the store does it at once.
 
-        Deleting takes one request per thousand objects, and would miss an object
-        that a concurrent request writes afterwards.
+        A sweep deletes the rest, and an object that a concurrent request writes afterwards.
         """
+        try:
+            await self._store.delete_under(staging_layout.prefix_of(tenant_id, upload_id))
+        except StoreFailed as error:
+            log.warning("staging.objects_left", upload_id=str(upload_id), reason=str(error))
 
     async def is_writable(self) -> bool:
         return await self._store.is_there()

@@ -96,7 +96,7 @@ class StagingBackend(Protocol):
     ) -> ChunkWriter: ...
 
     async def remove(self, upload_id: UploadId, *, tenant_id: TenantId) -> None:
-        """Delete the staged bytes of an upload, unless a worker deletes them. Idempotent."""
+        """Delete the staged bytes of an upload; a sweep deletes what cannot be deleted now. Idempotent."""
 
     async def is_writable(self) -> bool: ...
 

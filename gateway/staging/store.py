@@ -24,7 +24,11 @@ from schemas.settings import ObjectStoreSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef, PutObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import (
+        HeadObjectOutputTypeDef,
+        ObjectIdentifierTypeDef,
+        PutObjectOutputTypeDef,
+    )
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -103,6 +107,29 @@ class Store:
             "delete_object", lambda: self._client.delete_object(Bucket=self._bucket, Key=key)
         )
 
+    async def delete_under(self, prefix: str) -> None:
+        """Delete the objects under a prefix; one request in a thousand objects, each tried once.
+
+        Raises:
+            StoreFailed: the store did not confirm a deletion; some objects are left.
+        """
+
+        def delete_page() -> bool:
+            listed = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix)
+            keys: list[ObjectIdentifierTypeDef] = [
+                {"Key": found["Key"]} for found in listed.get("Contents", [])
+            ]
+            if keys:
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True}
+                )
+                for failure in answer.get("Errors", []):
+                    raise s3.refusal("delete_objects", code=failure.get("Code", ""), status=0)
+            return listed.get("IsTruncated", False)
+
+        while await self._ask("delete_objects", delete_page, attempts=1):
+            log.debug("staging.page_deleted", prefix=prefix)
+
     async def is_there(self) -> bool:
         """Return whether the bucket exists and can be accessed, within about a second."""
         try:
@@ -131,7 +158,9 @@ class Store:
             raise StoreUnavailable("head_object", reason=f"status {s3.status_of(error)}") from error
         return found["ContentLength"] == size_bytes and _matches(found, md5=md5)
 
-    async def _ask(self, call: str, request: Callable[[], Answer]) -> Answer:
+    async def _ask(
+        self, call: str, request: Callable[[], Answer], *, attempts: int | None = None
+    ) -> Answer:
         """Make a request in a thread; repeat it while the store is unavailable.
 
         No thread waits between the attempts: requests to a store that is down must not occupy the
@@ -152,7 +181,7 @@ class Store:
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
-            stop=stop_after_attempt(self._attempts) | stop_after_delay(RETRYING_MAX),
+            stop=stop_after_attempt(attempts or self._attempts) | stop_after_delay(RETRYING_MAX),
             wait=wait_random_exponential(
                 multiplier=FIRST_WAIT.total_seconds(), max=WAIT_MAX.total_seconds()
             ),

@@ -1,10 +1,10 @@
 """Cancels an upload, and purges a stored upload."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, null, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from tenacity import (
     AsyncRetrying,
@@ -21,17 +21,13 @@ from gateway.uploads import queries
 from gateway.uploads.errors import DocumentStillBeingRead, UploadAlreadySettled
 from schemas.api.uploads import UploadAbandoned
 from schemas.events.uploads import UploadCancelled
-from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import (
-    ACTIVE_JOBS,
-    CANCELLABLE_UPLOADS,
-    JobStage,
-    JobStatus,
-    UploadStatus,
-)
+from schemas.ids import EventId, TenantId, UploadId
+from schemas.lifecycle import CANCELLABLE_UPLOADS, StepName, UploadStatus
+from schemas.settings import StepSettings
+from schemas.tables import steps
 from schemas.tables.documents import Document
+from schemas.tables.events import emit
 from schemas.tables.jobs import Job
-from schemas.tables.outbox import emit
 from schemas.tables.uploads import Chunk, Upload
 
 log = structlog.stdlib.get_logger(__name__)
@@ -55,8 +51,8 @@ async def cancel_upload(
 ) -> UploadAbandoned:
     """Cancel an upload before or after it is finalized; a repetition changes nothing.
 
-    A worker that transfers the upload notices within moments, and deletes the
-    staged bytes and the object. Without a job the staged bytes are deleted here.
+    A worker that transfers the upload notices within moments. The step `cleanup` of the job deletes
+    the staged bytes and the object. Without a job the staged bytes are deleted here.
 
     Args:
         context: the context of the process.
@@ -72,51 +68,37 @@ async def cancel_upload(
         DocumentStillBeingRead: the upload is cancelled, but a worker still reads its document.
     """
     async with context.database.tenant_lock(tenant_id) as session:
-        upload, job_id = await _upload_and_job(session, tenant_id=tenant_id, upload_id=upload_id)
-        if unless_finalized and job_id is not None:
+        upload = await queries.upload_to_settle(session, tenant_id=tenant_id, upload_id=upload_id)
+        job = await queries.job_row_of(session, upload_id)
+        if unless_finalized and job is not None:
             raise UploadAlreadySettled(upload_id)
         if upload.status != UploadStatus.CANCELLED:
-            now = await transaction_time(session)
-            await _cancel(session, upload, job_id=job_id, purge=purge, now=now)
+            await _cancel(session, upload, job=job, purge=purge, settings=context.settings)
         is_being_read = purge and not await _delete_document(session, upload_id)
     if is_being_read:
         await _delete_document_once_free(context.database, upload_id)
-    if job_id is None:
+    if job is None:
         await context.staging.remove(upload_id, tenant_id=tenant_id)
-    return UploadAbandoned(upload_id=upload_id, status=UploadStatus.CANCELLED, job_id=job_id)
-
-
-async def _upload_and_job(
-    session: AsyncSession, *, tenant_id: TenantId, upload_id: UploadId
-) -> tuple[Upload, JobId | None]:
-    """Return an upload and its job; lock an upload without a job, so that no job is added.
-
-    An upload with a job is not locked: a worker locks the job before the upload, and so does
-    `_cancel`.
-    """
-    upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
-    job_id = await queries.job_id_of(session, upload_id)
-    if job_id is None:
-        async with session.begin_nested() as locking:
-            upload = await queries.upload_to_settle(
-                session, tenant_id=tenant_id, upload_id=upload_id
-            )
-            job_id = await queries.job_id_of(session, upload_id)
-            if job_id is not None:
-                # The upload was finalized between the two reads; the rollback releases its lock.
-                await locking.rollback()
-    return upload, job_id
+    return UploadAbandoned(
+        upload_id=upload_id,
+        status=UploadStatus.CANCELLED,
+        job_id=None if job is None else job.id,
+    )
 
 
 async def _cancel(
-    session: AsyncSession, upload: Upload, *, job_id: JobId | None, purge: bool, now: datetime
+    session: AsyncSession,
+    upload: Upload,
+    *,
+    job: Job | None,
+    purge: bool,
+    settings: StepSettings,
 ) -> None:
-    """Update the job before its upload: a worker uses the same order, which prevents a deadlock."""
-    if job_id is not None and not await _cancel_job(session, job_id, purge=purge, now=now):
-        if await queries.job_status_of(session, job_id) != JobStatus.CANCELLED:
-            raise UploadAlreadySettled(upload.id)
-        # A concurrent repetition of this request has cancelled the job.
-        return
+    """Cancel a locked upload and its job.
+
+    Raises:
+        UploadAlreadySettled: the status of the upload or of its transfer forbids it.
+    """
     cancelled = await session.execute(
         update(Upload)
         .where(
@@ -129,33 +111,45 @@ async def _cancel(
     if cancelled.first() is None:
         raise UploadAlreadySettled(upload.id)
     await session.execute(delete(Chunk).where(Chunk.upload_id == upload.id))
-    emit(
+    event_id = emit(
         session,
-        UploadCancelled(upload_id=upload.id, job_id=job_id, filename=upload.filename),
+        UploadCancelled(
+            upload_id=upload.id, job_id=None if job is None else job.id, filename=upload.filename
+        ),
         tenant_id=upload.tenant_id,
         source=EVENT_SOURCE,
-        now=now,
+        now=await transaction_time(session),
     )
+    if job is not None:
+        ended = (await session.scalars(steps.cancel(job.id))).all()
+        if not purge and StepName.TRANSFER not in ended:
+            raise UploadAlreadySettled(upload.id)
+        await _add_cleanup(session, job, event_id=event_id)
+        for name in (*ended, StepName.CLEANUP):
+            await session.execute(steps.release(job.tenant_id, name, settings=settings))
     log.info("upload.cancelled", upload_id=str(upload.id), purge=purge)
 
 
-async def _cancel_job(session: AsyncSession, job_id: JobId, *, purge: bool, now: datetime) -> bool:
-    """Cancel a job if its state allows it; a purge also deletes its result and its error."""
-    cancel = update(Job).where(Job.id == job_id).values(status=JobStatus.CANCELLED, finished_at=now)
-    if purge:
-        cancel = cancel.where(Job.status != JobStatus.CANCELLED).values(
-            result=None, error_code=None, error_detail=None, error_retryable=None
-        )
-    else:
-        cancel = cancel.where(Job.status.in_(ACTIVE_JOBS), Job.stage == JobStage.TRANSFER)
-    return (await session.execute(cancel.returning(Job.id))).first() is not None
+async def _add_cleanup(session: AsyncSession, job: Job, *, event_id: EventId) -> None:
+    """Take back the result of a job, and add the step that deletes its bytes and cancels it."""
+    # Before the step is added, which increments the revision: clients then read the job again.
+    await session.execute(update(Job).where(Job.id == job.id).values(result=null()))
+    steps.add_step(
+        session,
+        StepName.CLEANUP,
+        job_id=job.id,
+        tenant_id=job.tenant_id,
+        priority=job.priority,
+        event_id=event_id,
+    )
+    await session.flush()
 
 
 async def _delete_document(session: AsyncSession, upload_id: UploadId) -> bool:
     """Delete the document of an upload; False if a worker is reading it.
 
-    Never waits for the worker: this transaction may have locked the job, which the worker also
-    writes, so that a wait would be a deadlock.
+    Never waits for the worker: this transaction may have locked the job and its steps, which the
+    worker also writes, so that a wait would be a deadlock.
     """
     documents = select(Document.id).where(Document.upload_id == upload_id)
     free = (await session.scalars(documents.with_for_update(skip_locked=True))).all()

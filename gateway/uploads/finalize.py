@@ -1,17 +1,17 @@
-"""Finalizing an upload: its job and its event are created in one transaction."""
+"""Finalizing an upload: its job, the first step and their event are created in one transaction."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.backlog import Backlog
 from gateway.db import transaction_time
 from gateway.http import idempotency
-from gateway.jobs.queries import show
-from gateway.settings import EVENT_SOURCE
+from gateway.jobs.queries import snapshot_of
+from gateway.settings import EVENT_SOURCE, Settings
 from gateway.uploads import queries, quotas
 from gateway.uploads.errors import (
     ManifestMismatch,
@@ -24,10 +24,11 @@ from schemas.api.uploads import DeclaredChunk, FinalizeUpload
 from schemas.errors import FileDigestMismatch
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, TenantId
-from schemas.lifecycle import JobStage, JobStatus, StagingKind, UploadStatus
-from schemas.settings import QuotaSettings
+from schemas.lifecycle import JobKind, Priority, StagingKind, StepName, UploadStatus
+from schemas.settings import StepSettings
+from schemas.tables import steps
+from schemas.tables.events import emit
 from schemas.tables.jobs import Job
-from schemas.tables.outbox import emit
 from schemas.tables.uploads import Upload
 
 log = structlog.stdlib.get_logger(__name__)
@@ -39,12 +40,22 @@ async def finalize_upload(
     tenant_id: TenantId,
     request: FinalizeUpload,
     keyed: idempotency.KeyedRequest | None,
-    settings: QuotaSettings,
+    settings: Settings,
+    backlog: Backlog | None,
     traceparent: str | None,
 ) -> JobView:
     """Declare an upload complete: add its job and its event to the session's transaction.
 
     A repetition returns the same job in its current state.
+
+    Args:
+        session: the session of a transaction of the tenant.
+        tenant_id: the tenant that asks.
+        request: the upload, and what the client declares about it.
+        keyed: the request's `Idempotency-Key`.
+        settings: the default quotas, and the tenant's share of the queues.
+        backlog: refuses a new job while too many steps wait; None if the caller has checked that.
+        traceparent: W3C trace context of the request.
 
     Raises:
         UploadNotFound, UploadNotOpen, UploadExpired: the upload cannot be finalized.
@@ -53,6 +64,7 @@ async def finalize_upload(
         FileDigestMismatch: the sha256 differs from the declared sha256, or is first declared now
             although the upload is already finalized.
         FileTooLarge, TypeNotAllowed, QuotaExceeded: the quotas forbid it; the upload stays open.
+        TooManyWaiting, SystemBusy: too many steps wait; the upload stays open.
         IdempotencyKeyReused: the key is bound to another request.
     """
     # A concurrent request waits here for the row's lock, and then finds the job of the first
@@ -62,7 +74,7 @@ async def finalize_upload(
     )
     if None not in (upload.sha256, request.sha256) and upload.sha256 != request.sha256:
         raise FileDigestMismatch(f"upload {upload.id} was declared with another sha256")
-    job = await session.scalar(select(Job).where(Job.upload_id == upload.id))
+    job = await queries.job_row_of(session, upload.id)
     if job is not None and upload.sha256 is None and request.sha256 is not None:
         # A digest that is accepted now would never be checked.
         raise FileDigestMismatch(f"upload {upload.id} was finalized without a sha256")
@@ -71,48 +83,76 @@ async def finalize_upload(
     if bound_to != job_id:
         raise idempotency.IdempotencyKeyReused
     if job is None:
+        if backlog is not None:
+            await backlog.check(session, tenant_id=tenant_id)
         now = await transaction_time(session)
         await _check_complete(session, upload, declared=request.chunks, now=now)
         upload.sha256 = upload.sha256 or request.sha256
-        job = add_job(session, upload, job_id=job_id, traceparent=traceparent, now=now)
-        await session.flush()
+        await add_job(
+            session,
+            upload,
+            job_id=job_id,
+            priority=request.priority or Priority.INTERACTIVE,
+            settings=settings,
+            traceparent=traceparent,
+            now=now,
+        )
         await quotas.check_complete(session, upload, settings=settings)
-    return show(job)
+    _, view = await snapshot_of(session, tenant_id=tenant_id, job_id=job_id)
+    return view
 
 
-def add_job(
-    session: AsyncSession, upload: Upload, *, job_id: JobId, traceparent: str | None, now: datetime
-) -> Job:
-    """Mark an upload as finalized; add its job, and the event that starts the job."""
-    job = Job(
-        id=job_id,
-        tenant_id=upload.tenant_id,
-        upload_id=upload.id,
-        status=JobStatus.QUEUED,
-        stage=JobStage.TRANSFER,
-        bytes_done=0,
-        bytes_total=upload.size,
-        pages_done=0,
-    )
+async def add_job(
+    session: AsyncSession,
+    upload: Upload,
+    *,
+    job_id: JobId,
+    priority: Priority,
+    settings: StepSettings,
+    traceparent: str | None,
+    now: datetime,
+) -> None:
+    """Mark an upload as finalized; add its job with the first step, and the event of the step.
+
+    The step is given to the broker at once if its tenant has room there.
+    """
     upload.status = UploadStatus.FINALIZED
     upload.finalized_at = now
-    session.add(job)
-    emit(
-        session,
-        UploadFinalized(
+    # Locks the tenant's usage, which comes before the counters of the steps.
+    await session.flush()
+    session.add(
+        Job(
+            id=job_id,
+            tenant_id=upload.tenant_id,
+            kind=JobKind.UPLOAD,
             upload_id=upload.id,
-            job_id=job.id,
-            filename=upload.filename,
-            # The size of a referenced object is unknown; the worker measures it.
-            size=None if upload.staging == StagingKind.REFERENCE else upload.size,
-        ),
+            priority=priority,
+        )
+    )
+    # The size of a referenced object is unknown; the worker measures it.
+    size = None if upload.staging == StagingKind.REFERENCE else upload.size
+    event_id = emit(
+        session,
+        UploadFinalized(upload_id=upload.id, job_id=job_id, filename=upload.filename, size=size),
         tenant_id=upload.tenant_id,
         source=EVENT_SOURCE,
         now=now,
         traceparent=traceparent,
     )
-    log.info("upload.finalized", upload_id=str(upload.id), job_id=str(job.id))
-    return job
+    # The step refers to the job.
+    await session.flush()
+    steps.add_step(
+        session,
+        StepName.TRANSFER,
+        job_id=job_id,
+        tenant_id=upload.tenant_id,
+        priority=priority,
+        event_id=event_id,
+        total=size,
+    )
+    await session.flush()
+    await session.execute(steps.release(upload.tenant_id, StepName.TRANSFER, settings=settings))
+    log.info("upload.finalized", upload_id=str(upload.id), job_id=str(job_id))
 
 
 def missing_of(stored: Sequence[StoredChunk], *, chunk_count: int) -> list[int]:

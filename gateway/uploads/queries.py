@@ -18,8 +18,8 @@ from gateway.staging import StagedUpload
 from gateway.uploads.errors import NotFinalized, UploadNotFound
 from schemas.api.jobs import JobView
 from schemas.api.uploads import ChunkEntry, UploadCreated, UploadManifest
-from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import JobStatus, StagingKind
+from schemas.ids import TenantId, UploadId
+from schemas.lifecycle import StagingKind
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Chunk, Upload
 
@@ -195,12 +195,8 @@ async def stored_chunks(session: AsyncSession, upload_id: UploadId) -> list[Stor
     ]
 
 
-async def job_id_of(session: AsyncSession, upload_id: UploadId) -> JobId | None:
-    return await session.scalar(select(Job.id).where(Job.upload_id == upload_id))
-
-
-async def job_status_of(session: AsyncSession, job_id: JobId) -> JobStatus | None:
-    return await session.scalar(select(Job.status).where(Job.id == job_id))
+async def job_row_of(session: AsyncSession, upload_id: UploadId) -> Job | None:
+    return await session.scalar(select(Job).where(Job.upload_id == upload_id))
 
 
 async def job_of_upload(
@@ -212,19 +208,11 @@ async def job_of_upload(
         UploadNotFound: the tenant has no such upload.
         NotFinalized: the upload has no job.
     """
-    found = (
-        await session.execute(
-            select(Upload.status, Job)
-            .join(Job, Job.upload_id == Upload.id, isouter=True)
-            .where(Upload.id == upload_id, Upload.tenant_id == tenant_id),
-        )
-    ).one_or_none()
-    if found is None:
-        raise UploadNotFound(upload_id)
-    status, job = found
+    job = await job_queries.job_of_upload(session, tenant_id=tenant_id, upload_id=upload_id)
     if job is None:
-        raise NotFinalized(upload_id, status=status)
-    return job_queries.show(job)
+        upload = await upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
+        raise NotFinalized(upload_id, status=upload.status)
+    return job
 
 
 async def manifest_of(session: AsyncSession, upload: Upload) -> UploadManifest:

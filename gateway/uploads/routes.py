@@ -46,6 +46,8 @@ QUOTA_ERRORS: Final = (
     ErrorCode.TOO_MANY_OPEN_UPLOADS,
 )
 
+BACKLOG_ERRORS: Final = (ErrorCode.TOO_MANY_WAITING, ErrorCode.SYSTEM_BUSY)
+
 Purge = Annotated[
     bool, QueryParameter(description="also delete the stored object and the document read from it")
 ]
@@ -123,6 +125,7 @@ async def create_upload(
         ErrorCode.FILE_TOO_LARGE,
         ErrorCode.TYPE_NOT_ALLOWED,
         ErrorCode.QUOTA_EXCEEDED,
+        *BACKLOG_ERRORS,
         ErrorCode.IDEMPOTENCY_KEY_REUSED,
     )
     | settled_answer(JobView),
@@ -147,6 +150,7 @@ async def finalize_upload(
             request=data,
             keyed=KeyedRequest.of(idempotency_key, operation="finalize_upload", request=data),
             settings=context.settings,
+            backlog=context.backlog,
             traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
         )
     request_log.bind(job_id=job.job_id)

@@ -1,4 +1,4 @@
-"""Jobs: the processing of finalized uploads."""
+"""Jobs: what workers do for a client, in steps."""
 
 from datetime import datetime
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from schemas.ids import JobId, UploadId
-from schemas.lifecycle import JobStage, JobStatus
+from schemas.lifecycle import JobKind, JobStage, JobStatus, Priority, StepName, StepStatus
 
 
 class JobError(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,14 +17,38 @@ class JobError(msgspec.Struct, frozen=True, kw_only=True):
     retryable: bool
 
 
+class StepView(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of a job.
+
+    `done` and `total` count in `unit`; `total` is null until it is known. `attempts` counts failed
+    attempts. `place` is the approximate place in the line of the tenant's waiting steps, from 1; it
+    is null in lists, and for a step that does not wait.
+    """
+
+    name: StepName
+    status: StepStatus
+    done: int
+    total: int | None
+    unit: str | None
+    attempts: int
+    queued_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: JobError | None
+    place: int | None
+
+
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job. `progress` is 0 to 100; it decreases only if the store has lost parts of the file.
 
-    `result` is set once the job is completed.
+    `result` is set once the job is completed. `steps` are in the order of the work; later steps are
+    added when the step before them is completed.
     """
 
     job_id: JobId
-    upload_id: UploadId
+    upload_id: UploadId | None
+    kind: JobKind
+    priority: Priority
     status: JobStatus
     stage: JobStage
     progress: int
@@ -39,3 +63,4 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     stored_at: datetime | None
     finished_at: datetime | None
     status_url: str
+    steps: list[StepView]

@@ -4,7 +4,14 @@ from typing import Annotated
 
 import msgspec
 
-from schemas.api.uploads import ContentType, Filename, MetadataName, MetadataValue, Sha256Hex
+from schemas.api.uploads import (
+    ContentType,
+    Filename,
+    MetadataName,
+    MetadataValue,
+    RequestedPriority,
+    Sha256Hex,
+)
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import JobStatus
 
@@ -16,6 +23,7 @@ class FormFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     sha256: Sha256Hex | None = None
     callback_url: CallbackUrl | None = None
+    priority: RequestedPriority = msgspec.UNSET
 
 
 class SubmitReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,6 +36,7 @@ class SubmitReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         sha256: of the whole object, hex; verified before the upload is stored.
         metadata: stored and returned as data.
         callback_url: receives the events of this upload, signed like those of a webhook.
+        priority: of the job.
     """
 
     object_key: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
@@ -36,6 +45,7 @@ class SubmitReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     sha256: Sha256Hex | None = None
     metadata: Annotated[dict[MetadataName, MetadataValue], msgspec.Meta(max_length=64)] = {}
     callback_url: CallbackUrl | None = None
+    priority: RequestedPriority = msgspec.UNSET
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

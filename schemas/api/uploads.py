@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 
 from schemas.ids import JobId, UploadId
-from schemas.lifecycle import UploadStatus
+from schemas.lifecycle import Priority, UploadStatus
 
 # PostgreSQL refuses NUL, and a line break in a name could forge a line in a client's log.
 _NO_CONTROL_CHARACTERS = r"^(?![\s\S]*[\x00-\x1f\x7f])"
@@ -21,6 +21,15 @@ MetadataName = Annotated[
     str, msgspec.Meta(min_length=1, max_length=128, pattern=_NO_CONTROL_CHARACTERS)
 ]
 # Values may have line breaks; only NUL is refused.
+# Unset is not encoded. The hash of a request without it, which an `Idempotency-Key` is bound to, is
+# therefore the same as in versions before priorities.
+RequestedPriority = Annotated[
+    Priority | msgspec.UnsetType,
+    msgspec.Meta(
+        description="`interactive` (the default) or `bulk`: bulk work of a tenant starts only while"
+        " no interactive work of the tenant waits",
+    ),
+]
 MetadataValue = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^[^\x00]*$")]
 
 
@@ -108,6 +117,7 @@ class FinalizeUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     upload_id: UploadId
     chunks: list[DeclaredChunk] | None = None
     sha256: Sha256Hex | None = None
+    priority: RequestedPriority = msgspec.UNSET
 
 
 class UploadAbandoned(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from gateway.uploads.oneshot.form import FileHead, Form
 from gateway.uploads.oneshot.splitter import ChunkSplitter
 from gateway.uploads.oneshot.submission import Accepted, Submission, accept
 from schemas.ids import UploadId
+from schemas.lifecycle import Priority
 
 
 class FormContent(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +19,7 @@ class FormContent(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str | None
     sha256: str
     callback_url: str | None
+    priority: Priority | msgspec.UnsetType
 
 
 def keyed_request(
@@ -32,6 +34,7 @@ def keyed_request(
             content_type=head.content_type,
             sha256=file.sha256,
             callback_url=form.fields.callback_url,
+            priority=form.fields.priority,
         ),
     )
 

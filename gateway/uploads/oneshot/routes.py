@@ -25,7 +25,7 @@ from gateway.uploads.oneshot.form import MEDIA_TYPE, Form
 from gateway.uploads.oneshot.submission import Accepted, Submission
 from gateway.uploads.oneshot.submit_form import submit_form
 from gateway.uploads.oneshot.submit_reference import submit_reference
-from gateway.uploads.routes import QUOTA_ERRORS, settled_answer
+from gateway.uploads.routes import BACKLOG_ERRORS, QUOTA_ERRORS, settled_answer
 from schemas.api.scopes import Scope
 from schemas.api.submissions import FormFields, SubmitReference, Submitted
 from schemas.errors import DomainError, ErrorCode
@@ -46,6 +46,7 @@ ACCEPTED_MESSAGE: Final = "the file was accepted and is being processed"
 
 SUBMISSION_ERRORS: Final = (
     *QUOTA_ERRORS,
+    *BACKLOG_ERRORS,
     ErrorCode.LENGTH_REQUIRED,
     ErrorCode.FILE_DIGEST_MISMATCH,
     ErrorCode.IDEMPOTENCY_KEY_REUSED,
@@ -185,7 +186,7 @@ def _submission(request: ApiRequest, *, key: str | None) -> Submission:
 
 
 async def _answer(accepted: Accepted, *, request: ApiRequest) -> Response[Submitted]:
-    request_log.bind(upload_id=accepted.job.upload_id, job_id=accepted.job.job_id)
+    request_log.bind(upload_id=accepted.upload_id, job_id=accepted.job.job_id)
     answer = await answer_of(accepted.job, request=request)
     job = answer.job
     return Response(
@@ -193,7 +194,7 @@ async def _answer(accepted: Accepted, *, request: ApiRequest) -> Response[Submit
             success=job.status not in {JobStatus.FAILED, JobStatus.CANCELLED},
             message=job.error.detail if job.error else _MESSAGES.get(job.status, ACCEPTED_MESSAGE),
             job_id=job.job_id,
-            upload_id=job.upload_id,
+            upload_id=accepted.upload_id,
             filename=accepted.filename,
             status=job.status,
             status_endpoint=job.status_url,

@@ -23,6 +23,7 @@ class Submission:
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
     job: JobView
+    upload_id: UploadId
     filename: str
     callback_secret: str | None
 
@@ -43,4 +44,4 @@ async def accept(
     upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
     job = await queries.job_of_upload(session, tenant_id=tenant_id, upload_id=upload_id)
     secret = await callback_secret(session, upload, url=callback_url, settings=settings)
-    return Accepted(job=job, filename=upload.filename, callback_secret=secret)
+    return Accepted(job=job, upload_id=upload.id, filename=upload.filename, callback_secret=secret)

@@ -52,6 +52,7 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
         FormRefused: the form is malformed, or does not have exactly one file.
         FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded: the quotas forbid it.
         FileDamaged: the file has another sha256 than the form states.
+        TooManyWaiting, SystemBusy: too many steps wait.
         IdempotencyKeyReused: the key is bound to another request.
         TargetRefused, StagingFull, BodyStalled, ClientDisconnected: as for every upload.
     """
@@ -63,6 +64,8 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
     head = await form.head()
     if await is_repeated(context, submission=submission):
         return await answer_again(context, form, head, submission=submission)
+    async with context.database.transaction() as session:
+        await context.backlog.check(session, tenant_id=tenant_id)
     upload = await _create(context, form, head, tenant_id=tenant_id)
     request_log.bind(upload_id=upload.upload_id)
     try:
@@ -74,7 +77,7 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
     except BaseException:
         await _clean_up(context, upload.upload_id, tenant_id=tenant_id)
         raise
-    if accepted.job.upload_id != upload.upload_id:
+    if accepted.upload_id != upload.upload_id:
         # A concurrent repetition of this request was finalized before this request.
         await _clean_up(context, upload.upload_id, tenant_id=tenant_id)
     return accepted
@@ -159,9 +162,13 @@ async def _finalize(
             await finalize_upload(
                 session,
                 tenant_id=tenant_id,
-                request=FinalizeUpload(upload_id=upload_id, sha256=file.sha256),
+                request=FinalizeUpload(
+                    upload_id=upload_id, sha256=file.sha256, priority=form.fields.priority
+                ),
                 keyed=None,
                 settings=context.settings,
+                # Checked before the file was read: a refusal now would waste the transmission.
+                backlog=None,
                 traceparent=submission.traceparent,
             )
         return await accept(

@@ -16,7 +16,7 @@ from schemas import object_keys
 from schemas.api.submissions import SubmitReference
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import StagingKind, UploadStatus
+from schemas.lifecycle import Priority, StagingKind, UploadStatus
 from schemas.tables.uploads import Upload
 
 KEY_BYTES_MAX: Final = 1024
@@ -41,6 +41,7 @@ async def submit_reference(
     Raises:
         ReferenceRefused: the key is outside the tenant's prefix or malformed.
         TypeNotAllowed, QuotaExceeded: the quotas forbid it.
+        TooManyWaiting, SystemBusy: too many steps wait.
         IdempotencyKeyReused: the key is bound to another request.
         TargetRefused: the callback URL is not allowed.
     """
@@ -69,6 +70,7 @@ async def submit_reference(
             await idempotency.first_use(session, keyed, tenant_id=tenant_id, resource_id=upload.id)
         )
         if upload_id == upload.id:
+            await context.backlog.check(session, tenant_id=tenant_id)
             await quotas.check_reference(
                 session,
                 tenant_id=tenant_id,
@@ -77,14 +79,15 @@ async def submit_reference(
             )
             session.add(upload)
             await session.flush()
-            add_job(
+            await add_job(
                 session,
                 upload,
                 job_id=JobId(uuid4()),
+                priority=reference.priority or Priority.INTERACTIVE,
+                settings=settings,
                 traceparent=submission.traceparent,
                 now=await transaction_time(session),
             )
-            await session.flush()
         return await accept(
             session,
             upload_id,

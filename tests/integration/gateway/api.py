@@ -121,8 +121,9 @@ class Api:
         headers: Mapping[str, str] | None = None,
         chunks: Sequence[Mapping[str, Any]] | None = None,
         sha256: str | None = None,
+        **options: Any,  # noqa: ANN401  # any other field of the API
     ) -> httpx.Response:
-        body = {"upload_id": upload_id, "chunks": chunks, "sha256": sha256}
+        body = {"upload_id": upload_id, "chunks": chunks, "sha256": sha256, **options}
         return await self.ask("POST", "/upload", json=body, headers=headers)
 
     async def sent(self, content: bytes, **options: Any) -> str:  # noqa: ANN401  # any field of the API

@@ -28,7 +28,6 @@ class Staged(Protocol):
 
     files_at_creation: int
     """Number of files or objects of a new upload."""
-    is_removed_at_once: bool
     """Whether the gateway itself deletes the staged bytes of a cancelled upload."""
 
     @property
@@ -58,7 +57,6 @@ class Staged(Protocol):
 class InDirectory:
     store = None
     files_at_creation = 1
-    is_removed_at_once = True
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -99,7 +97,6 @@ class InDirectory:
 
 class InBucket:
     files_at_creation = 0
-    is_removed_at_once = False
 
     def __init__(self, store: ObjectStoreSettings, *, work_dir: Path) -> None:
         self.store = store

@@ -8,9 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import update
 
-from schemas.tables.jobs import Job
+from schemas.lifecycle import StepName
+from tests.factories.jobs import step_update
+from tests.integration.gateway import workers
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import MakeKey, Start
 from tests.integration.gateway.process import api_of
@@ -62,9 +63,19 @@ async def following(api: Api, job_id: str, *, last: int | None = None) -> AsyncI
         yield Events(answer)
 
 
-async def change(transaction: BeginSession, **values: Any) -> None:  # noqa: ANN401  # any column
+async def advance(transaction: BeginSession, job_id: str, *, done: int) -> None:
     async with transaction() as session:
-        await session.execute(update(Job).values(**values))
+        await workers.advance(session, job_id, done=done)
+
+
+async def store(transaction: BeginSession, job_id: str) -> None:
+    async with transaction() as session:
+        await workers.store(session, job_id)
+
+
+async def fail(transaction: BeginSession, job_id: str, *, code: str) -> None:
+    async with transaction() as session:
+        await workers.fail(session, job_id, code=code)
 
 
 async def test_a_stream_sends_every_change_until_the_job_is_settled(
@@ -79,14 +90,18 @@ async def test_a_stream_sends_every_change_until_the_job_is_settled(
         assert events.answer.headers["x-accel-buffering"] == "no"
         assert await events.block() == "retry: 1000"
         first = await events.next()
-        assert (first.id, first.name, first.data["status"]) == (1, "progress", "queued")
+        assert (first.name, first.data["status"]) == ("progress", "queued")
+        seen = first.id
         for done in (10, 60):
-            await change(transaction, status="processing", bytes_done=done)
+            await advance(transaction, job_id, done=done)
             event = await events.next()
             assert (event.name, event.data["bytes_done"]) == ("progress", done)
-        await change(transaction, status="completed", stage="done", bytes_done=100)
+            assert event.id > seen
+            seen = event.id
+        await store(transaction, job_id)
         last = await events.next()
-        assert (last.id, last.name, last.data["progress"]) == (4, "completed", 100)
+        assert (last.name, last.data["progress"]) == ("completed", 100)
+        assert last.id > seen
         assert last.data == (await served.get(f"/jobs/{job_id}")).json()
         assert await events.is_over()
 
@@ -95,17 +110,19 @@ async def test_a_reconnected_client_gets_only_later_events(
     served: Api, transaction: BeginSession
 ) -> None:
     _, job_id = await served.finalized(b"x" * 100)
+    async with following(served, job_id) as events:
+        first = await events.next()
     for done in (10, 20, 30):
-        await change(transaction, status="processing", bytes_done=done)
+        await advance(transaction, job_id, done=done)
 
-    async with following(served, job_id, last=2) as events:
-        event = await events.next()
-        assert (event.id, event.data["bytes_done"]) == (4, 30)
-    async with following(served, job_id, last=4) as events:
+    async with following(served, job_id, last=first.id) as events:
+        newest = await events.next()
+        assert (newest.id > first.id, newest.data["bytes_done"]) == (True, 30)
+    async with following(served, job_id, last=newest.id) as events:
         assert await events.block() == "retry: 1000"
-        await change(transaction, status="failed", error_code="store_rejected")
+        await fail(transaction, job_id, code="store_rejected")
         event = await events.next()
-        assert (event.id, event.name) == (5, "failed")
+        assert (event.id > newest.id, event.name) == (True, "failed")
         assert await events.is_over()
 
 
@@ -113,11 +130,14 @@ async def test_a_client_that_has_the_last_event_is_answered_with_204(
     served: Api, transaction: BeginSession
 ) -> None:
     _, job_id = await served.finalized()
-    await change(transaction, status="cancelled")
+    async with following(served, job_id) as events:
+        first = await events.next()
+    await fail(transaction, job_id, code="staging_corrupt")
 
-    async with following(served, job_id, last=1) as events:
-        assert (await events.next()).name == "cancelled"
-    for last in (2, 99):
+    async with following(served, job_id, last=first.id) as events:
+        event = await events.next()
+        assert event.name == "failed"
+    for last in (event.id, event.id + 97):
         async with following(served, job_id, last=last) as events:
             assert events.answer.status_code == 204
 
@@ -126,12 +146,15 @@ async def test_a_renewed_lease_sends_no_event(served: Api, transaction: BeginSes
     _, job_id = await served.finalized()
 
     async with following(served, job_id) as events:
-        await events.next()
-        await change(transaction, lease_owner="a")
-        await change(transaction, lease_owner="b", status="processing")
+        first = await events.next()
+        for owner in ("a", "b"):
+            async with transaction() as session:
+                renewed = step_update(job_id, StepName.TRANSFER, lease_owner=owner)
+                await session.execute(renewed)
+        await advance(transaction, job_id, done=1)
         event = await events.next()
 
-    assert (event.id, event.data["status"]) == (2, "processing")
+    assert (event.id, event.data["status"]) == (first.id + 1, "processing")
 
 
 async def test_a_slow_client_gets_the_newest_state(served: Api, transaction: BeginSession) -> None:
@@ -140,7 +163,7 @@ async def test_a_slow_client_gets_the_newest_state(served: Api, transaction: Beg
     async with following(served, job_id) as events:
         await events.next()
         for done in range(1, 301):
-            await change(transaction, bytes_done=done)
+            await advance(transaction, job_id, done=done)
         seen = [await events.next()]
         while seen[-1].data["bytes_done"] < 300:
             seen.append(await events.next())
@@ -161,7 +184,7 @@ async def test_many_clients_get_the_last_event(served: Api, transaction: BeginSe
 
     readers = [asyncio.create_task(follow()) for _ in range(30)]
     await asyncio.sleep(0.5)
-    await change(transaction, status="completed", stage="done")
+    await store(transaction, job_id)
 
     assert await asyncio.gather(*readers) == ["completed"] * 30
 

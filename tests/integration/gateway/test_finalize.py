@@ -5,14 +5,17 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from schemas import topology
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadFinalized
+from schemas.tables.events import EventRecord
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import KIB64, Api, BeginSession, pieces_of, problem
 from tests.integration.gateway.conftest import Serve
 from tests.integration.gateway.staged import over_both_stagings
+from tests.integration.gateway.workers import RESULT, store
 
 pytestmark = [pytest.mark.anyio, over_both_stagings]
 
@@ -45,9 +48,12 @@ async def test_finalize_creates_a_job_and_an_event(api: Api, transaction: BeginS
     assert int(answer.headers["retry-after"]) > 0
     async with transaction() as session:
         (message,) = (await session.scalars(select(OutboxMessage))).all()
+        record = (await session.scalars(select(EventRecord))).one()
         upload = (await session.scalars(select(Upload))).one()
-    event = decode(message.body)
-    assert message.traceparent == TRACEPARENT
+    event = decode(record.body)
+    assert (message.event_id, message.queue) == (record.id, topology.UPLOADS)
+    assert record.traceparent == TRACEPARENT
+    assert (record.upload_id, str(record.job_id)) == (upload.id, job["job_id"])
     assert (event.type, event.subject) == ("upload.finalized", upload_id)
     assert event.tenantid == upload.tenant_id
     assert isinstance(event.data, UploadFinalized)
@@ -63,7 +69,7 @@ async def test_a_malformed_traceparent_is_dropped(api: Api, transaction: BeginSe
 
     assert answer.status_code == 202
     async with transaction() as session:
-        assert (await session.scalars(select(OutboxMessage))).one().traceparent is None
+        assert (await session.scalars(select(EventRecord.traceparent))).one() is None
 
 
 async def test_fifty_concurrent_finalizes_create_one_job(
@@ -201,14 +207,15 @@ async def test_a_client_may_wait_for_the_settled_job(
     serve: Serve, transaction: BeginSession
 ) -> None:
     async def complete() -> None:
-        done = {"status": "completed", "stage": "done", "result": {"document_id": "x"}}
         # Only a new job: the one of the first case is completed already.
-        completing = update(Job).where(Job.status == "queued").values(**done).returning(Job.id)
-        is_completed = False
-        while not is_completed:
+        new = select(Job.id).where(Job.status == "queued")
+        job_id = None
+        while job_id is None:
             await asyncio.sleep(0.1)
             async with transaction() as session:
-                is_completed = (await session.execute(completing)).first() is not None
+                job_id = await session.scalar(new)
+                if job_id is not None:
+                    await store(session, str(job_id))
 
     cases: tuple[tuple[dict[str, Any], dict[str, str]], ...] = (
         ({}, {"Prefer": "respond-async, wait=20"}),
@@ -223,7 +230,7 @@ async def test_a_client_may_wait_for_the_settled_job(
                 )
         assert answer.status_code == 200
         assert (answer.json()["status"], answer.json()["progress"]) == ("completed", 100)
-        assert answer.json()["result"] == {"document_id": "x"}
+        assert answer.json()["result"] == RESULT
         assert answer.headers.get("preference-applied") == ("wait=20" if headers else None)
 
 

@@ -10,12 +10,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, func, select
 
+from gateway.context import Context
 from gateway.uploads import finalize
 from schemas.api.uploads import FinalizeUpload
 from schemas.ids import UploadId
-from schemas.settings import QuotaSettings
+from schemas.tables.events import EventRecord
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
+from schemas.tables.steps import Step
 from schemas.tables.uploads import Chunk, Upload
 from tests.integration.gateway.api import Api, BeginSession
 
@@ -48,15 +50,16 @@ def crash_at(number: int) -> Iterator[list[int]]:
         sys.settrace(before)
 
 
-async def finalize_in(transaction: BeginSession, upload_id: str) -> str:
-    async with transaction() as session:
+async def finalize_in(context: Context, upload_id: str) -> str:
+    async with context.database.transaction() as session:
         tenant_id = (await session.scalars(select(Upload.tenant_id))).one()
         job = await finalize.finalize_upload(
             session,
             tenant_id=tenant_id,
             request=FinalizeUpload(upload_id=UploadId(UUID(upload_id))),
             keyed=None,
-            settings=QuotaSettings(),
+            settings=context.settings,
+            backlog=None,
             traceparent=None,
         )
     return str(job.job_id)
@@ -65,29 +68,29 @@ async def finalize_in(transaction: BeginSession, upload_id: str) -> str:
 async def state(transaction: BeginSession) -> tuple[int, int, str]:
     async with transaction() as session:
         jobs = await session.scalar(select(func.count()).select_from(Job)) or 0
-        events = await session.scalar(select(func.count()).select_from(OutboxMessage)) or 0
+        events = await session.scalar(select(func.count()).select_from(EventRecord)) or 0
         return jobs, events, (await session.scalars(select(Upload.status))).one()
 
 
 async def test_a_crash_at_any_line_leaves_all_or_nothing_and_the_retry_creates_one_job(
-    api: Api, transaction: BeginSession
+    api: Api, context: Context, transaction: BeginSession
 ) -> None:
     crashes = 0
     while True:
         upload_id = await api.sent(b"content")
         try:
             with crash_at(crashes) as executed:
-                await finalize_in(transaction, upload_id)
+                await finalize_in(context, upload_id)
         except Crash:
             assert await state(transaction) == (0, 0, "open")
-            job_id = await finalize_in(transaction, upload_id)
+            job_id = await finalize_in(context, upload_id)
         else:
             break
         assert await state(transaction) == (1, 1, "finalized")
-        assert await finalize_in(transaction, upload_id) == job_id
+        assert await finalize_in(context, upload_id) == job_id
         crashes += 1
         async with transaction() as session:
-            for table in (OutboxMessage, Job, Chunk, Upload):
+            for table in (OutboxMessage, EventRecord, Step, Job, Chunk, Upload):
                 await session.execute(delete(table))
 
     assert crashes == len(executed)

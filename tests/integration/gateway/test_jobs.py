@@ -3,11 +3,10 @@ import time
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import update
 
-from schemas.tables.jobs import Job
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
+from tests.integration.gateway.workers import fail, store
 
 pytestmark = pytest.mark.anyio
 
@@ -15,14 +14,13 @@ pytestmark = pytest.mark.anyio
 async def test_a_job_shows_its_progress_and_its_error(api: Api, transaction: BeginSession) -> None:
     upload_id, job_id = await api.finalized()
     async with transaction() as session:
-        await session.execute(
-            update(Job).values(
-                status="failed",
-                bytes_done=3,
-                error_code="store_unavailable",
-                error_detail="the store did not answer",
-                error_retryable=True,
-            )
+        await fail(
+            session,
+            job_id,
+            code="store_unavailable",
+            done=3,
+            error_detail="the store did not answer",
+            error_retryable=True,
         )
 
     by_job = (await api.get(f"/jobs/{job_id}")).json()
@@ -47,7 +45,7 @@ async def test_a_long_poll_answers_when_the_job_settles(
     assert not polling.done()
     begun = time.perf_counter()
     async with transaction() as session:
-        await session.execute(update(Job).values(status="completed", stage="done"))
+        await store(session, job_id)
 
     answer = await polling
 
@@ -70,7 +68,7 @@ async def test_a_settled_job_is_answered_without_waiting(
 ) -> None:
     _, job_id = await api.finalized()
     async with transaction() as session:
-        await session.execute(update(Job).values(status="failed"))
+        await fail(session, job_id, code="staging_corrupt")
 
     async with asyncio.timeout(5):
         assert (await api.get(f"/jobs/{job_id}", wait=60)).json()["status"] == "failed"
@@ -88,7 +86,8 @@ async def test_jobs_are_listed_newest_first_page_by_page(
 ) -> None:
     made = [(await api.finalized())[1] for _ in range(5)]
     async with transaction() as session:
-        await session.execute(update(Job).where(Job.id.in_(made[1:4])).values(status="completed"))
+        for job_id in made[1:4]:
+            await store(session, job_id)
 
     seen: list[str] = []
     cursor: dict[str, str] = {}

@@ -1,24 +1,24 @@
 """Concurrent requests lock the same rows in one order, so that they never deadlock."""
 
 import asyncio
-from datetime import UTC, datetime
-from uuid import UUID, uuid4
+import itertools
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text, update
 
-from gateway.uploads.finalize import add_job
-from schemas.ids import JobId
-from schemas.lifecycle import JobStatus
-from schemas.tables.jobs import Job
+from schemas.settings import StepSettings
+from schemas.tables.steps import Step, TenantSteps
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
+from tests.integration.gateway import workers
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
 
 pytestmark = pytest.mark.anyio
 
 KEY = {"Idempotency-Key": "one-for-all"}
+ROUNDS = 60
 
 WAITING = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -36,34 +36,84 @@ async def until_waiting(transaction: BeginSession, *, statement: str = "%", coun
             await asyncio.sleep(0.01)
 
 
-async def test_a_cancel_waits_for_the_worker_if_a_concurrent_finalize_commits_first(
+async def test_a_cancel_waits_for_a_worker_that_has_locked_the_upload(
     api: Api, transaction: BeginSession
 ) -> None:
-    upload_id = UUID(await api.sent(b"content"))
+    upload_id, job_id = await api.finalized()
     async with transaction() as working:
-        async with transaction() as gate:
-            await gate.execute(select(Upload.id).with_for_update(read=True, key_share=True))
-            cancelling = asyncio.create_task(api.ask("DELETE", f"/uploads/{upload_id}"))
-            await until_waiting(transaction)
-            async with transaction() as finalizing:
-                add_job(
-                    finalizing,
-                    await finalizing.get_one(Upload, upload_id),
-                    job_id=JobId(uuid4()),
-                    traceparent=None,
-                    now=datetime.now(UTC),
-                )
-            # A worker claims the job before the cancel locks the upload.
-            await working.execute(update(Job).values(status=JobStatus.PROCESSING))
-        await until_waiting(transaction, statement="UPDATE jobs%")
+        await working.execute(update(Upload).values(sniffed_type="text/plain"))
+        cancelling = asyncio.create_task(api.ask("DELETE", f"/uploads/{upload_id}"))
+        await until_waiting(transaction)
 
         async with asyncio.timeout(20):
-            await working.execute(update(Upload).values(sniffed_type="text/plain"))
+            await workers.fail(working, job_id, code="staging_corrupt")
 
-    answer = await cancelling
-    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+    assert problem(await cancelling) == (409, "upload_already_settled")
+
+
+async def test_a_cancel_waits_for_a_worker_that_records_its_progress(
+    api: Api, transaction: BeginSession
+) -> None:
+    upload_id, job_id = await api.finalized()
+    async with transaction() as working:
+        await working.execute(select(Step.job_id).with_for_update())
+        cancelling = asyncio.create_task(api.ask("DELETE", f"/uploads/{upload_id}"))
+        await until_waiting(transaction)
+
+        async with asyncio.timeout(20):
+            await workers.advance(working, job_id, done=1)
+
+    assert (await cancelling).json()["status"] == "cancelled"
+    job = (await api.get(f"/jobs/{job_id}")).json()
+    assert (job["status"], job["bytes_done"]) == ("cancelled", 1)
+
+
+async def test_finalizes_and_workers_of_one_tenant_never_deadlock(
+    serve: Serve, transaction: BeginSession
+) -> None:
+    """Every transaction of the tenant locks the same counters, of both priorities."""
+    shares = StepSettings(tenant_steps_max=1, tenant_bulk_steps_max=1)
+    settings: dict[str, Any] = {"tenant_steps_max": 1, "tenant_bulk_steps_max": 1}
+    # Two gateways: within one, the tenant lock would serialise the requests.
+    async with serve(**settings) as one, serve(**settings) as other:
+        uploads = [await one.sent(b"content") for _ in range(ROUNDS)]
+
+        async def finalize(number: int, upload_id: str) -> str:
+            gateway = (one, other)[number % 2]
+            priority = ("interactive", "bulk")[number // 2 % 2]
+            answer = await gateway.finalize(upload_id, priority=priority)
+            assert answer.status_code == 202, answer.text
+            return str(answer.json()["job_id"])
+
+        async def finalize_and_end(number: int, upload_id: str) -> None:
+            job_id = await finalize(number, upload_id)
+            if number % 3 == 0:
+                answer = await one.ask("DELETE", f"/uploads/{upload_id}")
+                assert answer.status_code == 200, answer.text
+                return
+            async with transaction() as session:
+                if number % 3 == 1:
+                    await workers.fail(session, job_id, code="staging_corrupt", settings=shares)
+                else:
+                    await workers.store(session, job_id, will_be_read=True, settings=shares)
+
+        await asyncio.gather(*itertools.starmap(finalize_and_end, enumerate(uploads)))
+
+        await asyncio.gather(
+            *[
+                one.ask("DELETE", f"/uploads/{upload_id}", params={"purge": "true"})
+                for upload_id in uploads
+            ]
+        )
     async with transaction() as session:
-        assert await session.scalar(select(Job.status)) == JobStatus.CANCELLED
+        left = (
+            await session.execute(
+                select(TenantSteps.name, TenantSteps.priority, TenantSteps.waiting).where(
+                    TenantSteps.waiting > 0, TenantSteps.in_broker == 0
+                )
+            )
+        ).all()
+    assert left == [], "steps that nothing will release wait"
 
 
 async def test_a_concurrent_create_and_finalize_with_one_key_succeed_once(

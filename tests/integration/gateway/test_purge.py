@@ -2,46 +2,45 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadCancelled
 from schemas.ids import DocumentId, JobId, TenantId, UploadId
+from schemas.lifecycle import StepName, StepStatus
 from schemas.tables.documents import Document, Entity, Page, Passage
-from schemas.tables.jobs import Job
-from schemas.tables.outbox import OutboxMessage
+from schemas.tables.events import EventRecord
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
+from tests.factories.jobs import step_update
+from tests.integration.gateway import workers
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
 
 pytestmark = pytest.mark.anyio
 
-COMPLETED = {
-    "status": "completed",
-    "stage": "done",
-    "result": {"document_id": "x"},
-    "bytes_done": 7,
-}
-FAILED = {"status": "failed", "stage": "ingest", "error_code": "pdf_corrupt", "error_detail": "no"}
-READING = {"status": "processing", "stage": "ingest"}
+COMPLETED = "completed"
+FAILED = "failed"
+READING = "processing"
 
 
 async def purge(api: Api, upload_id: str) -> httpx.Response:
     return await api.ask("DELETE", f"/uploads/{upload_id}", params={"purge": "true"})
 
 
-async def stored(api: Api, transaction: BeginSession, **job: Any) -> tuple[str, str]:  # noqa: ANN401  # any column
-    """Add an upload that is stored and read, with the given columns of its job."""
+async def stored(api: Api, transaction: BeginSession, *, status: str) -> tuple[str, str]:
+    """Add an upload that is stored, and whose job has the given status."""
     upload_id, job_id = await api.finalized()
     async with transaction() as session:
-        await session.execute(update(Job).values(**job))
-        await session.execute(update(Upload).values(status="stored"))
+        await workers.store(session, job_id, will_be_read=status != COMPLETED)
+        if status == READING:
+            await session.execute(step_update(job_id, StepName.INGEST, StepStatus.RUNNING))
+        if status == FAILED:
+            await workers.fail(session, job_id, name=StepName.INGEST, code="pdf_corrupt")
         tenant_id = (await session.scalars(select(Upload.tenant_id))).one()
         document_id = DocumentId(uuid4())
         session.add(
@@ -101,17 +100,17 @@ async def rows_left(transaction: BeginSession) -> int:
 async def cancellations(transaction: BeginSession) -> list[UploadCancelled]:
     async with transaction() as session:
         bodies = await session.scalars(
-            select(OutboxMessage.body).where(OutboxMessage.routing_key == "upload.cancelled")
+            select(EventRecord.body).where(EventRecord.type == "upload.cancelled")
         )
         events = [decode(body).data for body in bodies]
     return [event for event in events if isinstance(event, UploadCancelled)]
 
 
-@pytest.mark.parametrize("job", [COMPLETED, FAILED, READING])
+@pytest.mark.parametrize("status", [COMPLETED, FAILED, READING])
 async def test_a_purged_upload_becomes_cancelled_and_loses_its_document(
-    api: Api, transaction: BeginSession, job: dict[str, Any]
+    api: Api, transaction: BeginSession, status: str
 ) -> None:
-    upload_id, job_id = await stored(api, transaction, **job)
+    upload_id, job_id = await stored(api, transaction, status=status)
     assert problem(await api.ask("DELETE", f"/uploads/{upload_id}")) == (
         409,
         "upload_already_settled",
@@ -138,7 +137,7 @@ async def test_a_purged_upload_becomes_cancelled_and_loses_its_document(
 async def test_a_repeated_purge_returns_the_same_answer_and_emits_no_event(
     api: Api, transaction: BeginSession
 ) -> None:
-    upload_id, _ = await stored(api, transaction, **COMPLETED)
+    upload_id, _ = await stored(api, transaction, status=COMPLETED)
 
     answers = await asyncio.gather(*(purge(api, upload_id) for _ in range(10)))
     answers.append(await api.ask("DELETE", f"/uploads/{upload_id}"))
@@ -165,8 +164,7 @@ async def test_an_upload_that_failed_before_it_was_stored_cannot_be_purged(
 ) -> None:
     upload_id, job_id = await api.finalized()
     async with transaction() as session:
-        await session.execute(update(Job).values(status="failed", error_code="staging_corrupt"))
-        await session.execute(update(Upload).values(status="failed"))
+        await workers.fail(session, job_id, code="staging_corrupt")
 
     assert problem(await purge(api, upload_id)) == (409, "upload_already_settled")
     job = (await api.get(f"/jobs/{job_id}")).json()
@@ -177,13 +175,13 @@ async def test_a_purge_never_deadlocks_with_the_worker_that_reads(
     api: Api, transaction: BeginSession
 ) -> None:
     """The worker writes pages in one long transaction, and its progress in others."""
-    upload_id, job_id = await stored(api, transaction, **READING)
+    upload_id, job_id = await stored(api, transaction, status=READING)
     async with reading(transaction):
         purging = asyncio.create_task(purge(api, upload_id))
         async with asyncio.timeout(5):
             assert (await api.get(f"/jobs/{job_id}", wait=5)).json()["status"] == "cancelled"
             async with transaction() as progress:
-                await progress.execute(update(Job).values(pages_done=2))
+                await progress.execute(step_update(job_id, StepName.INGEST, done=2))
         assert not purging.done()
 
     assert (await purging).status_code == 200
@@ -193,7 +191,7 @@ async def test_a_purge_never_deadlocks_with_the_worker_that_reads(
 async def test_a_purge_that_times_out_is_completed_by_the_next_purge(
     api: Api, transaction: BeginSession
 ) -> None:
-    upload_id, _ = await stored(api, transaction, **READING)
+    upload_id, _ = await stored(api, transaction, status=READING)
     async with reading(transaction):
         assert problem(await purge(api, upload_id)) == (503, "unavailable")
     assert await rows_left(transaction) == 5
@@ -205,7 +203,7 @@ async def test_a_purge_that_times_out_is_completed_by_the_next_purge(
 
 async def test_a_waiting_purge_holds_no_connection(serve: Serve, transaction: BeginSession) -> None:
     async with serve(database_pool_size=1) as api:
-        upload_id, job_id = await stored(api, transaction, **READING)
+        upload_id, job_id = await stored(api, transaction, status=READING)
         async with reading(transaction):
             purging = asyncio.create_task(purge(api, upload_id))
             async with asyncio.timeout(5):
@@ -220,7 +218,7 @@ async def test_a_waiting_purge_holds_no_connection(serve: Serve, transaction: Be
 async def test_another_tenants_upload_cannot_be_purged(
     api: Api, stranger: Api, transaction: BeginSession
 ) -> None:
-    upload_id, _ = await stored(api, transaction, **COMPLETED)
+    upload_id, _ = await stored(api, transaction, status=COMPLETED)
 
     assert problem(await purge(stranger, upload_id)) == (404, "upload_not_found")
     assert await rows_left(transaction) == 4

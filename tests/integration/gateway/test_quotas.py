@@ -10,7 +10,7 @@ from gateway.administration import quotas
 from schemas import staging_layout
 from schemas.policy.quotas import Quotas
 from schemas.settings import DatabaseSettings, QuotaSettings
-from schemas.tables.outbox import OutboxMessage
+from schemas.tables.events import EventRecord
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import KIB64, Api, BeginSession, problem
@@ -42,7 +42,7 @@ async def usage_of(transaction: BeginSession) -> tuple[int, int]:
         return row.bytes, row.open_uploads
 
 
-async def count_of(transaction: BeginSession, table: type[Upload | OutboxMessage]) -> int:
+async def count_of(transaction: BeginSession, table: type[Upload | EventRecord]) -> int:
     async with transaction() as session:
         return await session.scalar(select(func.count()).select_from(table)) or 0
 
@@ -170,7 +170,7 @@ async def test_a_forbidden_sniffed_type_is_refused_at_finalize(
 
         assert problem(refused) == (415, "type_not_allowed")
         assert (await api.get(f"/uploads/{upload_id}")).json()["status"] == "open"
-        assert await count_of(transaction, OutboxMessage) == 0
+        assert await count_of(transaction, EventRecord) == 0
         assert (await api.ask("DELETE", f"/uploads/{upload_id}")).status_code == 200
 
 

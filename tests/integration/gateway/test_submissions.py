@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,8 @@ from uuid import UUID
 import httpx
 import psutil
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.administration import quotas
 from gateway.uploads.oneshot.form import FRAME_BYTES_MAX
@@ -19,8 +21,8 @@ from schemas import object_keys
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadFinalized
 from schemas.settings import QuotaSettings
+from schemas.tables.events import EventRecord
 from schemas.tables.jobs import Job
-from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
@@ -28,6 +30,7 @@ from tests.integration.gateway.api import KIB64, MIB, Api, BeginSession, pieces_
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
 from tests.integration.gateway.process import api_of
 from tests.integration.gateway.staged import Staged, over_both_stagings
+from tests.integration.gateway.workers import fail, store
 
 pytestmark = pytest.mark.anyio
 
@@ -81,7 +84,7 @@ async def statuses(transaction: BeginSession) -> list[str]:
 
 
 async def count_of(
-    transaction: BeginSession, table: type[Upload | Job | OutboxMessage | Webhook]
+    transaction: BeginSession, table: type[Upload | Job | EventRecord | Webhook]
 ) -> int:
     async with transaction() as session:
         return await session.scalar(select(func.count()).select_from(table)) or 0
@@ -125,8 +128,8 @@ async def test_a_file_in_a_form_becomes_chunks_and_a_job(
     assert staged.count(body["upload_id"]) > 0
     assert staged.scratch() == []
     async with transaction() as session:
-        (message,) = (await session.scalars(select(OutboxMessage))).all()
-    event = decode(message.body).data
+        (encoded,) = (await session.scalars(select(EventRecord.body))).all()
+    event = decode(encoded).data
     assert isinstance(event, UploadFinalized)
     assert (event.size, event.filename) == (len(CONTENT), "../Ünï.bin")
     assert await usage_of(transaction) == (len(CONTENT), 0)
@@ -198,8 +201,7 @@ async def test_a_refused_form_leaves_nothing(  # noqa: PLR0917  # fixtures and c
     for upload_status in await statuses(transaction):
         assert upload_status == "cancelled"
         assert (await usage_of(transaction)) == (0, 0)
-        # The worker that receives the event deletes the objects.
-        assert await count_of(transaction, OutboxMessage) == 1
+        assert await count_of(transaction, EventRecord) == 1
     assert staged.scratch() == []
 
 
@@ -279,7 +281,7 @@ async def test_a_repeated_form_returns_the_same_job_and_needs_no_quota(
     assert first.status_code == again.status_code == 202
     assert first.json() == again.json()
     assert problem(other) == problem(renamed) == (422, "idempotency_key_reused")
-    assert await count_of(transaction, Upload) == await count_of(transaction, OutboxMessage) == 1
+    assert await count_of(transaction, Upload) == await count_of(transaction, EventRecord) == 1
 
 
 async def test_ten_concurrent_forms_with_one_key_create_one_job(
@@ -300,23 +302,22 @@ async def test_ten_concurrent_forms_with_one_key_create_one_job(
 async def test_a_client_may_wait_for_the_job_of_a_form(
     serve: Serve, transaction: BeginSession
 ) -> None:
-    async def settle(**values: Any) -> None:  # noqa: ANN401  # any column
+    async def settle(worker: Callable[[AsyncSession, str], Awaitable[None]]) -> None:
         async with asyncio.timeout(10):
             # The client does not know its job before the answer.
             for _ in count():
                 async with transaction() as session:
-                    changed = await session.execute(
-                        update(Job).where(Job.status == "queued").values(**values).returning(Job.id)
-                    )
-                    if changed.first() is not None:
+                    job_id = await session.scalar(select(Job.id).where(Job.status == "queued"))
+                    if job_id is not None:
+                        await worker(session, str(job_id))
                         return
                 await asyncio.sleep(0.02)
 
     async with serve(uploads_async_enabled=False) as api:
-        done, _ = await asyncio.gather(submit(api), settle(status="completed", stage="done"))
+        done, _ = await asyncio.gather(submit(api), settle(store))
         failed, _ = await asyncio.gather(
             submit(api, headers={"Prefer": "wait=20"}),
-            settle(status="failed", error_code="pdf_corrupt", error_detail="it is broken"),
+            settle(partial(fail, code="staging_corrupt", error_detail="it is broken")),
         )
         at_once = await submit(api, headers={"Prefer": "respond-async"})
 
@@ -367,7 +368,7 @@ async def test_a_client_that_disconnects_within_a_form_leaves_nothing(
     upload = await upload_in(transaction)
     assert upload.status == "cancelled"
     assert await usage_of(transaction) == (0, 0)
-    assert await count_of(transaction, OutboxMessage) == 1
+    assert await count_of(transaction, EventRecord) == 1
     assert staged.scratch() == []
     if upload.staging == "directory":
         assert staged.count(str(upload.id)) == 0
@@ -439,8 +440,8 @@ async def test_a_reference_creates_a_job(api: Api, transaction: BeginSession) ->
     assert (upload.staging, upload.source_key) == ("reference", key)
     assert (upload.size, upload.chunk_count, upload.client_metadata) == (0, 0, {"k": "v"})
     async with transaction() as session:
-        (message,) = (await session.scalars(select(OutboxMessage))).all()
-    event = decode(message.body).data
+        (encoded,) = (await session.scalars(select(EventRecord.body))).all()
+    event = decode(encoded).data
     assert isinstance(event, UploadFinalized)
     assert (str(event.job_id), event.size) == (body["job_id"], None)
     assert (await api.get(f"/jobs/{body['job_id']}")).json()["bytes_total"] == 0
@@ -469,7 +470,8 @@ async def test_another_tenants_object_is_refused(
         ({"filename": "a\nb"}, "filename"),
         ({"sha256": "zz"}, "sha256"),
         ({"metadata": {"k": 5}}, "metadata"),
-        ({"priority": "high"}, "body"),
+        ({"priority": "high"}, "priority"),
+        ({"importance": "high"}, "body"),
     ],
 )
 async def test_an_invalid_field_is_refused_and_named(
@@ -510,7 +512,7 @@ async def test_a_repeated_reference_returns_the_same_job(
     assert first.json() == again.json()
     assert first.json()["callback_secret"].startswith("whsec_")
     assert problem(other) == (422, "idempotency_key_reused")
-    assert await count_of(transaction, Job) == await count_of(transaction, OutboxMessage) == 1
+    assert await count_of(transaction, Job) == await count_of(transaction, EventRecord) == 1
 
 
 async def test_a_reference_of_a_forbidden_type_or_over_the_quota_is_refused(

@@ -1,0 +1,93 @@
+"""A job as clients see it: its row, and what follows from its steps."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from gateway.settings import API_PREFIX
+from schemas.api.jobs import JobError, JobView, StepView
+from schemas.lifecycle import JobStatus, StepName, StepStatus
+from schemas.steps import STEPS
+from schemas.tables.jobs import Job
+from schemas.tables.steps import Step
+
+
+def show(
+    job: Job, steps: Sequence[Step], *, places: Mapping[StepName, int] | None = None
+) -> JobView:
+    """Return a job with its timeline.
+
+    Args:
+        job: the job.
+        steps: its steps, in the order of the work.
+        places: the place in line of each step that waits; None in a list.
+    """
+    by_name = {step.name: step for step in steps}
+    transfer, ingest = by_name.get(StepName.TRANSFER), by_name.get(StepName.INGEST)
+    failed = next((step for step in steps if step.status == StepStatus.FAILED), None)
+    return JobView(
+        job_id=job.id,
+        upload_id=job.upload_id,
+        kind=job.kind,
+        priority=job.priority,
+        status=job.status,
+        stage=job.stage,
+        progress=progress(steps),
+        bytes_done=transfer.done if transfer else 0,
+        bytes_total=(transfer.total or 0) if transfer else 0,
+        pages_done=ingest.done if ingest else 0,
+        pages_total=ingest.total if ingest else None,
+        # A purge also takes back the error.
+        error=_error_of(failed) if failed and job.status == JobStatus.FAILED else None,
+        result=job.result,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        stored_at=transfer.finished_at
+        if transfer and transfer.status == StepStatus.COMPLETED
+        else None,
+        finished_at=job.finished_at,
+        status_url=f"{API_PREFIX}/jobs/{job.id}",
+        steps=[_show_step(step, place=(places or {}).get(step.name)) for step in steps],
+    )
+
+
+def progress(steps: Iterable[Step]) -> int:
+    """Return the progress of a job in percent: the share of each step that is done.
+
+    It is 100 only if every step is completed. A failed or cancelled step keeps its last share.
+    """
+    work = [step for step in steps if step.name != StepName.CLEANUP]
+    if work and all(step.status == StepStatus.COMPLETED for step in work):
+        return 100
+    return sum(_share(step) for step in work)
+
+
+def _share(step: Step) -> int:
+    weight, total = STEPS[step.name].weight, step.total or 0
+    if step.status == StepStatus.COMPLETED:
+        return weight
+    return min(max(step.done, 0), total) * weight // total if total > 0 else 0
+
+
+def _show_step(step: Step, *, place: int | None) -> StepView:
+    return StepView(
+        name=step.name,
+        status=step.status,
+        done=step.done,
+        total=step.total,
+        unit=step.unit,
+        attempts=step.attempts,
+        queued_at=step.queued_at,
+        started_at=step.started_at,
+        finished_at=step.finished_at,
+        error=_error_of(step),
+        place=place,
+    )
+
+
+def _error_of(step: Step) -> JobError | None:
+    if step.error_code is None:
+        return None
+    return JobError(
+        code=step.error_code,
+        detail=step.error_detail or "",
+        retryable=bool(step.error_retryable),
+    )
