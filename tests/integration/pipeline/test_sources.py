@@ -26,11 +26,11 @@ from schemas import object_keys, staging_layout, topology
 from schemas.errors import ErrorCode, StoreFailed, StoreRejected, StoreUnavailable
 from schemas.events.envelope import Envelope
 from schemas.ids import TenantId
-from schemas.lifecycle import JobStatus, StagingKind, UploadStatus
+from schemas.lifecycle import JobStatus, StagingKind, StepName, UploadStatus
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB, DatabaseSettings
-from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
+from schemas.tables.steps import Step
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 from tests.factories.uploads import add_finalized_upload, add_tenant, cancel_upload, staged_objects
@@ -444,7 +444,9 @@ def test_a_cancelled_upload_under_a_live_lease_waits(worker: TransferWorker) -> 
     cancelled = cancel(worker, event)
     with Session(worker.context.engine) as session, session.begin():
         session.execute(
-            update(Job).values(lease_owner="other", lease_until=func.now() + timedelta(minutes=1))
+            update(Step)
+            .where(Step.name == StepName.TRANSFER)
+            .values(lease_owner="other", lease_until=func.now() + timedelta(minutes=1))
         )
 
     assert not worker.deliver(cancelled)
@@ -532,7 +534,7 @@ def deliver_and_kill(worker: TransferWorker, event: Envelope, *, times: int) -> 
 
 def expire_lease(worker: TransferWorker) -> None:
     with Session(worker.context.engine) as session, session.begin():
-        session.execute(update(Job).values(lease_until=func.now() - timedelta(seconds=1)))
+        session.execute(update(Step).values(lease_until=func.now() - timedelta(seconds=1)))
 
 
 @every_staging
