@@ -27,7 +27,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "broker_url": settings.rabbitmq_url.get_secret_value(),
         "task_queues": [
             work_queue(name)
-            for name in (*topology.SUBSCRIPTIONS, topology.MAINTENANCE)
+            for name in (*topology.CONSUMED, topology.MAINTENANCE)
             if name != topology.NOTIFY
         ],
         # The stock scheduler writes its schedule to a file; the containers are read-only.
