@@ -49,90 +49,93 @@ SELECT waybill_add_events_partition(
 FROM generate_series(0, {weeks}) AS week;
 """
 
-# Events of the outbox and of deliveries; their ids are random, so most go to the default partition.
+# Events of the outbox and of deliveries, in the order of their creation. Their ids are random, so
+# that most of them go to the default partition.
 COPY_EVENTS = """
-INSERT INTO events (id, tenant_id, type, subject, upload_id, job_id, document_id, body, traceparent, created_at)
-SELECT event_id, (event ->> 'tenantid')::uuid, event ->> 'type', event ->> 'subject',
-       (event -> 'data' ->> 'upload_id')::uuid, (event -> 'data' ->> 'job_id')::uuid,
-       (event -> 'data' ->> 'document_id')::uuid, body, traceparent, created_at
-FROM (SELECT event_id, body, traceparent, created_at, convert_from(body, 'UTF8')::jsonb AS event FROM outbox) AS old;
-
-INSERT INTO events (id, tenant_id, type, subject, upload_id, job_id, document_id, body, created_at)
-SELECT event_id, (event ->> 'tenantid')::uuid, event ->> 'type', event ->> 'subject',
-       (event -> 'data' ->> 'upload_id')::uuid, (event -> 'data' ->> 'job_id')::uuid,
-       (event -> 'data' ->> 'document_id')::uuid, body, created_at
+INSERT INTO events (id, position, tenant_id, type, subject, upload_id, job_id, document_id, body, traceparent, created_at)
+SELECT old.event_id, row_number() OVER (ORDER BY old.created_at, old.event_id), event.tenantid, event.type, event.subject,
+       data.upload_id, data.job_id, data.document_id, old.body, old.traceparent, old.created_at
 FROM (
-    SELECT DISTINCT ON (event_id) event_id, body, created_at, convert_from(body, 'UTF8')::jsonb AS event
-    FROM deliveries ORDER BY event_id, created_at
-) AS old
-ON CONFLICT DO NOTHING;
-
-UPDATE events SET position = numbered.position
-FROM (SELECT id, row_number() OVER (ORDER BY created_at, id) AS position FROM events) AS numbered
-WHERE events.id = numbered.id;
+    SELECT event_id, body, traceparent, created_at FROM outbox
+    UNION ALL
+    (SELECT DISTINCT ON (event_id) event_id, body, NULL, created_at
+     FROM deliveries
+     WHERE NOT EXISTS (SELECT FROM outbox WHERE outbox.event_id = deliveries.event_id)
+     ORDER BY event_id, created_at)
+) AS old,
+jsonb_to_record(convert_from(old.body, 'UTF8')::jsonb) AS event (tenantid uuid, type text, subject text, data jsonb),
+jsonb_to_record(event.data) AS data (upload_id uuid, job_id uuid, document_id uuid);
 
 SELECT setval('event_positions', (SELECT coalesce(max(position), 0) + 1 FROM events), false);
+
+-- The planner has no statistics of a table that this transaction filled.
+ANALYZE events;
 """
 
-# What a job had as columns becomes its steps. A job is in one stage, so every stage before it is
-# completed. The event that starts a step that has not ended is written again if the outbox no
-# longer has it.
+# The columns of a job become its steps. A job is in one stage, so that every stage before it is
+# completed. `started_at` of a reading that may not have begun is unknown.
 COPY_STEPS = """
-CREATE TEMPORARY TABLE old_steps ON COMMIT DROP AS
-SELECT jobs.id AS job_id, 'transfer' AS name, 0 AS ordinal, jobs.tenant_id, jobs.upload_id, 'upload.finalized' AS type,
-       CASE WHEN jobs.stage <> 'transfer' THEN 'completed'
-            WHEN jobs.status = 'processing' THEN 'running'
-            ELSE jobs.status END AS status,
-       bytes_done AS done, bytes_total AS total, 'bytes' AS unit, bytes_at_claim AS done_at_claim,
-       lease_owner, lease_until,
-       CASE WHEN multipart_id IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object(
-           'multipart_id', multipart_id,
-           'digested_bytes', digested_bytes,
-           'digest_state', replace(encode(digest_state, 'base64'), E'\\n', '')
-       )) END AS checkpoint,
-       jobs.created_at AS queued_at, jobs.started_at,
-       CASE WHEN jobs.stage <> 'transfer' THEN coalesce(stored_at, finished_at) ELSE finished_at END AS finished_at,
-       CASE WHEN jobs.stage = 'transfer' THEN jobs.error_code END AS error_code,
-       CASE WHEN jobs.stage = 'transfer' THEN jobs.error_detail END AS error_detail,
-       CASE WHEN jobs.stage = 'transfer' THEN jobs.error_retryable END AS error_retryable
-FROM jobs
-UNION ALL
-SELECT jobs.id, 'ingest', 1, jobs.tenant_id, jobs.upload_id, 'upload.stored',
-       CASE WHEN jobs.stage = 'done' THEN 'completed'
-            WHEN jobs.status = 'processing' THEN 'queued'
-            ELSE jobs.status END,
-       pages_done, pages_total, 'pages', 0, NULL, NULL, NULL,
-       coalesce(stored_at, jobs.created_at), stored_at, jobs.finished_at,
-       CASE WHEN jobs.stage = 'ingest' THEN jobs.error_code END,
-       CASE WHEN jobs.stage = 'ingest' THEN jobs.error_detail END,
-       CASE WHEN jobs.stage = 'ingest' THEN jobs.error_retryable END
-FROM jobs
-WHERE jobs.stage = 'ingest' OR (jobs.stage = 'done' AND jobs.pages_total IS NOT NULL)
-UNION ALL
-SELECT jobs.id, 'cleanup', 9, jobs.tenant_id, jobs.upload_id, 'upload.cancelled',
-       -- A message of the earlier version may still be in its queue; a second cleanup changes nothing.
-       CASE WHEN jobs.finished_at > now() - interval '1 day' THEN 'queued' ELSE 'completed' END,
-       0, NULL, NULL, 0, NULL, NULL, NULL, jobs.finished_at, NULL,
-       CASE WHEN jobs.finished_at > now() - interval '1 day' THEN NULL ELSE jobs.finished_at END,
-       NULL, NULL, NULL
-FROM jobs
-WHERE jobs.status = 'cancelled';
+CREATE TEMPORARY TABLE old_steps AS
+WITH starts AS (
+    SELECT events.job_id, events.type, events.id, outbox.id IS NOT NULL AND outbox.published_at IS NULL AS is_unpublished
+    FROM events LEFT JOIN outbox ON outbox.event_id = events.id
+    WHERE events.job_id IS NOT NULL AND events.type IN ('upload.finalized', 'upload.stored', 'upload.cancelled')
+), parts AS (
+    SELECT id AS job_id, 'transfer' AS name, 0 AS ordinal, tenant_id, upload_id, 'upload.finalized' AS type,
+           CASE WHEN stage <> 'transfer' THEN 'completed'
+                -- A worker that stops without a result gives its lease back; the message is in a queue.
+                WHEN status = 'processing' AND lease_until IS NULL THEN 'queued'
+                WHEN status = 'processing' THEN 'running'
+                ELSE status END AS status,
+           bytes_done AS done, bytes_total AS total, 'bytes' AS unit, bytes_at_claim AS done_at_claim,
+           lease_owner, lease_until,
+           CASE WHEN multipart_id IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object(
+               'multipart_id', multipart_id,
+               'digested_bytes', digested_bytes,
+               'digest_state', replace(encode(digest_state, 'base64'), E'\\n', '')
+           )) END AS checkpoint,
+           created_at AS queued_at, started_at,
+           CASE WHEN stage <> 'transfer' THEN coalesce(stored_at, finished_at) ELSE finished_at END AS finished_at,
+           CASE WHEN stage = 'transfer' THEN error_code END AS error_code,
+           CASE WHEN stage = 'transfer' THEN error_detail END AS error_detail,
+           CASE WHEN stage = 'transfer' THEN error_retryable END AS error_retryable
+    FROM jobs
+    UNION ALL
+    SELECT id, 'ingest', 1, tenant_id, upload_id, 'upload.stored',
+           CASE WHEN stage = 'done' THEN 'completed'
+                WHEN status = 'processing' THEN 'queued'
+                ELSE status END,
+           pages_done, pages_total, 'pages', 0, NULL, NULL, NULL,
+           coalesce(stored_at, created_at),
+           CASE WHEN status <> 'processing' OR pages_total IS NOT NULL THEN stored_at END,
+           finished_at,
+           CASE WHEN stage = 'ingest' THEN error_code END,
+           CASE WHEN stage = 'ingest' THEN error_detail END,
+           CASE WHEN stage = 'ingest' THEN error_retryable END
+    FROM jobs
+    WHERE stage = 'ingest' OR (stage = 'done' AND pages_total IS NOT NULL)
+    UNION ALL
+    SELECT id, 'cleanup', 9, tenant_id, upload_id, 'upload.cancelled', 'completed',
+           0, NULL, NULL, 0, NULL, NULL, NULL, finished_at, NULL, finished_at, NULL, NULL, NULL
+    FROM jobs
+    WHERE status = 'cancelled'
+)
+SELECT parts.*, starts.id AS event_id, coalesce(starts.is_unpublished, false) AS is_unpublished, false AS is_event_lost
+FROM parts LEFT JOIN starts USING (job_id, type);
 
-INSERT INTO steps (job_id, name, ordinal, tenant_id, priority, event_id, status, ticket, done, total, unit, done_at_claim,
-                   lease_owner, lease_until, checkpoint, overdue_at, queued_at, started_at, finished_at,
-                   error_code, error_detail, error_retryable, releases)
-SELECT job_id, name, ordinal, tenant_id, 'interactive',
-       (SELECT id FROM events WHERE events.job_id = old_steps.job_id AND events.type = old_steps.type ORDER BY created_at DESC LIMIT 1),
-       status, row_number() OVER (PARTITION BY tenant_id, name ORDER BY queued_at, job_id),
-       done, total, unit, done_at_claim, lease_owner, lease_until, checkpoint,
-       now() + interval '5 minutes', queued_at, started_at, finished_at,
-       error_code, error_detail, error_retryable, 1
-FROM old_steps;
+-- A published message may still be in its queue. A second cleanup changes nothing.
+UPDATE old_steps SET status = 'queued', finished_at = NULL
+WHERE name = 'cleanup' AND (is_unpublished OR finished_at > now() - interval '1 day');
+
+-- The outbox no longer has the event of a step that has not ended: the event is written again.
+UPDATE old_steps SET is_event_lost = true, event_id = pg_temp.waybill_random_uuid7()
+WHERE event_id IS NULL AND status IN ('queued', 'running');
 
 INSERT INTO events (id, tenant_id, type, subject, upload_id, job_id, document_id, body)
-SELECT waybill_random_uuid7(), step.tenant_id, step.type, uploads.id::text, uploads.id, step.job_id, documents.id,
+SELECT step.event_id, step.tenant_id, step.type, uploads.id::text, uploads.id, step.job_id,
+       CASE step.type WHEN 'upload.stored' THEN documents.id END,
        convert_to(jsonb_build_object(
-           'specversion', '1.0', 'id', gen_random_uuid(), 'source', '/waybill/migration', 'type', step.type,
+           'specversion', '1.0', 'id', step.event_id, 'source', '/waybill/migration', 'type', step.type,
            'subject', uploads.id, 'time', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
            'datacontenttype', 'application/json', 'tenantid', step.tenant_id,
            'data', jsonb_build_object('upload_id', uploads.id, 'job_id', step.job_id, 'filename', uploads.filename)
@@ -145,33 +148,40 @@ SELECT waybill_random_uuid7(), step.tenant_id, step.type, uploads.id::text, uplo
                   ELSE '{}'::jsonb END
        )::text, 'UTF8')
 FROM old_steps AS step
-JOIN steps USING (job_id, name)
 JOIN uploads ON uploads.id = step.upload_id
 LEFT JOIN documents ON documents.upload_id = uploads.id
-WHERE steps.event_id IS NULL AND steps.status IN ('queued', 'running');
+WHERE step.is_event_lost;
 
--- The body must name the id of the row.
-UPDATE events SET body = convert_to(jsonb_set(convert_from(body, 'UTF8')::jsonb, '{id}', to_jsonb(id))::text, 'UTF8')
-WHERE convert_from(body, 'UTF8')::jsonb ->> 'source' = '/waybill/migration';
+-- The watchdog releases at once what probably has no message any more.
+INSERT INTO steps (job_id, name, ordinal, tenant_id, priority, event_id, status, ticket, done, total, unit, done_at_claim,
+                   lease_owner, lease_until, checkpoint, overdue_at, queued_at, started_at, finished_at,
+                   error_code, error_detail, error_retryable, releases)
+SELECT job_id, name, ordinal, tenant_id, 'interactive', event_id, status,
+       row_number() OVER (PARTITION BY tenant_id, name ORDER BY queued_at, job_id),
+       done, total, unit, done_at_claim, lease_owner, lease_until, checkpoint,
+       CASE WHEN status IN ('queued', 'running') THEN
+           CASE WHEN is_event_lost OR (name = 'cleanup' AND NOT is_unpublished) THEN now() ELSE now() + interval '5 minutes' END
+       END,
+       queued_at, started_at, finished_at, error_code, error_detail, error_retryable, 1
+FROM old_steps;
 
-UPDATE steps SET event_id = events.id
-FROM events
-JOIN old_steps ON old_steps.job_id = events.job_id AND old_steps.type = events.type
-WHERE steps.event_id IS NULL AND steps.status IN ('queued', 'running')
-  AND steps.job_id = old_steps.job_id AND steps.name = old_steps.name;
+DROP TABLE old_steps;
 
 INSERT INTO tenant_steps (tenant_id, name, priority, waiting, in_broker, issued, released, finished)
 SELECT tenant_id, name, priority, 0, count(*) FILTER (WHERE status IN ('queued', 'running')), count(*), count(*),
        count(*) FILTER (WHERE status NOT IN ('queued', 'running'))
 FROM steps GROUP BY tenant_id, name, priority;
+
+ANALYZE steps;
 """
 
-# Unpublished events keep their place; the events that start a step go to the queue of the step.
+# Unpublished events keep their place; the event of a step goes to the queue of the step as well.
 COPY_OUTBOX = """
 INSERT INTO outbox (event_id, queue, created_at)
 SELECT outbox.event_id, CASE name WHEN 'ingest' THEN 'document_processing' ELSE 'uploads' END, outbox.created_at
 FROM outbox JOIN steps ON steps.event_id = outbox.event_id
-WHERE outbox.published_at IS NULL AND outbox.queue IS NULL AND steps.status = 'queued';
+WHERE outbox.published_at IS NULL AND steps.status = 'queued'
+ORDER BY outbox.id;
 
 DELETE FROM outbox USING events
 WHERE outbox.event_id = events.id AND outbox.published_at IS NULL AND outbox.queue IS NULL
@@ -319,7 +329,8 @@ UPDATE jobs SET
     bytes_done = transfer.done, bytes_total = coalesce(transfer.total, 0), bytes_at_claim = transfer.done_at_claim,
     lease_owner = transfer.lease_owner, lease_until = transfer.lease_until,
     multipart_id = transfer.checkpoint ->> 'multipart_id',
-    digested_bytes = coalesce((transfer.checkpoint ->> 'digested_bytes')::bigint, 0),
+    digested_bytes = CASE WHEN transfer.status = 'completed' THEN transfer.done
+                          ELSE coalesce((transfer.checkpoint ->> 'digested_bytes')::bigint, 0) END,
     digest_state = decode(transfer.checkpoint ->> 'digest_state', 'base64'),
     stored_at = CASE WHEN transfer.status = 'completed' THEN transfer.finished_at END,
     error_code = transfer.error_code, error_detail = transfer.error_detail, error_retryable = transfer.error_retryable
@@ -338,14 +349,16 @@ FROM events WHERE events.id = outbox.event_id;
 UPDATE deliveries SET body = events.body FROM events WHERE events.id = deliveries.event_id;
 """
 
-# The earlier version publishes an event once, to the exchange. Steps that wait get their event there.
+# The earlier version publishes an event once, to the exchange, which then also routes it to the queue
+# of the step. The event of a step that has not ended is published again: nothing else releases the
+# step, and a repeated event changes nothing.
 OUTBOX_BACK = """
-DELETE FROM outbox WHERE queue IS NOT NULL;
-INSERT INTO outbox (event_id, routing_key, body)
-SELECT events.id, events.type, events.body
+INSERT INTO outbox (event_id, routing_key, body, traceparent)
+SELECT events.id, events.type, events.body, events.traceparent
 FROM steps JOIN events ON events.id = steps.event_id
-WHERE steps.status IN ('waiting', 'queued')
-ON CONFLICT DO NOTHING;
+WHERE steps.status IN ('waiting', 'queued', 'running')
+ORDER BY steps.queued_at
+ON CONFLICT (event_id) DO UPDATE SET published_at = NULL;
 DELETE FROM outbox WHERE body IS NULL;
 DELETE FROM deliveries WHERE body IS NULL;
 DELETE FROM jobs WHERE upload_id IS NULL;
@@ -384,7 +397,7 @@ def upgrade() -> None:
     op.drop_column("deliveries", "body")
     _create_steps()
     op.execute(RANDOM_UUID7)
-    op.execute(COPY_STEPS.replace("waybill_random_uuid7", "pg_temp.waybill_random_uuid7"))
+    op.execute(COPY_STEPS)
     op.execute(COPY_OUTBOX)
     op.execute("DROP TRIGGER count_revision ON jobs")
     op.execute("DROP FUNCTION waybill_count_revision()")
