@@ -218,7 +218,7 @@ TABLES: Final[Mapping[str, LiteralString]] = {
                        WHEN 'upload.finalized' THEN format(',"size":%%s', size)
                        WHEN 'upload.stored' THEN format(
                            ',"document_id":"%%s","size":%%s,"sha256":"%%s","content_type":"application/pdf","object_key":"originals/%%s/%%s","will_be_read":%%s',
-                           document_id, size, repeat(pg_temp.seed_digest('content', n), 2), tenant_id, upload_id, fate <> 'stored')
+                           document_id, size, repeat(pg_temp.seed_digest('content', n), 2), tenant_id, upload_id, (fate <> 'stored')::text)
                        WHEN 'document.ingested' THEN format(
                            ',"document_id":"%%s","sha256":"%%s","pages":%%s,"passages":%%s,"entities":%%s,"language":"en","truncated":false',
                            document_id, repeat(pg_temp.seed_digest('content', n), 2), pages, pages * 2, pages)
@@ -299,7 +299,7 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         UNION ALL
         SELECT pg_temp.seed_uuid4('callback', n), tenant_id, upload_id, 'https://callback.invalid/' || n, '{}',
                'whsec_' || encode(sha256(upload_id::text::bytea), 'base64'), created_at, NULL, NULL, NULL
-        FROM seed_jobs WHERE draw < 0.02
+        FROM seed_jobs WHERE draw < 0.1
     """,
     "deliveries": """
         INSERT INTO deliveries (id, tenant_id, webhook_id, event_id, event_type, status, attempts_made, next_attempt_at, created_at, settled_at)
@@ -311,7 +311,7 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         JOIN seed_jobs USING (n)
         CROSS JOIN LATERAL (VALUES
             ('endpoint', webhook_id, draw < 0.3, CASE WHEN draw < 0.001 THEN 'pending' WHEN draw < 0.01 THEN 'exhausted' WHEN draw < 0.015 THEN 'discarded' ELSE 'delivered' END),
-            ('callback', pg_temp.seed_uuid4('callback', n), draw < 0.02, 'delivered')
+            ('callback', pg_temp.seed_uuid4('callback', n), draw < 0.1, 'delivered')
         ) AS receiver (kind, id, is_subscribed, status)
         WHERE type <> 'upload.finalized' AND is_subscribed
         ORDER BY n, at
