@@ -8,16 +8,20 @@ from typing import Any, Final
 from schemas.settings import StepSettings, SweepSettings
 
 ACTIVE_SHARE: Final = 50
-"""One in so many jobs has not ended."""
+"""By default one in so many jobs has not ended, and no more than `ACTIVE_MAX`."""
 ACTIVE_MAX: Final = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extent:
-    """How much history is seeded; equal extents give equal ids and equal facts.
+    """How much history is seeded.
+
+    Equal extents give equal ids and equal facts. Two extents that differ in `rows` alone give the
+    same newest jobs.
 
     Attributes:
         rows: number of jobs.
+        active: number of the newest jobs that have not ended; None for the default.
         tenants: number of tenants; the first owns about a third of the jobs.
         span: age of the oldest job. The default is shorter than every retention, so that the
             sweeps of a running system delete none of the history.
@@ -27,6 +31,7 @@ class Extent:
     """
 
     rows: int
+    active: int | None = None
     tenants: int = 20
     span: timedelta = timedelta(days=28)
     seed: int = 1
@@ -41,7 +46,9 @@ class Extent:
             "tenants": self.tenants,
             "span": self.span,
             "seed": self.seed,
-            "active": min(-(-self.rows // ACTIVE_SHARE), ACTIVE_MAX),
+            "active": min(-(-self.rows // ACTIVE_SHARE), ACTIVE_MAX)
+            if self.active is None
+            else self.active,
             "interactive_max": self.steps.tenant_steps_max,
             "bulk_max": self.steps.tenant_bulk_steps_max,
             "outbox_pace": self._pace(self.sweeps.outbox_retention),

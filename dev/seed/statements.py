@@ -38,7 +38,8 @@ PARTITIONS: Final[LiteralString] = """
     ) AS week
 """
 
-# The facts of every job, from which the statements below make the rows of each table.
+# The facts of every job, from which the statements below make the rows of each table. The newest job
+# is number 1: the newest jobs of two extents are equal.
 JOBS: Final[LiteralString] = """
     CREATE TEMPORARY TABLE seed_tenants ON COMMIT DROP AS
     SELECT k, pg_temp.seed_uuid4('tenant', k) AS id,
@@ -54,9 +55,9 @@ JOBS: Final[LiteralString] = """
                pg_temp.seed_draw(3, n) AS draw,
                10000 + floor(200e6 * power(pg_temp.seed_draw(4, n), 4))::bigint AS size,
                1 + floor(60 * power(pg_temp.seed_draw(5, n), 3))::int AS pages,
-               now() - interval '10 minutes' - %(span)s * ((%(rows)s - n + 1)::float / %(rows)s) AS created_at,
+               now() - interval '10 minutes' - %(span)s * (n::float / %(rows)s) AS created_at,
                interval '30 seconds' * pg_temp.seed_draw(6, n) AS pace,
-               n > %(rows)s - %(active)s AS is_active
+               n <= %(active)s AS is_active
         FROM generate_series(1, %(rows)s) AS n
     ), fates AS (
         SELECT *,
@@ -71,7 +72,7 @@ JOBS: Final[LiteralString] = """
         FROM drawn
     ), placed AS (
         -- The oldest steps of a tenant fill its room in the broker; the others wait.
-        SELECT n, row_number() OVER (PARTITION BY k, fate, priority ORDER BY n) AS place FROM fates WHERE is_active
+        SELECT n, row_number() OVER (PARTITION BY k, fate, priority ORDER BY n DESC) AS place FROM fates WHERE is_active
     )
     SELECT n, tenants.id AS tenant_id, webhook_id, priority, fate, size, pages,
            CASE
@@ -106,7 +107,7 @@ JOBS: Final[LiteralString] = """
     CROSS JOIN LATERAL (
         SELECT CASE priority WHEN 'bulk' THEN %(bulk_max)s ELSE %(interactive_max)s END AS room
     ) AS limits
-    ORDER BY n;
+    ORDER BY n DESC;
 
     ANALYZE seed_tenants, seed_jobs;
 
@@ -181,7 +182,7 @@ TABLES: Final[Mapping[str, LiteralString]] = {
                            lease_owner, lease_until, overdue_at, queued_at, started_at, finished_at,
                            error_code, error_detail, error_retryable)
         SELECT job_id, step.name, ordinal, tenant_id, priority, event_id, status,
-               row_number() OVER (PARTITION BY tenant_id, step.name, priority ORDER BY n),
+               row_number() OVER (PARTITION BY tenant_id, step.name, priority ORDER BY n DESC),
                CASE status WHEN 'completed' THEN coalesce(total, 0) WHEN 'running' THEN total / 2 ELSE 0 END, total, unit,
                (status <> 'waiting')::int,
                CASE status WHEN 'running' THEN 'seed' END,
@@ -203,7 +204,7 @@ TABLES: Final[Mapping[str, LiteralString]] = {
              CASE fate WHEN 'cancelled' THEN 'completed' END)
         ) AS step (name, ordinal, event_id, total, unit, queued_at, started_at, finished_at, status)
         WHERE status IS NOT NULL
-        ORDER BY n
+        ORDER BY n DESC
     """,
     "events": """
         INSERT INTO events (id, position, tenant_id, type, subject, upload_id, job_id, document_id, body, created_at)
@@ -233,7 +234,7 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         CROSS JOIN LATERAL (
             SELECT CASE WHEN type LIKE 'document.%%' THEN document_id ELSE upload_id END::text AS subject
         ) AS named
-        ORDER BY n, event.at
+        ORDER BY n DESC, event.at
     """,
     # A step's event goes to its queue, a fact to the exchange.
     "outbox": """
@@ -248,7 +249,7 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         ) AS copy (queue, is_published)
         CROSS JOIN LATERAL (SELECT now() - (now() - at) * %(outbox_pace)s AS published_at) AS times
         WHERE is_published
-        ORDER BY n, at
+        ORDER BY n DESC, at
     """,
     "inbox": """
         INSERT INTO inbox (consumer, event_id, processed_at)
@@ -314,7 +315,7 @@ TABLES: Final[Mapping[str, LiteralString]] = {
             ('callback', pg_temp.seed_uuid4('callback', n), draw < 0.1, 'delivered')
         ) AS receiver (kind, id, is_subscribed, status)
         WHERE type <> 'upload.finalized' AND is_subscribed
-        ORDER BY n, at
+        ORDER BY n DESC, at
     """,
     "attempts": """
         INSERT INTO attempts (delivery_id, number, started_at, duration, outcome, status_code, response_excerpt, remote_address)

@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import Connection, ForeignKeyConstraint, Row, create_engine, func, select, text
 from sqlalchemy.orm import Session
 
-from dev.seed.extent import Extent
+from dev.seed.extent import ACTIVE_SHARE, Extent
 from dev.seed.load import TENANTS, SeedRefused, remove, seed
 from dev.stack.stack import Stack
 from schemas.events import envelope
 from schemas.events.envelope import REFERENCES
-from schemas.ids import TenantId, UploadId
-from schemas.lifecycle import StepName
+from schemas.ids import JobId, TenantId, UploadId
+from schemas.lifecycle import JobStatus, StepName
 from schemas.settings import DatabaseSettings, StepSettings, SweepSettings
 from schemas.tables import Base
 from schemas.tables.deliveries import Delivery
@@ -70,12 +70,12 @@ def counts(url: str) -> dict[str, int]:
     return found
 
 
-def ids(url: str) -> list[Row[UploadId, object]]:
+def jobs(url: str) -> set[Row[JobId, UploadId | None, JobStatus]]:
     engine = create_engine(url)
     with engine.connect() as connection:
-        found = connection.execute(select(Upload.id, Upload.status).order_by(Upload.id)).all()
+        found = connection.execute(select(Job.id, Job.upload_id, Job.status)).all()
     engine.dispose()
-    return list(found)
+    return set(found)
 
 
 def test_every_reference_leads_to_a_row(connection: Connection) -> None:
@@ -180,10 +180,14 @@ def test_the_declared_tables_are_unchanged(infrastructure: Stack, seeded: str) -
     infrastructure.run(("alembic", "check"), settings={"DATABASE_URL": seeded})
 
 
-def test_equal_extents_give_equal_ids(database: DatabaseSettings, seeded: str) -> None:
-    seed(url_of(database), EXTENT)
+def test_a_smaller_extent_has_the_newest_jobs_of_a_larger_one(
+    database: DatabaseSettings, seeded: str
+) -> None:
+    seed(url_of(database), Extent(rows=500, active=EXTENT.rows // ACTIVE_SHARE))
 
-    assert ids(url_of(database)) == ids(seeded)
+    newest = jobs(url_of(database))
+    assert len(newest) == 500
+    assert newest < jobs(seeded)
 
 
 def test_a_seeded_database_is_not_seeded_again(seeded: str) -> None:
