@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from dev.bench import ingest, memory, servers, small, transfer, wakeup
+from dev.bench import ingest, memory, scale, servers, small, transfer, wakeup
 from dev.bench.sections import Section
 from dev.bench.system import System
 
@@ -40,5 +40,9 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "wakeup": Benchmark(
         full=partial(wakeup.run, rounds=100),
         quick=partial(wakeup.run, rounds=5),
+    ),
+    "scale": Benchmark(
+        full=partial(scale.run, extent=scale.FULL),
+        quick=partial(scale.run, extent=scale.QUICK),
     ),
 }

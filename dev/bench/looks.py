@@ -1,0 +1,458 @@
+"""What the product asks of its database: calls of the API, looks of its loops, and sweeps.
+
+The benchmark `scale` measures them, and `tests/integration/postgres/test_plans.py` checks the plan
+of each of their statements. Each look prepares what it needs, so that it does the same work
+whatever the number of rows.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import uuid4
+
+from sqlalchemy import Connection, func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import sessionmaker
+
+from dev.bench.wire import Content
+from dev.seed.load import TENANTS
+from gateway.http import paging
+from gateway.http.paging import CreatedPosition
+from notifier import positions, relay
+from notifier.delivery import operations
+from notifier.delivery.slots import Slots
+from pipeline.context import Context
+from pipeline.maintenance import expiry, partitions, retention, watchdog
+from pipeline.maintenance.exclusive import Budget
+from pipeline.steps import lease
+from pipeline.transfer.checks import StagingCorrupt
+from schemas.events import envelope
+from schemas.events.envelope import Envelope
+from schemas.events.uploads import UploadFailed
+from schemas.ids import DeliveryId, DocumentId, EventId, JobId, TenantId, UploadId, WebhookId, uuid7
+from schemas.lifecycle import DocumentStatus, JobStatus, StepName, StepStatus, UploadStatus
+from schemas.tables.deliveries import Delivery
+from schemas.tables.documents import Document, Page
+from schemas.tables.events import EventRecord
+from schemas.tables.jobs import Job
+from schemas.tables.outbox import OutboxMessage
+from schemas.tables.steps import Step
+from schemas.tables.tenants import Tenant
+from schemas.tables.uploads import Upload
+from schemas.tables.webhooks import Webhook
+
+BATCH: Final = 50
+"""Rows of a batch: of the outbox, of deliveries, of a page."""
+
+MINUTE: Final = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Rows of the tenant that owns the most jobs of a seeded database.
+
+    Attributes:
+        job_id: a completed job; `upload_id` is its upload.
+        middle: position of a job in the middle of the tenant's history.
+        document_id: an ingested document with pages.
+        queued: job of a queued transfer.
+        callback: an upload with a callback.
+    """
+
+    tenant: str
+    tenant_id: TenantId
+    webhook_id: WebhookId
+    job_id: JobId
+    upload_id: UploadId
+    middle: CreatedPosition
+    document_id: DocumentId
+    queued: JobId
+    callback: UploadId
+
+    @classmethod
+    def of(cls, connection: Connection) -> "Facts":
+        tenant = connection.execute(
+            select(Tenant.id, Tenant.name).where(TENANTS).order_by(Tenant.name).limit(1)
+        ).one()
+        newest = (
+            select(Job.id, Job.upload_id, Job.created_at)
+            .where(Job.tenant_id == tenant.id)
+            .order_by(Job.created_at.desc(), Job.id.desc())
+        )
+        count = connection.scalar(select(func.count()).where(Job.tenant_id == tenant.id)) or 0
+        middle = connection.execute(newest.offset(count // 2).limit(1)).one()
+        completed = connection.execute(
+            newest.where(Job.status == JobStatus.COMPLETED).limit(1)
+        ).one()
+        webhooks = select(Webhook.id, Webhook.upload_id).where(
+            Webhook.tenant_id == tenant.id,
+            Webhook.deleted_at.is_(None),
+            Webhook.disabled_at.is_(None),
+        )
+        return cls(
+            tenant=tenant.name,
+            tenant_id=tenant.id,
+            webhook_id=connection.scalars(webhooks.where(Webhook.upload_id.is_(None))).one(),
+            job_id=completed.id,
+            upload_id=completed.upload_id,
+            middle=CreatedPosition(created_at=middle.created_at, id=middle.id),
+            document_id=connection.scalars(
+                select(Document.id)
+                .join(Page, (Page.document_id == Document.id) & (Page.number == 1))
+                .where(Document.tenant_id == tenant.id, Document.status == DocumentStatus.INGESTED)
+                .order_by(Document.created_at.desc())
+                .limit(1)
+            ).one(),
+            queued=connection.scalars(
+                select(Step.job_id)
+                .where(
+                    Step.tenant_id == tenant.id,
+                    Step.name == StepName.TRANSFER,
+                    Step.status == StepStatus.QUEUED,
+                )
+                .order_by(Step.ticket)
+                .limit(1)
+            ).one(),
+            callback=connection.scalars(
+                select(Upload.id)
+                .join(Webhook, Webhook.upload_id == Upload.id)
+                .where(Upload.tenant_id == tenant.id)
+                .order_by(Upload.created_at.desc())
+                .limit(1)
+            ).one(),
+        )
+
+
+# Calls of the API
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A request to the gateway; `path` is below the prefix of the API."""
+
+    name: str
+    method: str = "GET"
+    path: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def reads(facts: Facts) -> list[Call]:
+    """Return the calls that change nothing."""
+    middle = paging.encode(facts.middle)
+    return [
+        Call(name="GET /jobs", path="/jobs"),
+        Call(name="GET /jobs, middle page", path=f"/jobs?cursor={middle}"),
+        *(
+            Call(name=f"GET /jobs?status={status}", path=f"/jobs?status={status}")
+            for status in JobStatus
+        ),
+        Call(name="GET /jobs/{id}", path=f"/jobs/{facts.job_id}"),
+        Call(name="GET /jobs/{id}, waiting", path=f"/jobs/{facts.queued}"),
+        Call(name="GET /uploads/{id}", path=f"/uploads/{facts.upload_id}"),
+        Call(name="GET /uploads/{id}/status", path=f"/uploads/{facts.upload_id}/status"),
+        Call(name="GET /documents", path="/documents"),
+        Call(name="GET /documents, middle page", path=f"/documents?cursor={middle}"),
+        Call(name="GET /documents/{id}", path=f"/documents/{facts.document_id}"),
+        Call(name="GET /documents/{id}/text", path=f"/documents/{facts.document_id}/text"),
+        Call(name="GET /documents/{id}/pages/1", path=f"/documents/{facts.document_id}/pages/1"),
+        Call(
+            name="GET /documents/{id}/entities",
+            path=f"/documents/{facts.document_id}/entities?label=ORG",
+        ),
+        Call(name="GET /webhooks", path="/webhooks"),
+        Call(name="GET /webhooks/{id}", path=f"/webhooks/{facts.webhook_id}"),
+    ]
+
+
+CONTENT: Final = Content.of(b"note")
+
+
+def upload() -> Generator[Call, Mapping[str, Any], None]:
+    """Yield the calls of an upload, which ends cancelled; send each call's answer back."""
+    file = {"filename": "note.txt", "size": len(CONTENT.data)}
+    created = yield _post("/uploads", file)
+    upload_id = created["upload_id"]
+    yield Call(
+        name="PUT /uploads/{id}/chunks/0",
+        method="PUT",
+        path=f"/uploads/{upload_id}/chunks/0",
+        body=CONTENT.data,
+        headers={"Content-Digest": CONTENT.digest, "Content-Type": "application/octet-stream"},
+    )
+    yield _post("/upload", {"upload_id": upload_id})
+    yield Call(name="DELETE /uploads/{id}", method="DELETE", path=f"/uploads/{upload_id}")
+
+
+def _post(path: str, document: Mapping[str, Any]) -> Call:
+    return Call(
+        name=f"POST {path}",
+        method="POST",
+        path=path,
+        body=json.dumps(document).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+
+
+# Looks of the notifier
+
+
+def _nothing(_: Connection, __: Facts) -> None:
+    """Prepare nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotifierLook:
+    """A look of a loop of the notifier, in a transaction that is rolled back."""
+
+    name: str
+    prepare: Callable[[Connection, Facts], None] = _nothing
+    look: Callable[[AsyncConnection, Facts], Awaitable[object]]
+
+
+def _fill_outbox(connection: Connection, facts: Facts) -> None:
+    newest = (
+        select(EventRecord.id)
+        .where(EventRecord.tenant_id == facts.tenant_id)
+        .order_by(EventRecord.position.desc())
+        .limit(BATCH)
+    )
+    connection.execute(insert(OutboxMessage).from_select(["event_id"], newest))
+
+
+async def _relay(connection: AsyncConnection, _: Facts) -> None:
+    rows = await relay.take(connection, limit=BATCH)
+    if len(rows) != BATCH:
+        raise RuntimeError(f"{len(rows)} rows to publish")
+    await relay.record(connection, relay.Batch.of(rows, [None] * BATCH))
+
+
+async def _relay_nothing(connection: AsyncConnection, _: Facts) -> None:
+    await relay.take(connection, limit=BATCH)
+
+
+def _add_events(connection: Connection, facts: Facts) -> None:
+    connection.execute(
+        insert(EventRecord),
+        [
+            {
+                "id": EventId(uuid7()),
+                "tenant_id": facts.tenant_id,
+                "type": UploadFailed.TYPE,
+                "subject": str(facts.upload_id),
+                "body": b"",
+            }
+            for _ in range(BATCH)
+        ],
+    )
+
+
+def _add_due_deliveries(connection: Connection, facts: Facts) -> None:
+    receiver = WebhookId(uuid4())
+    connection.execute(
+        insert(Webhook).values(
+            id=receiver,
+            tenant_id=facts.tenant_id,
+            url="https://due.invalid/hook",
+            secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",  # noqa: S106  # a published test vector
+        )
+    )
+    newest = connection.execute(
+        select(EventRecord.id, EventRecord.type)
+        .where(EventRecord.tenant_id == facts.tenant_id)
+        .order_by(EventRecord.position.desc())
+        .limit(BATCH)
+    ).all()
+    connection.execute(
+        insert(Delivery),
+        [
+            {
+                "id": DeliveryId(uuid4()),
+                "tenant_id": facts.tenant_id,
+                "webhook_id": receiver,
+                "event_id": event.id,
+                "event_type": event.type,
+                "next_attempt_at": datetime.now(UTC) - MINUTE,
+            }
+            for event in newest
+        ],
+    )
+
+
+async def _assign_positions(connection: AsyncConnection, _: Facts) -> None:
+    if await positions.assign(connection) != BATCH:
+        raise RuntimeError("not every event got its position")
+
+
+async def _assign_nothing(connection: AsyncConnection, _: Facts) -> None:
+    await positions.assign(connection)
+
+
+async def _claim_due(connection: AsyncConnection, _: Facts) -> None:
+    result = await operations.claim_due(connection, slots=Slots(BATCH), lease=MINUTE)
+    if not result.claimed:
+        raise RuntimeError("no delivery is due")
+
+
+async def _claim_nothing(connection: AsyncConnection, _: Facts) -> None:
+    await operations.claim_due(connection, slots=Slots(BATCH), lease=MINUTE)
+
+
+async def _fan_out(connection: AsyncConnection, facts: Facts) -> None:
+    event = Envelope(
+        id=EventId(uuid7()),
+        source="/bench",
+        subject=str(facts.callback),
+        time=datetime.now(UTC),
+        tenantid=facts.tenant_id,
+        data=UploadFailed(upload_id=facts.callback, filename="a.bin", code="x", detail="x"),
+    )
+    await operations.record_event(connection, event, body=envelope.encode(event))
+
+
+NOTIFIER: Final = (
+    NotifierLook(name="relay: publish 50 events", prepare=_fill_outbox, look=_relay),
+    NotifierLook(name="relay: nothing to publish", look=_relay_nothing),
+    NotifierLook(name="positions: of 50 events", prepare=_add_events, look=_assign_positions),
+    NotifierLook(name="positions: nothing to assign", look=_assign_nothing),
+    NotifierLook(name="deliver: record an event, fan out", look=_fan_out),
+    NotifierLook(
+        name="deliver: claim due deliveries", prepare=_add_due_deliveries, look=_claim_due
+    ),
+    NotifierLook(name="deliver: nothing is due", look=_claim_nothing),
+)
+
+
+# Steps and sweeps of the pipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineLook:
+    """A change of a step, or a sweep, in a transaction that is rolled back."""
+
+    name: str
+    prepare: Callable[[Connection, Facts], None] = _nothing
+    look: Callable[[Context, Facts], object]
+
+
+def in_transaction(context: Context, connection: Connection) -> Context:
+    """Return the context with transactions that all belong to the connection's transaction."""
+    sessions = sessionmaker(
+        connection, expire_on_commit=False, join_transaction_mode="rollback_only"
+    )
+    return replace(context, transaction=sessions.begin)
+
+
+def _claim(context: Context, facts: Facts) -> lease.ClaimedStep:
+    with context.transaction() as session:
+        claimed = lease.claim(
+            session,
+            job_id=facts.queued,
+            name=StepName.TRANSFER,
+            owner="bench",
+            settings=context.settings,
+        )
+    if not isinstance(claimed, lease.ClaimedStep):
+        raise TypeError(f"the step has ended: {claimed}")
+    return claimed
+
+
+def _claim_and_renew(context: Context, facts: Facts) -> None:
+    claimed = _claim(context, facts)
+    with context.transaction() as session:
+        lease.renew(session, claimed, lease=MINUTE, done=1, total=2, checkpoint={"part": 1})
+
+
+def _claim_and_complete(context: Context, facts: Facts) -> None:
+    claimed = _claim(context, facts)
+    with context.transaction() as session:
+        lease.complete(session, claimed, done=2, total=2, settings=context.settings)
+
+
+def _postpone(context: Context, facts: Facts) -> None:
+    with context.transaction() as session:
+        lease.postpone(
+            session,
+            job_id=facts.queued,
+            name=StepName.TRANSFER,
+            delay=MINUTE,
+            attempts=1,
+            settings=context.settings,
+        )
+
+
+def _fail(context: Context, facts: Facts) -> None:
+    with context.transaction() as session:
+        lease.fail(
+            session,
+            job_id=facts.queued,
+            name=StepName.TRANSFER,
+            error=StagingCorrupt("a measured failure"),
+            settings=context.settings,
+        )
+
+
+def _make_steps_overdue(connection: Connection, _: Facts) -> None:
+    some = (
+        select(Step.job_id)
+        .where(Step.status == StepStatus.QUEUED, Step.name == StepName.TRANSFER)
+        .order_by(Step.job_id)
+        .limit(BATCH)
+    )
+    connection.execute(
+        update(Step)
+        .where(Step.job_id.in_(some), Step.name == StepName.TRANSFER)
+        .values(overdue_at=text("now() - interval '1 minute'"))
+    )
+
+
+def _watch(context: Context, _: Facts) -> int:
+    return watchdog.sweep(context, Budget.of(MINUTE)).released
+
+
+def _make_uploads_overdue(connection: Connection, facts: Facts) -> None:
+    connection.execute(
+        insert(Upload),
+        [
+            {
+                "id": UploadId(uuid4()),
+                "tenant_id": facts.tenant_id,
+                "status": UploadStatus.OPEN,
+                "filename": "late.bin",
+                "size": 1,
+                "chunk_size": 1,
+                "chunk_count": 1,
+                "expires_at": datetime.now(UTC) - MINUTE,
+            }
+            for _ in range(expiry.BATCH)
+        ],
+    )
+
+
+def _expire(context: Context, _: Facts) -> None:
+    with context.transaction() as session:
+        expiry.expire(session, limit=expiry.BATCH, now=datetime.now(UTC))
+
+
+def _delete_old_rows(context: Context, _: Facts) -> object:
+    return retention.sweep(context, Budget.of(MINUTE))
+
+
+def _keep_partitions(context: Context, _: Facts) -> object:
+    return partitions.sweep(context, Budget.of(MINUTE))
+
+
+PIPELINE: Final = (
+    PipelineLook(name="step: claim and heartbeat", look=_claim_and_renew),
+    PipelineLook(name="step: claim, complete, release the next", look=_claim_and_complete),
+    PipelineLook(name="step: retry later", look=_postpone),
+    PipelineLook(name="step: fail, release the next", look=_fail),
+    PipelineLook(name="watchdog: 50 overdue steps", prepare=_make_steps_overdue, look=_watch),
+    PipelineLook(name="watchdog: nothing is overdue", look=_watch),
+    PipelineLook(name="sweep: 20 expired uploads", prepare=_make_uploads_overdue, look=_expire),
+    PipelineLook(name="sweep: no expired upload", look=_expire),
+    PipelineLook(name="sweep: no row past its retention", look=_delete_old_rows),
+    PipelineLook(name="sweep: partitions of events", look=_keep_partitions),
+)

@@ -1,0 +1,210 @@
+"""Every statement of the product reads a bounded number of rows, however many rows there are.
+
+The statements are those that the product executes: each call, look and sweep runs on a seeded
+history, and each of its statements is explained at that moment.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Connection, Engine, Select, create_engine, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from dev.bench import looks
+from dev.bench.looks import Facts, NotifierLook, PipelineLook
+from dev.seed.extent import Extent
+from dev.seed.load import seed
+from dev.stack.stack import Stack
+from pipeline.context import Context, build_context
+from pipeline.maintenance import orphans
+from pipeline.maintenance.exclusive import Budget
+from pipeline.settings import Settings
+from schemas import object_keys, staging_layout
+from schemas.lifecycle import UploadStatus
+from schemas.tables.jobs import Job
+from schemas.tables.tenants import Tenant
+from schemas.tables.uploads import Upload
+from tests.fakes.storage import FakeStorage
+from tests.plans import Plan, recorded
+from tests.stack import fresh_name
+
+EXTENT = Extent(rows=20_000, active=200)
+
+BIG = 1_000
+"""Rows from which a table must not be read from the first to the last."""
+BUFFERS_MAX = 1_000
+"""To update 50 events takes 700; to read all jobs of a tenant by an index takes more."""
+DISCARDED_MAX = 500
+"""A filter without an index discards most rows of the tenant."""
+
+Check = Callable[[Sequence[Plan]], None]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def seeded(infrastructure: Stack, migrated_template: str) -> Iterator[str]:
+    """The URL of a seeded database; no test changes it for good."""
+    name = fresh_name()
+    url = infrastructure.create_database(name, template=migrated_template)["DATABASE_URL"]
+    seed(url, EXTENT)
+    yield url
+    infrastructure.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def engine(seeded: str) -> Iterator[Engine]:
+    engine = create_engine(seeded)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def facts(engine: Engine) -> Facts:
+    with engine.connect() as connection:
+        return Facts.of(connection)
+
+
+@pytest.fixture(scope="module")
+def check(engine: Engine) -> Check:
+    """Fail if a statement reads more rows than its result needs."""
+    query = text("SELECT relname FROM pg_class WHERE relkind = 'r' AND reltuples >= :big")
+    with engine.connect() as connection:
+        big_tables = frozenset(connection.scalars(query, {"big": BIG}))
+    assert big_tables >= {"uploads", "jobs", "steps", "outbox", "inbox", "documents", "deliveries"}
+
+    def check(plans: Sequence[Plan]) -> None:
+        assert plans
+        for plan in plans:
+            shown = f"{plan.statement}\n{plan.text}"
+            assert not plan.scanned & big_tables, shown
+            assert plan.discarded <= DISCARDED_MAX, shown
+            assert plan.buffers <= BUFFERS_MAX, shown
+
+    return check
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param(select(Job.id).where(Job.revision == 0), id="whole table"),
+        pytest.param(
+            select(Job.id)
+            .join(Tenant, Tenant.id == Job.tenant_id)
+            .where(Tenant.name == "seed-0001", Job.revision == 0),
+            id="whole tenant",
+        ),
+        pytest.param(select(Upload).order_by(Upload.id), id="whole index"),
+    ],
+)
+def test_a_statement_that_reads_too_much_is_found(
+    engine: Engine, check: Check, statement: Select[Any]
+) -> None:
+    with recorded() as plans, engine.connect() as connection:
+        connection.execute(text("SET LOCAL enable_sort = off"))
+        connection.execute(statement)
+
+    with pytest.raises(AssertionError):
+        check(plans)
+
+
+# The notifier
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("look", looks.NOTIFIER, ids=lambda look: look.name)
+async def test_the_notifier_reads_only_what_is_due(
+    seeded: str, facts: Facts, check: Check, look: NotifierLook
+) -> None:
+    engine = create_async_engine(seeded)
+    async with engine.connect() as connection:
+        await connection.run_sync(look.prepare, facts)
+        with recorded() as plans:
+            await look.look(connection, facts)
+        await connection.rollback()
+    await engine.dispose()
+
+    check(plans)
+
+
+# The pipeline
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    """A connection in a transaction that is rolled back."""
+    with engine.connect() as connection, connection.begin() as transaction:
+        yield connection
+        transaction.rollback()
+
+
+@pytest.fixture
+def context(seeded: str, connection: Connection, tmp_path: Path) -> Iterator[Context]:
+    """A context whose transactions are rolled back, with a store in memory."""
+    (tmp_path / staging_layout.MARKER).touch()
+    built = build_context(
+        Settings(
+            database_url=SecretStr(seeded),
+            rabbitmq_url=SecretStr("amqp://nobody@127.0.0.1/none"),
+            staging_dir=tmp_path,
+            s3_bucket="none",
+            s3_access_key_id=SecretStr("none"),
+            s3_secret_access_key=SecretStr("none"),
+            # Some partitions are older, and an event of each is needed.
+            event_retention=timedelta(days=10),
+            sweep_grace=timedelta(milliseconds=1),
+        )
+    )
+    yield looks.in_transaction(replace(built, storage=FakeStorage()), connection)
+    built.engine.dispose()
+
+
+@pytest.mark.parametrize("look", looks.PIPELINE, ids=lambda look: look.name)
+def test_the_pipeline_reads_only_what_it_needs(
+    connection: Connection, context: Context, check: Check, look: PipelineLook
+) -> None:
+    facts = Facts.of(connection)
+    look.prepare(connection, facts)
+    with recorded() as plans:
+        look.look(context, facts)
+
+    check(plans)
+
+
+def test_the_sweeps_of_orphans_look_uploads_up_by_their_ids(
+    connection: Connection, context: Context, tmp_path: Path, check: Check
+) -> None:
+    storage = context.storage
+    uploads = connection.execute(
+        select(Upload.id, Upload.tenant_id)
+        .where(Upload.status == UploadStatus.FINALIZED)
+        .order_by(Upload.id)
+        .limit(100)
+    ).all()
+    long_ago = datetime.now(UTC) - timedelta(days=7)
+    assert isinstance(storage, FakeStorage)
+    for upload in uploads:
+        file = tmp_path / str(upload.id)
+        file.touch()
+        os.utime(file, (long_ago.timestamp(), long_ago.timestamp()))
+        storage.create_multipart(
+            object_keys.original(upload.tenant_id, upload.id), content_type="x/y"
+        )
+    budget = Budget.of(timedelta(minutes=1))
+
+    with recorded() as plans:
+        report = orphans.sweep_files(context, budget)
+        orphans.sweep_multiparts(context, budget)
+        orphans.sweep_originals(context, budget)
+
+    assert report.kept == len(uploads)
+    check(plans)
