@@ -7,6 +7,7 @@ back.
 """
 
 import asyncio
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,9 +17,9 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Final, Self, TypeAlias
 
-from pydantic import SecretStr
-from sqlalchemy import create_engine
-from sqlalchemy.ext.asyncio import create_async_engine
+import structlog
+from sqlalchemy import create_engine, func, update
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from dev.bench import looks
 from dev.bench.figures import Ratio, starting_orders
@@ -30,8 +31,10 @@ from dev.seed.extent import Extent
 from dev.seed.load import seed
 from dev.stack.stack import Stack
 from gateway.settings import API_PREFIX
+from notifier import positions
 from pipeline.context import Context, build_context
 from pipeline.settings import Settings
+from schemas.tables.outbox import OutboxMessage
 
 RATIO_MAX: Final = 1.3
 """A row above this reads more when there are more rows."""
@@ -55,7 +58,7 @@ class Bounds:
     """Of each look in each round."""
 
 
-FULL: Final = Bounds(few=1_000, many=1_000_000, rounds=7, samples=20)
+FULL: Final = Bounds(few=1_000, many=1_000_000, rounds=30, samples=5)
 QUICK: Final = Bounds(few=1_000, many=5_000, rounds=1, samples=2)
 
 
@@ -90,15 +93,8 @@ class Subject:
                 facts = Facts.of(connection)
             key = stack.create_api_key(tenant=facts.tenant)
             headers = {"Authorization": f"Bearer {key}"}
-            context = build_context(
-                Settings(
-                    database_url=SecretStr(url),
-                    rabbitmq_url=SecretStr("amqp://nobody@127.0.0.1/none"),
-                    s3_bucket="none",
-                    s3_access_key_id=SecretStr("none"),
-                    s3_secret_access_key=SecretStr("none"),
-                )
-            )
+            settings = {name.lower(): value for name, value in stack.environment.items()}
+            context = build_context(Settings.model_validate(settings))
             end.callback(context.engine.dispose)
             yield cls(
                 facts=facts,
@@ -136,6 +132,8 @@ class Subject:
 
     async def _notify(self, count: int, taken: Samples) -> None:
         engine = create_async_engine(self.url)
+        async with engine.begin() as connection:
+            await _relay_uploads(connection)
         async with engine.connect() as connection:
             for look in looks.NOTIFIER:
                 for _ in range(count):
@@ -154,6 +152,17 @@ class Subject:
             transaction.rollback()
 
 
+async def _relay_uploads(connection: AsyncConnection) -> None:
+    """Do what the relay would have done for the measured uploads."""
+    while await positions.assign(connection):
+        continue
+    await connection.execute(
+        update(OutboxMessage)
+        .where(OutboxMessage.published_at.is_(None))
+        .values(published_at=func.now())
+    )
+
+
 @contextmanager
 def _timed(name: str, taken: Samples) -> Iterator[None]:
     began = time.perf_counter()
@@ -162,7 +171,8 @@ def _timed(name: str, taken: Samples) -> Iterator[None]:
 
 
 def run(system: System, *, extent: Bounds) -> Section:
-    system.bring_up_database()
+    # The watchdog warns of every step that it releases.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     system.run_only()
     with (
         Subject.of(system, rows=extent.few) as few,
@@ -175,7 +185,6 @@ def run(system: System, *, extent: Bounds) -> Section:
         for order in starting_orders(list(subjects), rounds=extent.rounds):
             for rows in order:
                 rounds[rows].append(subjects[rows].samples(extent.samples))
-            system.report("scale: measured a round")
     return _section(rounds[extent.few], rounds[extent.many], extent=extent)
 
 

@@ -29,10 +29,11 @@ SERVICES: Final = ("gateway", "relay", "transfer")
 
 PROGRESS: Final = "SELECT status, count(*) FROM jobs WHERE created_at >= %s GROUP BY status"
 PHASES: Final = """
-    SELECT extract(epoch FROM max(finished_at) - %(since)s)::float AS until_finished,
-           avg(extract(epoch FROM started_at - created_at))::float AS waited,
-           avg(extract(epoch FROM stored_at - started_at))::float AS transferring
-    FROM jobs WHERE created_at >= %(since)s
+    SELECT extract(epoch FROM max(jobs.finished_at) - %(since)s)::float AS until_finished,
+           avg(extract(epoch FROM jobs.started_at - jobs.created_at))::float AS waited,
+           avg(extract(epoch FROM transfer.finished_at - transfer.started_at))::float AS transferring
+    FROM jobs JOIN steps AS transfer ON transfer.job_id = jobs.id AND transfer.name = 'transfer'
+    WHERE jobs.created_at >= %(since)s
 """
 COMMITS: Final = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 

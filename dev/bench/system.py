@@ -100,7 +100,8 @@ class System:
         for name in services:
             if name in self.stack.processes:
                 self.stack.processes[name].start()
-        self.stack.start_services(*services)
+        if services:  # without a name, the stack starts them all
+            self.stack.start_services(*services)
 
     def pid_of(self, name: str) -> int:
         pid = self.stack.processes[name].pid

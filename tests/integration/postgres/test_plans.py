@@ -5,27 +5,35 @@ history, and each of its statements is explained at that moment.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
+import httpx
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, Select, create_engine, select, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from dev.bench import looks
-from dev.bench.looks import Facts, NotifierLook, PipelineLook
+from dev.bench.looks import Call, Facts, NotifierLook, PipelineLook
 from dev.seed.extent import Extent
 from dev.seed.load import seed
 from dev.stack.stack import Stack
+from gateway.administration import keys
+from gateway.app import create_app
+from gateway.db import AutocommitConnection
+from gateway.settings import API_PREFIX
+from gateway.settings import Settings as GatewaySettings
+from gateway.uploads import queries as upload_queries
 from pipeline.context import Context, build_context
 from pipeline.maintenance import orphans
 from pipeline.maintenance.exclusive import Budget
 from pipeline.settings import Settings
 from schemas import object_keys, staging_layout
+from schemas.api.scopes import Scope
 from schemas.lifecycle import UploadStatus
 from schemas.tables.jobs import Job
 from schemas.tables.tenants import Tenant
@@ -115,6 +123,97 @@ def test_a_statement_that_reads_too_much_is_found(
 
     with pytest.raises(AssertionError):
         check(plans)
+
+
+# The gateway
+
+
+@pytest.fixture
+async def gateway(seeded: str, facts: Facts, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the tenant with the most jobs, for a gateway in this process."""
+    app: Any = create_app(
+        GatewaySettings.model_validate(
+            {"database_url": seeded, "staging_dir": tmp_path, "staging_reserve": 0}
+        )
+    )
+    async with app.lifespan():
+        async with app.state.context.database.transaction() as session:
+            created = await keys.create(session, tenant=facts.tenant, scopes=tuple(Scope))
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+            base_url=f"http://gateway{API_PREFIX}",
+            headers={"Authorization": f"Bearer {created.key}"},
+        ) as client:
+            yield client
+
+
+async def ask(gateway: httpx.AsyncClient, call: Call) -> dict[str, Any]:
+    answer = await gateway.request(
+        call.method, call.path, content=call.body, headers=dict(call.headers)
+    )
+    assert answer.is_success, answer.text
+    is_json = answer.headers["Content-Type"].startswith("application/json")
+    return answer.json() if is_json else {}
+
+
+@pytest.mark.anyio
+async def test_calls_that_read_use_an_index(
+    gateway: httpx.AsyncClient, facts: Facts, check: Check
+) -> None:
+    for call in looks.reads(facts):
+        with recorded() as plans:
+            await ask(gateway, call)
+
+        check(plans)
+
+
+@pytest.mark.anyio
+async def test_the_calls_of_an_upload_use_an_index(
+    gateway: httpx.AsyncClient, check: Check
+) -> None:
+    calls = looks.upload()
+    call: Call | None = next(calls)
+    while call is not None:
+        with recorded() as plans:
+            answer = await ask(gateway, call)
+        # The statements of a chunk are not those of a transaction; see the next test.
+        if call.method != "PUT":
+            check(plans)
+        try:
+            call = calls.send(answer)
+        except StopIteration:
+            call = None
+
+
+class InTransaction(AutocommitConnection):
+    """Runs the statements of the chunk path in a transaction, which records their plans."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def first_row(self, statement: LiteralString, values: Mapping[str, Any]) -> Any | None:  # noqa: ANN401  # as in the base class
+        async with self._engine.connect() as connection:
+            return (await connection.exec_driver_sql(statement, dict(values))).first()
+
+
+@pytest.mark.anyio
+async def test_the_statements_of_a_chunk_use_an_index(
+    seeded: str, facts: Facts, check: Check
+) -> None:
+    engine = create_async_engine(seeded)
+    connection = InTransaction(engine)
+    with recorded() as plans:
+        upload = await upload_queries.staged_upload(
+            connection, tenant_id=facts.tenant_id, upload_id=facts.upload_id
+        )
+        await upload_queries.chunk_state(connection, upload, index=0)
+        for index in (0, 1):
+            chunk = upload_queries.StoredChunk(index=index, size=1, sha256=bytes(32), crc32c=None)
+            await upload_queries.record_chunk(connection, upload, chunk, sniffed_type=None)
+    await engine.dispose()
+
+    assert len(plans) == 4
+    check(plans)
 
 
 # The notifier
