@@ -283,8 +283,8 @@ def _add_due_deliveries(connection: Connection, facts: Facts) -> None:
 
 
 async def _assign_positions(connection: AsyncConnection, _: Facts) -> None:
-    if await positions.assign(connection) != BATCH:
-        raise RuntimeError("not every event got its position")
+    if not await positions.assign(connection):
+        raise RuntimeError("no event got a position")
 
 
 async def _assign_nothing(connection: AsyncConnection, _: Facts) -> None:

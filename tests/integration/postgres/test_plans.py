@@ -76,6 +76,13 @@ def engine(seeded: str) -> Iterator[Engine]:
     engine.dispose()
 
 
+@pytest.fixture
+async def async_engine(seeded: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(seeded)
+    yield engine
+    await engine.dispose()
+
+
 @pytest.fixture(scope="module")
 def facts(engine: Engine) -> Facts:
     with engine.connect() as connection:
@@ -198,10 +205,9 @@ class InTransaction(AutocommitConnection):
 
 @pytest.mark.anyio
 async def test_the_statements_of_a_chunk_use_an_index(
-    seeded: str, facts: Facts, check: Check
+    async_engine: AsyncEngine, facts: Facts, check: Check
 ) -> None:
-    engine = create_async_engine(seeded)
-    connection = InTransaction(engine)
+    connection = InTransaction(async_engine)
     with recorded() as plans:
         upload = await upload_queries.staged_upload(
             connection, tenant_id=facts.tenant_id, upload_id=facts.upload_id
@@ -210,7 +216,6 @@ async def test_the_statements_of_a_chunk_use_an_index(
         for index in (0, 1):
             chunk = upload_queries.StoredChunk(index=index, size=1, sha256=bytes(32), crc32c=None)
             await upload_queries.record_chunk(connection, upload, chunk, sniffed_type=None)
-    await engine.dispose()
 
     assert len(plans) == 4
     check(plans)
@@ -222,15 +227,13 @@ async def test_the_statements_of_a_chunk_use_an_index(
 @pytest.mark.anyio
 @pytest.mark.parametrize("look", looks.NOTIFIER, ids=lambda look: look.name)
 async def test_the_notifier_reads_only_what_is_due(
-    seeded: str, facts: Facts, check: Check, look: NotifierLook
+    async_engine: AsyncEngine, facts: Facts, check: Check, look: NotifierLook
 ) -> None:
-    engine = create_async_engine(seeded)
-    async with engine.connect() as connection:
+    async with async_engine.connect() as connection:
         await connection.run_sync(look.prepare, facts)
         with recorded() as plans:
             await look.look(connection, facts)
         await connection.rollback()
-    await engine.dispose()
 
     check(plans)
 
