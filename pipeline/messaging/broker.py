@@ -29,7 +29,7 @@ def declare_topology(connection: Connection) -> None:
             name = binding.queue
             Queue(name)(channel).bind_to(binding.exchange, binding.routing_key)
         for name, routing_key in topology.OBSOLETE_BINDINGS:
-            Queue(name)(channel).unbind_from(topology.EVENTS.name, routing_key)
+            Queue(name)(channel).unbind_from(Exchange(topology.EVENTS.name), routing_key)
     except connection.channel_errors as error:
         raise TopologyConflict(name, str(error)) from error
 

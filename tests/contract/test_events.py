@@ -65,6 +65,17 @@ def test_the_subject_is_the_id_of_the_upload_or_document(event_type: str, subjec
     assert data.subject == getattr(data, subject)
 
 
+@pytest.mark.parametrize("event_type", sorted(envelope.EVENT_TYPES))
+def test_the_references_of_an_event_are_its_ids(event_type: str) -> None:
+    event = envelope.decode(golden(event_type))
+    ids = {
+        name: value
+        for name, value in msgspec.structs.asdict(event.data).items()
+        if name.endswith("_id")
+    }
+    assert event.references == dict.fromkeys(envelope.REFERENCES) | ids
+
+
 def test_an_unknown_field_is_ignored() -> None:
     wire = msgspec.json.decode(golden("upload.stored"))
     wire["dataschema"] = "https://example.com/later"

@@ -2,10 +2,10 @@ from schemas import topology
 from schemas.events.envelope import EVENT_TYPES
 
 
-def test_every_work_queue_is_a_quorum_queue_with_a_dead_letter_queue() -> None:
+def test_every_consumed_queue_is_a_quorum_queue_with_a_dead_letter_queue() -> None:
     queues = {queue.name: queue.arguments for queue in topology.QUEUES}
     bound = {(b.exchange, b.queue, b.routing_key) for b in topology.BINDINGS}
-    for name in topology.SUBSCRIPTIONS:
+    for name in topology.CONSUMED:
         arguments = queues[name]
         assert arguments["x-queue-type"] == "quorum"
         assert arguments["x-dead-letter-exchange"] == topology.DEAD_LETTERS.name
@@ -21,6 +21,23 @@ def test_a_retry_tier_returns_a_message_only_to_its_work_queue() -> None:
         # With a routing key here, every message would return to one queue.
         assert "x-dead-letter-routing-key" not in queues[tier.name]
         assert queues[tier.name]["x-message-ttl"] == tier.delay.total_seconds() * 1000
+
+
+def test_no_work_queue_receives_facts() -> None:
+    receivers = {
+        binding.queue for binding in topology.BINDINGS if binding.exchange == topology.EVENTS.name
+    }
+    assert receivers == {topology.NOTIFY}
+
+
+def test_an_obsolete_binding_is_not_declared_again() -> None:
+    bound = {(binding.queue, binding.routing_key) for binding in topology.BINDINGS}
+    assert bound.isdisjoint(topology.OBSOLETE_BINDINGS)
+
+
+def test_an_event_that_only_starts_a_step_is_not_published_as_a_fact() -> None:
+    unpublished = {each for each in EVENT_TYPES if not topology.is_published(each)}
+    assert unpublished == {"upload.finalized"}
 
 
 def test_queues_subscribe_to_existing_event_types() -> None:
