@@ -10,20 +10,21 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from statistics import median
+from functools import partial
+from itertools import chain
 from typing import Final, Self, TypeAlias
 
 import structlog
 from sqlalchemy import create_engine, func, update
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from dev.bench import looks
-from dev.bench.figures import Ratio, starting_orders
-from dev.bench.looks import Call, Facts, PipelineLook
+from dev.bench.figures import Spread, starting_orders
+from dev.bench.looks import Call, Facts, NotifierLook, PipelineLook
 from dev.bench.sections import Section, Table
 from dev.bench.system import TABLE, System
 from dev.bench.wire import Answer, Connection
@@ -54,12 +55,10 @@ class Bounds:
     few: int
     many: int
     rounds: int
-    samples: int
-    """Of each look in each round."""
 
 
-FULL: Final = Bounds(few=1_000, many=1_000_000, rounds=30, samples=5)
-QUICK: Final = Bounds(few=1_000, many=5_000, rounds=1, samples=2)
+FULL: Final = Bounds(few=1_000, many=1_000_000, rounds=200)
+QUICK: Final = Bounds(few=1_000, many=5_000, rounds=3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +66,11 @@ class Subject:
     """A seeded database with its gateway."""
 
     facts: Facts
-    context: Context
-    url: str
     gateway: Connection
+    context: Context
+    engine: AsyncEngine
+    loop: asyncio.Runner
+    samples: Samples = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
     @contextmanager
@@ -96,78 +97,76 @@ class Subject:
             settings = {name.lower(): value for name, value in stack.environment.items()}
             context = build_context(Settings.model_validate(settings))
             end.callback(context.engine.dispose)
+            loop = end.enter_context(asyncio.Runner())
+            async_engine = create_async_engine(url)
+            end.callback(lambda: loop.run(async_engine.dispose()))
             yield cls(
                 facts=facts,
-                context=context,
-                url=url,
                 gateway=end.enter_context(closing(Connection(stack.url, headers=headers))),
+                context=context,
+                engine=async_engine,
+                loop=loop,
             )
 
-    def samples(self, count: int) -> Samples:
-        """Run every call, look and sweep `count` times; return their times."""
-        taken = defaultdict[str, list[float]](list)
+    def measurements(self) -> Iterator[Callable[[], object]]:
+        """Yield a function for every call, look and sweep, which takes one sample."""
         for call in looks.reads(self.facts):
-            for _ in range(count):
-                self._ask(call, taken)
-        for _ in range(count):
-            self._upload(taken)
-        asyncio.run(self._notify(count, taken))
-        for look in looks.PIPELINE:
-            for _ in range(count):
-                self._sweep(look, taken)
-        return taken
+            yield partial(self._ask, call)
+        yield self._upload
+        for look in looks.NOTIFIER:
+            yield partial(self._notify, look)
+        for sweep in looks.PIPELINE:
+            yield partial(self._sweep, sweep)
 
-    def _ask(self, call: Call, taken: Samples) -> Answer:
-        with _timed(call.name, taken):
+    def _ask(self, call: Call) -> Answer:
+        with self._timed(call.name):
             return self.gateway.ask(
                 call.method, API_PREFIX + call.path, body=call.body, headers=call.headers
             )
 
-    def _upload(self, taken: Samples) -> None:
+    def _upload(self) -> None:
         calls = looks.upload()
         call = next(calls)
         with suppress(StopIteration):
             while True:
-                call = calls.send(self._ask(call, taken).json)
+                call = calls.send(self._ask(call).json)
+        self.loop.run(_relay_uploads(self.engine))
 
-    async def _notify(self, count: int, taken: Samples) -> None:
-        engine = create_async_engine(self.url)
-        async with engine.begin() as connection:
-            await _relay_uploads(connection)
-        async with engine.connect() as connection:
-            for look in looks.NOTIFIER:
-                for _ in range(count):
-                    await connection.run_sync(look.prepare, self.facts)
-                    with _timed(look.name, taken):
-                        await look.look(connection, self.facts)
-                    await connection.rollback()
-        await engine.dispose()
+    def _notify(self, look: NotifierLook) -> None:
+        async def measured() -> None:
+            async with self.engine.connect() as connection:
+                await connection.run_sync(look.prepare, self.facts)
+                with self._timed(look.name):
+                    await look.look(connection, self.facts)
+                await connection.rollback()
 
-    def _sweep(self, look: PipelineLook, taken: Samples) -> None:
+        self.loop.run(measured())
+
+    def _sweep(self, look: PipelineLook) -> None:
         with self.context.engine.connect() as connection, connection.begin() as transaction:
             context = looks.in_transaction(self.context, connection)
             look.prepare(connection, self.facts)
-            with _timed(look.name, taken):
+            with self._timed(look.name):
                 look.look(context, self.facts)
             transaction.rollback()
 
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.samples[name].append((time.perf_counter() - began) * 1000)
 
-async def _relay_uploads(connection: AsyncConnection) -> None:
+
+async def _relay_uploads(engine: AsyncEngine) -> None:
     """Do what the relay would have done for the measured uploads."""
-    while await positions.assign(connection):
-        continue
-    await connection.execute(
-        update(OutboxMessage)
-        .where(OutboxMessage.published_at.is_(None))
-        .values(published_at=func.now())
-    )
-
-
-@contextmanager
-def _timed(name: str, taken: Samples) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    taken[name].append((time.perf_counter() - began) * 1000)
+    async with engine.begin() as connection:
+        while await positions.assign(connection):
+            continue
+        await connection.execute(
+            update(OutboxMessage)
+            .where(OutboxMessage.published_at.is_(None))
+            .values(published_at=func.now())
+        )
 
 
 def run(system: System, *, extent: Bounds) -> Section:
@@ -178,24 +177,35 @@ def run(system: System, *, extent: Bounds) -> Section:
         Subject.of(system, rows=extent.few) as few,
         Subject.of(system, rows=extent.many) as many,
     ):
-        rounds: dict[int, list[Samples]] = {extent.few: [], extent.many: []}
-        subjects = {extent.few: few, extent.many: many}
-        for subject in subjects.values():
-            subject.samples(WARM_UPS)
-        for order in starting_orders(list(subjects), rounds=extent.rounds):
-            for rows in order:
-                rounds[rows].append(subjects[rows].samples(extent.samples))
-    return _section(rounds[extent.few], rounds[extent.many], extent=extent)
+        pairs = list(zip(few.measurements(), many.measurements(), strict=True))
+        for measure in chain.from_iterable(pairs):
+            for _ in range(WARM_UPS):
+                measure()
+        for subject in (few, many):
+            subject.samples.clear()
+        # Only one moment apart: the load of the machine changes.
+        for pair in pairs:
+            for order in starting_orders(pair, rounds=extent.rounds):
+                for measure in order:
+                    measure()
+        return _section(few.samples, many.samples, extent=extent)
 
 
-def _section(few: Sequence[Samples], many: Sequence[Samples], *, extent: Bounds) -> Section:
+def _section(few: Samples, many: Samples, *, extent: Bounds) -> Section:
     rows, above = [], []
-    for name in few[0]:
-        at_few, at_many = ([median(samples[name]) for samples in rounds] for rounds in (few, many))
-        ratio = Ratio.between(at_many, at_few)
-        if ratio.median > RATIO_MAX:
+    for name in few:
+        at_few, at_many = Spread.of(few[name]), Spread.of(many[name])
+        ratio = at_many.p50 / at_few.p50
+        if ratio > RATIO_MAX:
             above.append(name)
-        rows.append([name, f"{median(at_few):.2f}", f"{median(at_many):.2f}", str(ratio)])
+        rows.append(
+            [
+                name,
+                *(f"{value:.2f}" for value in (at_few.p50, at_many.p50)),
+                f"{ratio:.2f}",
+                *(f"{value:.2f}" for value in (at_few.p95, at_many.p95)),
+            ]
+        )
     return Section(
         title="Cost by the number of rows",
         question=(
@@ -204,16 +214,16 @@ def _section(few: Sequence[Samples], many: Sequence[Samples], *, extent: Bounds)
             f" and deliveries. Both hold the same {ACTIVE} jobs that have not ended, so there is"
             " the same work to do. Calls go over HTTP to a gateway of each database, for the"
             " tenant that owns a third of the rows; looks and sweeps are the functions of the"
-            f" product, in transactions that are rolled back. Median of {extent.rounds} rounds of"
-            f" {extent.samples} runs each, warm."
+            f" product, in transactions that are rolled back. {extent.rounds} runs of each, warm, in"
+            " turns on both databases; the ratio is that of the medians."
         ),
         tables=[
             Table(
                 headings=[
                     "milliseconds",
-                    f"{extent.few:,} jobs",
-                    f"{extent.many:,} jobs",
-                    "ratio (range)",
+                    *(f"{count:,} jobs" for count in (extent.few, extent.many)),
+                    "ratio",
+                    *(f"p95, {count:,} jobs" for count in (extent.few, extent.many)),
                 ],
                 rows=rows,
             )
