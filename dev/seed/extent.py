@@ -22,7 +22,7 @@ class Extent:
     Attributes:
         rows: number of jobs.
         active: number of the newest jobs that have not ended; None for the default.
-        tenants: number of tenants; the first owns about a third of the jobs.
+        tenants: number of tenants; the first owns the most jobs, a third of them among 20 tenants.
         span: age of the oldest job. The default is shorter than every retention, so that the
             sweeps of a running system delete none of the history.
         seed: selects the ids and the facts.

@@ -32,9 +32,11 @@ class Webhook(Base):
     disabled_reason: Mapped[str | None]
 
     __table_args__ = (
+        # A tenant may have as many callbacks as uploads: its endpoints are those without an upload.
         Index(
-            "ix_webhooks_live",
+            "ix_webhooks_tenant",
             "tenant_id",
-            postgresql_where=text("deleted_at IS NULL AND disabled_at IS NULL"),
+            "upload_id",
+            postgresql_where=text("deleted_at IS NULL"),
         ),
     )

@@ -426,6 +426,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("status IN ('queued', 'processing')"),
     )
     op.create_index("ix_jobs_tenant_status", "jobs", ["tenant_id", "status", "created_at", "id"])
+    op.drop_index("ix_webhooks_live", table_name="webhooks")
+    op.create_index(
+        "ix_webhooks_tenant",
+        "webhooks",
+        ["tenant_id", "upload_id"],
+        postgresql_where=sa.text("deleted_at IS NULL"),
+    )
     op.execute(TRIGGERS)
 
 
@@ -449,6 +456,13 @@ def downgrade() -> None:
     op.alter_column("jobs", "upload_id", nullable=False)
     for name in WITHOUT_DEFAULT:
         op.alter_column("jobs", name, server_default=None)
+    op.drop_index("ix_webhooks_tenant", table_name="webhooks")
+    op.create_index(
+        "ix_webhooks_live",
+        "webhooks",
+        ["tenant_id"],
+        postgresql_where=sa.text("deleted_at IS NULL AND disabled_at IS NULL"),
+    )
     op.drop_index("ix_jobs_tenant_status", table_name="jobs")
     op.drop_index(
         "ix_jobs_open",

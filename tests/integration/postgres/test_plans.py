@@ -42,7 +42,7 @@ from tests.fakes.storage import FakeStorage
 from tests.plans import Plan, recorded
 from tests.stack import fresh_name
 
-EXTENT = Extent(rows=20_000, active=200)
+EXTENT = Extent(rows=20_000, active=200, tenants=500)
 
 BIG = 1_000
 """Rows from which a table must not be read from the first to the last."""
