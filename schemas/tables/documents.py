@@ -90,4 +90,4 @@ class Entity(Base):
     start: Mapped[int]
     end: Mapped[int]
 
-    __table_args__ = (Index("ix_entities_label", "document_id", "label"),)
+    __table_args__ = (Index("ix_entities_label", "document_id", "label", "page", "ordinal"),)
