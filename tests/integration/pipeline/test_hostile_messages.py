@@ -115,8 +115,7 @@ def test_headers_of_the_publisher_have_no_effect(
     good = bench.finalized()
     bench.bus.publish_raw(
         envelope.encode(good),
-        exchange=topology.EVENTS.name,
-        routing_key=good.type,
+        routing_key=topology.UPLOADS,
         content_type=CONTENT_TYPE,
         headers=headers,
     )
