@@ -1,9 +1,10 @@
 """RabbitMQ: connections, the topology, and publishing with confirms."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import aio_pika
 from aio_pika.abc import (
@@ -12,12 +13,14 @@ from aio_pika.abc import (
     AbstractRobustChannel,
     AbstractRobustConnection,
 )
+from aio_pika.connection import make_url
 from aio_pika.exceptions import (
     CONNECTION_EXCEPTIONS,
     ChannelPreconditionFailed,
     DeliveryError,
     PublishError,
 )
+from yarl import URL
 
 from schemas import topology
 from schemas.runtime import amqp, outages
@@ -56,8 +59,35 @@ async def through_outages(work: Callable[[], Awaitable[T]], *, doing: str) -> T:
     )
 
 
+class FailoverConnection(aio_pika.RobustConnection):
+    """A connection that restores itself on the next of several brokers.
+
+    aio-pika connects to `url`, also after a loss, and calls `_on_connection_close` once for each
+    connection that was lost or could not be opened.
+    """
+
+    def __init__(self, urls: deque[URL], *, name: str) -> None:
+        """Create a connection that is not open yet.
+
+        Args:
+            urls: the brokers. The first is used; a failure moves it to the end.
+            name: the name of the connection in the management UI.
+        """
+        self._urls = urls
+        super().__init__(
+            urls[0],
+            reconnect_interval=RECONNECT_INTERVAL,
+            client_properties=amqp.client_properties(name),
+        )
+
+    async def _on_connection_close(self, closing: asyncio.Future[Any]) -> None:
+        self._urls.rotate(-1)
+        self.url = self._urls[0]
+        await super()._on_connection_close(closing)
+
+
 async def connect(settings: BrokerSettings, *, name: str) -> AbstractRobustConnection:
-    """Wait until the broker accepts a connection; the connection then restores itself.
+    """Wait until a broker accepts a connection; the connection then restores itself.
 
     A process that publishes and consumes uses a connection for each: under a memory alarm
     the broker blocks the publishing connection, and acks must still pass.
@@ -66,15 +96,15 @@ async def connect(settings: BrokerSettings, *, name: str) -> AbstractRobustConne
         settings: the settings of the broker.
         name: the name of the connection in the management UI.
     """
+    heartbeat = int(amqp.HEARTBEAT.total_seconds())
+    urls = deque(
+        make_url(url, heartbeat=heartbeat) for url in amqp.in_random_order(settings.rabbitmq_urls)
+    )
 
     async def attempt() -> AbstractRobustConnection:
-        return await aio_pika.connect_robust(
-            settings.rabbitmq_url.get_secret_value(),
-            reconnect_interval=RECONNECT_INTERVAL,
-            heartbeat=int(amqp.HEARTBEAT.total_seconds()),
-            timeout=CONNECT_TIMEOUT,
-            client_properties=amqp.client_properties(name),
-        )
+        connection = FailoverConnection(urls, name=name)
+        await connection.connect(timeout=CONNECT_TIMEOUT)
+        return connection
 
     return await through_outages(attempt, doing="connecting")
 

@@ -22,9 +22,12 @@ app = Celery("pipeline")
 def configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration; each comment names the failure that a setting prevents."""
     time_limit = settings.task_time_limit.total_seconds()
+    brokers = amqp.in_random_order(settings.rabbitmq_urls)
     return {
         "worker_consumer": "pipeline.messaging.consumer:EventConsumer",
-        "broker_url": settings.rabbitmq_url.get_secret_value(),
+        # Celery prefers CELERY_BROKER_URL, unparsed, to `broker_url`, but not to these two.
+        "broker_read_url": brokers,
+        "broker_write_url": brokers,
         "task_queues": [
             work_queue(name)
             for name in (*topology.SUBSCRIPTIONS, topology.MAINTENANCE)

@@ -9,6 +9,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -17,6 +18,7 @@ from pydantic import (
     ByteSize,
     Field,
     SecretStr,
+    field_validator,
     model_validator,
 )
 
@@ -42,6 +44,33 @@ def _comma_separated(value: object) -> object:
     return value
 
 
+# A separator inside a password is followed by no scheme.
+_BROKER_SEPARATOR: Final = re.compile(r"[,;]\s*(?=[a-z0-9+]+://)", re.IGNORECASE)
+
+
+def _broker_urls(value: str) -> tuple[str, ...]:
+    """Split and check the URLs of brokers.
+
+    Raises:
+        ValueError: there is no URL, or one is invalid; the message contains no URL, because a URL
+            contains a password.
+    """
+    urls = tuple(url.strip() for url in _BROKER_SEPARATOR.split(value.strip(" ,;")))
+    for place, url in enumerate(urls, start=1):
+        try:
+            parts = urlsplit(url)
+            is_address = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_address = False
+        if not is_address or parts.scheme not in {"amqp", "amqps"}:
+            raise ValueError(
+                f"URL {place} of {len(urls)} is not of the form amqp://user:password@host:port/vhost"
+            )
+    if len({urlsplit(url).path for url in urls}) > 1:
+        raise ValueError("every URL must name the same virtual host of one cluster")
+    return urls
+
+
 Positive = Annotated[int, Field(ge=1)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(_comma_separated)]
@@ -60,12 +89,23 @@ class DatabaseSettings(BaseModel):
 class BrokerSettings(BaseModel):
     rabbitmq_url: SecretStr = Field(
         validation_alias=AliasChoices("rabbitmq_url", "celery_broker_url"),
-        description="RabbitMQ 3.10 or newer, as `amqp://user:password@host:port/vhost`; also read from `CELERY_BROKER_URL`",
+        description="RabbitMQ 3.10 or newer, as `amqp://user:password@host:port/vhost`; several nodes of one cluster are separated by commas, and a process that loses one continues on another. Also read from `CELERY_BROKER_URL`",
     )
     publish_timeout: Duration = Field(
         default=timedelta(seconds=10),
         description="how long a publish waits for the broker's confirm; without a limit it would wait for ever under a memory alarm",
     )
+
+    @field_validator("rabbitmq_url")
+    @classmethod
+    def _check_urls(cls, value: SecretStr) -> SecretStr:
+        _broker_urls(value.get_secret_value())
+        return value
+
+    @property
+    def rabbitmq_urls(self) -> tuple[str, ...]:
+        """The URL of each broker; all are nodes of one cluster."""
+        return _broker_urls(self.rabbitmq_url.get_secret_value())
 
 
 class ObjectStoreSettings(BaseModel):

@@ -1,5 +1,7 @@
 """What all connections to RabbitMQ have in common, whichever library opens them."""
 
+import random
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -13,6 +15,14 @@ APP_ID: Final = "waybill"
 def client_properties(name: str) -> dict[str, Any]:
     """Return the properties of a client; the management UI lists the connection by `name`."""
     return {"connection_name": name}
+
+
+def in_random_order(urls: Sequence[str]) -> list[str]:
+    """Return the URLs of the brokers in the order in which this process tries them.
+
+    A random order spreads the processes over the brokers, at their start and after the loss of one.
+    """
+    return random.sample(urls, k=len(urls))
 
 
 class TopologyConflict(Exception):
