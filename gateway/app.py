@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,6 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             partial(postgres.connect, settings, connection=db.LISTENER_CONNECTION)
         ),
         api_keys=ApiKeyCache(lifetime=settings.api_key_cache, monotonic=time.monotonic),
-        clock=partial(datetime.now, UTC),
     )
 
     @asynccontextmanager

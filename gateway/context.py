@@ -1,8 +1,7 @@
 """The settings and resources that all requests of the process share; built in `gateway.app`."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from litestar import Request
@@ -28,7 +27,6 @@ class Context:
     staging_probe: StagingProbe
     job_changes: JobChangeListener
     api_keys: ApiKeyCache
-    clock: Callable[[], datetime]
 
 
 class ApiRequest(Request[Caller, None, Any]):

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, LiteralString, cast
 from weakref import WeakValueDictionary
 
 import psycopg
 from psycopg.rows import namedtuple_row
+from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -119,6 +120,14 @@ class AutocommitConnection:
             raise
         finally:
             connection.close()
+
+
+async def transaction_time(session: AsyncSession) -> datetime:
+    """Return the database's time at the start of the session's transaction.
+
+    Times that decide come from the database: the clocks of several gateways differ.
+    """
+    return (await session.scalars(select(func.now()))).one()
 
 
 def build_engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:  # noqa: ANN401  # further arguments of SQLAlchemy's

@@ -180,7 +180,7 @@ class UploadSettings(BaseModel):
     )
     form_lease: Duration = Field(
         default=timedelta(minutes=5),
-        description="how long the upload of a form stays open after its gateway stops; no other gateway can finish it. Renewed while the form arrives, for up to `UPLOAD_TTL`. Keep it longer than a database outage that a form should survive, and longer than the clock difference between gateway and database",
+        description="how long the upload of a form stays open after its gateway stops; no other gateway can finish it. Renewed while the form arrives, for up to `UPLOAD_TTL`. Keep it longer than a database outage that a form should survive",
     )
     chunk_size_default: ByteSize = Field(
         default=ByteSize(8 * MIB),

@@ -15,7 +15,7 @@ from tenacity import (
 )
 
 from gateway.context import Context
-from gateway.db import Database
+from gateway.db import Database, transaction_time
 from gateway.settings import EVENT_SOURCE
 from gateway.uploads import queries
 from gateway.uploads.errors import DocumentStillBeingRead, UploadAlreadySettled
@@ -76,7 +76,8 @@ async def cancel_upload(
         if unless_finalized and job_id is not None:
             raise UploadAlreadySettled(upload_id)
         if upload.status != UploadStatus.CANCELLED:
-            await _cancel(session, upload, job_id=job_id, purge=purge, now=context.clock())
+            now = await transaction_time(session)
+            await _cancel(session, upload, job_id=job_id, purge=purge, now=now)
         is_being_read = purge and not await _delete_document(session, upload_id)
     if is_being_read:
         await _delete_document_once_free(context.database, upload_id)

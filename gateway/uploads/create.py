@@ -7,6 +7,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.context import Context
+from gateway.db import transaction_time
 from gateway.http import idempotency
 from gateway.uploads import chunking, queries
 from gateway.uploads.quotas import quotas_of, reserve
@@ -51,7 +52,7 @@ async def create_upload(
         TargetRefused: the callback URL is not allowed.
     """
     settings, callback_url = context.settings, request.callback_url
-    upload = _new_upload(context, tenant_id=tenant_id, request=request, lifetime=lifetime)
+    upload = _new_upload(context, tenant_id=tenant_id, request=request)
 
     async with context.database.transaction() as session:
         earlier_id = await idempotency.earlier_use(session, keyed, tenant_id=tenant_id)
@@ -63,6 +64,7 @@ async def create_upload(
             secret = await callback_secret(session, earlier, url=callback_url, settings=settings)
             return queries.show_created(earlier, callback_secret=secret)
         allowed = await quotas_of(session, tenant_id=tenant_id, settings=settings)
+        upload.expires_at = await transaction_time(session) + lifetime
     # Before the file is created: a file of this size may not even fit on the disk.
     allowed.check_size(upload.size - uncertain_bytes)
     allowed.check_declared(upload.content_type)
@@ -126,9 +128,7 @@ async def _admit(
     return upload
 
 
-def _new_upload(
-    context: Context, *, tenant_id: TenantId, request: CreateUpload, lifetime: timedelta
-) -> Upload:
+def _new_upload(context: Context, *, tenant_id: TenantId, request: CreateUpload) -> Upload:
     plan = chunking.plan(request.size, requested_size=request.chunk_size, settings=context.settings)
     return Upload(
         id=UploadId(uuid4()),
@@ -142,5 +142,4 @@ def _new_upload(
         sha256=request.sha256,
         staging=context.staging.primary.kind,
         client_metadata=request.metadata,
-        expires_at=context.clock() + lifetime,
     )

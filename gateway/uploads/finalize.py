@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.db import transaction_time
 from gateway.http import idempotency
 from gateway.jobs.queries import show
 from gateway.settings import EVENT_SOURCE
@@ -40,7 +41,6 @@ async def finalize_upload(
     keyed: idempotency.KeyedRequest | None,
     settings: QuotaSettings,
     traceparent: str | None,
-    now: datetime,
 ) -> JobView:
     """Declare an upload complete: add its job and its event to the session's transaction.
 
@@ -71,6 +71,7 @@ async def finalize_upload(
     if bound_to != job_id:
         raise idempotency.IdempotencyKeyReused
     if job is None:
+        now = await transaction_time(session)
         await _check_complete(session, upload, declared=request.chunks, now=now)
         upload.sha256 = upload.sha256 or request.sha256
         job = add_job(session, upload, job_id=job_id, traceparent=traceparent, now=now)

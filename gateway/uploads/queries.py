@@ -29,7 +29,7 @@ STAGED: Final[LiteralString] = """
 """
 
 CHUNK_STATE: Final[LiteralString] = """
-    SELECT uploads.status, uploads.expires_at, chunks.sha256
+    SELECT uploads.status, uploads.expires_at, now() AS read_at, chunks.sha256
     FROM uploads LEFT JOIN chunks ON chunks.upload_id = uploads.id AND chunks.index = %(index)s
     WHERE uploads.id = %(upload_id)s AND uploads.tenant_id = %(tenant_id)s
 """
@@ -40,7 +40,7 @@ RECORD_CHUNK: Final[LiteralString] = """
     INSERT INTO chunks (upload_id, index, size, sha256, crc32c)
     SELECT id, %(index)s, %(size)s, %(sha256)s, %(crc32c)s FROM uploads
     WHERE id = %(upload_id)s AND tenant_id = %(tenant_id)s
-      AND status = 'open' AND expires_at > %(now)s
+      AND status = 'open' AND expires_at > now()
     FOR SHARE
     ON CONFLICT DO NOTHING
     RETURNING index
@@ -53,7 +53,7 @@ RECORD_FIRST_CHUNK: Final[LiteralString] = """
         INSERT INTO chunks (upload_id, index, size, sha256, crc32c)
         SELECT id, %(index)s, %(size)s, %(sha256)s, %(crc32c)s FROM uploads
         WHERE id = %(upload_id)s AND tenant_id = %(tenant_id)s
-          AND status = 'open' AND expires_at > %(now)s
+          AND status = 'open' AND expires_at > now()
         FOR NO KEY UPDATE
         ON CONFLICT DO NOTHING
         RETURNING upload_id, index
@@ -79,11 +79,13 @@ class ChunkState:
     """The state of an upload and one of its chunks, read together.
 
     Attributes:
+        read_at: the database's time of the read, which decides whether the upload has expired.
         stored_sha256: sha256 of the chunk; None if the chunk is not recorded.
     """
 
     status: str
     expires_at: datetime
+    read_at: datetime
     stored_sha256: bytes | None
 
 
@@ -140,7 +142,12 @@ async def chunk_state(
     found = await connection.first_row(CHUNK_STATE, values)
     if found is None:
         raise UploadNotFound(upload.id)
-    return ChunkState(status=found.status, expires_at=found.expires_at, stored_sha256=found.sha256)
+    return ChunkState(
+        status=found.status,
+        expires_at=found.expires_at,
+        read_at=found.read_at,
+        stored_sha256=found.sha256,
+    )
 
 
 async def record_chunk(
@@ -149,16 +156,14 @@ async def record_chunk(
     chunk: StoredChunk,
     *,
     sniffed_type: str | None,
-    now: datetime,
 ) -> bool:
-    """Record a chunk; False if its upload is no longer open or the chunk is already recorded.
+    """Record a chunk; False if its upload is not open, has expired, or has the chunk already.
 
     Args:
         connection: runs the statement.
         upload: the upload of the chunk.
         chunk: the chunk to record.
         sniffed_type: media type found in the first bytes; kept only for the first chunk.
-        now: the current time; an upload that has expired is not open.
     """
     values = {
         "tenant_id": upload.tenant_id,
@@ -167,7 +172,6 @@ async def record_chunk(
         "size": chunk.size,
         "sha256": chunk.sha256,
         "crc32c": chunk.crc32c,
-        "now": now,
     }
     if chunk.index == 0:
         recorded = await connection.first_row(

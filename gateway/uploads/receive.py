@@ -8,7 +8,7 @@ request that died, are overwritten by the next request or swept as an orphan.
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -32,7 +32,7 @@ from gateway.uploads.errors import (
     UploadNotOpen,
     check_open,
 )
-from gateway.uploads.queries import StoredChunk
+from gateway.uploads.queries import ChunkState, StoredChunk
 from schemas.api.uploads import ChunkStored
 from schemas.errors import StagingMissing
 from schemas.ids import TenantId, UploadId
@@ -80,7 +80,7 @@ async def receive_chunk(
     async def stored_sha256() -> bytes | None:
         """Return the sha256 of the chunk if it is stored, after checking that the upload is open."""
         state = await queries.chunk_state(context.autocommit, upload, index=chunk.index)
-        check_open(upload.id, status=state.status, expires_at=state.expires_at, now=context.clock())
+        _check_open(upload, state)
         return state.stored_sha256
 
     backend = await context.staging.backend_of(upload)
@@ -211,32 +211,33 @@ async def _record(
 
     The bytes of a refused chunk are discarded only if no row can refer to them, now or later. An
     expired upload may still get such a row: a concurrent request with the same bytes
-    may have read the clock a moment earlier.
+    may have started its statement a moment earlier.
     """
-    now = context.clock()
     is_recorded = await queries.record_chunk(
-        context.autocommit, upload, chunk, sniffed_type=media_types.sniff(first_bytes), now=now
+        context.autocommit, upload, chunk, sniffed_type=media_types.sniff(first_bytes)
     )
     if is_recorded:
         return
     try:
-        await _check_recorded(context, upload, chunk, now=now)
+        await _check_recorded(context, upload, chunk)
     except (UploadNotFound, UploadNotOpen, ChunkConflict):
         await writer.discard()
         raise
 
 
-async def _check_recorded(
-    context: Context, upload: StagedUpload, chunk: StoredChunk, *, now: datetime
-) -> None:
+async def _check_recorded(context: Context, upload: StagedUpload, chunk: StoredChunk) -> None:
     """Raise why a chunk was not recorded, unless another request recorded the same bytes."""
     state = await queries.chunk_state(context.autocommit, upload, index=chunk.index)
     if state.stored_sha256 == chunk.sha256:
         return
-    check_open(upload.id, status=state.status, expires_at=state.expires_at, now=now)
+    _check_open(upload, state)
     if state.stored_sha256 is None:
         raise ChunkInProgress(chunk.index)
     raise ChunkConflict(chunk.index, stored_sha256=state.stored_sha256)
+
+
+def _check_open(upload: StagedUpload, state: ChunkState) -> None:
+    check_open(upload.id, status=state.status, expires_at=state.expires_at, now=state.read_at)
 
 
 def _answer(upload: StagedUpload, chunk: StoredChunk) -> ChunkStored:

@@ -148,7 +148,6 @@ async def finalize_upload(
             keyed=KeyedRequest.of(idempotency_key, operation="finalize_upload", request=data),
             settings=context.settings,
             traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
-            now=context.clock(),
         )
     request_log.bind(job_id=job.job_id)
     answer = await answer_of(job, request=request)

@@ -3,11 +3,10 @@
 import base64
 import secrets
 from collections.abc import Sequence
-from datetime import datetime
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import update
+from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.http import idempotency
@@ -79,7 +78,7 @@ async def register_callback(
 
 
 async def delete_webhook(
-    session: AsyncSession, *, tenant_id: TenantId, webhook_id: WebhookId, now: datetime
+    session: AsyncSession, *, tenant_id: TenantId, webhook_id: WebhookId
 ) -> None:
     """Delete an endpoint; the log of its deliveries is kept. Idempotent.
 
@@ -90,7 +89,7 @@ async def delete_webhook(
     await session.execute(
         update(Webhook)
         .where(Webhook.id == webhook_id, Webhook.deleted_at.is_(None))
-        .values(deleted_at=now),
+        .values(deleted_at=func.now()),
     )
 
 

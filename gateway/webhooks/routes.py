@@ -95,7 +95,6 @@ async def delete_webhook(request: ApiRequest, *, webhook_id: FromPath[WebhookId]
             session,
             tenant_id=request.user.tenant_id,
             webhook_id=webhook_id,
-            now=request.context.clock(),
         )
 
 

@@ -7,11 +7,10 @@ lease expires and frees the reserved part of the tenant's quota soon.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
 from typing import Final
 
 import structlog
-from sqlalchemy import update
+from sqlalchemy import func, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.context import Context
@@ -29,9 +28,7 @@ RENEWALS: Final = 3
 async def renewed(context: Context, upload_id: UploadId) -> AsyncIterator[None]:
     """Renew the lease of an upload until the block ends, for `UPLOAD_TTL` at most."""
     ended = asyncio.Event()
-    renewing = asyncio.create_task(
-        _renew(context, upload_id, until=context.clock() + context.settings.upload_ttl, ended=ended)
-    )
+    renewing = asyncio.create_task(_renew(context, upload_id, ended=ended))
     try:
         yield
     finally:
@@ -40,15 +37,13 @@ async def renewed(context: Context, upload_id: UploadId) -> AsyncIterator[None]:
         await renewing
 
 
-async def _renew(
-    context: Context, upload_id: UploadId, *, until: datetime, ended: asyncio.Event
-) -> None:
-    lease = context.settings.form_lease
+async def _renew(context: Context, upload_id: UploadId, *, ended: asyncio.Event) -> None:
+    lease, lifetime = context.settings.form_lease, context.settings.upload_ttl
     while not await _is_set_within((lease / RENEWALS).total_seconds(), event=ended):
         renewal = (
             update(Upload)
             .where(Upload.id == upload_id, Upload.status == UploadStatus.OPEN)
-            .values(expires_at=min(context.clock() + lease, until))
+            .values(expires_at=func.least(func.now() + lease, Upload.created_at + lifetime))
         )
         try:
             async with context.database.transaction() as session:

@@ -163,7 +163,6 @@ async def _finalize(
                 keyed=None,
                 settings=context.settings,
                 traceparent=submission.traceparent,
-                now=context.clock(),
             )
         return await accept(
             session,

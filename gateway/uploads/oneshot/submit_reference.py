@@ -3,7 +3,10 @@
 from typing import Final
 from uuid import uuid4
 
+from sqlalchemy import func
+
 from gateway.context import Context
+from gateway.db import transaction_time
 from gateway.http import idempotency
 from gateway.http.idempotency import KeyedRequest
 from gateway.uploads import quotas
@@ -41,7 +44,7 @@ async def submit_reference(
         IdempotencyKeyReused: the key is bound to another request.
         TargetRefused: the callback URL is not allowed.
     """
-    tenant_id, settings, now = submission.tenant_id, context.settings, context.clock()
+    tenant_id, settings = submission.tenant_id, context.settings
     name = name_in(reference.object_key, tenant_id=tenant_id)
     upload = Upload(
         id=UploadId(uuid4()),
@@ -56,7 +59,7 @@ async def submit_reference(
         staging=StagingKind.REFERENCE,
         source_key=reference.object_key,
         client_metadata=reference.metadata,
-        expires_at=now,
+        expires_at=func.now(),
     )
     keyed = KeyedRequest.of(
         submission.idempotency_key, operation="submit_reference", request=reference
@@ -79,7 +82,7 @@ async def submit_reference(
                 upload,
                 job_id=JobId(uuid4()),
                 traceparent=submission.traceparent,
-                now=now,
+                now=await transaction_time(session),
             )
             await session.flush()
         return await accept(

@@ -1,10 +1,12 @@
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from gateway import db
 from gateway.administration import keys
@@ -17,6 +19,21 @@ from schemas.settings import DatabaseSettings, ObjectStoreSettings
 from tests.integration.gateway.api import Api, BeginSession
 from tests.integration.gateway.process import Process, api_of
 from tests.integration.gateway.staged import InBucket, InDirectory, Staged
+
+SHIFT_NOW = (
+    "CREATE SCHEMA shifted",
+    """
+    CREATE FUNCTION shifted.now() RETURNS timestamptz STABLE LANGUAGE sql
+    AS 'SELECT pg_catalog.now() + make_interval(days => {days})'
+    """,
+    "SET LOCAL search_path = shifted, public, pg_catalog",
+    "ALTER TABLE uploads ALTER COLUMN created_at SET DEFAULT now()",
+    """
+    DO $$ BEGIN EXECUTE format(
+        'ALTER DATABASE %I SET search_path = shifted, public, pg_catalog', current_database()
+    ); END $$
+    """,
+)
 
 
 class MakeKey(Protocol):
@@ -78,6 +95,19 @@ async def gateway_database(database: DatabaseSettings) -> AsyncIterator[db.Datab
 @pytest.fixture
 def transaction(gateway_database: db.Database) -> BeginSession:
     return gateway_database.transaction
+
+
+@pytest.fixture(params=[2, -2], ids=["gateway_is_behind", "gateway_is_ahead"])
+async def clock_shift(request: pytest.FixtureRequest, transaction: BeginSession) -> timedelta:
+    """Shift the database's clock for all new connections; return how far.
+
+    The clock of the gateway is then wrong by this difference, whichever clock it reads.
+    """
+    days: int = request.param
+    async with transaction() as session:
+        for statement in SHIFT_NOW:
+            await session.execute(text(statement.format(days=days)))
+    return timedelta(days=days)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 from uuid import UUID
@@ -59,7 +58,6 @@ async def finalize_in(transaction: BeginSession, upload_id: str) -> str:
             keyed=None,
             settings=QuotaSettings(),
             traceparent=None,
-            now=datetime.now(UTC),
         )
     return str(job.job_id)
 

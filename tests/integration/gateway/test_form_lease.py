@@ -52,6 +52,14 @@ async def test_a_client_slower_than_the_lease_keeps_its_upload(serve: Serve) -> 
     assert job["bytes_total"] == len(CONTENT)
 
 
+@pytest.mark.usefixtures("clock_shift")
+async def test_a_lease_is_renewed_by_the_clock_of_the_database(serve: Serve) -> None:
+    async with serve(form_lease=LEASE, chunk_size_default=KIB64) as api:
+        answer = await submit(api, slowly(taking=2 * LEASE))
+
+    assert answer.status_code == 202, answer.text
+
+
 async def test_a_form_is_read_for_at_most_the_lifetime_of_an_upload(serve: Serve) -> None:
     async with serve(form_lease=LEASE / 2, upload_ttl=LEASE, chunk_size_default=KIB64) as api:
         answer = await submit(api, slowly(taking=3 * LEASE))
