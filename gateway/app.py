@@ -50,6 +50,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             partial(postgres.connect, settings, connection=db.LISTENER_CONNECTION)
         ),
         api_keys=ApiKeyCache(lifetime=settings.api_key_cache, monotonic=time.monotonic),
+        secret_keys=settings.key_ring,
     )
 
     @asynccontextmanager

@@ -14,6 +14,7 @@ from gateway.http.security import ApiKeyCache, Caller
 from gateway.settings import Settings
 from gateway.staging import Staging
 from gateway.staging.probe import StagingProbe
+from schemas.key_ring import KeyRing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Context:
     staging_probe: StagingProbe
     job_changes: JobChangeListener
     api_keys: ApiKeyCache
+    secret_keys: KeyRing
 
 
 class ApiRequest(Request[Caller, None, Any]):

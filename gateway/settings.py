@@ -13,6 +13,7 @@ from schemas.settings import (
     ProcessSettings,
     QuotaSettings,
     ScratchSettings,
+    SecretSettings,
     StagingSettings,
     UploadSettings,
     WebhookTargetSettings,
@@ -24,6 +25,7 @@ EVENT_SOURCE: Final = "/waybill/gateway"
 
 class Settings(
     DatabaseSettings,
+    SecretSettings,
     StagingSettings,
     ScratchSettings,
     UploadSettings,
@@ -42,6 +44,10 @@ class StoreSettings(ObjectStoreSettings, ServiceSettings):
 
 class AdministrationSettings(DatabaseSettings, QuotaSettings, ProcessSettings, ServiceSettings):
     """Settings of the operators' commands: the database and the default quotas."""
+
+
+class SecretAdministrationSettings(AdministrationSettings, SecretSettings):
+    """Settings of the commands that read secrets: the keys too."""
 
 
 def load_store(settings: Settings) -> StoreSettings | None:

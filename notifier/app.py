@@ -13,7 +13,7 @@ from notifier import broker, db, liveness
 from notifier.delivery import dispatch, transport
 from notifier.intake import NotifyConsumer
 from notifier.relay import Relay
-from notifier.settings import Settings
+from notifier.settings import DeliverSettings, Settings
 from schemas.runtime import logging
 from schemas.tables import outbox
 
@@ -36,7 +36,7 @@ def run_relay(settings: Settings) -> None:
     asyncio.run(_until_stopped(_relay(settings)))
 
 
-def run_deliver(settings: Settings) -> None:
+def run_deliver(settings: DeliverSettings) -> None:
     """Deliver webhooks until SIGTERM."""
     logging.configure(settings, service="deliver")
     asyncio.run(_until_stopped(_deliver(settings)))
@@ -70,7 +70,7 @@ async def _relay(settings: Settings) -> None:
         )
 
 
-async def _deliver(settings: Settings) -> None:
+async def _deliver(settings: DeliverSettings) -> None:
     async with (
         db.open_engine(settings, name=DELIVER) as engine,
         await broker.connect(settings, name=DELIVER) as connection,
@@ -84,6 +84,7 @@ async def _deliver(settings: Settings) -> None:
             wake=wake,
             pulse=pulse,
             settings=settings,
+            keys=settings.key_ring,
             clock=lambda: datetime.now(UTC),
             jitter=lambda: random.uniform(-1, 1),  # noqa: S311  # spreads retries; not a secret
         )

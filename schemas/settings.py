@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.key_ring import KeyMalformed, KeyRing
 from schemas.lifecycle import StagingKind
 
 MIB = 1024 * 1024
@@ -106,6 +107,27 @@ class BrokerSettings(BaseModel):
     def rabbitmq_urls(self) -> tuple[str, ...]:
         """The URL of each broker; all are nodes of one cluster."""
         return _broker_urls(self.rabbitmq_url.get_secret_value())
+
+
+class SecretSettings(BaseModel):
+    """The keys of the secrets in the database."""
+
+    secret_keys: SecretStr = Field(
+        description="keys of the secrets in the database, comma separated; each is 32 random bytes in base64 (`openssl rand -base64 32`). The first key encrypts, every key decrypts. Of the notifier only deliver reads it. Without its key a secret is lost: back the keys up, apart from the database",
+    )
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _check_keys(cls, value: SecretStr) -> SecretStr:
+        try:
+            KeyRing.parse(value.get_secret_value())
+        except KeyMalformed as error:
+            raise ValueError(f"{error}; `openssl rand -base64 32` makes a key") from None
+        return value
+
+    @property
+    def key_ring(self) -> KeyRing:
+        return KeyRing.parse(self.secret_keys.get_secret_value())
 
 
 class ObjectStoreSettings(BaseModel):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from gateway.administration.quotas import QuotaChanges
+    from gateway.db import Database
     from gateway.settings import AdministrationSettings
     from schemas.policy.quotas import Quotas
 
@@ -84,10 +85,10 @@ def settings() -> "AdministrationSettings":
     return AdministrationSettings.load()
 
 
-def in_transaction(
-    loaded: "AdministrationSettings", operation: "Callable[[AsyncSession], Awaitable[Result]]"
+def on_database(
+    loaded: "AdministrationSettings", operation: "Callable[[Database], Awaitable[Result]]"
 ) -> Result:
-    """Run an operation in one transaction; an unknown name or id ends the command."""
+    """Run an operation; an unknown name or id ends the command."""
     from gateway import db
     from gateway.administration.keys import KeyUnknown
     from gateway.administration.tenants import TenantUnknown
@@ -96,8 +97,7 @@ def in_transaction(
     async def run() -> Result:
         engine = db.build_engine(loaded)
         try:
-            async with db.Database(engine).transaction() as session:
-                return await operation(session)
+            return await operation(db.Database(engine))
         finally:
             await engine.dispose()
 
@@ -106,6 +106,18 @@ def in_transaction(
         return asyncio.run(run())
     except (TenantUnknown, KeyUnknown) as error:
         raise click.ClickException(str(error)) from error
+
+
+def in_transaction(
+    loaded: "AdministrationSettings", operation: "Callable[[AsyncSession], Awaitable[Result]]"
+) -> Result:
+    """Run an operation in one transaction; an unknown name or id ends the command."""
+
+    async def run(database: "Database") -> Result:
+        async with database.transaction() as session:
+            return await operation(session)
+
+    return on_database(loaded, run)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -136,7 +148,7 @@ def moment(at: datetime | None) -> str:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Administer tenants, API keys and quotas.
+    """Administer tenants, API keys, quotas and secrets.
 
     Settings are environment variables or files in /run/secrets, as for the gateway.
     """
@@ -255,6 +267,30 @@ def _change_quotas(tenant: str, changes: "QuotaChanges") -> None:
         lambda session: quotas.change(session, tenant=tenant, changes=changes, settings=loaded),
     )
     click.echo(described(in_force))
+
+
+@main.group("secrets")
+def secrets_group() -> None:
+    """Secrets in the database."""
+
+
+@secrets_group.command("rotate")
+def rotate_secrets() -> None:
+    """Encrypt the secrets of all webhooks with the first key of SECRET_KEYS.
+
+    Repeatable. Secrets that the first key already encrypts are skipped; secrets that are not
+    encrypted are encrypted. The exit code is 1 if no key decrypts a secret.
+    """
+    from gateway.administration import secrets
+    from gateway.settings import SecretAdministrationSettings
+
+    loaded = SecretAdministrationSettings.load()
+    rotation = on_database(loaded, lambda database: secrets.rotate(database, keys=loaded.key_ring))
+    click.echo(f"encrypted: {rotation.encrypted}")
+    for webhook_id, reason in rotation.unreadable.items():
+        click.echo(f"webhook {webhook_id}: {reason}", err=True)
+    if rotation.unreadable:
+        raise click.ClickException(f"{len(rotation.unreadable)} secrets cannot be decrypted")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,17 @@ from typing import Annotated
 
 import msgspec
 
-from schemas.api.uploads import ContentType, Filename, MetadataName, MetadataValue, Sha256Hex
+from schemas.api.uploads import (
+    CallbackSecret,
+    CallbackUrl,
+    ContentType,
+    Filename,
+    MetadataName,
+    MetadataValue,
+    Sha256Hex,
+)
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import JobStatus
-
-CallbackUrl = Annotated[str, msgspec.Meta(max_length=2048, extra_json_schema={"format": "uri"})]
 
 
 class FormFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,7 +33,6 @@ class SubmitReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         content_type: declared media type; the type that the first bytes prove wins.
         sha256: of the whole object, hex; verified before the upload is stored.
         metadata: stored and returned as data.
-        callback_url: receives the events of this upload, signed like those of a webhook.
     """
 
     object_key: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
@@ -42,8 +47,7 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The file is accepted; `status_endpoint` shows its progress.
 
     `success` is false only if the request waited for the end of the job and the
-    job failed or was cancelled. `callback_secret` verifies the signatures sent
-    to `callback_url`; only this response has it.
+    job failed or was cancelled.
     """
 
     success: bool
@@ -53,4 +57,4 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     filename: str
     status: JobStatus
     status_endpoint: str
-    callback_secret: str | None = None
+    callback_secret: CallbackSecret = msgspec.UNSET

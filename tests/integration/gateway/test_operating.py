@@ -10,6 +10,7 @@ import pytest
 
 from schemas.api.scopes import Scope
 from schemas.settings import DatabaseSettings
+from tests.factories.secret_keys import KEY
 from tests.integration.gateway.api import Api, problem
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
 from tests.integration.gateway.process import api_of, run_command, run_gateway
@@ -93,7 +94,9 @@ async def test_all_keys_of_a_tenant_see_its_uploads(api: Api, make_key: MakeKey)
 
 
 async def test_a_missing_setting_is_named() -> None:
-    code, out, err = await run_gateway(DATABASE_URL="postgresql+psycopg://u:hunter2@h/d")
+    code, out, err = await run_gateway(
+        DATABASE_URL="postgresql+psycopg://u:hunter2@h/d", SECRET_KEYS=KEY
+    )
 
     assert (code, out) == (2, "")
     assert "STAGING_DIR" in err
@@ -104,6 +107,7 @@ async def test_staging_in_the_bucket_requires_the_store_settings() -> None:
     code, out, err = await run_gateway(
         DATABASE_URL="postgresql+psycopg://u:p@h/d",
         STAGING="s3",
+        SECRET_KEYS=KEY,
         S3_SECRET_ACCESS_KEY="hunter2",  # noqa: S106  # to check that it is not printed
     )
 
