@@ -10,6 +10,7 @@ from litestar.exceptions import InternalServerException, SerializationException
 from gateway.change_listener import JobChangeListener
 from gateway.db import AutocommitConnection, Database
 from gateway.http.problems import ClientDisconnected
+from gateway.http.rate_limit import TenantRates
 from gateway.http.security import ApiKeyCache, Caller
 from gateway.settings import Settings
 from gateway.staging import Staging
@@ -29,6 +30,7 @@ class Context:
     job_changes: JobChangeListener
     api_keys: ApiKeyCache
     secret_keys: KeyRing
+    rates: TenantRates
 
 
 class ApiRequest(Request[Caller, None, Any]):

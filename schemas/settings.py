@@ -278,6 +278,21 @@ class HttpSettings(BaseModel):
     page_size_max: Positive = Field(default=200, description="most items on one page of a list")
 
 
+class RequestRateSettings(BaseModel):
+    """The request rate of a tenant, over all its keys; each gateway process counts for itself."""
+
+    request_rate: float = Field(
+        default=500,
+        gt=0,
+        allow_inf_nan=False,
+        description="requests per second that one gateway process answers for one tenant, over all its keys; more are answered with 429. With N processes a tenant gets up to N times as many. The default is about what one process can answer, so that it stops only a tenant that would take all of it",
+    )
+    request_burst: Positive = Field(
+        default=2_000,
+        description="requests that a tenant may send at once after a pause, such as the chunks of an upload; `REQUEST_RATE` then counts",
+    )
+
+
 class TransferSettings(BaseModel):
     transfer_lease: Duration = Field(
         default=timedelta(seconds=15),

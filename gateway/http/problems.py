@@ -3,8 +3,10 @@
 The only module that maps error codes to statuses.
 """
 
+import math
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
@@ -39,6 +41,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.METHOD_NOT_ALLOWED: HTTPStatus.METHOD_NOT_ALLOWED,
         ErrorCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
         ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+        ErrorCode.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
         ErrorCode.IDEMPOTENCY_KEY_REUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
         ErrorCode.UPLOAD_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.UPLOAD_NOT_OPEN: HTTPStatus.CONFLICT,
@@ -103,6 +106,7 @@ _EVERYWHERE: Final = (
     ErrorCode.INVALID_REQUEST,
     ErrorCode.UNAUTHENTICATED,
     ErrorCode.SCOPE_MISSING,
+    ErrorCode.RATE_LIMITED,
     ErrorCode.UNAVAILABLE,
 )
 
@@ -131,6 +135,16 @@ class ReadingStopped(DomainError):
 
     Otherwise the rest of the body would be read as the next request.
     """
+
+
+class RetryLater(DomainError):
+    """The same request may succeed after `retry_after`; the answer has it as `Retry-After`."""
+
+    retryable = True
+
+    def __init__(self, detail: str, *, retry_after: timedelta) -> None:
+        self.retry_after = retry_after
+        super().__init__(detail)
 
 
 class ClientDisconnected(DomainError):
@@ -202,8 +216,17 @@ def _domain_error(request: Request[Any, Any, Any], error: DomainError) -> Respon
         code=error.code,
         detail=str(error),
         errors=fields,
-        headers={"Connection": "close"} if isinstance(error, ReadingStopped) else None,
+        headers=_headers_of(error),
     )
+
+
+def _headers_of(error: DomainError) -> Mapping[str, str]:
+    match error:
+        case ReadingStopped():
+            return {"Connection": "close"}
+        case RetryLater():
+            return {"Retry-After": str(max(1, math.ceil(error.retry_after.total_seconds())))}
+    return {}
 
 
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:

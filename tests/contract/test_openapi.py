@@ -78,7 +78,14 @@ def test_every_api_route_needs_a_key(description: dict[str, Any]) -> None:
     for name, operation in operations_of(description).items():
         if "/api/v1/" in name:
             assert operation["security"] == [{"apiKey": []}], name
-            assert {"400", "401", "403", "503"} <= operation["responses"].keys(), name
+            assert {"400", "401", "403", "429", "503"} <= operation["responses"].keys(), name
+
+
+def test_every_api_route_describes_the_rate_limit(description: dict[str, Any]) -> None:
+    for name, operation in operations_of(description).items():
+        if "/api/v1/" in name:
+            described = [answer.get("headers", {}) for answer in operation["responses"].values()]
+            assert any({"RateLimit-Policy", "RateLimit"} <= fields.keys() for fields in described)
 
 
 def test_every_error_is_a_problem(description: dict[str, Any]) -> None:
