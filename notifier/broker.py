@@ -22,6 +22,7 @@ from aio_pika.exceptions import (
 )
 from yarl import URL
 
+from notifier import foreign_properties
 from schemas import topology
 from schemas.runtime import amqp, outages
 from schemas.settings import BrokerSettings
@@ -96,6 +97,7 @@ async def connect(settings: BrokerSettings, *, name: str) -> AbstractRobustConne
         settings: the settings of the broker.
         name: the name of the connection in the management UI.
     """
+    foreign_properties.tolerate()
     heartbeat = int(amqp.HEARTBEAT.total_seconds())
     urls = deque(
         make_url(url, heartbeat=heartbeat) for url in amqp.in_random_order(settings.rabbitmq_urls)
