@@ -40,6 +40,7 @@ class ErrorCode(StrEnum):
     LENGTH_REQUIRED = "length_required"
     QUOTA_EXCEEDED = "quota_exceeded"
     TOO_MANY_OPEN_UPLOADS = "too_many_open_uploads"
+    STAGED_BYTES_EXCEEDED = "staged_bytes_exceeded"
     TYPE_NOT_ALLOWED = "type_not_allowed"
     REFERENCE_REFUSED = "reference_refused"
 

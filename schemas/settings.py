@@ -259,6 +259,16 @@ class QuotaSettings(BaseModel):
         default=1_000,
         description="most open uploads of a tenant, each with its own staged bytes; can be set per tenant",
     )
+    quota_staged_bytes: ByteSize | None = Field(
+        default=None,
+        description="most bytes of a tenant's open and finalized uploads together, which are staged until their transfer ends; unset means `QUOTA_STAGED_SHARE` of the staging disk, and no limit with `STAGING=s3`; can be set per tenant",
+    )
+    quota_staged_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="the share of the staging disk that the uploads of one tenant may take if `QUOTA_STAGED_BYTES` is unset. With the default one tenant cannot fill the disk for all others. A file larger than the share is refused with 413",
+    )
     allowed_types: str = Field(
         default="*/*",
         description="allowed media types, comma separated, such as `application/pdf,image/*`; can be set per tenant. The type sniffed from the first bytes counts. If sniffing is inconclusive the declared type counts, unless it is a type that sniffing recognises",

@@ -132,11 +132,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 def described(quotas: "Quotas") -> str:
     """Return quotas, one per line."""
     total = "no limit" if quotas.total_bytes is None else str(quotas.total_bytes)
+    staged = (
+        f"{quotas.staged_share:.0%} of the staging disk"
+        if quotas.staged_bytes is None
+        else str(quotas.staged_bytes)
+    )
     return "\n".join(
         (
             f"bytes: {total}",
             f"open-uploads: {quotas.open_uploads}",
             f"file-size: {quotas.file_size}",
+            f"staged-bytes: {staged}",
             f"types: {', '.join(quotas.types)}",
         )
     )
@@ -240,6 +246,12 @@ def show_quotas(tenant: str) -> None:
 @click.option("--open-uploads", "quota_open_uploads", type=or_default(count), help="At one time.")
 @click.option(
     "--file-size", "quota_file_size", type=or_default(size), help="Of one file, such as 2GiB."
+)
+@click.option(
+    "--staged-bytes",
+    "quota_staged_bytes",
+    type=or_default(size),
+    help="Of uploads that are open or not yet transferred, such as 20GiB.",
 )
 @click.option(
     "--types",

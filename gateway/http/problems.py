@@ -52,6 +52,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.LENGTH_REQUIRED: HTTPStatus.LENGTH_REQUIRED,
         ErrorCode.QUOTA_EXCEEDED: HTTPStatus.FORBIDDEN,
         ErrorCode.TOO_MANY_OPEN_UPLOADS: HTTPStatus.TOO_MANY_REQUESTS,
+        ErrorCode.STAGED_BYTES_EXCEEDED: HTTPStatus.TOO_MANY_REQUESTS,
         ErrorCode.TYPE_NOT_ALLOWED: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         ErrorCode.REFERENCE_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
         ErrorCode.CHUNK_INDEX_OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
@@ -99,6 +100,7 @@ _HEADERS_BY_CODE: Final[Mapping[ErrorCode, Mapping[str, str]]] = MappingProxyTyp
         ErrorCode.STORE_UNAVAILABLE: {"Retry-After": "5"},
         ErrorCode.CHUNK_IN_PROGRESS: {"Retry-After": "1"},
         ErrorCode.TOO_MANY_OPEN_UPLOADS: {"Retry-After": "5"},
+        ErrorCode.STAGED_BYTES_EXCEEDED: {"Retry-After": "5"},
     },
 )
 

@@ -46,7 +46,8 @@ async def create_upload(
         uncertain_bytes: part of the size that may turn out not to belong to the file.
 
     Raises:
-        FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded: the quotas forbid it.
+        FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded, StagedBytesExceeded: the
+            quotas forbid it.
         StagingFull: the staging disk has no room.
         IdempotencyKeyReused: the key is bound to another request.
         TargetRefused: the callback URL is not allowed.
@@ -66,6 +67,9 @@ async def create_upload(
         upload.expires_at = await transaction_time(session) + lifetime
     # Before the file is created: a file of this size may not even fit on the disk.
     allowed.check_size(upload.size - uncertain_bytes)
+    disk = await context.staging.primary.disk()
+    allowed = allowed.on_disk(None if disk is None else disk.size_bytes)
+    allowed.check_staged_size(upload.size - uncertain_bytes)
     allowed.check_declared(upload.content_type)
     # Outside the transaction that admits the upload: the tenant's other creates wait for that
     # transaction, and would wait for the disk too.

@@ -51,7 +51,8 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
 
     Raises:
         FormRefused: the form is malformed, or does not have exactly one file.
-        FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded: the quotas forbid it.
+        FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded, StagedBytesExceeded: the
+            quotas forbid it.
         FileDamaged: the file has another sha256 than the form states.
         IdempotencyKeyReused: the key is bound to another request.
         TargetRefused, StagingFull, BodyStalled, ClientDisconnected: as for every upload.

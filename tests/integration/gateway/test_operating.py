@@ -120,12 +120,23 @@ async def test_health_checks_need_no_key(api: Api, staging_dir: Path) -> None:
     assert (await api.http.get("/health/live")).json() == {"status": "live", "checks": {}}
     ready = await api.http.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    assert 0 <= ready.json()["staging_used_percent"] <= 100
     remove(staging_dir)
 
     broken = await api.http.get("/health/ready")
 
     assert broken.status_code == 503
     assert broken.json()["checks"] == {"database": "ok", "staging": "not writable"}
+
+
+async def test_a_gateway_is_not_ready_once_only_the_reserve_of_staging_is_free(
+    serve: Serve,
+) -> None:
+    async with serve(staging_reserve=2**62) as api:
+        ready = await api.http.get("/health/ready")
+
+    assert ready.status_code == 503
+    assert ready.json()["checks"] == {"database": "ok", "staging": "full"}
 
 
 async def test_without_a_database_the_process_is_live_but_not_ready(serve: Serve) -> None:
