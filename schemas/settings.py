@@ -295,7 +295,7 @@ class RequestRateSettings(BaseModel):
         default=500,
         gt=0,
         allow_inf_nan=False,
-        description="requests per second that one gateway process answers for one tenant, over all its keys; more are answered with 429. With N processes a tenant gets up to N times as many. The default is about what one process can answer, so that it stops only a tenant that would take all of it",
+        description="requests per second that one gateway process answers for one tenant, over all its keys; more are answered with 429. With N processes a tenant gets up to N times as many. The default is more than clients reach that send chunks of 1 MiB or poll with `?wait=`; it stops loops, not uploads. Lower it where many tenants share a small process",
     )
     request_burst: Positive = Field(
         default=2_000,
