@@ -1,12 +1,15 @@
 """RabbitMQ: connections, the topology, and publishing with confirms."""
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 import aio_pika
+import structlog
 from aio_pika.abc import (
     AbstractChannel,
     AbstractExchange,
@@ -27,6 +30,8 @@ from schemas import topology
 from schemas.runtime import amqp, outages
 from schemas.settings import BrokerSettings
 
+log = structlog.stdlib.get_logger(__name__)
+
 T = TypeVar("T")
 
 RECONNECT_INTERVAL: Final = 1
@@ -37,6 +42,14 @@ CONNECT_TIMEOUT: Final = 10
 
 READY_INTERVAL: Final = 0.05
 """Seconds between two checks of a connection that is being restored."""
+
+TOPOLOGY_INTERVAL: Final = timedelta(minutes=1)
+"""Interval between two declarations of the topology. A deleted queue that nothing consumes, such as
+a retry tier, is missed only by the messages that go there; they wait at most this long."""
+
+REPLACEMENT_PAUSE: Final = timedelta(milliseconds=500)
+"""Pause between a returned message and the next declaration of the topology. RabbitMQ 3.10 does not
+notify the consumers of a queue that is deleted and declared within milliseconds."""
 
 OUTAGES: Final = CONNECTION_EXCEPTIONS
 """What aio-pika raises if the broker, the connection or the channel is gone."""
@@ -155,6 +168,7 @@ class EventExchange:
         self._channel = channel
         self._exchange = exchange
         self._timeout = publish_timeout.total_seconds()
+        self._declare_at = time.monotonic() + TOPOLOGY_INTERVAL.total_seconds()
 
     @classmethod
     async def open(
@@ -185,7 +199,21 @@ class EventExchange:
         return self._connection.connected.is_set() and not self._channel.is_closed
 
     async def ready(self, *, within: timedelta) -> bool:
-        """Wait until the broker accepts messages: connected, topology declared, not blocked."""
+        """Wait until the broker accepts messages: connected, topology declared, not blocked.
+
+        Declares the topology again after a returned message, and once per `TOPOLOGY_INTERVAL`: an
+        operator may have deleted a queue.
+
+        Raises:
+            amqp.TopologyConflict: a queue was replaced by one with other arguments.
+        """
+        if not await self._accepts_messages(within=within):
+            return False
+        if time.monotonic() >= self._declare_at:
+            await self._declare_again()
+        return True
+
+    async def _accepts_messages(self, *, within: timedelta) -> bool:
         try:
             async with asyncio.timeout(within.total_seconds()):
                 while True:
@@ -200,6 +228,21 @@ class EventExchange:
         except TimeoutError:
             return False
 
+    async def _declare_again(self) -> None:
+        """Declare the topology on a channel of its own; a failure is logged and repeated later."""
+        # A robust channel stores each declaration, to repeat it: the channel of the publishes would
+        # grow.
+        channel = self._connection.channel(publisher_confirms=False)
+        pause = TOPOLOGY_INTERVAL
+        try:
+            with _lost_connection_as_error():
+                async with asyncio.timeout(CONNECT_TIMEOUT), channel:
+                    await declare_topology(channel)
+        except (BrokerUnavailable, TimeoutError) as error:
+            log.warning("broker.topology_not_declared", error=outages.describe(error))
+            pause = timedelta(seconds=RECONNECT_INTERVAL)
+        self._declare_at = time.monotonic() + pause.total_seconds()
+
     async def publish(self, message: aio_pika.Message, *, routing_key: str) -> None:
         """Publish and wait for the confirm, which means that every queue of the message has it.
 
@@ -207,23 +250,34 @@ class EventExchange:
             PublishRefused: the broker rejected or returned the message, or sent no confirm in time.
             BrokerUnavailable: the connection was lost or is blocked.
         """
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._exchange.publish(message, routing_key=routing_key, mandatory=True)
-        except PublishError as error:
-            raise PublishRefused(f"returned: {error.args[0]}") from error
-        except DeliveryError as error:
-            raise PublishRefused("rejected by a queue") from error
-        except TimeoutError as error:
-            # Under an alarm the broker reads nothing. Otherwise a queue may have lost its majority.
-            if not await self.ready(within=timedelta(0)):
-                raise BrokerUnavailable("blocked") from error
-            raise PublishRefused(f"no confirm within {self._timeout:g} s") from error
-        except OUTAGES as error:
-            raise BrokerUnavailable(str(error)) from error
-        except asyncio.CancelledError as error:
-            # aiormq cancels the waiters of a lost connection; this task itself is not cancelled.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise BrokerUnavailable("connection lost") from error
+        with _lost_connection_as_error():
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._exchange.publish(message, routing_key=routing_key, mandatory=True)
+            except PublishError as error:
+                pause = REPLACEMENT_PAUSE.total_seconds()
+                self._declare_at = min(self._declare_at, time.monotonic() + pause)
+                raise PublishRefused(f"returned: {error.args[0]}") from error
+            except DeliveryError as error:
+                raise PublishRefused("rejected by a queue") from error
+            except TimeoutError as error:
+                # Under an alarm the broker reads nothing. Otherwise a queue may have lost its
+                # majority.
+                if not await self._accepts_messages(within=timedelta(0)):
+                    raise BrokerUnavailable("blocked") from error
+                raise PublishRefused(f"no confirm within {self._timeout:g} s") from error
+
+
+@contextmanager
+def _lost_connection_as_error() -> Iterator[None]:
+    """Raise `BrokerUnavailable` for every error that means a lost connection."""
+    try:
+        yield
+    except OUTAGES as error:
+        raise BrokerUnavailable(str(error)) from error
+    except asyncio.CancelledError as error:
+        # aiormq cancels the waiters of a lost connection; this task itself is not cancelled.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise BrokerUnavailable("connection lost") from error

@@ -8,6 +8,7 @@ from celery import Celery
 from pipeline.messaging.broker import work_queue
 from pipeline.messaging.consumer import SERIALIZER, register_serializer
 from pipeline.messaging.liveness import Liveness
+from pipeline.messaging.subscriptions import Subscriptions
 from pipeline.settings import Settings
 from schemas import topology
 from schemas.runtime import amqp
@@ -87,4 +88,4 @@ def configure(settings: Settings) -> None:
     """Apply the settings; register tasks afterwards."""
     register_serializer()
     app.conf.update(configuration(settings))
-    app.steps["consumer"].add(Liveness)
+    app.steps["consumer"].update((Liveness, Subscriptions))

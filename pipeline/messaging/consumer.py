@@ -21,10 +21,12 @@ import msgspec
 import structlog
 from celery.utils.log import get_logger
 from celery.worker.consumer.consumer import Consumer
+from kombu import Connection
 from kombu.exceptions import KombuError
 from kombu.message import Message
 from kombu.serialization import register
 
+from pipeline.messaging.broker import declare_topology
 from schemas.events import envelope
 from schemas.events.envelope import Envelope, MalformedEvent
 from schemas.runtime.tracing import TRACEPARENT_HEADER
@@ -126,6 +128,16 @@ class EventConsumer(Consumer):
             for step in Consumer.Blueprint.default_steps
             if not step.endswith((":DelayedDelivery", ":Mingle", ":Gossip", ":Agent"))
         ]
+
+    def connect(self) -> Connection:
+        """Declare the topology, then connect; called at the start and after each lost connection.
+
+        A subscription also ends when its queue is deleted, or when the broker lost its data.
+        Without the queue the worker would end.
+        """
+        with self.connection_for_write() as connection:
+            declare_topology(connection)
+        return super().connect()
 
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         # The stock method acknowledges, which loses the message.
