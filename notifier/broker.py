@@ -19,10 +19,12 @@ from aio_pika.abc import (
 from aio_pika.connection import make_url
 from aio_pika.exceptions import (
     CONNECTION_EXCEPTIONS,
+    ChannelNotFoundEntity,
     ChannelPreconditionFailed,
     DeliveryError,
     PublishError,
 )
+from pamqp.commands import Queue
 from yarl import URL
 
 from notifier import foreign_properties
@@ -57,6 +59,13 @@ OUTAGES: Final = CONNECTION_EXCEPTIONS
 
 class PublishRefused(Exception):
     """The broker did not accept this message; it may accept others."""
+
+
+class SubscriptionLost(ConnectionError):
+    """The broker has no subscription of this consumer to a queue; its connection is of no use."""
+
+    def __init__(self, queue: str, reason: str) -> None:
+        super().__init__(f"no subscription to {queue}: {reason}")
 
 
 class BrokerUnavailable(Exception):
@@ -151,6 +160,30 @@ async def declare_topology(channel: AbstractChannel) -> None:
             await queues[name].bind(binding.exchange, routing_key=binding.routing_key)
     except ChannelPreconditionFailed as error:
         raise amqp.TopologyConflict(name, str(error)) from error
+
+
+async def count(connection: AbstractRobustConnection, queue: str) -> Queue.DeclareOk | None:
+    """Return the counts of a queue's messages and consumers; None while the connection is lost.
+
+    Raises:
+        SubscriptionLost: the queue is missing.
+    """
+    transport = connection.transport
+    if transport is None or not connection.connected.is_set():
+        return None
+    try:
+        with _lost_connection_as_error():
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                # A missing queue closes the channel that asks for it.
+                channel = await transport.connection.channel(publisher_confirms=False)
+                try:
+                    return await channel.queue_declare(queue, passive=True)
+                except ChannelNotFoundEntity as error:
+                    raise SubscriptionLost(queue, "the queue is missing") from error
+                finally:
+                    await channel.close()
+    except (BrokerUnavailable, TimeoutError):
+        return None
 
 
 class EventExchange:
@@ -273,6 +306,8 @@ def _lost_connection_as_error() -> Iterator[None]:
     """Raise `BrokerUnavailable` for every error that means a lost connection."""
     try:
         yield
+    except SubscriptionLost:
+        raise
     except OUTAGES as error:
         raise BrokerUnavailable(str(error)) from error
     except asyncio.CancelledError as error:

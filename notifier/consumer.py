@@ -6,6 +6,7 @@ acknowledgement it did not get, so recording must be repeatable.
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -22,7 +23,7 @@ from aio_pika.abc import (
 )
 
 from notifier import broker
-from schemas.runtime import outages, postgres
+from schemas.runtime import amqp, outages, postgres
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -51,6 +52,7 @@ class Consumer(ABC, Generic[Item]):
         self._channel: AbstractChannel | None = None
         self._tags: Mapping[str, AbstractQueue] = {}
         self._in_progress: set[asyncio.Task[None]] = set()
+        self._received: Counter[str] = Counter()
         self._stalled: asyncio.Future[Item]  # a new one for each period of consuming
 
     @abstractmethod
@@ -105,7 +107,7 @@ class Consumer(ABC, Generic[Item]):
                     tags[await queue.consume(partial(self._on_message, queue=name))] = queue
                 self._tags, self._channel = tags, channel
                 log.info("consumer.started", queues=self._queues)
-                return await self._stalled
+                return await self._until_stalled()
             finally:
                 self._channel = None
                 await self._finish(tags)
@@ -114,6 +116,31 @@ class Consumer(ABC, Generic[Item]):
             with suppress(*broker.OUTAGES, TimeoutError):
                 async with asyncio.timeout(CLOSING_GRACE.total_seconds()):
                     await channel.close()
+
+    async def _until_stalled(self) -> Item:
+        """Return the item that cannot be recorded; check the subscriptions meanwhile.
+
+        Raises:
+            broker.SubscriptionLost: a queue is missing or its messages do not arrive.
+        """
+        check = amqp.SubscriptionCheck()
+        while not self._stalled.done():
+            interval = amqp.SUBSCRIPTION_CHECK.total_seconds()
+            await asyncio.wait((self._stalled,), timeout=interval)
+            for queue in self._queues:
+                counts = await broker.count(self._connection, queue)
+                if counts is None:  # the connection restores itself and the subscriptions
+                    continue
+                reason = check.reason(
+                    queue,
+                    consumers=counts.consumer_count or 0,
+                    messages=counts.message_count or 0,
+                    received=self._received[queue],
+                    idle=not self._in_progress,
+                )
+                if reason is not None:
+                    raise broker.SubscriptionLost(queue, reason)
+        return self._stalled.result()
 
     async def _finish(self, tags: Mapping[str, AbstractQueue]) -> None:
         """Stop consuming and finish the messages in progress."""
@@ -130,6 +157,7 @@ class Consumer(ABC, Generic[Item]):
         if task is None:
             raise RuntimeError("a consumer's callback runs in a task")
         self._in_progress.add(task)
+        self._received[queue] += 1
         try:
             await self._handle(message, queue=queue)
         except broker.OUTAGES as error:

@@ -1,13 +1,12 @@
 """Notices that the broker no longer delivers from a queue of the worker."""
 
-from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 from amqp.exceptions import RecoverableConnectionError
 from celery import bootsteps
 from celery.worker import state
 
-INTERVAL: Final = timedelta(seconds=10)
+from schemas.runtime.amqp import SUBSCRIPTION_CHECK, SubscriptionCheck
 
 
 class SubscriptionLost(RecoverableConnectionError):
@@ -21,11 +20,7 @@ class SubscriptionLost(RecoverableConnectionError):
 
 
 class Subscriptions(bootsteps.StartStopStep):
-    """Checks at each interval that the worker receives the messages of its queues.
-
-    RabbitMQ 3.10 sends no cancellation if a queue is deleted and declared again within
-    milliseconds: the connection stays open, and the worker waits for ever.
-    """
+    """Checks at each interval that the worker receives the messages of its queues."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -33,14 +28,14 @@ class Subscriptions(bootsteps.StartStopStep):
         super().__init__(consumer, **options)
         self._channel: Any = None
         self._timer: Any = None
-        self._waiting: dict[str, int] = {}
+        self._check = SubscriptionCheck()
 
     def start(self, consumer: Any) -> None:  # noqa: ANN401  # Celery's own signature
         # A missing queue closes the channel that asks for it.
         self._channel = consumer.connection.channel()
-        self._waiting.clear()
+        self._check = SubscriptionCheck()
         self._timer = consumer.timer.call_repeatedly(
-            INTERVAL.total_seconds(), self.check, (consumer,)
+            SUBSCRIPTION_CHECK.total_seconds(), self.check, (consumer,)
         )
 
     def stop(self, consumer: Any) -> None:  # noqa: ANN401, ARG002  # Celery's own signature
@@ -52,20 +47,20 @@ class Subscriptions(bootsteps.StartStopStep):
         """Check every queue.
 
         Raises:
-            SubscriptionLost: a queue is missing, has no consumer, or had waiting messages at two
-                checks in a row while the worker was idle and received nothing.
+            SubscriptionLost: a queue is missing or its messages do not arrive.
         """
+        busy = {consumer.queue_of(request.message) for request in tuple(state.reserved_requests)}
         for queue in consumer.task_consumer.queues:
             try:
                 declared = self._channel.queue_declare(queue.name, passive=True)
             except consumer.channel_errors as error:
                 raise SubscriptionLost(queue.name, "the queue is missing") from error
-            if declared.consumer_count == 0:
-                raise SubscriptionLost(queue.name, "the queue has no consumer")
-            received = state.all_total_count[0]
-            if declared.message_count == 0 or state.reserved_requests:
-                self._waiting.pop(queue.name, None)
-            elif self._waiting.get(queue.name) == received:
-                raise SubscriptionLost(queue.name, "messages wait while the worker is idle")
-            else:
-                self._waiting[queue.name] = received
+            reason = self._check.reason(
+                queue.name,
+                consumers=declared.consumer_count,
+                messages=declared.message_count,
+                received=consumer.received[queue.name],
+                idle=queue.name not in busy,
+            )
+            if reason is not None:
+                raise SubscriptionLost(queue.name, reason)
