@@ -24,7 +24,7 @@ SERVICES: Final[Mapping[str, type[BaseSettings]]] = MappingProxyType(
     {
         "gateway": gateway.settings.Settings,
         "pipeline": pipeline.settings.Settings,
-        "notifier": notifier.settings.Settings,
+        "notifier": notifier.settings.DeliverSettings,
     },
 )
 """The settings of each service; `pipeline` means the workers and beat, `notifier` relay and deliver."""

@@ -15,7 +15,8 @@ from gateway.backlog import Backlog
 from gateway.change_listener import JobChangeListener
 from gateway.context import ApiRequest, Context
 from gateway.documents import routes as documents
-from gateway.http import openapi, options, problems, request_log
+from gateway.http import openapi, options, problems, rate_limit, request_log
+from gateway.http.rate_limit import RateLimit, TenantRates
 from gateway.http.security import ApiKeyAuthentication, ApiKeyCache
 from gateway.jobs import routes as jobs
 from gateway.settings import API_PREFIX, Settings
@@ -52,6 +53,8 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         ),
         backlog=Backlog(settings, monotonic=time.monotonic),
         api_keys=ApiKeyCache(lifetime=settings.api_key_cache, monotonic=time.monotonic),
+        secret_keys=settings.key_ring,
+        rates=TenantRates(RateLimit.from_settings(settings), monotonic_ns=time.monotonic_ns),
     )
 
     @asynccontextmanager
@@ -76,6 +79,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             webhooks.router,
         ],
         middleware=[ApiKeyAuthentication],
+        response_headers=rate_limit.DESCRIBED_FIELDS,
         security=[{"apiKey": []}],
     )
     return Litestar(
@@ -85,6 +89,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         request_class=ApiRequest,
         request_max_body_size=settings.request_body_max,
         before_request=_before_request,
+        before_send=[rate_limit.add_fields],
         response_headers=problems.HEADERS,
         lifespan=[running],
         logging_config=None,

@@ -11,10 +11,12 @@ from gateway.backlog import Backlog
 from gateway.change_listener import JobChangeListener
 from gateway.db import AutocommitConnection, Database
 from gateway.http.problems import ClientDisconnected
+from gateway.http.rate_limit import TenantRates
 from gateway.http.security import ApiKeyCache, Caller
 from gateway.settings import Settings
 from gateway.staging import Staging
 from gateway.staging.probe import StagingProbe
+from schemas.key_ring import KeyRing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class Context:
     job_changes: JobChangeListener
     backlog: Backlog
     api_keys: ApiKeyCache
+    secret_keys: KeyRing
+    rates: TenantRates
 
 
 class ApiRequest(Request[Caller, None, Any]):

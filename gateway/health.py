@@ -23,6 +23,16 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     checks: dict[str, str] = {}
 
 
+class Readiness(Health, frozen=True, kw_only=True):
+    """`staging_used_percent` is the used share of the staging disk.
+
+    It is null if uploads are staged in the bucket, or if the disk does not answer. The check
+    `staging` is `full` once only `STAGING_RESERVE` is free.
+    """
+
+    staging_used_percent: int | None = None
+
+
 @get("/live", summary="Check that the process runs")
 async def live() -> Health:
     """Answer 200. A process that does not answer must be restarted."""
@@ -32,19 +42,23 @@ async def live() -> Health:
 @get(
     "/ready",
     summary="Check that the process can accept work",
-    responses={503: ResponseSpec(Health, generate_examples=False, description="not ready")},
+    responses={503: ResponseSpec(Readiness, generate_examples=False, description="not ready")},
 )
-async def ready(request: ApiRequest) -> Response[Health]:
+async def ready(request: ApiRequest) -> Response[Readiness]:
     """Check the database and the staging of new uploads; 503 until both work."""
     database, staging = await asyncio.gather(
         _database(request.context.database), request.context.staging_probe.ask()
     )
-    checks = {"database": database, "staging": staging}
+    checks = {"database": database, "staging": staging.check}
     is_ready = set(checks.values()) == {"ok"}
     if not is_ready:
         log.warning("health.not_ready", **checks)
     return Response(
-        Health(status="ready" if is_ready else "not_ready", checks=checks),
+        Readiness(
+            status="ready" if is_ready else "not_ready",
+            checks=checks,
+            staging_used_percent=staging.used_percent,
+        ),
         status_code=200 if is_ready else 503,
         headers={} if is_ready else {"Retry-After": "2"},
     )

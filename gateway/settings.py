@@ -13,7 +13,9 @@ from schemas.settings import (
     ObjectStoreSettings,
     ProcessSettings,
     QuotaSettings,
+    RequestRateSettings,
     ScratchSettings,
+    SecretSettings,
     StagingSettings,
     StepSettings,
     UploadSettings,
@@ -26,6 +28,7 @@ EVENT_SOURCE: Final = "/waybill/gateway"
 
 class Settings(
     DatabaseSettings,
+    SecretSettings,
     StagingSettings,
     ScratchSettings,
     UploadSettings,
@@ -33,6 +36,7 @@ class Settings(
     StepSettings,
     BacklogSettings,
     HttpSettings,
+    RequestRateSettings,
     WebhookTargetSettings,
     ProcessSettings,
     ServiceSettings,
@@ -46,6 +50,10 @@ class StoreSettings(ObjectStoreSettings, ServiceSettings):
 
 class AdministrationSettings(DatabaseSettings, QuotaSettings, ProcessSettings, ServiceSettings):
     """Settings of the operators' commands: the database and the default quotas."""
+
+
+class SecretAdministrationSettings(AdministrationSettings, SecretSettings):
+    """Settings of the commands that read secrets: the keys too."""
 
 
 def load_store(settings: Settings) -> StoreSettings | None:

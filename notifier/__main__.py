@@ -3,7 +3,7 @@
 import argparse
 
 from notifier import app
-from notifier.settings import Settings
+from notifier.settings import DeliverSettings, Settings
 
 
 def relay() -> None:
@@ -13,7 +13,7 @@ def relay() -> None:
 
 def deliver() -> None:
     """Deliver events to webhooks until SIGTERM."""
-    app.run_deliver(Settings.load())
+    app.run_deliver(DeliverSettings.load())
 
 
 COMMANDS = {"relay": relay, "deliver": deliver}

@@ -14,7 +14,7 @@ from notifier.delivery import dispatch, transport
 from notifier.intake import NotifyConsumer
 from notifier.positions import Positions
 from notifier.relay import Relay
-from notifier.settings import Settings
+from notifier.settings import DeliverSettings, Settings
 from schemas.runtime import logging
 from schemas.tables import outbox
 
@@ -37,7 +37,7 @@ def run_relay(settings: Settings) -> None:
     asyncio.run(_until_stopped(_relay(settings)))
 
 
-def run_deliver(settings: Settings) -> None:
+def run_deliver(settings: DeliverSettings) -> None:
     """Deliver webhooks until SIGTERM."""
     logging.configure(settings, service="deliver")
     asyncio.run(_until_stopped(_deliver(settings)))
@@ -83,7 +83,7 @@ async def _relay(settings: Settings) -> None:
         )
 
 
-async def _deliver(settings: Settings) -> None:
+async def _deliver(settings: DeliverSettings) -> None:
     async with (
         db.open_engine(settings, name=DELIVER) as engine,
         await broker.connect(settings, name=DELIVER) as connection,
@@ -97,6 +97,7 @@ async def _deliver(settings: Settings) -> None:
             wake=wake,
             pulse=pulse,
             settings=settings,
+            keys=settings.key_ring,
             clock=lambda: datetime.now(UTC),
             jitter=lambda: random.uniform(-1, 1),  # noqa: S311  # spreads retries; not a secret
         )

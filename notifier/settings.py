@@ -8,6 +8,7 @@ from schemas.settings import (
     LivenessSettings,
     ProcessSettings,
     RelaySettings,
+    SecretSettings,
     WebhookTargetSettings,
 )
 
@@ -23,3 +24,7 @@ class Settings(
     ServiceSettings,
 ):
     """Settings of the relay and the deliverer."""
+
+
+class DeliverSettings(Settings, SecretSettings):
+    """Settings of the deliverer, which alone reads secrets."""

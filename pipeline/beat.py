@@ -8,6 +8,7 @@ import structlog
 from celery.beat import Scheduler
 
 from pipeline.maintenance.tasks import Sweep, SweepOrphans, SweepRows, SweepUploads, WatchSteps
+from pipeline.messaging.broker import declare_queue
 from schemas import topology
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ PERIODIC_TASKS: Final[tuple[type[Sweep], ...]] = (
 )
 
 TICK: Final = timedelta(seconds=5)
+
+MAINTENANCE: Final = next(each for each in topology.QUEUES if each.name == topology.MAINTENANCE)
 
 LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -55,6 +58,15 @@ class BeatScheduler(Scheduler):
     max_interval = TICK.seconds
 
     def tick(self, *args: Any, **kwargs: Any) -> float:  # noqa: ANN401  # Celery's own signature
+        connection = self.connection
+        try:
+            # An operator may have deleted the queue, or the broker have lost its data. A task that
+            # is due waits until its queue exists.
+            declare_queue(self.producer.channel, MAINTENANCE)
+        except (*connection.connection_errors, *connection.channel_errors) as error:
+            log.warning("beat.broker_lost", reason=type(error).__name__)
+            self.close()  # the next tick reconnects
+            return TICK.total_seconds()
         wait: float = super().tick(*args, **kwargs)
         if wait > 0:
             self._touch_liveness_file()
@@ -62,15 +74,5 @@ class BeatScheduler(Scheduler):
 
     def _touch_liveness_file(self) -> None:
         settings: LivenessSettings = self.app.conf["waybill_process"]
-        if settings.liveness_file is None:
-            return
-        connection = self.connection
-        try:
-            # Beat itself uses its connection only when a task is due.
-            channel: Any = self.producer.channel  # its stubs cover only what all transports share
-            channel.queue_declare(topology.MAINTENANCE, passive=True)
-        except (*connection.connection_errors, *connection.channel_errors) as error:
-            log.warning("beat.broker_lost", reason=type(error).__name__)
-            self.close()  # the next tick reconnects
-            return
-        settings.liveness_file.touch()
+        if settings.liveness_file is not None:
+            settings.liveness_file.touch()

@@ -8,6 +8,7 @@ from celery import Celery
 from pipeline.messaging.broker import work_queue
 from pipeline.messaging.consumer import SERIALIZER, register_serializer
 from pipeline.messaging.liveness import Liveness
+from pipeline.messaging.subscriptions import Subscriptions
 from pipeline.settings import Settings
 from schemas import topology
 from schemas.runtime import amqp
@@ -22,9 +23,12 @@ app = Celery("pipeline")
 def configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration; each comment names the failure that a setting prevents."""
     time_limit = settings.task_time_limit.total_seconds()
+    brokers = amqp.in_random_order(settings.rabbitmq_urls)
     return {
         "worker_consumer": "pipeline.messaging.consumer:EventConsumer",
-        "broker_url": settings.rabbitmq_url.get_secret_value(),
+        # Celery prefers CELERY_BROKER_URL, unparsed, to `broker_url`, but not to these two.
+        "broker_read_url": brokers,
+        "broker_write_url": brokers,
         "task_queues": [
             work_queue(name)
             for name in (*topology.CONSUMED, topology.MAINTENANCE)
@@ -84,4 +88,4 @@ def configure(settings: Settings) -> None:
     """Apply the settings; register tasks afterwards."""
     register_serializer()
     app.conf.update(configuration(settings))
-    app.steps["consumer"].add(Liveness)
+    app.steps["consumer"].update((Liveness, Subscriptions))

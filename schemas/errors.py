@@ -19,6 +19,7 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     INTERNAL = "internal"
     UNAVAILABLE = "unavailable"
+    RATE_LIMITED = "rate_limited"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
 
     # uploads
@@ -40,6 +41,7 @@ class ErrorCode(StrEnum):
     LENGTH_REQUIRED = "length_required"
     QUOTA_EXCEEDED = "quota_exceeded"
     TOO_MANY_OPEN_UPLOADS = "too_many_open_uploads"
+    STAGED_BYTES_EXCEEDED = "staged_bytes_exceeded"
     TYPE_NOT_ALLOWED = "type_not_allowed"
     TOO_MANY_WAITING = "too_many_waiting"
     SYSTEM_BUSY = "system_busy"

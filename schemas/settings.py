@@ -9,6 +9,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -17,9 +18,11 @@ from pydantic import (
     ByteSize,
     Field,
     SecretStr,
+    field_validator,
     model_validator,
 )
 
+from schemas.key_ring import KeyMalformed, KeyRing
 from schemas.lifecycle import StagingKind
 
 MIB = 1024 * 1024
@@ -42,6 +45,33 @@ def _comma_separated(value: object) -> object:
     return value
 
 
+# A separator inside a password is followed by no scheme.
+_BROKER_SEPARATOR: Final = re.compile(r"[,;]\s*(?=[a-z0-9+]+://)", re.IGNORECASE)
+
+
+def _broker_urls(value: str) -> tuple[str, ...]:
+    """Split and check the URLs of brokers.
+
+    Raises:
+        ValueError: there is no URL, or one is invalid; the message contains no URL, because a URL
+            contains a password.
+    """
+    urls = tuple(url.strip() for url in _BROKER_SEPARATOR.split(value.strip(" ,;")))
+    for place, url in enumerate(urls, start=1):
+        try:
+            parts = urlsplit(url)
+            is_address = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_address = False
+        if not is_address or parts.scheme not in {"amqp", "amqps"}:
+            raise ValueError(
+                f"URL {place} of {len(urls)} is not of the form amqp://user:password@host:port/vhost"
+            )
+    if len({urlsplit(url).path for url in urls}) > 1:
+        raise ValueError("every URL must name the same virtual host of one cluster")
+    return urls
+
+
 Positive = Annotated[int, Field(ge=1)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(_comma_separated)]
@@ -60,12 +90,44 @@ class DatabaseSettings(BaseModel):
 class BrokerSettings(BaseModel):
     rabbitmq_url: SecretStr = Field(
         validation_alias=AliasChoices("rabbitmq_url", "celery_broker_url"),
-        description="RabbitMQ 3.10 or newer, as `amqp://user:password@host:port/vhost`; also read from `CELERY_BROKER_URL`",
+        description="RabbitMQ 3.10 or newer, as `amqp://user:password@host:port/vhost`; several nodes of one cluster are separated by commas, and a process that loses one continues on another. Also read from `CELERY_BROKER_URL`",
     )
     publish_timeout: Duration = Field(
         default=timedelta(seconds=10),
         description="how long a publish waits for the broker's confirm; without a limit it would wait for ever under a memory alarm",
     )
+
+    @field_validator("rabbitmq_url")
+    @classmethod
+    def _check_urls(cls, value: SecretStr) -> SecretStr:
+        _broker_urls(value.get_secret_value())
+        return value
+
+    @property
+    def rabbitmq_urls(self) -> tuple[str, ...]:
+        """The URL of each broker; all are nodes of one cluster."""
+        return _broker_urls(self.rabbitmq_url.get_secret_value())
+
+
+class SecretSettings(BaseModel):
+    """The keys of the secrets in the database."""
+
+    secret_keys: SecretStr = Field(
+        description="keys of the secrets in the database, comma separated; each is 32 random bytes in base64 (`openssl rand -base64 32`). The first key encrypts, every key decrypts. Of the notifier only deliver reads it. Without its key a secret is lost: back the keys up, apart from the database",
+    )
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _check_keys(cls, value: SecretStr) -> SecretStr:
+        try:
+            KeyRing.parse(value.get_secret_value())
+        except KeyMalformed as error:
+            raise ValueError(f"{error}; `openssl rand -base64 32` makes a key") from None
+        return value
+
+    @property
+    def key_ring(self) -> KeyRing:
+        return KeyRing.parse(self.secret_keys.get_secret_value())
 
 
 class ObjectStoreSettings(BaseModel):
@@ -197,6 +259,16 @@ class QuotaSettings(BaseModel):
         default=1_000,
         description="most open uploads of a tenant, each with its own staged bytes; can be set per tenant",
     )
+    quota_staged_bytes: ByteSize | None = Field(
+        default=None,
+        description="most bytes of a tenant's open and finalized uploads together, which are staged until their transfer ends; unset means `QUOTA_STAGED_SHARE` of the staging disk, and no limit with `STAGING=s3`; can be set per tenant",
+    )
+    quota_staged_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="the share of the staging disk that the uploads of one tenant may take if `QUOTA_STAGED_BYTES` is unset. With the default one tenant cannot fill the disk for all others. A file larger than the share is refused with 413",
+    )
     allowed_types: str = Field(
         default="*/*",
         description="allowed media types, comma separated, such as `application/pdf,image/*`; can be set per tenant. The type sniffed from the first bytes counts. If sniffing is inconclusive the declared type counts, unless it is a type that sniffing recognises",
@@ -214,6 +286,21 @@ class HttpSettings(BaseModel):
         description="how long a gateway caches an API key; a revoked key works for at most this time after its revocation",
     )
     page_size_max: Positive = Field(default=200, description="most items on one page of a list")
+
+
+class RequestRateSettings(BaseModel):
+    """The request rate of a tenant, over all its keys; each gateway process counts for itself."""
+
+    request_rate: float = Field(
+        default=500,
+        gt=0,
+        allow_inf_nan=False,
+        description="requests per second that one gateway process answers for one tenant, over all its keys; more are answered with 429. With N processes a tenant gets up to N times as many. The default is more than clients reach that send chunks of 1 MiB or poll with `?wait=`; it stops loops, not uploads. Lower it where many tenants share a small process",
+    )
+    request_burst: Positive = Field(
+        default=2_000,
+        description="requests that a tenant may send at once after a pause, such as the chunks of an upload; `REQUEST_RATE` then counts",
+    )
 
 
 class StepSettings(BaseModel):

@@ -8,6 +8,13 @@ directory=${1:-$(dirname "$0")/../../var/secrets}
 mkdir -p "$directory"
 cd "$directory"
 
+# Before the check below: older versions of this script wrote no key. 32 bytes in base64.
+if [ ! -e secret_keys ]; then
+  head -c 32 /dev/urandom | base64 > secret_keys.draft
+  chmod 644 secret_keys.draft
+  mv secret_keys.draft secret_keys
+fi
+
 if [ -e complete ]; then
   echo "secrets exist in $(pwd)"
   exit 0

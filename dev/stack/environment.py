@@ -19,9 +19,10 @@ GIVEN: Final = (
     "S3_ACCESS_KEY_ID",
     "S3_SECRET_ACCESS_KEY",
     "S3_CA_BUNDLE",
+    "SECRET_KEYS",
     "GATEWAY_PORT",
 )
-"""Settings with which a caller supplies PostgreSQL, RabbitMQ, an object store or the port."""
+"""Settings with which a caller supplies PostgreSQL, RabbitMQ, an object store, keys or the port."""
 
 
 def given() -> dict[str, str]:

@@ -129,6 +129,7 @@ class Stack:
             "GATEWAY_PORT": str(self._identity.ports["gateway"]),
             "STAGING_DIR": str(self.state_dir / "staging"),
             "WORK_DIR": str(self.state_dir / "work"),
+            "SECRET_KEYS": self._identity.secret_keys,
             "WEBHOOK_ALLOW_LOOPBACK": "true",
         }
         for part, local in self._parts.items():

@@ -1,1 +1,1 @@
-"""Operators' commands: tenants, API keys, quotas."""
+"""Operators' commands: tenants, API keys, quotas, secrets."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from gateway.administration.quotas import QuotaChanges
+    from gateway.db import Database
     from gateway.settings import AdministrationSettings
     from schemas.policy.quotas import Quotas
 
@@ -84,10 +85,10 @@ def settings() -> "AdministrationSettings":
     return AdministrationSettings.load()
 
 
-def in_transaction(
-    loaded: "AdministrationSettings", operation: "Callable[[AsyncSession], Awaitable[Result]]"
+def on_database(
+    loaded: "AdministrationSettings", operation: "Callable[[Database], Awaitable[Result]]"
 ) -> Result:
-    """Run an operation in one transaction; an unknown name or id ends the command."""
+    """Run an operation; an unknown name or id ends the command."""
     from gateway import db
     from gateway.administration.keys import KeyUnknown
     from gateway.administration.tenants import TenantUnknown
@@ -96,8 +97,7 @@ def in_transaction(
     async def run() -> Result:
         engine = db.build_engine(loaded)
         try:
-            async with db.Database(engine).transaction() as session:
-                return await operation(session)
+            return await operation(db.Database(engine))
         finally:
             await engine.dispose()
 
@@ -106,6 +106,18 @@ def in_transaction(
         return asyncio.run(run())
     except (TenantUnknown, KeyUnknown) as error:
         raise click.ClickException(str(error)) from error
+
+
+def in_transaction(
+    loaded: "AdministrationSettings", operation: "Callable[[AsyncSession], Awaitable[Result]]"
+) -> Result:
+    """Run an operation in one transaction; an unknown name or id ends the command."""
+
+    async def run(database: "Database") -> Result:
+        async with database.transaction() as session:
+            return await operation(session)
+
+    return on_database(loaded, run)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -120,11 +132,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 def described(quotas: "Quotas") -> str:
     """Return quotas, one per line."""
     total = "no limit" if quotas.total_bytes is None else str(quotas.total_bytes)
+    staged = (
+        f"{quotas.staged_share:.0%} of the staging disk"
+        if quotas.staged_bytes is None
+        else str(quotas.staged_bytes)
+    )
     return "\n".join(
         (
             f"bytes: {total}",
             f"open-uploads: {quotas.open_uploads}",
             f"file-size: {quotas.file_size}",
+            f"staged-bytes: {staged}",
             f"types: {', '.join(quotas.types)}",
         )
     )
@@ -136,7 +154,7 @@ def moment(at: datetime | None) -> str:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Administer tenants, API keys and quotas.
+    """Administer tenants, API keys, quotas and secrets.
 
     Settings are environment variables or files in /run/secrets, as for the gateway.
     """
@@ -230,6 +248,12 @@ def show_quotas(tenant: str) -> None:
     "--file-size", "quota_file_size", type=or_default(size), help="Of one file, such as 2GiB."
 )
 @click.option(
+    "--staged-bytes",
+    "quota_staged_bytes",
+    type=or_default(size),
+    help="Of uploads that are open or not yet transferred, such as 20GiB.",
+)
+@click.option(
     "--types",
     "allowed_types",
     type=or_default(media_ranges),
@@ -255,6 +279,30 @@ def _change_quotas(tenant: str, changes: "QuotaChanges") -> None:
         lambda session: quotas.change(session, tenant=tenant, changes=changes, settings=loaded),
     )
     click.echo(described(in_force))
+
+
+@main.group("secrets")
+def secrets_group() -> None:
+    """Secrets in the database."""
+
+
+@secrets_group.command("rotate")
+def rotate_secrets() -> None:
+    """Encrypt the secrets of all webhooks with the first key of SECRET_KEYS.
+
+    Repeatable. Secrets that the first key already encrypts are skipped; secrets that are not
+    encrypted are encrypted. The exit code is 1 if no key decrypts a secret.
+    """
+    from gateway.administration import secrets
+    from gateway.settings import SecretAdministrationSettings
+
+    loaded = SecretAdministrationSettings.load()
+    rotation = on_database(loaded, lambda database: secrets.rotate(database, keys=loaded.key_ring))
+    click.echo(f"encrypted: {rotation.encrypted}")
+    for webhook_id, reason in rotation.unreadable.items():
+        click.echo(f"webhook {webhook_id}: {reason}", err=True)
+    if rotation.unreadable:
+        raise click.ClickException(f"{len(rotation.unreadable)} secrets cannot be decrypted")
 
 
 if __name__ == "__main__":

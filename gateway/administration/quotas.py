@@ -16,6 +16,7 @@ class QuotaChanges(TypedDict, total=False):
     quota_bytes: int | None
     quota_open_uploads: int | None
     quota_file_size: int | None
+    quota_staged_bytes: int | None
     allowed_types: list[str] | None
 
 

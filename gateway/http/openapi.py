@@ -27,7 +27,8 @@ CONFIG: Final = OpenAPIConfig(
     version="1",
     description="Takes large files in chunks, stores them, reads the PDFs among them, "
     "and notifies other systems with signed webhooks. Errors are problems (RFC 9457) "
-    "with a stable `code`.",
+    "with a stable `code`; 429 and 503 carry `Retry-After`. Answers to authenticated requests "
+    "carry `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10).",
     use_handler_docstrings=True,
     operation_id_creator=lambda handler, _method, _path: handler.handler_name,
     components=Components(

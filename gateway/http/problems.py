@@ -40,6 +40,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.METHOD_NOT_ALLOWED: HTTPStatus.METHOD_NOT_ALLOWED,
         ErrorCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
         ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+        ErrorCode.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
         ErrorCode.IDEMPOTENCY_KEY_REUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
         ErrorCode.UPLOAD_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.UPLOAD_NOT_OPEN: HTTPStatus.CONFLICT,
@@ -50,6 +51,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.LENGTH_REQUIRED: HTTPStatus.LENGTH_REQUIRED,
         ErrorCode.QUOTA_EXCEEDED: HTTPStatus.FORBIDDEN,
         ErrorCode.TOO_MANY_OPEN_UPLOADS: HTTPStatus.TOO_MANY_REQUESTS,
+        ErrorCode.STAGED_BYTES_EXCEEDED: HTTPStatus.TOO_MANY_REQUESTS,
         ErrorCode.TYPE_NOT_ALLOWED: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         ErrorCode.TOO_MANY_WAITING: HTTPStatus.TOO_MANY_REQUESTS,
         ErrorCode.SYSTEM_BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -99,6 +101,7 @@ _HEADERS_BY_CODE: Final[Mapping[ErrorCode, Mapping[str, str]]] = MappingProxyTyp
         ErrorCode.STORE_UNAVAILABLE: {"Retry-After": "5"},
         ErrorCode.CHUNK_IN_PROGRESS: {"Retry-After": "1"},
         ErrorCode.TOO_MANY_OPEN_UPLOADS: {"Retry-After": "5"},
+        ErrorCode.STAGED_BYTES_EXCEEDED: {"Retry-After": "5"},
     },
 )
 
@@ -106,6 +109,7 @@ _EVERYWHERE: Final = (
     ErrorCode.INVALID_REQUEST,
     ErrorCode.UNAUTHENTICATED,
     ErrorCode.SCOPE_MISSING,
+    ErrorCode.RATE_LIMITED,
     ErrorCode.UNAVAILABLE,
 )
 
@@ -195,9 +199,6 @@ def _domain_error(request: Request[Any, Any, Any], error: DomainError) -> Respon
     status = STATUS_BY_CODE[error.code]
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.retry_after is None:
         log.error("http.refused", code=error.code, detail=str(error))
-    headers = {"Connection": "close"} if isinstance(error, ReadingStopped) else {}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(math.ceil(error.retry_after.total_seconds()))
     fields = (
         [{"field": error.field, "message": str(error)}]
         if isinstance(error, InvalidRequest)
@@ -208,8 +209,15 @@ def _domain_error(request: Request[Any, Any, Any], error: DomainError) -> Respon
         code=error.code,
         detail=str(error),
         errors=fields,
-        headers=headers,
+        headers=_headers_of(error),
     )
+
+
+def _headers_of(error: DomainError) -> Mapping[str, str]:
+    headers = {"Connection": "close"} if isinstance(error, ReadingStopped) else {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after.total_seconds())))
+    return headers
 
 
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:

@@ -158,7 +158,7 @@ class ApiKeyCache:
 
 
 class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
-    """Sets `request.user` to the caller before the body is read.
+    """Sets `request.user` to the caller, and limits its rate, before the body is read.
 
     Every route of the API needs a key, also a route without a guard. The context comes from the
     application's state, because Litestar deep-copies routers with their middleware.
@@ -175,6 +175,7 @@ class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
         context = connection.app.state.context
         caller = await context.api_keys.caller_of(context.database, key=key)
         request_log.bind(tenant_id=caller.tenant_id)
+        context.rates.admit(caller.tenant_id, connection.scope)
         return AuthenticationResult(user=caller, auth=None)
 
 

@@ -8,13 +8,14 @@ from gateway.staging.backends import Staging
 from gateway.staging.buffers import Buffers
 from gateway.staging.errors import StagingElsewhere, StagingFull
 from gateway.staging.hashing import BodyHasher, ChunkDigestMismatch, ExpectedDigest
-from gateway.staging.port import ChunkWriter, Sink, StagedUpload, StagingBackend
+from gateway.staging.port import ChunkWriter, Disk, Sink, StagedUpload, StagingBackend
 
 __all__ = [
     "BodyHasher",
     "Buffers",
     "ChunkDigestMismatch",
     "ChunkWriter",
+    "Disk",
     "ExpectedDigest",
     "Sink",
     "StagedUpload",

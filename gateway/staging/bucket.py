@@ -164,6 +164,9 @@ class ObjectBackend:
     async def is_writable(self) -> bool:
         return await self._store.is_there()
 
+    async def disk(self) -> None:
+        return None
+
     def close(self) -> None:
         self._threads.close()
         self._store.close()

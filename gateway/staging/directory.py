@@ -18,7 +18,7 @@ from typing import Final, Self
 
 from gateway.staging.errors import StagingFull
 from gateway.staging.hashing import BodyHasher
-from gateway.staging.port import StagedUpload
+from gateway.staging.port import Disk, StagedUpload
 from gateway.staging.serial_executor import SerialExecutor, Threads, until_done
 from schemas import staging_layout
 from schemas.errors import StagingMissing
@@ -235,8 +235,21 @@ class DirectoryBackend:
     async def is_writable(self) -> bool:
         return await self._threads.run(os.access, self._directory, os.W_OK | os.X_OK)
 
+    async def disk(self) -> Disk:
+        return await self._threads.run(self._disk)
+
     def close(self) -> None:
         self._threads.close()
+
+    def _disk(self) -> Disk:
+        disk = os.statvfs(self._directory)
+        # As `df`: blocks that only root may use count as neither used nor free.
+        used_blocks = disk.f_blocks - disk.f_bfree
+        return Disk(
+            size_bytes=(used_blocks + disk.f_bavail) * disk.f_frsize,
+            free_bytes=disk.f_bavail * disk.f_frsize,
+            reserve_bytes=self._reserve_bytes,
+        )
 
     def _path(self, upload_id: UploadId) -> Path:
         return staging_layout.file_of(self._directory, upload_id)

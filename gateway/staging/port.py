@@ -21,6 +21,31 @@ class StagedUpload:
     kind: StagingKind
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Disk:
+    """The disk of a staging directory.
+
+    Attributes:
+        size_bytes: that files can take, used and free.
+        free_bytes: of them free.
+        reserve_bytes: that uploads must leave free.
+    """
+
+    size_bytes: int
+    free_bytes: int
+    reserve_bytes: int
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no byte of an upload fits."""
+        return self.free_bytes <= self.reserve_bytes
+
+    @property
+    def used_percent(self) -> int:
+        """As `df` shows it, rounded up."""
+        return -(-100 * (self.size_bytes - self.free_bytes) // max(self.size_bytes, 1))
+
+
 class Sink(Protocol):
     """Receives the blocks of one body, in the order of the calls."""
 
@@ -99,5 +124,8 @@ class StagingBackend(Protocol):
         """Delete the staged bytes of an upload; a sweep deletes what cannot be deleted now. Idempotent."""
 
     async def is_writable(self) -> bool: ...
+
+    async def disk(self) -> Disk | None:
+        """Return the disk of the staged bytes; None if they are in the bucket."""
 
     def close(self) -> None: ...

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from uuid import uuid4
 
+import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -11,13 +12,12 @@ from gateway.db import transaction_time
 from gateway.http import idempotency
 from gateway.uploads import chunking, queries
 from gateway.uploads.quotas import quotas_of, reserve
-from gateway.webhooks.operations import register_callback
-from schemas.api.uploads import CreateUpload, UploadCreated
+from gateway.webhooks import operations as webhooks
+from schemas.api.uploads import CallbackSecret, CreateUpload, UploadCreated
 from schemas.errors import DomainError
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import UploadStatus
 from schemas.policy.quotas import Quotas
-from schemas.settings import WebhookTargetSettings
 from schemas.tables.uploads import Upload
 
 log = structlog.stdlib.get_logger(__name__)
@@ -46,7 +46,8 @@ async def create_upload(
         uncertain_bytes: part of the size that may turn out not to belong to the file.
 
     Raises:
-        FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded: the quotas forbid it.
+        FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded, StagedBytesExceeded: the
+            quotas forbid it.
         StagingFull: the staging disk has no room.
         IdempotencyKeyReused: the key is bound to another request.
         TargetRefused: the callback URL is not allowed.
@@ -61,12 +62,14 @@ async def create_upload(
             earlier = await queries.upload_of(
                 session, tenant_id=tenant_id, upload_id=UploadId(earlier_id)
             )
-            secret = await callback_secret(session, earlier, url=callback_url, settings=settings)
-            return queries.show_created(earlier, callback_secret=secret)
+            return queries.show_created(earlier, callback_secret=secret_withheld(callback_url))
         allowed = await quotas_of(session, tenant_id=tenant_id, settings=settings)
         upload.expires_at = await transaction_time(session) + lifetime
     # Before the file is created: a file of this size may not even fit on the disk.
     allowed.check_size(upload.size - uncertain_bytes)
+    disk = await context.staging.primary.disk()
+    allowed = allowed.on_disk(None if disk is None else disk.size_bytes)
+    allowed.check_staged_size(upload.size - uncertain_bytes)
     allowed.check_declared(upload.content_type)
     # Outside the transaction that admits the upload: the tenant's other creates wait for that
     # transaction, and would wait for the disk too.
@@ -76,7 +79,13 @@ async def create_upload(
             admitted = await _admit(
                 session, upload, keyed=keyed, quotas=allowed, uncertain_bytes=uncertain_bytes
             )
-            secret = await callback_secret(session, admitted, url=callback_url, settings=settings)
+            secret = (
+                register_callback(
+                    context, session, upload.id, tenant_id=tenant_id, url=callback_url
+                )
+                if admitted is upload
+                else secret_withheld(callback_url)
+            )
     except DomainError:
         # After any other error the transaction may be committed; a sweep deletes a file
         # without a row.
@@ -89,23 +98,34 @@ async def create_upload(
     return queries.show_created(admitted, callback_secret=secret)
 
 
-async def callback_secret(
-    session: AsyncSession, upload: Upload, *, url: str | None, settings: WebhookTargetSettings
-) -> str | None:
-    """Register the callback of an upload and return its secret; None without a callback.
+def register_callback(
+    context: Context,
+    session: AsyncSession,
+    upload_id: UploadId,
+    *,
+    tenant_id: TenantId,
+    url: str | None,
+) -> CallbackSecret:
+    """Register the callback of a new upload, whose row is in the database; return its secret.
 
     Raises:
         TargetRefused: the callback URL is not allowed.
     """
     if url is None:
-        return None
-    return await register_callback(
+        return msgspec.UNSET
+    return webhooks.register_callback(
         session,
-        tenant_id=upload.tenant_id,
-        upload_id=upload.id,
+        tenant_id=tenant_id,
+        upload_id=upload_id,
         url=url,
-        allow_loopback=settings.webhook_allow_loopback,
+        allow_loopback=context.settings.webhook_allow_loopback,
+        keys=context.secret_keys,
     )
+
+
+def secret_withheld(callback_url: str | None) -> CallbackSecret:
+    """Return the secret's value in the answer to a repeated request: it was shown before."""
+    return msgspec.UNSET if callback_url is None else None
 
 
 async def _admit(

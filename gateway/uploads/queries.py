@@ -17,7 +17,7 @@ from gateway.settings import API_PREFIX
 from gateway.staging import StagedUpload
 from gateway.uploads.errors import NotFinalized, UploadNotFound
 from schemas.api.jobs import JobView
-from schemas.api.uploads import ChunkEntry, UploadCreated, UploadManifest
+from schemas.api.uploads import CallbackSecret, ChunkEntry, UploadCreated, UploadManifest
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.tables.jobs import Job
@@ -237,7 +237,7 @@ async def manifest_of(session: AsyncSession, upload: Upload) -> UploadManifest:
     )
 
 
-def show_created(upload: Upload, *, callback_secret: str | None) -> UploadCreated:
+def show_created(upload: Upload, *, callback_secret: CallbackSecret) -> UploadCreated:
     uploads = f"{API_PREFIX}/uploads/{upload.id}"
     return UploadCreated(
         upload_id=upload.id,

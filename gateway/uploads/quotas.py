@@ -20,6 +20,7 @@ async def quotas_of(
                 Tenant.quota_file_size,
                 Tenant.quota_bytes,
                 Tenant.quota_open_uploads,
+                Tenant.quota_staged_bytes,
                 Tenant.allowed_types,
             ).where(Tenant.id == tenant_id),
         )
@@ -28,6 +29,7 @@ async def quotas_of(
         file_size=own.quota_file_size,
         total_bytes=own.quota_bytes,
         open_uploads=own.quota_open_uploads,
+        staged_bytes=own.quota_staged_bytes,
         types=own.allowed_types,
     )
 
@@ -41,7 +43,7 @@ async def reserve(
     usage read afterwards counts every upload that was admitted before.
 
     Raises:
-        TooManyOpenUploads, QuotaExceeded: the upload does not fit.
+        TooManyOpenUploads, QuotaExceeded, StagedBytesExceeded: the upload does not fit.
     """
     session.add(upload)
     await session.flush()
@@ -78,5 +80,7 @@ async def check_reference(
 async def _usage_of(session: AsyncSession, tenant_id: TenantId) -> Usage:
     usage = await session.get(TenantUsage, tenant_id, populate_existing=True)
     return Usage(
-        total_bytes=usage.bytes if usage else 0, open_uploads=usage.open_uploads if usage else 0
+        total_bytes=usage.bytes if usage else 0,
+        open_uploads=usage.open_uploads if usage else 0,
+        staged_bytes=usage.staged_bytes if usage else 0,
     )

@@ -44,6 +44,7 @@ QUOTA_ERRORS: Final = (
     ErrorCode.TYPE_NOT_ALLOWED,
     ErrorCode.QUOTA_EXCEEDED,
     ErrorCode.TOO_MANY_OPEN_UPLOADS,
+    ErrorCode.STAGED_BYTES_EXCEEDED,
 )
 
 BACKLOG_ERRORS: Final = (ErrorCode.TOO_MANY_WAITING, ErrorCode.SYSTEM_BUSY)

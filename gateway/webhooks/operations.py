@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.http import idempotency
 from gateway.http.problems import InvalidRequest
 from gateway.webhooks import queries
-from schemas.api.webhooks import SECRET_PREFIX, CreateWebhook, WebhookCreated
+from schemas.api.webhooks import CreateWebhook, WebhookCreated
 from schemas.ids import TenantId, UploadId, WebhookId
-from schemas.policy import webhook_urls
+from schemas.key_ring import KeyRing
+from schemas.policy import webhook_secrets, webhook_urls
 from schemas.tables.webhooks import Webhook
 from schemas.topology import NOTIFY, SUBSCRIPTIONS
 
@@ -28,53 +29,54 @@ async def create_webhook(
     request: CreateWebhook,
     keyed: idempotency.KeyedRequest | None,
     allow_loopback: bool,
+    keys: KeyRing,
 ) -> WebhookCreated:
     """Register an endpoint, or return the endpoint that an earlier request with the key created.
+
+    Only the first answer contains the secret.
 
     Raises:
         TargetRefused: the URL is not allowed.
         InvalidRequest: no endpoint receives one of the event types.
         IdempotencyKeyReused: the key is bound to another request.
+        WebhookNotFound: an earlier request created the endpoint, and it was deleted since.
     """
     webhook_urls.check(request.url, allow_loopback=allow_loopback)
     _check_event_types(request.event_types)
-    webhook = _new_webhook(tenant_id, url=request.url)
+    webhook, secret = _new_webhook(tenant_id, url=request.url, keys=keys)
     webhook.event_types = list(dict.fromkeys(request.event_types))
     webhook.description = request.description
     created_id = WebhookId(
         await idempotency.first_use(session, keyed, tenant_id=tenant_id, resource_id=webhook.id)
     )
-    if created_id == webhook.id:
-        session.add(webhook)
-        await session.flush()
-        log.info("webhook.created", webhook_id=str(webhook.id))
-    else:
-        webhook = await queries.webhook_of(session, tenant_id=tenant_id, webhook_id=created_id)
-    return queries.show_created(webhook)
+    if created_id != webhook.id:
+        earlier = await queries.live_webhook_of(session, tenant_id=tenant_id, webhook_id=created_id)
+        return queries.show_created(earlier, secret=None)
+    session.add(webhook)
+    await session.flush()
+    log.info("webhook.created", webhook_id=str(webhook.id))
+    return queries.show_created(webhook, secret=secret)
 
 
-async def register_callback(
+def register_callback(
     session: AsyncSession,
     *,
     tenant_id: TenantId,
     upload_id: UploadId,
     url: str,
     allow_loopback: bool,
+    keys: KeyRing,
 ) -> str:
-    """Register an endpoint for one upload's events; return the secret that verifies them.
-
-    Repeated for the same upload, it changes nothing and returns the same secret.
+    """Register an endpoint for the events of a new upload; return the secret that verifies them.
 
     Raises:
         TargetRefused: the URL is not allowed.
     """
     webhook_urls.check(url, allow_loopback=allow_loopback)
-    webhook = await queries.callback_of(session, upload_id)
-    if webhook is None:
-        webhook = _new_webhook(tenant_id, url=url)
-        webhook.upload_id = upload_id
-        session.add(webhook)
-    return webhook.secret
+    webhook, secret = _new_webhook(tenant_id, url=url, keys=keys)
+    webhook.upload_id = upload_id
+    session.add(webhook)
+    return secret
 
 
 async def delete_webhook(
@@ -101,8 +103,9 @@ def _check_event_types(event_types: Sequence[str]) -> None:
             )
 
 
-def _new_webhook(tenant_id: TenantId, *, url: str) -> Webhook:
-    secret = base64.b64encode(secrets.token_bytes(32)).decode()
-    return Webhook(
-        id=WebhookId(uuid4()), tenant_id=tenant_id, url=url, secret=SECRET_PREFIX + secret
-    )
+def _new_webhook(tenant_id: TenantId, *, url: str, keys: KeyRing) -> tuple[Webhook, str]:
+    """Return a webhook, whose secret is encrypted, and its secret."""
+    webhook_id = WebhookId(uuid4())
+    secret = webhook_secrets.PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+    encrypted = webhook_secrets.encrypt(secret, webhook_id=webhook_id, keys=keys)
+    return Webhook(id=webhook_id, tenant_id=tenant_id, url=url, secret=encrypted), secret

@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from schemas.api.webhooks import WebhookCreated, WebhookView
 from schemas.errors import DomainError, ErrorCode
-from schemas.ids import TenantId, UploadId, WebhookId
+from schemas.ids import TenantId, WebhookId
 from schemas.tables.webhooks import Webhook
 
 
@@ -61,10 +61,6 @@ def webhooks_of(tenant_id: TenantId) -> Select[Webhook]:
     )
 
 
-async def callback_of(session: AsyncSession, upload_id: UploadId) -> Webhook | None:
-    return await session.scalar(select(Webhook).where(Webhook.upload_id == upload_id))
-
-
 def show(webhook: Webhook) -> WebhookView:
     return WebhookView(
         webhook_id=webhook.id,
@@ -77,13 +73,18 @@ def show(webhook: Webhook) -> WebhookView:
     )
 
 
-def show_created(webhook: Webhook) -> WebhookCreated:
-    """Return the answer to the request that created the webhook; it contains the secret."""
+def show_created(webhook: Webhook, *, secret: str | None) -> WebhookCreated:
+    """Return the answer to a request that creates a webhook.
+
+    Args:
+        webhook: the new webhook, or the webhook of an earlier request.
+        secret: the secret of a new webhook.
+    """
     return WebhookCreated(
         webhook_id=webhook.id,
         url=webhook.url,
         event_types=webhook.event_types,
         description=webhook.description,
-        secret=webhook.secret,
+        secret=secret,
         created_at=webhook.created_at,
     )

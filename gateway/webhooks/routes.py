@@ -22,7 +22,11 @@ from schemas.tables.webhooks import Webhook
     "/",
     summary="Register an endpoint",
     guards=[requires(Scope.WEBHOOKS_WRITE)],
-    responses=answers(ErrorCode.WEBHOOK_URL_REFUSED, ErrorCode.IDEMPOTENCY_KEY_REUSED),
+    responses=answers(
+        ErrorCode.WEBHOOK_URL_REFUSED,
+        ErrorCode.IDEMPOTENCY_KEY_REUSED,
+        ErrorCode.WEBHOOK_NOT_FOUND,
+    ),
 )
 async def create_webhook(
     request: ApiRequest,
@@ -30,7 +34,11 @@ async def create_webhook(
     data: JSONBody[CreateWebhook],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[WebhookCreated]:
-    """Return the endpoint with the secret that verifies its signatures; the secret is not shown again."""
+    """Return the endpoint with the secret that verifies its signatures; the secret is not shown again.
+
+    A repetition with the same `Idempotency-Key` returns the same endpoint with `secret: null`, or
+    404 `webhook_not_found` if the endpoint was removed since.
+    """
     async with request.context.database.transaction() as session:
         created = await operations.create_webhook(
             session,
@@ -38,6 +46,7 @@ async def create_webhook(
             request=data,
             keyed=KeyedRequest.of(idempotency_key, operation="create_webhook", request=data),
             allow_loopback=request.context.settings.webhook_allow_loopback,
+            keys=request.context.secret_keys,
         )
     return Response(created, headers={"Location": f"{API_PREFIX}/webhooks/{created.webhook_id}"})
 

@@ -26,7 +26,8 @@ class AttemptOutcome(StrEnum):
     TLS_FAILED = "tls_failed"
     TIMED_OUT = "timed_out"
     PROTOCOL_ERROR = "protocol_error"  # a broken connection, or a response that is not HTTP
-    NOT_ATTEMPTED = "not_attempted"  # an internal error, such as an unreadable secret
+    SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105  # no key of SECRET_KEYS decrypts it, or it is malformed
+    NOT_ATTEMPTED = "not_attempted"  # an internal error
     EVENT_MISSING = "event_missing"  # the table of events does not have the event any more
 
 

@@ -29,6 +29,7 @@ class DueDelivery:
     """A due delivery with the data that an attempt needs.
 
     Attributes:
+        secret: as it is in the database; see `webhook_secrets`.
         endpoint_is_live: False if its webhook was deleted or disabled.
     """
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from schemas.api.webhooks import SECRET_PREFIX
+from schemas.policy.webhook_secrets import PREFIX
 
 KEY_SIZES: Final = range(24, 64 + 1)
 
@@ -46,13 +46,13 @@ class SigningSecret:
         Raises:
             SigningSecretMalformed: no prefix, not base64, or a key of the wrong size.
         """
-        if not text.startswith(SECRET_PREFIX):
-            raise SigningSecretMalformed(f"it does not start with {SECRET_PREFIX}")
+        if not text.startswith(PREFIX):
+            raise SigningSecretMalformed(f"it does not start with {PREFIX}")
         try:
-            key = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
+            key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
         except ValueError:
             # The cause could carry the text into a log.
-            raise SigningSecretMalformed(f"no base64 after {SECRET_PREFIX}") from None
+            raise SigningSecretMalformed(f"no base64 after {PREFIX}") from None
         return cls(key)
 
 

@@ -1,5 +1,8 @@
 """The topology of the broker, declared by the pipeline, and Celery's view of its queues."""
 
+from typing import Any
+
+from amqp.exceptions import PreconditionFailed
 from kombu import Connection, Exchange, Queue
 
 from schemas import topology
@@ -12,26 +15,28 @@ def declare_topology(connection: Connection) -> None:
     Raises:
         TopologyConflict: one of them exists with other arguments.
     """
-    channel = connection.channel()
     name = ""
     try:
-        for exchange in topology.EXCHANGES:
-            name = exchange.name
-            Exchange(name, type=exchange.kind, durable=True, arguments=dict(exchange.arguments))(
-                channel
-            ).declare()
-        for queue in topology.QUEUES:
-            name = queue.name
-            Queue(name, durable=True, queue_arguments=dict(queue.arguments))(
-                channel
-            ).queue_declare()
-        for binding in topology.BINDINGS:
-            name = binding.queue
-            Queue(name)(channel).bind_to(binding.exchange, binding.routing_key)
-        for name, routing_key in topology.OBSOLETE_BINDINGS:
-            Queue(name)(channel).unbind_from(Exchange(topology.EVENTS.name), routing_key)
-    except connection.channel_errors as error:
+        with connection.channel() as channel:
+            for exchange in topology.EXCHANGES:
+                name = exchange.name
+                Exchange(
+                    name, type=exchange.kind, durable=True, arguments=dict(exchange.arguments)
+                )(channel).declare()
+            for queue in topology.QUEUES:
+                name = queue.name
+                declare_queue(channel, queue)
+            for binding in topology.BINDINGS:
+                name = binding.queue
+                Queue(name)(channel).bind_to(binding.exchange, binding.routing_key)
+            for name, routing_key in topology.OBSOLETE_BINDINGS:
+                Queue(name)(channel).unbind_from(Exchange(topology.EVENTS.name), routing_key)
+    except PreconditionFailed as error:
         raise TopologyConflict(name, str(error)) from error
+
+
+def declare_queue(channel: Any, queue: topology.Queue) -> None:  # noqa: ANN401  # its stubs cover only what all transports share
+    Queue(queue.name, durable=True, queue_arguments=dict(queue.arguments))(channel).queue_declare()
 
 
 def work_queue(name: str) -> Queue:

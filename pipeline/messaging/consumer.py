@@ -13,6 +13,7 @@ These hooks of Celery are semi-public and unchanged from 5.5 to 5.7;
 `tests/integration/pipeline/test_hostile_messages.py` guards them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 from uuid import uuid4
@@ -21,10 +22,12 @@ import msgspec
 import structlog
 from celery.utils.log import get_logger
 from celery.worker.consumer.consumer import Consumer
+from kombu import Connection
 from kombu.exceptions import KombuError
 from kombu.message import Message
 from kombu.serialization import register
 
+from pipeline.messaging.broker import declare_topology
 from schemas.events import envelope
 from schemas.events.envelope import Envelope, MalformedEvent
 from schemas.runtime.tracing import TRACEPARENT_HEADER
@@ -110,6 +113,7 @@ class EventConsumer(Consumer):
     Attributes:
         tasks: queue → event type → task name.
         periodic_tasks: names of the tasks that beat may start.
+        received: messages received so far, by queue.
     """
 
     tasks: ClassVar[Mapping[str, Mapping[str, str]]] = {}
@@ -127,19 +131,34 @@ class EventConsumer(Consumer):
             if not step.endswith((":DelayedDelivery", ":Mingle", ":Gossip", ":Agent"))
         ]
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # Celery's own signature
+        self.received: Counter[str] = Counter()
+        super().__init__(*args, **kwargs)
+
+    def connect(self) -> Connection:
+        """Declare the topology, then connect; called at the start and after each lost connection.
+
+        A subscription also ends when its queue is deleted, or when the broker lost its data.
+        Without the queue the worker would end.
+        """
+        with self.connection_for_write() as connection:
+            declare_topology(connection)
+        return super().connect()
+
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         # The stock method acknowledges, which loses the message.
-        self._refuse(message, queue=self._queue_of(message), reason=str(exc))
+        self._refuse(message, queue=self.queue_of(message), reason=str(exc))
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:  # noqa: ANN401  # Celery's own signature
         hand_over = super().create_task_handler(*args, **kwargs)
 
         def on_message(message: Message) -> None:
-            queue = self._queue_of(message)
+            queue = self.queue_of(message)
             if queue is None:
                 # The subscription has ended; the broker delivers the message to another one.
                 message.reject_log_error(celery_log, self.connection_errors, requeue=True)
                 return
+            self.received[queue] += 1
             try:
                 if queue == MAINTENANCE:
                     self._rewrite_periodic(message)
@@ -163,7 +182,8 @@ class EventConsumer(Consumer):
 
         return on_message
 
-    def _queue_of(self, message: Message) -> str | None:
+    def queue_of(self, message: Message) -> str | None:
+        """Return the queue of a message; None if its subscription has ended."""
         # Not the routing key, which the publisher chooses. The broker sets the consumer
         # tag, which names the subscription.
         tag = message.delivery_info.get("consumer_tag")

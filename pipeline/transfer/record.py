@@ -58,6 +58,7 @@ def admit_reference(
         file_size=tenant.quota_file_size,
         total_bytes=tenant.quota_bytes,
         open_uploads=tenant.quota_open_uploads,
+        staged_bytes=tenant.quota_staged_bytes,
         types=tenant.allowed_types,
     )
     quotas.check_size(size_bytes)
@@ -71,7 +72,13 @@ def admit_reference(
     )
     # The update above locks the usage row: two transfers at once cannot both pass the check.
     usage = session.get_one(TenantUsage, claimed.tenant_id, populate_existing=True)
-    quotas.check_total(Usage(total_bytes=usage.bytes, open_uploads=usage.open_uploads))
+    quotas.check_total(
+        Usage(
+            total_bytes=usage.bytes,
+            open_uploads=usage.open_uploads,
+            staged_bytes=usage.staged_bytes,
+        )
+    )
     lease.restart(
         session,
         claimed.step,

@@ -5,6 +5,8 @@ from typing import Annotated
 import msgspec
 
 from schemas.api.uploads import (
+    CallbackSecret,
+    CallbackUrl,
     ContentType,
     Filename,
     MetadataName,
@@ -14,8 +16,6 @@ from schemas.api.uploads import (
 )
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import JobStatus
-
-CallbackUrl = Annotated[str, msgspec.Meta(max_length=2048, extra_json_schema={"format": "uri"})]
 
 
 class FormFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,7 +35,6 @@ class SubmitReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         content_type: declared media type; the type that the first bytes prove wins.
         sha256: of the whole object, hex; verified before the upload is stored.
         metadata: stored and returned as data.
-        callback_url: receives the events of this upload, signed like those of a webhook.
         priority: of the job.
     """
 
@@ -52,8 +51,7 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The file is accepted; `status_endpoint` shows its progress.
 
     `success` is false only if the request waited for the end of the job and the
-    job failed or was cancelled. `callback_secret` verifies the signatures sent
-    to `callback_url`; only this response has it.
+    job failed or was cancelled.
     """
 
     success: bool
@@ -63,4 +61,4 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     filename: str
     status: JobStatus
     status_endpoint: str
-    callback_secret: str | None = None
+    callback_secret: CallbackSecret = msgspec.UNSET

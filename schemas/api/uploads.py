@@ -1,7 +1,7 @@
 """Uploads: create, chunks, manifest, finalize, cancel."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -33,6 +33,24 @@ RequestedPriority = Annotated[
 MetadataValue = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^[^\x00]*$")]
 
 
+CallbackUrl = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=2048,
+        description="receives the events of this upload, signed like those of a webhook;"
+        " the scope `uploads:write` suffices",
+        extra_json_schema={"format": "uri"},
+    ),
+]
+CallbackSecret: TypeAlias = Annotated[
+    str | msgspec.UnsetType | None,
+    msgspec.Meta(
+        description="verifies the signatures sent to `callback_url`; only the first answer has it:"
+        " null in a repetition of the request, absent without `callback_url`"
+    ),
+]
+
+
 class CreateUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Declares the file that the client uploads.
 
@@ -41,7 +59,6 @@ class CreateUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         size: bytes of the whole file; may be 0.
         chunk_size: requested chunk size in bytes; the response has the size to use.
         sha256: of the whole file, hex; verified before the upload is stored.
-        callback_url: receives the events of this upload, signed like those of a webhook.
     """
 
     filename: Filename
@@ -50,14 +67,11 @@ class CreateUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     chunk_size: Annotated[int, msgspec.Meta(ge=1, le=2**40)] | None = None
     sha256: Sha256Hex | None = None
     metadata: Annotated[dict[MetadataName, MetadataValue], msgspec.Meta(max_length=64)] = {}
-    callback_url: Annotated[str, msgspec.Meta(max_length=2048)] | None = None
+    callback_url: CallbackUrl | None = None
 
 
 class UploadCreated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Send `chunk_count` chunks of `chunk_size` bytes (the last may be shorter) before `expires_at`.
-
-    `callback_secret` verifies the signatures sent to `callback_url`; only this response has it.
-    """
+    """Send `chunk_count` chunks of `chunk_size` bytes (the last may be shorter) before `expires_at`."""
 
     upload_id: UploadId
     status: UploadStatus
@@ -69,7 +83,7 @@ class UploadCreated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     chunk_url_template: str
     finalize_url: str
     status_url: str
-    callback_secret: str | None = None
+    callback_secret: CallbackSecret = msgspec.UNSET
 
 
 class ChunkStored(msgspec.Struct, frozen=True, kw_only=True):

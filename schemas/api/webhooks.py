@@ -1,13 +1,11 @@
 """Webhooks: endpoints that receive events."""
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 
 from schemas.ids import WebhookId
-
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # not secret
 
 
 class CreateWebhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,11 +27,15 @@ class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WebhookCreated(msgspec.Struct, frozen=True, kw_only=True):
-    """`secret` (`whsec_…`) verifies the signatures; only this response has it."""
-
     webhook_id: WebhookId
     url: str
     event_types: list[str]
     description: str | None
-    secret: str
+    secret: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="`whsec_…`, verifies the signatures; only the first answer has it:"
+            " null in a repetition of the request"
+        ),
+    ]
     created_at: datetime

@@ -6,7 +6,7 @@ then the content is known, and the quota may have changed.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from schemas.errors import DomainError, ErrorCode
@@ -47,6 +47,18 @@ class TooManyOpenUploads(DomainError):
         super().__init__(f"{quota} uploads are open, and no more are allowed")
 
 
+class StagedBytesExceeded(DomainError):
+    """The tenant's uploads in staging would take more bytes than allowed; transfers free them."""
+
+    code = ErrorCode.STAGED_BYTES_EXCEEDED
+    retryable = True
+
+    def __init__(self, *, quota: int, wanted: int) -> None:
+        super().__init__(
+            f"with this upload {wanted} bytes would be open or not yet transferred, {quota} are allowed"
+        )
+
+
 class TypeNotAllowed(DomainError):
     """The tenant may not upload files of this media type."""
 
@@ -69,6 +81,7 @@ class Usage:
 
     total_bytes: int
     open_uploads: int
+    staged_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +92,16 @@ class Quotas:
         file_size: bytes of one file.
         total_bytes: of all open and stored uploads; None is no limit.
         open_uploads: at the same time.
+        staged_bytes: of all open and finalized uploads; None is the share of the staging disk.
+        staged_share: of the staging disk, between 0 and 1.
         types: media types, or ranges such as `image/*`.
     """
 
     file_size: int
     total_bytes: int | None
     open_uploads: int
+    staged_bytes: int | None
+    staged_share: float
     types: tuple[str, ...]
 
     @classmethod
@@ -93,6 +110,8 @@ class Quotas:
             file_size=settings.upload_max_size,
             total_bytes=settings.quota_bytes,
             open_uploads=settings.quota_open_uploads,
+            staged_bytes=settings.quota_staged_bytes,
+            staged_share=settings.quota_staged_share,
             types=tuple(each.strip() for each in settings.allowed_types.split(",") if each.strip()),
         )
 
@@ -102,6 +121,7 @@ class Quotas:
         file_size: int | None,
         total_bytes: int | None,
         open_uploads: int | None,
+        staged_bytes: int | None,
         types: Sequence[str] | None,
     ) -> "Quotas":
         """Return these quotas with a tenant's own quotas in place of the defaults."""
@@ -109,8 +129,25 @@ class Quotas:
             file_size=self.file_size if file_size is None else file_size,
             total_bytes=self.total_bytes if total_bytes is None else total_bytes,
             open_uploads=self.open_uploads if open_uploads is None else open_uploads,
+            staged_bytes=self.staged_bytes if staged_bytes is None else staged_bytes,
+            staged_share=self.staged_share,
             types=self.types if types is None else tuple(types),
         )
+
+    def on_disk(self, disk_bytes: int | None) -> "Quotas":
+        """Return these quotas with the share of a staging disk in place of an unset number of bytes.
+
+        Args:
+            disk_bytes: size of the disk; None if uploads are not staged on a disk.
+        """
+        if self.staged_bytes is not None or disk_bytes is None:
+            return self
+        return replace(self, staged_bytes=int(disk_bytes * self.staged_share))
+
+    def check_staged_size(self, size: int) -> None:
+        """Raise `FileTooLarge` for a file that never fits into staging."""
+        if self.staged_bytes is not None and size > self.staged_bytes:
+            raise FileTooLarge(size=size, largest=self.staged_bytes)
 
     def check_size(self, size: int) -> None:
         """Raise `FileTooLarge` for a file that is too large."""
@@ -127,10 +164,14 @@ class Quotas:
         Raises:
             TooManyOpenUploads: too many uploads are open.
             QuotaExceeded: the uploads take too many bytes.
+            StagedBytesExceeded: the uploads in staging take too many bytes.
         """
         if usage.open_uploads > self.open_uploads:
             raise TooManyOpenUploads(quota=self.open_uploads)
         self.check_total(usage, uncertain_bytes=uncertain_bytes)
+        staged_bytes = usage.staged_bytes - uncertain_bytes
+        if self.staged_bytes is not None and staged_bytes > self.staged_bytes:
+            raise StagedBytesExceeded(quota=self.staged_bytes, wanted=usage.staged_bytes)
 
     def check_total(self, usage: Usage, *, uncertain_bytes: int = 0) -> None:
         """Raise `QuotaExceeded` if the uploads take too many bytes."""

@@ -22,6 +22,7 @@ class Tenant(Base):
     quota_bytes: Mapped[int | None]
     quota_open_uploads: Mapped[int | None]
     quota_file_size: Mapped[int | None]
+    quota_staged_bytes: Mapped[int | None]
     allowed_types: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     """Media types or ranges such as `image/*`."""
 
@@ -40,6 +41,8 @@ class TenantUsage(Base):
     bytes: Mapped[int] = mapped_column(server_default=text("0"))
     """Bytes of the uploads that are open, finalized or stored."""
     open_uploads: Mapped[int] = mapped_column(server_default=text("0"))
+    staged_bytes: Mapped[int] = mapped_column(server_default=text("0"))
+    """Bytes of the uploads that are open or finalized, except references."""
 
 
 class ApiKey(Base):

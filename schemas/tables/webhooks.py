@@ -11,7 +11,7 @@ from schemas.tables.base import Base
 class Webhook(Base):
     """An endpoint that receives the events of a tenant, or of one upload.
 
-    `secret` is the text form, ``whsec_…``; it is read only to sign. The row of
+    `secret` is encrypted (see `webhook_secrets`) and decrypted only to sign. The row of
     a deleted endpoint is kept, so that the log of its deliveries stays complete.
     """
 

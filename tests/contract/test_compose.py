@@ -21,6 +21,7 @@ import pipeline.settings
 from dev import settings_table
 from dev.stack.checkout import CHECKOUT
 from dev.stack.services import MIGRATION, SERVICES, Readiness, Service
+from schemas.key_ring import KeyRing
 from schemas.settings import CelerySettings, Duration, ObjectStoreSettings
 
 TEXT: Final = (CHECKOUT / "compose.yaml").read_text()
@@ -35,7 +36,7 @@ ONE_SHOTS: Final = [name for name, each in CONTAINERS.items() if each["restart"]
 READERS: Final[dict[str, type[BaseSettings]]] = {
     "waybill-gateway": gateway.settings.Settings,
     "waybill-relay": notifier.settings.Settings,
-    "waybill-deliver": notifier.settings.Settings,
+    "waybill-deliver": notifier.settings.DeliverSettings,
     "waybill-worker": pipeline.settings.Settings,
     "waybill-beat": pipeline.settings.Settings,
 }
@@ -245,7 +246,7 @@ def test_the_file_contains_no_secret() -> None:
         if field.annotation in {SecretStr, SecretStr | None}
     }
 
-    assert secret > {"DATABASE_URL", "RABBITMQ_URL", "S3_SECRET_ACCESS_KEY"}
+    assert secret > {"DATABASE_URL", "RABBITMQ_URL", "S3_SECRET_ACCESS_KEY", "SECRET_KEYS"}
     assert not LOGIN_IN_URL.search(TEXT)
     for name in CONTAINERS:
         assert not environment(name).keys() & secret
@@ -269,10 +270,21 @@ def test_existing_secrets_are_kept(secrets: Path) -> None:
     assert {file.name: file.read_text() for file in secrets.iterdir()} == before
 
 
+def test_a_missing_key_is_added_to_existing_secrets(secrets: Path) -> None:
+    key = secrets / "secret_keys"
+    before = {file.name: file.read_text() for file in secrets.iterdir() if file != key}
+    key.unlink()
+
+    make_secrets(secrets)
+
+    KeyRing.parse(key.read_text())
+    assert {file.name: file.read_text() for file in secrets.iterdir() if file != key} == before
+
+
 def test_secrets_are_random_and_hidden_from_other_users(secrets: Path, tmp_path: Path) -> None:
     others = make_secrets(tmp_path / "others")
 
-    for name in ("postgres_password", "rabbitmq_url", "s3_secret_access_key"):
+    for name in ("postgres_password", "rabbitmq_url", "s3_secret_access_key", "secret_keys"):
         assert (secrets / name).read_text() != (others / name).read_text()
     assert secrets.stat().st_mode & 0o077 == 0
 

@@ -9,6 +9,7 @@ import pytest
 from gateway.app import create_app
 from gateway.settings import Settings
 from schemas.errors import ErrorCode
+from tests.factories.secret_keys import KEY
 
 GOLDEN = Path(__file__).parent / "golden" / "openapi.json"
 
@@ -16,7 +17,11 @@ GOLDEN = Path(__file__).parent / "golden" / "openapi.json"
 @pytest.fixture(scope="module")
 def description() -> dict[str, Any]:
     settings = Settings.model_validate(
-        {"database_url": "postgresql+psycopg://nobody@nowhere/none", "staging_dir": "/nowhere"}
+        {
+            "database_url": "postgresql+psycopg://nobody@nowhere/none",
+            "staging_dir": "/nowhere",
+            "secret_keys": KEY,
+        }
     )
     described: dict[str, Any] = create_app(settings).openapi_schema.to_schema()
     return described
@@ -73,7 +78,14 @@ def test_every_api_route_needs_a_key(description: dict[str, Any]) -> None:
     for name, operation in operations_of(description).items():
         if "/api/v1/" in name:
             assert operation["security"] == [{"apiKey": []}], name
-            assert {"400", "401", "403", "503"} <= operation["responses"].keys(), name
+            assert {"400", "401", "403", "429", "503"} <= operation["responses"].keys(), name
+
+
+def test_every_api_route_describes_the_rate_limit(description: dict[str, Any]) -> None:
+    for name, operation in operations_of(description).items():
+        if "/api/v1/" in name:
+            described = [answer.get("headers", {}) for answer in operation["responses"].values()]
+            assert any({"RateLimit-Policy", "RateLimit"} <= fields.keys() for fields in described)
 
 
 def test_every_error_is_a_problem(description: dict[str, Any]) -> None:
@@ -85,6 +97,34 @@ def test_every_error_is_a_problem(description: dict[str, Any]) -> None:
 
 def test_every_error_code_is_described(description: dict[str, Any]) -> None:
     assert set(description["components"]["schemas"]["ErrorCode"]["enum"]) == set(ErrorCode)
+
+
+def test_a_callback_needs_the_scope_of_its_upload_alone(description: dict[str, Any]) -> None:
+    bodies = [description["components"]["schemas"]["CreateUpload"]]
+    for path in ("/api/v1/upload-async", "/api/v1/jobs"):
+        content = description["paths"][path]["post"]["requestBody"]["content"]
+        bodies += [body["schema"] for body in content.values()]
+
+    described = [_description(body["properties"]["callback_url"]) for body in bodies]
+
+    assert len(described) == 4
+    assert all("`uploads:write` suffices" in text for text in described)
+
+
+def test_a_secret_is_described_as_shown_once(description: dict[str, Any]) -> None:
+    schemas = description["components"]["schemas"]
+
+    for shape in (
+        schemas["WebhookCreated"]["properties"]["secret"],
+        schemas["UploadCreated"]["properties"]["callback_secret"],
+        schemas["Submitted"]["properties"]["callback_secret"],
+    ):
+        assert "only the first answer has it" in _description(shape)
+
+
+def _description(shape: dict[str, Any]) -> str:
+    """Return the description of a field, which may be on one of its types."""
+    return " ".join(one.get("description", "") for one in (shape, *shape.get("anyOf", ())))
 
 
 def _content(described: dict[str, Any]) -> str | None:

@@ -46,7 +46,11 @@ def free(directory: Path) -> int:
 def test_a_full_disk_keeps_acknowledged_chunks_and_no_bytes_of_refused_chunks(
     system: Stack, small_disk: Path, tmp_path: Path
 ) -> None:
-    environment = system.environment | {"STAGING_DIR": str(small_disk), "STAGING_RESERVE": "0"}
+    environment = system.environment | {
+        "STAGING_DIR": str(small_disk),
+        "STAGING_RESERVE": "0",
+        "QUOTA_STAGED_BYTES": "1GiB",
+    }
     pieces = pieces_of(CONTENT)
 
     async def fill_the_disk() -> None:

@@ -19,6 +19,8 @@ SETTINGS: Final = {
     "CHUNK_SIZE_MIN": "1",
     # Every example creates an upload, which stays until the final check.
     "QUOTA_OPEN_UPLOADS": "1000000",
+    # A generator sends as fast as it can.
+    "REQUEST_RATE": "1000000",
     # Every allowed size fits on the disk: an answer 507 would count as a failure.
     "UPLOAD_MAX_SIZE": "1GiB",
     # No request here has to wait for a result.

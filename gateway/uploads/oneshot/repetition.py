@@ -5,6 +5,7 @@ import msgspec
 from gateway.context import Context
 from gateway.http import idempotency
 from gateway.http.idempotency import KeyedRequest, KeyForgotten
+from gateway.uploads.create import secret_withheld
 from gateway.uploads.oneshot.form import FileHead, Form
 from gateway.uploads.oneshot.splitter import ChunkSplitter
 from gateway.uploads.oneshot.submission import Accepted, Submission, accept
@@ -72,6 +73,5 @@ async def answer_again(
             session,
             UploadId(upload_id),
             tenant_id=submission.tenant_id,
-            callback_url=form.fields.callback_url,
-            settings=context.settings,
+            callback_secret=secret_withheld(form.fields.callback_url),
         )

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.uploads import queries
-from gateway.uploads.create import callback_secret
 from schemas.api.jobs import JobView
+from schemas.api.uploads import CallbackSecret
 from schemas.ids import TenantId, UploadId
-from schemas.settings import WebhookTargetSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class Accepted:
     job: JobView
     upload_id: UploadId
     filename: str
-    callback_secret: str | None
+    callback_secret: CallbackSecret
 
 
 async def accept(
@@ -33,15 +32,14 @@ async def accept(
     upload_id: UploadId,
     *,
     tenant_id: TenantId,
-    callback_url: str | None,
-    settings: WebhookTargetSettings,
+    callback_secret: CallbackSecret,
 ) -> Accepted:
-    """Register the callback of a finalized upload, and return the answer to its submission.
-
-    Raises:
-        TargetRefused: the callback URL is not allowed.
-    """
+    """Return the answer to the submission of a finalized upload."""
     upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
     job = await queries.job_of_upload(session, tenant_id=tenant_id, upload_id=upload_id)
-    secret = await callback_secret(session, upload, url=callback_url, settings=settings)
-    return Accepted(job=job, upload_id=upload.id, filename=upload.filename, callback_secret=secret)
+    return Accepted(
+        job=job,
+        upload_id=upload.id,
+        filename=upload.filename,
+        callback_secret=callback_secret,
+    )

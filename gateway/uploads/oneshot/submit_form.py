@@ -8,6 +8,7 @@ transaction then sets the size of the upload, finalizes it, and binds the
 from itertools import count
 from typing import Final
 
+import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,7 +17,7 @@ from gateway.context import Context
 from gateway.http import idempotency, request_log
 from gateway.uploads import chunking, queries
 from gateway.uploads.cancel import cancel_upload
-from gateway.uploads.create import create_upload
+from gateway.uploads.create import create_upload, register_callback, secret_withheld
 from gateway.uploads.finalize import finalize_upload
 from gateway.uploads.oneshot import lease
 from gateway.uploads.oneshot.form import FRAME_BYTES_MAX, FileHead, Form
@@ -50,7 +51,8 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
 
     Raises:
         FormRefused: the form is malformed, or does not have exactly one file.
-        FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded: the quotas forbid it.
+        FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded, StagedBytesExceeded: the
+            quotas forbid it.
         FileDamaged: the file has another sha256 than the form states.
         TooManyWaiting, SystemBusy: too many steps wait.
         IdempotencyKeyReused: the key is bound to another request.
@@ -72,7 +74,7 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
         async with lease.renewed(context, upload.upload_id):
             file = await _receive(context, form, upload, tenant_id=tenant_id)
             accepted = await _finalize(
-                context, upload.upload_id, file, form=form, head=head, submission=submission
+                context, upload, file, form=form, head=head, submission=submission
             )
     except BaseException:
         await _clean_up(context, upload.upload_id, tenant_id=tenant_id)
@@ -140,7 +142,7 @@ async def _check_type(context: Context, upload_id: UploadId, *, tenant_id: Tenan
 
 async def _finalize(
     context: Context,
-    received_id: UploadId,
+    received: UploadCreated,
     file: ChunkSplitter,
     *,
     form: Form,
@@ -154,10 +156,12 @@ async def _finalize(
                 session,
                 keyed_request(form, head, file, submission=submission),
                 tenant_id=tenant_id,
-                resource_id=received_id,
+                resource_id=received.upload_id,
             )
         )
-        if upload_id == received_id:
+        callback_url = form.fields.callback_url
+        callback_secret = secret_withheld(callback_url)
+        if upload_id == received.upload_id:
             await _set_size(session, upload_id, size=file.size, tenant_id=tenant_id)
             await finalize_upload(
                 session,
@@ -171,12 +175,14 @@ async def _finalize(
                 backlog=None,
                 traceparent=submission.traceparent,
             )
+            callback_secret = received.callback_secret
+            if callback_secret is msgspec.UNSET:
+                # The field, if the form has it, followed the file.
+                callback_secret = register_callback(
+                    context, session, upload_id, tenant_id=tenant_id, url=callback_url
+                )
         return await accept(
-            session,
-            upload_id,
-            tenant_id=tenant_id,
-            callback_url=form.fields.callback_url,
-            settings=context.settings,
+            session, upload_id, tenant_id=tenant_id, callback_secret=callback_secret
         )
 
 

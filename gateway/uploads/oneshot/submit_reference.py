@@ -10,6 +10,7 @@ from gateway.db import transaction_time
 from gateway.http import idempotency
 from gateway.http.idempotency import KeyedRequest
 from gateway.uploads import quotas
+from gateway.uploads.create import register_callback, secret_withheld
 from gateway.uploads.finalize import add_job
 from gateway.uploads.oneshot.submission import Accepted, Submission, accept
 from schemas import object_keys
@@ -69,6 +70,7 @@ async def submit_reference(
         upload_id = UploadId(
             await idempotency.first_use(session, keyed, tenant_id=tenant_id, resource_id=upload.id)
         )
+        callback_secret = secret_withheld(reference.callback_url)
         if upload_id == upload.id:
             await context.backlog.check(session, tenant_id=tenant_id)
             await quotas.check_reference(
@@ -88,12 +90,11 @@ async def submit_reference(
                 traceparent=submission.traceparent,
                 now=await transaction_time(session),
             )
+            callback_secret = register_callback(
+                context, session, upload.id, tenant_id=tenant_id, url=reference.callback_url
+            )
         return await accept(
-            session,
-            upload_id,
-            tenant_id=tenant_id,
-            callback_url=reference.callback_url,
-            settings=settings,
+            session, upload_id, tenant_id=tenant_id, callback_secret=callback_secret
         )
 
 

@@ -16,6 +16,7 @@ from gateway.settings import Settings
 from schemas.api.scopes import Scope
 from schemas.lifecycle import StagingKind
 from schemas.settings import DatabaseSettings, ObjectStoreSettings
+from tests.factories.secret_keys import KEY
 from tests.integration.gateway.api import Api, BeginSession
 from tests.integration.gateway.process import Process, api_of
 from tests.integration.gateway.staged import InBucket, InDirectory, Staged
@@ -113,7 +114,11 @@ async def clock_shift(request: pytest.FixtureRequest, transaction: BeginSession)
 @pytest.fixture
 async def context(database: DatabaseSettings, staging_dir: Path) -> AsyncIterator[Context]:
     """The context of a gateway, for calls below its routes."""
-    settings = database.model_dump() | {"staging_dir": staging_dir, "staging_reserve": 0}
+    settings = database.model_dump() | {
+        "staging_dir": staging_dir,
+        "staging_reserve": 0,
+        "secret_keys": KEY,
+    }
     app = create_app(Settings.model_validate(settings))
     async with app.lifespan():
         yield app.state.context
@@ -138,7 +143,7 @@ def serve(database: DatabaseSettings, staged: Staged, make_key: MakeKey) -> Serv
     ) -> AsyncIterator[Api]:
         app: Any = create_app(
             Settings.model_validate(
-                {"staging_reserve": 0}
+                {"staging_reserve": 0, "secret_keys": KEY}
                 | {name.lower(): value for name, value in staged.settings.items()}
                 | database.model_dump()
                 | settings
@@ -180,6 +185,7 @@ async def start(database: DatabaseSettings, staged: Staged, tmp_path: Path) -> A
         environment = {
             "DATABASE_URL": database.database_url.get_secret_value(),
             "STAGING_RESERVE": "0",
+            "SECRET_KEYS": KEY,
             **staged.settings,
             "LOG_LEVEL": "DEBUG",
             **settings,

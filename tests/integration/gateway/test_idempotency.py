@@ -23,7 +23,7 @@ async def count_of(transaction: BeginSession, table: type[Upload | Webhook]) -> 
         return await session.scalar(select(func.count()).select_from(table)) or 0
 
 
-async def test_a_repeated_create_creates_nothing_and_gets_the_same_answer(
+async def test_a_repeated_create_creates_nothing_and_gets_the_same_answer_without_the_secret(
     api: Api, transaction: BeginSession, staging_dir: Path
 ) -> None:
     callback = "https://example.com/hook"
@@ -32,7 +32,8 @@ async def test_a_repeated_create_creates_nothing_and_gets_the_same_answer(
     second = await api.create(size=5, headers=KEY, callback_url=callback)
 
     assert first.status_code == second.status_code == 201
-    assert first.json() == second.json()
+    assert first.json()["callback_secret"].startswith("whsec_")
+    assert second.json() == first.json() | {"callback_secret": None}
     assert first.headers["location"] == second.headers["location"]
     assert await count_of(transaction, Upload) == await count_of(transaction, Webhook) == 1
     assert files_in(staging_dir) == [first.json()["upload_id"]]
@@ -89,7 +90,7 @@ async def test_finalize_honours_an_idempotency_key(api: Api) -> None:
     assert (await api.get(f"/uploads/{other_id}")).json()["status"] == "open"
 
 
-async def test_a_repeated_webhook_returns_the_same_secret(
+async def test_a_repeated_webhook_gets_the_same_answer_without_the_secret(
     api: Api, transaction: BeginSession
 ) -> None:
     body = {"url": "https://example.com/hook"}
@@ -98,7 +99,37 @@ async def test_a_repeated_webhook_returns_the_same_secret(
     second = await api.ask("POST", "/webhooks", json=body, headers=KEY)
 
     assert first.status_code == second.status_code == 201
-    assert first.json() == second.json()
+    assert first.json()["secret"].startswith("whsec_")
+    assert second.json() == first.json() | {"secret": None}
+    assert first.headers["location"] == second.headers["location"]
+    assert await count_of(transaction, Webhook) == 1
+
+
+async def test_twenty_concurrent_webhooks_with_one_key_show_one_secret(
+    api: Api, transaction: BeginSession
+) -> None:
+    body = {"url": "https://example.com/hook"}
+
+    answers = await asyncio.gather(
+        *(api.ask("POST", "/webhooks", json=body, headers=KEY) for _ in range(20))
+    )
+
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["webhook_id"] for answer in answers}) == 1
+    assert [answer.json()["secret"] for answer in answers].count(None) == 19
+    assert await count_of(transaction, Webhook) == 1
+
+
+async def test_the_repeated_request_of_a_deleted_webhook_is_not_found(
+    api: Api, transaction: BeginSession
+) -> None:
+    body = {"url": "https://example.com/hook"}
+    created = (await api.ask("POST", "/webhooks", json=body, headers=KEY)).json()
+    await api.ask("DELETE", f"/webhooks/{created['webhook_id']}")
+
+    answer = await api.ask("POST", "/webhooks", json=body, headers=KEY)
+
+    assert problem(answer) == (404, "webhook_not_found")
     assert await count_of(transaction, Webhook) == 1
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from schemas.api.scopes import Scope
 from schemas.settings import DatabaseSettings
+from tests.factories.secret_keys import KEY
 from tests.integration.gateway.api import Api, problem
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
 from tests.integration.gateway.process import api_of, run_command, run_gateway
@@ -93,7 +94,9 @@ async def test_all_keys_of_a_tenant_see_its_uploads(api: Api, make_key: MakeKey)
 
 
 async def test_a_missing_setting_is_named() -> None:
-    code, out, err = await run_gateway(DATABASE_URL="postgresql+psycopg://u:hunter2@h/d")
+    code, out, err = await run_gateway(
+        DATABASE_URL="postgresql+psycopg://u:hunter2@h/d", SECRET_KEYS=KEY
+    )
 
     assert (code, out) == (2, "")
     assert "STAGING_DIR" in err
@@ -104,6 +107,7 @@ async def test_staging_in_the_bucket_requires_the_store_settings() -> None:
     code, out, err = await run_gateway(
         DATABASE_URL="postgresql+psycopg://u:p@h/d",
         STAGING="s3",
+        SECRET_KEYS=KEY,
         S3_SECRET_ACCESS_KEY="hunter2",  # noqa: S106  # to check that it is not printed
     )
 
@@ -116,12 +120,23 @@ async def test_health_checks_need_no_key(api: Api, staging_dir: Path) -> None:
     assert (await api.http.get("/health/live")).json() == {"status": "live", "checks": {}}
     ready = await api.http.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    assert 0 <= ready.json()["staging_used_percent"] <= 100
     remove(staging_dir)
 
     broken = await api.http.get("/health/ready")
 
     assert broken.status_code == 503
     assert broken.json()["checks"] == {"database": "ok", "staging": "not writable"}
+
+
+async def test_a_gateway_is_not_ready_once_only_the_reserve_of_staging_is_free(
+    serve: Serve,
+) -> None:
+    async with serve(staging_reserve=2**62) as api:
+        ready = await api.http.get("/health/ready")
+
+    assert ready.status_code == 503
+    assert ready.json()["checks"] == {"database": "ok", "staging": "full"}
 
 
 async def test_without_a_database_the_process_is_live_but_not_ready(serve: Serve) -> None:

@@ -1,10 +1,12 @@
 import asyncio
+import re
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from gateway.administration import quotas
 from schemas import staging_layout
@@ -14,7 +16,7 @@ from schemas.tables.events import EventRecord
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import KIB64, Api, BeginSession, problem
-from tests.integration.gateway.conftest import Serve
+from tests.integration.gateway.conftest import MakeKey, Serve
 from tests.integration.gateway.process import run_command
 
 pytestmark = pytest.mark.anyio
@@ -97,6 +99,54 @@ async def test_a_cancelled_upload_frees_its_bytes_and_a_finalized_one_keeps_them
         assert await usage_of(transaction) == (10, 1)
 
 
+async def test_a_tenant_that_fills_its_share_of_staging_leaves_room_for_others(
+    serve: Serve, make_key: MakeKey, transaction: BeginSession, staging_dir: Path
+) -> None:
+    async with serve(quota_staged_bytes=1000) as api:
+        stranger = api.of(await make_key(tenant="globex"))
+        answers = await asyncio.gather(*(api.create(size=90) for _ in range(20)))
+        assert outcomes(answers) == {201: 11, 429: 9}
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert problem(refused) == (429, "staged_bytes_exceeded")
+        assert int(refused.headers["retry-after"]) > 0
+        assert len(files_in(staging_dir)) == 11
+
+        assert (await stranger.create(size=1000)).status_code == 201
+        assert problem(await stranger.create(size=1)) == (429, "staged_bytes_exceeded")
+
+        async with transaction() as session:
+            # As the worker does once the objects are stored.
+            await session.execute(update(Upload).values(status="stored"))
+        assert (await api.create(size=1000)).status_code == 201
+
+
+async def test_a_file_larger_than_the_share_of_staging_is_refused_for_good(serve: Serve) -> None:
+    async with serve(quota_staged_bytes=1000) as api:
+        assert problem(await api.create(size=1001)) == (413, "file_too_large")
+
+
+async def test_the_default_share_is_half_of_the_staging_disk(
+    serve: Serve, staging_dir: Path
+) -> None:
+    async with serve() as api:
+        disk = shutil.disk_usage(staging_dir)
+        half = (disk.used + disk.free) // 2
+        refused = await api.create(size=half + 1024**3)
+        assert problem(refused) == (413, "file_too_large")
+        share = int(re.findall(r"\d+", refused.json()["detail"])[-1])
+
+    assert abs(share - half) < 1024**3
+
+
+async def test_finalized_uploads_take_their_share_until_they_are_stored(serve: Serve) -> None:
+    async with serve(quota_staged_bytes=100) as api:
+        upload_id, _ = await api.finalized(b"x" * 60)
+        assert problem(await api.create(size=41)) == (429, "staged_bytes_exceeded")
+
+        await api.ask("DELETE", f"/uploads/{upload_id}")
+        assert (await api.create(size=41)).status_code == 201
+
+
 async def test_a_quota_applies_to_its_tenant_only(
     api: Api, stranger: Api, transaction: BeginSession
 ) -> None:
@@ -135,7 +185,7 @@ async def test_a_refused_create_does_not_bind_its_key(serve: Serve) -> None:
 async def test_a_huge_size_is_refused_without_an_overflow(
     api: Api, transaction: BeginSession
 ) -> None:
-    await set_quota(transaction, quota_file_size=2**62, quota_bytes=2**62)
+    await set_quota(transaction, quota_file_size=2**62, quota_bytes=2**62, quota_staged_bytes=2**62)
 
     answers = [await api.create(size=2**62) for _ in range(3)]
 
@@ -220,13 +270,15 @@ async def test_an_operator_sets_a_quota_on_the_command_line(
 
     assert await command("acme", "--bytes=10KiB", "--file-size=1 KiB", "--types=text/*,a/b") == (
         0,
-        "bytes: 10240\nopen-uploads: 1000\nfile-size: 1024\ntypes: text/*, a/b\n",
+        "bytes: 10240\nopen-uploads: 1000\nfile-size: 1024\nstaged-bytes: 50% of the staging disk\ntypes: text/*, a/b\n",
         "",
     )
     assert problem(await api.create(size=1025)) == (413, "file_too_large")
-    assert await command("acme", "--bytes=none", "--open-uploads=7", "--types=none") == (
+    assert await command(
+        *("acme", "--bytes=none", "--open-uploads=7", "--staged-bytes=1MiB", "--types=none")
+    ) == (
         0,
-        "bytes: no limit\nopen-uploads: 7\nfile-size: 1024\ntypes: application/pdf, image/*\n",
+        "bytes: no limit\nopen-uploads: 7\nfile-size: 1024\nstaged-bytes: 1048576\ntypes: application/pdf, image/*\n",
         "",
     )
     assert (await command("acme", "--types=*/*"))[1].endswith("types: */*\n")

@@ -217,6 +217,18 @@ async def test_a_too_large_content_length_is_refused_before_the_body(served: Api
         assert await socket.status() == 400
 
 
+async def test_a_chunk_beyond_the_rate_limit_is_refused_before_the_body(
+    start: Start, make_key: MakeKey
+) -> None:
+    process = await start(REQUEST_RATE="0.001", REQUEST_BURST="1")
+    async with api_of(process, await make_key()) as api:
+        upload_id = await api.created(size=7)
+        async with Socket.connect(api) as socket:
+            await socket.put(api, upload_id, "Content-Length: 7", "Expect: 100-continue")
+
+            assert await socket.status() == 429
+
+
 async def test_expect_100_continue_is_answered(served: Api) -> None:
     upload_id = await served.created(size=7)
     async with Socket.connect(served) as socket:

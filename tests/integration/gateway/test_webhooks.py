@@ -3,11 +3,15 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 
+from schemas.policy import webhook_secrets
+from schemas.settings import DatabaseSettings
 from schemas.tables.webhooks import Webhook
+from tests.factories.secret_keys import KEYS
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
+from tests.integration.notifier.rows import engine_of
 
 pytestmark = pytest.mark.anyio
 
@@ -16,6 +20,25 @@ URL = "https://hooks.example.com/waybill?token=abc"
 
 async def register(api: Api, **options: Any) -> httpx.Response:  # noqa: ANN401  # whatever the API takes
     return await api.ask("POST", "/webhooks", json={"url": URL, **options})
+
+
+async def dump_of(database: DatabaseSettings) -> str:
+    """Return every value of every table as text."""
+    async with engine_of(database) as engine, engine.connect() as connection:
+        tables = (
+            await connection.scalars(
+                text("SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'")
+            )
+        ).all()
+        return "\n".join(
+            [
+                str(row)
+                for table in tables
+                for row in await connection.scalars(
+                    text(f"SELECT row_to_json(each)::text FROM {table} AS each")  # noqa: S608  # quoted
+                )
+            ]
+        )
 
 
 async def test_a_secret_is_shown_once(api: Api) -> None:
@@ -42,6 +65,26 @@ async def test_a_secret_is_shown_once(api: Api) -> None:
         "created_at": created["created_at"],
     }
     assert secret not in (await api.get("/webhooks")).text
+
+
+async def test_the_database_contains_no_secret(
+    api: Api, transaction: BeginSession, database: DatabaseSettings
+) -> None:
+    registered = (await register(api)).json()
+    uploaded = (await api.create(size=5, callback_url=URL)).json()
+
+    async with transaction() as session:
+        stored = {webhook.id: webhook.secret for webhook in await session.scalars(select(Webhook))}
+
+    decrypted = {
+        webhook_secrets.decrypt(secret, webhook_id=webhook_id, keys=KEYS)
+        for webhook_id, secret in stored.items()
+    }
+    assert decrypted == {registered["secret"], uploaded["callback_secret"]}
+    dump = await dump_of(database)
+    for secret in decrypted:
+        assert secret not in dump
+        assert secret.removeprefix("whsec_") not in dump
 
 
 async def test_endpoints_are_listed_newest_first_page_by_page(api: Api, stranger: Api) -> None:
@@ -121,6 +164,9 @@ async def test_a_callback_is_a_webhook_of_one_upload(api: Api, transaction: Begi
     async with transaction() as session:
         webhook = (await session.scalars(select(Webhook))).one()
     assert (str(webhook.upload_id), webhook.url) == (created["upload_id"], URL)
-    assert webhook.secret == created["callback_secret"]
+    assert (
+        webhook_secrets.decrypt(webhook.secret, webhook_id=webhook.id, keys=KEYS)
+        == created["callback_secret"]
+    )
     assert webhook.event_types == []
     assert problem(await api.get(f"/webhooks/{webhook.id}")) == (404, "webhook_not_found")

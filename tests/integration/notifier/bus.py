@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.exceptions import ChannelNotFoundEntity
 
 from notifier import broker
 from schemas import topology
@@ -35,6 +36,16 @@ class Bus:
     async def take(self, queue: str) -> AbstractIncomingMessage:
         """Take the next message."""
         return (await self.take_until(queue, count=1))[0]
+
+    async def take_when_declared(self, queue: str) -> AbstractIncomingMessage:
+        """Take the next message of a queue that does not exist yet."""
+        async with asyncio.timeout(SOON):
+            while True:
+                try:
+                    return await self.take(queue)
+                except ChannelNotFoundEntity:
+                    await self._channel.reopen()
+                    await asyncio.sleep(0.1)
 
     async def take_until(self, queue: str, *, count: int) -> list[AbstractIncomingMessage]:
         """Take messages until `count` of them have distinct ids; also returns repeated messages.
@@ -67,11 +78,20 @@ class Bus:
         )
         await full.bind(topology.EVENTS.name, routing_key=routing_key)
 
+    async def delete(self, queue: str) -> None:
+        await self._channel.queue_delete(queue)
+
     async def declare_topology(self) -> None:
         await broker.declare_topology(self._channel)
 
-    async def delete(self, queue: str) -> None:
-        await self._channel.queue_delete(queue)
+    async def consumers(self, queue: str) -> int:
+        """Return the number of a queue's consumers; 0 while the queue is missing."""
+        try:
+            source = await self._channel.declare_queue(queue, passive=True)
+        except ChannelNotFoundEntity:
+            await self._channel.reopen()
+            return 0
+        return source.declaration_result.consumer_count or 0
 
     async def depth(self, queue: str) -> int:
         source = await self._channel.declare_queue(queue, passive=True)

@@ -6,6 +6,7 @@ from typing import Protocol
 import pytest
 
 from schemas.settings import BrokerSettings, DatabaseSettings
+from tests.factories.secret_keys import KEY
 from tests.integration.notifier import bus
 from tests.integration.notifier import proxy as proxies
 from tests.integration.notifier.bus import Bus
@@ -75,6 +76,7 @@ async def start(
         environment = {
             "DATABASE_URL": database.database_url.get_secret_value(),
             "RABBITMQ_URL": broker.rabbitmq_url.get_secret_value(),
+            "SECRET_KEYS": KEY,
             "WEBHOOK_ALLOW_LOOPBACK": "true",
             "LOG_LEVEL": "DEBUG",
             **settings,

@@ -15,6 +15,7 @@ from notifier.delivery import operations
 from schemas.events.envelope import Envelope, Event, encode
 from schemas.events.uploads import UploadCancelled
 from schemas.ids import EventId, TenantId, UploadId, WebhookId, uuid7
+from schemas.policy import webhook_secrets
 from schemas.settings import DatabaseSettings
 from schemas.tables.deliveries import Attempt, Delivery
 from schemas.tables.events import EventRecord
@@ -22,6 +23,7 @@ from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
+from tests.factories.secret_keys import KEYS
 
 T = TypeVar("T")
 
@@ -128,7 +130,7 @@ class Rows:
                     id=webhook_id,
                     tenant_id=tenant_id,
                     url=url,
-                    secret=SECRET,
+                    secret=webhook_secrets.encrypt(SECRET, webhook_id=webhook_id, keys=KEYS),
                     event_types=list(event_types),
                     upload_id=upload_id,
                 )

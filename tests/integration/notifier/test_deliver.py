@@ -7,6 +7,7 @@ import pytest
 
 from schemas import topology
 from schemas.settings import BrokerSettings
+from tests.factories.secret_keys import OTHER_KEY
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
 from tests.integration.notifier.bus import Bus
@@ -47,6 +48,33 @@ async def test_an_event_on_the_bus_is_delivered_as_a_signed_webhook(
     logged = deliver.log_file.read_text()
     assert TOKEN not in logged
     assert SECRET not in logged
+
+
+async def test_a_secret_without_its_key_is_logged_and_never_printed(
+    rows: Rows, events_bus: Bus, start: Start
+) -> None:
+    tenant_id = await rows.add_tenant()
+    webhook_id = await rows.add_webhook(tenant_id)
+    stored = (await rows.webhook(webhook_id)).secret
+    deliver = await start("deliver", SECRET_KEYS=OTHER_KEY)
+    await deliver.until_alive()
+    await events_bus.publish(an_event(tenant_id=tenant_id))
+    await deliver.until(lambda: bool(deliver.logged("delivery.attempted")))
+    assert await deliver.stop() == 0
+    (line,) = deliver.logged("delivery.secret_unreadable")
+    assert (line["level"], line["webhook_id"]) == ("error", str(webhook_id))
+    assert line["error"] == f"SECRET_KEYS has no key with the id {stored.split('.')[1]}"
+    (attempted,) = deliver.logged("delivery.attempted")
+    assert attempted["outcome"] == "secret_unreadable"
+    logged = deliver.log_file.read_text()
+    assert stored not in logged
+    assert OTHER_KEY not in logged
+
+
+async def test_a_relay_needs_no_key(start: Start) -> None:
+    relay = await start("relay", SECRET_KEYS="")
+    await relay.until_alive()
+    assert await relay.stop() == 0
 
 
 async def test_another_process_repeats_the_attempt_of_a_killed_process_with_the_same_id(

@@ -1,9 +1,10 @@
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import func, update
@@ -15,8 +16,12 @@ from notifier.delivery.dispatch import Dispatcher
 from notifier.delivery.slots import Slots
 from notifier.liveness import Pulse
 from schemas.events.envelope import encode
+from schemas.ids import WebhookId
+from schemas.key_ring import KeyRing
+from schemas.policy import webhook_secrets
 from schemas.settings import DatabaseSettings, DeliverySettings
 from schemas.tables.deliveries import Delivery
+from tests.factories.secret_keys import KEY, KEYS, OTHER_KEY
 from tests.fakes import replies
 from tests.fakes.receiver import Received, Receiver
 from tests.integration.notifier.conftest import ProxiedDatabase
@@ -36,6 +41,7 @@ class RunDispatcher(Protocol):
         database: DatabaseSettings | None = None,
         attempt_timeout: timedelta = timedelta(seconds=5),
         concurrency: int = 20,
+        keys: KeyRing = KEYS,
     ) -> AbstractAsyncContextManager[asyncio.Task[None]]: ...
 
 
@@ -49,6 +55,7 @@ def run_dispatcher(database: DatabaseSettings) -> RunDispatcher:
         database: DatabaseSettings | None = None,
         attempt_timeout: timedelta = timedelta(seconds=5),
         concurrency: int = 20,
+        keys: KeyRing = KEYS,
     ) -> AsyncIterator[asyncio.Task[None]]:
         settings = DeliverySettings.model_validate(
             {
@@ -68,6 +75,7 @@ def run_dispatcher(database: DatabaseSettings) -> RunDispatcher:
                 wake=wake,
                 pulse=Pulse(),
                 settings=settings,
+                keys=keys,
                 clock=lambda: datetime.now(UTC),
                 jitter=lambda: 0.0,
             )
@@ -376,12 +384,49 @@ async def test_an_outage_of_the_database_during_an_attempt_does_not_lose_its_rec
     assert len(await rows.attempts()) == 5
 
 
-async def test_a_delivery_that_cannot_be_signed_does_not_block_the_others(
+async def test_a_secret_that_is_not_encrypted_signs(
     rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
 ) -> None:
     tenant_id = await rows.add_tenant()
+    await rows.set_secret(await rows.add_webhook(tenant_id, url=receiver.url), SECRET)
+    event = an_event(tenant_id=tenant_id)
+    async with run_dispatcher():
+        await rows.record(event)
+        (request,) = await arrivals(receiver, 1)
+    assert request.verified_with(SECRET)["id"] == str(event.id)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        pytest.param(
+            lambda webhook_id: webhook_secrets.encrypt(
+                SECRET, webhook_id=webhook_id, keys=KeyRing.parse(OTHER_KEY)
+            ),
+            id="of a missing key",
+        ),
+        pytest.param(
+            lambda _: webhook_secrets.encrypt(SECRET, webhook_id=WebhookId(uuid4()), keys=KEYS),
+            id="of another row",
+        ),
+        pytest.param(
+            lambda webhook_id: webhook_secrets.encrypt(
+                "whsec_short", webhook_id=webhook_id, keys=KEYS
+            ),
+            id="decrypted to a malformed secret",
+        ),
+        pytest.param(lambda _: "not a secret", id="no token"),
+    ],
+)
+async def test_a_delivery_whose_secret_is_unreadable_does_not_block_the_others(
+    rows: Rows,
+    run_dispatcher: RunDispatcher,
+    receiver: Receiver,
+    stored: Callable[[WebhookId], str],
+) -> None:
+    tenant_id = await rows.add_tenant()
     unsignable = await rows.add_webhook(tenant_id, url=receiver.url)
-    await rows.set_secret(unsignable, "not a secret")
+    await rows.set_secret(unsignable, stored(unsignable))
     await rows.add_webhook(tenant_id, url=receiver.url)
     async with run_dispatcher():
         await rows.record(*(an_event(tenant_id=tenant_id) for _ in range(3)))
@@ -404,3 +449,24 @@ async def test_a_delivery_that_cannot_be_signed_does_not_block_the_others(
             )
 
         await eventually(unsignable_ones_are_rescheduled)
+    assert len(receiver.received) == 3
+    unread = [attempt for attempt in await rows.attempts() if attempt.outcome != "delivered"]
+    assert [(attempt.outcome, attempt.status_code) for attempt in unread] == [
+        ("secret_unreadable", None)
+    ] * 3
+    assert unread[0].error == "the secret cannot be read; nothing was sent"
+
+
+async def test_a_delivery_is_signed_after_its_key_is_added(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
+) -> None:
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url)
+    event = an_event(tenant_id=tenant_id)
+    await rows.record(event)
+    async with run_dispatcher(keys=KeyRing.parse(OTHER_KEY)):
+        await eventually(partial(has_attempts, rows, 1))
+    await rows.make_due()
+    async with run_dispatcher(keys=KeyRing.parse(f"{OTHER_KEY},{KEY}")):
+        (request,) = await arrivals(receiver, 1)
+    assert request.verified_with(SECRET)["id"] == str(event.id)

@@ -33,6 +33,7 @@ def test_an_empty_too_long_or_unprintable_tenant_name_is_refused(name: str) -> N
             ["--types=image/*, Application/PDF"],
             {"allowed_types": ["image/*", "application/pdf"]},
         ),
+        (["--staged-bytes=1KiB"], {"quota_staged_bytes": 1024}),
         (["--types=*/*"], {"allowed_types": ["*/*"]}),
         (["--types=none"], {"allowed_types": None}),
     ],

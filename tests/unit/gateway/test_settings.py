@@ -4,6 +4,7 @@ import pytest
 
 from gateway.settings import AdministrationSettings, Settings, StoreSettings, load_store
 from schemas.settings import MIB
+from tests.factories.secret_keys import KEY
 
 URL = "postgresql+psycopg://waybill:hunter2@db/waybill"
 STORE = {"S3_BUCKET": "waybill", "S3_ACCESS_KEY_ID": "key", "S3_SECRET_ACCESS_KEY": "hunter2"}
@@ -17,13 +18,19 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings_with(staging: str) -> Settings:
     return Settings.model_validate(
-        {"database_url": URL, "staging": staging, "staging_dir": "/srv/staging"}
+        {
+            "database_url": URL,
+            "staging": staging,
+            "staging_dir": "/srv/staging",
+            "secret_keys": KEY,
+        }
     )
 
 
 def test_durations_sizes_and_switches_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", URL)
     monkeypatch.setenv("STAGING_DIR", "/srv/staging")
+    monkeypatch.setenv("SECRET_KEYS", KEY)
     monkeypatch.setenv("UPLOAD_TTL", "2h")
     monkeypatch.setenv("CHUNK_SIZE_DEFAULT", "16MiB")
     monkeypatch.setenv("UPLOADS_ASYNC_ENABLED", "false")
@@ -39,6 +46,7 @@ def test_staging_in_a_directory_requires_the_directory(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", URL)
+    monkeypatch.setenv("SECRET_KEYS", KEY)
 
     with pytest.raises(SystemExit) as stopped:
         Settings.load()

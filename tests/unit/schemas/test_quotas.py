@@ -8,13 +8,22 @@ from schemas.policy.quotas import (
     NotAMediaRange,
     QuotaExceeded,
     Quotas,
+    StagedBytesExceeded,
     TooManyOpenUploads,
     TypeNotAllowed,
     Usage,
 )
 from schemas.settings import QuotaSettings
 
-QUOTAS = Quotas(file_size=100, total_bytes=1000, open_uploads=10, types=("*/*",))
+QUOTAS = Quotas(
+    file_size=100,
+    total_bytes=1000,
+    open_uploads=10,
+    staged_bytes=500,
+    staged_share=0.5,
+    types=("*/*",),
+)
+NOTHING = Usage(total_bytes=0, open_uploads=0, staged_bytes=0)
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 
@@ -29,25 +38,57 @@ def test_a_file_larger_than_the_limit_is_refused() -> None:
 
 
 def test_an_upload_may_fill_a_quota_but_not_exceed_it() -> None:
-    QUOTAS.check_usage(Usage(total_bytes=1000, open_uploads=10))
+    QUOTAS.check_usage(replace(NOTHING, total_bytes=1000, open_uploads=10))
     with pytest.raises(TooManyOpenUploads) as too_many:
-        QUOTAS.check_usage(Usage(total_bytes=0, open_uploads=11))
+        QUOTAS.check_usage(replace(NOTHING, total_bytes=0, open_uploads=11))
     with pytest.raises(QuotaExceeded) as too_much:
-        QUOTAS.check_usage(Usage(total_bytes=1001, open_uploads=1))
+        QUOTAS.check_usage(replace(NOTHING, total_bytes=1001, open_uploads=1))
 
     assert too_many.value.retryable
     assert not too_much.value.retryable
 
 
+def test_staged_bytes_may_fill_a_quota_but_not_exceed_it() -> None:
+    QUOTAS.check_usage(replace(NOTHING, staged_bytes=500))
+    QUOTAS.check_usage(replace(NOTHING, staged_bytes=502), uncertain_bytes=2)
+    with pytest.raises(StagedBytesExceeded) as too_much:
+        QUOTAS.check_usage(replace(NOTHING, staged_bytes=501))
+
+    assert too_much.value.retryable
+
+
+def test_a_file_larger_than_the_quota_of_staged_bytes_is_refused_for_good() -> None:
+    QUOTAS.check_staged_size(500)
+    with pytest.raises(FileTooLarge) as too_large:
+        QUOTAS.check_staged_size(501)
+
+    assert not too_large.value.retryable
+
+
+def test_the_share_of_the_disk_is_the_quota_if_no_bytes_are_set() -> None:
+    unset = replace(QUOTAS, staged_bytes=None)
+
+    assert unset.on_disk(1001).staged_bytes == 500
+    assert QUOTAS.on_disk(1001).staged_bytes == 500
+    assert replace(QUOTAS, staged_bytes=7).on_disk(1001).staged_bytes == 7
+    assert unset.on_disk(None).staged_bytes is None
+
+
+def test_without_a_disk_any_number_of_staged_bytes_is_accepted() -> None:
+    unlimited = replace(QUOTAS, staged_bytes=None)
+    unlimited.check_staged_size(2**62)
+    unlimited.check_usage(replace(NOTHING, staged_bytes=2**62))
+
+
 def test_uncertain_bytes_do_not_count_against_a_quota() -> None:
-    QUOTAS.check_usage(Usage(total_bytes=1002, open_uploads=1), uncertain_bytes=2)
+    QUOTAS.check_usage(replace(NOTHING, total_bytes=1002, open_uploads=1), uncertain_bytes=2)
     with pytest.raises(QuotaExceeded):
-        QUOTAS.check_usage(Usage(total_bytes=1003, open_uploads=1), uncertain_bytes=2)
+        QUOTAS.check_usage(replace(NOTHING, total_bytes=1003, open_uploads=1), uncertain_bytes=2)
 
 
 def test_without_a_quota_any_number_of_bytes_is_accepted() -> None:
     quotas = replace(QUOTAS, total_bytes=None)
-    quotas.check_usage(Usage(total_bytes=2**62, open_uploads=1))
+    quotas.check_usage(replace(NOTHING, total_bytes=2**62, open_uploads=1))
 
 
 def test_a_tenants_own_quotas_replace_the_defaults() -> None:
@@ -57,11 +98,15 @@ def test_a_tenants_own_quotas_replace_the_defaults() -> None:
 
     assert defaults.types == ("application/pdf", "image/*")
     assert (
-        defaults.replaced_by(file_size=None, total_bytes=None, open_uploads=None, types=None)
+        defaults.replaced_by(
+            file_size=None, total_bytes=None, open_uploads=None, staged_bytes=None, types=None
+        )
         == defaults
     )
-    assert defaults.replaced_by(file_size=0, total_bytes=1, open_uploads=2, types=[]) == Quotas(
-        file_size=0, total_bytes=1, open_uploads=2, types=()
+    assert defaults.replaced_by(
+        file_size=0, total_bytes=1, open_uploads=2, staged_bytes=3, types=[]
+    ) == Quotas(
+        file_size=0, total_bytes=1, open_uploads=2, staged_bytes=3, staged_share=0.5, types=()
     )
 
 

@@ -4,7 +4,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from schemas import settings
-from schemas.settings import ObjectStoreSettings, RelaySettings
+from schemas.key_ring import KeyRing
+from schemas.settings import ObjectStoreSettings, RelaySettings, SecretSettings
+from tests.factories.secret_keys import KEY, OTHER_KEY
 
 
 @pytest.mark.parametrize(
@@ -58,3 +60,21 @@ def test_settings_do_not_print_their_secrets() -> None:
         {"s3_bucket": "b", "s3_access_key_id": "k", "s3_secret_access_key": "hush"},
     )
     assert "hush" not in repr(store)
+
+
+@pytest.mark.parametrize("keys", ["hunter2", f"{KEY},hunter2", ""])
+def test_a_malformed_key_is_refused_with_the_way_to_make_a_key(keys: str) -> None:
+    with pytest.raises(ValidationError, match="openssl rand -base64 32") as refused:
+        SecretSettings.model_validate({"secret_keys": keys})
+
+    [problem] = refused.value.errors(include_input=False)
+    assert problem["loc"] == ("secret_keys",)
+    assert "hunter2" not in problem["msg"]
+
+
+def test_the_keys_of_secrets_are_not_printed() -> None:
+    loaded = SecretSettings.model_validate({"secret_keys": f"{OTHER_KEY}, {KEY}"})
+
+    token = KeyRing.parse(KEY).encrypt("secret", context="a")
+    assert loaded.key_ring.decrypt(token, context="a") == b"secret"
+    assert KEY not in repr(loaded)

@@ -1,6 +1,7 @@
 import itertools
 
 from dev.stack import identity
+from schemas.key_ring import KeyRing
 
 
 def test_every_secret_is_drawn_separately() -> None:
@@ -15,5 +16,7 @@ def test_every_secret_is_drawn_separately() -> None:
         made.erlang_cookie,
         made.s3_secret_access_key,
         made.swift_hash_suffix,
+        made.secret_keys,
     ]
     assert len(set(secrets)) == len(secrets)
+    KeyRing.parse(made.secret_keys)

@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -289,6 +290,17 @@ async def test_a_cancelled_request_waits_for_the_block_that_its_thread_writes(
     with pytest.raises(asyncio.CancelledError):
         await running
     assert order == ["written", "closed"]
+
+
+async def test_the_disk_of_the_directory_is_measured(
+    staging: DirectoryBackend, tmp_path: Path
+) -> None:
+    expected = shutil.disk_usage(tmp_path)
+
+    disk = await staging.disk()
+
+    assert disk.size_bytes == expected.used + expected.free
+    assert disk.used_percent in range(101)
 
 
 async def test_a_deleted_directory_is_not_writable(

@@ -10,9 +10,9 @@ from typing import cast
 
 import pytest
 
-from gateway.staging import Staging
+from gateway.staging import Disk, Staging
 from gateway.staging.directory import DirectoryBackend
-from gateway.staging.probe import StagingProbe
+from gateway.staging.probe import StagingHealth, StagingProbe
 from gateway.staging.serial_executor import Threads
 
 pytestmark = pytest.mark.anyio
@@ -51,6 +51,20 @@ class CountedCalls:
         self.calls.append(call)
         return await call
 
+    async def disk(self) -> None:
+        return None
+
+
+class DiskOf(DirectoryBackend):
+    """A directory on a disk with the given space."""
+
+    def __init__(self, directory: Path, disk: Disk) -> None:
+        super().__init__(directory, reserve_bytes=disk.reserve_bytes)
+        self._given = disk
+
+    async def disk(self) -> Disk:
+        return self._given
+
 
 @pytest.fixture
 async def disk(tmp_path: Path) -> AsyncIterator[HangingDisk]:
@@ -63,7 +77,7 @@ async def disk(tmp_path: Path) -> AsyncIterator[HangingDisk]:
 async def test_a_probe_does_not_wait_for_a_hanging_disk(disk: HangingDisk) -> None:
     probe = StagingProbe(Staging(disk), timeout=SHORT)
     begun = time.monotonic()
-    assert await probe.ask() == "not answering"
+    assert (await probe.ask()).check == "not answering"
     assert time.monotonic() - begun < 5
 
 
@@ -71,16 +85,16 @@ async def test_concurrent_probes_share_one_call(disk: HangingDisk) -> None:
     probe = StagingProbe(Staging(disk), timeout=SHORT)
     concurrent = await asyncio.gather(*(probe.ask() for _ in range(20)))
     later = await probe.ask()
-    assert {*concurrent, later} == {"not answering"}
+    assert {one.check for one in [*concurrent, later]} == {"not answering"}
     assert disk.calls == 1
 
 
 async def test_a_probe_succeeds_once_the_disk_answers(disk: HangingDisk) -> None:
     probe = StagingProbe(Staging(disk), timeout=SHORT)
-    assert await probe.ask() == "not answering"
+    assert (await probe.ask()).check == "not answering"
     disk.answers.set()
     async with asyncio.timeout(20):
-        while await probe.ask() != "ok":  # noqa: ASYNC110  # a probe
+        while (await probe.ask()).check != "ok":  # noqa: ASYNC110  # a probe
             await asyncio.sleep(0.01)
 
 
@@ -97,10 +111,42 @@ async def test_overlapping_probes_do_not_read_each_others_call(steps: int) -> No
         for _ in range(steps):
             await asyncio.sleep(0)
         second = asyncio.create_task(probe.ask())
-        assert await first == "ok"
+        assert (await first).check == "ok"
         while not second.done():
             for call in staging.calls[1:]:
                 if not call.done():
                     call.set_result(True)
             await asyncio.sleep(0)
-        assert second.result() == "ok"
+        assert second.result().check == "ok"
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "expected"),
+    [
+        (1000, StagingHealth(check="ok", used_percent=0)),
+        (219, StagingHealth(check="ok", used_percent=79)),
+        (101, StagingHealth(check="ok", used_percent=90)),
+        (100, StagingHealth(check="full", used_percent=90)),
+        (0, StagingHealth(check="full", used_percent=100)),
+    ],
+)
+async def test_a_disk_is_full_once_only_the_reserve_is_free(
+    tmp_path: Path, free_bytes: int, expected: StagingHealth
+) -> None:
+    disk = Disk(size_bytes=1000, free_bytes=free_bytes, reserve_bytes=100)
+    staging = Staging(DiskOf(tmp_path, disk))
+
+    assert await StagingProbe(staging, timeout=timedelta(seconds=20)).ask() == expected
+    staging.close()
+
+
+async def test_a_disk_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    class Removed(DirectoryBackend):
+        async def disk(self) -> Disk:
+            raise FileNotFoundError
+
+    staging = Staging(Removed(tmp_path, reserve_bytes=0))
+
+    health = await StagingProbe(staging, timeout=timedelta(seconds=20)).ask()
+    assert health.check == "unreadable (FileNotFoundError)"
+    staging.close()

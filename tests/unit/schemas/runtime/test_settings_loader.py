@@ -54,3 +54,40 @@ def test_missing_and_invalid_settings_are_named_without_their_values(
     assert "notifier: setting RABBITMQ_URL: Field required\n" in output
     assert "notifier: setting OUTBOX_BATCH: " in output
     assert "hunter2" not in output
+
+
+def test_the_urls_of_several_brokers_are_separated_by_commas_or_semicolons(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    first, second, third = (f"amqps://waybill:a,b;c@node-{number}/waybill" for number in range(3))
+    environment.setenv("DATABASE_URL", DATABASE)
+    environment.setenv("RABBITMQ_URL", f"{first}, {second};{third},")
+    assert Settings.load().rabbitmq_urls == (first, second, third)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("", "URL 1 of 1 is not of the form"),
+        (f"{BROKER},http://waybill:hunter2@broker/waybill", "URL 2 of 2 is not of the form"),
+        (f"{BROKER},amqp:///waybill", "URL 2 of 2 is not of the form"),
+        (f"{BROKER},amqp://waybill:hunter2@broker:hunter2/", "URL 2 of 2 is not of the form"),
+        ("amqp://waybill:hunter2@one:5672,two:5672/waybill", "URL 1 of 1 is not of the form"),
+        (f"{BROKER},amqp://waybill:hunter2@two/other", "the same virtual host"),
+    ],
+    ids=["empty", "scheme", "no host", "port", "list of hosts", "another virtual host"],
+)
+def test_an_invalid_url_of_a_broker_is_refused_without_its_password(
+    value: str,
+    message: str,
+    environment: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    environment.setenv("DATABASE_URL", DATABASE)
+    environment.setenv("RABBITMQ_URL", value)
+    with pytest.raises(SystemExit):
+        Settings.load()
+    output = capsys.readouterr().err
+    assert "notifier: setting RABBITMQ_URL: " in output
+    assert message in output
+    assert "hunter2" not in output
