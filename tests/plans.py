@@ -18,6 +18,7 @@ class Plan:
     Attributes:
         buffers: pages that it read or wrote, in memory or not.
         scanned: tables that it read from the first to the last row.
+        rows: the most rows that one node of the plan returned.
         discarded: the most rows that one node of the plan read and discarded.
         text: the plan, for a message.
     """
@@ -25,6 +26,7 @@ class Plan:
     statement: str
     buffers: int
     scanned: frozenset[str]
+    rows: int
     discarded: int
     text: str
 
@@ -37,6 +39,7 @@ class Plan:
             scanned=frozenset(
                 node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"
             ),
+            rows=max(round(node["Actual Rows"] * node["Actual Loops"]) for node in nodes),
             discarded=max(
                 round(node.get(reason, 0) * node["Actual Loops"])
                 for node in nodes

@@ -39,11 +39,4 @@ class Webhook(Base):
             "upload_id",
             postgresql_where=text("deleted_at IS NULL"),
         ),
-        Index(
-            "ix_webhooks_listed",
-            "tenant_id",
-            "created_at",
-            "id",
-            postgresql_where=text("deleted_at IS NULL AND upload_id IS NULL"),
-        ),
     )

@@ -433,6 +433,8 @@ def upgrade() -> None:
         ["tenant_id", "upload_id"],
         postgresql_where=sa.text("deleted_at IS NULL"),
     )
+    op.drop_index("ix_entities_label", table_name="entities")
+    op.create_index("ix_entities_label", "entities", ["document_id", "label", "page", "ordinal"])
     op.execute(TRIGGERS)
 
 
@@ -456,6 +458,8 @@ def downgrade() -> None:
     op.alter_column("jobs", "upload_id", nullable=False)
     for name in WITHOUT_DEFAULT:
         op.alter_column("jobs", name, server_default=None)
+    op.drop_index("ix_entities_label", table_name="entities")
+    op.create_index("ix_entities_label", "entities", ["document_id", "label"])
     op.drop_index("ix_webhooks_tenant", table_name="webhooks")
     op.create_index(
         "ix_webhooks_live",
