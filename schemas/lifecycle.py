@@ -1,4 +1,4 @@
-"""Statuses of uploads, jobs, documents and deliveries.
+"""Statuses of uploads, jobs, documents, deliveries and dead letters.
 
 A status changes only by ``UPDATE … WHERE status IN (…)`` with the statuses that
 may precede it, so that a repeated message changes nothing.
@@ -54,6 +54,12 @@ class DeliveryStatus(StrEnum):
     DELIVERED = "delivered"
     EXHAUSTED = "exhausted"  # every attempt of the schedule failed
     DISCARDED = "discarded"  # the endpoint was deleted or disabled before the delivery
+
+
+class DeadLetterState(StrEnum):
+    WAITING = "waiting"  # an operator decides
+    REPLAYED = "replayed"  # its event was added to the outbox again
+    DROPPED = "dropped"
 
 
 SETTLED_JOBS: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
