@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from notifier import broker, db, liveness
+from notifier.dead_letters import DeadLetterConsumer
 from notifier.delivery import dispatch, transport
 from notifier.intake import NotifyConsumer
 from notifier.positions import Positions
@@ -22,6 +23,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 RELAY = "waybill-relay"
 DELIVER = "waybill-deliver"
+DEAD_LETTERS = "waybill-deliver-dead-letters"
 
 
 class LoopEnded(Exception):
@@ -38,7 +40,7 @@ def run_relay(settings: Settings) -> None:
 
 
 def run_deliver(settings: DeliverSettings) -> None:
-    """Deliver webhooks until SIGTERM."""
+    """Deliver webhooks and record dead letters until SIGTERM."""
     logging.configure(settings, service="deliver")
     asyncio.run(_until_stopped(_deliver(settings)))
 
@@ -87,10 +89,15 @@ async def _deliver(settings: DeliverSettings) -> None:
     async with (
         db.open_engine(settings, name=DELIVER) as engine,
         await broker.connect(settings, name=DELIVER) as connection,
+        # A message whose properties break a connection must not stop the deliveries.
+        await broker.connect(settings, name=DEAD_LETTERS) as dead_letter_connection,
         transport.open_client(settings, allow_loopback=settings.webhook_allow_loopback) as client,
     ):
         wake, pulse = db.WakeUp(), liveness.Pulse()
         consumer = NotifyConsumer(connection=connection, transaction=engine.begin, wake=wake)
+        dead_letters = DeadLetterConsumer(
+            connection=dead_letter_connection, transaction=engine.begin
+        )
         dispatcher = dispatch.Dispatcher(
             transaction=engine.begin,
             client=client,
@@ -103,11 +110,13 @@ async def _deliver(settings: DeliverSettings) -> None:
         )
 
         async def is_alive() -> bool:
+            # Without the dead letters, for the same reason.
             return pulse.is_fresh and await consumer.is_consuming()
 
         log.info("deliver.started")
         await _run_together(
             consumer=consumer.run(),
+            dead_letters=dead_letters.run(),
             dispatcher=dispatcher.run(),
             listen=db.listen(settings, channel=dispatch.WAKE_CHANNEL, wake=wake.call, name=DELIVER),
             liveness=liveness.keep(settings.liveness_file, alive=is_alive),

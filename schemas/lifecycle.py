@@ -1,4 +1,4 @@
-"""Statuses of uploads, jobs, steps, documents and deliveries.
+"""Statuses of uploads, jobs, steps, documents, deliveries and dead letters.
 
 A status changes only by ``UPDATE … WHERE status IN (…)`` with the statuses that
 may precede it, so that a repeated message changes nothing. The status of a job
@@ -87,6 +87,12 @@ class DeliveryStatus(StrEnum):
     DISCARDED = (
         "discarded"  # its endpoint was deleted or disabled, or its event is no longer stored
     )
+
+
+class DeadLetterState(StrEnum):
+    WAITING = "waiting"  # an operator decides
+    REPLAYED = "replayed"  # its event was added to the outbox again
+    DROPPED = "dropped"
 
 
 SETTLED_JOBS: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})

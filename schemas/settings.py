@@ -380,6 +380,10 @@ class SweepSettings(BaseModel):
         default=timedelta(days=30),
         description="how long an ended webhook delivery is kept, with all its attempts",
     )
+    dead_letter_retention: Duration = Field(
+        default=timedelta(days=90),
+        description="how long a replayed or dropped dead letter is kept: long enough to compare an incident with earlier ones. A waiting dead letter is kept until an operator decides",
+    )
 
 
 class IngestSettings(BaseModel):

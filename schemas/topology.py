@@ -191,6 +191,7 @@ QUEUES: Final = (
             "x-delivery-limit": DELIVERY_LIMIT,
         },
     ),
+    # Drained into the table `dead_letters`; the length bounds it while no deliverer runs.
     Queue(
         name=UNROUTED.name,
         arguments={

@@ -1,1 +1,1 @@
-"""Operators' commands: tenants, API keys, quotas, secrets."""
+"""Operators' commands: tenants, API keys, quotas, secrets, dead letters."""

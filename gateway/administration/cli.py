@@ -4,6 +4,7 @@ A command imports what it needs when it runs: `waybill --help` imports no server
 """
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -13,10 +14,12 @@ import click
 
 from schemas.api.scopes import Scope
 from schemas.ids import ApiKeyId
+from schemas.lifecycle import DeadLetterState
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from gateway.administration.dead_letters import Settled
     from gateway.administration.quotas import QuotaChanges
     from gateway.db import Database
     from gateway.settings import AdministrationSettings
@@ -90,6 +93,7 @@ def on_database(
 ) -> Result:
     """Run an operation; an unknown name or id ends the command."""
     from gateway import db
+    from gateway.administration.dead_letters import DeadLetterRefused
     from gateway.administration.keys import KeyUnknown
     from gateway.administration.tenants import TenantUnknown
     from schemas.runtime import logging
@@ -104,7 +108,7 @@ def on_database(
     logging.configure(loaded, service="gateway")
     try:
         return asyncio.run(run())
-    except (TenantUnknown, KeyUnknown) as error:
+    except (TenantUnknown, KeyUnknown, DeadLetterRefused) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -154,7 +158,7 @@ def moment(at: datetime | None) -> str:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Administer tenants, API keys, quotas and secrets.
+    """Administer tenants, API keys, quotas, secrets and dead letters.
 
     Settings are environment variables or files in /run/secrets, as for the gateway.
     """
@@ -303,6 +307,152 @@ def rotate_secrets() -> None:
         click.echo(f"webhook {webhook_id}: {reason}", err=True)
     if rotation.unreadable:
         raise click.ClickException(f"{len(rotation.unreadable)} secrets cannot be decrypted")
+
+
+DEAD_LETTERS_MAX: Final = 1000
+"""Most dead letters of one list."""
+
+DEAD_LETTER_ID: Final = click.IntRange(1, 2**63 - 1)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def print_json(value: object) -> None:
+    """Print JSON in ASCII: foreign text must not control the terminal."""
+    click.echo(json.dumps(value, indent=2))
+
+
+@main.group("dead-letters")
+def dead_letters_group() -> None:
+    """Messages that no consumer accepted, or that no queue received."""
+
+
+@dead_letters_group.command("list")
+@click.option("--queue", help="A work queue, or waybill.unrouted.")
+@click.option(
+    "--state",
+    type=click.Choice([state.value for state in DeadLetterState]),
+    default=DeadLetterState.WAITING.value,
+    show_default=True,
+)
+@click.option("--type", "event_type", help="An event type, such as upload.stored.")
+@click.option("--limit", type=click.IntRange(1, DEAD_LETTERS_MAX), default=50, show_default=True)
+@click.option("--before", type=DEAD_LETTER_ID, metavar="ID", help="Only those older than this one.")
+@as_json
+def list_dead_letters(
+    *,
+    queue: str | None,
+    state: str,
+    event_type: str | None,
+    limit: int,
+    before: int | None,
+    as_json: bool,
+) -> None:
+    """Print dead letters, newest first."""
+    from gateway.administration import dead_letters
+
+    found = in_transaction(
+        settings(),
+        lambda session: dead_letters.listed(
+            session,
+            state=DeadLetterState(state),
+            queue=queue,
+            event_type=event_type,
+            before=before,
+            limit=limit,
+        ),
+    )
+    letters = [dead_letters.summary(letter) for letter in found]
+    if as_json:
+        print_json(letters)
+        return
+    columns = (
+        "id",
+        "received_at",
+        "queue",
+        "reason",
+        "deaths",
+        "event_type",
+        "tenant_id",
+        "job_id",
+    )
+    table(
+        [column.upper() for column in columns],
+        ([letter[column] or "-" for column in columns] for letter in letters),
+    )
+    if len(letters) == limit:
+        click.echo(f"older ones: --before {letters[-1]['id']}", err=True)
+
+
+@dead_letters_group.command("show")
+@click.argument("letter_id", metavar="ID", type=DEAD_LETTER_ID)
+@as_json
+def show_dead_letter(*, letter_id: int, as_json: bool) -> None:
+    """Print a dead letter with its headers and its body; secrets in them are masked."""
+    from gateway.administration import dead_letters
+
+    letter = dead_letters.details(
+        in_transaction(settings(), lambda session: dead_letters.find(session, letter_id))
+    )
+    if as_json:
+        print_json(letter)
+        return
+    for name, value in letter.items():
+        if value is None:
+            continue
+        # A body may be a JSON string; its control characters must stay escaped.
+        printable = isinstance(value, str) and name != "body"
+        click.echo(f"{name}: {value if printable else json.dumps(value, indent=2)}")
+
+
+def chosen(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the parameters of a command for some dead letters or for all of a queue."""
+    for parameter in (
+        as_json,
+        click.option("--all", "everything", is_flag=True, help="All that wait, with --queue."),
+        click.option("--queue", help="A work queue, or waybill.unrouted."),
+        click.argument("ids", metavar="[ID]...", type=DEAD_LETTER_ID, nargs=-1),
+    ):
+        command = parameter(command)
+    return command
+
+
+@dead_letters_group.command("drop")
+@chosen
+def drop_dead_letters(
+    *, ids: tuple[int, ...], queue: str | None, everything: bool, as_json: bool
+) -> None:
+    """Give up dead letters. Their rows stay for DEAD_LETTER_RETENTION (90 d)."""
+    from gateway.administration import audit, dead_letters
+
+    actor = audit.current_actor()
+    if name := _whole_queue(ids, queue, everything=everything):
+        settled = on_database(
+            settings(), lambda database: dead_letters.drop_all(database, queue=name, actor=actor)
+        )
+    else:
+        settled = in_transaction(
+            settings(), lambda session: dead_letters.drop(session, ids, actor=actor)
+        )
+    _print_settled("dropped", settled, as_json=as_json)
+
+
+def _whole_queue(ids: tuple[int, ...], queue: str | None, *, everything: bool) -> str | None:
+    """Return the queue that is meant as a whole; None for single ids."""
+    if ids and queue is None and not everything:
+        return None
+    if queue and everything and not ids:
+        return queue
+    raise click.UsageError("give either ids, or --queue with --all")
+
+
+def _print_settled(done: str, settled: "Settled", *, as_json: bool) -> None:
+    if as_json:
+        print_json({done: settled.count, "refused": settled.refused})
+        return
+    click.echo(f"{done}: {settled.count}")
+    for reason in settled.refused:
+        click.echo(reason, err=True)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ async def _next(
             .where(Webhook.id > after, not_(Webhook.secret.startswith(keys.prefix)))
             .order_by(Webhook.id)
             .limit(limit)
-            .with_for_update()
+            # FOR NO KEY UPDATE: FOR UPDATE would block new deliveries to these webhooks.
+            .with_for_update(key_share=True)
         )
     ).all()
 

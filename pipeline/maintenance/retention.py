@@ -9,6 +9,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from pipeline.context import Context
 from pipeline.maintenance.exclusive import Budget
+from schemas.tables.dead_letters import DeadLetter
 from schemas.tables.deliveries import Delivery
 from schemas.tables.idempotency import IdempotentRequest
 from schemas.tables.inbox import InboxMessage
@@ -25,6 +26,7 @@ class Summary:
     inbox: int
     idempotency: int
     deliveries: int
+    dead_letters: int
 
 
 def sweep(context: Context, budget: Budget) -> Summary:
@@ -46,6 +48,10 @@ def sweep(context: Context, budget: Budget) -> Summary:
         # A pending delivery has no `settled_at` and is kept. Attempts are deleted with theirs.
         deliveries=_delete(
             context, Delivery.settled_at, older_than=settings.delivery_retention, budget=budget
+        ),
+        # A waiting dead letter has no `settled_at` and is kept.
+        dead_letters=_delete(
+            context, DeadLetter.settled_at, older_than=settings.dead_letter_retention, budget=budget
         ),
     )
 

@@ -1,6 +1,8 @@
 """Tables, one module per noun. Importing this package registers every table."""
 
 from schemas.tables import (
+    audit,
+    dead_letters,
     deliveries,
     documents,
     events,
@@ -17,6 +19,8 @@ from schemas.tables.base import Base
 
 __all__ = [
     "Base",
+    "audit",
+    "dead_letters",
     "deliveries",
     "documents",
     "events",

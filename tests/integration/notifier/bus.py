@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, HeadersType
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from notifier import broker
@@ -32,6 +32,36 @@ class Bus:
             ),
             routing_key=routing_key,
         )
+
+    async def publish_to(
+        self,
+        queue: str,
+        body: bytes,
+        *,
+        message_id: str | None = None,
+        headers: HeadersType | None = None,
+    ) -> None:
+        """Publish to one queue."""
+        await self._channel.default_exchange.publish(
+            aio_pika.Message(
+                body, content_type=CONTENT_TYPE, message_id=message_id, headers=headers
+            ),
+            routing_key=queue,
+        )
+
+    async def dead_letter(
+        self,
+        body: bytes,
+        *,
+        queue: str,
+        message_id: str | None = None,
+        headers: HeadersType | None = None,
+    ) -> None:
+        """Publish to a work queue without a consumer, and reject the message there."""
+        await self.publish_to(queue, body, message_id=message_id, headers=headers)
+        source = await self._channel.get_queue(queue)
+        message = await source.get(timeout=SOON)
+        await message.reject(requeue=False)
 
     async def take(self, queue: str) -> AbstractIncomingMessage:
         """Take the next message."""

@@ -17,6 +17,7 @@ from schemas.events.uploads import UploadCancelled
 from schemas.ids import EventId, TenantId, UploadId, WebhookId, uuid7
 from schemas.policy import webhook_secrets
 from schemas.settings import DatabaseSettings
+from schemas.tables.dead_letters import DeadLetter
 from schemas.tables.deliveries import Attempt, Delivery
 from schemas.tables.events import EventRecord
 from schemas.tables.outbox import OutboxMessage
@@ -212,3 +213,16 @@ class Rows:
                 .where(Delivery.next_attempt_at.is_not(None))
                 .values(next_attempt_at=func.now())
             )
+
+    async def dead_letters(self) -> Sequence[DeadLetter]:
+        async with self.transaction() as session:
+            return (await session.scalars(select(DeadLetter).order_by(DeadLetter.id))).all()
+
+    async def until_dead_letters(self, count: int) -> Sequence[DeadLetter]:
+        """Wait until `count` dead letters are recorded; return all."""
+
+        async def enough() -> Sequence[DeadLetter]:
+            found = await self.dead_letters()
+            return found if len(found) >= count else ()
+
+        return await eventually(enough)

@@ -3,9 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+from sqlalchemy import select
+
 from pipeline.context import Context
 from pipeline.maintenance import retention
 from schemas.ids import DeliveryId, EventId, WebhookId
+from schemas.lifecycle import DeadLetterState
+from schemas.tables.dead_letters import DeadLetter
 from schemas.tables.deliveries import Attempt, Delivery
 from schemas.tables.idempotency import IdempotentRequest
 from schemas.tables.inbox import InboxMessage
@@ -43,7 +47,7 @@ def test_rows_are_deleted_after_their_retention_time(context: Context) -> None:
                 )
             )
     assert retention.sweep(context, ample_budget()) == retention.Summary(
-        outbox=1, inbox=1, idempotency=1, deliveries=0
+        outbox=1, inbox=1, idempotency=1, deliveries=0, dead_letters=0
     )
     assert (count(context, OutboxMessage), count(context, InboxMessage)) == (2, 1)
     assert count(context, IdempotentRequest) == 1
@@ -79,6 +83,32 @@ def test_deliveries_are_deleted_after_their_retention_time(context: Context) -> 
             )
     assert retention.sweep(context, ample_budget()).deliveries == 1
     assert (count(context, Delivery), count(context, Attempt)) == (2, 2)
+
+
+def test_settled_dead_letters_are_deleted_and_waiting_ones_kept(context: Context) -> None:
+    with context.transaction() as session:
+        for settled_at in (LONG_AGO, datetime.now(UTC), None):
+            session.add(
+                DeadLetter(
+                    queue="uploads",
+                    fingerprint=uuid4().bytes,
+                    body=b"{}",
+                    headers={},
+                    reason="rejected",
+                    deaths=1,
+                    received_at=LONG_AGO,
+                    state=DeadLetterState.WAITING
+                    if settled_at is None
+                    else DeadLetterState.DROPPED,
+                    settled_at=settled_at,
+                )
+            )
+    assert retention.sweep(context, ample_budget()).dead_letters == 1
+    with context.transaction() as session:
+        assert set(session.scalars(select(DeadLetter.state))) == {
+            DeadLetterState.WAITING,
+            DeadLetterState.DROPPED,
+        }
 
 
 def test_more_rows_than_one_batch_are_all_deleted(context: Context) -> None:
