@@ -19,6 +19,7 @@ from schemas.ids import EventId, TenantId
 from schemas.settings import DatabaseSettings, RelaySettings
 from schemas.tables.events import events_after
 from schemas.tables.outbox import WAKE_CHANNEL
+from tests.integration.notifier.conftest import ProxiedBroker, Start
 from tests.integration.notifier.plans import plans_of, reads_of_events, rows_read
 from tests.integration.notifier.process import running
 from tests.integration.notifier.rows import Rows, an_event, engine_of, eventually, record_of
@@ -185,6 +186,20 @@ async def test_the_poll_finds_events_without_a_notification(
     async with run_positions(poll=timedelta(milliseconds=200)):
         await rows.add_events(an_event())
         await eventually(partial(have_positions, rows, 1), within=timedelta(seconds=5))
+
+
+async def test_positions_are_assigned_while_the_broker_is_unreachable(
+    rows: Rows, start: Start, proxied_broker: ProxiedBroker
+) -> None:
+    await proxied_broker.proxy.refuse()
+    relay = await start(
+        "relay", RABBITMQ_URL=proxied_broker.settings.rabbitmq_url.get_secret_value()
+    )
+    await rows.add_to_outbox(an_event())
+    await eventually(partial(have_positions, rows, 1))
+    assert not await rows.everything_is_published()
+    assert not relay.liveness_file.exists()
+    assert await relay.stop() == 0
 
 
 async def test_a_page_of_the_feed_merges_the_partitions_in_the_order_of_the_index(
