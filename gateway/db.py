@@ -54,9 +54,9 @@ class Database:
 
     @asynccontextmanager
     async def tenant_lock(self, tenant_id: TenantId) -> AsyncIterator[AsyncSession]:
-        """Open a transaction that changes a tenant's usage; one per tenant and process at a time.
+        """Open a transaction that changes a tenant's usage or steps; one per tenant and process.
 
-        The database serialises changes of one tenant's usage, and a transaction that waits
+        The database serialises the changes of one tenant's counters, and a transaction that waits
         there holds a connection. Without this lock a burst of one tenant's uploads would
         take every connection of the pool.
 

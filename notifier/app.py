@@ -5,7 +5,7 @@ import random
 import signal
 from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Never
 
 import structlog
 
@@ -46,22 +46,27 @@ def run_deliver(settings: DeliverSettings) -> None:
 
 
 async def _relay(settings: Settings) -> None:
-    async with (
-        db.open_engine(settings, name=RELAY) as engine,
-        await broker.connect(settings, name=RELAY) as connection,
-    ):
-        exchange = await broker.EventExchange.open(
-            connection, publish_timeout=settings.publish_timeout
-        )
+    async with db.open_engine(settings, name=RELAY) as engine:
         wake, pulse = db.WakeUp(), liveness.Pulse()
         positions_wake, positions_pulse = db.WakeUp(), liveness.Pulse()
-        relay = Relay(
-            transaction=engine.begin,
-            exchange=exchange,
-            wake=wake,
-            pulse=pulse,
-            settings=settings,
-        )
+        exchange: broker.EventExchange | None = None
+
+        async def publish() -> Never:
+            nonlocal exchange
+            async with await broker.connect(settings, name=RELAY) as connection:
+                exchange = await broker.EventExchange.open(
+                    connection, publish_timeout=settings.publish_timeout
+                )
+                log.info("relay.started")
+                await Relay(
+                    transaction=engine.begin,
+                    exchange=exchange,
+                    wake=wake,
+                    pulse=pulse,
+                    settings=settings,
+                ).run()
+
+        # Beside the publishing, because the feed does not need the broker.
         positions = Positions(
             transaction=engine.begin,
             wake=positions_wake,
@@ -74,11 +79,15 @@ async def _relay(settings: Settings) -> None:
             positions_wake.call()
 
         async def is_alive() -> bool:
-            return exchange.is_open and pulse.is_fresh and positions_pulse.is_fresh
+            return (
+                exchange is not None
+                and exchange.is_open
+                and pulse.is_fresh
+                and positions_pulse.is_fresh
+            )
 
-        log.info("relay.started")
         await _run_together(
-            relay=relay.run(),
+            relay=publish(),
             positions=positions.run(),
             listen=db.listen(settings, channel=outbox.WAKE_CHANNEL, wake=notify, name=RELAY),
             liveness=liveness.keep(settings.liveness_file, alive=is_alive),

@@ -10,7 +10,6 @@ import asyncio
 from datetime import timedelta
 from typing import Final, Never
 
-import structlog
 from sqlalchemy import Uuid, any_, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,8 +19,6 @@ from notifier.liveness import Pulse
 from schemas.runtime import postgres
 from schemas.settings import RelaySettings
 from schemas.tables.events import POSITIONS, EventRecord
-
-log = structlog.stdlib.get_logger(__name__)
 
 BATCH: Final = 500
 """Most events of one transaction; bounds how long an event waits for the events before it."""

@@ -73,6 +73,14 @@ class OutboxRow:
     attempts: int
     event: EventToPublish | None
 
+    @property
+    def log_fields(self) -> dict[str, str | None]:
+        return {
+            "event_id": str(self.event_id),
+            "type": None if self.event is None else self.event.type,
+            "queue": self.queue,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -278,15 +286,9 @@ class Relay:
             batch = Batch.of(rows, errors)
             await record(connection, batch)
         for row in batch.published:
-            log.debug("relay.published", event_id=str(row.event_id), queue=row.queue)
+            log.debug("relay.published", **row.log_fields)
         for row, reason in batch.refused:
-            log.warning(
-                "relay.refused",
-                event_id=str(row.event_id),
-                queue=row.queue,
-                attempts=row.attempts + 1,
-                reason=reason,
-            )
+            log.warning("relay.refused", **row.log_fields, attempts=row.attempts + 1, reason=reason)
         return batch
 
     async def _publish(self, row: OutboxRow) -> None:

@@ -188,10 +188,11 @@ def run(system: System, *, extent: Bounds) -> Section:
             for order in starting_orders(pair, rounds=extent.rounds):
                 for measure in order:
                     measure()
-        return _section(few.samples, many.samples, extent=extent)
+        return section(few.samples, many.samples, extent=extent)
 
 
-def _section(few: Samples, many: Samples, *, extent: Bounds) -> Section:
+def section(few: Samples, many: Samples, *, extent: Bounds) -> Section:
+    """Compare the samples of the database with few jobs with those of the one with many."""
     rows, above = [], []
     for name in few:
         at_few, at_many = Spread.of(few[name]), Spread.of(many[name])

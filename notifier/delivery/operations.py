@@ -92,9 +92,10 @@ _CLAIM: Final = (
     .returning(
         Delivery.id,
         _LEASE_END.label("leased_until"),
-        # The subquery reads the body of a claimed delivery alone, by its id, from one partition.
+        # Reads the event of each claimed delivery by its id, from one partition. A message of
+        # another publisher could name an event of another tenant, whose bytes must not be sent.
         select(EventRecord.body)
-        .where(EventRecord.id == Delivery.event_id)
+        .where(EventRecord.id == Delivery.event_id, EventRecord.tenant_id == Delivery.tenant_id)
         .scalar_subquery()
         .label("body"),
     )

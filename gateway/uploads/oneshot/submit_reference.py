@@ -66,7 +66,7 @@ async def submit_reference(
     keyed = KeyedRequest.of(
         submission.idempotency_key, operation="submit_reference", request=reference
     )
-    async with context.database.transaction() as session:
+    async with context.database.tenant_lock(tenant_id) as session:
         upload_id = UploadId(
             await idempotency.first_use(session, keyed, tenant_id=tenant_id, resource_id=upload.id)
         )

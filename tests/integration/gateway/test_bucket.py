@@ -208,6 +208,25 @@ async def test_chunks_are_accepted_again_after_an_outage_of_the_store(
             assert await staged.chunks(api, upload_id) == {0: CONTENT, 1: CONTENT}
 
 
+async def test_an_upload_can_be_cancelled_while_the_store_is_down(
+    serve: Serve, staged: InBucket
+) -> None:
+    url = urlsplit(staged.store.s3_endpoint_url or "")
+    async with Proxy(lambda: asyncio.open_connection(url.hostname, url.port)) as way:
+        through = at(f"http://127.0.0.1:{way.port}", staged.store)
+        async with serve(store=through) as api:
+            upload_id = await api.sent(CONTENT)
+            await way.refuse()
+
+            cancelled = await api.ask("DELETE", f"/uploads/{upload_id}")
+
+            assert (cancelled.status_code, staged.count(upload_id)) == (200, 1)
+            await way.accept()
+            repeated = await api.ask("DELETE", f"/uploads/{upload_id}")
+    assert repeated.json() == cancelled.json()
+    assert staged.count(upload_id) == 0
+
+
 async def test_an_upload_continues_after_a_change_of_staging(
     serve: Serve, staged: InBucket, staging_dir: Path
 ) -> None:

@@ -1,8 +1,10 @@
 import asyncio
 import time
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import Engine, event
 
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
@@ -100,6 +102,42 @@ async def test_jobs_are_listed_newest_first_page_by_page(
 
     assert seen == made[3:0:-1]
     assert [job["job_id"] for job in (await api.get("/jobs")).json()["items"]] == made[::-1]
+
+
+async def test_one_statement_reads_the_steps_of_all_jobs_of_a_page(api: Api) -> None:
+    for _ in range(5):
+        await api.finalized()
+    statements: list[str] = []
+
+    def note(*arguments: Any) -> None:  # noqa: ANN401  # SQLAlchemy's signature
+        statements.append(arguments[2])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        jobs = (await api.get("/jobs")).json()["items"]
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+    assert [len(job["steps"]) for job in jobs] == [1] * 5
+    assert len([statement for statement in statements if "FROM steps" in statement]) == 1
+
+
+async def test_a_job_shows_its_timeline(api: Api, transaction: BeginSession) -> None:
+    _, job_id = await api.finalized()
+    async with transaction() as session:
+        await store(session, job_id, will_be_read=True)
+
+    job = (await api.get(f"/jobs/{job_id}")).json()
+
+    assert (job["kind"], job["priority"]) == ("upload", "interactive")
+    assert (job["status"], job["stage"], job["progress"]) == ("processing", "ingest", 60)
+    transfer, ingest = job["steps"]
+    assert (transfer["name"], transfer["status"]) == ("transfer", "completed")
+    assert (transfer["done"], transfer["total"], transfer["unit"]) == (7, 7, "bytes")
+    assert transfer["queued_at"] <= transfer["started_at"] <= transfer["finished_at"]
+    assert job["stored_at"] == transfer["finished_at"]
+    assert (ingest["name"], ingest["status"], ingest["unit"]) == ("ingest", "queued", "pages")
+    assert (ingest["started_at"], ingest["finished_at"], ingest["total"]) == (None, None, None)
 
 
 async def test_the_server_caps_the_size_of_a_page(serve: Serve) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text, update
 
+from schemas import object_keys
+from schemas.ids import TenantId
 from schemas.settings import StepSettings
 from schemas.tables.steps import Step, TenantSteps
 from schemas.tables.tenants import TenantUsage
@@ -153,3 +155,21 @@ async def test_a_burst_of_one_tenant_leaves_connections_for_others(
 
     answers = await asyncio.gather(*burst)
     assert [answer.status_code for answer in answers] == [201] * 30 + [202]
+
+
+async def test_a_burst_of_references_leaves_connections_for_others(
+    api: Api, stranger: Api, transaction: BeginSession
+) -> None:
+    upload_id, _ = await api.finalized()
+    async with transaction() as gate:
+        owner = (await gate.execute(select(TenantSteps.tenant_id).with_for_update())).scalar_one()
+        reference = {"object_key": f"{object_keys.incoming(TenantId(owner))}a"}
+        burst = [asyncio.create_task(api.ask("POST", "/jobs", json=reference)) for _ in range(30)]
+        await until_waiting(transaction)
+
+        async with asyncio.timeout(5):
+            assert (await api.ask("GET", f"/uploads/{upload_id}")).status_code == 200
+            assert (await stranger.ask("GET", f"/uploads/{upload_id}")).status_code == 404
+
+    answers = await asyncio.gather(*burst)
+    assert [answer.status_code for answer in answers] == [202] * 30

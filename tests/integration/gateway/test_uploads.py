@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from schemas import topology
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadCancelled
 from schemas.lifecycle import StepName, StepStatus
@@ -172,6 +173,13 @@ async def test_cancelling_a_finalized_upload_cancels_its_job(
         ("cleanup", "queued"),
     ]
     assert staged.count(upload_id) == 1, "a worker may be reading it"
+    async with transaction() as session:
+        queues = await session.scalars(
+            select(OutboxMessage.queue)
+            .join(EventRecord, EventRecord.id == OutboxMessage.event_id)
+            .where(EventRecord.type == "upload.cancelled")
+        )
+        assert set(queues) == {None, topology.UPLOADS}
 
 
 @pytest.mark.parametrize("ended", ["completed", "failed", "processing"])

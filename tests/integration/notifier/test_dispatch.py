@@ -6,6 +6,7 @@ from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
+import msgspec
 import pytest
 from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -228,6 +229,21 @@ async def test_a_delivery_without_its_event_is_discarded_with_the_reason(
         ("event_missing", "the event is no longer stored; nothing was sent"),
         ("delivered", None),
     }
+
+
+async def test_an_event_is_never_sent_to_another_tenant(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
+) -> None:
+    owner, another = await rows.add_tenant(), await rows.add_tenant()
+    await rows.add_webhook(another, url=receiver.url)
+    event = an_event(tenant_id=owner)
+    await rows.add_events(event)
+    await rows.record(msgspec.structs.replace(event, tenantid=another))
+    async with run_dispatcher():
+        await eventually(rows.everything_is_settled)
+    assert receiver.received == []
+    (delivery,) = await rows.deliveries()
+    assert delivery.status == "discarded"
 
 
 async def test_a_claim_reads_the_body_of_each_claimed_delivery_by_its_id(

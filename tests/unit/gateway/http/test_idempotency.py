@@ -1,5 +1,12 @@
+from uuid import uuid4
+
+import msgspec
+import pytest
+
 from gateway.http.idempotency import KeyedRequest
-from schemas.api.uploads import CreateUpload
+from schemas.api.submissions import SubmitReference
+from schemas.api.uploads import CreateUpload, FinalizeUpload
+from schemas.ids import UploadId
 
 
 def test_a_request_without_a_key_is_not_keyed() -> None:
@@ -15,6 +22,19 @@ def test_the_order_of_fields_does_not_matter() -> None:
     assert KeyedRequest.of("k", operation="o", request=one) == KeyedRequest.of(
         "k", operation="o", request=other
     )
+
+
+@pytest.mark.parametrize(
+    "request_without_priority",
+    [
+        FinalizeUpload(upload_id=UploadId(uuid4())),
+        SubmitReference(object_key="incoming/x"),
+    ],
+)
+def test_a_request_without_a_priority_keeps_the_key_that_an_earlier_version_bound(
+    request_without_priority: msgspec.Struct,
+) -> None:
+    assert b"priority" not in msgspec.json.encode(request_without_priority)
 
 
 def test_different_values_make_a_different_request() -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -30,7 +31,13 @@ class UploadGone(DomainError):
     code = ErrorCode.UPLOAD_EXPIRED
 
 
+class Busy(DomainError):
+    code = ErrorCode.SYSTEM_BUSY
+    retry_after = timedelta(seconds=6.2)
+
+
 ERRORS: dict[str, Exception] = {
+    "busy": Busy("later"),
     "domain": UploadGone("the upload expired"),
     "stopped": StoppedReading("too long"),
     "field": InvalidRequest("is not a cursor", field="cursor"),
@@ -82,6 +89,7 @@ def test_every_error_code_has_a_status() -> None:
     ("kind", "status", "code"),
     [
         ("domain", 410, "upload_expired"),
+        ("busy", 503, "system_busy"),
         ("stopped", 400, "chunk_size_mismatch"),
         ("field", 400, "invalid_request"),
         ("unavailable", 503, "unavailable"),
@@ -110,6 +118,10 @@ def test_every_error_is_answered_as_a_problem(
 
 def test_a_temporary_error_has_retry_after(client: TestClient[Litestar]) -> None:
     assert int(client.get("/fail/unavailable").headers["retry-after"]) > 0
+
+
+def test_an_error_says_itself_when_to_try_again(client: TestClient[Litestar]) -> None:
+    assert client.get("/fail/busy").headers["retry-after"] == "7"
 
 
 def test_an_unread_body_closes_the_connection(client: TestClient[Litestar]) -> None:
