@@ -409,9 +409,11 @@ def test_leases_checkpoints_and_errors_are_kept(data: OldData) -> None:
 
 def test_rows_of_other_tables_stay_as_they_are(data: OldData) -> None:
     changed = {"jobs", "deliveries", "outbox"}
-    assert {table: data.after[table] for table in data.before if table not in changed} == {
-        table: rows for table, rows in data.before.items() if table not in changed
-    }
+    for table, rows in data.before.items():
+        if table not in changed:
+            # Later migrations add columns.
+            columns = {name for row in rows for name in row}
+            assert only(data.after[table], columns) == rows
     kept = set(data.before["jobs"][0]) & set(data.after["jobs"][0])
     assert {
         "status",
