@@ -13,11 +13,12 @@ from typing import Any, Final
 from uuid import uuid4
 
 from sqlalchemy import Connection, func, insert, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import sessionmaker
 
 from dev.bench.wire import Content
 from dev.seed.load import TENANTS
+from gateway.administration import dead_letters
 from gateway.http import paging
 from gateway.http.paging import CreatedPosition
 from notifier import positions, relay
@@ -32,7 +33,14 @@ from schemas.events import envelope
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFailed
 from schemas.ids import DeliveryId, DocumentId, EventId, JobId, TenantId, UploadId, WebhookId, uuid7
-from schemas.lifecycle import DocumentStatus, JobStatus, StepName, StepStatus, UploadStatus
+from schemas.lifecycle import (
+    DeadLetterState,
+    DocumentStatus,
+    JobStatus,
+    StepName,
+    StepStatus,
+    UploadStatus,
+)
 from schemas.tables.deliveries import Delivery
 from schemas.tables.documents import Document, Page
 from schemas.tables.events import EventRecord
@@ -197,7 +205,7 @@ def _post(path: str, document: Mapping[str, Any]) -> Call:
     )
 
 
-# Looks of the notifier
+# Looks of the notifier and of operators
 
 
 def _nothing(_: Connection, __: Facts) -> None:
@@ -205,8 +213,8 @@ def _nothing(_: Connection, __: Facts) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotifierLook:
-    """A look of a loop of the notifier, in a transaction that is rolled back."""
+class Look:
+    """A look of a loop or of an operator, in a transaction that is rolled back."""
 
     name: str
     prepare: Callable[[Connection, Facts], None] = _nothing
@@ -313,16 +321,23 @@ async def _fan_out(connection: AsyncConnection, facts: Facts) -> None:
     await operations.record_event(connection, event, body=envelope.encode(event))
 
 
-NOTIFIER: Final = (
-    NotifierLook(name="relay: publish 50 events", prepare=_fill_outbox, look=_relay),
-    NotifierLook(name="relay: nothing to publish", look=_relay_nothing),
-    NotifierLook(name="positions: of 50 events", prepare=_add_events, look=_assign_positions),
-    NotifierLook(name="positions: nothing to assign", look=_assign_nothing),
-    NotifierLook(name="deliver: record an event, fan out", look=_fan_out),
-    NotifierLook(
-        name="deliver: claim due deliveries", prepare=_add_due_deliveries, look=_claim_due
-    ),
-    NotifierLook(name="deliver: nothing is due", look=_claim_nothing),
+async def _list_dead_letters(connection: AsyncConnection, _: Facts) -> None:
+    async with AsyncSession(connection, join_transaction_mode="rollback_only") as session:
+        for queue in (None, "notify"):
+            await dead_letters.listed(
+                session, state=DeadLetterState.DROPPED, queue=queue, limit=BATCH
+            )
+
+
+LOOKS: Final = (
+    Look(name="relay: publish 50 events", prepare=_fill_outbox, look=_relay),
+    Look(name="relay: nothing to publish", look=_relay_nothing),
+    Look(name="positions: of 50 events", prepare=_add_events, look=_assign_positions),
+    Look(name="positions: nothing to assign", look=_assign_nothing),
+    Look(name="deliver: record an event, fan out", look=_fan_out),
+    Look(name="deliver: claim due deliveries", prepare=_add_due_deliveries, look=_claim_due),
+    Look(name="deliver: nothing is due", look=_claim_nothing),
+    Look(name="operator: list dead letters", look=_list_dead_letters),
 )
 
 

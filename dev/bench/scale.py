@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from dev.bench import looks
 from dev.bench.figures import Spread, starting_orders
-from dev.bench.looks import Call, Facts, NotifierLook, PipelineLook
+from dev.bench.looks import Call, Facts, Look, PipelineLook
 from dev.bench.sections import Section, Table
 from dev.bench.system import TABLE, System
 from dev.bench.wire import Answer, Connection
@@ -113,8 +113,8 @@ class Subject:
         for call in looks.reads(self.facts):
             yield partial(self._ask, call)
         yield self._upload
-        for look in looks.NOTIFIER:
-            yield partial(self._notify, look)
+        for look in looks.LOOKS:
+            yield partial(self._look, look)
         for sweep in looks.PIPELINE:
             yield partial(self._sweep, sweep)
 
@@ -132,7 +132,7 @@ class Subject:
                 call = calls.send(self._ask(call).json)
         self.loop.run(_relay_uploads(self.engine))
 
-    def _notify(self, look: NotifierLook) -> None:
+    def _look(self, look: Look) -> None:
         async def measured() -> None:
             async with self.engine.connect() as connection:
                 await connection.run_sync(look.prepare, self.facts)

@@ -126,8 +126,8 @@ JOBS: Final[LiteralString] = """
 
 TABLES: Final[Mapping[str, LiteralString]] = {
     "tenants": """
-        INSERT INTO tenants (id, name, created_at, quota_bytes, quota_open_uploads)
-        SELECT id, name, now() - %(span)s, 1::bigint << 50, 1000000 FROM seed_tenants
+        INSERT INTO tenants (id, name, created_at, quota_bytes, quota_open_uploads, quota_staged_bytes)
+        SELECT id, name, now() - %(span)s, 1::bigint << 50, 1000000, 1::bigint << 50 FROM seed_tenants
     """,
     "uploads": """
         INSERT INTO uploads (id, tenant_id, status, filename, content_type, size, chunk_size, chunk_count, sniffed_type,
@@ -331,9 +331,27 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         SELECT tenant_id, 'seed-' || n, 'create_upload', sha256(n::text::bytea), upload_id, now() - (now() - seed_jobs.created_at) * %(idempotency_pace)s
         FROM seed_jobs WHERE draw < 0.2
     """,
+    "dead_letters": """
+        INSERT INTO dead_letters (queue, fingerprint, message_id, event_id, event_type, tenant_id, job_id, body, headers, content_type,
+                                  reason, deaths, dead_lettered_at, received_at, state, settled_at)
+        SELECT 'notify', sha256(event.id::text::bytea), event.id::text, event.id, event.type, events.tenant_id, events.job_id, body, '{}',
+               'application/cloudevents+json', 'rejected', 1, at, at + interval '1 second', state,
+               CASE WHEN state <> 'waiting' THEN at + interval '5 minutes' END
+        FROM seed_events AS event
+        JOIN seed_jobs USING (n)
+        JOIN events ON events.id = event.id
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN n <= 100 THEN 'waiting' WHEN draw < 0.04 THEN 'dropped' ELSE 'replayed' END AS state
+        ) AS settled
+        WHERE draw < 0.05 AND event.type <> 'upload.finalized'
+        ORDER BY n DESC, at
+    """,
     "tenant_usage": """
-        INSERT INTO tenant_usage (tenant_id, bytes, open_uploads)
-        SELECT tenant_id, coalesce(sum(size) FILTER (WHERE status IN ('open', 'finalized', 'stored')), 0), count(*) FILTER (WHERE status = 'open')
+        INSERT INTO tenant_usage (tenant_id, bytes, open_uploads, staged_bytes)
+        SELECT tenant_id,
+               coalesce(sum(size) FILTER (WHERE status IN ('open', 'finalized', 'stored')), 0),
+               count(*) FILTER (WHERE status = 'open'),
+               coalesce(sum(size) FILTER (WHERE status IN ('open', 'finalized')), 0)
         FROM uploads JOIN seed_tenants ON seed_tenants.id = tenant_id
         GROUP BY tenant_id
     """,

@@ -358,6 +358,11 @@ FROM events WHERE events.id = outbox.event_id;
 UPDATE deliveries SET body = events.body FROM events WHERE events.id = deliveries.event_id;
 """
 
+ONE_ROW_PER_EVENT = """
+DELETE FROM outbox WHERE queue IS NOT NULL;
+DELETE FROM outbox USING outbox AS later WHERE later.event_id = outbox.event_id AND later.id > outbox.id;
+"""
+
 # The earlier version publishes an event once, to the exchange, which then also routes it to the queue
 # of the step. The event of a step that has not ended is published again: nothing else releases the
 # step, and a repeated event changes nothing.
@@ -447,7 +452,7 @@ def downgrade() -> None:
     op.add_column("outbox", sa.Column("traceparent", sa.Text(), nullable=True))
     op.add_column("deliveries", sa.Column("body", sa.LargeBinary(), nullable=True))
     op.execute(COPY_BACK)
-    op.execute("DELETE FROM outbox WHERE queue IS NOT NULL")
+    op.execute(ONE_ROW_PER_EVENT)
     op.drop_index("ix_outbox_event", table_name="outbox")
     op.create_unique_constraint("uq_outbox_event_id", "outbox", ["event_id"])
     op.execute(OUTBOX_BACK)

@@ -17,6 +17,7 @@ from schemas.ids import JobId, TenantId, UploadId
 from schemas.lifecycle import JobStatus, StepName
 from schemas.settings import DatabaseSettings, StepSettings, SweepSettings
 from schemas.tables import Base
+from schemas.tables.dead_letters import DeadLetter
 from schemas.tables.deliveries import Delivery
 from schemas.tables.events import EventRecord
 from schemas.tables.idempotency import IdempotentRequest
@@ -119,12 +120,12 @@ def test_the_triggers_would_have_written_the_same_jobs_tickets_and_counters(
 
 
 def test_the_usage_is_zero_once_every_upload_has_ended(connection: Connection) -> None:
-    usage = select(TenantUsage.bytes, TenantUsage.open_uploads)
+    usage = select(TenantUsage.bytes, TenantUsage.open_uploads, TenantUsage.staged_bytes)
     assert all(used.bytes > 0 for used in connection.execute(usage))
 
     connection.execute(text("UPDATE uploads SET status = 'expired'"))
 
-    assert set(connection.execute(usage)) == {(0, 0)}
+    assert set(connection.execute(usage)) == {(0, 0, 0)}
 
 
 def test_every_body_is_the_event_of_its_row(connection: Connection) -> None:
@@ -162,6 +163,7 @@ def test_a_running_system_finds_nothing_to_do(connection: Connection) -> None:
         InboxMessage.processed_at: retention.inbox_retention,
         IdempotentRequest.created_at: retention.idempotency_retention,
         Delivery.settled_at: retention.delivery_retention,
+        DeadLetter.settled_at: retention.dead_letter_retention,
         EventRecord.created_at: retention.event_retention,
     }
     conditions = [

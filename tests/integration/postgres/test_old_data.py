@@ -607,6 +607,11 @@ def test_every_delivery_has_its_event(data: OldData) -> None:
 def test_a_downgrade_restores_the_rows_and_publishes_open_work_again(
     infrastructure: Stack, data: OldData, database_url: dict[str, str]
 ) -> None:
+    with connect(database_url) as connection:
+        # Published a second time, as after a repeated release; the earlier version has one row.
+        connection.execute(
+            "INSERT INTO outbox (event_id) VALUES (%s), (%s)", [data.events["to read"].id] * 2
+        )
     infrastructure.run(("alembic", "downgrade", REVISION), settings=database_url)
     with connect(database_url) as connection:
         restored = snapshot(connection)

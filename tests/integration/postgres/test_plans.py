@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, Select, create_engine, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from dev.bench import looks
-from dev.bench.looks import Call, Facts, NotifierLook, PipelineLook
+from dev.bench.looks import Call, Facts, Look, PipelineLook
 from dev.seed.extent import Extent
 from dev.seed.load import seed
 from dev.stack.stack import Stack
@@ -39,6 +39,7 @@ from schemas.tables.documents import Document, Page
 from schemas.tables.jobs import Job
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
+from tests.factories.secret_keys import KEY
 from tests.fakes.storage import FakeStorage
 from tests.plans import Plan, recorded
 from tests.stack import fresh_name
@@ -141,7 +142,12 @@ async def gateway(seeded: str, facts: Facts, tmp_path: Path) -> AsyncIterator[ht
     """A client of the tenant with the most jobs, for a gateway in this process."""
     app: Any = create_app(
         GatewaySettings.model_validate(
-            {"database_url": seeded, "staging_dir": tmp_path, "staging_reserve": 0}
+            {
+                "database_url": seeded,
+                "secret_keys": KEY,
+                "staging_dir": tmp_path,
+                "staging_reserve": 0,
+            }
         )
     )
     async with app.lifespan():
@@ -244,13 +250,13 @@ async def test_the_statements_of_a_chunk_use_an_index(
     check(plans)
 
 
-# The notifier
+# Looks
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("look", looks.NOTIFIER, ids=lambda look: look.name)
-async def test_the_notifier_reads_only_what_is_due(
-    async_engine: AsyncEngine, facts: Facts, check: Check, look: NotifierLook
+@pytest.mark.parametrize("look", looks.LOOKS, ids=lambda look: look.name)
+async def test_a_look_reads_only_what_is_due(
+    async_engine: AsyncEngine, facts: Facts, check: Check, look: Look
 ) -> None:
     async with async_engine.connect() as connection:
         await connection.run_sync(look.prepare, facts)
