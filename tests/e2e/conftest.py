@@ -1,14 +1,16 @@
 """The whole system: its processes start as operators start them and restart when they die."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
 from dev.client import Client
 from dev.stack.stack import Stack
 from tests.e2e.deployment import SETTINGS, Deployment
+from tests.e2e.lost_messages import Broker
 from tests.e2e.store_proxy import StoreProxy
 from tests.e2e.traces import Traces
+from tests.killable import Killable
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +46,38 @@ def bucket_staging_system(
     with infrastructure.scoped("e2e-s3", settings=settings, template=migrated_template) as own:
         own.start()
         yield own
+
+
+@pytest.fixture(scope="session")
+def forgetful_system(
+    infrastructure: Stack, migrated_template: str, shared_store_proxy: StoreProxy
+) -> Iterator[Stack]:
+    """A system of which many messages can be lost at once, and are soon found missing."""
+    settings = SETTINGS | {
+        "S3_ENDPOINT_URL": shared_store_proxy.url,
+        "TENANT_STEPS_MAX": "200",
+        "STEP_OVERDUE": "5s",
+        "STEP_WATCH_EVERY": "1s",
+    }
+    with infrastructure.scoped("e2e-lost", settings=settings, template=migrated_template) as own:
+        own.start()
+        yield own
+
+
+@pytest.fixture
+def forgetful_deployment(forgetful_system: Stack) -> Iterator[Deployment]:
+    with Deployment.of(forgetful_system) as deployment:
+        yield deployment
+
+
+@pytest.fixture
+def broker_process(
+    infrastructure: Stack, infrastructure_processes: Mapping[str, Killable]
+) -> Broker:
+    data = infrastructure.state_dir / "rabbitmq" / "mnesia"
+    return Broker(
+        process=infrastructure_processes["rabbitmq"], data=data if data.is_dir() else None
+    )
 
 
 @pytest.fixture(params=["system", "bucket_staging_system"], ids=["directory", "s3"])

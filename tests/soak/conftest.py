@@ -2,8 +2,11 @@
 
 # Imported fixtures are available here.
 from tests.e2e.conftest import (  # noqa: F401
+    broker_process,
     bucket_staging_system,
     deployment,
+    forgetful_deployment,
+    forgetful_system,
     shared_store_proxy,
     store_proxy,
     system,

@@ -1,0 +1,118 @@
+"""Uploads whose messages the broker loses: purged, deleted with their queue, or with all its data."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import kombu
+
+from dev.client import Client
+from dev.stack import vhosts
+from dev.stack.stack import Stack
+from schemas import topology
+from tests.e2e.deployment import Deployment
+from tests.e2e.files import retrying, send_file, settled
+from tests.eventually import eventually
+from tests.killable import Killable
+
+WORKER_OF = {topology.UPLOADS: "transfer", topology.DOCUMENT_PROCESSING: "ingest"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What the broker loses.
+
+    Attributes:
+        queue: the queue whose worker is paused, so that messages wait when they are lost.
+        strike: loses them.
+    """
+
+    queue: str
+    strike: Callable[[Stack, "Broker"], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broker:
+    """The broker's process and the directory with its data; None if it runs elsewhere."""
+
+    process: Killable
+    data: Path | None
+
+
+def purge(queue: str) -> Loss:
+    def strike(system: Stack, _: Broker) -> None:
+        with _channel(system) as channel:
+            assert channel.queue_purge(queue) > 0
+
+    return Loss(queue=queue, strike=strike)
+
+
+def delete(queue: str) -> Loss:
+    def strike(system: Stack, _: Broker) -> None:
+        with _channel(system) as channel:
+            assert channel.queue_delete(queue) > 0
+
+    return Loss(queue=queue, strike=strike)
+
+
+def lose_data() -> Loss:
+    def strike(system: Stack, broker: Broker) -> None:
+        broker.process.halt()
+        if broker.data is not None:
+            shutil.rmtree(broker.data)
+            broker.data.mkdir()
+        broker.process.start()
+        # The operator creates the virtual host again; queues and messages are gone.
+        name = unquote(urlsplit(system.environment["RABBITMQ_URL"]).path[1:])
+        vhosts.create(system.environment, name=name)
+
+    return Loss(queue=topology.UPLOADS, strike=strike)
+
+
+def assert_every_upload_completes(
+    loss: Loss,
+    *,
+    count: int,
+    pdf: Path,
+    deployment: Deployment,
+    broker: Broker,
+) -> None:
+    """Send uploads, lose the messages of the first half while they wait, and await every job."""
+    system = deployment.system
+    half = count // 2
+    with Client(system.url, api_key=deployment.key) as client, ThreadPoolExecutor(4) as threads:
+
+        def upload(_: int) -> str:
+            for attempt in retrying():
+                with attempt:
+                    answer = client.finalize(send_file(client, pdf))
+                    answer.raise_for_status()
+            job_id: str = answer.json()["job_id"]
+            return job_id
+
+        with deployment.paused(WORKER_OF[loss.queue]):
+            jobs = list(threads.map(upload, range(half)))
+            eventually(lambda: _depth(system, loss.queue), until=lambda depth: depth >= half // 2)
+            later = threads.map(upload, range(count - half))
+            loss.strike(system, broker)
+        jobs += later
+        ended = [settled(client, job_id) for job_id in jobs]
+    assert Counter(job["status"] for job in ended) == {"completed": count}
+    assert all(job["result"]["pages"] for job in ended)
+
+
+def _depth(system: Stack, queue: str) -> int:
+    with _channel(system) as channel:
+        return int(channel.queue_declare(queue, passive=True).message_count)
+
+
+@contextmanager
+def _channel(system: Stack) -> Iterator[Any]:
+    with kombu.Connection(system.environment["RABBITMQ_URL"]) as connection:
+        yield connection.channel()

@@ -1,0 +1,39 @@
+"""Messages that the broker loses are published again; every upload completes."""
+
+from pathlib import Path
+
+import pytest
+
+from schemas import topology
+from tests.e2e.deployment import Deployment
+from tests.e2e.lost_messages import (
+    Broker,
+    Loss,
+    assert_every_upload_completes,
+    delete,
+    lose_data,
+    purge,
+)
+from tests.factories import pdfs
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(purge(topology.UPLOADS), id="uploads purged"),
+        pytest.param(purge(topology.DOCUMENT_PROCESSING), id="document_processing purged"),
+        pytest.param(delete(topology.UPLOADS), id="uploads deleted"),
+        pytest.param(delete(topology.DOCUMENT_PROCESSING), id="document_processing deleted"),
+        pytest.param(lose_data(), id="data directory removed"),
+    ],
+)
+def test_every_upload_completes_although_its_message_is_lost(
+    loss: Loss, forgetful_deployment: Deployment, broker_process: Broker, tmp_path: Path
+) -> None:
+    pdf = tmp_path / "note.pdf"
+    pdf.write_bytes(pdfs.with_pages("A note.", "Its second page."))
+    assert_every_upload_completes(
+        loss, count=24, pdf=pdf, deployment=forgetful_deployment, broker=broker_process
+    )
