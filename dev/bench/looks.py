@@ -324,9 +324,7 @@ async def _fan_out(connection: AsyncConnection, facts: Facts) -> None:
 async def _list_dead_letters(connection: AsyncConnection, _: Facts) -> None:
     async with AsyncSession(connection, join_transaction_mode="rollback_only") as session:
         for queue in (None, "notify"):
-            await dead_letters.listed(
-                session, state=DeadLetterState.DROPPED, queue=queue, limit=BATCH
-            )
+            await dead_letters.listed(session, state=DeadLetterState.DROPPED, queue=queue, limit=10)
 
 
 LOOKS: Final = (
@@ -456,7 +454,7 @@ def _delete_old_rows(context: Context, _: Facts) -> object:
     return retention.sweep(context, Budget.of(MINUTE))
 
 
-def _keep_partitions(context: Context, _: Facts) -> object:
+def _drop_partitions(context: Context, _: Facts) -> object:
     return partitions.sweep(context, Budget.of(MINUTE))
 
 
@@ -470,5 +468,5 @@ PIPELINE: Final = (
     PipelineLook(name="sweep: 20 expired uploads", prepare=_make_uploads_overdue, look=_expire),
     PipelineLook(name="sweep: no expired upload", look=_expire),
     PipelineLook(name="sweep: no row past its retention", look=_delete_old_rows),
-    PipelineLook(name="sweep: partitions of events", look=_keep_partitions),
+    PipelineLook(name="sweep: drop old partitions of events", look=_drop_partitions),
 )

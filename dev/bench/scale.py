@@ -43,6 +43,9 @@ RATIO_MAX: Final = 1.3
 ACTIVE: Final = 200
 """Jobs that have not ended, in each database: the work to do is the same."""
 
+OLD_EVENTS: Final = "10d"
+"""`EVENT_RETENTION`: shorter than the history, so that the sweep has partitions to drop."""
+
 WARM_UPS: Final = 3
 """Not counted."""
 
@@ -78,8 +81,9 @@ class Subject:
         name = f"scale-{rows}"
         own = system.stack.create_database(name)
         url = own["DATABASE_URL"]
+        settings = own | {"EVENT_RETENTION": OLD_EVENTS}
         with (
-            Stack(system.stack.state_dir / name, settings=own, table=TABLE) as stack,
+            Stack(system.stack.state_dir / name, settings=settings, table=TABLE) as stack,
             ExitStack() as end,
         ):
             end.callback(system.stack.drop_database, name)
@@ -94,8 +98,11 @@ class Subject:
                 facts = Facts.of(connection)
             key = stack.create_api_key(tenant=facts.tenant)
             headers = {"Authorization": f"Bearer {key}"}
-            settings = {name.lower(): value for name, value in stack.environment.items()}
-            context = build_context(Settings.model_validate(settings))
+            context = build_context(
+                Settings.model_validate(
+                    {name.lower(): value for name, value in stack.environment.items()}
+                )
+            )
             end.callback(context.engine.dispose)
             loop = end.enter_context(asyncio.Runner())
             async_engine = create_async_engine(url)

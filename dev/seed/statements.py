@@ -311,7 +311,7 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         FROM seed_events AS event
         JOIN seed_jobs USING (n)
         CROSS JOIN LATERAL (VALUES
-            ('endpoint', webhook_id, draw < 0.3, CASE WHEN draw < 0.001 THEN 'pending' WHEN draw < 0.01 THEN 'exhausted' WHEN draw < 0.015 THEN 'discarded' ELSE 'delivered' END),
+            ('endpoint', webhook_id, draw < 0.3, CASE WHEN n <= 100 THEN 'pending' WHEN draw < 0.01 THEN 'exhausted' WHEN draw < 0.015 THEN 'discarded' ELSE 'delivered' END),
             ('callback', pg_temp.seed_uuid4('callback', n), draw < 0.1, 'delivered')
         ) AS receiver (kind, id, is_subscribed, status)
         WHERE type <> 'upload.finalized' AND is_subscribed

@@ -290,7 +290,7 @@ def context(seeded: str, connection: Connection, tmp_path: Path) -> Iterator[Con
             s3_bucket="none",
             s3_access_key_id=SecretStr("none"),
             s3_secret_access_key=SecretStr("none"),
-            # Some partitions are older, and an event of each is needed.
+            # Some partitions are older, and no event of them is needed.
             event_retention=timedelta(days=10),
             sweep_grace=timedelta(milliseconds=1),
         )
