@@ -35,7 +35,7 @@ PREFETCH: Final = 4
 large as the broker allows."""
 
 SOURCES: Final[Mapping[str, str]] = MappingProxyType(
-    {topology.dead_letter_queue(name): name for name in topology.SUBSCRIPTIONS}
+    {topology.dead_letter_queue(name): name for name in topology.CONSUMED}
     | {topology.UNROUTED.name: topology.UNROUTED.name}
 )
 """The consumed queues, each with the value of the column `queue`."""
