@@ -29,7 +29,8 @@ SUBSCRIPTION_CHECK: Final = timedelta(seconds=10)
 """Interval between two checks that a consumer receives the messages of its queues.
 
 RabbitMQ 3.10 sends no cancellation if a queue is deleted and declared again within
-milliseconds: the connection stays open, and the consumer would wait for ever.
+milliseconds: it drops the consumer, or counts messages as delivered that it does not send. The
+messages return when the channel closes.
 """
 
 

@@ -77,12 +77,14 @@ def process_ids(system: Stack) -> Iterator[None]:
     assert [process.pid for process in system.processes.values()] == before
 
 
-def transferred(system: Stack) -> None:
-    """Return once a worker has run the task of an event that is published now."""
+def transferred(system: Stack, *, count: int = 1) -> None:
+    """Return once a worker has run the tasks of events that are published now."""
     with workbench(system) as bench:
-        event = bench.finalized()
-        bench.bus.publish(event)
-        assert bench.settled(event).status == JobStatus.COMPLETED
+        events = [bench.finalized() for _ in range(count)]
+        for event in events:
+            bench.bus.publish(event)
+        for event in events:
+            assert bench.settled(event).status == JobStatus.COMPLETED
 
 
 def swept(system: Stack) -> None:
@@ -110,12 +112,11 @@ def test_the_worker_declares_a_deleted_queue_and_consumes_again(
         transferred(system)
 
 
-def test_the_worker_consumes_a_queue_that_was_replaced_at_once(
-    system: Stack, broker: Broker
-) -> None:
-    for _ in range(3):
+def test_no_event_is_lost_after_a_queue_was_replaced_at_once(system: Stack, broker: Broker) -> None:
+    for _ in range(2):
         broker.replace(topology.UPLOADS)
-        transferred(system)
+        # The broker may count one event for each of the two processes as delivered.
+        transferred(system, count=3)
 
 
 def test_beat_declares_the_deleted_queue_of_the_periodic_tasks(
