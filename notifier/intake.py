@@ -13,7 +13,7 @@ from aio_pika.abc import AbstractIncomingMessage, AbstractRobustConnection
 from notifier import db
 from notifier.consumer import Consumer
 from notifier.delivery import operations
-from schemas import topology
+from schemas import queues
 from schemas.events.envelope import Envelope, MalformedEvent, decode
 
 log = structlog.stdlib.get_logger(__name__)
@@ -46,7 +46,7 @@ class NotifyConsumer(Consumer[_Event]):
             transaction: begins a transaction.
             wake: called after deliveries were recorded.
         """
-        super().__init__(connection=connection, queues=(topology.NOTIFY,), prefetch=PREFETCH)
+        super().__init__(connection=connection, queues=(queues.NOTIFY,), prefetch=PREFETCH)
         self._transaction = transaction
         self._wake = wake
 

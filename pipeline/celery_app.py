@@ -10,7 +10,7 @@ from pipeline.messaging.consumer import SERIALIZER, register_serializer
 from pipeline.messaging.liveness import Liveness
 from pipeline.messaging.subscriptions import Subscriptions
 from pipeline.settings import Settings
-from schemas import topology
+from schemas import queues, topology
 from schemas.runtime import amqp
 
 CONNECTION_NAME: Final = "waybill-pipeline"
@@ -32,13 +32,13 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_queues": [
             work_queue(name)
             for name in (*topology.CONSUMED, topology.MAINTENANCE)
-            if name != topology.NOTIFY
+            if name != queues.NOTIFY
         ],
         # The stock scheduler writes its schedule to a file; the containers are read-only.
         "beat_scheduler": "pipeline.beat:BeatScheduler",
-        "task_default_queue": topology.UPLOADS,
+        "task_default_queue": queues.UPLOADS,
         "task_default_exchange": "",
-        "task_default_routing_key": topology.UPLOADS,
+        "task_default_routing_key": queues.UPLOADS,
         # A queue misspelt with -Q must be an error, not a new empty queue.
         "task_create_missing_queues": False,
         "accept_content": ["json", SERIALIZER],

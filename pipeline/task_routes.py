@@ -15,16 +15,16 @@ from pipeline.ingest.task import IngestDocument
 from pipeline.messaging.consumer import EventConsumer
 from pipeline.messaging.event_task import EventTask
 from pipeline.transfer.task import CleanUpUpload, TransferUpload
-from schemas import topology
+from schemas import queues, topology
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFinalized
 
 TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
     {
-        topology.UPLOADS: {
+        queues.UPLOADS: {
             UploadFinalized.TYPE: TransferUpload,
             UploadCancelled.TYPE: CleanUpUpload,
         },
-        topology.DOCUMENT_PROCESSING: {StoredEvent.TYPE: IngestDocument},
+        queues.DOCUMENT_PROCESSING: {StoredEvent.TYPE: IngestDocument},
     },
 )
 """Queue → event type → task."""

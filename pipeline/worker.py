@@ -10,7 +10,6 @@ from pipeline.context import build_context, install_context
 from pipeline.enrich import language
 from pipeline.messaging.broker import declare_topology
 from pipeline.settings import Settings
-from schemas import topology
 from schemas.runtime import logging
 from schemas.runtime.amqp import TopologyConflict
 
@@ -34,13 +33,13 @@ def set_up_logging(**_: object) -> None:
 def before_start(options: dict[str, Any], **_: object) -> None:
     """Check the queues, declare the topology, load the language model that the processes share."""
     chosen = options.get("queues") or []
-    queues = chosen.split(",") if isinstance(chosen, str) else list(chosen)
+    consumed = chosen.split(",") if isinstance(chosen, str) else list(chosen)
     try:
-        task_routes.route(queues)
+        task_routes.route(consumed)
     except task_routes.QueuesWithoutTasks as error:
         raise SystemExit(f"pipeline: {error}") from None
     _declare_topology()
-    if topology.DOCUMENT_PROCESSING in queues:
+    if queues.DOCUMENT_PROCESSING in consumed:
         language.install(settings.spacy_model)
 
 

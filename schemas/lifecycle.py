@@ -42,22 +42,6 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-class JobStage(StrEnum):
-    """The name of the step that a job is in; `done` once every step is completed."""
-
-    TRANSFER = "transfer"
-    INGEST = "ingest"
-    DONE = "done"
-
-
-class StepName(StrEnum):
-    """What a worker does for a job; see `schemas.steps`."""
-
-    TRANSFER = "transfer"
-    INGEST = "ingest"
-    CLEANUP = "cleanup"  # of a cancelled job; a job with this step is cancelled
-
-
 class StepStatus(StrEnum):
     WAITING = "waiting"  # only in PostgreSQL, until its tenant has room in the broker
     QUEUED = "queued"  # its event was given to the broker

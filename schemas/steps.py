@@ -1,12 +1,28 @@
-"""The steps of jobs: their queues, units and shares of a job's progress."""
+"""The steps of jobs: their names, queues, units and shares of a job's progress."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from schemas import topology
-from schemas.lifecycle import StepName
+from schemas import queues
+
+
+class JobStage(StrEnum):
+    """The name of the step that a job is in; `done` once every step is completed."""
+
+    TRANSFER = "transfer"
+    INGEST = "ingest"
+    DONE = "done"
+
+
+class StepName(StrEnum):
+    """What a worker does for a job; see `STEPS`."""
+
+    TRANSFER = "transfer"
+    INGEST = "ingest"
+    CLEANUP = "cleanup"  # of a cancelled job; a job with this step is cancelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,21 +50,21 @@ STEPS: Final[Mapping[StepName, StepKind]] = MappingProxyType(
         for kind in (
             StepKind(
                 name=StepName.TRANSFER,
-                queue=topology.UPLOADS,
+                queue=queues.UPLOADS,
                 ordinal=0,
                 unit="bytes",
                 weight=60,
             ),
             StepKind(
                 name=StepName.INGEST,
-                queue=topology.DOCUMENT_PROCESSING,
+                queue=queues.DOCUMENT_PROCESSING,
                 ordinal=1,
                 unit="pages",
                 weight=39,
             ),
             StepKind(
                 name=StepName.CLEANUP,
-                queue=topology.UPLOADS,
+                queue=queues.UPLOADS,
                 ordinal=9,
                 unit=None,
                 weight=0,

@@ -14,6 +14,15 @@ from typing import Final, Literal
 
 from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, UploadFinalized
+from schemas.queues import (
+    BATCH_PROCESSING,
+    DOCUMENT_PROCESSING,
+    EXPORTS,
+    METADATA_EXTRACTION,
+    NOTIFY,
+    OCR_PROCESSING,
+    UPLOADS,
+)
 
 ATTEMPT_HEADER: Final = "x-waybill-attempt"
 """Attempts of this event so far; set while the event waits in a retry tier."""
@@ -64,13 +73,6 @@ EVENTS: Final = Exchange(
 UNROUTED: Final = Exchange(name="waybill.unrouted", kind="fanout")
 DEAD_LETTERS: Final = Exchange(name="waybill.dlx", kind="direct")
 
-UPLOADS: Final = "uploads"
-DOCUMENT_PROCESSING: Final = "document_processing"
-METADATA_EXTRACTION: Final = "metadata_extraction"
-OCR_PROCESSING: Final = "ocr_processing"
-BATCH_PROCESSING: Final = "batch_processing"
-EXPORTS: Final = "exports"
-NOTIFY: Final = "notify"
 
 MAINTENANCE: Final = "maintenance"
 """Messages of the periodic tasks. They are not events: they name a task and have no data."""

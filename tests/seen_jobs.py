@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from pipeline.transfer import claim
 from schemas.ids import JobId
-from schemas.lifecycle import JobStage, JobStatus, StepName
+from schemas.lifecycle import JobStatus
+from schemas.steps import JobStage, StepName
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 

@@ -33,14 +33,8 @@ from schemas.events import envelope
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFailed
 from schemas.ids import DeliveryId, DocumentId, EventId, JobId, TenantId, UploadId, WebhookId, uuid7
-from schemas.lifecycle import (
-    DeadLetterState,
-    DocumentStatus,
-    JobStatus,
-    StepName,
-    StepStatus,
-    UploadStatus,
-)
+from schemas.lifecycle import DeadLetterState, DocumentStatus, JobStatus, StepStatus, UploadStatus
+from schemas.steps import StepName
 from schemas.tables.deliveries import Delivery
 from schemas.tables.documents import Document, Page
 from schemas.tables.events import EventRecord

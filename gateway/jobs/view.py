@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.settings import API_PREFIX
 from schemas.api.jobs import JobError, JobView, StepView
-from schemas.lifecycle import JobStatus, StepName, StepStatus
-from schemas.steps import STEPS
+from schemas.lifecycle import JobStatus, StepStatus
+from schemas.steps import STEPS, StepName
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 

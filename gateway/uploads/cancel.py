@@ -22,8 +22,9 @@ from gateway.uploads.errors import DocumentStillBeingRead, UploadAlreadySettled
 from schemas.api.uploads import UploadAbandoned
 from schemas.events.uploads import UploadCancelled
 from schemas.ids import EventId, TenantId, UploadId
-from schemas.lifecycle import CANCELLABLE_UPLOADS, StepName, UploadStatus
+from schemas.lifecycle import CANCELLABLE_UPLOADS, UploadStatus
 from schemas.settings import StepSettings
+from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.documents import Document
 from schemas.tables.events import emit

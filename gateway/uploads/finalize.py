@@ -24,8 +24,9 @@ from schemas.api.uploads import DeclaredChunk, FinalizeUpload
 from schemas.errors import FileDigestMismatch
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, TenantId
-from schemas.lifecycle import JobKind, Priority, StagingKind, StepName, UploadStatus
+from schemas.lifecycle import JobKind, Priority, StagingKind, UploadStatus
 from schemas.settings import StepSettings
+from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.events import emit
 from schemas.tables.jobs import Job

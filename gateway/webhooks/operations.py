@@ -16,8 +16,9 @@ from schemas.api.webhooks import CreateWebhook, WebhookCreated
 from schemas.ids import TenantId, UploadId, WebhookId
 from schemas.key_ring import KeyRing
 from schemas.policy import webhook_secrets, webhook_urls
+from schemas.queues import NOTIFY
 from schemas.tables.webhooks import Webhook
-from schemas.topology import NOTIFY, SUBSCRIPTIONS
+from schemas.topology import SUBSCRIPTIONS
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -20,8 +20,9 @@ from schemas.errors import DomainError
 from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.uploads import StoredEvent
 from schemas.ids import TenantId
-from schemas.lifecycle import DocumentStatus, JobStatus, StepName, StepStatus
+from schemas.lifecycle import DocumentStatus, JobStatus, StepStatus
 from schemas.settings import StepSettings
+from schemas.steps import StepName
 from schemas.tables.documents import Document
 from schemas.tables.events import emit
 from schemas.tables.jobs import Job

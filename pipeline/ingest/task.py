@@ -24,12 +24,13 @@ from pipeline.steps.call_pool import CallPool
 from pipeline.steps.heartbeat import Heartbeat
 from pipeline.steps.lease import ClaimedStep
 from pipeline.steps.task import StepTask
-from schemas import topology
+from schemas import queues
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent
-from schemas.lifecycle import StepName, StepStatus
+from schemas.lifecycle import StepStatus
 from schemas.object_keys import ObjectKey
+from schemas.steps import StepName
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -40,7 +41,7 @@ class IngestDocument(StepTask):
     """Reads a stored PDF."""
 
     name = "tasks.ingest_document"
-    home_queue: ClassVar[str] = topology.DOCUMENT_PROCESSING
+    home_queue: ClassVar[str] = queues.DOCUMENT_PROCESSING
     step: ClassVar[StepName] = StepName.INGEST
 
     def work(

@@ -23,8 +23,9 @@ from pipeline.storage.port import Multipart, ObjectStorage
 from schemas import object_keys, staging_layout
 from schemas.errors import StoreFailed, StoreRejected
 from schemas.ids import UploadId
-from schemas.lifecycle import ACTIVE_STEPS, StepName, UploadStatus
+from schemas.lifecycle import ACTIVE_STEPS, UploadStatus
 from schemas.object_keys import ObjectKey
+from schemas.steps import StepName
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 from schemas.tables.uploads import Upload

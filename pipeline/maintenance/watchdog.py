@@ -15,9 +15,8 @@ from sqlalchemy.orm import Session
 
 from pipeline.context import Context
 from pipeline.maintenance.exclusive import Budget
-from schemas.lifecycle import StepName
 from schemas.settings import StepSettings
-from schemas.steps import STEPS
+from schemas.steps import STEPS, StepName
 from schemas.tables import steps
 from schemas.tables.outbox import OutboxMessage
 

@@ -3,7 +3,7 @@
 from pipeline.messaging.event_task import RetryLater
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import JobId
-from schemas.lifecycle import StepName
+from schemas.steps import StepName
 
 
 class LeaseHeld(RetryLater):

@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 from pipeline.steps.errors import LeaseHeld, LeaseLost, StepCancelled, UnknownStep
 from schemas.errors import DomainError
 from schemas.ids import JobId, TenantId
-from schemas.lifecycle import ACTIVE_STEPS, Priority, StepName, StepStatus
+from schemas.lifecycle import ACTIVE_STEPS, Priority, StepStatus
 from schemas.settings import StepSettings
+from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.steps import Step
 

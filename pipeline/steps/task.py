@@ -16,7 +16,8 @@ from pipeline.steps.lease import ClaimedStep
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
 from schemas.ids import JobId
-from schemas.lifecycle import StepName, StepStatus
+from schemas.lifecycle import StepStatus
+from schemas.steps import StepName
 
 log = structlog.stdlib.get_logger(__name__)
 

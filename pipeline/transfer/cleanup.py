@@ -26,8 +26,9 @@ from pipeline.transfer.sources import staging
 from schemas import object_keys, staging_layout
 from schemas.errors import StoreFailed
 from schemas.ids import TenantId, UploadId
-from schemas.lifecycle import StagingKind, StepName, UploadStatus
+from schemas.lifecycle import StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey
+from schemas.steps import StepName
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 from schemas.tables.uploads import Upload

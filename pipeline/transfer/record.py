@@ -18,9 +18,10 @@ from pipeline.transfer.send import SentObject
 from schemas.errors import DomainError
 from schemas.events.uploads import StoredEvent, UploadFailed, UploadFinalized
 from schemas.ids import DocumentId, TenantId
-from schemas.lifecycle import DocumentStatus, StepName, StepStatus, UploadStatus
+from schemas.lifecycle import DocumentStatus, StepStatus, UploadStatus
 from schemas.policy.quotas import Quotas, Usage
 from schemas.settings import StepSettings
+from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.documents import Document
 from schemas.tables.events import emit

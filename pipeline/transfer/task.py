@@ -26,14 +26,15 @@ from pipeline.transfer.sources.reference import ReferencedObject
 from pipeline.transfer.sources.source import Source
 from pipeline.transfer.sources.staged_objects import StagedObjects
 from pipeline.transfer.sources.staging import StagingNotMounted
-from schemas import staging_layout, topology
+from schemas import queues, staging_layout
 from schemas.errors import DomainError, StagingMissing
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled, UploadFinalized
-from schemas.lifecycle import StagingKind, StepName, StepStatus
+from schemas.lifecycle import StagingKind, StepStatus
 from schemas.policy import media_types
 from schemas.policy.quotas import Quotas
 from schemas.settings import ObjectStoreSettings
+from schemas.steps import StepName
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -42,7 +43,7 @@ class TransferUpload(StepTask):
     """`upload.finalized` → one verified object → `upload.stored`."""
 
     name = "tasks.upload_to_object_store"
-    home_queue: ClassVar[str] = topology.UPLOADS
+    home_queue: ClassVar[str] = queues.UPLOADS
     step: ClassVar[StepName] = StepName.TRANSFER
 
     def work(
@@ -105,7 +106,7 @@ class CleanUpUpload(StepTask):
     """
 
     name = "tasks.discard_upload"
-    home_queue: ClassVar[str] = topology.UPLOADS
+    home_queue: ClassVar[str] = queues.UPLOADS
     step: ClassVar[StepName] = StepName.CLEANUP
 
     def work(

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from schemas.ids import JobId, UploadId
-from schemas.lifecycle import JobKind, JobStage, JobStatus, Priority, StepName, StepStatus
+from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
+from schemas.steps import JobStage, StepName
 
 
 class JobError(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, DateTime, Dialect, MetaData, Text, TypeDecora
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
 
-from schemas import ids, lifecycle
+from schemas import ids, lifecycle, steps
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -50,7 +50,7 @@ class Base(DeclarativeBase):
         **{each: Uuid for each in vars(ids).values() if isinstance(each, NewType)},
         **{
             each: EnumText(each)
-            for each in vars(lifecycle).values()
+            for each in (*vars(lifecycle).values(), *vars(steps).values())
             if isinstance(each, EnumType) and each is not StrEnum
         },
     }

@@ -5,7 +5,8 @@ from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import JobKind, JobStage, JobStatus, Priority
+from schemas.lifecycle import JobKind, JobStatus, Priority
+from schemas.steps import JobStage
 from schemas.tables.base import Base
 
 

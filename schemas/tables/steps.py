@@ -25,9 +25,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from schemas.ids import EventId, JobId, TenantId
-from schemas.lifecycle import ACTIVE_STEPS, Priority, StepName, StepStatus
+from schemas.lifecycle import ACTIVE_STEPS, Priority, StepStatus
 from schemas.settings import StepSettings
-from schemas.steps import STEPS
+from schemas.steps import STEPS, StepName
 from schemas.tables.base import Base
 
 

@@ -15,7 +15,7 @@ from dev.client import Client
 from dev.stack import rabbitmq
 from dev.stack.infrastructure import Part
 from dev.stack.stack import Stack
-from schemas import topology
+from schemas import queues
 from tests.bucket import Bucket
 from tests.e2e.files import MIB, TIMEOUT, random_file, send_file, settled
 from tests.e2e.store_proxy import StoreProxy
@@ -144,7 +144,7 @@ def _queue_counts(system: Stack) -> QueueCounts:
 def _read_counts(system: Stack) -> QueueCounts:
     management = urlsplit(system.environment["RABBITMQ_MANAGEMENT_URL"])
     answer = httpx.get(
-        f"http://{management.hostname}:{management.port}/api/queues/%2F/{topology.UPLOADS}",
+        f"http://{management.hostname}:{management.port}/api/queues/%2F/{queues.UPLOADS}",
         auth=(str(management.username), str(management.password)),
         trust_env=False,
     )

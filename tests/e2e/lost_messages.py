@@ -15,13 +15,13 @@ import kombu
 from dev.client import Client
 from dev.stack import vhosts
 from dev.stack.stack import Stack
-from schemas import topology
+from schemas import queues
 from tests.e2e.deployment import Deployment
 from tests.e2e.files import retrying, send_file, settled
 from tests.eventually import eventually
 from tests.killable import Killable
 
-WORKER_OF = {topology.UPLOADS: "transfer", topology.DOCUMENT_PROCESSING: "ingest"}
+WORKER_OF = {queues.UPLOADS: "transfer", queues.DOCUMENT_PROCESSING: "ingest"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def lose_data() -> Loss:
         name = unquote(urlsplit(system.environment["RABBITMQ_URL"]).path[1:])
         vhosts.create(system.environment, name=name)
 
-    return Loss(queue=topology.UPLOADS, strike=strike)
+    return Loss(queue=queues.UPLOADS, strike=strike)
 
 
 def assert_every_upload_completes(

@@ -8,8 +8,8 @@ from sqlalchemy import Update, func, update
 
 from schemas.api.jobs import JobView
 from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import JobKind, JobStage, JobStatus, Priority, StepName, StepStatus
-from schemas.steps import STEPS
+from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
+from schemas.steps import STEPS, JobStage, StepName
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 

@@ -16,8 +16,9 @@ from schemas.events import envelope
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled, UploadFinalized
 from schemas.ids import EventId, JobId, TenantId, UploadId
-from schemas.lifecycle import Priority, StagingKind, StepName, StepStatus, UploadStatus
+from schemas.lifecycle import Priority, StagingKind, StepStatus, UploadStatus
 from schemas.object_keys import ObjectKey
+from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.events import EventRecord, emit
 from schemas.tables.jobs import Job

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas import topology
+from schemas import queues
 from tests.e2e.deployment import Deployment
 from tests.e2e.lost_messages import (
     Broker,
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "loss",
     [
-        pytest.param(purge(topology.UPLOADS), id="uploads purged"),
-        pytest.param(purge(topology.DOCUMENT_PROCESSING), id="document_processing purged"),
-        pytest.param(delete(topology.UPLOADS), id="uploads deleted"),
-        pytest.param(delete(topology.DOCUMENT_PROCESSING), id="document_processing deleted"),
+        pytest.param(purge(queues.UPLOADS), id="uploads purged"),
+        pytest.param(purge(queues.DOCUMENT_PROCESSING), id="document_processing purged"),
+        pytest.param(delete(queues.UPLOADS), id="uploads deleted"),
+        pytest.param(delete(queues.DOCUMENT_PROCESSING), id="document_processing deleted"),
         pytest.param(lose_data(), id="data directory removed"),
     ],
 )

@@ -14,8 +14,9 @@ from dev.stack.stack import Stack
 from schemas.events import envelope
 from schemas.events.envelope import REFERENCES
 from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import JobStatus, StepName
+from schemas.lifecycle import JobStatus
 from schemas.settings import DatabaseSettings, StepSettings, SweepSettings
+from schemas.steps import StepName
 from schemas.tables import Base
 from schemas.tables.dead_letters import DeadLetter
 from schemas.tables.deliveries import Delivery

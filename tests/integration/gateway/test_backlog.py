@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.backlog import Backlog, SystemBusy, TooManyWaiting
 from schemas import object_keys
 from schemas.ids import TenantId
-from schemas.lifecycle import Priority, StepName
+from schemas.lifecycle import Priority
 from schemas.settings import BacklogSettings
+from schemas.steps import StepName
 from schemas.tables.steps import TenantSteps
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload

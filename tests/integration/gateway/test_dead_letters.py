@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from gateway.administration import dead_letters
 from gateway.db import Database
-from schemas import topology
+from schemas import queues, topology
 from schemas.events.envelope import Envelope, encode
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import EventId, JobId, TenantId, UploadId
@@ -61,7 +61,7 @@ class Add(Protocol):
     """Adds a waiting dead letter; later ones are newer. Returns its id."""
 
     async def __call__(
-        self, body: bytes | Envelope = b"{}", /, *, queue: str = topology.UPLOADS, **columns: object
+        self, body: bytes | Envelope = b"{}", /, *, queue: str = queues.UPLOADS, **columns: object
     ) -> int: ...
 
 
@@ -70,7 +70,7 @@ def add(transaction: BeginSession) -> Add:
     added: list[DeadLetter] = []
 
     async def insert(
-        body: bytes | Envelope = b"{}", /, *, queue: str = topology.UPLOADS, **columns: object
+        body: bytes | Envelope = b"{}", /, *, queue: str = queues.UPLOADS, **columns: object
     ) -> int:
         facts: dict[str, object] = {
             "queue": queue,
@@ -144,7 +144,7 @@ async def test_the_list_can_be_filtered_and_paged(waybill: Waybill, add: Add) ->
         return [each["id"] for each in json.loads(await waybill("list", "--json", *arguments))]
 
     of_uploads = [await add(an_event()), await add()]
-    of_notify = [await add(queue=topology.NOTIFY) for _ in range(3)]
+    of_notify = [await add(queue=queues.NOTIFY) for _ in range(3)]
     dropped = await add(state="dropped", settled_at=RECEIVED)
 
     assert await ids() == [*reversed(of_notify), *reversed(of_uploads)]

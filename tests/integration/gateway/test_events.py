@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from schemas.lifecycle import StepName
+from schemas.steps import StepName
 from tests.factories.jobs import step_update
 from tests.integration.gateway import workers
 from tests.integration.gateway.api import Api, BeginSession, problem

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from schemas import topology
+from schemas import queues
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadFinalized
 from schemas.tables.events import EventRecord
@@ -51,7 +51,7 @@ async def test_finalize_creates_a_job_and_an_event(api: Api, transaction: BeginS
         record = (await session.scalars(select(EventRecord))).one()
         upload = (await session.scalars(select(Upload))).one()
     event = decode(record.body)
-    assert (message.event_id, message.queue) == (record.id, topology.UPLOADS)
+    assert (message.event_id, message.queue) == (record.id, queues.UPLOADS)
     assert record.traceparent == TRACEPARENT
     assert (record.upload_id, str(record.job_id)) == (upload.id, job["job_id"])
     assert (event.type, event.subject) == ("upload.finalized", upload_id)

@@ -11,7 +11,8 @@ from sqlalchemy import func, select
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadCancelled
 from schemas.ids import DocumentId, JobId, TenantId, UploadId
-from schemas.lifecycle import StepName, StepStatus
+from schemas.lifecycle import StepStatus
+from schemas.steps import StepName
 from schemas.tables.documents import Document, Entity, Page, Passage
 from schemas.tables.events import EventRecord
 from schemas.tables.tenants import TenantUsage

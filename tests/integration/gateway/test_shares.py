@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from schemas import object_keys, topology
-from schemas.lifecycle import StepName
+from schemas import object_keys, queues
 from schemas.settings import StepSettings
+from schemas.steps import StepName
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step
 from schemas.tables.tenants import Tenant
@@ -49,7 +49,7 @@ async def released(transaction: BeginSession) -> list[str]:
         jobs = await session.scalars(
             select(Step.job_id)
             .join(OutboxMessage, OutboxMessage.event_id == Step.event_id)
-            .where(Step.name == StepName.TRANSFER, OutboxMessage.queue == topology.UPLOADS)
+            .where(Step.name == StepName.TRANSFER, OutboxMessage.queue == queues.UPLOADS)
             .order_by(OutboxMessage.id)
         )
         return [str(job_id) for job_id in jobs]

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from schemas import topology
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadCancelled
-from schemas.lifecycle import StepName, StepStatus
+from schemas.lifecycle import StepStatus
+from schemas.steps import StepName
 from schemas.tables.events import EventRecord
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.uploads import Chunk, Upload
@@ -174,12 +174,12 @@ async def test_cancelling_a_finalized_upload_cancels_its_job(
     ]
     assert staged.count(upload_id) == 1, "a worker may be reading it"
     async with transaction() as session:
-        queues = await session.scalars(
+        published_to = await session.scalars(
             select(OutboxMessage.queue)
             .join(EventRecord, EventRecord.id == OutboxMessage.event_id)
             .where(EventRecord.type == "upload.cancelled")
         )
-        assert set(queues) == {None, topology.UPLOADS}
+        assert set(published_to) == {None, queues.UPLOADS}
 
 
 @pytest.mark.parametrize("ended", ["completed", "failed", "processing"])

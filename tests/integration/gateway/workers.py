@@ -7,8 +7,9 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from schemas.ids import EventId, JobId
-from schemas.lifecycle import StepName, StepStatus, UploadStatus
+from schemas.lifecycle import StepStatus, UploadStatus
 from schemas.settings import StepSettings
+from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step

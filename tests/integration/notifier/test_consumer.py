@@ -9,7 +9,7 @@ from sqlalchemy import text
 from notifier import db
 from notifier.broker import connect
 from notifier.intake import NotifyConsumer
-from schemas import topology
+from schemas import queues, topology
 from schemas.events.envelope import encode
 from schemas.settings import BrokerSettings, DatabaseSettings
 from schemas.tables.inbox import InboxMessage
@@ -21,7 +21,7 @@ from tests.integration.notifier.rows import Rows, an_event, engine_of, eventuall
 pytestmark = pytest.mark.anyio
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-NOTIFY_DLQ = topology.dead_letter_queue(topology.NOTIFY)
+NOTIFY_DLQ = topology.dead_letter_queue(queues.NOTIFY)
 
 
 class RunConsumer(Protocol):
@@ -104,7 +104,7 @@ async def test_a_repeated_message_adds_no_delivery(
     deliveries = await rows.deliveries()
     assert len(deliveries) == 4
     assert len({(delivery.event_id, delivery.webhook_id) for delivery in deliveries}) == 4
-    assert await events_bus.depth(topology.NOTIFY) == 0
+    assert await events_bus.depth(queues.NOTIFY) == 0
 
 
 async def test_a_malformed_message_is_dead_lettered_and_valid_ones_are_recorded(
@@ -143,7 +143,7 @@ async def test_the_consumer_continues_after_a_dropped_connection(
 
         await eventually(all_are_recorded)
         await eventually(consumer.is_consuming)
-    assert await events_bus.depth(topology.NOTIFY) == 0
+    assert await events_bus.depth(queues.NOTIFY) == 0
     assert await events_bus.depth(NOTIFY_DLQ) == 0
 
 
@@ -153,7 +153,7 @@ async def test_the_consumer_restarts_after_the_broker_cancels_it(
     tenant_id = await rows.add_tenant()
     await rows.add_webhook(tenant_id)
     async with run_consumer() as consumer:
-        await events_bus.delete(topology.NOTIFY)
+        await events_bus.delete(queues.NOTIFY)
 
         async def has_stopped() -> bool:
             return not await consumer.is_consuming()
@@ -180,7 +180,7 @@ async def test_nothing_is_consumed_during_an_outage_of_the_database(
                 return not await consumer.is_consuming()
 
             async def all_are_queued() -> bool:
-                return await events_bus.depth(topology.NOTIFY) == 30
+                return await events_bus.depth(queues.NOTIFY) == 30
 
             await eventually(has_stopped)
             await eventually(all_are_queued)
@@ -191,7 +191,7 @@ async def test_nothing_is_consumed_during_an_outage_of_the_database(
 
             await eventually(all_are_recorded)
             await eventually(consumer.is_consuming)
-    assert await events_bus.depth(topology.NOTIFY) == 0
+    assert await events_bus.depth(queues.NOTIFY) == 0
     assert await events_bus.depth(NOTIFY_DLQ) == 0
 
 
@@ -285,4 +285,4 @@ async def test_an_event_without_subscribers_is_recorded(
 
         await eventually(is_on_record)
     assert await rows.deliveries() == []
-    assert await events_bus.depth(topology.NOTIFY) == 0
+    assert await events_bus.depth(queues.NOTIFY) == 0

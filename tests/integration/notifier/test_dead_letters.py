@@ -9,7 +9,7 @@ from sqlalchemy import text, update
 
 from notifier.broker import connect
 from notifier.dead_letters import DeadLetterConsumer
-from schemas import topology
+from schemas import queues, topology
 from schemas.events.envelope import CONTENT_TYPE, encode
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, UploadId
@@ -23,7 +23,7 @@ from tests.integration.notifier.rows import Rows, an_event, engine_of, eventuall
 
 pytestmark = pytest.mark.anyio
 
-UPLOADS_DLQ = topology.dead_letter_queue(topology.UPLOADS)
+UPLOADS_DLQ = topology.dead_letter_queue(queues.UPLOADS)
 
 
 class RunConsumer(Protocol):
@@ -61,12 +61,12 @@ async def test_a_rejected_message_is_recorded_with_its_event_and_its_death(
     async with run_consumer():
         await events_bus.dead_letter(
             encode(event),
-            queue=topology.UPLOADS,
+            queue=queues.UPLOADS,
             message_id=str(event.id),
             headers={"x-waybill-attempt": 3},
         )
         (letter,) = await rows.until_dead_letters(1)
-    assert letter.queue == topology.UPLOADS
+    assert letter.queue == queues.UPLOADS
     assert (letter.message_id, letter.content_type) == (str(event.id), CONTENT_TYPE)
     assert (letter.event_id, letter.event_type) == (event.id, "upload.finalized")
     assert (letter.tenant_id, letter.job_id) == (event.tenantid, job_id)
@@ -75,7 +75,7 @@ async def test_a_rejected_message_is_recorded_with_its_event_and_its_death(
     assert letter.dead_lettered_at is not None
     assert abs(letter.dead_lettered_at - datetime.now(UTC)) < timedelta(minutes=1)
     assert letter.headers["x-waybill-attempt"] == 3
-    assert letter.headers["x-death"][0]["queue"] == topology.UPLOADS
+    assert letter.headers["x-death"][0]["queue"] == queues.UPLOADS
     assert letter.settled_at is None
     assert await events_bus.depth(UPLOADS_DLQ) == 0
 
@@ -86,13 +86,13 @@ async def test_a_malformed_message_is_recorded_without_an_event(
     malformed = [b"", b"\xff\xfe", b"{}", b"a\x00b", b"[" * 100_000, encode(an_event())[:-1]]
     async with run_consumer():
         for body in malformed:
-            await events_bus.dead_letter(body, queue=topology.NOTIFY)
+            await events_bus.dead_letter(body, queue=queues.NOTIFY)
         letters = await rows.until_dead_letters(len(malformed))
     assert sorted(letter.body for letter in letters) == sorted(malformed)
     for letter in letters:
         ids = (letter.event_id, letter.event_type, letter.tenant_id, letter.job_id)
         assert ids == (None, None, None, None)
-        assert (letter.queue, letter.reason) == (topology.NOTIFY, "rejected")
+        assert (letter.queue, letter.reason) == (queues.NOTIFY, "rejected")
 
 
 async def test_properties_that_the_database_refuses_are_replaced(
@@ -101,7 +101,7 @@ async def test_properties_that_the_database_refuses_are_replaced(
     async with run_consumer():
         await events_bus.dead_letter(
             b"{}",
-            queue=topology.NOTIFY,
+            queue=queues.NOTIFY,
             message_id="a\x00b",
             headers={"nul\x00": "a\x00b", "bytes": bytearray(b"\xff")},
         )
@@ -117,7 +117,7 @@ async def test_a_message_in_a_dead_letter_queue_without_a_death_is_recorded(
     async with run_consumer():
         await events_bus.publish_to(UPLOADS_DLQ, b"{}", headers={"x-death": "not a list"})
         (letter,) = await rows.until_dead_letters(1)
-    assert (letter.queue, letter.reason, letter.deaths) == (topology.UPLOADS, "unknown", 0)
+    assert (letter.queue, letter.reason, letter.deaths) == (queues.UPLOADS, "unknown", 0)
     assert letter.dead_lettered_at is None
 
 
@@ -203,8 +203,8 @@ async def test_a_message_that_cannot_be_recorded_stays_in_its_queue(
             text("ALTER TABLE dead_letters ADD CONSTRAINT refused CHECK (body <> 'refused')")
         )
     async with run_consumer():
-        await events_bus.dead_letter(b"refused", queue=topology.UPLOADS)
-        await events_bus.dead_letter(b"accepted", queue=topology.UPLOADS)
+        await events_bus.dead_letter(b"refused", queue=queues.UPLOADS)
+        await events_bus.dead_letter(b"accepted", queue=queues.UPLOADS)
         (letter,) = await rows.until_dead_letters(1)
     assert letter.body == b"accepted"
     async with rows.transaction() as session:
@@ -226,9 +226,9 @@ async def test_the_deliverer_records_what_no_queue_and_no_consumer_accepts(
     await events_bus.publish_raw(encode(event), routing_key="upload.unheard_of")
     letters = await rows.until_dead_letters(2)
     assert await deliver.stop() == 0
-    assert [letter.queue for letter in letters] == [topology.NOTIFY, topology.UNROUTED.name]
+    assert [letter.queue for letter in letters] == [queues.NOTIFY, topology.UNROUTED.name]
     malformed, unrouted = deliver.logged("dead_letter.received")
     assert (malformed["level"], malformed["reason"]) == ("error", "rejected")
-    assert (malformed["queue"], malformed["dead_letter_id"]) == (topology.NOTIFY, letters[0].id)
+    assert (malformed["queue"], malformed["dead_letter_id"]) == (queues.NOTIFY, letters[0].id)
     assert (unrouted["event_id"], unrouted["tenant_id"]) == (str(event.id), str(event.tenantid))
     assert "hunter2" not in deliver.log_file.read_text()

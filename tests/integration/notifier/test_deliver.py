@@ -5,7 +5,7 @@ from datetime import timedelta
 import aio_pika
 import pytest
 
-from schemas import topology
+from schemas import queues
 from schemas.settings import BrokerSettings
 from tests.factories.secret_keys import OTHER_KEY
 from tests.fakes import replies
@@ -115,7 +115,7 @@ async def test_on_sigterm_the_deliverer_finishes_its_attempts_and_starts_no_new_
     assert len(delivered) == len(receiver.received) == len(await rows.attempts())
     assert all(each.leased_until is None for each in await rows.deliveries())
     recorded = len(await rows.deliveries())
-    assert recorded + await events_bus.depth(topology.NOTIFY) == 30
+    assert recorded + await events_bus.depth(queues.NOTIFY) == 30
 
 
 async def test_the_liveness_file_is_touched_only_while_the_deliverer_consumes(
@@ -167,7 +167,7 @@ async def test_a_queue_with_other_arguments_ends_the_process_and_is_named(
 ) -> None:
     connection = await aio_pika.connect(broker.rabbitmq_url.get_secret_value())
     async with connection, connection.channel() as channel:
-        await channel.declare_queue(topology.NOTIFY, durable=True)
+        await channel.declare_queue(queues.NOTIFY, durable=True)
     deliver = await start("deliver")
     async with asyncio.timeout(30):
         assert await deliver.process.wait() == 1

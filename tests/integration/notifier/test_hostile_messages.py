@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from schemas import topology
+from schemas import queues, topology
 from schemas.events.envelope import encode
 from schemas.settings import BrokerSettings
 from tests.integration.notifier import foreign
@@ -27,10 +27,10 @@ async def test_a_message_with_undecodable_properties_stops_no_other_message(
 ) -> None:
     tenant_id = await rows.add_tenant()
     await rows.add_webhook(tenant_id)
-    dead = topology.dead_letter_queue(topology.UPLOADS)
+    dead = topology.dead_letter_queue(queues.UPLOADS)
     for number in range(20):
         body = f"malformed {number}".encode()
-        foreign.publish(broker, topology.NOTIFY, body, **properties)
+        foreign.publish(broker, queues.NOTIFY, body, **properties)
         foreign.publish(broker, dead, body, **properties)
     await events_bus.publish(an_event(tenant_id=tenant_id))
     await events_bus.publish_to(dead, encode(an_event()))

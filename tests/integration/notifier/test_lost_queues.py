@@ -12,7 +12,7 @@ from yarl import URL
 
 from dev.stack.stack import Stack
 from notifier.intake import PREFETCH
-from schemas import topology
+from schemas import queues, topology
 from schemas.events.documents import DocumentFailed
 from schemas.ids import DocumentId, JobId, TenantId, UploadId
 from schemas.settings import BrokerSettings
@@ -55,8 +55,8 @@ async def test_the_deliverer_declares_a_deleted_queue_and_consumes_again(
     deliver = await start("deliver")
     await deliver.until_alive()
     for number in range(1, 4):
-        await events_bus.delete(topology.NOTIFY)
-        await eventually(lambda: events_bus.consumers(topology.NOTIFY))
+        await events_bus.delete(queues.NOTIFY)
+        await eventually(lambda: events_bus.consumers(queues.NOTIFY))
         await events_bus.publish(an_event(tenant_id=subscriber.tenant_id))
         await subscriber.has_received(number)
     assert deliver.is_running
@@ -67,7 +67,7 @@ async def test_no_event_is_lost_after_a_queue_was_replaced_at_once(
 ) -> None:
     deliver = await start("deliver")
     await deliver.until_alive()
-    await events_bus.delete(topology.NOTIFY)
+    await events_bus.delete(queues.NOTIFY)
     await events_bus.declare_topology()
     # The broker may count as many as the prefetch as delivered; one more shows that none arrives.
     events = PREFETCH + 1
@@ -82,7 +82,7 @@ async def test_the_relay_declares_a_deleted_queue_when_its_message_returns(
 ) -> None:
     relay = await start("relay")
     await relay.until_alive()
-    for queue in (topology.NOTIFY, topology.UNROUTED.name):
+    for queue in (queues.NOTIFY, topology.UNROUTED.name):
         await events_bus.delete(queue)
     event = an_event(
         data=DocumentFailed(
@@ -95,7 +95,7 @@ async def test_the_relay_declares_a_deleted_queue_when_its_message_returns(
         )
     )
     await rows.add_to_outbox(event)
-    message = await events_bus.take_when_declared(topology.NOTIFY)
+    message = await events_bus.take_when_declared(queues.NOTIFY)
     assert message.message_id == str(event.id)
     await eventually(rows.everything_is_published)
     assert relay.is_running

@@ -13,7 +13,7 @@ from notifier import db, relay
 from notifier.broker import EventExchange, connect
 from notifier.liveness import Pulse
 from notifier.relay import Relay
-from schemas import topology
+from schemas import queues, topology
 from schemas.events.envelope import encode
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import EventId, JobId, UploadId, uuid7
@@ -86,7 +86,7 @@ async def test_a_committed_event_is_published_unchanged(
     event = an_event()
     async with run_relay():
         await rows.add_to_outbox(event, traceparent=TRACEPARENT)
-        message = await events_bus.take(topology.NOTIFY)
+        message = await events_bus.take(queues.NOTIFY)
     assert message.body == encode(event)
     assert message.message_id == str(event.id)
     assert message.type == message.routing_key == "upload.cancelled"
@@ -168,14 +168,14 @@ async def test_work_is_published_to_its_queue_alone(
 ) -> None:
     event = an_event(data=finalized())
     async with run_relay():
-        await rows.add_to_outbox(event, queue=topology.UPLOADS, traceparent=TRACEPARENT)
-        message = await events_bus.take(topology.UPLOADS)
+        await rows.add_to_outbox(event, queue=queues.UPLOADS, traceparent=TRACEPARENT)
+        message = await events_bus.take(queues.UPLOADS)
     assert message.exchange == ""
     assert message.body == encode(event)
     assert message.message_id == str(event.id)
     assert message.type == "upload.finalized"
     assert message.headers == {"traceparent": TRACEPARENT}
-    for queue in (topology.NOTIFY, topology.DOCUMENT_PROCESSING, topology.UNROUTED.name):
+    for queue in (queues.NOTIFY, queues.DOCUMENT_PROCESSING, topology.UNROUTED.name):
         assert await events_bus.depth(queue) == 0
 
 
@@ -186,8 +186,8 @@ async def test_an_event_can_be_published_as_a_fact_and_as_work(
     async with run_relay():
         await rows.add_to_outbox(event)
         async with rows.transaction() as session:
-            session.add(OutboxMessage(event_id=event.id, queue=topology.UPLOADS))
-        for queue in (topology.NOTIFY, topology.UPLOADS):
+            session.add(OutboxMessage(event_id=event.id, queue=queues.UPLOADS))
+        for queue in (queues.NOTIFY, queues.UPLOADS):
             assert (await events_bus.take(queue)).message_id == str(event.id)
 
 
@@ -195,7 +195,7 @@ async def test_work_precedes_the_facts_of_its_batch(rows: Rows, database: Databa
     facts = [an_event() for _ in range(3)]
     work = an_event()
     await rows.add_to_outbox(*facts)
-    await rows.add_to_outbox(work, queue=topology.UPLOADS)
+    await rows.add_to_outbox(work, queue=queues.UPLOADS)
     async with engine_of(database) as engine, engine.begin() as connection:
         taken = await relay.take(connection, limit=10)
     assert [row.event_id for row in taken] == [event.id for event in (work, *facts)]
@@ -206,8 +206,8 @@ async def test_work_for_a_deleted_queue_waits_until_the_queue_is_declared_again(
 ) -> None:
     event = an_event(data=finalized())
     async with run_relay():
-        await events_bus.delete(topology.UPLOADS)
-        await rows.add_to_outbox(event, queue=topology.UPLOADS)
+        await events_bus.delete(queues.UPLOADS)
+        await rows.add_to_outbox(event, queue=queues.UPLOADS)
 
         async def was_refused() -> bool:
             return (await rows.outbox())[0].attempts > 0
@@ -218,7 +218,7 @@ async def test_work_for_a_deleted_queue_waits_until_the_queue_is_declared_again(
         assert row.last_error is not None
         assert row.last_error.startswith("PublishRefused: returned: NO_ROUTE")
         await events_bus.declare_topology()
-        assert (await events_bus.take(topology.UPLOADS)).message_id == str(event.id)
+        assert (await events_bus.take(queues.UPLOADS)).message_id == str(event.id)
         await eventually(rows.everything_is_published)
 
 
@@ -230,7 +230,7 @@ async def test_a_row_without_its_event_is_refused_and_does_not_block_other_rows(
     event = an_event()
     await rows.add_to_outbox(event)
     async with run_relay(batch=1):
-        assert (await events_bus.take(topology.NOTIFY)).message_id == str(event.id)
+        assert (await events_bus.take(queues.NOTIFY)).message_id == str(event.id)
     (row, _) = await rows.outbox()
     assert row.last_error == f"EventMissing: the table of events does not have {row.event_id}"
 
@@ -254,7 +254,7 @@ async def test_a_refused_event_waits_and_does_not_block_other_events(
     others = [an_event() for _ in range(20)]
     async with run_relay():
         await rows.add_to_outbox(refused[0], *others, refused[1])
-        taken = await events_bus.take_until(topology.NOTIFY, count=20)
+        taken = await events_bus.take_until(queues.NOTIFY, count=20)
 
         async def were_tried_twice() -> bool:
             return all(row.attempts >= 2 for row in await rows.outbox() if not row.published_at)
@@ -281,7 +281,7 @@ async def test_rows_wait_for_the_broker_and_are_published_when_it_returns(
         assert all(row.attempts <= 1 and row.last_error is None for row in await rows.outbox())
         await proxied_broker.proxy.accept()
         began = asyncio.get_running_loop().time()
-        await events_bus.take_until(topology.NOTIFY, count=51)
+        await events_bus.take_until(queues.NOTIFY, count=51)
         assert asyncio.get_running_loop().time() - began < 2
         await eventually(rows.everything_is_published)
 
@@ -300,10 +300,10 @@ async def test_repeated_connection_losses_lose_no_event(
 
             await eventually(enough_are_published)
             await proxied_broker.proxy.drop()
-        taken = await events_bus.take_until(topology.NOTIFY, count=len(events))
+        taken = await events_bus.take_until(queues.NOTIFY, count=len(events))
         await eventually(rows.everything_is_published)
     assert {message.message_id for message in taken} == {str(event.id) for event in events}
-    assert len(taken) + await events_bus.depth(topology.NOTIFY) <= len(events) + drops * batch
+    assert len(taken) + await events_bus.depth(queues.NOTIFY) <= len(events) + drops * batch
 
 
 async def test_two_relays_publish_each_row_once(
@@ -317,10 +317,10 @@ async def test_two_relays_publish_each_row_once(
     ):
         for event in events[300:]:
             await rows.add_to_outbox(event)
-        taken = await events_bus.take_until(topology.NOTIFY, count=len(events))
+        taken = await events_bus.take_until(queues.NOTIFY, count=len(events))
         await eventually(rows.everything_is_published)
     assert len(taken) == len(events)
-    assert await events_bus.depth(topology.NOTIFY) == 0
+    assert await events_bus.depth(queues.NOTIFY) == 0
 
 
 async def test_a_killed_relay_repeats_at_most_one_batch(
@@ -340,8 +340,8 @@ async def test_a_killed_relay_repeats_at_most_one_batch(
     last = await start("relay", OUTBOX_BATCH=str(batch), LOG_LEVEL="INFO")
     await eventually(rows.everything_is_published)
     assert await last.stop() == 0
-    taken = await events_bus.take_until(topology.NOTIFY, count=len(events))
-    copies = len(taken) + await events_bus.depth(topology.NOTIFY)
+    taken = await events_bus.take_until(queues.NOTIFY, count=len(events))
+    copies = len(taken) + await events_bus.depth(queues.NOTIFY)
     assert {message.message_id for message in taken} == {str(event.id) for event in events}
     assert copies - len(events) <= kills * batch
 
@@ -359,7 +359,7 @@ async def test_on_sigterm_the_relay_repeats_nothing(
     await eventually(some_are_published)
     assert await relay.stop() == 0
     published = len(events) - await rows.unpublished()
-    assert await events_bus.depth(topology.NOTIFY) == published
+    assert await events_bus.depth(queues.NOTIFY) == published
 
 
 async def test_the_relay_waits_for_the_database_at_its_start(

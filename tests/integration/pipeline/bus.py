@@ -8,16 +8,16 @@ from typing import Any
 from kombu import Connection, Consumer, Producer, Queue
 from kombu.message import Message
 
-from schemas import topology
+from schemas import queues
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
 
 SOON = timedelta(seconds=20)
 
 QUEUES = {
-    "upload.finalized": topology.UPLOADS,
-    "upload.cancelled": topology.UPLOADS,
-    "upload.stored": topology.DOCUMENT_PROCESSING,
+    "upload.finalized": queues.UPLOADS,
+    "upload.cancelled": queues.UPLOADS,
+    "upload.stored": queues.DOCUMENT_PROCESSING,
 }
 
 

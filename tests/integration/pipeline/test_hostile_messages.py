@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from kombu.message import Message
 
-from schemas import topology
+from schemas import queues, topology
 from schemas.events import envelope
 from schemas.events.envelope import CONTENT_TYPE
 from schemas.lifecycle import JobStatus
 from tests.integration.pipeline.workbench import Workbench
 
-DEAD = topology.dead_letter_queue(topology.UPLOADS)
+DEAD = topology.dead_letter_queue(queues.UPLOADS)
 
 
 def event_with(**changes: object) -> bytes:
@@ -90,7 +90,7 @@ def test_a_malformed_message_is_dead_lettered_and_the_worker_keeps_working(
     body, properties = MALFORMED[name]
     before = bench.system.processes["transfer"].pid
     message: dict[str, Any] = {"content_type": CONTENT_TYPE, **properties}
-    bench.bus.publish_raw(body, routing_key=topology.UPLOADS, **message)
+    bench.bus.publish_raw(body, routing_key=queues.UPLOADS, **message)
     good = bench.finalized()
     bench.bus.publish(good)
     dead = bench.bus.take(DEAD)
@@ -115,7 +115,7 @@ def test_headers_of_the_publisher_have_no_effect(
     good = bench.finalized()
     bench.bus.publish_raw(
         envelope.encode(good),
-        routing_key=topology.UPLOADS,
+        routing_key=queues.UPLOADS,
         content_type=CONTENT_TYPE,
         headers=headers,
     )
@@ -124,7 +124,7 @@ def test_headers_of_the_publisher_have_no_effect(
 
 
 def test_an_event_of_an_unknown_upload_is_acknowledged(bench: Workbench) -> None:
-    bench.bus.publish_raw(event_with(), routing_key=topology.UPLOADS, content_type=CONTENT_TYPE)
+    bench.bus.publish_raw(event_with(), routing_key=queues.UPLOADS, content_type=CONTENT_TYPE)
     good = bench.finalized()
     bench.bus.publish(good)
     assert bench.settled(good).status == JobStatus.COMPLETED

@@ -21,9 +21,10 @@ from pipeline.transfer.send import SentObject
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, UploadId
-from schemas.lifecycle import StepName, StepStatus
+from schemas.lifecycle import StepStatus
 from schemas.policy.quotas import Quotas
 from schemas.settings import DatabaseSettings, QuotaSettings, StepSettings
+from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables import uploads as rows
 from schemas.tables.outbox import OutboxMessage

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from dev.stack.stack import Stack
 from pipeline.messaging.broker import declare_topology
-from schemas import topology
+from schemas import queues, topology
 from schemas.lifecycle import JobStatus, UploadStatus
 from schemas.tables.uploads import Upload
 from tests.eventually import eventually
@@ -107,14 +107,14 @@ def test_the_worker_declares_a_deleted_queue_and_consumes_again(
     system: Stack, broker: Broker
 ) -> None:
     for _ in range(2):
-        broker.delete(topology.UPLOADS)
-        broker.until_consumed(topology.UPLOADS)
+        broker.delete(queues.UPLOADS)
+        broker.until_consumed(queues.UPLOADS)
         transferred(system)
 
 
 def test_no_event_is_lost_after_a_queue_was_replaced_at_once(system: Stack, broker: Broker) -> None:
     for _ in range(2):
-        broker.replace(topology.UPLOADS)
+        broker.replace(queues.UPLOADS)
         # The broker may count one event for each of the two processes as delivered.
         transferred(system, count=3)
 
@@ -131,6 +131,6 @@ def test_worker_and_beat_continue_on_a_broker_that_lost_its_data(
 ) -> None:
     for _ in range(2):
         broker.lose_data()
-        broker.until_consumed(topology.UPLOADS)
+        broker.until_consumed(queues.UPLOADS)
         transferred(system)
         swept(system)

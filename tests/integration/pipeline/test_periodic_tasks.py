@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from dev.stack.stack import Stack
-from schemas import topology
+from schemas import queues, topology
 from schemas.events import envelope
 from schemas.events.envelope import CONTENT_TYPE
 from schemas.lifecycle import JobStatus, UploadStatus
@@ -19,7 +19,7 @@ from tests.eventually import eventually
 from tests.factories.abandoned import add_abandoned_upload
 from tests.integration.pipeline.workbench import Workbench, prepare_staging, workbench
 
-DEAD = topology.dead_letter_queue(topology.UPLOADS)
+DEAD = topology.dead_letter_queue(queues.UPLOADS)
 
 SWEEP_UPLOADS = {"lang": "py", "task": "tasks.sweep_uploads", "id": "1"}
 NO_ARGUMENTS = b"[[], {}, {}]"
@@ -162,7 +162,7 @@ def test_a_periodic_task_is_dead_lettered_on_another_queue(
 ) -> None:
     # The broker copies the message into the other queue, with the same routing key.
     upload = abandoned(bench)
-    publish(bench, headers=SWEEP_UPLOADS | {"CC": [topology.UPLOADS]})
+    publish(bench, headers=SWEEP_UPLOADS | {"CC": [queues.UPLOADS]})
     until_swept(bench, upload)
     dead = bench.bus.take(DEAD)
     headers: dict[str, Any] = dead.headers

@@ -16,8 +16,8 @@ from pipeline.transfer.claim import ClaimedTransfer
 from pipeline.transfer.progress import PROGRESS_INTERVAL, PartsLost, Progress, SliceEnded
 from pipeline.transfer.resume import Checkpoint
 from schemas.ids import JobId, UploadId
-from schemas.lifecycle import StepName
 from schemas.settings import DatabaseSettings
+from schemas.steps import StepName
 from tests.factories.uploads import add_finalized_upload, add_tenant
 from tests.integration.pipeline.transfer_worker import worker_settings
 from tests.seen_jobs import SeenJob, seen_job

@@ -26,9 +26,10 @@ from schemas import object_keys, staging_layout, topology
 from schemas.errors import ErrorCode, StoreFailed, StoreRejected, StoreUnavailable
 from schemas.events.envelope import Envelope
 from schemas.ids import TenantId
-from schemas.lifecycle import JobStatus, StagingKind, StepName, UploadStatus
+from schemas.lifecycle import JobStatus, StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB, DatabaseSettings
+from schemas.steps import StepName
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step
 from schemas.tables.tenants import Tenant, TenantUsage

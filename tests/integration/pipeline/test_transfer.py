@@ -8,11 +8,12 @@ import pytest
 from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
-from schemas import object_keys, staging_layout, topology
+from schemas import object_keys, queues, staging_layout, topology
 from schemas.events import envelope
 from schemas.events.uploads import StoredEvent, UploadFailed
-from schemas.lifecycle import JobStage, JobStatus, StagingKind
+from schemas.lifecycle import JobStatus, StagingKind
 from schemas.settings import MIB
+from schemas.steps import JobStage
 from schemas.tables.steps import Step
 from tests.eventually import eventually
 from tests.integration.pipeline.workbench import Workbench, sha256
@@ -111,13 +112,13 @@ def test_an_upload_is_given_up_at_the_crash_limit(bench: Workbench) -> None:
     event = bench.finalized(b"deadly")
     bench.bus.publish_raw(
         envelope.encode(event),
-        routing_key=topology.UPLOADS,
+        routing_key=queues.UPLOADS,
         content_type=envelope.CONTENT_TYPE,
         headers={topology.CRASHES_HEADER: topology.CRASH_LIMIT},
     )
     job = bench.settled(event)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "attempts_exhausted")
-    assert bench.bus.depth(topology.dead_letter_queue(topology.UPLOADS)) == 0
+    assert bench.bus.depth(topology.dead_letter_queue(queues.UPLOADS)) == 0
 
 
 def test_crashes_after_progress_do_not_count(bench: Workbench) -> None:
@@ -126,7 +127,7 @@ def test_crashes_after_progress_do_not_count(bench: Workbench) -> None:
         session.execute(update(Step).where(Step.job_id == event.job_id).values(done=1))
     bench.bus.publish_raw(
         envelope.encode(event),
-        routing_key=topology.UPLOADS,
+        routing_key=queues.UPLOADS,
         content_type=envelope.CONTENT_TYPE,
         headers={topology.CRASHES_HEADER: topology.CRASH_LIMIT},
     )
@@ -155,7 +156,7 @@ def test_waiting_for_a_lease_to_expire_keeps_the_crash_count(bench: Workbench) -
         )
     bench.bus.publish_raw(
         envelope.encode(event),
-        routing_key=topology.UPLOADS,
+        routing_key=queues.UPLOADS,
         content_type=envelope.CONTENT_TYPE,
         headers={topology.CRASHES_HEADER: 2, topology.ATTEMPT_HEADER: 1},
     )

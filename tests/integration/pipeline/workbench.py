@@ -13,7 +13,8 @@ from dev.stack.stack import Stack
 from schemas import staging_layout
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
-from schemas.lifecycle import SETTLED_JOBS, StagingKind, StepName
+from schemas.lifecycle import SETTLED_JOBS, StagingKind
+from schemas.steps import StepName
 from schemas.tables.documents import Document
 from schemas.tables.events import EventRecord
 from schemas.tables.outbox import OutboxMessage

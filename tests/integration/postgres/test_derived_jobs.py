@@ -9,16 +9,9 @@ from sqlalchemy import Engine, create_engine, func, select, update
 from sqlalchemy.orm import Session
 
 from schemas.ids import EventId, JobId, TenantId, uuid7
-from schemas.lifecycle import (
-    SETTLED_JOBS,
-    JobKind,
-    JobStage,
-    JobStatus,
-    Priority,
-    StepName,
-    StepStatus,
-)
+from schemas.lifecycle import SETTLED_JOBS, JobKind, JobStatus, Priority, StepStatus
 from schemas.settings import DatabaseSettings, StepSettings
+from schemas.steps import JobStage, StepName
 from schemas.tables import steps
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step, TenantSteps

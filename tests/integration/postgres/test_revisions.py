@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from gateway.jobs import view
 from schemas.events.envelope import Envelope
 from schemas.ids import EventId, JobId
-from schemas.lifecycle import JobStatus, StepName, StepStatus
+from schemas.lifecycle import JobStatus, StepStatus
 from schemas.settings import DatabaseSettings, StepSettings
+from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step

@@ -13,7 +13,7 @@ from aio_pika.abc import AbstractRobustConnection
 from notifier import broker as notifier_broker
 from notifier.broker import EventExchange, PublishRefused
 from pipeline.messaging import broker as pipeline_broker
-from schemas import topology
+from schemas import queues, topology
 from schemas.runtime.amqp import TopologyConflict
 from schemas.settings import BrokerSettings
 
@@ -105,7 +105,7 @@ async def test_a_declaration_removes_the_bindings_of_earlier_versions(
     for _, routing_key in topology.OBSOLETE_BINDINGS:
         await exchange.publish(MESSAGE, routing_key=routing_key)
     received = await take_all(connection)
-    assert received.keys() <= {topology.NOTIFY, topology.UNROUTED.name}
+    assert received.keys() <= {queues.NOTIFY, topology.UNROUTED.name}
 
 
 async def test_the_maintenance_queue_drops_its_oldest_messages(
@@ -156,9 +156,9 @@ async def test_work_reaches_only_its_queue(
 
 async def test_work_for_a_missing_queue_is_refused(connection: AbstractRobustConnection) -> None:
     exchange = await EventExchange.open(connection, publish_timeout=PUBLISH_TIMEOUT)
-    await (await connection.channel()).queue_delete(topology.UPLOADS)
+    await (await connection.channel()).queue_delete(queues.UPLOADS)
     with pytest.raises(PublishRefused, match="returned: NO_ROUTE"):
-        await exchange.publish_to_queue(MESSAGE, queue=topology.UPLOADS)
+        await exchange.publish_to_queue(MESSAGE, queue=queues.UPLOADS)
 
 
 async def test_a_message_that_its_queue_rejects_is_refused(

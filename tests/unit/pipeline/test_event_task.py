@@ -14,7 +14,7 @@ from pipeline.messaging.event_task import (
     WorkerKeepsDying,
     tier_after,
 )
-from schemas import topology
+from schemas import queues, topology
 from schemas.errors import DomainError, ErrorCode
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
@@ -49,7 +49,7 @@ class RecordingTask(EventTask):
     """Records the calls it gets and the messages it publishes."""
 
     name = "tests.recording"
-    home_queue = topology.UPLOADS
+    home_queue = queues.UPLOADS
     typing = False
 
     def __init__(

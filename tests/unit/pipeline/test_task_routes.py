@@ -10,7 +10,7 @@ from pipeline.beat import PERIODIC_TASKS, BeatScheduler
 from pipeline.messaging.consumer import register_serializer
 from pipeline.settings import Settings
 from pipeline.steps.task import StepTask
-from schemas import topology
+from schemas import queues, topology
 from schemas.steps import STEPS
 
 
@@ -46,24 +46,24 @@ def test_a_registered_task_acknowledges_late(app: Celery, settings: Settings) ->
 
 
 def test_a_worker_gets_the_tasks_of_its_queues_only() -> None:
-    assert task_routes.tasks_for({topology.UPLOADS}) == {
+    assert task_routes.tasks_for({queues.UPLOADS}) == {
         "uploads": {
             "upload.finalized": "tasks.upload_to_object_store",
             "upload.cancelled": "tasks.discard_upload",
         }
     }
-    assert task_routes.tasks_for({topology.DOCUMENT_PROCESSING}) == {
+    assert task_routes.tasks_for({queues.DOCUMENT_PROCESSING}) == {
         "document_processing": {"upload.stored": "tasks.ingest_document"}
     }
 
 
 def test_a_worker_may_consume_the_maintenance_queue_alone_or_with_others() -> None:
-    both = task_routes.tasks_for({topology.UPLOADS, topology.MAINTENANCE})
-    assert both == task_routes.tasks_for({topology.UPLOADS})
+    both = task_routes.tasks_for({queues.UPLOADS, topology.MAINTENANCE})
+    assert both == task_routes.tasks_for({queues.UPLOADS})
     assert task_routes.tasks_for({topology.MAINTENANCE}) == {}
 
 
-@pytest.mark.parametrize("queues", [set(), {topology.EXPORTS}, {topology.UPLOADS, "uplaods"}])
+@pytest.mark.parametrize("queues", [set(), {queues.EXPORTS}, {queues.UPLOADS, "uplaods"}])
 def test_a_worker_without_queues_or_with_an_unknown_queue_is_refused(queues: set[str]) -> None:
     with pytest.raises(task_routes.QueuesWithoutTasks, match="--queues"):
         task_routes.tasks_for(queues)

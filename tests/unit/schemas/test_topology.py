@@ -1,4 +1,4 @@
-from schemas import topology
+from schemas import queues, topology
 from schemas.events.envelope import EVENT_TYPES
 
 
@@ -27,7 +27,7 @@ def test_no_work_queue_receives_facts() -> None:
     receivers = {
         binding.queue for binding in topology.BINDINGS if binding.exchange == topology.EVENTS.name
     }
-    assert receivers == {topology.NOTIFY}
+    assert receivers == {queues.NOTIFY}
 
 
 def test_an_obsolete_binding_is_not_declared_again() -> None:

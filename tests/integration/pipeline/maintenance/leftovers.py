@@ -17,8 +17,9 @@ from schemas import object_keys, staging_layout
 from schemas.errors import StoreUnavailable
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
-from schemas.lifecycle import StagingKind, StepName, UploadStatus
+from schemas.lifecycle import StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey
+from schemas.steps import StepName
 from schemas.tables.events import EventRecord
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step

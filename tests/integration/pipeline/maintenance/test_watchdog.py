@@ -12,7 +12,8 @@ from pipeline.maintenance import watchdog
 from pipeline.steps import lease
 from pipeline.steps.lease import ClaimedStep
 from schemas.events.envelope import Envelope
-from schemas.lifecycle import JobStatus, StepName, StepStatus
+from schemas.lifecycle import JobStatus, StepStatus
+from schemas.steps import StepName
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step, TenantSteps
 from tests.integration.pipeline.maintenance.leftovers import (

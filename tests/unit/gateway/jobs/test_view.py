@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from gateway.jobs.view import progress, show
 from schemas.api.jobs import JobError
-from schemas.lifecycle import JobStatus, StepName, StepStatus
-from schemas.steps import STEPS
+from schemas.lifecycle import JobStatus, StepStatus
+from schemas.steps import STEPS, StepName
 from schemas.tables.steps import Step
 from tests.factories.jobs import NOW, a_job_row, a_step
 
