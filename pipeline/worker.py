@@ -10,6 +10,7 @@ from pipeline.context import build_context, install_context
 from pipeline.enrich import language
 from pipeline.messaging.broker import declare_topology
 from pipeline.settings import Settings
+from schemas import queues
 from schemas.runtime import logging
 from schemas.runtime.amqp import TopologyConflict
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from schemas import queues
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadCancelled
 from schemas.lifecycle import StepStatus
