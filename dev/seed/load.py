@@ -129,6 +129,7 @@ def _load(engine: Engine) -> Iterator[Connection]:
         connection.exec_driver_sql("SET temp_buffers = '256MB'")
         connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         connection.exec_driver_sql("SET LOCAL work_mem = '256MB'")
+        connection.exec_driver_sql("SET LOCAL enable_mergejoin = off")
         yield connection
         connection.commit()
 
