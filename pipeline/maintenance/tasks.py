@@ -5,17 +5,25 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import structlog
 from celery import Task
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.context import Context, current_context
-from pipeline.maintenance import exclusive, expiry, orphans, partitions, retention, watchdog
+from pipeline.maintenance import (
+    exclusive,
+    expiry,
+    lost_facts,
+    orphans,
+    partitions,
+    retention,
+    watchdog,
+)
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
-from schemas import topology
+from schemas import queues, topology
 from schemas.errors import StoreFailed
 from schemas.runtime import postgres
 
@@ -108,14 +116,28 @@ class SweepRows(Sweep):
 
 
 class WatchSteps(Sweep):
-    """Releases steps again that no worker has and that no message will start."""
+    """Publishes the events of steps and the facts again that the broker has lost."""
 
     name = "tasks.watch_steps"
 
     def sweep(self, context: Context, *, max_time: timedelta) -> None:
-        summary = watchdog.sweep(context, Budget.of(max_time))
+        budget = Budget.of(max_time)
+        summary = watchdog.sweep(context, budget)
+        facts = lost_facts.sweep(context, budget, is_queue_empty=self._is_notify_empty)
         log.log(
-            logging.WARNING if summary.released else logging.DEBUG,
+            logging.WARNING if summary.released or facts else logging.DEBUG,
             "watchdog.done",
             **asdict(summary),
+            facts=facts,
         )
+
+    def _is_notify_empty(self) -> bool:
+        with self.app.connection_for_read() as connection:
+            try:
+                # Its stubs cover only what all transports share.
+                channel: Any = connection.default_channel
+                declared = channel.queue_declare(queues.NOTIFY, passive=True)
+            except connection.channel_errors:
+                # The relay declares a deleted queue again within a minute.
+                return False
+        return int(declared.message_count) == 0

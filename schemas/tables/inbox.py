@@ -19,3 +19,12 @@ class InboxMessage(Base):
     consumer: Mapped[str] = mapped_column(primary_key=True)
     event_id: Mapped[EventId] = mapped_column(primary_key=True)
     processed_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
+class CheckedEvents(Base):
+    """Up to which event the watchdog has found every event applied, or published it again."""
+
+    __tablename__ = "checked_events"
+
+    consumer: Mapped[str] = mapped_column(primary_key=True)
+    event_id: Mapped[EventId]

@@ -98,7 +98,7 @@ def assert_every_upload_completes(
 
         with deployment.paused(WORKER_OF[loss.queue]):
             jobs = list(threads.map(upload, range(half)))
-            eventually(lambda: _depth(system, loss.queue), until=lambda depth: depth >= half // 2)
+            await_messages(system, loss.queue, count=half // 2)
             later = threads.map(upload, range(count - half))
             loss.strike(system, broker)
         jobs += later
@@ -107,9 +107,14 @@ def assert_every_upload_completes(
     assert all(job["result"]["pages"] for job in ended)
 
 
-def _depth(system: Stack, queue: str) -> int:
-    with _channel(system) as channel:
-        return int(channel.queue_declare(queue, passive=True).message_count)
+def await_messages(system: Stack, queue: str, *, count: int) -> None:
+    """Return once this many messages wait in the queue."""
+
+    def depth() -> int:
+        with _channel(system) as channel:
+            return int(channel.queue_declare(queue, passive=True).message_count)
+
+    eventually(depth, until=lambda waiting: waiting >= count)
 
 
 @contextmanager

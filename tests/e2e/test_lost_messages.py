@@ -4,17 +4,21 @@ from pathlib import Path
 
 import pytest
 
+from dev.client import Client
 from schemas import queues
 from tests.e2e.deployment import Deployment
+from tests.e2e.files import TIMEOUT, send_file, settled
 from tests.e2e.lost_messages import (
     Broker,
     Loss,
     assert_every_upload_completes,
+    await_messages,
     delete,
     lose_data,
     purge,
 )
 from tests.factories import pdfs
+from tests.fakes.receiver import Receiver
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -37,3 +41,22 @@ def test_every_upload_completes_although_its_message_is_lost(
     assert_every_upload_completes(
         loss, count=24, pdf=pdf, deployment=forgetful_deployment, broker=broker_process
     )
+
+
+def test_a_webhook_is_delivered_although_the_queue_of_the_notifier_was_purged(
+    forgetful_deployment: Deployment, broker_process: Broker, tmp_path: Path
+) -> None:
+    file = tmp_path / "note.bin"
+    file.write_bytes(b"a note")
+    with (
+        Client(forgetful_deployment.system.url, api_key=forgetful_deployment.key) as client,
+        Receiver() as receiver,
+    ):
+        client.create_webhook(receiver.url, event_types=["upload.stored"])
+        with forgetful_deployment.paused("deliver"):
+            job_id = client.finalize(send_file(client, file)).json()["job_id"]
+            settled(client, job_id)
+            loss = purge(queues.NOTIFY)
+            await_messages(forgetful_deployment.system, queues.NOTIFY, count=1)
+            loss.strike(forgetful_deployment.system, broker_process)
+        receiver.wait_for(1, timeout=TIMEOUT)

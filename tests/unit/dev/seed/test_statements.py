@@ -1,8 +1,8 @@
 from dev.seed import load, statements
 from schemas.tables import Base
 
-NOT_SEEDED = {"api_keys", "audit_log"}
-WITHOUT_TENANT = {"audit_log"}
+NOT_SEEDED = {"api_keys", "audit_log", "checked_events"}
+WITHOUT_TENANT = {"audit_log", "checked_events"}
 TABLES = Base.metadata.tables
 
 
