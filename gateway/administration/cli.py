@@ -417,6 +417,29 @@ def chosen(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+@dead_letters_group.command("replay")
+@chosen
+def replay_dead_letters(
+    *, ids: tuple[int, ...], queue: str | None, everything: bool, as_json: bool
+) -> None:
+    """Publish the events of dead letters again: to their work queue, or to the exchange of events.
+
+    With ids, all or none are replayed. A repeated event changes nothing.
+    """
+    from gateway.administration import audit, dead_letters
+
+    actor = audit.current_actor()
+    if name := _whole_queue(ids, queue, everything=everything):
+        settled = on_database(
+            settings(), lambda database: dead_letters.replay_all(database, queue=name, actor=actor)
+        )
+    else:
+        settled = in_transaction(
+            settings(), lambda session: dead_letters.replay(session, ids, actor=actor)
+        )
+    _print_settled("replayed", settled, as_json=as_json)
+
+
 @dead_letters_group.command("drop")
 @chosen
 def drop_dead_letters(

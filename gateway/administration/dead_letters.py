@@ -1,4 +1,4 @@
-"""Lists, shows and drops dead letters. The process `deliver` writes their rows."""
+"""Lists, shows, replays and drops dead letters. The process `deliver` writes their rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,18 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
 from gateway.administration import audit, masking
 from gateway.db import Database
+from schemas import topology
+from schemas.events.envelope import Envelope, MalformedEvent, decode
 from schemas.lifecycle import DeadLetterState
 from schemas.tables.dead_letters import DeadLetter
+from schemas.tables.events import EventRecord
+from schemas.tables.outbox import OutboxMessage
 
 BATCH: Final = 200
 """Dead letters of one transaction when all of a queue are replayed or dropped."""
@@ -35,6 +40,16 @@ class DeadLetterSettled(DeadLetterRefused):
     def __init__(self, letter: DeadLetter) -> None:
         super().__init__(
             f"dead letter {letter.id} was {letter.state} at {_in_utc(letter.settled_at)}"
+        )
+
+
+class CannotReplay(DeadLetterRefused):
+    """The body is not an event, or the queue does not exist any more."""
+
+    def __init__(self, letter: DeadLetter, reason: str) -> None:
+        super().__init__(
+            f"dead letter {letter.id} cannot be replayed: {masking.excerpt(reason.encode())}."
+            f" `waybill dead-letters show {letter.id}` prints its body; `drop` settles it"
         )
 
 
@@ -145,6 +160,22 @@ def details(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
+async def replay(session: AsyncSession, ids: Sequence[int], *, actor: str) -> Settled:
+    """Publish the events of dead letters again, all or none.
+
+    A consumer may get an event twice; it applies the event once.
+
+    Raises:
+        DeadLetterUnknown: no dead letter has one of the ids.
+        DeadLetterSettled: one of them is already replayed or dropped.
+        CannotReplay: one of them is not an event, or its queue does not exist any more.
+    """
+    letters = await _waiting(session, ids)
+    for letter in letters:
+        await _publish(session, letter)
+    return await _settle(session, letters, state=DeadLetterState.REPLAYED, actor=actor)
+
+
 async def drop(session: AsyncSession, ids: Sequence[int], *, actor: str) -> Settled:
     """Give up dead letters, all or none; their rows stay until their retention time is over.
 
@@ -156,6 +187,14 @@ async def drop(session: AsyncSession, ids: Sequence[int], *, actor: str) -> Sett
     return await _settle(session, letters, state=DeadLetterState.DROPPED, actor=actor)
 
 
+async def replay_all(database: Database, *, queue: str, actor: str) -> Settled:
+    """Publish the events of a queue's waiting dead letters again; see `replay`.
+
+    Dead letters that cannot be replayed keep waiting.
+    """
+    return await _settle_all(database, queue=queue, state=DeadLetterState.REPLAYED, actor=actor)
+
+
 async def drop_all(database: Database, *, queue: str, actor: str) -> Settled:
     """Give up a queue's waiting dead letters; see `drop`."""
     return await _settle_all(database, queue=queue, state=DeadLetterState.DROPPED, actor=actor)
@@ -165,7 +204,7 @@ async def _settle_all(
     database: Database, *, queue: str, state: DeadLetterState, actor: str
 ) -> Settled:
     async with database.transaction() as session:
-        # Without an end, the command would also drop what arrives while it runs.
+        # A replayed event that is dead-lettered again has a larger id, and is not replayed again.
         newest = await session.scalar(select(func.max(DeadLetter.id))) or 0
     total, after = Settled(), 0
     while True:
@@ -188,7 +227,26 @@ async def _settle_all(
             if not letters:
                 return total
             after = letters[-1].id
-            total += await _settle(session, letters, state=state, actor=actor)
+            refused: list[str] = []
+            if state is DeadLetterState.REPLAYED:
+                letters, refused = await _publish_events(session, letters)
+            settled = await _settle(session, letters, state=state, actor=actor)
+            total += Settled(count=settled.count, refused=refused)
+
+
+async def _publish_events(
+    session: AsyncSession, letters: Sequence[DeadLetter]
+) -> tuple[Sequence[DeadLetter], list[str]]:
+    """Publish what can be replayed; return it, and the reasons why the rest cannot be replayed."""
+    published, refused = [], []
+    for letter in letters:
+        try:
+            await _publish(session, letter)
+        except CannotReplay as error:
+            refused.append(str(error))
+        else:
+            published.append(letter)
+    return published, refused
 
 
 async def _waiting(session: AsyncSession, ids: Sequence[int]) -> Sequence[DeadLetter]:
@@ -207,6 +265,37 @@ async def _waiting(session: AsyncSession, ids: Sequence[int]) -> Sequence[DeadLe
         if letter.state is not DeadLetterState.WAITING:
             raise DeadLetterSettled(letter)
     return letters
+
+
+async def _publish(session: AsyncSession, letter: DeadLetter) -> None:
+    """Add a dead letter's event to the outbox: for its work queue, or for the exchange.
+
+    The relay sends the body of the table `events`; the event of a foreign publisher is added there.
+    """
+    envelope = _event(letter)
+    await session.execute(
+        insert(EventRecord)
+        .values(
+            id=envelope.id,
+            tenant_id=envelope.tenantid,
+            type=envelope.type,
+            subject=envelope.subject,
+            **envelope.references,
+            body=letter.body,
+        )
+        .on_conflict_do_nothing()
+    )
+    unrouted = letter.queue == topology.UNROUTED.name
+    session.add(OutboxMessage(event_id=envelope.id, queue=None if unrouted else letter.queue))
+
+
+def _event(letter: DeadLetter) -> Envelope:
+    if letter.queue not in {*topology.CONSUMED, topology.UNROUTED.name}:
+        raise CannotReplay(letter, f"the queue {letter.queue} does not exist any more")
+    try:
+        return decode(letter.body)
+    except MalformedEvent as error:
+        raise CannotReplay(letter, str(error)) from error
 
 
 async def _settle(

@@ -1,13 +1,15 @@
 """`waybill dead-letters`."""
 
+import getpass
 import json
+import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from gateway.administration import dead_letters
 from gateway.db import Database
@@ -19,6 +21,8 @@ from schemas.lifecycle import DeadLetterState
 from schemas.settings import DatabaseSettings
 from schemas.tables.audit import AuditEntry
 from schemas.tables.dead_letters import DeadLetter
+from schemas.tables.events import EventRecord
+from schemas.tables.outbox import OutboxMessage
 from tests.integration.gateway.api import BeginSession
 from tests.integration.gateway.process import run_command
 
@@ -113,9 +117,18 @@ async def audited(transaction: BeginSession) -> list[tuple[str, str]]:
         return [(action, target) for action, target in rows]
 
 
+async def outbox(transaction: BeginSession) -> list[tuple[UUID, str | None]]:
+    async with transaction() as session:
+        rows = await session.execute(
+            select(OutboxMessage.event_id, OutboxMessage.queue).order_by(OutboxMessage.id)
+        )
+        return [(event_id, queue) for event_id, queue in rows]
+
+
 async def test_without_dead_letters_every_command_succeeds(waybill: Waybill) -> None:
     assert len((await waybill("list")).splitlines()) == 1
     assert await waybill("list", "--json") == "[]\n"
+    assert await waybill("replay", "--queue", "uploads", "--all") == "replayed: 0\n"
     assert await waybill("drop", "--queue", "uploads", "--all") == "dropped: 0\n"
 
 
@@ -201,20 +214,104 @@ async def test_show_escapes_a_body_that_is_not_json(waybill: Waybill, add: Add) 
     assert rb'body: "\u001b[2J"'.decode() in await waybill("show", str(letter_id))
 
 
+async def test_a_replay_adds_the_event_and_its_message_for_the_original_queue(
+    waybill: Waybill, add: Add, transaction: BeginSession
+) -> None:
+    event, unrouted = an_event(), an_event()
+    ids = [await add(event), await add(unrouted, queue=topology.UNROUTED.name)]
+
+    assert await waybill("replay", *map(str, ids)) == "replayed: 2\n"
+
+    assert await outbox(transaction) == [(event.id, "uploads"), (unrouted.id, None)]
+    assert await states(transaction) == ["replayed", "replayed"]
+    async with transaction() as session:
+        record = await session.get_one(EventRecord, event.id)
+        entry = (await session.scalars(select(AuditEntry).order_by(AuditEntry.id))).first()
+        letter = await session.get_one(DeadLetter, ids[0])
+    assert (record.type, record.tenant_id, record.subject) == (
+        event.type,
+        event.tenantid,
+        event.subject,
+    )
+    assert (record.upload_id, record.job_id) == (event.upload_id, event.job_id)
+    assert record.body == encode(event)
+    assert letter.settled_at is not None
+    assert entry is not None
+    assert entry.actor == f"{getpass.getuser()}@{socket.gethostname()}"
+    assert (entry.action, entry.target) == ("dead_letter.replayed", f"dead_letter/{ids[0]}")
+    assert entry.detail == {
+        "queue": "uploads",
+        "event_id": str(event.id),
+        "event_type": "upload.finalized",
+    }
+
+
+async def test_a_replay_keeps_a_recorded_event(add: Add, transaction: BeginSession) -> None:
+    event = an_event()
+    for _ in range(2):
+        letter_id = await add(event)
+        async with transaction() as session:
+            await dead_letters.replay(session, [letter_id], actor=ACTOR)
+    async with transaction() as session:
+        assert await session.scalar(select(func.count()).select_from(EventRecord)) == 1
+    assert await outbox(transaction) == [(event.id, "uploads")] * 2
+
+
+@pytest.mark.parametrize("command", ["replay", "drop"])
 async def test_a_settled_or_unknown_dead_letter_is_refused_and_nothing_changes(
-    add: Add, transaction: BeginSession, database: DatabaseSettings
+    command: str, add: Add, transaction: BeginSession, database: DatabaseSettings
 ) -> None:
     url = database.database_url.get_secret_value()
     waiting = await add(an_event())
     settled = await add(an_event(), state="dropped", settled_at=RECEIVED)
     for letter_id, reason in ((settled, "was dropped at 2026-01-01"), (77, "no dead letter 77")):
         code, out, err = await run_command(
-            *("dead-letters", "drop", str(waiting), str(letter_id)), DATABASE_URL=url
+            *("dead-letters", command, str(waiting), str(letter_id)), DATABASE_URL=url
         )
         assert (code, out) == (1, "")
         assert reason in err
     assert await states(transaction) == ["waiting", "dropped"]
+    assert await outbox(transaction) == []
     assert await audited(transaction) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "queue", "reason"),
+    [
+        (b"\x1b[2J", "uploads", "malformed event"),
+        (an_event(), "removed_queue", "the queue removed_queue does not exist any more"),
+    ],
+)
+async def test_what_cannot_be_published_is_not_replayed(
+    *, body: bytes | Envelope, queue: str, reason: str, add: Add, transaction: BeginSession
+) -> None:
+    ids = [await add(an_event()), await add(body, queue=queue)]
+    with pytest.raises(dead_letters.CannotReplay, match=reason):
+        async with transaction() as session:
+            await dead_letters.replay(session, ids, actor=ACTOR)
+    assert await states(transaction) == ["waiting", "waiting"]
+    assert await outbox(transaction) == []
+
+
+async def test_all_events_of_a_queue_are_replayed_and_the_rest_keeps_waiting(
+    waybill: Waybill, add: Add, transaction: BeginSession
+) -> None:
+    events = [an_event(), an_event()]
+    first = await add(events[0])
+    malformed = await add(b"malformed")
+    second = await add(events[1])
+    await add(an_event(), queue=queues.NOTIFY)
+
+    answer = json.loads(await waybill("replay", "--queue", "uploads", "--all", "--json"))
+
+    assert answer["replayed"] == 2
+    (reason,) = answer["refused"]
+    assert f"dead letter {malformed} cannot be replayed: malformed event" in reason
+    assert await states(transaction) == ["replayed", "waiting", "replayed", "waiting"]
+    assert await outbox(transaction) == [(event.id, "uploads") for event in events]
+    assert await audited(transaction) == [
+        ("dead_letter.replayed", f"dead_letter/{each}") for each in (first, second)
+    ]
 
 
 async def test_more_dead_letters_than_one_batch_are_all_dropped(
@@ -248,6 +345,7 @@ async def test_dropped_dead_letters_are_kept_and_audited(
     assert await waybill("drop", *map(str, ids)) == "dropped: 2\n"
 
     assert await states(transaction) == ["dropped", "dropped", "waiting"]
+    assert await outbox(transaction) == []
     assert await audited(transaction) == [
         ("dead_letter.dropped", f"dead_letter/{each}") for each in ids
     ]

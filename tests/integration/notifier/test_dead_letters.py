@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text, update
 
+from gateway.administration import dead_letters as administration
 from notifier.broker import connect
 from notifier.dead_letters import DeadLetterConsumer
 from schemas import queues, topology
@@ -212,6 +213,38 @@ async def test_a_message_that_cannot_be_recorded_stays_in_its_queue(
     async with run_consumer():
         letters = await rows.until_dead_letters(2)
     assert letters[-1].body == b"refused"
+
+
+async def test_a_replayed_message_reaches_its_work_queue_and_no_other(
+    rows: Rows, events_bus: Bus, run_consumer: RunConsumer, start: Start
+) -> None:
+    event = an_event()
+    async with run_consumer():
+        await events_bus.dead_letter(encode(event), queue=queues.UPLOADS, message_id=str(event.id))
+        (letter,) = await rows.until_dead_letters(1)
+    async with rows.transaction() as session:
+        await administration.replay(session, [letter.id], actor="tests")
+    await start("relay")
+    message = await events_bus.take(queues.UPLOADS)
+    assert (message.message_id, message.type) == (str(event.id), event.type)
+    assert message.body == encode(event)
+    await eventually(rows.everything_is_published)
+    assert await events_bus.depth(queues.NOTIFY) == 0
+
+
+async def test_a_replayed_unroutable_event_is_published_to_the_exchange_again(
+    rows: Rows, events_bus: Bus, run_consumer: RunConsumer, start: Start
+) -> None:
+    event = an_event()
+    async with run_consumer():
+        await events_bus.publish_raw(encode(event), routing_key="upload.unheard_of")
+        (letter,) = await rows.until_dead_letters(1)
+    async with rows.transaction() as session:
+        await administration.replay(session, [letter.id], actor="tests")
+    await start("relay")
+    message = await events_bus.take(queues.NOTIFY)
+    assert (message.message_id, message.routing_key) == (str(event.id), event.type)
+    assert message.body == encode(event)
 
 
 async def test_the_deliverer_records_what_no_queue_and_no_consumer_accepts(
