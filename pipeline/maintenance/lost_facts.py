@@ -35,7 +35,7 @@ _UNCHECKED: Final = text(
            (SELECT count(*) FROM outbox WHERE outbox.event_id = events.id AND queue = :queue) AS times,
            EXISTS (SELECT FROM outbox WHERE outbox.event_id = events.id AND published_at IS NULL) AS is_pending
     FROM events
-    WHERE id > (SELECT event_id FROM checked_events WHERE consumer = :consumer)
+    WHERE id > (SELECT up_to FROM checked_events WHERE consumer = :consumer)
       AND id < waybill_first_uuid7(now() - :overdue)
       AND type = ANY(:types)
     ORDER BY id
@@ -105,7 +105,7 @@ def sweep(context: Context, budget: Budget, *, is_queue_empty: Callable[[], bool
                 session.execute(
                     update(CheckedEvents)
                     .where(CheckedEvents.consumer == CONSUMER)
-                    .values(event_id=verdict.checked)
+                    .values(up_to=verdict.checked)
                 )
         for event_id in verdict.lost:
             log.warning("watchdog.fact_published_again", event_id=str(event_id))

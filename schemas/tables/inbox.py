@@ -27,4 +27,4 @@ class CheckedEvents(Base):
     __tablename__ = "checked_events"
 
     consumer: Mapped[str] = mapped_column(primary_key=True)
-    event_id: Mapped[EventId]
+    up_to: Mapped[EventId]

@@ -48,15 +48,13 @@ def test_a_webhook_is_delivered_although_the_queue_of_the_notifier_was_purged(
 ) -> None:
     file = tmp_path / "note.bin"
     file.write_bytes(b"a note")
-    with (
-        Client(forgetful_deployment.system.url, api_key=forgetful_deployment.key) as client,
-        Receiver() as receiver,
-    ):
+    system = forgetful_deployment.system
+    deliver = system.processes["deliver"]
+    with Client(system.url, api_key=forgetful_deployment.key) as client, Receiver() as receiver:
         client.create_webhook(receiver.url, event_types=["upload.stored"])
-        with forgetful_deployment.paused("deliver"):
-            job_id = client.finalize(send_file(client, file)).json()["job_id"]
-            settled(client, job_id)
-            loss = purge(queues.NOTIFY)
-            await_messages(forgetful_deployment.system, queues.NOTIFY, count=1)
-            loss.strike(forgetful_deployment.system, broker_process)
+        deliver.stop()
+        settled(client, client.finalize(send_file(client, file)).json()["job_id"])
+        await_messages(system, queues.NOTIFY, count=1)
+        purge(queues.NOTIFY).strike(system, broker_process)
+        deliver.start()
         receiver.wait_for(1, timeout=TIMEOUT)

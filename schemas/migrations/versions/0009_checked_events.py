@@ -13,7 +13,7 @@ def upgrade() -> None:
     op.create_table(
         "checked_events",
         sa.Column("consumer", sa.Text(), nullable=False),
-        sa.Column("event_id", sa.Uuid(), nullable=False),
+        sa.Column("up_to", sa.Uuid(), nullable=False),
         sa.PrimaryKeyConstraint("consumer", name=op.f("pk_checked_events")),
     )
     # Earlier events are left as they are: the inbox may have forgotten them.

@@ -24,7 +24,7 @@ LATELY = timedelta(hours=1)
 def nothing_checked(context: Context) -> None:
     with context.transaction() as session:
         session.execute(
-            update(CheckedEvents).values(event_id=uuid7(datetime.now(UTC) - timedelta(days=1)))
+            update(CheckedEvents).values(up_to=uuid7(datetime.now(UTC) - timedelta(days=1)))
         )
 
 
@@ -115,7 +115,7 @@ def test_an_applied_fact_is_not_looked_at_again(context: Context) -> None:
     first = add_fact(context, is_applied=True)
     sweep(context)
     with Session(context.engine) as session:
-        assert session.scalar(select(CheckedEvents.event_id)) == first
+        assert session.scalar(select(CheckedEvents.up_to)) == first
 
 
 def test_more_facts_than_one_batch_are_all_checked(
