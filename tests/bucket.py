@@ -31,6 +31,14 @@ class Bucket:
     def put(self, key: str, content: bytes) -> None:
         self._client.put_object(Bucket=self._name, Key=key, Body=content)
 
+    def start_multipart(self, key: str, first_part: bytes) -> tuple[str, str]:
+        """Store the first part of a multipart upload; return the upload's id and the part's ETag."""
+        upload_id = self._client.create_multipart_upload(Bucket=self._name, Key=key)["UploadId"]
+        part = self._client.upload_part(
+            Bucket=self._name, Key=key, UploadId=upload_id, PartNumber=1, Body=first_part
+        )
+        return upload_id, part["ETag"].strip('"')
+
     def delete(self, key: str) -> None:
         self._client.delete_object(Bucket=self._name, Key=key)
 

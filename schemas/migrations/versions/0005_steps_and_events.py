@@ -86,7 +86,8 @@ ANALYZE events;
 COPY_STEPS = """
 CREATE TEMPORARY TABLE old_steps AS
 WITH starts AS (
-    SELECT events.job_id, events.type, events.id, outbox.id IS NOT NULL AND outbox.published_at IS NULL AS is_unpublished
+    SELECT events.job_id, events.type, events.id, outbox.id IS NOT NULL AS is_in_outbox,
+           outbox.id IS NOT NULL AND outbox.published_at IS NULL AS is_unpublished
     FROM events LEFT JOIN outbox ON outbox.event_id = events.id
     WHERE events.job_id IS NOT NULL AND events.type IN ('upload.finalized', 'upload.stored', 'upload.cancelled')
 ), parts AS (
@@ -129,14 +130,15 @@ WITH starts AS (
     FROM jobs
     WHERE status = 'cancelled'
 )
-SELECT parts.*, starts.id AS event_id, coalesce(starts.is_unpublished, false) AS is_unpublished, false AS is_event_lost
+SELECT parts.*, starts.id AS event_id, coalesce(starts.is_in_outbox, false) AS is_in_outbox,
+       coalesce(starts.is_unpublished, false) AS is_unpublished, false AS is_event_lost
 FROM parts LEFT JOIN starts USING (job_id, type);
 
 -- A published message may still be in its queue. A second cleanup changes nothing.
 UPDATE old_steps SET status = 'queued', finished_at = NULL
 WHERE name = 'cleanup' AND (is_unpublished OR finished_at > now() - interval '1 day');
 
--- The outbox no longer has the event of a step that has not ended: the event is written again.
+-- Neither the outbox nor a delivery has the event of a step that has not ended: it is written again.
 UPDATE old_steps SET is_event_lost = true, event_id = pg_temp.waybill_random_uuid7()
 WHERE event_id IS NULL AND status IN ('queued', 'running');
 
@@ -161,7 +163,8 @@ JOIN uploads ON uploads.id = step.upload_id
 LEFT JOIN documents ON documents.upload_id = uploads.id
 WHERE step.is_event_lost;
 
--- The watchdog releases at once what probably has no message any more.
+-- The watchdog releases at once what probably has no message any more: the outbox forgets an event
+-- days after its publication, and a cleanup takes moments.
 INSERT INTO steps (job_id, name, ordinal, tenant_id, priority, event_id, status, ticket, done, total, unit, done_at_claim,
                    lease_owner, lease_until, checkpoint, overdue_at, queued_at, started_at, finished_at,
                    error_code, error_detail, error_retryable, releases)
@@ -169,7 +172,7 @@ SELECT job_id, name, ordinal, tenant_id, 'interactive', event_id, status,
        row_number() OVER (PARTITION BY tenant_id, name ORDER BY queued_at, job_id),
        done, total, unit, done_at_claim, lease_owner, lease_until, checkpoint,
        CASE WHEN status IN ('queued', 'running') THEN
-           CASE WHEN is_event_lost OR (name = 'cleanup' AND NOT is_unpublished) THEN now() ELSE now() + interval '5 minutes' END
+           CASE WHEN is_unpublished OR (is_in_outbox AND name <> 'cleanup') THEN now() + interval '5 minutes' ELSE now() END
        END,
        queued_at, started_at, finished_at, error_code, error_detail, error_retryable, 1
 FROM old_steps;

@@ -590,6 +590,7 @@ def test_the_watchdog_releases_steps_without_a_message_at_once(
     assert {f"{names[job_id]}/{name}" for job_id, name in found} == {
         "lost/transfer",
         "lost reference/transfer",
+        "to read, lost/ingest",
         "cancelled during/cleanup",
         "purged/cleanup",
         "purged while read/cleanup",
