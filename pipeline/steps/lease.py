@@ -30,6 +30,7 @@ class ClaimedStep:
         owner: identifies the claim; another claim of the step has another owner.
         done: what earlier deliveries did, in the unit of the step.
         checkpoint: what an earlier delivery recorded to resume from.
+        is_first: whether no worker has claimed the step before.
     """
 
     job_id: JobId
@@ -40,6 +41,7 @@ class ClaimedStep:
     done: int
     total: int | None
     checkpoint: Mapping[str, Any] | None
+    is_first: bool = False
 
 
 def claim(
@@ -62,7 +64,14 @@ def claim(
             started_at=func.coalesce(Step.started_at, func.now()),
             overdue_at=func.now() + settings.step_lease + settings.step_overdue,
         )
-        .returning(Step.tenant_id, Step.priority, Step.done, Step.total, Step.checkpoint),
+        .returning(
+            Step.tenant_id,
+            Step.priority,
+            Step.done,
+            Step.total,
+            Step.checkpoint,
+            (Step.started_at == func.now()).label("is_first"),
+        ),
     ).one_or_none()
     if step is None:
         return why_not_claimed(session, job_id=job_id, name=name)
@@ -75,6 +84,7 @@ def claim(
         done=step.done,
         total=step.total,
         checkpoint=step.checkpoint,
+        is_first=step.is_first,
     )
 
 

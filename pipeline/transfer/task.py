@@ -22,7 +22,7 @@ from pipeline.transfer.progress import Progress
 from pipeline.transfer.resume import PreviousAttempt
 from pipeline.transfer.send import FileTransfer, SentObject, TransferListener
 from pipeline.transfer.sources import staging
-from pipeline.transfer.sources.reference import ReferencedObject
+from pipeline.transfer.sources.reference import ReferencedObject, ReferenceMissing
 from pipeline.transfer.sources.source import Source
 from pipeline.transfer.sources.staged_objects import StagedObjects
 from pipeline.transfer.sources.staging import StagingNotMounted
@@ -83,6 +83,14 @@ class TransferUpload(StepTask):
             now=datetime.now(UTC),
             traceparent=delivery.traceparent,
         )
+
+    def give_up(self, event: Envelope, error: DomainError, delivery: MessageDelivery) -> None:
+        if isinstance(error, ReferenceMissing) and error.nothing_sent:
+            # The cleanup takes most of the time of such a step, and a client can submit thousands.
+            with current_context().transaction() as session:
+                self.record_failed(session, event=event, error=error, delivery=delivery)
+        else:
+            super().give_up(event, error, delivery)
 
     def after_end(self, context: Context, *, event: Envelope, status: StepStatus) -> None:
         """Delete the staged bytes, and everything in the store unless the upload is stored.
@@ -199,16 +207,20 @@ def _find_reference(context: Context, claimed: ClaimedTransfer) -> ReferencedObj
     if claimed.source_key is None:
         raise TypeError("a reference without a key")
     # With a heartbeat: the lease must not expire while the store does not answer.
-    with CallPool[None](heartbeat=Progress(context, claimed).renew) as pool:
-        return pool.run(
-            partial(
-                ReferencedObject.find,
-                claimed.source_key,
-                storage=context.storage,
-                sha256=claimed.declared_sha256,
-                content_type=claimed.declared_content_type,
+    try:
+        with CallPool[None](heartbeat=Progress(context, claimed).renew) as pool:
+            return pool.run(
+                partial(
+                    ReferencedObject.find,
+                    claimed.source_key,
+                    storage=context.storage,
+                    sha256=claimed.declared_sha256,
+                    content_type=claimed.declared_content_type,
+                )
             )
-        )
+    except ReferenceMissing as missing:
+        missing.nothing_sent = claimed.step.is_first
+        raise
 
 
 def _send(context: Context, claimed: ClaimedTransfer, *, source: Source) -> SentObject:

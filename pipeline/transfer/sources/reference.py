@@ -18,11 +18,17 @@ from schemas.policy import media_types
 
 
 class ReferenceMissing(DomainError):
-    """The object that the client named does not exist."""
+    """The object that the client named does not exist.
+
+    Attributes:
+        nothing_sent: whether no worker can have sent a part of the object, so that the store has
+            nothing to clean up.
+    """
 
     code = ErrorCode.REFERENCE_MISSING
 
     def __init__(self, key: ObjectKey) -> None:
+        self.nothing_sent = False
         super().__init__(f"there is no object {key} to copy")
 
 

@@ -159,6 +159,15 @@ def test_progress_never_decreases_within_a_multipart_upload(
     assert seen_job(session, claimed.job_id).bytes_done == 3
 
 
+def test_only_the_first_claim_of_a_step_is_first(session: Session, event: Envelope) -> None:
+    first = claimed_by(session, event, owner="first")
+    leases.release_lease(session, first.step)
+    session.commit()
+    second = claimed_by(session, event, owner="second")
+
+    assert (first.step.is_first, second.step.is_first) == (True, False)
+
+
 def test_a_claim_returns_the_checkpoint_of_the_last_renewal(
     session: Session, event: Envelope
 ) -> None:

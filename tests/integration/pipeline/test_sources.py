@@ -255,6 +255,42 @@ def test_a_reference_to_a_missing_object_fails(
     assert storage.objects == {}
 
 
+def test_a_reference_that_was_never_copied_needs_no_cleanup(
+    worker: TransferWorker, storage: FakeStorage
+) -> None:
+    event = finalized(worker, StagingKind.REFERENCE)
+    del storage.objects[SOURCE]
+
+    worker.deliver(event)
+
+    assert [call.name for call in storage.calls] == ["head"]
+
+
+def test_what_was_copied_is_deleted_if_the_referenced_object_disappears(
+    worker: TransferWorker, storage: FakeStorage
+) -> None:
+    event = finalized(worker, StagingKind.REFERENCE)
+
+    def die(call: Call) -> None:
+        if call.name == "complete":
+            raise Killed
+
+    # The object is stored, and no row says so.
+    storage.after = die
+    with pytest.raises(Killed):
+        worker.deliver(event)
+    storage.after = nothing
+    assert original(event) in storage.objects
+    del storage.objects[SOURCE]
+    with Session(worker.context.engine) as session, session.begin():
+        session.execute(update(Step).values(lease_until=func.now()))
+
+    assert worker.deliver(event)
+
+    assert worker.job(event).error_code == ErrorCode.REFERENCE_MISSING
+    assert storage.objects == {}
+
+
 @pytest.mark.parametrize("whose", ["default quota", "tenant quota"])
 def test_a_reference_larger_than_the_file_size_quota_fails(
     settings: Settings, worker: TransferWorker, whose: str
