@@ -313,11 +313,11 @@ class StepSettings(BaseModel):
     )
 
     tenant_steps_max: Positive = Field(
-        default=8,
-        description="most interactive steps of a tenant that are in one queue or at work; further steps wait in the database. A lower value shortens the wait of other tenants; keep it at least as high as the worker processes that one tenant may occupy",
+        default=4,
+        description="most interactive steps of a tenant that are in one queue or at work; further steps wait in the database. Choose it from the number of worker processes of a queue to twice that number: with fewer, one tenant cannot occupy every process; with more, its steps make the queue longer for every other tenant. The default fits a worker with two processes",
     )
     tenant_bulk_steps_max: Positive = Field(
-        default=4,
+        default=2,
         description="the same for bulk steps, which are released only while no interactive step of the tenant has to wait",
     )
     step_overdue: Duration = Field(
