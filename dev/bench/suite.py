@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from dev.bench import ingest, memory, scale, servers, small, transfer, wakeup
+from dev.bench import fairness, ingest, memory, scale, servers, small, transfer, wakeup
 from dev.bench.sections import Section
 from dev.bench.system import System
 
@@ -40,6 +40,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "wakeup": Benchmark(
         full=partial(wakeup.run, rounds=100),
         quick=partial(wakeup.run, rounds=5),
+    ),
+    "fairness": Benchmark(
+        full=partial(fairness.run, extent=fairness.FULL),
+        quick=partial(fairness.run, extent=fairness.QUICK),
     ),
     "scale": Benchmark(
         full=partial(scale.run, extent=scale.FULL),
