@@ -82,12 +82,15 @@ class DomainError(Exception):
         retryable: whether the same request or event may succeed later.
         needs_operator: neither the client nor a retry can remove the cause; an
             event waits until an operator has acted.
+        caused_by_client: the client's file or request is the cause, and no operator has to act;
+            a worker logs such an end at level info, every other end at level error.
         retry_after: when a client should repeat the request; None if the code alone decides.
     """
 
     code: ErrorCode = ErrorCode.INTERNAL
     retryable: bool = False
     needs_operator: bool = False
+    caused_by_client: bool = False
     retry_after: timedelta | None = None
 
 
@@ -101,6 +104,7 @@ class FileDigestMismatch(DomainError):
     """The declared sha256 of a file contradicts an earlier declaration or the bytes."""
 
     code = ErrorCode.FILE_DIGEST_MISMATCH
+    caused_by_client = True
 
 
 class StoreFailed(DomainError):

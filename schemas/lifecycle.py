@@ -43,6 +43,8 @@ class JobStatus(StrEnum):
 
 
 class StepStatus(StrEnum):
+    """`waiting` for the tenant's earlier steps, `queued` for a worker, `running`, or ended."""
+
     WAITING = "waiting"  # only in PostgreSQL, until its tenant has room in the broker
     QUEUED = "queued"  # its event was given to the broker
     RUNNING = "running"  # a worker holds its lease
@@ -52,7 +54,7 @@ class StepStatus(StrEnum):
 
 
 class Priority(StrEnum):
-    """Interactive steps of a tenant are released before its bulk steps."""
+    """Bulk steps of a tenant start only while none of its interactive steps waits."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"

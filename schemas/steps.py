@@ -18,7 +18,7 @@ class JobStage(StrEnum):
 
 
 class StepName(StrEnum):
-    """What a worker does for a job; see `STEPS`."""
+    """`transfer` stores the file as one object, `ingest` reads its document, `cleanup` deletes what a cancelled job has left."""
 
     TRANSFER = "transfer"
     INGEST = "ingest"

@@ -174,7 +174,10 @@ def list_tenants() -> None:
     """Print every tenant with its usage."""
     from gateway.administration import tenants
 
-    table(("TENANT", "ID", "BYTES", "OPEN UPLOADS"), in_transaction(settings(), tenants.everyone))
+    table(
+        ("TENANT", "ID", "BYTES", "OPEN UPLOADS", "STAGED BYTES"),
+        in_transaction(settings(), tenants.everyone),
+    )
 
 
 @main.group("keys")
@@ -245,22 +248,38 @@ def show_quotas(tenant: str) -> None:
 @quotas_group.command("set")
 @click.argument("tenant", type=tenant_name)
 @click.option(
-    "--bytes", "quota_bytes", type=or_default(size), help="Of all uploads together, such as 50GiB."
+    "--bytes",
+    "quota_bytes",
+    type=or_default(size),
+    metavar="SIZE",
+    help="Of all uploads together, such as 50GiB.",
 )
-@click.option("--open-uploads", "quota_open_uploads", type=or_default(count), help="At one time.")
 @click.option(
-    "--file-size", "quota_file_size", type=or_default(size), help="Of one file, such as 2GiB."
+    "--open-uploads",
+    "quota_open_uploads",
+    type=or_default(count),
+    metavar="COUNT",
+    help="At one time.",
+)
+@click.option(
+    "--file-size",
+    "quota_file_size",
+    type=or_default(size),
+    metavar="SIZE",
+    help="Of one file, such as 2GiB.",
 )
 @click.option(
     "--staged-bytes",
     "quota_staged_bytes",
     type=or_default(size),
+    metavar="SIZE",
     help="Of uploads that are open or not yet transferred, such as 20GiB.",
 )
 @click.option(
     "--types",
     "allowed_types",
     type=or_default(media_ranges),
+    metavar="TYPES",
     help="Media types or ranges, comma-separated: 'application/pdf,image/*'; '*/*' allows any.",
 )
 def set_quotas(tenant: str, **options: Any) -> None:  # noqa: ANN401  # one for each quota

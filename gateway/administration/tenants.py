@@ -37,8 +37,8 @@ async def find_or_create(session: AsyncSession, *, name: str) -> TenantId:
     return (await session.scalars(select(Tenant.id).where(Tenant.name == name))).one()
 
 
-async def everyone(session: AsyncSession) -> Sequence[Row[str, TenantId, int, int]]:
-    """Return name, id, bytes and open uploads of every tenant, ordered by name."""
+async def everyone(session: AsyncSession) -> Sequence[Row[str, TenantId, int, int, int]]:
+    """Return name, id, bytes, open uploads and staged bytes of every tenant, ordered by name."""
     return (
         await session.execute(
             select(
@@ -46,6 +46,7 @@ async def everyone(session: AsyncSession) -> Sequence[Row[str, TenantId, int, in
                 Tenant.id,
                 func.coalesce(TenantUsage.bytes, 0).label("bytes"),
                 func.coalesce(TenantUsage.open_uploads, 0).label("open_uploads"),
+                func.coalesce(TenantUsage.staged_bytes, 0).label("staged_bytes"),
             )
             .outerjoin(TenantUsage, TenantUsage.tenant_id == Tenant.id)
             .order_by(Tenant.name)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from litestar import Router, get
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, FromQuery, HeaderParameter
+from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from gateway.context import ApiRequest
@@ -23,6 +23,9 @@ from schemas.ids import JobId
 from schemas.lifecycle import SETTLED_JOBS, JobStatus
 from schemas.tables.jobs import Job
 
+Status = Annotated[
+    JobStatus | None, QueryParameter(description="only jobs of this status", required=False)
+]
 LastEventId = Annotated[
     int,
     HeaderParameter(
@@ -102,7 +105,7 @@ async def follow_job(
 async def list_jobs(
     request: ApiRequest,
     *,
-    status: FromQuery[JobStatus | None] = None,
+    status: Status = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = paging.LIMIT_DEFAULT,
 ) -> PageOf[JobView]:

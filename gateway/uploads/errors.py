@@ -75,7 +75,10 @@ class UploadAlreadySettled(DomainError):
     code = ErrorCode.UPLOAD_ALREADY_SETTLED
 
     def __init__(self, upload_id: UploadId) -> None:
-        super().__init__(f"upload {upload_id} is settled and can no longer be cancelled")
+        super().__init__(
+            f"upload {upload_id} has ended and can no longer be cancelled;"
+            " `?purge=true` deletes a stored upload"
+        )
 
 
 class DocumentStillBeingRead(DomainError):

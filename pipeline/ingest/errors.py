@@ -9,6 +9,7 @@ from schemas.errors import DomainError, ErrorCode
 class PdfError(DomainError):
     """Base of the errors; `reason` adds details that are safe to show."""
 
+    caused_by_client = True
     summary: ClassVar[str]
 
     def __init__(self, reason: str = "") -> None:
@@ -70,6 +71,7 @@ class PdfCrashed(PdfError):
 
     def __init__(self, *, signal_number: int | None, exit_status: int | None) -> None:
         self.retryable = signal_number == SIGKILL
+        self.caused_by_client = not self.retryable
         super().__init__(f"signal {signal_number}" if signal_number else f"status {exit_status}")
 
 

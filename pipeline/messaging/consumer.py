@@ -97,6 +97,9 @@ def read_event(message: Message) -> Envelope:
     try:
         _, arguments, _ = message.payload
     except KombuError as error:
+        # kombu wraps the error of `_load`.
+        if isinstance(error.__cause__, MalformedEvent):
+            raise error.__cause__ from None
         raise MalformedEvent(str(error)) from error
     event: ReceivedEvent = arguments["event"]
     return event.envelope

@@ -9,6 +9,7 @@ Celery's own `retry` is not used: it would publish to the topic exchange, and
 every other subscriber would receive the event again.
 """
 
+import logging
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -214,7 +215,8 @@ class EventTask(Task[..., None]):
         return delivery.attempt + 1 >= attempts
 
     def _give_up(self, event: ReceivedEvent, error: DomainError, delivery: MessageDelivery) -> None:
-        log.error("task.given_up", code=error.code, detail=str(error))
+        level = logging.INFO if error.caused_by_client else logging.ERROR
+        log.log(level, "task.given_up", code=error.code, detail=str(error))
         try:
             self.give_up(event.envelope, error, delivery)
         except RetryLater as reason:

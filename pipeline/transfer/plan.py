@@ -16,6 +16,7 @@ class TooLargeForStore(DomainError):
     """The file exceeds the largest object: it would need too many parts of the maximum size."""
 
     code = ErrorCode.FILE_TOO_LARGE
+    caused_by_client = True
 
     def __init__(self, *, size_bytes: int, max_bytes: int) -> None:
         super().__init__(

@@ -1,13 +1,17 @@
 """Jobs: what workers do for a client, in steps."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
 from schemas.steps import JobStage, StepName
+
+
+def _described(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
 
 
 class JobError(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,32 +23,35 @@ class JobError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepView(msgspec.Struct, frozen=True, kw_only=True):
-    """A step of a job.
-
-    `done` and `total` count in `unit`; `total` is null until it is known. `attempts` counts failed
-    attempts. `place` is the approximate place in the line of the tenant's waiting steps, from 1; it
-    is null in lists, and for a step that does not wait.
-    """
+    """A step of a job."""
 
     name: StepName
     status: StepStatus
-    done: int
-    total: int | None
-    unit: str | None
-    attempts: int
-    queued_at: datetime
-    started_at: datetime | None
+    done: Annotated[int, _described("work done so far, counted in `unit`")]
+    total: Annotated[
+        int | None, _described("all work of the step, counted in `unit`; null until it is known")
+    ]
+    unit: Annotated[
+        str | None, _described("`bytes` or `pages`; null for a step that does not count its work")
+    ]
+    attempts: Annotated[
+        int, _described("failed attempts that were repeated; 0 if the first attempt succeeded")
+    ]
+    queued_at: Annotated[datetime, _described("when the step was added to the job")]
+    started_at: Annotated[datetime | None, _described("when a worker first took up the step")]
     finished_at: datetime | None
     error: JobError | None
-    place: int | None
+    place: Annotated[
+        int | None,
+        _described(
+            "approximate place among the tenant's waiting steps of this name and priority, from 1;"
+            " null in lists, and for a step whose status is not `waiting`"
+        ),
+    ]
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job. `progress` is 0 to 100; it decreases only if the store has lost parts of the file.
-
-    `result` is set once the job is completed. `steps` are in the order of the work; later steps are
-    added when the step before them is completed.
-    """
+    """A job. Its fields of bytes and pages are those of its steps `transfer` and `ingest`."""
 
     job_id: JobId
     upload_id: UploadId | None
@@ -52,16 +59,26 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority
     status: JobStatus
     stage: JobStage
-    progress: int
+    progress: Annotated[
+        int,
+        _described("percent of the work; decreases only if the store has lost parts of the file"),
+    ]
     bytes_done: int
-    bytes_total: int
+    bytes_total: Annotated[int, _described("0 until the size of a referenced object is known")]
     pages_done: int
     pages_total: int | None
     error: JobError | None
-    result: dict[str, Any] | None
+    result: Annotated[
+        dict[str, Any] | None, _described("what was stored and read; null unless `completed`")
+    ]
     created_at: datetime
     started_at: datetime | None
     stored_at: datetime | None
     finished_at: datetime | None
     status_url: str
-    steps: list[StepView]
+    steps: Annotated[
+        list[StepView],
+        _described(
+            "in the order of the work; a step is added when the step before it is completed"
+        ),
+    ]

@@ -20,7 +20,6 @@ ContentType = Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[!-~]+/[!-~
 MetadataName = Annotated[
     str, msgspec.Meta(min_length=1, max_length=128, pattern=_NO_CONTROL_CHARACTERS)
 ]
-# Values may have line breaks; only NUL is refused.
 # Unset is not encoded. The hash of a request without it, which an `Idempotency-Key` is bound to, is
 # therefore the same as in versions before priorities.
 RequestedPriority = Annotated[
@@ -30,6 +29,7 @@ RequestedPriority = Annotated[
         " no interactive work of the tenant waits",
     ),
 ]
+# Values may have line breaks; only NUL is refused.
 MetadataValue = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^[^\x00]*$")]
 
 

@@ -23,6 +23,7 @@ class FileTooLarge(DomainError):
     """The file is larger than the tenant's limit for one file."""
 
     code = ErrorCode.FILE_TOO_LARGE
+    caused_by_client = True
 
     def __init__(self, *, size: int, largest: int) -> None:
         super().__init__(f"{size} bytes are more than the {largest} accepted")
@@ -32,6 +33,7 @@ class QuotaExceeded(DomainError):
     """The tenant's open and stored uploads would take more bytes than its quota."""
 
     code = ErrorCode.QUOTA_EXCEEDED
+    caused_by_client = True
 
     def __init__(self, *, quota: int, wanted: int) -> None:
         super().__init__(f"with this upload {wanted} bytes would be in use, {quota} are allowed")
@@ -63,6 +65,7 @@ class TypeNotAllowed(DomainError):
     """The tenant may not upload files of this media type."""
 
     code = ErrorCode.TYPE_NOT_ALLOWED
+    caused_by_client = True
 
     def __init__(self, media_type: str, *, ranges: Sequence[str]) -> None:
         super().__init__(f"the file is {media_type}; allowed are {', '.join(ranges) or 'none'}")

@@ -26,6 +26,7 @@ class ReferenceMissing(DomainError):
     """
 
     code = ErrorCode.REFERENCE_MISSING
+    caused_by_client = True
 
     def __init__(self, key: ObjectKey) -> None:
         self.nothing_sent = False
@@ -39,6 +40,7 @@ class ReferenceChanged(DomainError):
     """
 
     code = ErrorCode.STORED_OBJECT_MISMATCH
+    caused_by_client = True
     retryable = True
 
     def __init__(self, key: ObjectKey) -> None:

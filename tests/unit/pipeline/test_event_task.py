@@ -5,7 +5,9 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 from celery.exceptions import Ignore
+from structlog.testing import capture_logs
 
+from pipeline.ingest.errors import PdfEncrypted
 from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
 from pipeline.messaging.event_task import (
     EventTask,
@@ -14,12 +16,14 @@ from pipeline.messaging.event_task import (
     WorkerKeepsDying,
     tier_after,
 )
+from pipeline.transfer.sources.reference import ReferenceMissing
 from schemas import queues, topology
-from schemas.errors import DomainError, ErrorCode
+from schemas.errors import DomainError, ErrorCode, StagingMissing
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled
 from schemas.ids import EventId, TenantId, UploadId
+from schemas.object_keys import ObjectKey
 from schemas.topology import (
     ATTEMPT_HEADER,
     CRASH_LIMIT,
@@ -183,3 +187,21 @@ def test_a_delivery_carries_the_counters_of_the_consumer() -> None:
     assert MessageDelivery.of({DELIVERY_HEADER: header}) == MessageDelivery(
         attempt=2, crashes=1, waits=1, traceparent="00-ab-cd-01"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (PdfEncrypted(), "info"),
+        (ReferenceMissing(ObjectKey("incoming/scan.pdf")), "info"),
+        (StagingMissing("the staged file is gone"), "error"),
+    ],
+)
+def test_only_an_end_without_a_fault_of_the_client_is_logged_as_an_error(
+    error: DomainError, level: str
+) -> None:
+    with capture_logs() as lines:
+        deliver(RecordingTask(fails_with=error))
+
+    (line,) = [line for line in lines if line["event"] == "task.given_up"]
+    assert line["log_level"] == level
