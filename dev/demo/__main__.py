@@ -20,7 +20,7 @@ from dev.stack import commands, dev_env, state
 from dev.stack.checkout import CHECKOUT
 from dev.stack.services import SERVICES
 
-EVENTS_OF_A_PDF = ("upload.finalized", "upload.stored", "document.ingested")
+EVENTS_OF_A_PDF = ("upload.stored", "document.ingested")
 
 
 def main() -> int:

@@ -97,9 +97,8 @@ def read_event(message: Message) -> Envelope:
     try:
         _, arguments, _ = message.payload
     except KombuError as error:
-        # kombu wraps the error of `_load`.
-        if isinstance(error.__cause__, MalformedEvent):
-            raise error.__cause__ from None
+        if error.args and isinstance(error.args[0], MalformedEvent):  # kombu wraps `_load`'s error
+            raise error.args[0] from None
         raise MalformedEvent(str(error)) from error
     event: ReceivedEvent = arguments["event"]
     return event.envelope
