@@ -62,7 +62,7 @@ def test_an_event_is_decoded_and_celery_reads_the_same_object(
 
 @pytest.mark.parametrize("body", [None, b"", b"not json", b"\xff\xfe", b"[1]", b"{}", b"[" * 9_000])
 def test_a_malformed_body_is_refused(body: bytes | None) -> None:
-    with pytest.raises(MalformedEvent, match="^malformed event: (?!malformed)"):
+    with pytest.raises(MalformedEvent, match=r"^malformed event: (?!malformed)"):
         read_event(a_message(body))
 
 
