@@ -119,6 +119,8 @@ OVERDUE_MAX: Final = timedelta(hours=1)
 # Each statement of a transaction sees what was committed before the statement. An earlier statement
 # of the transaction has locked the counters, so they cannot change, and every waiting step that
 # they count is visible.
+# The array makes the database look each step up by its key. It estimates a limit that it does not
+# know as a tenth of the rows: with thousands of waiting steps, a join would read all steps.
 _RELEASE: Final = text(
     """
     WITH room AS (
@@ -145,7 +147,7 @@ _RELEASE: Final = text(
     ), released AS (
         UPDATE steps
         SET status = 'queued', releases = releases + 1, overdue_at = now() + :overdue
-        WHERE name = :name AND job_id IN (SELECT job_id FROM interactive UNION ALL SELECT job_id FROM bulk)
+        WHERE name = :name AND job_id = ANY (ARRAY(SELECT job_id FROM interactive UNION ALL SELECT job_id FROM bulk))
         RETURNING event_id
     )
     INSERT INTO outbox (event_id, queue) SELECT event_id, :queue FROM released

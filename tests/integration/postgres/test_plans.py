@@ -44,7 +44,9 @@ from tests.fakes.storage import FakeStorage
 from tests.plans import Plan, recorded
 from tests.stack import fresh_name
 
-EXTENT = Extent(rows=20_000, active=200, tenants=500)
+MANY_JOBS = Extent(rows=20_000, active=200, tenants=500)
+MANY_WAITING = Extent(rows=12_000, active=8_000, tenants=1)
+"""One tenant, with more waiting steps than a statement may read."""
 
 BIG = 1_000
 """Rows from which a table must not be read from the first to the last."""
@@ -61,12 +63,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="module")
-def seeded(infrastructure: Stack, migrated_template: str) -> Iterator[str]:
+@pytest.fixture(scope="module", params=[MANY_JOBS], ids=["many jobs"])
+def seeded(
+    request: pytest.FixtureRequest, infrastructure: Stack, migrated_template: str
+) -> Iterator[str]:
     """The URL of a seeded database; no test changes it for good."""
     name = fresh_name()
     url = infrastructure.create_database(name, template=migrated_template)["DATABASE_URL"]
-    seed(url, EXTENT)
+    seed(url, request.param)
     yield url
     infrastructure.drop_database(name)
 
@@ -185,6 +189,11 @@ async def test_calls_that_read_use_an_index(
 async def test_the_calls_of_an_upload_use_an_index(
     gateway: httpx.AsyncClient, check: Check
 ) -> None:
+    await check_upload(gateway, check=check)
+
+
+async def check_upload(gateway: httpx.AsyncClient, *, check: Check) -> None:
+    """Check the statements of each call of an upload."""
     calls = looks.upload()
     call: Call | None = next(calls)
     while call is not None:
@@ -303,6 +312,12 @@ def context(seeded: str, connection: Connection, tmp_path: Path) -> Iterator[Con
 def test_the_pipeline_reads_only_what_it_needs(
     connection: Connection, context: Context, check: Check, look: PipelineLook
 ) -> None:
+    check_look(look, connection=connection, context=context, check=check)
+
+
+def check_look(
+    look: PipelineLook, *, connection: Connection, context: Context, check: Check
+) -> None:
     facts = Facts.of(connection)
     look.prepare(connection, facts)
     with recorded() as plans:
@@ -339,3 +354,29 @@ def test_the_sweeps_of_orphans_look_uploads_up_by_their_ids(
 
     assert report.kept == len(uploads)
     check(plans)
+
+
+# Many waiting steps of one tenant
+
+
+with_many_waiting = pytest.mark.parametrize(
+    "seeded", [MANY_WAITING], indirect=True, ids=["many waiting"], scope="module"
+)
+
+
+@with_many_waiting
+@pytest.mark.anyio
+async def test_an_upload_reads_no_steps_that_wait(gateway: httpx.AsyncClient, check: Check) -> None:
+    await check_upload(gateway, check=check)
+
+
+@with_many_waiting
+@pytest.mark.parametrize(
+    "look",
+    [look for look in looks.PIPELINE if look.name.startswith(("step: ", "watchdog: "))],
+    ids=lambda look: look.name,
+)
+def test_a_step_reads_no_steps_that_wait(
+    connection: Connection, context: Context, check: Check, look: PipelineLook
+) -> None:
+    check_look(look, connection=connection, context=context, check=check)
