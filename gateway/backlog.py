@@ -129,8 +129,7 @@ class Backlog:
             TooManyWaiting: too many steps of the tenant wait.
             SystemBusy: too many steps of all tenants wait.
         """
-        await self._check_system(session)
-        limit = self._settings.tenant_waiting_max
+        await self.check_system(session)
         waiting, finished = (
             await session.execute(
                 select(
@@ -139,15 +138,29 @@ class Backlog:
                 ).where(TenantSteps.tenant_id == tenant_id)
             )
         ).one()
+        self.check_tenant(tenant_id, waiting=int(waiting), finished=int(finished))
+
+    def check_tenant(self, tenant_id: TenantId, *, waiting: int, finished: int) -> None:
+        """Check the counters of a tenant.
+
+        Raises:
+            TooManyWaiting: too many steps of the tenant wait.
+        """
+        limit = self._settings.tenant_waiting_max
         if waiting >= limit:
-            rate = self._rate_of_tenant(tenant_id).read(int(finished), at=self._monotonic())
+            rate = self._rate_of_tenant(tenant_id).read(finished, at=self._monotonic())
             raise TooManyWaiting(
-                waiting=int(waiting),
+                waiting=waiting,
                 limit=limit,
-                retry_after=retry_after(int(waiting) - limit + 1, rate),
+                retry_after=retry_after(waiting - limit + 1, rate),
             )
 
-    async def _check_system(self, session: AsyncSession) -> None:
+    async def check_system(self, session: AsyncSession) -> None:
+        """Check the counters of all tenants, which are at most a moment old.
+
+        Raises:
+            SystemBusy: too many steps of all tenants wait.
+        """
         now, limit = self._monotonic(), self._settings.system_waiting_max
         if now - self._read_at >= READ_INTERVAL_SECONDS:
             # Set before the read: until it ends, other requests use the earlier figure.

@@ -8,9 +8,9 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.backlog import Backlog
-from gateway.db import transaction_time
 from gateway.http import idempotency
 from gateway.jobs.queries import snapshot_of
+from gateway.jobs.view import show
 from gateway.settings import EVENT_SOURCE, Settings
 from gateway.uploads import queries, quotas
 from gateway.uploads.errors import (
@@ -30,6 +30,7 @@ from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.events import emit
 from schemas.tables.jobs import Job
+from schemas.tables.steps import Share
 from schemas.tables.uploads import Upload
 
 log = structlog.stdlib.get_logger(__name__)
@@ -70,12 +71,15 @@ async def finalize_upload(
     """
     # A concurrent request waits here for the row's lock, and then finds the job of the first
     # request.
-    upload = await queries.upload_to_settle(
+    upload, now = await queries.upload_to_finalize(
         session, tenant_id=tenant_id, upload_id=request.upload_id
     )
     if None not in (upload.sha256, request.sha256) and upload.sha256 != request.sha256:
         raise FileDigestMismatch(f"upload {upload.id} was declared with another sha256")
-    job = await queries.job_row_of(session, upload.id)
+    # An open upload has no job.
+    job = (
+        None if upload.status is UploadStatus.OPEN else await queries.job_row_of(session, upload.id)
+    )
     if job is not None and upload.sha256 is None and request.sha256 is not None:
         # A digest that is accepted now would never be checked.
         raise FileDigestMismatch(f"upload {upload.id} was finalized without a sha256")
@@ -83,23 +87,22 @@ async def finalize_upload(
     bound_to = await idempotency.first_use(session, keyed, tenant_id=tenant_id, resource_id=job_id)
     if bound_to != job_id:
         raise idempotency.IdempotencyKeyReused
-    if job is None:
-        if backlog is not None:
-            await backlog.check(session, tenant_id=tenant_id)
-        now = await transaction_time(session)
-        await _check_complete(session, upload, declared=request.chunks, now=now)
-        upload.sha256 = upload.sha256 or request.sha256
-        await add_job(
-            session,
-            upload,
-            job_id=job_id,
-            priority=request.priority or Priority.INTERACTIVE,
-            settings=settings,
-            traceparent=traceparent,
-            now=now,
-        )
-        await quotas.check_complete(session, upload, settings=settings)
-    _, view = await snapshot_of(session, tenant_id=tenant_id, job_id=job_id)
+    if job is not None:
+        _, view = await snapshot_of(session, tenant_id=tenant_id, job_id=job_id)
+        return view
+    await _check_complete(session, upload, declared=request.chunks, now=now)
+    upload.sha256 = upload.sha256 or request.sha256
+    view = await add_job(
+        session,
+        upload,
+        job_id=job_id,
+        priority=request.priority or Priority.INTERACTIVE,
+        settings=settings,
+        backlog=backlog,
+        traceparent=traceparent,
+        now=now,
+    )
+    await quotas.check_complete(session, upload, settings=settings)
     return view
 
 
@@ -110,26 +113,36 @@ async def add_job(
     job_id: JobId,
     priority: Priority,
     settings: StepSettings,
+    backlog: Backlog | None,
     traceparent: str | None,
     now: datetime,
-) -> None:
+) -> JobView:
     """Mark an upload as finalized; add its job with the first step, and the event of the step.
 
     The step is given to the broker at once if its tenant has room there.
+
+    Raises:
+        TooManyWaiting, SystemBusy: too many steps wait; the transaction must roll back.
     """
+    if backlog is not None:
+        await backlog.check_system(session)
     upload.status = UploadStatus.FINALIZED
     upload.finalized_at = now
     # Locks the tenant's usage, which comes before the counters of the steps.
     await session.flush()
-    session.add(
-        Job(
-            id=job_id,
-            tenant_id=upload.tenant_id,
-            kind=JobKind.UPLOAD,
-            upload_id=upload.id,
-            priority=priority,
+    share = Share.of(await session.execute(steps.lock_share(upload.tenant_id, StepName.TRANSFER)))
+    if backlog is not None:
+        backlog.check_tenant(
+            upload.tenant_id, waiting=share.tenant_waiting, finished=share.tenant_finished
         )
+    job = Job(
+        id=job_id,
+        tenant_id=upload.tenant_id,
+        kind=JobKind.UPLOAD,
+        upload_id=upload.id,
+        priority=priority,
     )
+    session.add(job)
     # The size of a referenced object is unknown; the worker measures it.
     size = None if upload.staging == StagingKind.REFERENCE else upload.size
     event_id = emit(
@@ -142,7 +155,7 @@ async def add_job(
     )
     # The step refers to the job.
     await session.flush()
-    steps.add_step(
+    step = steps.add_step(
         session,
         StepName.TRANSFER,
         job_id=job_id,
@@ -151,9 +164,11 @@ async def add_job(
         event_id=event_id,
         total=size,
     )
+    steps.release_at_once(session, step, share=share, settings=settings)
     await session.flush()
-    await session.execute(steps.release(upload.tenant_id, StepName.TRANSFER, settings=settings))
     log.info("upload.finalized", upload_id=str(upload.id), job_id=str(job_id))
+    place = share.place_of(step)
+    return show(job, [step], places=None if place is None else {step.name: place})
 
 
 def missing_of(stored: Sequence[StoredChunk], *, chunk_count: int) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, LiteralString
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import AutocommitConnection
@@ -108,6 +108,22 @@ async def upload_to_settle(
     """
     query = _by_id(tenant_id=tenant_id, upload_id=upload_id).with_for_update()
     return await _one(session, query, upload_id)
+
+
+async def upload_to_finalize(
+    session: AsyncSession, *, tenant_id: TenantId, upload_id: UploadId
+) -> tuple[Upload, datetime]:
+    """Return the same as `upload_to_settle`, and the database's time.
+
+    Raises:
+        UploadNotFound: the tenant has no such upload.
+    """
+    query = _by_id(tenant_id=tenant_id, upload_id=upload_id).with_for_update()
+    found = (await session.execute(query.add_columns(func.now()))).one_or_none()
+    if found is None:
+        raise UploadNotFound(upload_id)
+    upload, now = found
+    return upload, now
 
 
 async def staged_upload(

@@ -14,24 +14,8 @@ async def quotas_of(
     session: AsyncSession, *, tenant_id: TenantId, settings: QuotaSettings
 ) -> Quotas:
     """Return a tenant's own quotas, completed with the defaults of the settings."""
-    own = (
-        await session.execute(
-            select(
-                Tenant.quota_file_size,
-                Tenant.quota_bytes,
-                Tenant.quota_open_uploads,
-                Tenant.quota_staged_bytes,
-                Tenant.allowed_types,
-            ).where(Tenant.id == tenant_id),
-        )
-    ).one()
-    return Quotas.from_settings(settings).replaced_by(
-        file_size=own.quota_file_size,
-        total_bytes=own.quota_bytes,
-        open_uploads=own.quota_open_uploads,
-        staged_bytes=own.quota_staged_bytes,
-        types=own.allowed_types,
-    )
+    tenant = (await session.scalars(select(Tenant).where(Tenant.id == tenant_id))).one()
+    return _quotas(tenant, settings=settings)
 
 
 async def reserve(
@@ -57,10 +41,10 @@ async def check_complete(session: AsyncSession, upload: Upload, *, settings: Quo
     Raises:
         FileTooLarge, TypeNotAllowed, QuotaExceeded: the quotas forbid the upload.
     """
-    quotas = await quotas_of(session, tenant_id=upload.tenant_id, settings=settings)
+    quotas, usage = await _quotas_and_usage(session, upload.tenant_id, settings=settings)
     quotas.check_size(upload.size)
     quotas.check_content(upload.sniffed_type, declared=upload.content_type)
-    quotas.check_total(await _usage_of(session, upload.tenant_id))
+    quotas.check_total(usage)
 
 
 async def check_reference(
@@ -72,13 +56,40 @@ async def check_reference(
         TypeNotAllowed: the tenant may not send the declared type.
         QuotaExceeded: the tenant's uploads already take too many bytes.
     """
-    quotas = await quotas_of(session, tenant_id=tenant_id, settings=settings)
+    quotas, usage = await _quotas_and_usage(session, tenant_id, settings=settings)
     quotas.check_declared(content_type)
-    quotas.check_total(await _usage_of(session, tenant_id))
+    quotas.check_total(usage)
+
+
+async def _quotas_and_usage(
+    session: AsyncSession, tenant_id: TenantId, *, settings: QuotaSettings
+) -> tuple[Quotas, Usage]:
+    tenant, usage = (
+        await session.execute(
+            select(Tenant, TenantUsage)
+            .outerjoin(TenantUsage, TenantUsage.tenant_id == Tenant.id)
+            .where(Tenant.id == tenant_id)
+            .execution_options(populate_existing=True)
+        )
+    ).one()
+    return _quotas(tenant, settings=settings), _usage(usage)
 
 
 async def _usage_of(session: AsyncSession, tenant_id: TenantId) -> Usage:
-    usage = await session.get(TenantUsage, tenant_id, populate_existing=True)
+    return _usage(await session.get(TenantUsage, tenant_id, populate_existing=True))
+
+
+def _quotas(tenant: Tenant, *, settings: QuotaSettings) -> Quotas:
+    return Quotas.from_settings(settings).replaced_by(
+        file_size=tenant.quota_file_size,
+        total_bytes=tenant.quota_bytes,
+        open_uploads=tenant.quota_open_uploads,
+        staged_bytes=tenant.quota_staged_bytes,
+        types=tenant.allowed_types,
+    )
+
+
+def _usage(usage: TenantUsage | None) -> Usage:
     return Usage(
         total_bytes=usage.bytes if usage else 0,
         open_uploads=usage.open_uploads if usage else 0,

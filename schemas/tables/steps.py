@@ -5,30 +5,36 @@ its job. A transaction locks rows in this order: upload, usage of the tenant, st
 the tenant's steps, job. Any other order could end in a deadlock.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     Executable,
     ForeignKey,
     Index,
     Interval,
+    Select,
     Text,
     Update,
     Uuid,
     bindparam,
     func,
+    select,
     text,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from schemas.ids import EventId, JobId, TenantId
 from schemas.lifecycle import ACTIVE_STEPS, Priority, StepStatus
 from schemas.settings import StepSettings
 from schemas.steps import STEPS, StepName
 from schemas.tables.base import Base
+from schemas.tables.outbox import OutboxMessage
 
 
 class Step(Base):
@@ -160,6 +166,93 @@ _RELEASE: Final = text(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Counters:
+    """A tenant's steps of one name and priority; see `TenantSteps`."""
+
+    waiting: int = 0
+    in_broker: int = 0
+    released: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A tenant's share of the steps of one name; locked until the transaction ends.
+
+    Attributes:
+        tenant_waiting: the tenant's waiting steps of all names.
+        tenant_finished: the tenant's finished steps of all names.
+    """
+
+    interactive: Counters
+    bulk: Counters
+    tenant_waiting: int
+    tenant_finished: int
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[Priority, int, int, int, int, int]]) -> "Share":
+        """Return the share that the rows of `lock_share` describe."""
+        counters, tenant_waiting, tenant_finished = dict[Priority, Counters](), 0, 0
+        for priority, waiting, in_broker, released, tenant_waiting, tenant_finished in rows:  # noqa: B007
+            counters[priority] = Counters(waiting=waiting, in_broker=in_broker, released=released)
+        return cls(
+            interactive=counters.get(Priority.INTERACTIVE, Counters()),
+            bulk=counters.get(Priority.BULK, Counters()),
+            tenant_waiting=tenant_waiting,
+            tenant_finished=tenant_finished,
+        )
+
+    def place_of(self, step: Step) -> int | None:
+        """Return the place in line of a step that was added under the lock; None if it is queued."""
+        if step.status is not StepStatus.WAITING:
+            return None
+        return max(1, step.ticket - self._of(step.priority).released)
+
+    def has_room(self, priority: Priority, *, settings: StepSettings) -> bool:
+        """Return whether `release` would release a new step at once.
+
+        If not, `release` would release nothing: a step that waits has no room either.
+        """
+        if self.interactive.waiting:
+            return False
+        if priority is Priority.INTERACTIVE:
+            return self.interactive.in_broker < settings.tenant_steps_max
+        return not self.bulk.waiting and self.bulk.in_broker < settings.tenant_bulk_steps_max
+
+    def _of(self, priority: Priority) -> Counters:
+        return self.interactive if priority is Priority.INTERACTIVE else self.bulk
+
+
+def lock_share(tenant_id: TenantId, name: StepName) -> Select[Priority, int, int, int, int, int]:
+    """Return the query that locks the counters of a tenant's steps of one name; see `Share.of`.
+
+    The steps of other names are counted without a lock. A tenant without counters has nothing to
+    lock: if several transactions add its first steps at the same time, they may exceed the share
+    once.
+    """
+    of_tenant = aliased(TenantSteps)
+    waiting, finished = (
+        select(func.coalesce(func.sum(column), 0).cast(BigInteger))
+        .where(of_tenant.tenant_id == tenant_id)
+        .scalar_subquery()
+        for column in (of_tenant.waiting, of_tenant.finished)
+    )
+    return (
+        select(
+            TenantSteps.priority,
+            TenantSteps.waiting,
+            TenantSteps.in_broker,
+            TenantSteps.released,
+            waiting,
+            finished,
+        )
+        .where(TenantSteps.tenant_id == tenant_id, TenantSteps.name == name)
+        # The order of the trigger, so that the two cannot deadlock.
+        .order_by(TenantSteps.priority)
+        .with_for_update()
+    )
+
+
 def add_step(
     session: Session | AsyncSession,
     name: StepName,
@@ -169,7 +262,7 @@ def add_step(
     priority: Priority,
     event_id: EventId,
     total: int | None = None,
-) -> None:
+) -> Step:
     """Add a waiting step to a job; flush the session, then execute `release`.
 
     Args:
@@ -182,19 +275,35 @@ def add_step(
         total: how much there is to do, in the unit of the step; None if it is not known yet.
     """
     kind = STEPS[name]
-    session.add(
-        Step(
-            job_id=job_id,
-            name=name,
-            ordinal=kind.ordinal,
-            tenant_id=tenant_id,
-            priority=priority,
-            event_id=event_id,
-            status=StepStatus.WAITING,
-            total=total,
-            unit=kind.unit,
-        )
+    step = Step(
+        job_id=job_id,
+        name=name,
+        ordinal=kind.ordinal,
+        tenant_id=tenant_id,
+        priority=priority,
+        event_id=event_id,
+        status=StepStatus.WAITING,
+        total=total,
+        unit=kind.unit,
     )
+    session.add(step)
+    return step
+
+
+def release_at_once(
+    session: Session | AsyncSession, step: Step, *, share: Share, settings: StepSettings
+) -> None:
+    """Give a new step to the broker if its tenant has room; otherwise the step waits.
+
+    Does for a step that is not flushed yet what `release` does after the flush, without a
+    further statement. No step of the tenant may have been added since the share was locked.
+    """
+    if share.has_room(step.priority, settings=settings):
+        step.status = StepStatus.QUEUED
+        step.releases = 1
+        # In SQL: times that decide come from the database.
+        step.overdue_at = func.now() + settings.step_overdue
+        session.add(OutboxMessage(event_id=step.event_id, queue=STEPS[step.name].queue))
 
 
 def release(tenant_id: TenantId, name: StepName, *, settings: StepSettings) -> Executable:

@@ -72,7 +72,6 @@ async def submit_reference(
         )
         callback_secret = secret_withheld(reference.callback_url)
         if upload_id == upload.id:
-            await context.backlog.check(session, tenant_id=tenant_id)
             await quotas.check_reference(
                 session,
                 tenant_id=tenant_id,
@@ -87,6 +86,7 @@ async def submit_reference(
                 job_id=JobId(uuid4()),
                 priority=reference.priority or Priority.INTERACTIVE,
                 settings=settings,
+                backlog=context.backlog,
                 traceparent=submission.traceparent,
                 now=await transaction_time(session),
             )

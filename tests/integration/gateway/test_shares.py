@@ -1,5 +1,7 @@
 """A tenant's steps are given to the broker only while few of them are there; the others wait."""
 
+import asyncio
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -178,6 +180,56 @@ async def test_a_cancelled_waiting_step_is_never_released(
         cancelled = (await api.get(f"/jobs/{jobs[1]}")).json()
     assert cancelled["status"] == "cancelled"
     assert [step["name"] for step in cancelled["steps"]] == ["transfer", "cleanup"]
+
+
+async def test_concurrent_finalizes_of_a_new_tenant_keep_to_its_share(
+    serve: Serve, transaction: BeginSession
+) -> None:
+    # Two gateways: within one, the tenant lock would serialise the requests. The tenant has no
+    # counters yet that the requests could lock.
+    async with serve(tenant_steps_max=3) as one, serve(tenant_steps_max=3) as other:
+        uploads = [await one.sent(b"content") for _ in range(16)]
+
+        answers = await asyncio.gather(
+            *(api.finalize(upload_id) for api, upload_id in zip(cycle((one, other)), uploads))
+        )
+
+        assert [answer.status_code for answer in answers] == [202] * 16
+        shown = [answer.json()["steps"][0] for answer in answers]
+        assert sorted((step["status"], step["place"] or 0) for step in shown) == [
+            *[("queued", 0)] * 3,
+            *[("waiting", place) for place in range(1, 14)],
+        ]
+        assert len(await released(transaction)) == 3
+
+
+async def test_a_finalize_beside_the_end_of_the_last_step_is_released(
+    serve: Serve, transaction: BeginSession
+) -> None:
+    """No later step of the tenant would release it."""
+    shares = StepSettings(tenant_steps_max=1)
+    async with serve(tenant_steps_max=1) as api:
+        (running,) = await submit(api, 1)
+        for _ in range(30):
+            upload_id = await api.sent(b"content")
+
+            async def end(job_id: str) -> None:
+                async with transaction() as session:
+                    await workers.store(session, job_id, settings=shares)
+
+            answer, _ = await asyncio.gather(api.finalize(upload_id), end(running))
+
+            running = answer.json()["job_id"]
+            assert await transfer_of(api, running) == ("queued", None)
+
+
+async def test_the_answer_to_a_finalize_is_the_job_that_a_read_returns(serve: Serve) -> None:
+    async with serve(tenant_steps_max=1) as api:
+        answers = [await api.finalize(await api.sent(b"content")) for _ in range(3)]
+
+        for answer in answers:
+            job = answer.json()
+            assert (await api.get(f"/jobs/{job['job_id']}")).json() == job
 
 
 async def test_forms_and_references_have_a_priority(api: Api, transaction: BeginSession) -> None:
