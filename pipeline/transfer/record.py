@@ -26,6 +26,7 @@ from schemas.tables import steps
 from schemas.tables.documents import Document
 from schemas.tables.events import emit
 from schemas.tables.jobs import Job
+from schemas.tables.steps import Share
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 
@@ -166,7 +167,8 @@ def record_stored(
         traceparent=traceparent,
     )
     if will_be_read:
-        steps.add_step(
+        share = Share.of(session.execute(steps.lock_share(claimed.tenant_id, StepName.INGEST)))
+        step = steps.add_step(
             session,
             StepName.INGEST,
             job_id=claimed.job_id,
@@ -174,8 +176,7 @@ def record_stored(
             priority=claimed.step.priority,
             event_id=event_id,
         )
-        session.flush()
-        session.execute(steps.release(claimed.tenant_id, StepName.INGEST, settings=settings))
+        steps.release_at_once(session, step, share=share, settings=settings)
 
 
 def record_failed(
