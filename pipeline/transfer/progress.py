@@ -76,6 +76,9 @@ class Progress:
 
     def bytes_stored(self, bytes_done: int, checkpoint: Checkpoint | None) -> None:
         self._bytes_done, self._checkpoint = bytes_done, checkpoint
+        if bytes_done == self._claimed.size and self._multipart_id is None:
+            # The object is complete after one request; its record follows at once.
+            return
         since = self._clock() - self._written_at
         if (
             self._has_first_new_bytes
