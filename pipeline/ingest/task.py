@@ -37,15 +37,24 @@ log = structlog.stdlib.get_logger(__name__)
 PREFIX: Final = "waybill-reading-"
 
 
-class IngestDocument(StepTask):
+class IngestDocument(StepTask[None]):
     """Reads a stored PDF."""
 
     name = "tasks.ingest_document"
     home_queue: ClassVar[str] = queues.DOCUMENT_PROCESSING
     step: ClassVar[StepName] = StepName.INGEST
 
+    def load(self, session: Session, claimed: ClaimedStep, *, event: Envelope) -> None:
+        """Read nothing: the event says all."""
+
     def work(
-        self, context: Context, claimed: ClaimedStep, *, event: Envelope, delivery: MessageDelivery
+        self,
+        context: Context,
+        claimed: ClaimedStep,
+        loaded: None,  # noqa: ARG002  # the event says all
+        *,
+        event: Envelope,
+        delivery: MessageDelivery,
     ) -> None:
         stored = data_of(event, StoredEvent)
         if stored.size > context.settings.pdf_file_max:

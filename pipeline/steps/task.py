@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,8 +21,11 @@ from schemas.steps import StepName
 
 log = structlog.stdlib.get_logger(__name__)
 
+Loaded = TypeVar("Loaded")
+"""What a step needs from the database before its work."""
 
-class StepTask(EventTask):
+
+class StepTask(EventTask, Generic[Loaded]):
     """Works on one step of the job that the event names.
 
     A step never runs twice at once: a worker works only while it holds the lease. A message for a
@@ -33,8 +36,18 @@ class StepTask(EventTask):
     step: ClassVar[StepName]
 
     @abstractmethod
+    def load(self, session: Session, claimed: ClaimedStep, *, event: Envelope) -> Loaded:
+        """Read what `work` needs, in the transaction of the claim; an error undoes the claim."""
+
+    @abstractmethod
     def work(
-        self, context: Context, claimed: ClaimedStep, *, event: Envelope, delivery: MessageDelivery
+        self,
+        context: Context,
+        claimed: ClaimedStep,
+        loaded: Loaded,
+        *,
+        event: Envelope,
+        delivery: MessageDelivery,
     ) -> None:
         """Do the step and record its end; `pipeline.steps.lease.complete` is part of the record.
 
@@ -64,12 +77,14 @@ class StepTask(EventTask):
                 owner=context.new_lease_owner(),
                 settings=context.settings,
             )
+            if isinstance(claimed, ClaimedStep):
+                loaded = self.load(session, claimed, event=event)
         if isinstance(claimed, StepStatus):
             log.info("step.already_ended", step=self.step, status=claimed)
             self.after_end(context, event=event, status=claimed)
             return
         try:
-            self.work(context, claimed, event=event, delivery=delivery)
+            self.work(context, claimed, loaded, event=event, delivery=delivery)
         except StepCancelled:
             log.info("step.cancelled", step=self.step)
             # The lease is released first, even if the cleanup fails: no worker claims a cancelled step.

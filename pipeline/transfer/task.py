@@ -39,23 +39,29 @@ from schemas.steps import StepName
 log = structlog.stdlib.get_logger(__name__)
 
 
-class TransferUpload(StepTask):
+class TransferUpload(StepTask[ClaimedTransfer]):
     """`upload.finalized` → one verified object → `upload.stored`."""
 
     name = "tasks.upload_to_object_store"
     home_queue: ClassVar[str] = queues.UPLOADS
     step: ClassVar[StepName] = StepName.TRANSFER
 
+    def load(self, session: Session, claimed: ClaimedStep, *, event: Envelope) -> ClaimedTransfer:
+        return claim.load(session, claimed, upload_id=data_of(event, UploadFinalized).upload_id)
+
     def work(
-        self, context: Context, claimed: ClaimedStep, *, event: Envelope, delivery: MessageDelivery
+        self,
+        context: Context,
+        claimed: ClaimedStep,  # noqa: ARG002  # a part of `loaded`
+        loaded: ClaimedTransfer,
+        *,
+        event: Envelope,  # noqa: ARG002  # read by `load`
+        delivery: MessageDelivery,
     ) -> None:
-        finalized = data_of(event, UploadFinalized)
-        with context.transaction() as session:
-            transfer = claim.load(session, claimed, upload_id=finalized.upload_id)
         try:
-            source = _transfer(context, transfer, delivery=delivery)
+            source = _transfer(context, loaded, delivery=delivery)
         except StagingMissing as error:
-            if not _is_not_mounted(context, transfer):
+            if not _is_not_mounted(context, loaded):
                 raise
             log.error("transfer.staging_not_mounted")  # noqa: TRY400  # the traceback adds nothing
             raise StagingNotMounted(
@@ -64,9 +70,9 @@ class TransferUpload(StepTask):
         cleanup.clean_up_staged(
             context,
             Leftovers(
-                tenant_id=transfer.tenant_id,
-                upload_id=transfer.upload_id,
-                staging=transfer.staging,
+                tenant_id=loaded.tenant_id,
+                upload_id=loaded.upload_id,
+                staging=loaded.staging,
             ),
             known=source.keys() if isinstance(source, StagedObjects) else (),
         )
@@ -106,7 +112,7 @@ class TransferUpload(StepTask):
             cleanup.clean_up(context, left)
 
 
-class CleanUpUpload(StepTask):
+class CleanUpUpload(StepTask[Leftovers | None]):
     """`upload.cancelled` → nothing of the upload is left in staging or in the store.
 
     A worker that is sending the upload notices the cancellation within a second and cleans
@@ -117,26 +123,32 @@ class CleanUpUpload(StepTask):
     home_queue: ClassVar[str] = queues.UPLOADS
     step: ClassVar[StepName] = StepName.CLEANUP
 
+    def load(
+        self,
+        session: Session,
+        claimed: ClaimedStep,  # noqa: ARG002  # the event says all
+        *,
+        event: Envelope,
+    ) -> Leftovers | None:
+        return cleanup.leftovers_of_cancelled(session, data_of(event, UploadCancelled).upload_id)
+
     def work(
         self,
         context: Context,
         claimed: ClaimedStep,
+        loaded: Leftovers | None,
         *,
-        event: Envelope,
+        event: Envelope,  # noqa: ARG002  # read by `load`
         delivery: MessageDelivery,  # noqa: ARG002  # emits no event
     ) -> None:
-        with context.transaction() as session:
-            left = cleanup.leftovers_of_cancelled(
-                session, data_of(event, UploadCancelled).upload_id
-            )
-        if left is None:
+        if loaded is None:
             # Old or forged events must not delete an upload that is not cancelled.
             log.warning("transfer.cleanup_refused", reason="the upload is not cancelled")
         else:
             # With a heartbeat: an upload may have thousands of staged objects.
             with CallPool[None](heartbeat=Heartbeat(context, claimed).renew) as pool:
-                pool.run(partial(cleanup.clean_up, context, left))
-            log.info("transfer.cleaned_up", staging=left.staging)
+                pool.run(partial(cleanup.clean_up, context, loaded))
+            log.info("transfer.cleaned_up", staging=loaded.staging)
         with context.transaction() as session:
             steps.complete(session, claimed, done=0, total=None, settings=context.settings)
 
