@@ -23,8 +23,9 @@ from schemas.tables.events import POSITIONS, EventRecord
 BATCH: Final = 500
 """Most events of one transaction; bounds how long an event waits for the events before it."""
 
-DEBOUNCE: Final = timedelta(milliseconds=50)
-"""Wait after a wake-up: the relay publishes first, and events of the meantime join the batch."""
+DEBOUNCE: Final = timedelta(milliseconds=200)
+"""Wait after a wake-up: the relay publishes first, and events of the meantime join the batch. A batch
+costs about as much as the publication of an event; no reader of the feed needs an event sooner."""
 
 LOCK: Final = "waybill.event_positions"
 
