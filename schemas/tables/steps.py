@@ -263,7 +263,7 @@ def add_step(
     event_id: EventId,
     total: int | None = None,
 ) -> Step:
-    """Add a waiting step to a job; flush the session, then execute `release`.
+    """Add a waiting step to a job; then `release_at_once`, or flush the session and execute `release`.
 
     Args:
         session: the session that adds the job or ends the step before.
