@@ -18,16 +18,17 @@ from schemas.ids import JobId, TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.object_keys import ObjectKey
 from schemas.tables import uploads as rows
+from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
 
 
 class UnknownUpload(DomainError):
-    """The event names an upload that the database does not have."""
+    """The event names an upload that its job does not have."""
 
     code = ErrorCode.UPLOAD_NOT_FOUND
 
     def __init__(self, upload_id: UploadId) -> None:
-        super().__init__(f"there is no upload {upload_id}")
+        super().__init__(f"the job has no upload {upload_id}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +67,13 @@ def load(session: Session, claimed: ClaimedStep, *, upload_id: UploadId) -> Clai
     """Return the upload of a claimed step.
 
     Raises:
-        UnknownUpload: there is no such upload.
+        UnknownUpload: the job has no such upload.
     """
-    upload = session.get(Upload, upload_id)
+    upload = session.scalar(
+        select(Upload)
+        .join(Job, Job.upload_id == Upload.id)
+        .where(Upload.id == upload_id, Job.id == claimed.job_id)
+    )
     if upload is None:
         raise UnknownUpload(upload_id)
     multipart_id, checkpoint = decode_checkpoint(claimed.checkpoint)

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 
 import structlog
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping, delete, select
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context
@@ -22,13 +22,15 @@ from pipeline.steps import lease
 from pipeline.steps.call_pool import CallPool
 from pipeline.steps.errors import LeaseHeld
 from pipeline.storage.port import Multipart, ObjectStorage
+from pipeline.transfer.claim import UnknownUpload
 from pipeline.transfer.sources import staging
 from schemas import object_keys, staging_layout
 from schemas.errors import StoreFailed
-from schemas.ids import TenantId, UploadId
+from schemas.ids import JobId, TenantId, UploadId
 from schemas.lifecycle import StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey
 from schemas.steps import StepName
+from schemas.tables.documents import Document
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 from schemas.tables.uploads import Upload
@@ -68,8 +70,18 @@ _LEFTOVERS: Final = (
 )
 
 
-def leftovers(session: Session, upload_id: UploadId) -> Leftovers:
-    return _from_row(session.execute(_LEFTOVERS.where(Upload.id == upload_id)).mappings().one())
+def leftovers(session: Session, upload_id: UploadId, *, job_id: JobId) -> Leftovers:
+    """Return the leftovers of the upload of a job.
+
+    Raises:
+        UnknownUpload: the job has no such upload. A forged event must not delete the upload of
+            another job.
+    """
+    found = session.execute(_LEFTOVERS.where(Upload.id == upload_id, Job.id == job_id)).mappings()
+    row = found.one_or_none()
+    if row is None:
+        raise UnknownUpload(upload_id)
+    return _from_row(row)
 
 
 def leftovers_of_cancelled(session: Session, upload_id: UploadId) -> Leftovers | None:
@@ -92,6 +104,24 @@ def leftovers_of_cancelled(session: Session, upload_id: UploadId) -> Leftovers |
     if found["is_held"]:
         raise LeaseHeld(f"held by {found['lease_owner']}")
     return _from_row(found)
+
+
+def delete_document(session: Session, upload_id: UploadId) -> None:
+    """Delete the document of a cancelled upload, with its text.
+
+    The purge deletes the document itself, unless a worker reads it at that moment. The message of
+    that worker may be lost.
+
+    Raises:
+        LeaseHeld: a worker still reads the document.
+    """
+    document = select(Document.id).where(Document.upload_id == upload_id)
+    if session.scalar(document) is None:
+        return
+    # Never waits for the worker: the lease of the cleanup would expire.
+    if session.scalar(document.with_for_update(skip_locked=True)) is None:
+        raise LeaseHeld("a worker reads the document")
+    session.execute(delete(Document).where(Document.upload_id == upload_id))
 
 
 def clean_up(context: Context, upload: Leftovers) -> None:

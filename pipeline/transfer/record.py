@@ -9,11 +9,11 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import uuid4
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pipeline.steps import lease
-from pipeline.transfer.claim import ClaimedTransfer, encode_checkpoint
+from pipeline.transfer.claim import ClaimedTransfer, UnknownUpload, encode_checkpoint
 from pipeline.transfer.send import SentObject
 from schemas.errors import DomainError
 from schemas.events.uploads import StoredEvent, UploadFailed, UploadFinalized
@@ -197,7 +197,11 @@ def record_failed(
     Raises:
         LeaseHeld: another worker has the lease; the transaction must roll back.
         UnknownStep: there is no such job.
+        UnknownUpload: the job has another upload.
     """
+    upload_id = session.scalar(select(Job.upload_id).where(Job.id == finalized.job_id))
+    if upload_id not in {None, finalized.upload_id}:
+        raise UnknownUpload(finalized.upload_id)
     with session.begin_nested() as attempt:
         session.execute(
             update(Upload)

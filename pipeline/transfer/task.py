@@ -15,7 +15,7 @@ from pipeline.steps.heartbeat import Heartbeat
 from pipeline.steps.lease import ClaimedStep
 from pipeline.steps.task import StepTask
 from pipeline.transfer import claim, cleanup, plan, record
-from pipeline.transfer.claim import ClaimedTransfer
+from pipeline.transfer.claim import ClaimedTransfer, UnknownUpload
 from pipeline.transfer.cleanup import Leftovers
 from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.progress import Progress
@@ -91,6 +91,8 @@ class TransferUpload(StepTask[ClaimedTransfer]):
         )
 
     def give_up(self, event: Envelope, error: DomainError, delivery: MessageDelivery) -> None:
+        if isinstance(error, UnknownUpload):
+            return
         if isinstance(error, ReferenceMissing) and error.nothing_sent:
             # The cleanup takes most of the time of such a step, and a client can submit thousands.
             with current_context().transaction() as session:
@@ -103,9 +105,11 @@ class TransferUpload(StepTask[ClaimedTransfer]):
 
         Raises:
             CleanupIncomplete: the store fails; the event is delivered again.
+            UnknownUpload: the event names the upload of another job.
         """
+        finalized = data_of(event, UploadFinalized)
         with context.transaction() as session:
-            left = cleanup.leftovers(session, data_of(event, UploadFinalized).upload_id)
+            left = cleanup.leftovers(session, finalized.upload_id, job_id=finalized.job_id)
         if status is StepStatus.COMPLETED:
             cleanup.clean_up_staged(context, left)
         else:
@@ -148,6 +152,8 @@ class CleanUpUpload(StepTask[Leftovers | None]):
             # With a heartbeat: an upload may have thousands of staged objects.
             with CallPool[None](heartbeat=Heartbeat(context, claimed).renew) as pool:
                 pool.run(partial(cleanup.clean_up, context, loaded))
+            with context.transaction() as session:
+                cleanup.delete_document(session, loaded.upload_id)
             log.info("transfer.cleaned_up", staging=loaded.staging)
         with context.transaction() as session:
             steps.complete(session, claimed, done=0, total=None, settings=context.settings)

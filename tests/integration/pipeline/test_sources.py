@@ -30,6 +30,7 @@ from schemas.lifecycle import JobStatus, StagingKind, UploadStatus
 from schemas.object_keys import ObjectKey
 from schemas.settings import MIB, DatabaseSettings
 from schemas.steps import StepName
+from schemas.tables.documents import Document
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step
 from schemas.tables.tenants import Tenant, TenantUsage
@@ -474,6 +475,46 @@ def test_the_cancellation_of_an_unknown_upload_deletes_nothing(
     assert worker.deliver(unknown)
 
     assert storage.called("delete") == 0
+
+
+@pytest.mark.parametrize("own_end", ["open", "cancelled"])
+@pytest.mark.parametrize("crashes", [0, topology.CRASH_LIMIT])
+def test_an_event_with_the_upload_of_another_job_changes_nothing(
+    worker: TransferWorker, storage: FakeStorage, own_end: str, crashes: int
+) -> None:
+    stored, open_upload = (finalized(worker, StagingKind.DIRECTORY) for _ in range(2))
+    assert worker.deliver(stored)
+    own = finalized(worker, StagingKind.DIRECTORY)
+    if own_end == "cancelled":
+        cancel(worker, own)
+    before = worker.job(own).status
+
+    for victim in (stored, open_upload):
+        data = msgspec.structs.replace(own.data, upload_id=victim.data.upload_id)
+        assert worker.deliver(msgspec.structs.replace(own, data=data), crashes=crashes)
+
+    assert storage.objects[original(stored)].content == CONTENT
+    assert is_staged(worker, open_upload)
+    assert worker.upload(open_upload).status == UploadStatus.FINALIZED
+    assert worker.job(own).status in {before, JobStatus.PROCESSING}
+
+
+def test_a_cleanup_deletes_the_document_as_soon_as_no_worker_reads_it(
+    worker: TransferWorker,
+) -> None:
+    event = finalized(worker, StagingKind.DIRECTORY)
+    assert worker.deliver(event)
+    cancelled = cancel(worker, event)
+    document = select(Document.id).where(Document.upload_id == event.data.upload_id)
+    with Session(worker.context.engine) as reader:
+        assert reader.scalar(document.with_for_update(read=True, key_share=True)) is not None
+        assert not worker.deliver(cancelled)
+        assert worker.retried[-1]["tier"] == topology.RETRY_TIERS[0]
+
+    assert worker.deliver(cancelled)
+
+    with Session(worker.context.engine) as session:
+        assert session.scalar(document) is None
 
 
 def test_a_cancelled_upload_under_a_live_lease_waits(worker: TransferWorker) -> None:
