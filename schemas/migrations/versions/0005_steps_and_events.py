@@ -245,8 +245,12 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- A claim and a retry change no counter and must not lock the counters: the watchdog queues steps of
+-- many names in one statement, in any order, which would be a deadlock with a step that adds the next.
 CREATE TRIGGER count_changed_step AFTER UPDATE OF status ON steps
-FOR EACH ROW WHEN (OLD.status <> NEW.status) EXECUTE FUNCTION waybill_count_step();
+FOR EACH ROW WHEN (
+    OLD.status <> NEW.status AND NOT (OLD.status IN ('queued', 'running') AND NEW.status IN ('queued', 'running'))
+) EXECUTE FUNCTION waybill_count_step();
 
 CREATE TRIGGER count_deleted_step AFTER DELETE ON steps
 FOR EACH ROW WHEN (OLD.status IN ('waiting', 'queued', 'running')) EXECUTE FUNCTION waybill_count_step();
@@ -276,7 +280,12 @@ BEGIN
         status = new_status,
         stage = coalesce(current_step, 'done'),
         started_at = first_start,
-        finished_at = CASE WHEN new_status IN ('completed', 'failed', 'cancelled') THEN coalesce(finished_at, now()) END,
+        -- A purge ends a job that had ended before: the sweep of originals looks for objects from that time on.
+        finished_at = CASE
+            WHEN new_status NOT IN ('completed', 'failed', 'cancelled') THEN NULL
+            WHEN status = new_status THEN coalesce(finished_at, now())
+            ELSE now()
+        END,
         revision = revision + 1,
         updated_at = now()
     WHERE id = NEW.job_id;

@@ -107,6 +107,8 @@ def test_a_cleanup_makes_a_completed_job_cancelled(engine: Engine) -> None:
     with Session(engine) as session:
         job_id = add_job(session, StepName.TRANSFER)
         change(session, job_id, StepName.TRANSFER, status=StepStatus.COMPLETED)
+        session.commit()
+        completed_at = job_of(engine, job_id).finished_at
         tenant_id = session.get_one(Job, job_id).tenant_id
         steps.add_step(
             session,
@@ -119,6 +121,12 @@ def test_a_cleanup_makes_a_completed_job_cancelled(engine: Engine) -> None:
         session.commit()
     job = job_of(engine, job_id)
     assert (job.status, job.stage) == (JobStatus.CANCELLED, JobStage.DONE)
+    assert job.finished_at is not None
+    assert completed_at is not None
+    assert job.finished_at > completed_at, "it ends again, with the purge"
+    with Session(engine) as session, session.begin():
+        change(session, job_id, StepName.CLEANUP, status=StepStatus.COMPLETED)
+    assert job_of(engine, job_id).finished_at == job.finished_at
 
 
 def test_a_job_is_completed_when_two_workers_complete_its_last_steps_at_once(

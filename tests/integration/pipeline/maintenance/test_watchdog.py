@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
@@ -143,3 +143,22 @@ def test_a_step_that_waits_although_its_tenant_has_room_is_released(
     watchdog.sweep(context, ample_budget())
     assert step(context, event).status == StepStatus.QUEUED
     assert [message.queue for message in published(context)] == ["uploads"]
+
+
+def test_a_release_does_not_wait_for_a_transaction_that_ends_a_step(
+    context: Context, event: Envelope
+) -> None:
+    """The transaction that completes a transfer locks the counters of two names one after the other.
+
+    If the watchdog locked them too, in the order of its steps, both would be in a deadlock.
+    """
+    claim(context, event)
+    change_transfer(context, event, overdue_at=AGO, lease_until=AGO)
+    with Session(context.engine) as ending:
+        ending.execute(select(TenantSteps).with_for_update())
+        with context.transaction() as session:
+            session.execute(text("SET LOCAL lock_timeout = '2s'"))
+            _, released = watchdog.release_overdue(session, settings=context.settings)
+    assert len(released) == 1
+    with Session(context.engine) as session:
+        assert session.scalar(select(func.sum(TenantSteps.in_broker))) == 1
