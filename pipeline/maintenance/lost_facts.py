@@ -28,6 +28,8 @@ BATCH: Final = 1000
 TIMES_MAX: Final = 3
 """How often a fact is published again; an event that the notifier rejects would come back for ever."""
 
+# The inbox forgets events after `INBOX_RETENTION`. An event that may be forgotten is not looked at: its
+# webhooks would be sent twice.
 _UNCHECKED: Final = text(
     """
     SELECT events.id, events.type,
@@ -35,13 +37,15 @@ _UNCHECKED: Final = text(
            (SELECT count(*) FROM outbox WHERE outbox.event_id = events.id AND queue = :queue) AS times,
            EXISTS (SELECT FROM outbox WHERE outbox.event_id = events.id AND published_at IS NULL) AS is_pending
     FROM events
-    WHERE id > (SELECT up_to FROM checked_events WHERE consumer = :consumer)
+    WHERE id > (
+            SELECT greatest(up_to, waybill_first_uuid7(now() - :remembered)) FROM checked_events WHERE consumer = :consumer
+        )
       AND id < waybill_first_uuid7(now() - :overdue)
       AND type = ANY(:types)
     ORDER BY id
     LIMIT :limit
     """
-).bindparams(bindparam("overdue", type_=Interval()))
+).bindparams(bindparam("overdue", type_=Interval()), bindparam("remembered", type_=Interval()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,7 @@ def sweep(context: Context, budget: Budget, *, is_queue_empty: Callable[[], bool
                         "consumer": CONSUMER,
                         "queue": queues.NOTIFY,
                         "overdue": context.settings.step_overdue,
+                        "remembered": context.settings.inbox_retention,
                         "types": list(topology.SUBSCRIPTIONS[queues.NOTIFY]),
                         "limit": BATCH,
                     },

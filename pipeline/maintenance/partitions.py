@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Interval, bindparam, text
+from sqlalchemy.exc import OperationalError
 
 from pipeline.context import Context
 from pipeline.maintenance.exclusive import Budget
@@ -80,7 +82,7 @@ class Summary:
     Attributes:
         added: partitions for the weeks to come.
         dropped: partitions whose last event is older than `EVENT_RETENTION`.
-        kept: older partitions of which an event is still needed.
+        kept: older partitions of which an event is still needed, or which other statements read.
         deleted: old events of the default partition.
     """
 
@@ -118,12 +120,19 @@ def week_of(partition: str) -> datetime:
 
 
 def _drop_unless_needed(context: Context, partition: str) -> bool:
-    with context.transaction() as session:
-        if session.scalar(text(_IS_NEEDED.format(partition=partition))):
-            log.info("sweep.partition_kept", partition=partition)
-            return False
-        session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-        session.execute(text(f"DROP TABLE {partition}"))
+    try:
+        with context.transaction() as session:
+            if session.scalar(text(_IS_NEEDED.format(partition=partition))):
+                log.info("sweep.partition_kept", partition=partition, reason="needed")
+                return False
+            session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+            session.execute(text(f"DROP TABLE {partition}"))
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        # The next sweep tries again. Raised, the error would end every sweep of rows.
+        log.warning("sweep.partition_kept", partition=partition, reason="locked")
+        return False
     log.info("sweep.partition_dropped", partition=partition)
     return True
 

@@ -127,3 +127,15 @@ def test_more_facts_than_one_batch_are_all_checked(
     lost = add_fact(context)
     assert sweep(context) == 1
     assert published_again(context) == [lost]
+
+
+def test_a_fact_that_the_inbox_may_have_forgotten_is_not_published_again(context: Context) -> None:
+    with context.transaction() as session:
+        session.execute(
+            update(CheckedEvents).values(up_to=uuid7(datetime.now(UTC) - timedelta(days=60)))
+        )
+    remembered = context.settings.inbox_retention
+    add_fact(context, ago=remembered + timedelta(minutes=1))
+    lost = add_fact(context, ago=remembered - timedelta(minutes=1))
+    assert sweep(context) == 1
+    assert published_again(context) == [lost]

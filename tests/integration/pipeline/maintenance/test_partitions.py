@@ -97,6 +97,18 @@ def test_a_partition_is_dropped_when_its_last_day_is_older_than_the_retention_ti
     assert young in names(context)
 
 
+def test_a_partition_that_other_statements_read_is_kept_until_the_next_sweep(
+    context: Context,
+) -> None:
+    partition = add_old_partition(context, weeks_ago=6)
+    with Session(context.engine) as reading:
+        reading.execute(select(EventRecord.id)).all()
+        swept = partitions.sweep(context, ample_budget())
+        assert (swept.dropped, swept.kept) == (0, 1)
+    assert partitions.sweep(context, ample_budget()).dropped == 1
+    assert partition not in names(context)
+
+
 @pytest.mark.parametrize("need", ["open job", "unpublished", "pending delivery", "waiting step"])
 def test_a_partition_with_an_event_that_is_still_needed_is_never_dropped(
     context: Context, need: str
