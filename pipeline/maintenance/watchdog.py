@@ -25,7 +25,9 @@ log = structlog.stdlib.get_logger(__name__)
 BATCH: Final = 100
 """Steps per transaction."""
 
-# A step whose lease is live, or whose event the relay has not published yet, is not lost.
+# A step whose lease is live, or whose event the relay has not published yet, is not lost. A step
+# whose event killed its worker until the broker dead-lettered it waits for an operator's replay:
+# released again, it would kill workers for ever.
 _RELEASE_OVERDUE: Final = text(
     """
     WITH overdue AS (
@@ -33,6 +35,10 @@ _RELEASE_OVERDUE: Final = text(
                coalesce(lease_until >= now(), false) OR EXISTS (
                    SELECT FROM outbox
                    WHERE outbox.event_id = steps.event_id AND queue IS NOT NULL AND published_at IS NULL
+               ) OR EXISTS (
+                   SELECT FROM dead_letters
+                   WHERE dead_letters.event_id = steps.event_id AND state = 'waiting'
+                     AND dead_letters.queue <> 'notify'
                ) AS is_held
         FROM steps
         WHERE status IN ('queued', 'running') AND overdue_at < now()

@@ -2,7 +2,9 @@
 
 Triggers keep what follows from a step: its ticket, the counters of its tenant, and the status of
 its job. A transaction locks rows in this order: upload, usage of the tenant, steps, counters of
-the tenant's steps, job. Any other order could end in a deadlock.
+the tenant's steps, job. A transaction that ends one step and adds the next locks the counters of
+the second after the job; that is safe because every transaction takes the steps of a job in the
+order of their ordinals. Any other order could end in a deadlock.
 """
 
 from collections.abc import Iterable

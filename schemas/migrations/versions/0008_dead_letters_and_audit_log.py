@@ -58,6 +58,12 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("state = 'waiting'"),
     )
+    op.create_index(
+        "ix_dead_letters_event",
+        "dead_letters",
+        ["event_id"],
+        postgresql_where=sa.text("state = 'waiting'"),
+    )
     op.create_index("ix_dead_letters_state", "dead_letters", ["state", "received_at", "id"])
     op.create_index(
         "ix_dead_letters_queue", "dead_letters", ["queue", "state", "received_at", "id"]

@@ -11,9 +11,11 @@ from pipeline.context import Context
 from pipeline.maintenance import watchdog
 from pipeline.steps import lease
 from pipeline.steps.lease import ClaimedStep
+from schemas import queues
 from schemas.events.envelope import Envelope
-from schemas.lifecycle import JobStatus, StepStatus
+from schemas.lifecycle import DeadLetterState, JobStatus, StepStatus
 from schemas.steps import StepName
+from schemas.tables.dead_letters import DeadLetter
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step, TenantSteps
 from tests.integration.pipeline.maintenance.leftovers import (
@@ -162,3 +164,27 @@ def test_a_release_does_not_wait_for_a_transaction_that_ends_a_step(
     assert len(released) == 1
     with Session(context.engine) as session:
         assert session.scalar(select(func.sum(TenantSteps.in_broker))) == 1
+
+
+def test_a_step_whose_event_is_a_waiting_dead_letter_is_left_to_the_operator(
+    context: Context, event: Envelope
+) -> None:
+    with context.transaction() as session:
+        session.add(
+            DeadLetter(
+                queue=queues.UPLOADS,
+                fingerprint=bytes(32),
+                event_id=event.id,
+                body=b"{}",
+                headers={},
+                reason="delivery_limit",
+                deaths=1,
+            )
+        )
+    change_transfer(context, event, overdue_at=AGO)
+    assert watchdog.sweep(context, ample_budget()).released == 0
+
+    with context.transaction() as session:
+        session.execute(update(DeadLetter).values(state=DeadLetterState.DROPPED))
+    change_transfer(context, event, overdue_at=AGO)
+    assert watchdog.sweep(context, ample_budget()).released == 1
