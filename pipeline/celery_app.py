@@ -13,7 +13,7 @@ from pipeline.settings import Settings
 from schemas import queues, topology
 from schemas.runtime import amqp
 
-CONNECTION_NAME: Final = "waybill-pipeline"
+PIPELINE: Final = "waybill-pipeline"
 
 SOFT_LIMIT_MARGIN: Final = timedelta(minutes=1)
 
@@ -63,7 +63,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # Without confirms a retry that is published to a dying broker is lost without an error.
         "broker_transport_options": {
             "confirm_publish": True,
-            "client_properties": amqp.client_properties(CONNECTION_NAME),
+            "client_properties": amqp.client_properties(PIPELINE),
         },
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -89,3 +89,15 @@ def configure(settings: Settings) -> None:
     register_serializer()
     app.conf.update(configuration(settings))
     app.steps["consumer"].update((Liveness, Subscriptions))
+
+
+def name_connections(celery: Celery, *, role: str) -> None:
+    """Add the role of this process to the name of its connections to the broker.
+
+    Otherwise the management UI shows the same name for every worker and for beat.
+    """
+    options: dict[str, Any] = celery.conf.broker_transport_options
+    celery.conf.broker_transport_options = {
+        **options,
+        "client_properties": amqp.client_properties(f"{PIPELINE}-{role}"),
+    }

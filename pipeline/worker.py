@@ -39,6 +39,7 @@ def before_start(options: dict[str, Any], **_: object) -> None:
         task_routes.route(consumed)
     except task_routes.QueuesWithoutTasks as error:
         raise SystemExit(f"pipeline: {error}") from None
+    celery_app.name_connections(app, role="+".join(sorted(consumed)))
     _declare_topology()
     if queues.DOCUMENT_PROCESSING in consumed:
         language.install(settings.spacy_model)
@@ -47,6 +48,7 @@ def before_start(options: dict[str, Any], **_: object) -> None:
 @signals.beat_init.connect(weak=False)
 def before_beat_starts(**_: object) -> None:
     """Declare the topology: a message to a queue that does not exist is lost."""
+    celery_app.name_connections(app, role="beat")
     _declare_topology()
 
 

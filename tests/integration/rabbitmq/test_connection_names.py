@@ -37,9 +37,10 @@ def test_celerys_connections_have_a_name(infrastructure: Stack, broker: BrokerSe
     )
     app = Celery(set_as_current=False)
     app.conf.update(celery_app.configuration(settings))
+    celery_app.name_connections(app, role="beat")
     with closing(app.connection_for_read()) as connection:
         connection.connect()
-        eventually(lambda: names(infrastructure, broker), until={"waybill-pipeline"}.__eq__)
+        eventually(lambda: names(infrastructure, broker), until={"waybill-pipeline-beat"}.__eq__)
 
 
 @pytest.mark.anyio
