@@ -13,23 +13,20 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
-    BigInteger,
     Executable,
     ForeignKey,
     Index,
     Interval,
-    Select,
     Text,
     Update,
     Uuid,
     bindparam,
     func,
-    select,
     text,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from schemas.ids import EventId, JobId, TenantId
 from schemas.lifecycle import ACTIVE_STEPS, Priority, StepStatus
@@ -192,11 +189,13 @@ class Share:
     tenant_finished: int
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[Priority, int, int, int, int, int]]) -> "Share":
+    def of(cls, rows: Iterable[tuple[str, int, int, int, int, int]]) -> "Share":
         """Return the share that the rows of `lock_share` describe."""
         counters, tenant_waiting, tenant_finished = dict[Priority, Counters](), 0, 0
         for priority, waiting, in_broker, released, tenant_waiting, tenant_finished in rows:  # noqa: B007
-            counters[priority] = Counters(waiting=waiting, in_broker=in_broker, released=released)
+            counters[Priority(priority)] = Counters(
+                waiting=waiting, in_broker=in_broker, released=released
+            )
         return cls(
             interactive=counters.get(Priority.INTERACTIVE, Counters()),
             bulk=counters.get(Priority.BULK, Counters()),
@@ -225,34 +224,28 @@ class Share:
         return self.interactive if priority is Priority.INTERACTIVE else self.bulk
 
 
-def lock_share(tenant_id: TenantId, name: StepName) -> Select[Priority, int, int, int, int, int]:
-    """Return the query that locks the counters of a tenant's steps of one name; see `Share.of`.
+# The order is that of the trigger, so that the two cannot deadlock.
+_SHARE: Final = text(
+    """
+    SELECT priority, waiting, in_broker, released,
+           (SELECT sum(waiting)::bigint FROM tenant_steps WHERE tenant_id = :tenant_id),
+           (SELECT sum(finished)::bigint FROM tenant_steps WHERE tenant_id = :tenant_id)
+    FROM tenant_steps
+    WHERE tenant_id = :tenant_id AND name = :name
+    ORDER BY priority
+    FOR UPDATE
+    """
+).bindparams(bindparam("tenant_id", type_=Uuid()), bindparam("name", type_=Text()))
+
+
+def lock_share(tenant_id: TenantId, name: StepName) -> Executable:
+    """Return the statement that locks the counters of a tenant's steps of one name; see `Share.of`.
 
     The steps of other names are counted without a lock. A tenant without counters has nothing to
     lock: if several transactions add its first steps at the same time, they may exceed the share
     once.
     """
-    of_tenant = aliased(TenantSteps)
-    waiting, finished = (
-        select(func.coalesce(func.sum(column), 0).cast(BigInteger))
-        .where(of_tenant.tenant_id == tenant_id)
-        .scalar_subquery()
-        for column in (of_tenant.waiting, of_tenant.finished)
-    )
-    return (
-        select(
-            TenantSteps.priority,
-            TenantSteps.waiting,
-            TenantSteps.in_broker,
-            TenantSteps.released,
-            waiting,
-            finished,
-        )
-        .where(TenantSteps.tenant_id == tenant_id, TenantSteps.name == name)
-        # The order of the trigger, so that the two cannot deadlock.
-        .order_by(TenantSteps.priority)
-        .with_for_update()
-    )
+    return _SHARE.bindparams(tenant_id=tenant_id, name=name)
 
 
 def add_step(

@@ -10,7 +10,7 @@ INTERACTIVE, BULK = Priority.INTERACTIVE, Priority.BULK
 
 def share(**of_priority: Counters) -> Share:
     return Share.of(
-        (Priority(name), each.waiting, each.in_broker, each.released, 0, 0)
+        (name, each.waiting, each.in_broker, each.released, 0, 0)
         for name, each in of_priority.items()
     )
 
