@@ -13,8 +13,9 @@ from schemas.tables.base import Base
 class Job(Base):
     """What a client follows; workers work on its steps.
 
-    A trigger on `steps` derives `status`, `stage`, `started_at` and `finished_at`. It increments
-    `revision` at every change that clients see, and notifies the requests that wait for the job.
+    A new job is added as queued, in the stage of its first step. A trigger on `steps` derives
+    `status`, `stage`, `started_at` and `finished_at`. It increments `revision` at every change that
+    clients see, and notifies the requests that wait for the job.
     """
 
     __tablename__ = "jobs"

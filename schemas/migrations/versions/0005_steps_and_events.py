@@ -292,8 +292,10 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- A new job is queued in its first step: every finalize would update the row that it has just added.
 CREATE TRIGGER derive_job_of_new_step AFTER INSERT ON steps
-FOR EACH ROW EXECUTE FUNCTION waybill_derive_job();
+FOR EACH ROW WHEN (NEW.ordinal > 0 OR NEW.status <> 'waiting' AND NEW.status <> 'queued')
+EXECUTE FUNCTION waybill_derive_job();
 
 -- Clients cannot distinguish a waiting from a queued step.
 CREATE TRIGGER derive_job AFTER UPDATE OF status ON steps
