@@ -22,6 +22,13 @@ def create(settings: Mapping[str, str], *, name: str) -> str:
     return address._replace(path=f"/{quote(name, safe='')}").geturl()
 
 
+def names(settings: Mapping[str, str]) -> list[str]:
+    """Return the names of all virtual hosts of the broker, without the default one."""
+    with _management(settings) as management:
+        found = management.get("/api/vhosts").raise_for_status().json()
+    return [vhost["name"] for vhost in found if vhost["name"] != "/"]
+
+
 def delete(settings: Mapping[str, str], *, name: str) -> None:
     """Delete a virtual host and its contents; close its connections."""
     with _management(settings) as management:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import kombu
 
@@ -63,14 +62,16 @@ def delete(queue: str) -> Loss:
 
 def lose_data() -> Loss:
     def strike(system: Stack, broker: Broker) -> None:
+        # Other systems of the test session are on the same broker.
+        names = vhosts.names(system.environment)
         broker.process.halt()
         if broker.data is not None:
             shutil.rmtree(broker.data)
             broker.data.mkdir()
         broker.process.start()
-        # The operator creates the virtual host again; queues and messages are gone.
-        name = unquote(urlsplit(system.environment["RABBITMQ_URL"]).path[1:])
-        vhosts.create(system.environment, name=name)
+        # The operator creates the virtual hosts again; queues and messages are gone.
+        for name in names:
+            vhosts.create(system.environment, name=name)
 
     return Loss(queue=queues.UPLOADS, strike=strike)
 
