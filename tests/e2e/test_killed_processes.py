@@ -99,8 +99,11 @@ def test_fifty_uploads_complete_although_every_process_is_killed_once(
     assert Counter(job["status"] for job in jobs) == {"completed": count}
     uploads = {job["upload_id"] for job in jobs}
     assert len(uploads) == count
-    objects = bucket.keys() - earlier_objects
-    assert len(objects) == count
+    listed = bucket.keys() - earlier_objects
+    prefix = next(iter(listed)).rpartition("/")[0]
+    objects = {f"{prefix}/{upload}" for upload in uploads}
+    # The listing may lack an object that was stored while the store's container server was down.
+    assert listed <= objects
     assert {bucket.sha256(key) for key in objects} == {sha256}
     assert len({event["id"] for event in events}) == count
     assert {event["data"]["upload_id"] for event in events} == uploads
