@@ -82,6 +82,5 @@ class DeadLetterState(StrEnum):
 
 
 SETTLED_JOBS: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
-ACTIVE_JOBS: Final = frozenset({JobStatus.QUEUED, JobStatus.PROCESSING})
 ACTIVE_STEPS: Final = frozenset({StepStatus.WAITING, StepStatus.QUEUED, StepStatus.RUNNING})
 CANCELLABLE_UPLOADS: Final = frozenset({UploadStatus.OPEN, UploadStatus.FINALIZED})

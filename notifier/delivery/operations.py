@@ -23,17 +23,14 @@ from schemas.ids import DeliveryId, WebhookId
 from schemas.lifecycle import DeliveryStatus
 from schemas.tables.deliveries import Attempt, Delivery
 from schemas.tables.events import EventRecord
-from schemas.tables.inbox import InboxMessage
+from schemas.tables.inbox import NOTIFIER, InboxMessage
 from schemas.tables.webhooks import Webhook
-
-CONSUMER: Final = "notifier"
-"""The consumer whose events the inbox records."""
 
 _EVENT_COLUMNS: Final = ("tenant_id", "type", "subject", "body", *REFERENCES)
 
 _RECORDED: Final = (
     insert(InboxMessage)
-    .values(consumer=CONSUMER, event_id=bindparam("event_id"))
+    .values(consumer=NOTIFIER, event_id=bindparam("event_id"))
     .on_conflict_do_nothing()
     .returning(InboxMessage.event_id)
     .cte("recorded")

@@ -16,12 +16,10 @@ from pipeline.context import Context
 from pipeline.maintenance.exclusive import Budget
 from schemas import queues, topology
 from schemas.ids import EventId
-from schemas.tables.inbox import CheckedEvents
+from schemas.tables.inbox import NOTIFIER, CheckedEvents
 from schemas.tables.outbox import OutboxMessage
 
 log = structlog.stdlib.get_logger(__name__)
-
-CONSUMER: Final = "notifier"
 
 BATCH: Final = 1000
 
@@ -89,7 +87,7 @@ def sweep(context: Context, budget: Budget, *, is_queue_empty: Callable[[], bool
                 session.execute(
                     _UNCHECKED,
                     {
-                        "consumer": CONSUMER,
+                        "consumer": NOTIFIER,
                         "queue": queues.NOTIFY,
                         "overdue": context.settings.step_overdue,
                         "remembered": context.settings.inbox_retention,
@@ -109,7 +107,7 @@ def sweep(context: Context, budget: Budget, *, is_queue_empty: Callable[[], bool
             if verdict.checked is not None:
                 session.execute(
                     update(CheckedEvents)
-                    .where(CheckedEvents.consumer == CONSUMER)
+                    .where(CheckedEvents.consumer == NOTIFIER)
                     .values(up_to=verdict.checked)
                 )
         for event_id in verdict.lost:

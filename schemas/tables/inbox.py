@@ -5,12 +5,16 @@ finds the row and changes nothing.
 """
 
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from schemas.ids import EventId
 from schemas.tables.base import Base
+
+NOTIFIER: Final = "notifier"
+"""The consumer that turns facts into deliveries."""
 
 
 class InboxMessage(Base):

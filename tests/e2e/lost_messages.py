@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import kombu
+import pytest
 
 from dev.client import Client
 from dev.stack import vhosts
@@ -18,6 +19,7 @@ from schemas import queues
 from tests.e2e.deployment import Deployment
 from tests.e2e.files import retrying, send_file, settled
 from tests.eventually import eventually
+from tests.factories import pdfs
 from tests.killable import Killable
 
 WORKER_OF = {queues.UPLOADS: "transfer", queues.DOCUMENT_PROCESSING: "ingest"}
@@ -76,17 +78,28 @@ def lose_data() -> Loss:
     return Loss(queue=queues.UPLOADS, strike=strike)
 
 
+LOSSES = [
+    pytest.param(purge(queues.UPLOADS), id="uploads purged"),
+    pytest.param(purge(queues.DOCUMENT_PROCESSING), id="document_processing purged"),
+    pytest.param(delete(queues.UPLOADS), id="uploads deleted"),
+    pytest.param(delete(queues.DOCUMENT_PROCESSING), id="document_processing deleted"),
+    pytest.param(lose_data(), id="data directory removed"),
+]
+
+
 def assert_every_upload_completes(
     loss: Loss,
     *,
     count: int,
-    pdf: Path,
+    directory: Path,
     deployment: Deployment,
     broker: Broker,
 ) -> None:
     """Send uploads, lose the messages of the first half while they wait, and await every job."""
     system = deployment.system
     half = count // 2
+    pdf = directory / "note.pdf"
+    pdf.write_bytes(pdfs.with_pages("A note.", "Its second page."))
     with Client(system.url, api_key=deployment.key) as client, ThreadPoolExecutor(4) as threads:
 
         def upload(_: int) -> str:

@@ -9,37 +9,24 @@ from schemas import queues
 from tests.e2e.deployment import Deployment
 from tests.e2e.files import TIMEOUT, send_file, settled
 from tests.e2e.lost_messages import (
+    LOSSES,
     Broker,
     Loss,
     assert_every_upload_completes,
     await_messages,
-    delete,
-    lose_data,
     purge,
 )
-from tests.factories import pdfs
 from tests.fakes.receiver import Receiver
 
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        pytest.param(purge(queues.UPLOADS), id="uploads purged"),
-        pytest.param(purge(queues.DOCUMENT_PROCESSING), id="document_processing purged"),
-        pytest.param(delete(queues.UPLOADS), id="uploads deleted"),
-        pytest.param(delete(queues.DOCUMENT_PROCESSING), id="document_processing deleted"),
-        pytest.param(lose_data(), id="data directory removed"),
-    ],
-)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_every_upload_completes_although_its_message_is_lost(
     loss: Loss, forgetful_deployment: Deployment, broker_process: Broker, tmp_path: Path
 ) -> None:
-    pdf = tmp_path / "note.pdf"
-    pdf.write_bytes(pdfs.with_pages("A note.", "Its second page."))
     assert_every_upload_completes(
-        loss, count=24, pdf=pdf, deployment=forgetful_deployment, broker=broker_process
+        loss, count=24, directory=tmp_path, deployment=forgetful_deployment, broker=broker_process
     )
 
 

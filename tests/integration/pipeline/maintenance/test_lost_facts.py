@@ -12,7 +12,7 @@ from pipeline.maintenance import lost_facts
 from schemas import queues
 from schemas.ids import EventId, uuid7
 from schemas.tables.events import EventRecord
-from schemas.tables.inbox import CheckedEvents, InboxMessage
+from schemas.tables.inbox import NOTIFIER, CheckedEvents, InboxMessage
 from schemas.tables.outbox import OutboxMessage
 from tests.factories.uploads import add_tenant
 from tests.integration.pipeline.maintenance.leftovers import ample_budget
@@ -46,7 +46,7 @@ def add_fact(
         )
         session.add(OutboxMessage(event_id=event_id, published_at=at))
         if is_applied:
-            session.add(InboxMessage(consumer=lost_facts.CONSUMER, event_id=event_id))
+            session.add(InboxMessage(consumer=NOTIFIER, event_id=event_id))
     return event_id
 
 
