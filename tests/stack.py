@@ -5,6 +5,7 @@ touches a running `make up`. Each test gets a new database, virtual host and buc
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -79,8 +80,21 @@ def migrated_template(infrastructure: Stack) -> str:
 @pytest.fixture
 def database(infrastructure: Stack, migrated_template: str) -> Iterator[DatabaseSettings]:
     """A new migrated database."""
+    with _new_database(infrastructure, template=migrated_template) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def module_database(infrastructure: Stack, migrated_template: str) -> Iterator[DatabaseSettings]:
+    """A new migrated database for all tests of a file."""
+    with _new_database(infrastructure, template=migrated_template) as database:
+        yield database
+
+
+@contextmanager
+def _new_database(infrastructure: Stack, *, template: str) -> Iterator[DatabaseSettings]:
     name = fresh_name()
-    url = infrastructure.create_database(name, template=migrated_template)
+    url = infrastructure.create_database(name, template=template)
     yield DatabaseSettings.model_validate({"database_url": url["DATABASE_URL"]})
     infrastructure.drop_database(name)
 
