@@ -10,6 +10,7 @@ from litestar.exceptions import InternalServerException, SerializationException
 from gateway.backlog import Backlog
 from gateway.change_listener import JobChangeListener
 from gateway.db import AutocommitConnection, Database
+from gateway.http import pace
 from gateway.http.problems import ClientDisconnected
 from gateway.http.rate_limit import TenantRates
 from gateway.http.security import ApiKeyCache, Caller
@@ -38,8 +39,8 @@ class Context:
 class ApiRequest(Request[Caller, None, Any]):
     """A request with the context of the process.
 
-    A broken body is the client's error: JSON that is not UTF-8 or nested too deeply, or a body that
-    ends early. Litestar alone would answer 500.
+    Every body has a silence limit and a minimum rate. A broken body is the client's error: JSON that
+    is not UTF-8 or nested too deeply, or a body that ends early. Litestar alone would answer 500.
     """
 
     @property
@@ -48,8 +49,9 @@ class ApiRequest(Request[Caller, None, Any]):
         return context
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
+        limits = pace.PaceLimits.from_settings(self.context.settings)
         try:
-            async for piece in super().stream():
+            async for piece in pace.limited(super().stream(), limits=limits):
                 yield piece
         except InternalServerException as error:
             raise ClientDisconnected from error

@@ -20,6 +20,7 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
     UNAVAILABLE = "unavailable"
     RATE_LIMITED = "rate_limited"
+    BODY_TOO_SLOW = "body_too_slow"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
 
     # uploads

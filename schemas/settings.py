@@ -281,6 +281,14 @@ class HttpSettings(BaseModel):
     request_body_max: ByteSize = Field(
         default=ByteSize(MIB), description="largest JSON body; chunks have their own limits"
     )
+    body_silence_max: Duration = Field(
+        default=timedelta(seconds=60),
+        description="longest time without a byte within a request body; then 408 `body_too_slow`, and the connection is closed. The default is that of nginx (`client_body_timeout`) and outlasts a change of the mobile network",
+    )
+    body_rate_min: ByteSize = Field(
+        default=ByteSize(500),
+        description="fewest bytes per second of a request body, over `BODY_SILENCE_MAX`; below it, the request ends in the same way. `0` allows every rate. The default is that of Apache (`mod_reqtimeout`): the slowest mobile networks are ten times as fast, and a client that sends a byte now and then cannot hold a request open",
+    )
     api_key_cache: Duration = Field(
         default=timedelta(seconds=5),
         description="how long a gateway caches an API key; a revoked key works for at most this time after its revocation",

@@ -41,6 +41,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
         ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
         ErrorCode.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
+        ErrorCode.BODY_TOO_SLOW: HTTPStatus.REQUEST_TIMEOUT,
         ErrorCode.IDEMPOTENCY_KEY_REUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
         ErrorCode.UPLOAD_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.UPLOAD_NOT_OPEN: HTTPStatus.CONFLICT,

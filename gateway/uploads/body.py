@@ -1,18 +1,15 @@
-"""Reading the body of a request in blocks, with a timeout between pieces."""
+"""Reading the body of a request in blocks."""
 
-import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.http.problems import ReadingStopped
 from gateway.staging import Buffers, Sink
 from gateway.staging.serial_executor import until_done
 from schemas.errors import ErrorCode
 
-SILENCE_MAX: Final = timedelta(seconds=60)
-"""A client that is silent for longer counts as gone; its retry needs the chunk's lock."""
+if TYPE_CHECKING:
+    import asyncio
 
 BLOCK_BYTES_MIN: Final = 256 * 1024
 """The sink gets a smaller block only at the end of the body, even if it is idle."""
@@ -28,34 +25,6 @@ class ChunkTooLong(ReadingStopped):
 
     def __init__(self, index: int, *, expected: int) -> None:
         super().__init__(f"chunk {index} has {expected} bytes, and the body is longer")
-
-
-class BodyStalled(ReadingStopped):
-    """The client stopped sending in the middle of the body."""
-
-    code = ErrorCode.CHUNK_SIZE_MISMATCH
-
-    def __init__(self, silence: timedelta) -> None:
-        super().__init__(f"no byte arrived for {silence.total_seconds():g} seconds")
-
-
-async def with_timeout(
-    body: AsyncIterator[bytes], *, silence_max: timedelta = SILENCE_MAX
-) -> AsyncIterator[bytes]:
-    """Yield the pieces of a body.
-
-    Raises:
-        BodyStalled: no piece arrived for `silence_max`.
-    """
-    while True:
-        try:
-            async with asyncio.timeout(silence_max.total_seconds()):
-                piece = await anext(body)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            raise BodyStalled(silence_max) from error
-        yield piece
 
 
 class BlockWriter:

@@ -22,7 +22,7 @@ from gateway.staging import (
     StagedUpload,
 )
 from gateway.uploads import chunking, queries
-from gateway.uploads.body import BlockWriter, ChunkTooLong, with_timeout
+from gateway.uploads.body import BlockWriter, ChunkTooLong
 from gateway.uploads.errors import (
     ChunkConflict,
     ChunkIndexOutOfRange,
@@ -65,7 +65,7 @@ async def receive_chunk(
     Raises:
         UploadNotFound, UploadNotOpen, UploadExpired: the upload accepts no chunks.
         ChunkIndexOutOfRange, ChunkSizeMismatch, ChunkTooLong: the upload has no such chunk.
-        BodyStalled: the client stopped sending.
+        BodyTooSlow: the client stopped sending, or sends too slowly.
         ChunkDigestMismatch: the body was damaged on its way; nothing is stored.
         ChunkConflict: the chunk is stored with other content.
         ChunkInProgress: another request is sending the chunk.
@@ -184,7 +184,7 @@ async def _read(
     received = 0
     blocks = BlockWriter(sink, buffers=buffers)
     async with aclosing(blocks):
-        async for piece in with_timeout(body):
+        async for piece in body:
             received += len(piece)
             if received > size:
                 raise ChunkTooLong(chunk.index, expected=size)

@@ -86,6 +86,7 @@ SendChunk = openapi.reads_body(
     summary="Create an upload",
     guards=[requires(Scope.UPLOADS_WRITE)],
     responses=answers(
+        ErrorCode.BODY_TOO_SLOW,
         *QUOTA_ERRORS,
         ErrorCode.IDEMPOTENCY_KEY_REUSED,
         ErrorCode.WEBHOOK_URL_REFUSED,
@@ -117,6 +118,7 @@ async def create_upload(
     guards=[requires(Scope.UPLOADS_WRITE)],
     status_code=HTTPStatus.ACCEPTED,
     responses=answers(
+        ErrorCode.BODY_TOO_SLOW,
         ErrorCode.UPLOAD_NOT_FOUND,
         ErrorCode.UPLOAD_NOT_OPEN,
         ErrorCode.UPLOAD_EXPIRED,
@@ -167,6 +169,7 @@ async def finalize_upload(
     # A chunk is streamed to staging; its own size is the limit.
     request_max_body_size=None,
     responses=answers(
+        ErrorCode.BODY_TOO_SLOW,
         ErrorCode.CHUNK_INDEX_OUT_OF_RANGE,
         ErrorCode.CHUNK_SIZE_MISMATCH,
         ErrorCode.CHUNK_DIGEST_MISMATCH,

@@ -23,6 +23,7 @@ from schemas.tables.webhooks import Webhook
     summary="Register an endpoint",
     guards=[requires(Scope.WEBHOOKS_WRITE)],
     responses=answers(
+        ErrorCode.BODY_TOO_SLOW,
         ErrorCode.WEBHOOK_URL_REFUSED,
         ErrorCode.IDEMPOTENCY_KEY_REUSED,
         ErrorCode.WEBHOOK_NOT_FOUND,

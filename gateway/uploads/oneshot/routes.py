@@ -20,7 +20,6 @@ from gateway.http.prefer import Prefer
 from gateway.http.problems import InvalidRequest, answers
 from gateway.http.security import requires
 from gateway.jobs.wait import answer_of
-from gateway.uploads.body import with_timeout
 from gateway.uploads.oneshot.form import MEDIA_TYPE, Form
 from gateway.uploads.oneshot.submission import Accepted, Submission
 from gateway.uploads.oneshot.submit_form import submit_form
@@ -47,6 +46,7 @@ ACCEPTED_MESSAGE: Final = "the file was accepted and is being processed"
 SUBMISSION_ERRORS: Final = (
     *QUOTA_ERRORS,
     *BACKLOG_ERRORS,
+    ErrorCode.BODY_TOO_SLOW,
     ErrorCode.LENGTH_REQUIRED,
     ErrorCode.FILE_DIGEST_MISMATCH,
     ErrorCode.IDEMPOTENCY_KEY_REUSED,
@@ -142,7 +142,7 @@ def _form(request: ApiRequest) -> Form:
         LengthRequired: the request has no `Content-Length`.
     """
     return Form.of(
-        with_timeout(request.stream()),
+        request.stream(),
         content_type=request.headers.get("content-type", ""),
         length=_length(request),
     )

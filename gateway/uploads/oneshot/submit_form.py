@@ -56,7 +56,7 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
         FileDamaged: the file has another sha256 than the form states.
         TooManyWaiting, SystemBusy: too many steps wait.
         IdempotencyKeyReused: the key is bound to another request.
-        TargetRefused, StagingFull, BodyStalled, ClientDisconnected: as for every upload.
+        TargetRefused, StagingFull, BodyTooSlow, ClientDisconnected: as for every upload.
     """
     tenant_id = submission.tenant_id
     async with context.database.transaction() as session:

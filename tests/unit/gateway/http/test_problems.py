@@ -1,10 +1,12 @@
 from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import msgspec
 import pytest
 from litestar import Litestar, get, post
+from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.testing import TestClient
@@ -15,6 +17,7 @@ from gateway.context import ApiRequest
 from gateway.http import problems
 from gateway.http.problems import STATUS_BY_CODE, InvalidRequest, ReadingStopped
 from schemas.errors import DomainError, ErrorCode
+from schemas.settings import HttpSettings
 
 LEAK = "postgresql://waybill:hunter2@db/waybill"
 
@@ -72,6 +75,7 @@ def client() -> Iterator[TestClient[Litestar]]:
     app = Litestar(
         [fail, number, body],
         exception_handlers=problems.EXCEPTION_HANDLERS,
+        state=State({"context": SimpleNamespace(settings=HttpSettings())}),
         request_class=ApiRequest,
         request_max_body_size=1024 * 1024,
         logging_config=None,

@@ -1,14 +1,13 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
-from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.staging import Buffers, Sink, StagingFull
-from gateway.uploads.body import BlockWriter, BodyStalled, with_timeout
+from gateway.uploads.body import BlockWriter
 
 pytestmark = pytest.mark.anyio
 
@@ -115,24 +114,3 @@ def test_spare_buffers_are_limited() -> None:
 
     assert buffers.borrow() is held[0]
     assert buffers.borrow() is not held[1]
-
-
-async def body_with_pause(seconds: float = 0) -> AsyncIterator[bytes]:
-    yield b"one"
-    yield b"two"
-    await asyncio.sleep(seconds)
-    yield b"three"
-
-
-async def test_the_pieces_of_a_body_are_passed_on() -> None:
-    pieces = with_timeout(body_with_pause(), silence_max=timedelta(seconds=10))
-
-    assert [piece async for piece in pieces] == [b"one", b"two", b"three"]
-
-
-async def test_a_silent_client_stalls_the_body() -> None:
-    pieces = with_timeout(body_with_pause(60), silence_max=timedelta(milliseconds=50))
-
-    assert [await anext(pieces), await anext(pieces)] == [b"one", b"two"]
-    with pytest.raises(BodyStalled, match=r"no byte arrived for 0\.05 seconds"):
-        await anext(pieces)
