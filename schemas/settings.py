@@ -235,8 +235,8 @@ class UploadSettings(BaseModel):
         description="`false` makes finalize wait for the end of the job and answer 200, for clients that do not poll yet",
     )
     wait_max: Duration = Field(
-        default=timedelta(seconds=60),
-        description="longest time that `?wait=` or `Prefer: wait` holds a request open",
+        default=timedelta(seconds=50),
+        description="longest time that `?wait=` or `Prefer: wait` holds a request open. Keep it shorter than the read timeout of the proxies before the gateway, by default 60 s in nginx and in load balancers: a longer wait ends as 504",
     )
     sync_wait_max: Duration = Field(
         default=timedelta(minutes=15),

@@ -18,6 +18,9 @@ RETRY: Final = b"retry: 1000\n\n"
 
 COMMENT: Final = b":\n\n"
 
+ID_DIGITS_MAX: Final = 19
+"""Of a signed number of 64 bits."""
+
 
 def event(name: str, *, event_id: int, data: bytes) -> bytes:
     """Return one event.
@@ -28,6 +31,22 @@ def event(name: str, *, event_id: int, data: bytes) -> bytes:
         data: text without line breaks.
     """
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event_id, name.encode(), data)
+
+
+def last_event_id(field: str, *, newest: int) -> int:
+    """Return the id in the field `Last-Event-ID`; 0 if no event can have had it.
+
+    A client that sends a wrong id, for example of another job, must still get the last event:
+    EventSource would otherwise wait for it for ever.
+
+    Args:
+        field: the value of the field; empty without the field.
+        newest: the id of the newest event.
+    """
+    # The limit keeps a huge number from being parsed, which takes quadratic time.
+    if not (field.isascii() and field.isdecimal() and len(field) <= ID_DIGITS_MAX):
+        return 0
+    return int(field) if int(field) <= newest else 0
 
 
 async def stream(

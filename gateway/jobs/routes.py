@@ -27,12 +27,11 @@ Status = Annotated[
     JobStatus | None, QueryParameter(description="only jobs of this status", required=False)
 ]
 LastEventId = Annotated[
-    int,
+    str,
     HeaderParameter(
         name="Last-Event-ID",
-        ge=0,
-        le=2**63 - 1,
-        description="`id` of the last event that the client received; only later ones are sent",
+        description="`id` of the last event that the client received; only later ones are sent. "
+        "A value that is no `id` of this job counts as none",
     ),
 ]
 
@@ -75,7 +74,7 @@ async def follow_job(
     request: ApiRequest,
     *,
     job_id: FromPath[JobId],
-    last_event_id: LastEventId = 0,
+    last_event_id: LastEventId = "",
 ) -> Stream:
     """Send the job at every change, as Server-Sent Events, until it is settled.
 
@@ -86,10 +85,11 @@ async def follow_job(
     read = reader(request, job_id)
     revision, job = await read()
     _bind(job)
-    if job.status in SETTLED_JOBS and revision <= last_event_id:
+    seen = sse.last_event_id(last_event_id, newest=revision)
+    if job.status in SETTLED_JOBS and seen == revision:
         return Stream((), status_code=HTTPStatus.NO_CONTENT)
     return Stream(
-        sse.stream(events(read, request.context.job_changes, job_id=job_id, seen=last_event_id)),
+        sse.stream(events(read, request.context.job_changes, job_id=job_id, seen=seen)),
         media_type=sse.MEDIA_TYPE,
         # Otherwise nginx would delay events until its buffer is full.
         headers={"X-Accel-Buffering": "no"},
