@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from dev.bench import fairness, ingest, memory, scale, servers, small, transfer, wakeup
+from dev.bench import fairness, ingest, memory, requests, scale, servers, small, transfer, wakeup
 from dev.bench.sections import Section
 from dev.bench.system import System
 
@@ -32,6 +32,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "memory": Benchmark(
         full=partial(memory.run, sizes=memory.SIZES),
         quick=partial(memory.run, sizes=memory.QUICK_SIZES),
+    ),
+    "requests": Benchmark(
+        full=partial(requests.run, extent=requests.FULL),
+        quick=partial(requests.run, extent=requests.QUICK),
     ),
     "small": Benchmark(
         full=partial(small.run, count=1_000),

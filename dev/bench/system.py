@@ -37,9 +37,15 @@ STAGING_IN_BUCKET: Final = Service(
     readiness=Readiness.HEALTH_ENDPOINT,
     stop_grace=timedelta(seconds=40),
 )
-TABLE: Final = (*SERVICES, *OTHER_SERVERS, STAGING_IN_BUCKET)
+UNLIMITED: Final = Service(
+    name="gateway-unlimited",
+    command=("env", "REQUEST_RATE=1000000", "REQUEST_BURST=1000000", "waybill-gateway"),
+    readiness=Readiness.HEALTH_ENDPOINT,
+    stop_grace=timedelta(seconds=40),
+)
+TABLE: Final = (*SERVICES, *OTHER_SERVERS, STAGING_IN_BUCKET, UNLIMITED)
 
-GATEWAYS: Final = frozenset({"gateway", *(server.name for server in OTHER_SERVERS)})
+GATEWAYS: Final = frozenset({"gateway", UNLIMITED.name, *(server.name for server in OTHER_SERVERS)})
 """Services that need only the database."""
 
 
