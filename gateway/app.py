@@ -16,6 +16,7 @@ from gateway.change_listener import JobChangeListener
 from gateway.context import ApiRequest, Context
 from gateway.documents import routes as documents
 from gateway.http import openapi, options, problems, rate_limit, request_log
+from gateway.http.key_uses import KeyUses
 from gateway.http.rate_limit import RateLimit, TenantRates
 from gateway.http.security import ApiKeyAuthentication, ApiKeyCache
 from gateway.jobs import routes as jobs
@@ -53,6 +54,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         ),
         backlog=Backlog(settings, monotonic=time.monotonic),
         api_keys=ApiKeyCache(lifetime=settings.api_key_cache, monotonic=time.monotonic),
+        key_uses=KeyUses(monotonic=time.monotonic),
         secret_keys=settings.key_ring,
         rates=TenantRates(RateLimit.from_settings(settings), monotonic_ns=time.monotonic_ns),
     )
@@ -61,7 +63,10 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     async def running(_: Litestar) -> AsyncIterator[None]:
         await staging.primary.prepare()
         try:
-            async with context.job_changes.listening():
+            async with (
+                context.job_changes.listening(),
+                context.key_uses.written_to(context.database),
+            ):
                 yield
         finally:
             staging.close()

@@ -11,6 +11,7 @@ from gateway.backlog import Backlog
 from gateway.change_listener import JobChangeListener
 from gateway.db import AutocommitConnection, Database
 from gateway.http import pace
+from gateway.http.key_uses import KeyUses
 from gateway.http.problems import ClientDisconnected
 from gateway.http.rate_limit import TenantRates
 from gateway.http.security import ApiKeyCache, Caller
@@ -32,6 +33,7 @@ class Context:
     job_changes: JobChangeListener
     backlog: Backlog
     api_keys: ApiKeyCache
+    key_uses: KeyUses
     secret_keys: KeyRing
     rates: TenantRates
 

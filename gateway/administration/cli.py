@@ -6,14 +6,12 @@ A command imports what it needs when it runs: `waybill --help` imports no server
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from uuid import UUID
 
 import click
 
 from schemas.api.scopes import Scope
-from schemas.ids import ApiKeyId
 from schemas.lifecycle import DeadLetterState
 
 if TYPE_CHECKING:
@@ -25,7 +23,8 @@ if TYPE_CHECKING:
     from gateway.settings import AdministrationSettings
     from schemas.policy.quotas import Quotas
 
-TENANT_NAME_MAX: Final = 200
+NAME_MAX: Final = 200
+LIFETIME_MAX: Final = timedelta(days=36_500)
 QUOTA_MAX: Final = 2**63 - 1
 DEFAULT: Final = "none"
 """The tenant has no quota of its own; the default of the settings applies."""
@@ -33,10 +32,36 @@ DEFAULT: Final = "none"
 Result = TypeVar("Result")
 
 
-def tenant_name(text: str) -> str:
-    if not text.strip() or len(text) > TENANT_NAME_MAX or not text.isprintable():
-        raise click.BadParameter(f"a tenant's name is 1 to {TENANT_NAME_MAX} printable characters")
+def printable_name(text: str) -> str:
+    if not text.strip() or len(text) > NAME_MAX or not text.isprintable():
+        raise click.BadParameter(f"a name is 1 to {NAME_MAX} printable characters")
     return text
+
+
+def lifetime(text: str) -> timedelta:
+    """Parse a duration such as `90d`."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from schemas.settings import Duration
+
+    try:
+        parsed: timedelta = TypeAdapter(Duration).validate_python(text)
+    except (ValidationError, OverflowError):
+        parsed = timedelta.max
+    if parsed > LIFETIME_MAX:
+        raise click.BadParameter(f"{text!r} is no duration such as 12h or 90d, up to 100 years")
+    return parsed
+
+
+def point_in_time(text: str) -> datetime:
+    """Parse a time of ISO 8601; without an offset it is in UTC."""
+    try:
+        parsed = datetime.fromisoformat(text)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r} is no time such as 2027-01-31 or 2027-01-31T12:00:00Z"
+        ) from None
 
 
 def size(text: str) -> int:
@@ -94,7 +119,7 @@ def on_database(
     """Run an operation; an unknown name or id ends the command."""
     from gateway import db
     from gateway.administration.dead_letters import DeadLetterRefused
-    from gateway.administration.keys import KeyUnknown
+    from gateway.administration.keys import KeyRefused
     from gateway.administration.tenants import TenantUnknown
     from schemas.runtime import logging
 
@@ -108,7 +133,7 @@ def on_database(
     logging.configure(loaded, service="gateway")
     try:
         return asyncio.run(run())
-    except (TenantUnknown, KeyUnknown, DeadLetterRefused) as error:
+    except (TenantUnknown, KeyRefused, DeadLetterRefused) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -156,6 +181,14 @@ def moment(at: datetime | None) -> str:
     return "-" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def print_json(value: object) -> None:
+    """Print JSON in ASCII: foreign text must not control the terminal."""
+    click.echo(json.dumps(value, indent=2))
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Administer tenants, API keys, quotas, secrets and dead letters.
@@ -186,7 +219,17 @@ def keys_group() -> None:
 
 
 @keys_group.command("create")
-@click.argument("tenant", type=tenant_name)
+@click.argument("tenant", type=printable_name)
+@click.option("--name", type=printable_name, help="For you; the list shows it.")
+@click.option(
+    "--expires-in", type=lifetime, metavar="DURATION", help="Such as 12h or 90d; default: never."
+)
+@click.option(
+    "--expires-at",
+    type=point_in_time,
+    metavar="TIME",
+    help="Such as 2027-01-31 or 2027-01-31T12:00:00Z, in UTC unless it has an offset.",
+)
 @click.option(
     "--scope",
     "scopes",
@@ -194,41 +237,70 @@ def keys_group() -> None:
     type=click.Choice([scope.value for scope in Scope]),
     help="Repeatable. Without it the key has every scope.",
 )
-def create_key(tenant: str, scopes: tuple[str, ...]) -> None:
+def create_key(
+    *,
+    tenant: str,
+    name: str | None,
+    expires_in: timedelta | None,
+    expires_at: datetime | None,
+    scopes: tuple[str, ...],
+) -> None:
     """Create a key and print it; it is not shown again. A missing tenant is created."""
-    from gateway.administration import keys
+    from gateway.administration import audit, keys
 
+    if expires_in and expires_at:
+        raise click.UsageError("give either --expires-in or --expires-at")
     chosen = [Scope(scope) for scope in scopes] or list(Scope)
     new = in_transaction(
-        settings(), lambda session: keys.create(session, tenant=tenant, scopes=chosen)
+        settings(),
+        lambda session: keys.create(
+            session,
+            tenant=tenant,
+            scopes=chosen,
+            actor=audit.current_actor(),
+            name=name,
+            expires=expires_in or expires_at,
+        ),
     )
-    click.echo(f"id: {new.id}\nkey: {new.key}")
+    click.echo(f"id: {new.id}\nprefix: {new.prefix}")
+    if new.expires_at is not None:
+        click.echo(f"expires: {moment(new.expires_at)}")
+    click.echo(f"key: {new.key}")
 
 
 @keys_group.command("list")
-@click.argument("tenant", type=tenant_name, required=False)
-def list_keys(tenant: str | None) -> None:
-    """Print the keys of a tenant, or of all tenants: ids and scopes, never the key itself."""
+@click.argument("tenant", type=printable_name, required=False)
+@as_json
+def list_keys(*, tenant: str | None, as_json: bool) -> None:
+    """Print the keys of a tenant, or of all tenants; never the key itself.
+
+    The prefix is the start of the key; a key from before prefixes has none.
+    """
     from gateway.administration import keys
 
     found = in_transaction(settings(), lambda session: keys.of(session, tenant=tenant))
+    if as_json:
+        print_json(found)
+        return
     table(
-        ("TENANT", "ID", "CREATED", "REVOKED", "SCOPES"),
-        (
-            (row.name, row.id, moment(row.created_at), moment(row.revoked_at), ",".join(row.scopes))
-            for row in found
-        ),
+        [column.replace("_", " ").upper() for column in keys.COLUMNS],
+        ([listed(key[column]) for column in keys.COLUMNS] for key in found),
     )
 
 
+def listed(value: str | list[str] | None) -> str:
+    return ",".join(value) if isinstance(value, list) else value or "-"
+
+
 @keys_group.command("revoke")
-@click.argument("key_id", type=click.UUID)
-def revoke_key(key_id: UUID) -> None:
-    """Revoke a key by its id. Gateways accept it for up to API_KEY_CACHE (5 s) more."""
-    from gateway.administration import keys
+@click.argument("key", metavar="ID|PREFIX")
+def revoke_key(key: str) -> None:
+    """Revoke a key by its id or prefix. Gateways accept it for up to API_KEY_CACHE (5 s) more."""
+    from gateway.administration import audit, keys
 
     revoked_at = in_transaction(
-        settings(), lambda session: keys.revoke(session, ApiKeyId(key_id), now=datetime.now(UTC))
+        settings(),
+        lambda session: keys.revoke(session, key, actor=audit.current_actor()),
     )
     click.echo(f"revoked: {moment(revoked_at)}")
 
@@ -239,14 +311,14 @@ def quotas_group() -> None:
 
 
 @quotas_group.command("show")
-@click.argument("tenant", type=tenant_name)
+@click.argument("tenant", type=printable_name)
 def show_quotas(tenant: str) -> None:
     """Print the quotas in force for a tenant."""
     _change_quotas(tenant, {})
 
 
 @quotas_group.command("set")
-@click.argument("tenant", type=tenant_name)
+@click.argument("tenant", type=printable_name)
 @click.option(
     "--bytes",
     "quota_bytes",
@@ -332,13 +404,6 @@ DEAD_LETTERS_MAX: Final = 1000
 """Most dead letters of one list."""
 
 DEAD_LETTER_ID: Final = click.IntRange(1, 2**63 - 1)
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def print_json(value: object) -> None:
-    """Print JSON in ASCII: foreign text must not control the terminal."""
-    click.echo(json.dumps(value, indent=2))
 
 
 @main.group("dead-letters")

@@ -18,7 +18,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 from litestar.types import ASGIApp
-from sqlalchemy import select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import Database
@@ -29,6 +29,9 @@ from schemas.ids import ApiKeyId, TenantId
 from schemas.tables.tenants import ApiKey
 
 KEY_PREFIX: Final = "wb_"
+VISIBLE_LENGTH: Final = len(KEY_PREFIX) + 8
+"""Characters of a key that are stored in clear; more than 200 random bits remain."""
+
 # No key is longer. Without the limit, a client could make the gateway hash huge headers.
 KEY_LENGTH_MAX: Final = 256
 
@@ -45,8 +48,16 @@ class Caller:
     scopes: frozenset[str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ValidKey:
+    """A key that was valid when it was read; it expires after `expires_in`, if ever."""
+
+    caller: Caller
+    expires_in: timedelta | None = None
+
+
 class Unauthenticated(DomainError):
-    """No key, an unknown key or a revoked key; the answer does not say which."""
+    """No key, or an unknown, revoked or expired key; the answer does not say which."""
 
     code = ErrorCode.UNAUTHENTICATED
 
@@ -71,31 +82,46 @@ def hash_of(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-async def caller_of(session: AsyncSession, *, key: str) -> Caller:
-    """Return the owner of a key.
+def visible_prefix(key: str) -> str:
+    """Return the characters by which an owner recognises a key."""
+    return key[:VISIBLE_LENGTH]
+
+
+_VALID_KEYS: Final = select(
+    ApiKey.id,
+    ApiKey.tenant_id,
+    ApiKey.scopes,
+    ApiKey.key_hash,
+    (ApiKey.expires_at - func.now()).label("expires_in"),
+).where(
+    ApiKey.revoked_at.is_(None),
+    or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
+)
+
+
+async def valid_key(session: AsyncSession, *, key: str) -> ValidKey:
+    """Return the owner and the remaining lifetime of a key, by the database's clock.
 
     Raises:
-        Unauthenticated: the key is unknown or revoked.
+        Unauthenticated: the key is unknown, revoked or expired.
     """
     wanted = hash_of(key)
-    found = (
-        await session.execute(
-            select(ApiKey.id, ApiKey.tenant_id, ApiKey.scopes, ApiKey.key_hash).where(
-                ApiKey.key_hash == wanted, ApiKey.revoked_at.is_(None)
-            ),
-        )
-    ).one_or_none()
+    found = (await session.execute(_VALID_KEYS.where(ApiKey.key_hash == wanted))).one_or_none()
     # The index compares in variable time; this comparison takes the same time for every hash.
     if found is None or not hmac.compare_digest(found.key_hash, wanted):
         raise Unauthenticated
-    return Caller(tenant_id=found.tenant_id, key_id=found.id, scopes=frozenset(found.scopes))
+    return ValidKey(
+        caller=Caller(tenant_id=found.tenant_id, key_id=found.id, scopes=frozenset(found.scopes)),
+        expires_in=found.expires_in,
+    )
 
 
 class ApiKeyCache:
     """Callers that were read from the database recently, by the hash of their key.
 
-    A revoked key keeps working for at most `lifetime`. A key that was not found is never
-    cached: a new key works at once, and guessed keys do not fill the cache.
+    A revoked key keeps working for at most `lifetime`, and no key works after it expires. A key
+    that was not found is never cached: a new key works at once, and guessed keys do not fill the
+    cache.
 
     Args:
         monotonic: a clock in seconds that is never set back.
@@ -115,15 +141,18 @@ class ApiKeyCache:
         self._reads: dict[bytes, asyncio.Task[Caller]] = {}
 
     def find(self, key_hash: bytes) -> Caller | None:
-        caller, read_at = self._callers.get(key_hash, (None, 0.0))
-        if caller is not None and self._monotonic() - read_at >= self._lifetime:
+        caller, ends_at = self._callers.get(key_hash, (None, 0.0))
+        if caller is not None and self._monotonic() >= ends_at:
             del self._callers[key_hash]
             return None
         return caller
 
-    def add(self, caller: Caller, *, key_hash: bytes, read_at: float) -> None:
+    def add(self, valid: ValidKey, *, key_hash: bytes, read_at: float) -> None:
         """Cache a caller; `read_at`, a time before the read, starts the lifetime of the entry."""
-        self._callers[key_hash] = (caller, read_at)
+        lifetime = self._lifetime
+        if valid.expires_in is not None:
+            lifetime = min(lifetime, valid.expires_in.total_seconds())
+        self._callers[key_hash] = (valid.caller, read_at + lifetime)
         self._callers.move_to_end(key_hash)
         if len(self._callers) > self._size_max:
             self._callers.popitem(last=False)
@@ -135,7 +164,7 @@ class ApiKeyCache:
         requests would otherwise need a connection at the same moment.
 
         Raises:
-            Unauthenticated: the key is unknown or revoked.
+            Unauthenticated: the key is unknown, revoked or expired.
         """
         key_hash = hash_of(key)
         caller = self.find(key_hash)
@@ -152,9 +181,9 @@ class ApiKeyCache:
     async def _read(self, database: Database, *, key: str, key_hash: bytes) -> Caller:
         read_at = self._monotonic()
         async with database.transaction() as session:
-            caller = await caller_of(session, key=key)
-        self.add(caller, key_hash=key_hash, read_at=read_at)
-        return caller
+            valid = await valid_key(session, key=key)
+        self.add(valid, key_hash=key_hash, read_at=read_at)
+        return valid.caller
 
 
 class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
@@ -174,7 +203,8 @@ class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
         key = bearer(connection.headers.get("authorization"))
         context = connection.app.state.context
         caller = await context.api_keys.caller_of(context.database, key=key)
-        request_log.bind(tenant_id=caller.tenant_id)
+        request_log.bind(tenant_id=caller.tenant_id, key_id=caller.key_id)
+        context.key_uses.note(caller.key_id)
         context.rates.admit(caller.tenant_id, connection.scope)
         return AuthenticationResult(user=caller, auth=None)
 
@@ -185,8 +215,9 @@ def bearer(header: str | None) -> str:
     Raises:
         Unauthenticated: the header does not contain text with the form of a key.
     """
-    scheme, _, key = (header or "").partition(" ")
-    key = key.strip(" ")
+    # Optional white space is spaces and tabs (RFC 9110, 5.6.3).
+    scheme, _, key = (header or "").strip(" \t").partition(" ")
+    key = key.lstrip(" ")
     if scheme.lower() != "bearer" or not key or len(key) > KEY_LENGTH_MAX or not key.isascii():
         raise Unauthenticated
     return key

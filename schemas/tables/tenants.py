@@ -46,7 +46,15 @@ class TenantUsage(Base):
 
 
 class ApiKey(Base):
-    """An API key: its hash and its scopes, never the key itself."""
+    """An API key: its hash and its scopes, never the key itself.
+
+    Attributes:
+        name: what the operator called the key; None if it has no name.
+        prefix: the first characters of the key, by which its owner recognises it; None for a key
+            from before migration 0010.
+        expires_at: from then on the key is refused; None if it never expires.
+        last_used_at: the newest recorded use; up to a minute behind.
+    """
 
     __tablename__ = "api_keys"
 
@@ -56,3 +64,7 @@ class ApiKey(Base):
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
+    name: Mapped[str | None]
+    prefix: Mapped[str | None]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]

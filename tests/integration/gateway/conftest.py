@@ -128,7 +128,7 @@ async def context(database: DatabaseSettings, staging_dir: Path) -> AsyncIterato
 def make_key(transaction: BeginSession) -> MakeKey:
     async def make(*, tenant: str = "acme", scopes: tuple[Scope, ...] = tuple(Scope)) -> str:
         async with transaction() as session:
-            return (await keys.create(session, tenant=tenant, scopes=scopes)).key
+            return (await keys.create(session, tenant=tenant, scopes=scopes, actor="test")).key
 
     return make
 

@@ -109,10 +109,12 @@ async def states(transaction: BeginSession) -> Sequence[DeadLetterState]:
 
 
 async def audited(transaction: BeginSession) -> list[tuple[str, str]]:
-    """Return action and target of every act, oldest first."""
+    """Return action and target of every act on dead letters, oldest first."""
     async with transaction() as session:
         rows = await session.execute(
-            select(AuditEntry.action, AuditEntry.target).order_by(AuditEntry.id)
+            select(AuditEntry.action, AuditEntry.target)
+            .where(AuditEntry.target.startswith("dead_letter/"))
+            .order_by(AuditEntry.id)
         )
         return [(action, target) for action, target in rows]
 

@@ -45,9 +45,10 @@ async def test_a_created_key_works_is_listed_and_can_be_revoked(
         return out
 
     created = await command("keys", "create", "umbrella", "--scope", "uploads:read")
-    found = re.fullmatch(r"id: (\S+)\nkey: (wb_[A-Za-z0-9_-]{43})\n", created)
+    found = re.fullmatch(r"id: (\S+)\nprefix: (\S+)\nkey: (wb_[A-Za-z0-9_-]{43})\n", created)
     assert found
-    key_id, key = found.groups()
+    key_id, prefix, key = found.groups()
+    assert key.startswith(prefix)
     listed = await command("keys", "list", "umbrella")
     async with serve(api_key_cache="1ms") as api:
         caller = api.of(key)
@@ -57,9 +58,12 @@ async def test_a_created_key_works_is_listed_and_can_be_revoked(
         assert problem(await caller.get("/jobs")) == (401, "unauthenticated")
 
     header, row = listed.splitlines()
-    assert header.split() == ["TENANT", "ID", "CREATED", "REVOKED", "SCOPES"]
-    assert row.split()[:2] == ["umbrella", key_id]
-    assert row.split()[3:] == ["-", "uploads:read"]
+    assert re.split("  +", header) == [
+        *("TENANT", "ID", "PREFIX", "NAME", "CREATED AT", "LAST USED AT", "EXPIRES AT"),
+        *("REVOKED AT", "STATE", "SCOPES"),
+    ]
+    assert row.split()[:4] == ["umbrella", key_id, prefix, "-"]
+    assert row.split()[5:] == ["-", "-", "-", "active", "uploads:read"]
     assert key not in listed
     assert await command("keys", "revoke", key_id) == revoked
     assert revoked.split()[1] in await command("keys", "list")

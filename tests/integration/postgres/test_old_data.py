@@ -1,12 +1,13 @@
 """The migration to steps and events keeps every row of the earlier version, in both directions."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -56,6 +57,13 @@ class OldData:
 def fill(rows: OldRows, data: OldData) -> None:
     tenant, other = rows.add_tenant("harbour"), rows.add_tenant("quay")
     half_sent = rows.add_upload(tenant, CONTENT, status="open")
+    rows.insert(
+        "api_keys",
+        id=uuid4(),
+        tenant_id=tenant,
+        key_hash=hashlib.sha256(b"wb_old").digest(),
+        scopes=["uploads:read"],
+    )
     rows.insert(
         "idempotent_requests",
         tenant_id=tenant,
@@ -245,6 +253,7 @@ def failed(rows: OldRows) -> Columns:
 
 
 TABLES: Final = {
+    "api_keys": "id",
     "attempts": "delivery_id, number",
     "chunks": "upload_id, index",
     "deliveries": "id",
@@ -430,6 +439,13 @@ def test_rows_of_other_tables_stay_as_they_are(data: OldData) -> None:
     }
     columns = set(data.before["deliveries"][0]) - {"body"}
     assert data.after["deliveries"] == only(data.before["deliveries"], columns)
+
+
+def test_an_api_key_from_before_has_no_prefix_and_never_expires(data: OldData) -> None:
+    (key,) = data.after["api_keys"]
+    added = {column: key[column] for column in set(key) - set(data.before["api_keys"][0])}
+    assert added == {"name": None, "prefix": None, "expires_at": None, "last_used_at": None}
+    assert key["revoked_at"] is None
 
 
 def body_of(row: Columns) -> bytes:

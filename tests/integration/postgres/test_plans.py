@@ -156,7 +156,9 @@ async def gateway(seeded: str, facts: Facts, tmp_path: Path) -> AsyncIterator[ht
     )
     async with app.lifespan():
         async with app.state.context.database.transaction() as session:
-            created = await keys.create(session, tenant=facts.tenant, scopes=tuple(Scope))
+            created = await keys.create(
+                session, tenant=facts.tenant, scopes=tuple(Scope), actor="test"
+            )
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app, raise_app_exceptions=False),
             base_url=f"http://gateway{API_PREFIX}",

@@ -3,23 +3,23 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.administration.cli import (
-    TENANT_NAME_MAX,
+    NAME_MAX,
     changes_in,
     main,
+    printable_name,
     set_quotas,
-    tenant_name,
 )
 
 
-@pytest.mark.parametrize("name", ["acme", "Müller & Söhne", "x" * TENANT_NAME_MAX])
-def test_a_printable_tenant_name_is_accepted(name: str) -> None:
-    assert tenant_name(name) == name
+@pytest.mark.parametrize("name", ["acme", "Müller & Söhne", "x" * NAME_MAX])
+def test_a_printable_name_is_accepted(name: str) -> None:
+    assert printable_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x00", "x" * (TENANT_NAME_MAX + 1)])
-def test_an_empty_too_long_or_unprintable_tenant_name_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x00", "x" * (NAME_MAX + 1)])
+def test_an_empty_too_long_or_unprintable_name_is_refused(name: str) -> None:
     with pytest.raises(click.BadParameter):
-        tenant_name(name)
+        printable_name(name)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ async def gateway(
     directory = tmp_path_factory.mktemp("gateway")
     engine = db.build_engine(module_database)
     async with db.Database(engine).transaction() as session:
-        created = await keys.create(session, tenant="acme", scopes=tuple(Scope))
+        created = await keys.create(session, tenant="acme", scopes=tuple(Scope), actor="test")
     await engine.dispose()
     process = await Process.start(
         environment={

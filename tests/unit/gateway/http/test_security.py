@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Select
 
 from gateway.http import security
-from gateway.http.security import ApiKeyCache, Caller, Unauthenticated
+from gateway.http.security import ApiKeyCache, Caller, Unauthenticated, ValidKey
 from schemas.ids import ApiKeyId, TenantId
 
 if TYPE_CHECKING:
@@ -41,7 +41,16 @@ def test_keys_are_unique_and_have_256_bits() -> None:
     assert all(key.startswith("wb_") and len(key) == len("wb_") + 43 for key in keys)
 
 
-@pytest.mark.parametrize("header", ["Bearer wb_abc", "bearer wb_abc", "BEARER  wb_abc "])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Bearer wb_abc",
+        "bearer wb_abc",
+        "BEARER  wb_abc ",
+        "Bearer wb_abc\t",
+        "\t Bearer   wb_abc \t ",
+    ],
+)
 def test_a_bearer_key_is_found(header: str) -> None:
     assert security.bearer(header) == "wb_abc"
 
@@ -53,6 +62,8 @@ def test_a_bearer_key_is_found(header: str) -> None:
         "",
         "Bearer",
         "Bearer ",
+        "Bearer \t",
+        "Bearerwb_abc",
         "Basic d2I6",
         "wb_abc",
         "Bearer " + "k" * 300,
@@ -74,7 +85,7 @@ def test_an_error_does_not_repeat_the_key() -> None:
 def test_a_cached_caller_expires() -> None:
     clock, caller = Clock(), a_caller()
     cache = ApiKeyCache(lifetime=timedelta(seconds=5), monotonic=clock)
-    cache.add(caller, key_hash=HASH, read_at=clock())
+    cache.add(ValidKey(caller=caller), key_hash=HASH, read_at=clock())
 
     clock.seconds += 4.999
     assert cache.find(HASH) == caller
@@ -82,10 +93,22 @@ def test_a_cached_caller_expires() -> None:
     assert cache.find(HASH) is None
 
 
+def test_a_caller_is_not_cached_for_longer_than_its_key_is_valid() -> None:
+    clock = Clock()
+    cache = ApiKeyCache(lifetime=timedelta(seconds=5), monotonic=clock)
+    valid = ValidKey(caller=a_caller(), expires_in=timedelta(seconds=2))
+    cache.add(valid, key_hash=HASH, read_at=clock())
+
+    clock.seconds += 1.999
+    assert cache.find(HASH) == valid.caller
+    clock.seconds += 0.001
+    assert cache.find(HASH) is None
+
+
 def test_a_lookup_does_not_extend_the_lifetime() -> None:
     clock = Clock()
     cache = ApiKeyCache(lifetime=timedelta(seconds=5), monotonic=clock)
-    cache.add(a_caller(), key_hash=HASH, read_at=clock())
+    cache.add(ValidKey(caller=a_caller()), key_hash=HASH, read_at=clock())
 
     for _ in range(5):
         clock.seconds += 1
@@ -100,7 +123,7 @@ def test_the_lifetime_starts_before_the_database_is_read() -> None:
     read_at = clock()
     clock.seconds += 4  # a slow read: the key may be revoked meanwhile
 
-    cache.add(a_caller(), key_hash=HASH, read_at=read_at)
+    cache.add(ValidKey(caller=a_caller()), key_hash=HASH, read_at=read_at)
 
     clock.seconds += 1
     assert cache.find(HASH) is None
@@ -111,7 +134,7 @@ def test_a_full_cache_removes_the_oldest_caller() -> None:
     cache = ApiKeyCache(lifetime=timedelta(seconds=5), monotonic=clock, size_max=2)
     hashes = [security.hash_of(f"wb_{number}") for number in range(3)]
     for key_hash in hashes:
-        cache.add(a_caller(), key_hash=key_hash, read_at=clock())
+        cache.add(ValidKey(caller=a_caller()), key_hash=key_hash, read_at=clock())
 
     assert [cache.find(key_hash) is not None for key_hash in hashes] == [False, True, True]
 
@@ -119,7 +142,7 @@ def test_a_full_cache_removes_the_oldest_caller() -> None:
 def test_a_different_key_does_not_find_the_cached_caller() -> None:
     clock = Clock()
     cache = ApiKeyCache(lifetime=timedelta(seconds=5), monotonic=clock)
-    cache.add(a_caller(), key_hash=HASH, read_at=clock())
+    cache.add(ValidKey(caller=a_caller()), key_hash=HASH, read_at=clock())
 
     assert cache.find(security.hash_of("wb_b")) is None
 
@@ -151,6 +174,7 @@ class Keys:
             tenant_id=self._caller.tenant_id,
             scopes=list(self._caller.scopes),
             key_hash=HASH,
+            expires_in=None,
         )
 
 
