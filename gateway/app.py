@@ -20,10 +20,10 @@ from gateway.http.key_uses import KeyUses
 from gateway.http.rate_limit import RateLimit, TenantRates
 from gateway.http.security import ApiKeyAuthentication, ApiKeyCache
 from gateway.jobs import routes as jobs
+from gateway.readiness import ReadinessProbe
 from gateway.settings import API_PREFIX, Settings
 from gateway.staging import Staging, StagingBackend
 from gateway.staging.directory import DirectoryBackend
-from gateway.staging.probe import PROBE_TIMEOUT, StagingProbe
 from gateway.uploads import routes as uploads
 from gateway.uploads.oneshot import routes as submissions
 from gateway.webhooks import routes as webhooks
@@ -43,15 +43,22 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     engine = db.build_engine(settings)
     autocommit_engine = db.build_autocommit_engine(settings)
     staging = _staging(settings, store)
+    job_changes = JobChangeListener(
+        partial(postgres.connect, settings, connection=db.LISTENER_CONNECTION)
+    )
     context = Context(
         settings=settings,
         database=db.Database(engine),
         autocommit=db.AutocommitConnection(autocommit_engine),
         staging=staging,
-        staging_probe=StagingProbe(staging, timeout=PROBE_TIMEOUT),
-        job_changes=JobChangeListener(
-            partial(postgres.connect, settings, connection=db.LISTENER_CONNECTION)
+        readiness=ReadinessProbe(
+            partial(postgres.connect, settings, connection=db.PROBE_CONNECTION),
+            clock_difference_max=settings.clock_difference_max,
+            staging=staging,
+            is_listening=lambda: job_changes.is_listening,
+            monotonic=time.monotonic,
         ),
+        job_changes=job_changes,
         backlog=Backlog(settings, monotonic=time.monotonic),
         api_keys=ApiKeyCache(lifetime=settings.api_key_cache, monotonic=time.monotonic),
         key_uses=KeyUses(monotonic=time.monotonic),
@@ -69,6 +76,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             ):
                 yield
         finally:
+            await context.readiness.close()
             staging.close()
             await autocommit_engine.dispose()
             await engine.dispose()

@@ -28,6 +28,7 @@ class JobChangeListener:
         self._connect = connect
         self.waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self.is_draining = False
+        self.is_listening = False
         self.stream_reads = asyncio.Semaphore(STREAM_READS_MAX)
         """Held by a stream while it reads its job."""
 
@@ -35,7 +36,9 @@ class JobChangeListener:
     async def listening(self) -> AsyncIterator[None]:
         """Listen until the block ends; reconnect when the connection is lost."""
         listener = asyncio.create_task(
-            postgres.listen(self._connect, channel=CHANNEL, notify=self._wake),
+            postgres.listen(
+                self._connect, channel=CHANNEL, notify=self._notify, lost=self._set_lost
+            ),
             name="job-change-listener",
         )
         try:
@@ -64,6 +67,13 @@ class JobChangeListener:
         """Wake every waiting request to answer now: the process is about to stop."""
         self.is_draining = True
         self._wake(None)
+
+    def _notify(self, job_id: str | None) -> None:
+        self.is_listening = True
+        self._wake(job_id)
+
+    def _set_lost(self) -> None:
+        self.is_listening = False
 
     def _wake(self, job_id: str | None) -> None:
         """Wake the requests that wait for one job, or for any job."""

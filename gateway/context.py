@@ -15,9 +15,9 @@ from gateway.http.key_uses import KeyUses
 from gateway.http.problems import ClientDisconnected
 from gateway.http.rate_limit import TenantRates
 from gateway.http.security import ApiKeyCache, Caller
+from gateway.readiness import ReadinessProbe
 from gateway.settings import Settings
 from gateway.staging import Staging
-from gateway.staging.probe import StagingProbe
 from schemas.key_ring import KeyRing
 
 
@@ -29,7 +29,7 @@ class Context:
     database: Database
     autocommit: AutocommitConnection
     staging: Staging
-    staging_probe: StagingProbe
+    readiness: ReadinessProbe
     job_changes: JobChangeListener
     backlog: Backlog
     api_keys: ApiKeyCache

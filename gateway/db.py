@@ -27,6 +27,7 @@ CONNECTION: Final = postgres.connection_arguments(
     silence_max=timedelta(seconds=15),
 )
 LISTENER_CONNECTION: Final = {**CONNECTION, "application_name": "waybill-gateway-listener"}
+PROBE_CONNECTION: Final = {**CONNECTION, "application_name": "waybill-gateway-readiness"}
 
 
 class Database:

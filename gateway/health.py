@@ -1,19 +1,11 @@
 """Health checks for orchestrators and load balancers."""
 
-import asyncio
-
 import msgspec
-import structlog
 from litestar import Response, Router, get
 from litestar.openapi.datastructures import ResponseSpec
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.context import ApiRequest
-from gateway.db import Database
-from gateway.staging.probe import PROBE_TIMEOUT
-
-log = structlog.stdlib.get_logger(__name__)
+from gateway.readiness import Status
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,10 +16,11 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Readiness(Health, frozen=True, kw_only=True):
-    """`staging_used_percent` is the used share of the staging disk.
+    """`status` is `ready`, `degraded` or `not_ready`.
 
-    It is null if uploads are staged in the bucket, or if the disk does not answer. The check
-    `staging` is `full` once only `STAGING_RESERVE` is free.
+    A problem begins with a stable word and a colon, such as `full:`; the rest is for operators.
+    `staging_used_percent` is the used share of the staging disk. It is null if uploads are staged
+    in the bucket, or if the disk does not answer.
     """
 
     staging_used_percent: int | None = None
@@ -45,35 +38,23 @@ async def live() -> Health:
     responses={503: ResponseSpec(Readiness, generate_examples=False, description="not ready")},
 )
 async def ready(request: ApiRequest) -> Response[Readiness]:
-    """Check the database and the staging of new uploads; 503 until both work."""
-    database, staging = await asyncio.gather(
-        _database(request.context.database), request.context.staging_probe.ask()
-    )
-    checks = {"database": database, "staging": staging.check}
-    is_ready = set(checks.values()) == {"ok"}
-    if not is_ready:
-        log.warning("health.not_ready", **checks)
+    """Check the database with its migration, the clock, the staging of new uploads and the listener.
+
+    200 if the gateway works, or is `degraded`: a part of the API is refused or slow at every gateway
+    alike, such as uploads while the staging disk is full. 503 if other gateways should answer.
+    Probes may overlap and cost nothing: they share what was found within the last second.
+    """
+    found = await request.context.readiness.ask()
+    is_ready = found.status != Status.NOT_READY
     return Response(
         Readiness(
-            status="ready" if is_ready else "not_ready",
-            checks=checks,
-            staging_used_percent=staging.used_percent,
+            status=found.status,
+            checks=found.reasons,
+            staging_used_percent=found.staging_used_percent,
         ),
         status_code=200 if is_ready else 503,
         headers={} if is_ready else {"Retry-After": "2"},
     )
-
-
-async def _database(database: Database) -> str:
-    try:
-        async with (
-            asyncio.timeout(PROBE_TIMEOUT.total_seconds()),
-            database.transaction() as session,
-        ):
-            await session.execute(text("SELECT 1"))
-    except (TimeoutError, SQLAlchemyError, OSError) as error:
-        return f"unreachable ({type(error).__name__})"
-    return "ok"
 
 
 router = Router("/health", route_handlers=[live, ready], tags=["health"])

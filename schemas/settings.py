@@ -85,6 +85,10 @@ class DatabaseSettings(BaseModel):
         default=10,
         description="most connections of a process; a gateway uses as many again for chunks. Further requests wait for a free connection",
     )
+    clock_difference_max: Duration = Field(
+        default=timedelta(seconds=30),
+        description="how far the clock of a process may be from the database's. A gateway beyond it is not ready; other processes log `clock.wrong` at error level. Times that decide something are the database's, but the store refuses requests signed by a wrong clock, and logs mislead. The default is more than NTP needs, and less than the minutes that stores and webhook receivers tolerate",
+    )
 
 
 class BrokerSettings(BaseModel):

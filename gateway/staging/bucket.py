@@ -161,8 +161,8 @@ class ObjectBackend:
         except StoreFailed as error:
             log.warning("staging.objects_left", upload_id=str(upload_id), reason=str(error))
 
-    async def is_writable(self) -> bool:
-        return await self._store.is_there()
+    async def problem(self) -> str | None:
+        return await self._store.problem()
 
     async def disk(self) -> None:
         return None

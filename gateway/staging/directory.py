@@ -232,14 +232,27 @@ class DirectoryBackend:
         path = self._path(upload_id)
         await self._threads.run(lambda: path.unlink(missing_ok=True))
 
-    async def is_writable(self) -> bool:
-        return await self._threads.run(os.access, self._directory, os.W_OK | os.X_OK)
+    async def problem(self) -> str | None:
+        return await self._threads.run(self._problem)
 
     async def disk(self) -> Disk:
         return await self._threads.run(self._disk)
 
     def close(self) -> None:
         self._threads.close()
+
+    def _problem(self) -> str | None:
+        try:
+            (self._directory / staging_layout.MARKER).stat()
+        except FileNotFoundError:
+            return (
+                f"not mounted: STAGING_DIR has no {staging_layout.MARKER}; is its volume mounted?"
+            )
+        except OSError as error:
+            return f"unreadable: {error.strerror}"
+        if os.access(self._directory, os.W_OK | os.X_OK):
+            return None
+        return "not writable: this process may not write to STAGING_DIR, or its disk is read-only"
 
     def _disk(self) -> Disk:
         disk = os.statvfs(self._directory)

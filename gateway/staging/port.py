@@ -123,7 +123,8 @@ class StagingBackend(Protocol):
     async def remove(self, upload_id: UploadId, *, tenant_id: TenantId) -> None:
         """Delete the staged bytes of an upload; a sweep deletes what cannot be deleted now. Idempotent."""
 
-    async def is_writable(self) -> bool: ...
+    async def problem(self) -> str | None:
+        """Return why no upload can be staged, apart from a full disk; None if there is no reason."""
 
     async def disk(self) -> Disk | None:
         """Return the disk of the staged bytes; None if they are in the bucket."""

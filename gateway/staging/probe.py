@@ -1,14 +1,9 @@
 """Checks whether new uploads can be staged."""
 
-import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Final
 
 from gateway.staging.backends import Staging
-
-PROBE_TIMEOUT: Final = timedelta(seconds=2)
-"""Shorter than the usual timeout of a health check, so that the check reads the reason."""
+from schemas.settings import MIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,47 +11,34 @@ class StagingHealth:
     """What a probe found.
 
     Attributes:
-        check: `ok` or the problem.
+        problem: why no upload can be staged; None if there is no reason.
+        is_full: whether the problem is that the disk is full.
         used_percent: of the staging disk; None if the bytes are in the bucket or unknown.
     """
 
-    check: str
+    problem: str | None = None
+    is_full: bool = False
     used_percent: int | None = None
 
 
-class StagingProbe:
-    """Asks staging whether it can be written to; at most one call runs at a time.
-
-    A call to a disk that hangs cannot be cancelled: it keeps its thread until the disk
-    answers. Probes that overlap share one call.
-    """
-
-    def __init__(self, staging: Staging, *, timeout: timedelta) -> None:
-        self._staging = staging
-        self._timeout = timeout
-        self._call: asyncio.Task[StagingHealth] | None = None
-
-    async def ask(self) -> StagingHealth:
-        """Return the state of staging, within the timeout."""
-        # A local variable: while this probe waits, another probe may replace a finished call.
-        call = self._call
-        if call is None or call.done():
-            call = self._call = asyncio.create_task(self._look())
-        # `wait` does not cancel the call when the time is up; `asyncio.timeout` would cancel the
-        # call, and would still wait for the thread.
-        finished, _ = await asyncio.wait([call], timeout=self._timeout.total_seconds())
-        if not finished:
-            return StagingHealth(check="not answering")
-        return call.result()
-
-    async def _look(self) -> StagingHealth:
-        backend = self._staging.primary
-        if not await backend.is_writable():
-            return StagingHealth(check="not writable")
-        try:
-            disk = await backend.disk()
-        except OSError as error:
-            return StagingHealth(check=f"unreadable ({type(error).__name__})")
-        if disk is None:
-            return StagingHealth(check="ok")
-        return StagingHealth(check="full" if disk.is_full else "ok", used_percent=disk.used_percent)
+async def probe(staging: Staging) -> StagingHealth:
+    """Return whether new uploads can be staged; waits as long as the disk or the store does."""
+    backend = staging.primary
+    problem = await backend.problem()
+    if problem is not None:
+        return StagingHealth(problem=problem)
+    try:
+        disk = await backend.disk()
+    except OSError as error:
+        return StagingHealth(problem=f"unreadable: {error.strerror or type(error).__name__}")
+    if disk is None:
+        return StagingHealth()
+    full = (
+        f"full: {disk.free_bytes // MIB} MiB are free, and STAGING_RESERVE keeps"
+        f" {disk.reserve_bytes // MIB} MiB free; chunks and new uploads are refused with 507"
+    )
+    return StagingHealth(
+        problem=full if disk.is_full else None,
+        is_full=disk.is_full,
+        used_percent=disk.used_percent,
+    )

@@ -130,14 +130,15 @@ class Store:
         while await self._ask("delete_objects", delete_page, attempts=1):
             log.debug("staging.page_deleted", prefix=prefix)
 
-    async def is_there(self) -> bool:
-        """Return whether the bucket exists and can be accessed, within about a second."""
+    async def problem(self) -> str | None:
+        """Return why the bucket cannot be accessed, within about a second; None if it can."""
         try:
             await self._probing.run(lambda: self._probe.head_bucket(Bucket=self._bucket))
-        except (botocore.ClientError, botocore.BotoCoreError) as error:
-            log.warning("staging.bucket_unreachable", error=type(error).__name__)
-            return False
-        return True
+        except botocore.ClientError as error:
+            return f"refused: the store answers {s3.status_of(error)} for S3_BUCKET"
+        except botocore.BotoCoreError as error:
+            return f"unreachable: the store at S3_ENDPOINT_URL fails ({type(error).__name__})"
+        return None
 
     def close(self) -> None:
         self._senders.close()

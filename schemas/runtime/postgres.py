@@ -163,7 +163,13 @@ async def connect(
     )
 
 
-async def listen(connect: Connect, *, channel: str, notify: Callable[[str | None], None]) -> Never:
+async def listen(
+    connect: Connect,
+    *,
+    channel: str,
+    notify: Callable[[str | None], None],
+    lost: Callable[[], None] = lambda: None,
+) -> Never:
     """Pass the payload of each notification on `channel` to `notify`; reconnect when necessary.
 
     After each connect `notify` gets None, because notifications sent before are lost. LISTEN
@@ -173,6 +179,7 @@ async def listen(connect: Connect, *, channel: str, notify: Callable[[str | None
         connect: opens a connection that is used for nothing else.
         channel: the channel.
         notify: must not block.
+        lost: called when the connection is lost; must not block.
     """
     statement = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
 
@@ -202,5 +209,6 @@ async def listen(connect: Connect, *, channel: str, notify: Callable[[str | None
                     notify(notification.payload)
         except psycopg.Error as error:
             log.warning("database.listening_lost", channel=channel, error=outages.describe(error))
+            lost()
         # A server that accepts and drops every connection must not cause a tight loop.
         await asyncio.sleep(RECONNECT_PAUSE.total_seconds())

@@ -108,6 +108,17 @@ class Api:
             "PUT", f"/uploads/{upload_id}/chunks/{index}", content=content, headers=headers
         )
 
+    async def probed(self, status: str) -> dict[str, Any]:
+        """Return the first readiness of this status; what was found a second ago may be answered."""
+        async with asyncio.timeout(20):
+            while True:
+                answer = await self.http.get("/health/ready")
+                body: dict[str, Any] = answer.json()
+                if body["status"] == status:
+                    assert answer.status_code == (503 if status == "not_ready" else 200)
+                    return body
+                await asyncio.sleep(0.05)
+
     async def stored(self, upload_id: str) -> list[int]:
         """Return the indexes of the chunks in the manifest."""
         answer = await self.get(f"/uploads/{upload_id}")

@@ -20,6 +20,7 @@ from gateway.staging import (
     StagingFull,
 )
 from gateway.staging.directory import DirectoryBackend, DirectoryChunkWriter
+from schemas import staging_layout
 from schemas.errors import StagingMissing
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
@@ -303,9 +304,12 @@ async def test_the_disk_of_the_directory_is_measured(
     assert disk.used_percent in range(101)
 
 
-async def test_a_deleted_directory_is_not_writable(
+async def test_a_directory_without_its_marker_is_not_mounted(
     staging: DirectoryBackend, tmp_path: Path
 ) -> None:
-    assert await staging.is_writable()
-    remove(tmp_path)
-    assert not await staging.is_writable()
+    await staging.prepare()
+    assert await staging.problem() is None
+    (tmp_path / staging_layout.MARKER).unlink()
+    problem = await staging.problem()
+    assert problem is not None
+    assert problem.startswith("not mounted: ")
