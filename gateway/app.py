@@ -10,9 +10,10 @@ from typing import Any
 from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import State
 
-from gateway import db, health
+from gateway import chunk_holders, db, health
 from gateway.backlog import Backlog
 from gateway.change_listener import JobChangeListener
+from gateway.chunk_holders import ChunkHolders
 from gateway.context import ApiRequest, Context
 from gateway.documents import routes as documents
 from gateway.http import openapi, options, problems, rate_limit, request_log
@@ -42,6 +43,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     """
     engine = db.build_engine(settings)
     autocommit_engine = db.build_autocommit_engine(settings)
+    autocommit = db.AutocommitConnection(autocommit_engine)
     staging = _staging(settings, store)
     job_changes = JobChangeListener(
         partial(postgres.connect, settings, connection=db.LISTENER_CONNECTION)
@@ -49,7 +51,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     context = Context(
         settings=settings,
         database=db.Database(engine),
-        autocommit=db.AutocommitConnection(autocommit_engine),
+        autocommit=autocommit,
         staging=staging,
         readiness=ReadinessProbe(
             partial(postgres.connect, settings, connection=db.PROBE_CONNECTION),
@@ -57,6 +59,11 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             staging=staging,
             is_listening=lambda: job_changes.is_listening,
             monotonic=time.monotonic,
+        ),
+        chunk_holders=ChunkHolders(
+            keep_rate=settings.chunk_keep_rate,
+            connect=partial(postgres.connect, settings, connection=db.CHUNK_LISTENER_CONNECTION),
+            notify=partial(autocommit.notify, chunk_holders.CHANNEL),
         ),
         job_changes=job_changes,
         backlog=Backlog(settings, monotonic=time.monotonic),
@@ -72,6 +79,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         try:
             async with (
                 context.job_changes.listening(),
+                context.chunk_holders.listening(),
                 context.key_uses.written_to(context.database),
             ):
                 yield

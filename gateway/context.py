@@ -9,6 +9,7 @@ from litestar.exceptions import InternalServerException, SerializationException
 
 from gateway.backlog import Backlog
 from gateway.change_listener import JobChangeListener
+from gateway.chunk_holders import ChunkHolders
 from gateway.db import AutocommitConnection, Database
 from gateway.http import pace
 from gateway.http.key_uses import KeyUses
@@ -30,6 +31,7 @@ class Context:
     autocommit: AutocommitConnection
     staging: Staging
     readiness: ReadinessProbe
+    chunk_holders: ChunkHolders
     job_changes: JobChangeListener
     backlog: Backlog
     api_keys: ApiKeyCache

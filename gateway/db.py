@@ -27,6 +27,7 @@ CONNECTION: Final = postgres.connection_arguments(
     silence_max=timedelta(seconds=15),
 )
 LISTENER_CONNECTION: Final = {**CONNECTION, "application_name": "waybill-gateway-listener"}
+CHUNK_LISTENER_CONNECTION: Final = {**CONNECTION, "application_name": "waybill-gateway-chunks"}
 PROBE_CONNECTION: Final = {**CONNECTION, "application_name": "waybill-gateway-readiness"}
 
 
@@ -128,6 +129,15 @@ class AutocommitConnection:
             raise
         finally:
             connection.close()
+
+    async def notify(self, channel: str, payload: str) -> None:
+        """Send a notification to every connection that listens to the channel.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError: as `first_row`.
+        """
+        values = {"channel": channel, "payload": payload}
+        await self.first_row("SELECT pg_notify(%(channel)s, %(payload)s)", values)
 
 
 async def transaction_time(session: AsyncSession) -> datetime:

@@ -228,7 +228,11 @@ class UploadSettings(BaseModel):
     )
     chunk_lock_wait: Duration = Field(
         default=timedelta(seconds=10),
-        description="how long a repeated chunk waits for an earlier request that still writes the same chunk",
+        description="how long a repeated chunk waits for an earlier request that still writes the same chunk; then 423 `chunk_in_progress`. A slow earlier request ends within about 3 s (`CHUNK_KEEP_RATE`)",
+    )
+    chunk_keep_rate: ByteSize = Field(
+        default=ByteSize(64 * 1024),
+        description="bytes per second, over 2 s, with which a request keeps its chunk although a newer request sends the same chunk; a slower one is ended, because its client has usually lost the connection. Two living senders of one chunk that are both slower end each other. `0` ends only a request that receives nothing for 2 s",
     )
     staging_reserve: ByteSize = Field(
         default=ByteSize(256 * MIB),

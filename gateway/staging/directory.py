@@ -98,9 +98,10 @@ class DirectoryChunkWriter:
         deadline = loop.time() + wait_max.total_seconds()
         pause = _PAUSE_MIN
         while not (self._is_locked or await self._executor.run(self._try_lock)):
-            if loop.time() + pause > deadline:
+            left = deadline - loop.time()
+            if left <= 0:
                 return False
-            await asyncio.sleep(pause)
+            await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, _PAUSE_MAX)
         return True
 

@@ -27,6 +27,18 @@ class ChunkTooLong(ReadingStopped):
         super().__init__(f"chunk {index} has {expected} bytes, and the body is longer")
 
 
+class ChunkTakenOver(ReadingStopped):
+    """A newer request receives the chunk; this one received it too slowly."""
+
+    code = ErrorCode.CHUNK_IN_PROGRESS
+    retryable = True
+
+    def __init__(self, index: int) -> None:
+        super().__init__(
+            f"a newer request sends chunk {index}; the bytes of this one arrived too slowly"
+        )
+
+
 class BlockWriter:
     """Collects pieces into blocks, and fills one block while the sink processes earlier blocks.
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import structlog
 
+from gateway.chunk_holders import ASK_INTERVAL, ChunkHolders, GaveWay
 from gateway.context import Context
 from gateway.staging import (
     BodyHasher,
@@ -22,7 +23,7 @@ from gateway.staging import (
     StagedUpload,
 )
 from gateway.uploads import chunking, queries
-from gateway.uploads.body import BlockWriter, ChunkTooLong
+from gateway.uploads.body import BlockWriter, ChunkTakenOver, ChunkTooLong
 from gateway.uploads.errors import (
     ChunkConflict,
     ChunkIndexOutOfRange,
@@ -68,7 +69,8 @@ async def receive_chunk(
         BodyTooSlow: the client stopped sending, or sends too slowly.
         ChunkDigestMismatch: the body was damaged on its way; nothing is stored.
         ChunkConflict: the chunk is stored with other content.
-        ChunkInProgress: another request is sending the chunk.
+        ChunkInProgress: another request is sending the chunk, and not slowly.
+        ChunkTakenOver: the body arrived slowly, and a newer request sends the chunk.
         StagingFull, StagingMissing, StagingElsewhere: the bytes cannot be stored.
         StoreFailed: the object store did not confirm the bytes.
     """
@@ -83,6 +85,9 @@ async def receive_chunk(
         _check_open(upload, state)
         return state.stored_sha256
 
+    holders = context.chunk_holders
+    # A backend without locks does not wait for a holder: nothing else would end it.
+    holders.ask(upload.id, chunk.index)
     backend = await context.staging.backend_of(upload)
     try:
         async with backend.open_chunk(
@@ -95,21 +100,27 @@ async def receive_chunk(
             stored = await _lock_then_look(
                 writer,
                 stored_sha256,
+                holders=holders,
+                upload_id=upload.id,
                 index=chunk.index,
                 wait_max=context.settings.chunk_lock_wait,
             )
             if stored is None:
-                log.debug("chunk.receiving", index=chunk.index)
-                received, first_bytes = await _read(
-                    body,
-                    chunk=chunk,
-                    size=size,
-                    sink=writer,
-                    hasher=hasher,
-                    buffers=context.staging.buffers,
-                )
-                await _record(context, upload, received, writer=writer, first_bytes=first_bytes)
+                with holders.holding(upload.id, chunk.index) as holder:
+                    log.debug("chunk.receiving", index=chunk.index)
+                    received, first_bytes = await _read(
+                        holder.pieces(body),
+                        chunk=chunk,
+                        size=size,
+                        sink=writer,
+                        hasher=hasher,
+                        buffers=context.staging.buffers,
+                    )
+                    await _record(context, upload, received, writer=writer, first_bytes=first_bytes)
                 return _answer(upload, received)
+    except GaveWay as error:
+        log.info("chunk.taken_over", index=chunk.index)
+        raise ChunkTakenOver(chunk.index) from error
     except StagingMissing:
         # A cancelled upload has no file either; then `stored_sha256` raises the more exact error.
         stored = await stored_sha256()
@@ -156,6 +167,8 @@ async def _lock_then_look(
     writer: ChunkWriter,
     stored_sha256: Callable[[], Awaitable[bytes | None]],
     *,
+    holders: ChunkHolders,
+    upload_id: UploadId,
     index: int,
     wait_max: timedelta,
 ) -> bytes | None:
@@ -165,8 +178,14 @@ async def _lock_then_look(
         stored = await stored_sha256()
         if stored is not None:
             return stored
-        if not await writer.lock(wait_max=wait_max):
-            raise ChunkInProgress(index)
+        left = wait_max
+        while True:
+            await holders.ask_everywhere(upload_id, index)
+            if await writer.lock(wait_max=min(left, ASK_INTERVAL)):
+                break
+            left -= ASK_INTERVAL
+            if left <= timedelta(0):
+                raise ChunkInProgress(index)
     return await stored_sha256()
 
 

@@ -21,8 +21,8 @@ from tenacity import (
 
 from tests.integration.gateway.api import KIB64, content_digest, pieces_of
 
-RETRY_CODES = {"chunk_in_progress", "unavailable"}
-"""Error codes of answers that carry `Retry-After`."""
+RETRY_CODES = {"body_too_slow", "chunk_in_progress", "unavailable"}
+"""Error codes of answers after which the same request may succeed soon."""
 
 
 class RetryLater(Exception):

@@ -73,7 +73,7 @@ async def test_a_request_that_waits_too_long_for_a_locked_chunk_is_refused_with_
         neighbour = await api.put(upload_id, 1, bytes(KIB64))
         body.may_continue.set()
 
-        assert problem(refused) == (409, "chunk_in_progress")
+        assert problem(refused) == (423, "chunk_in_progress")
         assert refused.headers["retry-after"] == "1"
         assert neighbour.status_code == 200
         assert (await first).status_code == 200
