@@ -14,7 +14,7 @@ export RUFF_CACHE_DIR := var/cache/ruff
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status run logs psql migrate seed waybill hooks test integration-gateway integration-pipeline integration-others integration-sandbox end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq lock format
+.PHONY: help demo up down status run logs psql migrate seed waybill hooks test integration-gateway integration-pipeline integration-others integration-sandbox end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq nginx lock format
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,10 +54,10 @@ hooks: $(VENV)/.synced ## check format, lint, types and imports before every com
 
 # Only unit and contract tests run without the services.
 ifdef T
-test: $(if $(filter-out tests/unit% tests/contract%,$(T)),install,$(VENV)/.synced)
+test: $(if $(filter-out tests/unit% tests/contract%,$(T)),install nginx,$(VENV)/.synced)
 	$(RUN)/pytest $(T)
 else
-test: check install ## all of `make check`, then the tests on real services; T=PATH runs one file, directory or test
+test: check install nginx ## all of `make check`, then the tests on real services; T=PATH runs one file, directory or test
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
 		integration-gateway integration-pipeline integration-others end-to-end integration-sandbox
 endif
@@ -132,6 +132,10 @@ install: ## install what the other tasks need; they run it themselves
 
 rabbitmq:
 	@sh dev/stack/install/rabbitmq.sh
+
+# Only tests need it. Not at the same time as the broker: both may update the lists of packages.
+nginx: rabbitmq
+	@sh dev/stack/install/nginx.sh
 
 $(VENV)/.uv: dev/locks/bootstrap.txt
 	@sh dev/stack/install/venv.sh $(PYTHON) $(VENV)

@@ -4,6 +4,7 @@ import argparse
 import gc
 import socket
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Final
 
@@ -13,15 +14,12 @@ import uvicorn
 from gateway import settings
 from gateway.app import create_app
 from gateway.http import request_log
-from gateway.http.protocol import HardenedProtocol
+from gateway.http.protocol import HardenedProtocol, IdleConnections
 from schemas.runtime import logging
 
 log = structlog.stdlib.get_logger("gateway")
 
 GRACE_SECONDS: Final = 30
-# Longer than a proxy keeps an idle connection: otherwise the proxy would send a request on a
-# connection that the server has closed.
-KEEP_ALIVE_SECONDS: Final = 75
 
 
 class GracefulServer(uvicorn.Server):
@@ -61,14 +59,17 @@ def serve() -> None:
         host=loaded.gateway_host,
         port=loaded.gateway_port,
         loop="uvloop",
-        http=HardenedProtocol,
+        http=partial(  # type: ignore[arg-type]  # called like the class
+            HardenedProtocol,
+            settings=loaded,
+            idle=IdleConnections(loaded.idle_connections_max),
+        ),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     GracefulServer(config, drain=app.state.context.job_changes.drain).run()

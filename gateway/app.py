@@ -17,6 +17,7 @@ from gateway.chunk_holders import ChunkHolders
 from gateway.context import ApiRequest, Context
 from gateway.documents import routes as documents
 from gateway.http import openapi, options, problems, rate_limit, request_log
+from gateway.http.head import HeadWhereGetIs
 from gateway.http.key_uses import KeyUses
 from gateway.http.rate_limit import RateLimit, TenantRates
 from gateway.http.security import ApiKeyAuthentication, ApiKeyCache
@@ -115,6 +116,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         lifespan=[running],
         logging_config=None,
         openapi_config=openapi.CONFIG,
+        plugins=[HeadWhereGetIs()],
     )
 
 

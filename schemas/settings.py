@@ -302,6 +302,26 @@ class HttpSettings(BaseModel):
         description="how long a gateway caches an API key; a revoked key works for at most this time after its revocation",
     )
     page_size_max: Positive = Field(default=200, description="most items on one page of a list")
+    request_head_timeout: Duration = Field(
+        default=timedelta(seconds=20),
+        description="longest time for the head of a request, from its first byte, and for that byte on a new connection. A head fits into a few packets; Apache allows 20 s, nginx 60 s",
+    )
+    idle_connections_max: Positive = Field(
+        default=2_000,
+        description="most connections of a process that wait for a request; one more closes the one that waits longest. Each costs a file descriptor and about 8 KiB. Keep it above the connections that proxies keep open",
+    )
+    linger_silence: Duration = Field(
+        default=timedelta(seconds=5),
+        description="an answer may come before the whole body was read. The rest of the body is then read and discarded: otherwise the connection would be reset, and the client would lose the answer. It ends after such a silence (nginx: `lingering_timeout`)",
+    )
+    linger_time: Duration = Field(
+        default=timedelta(seconds=30),
+        description="longest time for which the rest of a body is discarded (nginx: `lingering_time`)",
+    )
+    linger_bytes: ByteSize = Field(
+        default=ByteSize(GIB),
+        description="most bytes of a body that are discarded: what a client with 300 Mbit/s sends in `LINGER_TIME`",
+    )
 
 
 class RequestRateSettings(BaseModel):

@@ -180,10 +180,11 @@ async def test_of_different_contents_sent_to_two_gateways_exactly_one_is_stored(
     }
 
 
-async def test_an_endless_body_is_cut_off_after_the_chunk(served: Api) -> None:
-    upload_id = await served.created(size=KIB64)
-    async with Socket.connect(served) as socket:
-        await socket.put(served, upload_id, "Transfer-Encoding: chunked")
+async def test_an_endless_body_is_cut_off_after_the_chunk(start: Start, make_key: MakeKey) -> None:
+    process = await start(LINGER_BYTES="16MiB")
+    async with api_of(process, await make_key()) as api, Socket.connect(api) as socket:
+        upload_id = await api.created(size=KIB64)
+        await socket.put(api, upload_id, "Transfer-Encoding: chunked")
         piece = b"10000\r\n" + bytes(KIB64) + b"\r\n"
         sent = 0
         try:
@@ -196,7 +197,7 @@ async def test_an_endless_body_is_cut_off_after_the_chunk(served: Api) -> None:
             pass
 
         assert sent < 64 * MIB, "the gateway kept reading"
-        assert await served.stored(upload_id) == []
+        assert await api.stored(upload_id) == []
 
 
 async def test_one_byte_too_many_is_refused(served: Api) -> None:

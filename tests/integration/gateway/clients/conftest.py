@@ -14,17 +14,18 @@ from gateway.administration import keys
 from schemas.api.scopes import Scope
 from schemas.settings import DatabaseSettings
 from tests.factories.secret_keys import KEY
-from tests.integration.gateway.api import Api
+from tests.integration.gateway.api import Api, BeginSession
 from tests.integration.gateway.clients.raw import Connection
 from tests.integration.gateway.process import Process, api_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gateway:
-    """A gateway process, and an API key of the tenant acme with all scopes."""
+    """A gateway process with its database, and an API key of the tenant acme with all scopes."""
 
     process: Process
     key: str
+    transaction: BeginSession
 
     @property
     def url(self) -> str:
@@ -62,9 +63,9 @@ async def gateway(
 ) -> AsyncIterator[Gateway]:
     directory = tmp_path_factory.mktemp("gateway")
     engine = db.build_engine(module_database)
-    async with db.Database(engine).transaction() as session:
+    transaction = db.Database(engine).transaction
+    async with transaction() as session:
         created = await keys.create(session, tenant="acme", scopes=tuple(Scope), actor="test")
-    await engine.dispose()
     process = await Process.start(
         environment={
             "DATABASE_URL": module_database.database_url.get_secret_value(),
@@ -76,8 +77,9 @@ async def gateway(
         },
         directory=directory,
     )
-    yield Gateway(process=process, key=created.key)
+    yield Gateway(process=process, key=created.key, transaction=transaction)
     await process.kill()
+    await engine.dispose()
 
 
 @pytest.fixture

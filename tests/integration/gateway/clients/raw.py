@@ -28,7 +28,7 @@ class Connection:
 
     def __init__(self, *, port: int, key: str) -> None:
         self._port = port
-        self._key = key
+        self.key = key
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
 
@@ -56,7 +56,7 @@ class Connection:
         await self.send(
             f"{method} {path} HTTP/{version}",
             "Host: gateway",
-            f"Authorization: Bearer {self._key}",
+            f"Authorization: Bearer {self.key}",
             *fields,
             body=body,
         )

@@ -25,6 +25,6 @@ def test_every_requirement_is_pinned_with_hashes_and_names_no_registry(name: str
 
 
 def test_the_commands_of_the_make_targets_exist() -> None:
-    for script in ("venv.sh", "rabbitmq.sh"):
+    for script in ("venv.sh", "rabbitmq.sh", "nginx.sh"):
         assert Path(CHECKOUT, "dev", "stack", "install", script).exists()
         assert f"dev/stack/install/{script}" in (CHECKOUT / "Makefile").read_text()
