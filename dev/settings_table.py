@@ -103,7 +103,7 @@ def default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.default
-    return "unset" if value is None else f"`{written(value)}`"
+    return "unset" if value in (None, ()) else f"`{written(value)}`"
 
 
 def written(value: object) -> str:

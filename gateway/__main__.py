@@ -69,7 +69,8 @@ def serve() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(loaded.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in loaded.trusted_proxies],
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     GracefulServer(config, drain=app.state.context.job_changes.drain).run()

@@ -16,7 +16,7 @@ from gateway.change_listener import JobChangeListener
 from gateway.chunk_holders import ChunkHolders
 from gateway.context import ApiRequest, Context
 from gateway.documents import routes as documents
-from gateway.http import openapi, options, problems, rate_limit, request_log
+from gateway.http import cors, openapi, options, problems, rate_limit, request_log
 from gateway.http.head import HeadWhereGetIs
 from gateway.http.key_uses import KeyUses
 from gateway.http.rate_limit import RateLimit, TenantRates
@@ -112,6 +112,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         request_max_body_size=settings.request_body_max,
         before_request=_before_request,
         before_send=[rate_limit.add_fields],
+        cors_config=cors.config_from(settings),
         response_headers=problems.HEADERS,
         lifespan=[running],
         logging_config=None,

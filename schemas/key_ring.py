@@ -1,11 +1,13 @@
-"""Encrypts secrets before they are written to the database: AES-256-GCM with `SECRET_KEYS`.
+"""Encrypts secrets before they are written to the database, and signs messages, with `SECRET_KEYS`.
 
-A token is ``v1.<key id>.<base64url of nonce, ciphertext and tag>``. It is bound to its
-context: copied to another row, it does not decrypt.
+Secrets are encrypted with AES-256-GCM. A token is ``v1.<key id>.<base64url of nonce, ciphertext and tag>``. It is bound to its
+context: copied to another row, it does not decrypt. Messages are signed with HMAC-SHA256 and a key that is derived
+from each key: a signature tells nothing about the key that encrypts.
 """
 
 import base64
 import hashlib
+import hmac
 import os
 import re
 from collections.abc import Sequence
@@ -13,9 +15,13 @@ from typing import Final, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
+KEY_ID_BYTES: Final = 8
+SIGNATURE_BYTES: Final = KEY_ID_BYTES + 32
 
 _TOKEN: Final = re.compile(r"v1\.([0-9a-f]{16})\.([A-Za-z0-9_-]+={0,2})")
 _URL_SAFE_TO_STANDARD: Final = str.maketrans("-_", "+/")
@@ -42,7 +48,7 @@ class TokenDamaged(DecryptionFailed):
 
 
 class KeyRing:
-    """Keys that decrypt; the first key also encrypts."""
+    """Keys that decrypt and verify; the first key also encrypts and signs."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         """Create a key ring.
@@ -59,6 +65,7 @@ class KeyRing:
             if len(key) != KEY_BYTES:
                 raise KeyMalformed(f"key {position} has {len(key)} bytes, not {KEY_BYTES}")
         self._ciphers = {_id_of(key): AESGCM(key) for key in keys}
+        self._signing_keys = {_id_of(key): _signing_key(key) for key in keys}
         self._first_id = _id_of(keys[0])
 
     @classmethod
@@ -111,6 +118,30 @@ class KeyRing:
             return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], context.encode())
         except (InvalidTag, ValueError):
             raise TokenDamaged("the secret was changed, or encrypted for another row") from None
+
+    def sign(self, message: bytes, *, context: str) -> bytes:
+        """Return the signature of the first key, `SIGNATURE_BYTES` long.
+
+        Args:
+            message: the message.
+            context: names the kind of the message; another kind has another signature.
+        """
+        return bytes.fromhex(self._first_id) + self._mac(self._first_id, message, context)
+
+    def is_signed(self, message: bytes, signature: bytes, *, context: str) -> bool:
+        """Return whether a key of the ring has made the signature, for this message and context."""
+        key_id = signature[:KEY_ID_BYTES].hex()
+        return key_id in self._signing_keys and hmac.compare_digest(
+            signature[KEY_ID_BYTES:], self._mac(key_id, message, context)
+        )
+
+    def _mac(self, key_id: str, message: bytes, context: str) -> bytes:
+        signed = context.encode() + b"\0" + message
+        return hmac.digest(self._signing_keys[key_id], signed, "sha256")
+
+
+def _signing_key(key: bytes) -> bytes:
+    return HKDFExpand(SHA256(), length=KEY_BYTES, info=b"waybill signing key").derive(key)
 
 
 def _id_of(key: bytes) -> str:

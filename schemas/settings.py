@@ -7,11 +7,13 @@ in capitals is its environment variable; its description is its line in docs/set
 
 import re
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BaseModel,
     BeforeValidator,
@@ -41,7 +43,7 @@ def _duration(value: object) -> object:
 
 def _comma_separated(value: object) -> object:
     if isinstance(value, str):
-        return [part for part in value.split(",") if part.strip()]
+        return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
@@ -72,9 +74,36 @@ def _broker_urls(value: str) -> tuple[str, ...]:
     return urls
 
 
+_ORIGIN: Final = re.compile(
+    r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?|[a-z]+://\[[0-9a-f:]+\](:[0-9]{1,5})?"
+)
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check origins, each as a browser writes it.
+
+    Raises:
+        ValueError: a browser never sends one of the origins, so no page would be allowed.
+    """
+    for origin in value:
+        default_port = _DEFAULT_PORTS.get(origin.partition(":")[0], " ")
+        if origin != "*" and (not _ORIGIN.fullmatch(origin) or origin.endswith(default_port)):
+            raise ValueError(
+                f"{origin!r} is no origin such as https://app.example.com: in lower case, without"
+                " a path, with a port only if it is not the default"
+            )
+    if "*" in value and len(value) > 1:
+        raise ValueError("* allows every origin: name no other")
+    return value
+
+
 Positive = Annotated[int, Field(ge=1)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(_comma_separated)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_comma_separated)]
+
+Origins = Annotated[tuple[str, ...], BeforeValidator(_comma_separated), AfterValidator(_origins)]
 
 
 class DatabaseSettings(BaseModel):
@@ -286,6 +315,18 @@ class QuotaSettings(BaseModel):
 class HttpSettings(BaseModel):
     gateway_host: str = Field(default="127.0.0.1", description="address to listen on")
     gateway_port: int = Field(default=8000, ge=0, le=65535, description="port to listen on")
+    trusted_proxies: Networks = Field(
+        default=(),
+        description="networks of the proxies in front of the gateway, comma separated, such as `10.0.0.0/8,fd00::/8`. The log shows the client's address from the `X-Forwarded-For` of these peers; from any other peer the field is ignored, because a client can write it. `Forwarded` is never read: a proxy that sets one of the two passes on what a client wrote into the other",
+    )
+    cors_origins: Origins = Field(
+        default=(),
+        description="origins whose pages may call the API from a browser, comma separated, such as `https://app.example.com,http://localhost:3000`; unset allows none. `*` allows every page; each still needs a key",
+    )
+    stream_token_ttl: Duration = Field(
+        default=timedelta(minutes=5),
+        description="how long a stream token opens the events of its job. It is in a URL, which proxies log: keep it short. An open stream continues after it",
+    )
     request_body_max: ByteSize = Field(
         default=ByteSize(MIB), description="largest JSON body; chunks have their own limits"
     )

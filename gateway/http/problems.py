@@ -188,6 +188,7 @@ def _answer(
             code=code,
             detail=detail,
             instance=request.url.path,
+            request_id=request_log.request_id(),
             errors=errors,
         ),
         status_code=status,

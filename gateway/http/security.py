@@ -23,9 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import Database
 from gateway.http import request_log
+from gateway.http.stream_tokens import StreamToken, StreamTokenRefused
 from schemas.api.scopes import Scope
 from schemas.errors import DomainError, ErrorCode
-from schemas.ids import ApiKeyId, TenantId
+from schemas.ids import ApiKeyId, JobId, TenantId
 from schemas.tables.tenants import ApiKey
 
 KEY_PREFIX: Final = "wb_"
@@ -34,6 +35,9 @@ VISIBLE_LENGTH: Final = len(KEY_PREFIX) + 8
 
 # No key is longer. Without the limit, a client could make the gateway hash huge headers.
 KEY_LENGTH_MAX: Final = 256
+
+FOLLOWS_JOB: Final = "follows_job"
+"""The option of the route that a stream token of its `job_id` opens too."""
 
 CACHED_KEYS_MAX: Final = 4096
 """When the cache is full, the key that was read first is removed."""
@@ -114,6 +118,29 @@ async def valid_key(session: AsyncSession, *, key: str) -> ValidKey:
         caller=Caller(tenant_id=found.tenant_id, key_id=found.id, scopes=frozenset(found.scopes)),
         expires_in=found.expires_in,
     )
+
+
+async def bearer_of(session: AsyncSession, token: StreamToken, *, job_id: JobId) -> Caller:
+    """Return the owner of the API key that a token was made with.
+
+    Raises:
+        StreamTokenRefused: the token is for another job, it has expired by the database's clock, or
+            its key is revoked or expired.
+    """
+    if token.job_id != job_id:
+        raise StreamTokenRefused("the stream token is for another job")
+    found = (
+        await session.execute(
+            _VALID_KEYS.add_columns(func.now().label("now")).where(
+                ApiKey.id == token.key_id, ApiKey.tenant_id == token.tenant_id
+            )
+        )
+    ).one_or_none()
+    if found is None:
+        raise StreamTokenRefused("the API key of the stream token is no longer valid")
+    if found.now >= token.expires_at:
+        raise StreamTokenRefused("the stream token has expired")
+    return Caller(tenant_id=found.tenant_id, key_id=found.id, scopes=frozenset(found.scopes))
 
 
 class ApiKeyCache:
@@ -200,13 +227,27 @@ class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
     async def authenticate_request(
         self, connection: ASGIConnection[Any, Any, Any, Any]
     ) -> AuthenticationResult:
-        key = bearer(connection.headers.get("authorization"))
         context = connection.app.state.context
-        caller = await context.api_keys.caller_of(context.database, key=key)
+        header = connection.headers.get("authorization")
+        token = stream_token_of(connection) if header is None else None
+        if token is None:
+            caller = await context.api_keys.caller_of(context.database, key=bearer(header))
+        else:
+            decoded = StreamToken.decode(token, keys=context.secret_keys)
+            async with context.database.transaction() as session:
+                caller = await bearer_of(session, decoded, job_id=connection.path_params["job_id"])
         request_log.bind(tenant_id=caller.tenant_id, key_id=caller.key_id)
         context.key_uses.note(caller.key_id)
         context.rates.admit(caller.tenant_id, connection.scope)
         return AuthenticationResult(user=caller, auth=None)
+
+
+def stream_token_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
+    """Return the token in the query, if the route accepts one."""
+    if not connection.route_handler.opt.get(FOLLOWS_JOB):
+        return None
+    token: str | None = connection.query_params.get("token")
+    return token
 
 
 def bearer(header: str | None) -> str:

@@ -4,18 +4,21 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated
 
-from litestar import Router, get
+from litestar import Router, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from gateway.context import ApiRequest
+from gateway.db import transaction_time
 from gateway.http import paging, request_log, sse
 from gateway.http.problems import answers
-from gateway.http.security import requires
+from gateway.http.security import FOLLOWS_JOB, requires
+from gateway.http.stream_tokens import StreamToken
 from gateway.jobs import queries
 from gateway.jobs.wait import Wait, events, reader, settled_within
-from schemas.api.jobs import JobView
+from gateway.settings import API_PREFIX
+from schemas.api.jobs import JobView, StreamTokenCreated
 from schemas.api.paging import PageOf
 from schemas.api.scopes import Scope
 from schemas.errors import ErrorCode
@@ -25,6 +28,13 @@ from schemas.tables.jobs import Job
 
 Status = Annotated[
     JobStatus | None, QueryParameter(description="only jobs of this status", required=False)
+]
+Token = Annotated[
+    str | None,
+    QueryParameter(
+        description="from `POST /jobs/{job_id}/stream-token`, instead of an `Authorization` header",
+        required=False,
+    ),
 ]
 LastEventId = Annotated[
     str,
@@ -56,10 +66,44 @@ async def get_job(
     return await settled_within(min(timedelta(seconds=wait), wait_max), job=job, request=request)
 
 
+@post(
+    "/jobs/{job_id:uuid}/stream-token",
+    summary="Create a token that follows a job",
+    guards=[requires(Scope.UPLOADS_READ)],
+    responses=answers(ErrorCode.JOB_NOT_FOUND),
+)
+async def create_stream_token(
+    request: ApiRequest, *, job_id: FromPath[JobId]
+) -> StreamTokenCreated:
+    """Return a URL for `EventSource`, which cannot send an `Authorization` header.
+
+    The token in it opens `GET /jobs/{job_id}/events` of this job and nothing else, until it
+    expires or the API key of this request is revoked or expires.
+    """
+    caller, context = request.user, request.context
+    async with context.database.transaction() as session:
+        await queries.snapshot_of(session, tenant_id=caller.tenant_id, job_id=job_id)
+        now = await transaction_time(session)
+    token = StreamToken(
+        tenant_id=caller.tenant_id,
+        job_id=job_id,
+        key_id=caller.key_id,
+        # The token holds whole seconds.
+        expires_at=(now + context.settings.stream_token_ttl).replace(microsecond=0),
+    )
+    encoded = token.encode(context.secret_keys)
+    return StreamTokenCreated(
+        token=encoded,
+        url=f"{API_PREFIX}/jobs/{job_id}/events?token={encoded}",
+        expires_at=token.expires_at,
+    )
+
+
 @get(
     "/jobs/{job_id:uuid}/events",
     summary="Follow a job",
     guards=[requires(Scope.UPLOADS_READ)],
+    opt={FOLLOWS_JOB: True},
     media_type=sse.MEDIA_TYPE,
     responses=answers(ErrorCode.JOB_NOT_FOUND)
     | {
@@ -75,6 +119,7 @@ async def follow_job(
     *,
     job_id: FromPath[JobId],
     last_event_id: LastEventId = "",
+    token: Token = None,  # noqa: ARG001  # the authentication reads it
 ) -> Stream:
     """Send the job at every change, as Server-Sent Events, until it is settled.
 
@@ -127,7 +172,7 @@ async def list_jobs(
 
 router = Router(
     "/",
-    route_handlers=[get_job, follow_job, list_jobs],
+    route_handlers=[get_job, create_stream_token, follow_job, list_jobs],
     tags=["jobs"],
 )
 

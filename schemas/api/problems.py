@@ -13,6 +13,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         code: stable code, listed in the API description.
+        request_id: the id of the request in the server's log, also in `X-Request-ID`.
         errors: the invalid fields of a request, with the reasons.
     """
 
@@ -22,4 +23,5 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: ErrorCode
     detail: str
     instance: str | None = None
+    request_id: str | None = None
     errors: list[dict[str, str]] | None = None

@@ -1,13 +1,19 @@
 """API keys, scopes, and the separation of tenants."""
 
 import asyncio
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import func, select, update
 
+from gateway import db
+from gateway.context import Context
 from gateway.http import security
+from gateway.http.key_uses import KeyUses
 from schemas.api.scopes import Scope
+from schemas.ids import ApiKeyId
+from schemas.settings import DatabaseSettings
 from schemas.tables.tenants import ApiKey
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import MakeKey, Serve
@@ -26,6 +32,7 @@ ROUTES = [
     ("GET", f"/jobs/{SOME}", Scope.UPLOADS_READ),
     ("GET", "/jobs", Scope.UPLOADS_READ),
     ("GET", f"/jobs/{SOME}/events", Scope.UPLOADS_READ),
+    ("POST", f"/jobs/{SOME}/stream-token", Scope.UPLOADS_READ),
     ("POST", "/jobs", Scope.UPLOADS_WRITE),
     ("POST", "/upload-async", Scope.UPLOADS_WRITE),
     ("GET", "/documents", Scope.DOCUMENTS_READ),
@@ -111,6 +118,94 @@ async def test_a_revoked_key_stops_working_when_its_cache_entry_expires(
                 await asyncio.sleep(0.05)
         assert problem(answer) == (401, "unauthenticated")
         assert problem(await api.get("/jobs")) == (401, "unauthenticated")
+
+
+async def test_the_last_use_of_a_key_is_written_when_the_gateway_stops(
+    serve: Serve, transaction: BeginSession
+) -> None:
+    async with serve() as api:
+        await api.get("/jobs")
+        assert await last_use(transaction) is None
+
+    async with transaction() as session:
+        used_at, now = (await session.execute(select(ApiKey.last_used_at, func.now()))).one()
+    assert used_at is not None
+    assert timedelta() <= now - used_at < timedelta(minutes=1)
+
+
+async def test_uses_of_many_keys_are_written_at_once_and_never_set_back(
+    context: Context, make_key: MakeKey, transaction: BeginSession
+) -> None:
+    await make_key()
+    await make_key()
+    clock = Clock()
+    uses = KeyUses(monotonic=clock)
+    async with transaction() as session:
+        first, second = await session.scalars(select(ApiKey.id).order_by(ApiKey.created_at))
+        values = {"last_used_at": func.now() + timedelta(hours=1)}
+        await session.execute(update(ApiKey).where(ApiKey.id == second).values(values))
+    for key_id in (first, second, ApiKeyId(uuid4())):
+        uses.note(key_id)
+    clock.seconds += 30
+
+    await uses.write(context.database)
+
+    async with transaction() as session:
+        ages = await session.execute(
+            select(ApiKey.id, func.extract("epoch", func.now() - ApiKey.last_used_at))
+        )
+        age = {key_id: float(seconds) for key_id, seconds in ages}
+    assert 30 <= age[first] < 60
+    assert -3600 <= age[second] < -3540
+
+
+async def test_uses_that_could_not_be_written_are_written_later(
+    context: Context, make_key: MakeKey, transaction: BeginSession
+) -> None:
+    await make_key()
+    async with transaction() as session:
+        key_id = (await session.scalars(select(ApiKey.id))).one()
+    unreachable = db.build_engine(
+        DatabaseSettings.model_validate(
+            {"database_url": "postgresql+psycopg://nobody@127.0.0.1:1/none"}
+        )
+    )
+    uses = KeyUses(monotonic=Clock())
+    uses.note(key_id)
+
+    await uses.write(db.Database(unreachable))
+    assert await last_use(transaction) is None
+    await uses.write(context.database)
+
+    assert await last_use(transaction) is not None
+    await unreachable.dispose()
+
+
+async def last_use(transaction: BeginSession) -> datetime | None:
+    async with transaction() as session:
+        return (await session.scalars(select(ApiKey.last_used_at))).one()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+async def test_no_page_may_call_the_api_by_default(api: Api) -> None:
+    page = {"Origin": "https://app.example.com"}
+
+    preflight = await api.http.options(
+        "/api/v1/jobs", headers=page | {"Access-Control-Request-Method": "GET"}
+    )
+    answer = await api.ask("GET", "/jobs", headers=page)
+
+    assert problem(preflight) == (401, "unauthenticated")
+    assert answer.status_code == 200
+    for name in (*preflight.headers, *answer.headers):
+        assert not name.startswith("access-control-")
 
 
 async def test_a_refused_key_works_as_soon_as_it_exists(

@@ -239,8 +239,8 @@ async def test_a_request_logs_one_line_without_secrets(start: Start, make_key: M
     async with api_of(process, await make_key()) as api:
         created = await api.create(size=7, callback_url="http://localhost:9000/?token=hunter2")
         upload_id = created.json()["upload_id"]
-        await api.put(upload_id, 0, b"content")
-        await api.of("wb_hunter2").get("/jobs", cursor="hunter2")
+        await api.put(upload_id, 0, b"content", headers={"X-Forwarded-For": "203.0.113.7"})
+        await api.of("wb_hunter2").get("/jobs", cursor="hunter2", token="wbs_hunter2")  # noqa: S106  # to check that it is not logged
         await api.http.get("/nowhere/hunter2?token=hunter2")
         await api.http.get("/health/live")
     await process.stop()
@@ -256,6 +256,9 @@ async def test_a_request_logs_one_line_without_secrets(start: Start, make_key: M
     assert [line.get("upload_id") for line in lines[:3]] == [upload_id, upload_id, None]
     assert [line.get("code") for line in lines[1:4]] == [None, "unauthenticated", "not_found"]
     assert [bool(line.get("tenant_id")) for line in lines] == [True, True, False, False, False]
+    assert [bool(line.get("key_id")) for line in lines] == [True, True, False, False, False]
+    assert {line["client_address"] for line in lines} == {"127.0.0.1"}
+    assert len({line["request_id"] for line in lines}) == len(lines)
     assert all(line["duration_ms"] > 0 for line in lines)
     logged = process.log_file.read_text()
     assert "hunter2" not in logged

@@ -3,7 +3,14 @@ from collections.abc import Callable
 
 import pytest
 
-from schemas.key_ring import DecryptionFailed, KeyMalformed, KeyMissing, KeyRing, TokenDamaged
+from schemas.key_ring import (
+    SIGNATURE_BYTES,
+    DecryptionFailed,
+    KeyMalformed,
+    KeyMissing,
+    KeyRing,
+    TokenDamaged,
+)
 from tests.factories.secret_keys import KEY, OTHER_KEY
 
 RING = KeyRing.parse(KEY)
@@ -122,3 +129,23 @@ def test_the_refusal_of_a_malformed_key_does_not_contain_it(text: str, reason: s
 def test_the_repr_of_a_key_ring_does_not_show_a_key() -> None:
     assert KEY not in repr(RING)
     assert repr(bytes(range(32))) not in repr(vars(RING))
+
+
+def test_a_signature_is_valid_for_its_message_and_context_alone() -> None:
+    signature = RING.sign(b"message", context=CONTEXT)
+
+    assert len(signature) == SIGNATURE_BYTES
+    assert RING.is_signed(b"message", signature, context=CONTEXT)
+    assert not RING.is_signed(b"messagE", signature, context=CONTEXT)
+    assert not RING.is_signed(b"message", signature, context="table.column:2")
+    assert not RING.is_signed(b"message", signature[:-1], context=CONTEXT)
+    assert not RING.is_signed(b"message", b"", context=CONTEXT)
+
+
+def test_the_first_key_signs_and_every_key_verifies() -> None:
+    old = RING.sign(b"message", context=CONTEXT)
+    rotated = KeyRing.parse(f"{OTHER_KEY},{KEY}")
+
+    assert rotated.is_signed(b"message", old, context=CONTEXT)
+    assert rotated.sign(b"message", context=CONTEXT) != old
+    assert not KeyRing.parse(OTHER_KEY).is_signed(b"message", old, context=CONTEXT)

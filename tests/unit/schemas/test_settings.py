@@ -5,7 +5,7 @@ from pydantic import BaseModel, ValidationError
 
 from schemas import settings
 from schemas.key_ring import KeyRing
-from schemas.settings import ObjectStoreSettings, RelaySettings, SecretSettings
+from schemas.settings import HttpSettings, ObjectStoreSettings, RelaySettings, SecretSettings
 from tests.factories.secret_keys import KEY, OTHER_KEY
 
 
@@ -78,3 +78,52 @@ def test_the_keys_of_secrets_are_not_printed() -> None:
     token = KeyRing.parse(KEY).encrypt("secret", context="a")
     assert loaded.key_ring.decrypt(token, context="a") == b"secret"
     assert KEY not in repr(loaded)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "https://app.example.com",
+        "http://localhost:3000,https://a-b.example:8443",
+        "http://[::1]:3000",
+        "capacitor://localhost",
+        "http://127.0.0.1:8080",
+        "*",
+    ],
+)
+def test_an_origin_is_written_as_browsers_send_it(written: str) -> None:
+    loaded = HttpSettings.model_validate({"cors_origins": written})
+
+    assert loaded.cors_origins == tuple(written.split(","))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "app.example.com",
+        "https://app.example.com/",
+        "https://app.example.com/path",
+        "https://App.example.com",
+        "https://app.example.com:443",
+        "http://app.example.com:80",
+        "https://*.example.com",
+        "https://user@app.example.com",
+        "https://app.example.com,*",
+        "null",
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused(wrong: str) -> None:
+    with pytest.raises(ValidationError):
+        HttpSettings.model_validate({"cors_origins": wrong})
+
+
+def test_trusted_proxies_are_networks_or_addresses() -> None:
+    loaded = HttpSettings.model_validate({"trusted_proxies": "10.0.0.0/8, 192.0.2.1,fd00::/8"})
+
+    assert list(map(str, loaded.trusted_proxies)) == ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]
+
+
+@pytest.mark.parametrize("wrong", ["*", "proxy.internal", "10.0.0.1/8", "10.0.0.0/33"])
+def test_a_trusted_proxy_that_is_no_network_is_refused(wrong: str) -> None:
+    with pytest.raises(ValidationError):
+        HttpSettings.model_validate({"trusted_proxies": wrong})
