@@ -1,8 +1,8 @@
 """Lets pages of the configured origins call the API from a browser (CORS).
 
 No answer permits credentials: keys and tokens are sent explicitly, so a page of another origin has
-none, and cookies play no part. Chrome's preflight for private networks is not answered: Chrome asks
-the user instead since version 142 (Local Network Access).
+none, and cookies play no part. The preflight of Private Network Access is not answered: Chrome asks
+the user instead (Local Network Access).
 
 Source: https://fetch.spec.whatwg.org/#http-cors-protocol
 """
