@@ -68,12 +68,15 @@ def reads_body(
     return ReadsBody
 
 
-def schema_of(struct: type[msgspec.Struct], *, file: str | None = None) -> Schema:
+def schema_of(
+    struct: type[msgspec.Struct], *, file: str | None = None, others: str | None = None
+) -> Schema:
     """Return the schema of a struct that contains no other struct.
 
     Args:
         struct: type to which a handler decodes the body.
         file: the name of a form's file, which is not a field of the struct.
+        others: the field of the struct that holds the form's fields of other names.
     """
     _, components = msgspec.json.schema_components([struct])
     schema: dict[str, Any] = components[struct.__name__]
@@ -81,6 +84,8 @@ def schema_of(struct: type[msgspec.Struct], *, file: str | None = None) -> Schem
     # An optional field may be left out; a form cannot send null.
     for name, shape in schema["properties"].items():
         schema["properties"][name] = shape.get("anyOf", [shape])[0]
+    if others is not None:
+        schema["additionalProperties"] = schema["properties"].pop(others)["additionalProperties"]
     if file is not None:
         schema["properties"][file] = BINARY.to_schema()
         schema["required"] = [*schema.get("required", []), file]

@@ -9,21 +9,28 @@ from schemas.api.uploads import (
     CallbackUrl,
     ContentType,
     Filename,
-    MetadataName,
-    MetadataValue,
+    Metadata,
     RequestedPriority,
     Sha256Hex,
+    known_type,
 )
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import JobStatus
 
 
 class FormFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Fields of a form besides its file; send them before the file."""
+    """Fields of a form besides its file; send them before the file.
+
+    An empty field counts as absent.
+
+    Attributes:
+        metadata: every field of another name; the values of a repeated field are lines.
+    """
 
     sha256: Sha256Hex | None = None
     callback_url: CallbackUrl | None = None
     priority: RequestedPriority = msgspec.UNSET
+    metadata: Metadata = {}
 
 
 class SubmitReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,7 +39,8 @@ class SubmitReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     Attributes:
         object_key: key of the object.
         filename: as in an upload; by default the last part of the key.
-        content_type: declared media type; the type that the first bytes prove wins.
+        content_type: declared media type, empty or null if unknown; the type that the first bytes
+            prove wins.
         sha256: of the whole object, hex; verified before the upload is stored.
         metadata: stored and returned as data.
         priority: of the job.
@@ -42,9 +50,12 @@ class SubmitReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     filename: Filename | None = None
     content_type: ContentType | None = None
     sha256: Sha256Hex | None = None
-    metadata: Annotated[dict[MetadataName, MetadataValue], msgspec.Meta(max_length=64)] = {}
+    metadata: Metadata = {}
     callback_url: CallbackUrl | None = None
     priority: RequestedPriority = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "content_type", known_type(self.content_type))
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,7 +1,7 @@
 """Uploads: create, chunks, manifest, finalize, cancel."""
 
 from datetime import datetime
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -16,7 +16,10 @@ Sha256Hex = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)
 Filename = Annotated[
     str, msgspec.Meta(min_length=1, max_length=1024, pattern=_NO_CONTROL_CHARACTERS)
 ]
-ContentType = Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[!-~]+/[!-~][ -~]*$(?!\n)")]
+# Browsers give an empty type for a file whose type they do not know.
+ContentType = Annotated[
+    str, msgspec.Meta(max_length=255, pattern=r"^[ \t]*([!-~]+/[!-~][ -~]*)?[ \t]*$(?!\n)")
+]
 MetadataName = Annotated[
     str, msgspec.Meta(min_length=1, max_length=128, pattern=_NO_CONTROL_CHARACTERS)
 ]
@@ -31,7 +34,8 @@ RequestedPriority = Annotated[
 ]
 # Values may have line breaks; only NUL is refused.
 MetadataValue = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^[^\x00]*$")]
-
+METADATA_COUNT_MAX: Final = 64
+Metadata = Annotated[dict[MetadataName, MetadataValue], msgspec.Meta(max_length=METADATA_COUNT_MAX)]
 
 CallbackUrl = Annotated[
     str,
@@ -51,12 +55,18 @@ CallbackSecret: TypeAlias = Annotated[
 ]
 
 
+def known_type(declared: str | None) -> str | None:
+    """Return a declared media type without white space around it; None if it is empty."""
+    return (declared or "").strip(" \t") or None
+
+
 class CreateUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Declares the file that the client uploads.
 
     Attributes:
         filename: stored and returned as data; never used as a path.
         size: bytes of the whole file; may be 0.
+        content_type: declared media type; empty or null if the client does not know it.
         chunk_size: requested chunk size in bytes; the response has the size to use.
         sha256: of the whole file, hex; verified before the upload is stored.
     """
@@ -66,8 +76,11 @@ class CreateUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     content_type: ContentType | None = None
     chunk_size: Annotated[int, msgspec.Meta(ge=1, le=2**40)] | None = None
     sha256: Sha256Hex | None = None
-    metadata: Annotated[dict[MetadataName, MetadataValue], msgspec.Meta(max_length=64)] = {}
+    metadata: Metadata = {}
     callback_url: CallbackUrl | None = None
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "content_type", known_type(self.content_type))
 
 
 class UploadCreated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -4,7 +4,7 @@ Source: https://www.rfc-editor.org/rfc/rfc7578
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -13,35 +13,34 @@ from multipart import (  # type: ignore[import-untyped]  # it is published witho
     MultipartError,
     MultipartSegment,
     PushMultipartParser,
-    content_disposition_unquote,
-    parse_options_header,
 )
 
+from gateway.uploads.oneshot.part import FILE, FormRefused, Part, decoded, parameters_of
 from schemas.api.submissions import FormFields
-from schemas.api.uploads import ContentType, Filename
-from schemas.errors import DomainError, ErrorCode
-from schemas.policy import media_types
+from schemas.api.uploads import METADATA_COUNT_MAX, Filename, MetadataName, MetadataValue
 
-FILE: Final = "file"
 MEDIA_TYPE: Final = "multipart/form-data"
 
-FRAME_BYTES_MAX: Final = 16 * 1024
+FRAME_BYTES_MAX: Final = 64 * 1024
 """Limit for the bytes of a form that do not belong to its file."""
 
-FIELD_BYTES_MAX: Final = 4 * 1024
+FIELD_BYTES_MAX: Final = 8 * 1024
+"""The longest value of metadata in UTF-8, if every character has four bytes."""
+
+LINE_BYTES_MAX: Final = 8 * 1024
+"""A longer line is no boundary; the parser refuses a header of this length."""
+
+NAME_SHOWN_MAX: Final = 64
+"""Characters of a field's name that an error shows."""
+
+CHARSET_FIELD: Final = "_charset_"
+"""Declares the charset of the other fields (RFC 7578, 4.6)."""
+
+DECLARATIONS: Final = frozenset(FormFields.__struct_fields__) - {"metadata"}
+"""The fields with a meaning; every other field is metadata."""
 
 # RFC 2046, 5.1.1.
 _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
-
-# RFC 7578, 4.7: other encodings are deprecated; if the encoding were ignored, the encoded file
-# would be stored.
-_PLAIN_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
-
-
-class FormRefused(DomainError):
-    """The form is malformed, or of a kind that this API does not accept."""
-
-    code = ErrorCode.INVALID_REQUEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +58,14 @@ class FileHead:
     size_max: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """A value of a field, and the charset that its part declares."""
+
+    content: bytes
+    charset: str | None
+
+
 class Form:
     """Reads a form in order: the head of its file, the file, then the rest.
 
@@ -70,14 +77,19 @@ class Form:
 
     def __init__(self, body: AsyncIterator[bytes], *, boundary: str, length: int) -> None:
         self.length = length
-        self._end = f"\r\n--{boundary}--".encode("ascii")
-        self._parser = PushMultipartParser(boundary)
+        self._delimiter = f"\r\n--{boundary}".encode("ascii")
+        # Latin-1 maps every byte to one character: `Part` decodes names by their own charset.
+        self._parser = PushMultipartParser(boundary, header_charset="latin-1")
+        self._held = b""
+        self._is_line_begun = False
         self._is_in_file = False
         self._fed = 0
+        self._size_max = 0
         self._file_bytes = 0
-        self._texts: dict[str, str] = {}
+        self._charset: str | None = None
+        self._values: dict[str, list[Value]] = {}
+        self._part: Part | None = None
         self._field = bytearray()
-        self._field_name = ""
         self._events = self._parsed(body)
 
     @classmethod
@@ -87,8 +99,8 @@ class Form:
         Raises:
             FormRefused: the type is not that of a form, or has no valid boundary.
         """
-        media_type, options = parse_options_header(content_type)
-        boundary = options.get("boundary", "")
+        media_type = content_type.partition(";")[0].strip().lower()
+        boundary = parameters_of(content_type).get("boundary", "")
         if media_type != MEDIA_TYPE or not _BOUNDARY.fullmatch(boundary):
             raise FormRefused(
                 f"a form is sent as {MEDIA_TYPE}, with a boundary of at most 70 characters"
@@ -102,8 +114,13 @@ class Form:
         Raises:
             FormRefused: a field is invalid.
         """
+        texts = {name: self._text_of(name) for name in self._values}
+        declarations = {name: texts.pop(name) for name in DECLARATIONS & texts.keys()}
+        _check_metadata(texts)
         try:
-            return msgspec.convert(self._texts, FormFields)
+            # A browser sends an empty field for an input that its user left empty.
+            present = {name: text for name, text in declarations.items() if text}
+            return msgspec.convert({**present, "metadata": texts}, FormFields)
         except msgspec.ValidationError as error:
             raise FormRefused(f"a field of the form is invalid: {error}") from error
 
@@ -114,11 +131,11 @@ class Form:
             FormRefused: the form is malformed, or has no file.
         """
         async for event in self._events:
-            if isinstance(event, MultipartSegment) and event.name == FILE:
-                size_max = max(0, self.length - self._fed - len(self._end))
-                return _head_of(event, size_max=size_max)
+            if isinstance(event, Part) and event.is_file:
+                self._size_max = max(0, self.length - self._fed - len(self._delimiter) - len("--"))
+                return _head_of(event, size_max=self._size_max)
             self._take_field(event)
-        raise FormRefused(f"there is no file in the form: no part named {FILE!r}")
+        raise FormRefused(f"there is no file in the form: no part named {FILE!r} with a filename")
 
     async def file(self) -> AsyncIterator[bytes]:
         """Yield the pieces of the file.
@@ -128,9 +145,11 @@ class Form:
         """
         async for event in self._events:
             if not isinstance(event, bytes):
-                self._is_in_file = False
                 return
             self._file_bytes += len(event)
+            # More bytes leave no room for the final boundary, and none were reserved for them.
+            if self._file_bytes > self._size_max:
+                raise _without_end()
             yield event
 
     async def rest(self) -> None:
@@ -140,79 +159,145 @@ class Form:
             FormRefused: the form is malformed, or has another file.
         """
         async for event in self._events:
-            if isinstance(event, MultipartSegment) and event.name == FILE:
+            if isinstance(event, Part) and event.is_file:
                 raise FormRefused("there is more than one file in the form")
             self._take_field(event)
 
-    async def _parsed(
-        self, body: AsyncIterator[bytes]
-    ) -> AsyncIterator[MultipartSegment | bytes | None]:
+    async def _parsed(self, body: AsyncIterator[bytes]) -> AsyncIterator[Part | bytes | None]:
+        has_parts = False
         try:
-            async for piece in body:
-                for portion in self._portions(piece):
-                    self._fed += len(portion)
-                    for event in self._parser.parse(portion):
-                        if isinstance(event, MultipartSegment):
-                            self._is_in_file = event.name == FILE
+            async for portion in self._portions(body):
+                for event in self._parser.parse(portion):
+                    if isinstance(event, MultipartSegment):
+                        part = Part.of(event.headerlist, charset=self._charset)
+                        has_parts, self._is_in_file = True, part.is_file
+                        yield part
+                    else:
                         yield event
                 if self._fed - self._file_bytes > FRAME_BYTES_MAX:
                     raise FormRefused(
                         f"the form has more than {FRAME_BYTES_MAX} bytes besides its file"
+                        if has_parts
+                        else "the form is malformed: it does not begin with its boundary"
                     )
-            self._parser.close()
         except MultipartError as error:
             raise FormRefused(f"the form is malformed: {error.args[0]}") from error
+        try:
+            self._parser.close()
+        except MultipartError as error:
+            raise _without_end() from error
 
-    def _portions(self, piece: bytes) -> Iterator[bytes]:
-        """Yield a piece line by line until the file begins.
+    async def _portions(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield the body for the parser: the file in pieces, everything else line by line.
 
-        This makes the position of the file's first byte exact, and so also `FileHead.size_max`.
+        By lines, the position of the file's first byte is exact, and so also `FileHead.size_max`.
+        White space after a boundary (RFC 2046, 5.1.1), which the parser refuses, is left out.
         """
-        rest = piece
-        while rest:
-            end = 0 if self._is_in_file else rest.find(b"\n") + 1
-            portion, rest = (rest[:end], rest[end:]) if end else (rest, b"")
-            yield portion
+        async for piece in body:
+            rest = self._held + piece if self._held else piece
+            self._held = b""
+            while rest:
+                end = self._end_of_portion(rest)
+                if not end:
+                    self._held = rest
+                    break
+                portion, rest = rest[:end], rest[end:]
+                self._fed += len(portion)
+                yield portion if self._is_in_file else self._line(portion)
+        if self._held:
+            self._fed += len(self._held)
+            yield self._held
 
-    def _take_field(self, event: MultipartSegment | bytes | None) -> None:
-        if isinstance(event, MultipartSegment):
-            if event.name not in FormFields.__struct_fields__:
-                raise FormRefused(f"the form has a part with an unknown name: {event.name!r}")
-            if event.name in self._texts:
+    def _end_of_portion(self, rest: bytes) -> int:
+        """Return how many bytes to parse next; 0 if that depends on bytes that have not arrived."""
+        if self._is_in_file:
+            end = rest.find(self._delimiter)
+            if end < 0:
+                return len(rest) - _overlap(rest, self._delimiter)
+            if end:
+                return end
+            self._is_in_file, self._is_line_begun = False, True
+        end = rest.find(b"\n") + 1
+        return len(rest) if not end and len(rest) > LINE_BYTES_MAX else end
+
+    def _line(self, line: bytes) -> bytes:
+        content = line.removesuffix(b"\r\n")
+        is_boundary = not self._is_line_begun and content.rstrip(b" \t") == self._delimiter[2:]
+        self._is_line_begun = content == line
+        return self._delimiter[2:] + b"\r\n" if is_boundary else line
+
+    def _text_of(self, name: str) -> str:
+        """Return the text of a field; the values of a repeated field are lines."""
+        texts = []
+        for value in self._values[name]:
+            charset = value.charset or self._charset or "utf-8"
+            text = decoded(value.content, charset=charset)
+            if text is None:
+                raise FormRefused(f"the field {name!r} is not {charset}")
+            texts.append(text)
+        return "\n".join(texts)
+
+    def _take_field(self, event: Part | bytes | None) -> None:
+        if isinstance(event, Part):
+            if event.filename:
+                raise FormRefused(
+                    f"the part {event.name!r} is a file: a form has one, in the part {FILE!r}"
+                )
+            if event.name in DECLARATIONS and event.name in self._values:
                 raise FormRefused(f"the form has more than one {event.name!r}")
-            self._field_name = event.name
+            self._part = event
             self._field.clear()
-        elif event is None:
-            try:
-                self._texts[self._field_name] = self._field.decode()
-            except UnicodeDecodeError as error:
-                raise FormRefused(f"the field {self._field_name!r} is not UTF-8") from error
-        else:
+        elif event is not None:
             self._field += event
             if len(self._field) > FIELD_BYTES_MAX:
-                raise FormRefused(
-                    f"the field {self._field_name!r} has more than {FIELD_BYTES_MAX} bytes"
-                )
+                name = self._part.name if self._part else ""
+                raise FormRefused(f"the field {name!r} has more than {FIELD_BYTES_MAX} bytes")
+        elif self._part is not None:
+            self._end_field(self._part)
+
+    def _end_field(self, part: Part) -> None:
+        if part.filename is not None:
+            # A browser sends an empty part for a file input without a chosen file.
+            if self._field:
+                raise FormRefused(f"the part {part.name!r} is a file without a filename")
+        elif part.name == CHARSET_FIELD:
+            self._charset = self._field.decode("latin-1") or None
+        else:
+            value = Value(content=bytes(self._field), charset=part.charset)
+            self._values.setdefault(part.name, []).append(value)
 
 
-def _head_of(part: MultipartSegment, *, size_max: int) -> FileHead:
-    # The parser itself would cut off a part of the filename that looks like a path.
-    _, options = parse_options_header(
-        part.header("Content-Disposition", ""),
-        unquote=lambda value, _is_filename: content_disposition_unquote(value),
-    )
-    encoding = part.header("Content-Transfer-Encoding", "binary")
-    if encoding.strip().lower() not in _PLAIN_ENCODINGS:
-        raise FormRefused("the file is stored as it is sent: no Content-Transfer-Encoding")
-    declared = part.header("Content-Type", media_types.UNKNOWN)
+def _overlap(content: bytes, delimiter: bytes) -> int:
+    """Return how many bytes at the end of the content may be the beginning of the delimiter."""
+    start = content.rfind(b"\r", -len(delimiter) + 1)
+    return len(content) - start if start >= 0 and delimiter.startswith(content[start:]) else 0
+
+
+def _without_end() -> FormRefused:
+    return FormRefused("the form is malformed: its final boundary is missing")
+
+
+def _check_metadata(texts: Mapping[str, str]) -> None:
+    if len(texts) > METADATA_COUNT_MAX:
+        raise FormRefused(f"the form has more than {METADATA_COUNT_MAX} fields of metadata")
+    for name, text in texts.items():
+        shown = repr(name[:NAME_SHOWN_MAX])
+        try:
+            msgspec.convert(name, MetadataName)
+        except msgspec.ValidationError as error:
+            raise FormRefused(f"the name of the field {shown} is invalid: {error}") from error
+        try:
+            msgspec.convert(text, MetadataValue)
+        except msgspec.ValidationError as error:
+            raise FormRefused(f"the field {shown} is invalid: {error}") from error
+
+
+def _head_of(part: Part, *, size_max: int) -> FileHead:
     try:
         return FileHead(
-            filename=msgspec.convert(options.get("filename"), Filename),
-            # Clients that do not recognise the type of the file send this type.
-            content_type=None
-            if declared.lower() == media_types.UNKNOWN
-            else msgspec.convert(declared, ContentType),
+            filename=msgspec.convert(part.filename, Filename),
+            content_type=part.content_type,
             size_max=size_max,
         )
     except msgspec.ValidationError as error:
-        raise FormRefused(f"the file's name or type is missing or invalid: {error}") from error
+        raise FormRefused(f"the file's name is missing or invalid: {error}") from error

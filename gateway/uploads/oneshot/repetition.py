@@ -21,6 +21,8 @@ class FormContent(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     callback_url: str | None
     priority: Priority | msgspec.UnsetType
+    # Unset is not encoded: without metadata, the content equals that of earlier versions.
+    metadata: dict[str, str] | msgspec.UnsetType
 
 
 def keyed_request(
@@ -36,6 +38,7 @@ def keyed_request(
             sha256=file.sha256,
             callback_url=form.fields.callback_url,
             priority=form.fields.priority,
+            metadata=form.fields.metadata or msgspec.UNSET,
         ),
     )
 

@@ -54,6 +54,7 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
         FileTooLarge, TypeNotAllowed, TooManyOpenUploads, QuotaExceeded, StagedBytesExceeded: the
             quotas forbid it.
         FileDamaged: the file has another sha256 than the form states.
+        BodyDigestMismatch: the form has another digest than its request states.
         TooManyWaiting, SystemBusy: too many steps wait.
         IdempotencyKeyReused: the key is bound to another request.
         TargetRefused, StagingFull, BodyTooSlow, ClientDisconnected: as for every upload.
@@ -96,6 +97,7 @@ async def _create(
             size=head.size_max,
             content_type=head.content_type,
             callback_url=form.fields.callback_url,
+            metadata=form.fields.metadata,
         ),
         keyed=None,
         lifetime=min(context.settings.form_lease, context.settings.upload_ttl),
@@ -162,7 +164,7 @@ async def _finalize(
         callback_url = form.fields.callback_url
         callback_secret = secret_withheld(callback_url)
         if upload_id == received.upload_id:
-            await _set_size(session, upload_id, size=file.size, tenant_id=tenant_id)
+            await _complete(session, upload_id, file=file, form=form, tenant_id=tenant_id)
             await finalize_upload(
                 session,
                 tenant_id=tenant_id,
@@ -186,13 +188,19 @@ async def _finalize(
         )
 
 
-async def _set_size(
-    session: AsyncSession, upload_id: UploadId, *, size: int, tenant_id: TenantId
+async def _complete(
+    session: AsyncSession,
+    upload_id: UploadId,
+    *,
+    file: ChunkSplitter,
+    form: Form,
+    tenant_id: TenantId,
 ) -> None:
-    """Replace the upload's size, which was an upper limit, by the size of its file."""
+    """Replace the upload's size, which was an upper limit, and add the fields after the file."""
     row = await queries.upload_to_settle(session, tenant_id=tenant_id, upload_id=upload_id)
-    row.size = size
-    row.chunk_count = chunking.Plan(size=size, chunk_size=row.chunk_size).chunk_count
+    row.size = file.size
+    row.chunk_count = chunking.Plan(size=file.size, chunk_size=row.chunk_size).chunk_count
+    row.client_metadata = form.fields.metadata
     await session.flush()
 
 
