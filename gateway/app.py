@@ -16,7 +16,7 @@ from gateway.change_listener import JobChangeListener
 from gateway.chunk_holders import ChunkHolders
 from gateway.context import ApiRequest, Context
 from gateway.documents import routes as documents
-from gateway.http import cors, openapi, options, problems, rate_limit, request_log
+from gateway.http import cors, openapi, options, paths, problems, rate_limit, request_log
 from gateway.http.head import HeadWhereGetIs
 from gateway.http.key_uses import KeyUses
 from gateway.http.rate_limit import RateLimit, TenantRates
@@ -144,4 +144,5 @@ def _bucket(store: ObjectStoreSettings, *, work_dir: Path | None) -> StagingBack
 
 async def _before_request(request: Request[Any, Any, Any]) -> Response[None] | None:
     await request_log.bind_ids(request)
+    paths.check(request)
     return await options.answer_options(request)

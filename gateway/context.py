@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from litestar import Request
-from litestar.exceptions import InternalServerException, SerializationException
+from litestar.exceptions import InternalServerException
 
 from gateway.backlog import Backlog
 from gateway.change_listener import JobChangeListener
 from gateway.chunk_holders import ChunkHolders
 from gateway.db import AutocommitConnection, Database
-from gateway.http import pace
+from gateway.http import declarations, digests, json_body, pace
 from gateway.http.key_uses import KeyUses
 from gateway.http.problems import ClientDisconnected
 from gateway.http.rate_limit import TenantRates
@@ -43,8 +43,8 @@ class Context:
 class ApiRequest(Request[Caller, None, Any]):
     """A request with the context of the process.
 
-    Every body has a silence limit and a minimum rate. A broken body is the client's error: JSON that
-    is not UTF-8 or nested too deeply, or a body that ends early. Litestar alone would answer 500.
+    Every body has a silence limit and a minimum rate. A broken body is the client's error, also a
+    body that ends early, for which Litestar alone would answer 500.
     """
 
     @property
@@ -61,7 +61,15 @@ class ApiRequest(Request[Caller, None, Any]):
             raise ClientDisconnected from error
 
     async def json(self) -> Any:  # noqa: ANN401  # the framework's own signature
-        try:
-            return await super().json()
-        except (UnicodeDecodeError, RecursionError) as error:
-            raise SerializationException("the body is not UTF-8 or nested too deeply") from error
+        return self.decoded(await self.body())
+
+    def decoded(self, body: bytes) -> Any:  # noqa: ANN401  # JSON of any kind
+        """Check the body of this request and decode it.
+
+        Raises:
+            InvalidRequest: the body is encoded, incomplete, or not JSON.
+            DigestInvalid, DigestUnsupported, BodyDigestMismatch: the head declares other bytes.
+        """
+        declarations.check_plain(self.headers)
+        digests.check(body, expected=declarations.digests_of(self.headers))
+        return json_body.decode(body)

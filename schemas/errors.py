@@ -22,6 +22,8 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     BODY_TOO_SLOW = "body_too_slow"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    BODY_DIGEST_MISMATCH = "body_digest_mismatch"
+    PRECONDITION_FAILED = "precondition_failed"
 
     # uploads
     UPLOAD_NOT_FOUND = "upload_not_found"

@@ -43,6 +43,8 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
         ErrorCode.BODY_TOO_SLOW: HTTPStatus.REQUEST_TIMEOUT,
         ErrorCode.IDEMPOTENCY_KEY_REUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
+        ErrorCode.BODY_DIGEST_MISMATCH: HTTPStatus.BAD_REQUEST,
+        ErrorCode.PRECONDITION_FAILED: HTTPStatus.PRECONDITION_FAILED,
         ErrorCode.UPLOAD_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.UPLOAD_NOT_OPEN: HTTPStatus.CONFLICT,
         ErrorCode.UPLOAD_EXPIRED: HTTPStatus.GONE,
@@ -113,6 +115,13 @@ _EVERYWHERE: Final = (
     ErrorCode.RATE_LIMITED,
     ErrorCode.UNAVAILABLE,
 )
+
+BODY_ERRORS: Final = (
+    ErrorCode.BODY_TOO_SLOW,
+    ErrorCode.DIGEST_INVALID,
+    ErrorCode.BODY_DIGEST_MISMATCH,
+)
+"""The errors of every route that reads a form or JSON."""
 
 _CODE_BY_STATUS: Final[Mapping[int, ErrorCode]] = MappingProxyType(
     {

@@ -14,6 +14,7 @@ import structlog
 
 from gateway.chunk_holders import ASK_INTERVAL, ChunkHolders, GaveWay
 from gateway.context import Context
+from gateway.http.preconditions import UNCONDITIONAL, Preconditions
 from gateway.staging import (
     BodyHasher,
     Buffers,
@@ -55,6 +56,7 @@ class IncomingChunk:
     index: int
     declared_size: int | None
     expected: tuple[ExpectedDigest, ...]
+    preconditions: Preconditions = UNCONDITIONAL
     may_end_early: bool = False
 
 
@@ -69,6 +71,7 @@ async def receive_chunk(
         BodyTooSlow: the client stopped sending, or sends too slowly.
         ChunkDigestMismatch: the body was damaged on its way; nothing is stored.
         ChunkConflict: the chunk is stored with other content.
+        PreconditionFailed: a condition of the request does not hold.
         ChunkInProgress: another request is sending the chunk, and not slowly.
         ChunkTakenOver: the body arrived slowly, and a newer request sends the chunk.
         StagingFull, StagingMissing, StagingElsewhere: the bytes cannot be stored.
@@ -83,6 +86,7 @@ async def receive_chunk(
         """Return the sha256 of the chunk if it is stored, after checking that the upload is open."""
         state = await queries.chunk_state(context.autocommit, upload, index=chunk.index)
         _check_open(upload, state)
+        chunk.preconditions.check(state.stored_sha256.hex() if state.stored_sha256 else None)
         return state.stored_sha256
 
     holders = context.chunk_holders

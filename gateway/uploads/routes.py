@@ -11,13 +11,14 @@ from litestar.openapi.spec import Parameter as HeaderDescription
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from gateway.context import ApiRequest
-from gateway.http import openapi, request_log
+from gateway.http import declarations, digests, openapi, request_log
 from gateway.http.idempotency import IdempotencyKey, KeyedRequest
+from gateway.http.preconditions import Preconditions
 from gateway.http.prefer import Prefer
-from gateway.http.problems import InvalidRequest, answers
+from gateway.http.problems import BODY_ERRORS, answers
 from gateway.http.security import requires
 from gateway.jobs.wait import Wait, answer_of, settled_within
-from gateway.uploads import cancel, create, digests, finalize, queries
+from gateway.uploads import cancel, create, finalize, queries
 from gateway.uploads.receive import IncomingChunk, receive_chunk
 from schemas.api.jobs import JobView
 from schemas.api.scopes import Scope
@@ -36,8 +37,6 @@ from schemas.settings import UploadSettings
 
 DECLARED_CHUNK_BYTES: Final = 192
 """Room for one chunk in the body of a finalize, with generous white space."""
-
-DIGEST_FIELDS: Final = ("Content-Digest", "Repr-Digest")
 
 QUOTA_ERRORS: Final = (
     ErrorCode.FILE_TOO_LARGE,
@@ -64,19 +63,36 @@ def settled_answer(body: type) -> dict[int, ResponseSpec]:
     }
 
 
+def _field(name: str, description: str) -> HeaderDescription:
+    return HeaderDescription(
+        name=name,
+        param_in="header",
+        required=False,
+        description=description,
+        schema=Schema(type=OpenAPIType.STRING),
+    )
+
+
 SendChunk = openapi.reads_body(
     "the bytes of the chunk",
     {"application/octet-stream": openapi.BINARY},
     headers=[
-        HeaderDescription(
-            name=field,
-            param_in="header",
-            required=False,
-            description="`sha-256=:<base64>:`, `sha-512` or `crc32c` likewise (RFC 9530); "
-            "checked before the chunk counts as received",
-            schema=Schema(type=OpenAPIType.STRING),
-        )
-        for field in DIGEST_FIELDS
+        *(
+            _field(
+                name,
+                "`sha-256=:<base64>:`, `sha-512`, `crc32c`, `md5`, `sha` or `adler` likewise "
+                "(RFC 9530); checked before the chunk counts as received",
+            )
+            for name in digests.FIELDS
+        ),
+        _field(digests.CONTENT_MD5, "base64 of the MD5 (RFC 1864); checked likewise"),
+        _field(
+            digests.DIGEST,
+            f"`sha-256=<base64>`; {', '.join(digests.LEGACY_ALGORITHMS)} (RFC 3230) are checked "
+            "likewise, others are refused",
+        ),
+        _field("If-Match", "the ETag of the stored chunk, its sha256 in quotes, or `*`"),
+        _field("If-None-Match", "`*`: only if the chunk is not stored yet"),
     ],
 )
 
@@ -86,7 +102,7 @@ SendChunk = openapi.reads_body(
     summary="Create an upload",
     guards=[requires(Scope.UPLOADS_WRITE)],
     responses=answers(
-        ErrorCode.BODY_TOO_SLOW,
+        *BODY_ERRORS,
         *QUOTA_ERRORS,
         ErrorCode.IDEMPOTENCY_KEY_REUSED,
         ErrorCode.WEBHOOK_URL_REFUSED,
@@ -118,7 +134,7 @@ async def create_upload(
     guards=[requires(Scope.UPLOADS_WRITE)],
     status_code=HTTPStatus.ACCEPTED,
     responses=answers(
-        ErrorCode.BODY_TOO_SLOW,
+        *BODY_ERRORS,
         ErrorCode.UPLOAD_NOT_FOUND,
         ErrorCode.UPLOAD_NOT_OPEN,
         ErrorCode.UPLOAD_EXPIRED,
@@ -179,6 +195,7 @@ async def finalize_upload(
         ErrorCode.UPLOAD_EXPIRED,
         ErrorCode.CHUNK_CONFLICT,
         ErrorCode.CHUNK_IN_PROGRESS,
+        ErrorCode.PRECONDITION_FAILED,
         ErrorCode.STAGING_MISSING,
         ErrorCode.STAGING_FULL,
         ErrorCode.STORE_UNAVAILABLE,
@@ -286,25 +303,16 @@ def _incoming_chunk(request: ApiRequest, *, upload_id: UploadId, index: int) -> 
     """Read what the head of the request declares about its body.
 
     Raises:
-        DigestInvalid: a digest field is malformed.
-        InvalidRequest: the body is encoded or is only a part of the chunk.
+        DigestInvalid, DigestUnsupported: a digest cannot be checked.
+        InvalidRequest: the body is encoded or is only a part of the chunk, or a condition is
+            malformed.
     """
     headers = request.headers
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise InvalidRequest("chunks are stored as they are sent", field="Content-Encoding")
-    if headers.get("transfer-encoding", "chunked").lower() != "chunked":
-        # The server decodes only "chunked"; the bytes would be stored still encoded.
-        raise InvalidRequest("chunks are stored as they are sent", field="Transfer-Encoding")
-    if "content-range" in headers:
-        # RFC 9110, 14.5: if the field were ignored, a part would be stored as the whole chunk.
-        raise InvalidRequest("a chunk is sent whole", field="Content-Range")
+    declarations.check_plain(headers)
     return IncomingChunk(
         upload_id=upload_id,
         index=index,
         declared_size=request.content_length,
-        expected=tuple(
-            expected
-            for field in DIGEST_FIELDS
-            for expected in digests.parse(", ".join(headers.getall(field, [])), field=field)
-        ),
+        expected=declarations.digests_of(headers),
+        preconditions=Preconditions.of(lambda field: headers.getall(field, [])),
     )

@@ -6,7 +6,7 @@ from litestar.params import FromPath, JSONBody
 from gateway.context import ApiRequest
 from gateway.http import paging
 from gateway.http.idempotency import IdempotencyKey, KeyedRequest
-from gateway.http.problems import answers
+from gateway.http.problems import BODY_ERRORS, answers
 from gateway.http.security import requires
 from gateway.settings import API_PREFIX
 from gateway.webhooks import operations, queries
@@ -23,7 +23,7 @@ from schemas.tables.webhooks import Webhook
     summary="Register an endpoint",
     guards=[requires(Scope.WEBHOOKS_WRITE)],
     responses=answers(
-        ErrorCode.BODY_TOO_SLOW,
+        *BODY_ERRORS,
         ErrorCode.WEBHOOK_URL_REFUSED,
         ErrorCode.IDEMPOTENCY_KEY_REUSED,
         ErrorCode.WEBHOOK_NOT_FOUND,

@@ -14,13 +14,14 @@ from litestar import Response, Router, post
 from litestar.exceptions import HTTPException
 
 from gateway.context import ApiRequest
-from gateway.http import openapi, request_log
+from gateway.http import declarations, digests, openapi, request_log
 from gateway.http.idempotency import IdempotencyKey
 from gateway.http.prefer import Prefer
-from gateway.http.problems import InvalidRequest, answers
+from gateway.http.problems import BODY_ERRORS, InvalidRequest, answers
 from gateway.http.security import requires
 from gateway.jobs.wait import answer_of
 from gateway.uploads.oneshot.form import MEDIA_TYPE, Form
+from gateway.uploads.oneshot.part import FILE
 from gateway.uploads.oneshot.submission import Accepted, Submission
 from gateway.uploads.oneshot.submit_form import submit_form
 from gateway.uploads.oneshot.submit_reference import submit_reference
@@ -46,8 +47,8 @@ ACCEPTED_MESSAGE: Final = "the file was accepted and is being processed"
 SUBMISSION_ERRORS: Final = (
     *QUOTA_ERRORS,
     *BACKLOG_ERRORS,
-    ErrorCode.BODY_TOO_SLOW,
     ErrorCode.LENGTH_REQUIRED,
+    *BODY_ERRORS,
     ErrorCode.FILE_DIGEST_MISMATCH,
     ErrorCode.IDEMPOTENCY_KEY_REUSED,
     ErrorCode.WEBHOOK_URL_REFUSED,
@@ -56,9 +57,12 @@ SUBMISSION_ERRORS: Final = (
     ErrorCode.STORE_REJECTED,
 )
 
-FORM: Final = {MEDIA_TYPE: openapi.schema_of(FormFields, file="file")}
+FORM: Final = {MEDIA_TYPE: openapi.schema_of(FormFields, file=FILE, others="metadata")}
 
-SubmitFile = openapi.reads_body("one file, with a filename; a `Content-Length` is required", FORM)
+SubmitFile = openapi.reads_body(
+    "one file, with a filename; other fields are kept as metadata; a `Content-Length` is required",
+    FORM,
+)
 
 SubmitFileOrReference = openapi.reads_body(
     "a form with one file, or the key of an object in the bucket",
@@ -67,12 +71,14 @@ SubmitFileOrReference = openapi.reads_body(
 
 
 class LengthRequired(DomainError):
-    """The request has no `Content-Length`, which is needed to reserve the quota."""
+    """The form has no `Content-Length`: its file's quota is reserved before its first byte."""
 
     code = ErrorCode.LENGTH_REQUIRED
 
     def __init__(self) -> None:
-        super().__init__("send the body with a Content-Length")
+        super().__init__(
+            "send the form with a Content-Length, or create an upload and send its chunks"
+        )
 
 
 @post(
@@ -139,10 +145,14 @@ def _form(request: ApiRequest) -> Form:
 
     Raises:
         FormRefused: the request has no form.
+        InvalidRequest: the form is encoded or is only a part.
+        DigestInvalid, DigestUnsupported: a digest of the whole form cannot be checked.
         LengthRequired: the request has no `Content-Length`.
     """
+    declarations.check_plain(request.headers)
+    expected = declarations.digests_of(request.headers)
     return Form.of(
-        request.stream(),
+        digests.checked(request.stream(), expected=expected),
         content_type=request.headers.get("content-type", ""),
         length=_length(request),
     )
@@ -153,22 +163,23 @@ async def _reference(request: ApiRequest) -> SubmitReference:
 
     Raises:
         InvalidRequest: the body is not a valid reference.
-        LengthRequired: the request has no `Content-Length`.
+        HTTPException: the body is too large.
     """
     bytes_max = request.context.settings.request_body_max
-    if _length(request) > bytes_max:
-        raise HTTPException(
-            status_code=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            detail=f"a JSON body has at most {bytes_max} bytes",
-        )
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > bytes_max:
+            raise HTTPException(
+                status_code=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                detail=f"a JSON body has at most {bytes_max} bytes",
+            )
     try:
-        return msgspec.json.decode(await request.body(), type=SubmitReference)
+        return msgspec.convert(request.decoded(bytes(body)), SubmitReference)
     except msgspec.ValidationError as error:
         found = _INVALID_FIELD.fullmatch(str(error))
         reason, field = (found["reason"], found["field"]) if found else (str(error), "body")
         raise InvalidRequest(reason, field=field) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest("is not JSON", field="body") from error
 
 
 def _length(request: ApiRequest) -> int:

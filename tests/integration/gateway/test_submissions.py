@@ -156,6 +156,7 @@ async def test_fields_may_precede_or_follow_the_file(
     fields = {
         "sha256": (None, hashlib.sha256(CONTENT).hexdigest()),
         "callback_url": (None, "https://example.com/hook"),
+        "note": (None, "kept"),
     }
     file = {"file": ("a.bin", CONTENT)}
     async with serve(**SMALL_CHUNKS) as api:
@@ -166,7 +167,8 @@ async def test_fields_may_precede_or_follow_the_file(
     assert answer.status_code == 202, answer.text
     assert answer.json()["callback_secret"].startswith("whsec_")
     assert await count_of(transaction, Webhook) == 1
-    assert (await upload_in(transaction)).size == len(CONTENT)
+    upload = await upload_in(transaction)
+    assert (upload.size, upload.client_metadata) == (len(CONTENT), {"note": "kept"})
 
 
 @over_both_stagings
@@ -226,17 +228,15 @@ async def test_a_body_that_is_not_a_form_with_a_file_is_refused(
     assert await count_of(transaction, Upload) == 0
 
 
-async def test_a_content_length_is_required(api: Api) -> None:
+@pytest.mark.parametrize("path", ["/upload-async", "/jobs"])
+async def test_a_form_needs_a_content_length(api: Api, path: str) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"--X--"
 
-    for path in ("/upload-async", "/jobs"):
-        for content_type in ("multipart/form-data; boundary=X", "application/json"):
-            answer = await api.ask(
-                "POST", path, content=pieces(), headers={"Content-Type": content_type}
-            )
-            if path == "/jobs" or content_type != "application/json":
-                assert problem(answer) == (411, "length_required")
+    headers = {"Content-Type": "multipart/form-data; boundary=X"}
+    answer = await api.ask("POST", path, content=pieces(), headers=headers)
+
+    assert problem(answer) == (411, "length_required")
 
 
 async def test_a_form_reserves_exactly_the_size_of_its_file(
@@ -277,11 +277,13 @@ async def test_a_repeated_form_returns_the_same_job_and_needs_no_quota(
         again = await submit(api, headers=KEY, fields=fields)
         other = await submit(api, CONTENT[:-1], headers=KEY, fields=fields)
         renamed = await submit(api, filename="b", headers=KEY, fields=fields)
+        noted = await submit(api, headers=KEY, fields={**fields, "note": "another"})
 
     assert first.status_code == again.status_code == 202
     assert first.json()["callback_secret"].startswith("whsec_")
     assert again.json() == first.json() | {"callback_secret": None}
     assert problem(other) == problem(renamed) == (422, "idempotency_key_reused")
+    assert problem(noted) == (422, "idempotency_key_reused")
     assert await count_of(transaction, Upload) == await count_of(transaction, EventRecord) == 1
 
 
@@ -494,10 +496,16 @@ async def test_malformed_json_is_refused(api: Api, content: bytes) -> None:
 
 
 async def test_a_too_large_json_body_is_refused(serve: Serve) -> None:
-    async with serve(request_body_max=1000) as api:
-        answer = await submit_reference(api, "incoming/" + "x" * 1000)
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b" " * 100
 
-    assert answer.status_code == 413
+    async with serve(request_body_max=1000) as api:
+        whole = await submit_reference(api, "incoming/" + "x" * 1000)
+        headers = {"Content-Type": "application/json"}
+        chunked = await api.ask("POST", "/jobs", content=pieces(), headers=headers)
+
+    assert whole.status_code == chunked.status_code == 413
 
 
 async def test_a_repeated_reference_returns_the_same_job(

@@ -1,0 +1,32 @@
+"""What the head of a request declares about its body; no declaration is ignored."""
+
+from litestar.datastructures import Headers
+
+from gateway.http import digests
+from gateway.http.problems import InvalidRequest
+from gateway.staging import ExpectedDigest
+
+
+def check_plain(headers: Headers) -> None:
+    """Check that a body is sent whole, and as it is stored.
+
+    Raises:
+        InvalidRequest: the body is encoded, or is only a part.
+    """
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise InvalidRequest("bodies are read as they are sent", field="Content-Encoding")
+    if headers.get("transfer-encoding", "chunked").lower() != "chunked":
+        # The server decodes only "chunked"; the bytes would be stored still encoded.
+        raise InvalidRequest("bodies are read as they are sent", field="Transfer-Encoding")
+    if "content-range" in headers:
+        # RFC 9110, 14.5: if the field were ignored, a part would be stored as the whole.
+        raise InvalidRequest("a body is sent whole", field="Content-Range")
+
+
+def digests_of(headers: Headers) -> tuple[ExpectedDigest, ...]:
+    """Return every digest that a request declares for its body.
+
+    Raises:
+        DigestInvalid, DigestUnsupported: a digest cannot be checked.
+    """
+    return digests.declared(lambda field: headers.getall(field, []))
