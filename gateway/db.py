@@ -1,10 +1,10 @@
 """Engines and transactions of a gateway process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final, LiteralString, Protocol, cast
 from weakref import WeakValueDictionary
 
 import psycopg
@@ -86,11 +86,40 @@ class Database:
             raise PoolTimeout("other changes of this tenant took too long") from error
 
 
-class AutocommitConnection:
-    """Runs statements that are each a whole transaction, in one round trip.
+class Statements(Protocol):
+    """Runs statements through the driver, without the work of SQLAlchemy around each of them.
 
-    Statements go to the driver directly: SQLAlchemy's work around a statement takes several times
-    as long as the driver's, and two statements are most of the work for a small chunk.
+    A statement is SQL with the driver's placeholders, `%(name)s`. The driver prepares a statement
+    that a connection executes often, so its text must not depend on the values.
+    """
+
+    async def rows(self, statement: LiteralString, values: Mapping[str, Any]) -> Sequence[Any]:
+        """Run a statement and return its rows, with an attribute for each column.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: the driver's error, wrapped as in a transaction.
+            sqlalchemy.exc.TimeoutError: no connection was free in time.
+        """
+
+    async def first_row(self, statement: LiteralString, values: Mapping[str, Any]) -> Any | None:  # noqa: ANN401  # a named tuple of the statement's columns
+        """Run a statement and return its first row; see `rows`."""
+        rows = await self.rows(statement, values)
+        return rows[0] if rows else None
+
+
+class SessionStatements(Statements):
+    """Runs statements in the transaction of a session, which must be flushed before."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def rows(self, statement: LiteralString, values: Mapping[str, Any]) -> Sequence[Any]:
+        connection = await self._session.connection()
+        return (await connection.exec_driver_sql(statement, dict(values))).all()
+
+
+class AutocommitConnection(Statements):
+    """Runs statements that are each a whole transaction, in one round trip.
 
     Args:
         engine: from `build_autocommit_engine`.
@@ -99,17 +128,7 @@ class AutocommitConnection:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def first_row(self, statement: LiteralString, values: Mapping[str, Any]) -> Any | None:  # noqa: ANN401  # a named tuple of the statement's columns
-        """Run a statement and return its first row, with an attribute for each column.
-
-        Args:
-            statement: SQL with the driver's placeholders, `%(name)s`.
-            values: the values of the placeholders.
-
-        Raises:
-            sqlalchemy.exc.DBAPIError: the driver's error, wrapped as in a transaction.
-            sqlalchemy.exc.TimeoutError: no connection was free in time.
-        """
+    async def rows(self, statement: LiteralString, values: Mapping[str, Any]) -> Sequence[Any]:
         try:
             connection = await self._engine.raw_connection()
         except psycopg.Error as error:
@@ -118,7 +137,7 @@ class AutocommitConnection:
         try:
             cursor = driver.cursor(row_factory=namedtuple_row)
             await cursor.execute(statement, values)
-            return await cursor.fetchone()
+            return await cursor.fetchall()
         except BaseException as error:
             was_lost = driver.closed
             # After a cancellation the pending answer would go to the connection's next user.

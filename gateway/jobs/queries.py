@@ -1,20 +1,55 @@
-"""Reads jobs with their steps."""
+"""Reads jobs with their steps.
+
+A client that polls reads one job, so those statements are plain SQL. One statement reads one state
+of the database: a revision is never older than what it numbers.
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import TypeAlias, cast
+from typing import Any, Final, LiteralString, TypeAlias
 
-from sqlalchemy import ARRAY, ColumnElement, Select, Uuid, and_, any_, literal, select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.jobs.view import show
+from gateway.db import Statements
+from gateway.jobs.view import JobFacts, StepFacts, show
 from schemas.api.jobs import JobView
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import JobStatus, StepStatus
-from schemas.steps import StepName
+from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
+from schemas.steps import JobStage, StepName
 from schemas.tables.jobs import Job
-from schemas.tables.steps import Step, TenantSteps
+from schemas.tables.steps import Step
+
+_JOBS_WITH_STEPS: Final[LiteralString] = """
+    SELECT jobs.id, jobs.revision, jobs.upload_id, jobs.kind, jobs.priority, jobs.status, jobs.stage,
+           jobs.result, jobs.created_at, jobs.started_at, jobs.finished_at,
+           steps.name AS step, steps.status AS step_status, steps.done, steps.total, steps.unit,
+           steps.attempts, steps.queued_at, steps.started_at AS step_started_at,
+           steps.finished_at AS step_finished_at, steps.error_code, steps.error_detail,
+           steps.error_retryable, steps.ticket - counters.released AS place
+    FROM jobs
+    LEFT JOIN steps ON steps.job_id = jobs.id
+    LEFT JOIN tenant_steps AS counters ON steps.status = 'waiting'
+        AND counters.tenant_id = steps.tenant_id AND counters.name = steps.name
+        AND counters.priority = steps.priority
+"""
+
+JOB: Final[LiteralString] = (
+    _JOBS_WITH_STEPS
+    + "WHERE jobs.id = %(job_id)s AND jobs.tenant_id = %(tenant_id)s ORDER BY steps.ordinal"
+)
+
+JOB_OF_UPLOAD: Final[LiteralString] = (
+    _JOBS_WITH_STEPS
+    + "WHERE jobs.upload_id = %(upload_id)s AND jobs.tenant_id = %(tenant_id)s ORDER BY steps.ordinal"
+)
+
+JOBS: Final[LiteralString] = (
+    _JOBS_WITH_STEPS + "WHERE jobs.id = ANY (%(job_ids)s) ORDER BY steps.ordinal"
+)
+
+REVISIONS: Final[LiteralString] = "SELECT id, revision FROM jobs WHERE id = ANY (%(job_ids)s)"
 
 Snapshot: TypeAlias = tuple[int, JobView]
 """The revision of a job (the number of its changes so far), and the job."""
@@ -29,40 +64,44 @@ class JobNotFound(DomainError):
         super().__init__(f"there is no job {job_id}")
 
 
-async def snapshot_of(session: AsyncSession, *, tenant_id: TenantId, job_id: JobId) -> Snapshot:
+async def snapshot_of(statements: Statements, *, tenant_id: TenantId, job_id: JobId) -> Snapshot:
     """Return a tenant's job.
 
     Raises:
         JobNotFound: the tenant has no such job.
     """
-    found = await _snapshots(session, Job.id == job_id, Job.tenant_id == tenant_id)
-    if job_id not in found:
+    rows = await statements.rows(JOB, {"job_id": job_id, "tenant_id": tenant_id})
+    if not rows:
         raise JobNotFound(job_id)
-    return found[job_id]
+    return _snapshot(rows)
 
 
 async def snapshots_of(
-    session: AsyncSession, job_ids: Collection[JobId]
+    statements: Statements, job_ids: Collection[JobId]
 ) -> Mapping[JobId, Snapshot]:
     """Return jobs of any tenants, by id; a job that does not exist is left out.
 
     Only for callers that have read each job as its tenant's before.
     """
-    return await _snapshots(session, _is_one_of(job_ids))
+    by_job = defaultdict[JobId, list[Any]](list)
+    for row in await statements.rows(JOBS, {"job_ids": list(job_ids)}):
+        by_job[row.id].append(row)
+    return {job_id: _snapshot(rows) for job_id, rows in by_job.items()}
 
 
-async def revisions_of(session: AsyncSession, job_ids: Collection[JobId]) -> Mapping[JobId, int]:
+async def revisions_of(statements: Statements, job_ids: Collection[JobId]) -> Mapping[JobId, int]:
     """Return the revision of each job, by id; a job that does not exist is left out."""
-    found = await session.execute(select(Job.id, Job.revision).where(_is_one_of(job_ids)))
-    return {row.id: row.revision for row in found}
+    rows = await statements.rows(REVISIONS, {"job_ids": list(job_ids)})
+    return {row.id: row.revision for row in rows}
 
 
 async def job_of_upload(
-    session: AsyncSession, *, tenant_id: TenantId, upload_id: UploadId
+    statements: Statements, *, tenant_id: TenantId, upload_id: UploadId
 ) -> JobView | None:
     """Return the job of a tenant's upload; None if there is no such job."""
-    found = await _snapshots(session, Job.upload_id == upload_id, Job.tenant_id == tenant_id)
-    return next((job for _, job in found.values()), None)
+    values = {"upload_id": upload_id, "tenant_id": tenant_id}
+    rows = await statements.rows(JOB_OF_UPLOAD, values)
+    return _snapshot(rows)[1] if rows else None
 
 
 def jobs_of(tenant_id: TenantId, *, status: JobStatus | None) -> Select[Job]:
@@ -81,45 +120,42 @@ async def show_all(session: AsyncSession, jobs: Sequence[Job]) -> list[JobView]:
     return [show(job, steps[job.id]) for job in jobs]
 
 
-def _is_one_of(job_ids: Collection[JobId]) -> ColumnElement[bool]:
-    """Return a condition with one parameter: the text of the statement is always the same."""
-    return Job.id == any_(literal(list(job_ids), ARRAY(Uuid)))
-
-
-async def _snapshots(
-    session: AsyncSession, *conditions: ColumnElement[bool]
-) -> Mapping[JobId, Snapshot]:
-    """Read jobs, their steps and the places of the steps in line.
-
-    One statement reads one state of the database: a revision is never older than what it numbers.
-    """
-    found = await session.execute(
-        select(Job, Step, TenantSteps.released)
-        .outerjoin(Step, Step.job_id == Job.id)
-        .outerjoin(
-            TenantSteps,
-            and_(
-                Step.status == StepStatus.WAITING,
-                TenantSteps.tenant_id == Step.tenant_id,
-                TenantSteps.name == Step.name,
-                TenantSteps.priority == Step.priority,
-            ),
-        )
-        .where(*conditions)
-        .order_by(Step.ordinal)
-        # The session may hold rows that a trigger has changed since.
-        .execution_options(populate_existing=True)
+def _snapshot(rows: Sequence[Any]) -> Snapshot:
+    """Return the job of the rows of one job, in the order of its steps."""
+    first = rows[0]
+    job = JobFacts(
+        id=first.id,
+        upload_id=first.upload_id,
+        kind=JobKind(first.kind),
+        priority=Priority(first.priority),
+        status=JobStatus(first.status),
+        stage=JobStage(first.stage),
+        result=first.result,
+        created_at=first.created_at,
+        started_at=first.started_at,
+        finished_at=first.finished_at,
     )
-    jobs: dict[JobId, Job] = {}
-    steps = defaultdict[JobId, list[Step]](list)
-    places = defaultdict[JobId, dict[StepName, int]](dict)
-    for job, step, released in cast("Sequence[tuple[Job, Step | None, int | None]]", found.all()):
-        jobs[job.id] = job
-        if step is not None:
-            steps[job.id].append(step)
-            if released is not None:
-                places[job.id][step.name] = max(1, step.ticket - released)
-    return {
-        job_id: (job.revision, show(job, steps[job_id], places=places[job_id]))
-        for job_id, job in jobs.items()
-    }
+    steps, places = [], {}
+    for row in rows:
+        if row.step is None:
+            continue
+        name = StepName(row.step)
+        steps.append(
+            StepFacts(
+                name=name,
+                status=StepStatus(row.step_status),
+                done=row.done,
+                total=row.total,
+                unit=row.unit,
+                attempts=row.attempts,
+                queued_at=row.queued_at,
+                started_at=row.step_started_at,
+                finished_at=row.step_finished_at,
+                error_code=row.error_code,
+                error_detail=row.error_detail,
+                error_retryable=row.error_retryable,
+            )
+        )
+        if row.place is not None:
+            places[name] = max(1, row.place)
+    return first.revision, show(job, steps, places=places)

@@ -59,8 +59,9 @@ async def get_job(
     wait: Wait = 0,
 ) -> JobView:
     """Show a job; `progress` decreases only if the object store loses parts of the file."""
-    async with request.context.database.transaction() as session:
-        _, job = await queries.snapshot_of(session, tenant_id=request.user.tenant_id, job_id=job_id)
+    _, job = await queries.snapshot_of(
+        request.context.autocommit, tenant_id=request.user.tenant_id, job_id=job_id
+    )
     _bind(job)
     wait_max = request.context.settings.wait_max
     return await settled_within(min(timedelta(seconds=wait), wait_max), job=job, request=request)

@@ -1,17 +1,57 @@
 """A job as clients see it: its row, and what follows from its steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
 
 from gateway.settings import API_PREFIX
 from schemas.api.jobs import JobError, JobView, StepView
-from schemas.lifecycle import JobStatus, StepStatus
-from schemas.steps import STEPS, StepName
+from schemas.ids import JobId, UploadId
+from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
+from schemas.steps import STEPS, JobStage, StepName
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 
 
+class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The columns of a job that clients see, as in `Job`."""
+
+    id: JobId
+    upload_id: UploadId | None
+    kind: JobKind
+    priority: Priority
+    status: JobStatus
+    stage: JobStage
+    result: dict[str, Any] | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class StepFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The columns of a step that clients see, as in `Step`."""
+
+    name: StepName
+    status: StepStatus
+    done: int
+    total: int | None
+    unit: str | None
+    attempts: int
+    queued_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error_code: str | None
+    error_detail: str | None
+    error_retryable: bool | None
+
+
 def show(
-    job: Job, steps: Sequence[Step], *, places: Mapping[StepName, int] | None = None
+    job: Job | JobFacts,
+    steps: Sequence[Step | StepFacts],
+    *,
+    places: Mapping[StepName, int] | None = None,
 ) -> JobView:
     """Return a job with its timeline.
 
@@ -49,7 +89,7 @@ def show(
     )
 
 
-def progress(steps: Iterable[Step]) -> int:
+def progress(steps: Iterable[Step | StepFacts]) -> int:
     """Return the progress of a job in percent: the share of each step that is done.
 
     It is 100 only if every step is completed. A failed or cancelled step keeps its last share.
@@ -60,14 +100,14 @@ def progress(steps: Iterable[Step]) -> int:
     return sum(_share(step) for step in work)
 
 
-def _share(step: Step) -> int:
+def _share(step: Step | StepFacts) -> int:
     weight, total = STEPS[step.name].weight, step.total or 0
     if step.status == StepStatus.COMPLETED:
         return weight
     return min(max(step.done, 0), total) * weight // total if total > 0 else 0
 
 
-def _show_step(step: Step, *, place: int | None) -> StepView:
+def _show_step(step: Step | StepFacts, *, place: int | None) -> StepView:
     return StepView(
         name=step.name,
         status=step.status,
@@ -83,7 +123,7 @@ def _show_step(step: Step, *, place: int | None) -> StepView:
     )
 
 
-def _error_of(step: Step) -> JobError | None:
+def _error_of(step: Step | StepFacts) -> JobError | None:
     if step.error_code is None:
         return None
     return JobError(

@@ -98,10 +98,9 @@ async def settled_within(wait: timedelta, *, job: JobView, request: ApiRequest) 
 
 def reader(request: ApiRequest, job_id: JobId) -> Read:
     async def read() -> Snapshot:
-        async with request.context.database.transaction() as session:
-            return await queries.snapshot_of(
-                session, tenant_id=request.user.tenant_id, job_id=job_id
-            )
+        return await queries.snapshot_of(
+            request.context.autocommit, tenant_id=request.user.tenant_id, job_id=job_id
+        )
 
     return read
 

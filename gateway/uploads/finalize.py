@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.backlog import Backlog
+from gateway.db import SessionStatements
 from gateway.http import idempotency
 from gateway.jobs.queries import snapshot_of
 from gateway.jobs.view import show
@@ -88,7 +89,7 @@ async def finalize_upload(
     if bound_to != job_id:
         raise idempotency.IdempotencyKeyReused
     if job is not None:
-        _, view = await snapshot_of(session, tenant_id=tenant_id, job_id=job_id)
+        _, view = await snapshot_of(SessionStatements(session), tenant_id=tenant_id, job_id=job_id)
         return view
     await _check_complete(session, upload, declared=request.chunks, now=now)
     upload.sha256 = upload.sha256 or request.sha256

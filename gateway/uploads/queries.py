@@ -11,7 +11,7 @@ from typing import Final, LiteralString
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.db import AutocommitConnection
+from gateway.db import Statements
 from gateway.jobs import queries as job_queries
 from gateway.settings import API_PREFIX
 from gateway.staging import StagedUpload
@@ -26,6 +26,10 @@ from schemas.tables.uploads import Chunk, Upload
 STAGED: Final[LiteralString] = """
     SELECT size, chunk_size, staging FROM uploads
     WHERE id = %(upload_id)s AND tenant_id = %(tenant_id)s
+"""
+
+STATUS: Final[LiteralString] = """
+    SELECT status FROM uploads WHERE id = %(upload_id)s AND tenant_id = %(tenant_id)s
 """
 
 CHUNK_STATE: Final[LiteralString] = """
@@ -127,7 +131,7 @@ async def upload_to_finalize(
 
 
 async def staged_upload(
-    connection: AutocommitConnection, *, tenant_id: TenantId, upload_id: UploadId
+    connection: Statements, *, tenant_id: TenantId, upload_id: UploadId
 ) -> StagedUpload:
     """Return the facts of a tenant's upload that never change.
 
@@ -146,9 +150,7 @@ async def staged_upload(
     )
 
 
-async def chunk_state(
-    connection: AutocommitConnection, upload: StagedUpload, *, index: int
-) -> ChunkState:
+async def chunk_state(connection: Statements, upload: StagedUpload, *, index: int) -> ChunkState:
     """Return the state of an upload and one of its chunks.
 
     Raises:
@@ -167,7 +169,7 @@ async def chunk_state(
 
 
 async def record_chunk(
-    connection: AutocommitConnection,
+    connection: Statements,
     upload: StagedUpload,
     chunk: StoredChunk,
     *,
@@ -216,7 +218,7 @@ async def job_row_of(session: AsyncSession, upload_id: UploadId) -> Job | None:
 
 
 async def job_of_upload(
-    session: AsyncSession, *, tenant_id: TenantId, upload_id: UploadId
+    statements: Statements, *, tenant_id: TenantId, upload_id: UploadId
 ) -> JobView:
     """Return the job of a finalized upload.
 
@@ -224,9 +226,12 @@ async def job_of_upload(
         UploadNotFound: the tenant has no such upload.
         NotFinalized: the upload has no job.
     """
-    job = await job_queries.job_of_upload(session, tenant_id=tenant_id, upload_id=upload_id)
+    values = {"tenant_id": tenant_id, "upload_id": upload_id}
+    job = await job_queries.job_of_upload(statements, tenant_id=tenant_id, upload_id=upload_id)
     if job is None:
-        upload = await upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
+        upload = await statements.first_row(STATUS, values)
+        if upload is None:
+            raise UploadNotFound(upload_id)
         raise NotFinalized(upload_id, status=upload.status)
     return job
 

@@ -250,10 +250,9 @@ async def get_upload_status(
     wait: Wait = 0,
 ) -> JobView:
     """Show the job of a finalized upload."""
-    async with request.context.database.transaction() as session:
-        job = await queries.job_of_upload(
-            session, tenant_id=request.user.tenant_id, upload_id=upload_id
-        )
+    job = await queries.job_of_upload(
+        request.context.autocommit, tenant_id=request.user.tenant_id, upload_id=upload_id
+    )
     request_log.bind(job_id=job.job_id)
     wait_max = request.context.settings.wait_max
     return await settled_within(min(timedelta(seconds=wait), wait_max), job=job, request=request)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.db import SessionStatements
 from gateway.uploads import queries
 from schemas.api.jobs import JobView
 from schemas.api.uploads import CallbackSecret
@@ -36,7 +37,9 @@ async def accept(
 ) -> Accepted:
     """Return the answer to the submission of a finalized upload."""
     upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
-    job = await queries.job_of_upload(session, tenant_id=tenant_id, upload_id=upload_id)
+    job = await queries.job_of_upload(
+        SessionStatements(session), tenant_id=tenant_id, upload_id=upload_id
+    )
     return Accepted(
         job=job,
         upload_id=upload.id,

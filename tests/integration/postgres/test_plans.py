@@ -238,9 +238,9 @@ class InTransaction(AutocommitConnection):
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def first_row(self, statement: LiteralString, values: Mapping[str, Any]) -> Any | None:  # noqa: ANN401  # as in the base class
+    async def rows(self, statement: LiteralString, values: Mapping[str, Any]) -> Sequence[Any]:
         async with self._engine.connect() as connection:
-            return (await connection.exec_driver_sql(statement, dict(values))).first()
+            return (await connection.exec_driver_sql(statement, dict(values))).all()
 
 
 @pytest.mark.anyio
