@@ -238,7 +238,7 @@ def _bare_server(system: System) -> Iterator[tuple[int, str]]:
             _wait_until_ready(port)
             yield process.pid, f"http://{LOOPBACK}:{port}"
         finally:
-            process.terminate()
+            process.kill()
 
 
 def _wait_until_ready(port: int) -> None:

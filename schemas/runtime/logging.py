@@ -1,13 +1,33 @@
 """Structured logs: one line per event on stderr, in the same shape in every process."""
 
+import json
 import logging.config
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from schemas.settings import ProcessSettings
 
 OWN_PACKAGES = ("gateway", "pipeline", "notifier", "schemas")
+
+
+_JSON: Final = json.JSONEncoder(default=repr)
+
+
+class _Line(str):
+    """A finished line."""
+
+    __slots__ = ()
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Renders the lines of libraries; the project's own lines are rendered when they are logged.
+
+    Every request logs a line. `ProcessorFormatter` would copy its record and its fields twice.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        return record.msg if isinstance(record.msg, _Line) else super().format(record)
 
 
 def configure(settings: ProcessSettings, *, service: str) -> None:
@@ -25,38 +45,44 @@ def configure(settings: ProcessSettings, *, service: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
+
+    def add_service(
+        _: object, __: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        event.setdefault("service", service)
+        return event
+
+    def as_json(_: object, __: str, event: structlog.typing.EventDict) -> _Line:
+        return _Line(_JSON.encode(event))
+
+    # The default exception formatter prints local variables, and with them secrets.
+    console = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
+
+    def as_text(logger: object, name: str, event: structlog.typing.EventDict) -> _Line:
+        return _Line(console(logger, name, event))
+
+    renderers: list[Any] = (
+        [structlog.processors.format_exc_info, as_json]
+        if settings.log_format == "json"
+        else [as_text]
+    )
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[structlog.stdlib.filter_by_level, *shared, add_service, *renderers],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-
-    def add_service(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401  # structlog's own processor signature
-        event.setdefault("service", service)
-        return event
-
-    renderers: list[Any] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        if settings.log_format == "json"
-        # The default exception formatter prints local variables, and with them secrets.
-        else [
-            structlog.dev.ConsoleRenderer(
-                colors=False, exception_formatter=structlog.dev.plain_traceback
-            )
-        ]
-    )
+    # No line shows them, and each costs a call of the system.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {
                 "event": {
-                    "()": structlog.stdlib.ProcessorFormatter,
+                    "()": _Formatter,
                     "foreign_pre_chain": shared,
                     "processors": [
                         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
