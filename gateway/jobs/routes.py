@@ -10,7 +10,7 @@ from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from gateway.context import ApiRequest
-from gateway.db import transaction_time
+from gateway.db import SessionStatements, transaction_time
 from gateway.http import paging, request_log, sse
 from gateway.http.problems import answers
 from gateway.http.security import FOLLOWS_JOB, requires
@@ -83,7 +83,9 @@ async def create_stream_token(
     """
     caller, context = request.user, request.context
     async with context.database.transaction() as session:
-        await queries.snapshot_of(session, tenant_id=caller.tenant_id, job_id=job_id)
+        await queries.snapshot_of(
+            SessionStatements(session), tenant_id=caller.tenant_id, job_id=job_id
+        )
         now = await transaction_time(session)
     token = StreamToken(
         tenant_id=caller.tenant_id,
