@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 import structlog
 
@@ -38,10 +39,16 @@ from gateway.uploads.queries import ChunkState, StoredChunk
 from schemas.api.uploads import ChunkStored
 from schemas.errors import StagingMissing
 from schemas.ids import TenantId, UploadId
-from schemas.lifecycle import StagingKind
+from schemas.lifecycle import StagingKind, UploadStatus
 from schemas.policy import media_types
 
 log = structlog.stdlib.get_logger(__name__)
+
+_AFTER_FINALIZE: Final = frozenset(
+    {UploadStatus.FINALIZED, UploadStatus.STORED, UploadStatus.FAILED}
+)
+"""Statuses in which a stored chunk that is sent again gets the answer of the first time: a proxy may
+repeat a request late. Cancelling and expiring delete the chunks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +73,8 @@ async def receive_chunk(
     """Store a chunk durably; a chunk that is stored already is compared, never overwritten.
 
     Raises:
-        UploadNotFound, UploadNotOpen, UploadExpired: the upload accepts no chunks.
+        UploadNotFound, UploadNotOpen, UploadExpired: the upload accepts no chunks; a chunk that was
+            stored before a finalize is still compared.
         ChunkIndexOutOfRange, ChunkSizeMismatch, ChunkTooLong: the upload has no such chunk.
         BodyTooSlow: the client stopped sending, or sends too slowly.
         ChunkDigestMismatch: the body was damaged on its way; nothing is stored.
@@ -83,15 +91,14 @@ async def receive_chunk(
     hasher = BodyHasher(chunk.expected)
 
     async def stored_sha256() -> bytes | None:
-        """Return the sha256 of the chunk if it is stored, after checking that the upload is open."""
+        """Return the sha256 of the chunk if it is stored; otherwise check that the upload is open."""
         state = await queries.chunk_state(context.autocommit, upload, index=chunk.index)
-        _check_open(upload, state)
+        if state.stored_sha256 is None or state.status not in _AFTER_FINALIZE:
+            _check_open(upload, state)
         chunk.preconditions.check(state.stored_sha256.hex() if state.stored_sha256 else None)
         return state.stored_sha256
 
     holders = context.chunk_holders
-    # A backend without locks does not wait for a holder: nothing else would end it.
-    holders.ask(upload.id, chunk.index)
     backend = await context.staging.backend_of(upload)
     try:
         async with backend.open_chunk(
@@ -190,7 +197,11 @@ async def _lock_then_look(
             left -= ASK_INTERVAL
             if left <= timedelta(0):
                 raise ChunkInProgress(index)
-    return await stored_sha256()
+    stored = await stored_sha256()
+    if stored is None:
+        # A backend without locks waits for no holder: nothing else would end a slow one.
+        holders.ask(upload_id, index)
+    return stored
 
 
 async def _read(

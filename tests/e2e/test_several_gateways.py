@@ -1,7 +1,9 @@
 """Several gateways over one staging: clients may use any of them, and any of them may die."""
 
 import asyncio
+import hashlib
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -15,6 +17,7 @@ from tests.e2e.deployment import Deployment
 from tests.e2e.files import TIMEOUT
 from tests.e2e.gateways import Gateways
 from tests.e2e.killed_gateways import upload_while_gateways_die
+from tests.e2e.persistent_client import FinalizedUpload
 from tests.e2e.traces import Traces
 from tests.integration.gateway.api import KIB64, pieces_of
 
@@ -49,6 +52,39 @@ def test_a_hundred_clients_with_breaking_connections_corrupt_nothing(
     assert report.manifest_times
     assert report.slow_status == 200
     deployment.assert_objects_complete(report.uploads)
+
+
+def test_the_object_has_the_bytes_of_the_request_that_took_its_chunk_over(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    lost, content = Random(12).randbytes(KIB64), Random(13).randbytes(KIB64)
+
+    async def take_over() -> FinalizedUpload:
+        async with (
+            Gateways.started(
+                2, environment=deployment.gateway_environment, directory=tmp_path
+            ) as gateways,
+            persistent_client.connected(
+                deployment.key, urls=lambda: gateways.urls[:1], random=Random(14)
+            ) as one,
+            persistent_client.connected(
+                deployment.key, urls=lambda: gateways.urls[1:], random=Random(15)
+            ) as other,
+        ):
+            upload_id = await one.create(size=KIB64)
+            _, silent = await one.begin_chunk(
+                upload_id, index=0, length=KIB64, body=lost[: KIB64 // 2]
+            )
+            with closing(silent):
+                answer = await other.put(upload_id, index=0, piece=content)
+                assert answer.status_code == 200, answer.text
+                silent.write(lost[KIB64 // 2 :])
+                job_id = await other.finalize(upload_id, pieces=[content])
+        return FinalizedUpload(
+            upload_id=upload_id, job_id=job_id, sha256=hashlib.sha256(content).hexdigest()
+        )
+
+    deployment.assert_objects_complete([asyncio.run(take_over())])
 
 
 def test_fifty_finalizes_over_two_gateways_create_one_job_and_one_object(

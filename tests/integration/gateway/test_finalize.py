@@ -177,12 +177,6 @@ async def test_a_digest_declared_after_the_first_finalize_is_refused(api: Api) -
     assert (await api.finalize(upload_id)).json()["job_id"] == first.json()["job_id"]
 
 
-async def test_a_finalized_upload_accepts_no_chunk(api: Api) -> None:
-    upload_id, _ = await api.finalized(CONTENT)
-
-    assert problem(await api.put(upload_id, 0, CONTENT[:KIB64])) == (409, "upload_not_open")
-
-
 async def test_a_concurrent_chunk_and_finalize_never_leave_a_missing_chunk(api: Api) -> None:
     for _ in range(10):
         upload_id = await api.created(size=2 * KIB64)

@@ -5,7 +5,9 @@ uses `start`, on another database.
 """
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +28,7 @@ class Gateway:
     process: Process
     key: str
     transaction: BeginSession
+    staging_dir: Path
 
     @property
     def url(self) -> str:
@@ -62,22 +65,34 @@ async def gateway(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Gateway]:
     directory = tmp_path_factory.mktemp("gateway")
-    engine = db.build_engine(module_database)
+    async with running(module_database, settings=gateway_settings, directory=directory) as gateway:
+        yield gateway
+
+
+@asynccontextmanager
+async def running(
+    database: DatabaseSettings, *, settings: Mapping[str, str], directory: Path
+) -> AsyncIterator[Gateway]:
+    """Start a gateway, with its staging and its log in a directory; kill it when the block ends."""
+    engine = db.build_engine(database)
     transaction = db.Database(engine).transaction
     async with transaction() as session:
         created = await keys.create(session, tenant="acme", scopes=tuple(Scope), actor="test")
+    staging_dir = directory / "staging"
     process = await Process.start(
         environment={
-            "DATABASE_URL": module_database.database_url.get_secret_value(),
-            "STAGING_DIR": str(directory / "staging"),
+            "DATABASE_URL": database.database_url.get_secret_value(),
+            "STAGING_DIR": str(staging_dir),
             "STAGING_RESERVE": "0",
             "SECRET_KEYS": KEY,
             "LOG_LEVEL": "DEBUG",
-            **gateway_settings,
+            **settings,
         },
         directory=directory,
     )
-    yield Gateway(process=process, key=created.key, transaction=transaction)
+    yield Gateway(
+        process=process, key=created.key, transaction=transaction, staging_dir=staging_dir
+    )
     await process.kill()
     await engine.dispose()
 
