@@ -73,7 +73,7 @@ def serve() -> None:
         forwarded_allow_ips=[str(network) for network in loaded.trusted_proxies],
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    GracefulServer(config, drain=app.state.context.job_changes.drain).run()
+    GracefulServer(config, drain=app.state.context.job_watch.drain).run()
 
 
 def main() -> None:

@@ -10,9 +10,8 @@ from typing import Any
 from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import State
 
-from gateway import chunk_holders, db, health
+from gateway import chunk_holders, db, health, job_watch
 from gateway.backlog import Backlog
-from gateway.change_listener import JobChangeListener
 from gateway.chunk_holders import ChunkHolders
 from gateway.context import ApiRequest, Context
 from gateway.documents import routes as documents
@@ -21,7 +20,11 @@ from gateway.http.head import HeadWhereGetIs
 from gateway.http.key_uses import KeyUses
 from gateway.http.rate_limit import RateLimit, TenantRates
 from gateway.http.security import ApiKeyAuthentication, ApiKeyCache
+from gateway.http.wait_limit import KeyWaits
+from gateway.job_watch import JobWatch
+from gateway.jobs import queries as job_queries
 from gateway.jobs import routes as jobs
+from gateway.notifications import Notifications
 from gateway.readiness import ReadinessProbe
 from gateway.settings import API_PREFIX, Settings
 from gateway.staging import Staging, StagingBackend
@@ -46,9 +49,19 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     autocommit_engine = db.build_autocommit_engine(settings)
     autocommit = db.AutocommitConnection(autocommit_engine)
     staging = _staging(settings, store)
-    job_changes = JobChangeListener(
+    watch = JobWatch(
+        read=partial(job_queries.snapshots_of, autocommit),
+        read_revisions=partial(job_queries.revisions_of, autocommit),
+    )
+    notifications = Notifications(
         partial(postgres.connect, settings, connection=db.LISTENER_CONNECTION)
     )
+    notifications.subscribe(job_watch.CHANNEL, watch.notify)
+    holders = ChunkHolders(
+        keep_rate=settings.chunk_keep_rate,
+        notify=partial(autocommit.notify, chunk_holders.CHANNEL),
+    )
+    notifications.subscribe(chunk_holders.CHANNEL, holders.heard)
     context = Context(
         settings=settings,
         database=db.Database(engine),
@@ -58,15 +71,12 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             partial(postgres.connect, settings, connection=db.PROBE_CONNECTION),
             clock_difference_max=settings.clock_difference_max,
             staging=staging,
-            is_listening=lambda: job_changes.is_listening,
+            is_listening=lambda: notifications.is_listening,
             monotonic=time.monotonic,
         ),
-        chunk_holders=ChunkHolders(
-            keep_rate=settings.chunk_keep_rate,
-            connect=partial(postgres.connect, settings, connection=db.CHUNK_LISTENER_CONNECTION),
-            notify=partial(autocommit.notify, chunk_holders.CHANNEL),
-        ),
-        job_changes=job_changes,
+        chunk_holders=holders,
+        job_watch=watch,
+        key_waits=KeyWaits(settings.waits_per_key),
         backlog=Backlog(settings, monotonic=time.monotonic),
         api_keys=ApiKeyCache(lifetime=settings.api_key_cache, monotonic=time.monotonic),
         key_uses=KeyUses(monotonic=time.monotonic),
@@ -79,8 +89,8 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         await staging.primary.prepare()
         try:
             async with (
-                context.job_changes.listening(),
-                context.chunk_holders.listening(),
+                watch.running(),
+                notifications.listening(),
                 context.key_uses.written_to(context.database),
             ):
                 yield

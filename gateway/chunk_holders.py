@@ -12,7 +12,7 @@ of the staging backend, and the row of the chunk, decide whose bytes count.
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 from uuid import uuid4
@@ -20,7 +20,6 @@ from uuid import uuid4
 import structlog
 
 from schemas.ids import UploadId
-from schemas.runtime import postgres
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -119,31 +118,14 @@ class ChunkHolders:
 
     Args:
         keep_rate: bytes per second with which a holder keeps its chunk.
-        connect: opens a connection that listens to questions.
         notify: sends a payload to all processes that listen to `CHANNEL`.
     """
 
-    def __init__(
-        self, *, keep_rate: int, connect: postgres.Connect, notify: Callable[[str], Awaitable[None]]
-    ) -> None:
+    def __init__(self, *, keep_rate: int, notify: Callable[[str], Awaitable[None]]) -> None:
         self._keep_rate = keep_rate
-        self._connect = connect
         self._notify = notify
         self._process = uuid4().hex
         self._holders = defaultdict[str, set[Holder]](set)
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
-        """Answer questions of other processes until the block ends."""
-        listener = asyncio.create_task(
-            postgres.listen(self._connect, channel=CHANNEL, notify=self.heard),
-            name="chunk-holders-listener",
-        )
-        try:
-            yield
-        finally:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
 
     @contextmanager
     def holding(self, upload_id: UploadId, index: int) -> Iterator[Holder]:

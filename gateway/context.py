@@ -8,7 +8,6 @@ from litestar import Request
 from litestar.exceptions import InternalServerException
 
 from gateway.backlog import Backlog
-from gateway.change_listener import JobChangeListener
 from gateway.chunk_holders import ChunkHolders
 from gateway.db import AutocommitConnection, Database
 from gateway.http import declarations, digests, json_body, pace
@@ -16,6 +15,8 @@ from gateway.http.key_uses import KeyUses
 from gateway.http.problems import ClientDisconnected
 from gateway.http.rate_limit import TenantRates
 from gateway.http.security import ApiKeyCache, Caller
+from gateway.http.wait_limit import KeyWaits
+from gateway.job_watch import JobWatch
 from gateway.readiness import ReadinessProbe
 from gateway.settings import Settings
 from gateway.staging import Staging
@@ -32,7 +33,8 @@ class Context:
     staging: Staging
     readiness: ReadinessProbe
     chunk_holders: ChunkHolders
-    job_changes: JobChangeListener
+    job_watch: JobWatch
+    key_waits: KeyWaits
     backlog: Backlog
     api_keys: ApiKeyCache
     key_uses: KeyUses

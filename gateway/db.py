@@ -27,7 +27,6 @@ CONNECTION: Final = postgres.connection_arguments(
     silence_max=timedelta(seconds=15),
 )
 LISTENER_CONNECTION: Final = {**CONNECTION, "application_name": "waybill-gateway-listener"}
-CHUNK_LISTENER_CONNECTION: Final = {**CONNECTION, "application_name": "waybill-gateway-chunks"}
 PROBE_CONNECTION: Final = {**CONNECTION, "application_name": "waybill-gateway-readiness"}
 
 

@@ -81,8 +81,7 @@ async def listen(
     """Call `wake` at every notification on `channel`, and after each connect."""
     await postgres.listen(
         partial(postgres.connect, settings, connection=_connection(name)),
-        channel=channel,
-        notify=lambda _: wake(),
+        {channel: lambda _: wake()},
     )
 
 

@@ -20,6 +20,7 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
     UNAVAILABLE = "unavailable"
     RATE_LIMITED = "rate_limited"
+    TOO_MANY_WAITS = "too_many_waits"
     BODY_TOO_SLOW = "body_too_slow"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     BODY_DIGEST_MISMATCH = "body_digest_mismatch"

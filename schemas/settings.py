@@ -363,6 +363,10 @@ class HttpSettings(BaseModel):
         default=ByteSize(GIB),
         description="most bytes of a body that are discarded: what a client with 300 Mbit/s sends in `LINGER_TIME`",
     )
+    waits_per_key: Positive = Field(
+        default=100,
+        description="most requests of one API key that wait for a job at once in one gateway process: long polls and event streams. A further one is answered with 429, and a finalize or a form at once with 202. A wait costs memory alone, at most 30 KiB; the limit keeps one client from holding all connections",
+    )
 
 
 class RequestRateSettings(BaseModel):

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from dev.bench import fairness, ingest, memory, requests, scale, servers, small, transfer, wakeup
+from dev.bench import (
+    fairness,
+    ingest,
+    memory,
+    requests,
+    scale,
+    servers,
+    small,
+    transfer,
+    waits,
+    wakeup,
+)
 from dev.bench.sections import Section
 from dev.bench.system import System
 
@@ -44,6 +55,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "wakeup": Benchmark(
         full=partial(wakeup.run, rounds=100),
         quick=partial(wakeup.run, rounds=5),
+    ),
+    "waits": Benchmark(
+        full=partial(waits.run, extent=waits.FULL),
+        quick=partial(waits.run, extent=waits.QUICK),
     ),
     "fairness": Benchmark(
         full=partial(fairness.run, extent=fairness.FULL),

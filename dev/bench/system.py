@@ -39,7 +39,10 @@ STAGING_IN_BUCKET: Final = Service(
 )
 UNLIMITED: Final = Service(
     name="gateway-unlimited",
-    command=("env", "REQUEST_RATE=1000000", "REQUEST_BURST=1000000", "waybill-gateway"),
+    command=(
+        *("env", "REQUEST_RATE=1000000", "REQUEST_BURST=1000000", "WAITS_PER_KEY=1000000"),
+        "waybill-gateway",
+    ),
     readiness=Readiness.HEALTH_ENDPOINT,
     stop_grace=timedelta(seconds=40),
 )

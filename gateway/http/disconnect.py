@@ -1,24 +1,24 @@
 """Detects that a client closes its connection while its request waits."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
-from litestar import Request
+from litestar.types import Receive
 
 
 @asynccontextmanager
-async def disconnection_of(request: Request[Any, Any, Any]) -> AsyncIterator[asyncio.Future[None]]:
-    """Return a future that is done once the client has closed the connection."""
+async def on_disconnect(receive: Receive, call: Callable[[], None]) -> AsyncIterator[None]:
+    """Call `call` once the client closes the connection, unless the block has ended before."""
 
     async def until_disconnected() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
+        while (await receive())["type"] != "http.disconnect":
             pass
+        call()
 
-    disconnection = asyncio.create_task(until_disconnected())
+    waiting = asyncio.create_task(until_disconnected())
     try:
-        yield disconnection
+        yield
     finally:
-        disconnection.cancel()
-        await asyncio.gather(disconnection, return_exceptions=True)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)

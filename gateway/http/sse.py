@@ -1,12 +1,16 @@
-"""Encodes Server-Sent Events, and sends a heartbeat while there is no event.
+"""Server-Sent Events: their encoding, and the answer that sends them.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final, TypeAlias
+
+from litestar import Litestar, Request
+from litestar.response import Stream
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Send
 
 MEDIA_TYPE: Final = "text/event-stream"
 
@@ -17,6 +21,11 @@ RETRY: Final = b"retry: 1000\n\n"
 """Milliseconds until a client reconnects after its stream broke."""
 
 COMMENT: Final = b":\n\n"
+
+Write: TypeAlias = Callable[[bytes], Awaitable[None]]
+"""Returns once the client has room for more."""
+
+SendEvents: TypeAlias = Callable[[Write, Receive], Awaitable[None]]
 
 ID_DIGITS_MAX: Final = 19
 """Of a signed number of 64 bits."""
@@ -49,30 +58,52 @@ def last_event_id(field: str, *, newest: int) -> int:
     return int(field) if int(field) <= newest else 0
 
 
-async def stream(
-    events: AsyncGenerator[bytes, None], *, heartbeat: timedelta = HEARTBEAT
-) -> AsyncIterator[bytes]:
-    """Yield the events, and a comment whenever there was none for `heartbeat`.
+class EventStream(Stream):
+    """An answer of Server-Sent Events.
 
-    The next event is requested only once the client has taken the last one: a slow client
-    gets the newest state, not a backlog.
+    Litestar's own `Stream` costs an idle listener one more task, a task group and a generator.
+
+    Args:
+        send_events: sends the events with the function that it gets, and returns when the stream
+            ends; also when the client has disconnected, which it learns from the other argument.
     """
-    yield RETRY
-    upcoming: asyncio.Task[bytes | None] | None = None
-    try:
-        while True:
-            upcoming = upcoming or asyncio.create_task(anext(events, None))
-            await asyncio.wait([upcoming], timeout=heartbeat.total_seconds())
-            if not upcoming.done():
-                yield COMMENT
-                continue
-            sent = upcoming.result()
-            if sent is None:
-                return
-            upcoming = None
-            yield sent
-    finally:
-        if upcoming is not None:
-            upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
-        await events.aclose()
+
+    def __init__(self, send_events: SendEvents) -> None:
+        # Otherwise nginx would delay events until its buffer is full.
+        super().__init__((), media_type=MEDIA_TYPE, headers={"X-Accel-Buffering": "no"})
+        self._send_events = send_events
+
+    def to_asgi_response(
+        self,
+        app: Litestar | None,  # noqa: ARG002  # the framework's own signature
+        request: Request[Any, Any, Any],  # noqa: ARG002
+        *,
+        headers: dict[str, str] | None = None,
+        is_head_response: bool = False,
+        **_: object,
+    ) -> ASGIResponse:
+        return _ASGIEventStream(
+            self._send_events,
+            headers={**(headers or {}), **self.headers},
+            is_head_response=is_head_response,
+        )
+
+
+class _ASGIEventStream(ASGIResponse):
+    __slots__ = ("_send_events",)
+
+    _should_set_content_length = False
+
+    def __init__(
+        self, send_events: SendEvents, *, headers: dict[str, str], is_head_response: bool
+    ) -> None:
+        super().__init__(headers=headers, media_type=MEDIA_TYPE, is_head_response=is_head_response)
+        self._send_events = send_events
+
+    async def send_body(self, send: Send, receive: Receive) -> None:
+        async def write(data: bytes) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+        await write(RETRY)
+        await self._send_events(write, receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

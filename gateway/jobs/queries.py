@@ -6,12 +6,13 @@ of the database: a revision is never older than what it numbers.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, LiteralString, TypeAlias
+from typing import Any, Final, LiteralString
 
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import Statements
+from gateway.job_watch import Snapshot
 from gateway.jobs.view import JobFacts, StepFacts, show
 from schemas.api.jobs import JobView
 from schemas.errors import DomainError, ErrorCode
@@ -50,9 +51,6 @@ JOBS: Final[LiteralString] = (
 )
 
 REVISIONS: Final[LiteralString] = "SELECT id, revision FROM jobs WHERE id = ANY (%(job_ids)s)"
-
-Snapshot: TypeAlias = tuple[int, JobView]
-"""The revision of a job (the number of its changes so far), and the job."""
 
 
 class JobNotFound(DomainError):
@@ -97,11 +95,11 @@ async def revisions_of(statements: Statements, job_ids: Collection[JobId]) -> Ma
 
 async def job_of_upload(
     statements: Statements, *, tenant_id: TenantId, upload_id: UploadId
-) -> JobView | None:
+) -> Snapshot | None:
     """Return the job of a tenant's upload; None if there is no such job."""
     values = {"upload_id": upload_id, "tenant_id": tenant_id}
     rows = await statements.rows(JOB_OF_UPLOAD, values)
-    return _snapshot(rows)[1] if rows else None
+    return _snapshot(rows) if rows else None
 
 
 def jobs_of(tenant_id: TenantId, *, status: JobStatus | None) -> Select[Job]:
@@ -158,4 +156,4 @@ def _snapshot(rows: Sequence[Any]) -> Snapshot:
         )
         if row.place is not None:
             places[name] = max(1, row.place)
-    return first.revision, show(job, steps, places=places)
+    return Snapshot(revision=first.revision, job=show(job, steps, places=places))

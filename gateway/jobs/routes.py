@@ -1,6 +1,5 @@
 """`/jobs`: list, show and follow them."""
 
-from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated
 
@@ -15,15 +14,16 @@ from gateway.http import paging, request_log, sse
 from gateway.http.problems import answers
 from gateway.http.security import FOLLOWS_JOB, requires
 from gateway.http.stream_tokens import StreamToken
+from gateway.job_watch import Snapshot
 from gateway.jobs import queries
-from gateway.jobs.wait import Wait, events, reader, settled_within
+from gateway.jobs.wait import Wait, event_stream, polled
 from gateway.settings import API_PREFIX
 from schemas.api.jobs import JobView, StreamTokenCreated
 from schemas.api.paging import PageOf
 from schemas.api.scopes import Scope
 from schemas.errors import ErrorCode
 from schemas.ids import JobId
-from schemas.lifecycle import SETTLED_JOBS, JobStatus
+from schemas.lifecycle import JobStatus
 from schemas.tables.jobs import Job
 
 Status = Annotated[
@@ -50,7 +50,7 @@ LastEventId = Annotated[
     "/jobs/{job_id:uuid}",
     summary="Show the progress of a job",
     guards=[requires(Scope.UPLOADS_READ)],
-    responses=answers(ErrorCode.JOB_NOT_FOUND),
+    responses=answers(ErrorCode.JOB_NOT_FOUND, ErrorCode.TOO_MANY_WAITS),
 )
 async def get_job(
     request: ApiRequest,
@@ -59,12 +59,8 @@ async def get_job(
     wait: Wait = 0,
 ) -> JobView:
     """Show a job; `progress` decreases only if the object store loses parts of the file."""
-    _, job = await queries.snapshot_of(
-        request.context.autocommit, tenant_id=request.user.tenant_id, job_id=job_id
-    )
-    _bind(job)
-    wait_max = request.context.settings.wait_max
-    return await settled_within(min(timedelta(seconds=wait), wait_max), job=job, request=request)
+    job = await _read(request, job_id)
+    return await polled(wait, job=job, request=request)
 
 
 @post(
@@ -108,7 +104,7 @@ async def create_stream_token(
     guards=[requires(Scope.UPLOADS_READ)],
     opt={FOLLOWS_JOB: True},
     media_type=sse.MEDIA_TYPE,
-    responses=answers(ErrorCode.JOB_NOT_FOUND)
+    responses=answers(ErrorCode.JOB_NOT_FOUND, ErrorCode.TOO_MANY_WAITS)
     | {
         HTTPStatus.NO_CONTENT: ResponseSpec(
             None,
@@ -130,18 +126,14 @@ async def follow_job(
     Their data is the job as `GET /jobs/{job_id}` shows it; their id counts its changes. A slow
     client gets the newest state and may miss states in between.
     """
-    read = reader(request, job_id)
-    revision, job = await read()
-    _bind(job)
-    seen = sse.last_event_id(last_event_id, newest=revision)
-    if job.status in SETTLED_JOBS and seen == revision:
+    job = await _read(request, job_id)
+    seen = sse.last_event_id(last_event_id, newest=job.revision)
+    if job.is_settled and seen == job.revision:
         return Stream((), status_code=HTTPStatus.NO_CONTENT)
-    return Stream(
-        sse.stream(events(read, request.context.job_changes, job_id=job_id, seen=seen)),
-        media_type=sse.MEDIA_TYPE,
-        # Otherwise nginx would delay events until its buffer is full.
-        headers={"X-Accel-Buffering": "no"},
-    )
+    context, key_id = request.context, request.user.key_id
+    if not job.is_settled:
+        context.key_waits.check(key_id)
+    return event_stream(job, seen=seen, context=context, key_id=key_id)
 
 
 @get(
@@ -180,6 +172,15 @@ router = Router(
 )
 
 
-def _bind(job: JobView) -> None:
-    if job.upload_id is not None:
-        request_log.bind(upload_id=job.upload_id)
+async def _read(request: ApiRequest, job_id: JobId) -> Snapshot:
+    """Read a job of the tenant.
+
+    Raises:
+        JobNotFound: the tenant has no such job.
+    """
+    snapshot = await queries.snapshot_of(
+        request.context.autocommit, tenant_id=request.user.tenant_id, job_id=job_id
+    )
+    if snapshot.job.upload_id is not None:
+        request_log.bind(upload_id=snapshot.job.upload_id)
+    return snapshot

@@ -1,37 +1,29 @@
 """Waits until a job is settled, or streams the changes of the job."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final
 
-import msgspec
 import structlog
 from litestar.params import QueryParameter
-from sqlalchemy.exc import SQLAlchemyError
+from litestar.types import Receive
 
-from gateway.change_listener import JobChangeListener
-from gateway.context import ApiRequest
+from gateway.context import ApiRequest, Context
 from gateway.http import prefer, sse
-from gateway.http.disconnect import disconnection_of
-from gateway.jobs import queries
-from gateway.jobs.queries import Snapshot
+from gateway.http.disconnect import on_disconnect
+from gateway.job_watch import JobDeleted, JobWait, Snapshot
+from gateway.jobs.queries import JobNotFound
 from schemas.api.jobs import JobView
-from schemas.ids import JobId
-from schemas.lifecycle import SETTLED_JOBS
+from schemas.ids import ApiKeyId
 
 log = structlog.stdlib.get_logger(__name__)
 
-POLL_INTERVAL: Final = timedelta(seconds=1)
-"""Longest delay of a waiting request when a notification is lost."""
-
-STREAM_POLL_INTERVAL: Final = timedelta(seconds=5)
-"""The same delay for a stream: longer, because each of many streams reads once per interval."""
-
 POLL_AFTER_SECONDS: Final = 1
+
+UNKNOWN_REVISION: Final = 0
+"""Less than every revision: the job is read once when the wait begins."""
 
 Wait = Annotated[
     int,
@@ -41,9 +33,6 @@ Wait = Annotated[
         description="seconds to hold the request until the job settles; capped by the server",
     ),
 ]
-
-Read: TypeAlias = Callable[[], Awaitable[Snapshot]]
-"""Reads the job, in a transaction of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,157 +44,138 @@ class JobAnswer:
     headers: dict[str, str]
 
 
-async def answer_of(job: JobView, *, request: ApiRequest) -> JobAnswer:
-    """Wait as long as the client prefers, or as long as the settings say."""
-    settings = request.context.settings
+async def answer_of(created: JobView, *, request: ApiRequest) -> JobAnswer:
+    """Wait as long as the client prefers, or as long as the settings say.
+
+    The work of the request is committed: if too many requests of the API key wait, the answer comes
+    at once.
+    """
+    context = request.context
+    settings = context.settings
+    job = Snapshot(revision=UNKNOWN_REVISION, job=created)
     preferences = prefer.preferences_of(request.headers.getall("prefer", []))
+    may_wait = context.key_waits.has_room(request.user.key_id)
     wait, applied = timedelta(), []
     if preferences.wait is not None:
         wait = min(preferences.wait, settings.wait_max)
     elif not settings.uploads_async_enabled and not preferences.respond_async:
         wait = settings.sync_wait_max
-    job = await settled_within(wait, job=job, request=request)
-    is_settled = bool(wait) and job.status in SETTLED_JOBS
+    if may_wait:
+        job = await settled_within(wait, job=job, request=request)
+    is_settled = bool(wait) and job.is_settled
     if preferences.respond_async and not is_settled:
         applied.append("respond-async")
-    if preferences.wait is not None:
+    if preferences.wait is not None and may_wait:
         applied.append(f"wait={int(wait.total_seconds())}")
-    headers = {"Location": job.status_url}
+    headers = {"Location": job.job.status_url}
     if applied:
         headers["Preference-Applied"] = ", ".join(applied)
     if not is_settled:
         headers["Retry-After"] = str(POLL_AFTER_SECONDS)
     return JobAnswer(
-        job=job,
+        job=job.job,
         status_code=HTTPStatus.OK if is_settled else HTTPStatus.ACCEPTED,
         headers=headers,
     )
 
 
-async def settled_within(wait: timedelta, *, job: JobView, request: ApiRequest) -> JobView:
+async def polled(wait: int, *, job: Snapshot, request: ApiRequest) -> JobView:
+    """Return the job once it is settled, or its newest state after `wait` seconds.
+
+    Raises:
+        TooManyWaits: too many requests of the API key wait.
+    """
+    granted = min(timedelta(seconds=wait), request.context.settings.wait_max)
+    if granted and not job.is_settled:
+        request.context.key_waits.check(request.user.key_id)
+    return (await settled_within(granted, job=job, request=request)).job
+
+
+async def settled_within(wait: timedelta, *, job: Snapshot, request: ApiRequest) -> Snapshot:
     """Return the job once it is settled, or its newest state when the wait ends."""
-    if not wait or job.status in SETTLED_JOBS:
+    if not wait or job.is_settled:
         return job
-    async with disconnection_of(request) as disconnection:
-        return await wait_until_settled(
-            reader(request, job.job_id),
-            request.context.job_changes,
-            job_id=job.job_id,
-            wait_max=wait,
-            disconnection=disconnection,
-        )
-
-
-def reader(request: ApiRequest, job_id: JobId) -> Read:
-    async def read() -> Snapshot:
-        return await queries.snapshot_of(
-            request.context.autocommit, tenant_id=request.user.tenant_id, job_id=job_id
-        )
-
-    return read
-
-
-async def wait_until_settled(
-    read: Read,
-    listener: JobChangeListener,
-    *,
-    job_id: JobId,
-    wait_max: timedelta,
-    disconnection: asyncio.Future[None],
-) -> JobView:
-    """Return the job once it is settled, or its newest state when the wait ends."""
-    log.debug("job.awaited", job_id=str(job_id), seconds=wait_max.total_seconds())
-    async for _, newest in snapshots(
-        read,
-        listener,
-        job_id=job_id,
-        poll_interval=POLL_INTERVAL,
-        wait_max=wait_max,
-        disconnection=disconnection,
+    context = request.context
+    with (
+        context.key_waits.counted(request.user.key_id),
+        context.job_watch.waiting(job) as changes,
     ):
-        job = newest
+        async with on_disconnect(request.receive, changes.end):
+            return await until_settled(changes, job=job, wait_max=wait)
+
+
+async def until_settled(changes: JobWait, *, job: Snapshot, wait_max: timedelta) -> Snapshot:
+    """Return the job once it is settled, or its newest state when the wait ends.
+
+    While the database is down the newest state is the last one that was read before.
+
+    Raises:
+        JobNotFound: the job was deleted.
+    """
+    log.debug("job.awaited", job_id=str(job.job.job_id), seconds=wait_max.total_seconds())
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_max.total_seconds()
+    try:
+        while newer := await changes.newer(within=timedelta(seconds=deadline - loop.time())):
+            job = newer
+            if job.is_settled:
+                break
+    except JobDeleted as error:
+        raise JobNotFound(job.job.job_id) from error
     return job
 
 
-async def events(
-    read: Read,
-    listener: JobChangeListener,
-    *,
-    job_id: JobId,
-    seen: int,
-    poll_interval: timedelta = STREAM_POLL_INTERVAL,
-) -> AsyncGenerator[bytes, None]:
-    """Yield the job as an event, now and at every change, until it is settled.
-
-    Each event is the newest state: states that a slow client misses are skipped.
+def event_stream(
+    job: Snapshot, *, seen: int, context: Context, key_id: ApiKeyId
+) -> sse.EventStream:
+    """Return an answer with the job as an event, now and at every change, until it is settled.
 
     Args:
-        read: reads the job.
-        listener: reports changes.
-        job_id: the job.
+        job: the job as the client's tenant has read it.
         seen: the revision that the client has; only later revisions are sent.
-        poll_interval: the longest time without a read.
+        context: of the process.
+        key_id: the client's API key.
     """
-    log.debug("job.streamed", job_id=str(job_id), seen=seen)
 
-    async def read_in_turn() -> Snapshot:
-        async with listener.stream_reads:
-            return await read()
+    async def send_events(write: sse.Write, receive: Receive) -> None:
+        log.debug("job.streamed", job_id=str(job.job.job_id), seen=seen)
+        with context.key_waits.counted(key_id), context.job_watch.waiting(job) as changes:
+            async with on_disconnect(receive, changes.end):
+                await send_changes(changes, write, job=job, seen=seen)
 
-    changes = snapshots(read_in_turn, listener, job_id=job_id, poll_interval=poll_interval)
-    try:
-        async with aclosing(changes):
-            async for revision, job in changes:
-                if revision > seen:
-                    seen = revision
-                    yield event_of(job, revision=revision)
-    except SQLAlchemyError as error:
-        # The status is already sent. The client reconnects, and the answer to that request is the
-        # error.
-        log.warning("job.stream_broken", job_id=str(job_id), error=type(error).__name__)
+    return sse.EventStream(send_events)
 
 
-async def snapshots(
-    read: Read,
-    listener: JobChangeListener,
+async def send_changes(
+    changes: JobWait,
+    write: sse.Write,
     *,
-    job_id: JobId,
-    poll_interval: timedelta,
-    wait_max: timedelta = timedelta.max,
-    disconnection: asyncio.Future[None] | None = None,
-) -> AsyncGenerator[Snapshot, None]:
-    """Yield the job at once, and again whenever it may have changed.
+    job: Snapshot,
+    seen: int,
+    heartbeat: timedelta = sse.HEARTBEAT,
+) -> None:
+    """Write the job as an event, now and at every change, and comments in between.
 
-    Ends once the job is settled, after `wait_max`, and when the client disconnects or the
-    process stops.
+    Each event is the newest state: states that a slow client misses are skipped. While the
+    database is down there are only comments.
     """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + wait_max.total_seconds()
-
-    def must_end() -> bool:
-        return listener.is_draining or (disconnection is not None and disconnection.done())
-
-    with listener.changes_of(job_id) as changed:
-        if disconnection is not None:
-            disconnection.add_done_callback(lambda _: changed.set())
-        while True:
-            changed.clear()
-            revision, job = await read()
-            yield revision, job
-            left = deadline - loop.time()
-            if job.status in SETTLED_JOBS or left <= 0 or must_end():
-                return
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, poll_interval.total_seconds())):
-                    await changed.wait()
-            # No last read: while the database is down, the streams of a stopping process would
-            # wait for a connection, a few at a time.
-            if must_end():
-                return
+    if job.revision > seen:
+        await write(event_of(job))
+    while not (job.is_settled or changes.is_ended):
+        try:
+            newer = await changes.newer(within=heartbeat)
+        except JobDeleted:
+            # The client reconnects, and the answer to that request is 404.
+            return
+        if newer is not None:
+            job = newer
+            await write(event_of(job))
+        elif not changes.is_ended:
+            await write(sse.COMMENT)
 
 
-def event_of(job: JobView, *, revision: int) -> bytes:
+def event_of(snapshot: Snapshot) -> bytes:
     """Return a job as an event, named `progress` or, for a settled job, after the status."""
-    name = job.status if job.status in SETTLED_JOBS else "progress"
+    name = snapshot.job.status if snapshot.is_settled else "progress"
     # The encoded JSON has no line breaks: those in strings are escaped.
-    return sse.event(name, event_id=revision, data=msgspec.json.encode(job))
+    return sse.event(name, event_id=snapshot.revision, data=snapshot.encoded)

@@ -89,8 +89,8 @@ async def finalize_upload(
     if bound_to != job_id:
         raise idempotency.IdempotencyKeyReused
     if job is not None:
-        _, view = await snapshot_of(SessionStatements(session), tenant_id=tenant_id, job_id=job_id)
-        return view
+        found = await snapshot_of(SessionStatements(session), tenant_id=tenant_id, job_id=job_id)
+        return found.job
     await _check_complete(session, upload, declared=request.chunks, now=now)
     upload.sha256 = upload.sha256 or request.sha256
     view = await add_job(

@@ -12,11 +12,11 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import Statements
+from gateway.job_watch import Snapshot
 from gateway.jobs import queries as job_queries
 from gateway.settings import API_PREFIX
 from gateway.staging import StagedUpload
 from gateway.uploads.errors import NotFinalized, UploadNotFound
-from schemas.api.jobs import JobView
 from schemas.api.uploads import CallbackSecret, ChunkEntry, UploadCreated, UploadManifest
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
@@ -219,7 +219,7 @@ async def job_row_of(session: AsyncSession, upload_id: UploadId) -> Job | None:
 
 async def job_of_upload(
     statements: Statements, *, tenant_id: TenantId, upload_id: UploadId
-) -> JobView:
+) -> Snapshot:
     """Return the job of a finalized upload.
 
     Raises:

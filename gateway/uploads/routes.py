@@ -1,6 +1,5 @@
 """`/uploads` and `/upload`: create, send chunks, list them, finalize, follow, cancel."""
 
-from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated, Final
 
@@ -17,7 +16,7 @@ from gateway.http.preconditions import Preconditions
 from gateway.http.prefer import Prefer
 from gateway.http.problems import BODY_ERRORS, answers
 from gateway.http.security import requires
-from gateway.jobs.wait import Wait, answer_of, settled_within
+from gateway.jobs.wait import Wait, answer_of, polled
 from gateway.uploads import cancel, create, finalize, queries
 from gateway.uploads.receive import IncomingChunk, receive_chunk
 from schemas.api.jobs import JobView
@@ -241,7 +240,9 @@ async def get_upload(request: ApiRequest, *, upload_id: FromPath[UploadId]) -> U
     "/uploads/{upload_id:uuid}/status",
     summary="Show the progress of an upload",
     guards=[requires(Scope.UPLOADS_READ)],
-    responses=answers(ErrorCode.UPLOAD_NOT_FOUND, ErrorCode.JOB_NOT_FOUND),
+    responses=answers(
+        ErrorCode.UPLOAD_NOT_FOUND, ErrorCode.JOB_NOT_FOUND, ErrorCode.TOO_MANY_WAITS
+    ),
 )
 async def get_upload_status(
     request: ApiRequest,
@@ -253,9 +254,8 @@ async def get_upload_status(
     job = await queries.job_of_upload(
         request.context.autocommit, tenant_id=request.user.tenant_id, upload_id=upload_id
     )
-    request_log.bind(job_id=job.job_id)
-    wait_max = request.context.settings.wait_max
-    return await settled_within(min(timedelta(seconds=wait), wait_max), job=job, request=request)
+    request_log.bind(job_id=job.job.job_id)
+    return await polled(wait, job=job, request=request)
 
 
 @delete(

@@ -36,6 +36,9 @@ ConnectionArguments: TypeAlias = Mapping[str, Any]
 Connect: TypeAlias = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
 """Opens a connection, or raises `psycopg.OperationalError`."""
 
+Notify: TypeAlias = Callable[[str | None], None]
+"""Gets the payload of a notification, or None if notifications may have been lost."""
+
 NOT_READY: Final = frozenset({"42P01", "42703", "42501", "3F000"})
 """Tables or columns are not migrated yet, or rights not granted yet. Every other error of a
 statement is a bug, which waiting would hide."""
@@ -165,23 +168,25 @@ async def connect(
 
 async def listen(
     connect: Connect,
+    channels: Mapping[str, Notify],
     *,
-    channel: str,
-    notify: Callable[[str | None], None],
+    connected: Callable[[], None] = lambda: None,
     lost: Callable[[], None] = lambda: None,
 ) -> Never:
-    """Pass the payload of each notification on `channel` to `notify`; reconnect when necessary.
+    """Pass the payload of each notification to the function of its channel; reconnect when necessary.
 
-    After each connect `notify` gets None, because notifications sent before are lost. LISTEN
+    After each connect every function gets None, because notifications sent before are lost. LISTEN
     belongs to a session: behind a pooler that shares sessions no notification arrives.
 
     Args:
         connect: opens a connection that is used for nothing else.
-        channel: the channel.
-        notify: must not block.
+        channels: the function of each channel, which must not block.
+        connected: called after each connect; must not block.
         lost: called when the connection is lost; must not block.
     """
-    statement = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
+    statement = sql.SQL("; ").join(
+        sql.SQL("LISTEN {}").format(sql.Identifier(channel)) for channel in channels
+    )
 
     async def start() -> psycopg.AsyncConnection[Any]:
         connection = await connect()
@@ -193,22 +198,25 @@ async def listen(
             raise
         return connection
 
+    names = ", ".join(channels)
     while True:
         connection = await outages.outlast(
             start,
             event="database.unavailable",
             # Nothing awaits the gateway's listener: an error that ended it would go unnoticed.
             is_outage=lambda error: isinstance(error, psycopg.Error),
-            doing=f"listening on {channel}",
+            doing=f"listening on {names}",
         )
         try:
             async with connection:
-                log.info("database.listening", channel=channel)
-                notify(None)
+                log.info("database.listening", channels=names)
+                connected()
+                for notify in channels.values():
+                    notify(None)
                 async for notification in connection.notifies():
-                    notify(notification.payload)
+                    channels[notification.channel](notification.payload)
         except psycopg.Error as error:
-            log.warning("database.listening_lost", channel=channel, error=outages.describe(error))
+            log.warning("database.listening_lost", channels=names, error=outages.describe(error))
             lost()
         # A server that accepts and drops every connection must not cause a tight loop.
         await asyncio.sleep(RECONNECT_PAUSE.total_seconds())

@@ -41,7 +41,7 @@ async def accept(
         SessionStatements(session), tenant_id=tenant_id, upload_id=upload_id
     )
     return Accepted(
-        job=job,
+        job=job.job,
         upload_id=upload.id,
         filename=upload.filename,
         callback_secret=callback_secret,

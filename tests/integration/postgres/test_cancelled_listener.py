@@ -30,7 +30,7 @@ async def test_a_listener_that_is_cancelled_while_it_connects_closes_its_socket(
         {"database_url": f"postgresql+psycopg://user:secret@{host}:{port}/none?sslmode=disable"}
     )
     connect = partial(postgres.connect, settings, connection={"application_name": "test"})
-    listener = asyncio.create_task(postgres.listen(connect, channel="none", notify=lambda _: None))
+    listener = asyncio.create_task(postgres.listen(connect, {"none": lambda _: None}))
     await is_connected.wait()
     gc.collect()
     gc.disable()

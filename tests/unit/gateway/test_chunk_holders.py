@@ -3,7 +3,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from gateway.chunk_holders import ChunkHolders, GaveWay, Holder
@@ -203,15 +202,11 @@ async def test_the_time_of_a_slow_disk_does_not_count(holder: Holder, clock: Clo
     assert received == 5
 
 
-async def never_connected() -> psycopg.AsyncConnection[object]:
-    raise AssertionError
-
-
 def holders_with(sent: list[str]) -> ChunkHolders:
     async def notify(payload: str) -> None:
         sent.append(payload)
 
-    return ChunkHolders(keep_rate=KEEP_RATE, connect=never_connected, notify=notify)
+    return ChunkHolders(keep_rate=KEEP_RATE, notify=notify)
 
 
 def silent(holder: Holder) -> Callable[[], bool]:

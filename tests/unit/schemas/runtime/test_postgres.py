@@ -110,7 +110,7 @@ async def test_a_lost_connection_is_reopened_and_reported_as_missed_notification
     for payload in ("a", None, "b"):
         connection.arriving.put_nowait(payload)
     listening = asyncio.create_task(
-        postgres.listen(connection.connect, channel="channel", notify=received.put_nowait)
+        postgres.listen(connection.connect, {"channel": received.put_nowait})
     )
     async with asyncio.timeout(10):
         assert [await received.get() for _ in range(4)] == [None, "a", None, "b"]
@@ -127,7 +127,7 @@ async def test_a_refused_listen_is_repeated() -> None:
 
     connection, received = Refusing(), asyncio.Queue[str | None]()
     listening = asyncio.create_task(
-        postgres.listen(connection.connect, channel="channel", notify=received.put_nowait)
+        postgres.listen(connection.connect, {"channel": received.put_nowait})
     )
     async with asyncio.timeout(10):
         assert await received.get() is None
@@ -146,7 +146,7 @@ async def test_a_listener_cancelled_during_listen_closes_its_connection() -> Non
 
     connection = Hanging()
     listening = asyncio.create_task(
-        postgres.listen(connection.connect, channel="channel", notify=lambda _: None)
+        postgres.listen(connection.connect, {"channel": lambda _: None})
     )
     await is_executing.wait()
     listening.cancel()

@@ -1,0 +1,54 @@
+"""Limits how many requests of one API key wait for a job at once, in this process."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
+
+from schemas.errors import DomainError, ErrorCode
+from schemas.ids import ApiKeyId
+
+RETRY_AFTER: Final = timedelta(seconds=5)
+
+
+class TooManyWaits(DomainError):
+    """Too many requests of the API key wait; a request without a wait is answered."""
+
+    code = ErrorCode.TOO_MANY_WAITS
+    retryable = True
+    retry_after = RETRY_AFTER
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} requests of this API key wait for a job, no more may")
+
+
+class KeyWaits:
+    """The number of waiting requests of each API key: long polls and event streams."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waits: Counter[ApiKeyId] = Counter()
+
+    def has_room(self, key_id: ApiKeyId) -> bool:
+        return self._waits[key_id] < self._limit
+
+    def check(self, key_id: ApiKeyId) -> None:
+        """Check that one more request may wait.
+
+        Raises:
+            TooManyWaits: as many as the limit allows wait already.
+        """
+        if not self.has_room(key_id):
+            raise TooManyWaits(self._limit)
+
+    @contextmanager
+    def counted(self, key_id: ApiKeyId) -> Iterator[None]:
+        """Count a request that waits until the block ends; nothing is checked."""
+        self._waits[key_id] += 1
+        try:
+            yield
+        finally:
+            self._waits[key_id] -= 1
+            if not self._waits[key_id]:
+                del self._waits[key_id]
