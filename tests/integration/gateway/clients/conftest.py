@@ -102,3 +102,11 @@ async def api(gateway: Gateway) -> AsyncIterator[Api]:
     """A client of acme, over connections of its own."""
     async with api_of(gateway.process, gateway.key) as api:
         yield api
+
+
+@pytest.fixture
+async def transaction(module_database: DatabaseSettings) -> AsyncIterator[BeginSession]:
+    """Opens sessions on the database of the file's gateway."""
+    engine = db.build_engine(module_database)
+    yield db.Database(engine).transaction
+    await engine.dispose()

@@ -1,6 +1,6 @@
 """Pages of an allowed origin: preflights, readable answers, and streams without a header."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
@@ -8,12 +8,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, select, update
 
-from gateway import db
 from gateway.administration import keys
 from gateway.http.stream_tokens import StreamToken
 from schemas.api.scopes import Scope
 from schemas.ids import JobId
-from schemas.settings import DatabaseSettings
 from schemas.tables.tenants import ApiKey, Tenant
 from tests.factories.secret_keys import KEYS
 from tests.integration.gateway.api import MIB, Api, BeginSession
@@ -36,13 +34,6 @@ def gateway_settings() -> Mapping[str, str]:
         "REQUEST_BURST": str(BURST),
         "API_KEY_CACHE": "1ms",
     }
-
-
-@pytest.fixture
-async def transaction(module_database: DatabaseSettings) -> AsyncIterator[BeginSession]:
-    engine = db.build_engine(module_database)
-    yield db.Database(engine).transaction
-    await engine.dispose()
 
 
 async def key_of(transaction: BeginSession, *, tenant: str) -> str:
