@@ -15,7 +15,16 @@ from gateway.backlog import Backlog
 from gateway.chunk_holders import ChunkHolders
 from gateway.context import ApiRequest, Context
 from gateway.documents import routes as documents
-from gateway.http import cors, openapi, options, paths, problems, rate_limit, request_log
+from gateway.http import (
+    cors,
+    ended_keys,
+    openapi,
+    options,
+    paths,
+    problems,
+    rate_limit,
+    request_log,
+)
 from gateway.http.head import HeadWhereGetIs
 from gateway.http.key_uses import KeyUses
 from gateway.http.rate_limit import RateLimit, TenantRates
@@ -92,6 +101,9 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
                 watch.running(),
                 notifications.listening(),
                 context.key_uses.written_to(context.database),
+                ended_keys.ending_waits(
+                    context.key_waits, context.database, interval=settings.api_key_cache
+                ),
             ):
                 yield
         finally:

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -141,6 +141,14 @@ async def bearer_of(session: AsyncSession, token: StreamToken, *, job_id: JobId)
     if found.now >= token.expires_at:
         raise StreamTokenRefused("the stream token has expired")
     return Caller(tenant_id=found.tenant_id, key_id=found.id, scopes=frozenset(found.scopes))
+
+
+async def ended_keys(session: AsyncSession, key_ids: Collection[ApiKeyId]) -> set[ApiKeyId]:
+    """Return the keys that are revoked or expired, of those that were valid once."""
+    valid = await session.scalars(
+        _VALID_KEYS.with_only_columns(ApiKey.id).where(ApiKey.id.in_(key_ids))
+    )
+    return {*key_ids}.difference(valid)
 
 
 class ApiKeyCache:

@@ -1,7 +1,7 @@
 """Limits how many requests of one API key wait for a job at once, in this process."""
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
@@ -24,14 +24,19 @@ class TooManyWaits(DomainError):
 
 
 class KeyWaits:
-    """The number of waiting requests of each API key: long polls and event streams."""
+    """The waiting requests of each API key: long polls and event streams."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waits: Counter[ApiKeyId] = Counter()
+        self._waits: defaultdict[ApiKeyId, set[Callable[[], None]]] = defaultdict(set)
+
+    @property
+    def key_ids(self) -> Collection[ApiKeyId]:
+        """The keys with waiting requests."""
+        return self._waits.keys()
 
     def has_room(self, key_id: ApiKeyId) -> bool:
-        return self._waits[key_id] < self._limit
+        return len(self._waits.get(key_id, ())) < self._limit
 
     def check(self, key_id: ApiKeyId) -> None:
         """Check that one more request may wait.
@@ -43,12 +48,22 @@ class KeyWaits:
             raise TooManyWaits(self._limit)
 
     @contextmanager
-    def counted(self, key_id: ApiKeyId) -> Iterator[None]:
-        """Count a request that waits until the block ends; nothing is checked."""
-        self._waits[key_id] += 1
+    def counted(self, key_id: ApiKeyId, *, end: Callable[[], None]) -> Iterator[None]:
+        """Count a request that waits until the block ends; nothing is checked.
+
+        Args:
+            key_id: the API key of the request.
+            end: ends the wait of this request and of no other.
+        """
+        self._waits[key_id].add(end)
         try:
             yield
         finally:
-            self._waits[key_id] -= 1
+            self._waits[key_id].discard(end)
             if not self._waits[key_id]:
                 del self._waits[key_id]
+
+    def end(self, key_id: ApiKeyId) -> None:
+        """End every wait of a key."""
+        for end in self._waits.get(key_id, ()):
+            end()

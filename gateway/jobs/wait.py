@@ -97,8 +97,8 @@ async def settled_within(wait: timedelta, *, job: Snapshot, request: ApiRequest)
         return job
     context = request.context
     with (
-        context.key_waits.counted(request.user.key_id),
         context.job_watch.waiting(job) as changes,
+        context.key_waits.counted(request.user.key_id, end=changes.end),
     ):
         async with on_disconnect(request.receive, changes.end):
             return await until_settled(changes, job=job, wait_max=wait)
@@ -139,7 +139,10 @@ def event_stream(
 
     async def send_events(write: sse.Write, receive: Receive) -> None:
         log.debug("job.streamed", job_id=str(job.job.job_id), seen=seen)
-        with context.key_waits.counted(key_id), context.job_watch.waiting(job) as changes:
+        with (
+            context.job_watch.waiting(job) as changes,
+            context.key_waits.counted(key_id, end=changes.end),
+        ):
             async with on_disconnect(receive, changes.end):
                 await send_changes(changes, write, job=job, seen=seen)
 

@@ -1,5 +1,6 @@
 """Pages of an allowed origin: preflights, readable answers, and streams without a header."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -39,6 +40,14 @@ def gateway_settings() -> Mapping[str, str]:
 async def key_of(transaction: BeginSession, *, tenant: str) -> str:
     async with transaction() as session:
         return (await keys.create(session, tenant=tenant, scopes=tuple(Scope), actor="test")).key
+
+
+async def revoke(transaction: BeginSession, *, tenant: str) -> None:
+    owner = select(Tenant.id).where(Tenant.name == tenant)
+    async with transaction() as session:
+        await session.execute(
+            update(ApiKey).where(ApiKey.tenant_id.in_(owner)).values(revoked_at=func.now())
+        )
 
 
 async def asked(gateway: Gateway, method: str, path: str, *fields: str) -> Answer:
@@ -197,16 +206,28 @@ async def test_a_stream_token_ends_with_its_key(
     revocable = api.of(await key_of(transaction, tenant="quay"))
     _, job_id = await revocable.finalized()
     url = await stream_url(revocable, job_id)
-    async with transaction() as session:
-        owners = select(Tenant.id).where(Tenant.name == "quay")
-        await session.execute(
-            update(ApiKey).where(ApiKey.tenant_id.in_(owners)).values(revoked_at=func.now())
-        )
+    await revoke(transaction, tenant="quay")
 
     answer = await asked(gateway, "GET", url)
 
     assert answer.status == 401
     assert "is no longer valid" in answer.json["detail"]
+
+
+async def test_an_open_stream_ends_with_its_key(
+    gateway: Gateway, api: Api, transaction: BeginSession
+) -> None:
+    revocable = api.of(await key_of(transaction, tenant="wharf"))
+    _, job_id = await revocable.finalized()
+    async with gateway.connect() as connection:
+        url = await stream_url(revocable, job_id)
+        await connection.send(f"GET {url} HTTP/1.1", "Host: gateway")
+        await connection.reader.readuntil(b'"status":"queued"')
+
+        await revoke(transaction, tenant="wharf")
+
+        async with asyncio.timeout(10):
+            await connection.reader.readuntil(b"\r\n0\r\n\r\n")
 
 
 async def test_only_the_tenant_of_a_job_makes_a_token_for_it(
