@@ -340,7 +340,7 @@ class HttpSettings(BaseModel):
     )
     api_key_cache: Duration = Field(
         default=timedelta(seconds=5),
-        description="how long a gateway caches an API key; a revoked key works for at most this time after its revocation",
+        description="how long a gateway caches an API key; a revoked key works for at most this time after its revocation; its waits and streams end likewise, looked at once per second at most",
     )
     page_size_max: Positive = Field(default=200, description="most items on one page of a list")
     request_head_timeout: Duration = Field(
