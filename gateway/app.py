@@ -36,7 +36,7 @@ from gateway.jobs import routes as jobs
 from gateway.notifications import Notifications
 from gateway.readiness import ReadinessProbe
 from gateway.settings import API_PREFIX, Settings
-from gateway.staging import Staging, StagingBackend
+from gateway.staging import BufferLimits, Buffers, Staging, StagingBackend
 from gateway.staging.directory import DirectoryBackend
 from gateway.uploads import routes as uploads
 from gateway.uploads.oneshot import routes as submissions
@@ -151,10 +151,11 @@ def _staging(settings: Settings, store: ObjectStoreSettings | None) -> Staging:
         else None
     )
     bucket = partial(_bucket, store, work_dir=settings.work_dir) if store else None
+    buffers = Buffers(BufferLimits.from_settings(settings))
     if settings.staging == StagingKind.OBJECTS and bucket:
-        return Staging(bucket(), other=directory)
+        return Staging(bucket(), buffers=buffers, other=directory)
     if settings.staging == StagingKind.DIRECTORY and directory:
-        return Staging(directory, make_other=bucket)
+        return Staging(directory, buffers=buffers, make_other=bucket)
     raise ValueError(f"there are no settings for STAGING={settings.staging}")
 
 

@@ -72,15 +72,16 @@ class Holder:
             self._waits_since = self._loop.time()
             try:
                 async with asyncio.timeout_at(self._ends_at()) as self._wait:
-                    piece = await anext(body)
+                    pieces = [await anext(body)]
             except StopAsyncIteration:
                 return
             except TimeoutError as error:
                 raise GaveWay from error
             finally:
                 self._wait = None
-            self._count(len(piece))
-            yield piece
+            self._count(len(pieces[0]))
+            # Popped, so that no piece stays in memory while the next one is awaited.
+            yield pieces.pop()
 
     def ask(self) -> None:
         """Give way to a newer request as soon as the body arrives slowly."""

@@ -1,11 +1,12 @@
 """The settings and resources that all requests of the process share; built in `gateway.app`."""
 
+import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
 from litestar import Request
-from litestar.exceptions import InternalServerException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
 from gateway.backlog import Backlog
 from gateway.chunk_holders import ChunkHolders
@@ -54,13 +55,34 @@ class ApiRequest(Request[Caller, None, Any]):
         context: Context = self.app.state.context
         return context
 
-    async def stream(self) -> AsyncGenerator[bytes, None]:
+    def stream(self) -> AsyncGenerator[bytes, None]:
         limits = pace.PaceLimits.from_settings(self.context.settings)
-        try:
-            async for piece in pace.limited(super().stream(), limits=limits):
-                yield piece
-        except InternalServerException as error:
-            raise ClientDisconnected from error
+        return pace.limited(self._pieces(), limits=limits)
+
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yield the pieces of the body, and keep none while the next piece is awaited.
+
+        The framework's own stream keeps one, up to 250 KiB for each body that stalls.
+
+        Raises:
+            ClientDisconnected: the connection ended within the body.
+            RequestEntityTooLarge: the body is larger than the route allows.
+        """
+        size_max = self.route_handler.resolve_request_max_body_size() or math.inf
+        announced, received, has_more = self.content_length or 0, 0, True
+        while has_more:
+            if max(announced, received) > size_max:
+                raise RequestEntityTooLarge
+            message = await self.receive()
+            if message["type"] != "http.request":
+                raise ClientDisconnected
+            has_more = message.get("more_body", False)
+            pieces = [message["body"]]
+            del message
+            received += len(pieces[0])
+            yield pieces.pop()
+        if received > size_max:
+            raise RequestEntityTooLarge
 
     async def json(self) -> Any:  # noqa: ANN401  # the framework's own signature
         return self.decoded(await self.body())

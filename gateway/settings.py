@@ -8,6 +8,7 @@ from schemas.lifecycle import StagingKind
 from schemas.runtime.settings_loader import ServiceSettings
 from schemas.settings import (
     BacklogSettings,
+    BodySettings,
     DatabaseSettings,
     HttpSettings,
     ObjectStoreSettings,
@@ -36,6 +37,7 @@ class Settings(
     StepSettings,
     BacklogSettings,
     HttpSettings,
+    BodySettings,
     RequestRateSettings,
     WebhookTargetSettings,
     ProcessSettings,

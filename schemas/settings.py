@@ -369,6 +369,26 @@ class HttpSettings(BaseModel):
     )
 
 
+class BodySettings(BaseModel):
+    """What the request bodies of one gateway process may hold at once."""
+
+    body_memory_max: ByteSize = Field(
+        default=ByteSize(64 * MIB),
+        ge=4 * MIB,
+        description="memory for the buffers of request bodies in one gateway process. A body that pauses holds none",
+    )
+    body_memory_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="the share of `BODY_MEMORY_MAX` that the bodies of one tenant may take",
+    )
+    body_memory_wait: Duration = Field(
+        default=timedelta(seconds=5),
+        description="how long a body waits for a buffer; then it is answered with 503 `system_busy` and `Retry-After`. A healthy disk frees all buffers several times a second",
+    )
+
+
 class RequestRateSettings(BaseModel):
     """The request rate of a tenant, over all its keys; each gateway process counts for itself."""
 

@@ -13,6 +13,7 @@ from dev.bench import (
     scale,
     servers,
     small,
+    stalled,
     transfer,
     waits,
     wakeup,
@@ -59,6 +60,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "waits": Benchmark(
         full=partial(waits.run, extent=waits.FULL),
         quick=partial(waits.run, extent=waits.QUICK),
+    ),
+    "stalled": Benchmark(
+        full=partial(stalled.run, extent=stalled.FULL),
+        quick=partial(stalled.run, extent=stalled.QUICK),
     ),
     "fairness": Benchmark(
         full=partial(fairness.run, extent=fairness.FULL),

@@ -85,6 +85,11 @@ class System:
         self.bring_up_database()
         return self.stack.create_api_key(tenant=TENANT)
 
+    def other_api_key(self, tenant: str) -> str:
+        """Return a key of another tenant, with every scope."""
+        self.bring_up_database()
+        return self.stack.create_api_key(tenant=tenant)
+
     @property
     def store(self) -> ObjectStoreSettings:
         """The object store; the first access starts it."""

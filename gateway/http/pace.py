@@ -5,7 +5,7 @@ hold the memory, the files and the locks of their request for as long as they li
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
@@ -45,7 +45,7 @@ class PaceLimits:
         return cls(silence_max=settings.body_silence_max, rate_min=settings.body_rate_min)
 
 
-async def limited(body: AsyncIterator[bytes], *, limits: PaceLimits) -> AsyncIterator[bytes]:
+async def limited(body: AsyncIterator[bytes], *, limits: PaceLimits) -> AsyncGenerator[bytes, None]:
     """Yield the pieces of a body.
 
     Only the time in which the server waits for the client counts: a client is not slow because the
@@ -63,7 +63,7 @@ async def limited(body: AsyncIterator[bytes], *, limits: PaceLimits) -> AsyncIte
         waits_since = loop.time()
         try:
             async with asyncio.timeout(wait_max):
-                piece = await anext(body)
+                pieces = [await anext(body)]
         except StopAsyncIteration:
             return
         except TimeoutError as error:
@@ -72,8 +72,9 @@ async def limited(body: AsyncIterator[bytes], *, limits: PaceLimits) -> AsyncIte
                 window=limits.silence_max,
                 rate_min=limits.rate_min,
             ) from error
-        received += len(piece)
+        received += len(pieces[0])
         waited += loop.time() - waits_since
         if waited >= window:
             received, waited = 0, 0.0
-        yield piece
+        # Popped, so that no piece stays in memory while the next one is awaited.
+        yield pieces.pop()

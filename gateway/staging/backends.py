@@ -60,6 +60,7 @@ class Staging:
     Args:
         primary: the backend of new uploads.
         other: the other backend, if it is ready.
+        buffers: the memory for bodies.
         make_other: builds the other backend when a request first needs it. Without `other` and
             `make_other` this gateway cannot reach uploads in the other backend.
     """
@@ -68,12 +69,13 @@ class Staging:
         self,
         primary: StagingBackend,
         *,
+        buffers: Buffers,
         other: StagingBackend | None = None,
         make_other: Callable[[], StagingBackend] | None = None,
     ) -> None:
         self.primary = primary
         self.uploads = UploadCache()
-        self.buffers = Buffers()
+        self.buffers = buffers
         self._other = other
         self._make_other = make_other
         self._making = asyncio.Lock()

@@ -1,8 +1,8 @@
 """Staging in the bucket: one object per chunk, whose key contains the chunk's digest.
 
 Different contents never share a key, so there is no lock and no object is ever
-overwritten: the row of a chunk names the object that counts. A body is spooled
-until its digest, and so its key, is complete; the store checks the body against
+overwritten: the row of a chunk names the object that counts. A body is spooled to a
+file until its digest, and so its key, is complete; the store checks the body against
 its Content-MD5 before it confirms.
 """
 
@@ -12,8 +12,8 @@ import hashlib
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
-from typing import TYPE_CHECKING, Final, Self
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Final, Self
 
 import structlog
 
@@ -26,15 +26,12 @@ from schemas import staging_layout
 from schemas.errors import StoreFailed
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
-from schemas.settings import MIB, ObjectStoreSettings
+from schemas.settings import ObjectStoreSettings
 
 if TYPE_CHECKING:
     from schemas.object_keys import ObjectKey
 
 log = structlog.stdlib.get_logger(__name__)
-
-MEMORY_BYTES_MAX: Final = MIB
-"""A larger body is spooled to a file."""
 
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -57,9 +54,8 @@ class ObjectChunkWriter:
         self._upload = upload
         self._index = index
         self._hasher = hasher
-        self._spool = SpooledTemporaryFile(  # noqa: SIM115  # closed by _close()
-            max_size=MEMORY_BYTES_MAX, dir=str(work_dir) if work_dir else None
-        )
+        self._work_dir = work_dir
+        self._opened: IO[bytes] | None = None
         self._size_bytes = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._key: ObjectKey | None = None
@@ -86,7 +82,7 @@ class ObjectChunkWriter:
         )
         self._key = key
         await self._store.put(
-            key, content=self._spool, size_bytes=self._size_bytes, md5=self._md5.digest()
+            key, content=self._spool(), size_bytes=self._size_bytes, md5=self._md5.digest()
         )
         return sha256
 
@@ -101,14 +97,26 @@ class ObjectChunkWriter:
 
     def _close(self) -> None:
         # An error loses nothing: acknowledged bytes are already in the bucket.
-        with suppress(OSError):
-            self._spool.close()
+        if self._opened is not None:
+            with suppress(OSError):
+                self._opened.close()
+
+    def _spool(self) -> IO[bytes]:
+        """Return the file, opened when it is first needed.
+
+        It is on disk from the first byte: in memory, the bodies of many clients would add up.
+        """
+        if self._opened is None:
+            self._opened = TemporaryFile(buffering=0, dir=self._work_dir)  # noqa: SIM115  # closed by _close()
+        return self._opened
 
     def _append(self, block: memoryview) -> None:
         self._hasher.update(block)
         self._md5.update(block)
         try:
-            self._spool.write(block)
+            spool, rest = self._spool(), block
+            while rest:
+                rest = rest[spool.write(rest) :]
         except OSError as error:
             if error.errno in _DISK_FULL:
                 raise StagingFull from error

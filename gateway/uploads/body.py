@@ -1,21 +1,19 @@
 """Reading the body of a request in blocks."""
 
-from collections import deque
-from typing import TYPE_CHECKING, Final
+import asyncio
+from typing import Final
 
 from gateway.http.problems import ReadingStopped
 from gateway.staging import Buffers, Sink
 from gateway.staging.serial_executor import until_done
 from schemas.errors import ErrorCode
-
-if TYPE_CHECKING:
-    import asyncio
+from schemas.ids import TenantId
 
 BLOCK_BYTES_MIN: Final = 256 * 1024
 """The sink gets a smaller block only at the end of the body, even if it is idle."""
 
-BLOCKS_IN_FLIGHT_MAX: Final = 2
-"""Blocks that the sink has not processed yet; a request holds one buffer more."""
+BLOCKS_MAX: Final = 3
+"""Blocks of a body in memory: one is filled, the others are being processed."""
 
 
 class ChunkTooLong(ReadingStopped):
@@ -44,62 +42,111 @@ class BlockWriter:
 
     An idle sink gets a block as soon as it has the minimum size. While the sink is busy
     the block grows until its buffer is full: the slower the sink, the larger the blocks.
+    A body that pauses gives way: the sink gets a smaller block, and the body holds no buffer.
     The sink does not get the rest at the end of the body: `last` returns it.
     """
 
     def __init__(
-        self, sink: Sink, *, buffers: Buffers, block_bytes_min: int = BLOCK_BYTES_MIN
+        self,
+        sink: Sink,
+        *,
+        buffers: Buffers,
+        tenant_id: TenantId,
+        block_bytes_min: int = BLOCK_BYTES_MIN,
     ) -> None:
         self._sink = sink
         self._buffers = buffers
+        self._tenant_id = tenant_id
         self._block_bytes_min = block_bytes_min
-        self._filling = buffers.borrow()
+        self._filling: memoryview | None = None
         self._filled = 0
-        self._in_flight: deque[tuple[asyncio.Future[None], bytearray]] = deque()
+        self._is_streaming = False
+        self._in_flight: list[asyncio.Future[None]] = []
+        self._failure: BaseException | None = None
+
+    async def ready(self) -> None:
+        """Wait for room for the next piece, if the body arrives without pauses.
+
+        Call it while no piece is in memory, so that a body that waits costs nothing.
+
+        Raises:
+            BuffersBusy: no buffer is free.
+        """
+        if self._is_streaming and self._filling is None:
+            await self._borrow(waiting_bytes=0)
 
     async def add(self, piece: bytes) -> None:
+        """Copy a piece.
+
+        Raises:
+            BuffersBusy: no buffer is free.
+            StagingFull: the sink has no room.
+        """
         rest = memoryview(piece)
         while rest:
-            if self._filled == len(self._filling):
-                await self._hand_over()
+            if self._failure is not None:
+                raise self._failure
+            if self._filling is None:
+                await self._borrow(waiting_bytes=len(rest))
+                continue
             count = min(len(rest), len(self._filling) - self._filled)
             self._filling[self._filled : self._filled + count] = rest[:count]
             self._filled += count
             rest = rest[count:]
-        if self._filled >= self._block_bytes_min and all(
-            processed.done() for processed, _ in self._in_flight
-        ):
-            await self._hand_over()
+            is_full = self._filled == len(self._filling)
+            if is_full or (self._filled >= self._block_bytes_min and not self._in_flight):
+                self._hand_over()
+                self._is_streaming = True
+        if self._filling is not None:
+            self._buffers.fills(self, self._tenant_id)
 
-    @property
     def last(self) -> memoryview:
-        """The bytes that the sink has not got yet."""
-        return memoryview(self._filling)[: self._filled]
+        """Return the bytes that the sink has not got yet; valid until `aclose`."""
+        self._buffers.fills_no_more(self, self._tenant_id)
+        return self._filling[: self._filled] if self._filling is not None else memoryview(b"")
+
+    def give_way(self) -> None:
+        self._is_streaming = False
+        if self._filled:
+            self._hand_over()
+        else:
+            self._give_back()
 
     async def aclose(self) -> None:
-        """Wait for the blocks in flight, then give the buffers back."""
-        in_flight = [processed for processed, _ in self._in_flight]
-        await until_done(in_flight)
-        for processed in in_flight:
-            # The exception is retrieved because asyncio would otherwise log it; the reader of the
-            # body has the error already.
-            processed.exception()
-        for buffer in (self._filling, *(buffer for _, buffer in self._in_flight)):
-            self._buffers.give_back(buffer)
+        """Give the buffer back, and wait for the blocks in flight, which give back theirs."""
+        self._give_back()
+        await until_done(self._in_flight)
 
-    async def _hand_over(self) -> None:
-        free = (
-            self._buffers.borrow()
-            if len(self._in_flight) < BLOCKS_IN_FLIGHT_MAX
-            else await self._oldest_processed()
-        )
-        processed = self._sink.append(self.last)
-        self._in_flight.append((processed, self._filling))
-        self._filling, self._filled = free, 0
+    async def _borrow(self, *, waiting_bytes: int) -> None:
+        while len(self._in_flight) >= BLOCKS_MAX:
+            await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+        if self._failure is not None:
+            raise self._failure
+        self._filling = await self._buffers.borrow(self._tenant_id, waiting_bytes=waiting_bytes)
+        self._buffers.fills(self, self._tenant_id)
 
-    async def _oldest_processed(self) -> bytearray:
-        processed, buffer = self._in_flight[0]
-        await until_done([processed])
-        processed.result()
-        self._in_flight.popleft()
+    def _hand_over(self) -> None:
+        block, buffer = self.last(), self._taken()
+        processed = self._sink.append(block)
+        self._in_flight.append(processed)
+
+        def give_back(processed: asyncio.Future[None]) -> None:
+            self._in_flight.remove(processed)
+            # Retrieved in any case: asyncio would log an exception that nobody retrieves.
+            failure = processed.exception()
+            self._failure = self._failure or failure
+            self._buffers.give_back(buffer, self._tenant_id)
+
+        processed.add_done_callback(give_back)
+
+    def _give_back(self) -> None:
+        if self._filling is not None:
+            self._buffers.fills_no_more(self, self._tenant_id)
+            self._buffers.give_back(self._taken(), self._tenant_id)
+
+    def _taken(self) -> memoryview:
+        """Return the buffer, which is filled no more."""
+        if self._filling is None:
+            raise RuntimeError("the body has no buffer")
+        buffer, self._filling, self._filled = self._filling, None, 0
         return buffer

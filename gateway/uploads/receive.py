@@ -82,6 +82,7 @@ async def receive_chunk(
         PreconditionFailed: a condition of the request does not hold.
         ChunkInProgress: another request is sending the chunk, and not slowly.
         ChunkTakenOver: the body arrived slowly, and a newer request sends the chunk.
+        BuffersBusy: other bodies use all buffers.
         StagingFull, StagingMissing, StagingElsewhere: the bytes cannot be stored.
         StoreFailed: the object store did not confirm the bytes.
     """
@@ -126,6 +127,7 @@ async def receive_chunk(
                         sink=writer,
                         hasher=hasher,
                         buffers=context.staging.buffers,
+                        tenant_id=tenant_id,
                     )
                     await _record(context, upload, received, writer=writer, first_bytes=first_bytes)
                 return _answer(upload, received)
@@ -144,6 +146,7 @@ async def receive_chunk(
         sink=context.staging.digest_only(hasher),
         hasher=hasher,
         buffers=context.staging.buffers,
+        tenant_id=tenant_id,
     )
     if received.sha256 != stored:
         raise ChunkConflict(chunk.index, stored_sha256=stored)
@@ -212,11 +215,12 @@ async def _read(
     sink: Sink,
     hasher: BodyHasher,
     buffers: Buffers,
+    tenant_id: TenantId,
 ) -> tuple[StoredChunk, bytes]:
     """Read the body into the sink and verify it; return the chunk and its first bytes."""
     first_bytes = b""
     received = 0
-    blocks = BlockWriter(sink, buffers=buffers)
+    blocks = BlockWriter(sink, buffers=buffers, tenant_id=tenant_id)
     async with aclosing(blocks):
         async for piece in body:
             received += len(piece)
@@ -226,9 +230,13 @@ async def _read(
                 first_bytes += piece[: media_types.SNIFFED_BYTES - len(first_bytes)]
             hasher.update_crc32c(piece)
             await blocks.add(piece)
+            # A body that stalls must not keep its last piece.
+            del piece
+            if received < size:
+                await blocks.ready()
         if received != size and not chunk.may_end_early:
             raise ChunkSizeMismatch(chunk.index, expected=size, actual=received)
-        sha256 = await sink.complete(blocks.last)
+        sha256 = await sink.complete(blocks.last())
     stored = StoredChunk(index=chunk.index, size=received, sha256=sha256, crc32c=hasher.crc32c)
     return stored, first_bytes
 

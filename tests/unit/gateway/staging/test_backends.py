@@ -18,6 +18,7 @@ from gateway.staging.directory import DirectoryBackend
 from schemas.errors import StagingMissing
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
+from tests.factories.buffers import buffers_of
 
 pytestmark = pytest.mark.anyio
 
@@ -57,7 +58,7 @@ def other(tmp_path: Path) -> OtherBackend:
 
 @pytest.fixture
 def staging(primary: DirectoryBackend, other: OtherBackend) -> Iterator[Staging]:
-    staging = Staging(primary, make_other=lambda: other)
+    staging = Staging(primary, buffers=buffers_of(4), make_other=lambda: other)
     yield staging
     staging.close()
 
@@ -78,7 +79,7 @@ async def test_chunks_go_to_the_backend_of_their_upload(
 async def test_an_upload_is_removed_from_every_backend(
     primary: DirectoryBackend, other: OtherBackend, tmp_path: Path
 ) -> None:
-    staging = Staging(primary, other=other)
+    staging = Staging(primary, buffers=buffers_of(4), other=other)
     for backend in (primary, other):
         await backend.prepare()
         await backend.create(UPLOAD_ID, tenant_id=TENANT_ID, size_bytes=4)
@@ -100,7 +101,7 @@ async def test_the_other_backend_is_built_once_when_an_upload_is_in_it(
         made += 1
         return other
 
-    staging = Staging(primary, make_other=make)
+    staging = Staging(primary, buffers=buffers_of(4), make_other=make)
     await staging.primary.prepare()
     await staging.remove(UploadId(uuid4()), tenant_id=TENANT_ID)
     assert made == 0
@@ -123,7 +124,7 @@ async def test_the_other_backend_is_prepared_before_its_first_use(
 async def test_an_upload_in_an_unreachable_backend_raises_staging_elsewhere(
     primary: DirectoryBackend,
 ) -> None:
-    staging = Staging(primary)
+    staging = Staging(primary, buffers=buffers_of(4))
 
     with pytest.raises(StagingElsewhere):
         await open_chunk_in(staging, StagingKind.OBJECTS)

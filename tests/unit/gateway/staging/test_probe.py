@@ -8,6 +8,7 @@ from gateway.staging import Disk, Staging
 from gateway.staging.directory import DirectoryBackend
 from gateway.staging.probe import StagingHealth, probe
 from schemas.settings import MIB
+from tests.factories.buffers import buffers_of
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +26,7 @@ class DiskOf(DirectoryBackend):
 
 async def health_of(backend: DirectoryBackend) -> StagingHealth:
     await backend.prepare()
-    staging = Staging(backend)
+    staging = Staging(backend, buffers=buffers_of(1))
     try:
         return await probe(staging)
     finally:
