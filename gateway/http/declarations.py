@@ -1,10 +1,16 @@
 """What the head of a request declares about its body; no declaration is ignored."""
 
+from typing import Final
+
 from litestar.datastructures import Headers
 
 from gateway.http import digests
 from gateway.http.problems import InvalidRequest
 from gateway.staging import ExpectedDigest
+
+_DIGEST_FIELDS: Final = frozenset(
+    field.lower() for field in (*digests.FIELDS, digests.CONTENT_MD5, digests.DIGEST)
+)
 
 
 def check_plain(headers: Headers) -> None:
@@ -28,5 +34,9 @@ def digests_of(headers: Headers) -> tuple[ExpectedDigest, ...]:
 
     Raises:
         DigestInvalid, DigestUnsupported: a digest cannot be checked.
+        InvalidRequest: a digest follows the body; the server drops trailers.
     """
+    trailers = {name.strip().lower() for name in headers.get("trailer", "").split(",")}
+    if not trailers.isdisjoint(_DIGEST_FIELDS):
+        raise InvalidRequest("digests are read before the body", field="Trailer")
     return digests.declared(lambda field: headers.getall(field, []))

@@ -268,11 +268,9 @@ async def test_json_that_is_not_text_is_refused_with_its_field(
         ("/uploads", {"size": 2**64}, "size"),
         ("/uploads", {"size": 10**30}, "size"),
         ("/uploads", {"size": -1}, "size"),
-        ("/uploads", {"size": "1"}, "size"),
         ("/uploads", {"size": True}, "size"),
         ("/uploads", {"chunk_size": 2**64}, "chunk_size"),
         ("/uploads", {"callback_url": "a" * 2049}, "callback_url"),
-        ("/upload", {"chunks": [{"index": 2**70, "size": 1, "sha256": "0" * 64}]}, "chunks"),
         ("/upload", {"sha256": "0" * 63 + "\0"}, "sha256"),
         ("/jobs", {"filename": "a\0"}, "filename"),
         ("/jobs", {"metadata": {"k": "a\0"}}, "metadata"),
@@ -298,7 +296,7 @@ async def test_a_value_that_cannot_be_stored_is_refused_with_its_field(
         ("/webhooks", {"event_types": ["upload.stored\0"]}),
         ("/uploads", {"callback_url": "https://example.com/\0"}),
         ("/jobs", {"object_key": "incoming/\0"}),
-        ("/upload", {"chunks": [{"index": 2**63, "size": 2**63, "sha256": "0" * 64}]}),
+        ("/upload", {"chunks": [{"index": 2**70, "size": 2**63, "sha256": "0" * 64}]}),
     ],
     ids=str,
 )
@@ -312,10 +310,14 @@ async def test_a_strange_value_is_a_refusal_and_no_fault(
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("Content-Encoding", "gzip"), ("Content-Range", "bytes 0-6/14")],
+    [
+        ("Content-Encoding", "gzip"),
+        ("Content-Range", "bytes 0-6/14"),
+        ("Trailer", "X, content-digest"),
+    ],
 )
 @pytest.mark.parametrize("target", ["chunk", "form", "json", "reference"])
-async def test_a_body_that_is_encoded_or_only_a_part_is_refused(
+async def test_a_declaration_that_the_gateway_cannot_honour_is_refused(
     api: Api, field: str, value: str, target: str
 ) -> None:
     declared = {field: value}
