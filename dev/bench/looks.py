@@ -19,8 +19,10 @@ from sqlalchemy.orm import sessionmaker
 from dev.bench.wire import Content
 from dev.seed.load import TENANTS
 from gateway.administration import dead_letters
+from gateway.db import SessionStatements
 from gateway.http import paging
 from gateway.http.paging import CreatedPosition
+from gateway.jobs import queries as job_queries
 from notifier import positions, relay
 from notifier.delivery import operations
 from notifier.delivery.slots import Slots
@@ -321,6 +323,19 @@ async def _list_dead_letters(connection: AsyncConnection, _: Facts) -> None:
             await dead_letters.listed(session, state=DeadLetterState.DROPPED, queue=queue, limit=10)
 
 
+async def _read_changed_jobs(connection: AsyncConnection, facts: Facts) -> None:
+    async with AsyncSession(connection, join_transaction_mode="rollback_only") as session:
+        wanted = {facts.job_id, facts.queued}
+        found = await job_queries.snapshots_of(SessionStatements(session), wanted)
+        if found.keys() != wanted:
+            raise RuntimeError("a job was not read")
+
+
+async def _compare_jobs(connection: AsyncConnection, facts: Facts) -> None:
+    async with AsyncSession(connection, join_transaction_mode="rollback_only") as session:
+        await job_queries.revisions_of(SessionStatements(session), {facts.job_id, facts.queued})
+
+
 LOOKS: Final = (
     Look(name="relay: publish 50 events", prepare=_fill_outbox, look=_relay),
     Look(name="relay: nothing to publish", look=_relay_nothing),
@@ -330,6 +345,8 @@ LOOKS: Final = (
     Look(name="deliver: claim due deliveries", prepare=_add_due_deliveries, look=_claim_due),
     Look(name="deliver: nothing is due", look=_claim_nothing),
     Look(name="operator: list dead letters", look=_list_dead_letters),
+    Look(name="gateway: read two jobs that changed", look=_read_changed_jobs),
+    Look(name="gateway: compare two jobs that clients wait for", look=_compare_jobs),
 )
 
 

@@ -200,14 +200,14 @@ async def test_an_open_upload_has_no_job_status(api: Api) -> None:
 async def test_a_client_may_wait_for_the_settled_job(
     serve: Serve, transaction: BeginSession
 ) -> None:
-    async def complete() -> None:
-        # Only a new job: the one of the first case is completed already.
-        new = select(Job.id).where(Job.status == "queued")
+    async def complete(upload_id: str) -> None:
+        # The job of this upload: another case has left a completed one.
+        made = select(Job.id).where(Job.upload_id == upload_id)
         job_id = None
         while job_id is None:
             await asyncio.sleep(0.1)
             async with transaction() as session:
-                job_id = await session.scalar(new)
+                job_id = await session.scalar(made)
                 if job_id is not None:
                     await store(session, str(job_id))
 
@@ -220,7 +220,7 @@ async def test_a_client_may_wait_for_the_settled_job(
             upload_id = await api.sent(CONTENT)
             async with asyncio.timeout(10):
                 answer, _ = await asyncio.gather(
-                    api.finalize(upload_id, headers=headers), complete()
+                    api.finalize(upload_id, headers=headers), complete(upload_id)
                 )
         assert answer.status_code == 200
         assert (answer.json()["status"], answer.json()["progress"]) == ("completed", 100)
