@@ -68,9 +68,9 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     notifications.subscribe(job_watch.CHANNEL, watch.notify)
     holders = ChunkHolders(
         keep_rate=settings.chunk_keep_rate,
-        notify=partial(autocommit.notify, chunk_holders.CHANNEL),
+        send=partial(autocommit.notify, chunk_holders.CHANNEL),
     )
-    notifications.subscribe(chunk_holders.CHANNEL, holders.heard)
+    notifications.subscribe(chunk_holders.CHANNEL, holders.notify)
     context = Context(
         settings=settings,
         database=db.Database(engine),

@@ -17,11 +17,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import uuid4
 
-import structlog
-
 from schemas.ids import UploadId
-
-log = structlog.stdlib.get_logger(__name__)
 
 CHANNEL: Final = "waybill_chunks"
 
@@ -42,7 +38,7 @@ class GaveWay(Exception):
     """The request received its chunk slowly, and a newer request waits for the chunk."""
 
 
-class Holder:
+class ChunkHolder:
     """A request that receives the body of a chunk.
 
     Its rate counts only the time in which it waits for the client: a client is not slow because the
@@ -119,20 +115,20 @@ class ChunkHolders:
 
     Args:
         keep_rate: bytes per second with which a holder keeps its chunk.
-        notify: sends a payload to all processes that listen to `CHANNEL`.
+        send: sends a payload to all processes that listen to `CHANNEL`.
     """
 
-    def __init__(self, *, keep_rate: int, notify: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, *, keep_rate: int, send: Callable[[str], Awaitable[None]]) -> None:
         self._keep_rate = keep_rate
-        self._notify = notify
+        self._send = send
         self._process = uuid4().hex
-        self._holders = defaultdict[str, set[Holder]](set)
+        self._holders = defaultdict[str, set[ChunkHolder]](set)
 
     @contextmanager
-    def holding(self, upload_id: UploadId, index: int) -> Iterator[Holder]:
+    def holding(self, upload_id: UploadId, index: int) -> Iterator[ChunkHolder]:
         """Register the request as a holder of the chunk until the block ends."""
         chunk = _name_of(upload_id, index)
-        holder = Holder(keep_rate=self._keep_rate)
+        holder = ChunkHolder(keep_rate=self._keep_rate)
         self._holders[chunk].add(holder)
         try:
             yield holder
@@ -153,7 +149,7 @@ class ChunkHolders:
         """
         chunk = _name_of(upload_id, index)
         if not self._ask(chunk):
-            await self._notify(f"{self._process} {chunk}")
+            await self._send(f"{self._process} {chunk}")
 
     def _ask(self, chunk: str) -> bool:
         holders = self._holders.get(chunk, ())
@@ -161,7 +157,7 @@ class ChunkHolders:
             holder.ask()
         return bool(holders)
 
-    def heard(self, question: str | None) -> None:
+    def notify(self, question: str | None) -> None:
         """Pass a question of another process on to the holders.
 
         None, after a reconnect, needs no action: requests that wait repeat their questions.

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from gateway.chunk_holders import ChunkHolders, GaveWay, Holder
+from gateway.chunk_holders import ChunkHolders, GaveWay, ChunkHolder
 from schemas.ids import UploadId
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +32,7 @@ class Clock:
 class Receiving:
     """A holder in a task that receives the pieces that the test sends."""
 
-    def __init__(self, holder: Holder) -> None:
+    def __init__(self, holder: ChunkHolder) -> None:
         self._sent = asyncio.Queue[bytes | None]()
         self.received = 0
         self._task = asyncio.create_task(self._receive(holder))
@@ -60,7 +60,7 @@ class Receiving:
         while (piece := await self._sent.get()) is not None:
             yield piece
 
-    async def _receive(self, holder: Holder) -> None:
+    async def _receive(self, holder: ChunkHolder) -> None:
         async for piece in holder.pieces(self._body()):
             self.received += len(piece)
 
@@ -73,12 +73,12 @@ async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-async def holder(clock: Clock) -> Holder:  # noqa: ARG001  # the holder reads this clock
-    return Holder(keep_rate=KEEP_RATE)
+async def holder(clock: Clock) -> ChunkHolder:  # noqa: ARG001  # the holder reads this clock
+    return ChunkHolder(keep_rate=KEEP_RATE)
 
 
 @pytest.fixture
-async def receiving(holder: Holder, clock: Clock) -> AsyncIterator[Receiving]:
+async def receiving(holder: ChunkHolder, clock: Clock) -> AsyncIterator[Receiving]:
     receiving = Receiving(holder)
     await clock.advance(0)
     yield receiving
@@ -98,7 +98,7 @@ async def test_a_holder_that_nobody_asks_receives_as_slowly_as_it_likes(
 
 
 async def test_a_silent_holder_gives_way_at_once(
-    holder: Holder, receiving: Receiving, clock: Clock
+    holder: ChunkHolder, receiving: Receiving, clock: Clock
 ) -> None:
     receiving.send(1_000_000)
     await clock.advance(0)
@@ -111,7 +111,7 @@ async def test_a_silent_holder_gives_way_at_once(
 
 
 async def test_a_young_silent_holder_gives_way_when_it_is_two_seconds_old(
-    holder: Holder, receiving: Receiving, clock: Clock
+    holder: ChunkHolder, receiving: Receiving, clock: Clock
 ) -> None:
     holder.ask()
     await clock.advance(1)
@@ -124,7 +124,7 @@ async def test_a_young_silent_holder_gives_way_when_it_is_two_seconds_old(
 
 
 async def test_a_question_counts_for_a_short_time_only(
-    holder: Holder, receiving: Receiving, clock: Clock
+    holder: ChunkHolder, receiving: Receiving, clock: Clock
 ) -> None:
     holder.ask()
     await clock.advance(600)
@@ -136,7 +136,7 @@ async def test_a_question_counts_for_a_short_time_only(
 
 
 async def test_a_trickling_holder_gives_way(
-    holder: Holder, receiving: Receiving, clock: Clock
+    holder: ChunkHolder, receiving: Receiving, clock: Clock
 ) -> None:
     for _ in range(25):
         receiving.send(1)
@@ -148,7 +148,7 @@ async def test_a_trickling_holder_gives_way(
 
 
 async def test_a_holder_at_the_rate_keeps_the_chunk(
-    holder: Holder, receiving: Receiving, clock: Clock
+    holder: ChunkHolder, receiving: Receiving, clock: Clock
 ) -> None:
     for _ in range(200):
         holder.ask()
@@ -162,7 +162,7 @@ async def test_a_holder_at_the_rate_keeps_the_chunk(
 
 
 async def test_a_holder_below_the_rate_gives_way(
-    holder: Holder, receiving: Receiving, clock: Clock
+    holder: ChunkHolder, receiving: Receiving, clock: Clock
 ) -> None:
     for _ in range(40):
         holder.ask()
@@ -173,7 +173,7 @@ async def test_a_holder_below_the_rate_gives_way(
 
 
 async def test_a_holder_that_becomes_silent_gives_way_within_two_seconds(
-    holder: Holder, receiving: Receiving, clock: Clock
+    holder: ChunkHolder, receiving: Receiving, clock: Clock
 ) -> None:
     await clock.advance(10)
     receiving.send(ENOUGH)
@@ -188,7 +188,7 @@ async def test_a_holder_that_becomes_silent_gives_way_within_two_seconds(
     assert receiving.gave_way
 
 
-async def test_the_time_of_a_slow_disk_does_not_count(holder: Holder, clock: Clock) -> None:
+async def test_the_time_of_a_slow_disk_does_not_count(holder: ChunkHolder, clock: Clock) -> None:
     async def body() -> AsyncIterator[bytes]:
         for _ in range(5):
             yield b"x"
@@ -203,13 +203,13 @@ async def test_the_time_of_a_slow_disk_does_not_count(holder: Holder, clock: Clo
 
 
 def holders_with(sent: list[str]) -> ChunkHolders:
-    async def notify(payload: str) -> None:
+    async def send(payload: str) -> None:
         sent.append(payload)
 
-    return ChunkHolders(keep_rate=KEEP_RATE, notify=notify)
+    return ChunkHolders(keep_rate=KEEP_RATE, send=send)
 
 
-def silent(holder: Holder) -> Callable[[], bool]:
+def silent(holder: ChunkHolder) -> Callable[[], bool]:
     receiving = Receiving(holder)
     return lambda: receiving.gave_way
 
@@ -239,7 +239,7 @@ async def test_a_holder_in_another_process_is_asked_through_the_database(clock: 
         await clock.advance(3)
 
         await asking.ask_everywhere(UPLOAD, 0)
-        holding.heard(sent[0])
+        holding.notify(sent[0])
         await clock.advance(0)
 
         assert gave_way()
@@ -255,7 +255,7 @@ async def test_a_process_ignores_its_own_questions_and_foreign_payloads(clock: C
         await clock.advance(3)
 
         for payload in (sent[0], None, "", "anything", f"x {UPLOAD}/1"):
-            holders.heard(payload)
+            holders.notify(payload)
         await clock.advance(0)
 
         assert not gave_way()
