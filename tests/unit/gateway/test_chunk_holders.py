@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from gateway.chunk_holders import ChunkHolders, GaveWay, ChunkHolder
+from gateway.chunk_holders import ChunkHolder, ChunkHolders, GaveWay
 from schemas.ids import UploadId
 
 pytestmark = pytest.mark.anyio
