@@ -14,7 +14,6 @@ import structlog
 from gateway.db import Database
 from gateway.http.security import ended_keys
 from gateway.http.wait_limit import KeyWaits
-from schemas.ids import ApiKeyId
 from schemas.runtime import postgres
 
 log = structlog.stdlib.get_logger(__name__)
@@ -44,19 +43,18 @@ async def ending_waits(
 
 
 async def _watch(waits: KeyWaits, database: Database, interval: timedelta) -> Never:
-    async def look() -> set[ApiKeyId]:
-        async with database.transaction() as session:
-            return await ended_keys(session, list(waits.key_ids))
-
     while True:
         await asyncio.sleep(interval.total_seconds())
         if not waits.key_ids:
             continue
         try:
-            ended = await postgres.through_outages(look, doing="checking the keys of waits")
-        except Exception:
-            # An error that ended this task would let every stream outlast its key.
-            log.exception("api_keys.look_failed")
+            async with database.transaction() as session:
+                ended = await ended_keys(session, list(waits.key_ids))
+        except Exception as error:
+            # An error that ended this task would let every stream outlast its key. An outage is
+            # already logged by those who read jobs.
+            if not postgres.is_outage(error):
+                log.exception("api_keys.look_failed")
             continue
         for key_id in ended:
             log.info("api_keys.waits_ended", key_id=str(key_id))

@@ -34,6 +34,7 @@ def gateway_settings() -> Mapping[str, str]:
         "REQUEST_RATE": "1",
         "REQUEST_BURST": str(BURST),
         "API_KEY_CACHE": "1ms",
+        "WAITS_PER_KEY": "1",
     }
 
 
@@ -151,6 +152,7 @@ async def test_a_stream_token_follows_its_job_without_a_header(gateway: Gateway,
 
     assert head.startswith("HTTP/1.1 200 ")
     assert f"access-control-allow-origin: {PAGE}" in head
+    assert "ratelimit: " in head
     assert job_id in event
     assert url.partition("token=")[2] not in gateway.process.log_file.read_text()
 
@@ -228,6 +230,25 @@ async def test_an_open_stream_ends_with_its_key(
 
         async with asyncio.timeout(10):
             await connection.reader.readuntil(b"\r\n0\r\n\r\n")
+
+
+async def test_a_stream_by_token_counts_as_a_wait_of_its_key(
+    gateway: Gateway, api: Api, transaction: BeginSession
+) -> None:
+    key = await key_of(transaction, tenant="pier")
+    _, job_id = await api.of(key).finalized()
+    url = await stream_url(api.of(key), job_id)
+    async with gateway.connect() as connection:
+        await connection.send(f"GET {url} HTTP/1.1", "Host: gateway")
+        await connection.reader.readuntil(b'"status":"queued"')
+
+        second = await asked(gateway, "GET", url)
+        poll = await asked(
+            gateway, "GET", f"/api/v1/jobs/{job_id}?wait=9", f"Authorization: Bearer {key}"
+        )
+
+    for answer in (second, poll):
+        assert (answer.status, answer.json["code"]) == (429, "too_many_waits")
 
 
 async def test_only_the_tenant_of_a_job_makes_a_token_for_it(

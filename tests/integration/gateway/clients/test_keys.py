@@ -7,10 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from gateway.administration import keys
 from schemas.api.scopes import Scope
 from schemas.settings import DatabaseSettings
+from schemas.tables.audit import AuditEntry
 from tests.integration.gateway.api import BeginSession
 from tests.integration.gateway.clients.conftest import Gateway
 from tests.integration.gateway.process import run_command
@@ -73,7 +75,9 @@ async def line_of(gateway: Gateway, request_id: str) -> dict[str, Any]:
     return lines()[0]
 
 
-async def test_a_key_is_listed_with_its_name_and_revoked_by_its_prefix(operator: Operator) -> None:
+async def test_a_key_is_listed_with_its_name_and_revoked_by_its_prefix(
+    operator: Operator, transaction: BeginSession
+) -> None:
     created = await operator.created(
         *("harbour", "--name", "gate 3", "--expires-in", "90d", "--scope", "uploads:read")
     )
@@ -97,6 +101,13 @@ async def test_a_key_is_listed_with_its_name_and_revoked_by_its_prefix(operator:
     }
     (after,) = await operator.listed("harbour")
     assert (after["state"], after["revoked_at"]) == ("revoked", revoked)
+    async with transaction() as session:
+        acts = select(AuditEntry).where(AuditEntry.target == f"api_key/{created['id']}")
+        made, ended = await session.scalars(acts.order_by(AuditEntry.id))
+    assert (made.action, ended.action) == ("api_key.created", "api_key.revoked")
+    assert made.detail == ended.detail
+    assert (made.detail["name"], made.detail["prefix"]) == ("gate 3", created["prefix"])
+    assert created["key"] not in str(made.detail)
 
 
 async def test_an_expiry_in_the_past_or_a_prefix_of_no_key_is_refused(operator: Operator) -> None:
