@@ -194,31 +194,29 @@ class Form:
         White space after a boundary (RFC 2046, 5.1.1), which the parser refuses, is left out.
         """
         async for piece in body:
-            rest = self._held + piece if self._held else piece
-            self._held = b""
-            while rest:
-                end = self._end_of_portion(rest)
-                if not end:
-                    self._held = rest
-                    break
-                portion, rest = rest[:end], rest[end:]
-                self._fed += len(portion)
+            content, start = self._held + piece if self._held else piece, 0
+            while (end := self._end_of_portion(content, start)) > start:
+                self._fed += end - start
+                portion, start = content[start:end], end
                 yield portion if self._is_in_file else self._line(portion)
+            self._held = content[start:]
         if self._held:
             self._fed += len(self._held)
             yield self._held
 
-    def _end_of_portion(self, rest: bytes) -> int:
-        """Return how many bytes to parse next; 0 if that depends on bytes that have not arrived."""
+    def _end_of_portion(self, content: bytes, start: int) -> int:
+        """Return where the next portion ends; `start` if that depends on bytes yet to arrive."""
         if self._is_in_file:
-            end = rest.find(self._delimiter)
+            end = content.find(self._delimiter, start)
             if end < 0:
-                return len(rest) - _overlap(rest, self._delimiter)
-            if end:
+                return len(content) - _overlap(content, self._delimiter, start=start)
+            if end > start:
                 return end
             self._is_in_file, self._is_line_begun = False, True
-        end = rest.find(b"\n") + 1
-        return len(rest) if not end and len(rest) > LINE_BYTES_MAX else end
+        end = content.find(b"\n", start) + 1
+        if end:
+            return end
+        return len(content) if len(content) - start > LINE_BYTES_MAX else start
 
     def _line(self, line: bytes) -> bytes:
         content = line.removesuffix(b"\r\n")
@@ -267,10 +265,10 @@ class Form:
             self._values.setdefault(part.name, []).append(value)
 
 
-def _overlap(content: bytes, delimiter: bytes) -> int:
+def _overlap(content: bytes, delimiter: bytes, *, start: int) -> int:
     """Return how many bytes at the end of the content may be the beginning of the delimiter."""
-    start = content.rfind(b"\r", -len(delimiter) + 1)
-    return len(content) - start if start >= 0 and delimiter.startswith(content[start:]) else 0
+    begin = content.rfind(b"\r", max(start, len(content) - len(delimiter) + 1))
+    return len(content) - begin if begin >= 0 and delimiter.startswith(content[begin:]) else 0
 
 
 def _without_end() -> FormRefused:
