@@ -4,6 +4,8 @@ from contextlib import suppress
 from uuid import UUID
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.chunk_holders import ChunkHolder, ChunkHolders, GaveWay
 from schemas.ids import UploadId
@@ -200,6 +202,35 @@ async def test_the_time_of_a_slow_disk_does_not_count(holder: ChunkHolder, clock
         await clock.advance(10)
 
     assert received == 5
+
+
+@given(arrivals=st.lists(st.sampled_from([0, 1, 40, 60, 100, 150]), min_size=60, max_size=90))
+@settings(max_examples=60)
+async def test_a_holder_that_is_asked_keeps_the_chunk_exactly_while_its_rate_is_good(
+    arrivals: list[int],
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        clock, step, tolerance = Clock(), 0.05, 3
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock.now)
+        holder = ChunkHolder(keep_rate=KEEP_RATE)
+        receiving = Receiving(holder)
+        await clock.advance(0)
+        window = round(2 / step)
+        try:
+            for number, count in enumerate(arrivals, start=1):
+                if count:
+                    receiving.send(count)
+                    await clock.advance(0)
+                holder.ask()
+                await clock.advance(step)
+                recent = arrivals[max(0, number - window + tolerance) : number]
+                if receiving.gave_way:
+                    assert sum(recent) < ENOUGH
+                    break
+                if number > window + tolerance:
+                    assert sum(arrivals[number - window - tolerance : number]) >= ENOUGH
+        finally:
+            await receiving.close()
 
 
 def holders_with(sent: list[str]) -> ChunkHolders:
