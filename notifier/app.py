@@ -4,7 +4,7 @@ import asyncio
 import random
 import signal
 from collections.abc import Coroutine
-from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Never
 
 import structlog
@@ -16,7 +16,8 @@ from notifier.intake import NotifyConsumer
 from notifier.positions import Positions
 from notifier.relay import Relay
 from notifier.settings import DeliverSettings, Settings
-from schemas.runtime import logging
+from schemas.runtime import logging, postgres
+from schemas.runtime.database_clock import DatabaseClock
 from schemas.tables import outbox
 
 log = structlog.stdlib.get_logger(__name__)
@@ -49,6 +50,7 @@ async def _relay(settings: Settings) -> None:
     async with db.open_engine(settings, name=RELAY) as engine:
         wake, pulse = db.WakeUp(), liveness.Pulse()
         positions_wake, positions_pulse = db.WakeUp(), liveness.Pulse()
+        clock = DatabaseClock(difference_max=settings.clock_difference_max)
         exchange: broker.EventExchange | None = None
 
         async def publish() -> Never:
@@ -91,6 +93,7 @@ async def _relay(settings: Settings) -> None:
             positions=positions.run(),
             listen=db.listen(settings, channel=outbox.WAKE_CHANNEL, wake=notify, name=RELAY),
             liveness=liveness.keep(settings.liveness_file, alive=is_alive),
+            clock=db.watch_clock(engine, clock),
         )
 
 
@@ -102,6 +105,11 @@ async def _deliver(settings: DeliverSettings) -> None:
         await broker.connect(settings, name=DEAD_LETTERS) as dead_letter_connection,
         transport.open_client(settings, allow_loopback=settings.webhook_allow_loopback) as client,
     ):
+        clock = DatabaseClock(difference_max=settings.clock_difference_max)
+        # Before the first attempt: receivers refuse a signature whose time is minutes from theirs.
+        await postgres.through_outages(
+            partial(db.read_time, engine, clock), doing="reading the time"
+        )
         wake, pulse = db.WakeUp(), liveness.Pulse()
         consumer = NotifyConsumer(connection=connection, transaction=engine.begin, wake=wake)
         dead_letters = DeadLetterConsumer(
@@ -114,7 +122,7 @@ async def _deliver(settings: DeliverSettings) -> None:
             pulse=pulse,
             settings=settings,
             keys=settings.key_ring,
-            clock=lambda: datetime.now(UTC),
+            clock=clock.now,
             jitter=lambda: random.uniform(-1, 1),  # noqa: S311  # spreads retries; not a secret
         )
 
@@ -129,6 +137,7 @@ async def _deliver(settings: DeliverSettings) -> None:
             dispatcher=dispatcher.run(),
             listen=db.listen(settings, channel=dispatch.WAKE_CHANNEL, wake=wake.call, name=DELIVER),
             liveness=liveness.keep(settings.liveness_file, alive=is_alive),
+            clock=db.watch_clock(engine, clock),
         )
 
 

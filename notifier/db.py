@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any, Never, TypeAlias, TypeVar
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from schemas.runtime import outages, postgres
+from schemas.runtime.database_clock import LOOK_INTERVAL, DatabaseClock
 from schemas.settings import DatabaseSettings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -40,6 +41,19 @@ async def open_engine(settings: DatabaseSettings, *, name: str) -> AsyncIterator
         yield engine
     finally:
         await engine.dispose()
+
+
+async def watch_clock(engine: AsyncEngine, clock: DatabaseClock) -> Never:
+    """Read the database's time again and again, and log a wrong clock of this process."""
+    while True:
+        await postgres.through_outages(partial(read_time, engine, clock), doing="reading the time")
+        await asyncio.sleep(LOOK_INTERVAL.total_seconds())
+
+
+async def read_time(engine: AsyncEngine, clock: DatabaseClock) -> None:
+    asked = clock.wall()
+    async with engine.connect() as connection:
+        clock.set((await connection.execute(select(func.now()))).scalar_one(), asked=asked)
 
 
 async def uninterrupted(work: Coroutine[Any, Any, Result]) -> Result:

@@ -1,15 +1,18 @@
 """Beat: the periodic tasks, their schedule, and the scheduler that shows that beat is alive."""
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from celery.beat import Scheduler
+from celery.schedules import schedule as celery_schedule
 
 from pipeline.maintenance.tasks import Sweep, SweepOrphans, SweepRows, SweepUploads, WatchSteps
 from pipeline.messaging.broker import declare_queue
 from schemas import topology
+from schemas.runtime import outages
 
 if TYPE_CHECKING:
     from schemas.settings import LivenessSettings
@@ -28,6 +31,8 @@ TICK: Final = timedelta(seconds=5)
 MAINTENANCE: Final = next(each for each in topology.QUEUES if each.name == topology.MAINTENANCE)
 
 LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
+START_OFFSET: Final = timedelta(days=365)
+"""Longer than any interval between two runs: every task is due when beat starts."""
 
 
 def schedule(*, sweep_every: timedelta, watch_every: timedelta) -> Mapping[str, Mapping[str, Any]]:
@@ -39,13 +44,24 @@ def schedule(*, sweep_every: timedelta, watch_every: timedelta) -> Mapping[str, 
     return {
         task.name: {
             "task": task.name,
-            "schedule": watch_every if task is WatchSteps else sweep_every,
+            "schedule": celery_schedule(
+                watch_every if task is WatchSteps else sweep_every, nowfun=_now
+            ),
             "last_run_at": LONG_AGO,
             # Without the timeout beat would block for ever under a memory alarm of the broker.
             "options": {"queue": task.home_queue, "mandatory": True, "confirm_timeout": 10},
         }
         for task in PERIODIC_TASKS
     }
+
+
+def _now() -> datetime:
+    """Return the time that beat's schedule counts by; only differences have a meaning.
+
+    By the machine's clock, nothing would be due for two days after that clock is set back by two
+    days.
+    """
+    return LONG_AGO + START_OFFSET + timedelta(seconds=time.monotonic())
 
 
 class BeatScheduler(Scheduler):
@@ -71,6 +87,16 @@ class BeatScheduler(Scheduler):
         if wait > 0:
             self._touch_liveness_file()
         return wait
+
+    def _ensure_connected(self) -> Any:  # noqa: ANN401  # kombu's connection
+        # Celery's own method logs each attempt as an error.
+        return self.connection.ensure_connection(
+            lambda error, wait: log.warning(
+                "beat.broker_unreachable", reason=outages.describe(error), retry_seconds=wait
+            ),
+            interval_start=1,
+            interval_max=5,
+        )
 
     def _touch_liveness_file(self) -> None:
         settings: LivenessSettings = self.app.conf["waybill_process"]

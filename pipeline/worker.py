@@ -4,14 +4,15 @@ from typing import Any
 
 import structlog
 from celery import signals
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import beat, celery_app, task_routes
-from pipeline.context import build_context, install_context
+from pipeline.context import Context, build_context, current_context, install_context
 from pipeline.enrich import language
 from pipeline.messaging.broker import declare_topology
 from pipeline.settings import Settings
 from schemas import queues
-from schemas.runtime import logging
+from schemas.runtime import logging, outages
 from schemas.runtime.amqp import TopologyConflict
 
 log = structlog.stdlib.get_logger(__name__)
@@ -55,7 +56,22 @@ def before_beat_starts(**_: object) -> None:
 @signals.worker_process_init.connect(weak=False)
 def in_each_process(**_: object) -> None:
     logging.configure(settings, service="pipeline")
-    install_context(build_context(settings))
+    context = build_context(settings, name=celery_app.name_of(app))
+    install_context(context)
+    look_at_clock(context)
+
+
+@signals.task_prerun.connect(weak=False)
+def before_each_task(**_: object) -> None:
+    look_at_clock(current_context())
+
+
+def look_at_clock(context: Context) -> None:
+    """Log a wrong clock; an outage of the database is the task's to report."""
+    try:
+        context.look_at_clock()
+    except SQLAlchemyError as error:
+        log.debug("clock.unknown", error=outages.describe(error))
 
 
 def _declare_topology() -> None:

@@ -1,7 +1,7 @@
 """Identifiers, one type each."""
 
 import secrets
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NewType
 from uuid import UUID
 
@@ -26,15 +26,15 @@ def parse_uuid(text: str) -> UUID | None:
     return parsed if str(parsed) == text else None
 
 
-def uuid7(at: datetime | None = None) -> UUID:
+def uuid7(at: datetime) -> UUID:
     """Return a new UUID that sorts by its time of creation, in milliseconds.
 
     Source: RFC 9562 section 5.7.
 
     Args:
-        at: the time to put into the UUID; the current time if None.
+        at: the time to put into the UUID.
     """
-    milliseconds = int((at or datetime.now(UTC)).timestamp() * 1000)
+    milliseconds = int(at.timestamp() * 1000)
     version_and_variant = 0x7 << 76 | 0b10 << 62
     random_bits = secrets.randbits(12) << 64 | secrets.randbits(62)
     return UUID(int=milliseconds << 80 | version_and_variant | random_bits)

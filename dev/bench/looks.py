@@ -243,7 +243,7 @@ def _add_events(connection: Connection, facts: Facts) -> None:
         insert(EventRecord),
         [
             {
-                "id": EventId(uuid7()),
+                "id": EventId(uuid7(datetime.now(UTC))),
                 "tenant_id": facts.tenant_id,
                 "type": UploadFailed.TYPE,
                 "subject": str(facts.upload_id),
@@ -307,7 +307,7 @@ async def _claim_nothing(connection: AsyncConnection, _: Facts) -> None:
 
 async def _fan_out(connection: AsyncConnection, facts: Facts) -> None:
     event = Envelope(
-        id=EventId(uuid7()),
+        id=EventId(uuid7(datetime.now(UTC))),
         source="/bench",
         subject=str(facts.callback),
         time=datetime.now(UTC),
@@ -458,7 +458,7 @@ def _make_uploads_overdue(connection: Connection, facts: Facts) -> None:
 
 def _expire(context: Context, _: Facts) -> None:
     with context.transaction() as session:
-        expiry.expire(session, limit=expiry.BATCH, now=datetime.now(UTC))
+        expiry.expire(session, limit=expiry.BATCH)
 
 
 def _delete_old_rows(context: Context, _: Facts) -> object:

@@ -1,18 +1,16 @@
 """`upload.stored` → text, passages and entities of a PDF → `document.ingested`."""
 
 import shutil
-import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryDirectory
 from typing import ClassVar, Final
 
 import structlog
 from sqlalchemy.orm import Session
 
-from pipeline.context import Context, current_context
+from pipeline.context import Context, current_context, database_time
 from pipeline.enrich import language
 from pipeline.ingest import reading, record
 from pipeline.ingest.errors import PdfLimitExceeded
@@ -62,9 +60,9 @@ class IngestDocument(StepTask[None]):
             raise PdfLimitExceeded(
                 f"{stored.size} of at most {context.settings.pdf_file_max} bytes"
             )
-        _remove_abandoned(context)
         heartbeat = Heartbeat(context, claimed)
         with TemporaryDirectory(prefix=PREFIX, dir=context.settings.work_dir) as directory:
+            _remove_abandoned(context, own=Path(directory))
             file = Path(directory) / "original.pdf"
             with CallPool[None](heartbeat=heartbeat.renew) as pool:
                 pool.run(partial(context.storage.download, ObjectKey(stored.object_key), to=file))
@@ -78,7 +76,7 @@ class IngestDocument(StepTask[None]):
             data_of(event, StoredEvent),
             error=error,
             settings=current_context().settings,
-            event_context=_event_context(event, delivery),
+            event_context=_event_context(session, event, delivery),
         )
 
     def after_end(self, context: Context, *, event: Envelope, status: StepStatus) -> None:
@@ -87,11 +85,16 @@ class IngestDocument(StepTask[None]):
                 record.delete_purged(session, data_of(event, StoredEvent))
 
 
-def _remove_abandoned(context: Context) -> None:
-    """Remove the directories of readers that were killed."""
-    work_dir = context.settings.work_dir or Path(gettempdir())
-    oldest = time.time() - 2 * context.settings.task_time_limit.total_seconds()
-    for directory in work_dir.glob(f"{PREFIX}*"):
+def _remove_abandoned(context: Context, *, own: Path) -> None:
+    """Remove the directories of readers that were killed.
+
+    Args:
+        context: the settings.
+        own: the new directory of this reader. Its time is that of the file system, which alone
+            compares with the times of the others: the clock of the process may be wrong.
+    """
+    oldest = own.stat().st_mtime - 2 * context.settings.task_time_limit.total_seconds()
+    for directory in own.parent.glob(f"{PREFIX}*"):
         # Another worker may remove it at the same time.
         with suppress(FileNotFoundError):
             if directory.stat().st_mtime < oldest:
@@ -99,11 +102,11 @@ def _remove_abandoned(context: Context) -> None:
                 shutil.rmtree(directory)
 
 
-def _event_context(event: Envelope, delivery: MessageDelivery) -> EventContext:
+def _event_context(session: Session, event: Envelope, delivery: MessageDelivery) -> EventContext:
     """Return the event with the time of its recording, not of the start of the reading."""
     return EventContext(
         tenant_id=event.tenantid,
-        now=datetime.now(UTC),
+        now=database_time(session),
         traceparent=delivery.traceparent,
     )
 
@@ -142,7 +145,7 @@ def _read_and_record(
                 opened=document.opened,
                 read=summary,
                 settings=context.settings,
-                event_context=_event_context(event, delivery),
+                event_context=_event_context(session, event, delivery),
             )
     log.info(
         "ingest.document_read",

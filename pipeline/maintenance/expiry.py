@@ -7,14 +7,13 @@ are gone could still be finalized.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from pipeline.context import Context
+from pipeline.context import Context, database_time
 from pipeline.maintenance.exclusive import Budget
 from pipeline.transfer import cleanup
 from pipeline.transfer.cleanup import Leftovers
@@ -46,7 +45,7 @@ def sweep(context: Context, budget: Budget) -> Summary:
     is_last = False
     while not is_last and not budget.is_spent:
         with context.transaction() as session:
-            batch = expire(session, limit=BATCH, now=datetime.now(UTC))
+            batch = expire(session, limit=BATCH)
         expired += len(batch)
         is_last = len(batch) < BATCH
         for upload in batch:
@@ -55,7 +54,7 @@ def sweep(context: Context, budget: Budget) -> Summary:
     return Summary(expired=expired, bytes_left=bytes_left, complete=is_last)
 
 
-def expire(session: Session, *, limit: int, now: datetime) -> Sequence[Leftovers]:
+def expire(session: Session, *, limit: int) -> Sequence[Leftovers]:
     """Mark overdue uploads as expired and emit an event for each, longest overdue first.
 
     Uploads that are being finalized or written to at this moment are left for the next sweep.
@@ -72,6 +71,7 @@ def expire(session: Session, *, limit: int, now: datetime) -> Sequence[Leftovers
     # deletion of many rows would hold that lock.
     session.execute(delete(Chunk).where(Chunk.upload_id.in_(ids)))
     session.execute(update(Upload).where(Upload.id.in_(ids)).values(status=UploadStatus.EXPIRED))
+    now = database_time(session)
     for upload in overdue:
         emit(
             session,

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Final
 
 import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pipeline.context import Context
+from pipeline.context import Context, database_time
 from pipeline.maintenance import ownership
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.ownership import Transfer
@@ -72,7 +73,13 @@ def sweep_files(context: Context, budget: Budget) -> SweepReport:
         log.warning("sweep.staging_not_mounted")
         return report
     sweep = partial(
-        _orphans, context, budget, report, judge=_judge_staged, batch_size=LISTING_BATCH
+        _orphans,
+        context,
+        budget,
+        report,
+        judge=_judge_staged,
+        batch_size=LISTING_BATCH,
+        not_after=_time_of_files(directory),
     )
     with os.scandir(directory) as entries:
         for orphans in sweep(_files(entries, report)):
@@ -138,9 +145,9 @@ def sweep_originals(context: Context, budget: Budget) -> SweepReport:
     upload have cleaned up by then, so only this sweep finds the object.
     """
     report = SweepReport()
-    before = datetime.now(UTC) - context.settings.sweep_grace
-    after = before - ORIGINALS_SWEEPS * context.settings.sweep_every
     with context.transaction() as session:
+        before = database_time(session) - context.settings.sweep_grace
+        after = before - ORIGINALS_SWEEPS * context.settings.sweep_every
         keys = _keys_without_object(session, after=after, before=before)
     for batch in budget.batches(keys, size=REQUEST_BATCH):
         for key in batch:
@@ -166,13 +173,30 @@ def _orphans(
     *,
     judge: Callable[[Session, Collection[UploadId]], IsOrphan],
     batch_size: int,
+    not_after: datetime | None = None,
 ) -> Iterator[list[Found]]:
-    """Yield the orphans, batch by batch, and count everything else in the report."""
-    now, grace = datetime.now(UTC), context.settings.sweep_grace
+    """Yield the orphans, batch by batch, and count everything else in the report.
+
+    Args:
+        context: the database and the settings.
+        budget: the time for this.
+        report: counts.
+        found: what may be an orphan.
+        judge: decides which of the old ones are orphans.
+        batch_size: how many are judged together.
+        not_after: the time of the system that dated `found`, if known. Its clock may be behind the
+            database's; then everything would look old.
+    """
+    grace = context.settings.sweep_grace
     for batch in budget.batches(found, size=batch_size):
         ours = [each for each in batch if each.is_ours]
-        old = [each for each in ours if ownership.is_old(each.modified_at, now=now, grace=grace)]
         with context.transaction() as session:
+            now = database_time(session)
+            if not_after is not None:
+                now = min(now, not_after)
+            old = [
+                each for each in ours if ownership.is_old(each.modified_at, now=now, grace=grace)
+            ]
             is_orphan = judge(session, {each.upload_id for each in old if each.upload_id})
         orphans = [each for each in old if each.is_probe or is_orphan(each)]
         for each in batch:
@@ -226,6 +250,13 @@ def _keys_without_object(
         )
     )
     return [object_keys.original(upload.tenant_id, upload.id) for upload in found]
+
+
+def _time_of_files(directory: Path) -> datetime:
+    """Return the time that the file system gives a file that changes now."""
+    marker = directory / staging_layout.MARKER
+    marker.touch()
+    return datetime.fromtimestamp(marker.stat().st_mtime, UTC)
 
 
 def _files(entries: Iterable["os.DirEntry[str]"], report: SweepReport) -> Iterator[Found]:

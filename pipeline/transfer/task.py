@@ -1,13 +1,12 @@
 """The two tasks of a transfer: send a finalized upload, and clean up a cancelled upload."""
 
-from datetime import UTC, datetime
 from functools import partial
 from typing import ClassVar
 
 import structlog
 from sqlalchemy.orm import Session
 
-from pipeline.context import Context, current_context
+from pipeline.context import Context, current_context, database_time
 from pipeline.messaging.event_task import MessageDelivery, data_of
 from pipeline.steps import lease as steps
 from pipeline.steps.call_pool import CallPool
@@ -86,7 +85,7 @@ class TransferUpload(StepTask[ClaimedTransfer]):
             tenant_id=event.tenantid,
             error=error,
             settings=current_context().settings,
-            now=datetime.now(UTC),
+            now=database_time(session),
             traceparent=delivery.traceparent,
         )
 
@@ -215,7 +214,7 @@ def _transfer(context: Context, claimed: ClaimedTransfer, *, delivery: MessageDe
                 filename=claimed.filename,
             ),
             settings=context.settings,
-            now=datetime.now(UTC),
+            now=database_time(session),
             traceparent=delivery.traceparent,
         )
     return source

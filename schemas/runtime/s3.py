@@ -22,6 +22,7 @@ from schemas.errors import (
     StoreRejected,
     StoreUnavailable,
 )
+from schemas.runtime import store_time
 from schemas.settings import ObjectStoreSettings
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ RETRYABLE_CODES: Final = frozenset(
         "ConditionalRequestConflict",  # status 409: another write of the same key is in progress
         "InternalError",
         "OperationAborted",  # status 409: another request for the same key is in progress
+        "RequestTimeTooSkewed",  # the next request is signed with the store's time
         "RequestTimeout",  # status 400
         "ServiceUnavailable",
         "SlowDown",
@@ -58,7 +60,6 @@ MISCONFIGURATION_CODES: Final = frozenset(
         "NoSuchBucket",
         "PermanentRedirect",
         "QuotaExceeded",
-        "RequestTimeTooSkewed",
     }
 )
 MISCONFIGURATION_STATUSES: Final = frozenset({401, 403})
@@ -96,6 +97,7 @@ def client(
         connect_timeout: replaces the timeout of the settings.
         read_timeout: replaces the timeout of the settings.
     """
+    store_time.install()
     made = boto3.client(
         "s3",
         endpoint_url=settings.s3_endpoint_url,
@@ -123,6 +125,7 @@ def client(
         ),
     )
     made.meta.events.register("before-call.s3.DeleteObjects", _add_content_md5)
+    made.meta.events.register("after-call.s3", store_time.learn)
     return made
 
 

@@ -81,14 +81,14 @@ def emit(
         event: the data.
         tenant_id: the tenant that the event belongs to.
         source: the component that emits the event, as a URI path.
-        now: the time of the event.
+        now: the time of the event, by the database's clock: its id, and so its partition, follow it.
         traceparent: W3C trace context that the message carries on.
 
     Returns:
         The id of the event, with which `add_step` refers to it.
     """
     envelope = Envelope(
-        id=EventId(uuid7()),
+        id=EventId(uuid7(now)),
         source=source,
         subject=str(event.subject),
         time=now,

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -10,33 +9,20 @@ from random import Random
 import pytest
 
 from dev.stack.stack import Stack
+from tests import small_disk
 from tests.e2e import persistent_client
 from tests.e2e.files import MIB
 from tests.e2e.gateways import Gateways
 from tests.integration.gateway.api import KIB64, pieces_of
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk"),
-]
-
 CONTENT = Random(12).randbytes(3 * MIB)
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""
-    directory = tmp_path / "disk"
-    directory.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", directory],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr}")
-    yield directory
-    subprocess.run(["umount", directory], check=True)
+    with small_disk.mounted(tmp_path / "disk", mib=4) as directory:
+        yield directory
 
 
 def free(directory: Path) -> int:
@@ -44,10 +30,10 @@ def free(directory: Path) -> int:
 
 
 def test_a_full_disk_keeps_acknowledged_chunks_and_no_bytes_of_refused_chunks(
-    system: Stack, small_disk: Path, tmp_path: Path
+    system: Stack, disk: Path, tmp_path: Path
 ) -> None:
     environment = system.environment | {
-        "STAGING_DIR": str(small_disk),
+        "STAGING_DIR": str(disk),
         "STAGING_RESERVE": "0",
         "QUOTA_STAGED_BYTES": "1GiB",
     }
@@ -65,16 +51,16 @@ def test_a_full_disk_keeps_acknowledged_chunks_and_no_bytes_of_refused_chunks(
             for index, piece in enumerate(pieces):
                 assert (await client.put(first, index=index, piece=piece)).status_code == 200
             acked, index = {}, 0
-            before = free(small_disk)
+            before = free(disk)
             while (answer := await client.put(second, index=index, piece=pieces[index])).is_success:
                 acked[index] = answer.json()["sha256"]
                 index += 1
-                before = free(small_disk)
+                before = free(disk)
 
             assert (answer.status_code, answer.json()["code"]) == (507, "staging_full")
             assert answer.headers["content-type"] == "application/problem+json"
             assert await client.stored_chunks(second) == acked
-            assert free(small_disk) == before
+            assert free(disk) == before
             assert len(acked) * KIB64 <= 4 * MIB - len(CONTENT)
             refused = await client.request(
                 "POST", "/uploads", json={"filename": "another.bin", "size": MIB}
@@ -85,6 +71,6 @@ def test_a_full_disk_keeps_acknowledged_chunks_and_no_bytes_of_refused_chunks(
             for rest in range(index, len(pieces)):
                 answer = await client.put(second, index=rest, piece=pieces[rest])
                 assert answer.status_code == 200
-            assert (small_disk / second).read_bytes() == CONTENT
+            assert (disk / second).read_bytes() == CONTENT
 
     asyncio.run(fill_the_disk())

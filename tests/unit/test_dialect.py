@@ -36,3 +36,28 @@ def test_an_error_is_raised_with_its_message_in_place(package: str) -> None:
     ]
 
     assert not offenders
+
+
+READERS_OF_THE_CLOCK = {
+    "gateway/readiness.py",
+    "schemas/runtime/database_clock.py",
+    "schemas/runtime/store_time.py",
+}
+"""They compare the clock of the process with another one."""
+
+
+@pytest.mark.parametrize("package", ["gateway", "pipeline", "notifier", "schemas"])
+def test_no_module_decides_by_the_clock_of_the_process(package: str) -> None:
+    """The clock of a machine may be days off: times come from the database."""
+    offenders = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file in sorted((ROOT / package).rglob("*.py"))
+        if str(file.relative_to(ROOT)) not in READERS_OF_THE_CLOCK
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and (node.value.id, node.attr)
+        in {("datetime", "now"), ("datetime", "utcnow"), ("date", "today"), ("time", "time")}
+    ]
+
+    assert not offenders

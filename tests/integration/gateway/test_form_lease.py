@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -89,7 +89,7 @@ async def test_the_reserved_quota_of_a_killed_gateway_is_freed_soon(
 
     def swept() -> int:
         with Session(engine) as sweeping, sweeping.begin():
-            return len(expiry.expire(sweeping, limit=10, now=datetime.now(UTC)))
+            return len(expiry.expire(sweeping, limit=10))
 
     await asyncio.to_thread(eventually, swept, until=lambda ended: ended == 1)
     engine.dispose()

@@ -40,7 +40,7 @@ def an_event(
     """Return an event, by default of an unknown tenant."""
     upload_id = upload_id or UploadId(uuid4())
     return Envelope(
-        id=EventId(uuid7()),
+        id=EventId(uuid7(datetime.now(UTC))),
         source="/tests",
         subject=str(upload_id),
         time=datetime.now(UTC),

@@ -226,7 +226,7 @@ async def test_a_row_without_its_event_is_refused_and_does_not_block_other_rows(
     rows: Rows, events_bus: Bus, run_relay: RunRelay
 ) -> None:
     async with rows.transaction() as session:
-        session.add(OutboxMessage(event_id=EventId(uuid7())))
+        session.add(OutboxMessage(event_id=EventId(uuid7(datetime.now(UTC)))))
     event = an_event()
     await rows.add_to_outbox(event)
     async with run_relay(batch=1):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -43,7 +44,7 @@ def add_job(
             job_id=job.id,
             tenant_id=tenant_id,
             priority=priority,
-            event_id=EventId(uuid7()),
+            event_id=EventId(uuid7(datetime.now(UTC))),
         )
     session.commit()
     return job.id
@@ -94,7 +95,7 @@ def test_a_job_follows_from_its_steps(
                 job_id=job_id,
                 tenant_id=tenant_id,
                 priority=Priority.INTERACTIVE,
-                event_id=EventId(uuid7()),
+                event_id=EventId(uuid7(datetime.now(UTC))),
             )
             session.flush()
             change(session, job_id, StepName.INGEST, status=ingest)
@@ -116,7 +117,7 @@ def test_a_cleanup_makes_a_completed_job_cancelled(engine: Engine) -> None:
             job_id=job_id,
             tenant_id=tenant_id,
             priority=Priority.INTERACTIVE,
-            event_id=EventId(uuid7()),
+            event_id=EventId(uuid7(datetime.now(UTC))),
         )
         session.commit()
     job = job_of(engine, job_id)

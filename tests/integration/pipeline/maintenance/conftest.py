@@ -10,6 +10,7 @@ from pipeline.context import CONNECTION, Context, build_context
 from pipeline.settings import Settings
 from schemas import staging_layout
 from schemas.runtime import postgres
+from schemas.runtime.database_clock import DatabaseClock
 from schemas.settings import DatabaseSettings, ObjectStoreSettings
 from tests.fakes.storage import FakeStorage
 
@@ -32,6 +33,7 @@ def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
         engine=engine,
         transaction=sessionmaker(engine, expire_on_commit=False).begin,
         storage=FakeStorage(),
+        clock=DatabaseClock(difference_max=settings.clock_difference_max),
     )
     engine.dispose()
 
