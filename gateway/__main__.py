@@ -1,4 +1,4 @@
-"""`waybill-gateway`, or `python -m gateway`: serve HTTP until SIGTERM."""
+"""`waybill-gateway`, or `python -m gateway serve`: serve HTTP until SIGTERM."""
 
 import argparse
 import gc
@@ -77,7 +77,9 @@ def serve() -> None:
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="waybill-gateway", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="waybill-gateway", description=__doc__)
+    parser.add_argument("command", nargs="?", choices=["serve"], help="the default")
+    parser.parse_args()
     serve()
 
 

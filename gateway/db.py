@@ -27,6 +27,7 @@ CONNECTION: Final = postgres.connection_arguments(
     silence_max=timedelta(seconds=15),
 )
 LISTENER_CONNECTION: Final = {**CONNECTION, "application_name": "waybill-gateway-listener"}
+COMMAND_CONNECTION: Final = {**CONNECTION, "application_name": "waybill"}
 PROBE_CONNECTION: Final = {**CONNECTION, "application_name": "waybill-gateway-readiness"}
 
 
@@ -166,11 +167,16 @@ async def transaction_time(session: AsyncSession) -> datetime:
     return (await session.scalars(select(func.now()))).one()
 
 
-def build_engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:  # noqa: ANN401  # further arguments of SQLAlchemy's
+def build_engine(
+    settings: DatabaseSettings,
+    *,
+    connection: postgres.ConnectionArguments = CONNECTION,
+    **options: Any,  # noqa: ANN401  # further arguments of SQLAlchemy's
+) -> AsyncEngine:
     """Return an engine; a request waits for a free connection for `WAIT_MAX`."""
     return postgres.build_async_engine(
         settings,
-        connection=CONNECTION,
+        connection=connection,
         pool_timeout=WAIT_MAX.total_seconds(),
         **options,
     )

@@ -82,12 +82,27 @@ async def through_outages(work: Callable[[], Awaitable[T]], *, doing: str) -> T:
     )
 
 
+class RestoredChannel(aio_pika.RobustChannel):
+    """A channel that leaves its restoration to the connection if the connection is lost."""
+
+    async def _on_close(self, closing: asyncio.Future[Any]) -> BaseException | None:
+        # With its connection the channel is lost too, and aio-pika tries to open it again on the lost
+        # connection. The failure would be logged as an error at every restart of the broker.
+        try:
+            return await super()._on_close(closing)
+        except OUTAGES as error:
+            log.debug("broker.channel_lost", error=outages.describe(error))
+            return error
+
+
 class FailoverConnection(aio_pika.RobustConnection):
     """A connection that restores itself on the next of several brokers.
 
     aio-pika connects to `url`, also after a loss, and calls `_on_connection_close` once for each
     connection that was lost or could not be opened.
     """
+
+    CHANNEL_CLASS = RestoredChannel
 
     def __init__(self, urls: deque[URL], *, name: str) -> None:
         """Create a connection that is not open yet.
@@ -232,6 +247,13 @@ class EventExchange:
     @property
     def is_open(self) -> bool:
         return self._connection.connected.is_set() and not self._channel.is_closed
+
+    @property
+    def state(self) -> str:
+        """Whether the broker accepts messages, in words, for the log."""
+        if not self.is_open:
+            return "disconnected"
+        return "blocked: the broker has an alarm for memory or disk space"
 
     async def ready(self, *, within: timedelta) -> bool:
         """Wait until the broker accepts messages: connected, topology declared, not blocked.

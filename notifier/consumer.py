@@ -5,6 +5,8 @@ acknowledgement it did not get, so recording must be repeatable.
 """
 
 import asyncio
+import os
+import socket
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -104,7 +106,10 @@ class Consumer(ABC, Generic[Item]):
             try:
                 for name in self._queues:
                     queue = await channel.get_queue(name)
-                    tags[await queue.consume(partial(self._on_message, queue=name))] = queue
+                    # Legible in the management UI; unique within the channel.
+                    tag = f"{type(self).__name__}@{socket.gethostname()}:{os.getpid()}/{name}"
+                    handle = partial(self._on_message, queue=name)
+                    tags[await queue.consume(handle, consumer_tag=tag)] = queue
                 self._tags, self._channel = tags, channel
                 log.info("consumer.started", queues=self._queues)
                 return await self._until_stalled()

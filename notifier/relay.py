@@ -15,6 +15,7 @@ from typing import Final, Never
 import aio_pika
 import structlog
 from sqlalchemy import Interval, bindparam, func, select, true, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notifier import db
@@ -22,7 +23,7 @@ from notifier.broker import BrokerUnavailable, EventExchange
 from notifier.liveness import Pulse
 from schemas.events.envelope import CONTENT_TYPE
 from schemas.ids import EventId
-from schemas.runtime import amqp, postgres
+from schemas.runtime import amqp, outages, postgres
 from schemas.runtime.tracing import TRACEPARENT_HEADER
 from schemas.settings import RelaySettings
 from schemas.tables.events import EventRecord
@@ -240,6 +241,44 @@ async def record(connection: AsyncConnection, batch: Batch) -> None:
         )
 
 
+_COUNTED_MAX: Final = 100_000
+
+_WAITING: Final = select(func.count()).select_from(
+    select(OutboxMessage.id)
+    .where(OutboxMessage.published_at.is_(None))
+    .limit(_COUNTED_MAX)
+    .subquery()
+)
+
+
+class BrokerWait:
+    """Logs once that the broker accepts no messages, and once that it accepts them again."""
+
+    def __init__(self, *, transaction: db.BeginConnection) -> None:
+        self._transaction = transaction
+        self._began: float | None = None
+
+    async def began(self, reason: str) -> None:
+        if self._began is None:
+            self._began = time.monotonic()
+            log.warning("relay.waiting_for_broker", reason=reason, events=await self._waiting())
+
+    async def ended(self) -> None:
+        if self._began is not None:
+            seconds = round(time.monotonic() - self._began, 1)
+            self._began = None
+            log.warning("relay.broker_accepts_again", seconds=seconds, events=await self._waiting())
+
+    async def _waiting(self) -> int | None:
+        """Return how many events wait, at most `_COUNTED_MAX`; None if the database is away too."""
+        try:
+            async with self._transaction() as connection:
+                return (await connection.execute(_WAITING)).scalar_one()
+        except (SQLAlchemyError, OSError) as error:
+            log.debug("relay.not_counted", error=outages.describe(error))
+            return None
+
+
 class Relay:
     """Publishes the rows of the outbox as soon as they are committed."""
 
@@ -258,13 +297,16 @@ class Relay:
         self._pulse = pulse
         self._settings = settings
         self._backlog = _Backlog()
+        self._broker_wait = BrokerWait(transaction=transaction)
 
     async def run(self) -> Never:
         while True:
             self._pulse.beat()
             # Before the transaction: no row stays locked while the broker is unreachable.
             if not await self._exchange.ready(within=READY_TIMEOUT):
+                await self._broker_wait.began(self._exchange.state)
                 continue
+            await self._broker_wait.ended()
             # A cancelled batch would be published again; a batch takes at most one publish timeout.
             batch = await postgres.through_outages(
                 lambda: db.uninterrupted(self.relay_batch()), doing="relaying"

@@ -1,10 +1,14 @@
 """The Celery application and its configuration."""
 
+import os
+import socket
 from datetime import timedelta
 from typing import Any, Final
 
 from celery import Celery
+from celery.app.amqp import AMQP
 
+from pipeline.context import PIPELINE
 from pipeline.messaging.broker import work_queue
 from pipeline.messaging.consumer import SERIALIZER, register_serializer
 from pipeline.messaging.liveness import Liveness
@@ -13,11 +17,18 @@ from pipeline.settings import Settings
 from schemas import queues, topology
 from schemas.runtime import amqp
 
-PIPELINE: Final = "waybill-pipeline"
-
 SOFT_LIMIT_MARGIN: Final = timedelta(minutes=1)
 
-app = Celery("pipeline")
+
+class NamedSubscriptions(AMQP):
+    """Gives the consumers of a worker a legible tag; the number keeps the tags of a channel apart."""
+
+    def TaskConsumer(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401, N802  # Celery's own signature
+        owner = f"{name_of(self.app)}@{socket.gethostname()}:{os.getpid()}"
+        return super().TaskConsumer(*args, tag_prefix=f"{owner}/", **options)
+
+
+app = Celery("pipeline", amqp=NamedSubscriptions)
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -89,6 +100,12 @@ def configure(settings: Settings) -> None:
     register_serializer()
     app.conf.update(configuration(settings))
     app.steps["consumer"].update((Liveness, Subscriptions))
+
+
+def name_of(celery: Celery) -> str:
+    """Return the name of this process, as its connections and consumers have it."""
+    name: str = celery.conf.broker_transport_options["client_properties"]["connection_name"]
+    return name
 
 
 def name_connections(celery: Celery, *, role: str) -> None:

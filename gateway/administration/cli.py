@@ -124,13 +124,13 @@ def on_database(
     from schemas.runtime import logging
 
     async def run() -> Result:
-        engine = db.build_engine(loaded)
+        engine = db.build_engine(loaded, connection=db.COMMAND_CONNECTION)
         try:
             return await operation(db.Database(engine))
         finally:
             await engine.dispose()
 
-    logging.configure(loaded, service="gateway")
+    logging.configure(loaded, service="waybill")
     try:
         return asyncio.run(run())
     except (TenantUnknown, KeyRefused, DeadLetterRefused) as error:

@@ -13,6 +13,8 @@ These hooks of Celery are semi-public and unchanged from 5.5 to 5.7;
 `tests/integration/pipeline/test_hostile_messages.py` guards them.
 """
 
+import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
@@ -22,14 +24,17 @@ import msgspec
 import structlog
 from celery.utils.log import get_logger
 from celery.worker.consumer.consumer import Consumer
+from celery.worker.state import maybe_shutdown
 from kombu import Connection
 from kombu.exceptions import KombuError
 from kombu.message import Message
 from kombu.serialization import register
 
 from pipeline.messaging.broker import declare_topology
+from pipeline.messaging.lasting_problem import LastingProblem
 from schemas.events import envelope
 from schemas.events.envelope import Envelope, MalformedEvent
+from schemas.runtime import outages
 from schemas.runtime.tracing import TRACEPARENT_HEADER
 from schemas.topology import ATTEMPT_HEADER, CRASHES_HEADER, MAINTENANCE, WAITS_HEADER
 
@@ -47,6 +52,13 @@ NO_ARGUMENTS: Final = (
     '[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 )
 """The body of a Celery message that calls a task without arguments."""
+
+
+CONNECT_PAUSE: Final = 1
+CONNECT_PAUSE_MAX: Final = 5
+"""Seconds between attempts to connect; also bounds how late work resumes after a restart."""
+
+_broker_missing: Final = LastingProblem()
 
 
 class NoTaskToStart(ValueError):
@@ -146,6 +158,41 @@ class EventConsumer(Consumer):
         with self.connection_for_write() as connection:
             declare_topology(connection)
         return super().connect()
+
+    def ensure_connected(self, conn: Connection) -> Connection:
+        """Wait until a broker accepts the connection; log each attempt once.
+
+        Celery's own method logs attempts as errors, and raises at once if the broker refuses, for
+        example while it restores its virtual hosts: the worker would repeat it without a pause.
+        """
+
+        def log_attempt(error: BaseException, wait: float) -> None:
+            level = logging.ERROR if _broker_missing.met() else logging.WARNING
+            log.log(level, "broker.unreachable", reason=outages.describe(error), retry_seconds=wait)
+
+        while True:
+            try:
+                connected = conn.ensure_connection(
+                    log_attempt,
+                    interval_start=CONNECT_PAUSE,
+                    interval_step=CONNECT_PAUSE,
+                    interval_max=CONNECT_PAUSE_MAX,
+                    callback=maybe_shutdown,
+                )
+            except self.connection_errors as error:
+                log_attempt(error, CONNECT_PAUSE_MAX)
+                conn.close()
+                for _ in range(CONNECT_PAUSE_MAX):
+                    maybe_shutdown()
+                    time.sleep(1)
+            else:
+                _broker_missing.solved()
+                self.first_connection_attempt = False
+                return connected
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        # Celery's own method logs an error. The attempts to connect again are logged.
+        log.warning("broker.connection_lost", reason=outages.describe(exc))
 
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         # The stock method acknowledges, which loses the message.

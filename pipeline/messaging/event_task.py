@@ -27,6 +27,7 @@ from tenacity import (
 )
 
 from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
+from pipeline.messaging.lasting_problem import LastingProblem
 from schemas import topology
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.envelope import CONTENT_TYPE, Envelope
@@ -42,6 +43,9 @@ TIER_TIMEOUT: Final = timedelta(minutes=10)
 return at once, and the broker would count each return towards the delivery limit."""
 
 FIRST_TIER: Final = topology.RETRY_TIERS[0]
+
+operator_needed: Final = LastingProblem()
+"""The store refuses every request of this process, or staging is not mounted."""
 
 
 class RetryLater(Exception):
@@ -179,9 +183,8 @@ class EventTask(Task[..., None]):
             )
         except DomainError as error:
             if error.needs_operator:
-                log.error(  # noqa: TRY400  # the detail is enough; the traceback adds nothing
-                    "task.needs_operator", code=error.code, detail=str(error)
-                )
+                level = logging.ERROR if operator_needed.met() else logging.WARNING
+                log.log(level, "task.needs_operator", code=error.code, detail=str(error))
                 self._wait(event, delivery, backoff=True, reason=error)
             if error.retryable and not self._is_last(delivery):
                 log.warning("task.will_retry", code=error.code, detail=str(error))
@@ -209,6 +212,7 @@ class EventTask(Task[..., None]):
             self._give_up(event, WorkerKeepsDying(delivery.crashes), delivery)
         else:
             self.handle(event.envelope, delivery)
+            operator_needed.solved()
 
     def _is_last(self, delivery: MessageDelivery) -> bool:
         attempts: int = self.app.conf["waybill_task_attempts"]

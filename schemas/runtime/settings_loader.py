@@ -10,6 +10,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 SECRETS: Final = Path("/run/secrets")
 
 
+def program() -> str:
+    """Return the name of the program that runs: `waybill`, or `python -m gateway`."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    if module is not None:
+        return f"python -m {module.name.removesuffix('.__main__')}"
+    return Path(sys.argv[0]).name
+
+
 class ServiceSettings(BaseSettings):
     """Base of the settings a process composes from the sections of `schemas.settings`."""
 
@@ -30,13 +38,13 @@ class ServiceSettings(BaseSettings):
         """Return the settings; print each missing or invalid setting and exit with status 2.
 
         Args:
-            service: named in the message; by default the package of the class.
+            service: named in the message; by default the program that runs.
             secrets: directory with a file for each secret.
         """
         try:
             return cls.read(secrets=secrets)
         except ValidationError as error:
-            service = service or cls.__module__.partition(".")[0]
+            service = service or program()
             # The input stays out of the message: it may be a password.
             for problem in error.errors(include_input=False, include_url=False):
                 # A rule over several settings has no location; its message names the settings.

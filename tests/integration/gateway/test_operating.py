@@ -108,6 +108,16 @@ async def test_a_missing_setting_is_named() -> None:
     assert "hunter2" not in err
 
 
+async def test_messages_about_settings_name_the_program_that_ran() -> None:
+    for run, program in (
+        (run_gateway(), "python -m gateway"),
+        (run_command("tenants", "list"), "python -m gateway.administration.cli"),
+    ):
+        code, _, err = await run
+        assert code == 2
+        assert f"{program}: setting DATABASE_URL: Field required\n" in err
+
+
 async def test_staging_in_the_bucket_requires_the_store_settings() -> None:
     code, out, err = await run_gateway(
         DATABASE_URL="postgresql+psycopg://u:p@h/d",

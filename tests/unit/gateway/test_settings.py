@@ -3,6 +3,7 @@ from datetime import timedelta
 import pytest
 
 from gateway.settings import AdministrationSettings, Settings, StoreSettings, load_store
+from schemas.runtime.settings_loader import program
 from schemas.settings import MIB
 from tests.factories.secret_keys import KEY
 
@@ -53,7 +54,7 @@ def test_staging_in_a_directory_requires_the_directory(
 
     assert stopped.value.code == 2
     output = capsys.readouterr().err
-    assert output == "gateway: setting STAGING_DIR is required if STAGING=directory\n"
+    assert output == f"{program()}: setting STAGING_DIR is required if STAGING=directory\n"
 
 
 def test_administration_requires_only_the_database(monkeypatch: pytest.MonkeyPatch) -> None:

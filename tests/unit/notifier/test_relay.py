@@ -1,6 +1,12 @@
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Self, cast
 
 import pytest
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection
+from structlog.testing import capture_logs
 
 from notifier import relay
 from notifier.broker import BrokerUnavailable, PublishRefused
@@ -12,7 +18,7 @@ WRITTEN = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 def an_event(*, traceparent: str | None = None) -> EventToPublish:
     return EventToPublish(
-        id=EventId(uuid7()),
+        id=EventId(uuid7(datetime.now(UTC))),
         type="upload.stored",
         body=b'{"specversion":"1.0"}',
         traceparent=traceparent,
@@ -80,3 +86,45 @@ def test_an_unexpected_error_is_a_refusal_of_its_row_only() -> None:
     batch = Batch.of([good, broken], [None, ValueError("Routing key too long")])
     assert batch.published == [good]
     assert batch.refused == [(broken, "ValueError: Routing key too long")]
+
+
+class Counts:
+    """A transaction whose connection counts the waiting events; None for an outage."""
+
+    def __init__(self, *counts: int | None) -> None:
+        self._counts = iter(counts)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        yield cast("AsyncConnection", self)
+
+    async def execute(self, _: object) -> Self:
+        return self
+
+    def scalar_one(self) -> int:
+        count = next(self._counts)
+        if count is None:
+            raise OperationalError("SELECT", {}, OSError("refused"))
+        return count
+
+
+@pytest.mark.anyio
+async def test_a_wait_for_the_broker_is_logged_once_with_the_waiting_events() -> None:
+    wait = relay.BrokerWait(transaction=Counts(30, 31, None).begin)
+    with capture_logs() as logged:
+        await wait.ended()
+        for _ in range(3):
+            await wait.began("blocked")
+        for _ in range(3):
+            await wait.ended()
+        await wait.began("disconnected")
+    found = [
+        (each["event"], each.get("reason"), each["events"])
+        for each in logged
+        if each["log_level"] == "warning"
+    ]
+    assert found == [
+        ("relay.waiting_for_broker", "blocked", 30),
+        ("relay.broker_accepts_again", None, 31),
+        ("relay.waiting_for_broker", "disconnected", None),
+    ]

@@ -1,11 +1,14 @@
 """Loading the settings of a process, in the shape of the notifier's."""
 
+import sys
 from datetime import timedelta
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
 from notifier.settings import Settings
+from schemas.runtime.settings_loader import program
 
 DATABASE = "postgresql+psycopg://waybill:hunter2@db/waybill"
 BROKER = "amqp://waybill:hunter2@broker/waybill"
@@ -51,8 +54,8 @@ def test_missing_and_invalid_settings_are_named_without_their_values(
         Settings.load()
     assert stopped.value.code == 2
     output = capsys.readouterr().err
-    assert "notifier: setting RABBITMQ_URL: Field required\n" in output
-    assert "notifier: setting OUTBOX_BATCH: " in output
+    assert f"{program()}: setting RABBITMQ_URL: Field required\n" in output
+    assert f"{program()}: setting OUTBOX_BATCH: " in output
     assert "hunter2" not in output
 
 
@@ -88,6 +91,24 @@ def test_an_invalid_url_of_a_broker_is_refused_without_its_password(
     with pytest.raises(SystemExit):
         Settings.load()
     output = capsys.readouterr().err
-    assert "notifier: setting RABBITMQ_URL: " in output
+    assert f"{program()}: setting RABBITMQ_URL: " in output
     assert message in output
     assert "hunter2" not in output
+
+
+@pytest.mark.parametrize(
+    ("module", "path", "expected"),
+    [
+        (None, "/usr/bin/waybill", "waybill"),
+        (None, "/venv/bin/waybill-gateway", "waybill-gateway"),
+        ("gateway.__main__", "/app/gateway/__main__.py", "python -m gateway"),
+        ("notifier.__main__", "/app/notifier/__main__.py", "python -m notifier"),
+    ],
+)
+def test_a_message_names_the_program_that_runs(
+    monkeypatch: pytest.MonkeyPatch, module: str | None, path: str, expected: str
+) -> None:
+    spec = None if module is None else ModuleSpec(module, None)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+    monkeypatch.setattr(sys, "argv", [path])
+    assert program() == expected
