@@ -2,7 +2,7 @@
 
 Secrets are encrypted with AES-256-GCM. A token is ``v1.<key id>.<base64url of nonce, ciphertext and tag>``. It is bound to its
 context: copied to another row, it does not decrypt. Messages are signed with HMAC-SHA256 and a key that is derived
-from each key: a signature tells nothing about the key that encrypts.
+from each key: a signature reveals nothing about the key that encrypts.
 """
 
 import base64

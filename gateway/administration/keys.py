@@ -18,7 +18,7 @@ from schemas.tables.tenants import ApiKey, Tenant
 
 
 class KeyRefused(LookupError):
-    """The command names no key, or more than one, or an expiry that cannot be."""
+    """The command names no key, several keys, or an expiry in the past."""
 
 
 class KeyUnknown(KeyRefused):

@@ -51,8 +51,8 @@ async def _watch(waits: KeyWaits, database: Database, interval: timedelta) -> Ne
             async with database.transaction() as session:
                 ended = await ended_keys(session, list(waits.key_ids))
         except Exception as error:
-            # An error that ended this task would let every stream outlast its key. An outage is
-            # already logged by those who read jobs.
+            # An error that ended this task would let every stream outlast its key. The job watch
+            # already logs outages.
             if not postgres.is_outage(error):
                 log.exception("api_keys.look_failed")
             continue

@@ -87,7 +87,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
 class StreamTokenCreated(msgspec.Struct, frozen=True, kw_only=True):
     """A token that opens the events of one job, for clients that cannot send a header."""
 
-    token: Annotated[str, _described("a secret: whoever has it can follow the job")]
+    token: Annotated[str, _described("a secret: its holder can follow the job")]
     url: Annotated[str, _described("the events of the job, with the token in the query")]
     expires_at: Annotated[
         datetime, _described("a stream that is open then continues; a new one needs a new token")
