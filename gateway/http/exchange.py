@@ -15,6 +15,9 @@ from schemas.errors import ErrorCode
 log = structlog.stdlib.get_logger(__name__)
 
 DISCONNECT: Final[Any] = {"type": "http.disconnect"}
+END: Final[Any] = {"type": "http.response.body", "body": b"", "more_body": False}
+
+EVENT_STREAM: Final = sse.MEDIA_TYPE.encode()
 
 
 class Exchange(RequestResponseCycle):
@@ -31,10 +34,6 @@ class Exchange(RequestResponseCycle):
     _has_body_been_received = False
     _is_event_stream = False
     _ends_with_connection = False
-
-    @property
-    def _is_head(self) -> bool:
-        return self.scope["method"] == "HEAD"
 
     @property
     def is_cut_short(self) -> bool:
@@ -55,15 +54,7 @@ class Exchange(RequestResponseCycle):
         self.disconnected = True
         self.message_event.set()
 
-    async def run_asgi(self, app: Any) -> None:  # noqa: ANN401  # the server's own type is private
-        async def run_and_end_stream(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # see above
-            await app(scope, receive, send)
-            if self._is_cut and self._is_event_stream and not self.response_complete:
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-        await super().run_asgi(run_and_end_stream)
-
-    async def receive(self) -> Any:  # noqa: ANN401  # see above
+    async def receive(self) -> Any:  # noqa: ANN401  # the server's own type is private
         while not self._must_stop():
             had_body = self._has_body_been_received
             message = await super().receive()
@@ -71,38 +62,47 @@ class Exchange(RequestResponseCycle):
                 break
             self._has_body_been_received = not self.more_body
             # A cut wakes up an application that has the body, but may not stop it.
-            if not had_body or message == DISCONNECT:
+            if not had_body or message["type"] == "http.disconnect":
                 return message
+        if self._is_event_stream and not self.response_complete:
+            await super().send(END)
         return DISCONNECT
 
     async def send(self, message: Any) -> None:  # noqa: ANN401  # see above
         if message["type"] == "http.response.start" and not self.response_started:
             await self._start(message)
-        elif not (self._is_head and self.response_complete):
-            if self._ends_with_connection:
-                self.expected_content_length = len(message.get("body", b""))
-            await super().send(message)
+            return
+        if self.response_complete and (self._is_cut or self.scope["method"] == "HEAD"):
+            return
+        if self._ends_with_connection:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
 
     def _must_stop(self) -> bool:
         if not self._is_cut:
             # HEAD has no body, and nothing to wait for.
-            return self._is_head and self._has_body_been_received
+            return self._has_body_been_received and self.scope["method"] == "HEAD"
         if self.more_body:
             return True
         # A finite answer goes on to its end. An event stream has none that the client could await.
         return self._has_body_been_received and (self._is_event_stream or not self.response_started)
 
     async def _start(self, message: Any) -> None:  # noqa: ANN401  # see above
-        fields = {name.lower(): value for name, value in message.get("headers", ())}
-        self._is_event_stream = fields.get(b"content-type", b"").startswith(sse.MEDIA_TYPE.encode())
+        is_head = self.scope["method"] == "HEAD"
+        has_length = False
+        for name, value in message["headers"]:
+            if name == b"content-type":
+                self._is_event_stream = value.startswith(EVENT_STREAM)
+            elif name == b"content-length":
+                has_length = True
         if self.waiting_for_100_continue and self.more_body:
             self.keep_alive = False
-        if self.scope["http_version"] == "1.0" and b"content-length" not in fields:
-            self._ends_with_connection = not self._is_head
+        if not has_length and self.scope["http_version"] == "1.0":
+            self._ends_with_connection = not is_head
             self.chunked_encoding = False
         await super().send(message)
-        if self._is_head:
-            await super().send({"type": "http.response.body", "body": b"", "more_body": False})
+        if is_head:
+            await super().send(END)
 
 
 def refusal(status: HTTPStatus, detail: str) -> Callable[..., Any]:
@@ -124,7 +124,7 @@ def refusal(status: HTTPStatus, detail: str) -> Callable[..., Any]:
     }
 
     async def refuse(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, ARG001  # see above
-        log.info("http.refused", status=status.value, detail=detail)
+        log.info("http.malformed", status=status.value, detail=detail)
         headers = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -62,6 +62,11 @@ class Phase(Enum):
     """The client's end of the connection; the server has closed its side."""
 
 
+# Tuples, because a set would compute the hash of the phase in Python for every request.
+IDLE_PHASES: Final = (Phase.NEW, Phase.HEAD, Phase.IDLE)
+DISCARDING_PHASES: Final = (Phase.DISCARDING, Phase.LINGERING)
+
+
 class IdleConnections:
     """The connections that wait for a request; above `most` the longest idle one is closed.
 
@@ -81,7 +86,7 @@ class IdleConnections:
         if len(self._connections) > self._most:
             longest = next(iter(self._connections))
             del self._connections[longest]
-            longest.transport.close()
+            longest.close()
 
     def discard(self, connection: "HardenedProtocol") -> None:
         self._connections.pop(connection, None)
@@ -123,6 +128,7 @@ class HardenedProtocol(HttpToolsProtocol):
     _active_at = 0.0
     _unsent_bytes = 0
 
+    _answering: "_Answering"
     _unanswered: deque[Exchange]
     """Open requests: several with pipelining, when a client does not wait for earlier answers."""
 
@@ -147,6 +153,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the server's own
         super().connection_made(transport)
+        self._answering = _Answering(self, transport)
         self._start_phase()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -166,6 +173,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._has_client_ended = True
         self._forget_answered()
         if self._is_lingering or not self._unanswered:
+            self._limit_discarding()
             return False
         for exchange in self._unanswered:
             exchange.cut()
@@ -173,7 +181,7 @@ class HardenedProtocol(HttpToolsProtocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        if self._phase in {Phase.DISCARDING, Phase.LINGERING} or not self._is_parsing:
+        if self._phase in DISCARDING_PHASES or not self._is_parsing:
             self._count_discarded(len(data))
         if not self._is_parsing or self.transport.is_closing():
             return
@@ -206,11 +214,11 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._unanswered:
             self._unanswered[-1].keep_alive = False
         elif self._phase is Phase.LINGERING:
-            self._begin_discarding()
+            self._limit_discarding()
         elif self._phase is Phase.DISCARDING:
             self._linger()
         else:
-            self.transport.close()
+            self.close()
 
     # The parser
 
@@ -257,7 +265,8 @@ class HardenedProtocol(HttpToolsProtocol):
         raw_path = url.path or b"/"
         self.scope["method"] = method
         self.scope["http_version"] = version
-        self.scope["path"] = unquote(raw_path.decode("ascii"))
+        path = raw_path.decode("ascii")
+        self.scope["path"] = unquote(path) if "%" in path else path
         self.scope["raw_path"] = raw_path
         self.scope["query_string"] = url.query or b""
         refused = self._refusal_of_head(method, version=version)
@@ -321,7 +330,7 @@ class HardenedProtocol(HttpToolsProtocol):
                 f"the head has more than {HEAD_BYTES_MAX} bytes",
             )
         elif not self._cut_body():
-            self.transport.close()
+            self.close()
 
     def _cut_body(self) -> bool:
         """Let the application refuse the body as incomplete; return False if it has answered."""
@@ -345,7 +354,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._forget_answered()
         exchange = Exchange(
             scope=scope,
-            transport=_Answering(self),
+            transport=self._answering,
             flow=self.flow,
             logger=self.logger,
             access_logger=self.access_logger,
@@ -404,9 +413,14 @@ class HardenedProtocol(HttpToolsProtocol):
             )
             self.transport.abort()
         elif self._has_client_ended:
-            self.transport.close()
+            self.close()
         else:
             self._linger()
+
+    def close(self) -> None:
+        """Close the connection once the client has taken what was written."""
+        self.transport.close()
+        self._limit_discarding()
 
     def _linger(self) -> None:
         self._is_lingering = True
@@ -424,9 +438,11 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._discarded_bytes > self._linger_bytes:
             self.transport.abort()
 
-    def _begin_discarding(self) -> None:
+    def _limit_discarding(self) -> None:
         self._active_at = self._discarding_since = self.loop.time()
         self._unsent_bytes = self.transport.get_write_buffer_size()
+        if self._timer is not None:
+            self._timer.cancel()
         self._check_discarding()
 
     def _check_discarding(self) -> None:
@@ -469,19 +485,19 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if phase in {Phase.NEW, Phase.HEAD, Phase.IDLE}:
+        if phase in IDLE_PHASES:
             self._idle.add(self)
         else:
             self._idle.discard(self)
         match phase:
             case Phase.NEW:
-                self._set_timer(self._head_seconds, self.transport.close)
+                self._set_timer(self._head_seconds, self.close)
             case Phase.HEAD:
                 self._set_timer(self._head_seconds, self._stop_slow_head)
             case Phase.IDLE:
-                self._set_timer(KEEP_ALIVE_SECONDS, self.transport.close)
+                self._set_timer(KEEP_ALIVE_SECONDS, self.close)
             case Phase.DISCARDING | Phase.LINGERING:
-                self._begin_discarding()
+                self._limit_discarding()
 
     def _current_phase(self) -> Phase:
         self._forget_answered()
@@ -509,15 +525,11 @@ class HardenedProtocol(HttpToolsProtocol):
 class _Answering(asyncio.Transport):
     """The transport of an exchange, which closes only after the client got its answer."""
 
-    def __init__(self, protocol: HardenedProtocol) -> None:
+    def __init__(self, protocol: HardenedProtocol, transport: asyncio.Transport) -> None:
         super().__init__()
         self._protocol = protocol
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._protocol.transport.write(data)
-
-    def is_closing(self) -> bool:
-        return self._protocol.transport.is_closing()
+        self.write = transport.write  # type: ignore[method-assign]  # as fast as without this class
+        self.is_closing = transport.is_closing  # type: ignore[method-assign]
 
     def close(self) -> None:
         self._protocol.end()

@@ -70,7 +70,7 @@ class Connection:
         """
         async with asyncio.timeout(TIMEOUT):
             while True:
-                status, fields = await self._head()
+                status, fields = await self.head()
                 if status >= 200:
                     break
             has_body = not to_head and status not in {204, 304}
@@ -87,7 +87,8 @@ class Connection:
         async with asyncio.timeout(TIMEOUT):
             return await self.reader.read()
 
-    async def _head(self) -> tuple[int, dict[str, str]]:
+    async def head(self) -> tuple[int, dict[str, str]]:
+        """Read the head of the next answer; return its status and its fields."""
         start, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
         fields = dict(line.split(": ", 1) for line in lines if line)
         return int(start.split()[1]), {name.lower(): value for name, value in fields.items()}

@@ -82,6 +82,7 @@ class Transport(asyncio.Transport):
         self.has_ended = False
         self.is_reset = False
         self.is_paused = False
+        self.is_closed = False
         self._is_closing = False
 
     def get_extra_info(self, name: str, default: object = None) -> object:
@@ -119,12 +120,15 @@ class Transport(asyncio.Transport):
         return self._is_closing
 
     def close(self) -> None:
-        if not self._is_closing:
-            self._is_closing = True
-            self.protocol.connection_lost(None)
+        self._is_closing = True
+        if not self.unsent:
+            self.abort()
 
     def abort(self) -> None:
-        self.close()
+        self._is_closing = True
+        if not self.is_closed:
+            self.is_closed = True
+            self.protocol.connection_lost(None)
 
 
 @dataclass
@@ -227,7 +231,7 @@ class Connection:
         return self.transport.sent
 
     def is_open(self) -> bool:
-        return not self.transport.is_closing()
+        return not self.transport.is_closed
 
     def is_lingering(self) -> bool:
         return self.is_open() and self.transport.has_ended
@@ -637,6 +641,23 @@ async def test_a_client_that_takes_nothing_of_its_answer_is_cut_off() -> None:
     assert connection.is_open()
 
     connection.clock.advance(1)
+    assert not connection.is_open()
+
+
+@pytest.mark.parametrize("has_client_ended", [True, False])
+async def test_a_closed_connection_ends_although_the_client_takes_nothing(
+    has_client_ended: bool,  # noqa: FBT001  # a parameter of pytest
+) -> None:
+    connection = Connection(answer_whole)
+    connection.transport.unsent = 1000
+    await connection.send(GET)
+    if has_client_ended:
+        await connection.end()
+    else:
+        connection.clock.advance(KEEP_ALIVE_SECONDS)
+    assert connection.is_open()
+
+    connection.clock.advance(ANSWER_SILENCE_SECONDS)
     assert not connection.is_open()
 
 
