@@ -133,8 +133,8 @@ install: ## install what the other tasks need; they run it themselves
 rabbitmq:
 	@sh dev/stack/install/rabbitmq.sh
 
-# Only tests need it. Not at the same time as the broker: both may update the lists of packages.
-nginx: rabbitmq
+# Only tests need it. After the broker, because both may update the lists of packages.
+nginx: install
 	@sh dev/stack/install/nginx.sh
 
 $(VENV)/.uv: dev/locks/bootstrap.txt

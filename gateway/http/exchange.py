@@ -1,18 +1,15 @@
 """One request and its answer, on a connection of `gateway.http.protocol`."""
 
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
-import structlog
+from litestar.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from gateway.http import problems, sse
+from gateway.http import problems, request_log, sse
 from schemas.api.problems import Problem
 from schemas.errors import ErrorCode
-
-log = structlog.stdlib.get_logger(__name__)
 
 DISCONNECT: Final[Any] = {"type": "http.disconnect"}
 END: Final[Any] = {"type": "http.response.body", "body": b"", "more_body": False}
@@ -105,8 +102,8 @@ class Exchange(RequestResponseCycle):
             await super().send(END)
 
 
-def refusal(status: HTTPStatus, detail: str) -> Callable[..., Any]:
-    """Return an application that answers a request which never reaches the real one."""
+def refusal(status: HTTPStatus, detail: str) -> ASGIApp:
+    """Return an application that refuses, and logs, what cannot be given to the real one."""
     body = msgspec.json.encode(
         Problem(
             type=f"urn:waybill:problem:{ErrorCode.INVALID_REQUEST}",
@@ -123,10 +120,10 @@ def refusal(status: HTTPStatus, detail: str) -> Callable[..., Any]:
         **problems.HEADERS,
     }
 
-    async def refuse(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, ARG001  # see above
-        log.info("http.malformed", status=status.value, detail=detail)
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        request_log.bind(code=ErrorCode.INVALID_REQUEST, detail=detail)
         headers = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    return refuse
+    return request_log.RequestLog(refuse)
