@@ -242,7 +242,8 @@ class HardenedProtocol(HttpToolsProtocol):
                 return
 
     def _head_without_upgrade(self) -> bytes:
-        lines = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)]
+        version = self.parser.get_http_version().encode("ascii")
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
         lines += [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
 
@@ -454,10 +455,9 @@ class HardenedProtocol(HttpToolsProtocol):
             silence = whole = SHUTDOWN_SECONDS
         if unsent:
             # The client still takes its answer.
-            silence = ANSWER_SILENCE_SECONDS
-            self._discarding_since = now
+            silence = whole = ANSWER_SILENCE_SECONDS
             if unsent != self._unsent_bytes:
-                self._active_at = now
+                self._active_at = self._discarding_since = now
         self._unsent_bytes = unsent
         ends_at = min(self._active_at + silence, self._discarding_since + whole)
         if now >= ends_at:
@@ -509,7 +509,7 @@ class HardenedProtocol(HttpToolsProtocol):
             return Phase.HEAD
         if self._is_in_message:
             return Phase.DISCARDING
-        return Phase.NEW if self._phase in {None, Phase.NEW} else Phase.IDLE
+        return Phase.NEW if self._phase is None or self._phase is Phase.NEW else Phase.IDLE
 
     def _stop_slow_head(self) -> None:
         self._refuse(
