@@ -348,8 +348,8 @@ class HttpSettings(BaseModel):
         description="longest time for the head of a request, from its first byte, and for that byte on a new connection. A head fits into a few packets; Apache allows 20 s, nginx 60 s",
     )
     idle_connections_max: Positive = Field(
-        default=2_000,
-        description="most connections of a process that wait for a request; one more closes the one that waits longest. Each costs a file descriptor and about 8 KiB. Keep it above the connections that proxies keep open",
+        default=5_000,
+        description="most connections of a process that wait for a request; one more closes the one that waits longest. Each costs a file descriptor and about 9 KiB. Keep it above the number of clients, or of the connections that proxies keep open: a client may send a request on a connection that is just being closed",
     )
     linger_silence: Duration = Field(
         default=timedelta(seconds=5),
