@@ -31,6 +31,51 @@ COMMAND_CONNECTION: Final = {**CONNECTION, "application_name": "waybill"}
 PROBE_CONNECTION: Final = {**CONNECTION, "application_name": "waybill-gateway-readiness"}
 
 
+TURNS: Final = 3
+"""Statements of one tenant that one process runs at a time, if they wait for each other."""
+
+
+class TenantTurns:
+    """Lets a few requests of each tenant continue at a time; the others wait in memory.
+
+    The database serialises the changes of one tenant's counters, and a request that waits there
+    holds a connection. Without turns a burst of one tenant's uploads would take every connection
+    of the pool.
+
+    Never nest two turns of one tenant: the inner one could wait for the outer one.
+
+    Args:
+        count: the requests of one tenant that continue at a time.
+        wait_max: how long a request waits.
+    """
+
+    def __init__(self, *, count: int, wait_max: timedelta) -> None:
+        self._count = count
+        self._wait_max = wait_max
+        self._tenants = WeakValueDictionary[TenantId, asyncio.Semaphore]()
+
+    @asynccontextmanager
+    async def of(self, tenant_id: TenantId) -> AsyncIterator[None]:
+        """Wait for a turn of the tenant; it ends with the block.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: there was no turn in time.
+        """
+        # The dictionary is weak: only the requests that have or await a turn keep it alive.
+        turns = self._tenants.setdefault(tenant_id, asyncio.Semaphore(self._count))
+        # While the database does not answer, each request keeps its turn until its own timeout:
+        # without a limit here, the last of many requests would wait for the sum of these timeouts.
+        try:
+            async with asyncio.timeout(self._wait_max.total_seconds()):
+                await turns.acquire()
+        except TimeoutError as error:
+            raise PoolTimeout("other changes of this tenant took too long") from error
+        try:
+            yield
+        finally:
+            turns.release()
+
+
 class Database:
     """The gateway's transactions.
 
@@ -39,9 +84,8 @@ class Database:
     """
 
     def __init__(self, engine: AsyncEngine, *, lock_timeout: timedelta = WAIT_MAX) -> None:
-        self._lock_timeout = lock_timeout
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
-        self._tenant_locks = WeakValueDictionary[TenantId, asyncio.Lock]()
+        self._turns = TenantTurns(count=1, wait_max=lock_timeout)
 
     def transaction(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a session; commit when the block ends, roll back when it raises."""
@@ -58,32 +102,13 @@ class Database:
     async def tenant_lock(self, tenant_id: TenantId) -> AsyncIterator[AsyncSession]:
         """Open a transaction that changes a tenant's usage or steps; one per tenant and process.
 
-        The database serialises the changes of one tenant's counters, and a transaction that waits
-        there holds a connection. Without this lock a burst of one tenant's uploads would
-        take every connection of the pool.
-
-        Never nest two locks of one tenant: the inner lock would wait for the outer lock.
+        See `TenantTurns`.
 
         Raises:
             sqlalchemy.exc.TimeoutError: the lock was not free in time.
         """
-        # The dictionary is weak: only the requests that hold or await a lock keep it alive.
-        lock = self._tenant_locks.setdefault(tenant_id, asyncio.Lock())
-        await self._acquire(lock)
-        try:
-            async with self.transaction() as session:
-                yield session
-        finally:
-            lock.release()
-
-    async def _acquire(self, lock: asyncio.Lock) -> None:
-        # While the database does not answer, each holder keeps the lock until its own timeout:
-        # without a limit here, the last of many requests would wait for the sum of these timeouts.
-        try:
-            async with asyncio.timeout(self._lock_timeout.total_seconds()):
-                await lock.acquire()
-        except TimeoutError as error:
-            raise PoolTimeout("other changes of this tenant took too long") from error
+        async with self._turns.of(tenant_id), self.transaction() as session:
+            yield session
 
 
 class Statements(Protocol):
@@ -127,6 +152,11 @@ class AutocommitConnection(Statements):
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._turns = TenantTurns(count=TURNS, wait_max=WAIT_MAX)
+
+    def turn(self, tenant_id: TenantId) -> AbstractAsyncContextManager[None]:
+        """Wait for a turn, for a statement that locks the tenant's usage; see `TenantTurns`."""
+        return self._turns.of(tenant_id)
 
     async def rows(self, statement: LiteralString, values: Mapping[str, Any]) -> Sequence[Any]:
         try:

@@ -1,4 +1,4 @@
-"""`python -m dev.bench.bare PORT`: the smallest Litestar routes, under the gateway's server.
+"""`python -m dev.bench.bare PORT`: the smallest Litestar routes, under uvicorn with httptools and uvloop.
 
 `/bare` answers a constant of the shape of a job; POST decodes the body of a create first. `/query`
 reads one row with a prepared statement before it answers: no route that reads the database can
@@ -19,7 +19,6 @@ from litestar.params import FromPath, JSONBody
 
 from dev.bench.asgi import LOOPBACK
 from gateway.db import CONNECTION
-from gateway.http.protocol import HardenedProtocol
 from gateway.settings import Settings
 from schemas.api.jobs import JobView, StepView
 from schemas.api.uploads import CreateUpload
@@ -115,7 +114,7 @@ def main() -> None:
         host=LOOPBACK,
         port=parser.parse_args().port,
         loop="uvloop",
-        http=HardenedProtocol,
+        http="httptools",
         ws="none",
         log_config=None,
         access_log=False,

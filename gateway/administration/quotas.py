@@ -5,6 +5,7 @@ from typing import TypedDict
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.administration import tenants
+from gateway.db import SessionStatements
 from gateway.uploads.quotas import quotas_of
 from schemas.policy.quotas import Quotas
 from schemas.settings import QuotaSettings
@@ -34,4 +35,4 @@ async def change(
     for name, value in changes.items():
         setattr(row, name, value)
     await session.flush()
-    return await quotas_of(session, tenant_id=row.id, settings=settings)
+    return await quotas_of(SessionStatements(session), tenant_id=row.id, settings=settings)

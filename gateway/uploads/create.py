@@ -1,6 +1,7 @@
 """Creating an upload within its tenant's quotas."""
 
 from datetime import timedelta
+from functools import partial
 from uuid import uuid4
 
 import msgspec
@@ -8,7 +9,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.context import Context
-from gateway.db import transaction_time
+from gateway.db import SessionStatements
 from gateway.http import idempotency
 from gateway.uploads import chunking, queries
 from gateway.uploads.quotas import quotas_of, reserve
@@ -17,7 +18,6 @@ from schemas.api.uploads import CallbackSecret, CreateUpload, UploadCreated
 from schemas.errors import DomainError
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import UploadStatus
-from schemas.policy.quotas import Quotas
 from schemas.tables.uploads import Upload
 
 log = structlog.stdlib.get_logger(__name__)
@@ -54,48 +54,54 @@ async def create_upload(
     """
     settings, callback_url = context.settings, request.callback_url
     upload = _new_upload(context, tenant_id=tenant_id, request=request)
-
-    async with context.database.transaction() as session:
-        earlier_id = await idempotency.earlier_use(session, keyed, tenant_id=tenant_id)
-        if earlier_id is not None:
-            # Answered in this transaction: before the next transaction the key may expire.
-            earlier = await queries.upload_of(
-                session, tenant_id=tenant_id, upload_id=UploadId(earlier_id)
-            )
-            return queries.show_created(earlier, callback_secret=secret_withheld(callback_url))
-        allowed = await quotas_of(session, tenant_id=tenant_id, settings=settings)
-        upload.expires_at = await transaction_time(session) + lifetime
+    upload_id = upload.id
+    if keyed is not None:
+        earlier = await _created_before(context, keyed, upload, callback_url=callback_url)
+        if earlier is not None:
+            return earlier
+    allowed = await quotas_of(context.autocommit, tenant_id=tenant_id, settings=settings)
     # Before the file is created: a file of this size may not even fit on the disk.
     allowed.check_size(upload.size - uncertain_bytes)
     disk = await context.staging.primary.disk()
     allowed = allowed.on_disk(None if disk is None else disk.size_bytes)
     allowed.check_staged_size(upload.size - uncertain_bytes)
     allowed.check_declared(upload.content_type)
-    # Outside the transaction that admits the upload: the tenant's other creates wait for that
-    # transaction, and would wait for the disk too.
+    # Before the statement that admits the upload: the tenant's other creates wait for that
+    # statement, and would wait for the disk too.
     await context.staging.primary.create(upload.id, tenant_id=tenant_id, size_bytes=upload.size)
+    admission = partial(
+        reserve, upload=upload, lifetime=lifetime, quotas=allowed, uncertain_bytes=uncertain_bytes
+    )
+    secret: CallbackSecret = msgspec.UNSET
     try:
-        async with context.database.tenant_lock(tenant_id) as session:
-            admitted = await _admit(
-                session, upload, keyed=keyed, quotas=allowed, uncertain_bytes=uncertain_bytes
-            )
-            secret = (
-                register_callback(
-                    context, session, upload.id, tenant_id=tenant_id, url=callback_url
+        if keyed is None and callback_url is None:
+            async with context.autocommit.turn(tenant_id):
+                await admission(context.autocommit)
+        else:
+            async with context.database.tenant_lock(tenant_id) as session:
+                bound_to = await idempotency.first_use(
+                    session, keyed, tenant_id=tenant_id, resource_id=upload.id
                 )
-                if admitted is upload
-                else secret_withheld(callback_url)
-            )
+                if bound_to != upload.id:
+                    upload = await queries.upload_of(
+                        session, tenant_id=tenant_id, upload_id=UploadId(bound_to)
+                    )
+                    secret = secret_withheld(callback_url)
+                else:
+                    await admission(SessionStatements(session))
+                    secret = register_callback(
+                        context, session, upload.id, tenant_id=tenant_id, url=callback_url
+                    )
     except DomainError:
         # After any other error the transaction may be committed; a sweep deletes a file
         # without a row.
-        await context.staging.remove(upload.id, tenant_id=tenant_id)
+        await context.staging.remove(upload_id, tenant_id=tenant_id)
         raise
-    if admitted is upload:
+    if upload.id == upload_id:
         log.info("upload.opened", upload_id=str(upload.id), size_bytes=upload.size)
     else:
-        await context.staging.remove(upload.id, tenant_id=tenant_id)
-    return queries.show_created(admitted, callback_secret=secret)
+        await context.staging.remove(upload_id, tenant_id=tenant_id)
+    return queries.show_created(upload, callback_secret=secret)
 
 
 def register_callback(
@@ -128,24 +134,23 @@ def secret_withheld(callback_url: str | None) -> CallbackSecret:
     return msgspec.UNSET if callback_url is None else None
 
 
-async def _admit(
-    session: AsyncSession,
+async def _created_before(
+    context: Context,
+    keyed: idempotency.KeyedRequest,
     upload: Upload,
     *,
-    keyed: idempotency.KeyedRequest | None,
-    quotas: Quotas,
-    uncertain_bytes: int,
-) -> Upload:
-    """Add the upload, or return the upload of an earlier request with the key."""
-    admitted_id = UploadId(
-        await idempotency.first_use(
-            session, keyed, tenant_id=upload.tenant_id, resource_id=upload.id
+    callback_url: str | None,
+) -> UploadCreated | None:
+    """Return the answer of an earlier request with the key; None if the key is unused."""
+    async with context.database.transaction() as session:
+        earlier_id = await idempotency.earlier_use(session, keyed, tenant_id=upload.tenant_id)
+        if earlier_id is None:
+            return None
+        # In this transaction: before the next transaction the key may expire.
+        earlier = await queries.upload_of(
+            session, tenant_id=upload.tenant_id, upload_id=UploadId(earlier_id)
         )
-    )
-    if admitted_id != upload.id:
-        return await queries.upload_of(session, tenant_id=upload.tenant_id, upload_id=admitted_id)
-    await reserve(session, upload, quotas=quotas, uncertain_bytes=uncertain_bytes)
-    return upload
+    return queries.show_created(earlier, callback_secret=secret_withheld(callback_url))
 
 
 def _new_upload(context: Context, *, tenant_id: TenantId, request: CreateUpload) -> Upload:

@@ -1,38 +1,121 @@
 """A tenant's quotas, applied to its uploads."""
 
+from datetime import timedelta
+from typing import Any, Final, LiteralString
+
+from psycopg.types.json import Jsonb
+from psycopg.types.numeric import Int8
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.db import Statements
 from schemas.ids import TenantId
 from schemas.policy.quotas import Quotas, Usage
 from schemas.settings import QuotaSettings
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 
+QUOTAS: Final[LiteralString] = """
+    SELECT quota_file_size, quota_bytes, quota_open_uploads, quota_staged_bytes, allowed_types
+    FROM tenants WHERE id = %(tenant_id)s
+"""
+
+# The lock makes the tenant's other creates wait until the commit of the statement, which then sees
+# the sums with every upload that was admitted before.
+RESERVE: Final[LiteralString] = """
+    WITH usage AS (
+        SELECT bytes + %(size)s AS bytes, open_uploads + 1 AS open_uploads,
+               staged_bytes + %(size)s AS staged_bytes
+        FROM tenant_usage WHERE tenant_id = %(tenant_id)s
+        FOR UPDATE
+    ), admitted AS (
+        INSERT INTO uploads (id, tenant_id, status, filename, content_type, size, chunk_size,
+                             chunk_count, sha256, staging, metadata, expires_at)
+        SELECT %(id)s, %(tenant_id)s, 'open', %(filename)s, %(content_type)s, %(size)s,
+               %(chunk_size)s, %(chunk_count)s, %(sha256)s, %(staging)s, %(metadata)s,
+               now() + %(lifetime)s
+        FROM usage
+        WHERE open_uploads <= %(open_uploads_max)s
+          AND (%(bytes_max)s::bigint IS NULL OR bytes <= %(bytes_max)s)
+          AND (%(staged_bytes_max)s::bigint IS NULL OR staged_bytes <= %(staged_bytes_max)s)
+        RETURNING expires_at
+    )
+    SELECT usage.*, (SELECT expires_at FROM admitted) AS expires_at FROM usage
+"""
+
+FIRST_USAGE: Final[LiteralString] = """
+    INSERT INTO tenant_usage (tenant_id) VALUES (%(tenant_id)s)
+    ON CONFLICT DO NOTHING RETURNING tenant_id
+"""
+
 
 async def quotas_of(
-    session: AsyncSession, *, tenant_id: TenantId, settings: QuotaSettings
+    statements: Statements, *, tenant_id: TenantId, settings: QuotaSettings
 ) -> Quotas:
     """Return a tenant's own quotas, completed with the defaults of the settings."""
-    tenant = (await session.scalars(select(Tenant).where(Tenant.id == tenant_id))).one()
+    tenant = await statements.first_row(QUOTAS, {"tenant_id": tenant_id})
     return _quotas(tenant, settings=settings)
 
 
 async def reserve(
-    session: AsyncSession, upload: Upload, *, quotas: Quotas, uncertain_bytes: int
+    statements: Statements,
+    upload: Upload,
+    *,
+    lifetime: timedelta,
+    quotas: Quotas,
+    uncertain_bytes: int,
 ) -> None:
-    """Add an upload and check its tenant's quotas; after an error the caller must roll back.
+    """Add an upload if its tenant's quotas allow it, and set its `expires_at`.
 
-    Adding the upload locks the tenant's usage until the transaction ends, so the
-    usage read afterwards counts every upload that was admitted before.
+    Of concurrent requests only those that fit together are admitted. The tenant's usage stays
+    locked until the transaction of the statement ends.
+
+    Args:
+        statements: run the statement.
+        upload: the upload to add; it belongs to no session.
+        lifetime: time until the upload expires, by the database's clock.
+        quotas: of the tenant.
+        uncertain_bytes: part of the size that may turn out not to belong to the file.
 
     Raises:
-        TooManyOpenUploads, QuotaExceeded, StagedBytesExceeded: the upload does not fit.
+        TooManyOpenUploads, QuotaExceeded, StagedBytesExceeded: the upload does not fit; it is not
+            added.
     """
-    session.add(upload)
-    await session.flush()
-    usage = await _usage_of(session, upload.tenant_id)
-    quotas.check_usage(usage, uncertain_bytes=uncertain_bytes)
+    values = {
+        "id": upload.id,
+        "tenant_id": upload.tenant_id,
+        "filename": upload.filename,
+        "content_type": upload.content_type,
+        # Of one type: the driver prepares a statement for each combination of types.
+        "size": Int8(upload.size),
+        "chunk_size": Int8(upload.chunk_size),
+        "chunk_count": Int8(upload.chunk_count),
+        "sha256": upload.sha256,
+        "staging": upload.staging.value,
+        "metadata": Jsonb(upload.client_metadata),
+        "lifetime": lifetime,
+        "open_uploads_max": Int8(quotas.open_uploads),
+        "bytes_max": _with_uncertain(quotas.total_bytes, uncertain_bytes),
+        "staged_bytes_max": _with_uncertain(quotas.staged_bytes, uncertain_bytes),
+    }
+    row = await statements.first_row(RESERVE, values)
+    if row is None:
+        # The tenant's first upload: there is no row to lock yet.
+        await statements.first_row(FIRST_USAGE, values)
+        row = await statements.first_row(RESERVE, values)
+    if row is None:
+        raise RuntimeError("the tenant's usage has disappeared")
+    if row.expires_at is None:
+        usage = Usage(
+            total_bytes=row.bytes, open_uploads=row.open_uploads, staged_bytes=row.staged_bytes
+        )
+        quotas.check_usage(usage, uncertain_bytes=uncertain_bytes)
+        raise RuntimeError("the statement refuses an upload that the quotas allow")
+    upload.expires_at = row.expires_at
+
+
+def _with_uncertain(limit: int | None, uncertain_bytes: int) -> int | None:
+    return None if limit is None else Int8(limit + uncertain_bytes)
 
 
 async def check_complete(session: AsyncSession, upload: Upload, *, settings: QuotaSettings) -> None:
@@ -75,11 +158,7 @@ async def _quotas_and_usage(
     return _quotas(tenant, settings=settings), _usage(usage)
 
 
-async def _usage_of(session: AsyncSession, tenant_id: TenantId) -> Usage:
-    return _usage(await session.get(TenantUsage, tenant_id, populate_existing=True))
-
-
-def _quotas(tenant: Tenant, *, settings: QuotaSettings) -> Quotas:
+def _quotas(tenant: Any, *, settings: QuotaSettings) -> Quotas:  # noqa: ANN401  # a row with the quotas of `Tenant`
     return Quotas.from_settings(settings).replaced_by(
         file_size=tenant.quota_file_size,
         total_bytes=tenant.quota_bytes,

@@ -60,8 +60,7 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
         TargetRefused, StagingFull, BodyTooSlow, ClientDisconnected: as for every upload.
     """
     tenant_id = submission.tenant_id
-    async with context.database.transaction() as session:
-        quotas = await quotas_of(session, tenant_id=tenant_id, settings=context.settings)
+    quotas = await quotas_of(context.autocommit, tenant_id=tenant_id, settings=context.settings)
     # Before the first byte is read.
     quotas.check_size(form.length - FRAME_BYTES_MAX)
     head = await form.head()
@@ -138,7 +137,7 @@ async def _check_type(context: Context, upload_id: UploadId, *, tenant_id: Tenan
     """Check the type of the first chunk; a refused file is not read further."""
     async with context.database.transaction() as session:
         upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
-        quotas = await quotas_of(session, tenant_id=tenant_id, settings=context.settings)
+    quotas = await quotas_of(context.autocommit, tenant_id=tenant_id, settings=context.settings)
     quotas.check_content(upload.sniffed_type, declared=upload.content_type)
 
 

@@ -145,7 +145,7 @@ class Recorded(AutocommitConnection):
     """Runs statements through an engine, which records their plans."""
 
     def __init__(self, engine: AsyncEngine, *, commits: bool) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._commits = commits
 
     async def rows(self, statement: LiteralString, values: Mapping[str, Any]) -> Sequence[Any]:
