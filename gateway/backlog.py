@@ -7,16 +7,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, LiteralString
 
 import structlog
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.db import Statements
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import TenantId
 from schemas.settings import BacklogSettings
-from schemas.tables.steps import TenantSteps
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,6 +33,19 @@ TENANTS_MAX: Final = 1_000
 RETRY_AFTER_MAX: Final = timedelta(minutes=10)
 RETRY_AFTER_UNKNOWN: Final = timedelta(seconds=30)
 """Until a second reading gives the rate."""
+
+OF_TENANT: Final[LiteralString] = """
+    SELECT sum(waiting)::bigint AS waiting, sum(finished)::bigint AS finished
+    FROM tenant_steps WHERE tenant_id = %(tenant_id)s
+"""
+
+SYSTEM_WAITING: Final[LiteralString] = """
+    SELECT coalesce(sum(waiting), 0)::bigint AS steps FROM tenant_steps WHERE waiting > 0
+"""
+
+SYSTEM_FINISHED: Final[LiteralString] = """
+    SELECT coalesce(sum(finished), 0)::bigint AS steps FROM tenant_steps
+"""
 
 
 class TooManyWaiting(DomainError):
@@ -120,7 +131,7 @@ class Backlog:
         self._rate_of_system = DrainRate()
         self._rate_of_tenants: dict[TenantId, DrainRate] = {}
 
-    async def check(self, session: AsyncSession, *, tenant_id: TenantId) -> None:
+    async def check(self, statements: Statements, *, tenant_id: TenantId) -> None:
         """Check that a tenant may add a job.
 
         Requests that are checked at the same time may exceed a limit by their number.
@@ -129,16 +140,12 @@ class Backlog:
             TooManyWaiting: too many steps of the tenant wait.
             SystemBusy: too many steps of all tenants wait.
         """
-        await self.check_system(session)
-        waiting, finished = (
-            await session.execute(
-                select(
-                    func.coalesce(func.sum(TenantSteps.waiting), 0),
-                    func.coalesce(func.sum(TenantSteps.finished), 0),
-                ).where(TenantSteps.tenant_id == tenant_id)
+        await self.check_system(statements)
+        counters = await statements.first_row(OF_TENANT, {"tenant_id": tenant_id})
+        if counters is not None:
+            self.check_tenant(
+                tenant_id, waiting=counters.waiting or 0, finished=counters.finished or 0
             )
-        ).one()
-        self.check_tenant(tenant_id, waiting=int(waiting), finished=int(finished))
 
     def check_tenant(self, tenant_id: TenantId, *, waiting: int, finished: int) -> None:
         """Check the counters of a tenant.
@@ -155,7 +162,7 @@ class Backlog:
                 retry_after=retry_after(waiting - limit + 1, rate),
             )
 
-    async def check_system(self, session: AsyncSession) -> None:
+    async def check_system(self, statements: Statements) -> None:
         """Check the counters of all tenants, which are at most a moment old.
 
         Raises:
@@ -165,21 +172,19 @@ class Backlog:
         if now - self._read_at >= READ_INTERVAL_SECONDS:
             # Set before the read: until it ends, other requests use the earlier figure.
             self._read_at = now
-            await self._read_system(session, at=now, limit=limit)
+            await self._read_system(statements, at=now, limit=limit)
         if self._system_waiting >= limit:
             raise SystemBusy(
                 retry_after=retry_after(self._system_waiting - limit + 1, self._system_rate)
             )
 
-    async def _read_system(self, session: AsyncSession, *, at: float, limit: int) -> None:
-        waiting = await session.scalar(
-            select(func.sum(TenantSteps.waiting)).where(TenantSteps.waiting > 0)
-        )
-        self._system_waiting = int(waiting or 0)
+    async def _read_system(self, statements: Statements, *, at: float, limit: int) -> None:
+        waiting = await statements.first_row(SYSTEM_WAITING, {})
+        self._system_waiting = waiting.steps if waiting else 0
         if self._system_waiting >= limit:
             # Of every tenant: the sum over those that wait would jump when a tenant stops waiting.
-            finished = await session.scalar(select(func.sum(TenantSteps.finished)))
-            self._system_rate = self._rate_of_system.read(int(finished or 0), at=at)
+            finished = await statements.first_row(SYSTEM_FINISHED, {})
+            self._system_rate = self._rate_of_system.read(finished.steps if finished else 0, at=at)
             log.warning("backlog.full", waiting=self._system_waiting, limit=limit)
 
     def _rate_of_tenant(self, tenant_id: TenantId) -> DrainRate:

@@ -131,6 +131,19 @@ class Statements(Protocol):
         rows = await self.rows(statement, values)
         return rows[0] if rows else None
 
+    async def batch(
+        self,
+        *statements: tuple[LiteralString, Mapping[str, Any]],
+        is_last: bool = False,  # noqa: ARG002  # a hint
+    ) -> list[Sequence[Any]]:
+        """Run statements in their order, if possible in one round trip; return the rows of each.
+
+        Args:
+            statements: each returns rows.
+            is_last: nothing follows in the transaction, so that its commit may share the round trip.
+        """
+        return [await self.rows(statement, values) for statement, values in statements]
+
 
 class SessionStatements(Statements):
     """Runs statements in the transaction of a session, which must be flushed before."""
@@ -179,6 +192,40 @@ class AutocommitConnection(Statements):
         finally:
             connection.close()
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["PipelinedTransaction"]:
+        """Open a transaction; commit when the block ends, roll back when it raises.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError: as `rows`.
+        """
+        try:
+            connection = await self._engine.raw_connection()
+        except psycopg.Error as error:
+            raise _wrapped(error, was_lost=False) from error
+        driver = cast("psycopg.AsyncConnection[Any]", connection.driver_connection)
+        transaction = PipelinedTransaction(driver)
+        try:
+            try:
+                yield transaction
+                await transaction.commit()
+            except psycopg.Error:
+                raise
+            except Exception:
+                await transaction.roll_back()
+                raise
+        except psycopg.Error as error:
+            was_lost = driver.closed
+            await driver.close()
+            raise _wrapped(error, was_lost=was_lost) from error
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                # After a cancellation an answer may be pending, as in `rows`.
+                await driver.close()
+            raise
+        finally:
+            connection.close()
+
     async def notify(self, channel: str, payload: str) -> None:
         """Send a notification to every connection that listens to the channel.
 
@@ -187,6 +234,48 @@ class AutocommitConnection(Statements):
         """
         values = {"channel": channel, "payload": payload}
         await self.first_row("SELECT pg_notify(%(channel)s, %(payload)s)", values)
+
+
+class PipelinedTransaction(Statements):
+    """A transaction on a connection in autocommit mode; see `AutocommitConnection.transaction`.
+
+    It begins in the round trip of its first statement.
+    """
+
+    def __init__(self, driver: psycopg.AsyncConnection[Any]) -> None:
+        self._driver = driver
+        self._is_open = False
+
+    async def rows(self, statement: LiteralString, values: Mapping[str, Any]) -> Sequence[Any]:
+        return (await self.batch((statement, values)))[0]
+
+    async def batch(
+        self, *statements: tuple[LiteralString, Mapping[str, Any]], is_last: bool = False
+    ) -> list[Sequence[Any]]:
+        cursors = [self._driver.cursor(row_factory=namedtuple_row) for _ in statements]
+        async with self._driver.pipeline():
+            if not self._is_open:
+                self._is_open = True
+                await self._driver.execute("BEGIN")
+            for cursor, (statement, values) in zip(cursors, statements, strict=True):
+                await cursor.execute(statement, values)
+            if is_last:
+                await self._driver.execute("COMMIT")
+        self._is_open = not is_last
+        return [await cursor.fetchall() for cursor in cursors]
+
+    async def commit(self) -> None:
+        """Commit, unless the last batch did."""
+        await self._end("COMMIT")
+
+    async def roll_back(self) -> None:
+        """Undo the statements, unless they are committed."""
+        await self._end("ROLLBACK")
+
+    async def _end(self, statement: LiteralString) -> None:
+        if self._is_open:
+            self._is_open = False
+            await self._driver.execute(statement)
 
 
 async def transaction_time(session: AsyncSession) -> datetime:

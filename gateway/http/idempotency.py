@@ -7,17 +7,15 @@ finds the resource that the first request created.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Final, LiteralString, Self
 from uuid import UUID
 
 import msgspec
 from litestar.params import HeaderParameter
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.db import Statements
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import TenantId
-from schemas.tables.idempotency import IdempotentRequest
 
 IdempotencyKey = Annotated[
     str | None,
@@ -28,6 +26,18 @@ IdempotencyKey = Annotated[
         description="makes repeating this request safe; bound to the operation and the body",
     ),
 ]
+
+BIND: Final[LiteralString] = """
+    INSERT INTO idempotent_requests (tenant_id, key, operation, request_hash, resource_id)
+    VALUES (%(tenant_id)s, %(key)s, %(operation)s, %(request_hash)s, %(resource_id)s)
+    ON CONFLICT DO NOTHING
+    RETURNING resource_id
+"""
+
+BOUND: Final[LiteralString] = """
+    SELECT operation, request_hash, resource_id FROM idempotent_requests
+    WHERE tenant_id = %(tenant_id)s AND key = %(key)s
+"""
 
 
 class KeyForgotten(DomainError):
@@ -71,7 +81,7 @@ class KeyedRequest:
 
 
 async def first_use(
-    session: AsyncSession, keyed: KeyedRequest | None, *, tenant_id: TenantId, resource_id: UUID
+    statements: Statements, keyed: KeyedRequest | None, *, tenant_id: TenantId, resource_id: UUID
 ) -> UUID:
     """Bind the key to the resource about to be created; return the resource it is bound to.
 
@@ -88,28 +98,26 @@ async def first_use(
     """
     if keyed is None:
         return resource_id
-    inserted = await session.scalar(
-        insert(IdempotentRequest)
-        .values(
-            tenant_id=tenant_id,
-            key=keyed.key,
-            operation=keyed.operation,
-            request_hash=keyed.request_hash,
-            resource_id=resource_id,
-        )
-        .on_conflict_do_nothing()
-        .returning(IdempotentRequest.resource_id),
+    inserted = await statements.first_row(
+        BIND,
+        {
+            "tenant_id": tenant_id,
+            "key": keyed.key,
+            "operation": keyed.operation,
+            "request_hash": keyed.request_hash,
+            "resource_id": resource_id,
+        },
     )
     if inserted is not None:
         return resource_id
-    earlier = await earlier_use(session, keyed, tenant_id=tenant_id)
+    earlier = await earlier_use(statements, keyed, tenant_id=tenant_id)
     if earlier is None:
         raise KeyForgotten
     return earlier
 
 
 async def earlier_use(
-    session: AsyncSession, keyed: KeyedRequest | None, *, tenant_id: TenantId
+    statements: Statements, keyed: KeyedRequest | None, *, tenant_id: TenantId
 ) -> UUID | None:
     """Return the resource that the key is bound to; None if the key is unused.
 
@@ -118,14 +126,15 @@ async def earlier_use(
     """
     if keyed is None:
         return None
-    earlier = await session.get(IdempotentRequest, (tenant_id, keyed.key))
+    earlier = await statements.first_row(BOUND, {"tenant_id": tenant_id, "key": keyed.key})
     if earlier is None:
         return None
     if (earlier.operation, earlier.request_hash) != (keyed.operation, keyed.request_hash):
         raise IdempotencyKeyReused
-    return earlier.resource_id
+    resource_id: UUID = earlier.resource_id
+    return resource_id
 
 
-async def is_used(session: AsyncSession, key: str, *, tenant_id: TenantId) -> bool:
+async def is_used(statements: Statements, key: str, *, tenant_id: TenantId) -> bool:
     """Return whether the key is bound to a resource, even by a different request."""
-    return await session.get(IdempotentRequest, (tenant_id, key)) is not None
+    return await statements.first_row(BOUND, {"tenant_id": tenant_id, "key": key}) is not None

@@ -79,8 +79,9 @@ async def create_upload(
                 await admission(context.autocommit)
         else:
             async with context.database.tenant_lock(tenant_id) as session:
+                statements = SessionStatements(session)
                 bound_to = await idempotency.first_use(
-                    session, keyed, tenant_id=tenant_id, resource_id=upload.id
+                    statements, keyed, tenant_id=tenant_id, resource_id=upload.id
                 )
                 if bound_to != upload.id:
                     upload = await queries.upload_of(
@@ -88,7 +89,7 @@ async def create_upload(
                     )
                     secret = secret_withheld(callback_url)
                 else:
-                    await admission(SessionStatements(session))
+                    await admission(statements)
                     secret = register_callback(
                         context, session, upload.id, tenant_id=tenant_id, url=callback_url
                     )
@@ -143,7 +144,9 @@ async def _created_before(
 ) -> UploadCreated | None:
     """Return the answer of an earlier request with the key; None if the key is unused."""
     async with context.database.transaction() as session:
-        earlier_id = await idempotency.earlier_use(session, keyed, tenant_id=upload.tenant_id)
+        earlier_id = await idempotency.earlier_use(
+            SessionStatements(session), keyed, tenant_id=upload.tenant_id
+        )
         if earlier_id is None:
             return None
         # In this transaction: before the next transaction the key may expire.

@@ -4,14 +4,15 @@ The statements of the chunk path are plain SQL, each a whole transaction in one
 round trip: they are half of the cost of a small chunk.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, LiteralString
+from typing import Any, Final, LiteralString
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.db import Statements
+from gateway.db import SessionStatements, Statements
 from gateway.job_watch import Snapshot
 from gateway.jobs import queries as job_queries
 from gateway.settings import API_PREFIX
@@ -21,7 +22,7 @@ from schemas.api.uploads import CallbackSecret, ChunkEntry, UploadCreated, Uploa
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind
 from schemas.tables.jobs import Job
-from schemas.tables.uploads import Chunk, Upload
+from schemas.tables.uploads import Upload
 
 STAGED: Final[LiteralString] = """
     SELECT size, chunk_size, staging FROM uploads
@@ -31,6 +32,19 @@ STAGED: Final[LiteralString] = """
 STATUS: Final[LiteralString] = """
     SELECT status FROM uploads WHERE id = %(upload_id)s AND tenant_id = %(tenant_id)s
 """
+
+LOCK_UPLOAD: Final[LiteralString] = """
+    SELECT id, tenant_id, status, filename, content_type, size, chunk_count, sha256, sniffed_type,
+           staging, expires_at, now() AS now
+    FROM uploads WHERE id = %(upload_id)s AND tenant_id = %(tenant_id)s
+    FOR UPDATE
+"""
+
+CHUNKS: Final[LiteralString] = """
+    SELECT index, size, sha256, crc32c FROM chunks WHERE upload_id = %(upload_id)s ORDER BY index
+"""
+
+JOB_ID: Final[LiteralString] = "SELECT id FROM jobs WHERE upload_id = %(upload_id)s"
 
 CHUNK_STATE: Final[LiteralString] = """
     SELECT uploads.status, uploads.expires_at, now() AS read_at, chunks.sha256
@@ -114,22 +128,6 @@ async def upload_to_settle(
     return await _one(session, query, upload_id)
 
 
-async def upload_to_finalize(
-    session: AsyncSession, *, tenant_id: TenantId, upload_id: UploadId
-) -> tuple[Upload, datetime]:
-    """Return the same as `upload_to_settle`, and the database's time.
-
-    Raises:
-        UploadNotFound: the tenant has no such upload.
-    """
-    query = _by_id(tenant_id=tenant_id, upload_id=upload_id).with_for_update()
-    found = (await session.execute(query.add_columns(func.now()))).one_or_none()
-    if found is None:
-        raise UploadNotFound(upload_id)
-    upload, now = found
-    return upload, now
-
-
 async def staged_upload(
     connection: Statements, *, tenant_id: TenantId, upload_id: UploadId
 ) -> StagedUpload:
@@ -200,16 +198,16 @@ async def record_chunk(
     return recorded is not None
 
 
-async def stored_chunks(session: AsyncSession, upload_id: UploadId) -> list[StoredChunk]:
+async def stored_chunks(statements: Statements, upload_id: UploadId) -> list[StoredChunk]:
     """Return the chunks of an upload that are on record, in order."""
-    rows = await session.execute(
-        select(Chunk.index, Chunk.size, Chunk.sha256, Chunk.crc32c)
-        .where(Chunk.upload_id == upload_id)
-        .order_by(Chunk.index),
-    )
+    return chunks_of(await statements.rows(CHUNKS, {"upload_id": upload_id}))
+
+
+def chunks_of(rows: Sequence[Any]) -> list[StoredChunk]:
+    """Return the chunks that the rows of `CHUNKS` describe."""
     return [
-        StoredChunk(index=index, size=size, sha256=sha256, crc32c=crc32c)
-        for index, size, sha256, crc32c in rows
+        StoredChunk(index=row.index, size=row.size, sha256=row.sha256, crc32c=row.crc32c)
+        for row in rows
     ]
 
 
@@ -239,7 +237,7 @@ async def job_of_upload(
 async def manifest_of(session: AsyncSession, upload: Upload) -> UploadManifest:
     chunks = [
         ChunkEntry(index=chunk.index, size=chunk.size, sha256=chunk.sha256.hex())
-        for chunk in await stored_chunks(session, upload.id)
+        for chunk in await stored_chunks(SessionStatements(session), upload.id)
     ]
     return UploadManifest(
         upload_id=upload.id,

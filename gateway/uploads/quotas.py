@@ -5,19 +5,24 @@ from typing import Any, Final, LiteralString
 
 from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int8
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import Statements
 from schemas.ids import TenantId
 from schemas.policy.quotas import Quotas, Usage
 from schemas.settings import QuotaSettings
-from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 
 QUOTAS: Final[LiteralString] = """
     SELECT quota_file_size, quota_bytes, quota_open_uploads, quota_staged_bytes, allowed_types
     FROM tenants WHERE id = %(tenant_id)s
+"""
+
+QUOTAS_AND_USAGE: Final[LiteralString] = """
+    SELECT quota_file_size, quota_bytes, quota_open_uploads, quota_staged_bytes, allowed_types,
+           coalesce(bytes, 0) AS bytes, coalesce(open_uploads, 0) AS open_uploads,
+           coalesce(staged_bytes, 0) AS staged_bytes
+    FROM tenants LEFT JOIN tenant_usage ON tenant_usage.tenant_id = tenants.id
+    WHERE tenants.id = %(tenant_id)s
 """
 
 # The lock makes the tenant's other creates wait until the commit of the statement, which then sees
@@ -106,10 +111,7 @@ async def reserve(
     if row is None:
         raise RuntimeError("the tenant's usage has disappeared")
     if row.expires_at is None:
-        usage = Usage(
-            total_bytes=row.bytes, open_uploads=row.open_uploads, staged_bytes=row.staged_bytes
-        )
-        quotas.check_usage(usage, uncertain_bytes=uncertain_bytes)
+        quotas.check_usage(_usage(row), uncertain_bytes=uncertain_bytes)
         raise RuntimeError("the statement refuses an upload that the quotas allow")
     upload.expires_at = row.expires_at
 
@@ -118,20 +120,31 @@ def _with_uncertain(limit: int | None, uncertain_bytes: int) -> int | None:
     return None if limit is None else Int8(limit + uncertain_bytes)
 
 
-async def check_complete(session: AsyncSession, upload: Upload, *, settings: QuotaSettings) -> None:
-    """Check an upload in the session again, now that its size and content are known.
+def check_complete(
+    row: Any,  # noqa: ANN401  # of `QUOTAS_AND_USAGE`
+    *,
+    size: int,
+    sniffed_type: str | None,
+    content_type: str | None,
+    settings: QuotaSettings,
+) -> None:
+    """Check an upload again, now that its size and content are known.
 
     Raises:
         FileTooLarge, TypeNotAllowed, QuotaExceeded: the quotas forbid the upload.
     """
-    quotas, usage = await _quotas_and_usage(session, upload.tenant_id, settings=settings)
-    quotas.check_size(upload.size)
-    quotas.check_content(upload.sniffed_type, declared=upload.content_type)
-    quotas.check_total(usage)
+    quotas = _quotas(row, settings=settings)
+    quotas.check_size(size)
+    quotas.check_content(sniffed_type, declared=content_type)
+    quotas.check_total(_usage(row))
 
 
 async def check_reference(
-    session: AsyncSession, *, tenant_id: TenantId, content_type: str | None, settings: QuotaSettings
+    statements: Statements,
+    *,
+    tenant_id: TenantId,
+    content_type: str | None,
+    settings: QuotaSettings,
 ) -> None:
     """Check the quotas for an object in the bucket whose size is not known yet.
 
@@ -139,23 +152,10 @@ async def check_reference(
         TypeNotAllowed: the tenant may not send the declared type.
         QuotaExceeded: the tenant's uploads already take too many bytes.
     """
-    quotas, usage = await _quotas_and_usage(session, tenant_id, settings=settings)
+    row = await statements.first_row(QUOTAS_AND_USAGE, {"tenant_id": tenant_id})
+    quotas = _quotas(row, settings=settings)
     quotas.check_declared(content_type)
-    quotas.check_total(usage)
-
-
-async def _quotas_and_usage(
-    session: AsyncSession, tenant_id: TenantId, *, settings: QuotaSettings
-) -> tuple[Quotas, Usage]:
-    tenant, usage = (
-        await session.execute(
-            select(Tenant, TenantUsage)
-            .outerjoin(TenantUsage, TenantUsage.tenant_id == Tenant.id)
-            .where(Tenant.id == tenant_id)
-            .execution_options(populate_existing=True)
-        )
-    ).one()
-    return _quotas(tenant, settings=settings), _usage(usage)
+    quotas.check_total(_usage(row))
 
 
 def _quotas(tenant: Any, *, settings: QuotaSettings) -> Quotas:  # noqa: ANN401  # a row with the quotas of `Tenant`
@@ -168,9 +168,7 @@ def _quotas(tenant: Any, *, settings: QuotaSettings) -> Quotas:  # noqa: ANN401 
     )
 
 
-def _usage(usage: TenantUsage | None) -> Usage:
+def _usage(row: Any) -> Usage:  # noqa: ANN401  # a row with the columns of `TenantUsage`
     return Usage(
-        total_bytes=usage.bytes if usage else 0,
-        open_uploads=usage.open_uploads if usage else 0,
-        staged_bytes=usage.staged_bytes if usage else 0,
+        total_bytes=row.bytes, open_uploads=row.open_uploads, staged_bytes=row.staged_bytes
     )

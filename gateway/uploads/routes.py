@@ -161,10 +161,14 @@ async def finalize_upload(
     """
     request_log.bind(upload_id=data.upload_id)
     context = request.context
-    async with context.database.tenant_lock(request.user.tenant_id) as session:
+    tenant_id = request.user.tenant_id
+    async with (
+        context.autocommit.turn(tenant_id),
+        context.autocommit.transaction() as transaction,
+    ):
         job = await finalize.finalize_upload(
-            session,
-            tenant_id=request.user.tenant_id,
+            transaction,
+            tenant_id=tenant_id,
             request=data,
             keyed=KeyedRequest.of(idempotency_key, operation="finalize_upload", request=data),
             settings=context.settings,

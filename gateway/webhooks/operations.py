@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.db import SessionStatements
 from gateway.http import idempotency
 from gateway.http.problems import InvalidRequest
 from gateway.webhooks import queries
@@ -48,7 +49,9 @@ async def create_webhook(
     webhook.event_types = list(dict.fromkeys(request.event_types))
     webhook.description = request.description
     created_id = WebhookId(
-        await idempotency.first_use(session, keyed, tenant_id=tenant_id, resource_id=webhook.id)
+        await idempotency.first_use(
+            SessionStatements(session), keyed, tenant_id=tenant_id, resource_id=webhook.id
+        )
     )
     if created_id != webhook.id:
         earlier = await queries.live_webhook_of(session, tenant_id=tenant_id, webhook_id=created_id)

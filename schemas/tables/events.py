@@ -6,6 +6,7 @@ deliveries and steps refer to the event; its bytes are stored once.
 """
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Index, LargeBinary, Select, Sequence, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -63,6 +64,34 @@ class EventRecord(Base):
     )
 
 
+def record_of(
+    event: Event,
+    *,
+    tenant_id: TenantId,
+    source: str,
+    now: datetime,
+    traceparent: str | None = None,
+) -> dict[str, Any]:
+    """Return the columns of a new event, by name; see `emit`."""
+    envelope = Envelope(
+        id=EventId(uuid7(now)),
+        source=source,
+        subject=str(event.subject),
+        time=now,
+        tenantid=tenant_id,
+        data=event,
+    )
+    return {
+        "id": envelope.id,
+        "tenant_id": tenant_id,
+        "type": envelope.type,
+        "subject": envelope.subject,
+        **envelope.references,
+        "body": encode(envelope),
+        "traceparent": traceparent,
+    }
+
+
 def emit(
     session: Session | AsyncSession,
     event: Event,
@@ -87,28 +116,12 @@ def emit(
     Returns:
         The id of the event, with which `add_step` refers to it.
     """
-    envelope = Envelope(
-        id=EventId(uuid7(now)),
-        source=source,
-        subject=str(event.subject),
-        time=now,
-        tenantid=tenant_id,
-        data=event,
-    )
-    session.add(
-        EventRecord(
-            id=envelope.id,
-            tenant_id=tenant_id,
-            type=envelope.type,
-            subject=envelope.subject,
-            **envelope.references,
-            body=encode(envelope),
-            traceparent=traceparent,
-        )
-    )
-    if topology.is_published(envelope.type):
-        session.add(OutboxMessage(event_id=envelope.id))
-    return envelope.id
+    record = record_of(event, tenant_id=tenant_id, source=source, now=now, traceparent=traceparent)
+    session.add(EventRecord(**record))
+    event_id: EventId = record["id"]
+    if topology.is_published(event.TYPE):
+        session.add(OutboxMessage(event_id=event_id))
+    return event_id
 
 
 def events_after(

@@ -7,10 +7,11 @@ the second after the job; that is safe because every transaction takes the steps
 order of their ordinals. Any other order could end in a deadlock.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 from sqlalchemy import (
     Executable,
@@ -203,11 +204,9 @@ class Share:
             tenant_finished=tenant_finished,
         )
 
-    def place_of(self, step: Step) -> int | None:
-        """Return the place in line of a step that was added under the lock; None if it is queued."""
-        if step.status is not StepStatus.WAITING:
-            return None
-        return max(1, step.ticket - self._of(step.priority).released)
+    def place_of(self, ticket: int, *, priority: Priority) -> int:
+        """Return the place in line of a waiting step that was added under the lock."""
+        return max(1, ticket - self._of(priority).released)
 
     def has_room(self, priority: Priority, *, settings: StepSettings) -> bool:
         """Return whether `release` would release a new step at once.
@@ -225,17 +224,20 @@ class Share:
 
 
 # The order is that of the trigger, so that the two cannot deadlock.
-_SHARE: Final = text(
-    """
+LOCK_SHARE: Final[LiteralString] = """
     SELECT priority, waiting, in_broker, released,
-           (SELECT sum(waiting)::bigint FROM tenant_steps WHERE tenant_id = :tenant_id),
-           (SELECT sum(finished)::bigint FROM tenant_steps WHERE tenant_id = :tenant_id)
+           (SELECT sum(waiting)::bigint FROM tenant_steps WHERE tenant_id = %(tenant_id)s) AS tenant_waiting,
+           (SELECT sum(finished)::bigint FROM tenant_steps WHERE tenant_id = %(tenant_id)s) AS tenant_finished
     FROM tenant_steps
-    WHERE tenant_id = :tenant_id AND name = :name
+    WHERE tenant_id = %(tenant_id)s AND name = %(name)s
     ORDER BY priority
     FOR UPDATE
-    """
-).bindparams(bindparam("tenant_id", type_=Uuid()), bindparam("name", type_=Text()))
+"""
+"""The statement of `lock_share`, with the driver's placeholders."""
+
+_SHARE: Final = text(re.sub(r"%\((\w+)\)s", r":\1", LOCK_SHARE)).bindparams(
+    bindparam("tenant_id", type_=Uuid()), bindparam("name", type_=Text())
+)
 
 
 def lock_share(tenant_id: TenantId, name: StepName) -> Executable:

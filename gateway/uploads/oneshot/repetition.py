@@ -3,6 +3,7 @@
 import msgspec
 
 from gateway.context import Context
+from gateway.db import SessionStatements
 from gateway.http import idempotency
 from gateway.http.idempotency import KeyedRequest, KeyForgotten
 from gateway.uploads.create import secret_withheld
@@ -46,10 +47,9 @@ def keyed_request(
 async def is_repeated(context: Context, *, submission: Submission) -> bool:
     if submission.idempotency_key is None:
         return False
-    async with context.database.transaction() as session:
-        return await idempotency.is_used(
-            session, submission.idempotency_key, tenant_id=submission.tenant_id
-        )
+    return await idempotency.is_used(
+        context.autocommit, submission.idempotency_key, tenant_id=submission.tenant_id
+    )
 
 
 async def answer_again(
@@ -66,7 +66,7 @@ async def answer_again(
     await form.rest()
     async with context.database.transaction() as session:
         upload_id = await idempotency.earlier_use(
-            session,
+            SessionStatements(session),
             keyed_request(form, head, file, submission=submission),
             tenant_id=submission.tenant_id,
         )

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.context import Context
+from gateway.db import SessionStatements
 from gateway.http import idempotency, request_log
 from gateway.uploads import chunking, queries
 from gateway.uploads.cancel import cancel_upload
@@ -66,8 +67,7 @@ async def submit_form(context: Context, form: Form, *, submission: Submission) -
     head = await form.head()
     if await is_repeated(context, submission=submission):
         return await answer_again(context, form, head, submission=submission)
-    async with context.database.transaction() as session:
-        await context.backlog.check(session, tenant_id=tenant_id)
+    await context.backlog.check(context.autocommit, tenant_id=tenant_id)
     upload = await _create(context, form, head, tenant_id=tenant_id)
     request_log.bind(upload_id=upload.upload_id)
     try:
@@ -152,9 +152,10 @@ async def _finalize(
 ) -> Accepted:
     tenant_id = submission.tenant_id
     async with context.database.tenant_lock(tenant_id) as session:
+        statements = SessionStatements(session)
         upload_id = UploadId(
             await idempotency.first_use(
-                session,
+                statements,
                 keyed_request(form, head, file, submission=submission),
                 tenant_id=tenant_id,
                 resource_id=received.upload_id,
@@ -165,7 +166,7 @@ async def _finalize(
         if upload_id == received.upload_id:
             await _complete(session, upload_id, file=file, form=form, tenant_id=tenant_id)
             await finalize_upload(
-                session,
+                statements,
                 tenant_id=tenant_id,
                 request=FinalizeUpload(
                     upload_id=upload_id, sha256=file.sha256, priority=form.fields.priority

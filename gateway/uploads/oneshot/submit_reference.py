@@ -6,12 +6,12 @@ from uuid import uuid4
 from sqlalchemy import func
 
 from gateway.context import Context
-from gateway.db import transaction_time
+from gateway.db import SessionStatements, transaction_time
 from gateway.http import idempotency
 from gateway.http.idempotency import KeyedRequest
 from gateway.uploads import quotas
 from gateway.uploads.create import register_callback, secret_withheld
-from gateway.uploads.finalize import add_job
+from gateway.uploads.finalize import FinalizedUpload, add_job
 from gateway.uploads.oneshot.submission import Accepted, Submission, accept
 from schemas import object_keys
 from schemas.api.submissions import SubmitReference
@@ -67,13 +67,16 @@ async def submit_reference(
         submission.idempotency_key, operation="submit_reference", request=reference
     )
     async with context.database.tenant_lock(tenant_id) as session:
+        statements = SessionStatements(session)
         upload_id = UploadId(
-            await idempotency.first_use(session, keyed, tenant_id=tenant_id, resource_id=upload.id)
+            await idempotency.first_use(
+                statements, keyed, tenant_id=tenant_id, resource_id=upload.id
+            )
         )
         callback_secret = secret_withheld(reference.callback_url)
         if upload_id == upload.id:
             await quotas.check_reference(
-                session,
+                statements,
                 tenant_id=tenant_id,
                 content_type=reference.content_type,
                 settings=settings,
@@ -81,8 +84,16 @@ async def submit_reference(
             session.add(upload)
             await session.flush()
             await add_job(
-                session,
-                upload,
+                statements,
+                FinalizedUpload(
+                    id=upload.id,
+                    tenant_id=tenant_id,
+                    filename=upload.filename,
+                    content_type=upload.content_type,
+                    sniffed_type=None,
+                    sha256=upload.sha256,
+                    size=None,
+                ),
                 job_id=JobId(uuid4()),
                 priority=reference.priority or Priority.INTERACTIVE,
                 settings=settings,

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, event, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.backlog import Backlog, SystemBusy, TooManyWaiting
+from gateway.db import SessionStatements
 from schemas import object_keys
 from schemas.ids import TenantId
 from schemas.lifecycle import Priority
@@ -139,20 +140,20 @@ async def test_the_counters_of_the_system_are_read_once_a_second(
 ) -> None:
     tenant_id = TenantId(uuid4())
     await add_waiting(session, waiting=999, priority=Priority.INTERACTIVE)
-    await backlog.check(session, tenant_id=tenant_id)
+    await backlog.check(SessionStatements(session), tenant_id=tenant_id)
 
     await set_counters(session, waiting=1000, finished=0)
     clock.now += 0.9
-    await backlog.check(session, tenant_id=tenant_id)
+    await backlog.check(SessionStatements(session), tenant_id=tenant_id)
 
     clock.now += 0.1
     with pytest.raises(SystemBusy):
-        await backlog.check(session, tenant_id=tenant_id)
+        await backlog.check(SessionStatements(session), tenant_id=tenant_id)
     await set_counters(session, waiting=999, finished=1)
     with pytest.raises(SystemBusy):
-        await backlog.check(session, tenant_id=tenant_id)
+        await backlog.check(SessionStatements(session), tenant_id=tenant_id)
     clock.now += 1
-    await backlog.check(session, tenant_id=tenant_id)
+    await backlog.check(SessionStatements(session), tenant_id=tenant_id)
 
 
 async def test_the_rate_of_the_system_says_when_to_try_again(
@@ -161,12 +162,12 @@ async def test_the_rate_of_the_system_says_when_to_try_again(
     tenant_id = TenantId(uuid4())
     await add_waiting(session, waiting=1099, finished=500, priority=Priority.INTERACTIVE)
     with pytest.raises(SystemBusy) as first:
-        await backlog.check(session, tenant_id=tenant_id)
+        await backlog.check(SessionStatements(session), tenant_id=tenant_id)
 
     clock.now += 10
     await set_counters(session, waiting=1099, finished=700)
     with pytest.raises(SystemBusy) as second:
-        await backlog.check(session, tenant_id=tenant_id)
+        await backlog.check(SessionStatements(session), tenant_id=tenant_id)
 
     assert first.value.retry_after == timedelta(seconds=30)
     assert second.value.retry_after == timedelta(seconds=100 / 20)
@@ -177,12 +178,12 @@ async def test_the_rate_of_a_tenant_says_when_to_try_again(
 ) -> None:
     tenant_id = await add_waiting(session, waiting=119, priority=Priority.INTERACTIVE)
     with pytest.raises(TooManyWaiting) as first:
-        await backlog.check(session, tenant_id=tenant_id)
+        await backlog.check(SessionStatements(session), tenant_id=tenant_id)
 
     clock.now += 10
     await set_counters(session, waiting=119, finished=40)
     with pytest.raises(TooManyWaiting) as second:
-        await backlog.check(session, tenant_id=tenant_id)
+        await backlog.check(SessionStatements(session), tenant_id=tenant_id)
 
     assert first.value.retry_after == timedelta(seconds=30)
     assert second.value.retry_after == timedelta(seconds=20 / 4)
@@ -199,7 +200,7 @@ async def test_concurrent_requests_share_one_read_of_the_system(
 
     async def check() -> None:
         async with transaction() as session:
-            await backlog.check(session, tenant_id=TenantId(uuid4()))
+            await backlog.check(SessionStatements(session), tenant_id=TenantId(uuid4()))
 
     event.listen(Engine, "before_cursor_execute", note)
     try:

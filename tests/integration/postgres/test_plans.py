@@ -6,6 +6,7 @@ history, and each of its statements is explained at that moment.
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, Select, create_engine, select, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from dev.bench import looks
 from dev.bench.looks import Call, Facts, Look, PipelineLook
@@ -24,7 +25,7 @@ from dev.seed.load import seed
 from dev.stack.stack import Stack
 from gateway.administration import keys
 from gateway.app import create_app
-from gateway.db import AutocommitConnection
+from gateway.db import AutocommitConnection, SessionStatements
 from gateway.settings import API_PREFIX
 from gateway.settings import Settings as GatewaySettings
 from gateway.uploads import queries as upload_queries
@@ -154,6 +155,11 @@ class Recorded(AutocommitConnection):
             if self._commits:
                 await connection.commit()
             return rows
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        async with AsyncSession(self._engine) as session, session.begin():
+            yield SessionStatements(session)
 
 
 @pytest.fixture
