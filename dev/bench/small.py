@@ -12,6 +12,7 @@ from typing import Final
 import psycopg
 from psycopg.rows import class_row
 
+from dev.bench import machine
 from dev.bench.figures import Spread
 from dev.bench.receivers import Waybill
 from dev.bench.sections import Section, Table
@@ -19,6 +20,7 @@ from dev.bench.sending import shown
 from dev.bench.system import System
 from dev.bench.usage import Usage, watched
 from dev.bench.wire import Connection, Content
+from dev.stack.object_store import ObjectStore
 
 SIZE: Final = 64 * 1024
 CLIENTS: Final = 8
@@ -80,6 +82,8 @@ def run(system: System, *, count: int) -> Section:
         commits = _commits(database) - commits_before
         with database.cursor(row_factory=class_row(Phases)) as cursor:
             phases = cursor.execute(PHASES, {"since": began_at}).fetchone()
+    peer_seconds = _by_boto3(system, content=content, count=count)
+    system.report(f"small: {count / peer_seconds:.0f} objects/s by boto3")
     system.empty_bucket()
     if phases is None:
         raise AssertionError  # an aggregate always returns a row
@@ -89,6 +93,8 @@ def run(system: System, *, count: int) -> Section:
             f"{count} files of {shown(SIZE)} over the HTTP API from {CLIENTS} clients, each with"
             " one connection: create, one chunk, finalize. The second row ends when every"
             " file is an object and its job is completed. The files are not PDFs: no text is read."
+            f" The peer puts as many objects with the same bytes into the same store, from {CLIENTS}"
+            " threads with boto3, and asks for the head of each: without upload, events or jobs."
         ),
         tables=[
             Table(
@@ -98,6 +104,7 @@ def run(system: System, *, count: int) -> Section:
                     for name, seconds in (
                         ("accepted (202)", accepted_seconds),
                         ("completed", phases.until_finished),
+                        ("boto3, PUT and HEAD", peer_seconds),
                     )
                 ],
             ),
@@ -106,7 +113,9 @@ def run(system: System, *, count: int) -> Section:
         ],
         remarks=[
             f"{commits / count:.1f} database transactions per upload, from create to completed.",
+            f"Completed: {peer_seconds / phases.until_finished:.2f} times the rate of boto3.",
         ],
+        peers=machine.versions_of("boto3"),
         measured_on=datetime.now(UTC).date(),
     )
 
@@ -124,6 +133,25 @@ def _send(receiver: Waybill, *, content: Content, count: int) -> Steps:
         for done in [clients.submit(client, share) for share in shares]:
             done.result()
     return steps
+
+
+def _by_boto3(system: System, *, content: Content, count: int) -> float:
+    """Put objects and ask for their heads; return the seconds that it took."""
+    client = ObjectStore.from_settings(system.stack.environment).client
+    bucket = system.stack.environment["S3_BUCKET"]
+
+    def put(number: int) -> None:
+        key = f"bench/peer/{number}"
+        client.put_object(Bucket=bucket, Key=key, Body=content.data)
+        client.head_object(Bucket=bucket, Key=key)
+
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        for number in range(-WARM_UPS, 0):
+            put(number)
+        began = time.perf_counter()
+        for _ in threads.map(put, range(count)):
+            pass
+        return time.perf_counter() - began
 
 
 def _send_one(receiver: Waybill, connection: Connection, *, content: Content, steps: Steps) -> None:
