@@ -109,6 +109,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         finally:
             await context.readiness.close()
             staging.close()
+            await autocommit.close()
             await autocommit_engine.dispose()
             await engine.dispose()
 

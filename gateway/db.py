@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.pool import PoolProxiedConnection
 
 from schemas.ids import TenantId
 from schemas.runtime import postgres
@@ -159,6 +160,10 @@ class SessionStatements(Statements):
 class AutocommitConnection(Statements):
     """Runs statements that are each a whole transaction, in one round trip.
 
+    The connections belong to the engine's pool, with its limit and its timeout. Idle ones are kept
+    here while no request waits for the pool: taking a connection from the pool and giving it back
+    costs as much as a statement.
+
     Args:
         engine: from `build_autocommit_engine`.
     """
@@ -166,17 +171,16 @@ class AutocommitConnection(Statements):
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._turns = TenantTurns(count=TURNS, wait_max=WAIT_MAX)
+        self._idle: list[PoolProxiedConnection] = []
+        self._waiting = 0
 
     def turn(self, tenant_id: TenantId) -> AbstractAsyncContextManager[None]:
         """Wait for a turn, for a statement that locks the tenant's usage; see `TenantTurns`."""
         return self._turns.of(tenant_id)
 
     async def rows(self, statement: LiteralString, values: Mapping[str, Any]) -> Sequence[Any]:
-        try:
-            connection = await self._engine.raw_connection()
-        except psycopg.Error as error:
-            raise _wrapped(error, was_lost=False) from error
-        driver = cast("psycopg.AsyncConnection[Any]", connection.driver_connection)
+        connection = await self._take()
+        driver = _driver_of(connection)
         try:
             cursor = driver.cursor(row_factory=namedtuple_row)
             await cursor.execute(statement, values)
@@ -190,7 +194,7 @@ class AutocommitConnection(Statements):
                 raise _wrapped(error, was_lost=was_lost) from error
             raise
         finally:
-            connection.close()
+            self._give_back(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["PipelinedTransaction"]:
@@ -199,11 +203,8 @@ class AutocommitConnection(Statements):
         Raises:
             sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError: as `rows`.
         """
-        try:
-            connection = await self._engine.raw_connection()
-        except psycopg.Error as error:
-            raise _wrapped(error, was_lost=False) from error
-        driver = cast("psycopg.AsyncConnection[Any]", connection.driver_connection)
+        connection = await self._take()
+        driver = _driver_of(connection)
         transaction = PipelinedTransaction(driver)
         try:
             try:
@@ -224,7 +225,34 @@ class AutocommitConnection(Statements):
                 await driver.close()
             raise
         finally:
+            self._give_back(connection)
+
+    async def close(self) -> None:
+        """Close the idle connections; call it when no statement runs."""
+        while self._idle:
+            connection = self._idle.pop()
+            await _driver_of(connection).close()
             connection.close()
+
+    async def _take(self) -> PoolProxiedConnection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not postgres.is_closed(_driver_of(connection)):
+                return connection
+            connection.close()
+        self._waiting += 1
+        try:
+            return await self._engine.raw_connection()
+        except psycopg.Error as error:
+            raise _wrapped(error, was_lost=False) from error
+        finally:
+            self._waiting -= 1
+
+    def _give_back(self, connection: PoolProxiedConnection) -> None:
+        if self._waiting or _driver_of(connection).closed:
+            connection.close()
+        else:
+            self._idle.append(connection)
 
     async def notify(self, channel: str, payload: str) -> None:
         """Send a notification to every connection that listens to the channel.
@@ -276,6 +304,10 @@ class PipelinedTransaction(Statements):
         if self._is_open:
             self._is_open = False
             await self._driver.execute(statement)
+
+
+def _driver_of(connection: PoolProxiedConnection) -> psycopg.AsyncConnection[Any]:
+    return cast("psycopg.AsyncConnection[Any]", connection.driver_connection)
 
 
 async def transaction_time(session: AsyncSession) -> datetime:

@@ -110,19 +110,24 @@ def _url(settings: DatabaseSettings) -> URL:
 def _refuse_if_closed(_: DBAPIConnection, record: ConnectionPoolEntry, *__: object) -> None:
     """Make the pool replace an idle connection that the server closed, for example at a restart.
 
-    An idle server sends nothing, so readable data means that it closed the connection. Polling
-    costs no round trip; SQLAlchemy's `pool_pre_ping` costs one per transaction.
-
     Raises:
         DisconnectionError: makes the pool connect anew.
     """
-    driver = cast("psycopg.Connection[Any]", record.driver_connection)
-    if driver.closed:
+    if is_closed(cast("psycopg.Connection[Any]", record.driver_connection)):
         raise DisconnectionError
+
+
+def is_closed(driver: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Return whether an idle connection is closed, by this process or by the server.
+
+    An idle server sends nothing, so readable data means that it closed the connection. Polling
+    costs no round trip; SQLAlchemy's `pool_pre_ping` costs one per transaction.
+    """
+    if driver.closed:
+        return True
     readable = select.poll()
     readable.register(driver.fileno(), select.POLLIN)
-    if readable.poll(0):
-        raise DisconnectionError
+    return bool(readable.poll(0))
 
 
 def is_outage(error: BaseException) -> bool:

@@ -21,14 +21,18 @@ STATE_OF = "SELECT state FROM pg_stat_activity WHERE pid = %(pid)s"
 async def connection(database: DatabaseSettings) -> AsyncIterator[db.AutocommitConnection]:
     one = database.model_copy(update={"database_pool_size": 1})
     engine = db.build_autocommit_engine(one)
-    yield db.AutocommitConnection(engine)
+    connection = db.AutocommitConnection(engine)
+    yield connection
+    await connection.close()
     await engine.dispose()
 
 
 @pytest.fixture
 async def other(database: DatabaseSettings) -> AsyncIterator[db.AutocommitConnection]:
     engine = db.build_autocommit_engine(database)
-    yield db.AutocommitConnection(engine)
+    connection = db.AutocommitConnection(engine)
+    yield connection
+    await connection.close()
     await engine.dispose()
 
 
@@ -109,6 +113,63 @@ async def test_a_cancelled_statement_leaves_no_result_for_the_next_statement(
     assert following is not None
     assert following.whose == "next"
     assert following.pid != mine.pid
+
+
+async def test_more_statements_than_connections_take_turns(
+    connection: db.AutocommitConnection,
+) -> None:
+    pids = await asyncio.gather(*(connection.first_row(OWN_PID, {}) for _ in range(20)))
+
+    assert len({row.pid for row in pids if row is not None}) == 1
+
+
+async def test_a_transaction_commits_at_its_end_and_rolls_back_after_an_error(
+    connection: db.AutocommitConnection, other: db.AutocommitConnection
+) -> None:
+    insert = "INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), %(name)s) RETURNING name"
+    names = "SELECT array_agg(name) AS all FROM tenants"
+
+    async with connection.transaction() as transaction:
+        first, second = await transaction.batch((insert, {"name": "acme"}), (OWN_PID, {}))
+        assert await other.first_row(names, {}) == (None,)
+
+    async def insert_and_fail() -> None:
+        async with connection.transaction() as transaction:
+            await transaction.first_row(insert, {"name": "globex"})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await insert_and_fail()
+
+    assert first[0].name == "acme"
+    assert await other.first_row(names, {}) == (["acme"],)
+    # The connection is used again.
+    assert await connection.first_row(OWN_PID, {}) == second[0]
+
+
+async def test_the_last_batch_of_a_transaction_commits(
+    connection: db.AutocommitConnection, other: db.AutocommitConnection
+) -> None:
+    insert = "INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'acme') RETURNING id"
+
+    async with connection.transaction() as transaction:
+        (rows,) = await transaction.batch((insert, {}), is_last=True)
+        assert await other.first_row("SELECT id FROM tenants", {}) == rows[0]
+
+
+async def test_a_failed_statement_of_a_transaction_undoes_the_transaction(
+    connection: db.AutocommitConnection,
+) -> None:
+    insert = "INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'acme') RETURNING id"
+
+    async def insert_and_divide() -> None:
+        async with connection.transaction() as transaction:
+            await transaction.batch((insert, {}), ("SELECT 1 / 0 AS never", {}))
+
+    with pytest.raises(DataError):
+        await insert_and_divide()
+
+    assert await connection.first_row("SELECT count(*) AS tenants FROM tenants", {}) == (0,)
 
 
 async def test_an_unreachable_database_raises_at_once(database: DatabaseSettings) -> None:
