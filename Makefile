@@ -87,7 +87,7 @@ soak: install ## time limits, then kills, slow stores and fuzzing at full length
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target soak-workers soak-others
 
 # Time limits are measured on an idle machine; the other tests mostly wait and run side by side.
-TIME_LIMITS := tests/soak/test_time_limits.py
+TIME_LIMITS := $(addprefix tests/soak/test_,time_limits.py stalled_bodies.py)
 OF_WORKERS := $(addprefix tests/soak/test_,consumer_timeout.py killed_workers.py)
 
 soak-workers:

@@ -11,10 +11,11 @@ from typing import Final
 import structlog
 import uvicorn
 
-from gateway import settings
+from gateway import descriptors, settings
 from gateway.app import create_app
 from gateway.http import request_log
-from gateway.http.protocol import HardenedProtocol, IdleConnections
+from gateway.http.protocol import IdleConnections
+from gateway.http.reading import BoundedReads
 from schemas.runtime import logging
 
 log = structlog.stdlib.get_logger("gateway")
@@ -53,6 +54,7 @@ class GracefulServer(uvicorn.Server):
 def serve() -> None:
     loaded = settings.Settings.load()
     logging.configure(loaded, service="gateway")
+    descriptors.raise_limit(loaded)
     app = create_app(loaded, settings.load_store(loaded))
     config = uvicorn.Config(
         request_log.RequestLog(app),
@@ -60,7 +62,7 @@ def serve() -> None:
         port=loaded.gateway_port,
         loop="uvloop",
         http=partial(  # type: ignore[arg-type]  # called like the class
-            HardenedProtocol,
+            BoundedReads.of,
             settings=loaded,
             idle=IdleConnections(loaded.idle_connections_max),
         ),

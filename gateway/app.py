@@ -25,6 +25,7 @@ from gateway.http import (
     rate_limit,
     request_log,
 )
+from gateway.http.bodies import Bodies, BodyLimits
 from gateway.http.head import HeadWhereGetIs
 from gateway.http.key_uses import KeyUses
 from gateway.http.rate_limit import RateLimit, TenantRates
@@ -91,6 +92,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         key_uses=KeyUses(monotonic=time.monotonic),
         secret_keys=settings.key_ring,
         rates=TenantRates(RateLimit.from_settings(settings), monotonic_ns=time.monotonic_ns),
+        bodies=Bodies(BodyLimits.from_settings(settings)),
     )
 
     @asynccontextmanager

@@ -12,6 +12,7 @@ from gateway.backlog import Backlog
 from gateway.chunk_holders import ChunkHolders
 from gateway.db import AutocommitConnection, Database
 from gateway.http import declarations, digests, json_body, pace
+from gateway.http.bodies import Bodies
 from gateway.http.key_uses import KeyUses
 from gateway.http.problems import ClientDisconnected
 from gateway.http.rate_limit import TenantRates
@@ -41,6 +42,7 @@ class Context:
     key_uses: KeyUses
     secret_keys: KeyRing
     rates: TenantRates
+    bodies: Bodies
 
 
 class ApiRequest(Request[Caller, None, Any]):
@@ -49,6 +51,8 @@ class ApiRequest(Request[Caller, None, Any]):
     Every body has a silence limit and a minimum rate. A broken body is the client's error, also a
     body that ends early, for which Litestar alone would answer 500.
     """
+
+    _collected: bytes | None = None
 
     @property
     def context(self) -> Context:
@@ -84,8 +88,26 @@ class ApiRequest(Request[Caller, None, Any]):
         if received > size_max:
             raise RequestEntityTooLarge
 
+    async def body(self) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            TooManyBodies, BodiesBusy: too many bodies arrive at once.
+        """
+        if self._collected is None:
+            with self.context.bodies.arriving(self.user.tenant_id) as body:
+                pieces = []
+                async for piece in self.stream():
+                    body.keep(len(piece))
+                    pieces.append(piece)
+                self._collected = b"".join(pieces)
+        return self._collected
+
     async def json(self) -> Any:  # noqa: ANN401  # the framework's own signature
-        return self.decoded(await self.body())
+        decoded = self.decoded(await self.body())
+        # A request may wait for its job for a long time, and needs its body no more.
+        self._collected = b""
+        return decoded
 
     def decoded(self, body: bytes) -> Any:  # noqa: ANN401  # JSON of any kind
         """Check the body of this request and decode it.

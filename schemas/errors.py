@@ -22,6 +22,7 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     TOO_MANY_WAITS = "too_many_waits"
     BODY_TOO_SLOW = "body_too_slow"
+    TOO_MANY_BODIES = "too_many_bodies"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     BODY_DIGEST_MISMATCH = "body_digest_mismatch"
     PRECONDITION_FAILED = "precondition_failed"

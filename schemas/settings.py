@@ -225,7 +225,7 @@ class StagingSettings(BaseModel):
 class ScratchSettings(BaseModel):
     work_dir: Path | None = Field(
         default=None,
-        description="directory for temporary files; unset means the system's temporary directory. With `STAGING=s3` a chunk is kept here until the bucket has it",
+        description="directory for temporary files; unset means the system's temporary directory. With `STAGING=s3` a chunk is kept here until the bucket has it: put it on a disk, because the files of a tmpfs count as memory",
     )
 
 
@@ -370,12 +370,17 @@ class HttpSettings(BaseModel):
 
 
 class BodySettings(BaseModel):
-    """What the request bodies of one gateway process may hold at once."""
+    """What the request bodies of one gateway process may hold at once.
+
+    The defaults fit the memory limit of the gateway in compose.yaml, 512 MiB: 130 MiB for an idle
+    process, 64 MiB of buffers, 32 MiB of bytes that wait for them, 64 MiB of JSON, 2,000 bodies with
+    40 KiB each and up to 16 KiB unread. 110 MiB remain for waits and idle connections.
+    """
 
     body_memory_max: ByteSize = Field(
         default=ByteSize(64 * MIB),
         ge=4 * MIB,
-        description="memory for the buffers of request bodies in one gateway process. A body that pauses holds none",
+        description="memory for the buffers of chunks and forms in one gateway process, and as much again for JSON bodies that arrive. A body that pauses for a second holds no buffer. A process takes at most about 250 MiB (idle, waits and connections), 2.5 times `BODY_MEMORY_MAX`, and 56 KiB for each of `BODIES_MAX`: the defaults fit a container of 512 MiB",
     )
     body_memory_share: float = Field(
         default=0.5,
@@ -386,6 +391,14 @@ class BodySettings(BaseModel):
     body_memory_wait: Duration = Field(
         default=timedelta(seconds=5),
         description="how long a body waits for a buffer; then it is answered with 503 `system_busy` and `Retry-After`. A healthy disk frees all buffers several times a second",
+    )
+    bodies_max: Positive = Field(
+        default=2_000,
+        description="most request bodies that arrive at once in one gateway process; more are answered with 503 `system_busy`. Each costs about 40 KiB and two file descriptors, also if its client stalls",
+    )
+    tenant_bodies_max: Positive = Field(
+        default=1_000,
+        description="most request bodies of one tenant that arrive at once in one gateway process; more are answered with 429 `too_many_bodies`. With the default one tenant cannot take the place of all others",
     )
 
 

@@ -27,6 +27,9 @@ class Exchange(RequestResponseCycle):
       Clients differ in whether they then send that body, and it would be read as a request.
     """
 
+    is_body_awaited = False
+    """Whether the application has asked for the body."""
+
     _is_cut = False
     _has_body_been_received = False
     _is_event_stream = False
@@ -52,6 +55,7 @@ class Exchange(RequestResponseCycle):
         self.message_event.set()
 
     async def receive(self) -> Any:  # noqa: ANN401  # the server's own type is private
+        self.is_body_awaited = True
         while not self._must_stop():
             had_body = self._has_body_been_received
             message = await super().receive()

@@ -43,6 +43,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
         ErrorCode.TOO_MANY_WAITS: HTTPStatus.TOO_MANY_REQUESTS,
         ErrorCode.BODY_TOO_SLOW: HTTPStatus.REQUEST_TIMEOUT,
+        ErrorCode.TOO_MANY_BODIES: HTTPStatus.TOO_MANY_REQUESTS,
         ErrorCode.IDEMPOTENCY_KEY_REUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
         ErrorCode.BODY_DIGEST_MISMATCH: HTTPStatus.BAD_REQUEST,
         ErrorCode.PRECONDITION_FAILED: HTTPStatus.PRECONDITION_FAILED,
@@ -119,6 +120,8 @@ _EVERYWHERE: Final = (
 
 BODY_ERRORS: Final = (
     ErrorCode.BODY_TOO_SLOW,
+    ErrorCode.TOO_MANY_BODIES,
+    ErrorCode.SYSTEM_BUSY,
     ErrorCode.DIGEST_INVALID,
     ErrorCode.BODY_DIGEST_MISMATCH,
 )
@@ -166,7 +169,7 @@ def answers(*codes: ErrorCode) -> dict[int, ResponseSpec]:
     The codes in `_EVERYWHERE` are added.
     """
     described: dict[int, list[str]] = {}
-    for code in (*_EVERYWHERE, *codes):
+    for code in dict.fromkeys((*_EVERYWHERE, *codes)):
         described.setdefault(STATUS_BY_CODE[code], []).append(f"`{code}`")
     return {
         status: ResponseSpec(

@@ -12,13 +12,16 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.http.exchange import Exchange, refusal
 from schemas.settings import HttpSettings
 
 HEAD_BYTES_MAX: Final = 64 * 1024
+
+READ_BYTES_MAX: Final = 256 * 1024
+UNASKED_BYTES_MAX: Final = 16 * 1024
+"""Read of a request before the application asks for its body."""
 
 KEEP_ALIVE_SECONDS: Final = 75
 """Longer than a proxy keeps an idle connection: otherwise the proxy would send a request on a
@@ -195,7 +198,29 @@ class HardenedProtocol(HttpToolsProtocol):
             self._unfinished_bytes = self._unfinished_bytes + len(data) if is_stuck else 0
             if self._unfinished_bytes > HEAD_BYTES_MAX:
                 self._stop_endless()
+        if self._has_unread_body:
+            # Until the application asks for more: unread bytes would cost memory.
+            self.flow.pause_reading()
         self._start_phase()
+
+    @property
+    def read_bytes_max(self) -> int:
+        """The most bytes that the next read may take.
+
+        Few before the application asks for the body: it may not ask for a long time.
+        """
+        is_awaited = self.cycle is None or self.cycle.is_body_awaited
+        return READ_BYTES_MAX if is_awaited and self._is_in_message else UNASKED_BYTES_MAX
+
+    @property
+    def _has_unread_body(self) -> bool:
+        request = self.cycle
+        return (
+            request is not None
+            and bool(request.body)
+            and request.more_body
+            and not request.response_complete
+        )
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -286,8 +311,6 @@ class HardenedProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             return
         self.cycle.body += body
-        if len(self.cycle.body) > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
         self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:

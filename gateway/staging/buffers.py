@@ -202,8 +202,8 @@ class Buffers:
 
     @contextmanager
     def _waiting(self, size_bytes: int) -> Iterator[None]:
-        """Count the bytes of a body that waits; as many may wait as the buffers hold."""
-        if self._waiting_bytes + size_bytes > self._limits.count * self.size_bytes:
+        """Count the bytes of a body that waits: at most half of what the buffers hold."""
+        if self._waiting_bytes + size_bytes > self._limits.count * self.size_bytes // 2:
             raise BuffersBusy
         self._waiting_bytes += size_bytes
         try:

@@ -189,6 +189,8 @@ async def finalize_upload(
     request_max_body_size=None,
     responses=answers(
         ErrorCode.BODY_TOO_SLOW,
+        ErrorCode.TOO_MANY_BODIES,
+        ErrorCode.SYSTEM_BUSY,
         ErrorCode.CHUNK_INDEX_OUT_OF_RANGE,
         ErrorCode.CHUNK_SIZE_MISMATCH,
         ErrorCode.CHUNK_DIGEST_MISMATCH,
@@ -216,12 +218,12 @@ async def send_chunk(
     The answer comes when the bytes are durable. Other bytes for a stored chunk
     are refused.
     """
-    stored = await receive_chunk(
-        request.context,
-        tenant_id=request.user.tenant_id,
-        chunk=_incoming_chunk(request, upload_id=upload_id, index=index),
-        body=request.stream(),
-    )
+    context, tenant_id = request.context, request.user.tenant_id
+    chunk = _incoming_chunk(request, upload_id=upload_id, index=index)
+    with context.bodies.arriving(tenant_id):
+        stored = await receive_chunk(
+            context, tenant_id=tenant_id, chunk=chunk, body=request.stream()
+        )
     return Response(stored, headers={"ETag": f'"{stored.sha256}"'})
 
 

@@ -102,9 +102,7 @@ async def submit_file(
     The file is stored while it arrives; if the request breaks off, nothing of the file is kept.
     Send the fields before the file if possible.
     """
-    accepted = await submit_form(
-        request.context, _form(request), submission=_submission(request, key=idempotency_key)
-    )
+    accepted = await _submitted_form(request, submission=_submission(request, key=idempotency_key))
     return await _answer(accepted, request=request)
 
 
@@ -129,7 +127,7 @@ async def create_job(
         reference = await _reference(request)
         accepted = await submit_reference(request.context, reference, submission=submission)
     else:
-        accepted = await submit_form(request.context, _form(request), submission=submission)
+        accepted = await _submitted_form(request, submission=submission)
     return await _answer(accepted, request=request)
 
 
@@ -138,6 +136,11 @@ router = Router(
     route_handlers=[submit_file, create_job],
     tags=["jobs"],
 )
+
+
+async def _submitted_form(request: ApiRequest, *, submission: Submission) -> Accepted:
+    with request.context.bodies.arriving(submission.tenant_id):
+        return await submit_form(request.context, _form(request), submission=submission)
 
 
 def _form(request: ApiRequest) -> Form:

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Annotated, Any
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -10,14 +11,16 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.testing import TestClient
+from litestar.types import ASGIApp, Receive, Scope, Send
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.context import ApiRequest
 from gateway.http import problems
+from gateway.http.bodies import Bodies, BodyLimits
 from gateway.http.problems import STATUS_BY_CODE, InvalidRequest, ReadingStopped
 from schemas.errors import DomainError, ErrorCode
-from schemas.settings import HttpSettings
+from schemas.settings import BodySettings, HttpSettings
 
 LEAK = "postgresql://waybill:hunter2@db/waybill"
 
@@ -70,12 +73,28 @@ async def body(data: JSONBody[Body]) -> Body:
     return data
 
 
+def authenticated(app: ASGIApp) -> ASGIApp:
+    async def with_caller(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["user"] = SimpleNamespace(tenant_id=uuid4())
+        await app(scope, receive, send)
+
+    return with_caller
+
+
 @pytest.fixture
 def client() -> Iterator[TestClient[Litestar]]:
     app = Litestar(
         [fail, number, body],
         exception_handlers=problems.EXCEPTION_HANDLERS,
-        state=State({"context": SimpleNamespace(settings=HttpSettings())}),
+        state=State(
+            {
+                "context": SimpleNamespace(
+                    settings=HttpSettings(),
+                    bodies=Bodies(BodyLimits.from_settings(BodySettings())),
+                )
+            }
+        ),
+        middleware=[authenticated],
         request_class=ApiRequest,
         request_max_body_size=1024 * 1024,
         logging_config=None,

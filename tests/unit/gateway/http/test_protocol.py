@@ -15,10 +15,13 @@ from gateway.http.protocol import (
     ANSWER_SILENCE_SECONDS,
     HEAD_BYTES_MAX,
     KEEP_ALIVE_SECONDS,
+    READ_BYTES_MAX,
     SHUTDOWN_SECONDS,
+    UNASKED_BYTES_MAX,
     HardenedProtocol,
     IdleConnections,
 )
+from gateway.http.reading import BoundedReads
 from schemas.settings import HttpSettings
 
 pytestmark = pytest.mark.anyio
@@ -702,3 +705,73 @@ async def test_a_too_large_head_is_refused() -> None:
 
     assert connection.sent.startswith(b"HTTP/1.1 431 ")
     assert connection.is_lingering()
+
+
+# Reading on demand
+
+
+def is_paused(connection: Connection) -> bool:
+    return connection.transport.is_paused
+
+
+async def test_a_body_that_nobody_asked_for_is_read_only_a_little() -> None:
+    may_ask = asyncio.Event()
+
+    async def ask_later(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI
+        await may_ask.wait()
+        await answer_whole(scope, receive, send)
+
+    connection = Connection(ask_later)
+    await connection.send(PUT + b"\r\n")
+    assert connection.protocol.read_bytes_max == UNASKED_BYTES_MAX
+    await connection.send(bytes(100))
+    assert is_paused(connection)
+
+    may_ask.set()
+    await connection.settle()
+    assert not is_paused(connection)
+    assert connection.protocol.read_bytes_max == READ_BYTES_MAX
+
+    await connection.send(bytes(1900))
+    assert connection.sent.endswith(b"2000")
+
+
+async def test_a_body_is_not_read_on_while_the_application_stores_a_piece() -> None:
+    may_go_on = asyncio.Event()
+
+    async def store_slowly(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI
+        await receive()
+        await may_go_on.wait()
+        await answer_whole(scope, receive, send)
+
+    connection = Connection(store_slowly)
+    await connection.send(PUT + b"\r\n" + bytes(100))
+    assert not is_paused(connection)
+    await connection.send(bytes(100))
+    assert is_paused(connection)
+
+    may_go_on.set()
+    await connection.settle()
+    assert not is_paused(connection)
+
+
+async def test_a_disconnect_after_the_whole_body_is_noticed() -> None:
+    connection = Connection(wait_for_disconnect)
+    await connection.send(PUT + b"\r\n" + bytes(2000))
+
+    assert not is_paused(connection)
+    await connection.end()
+    assert connection.sent.endswith(b"waited")
+
+
+async def test_every_read_has_the_size_that_its_connection_wants() -> None:
+    connection = Connection(answer_whole)
+    reader = BoundedReads(connection.protocol)
+    content = PUT + b"\r\n" + bytes(2000)
+    assert len(reader.get_buffer(-1)) == UNASKED_BYTES_MAX
+
+    reader.get_buffer(-1)[: len(content)] = content
+    reader.buffer_updated(len(content))
+    await connection.settle()
+
+    assert connection.sent.endswith(b"2000")

@@ -178,7 +178,7 @@ async def test_a_wait_that_is_cancelled_with_its_buffer_gives_the_buffer_on() ->
 
 
 async def test_bytes_that_wait_are_bounded() -> None:
-    buffers = buffers_of(8, count=1)
+    buffers = buffers_of(16, count=1)
     held = await buffers.borrow(ACME)
     waiting = asyncio.create_task(buffers.borrow(ACME, waiting_bytes=8))
     await asyncio.sleep(0)
