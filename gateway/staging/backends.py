@@ -1,6 +1,8 @@
 """The staging backends that this gateway can reach."""
 
 import asyncio
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
@@ -13,6 +15,9 @@ from gateway.staging.serial_executor import SerialExecutor, Threads
 from schemas.ids import TenantId, UploadId
 
 CACHED_UPLOADS_MAX: Final = 4096
+
+DISK_INTERVAL_SECONDS: Final = 1.0
+"""Shortest time between two readings of the size of the staging disk."""
 
 
 class DigestOnlySink:
@@ -80,6 +85,21 @@ class Staging:
         self._make_other = make_other
         self._making = asyncio.Lock()
         self._threads = Threads("hashing")
+        self._disk_bytes: int | None = None
+        self._disk_read_at = -math.inf
+
+    async def disk_bytes(self) -> int | None:
+        """Return the size of the disk of new uploads; None if they are staged in the bucket.
+
+        It is read at most once a second: a disk may grow, but not while a burst of uploads is
+        created, and each reading is a call to a thread.
+        """
+        now = time.monotonic()
+        if now - self._disk_read_at >= DISK_INTERVAL_SECONDS:
+            disk = await self.primary.disk()
+            self._disk_bytes = None if disk is None else disk.size_bytes
+            self._disk_read_at = now
+        return self._disk_bytes
 
     async def backend_of(self, upload: StagedUpload) -> StagingBackend:
         """Return the backend that holds an upload.

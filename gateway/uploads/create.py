@@ -1,6 +1,7 @@
 """Creating an upload within its tenant's quotas."""
 
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import uuid4
 
@@ -9,9 +10,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.context import Context
-from gateway.db import SessionStatements
+from gateway.db import SessionStatements, Statements
 from gateway.http import idempotency
 from gateway.uploads import chunking, queries
+from gateway.uploads.new_upload import NewUpload
 from gateway.uploads.quotas import quotas_of, reserve
 from gateway.webhooks import operations as webhooks
 from schemas.api.uploads import CallbackSecret, CreateUpload, UploadCreated
@@ -54,55 +56,50 @@ async def create_upload(
     """
     settings, callback_url = context.settings, request.callback_url
     upload = _new_upload(context, tenant_id=tenant_id, request=request)
-    upload_id = upload.id
     if keyed is not None:
-        earlier = await _created_before(context, keyed, upload, callback_url=callback_url)
+        earlier = await _created_before(
+            context, keyed, tenant_id=tenant_id, callback_url=callback_url
+        )
         if earlier is not None:
             return earlier
     allowed = await quotas_of(context.autocommit, tenant_id=tenant_id, settings=settings)
     # Before the file is created: a file of this size may not even fit on the disk.
     allowed.check_size(upload.size - uncertain_bytes)
-    disk = await context.staging.primary.disk()
-    allowed = allowed.on_disk(None if disk is None else disk.size_bytes)
+    allowed = allowed.on_disk(await context.staging.disk_bytes())
     allowed.check_staged_size(upload.size - uncertain_bytes)
     allowed.check_declared(upload.content_type)
     # Before the statement that admits the upload: the tenant's other creates wait for that
     # statement, and would wait for the disk too.
     await context.staging.primary.create(upload.id, tenant_id=tenant_id, size_bytes=upload.size)
-    admission = partial(
+    admit = partial(
         reserve, upload=upload, lifetime=lifetime, quotas=allowed, uncertain_bytes=uncertain_bytes
     )
-    secret: CallbackSecret = msgspec.UNSET
     try:
         if keyed is None and callback_url is None:
             async with context.autocommit.turn(tenant_id):
-                await admission(context.autocommit)
+                expires_at = await admit(context.autocommit)
+            created = queries.show_created(
+                upload,
+                status=UploadStatus.OPEN,
+                expires_at=expires_at,
+                callback_secret=msgspec.UNSET,
+            )
         else:
-            async with context.database.tenant_lock(tenant_id) as session:
-                statements = SessionStatements(session)
-                bound_to = await idempotency.first_use(
-                    statements, keyed, tenant_id=tenant_id, resource_id=upload.id
-                )
-                if bound_to != upload.id:
-                    upload = await queries.upload_of(
-                        session, tenant_id=tenant_id, upload_id=UploadId(bound_to)
-                    )
-                    secret = secret_withheld(callback_url)
-                else:
-                    await admission(statements)
-                    secret = register_callback(
-                        context, session, upload.id, tenant_id=tenant_id, url=callback_url
-                    )
+            created = await _create_in_transaction(
+                context, upload, keyed=keyed, admit=admit, callback_url=callback_url
+            )
     except DomainError:
         # After any other error the transaction may be committed; a sweep deletes a file
         # without a row.
-        await context.staging.remove(upload_id, tenant_id=tenant_id)
+        await context.staging.remove(upload.id, tenant_id=tenant_id)
         raise
-    if upload.id == upload_id:
+    if created.upload_id == upload.id:
         log.info("upload.opened", upload_id=str(upload.id), size_bytes=upload.size)
+        # The first chunk comes next, and mostly to this process.
+        context.staging.uploads.add(upload.staged)
     else:
-        await context.staging.remove(upload_id, tenant_id=tenant_id)
-    return queries.show_created(upload, callback_secret=secret)
+        await context.staging.remove(upload.id, tenant_id=tenant_id)
+    return created
 
 
 def register_callback(
@@ -135,33 +132,70 @@ def secret_withheld(callback_url: str | None) -> CallbackSecret:
     return msgspec.UNSET if callback_url is None else None
 
 
+async def _create_in_transaction(
+    context: Context,
+    upload: NewUpload,
+    *,
+    keyed: idempotency.KeyedRequest | None,
+    admit: Callable[[Statements], Awaitable[datetime]],
+    callback_url: str | None,
+) -> UploadCreated:
+    """Add an upload with its key and its callback, or return the upload of an earlier request."""
+    tenant_id = upload.tenant_id
+    async with context.database.tenant_lock(tenant_id) as session:
+        statements = SessionStatements(session)
+        bound_to = await idempotency.first_use(
+            statements, keyed, tenant_id=tenant_id, resource_id=upload.id
+        )
+        if bound_to != upload.id:
+            earlier = await queries.upload_of(
+                session, tenant_id=tenant_id, upload_id=UploadId(bound_to)
+            )
+            return _show_earlier(earlier, callback_url=callback_url)
+        expires_at = await admit(statements)
+        secret = register_callback(
+            context, session, upload.id, tenant_id=tenant_id, url=callback_url
+        )
+    return queries.show_created(
+        upload, status=UploadStatus.OPEN, expires_at=expires_at, callback_secret=secret
+    )
+
+
 async def _created_before(
     context: Context,
     keyed: idempotency.KeyedRequest,
-    upload: Upload,
     *,
+    tenant_id: TenantId,
     callback_url: str | None,
 ) -> UploadCreated | None:
     """Return the answer of an earlier request with the key; None if the key is unused."""
     async with context.database.transaction() as session:
         earlier_id = await idempotency.earlier_use(
-            SessionStatements(session), keyed, tenant_id=upload.tenant_id
+            SessionStatements(session), keyed, tenant_id=tenant_id
         )
         if earlier_id is None:
             return None
         # In this transaction: before the next transaction the key may expire.
         earlier = await queries.upload_of(
-            session, tenant_id=upload.tenant_id, upload_id=UploadId(earlier_id)
+            session, tenant_id=tenant_id, upload_id=UploadId(earlier_id)
         )
-    return queries.show_created(earlier, callback_secret=secret_withheld(callback_url))
+    return _show_earlier(earlier, callback_url=callback_url)
 
 
-def _new_upload(context: Context, *, tenant_id: TenantId, request: CreateUpload) -> Upload:
+def _show_earlier(earlier: Upload, *, callback_url: str | None) -> UploadCreated:
+    return queries.show_created(
+        earlier,
+        status=earlier.status,
+        expires_at=earlier.expires_at,
+        callback_secret=secret_withheld(callback_url),
+    )
+
+
+def _new_upload(context: Context, *, tenant_id: TenantId, request: CreateUpload) -> NewUpload:
     plan = chunking.plan(request.size, requested_size=request.chunk_size, settings=context.settings)
-    return Upload(
+    return NewUpload(
         id=UploadId(uuid4()),
         tenant_id=tenant_id,
-        status=UploadStatus.OPEN,
         filename=request.filename,
         content_type=request.content_type,
         size=request.size,

@@ -18,9 +18,10 @@ from gateway.jobs import queries as job_queries
 from gateway.settings import API_PREFIX
 from gateway.staging import StagedUpload
 from gateway.uploads.errors import NotFinalized, UploadNotFound
+from gateway.uploads.new_upload import NewUpload
 from schemas.api.uploads import CallbackSecret, ChunkEntry, UploadCreated, UploadManifest
 from schemas.ids import TenantId, UploadId
-from schemas.lifecycle import StagingKind
+from schemas.lifecycle import StagingKind, UploadStatus
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
 
@@ -256,16 +257,22 @@ async def manifest_of(session: AsyncSession, upload: Upload) -> UploadManifest:
     )
 
 
-def show_created(upload: Upload, *, callback_secret: CallbackSecret) -> UploadCreated:
+def show_created(
+    upload: Upload | NewUpload,
+    *,
+    status: UploadStatus,
+    expires_at: datetime,
+    callback_secret: CallbackSecret,
+) -> UploadCreated:
     uploads = f"{API_PREFIX}/uploads/{upload.id}"
     return UploadCreated(
         upload_id=upload.id,
-        status=upload.status,
+        status=status,
         filename=upload.filename,
         size=upload.size,
         chunk_size=upload.chunk_size,
         chunk_count=upload.chunk_count,
-        expires_at=upload.expires_at,
+        expires_at=expires_at,
         chunk_url_template=f"{uploads}/chunks/{{index}}",
         finalize_url=f"{API_PREFIX}/upload",
         status_url=f"{uploads}/status",

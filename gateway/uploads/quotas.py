@@ -1,16 +1,16 @@
 """A tenant's quotas, applied to its uploads."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, LiteralString
 
 from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int8
 
 from gateway.db import Statements
+from gateway.uploads.new_upload import NewUpload
 from schemas.ids import TenantId
 from schemas.policy.quotas import Quotas, Usage
 from schemas.settings import QuotaSettings
-from schemas.tables.uploads import Upload
 
 QUOTAS: Final[LiteralString] = """
     SELECT quota_file_size, quota_bytes, quota_open_uploads, quota_staged_bytes, allowed_types
@@ -64,20 +64,20 @@ async def quotas_of(
 
 async def reserve(
     statements: Statements,
-    upload: Upload,
+    upload: NewUpload,
     *,
     lifetime: timedelta,
     quotas: Quotas,
     uncertain_bytes: int,
-) -> None:
-    """Add an upload if its tenant's quotas allow it, and set its `expires_at`.
+) -> datetime:
+    """Add an upload if its tenant's quotas allow it; return when it expires.
 
     Of concurrent requests only those that fit together are admitted. The tenant's usage stays
     locked until the transaction of the statement ends.
 
     Args:
         statements: run the statement.
-        upload: the upload to add; it belongs to no session.
+        upload: the upload to add.
         lifetime: time until the upload expires, by the database's clock.
         quotas: of the tenant.
         uncertain_bytes: part of the size that may turn out not to belong to the file.
@@ -113,7 +113,8 @@ async def reserve(
     if row.expires_at is None:
         quotas.check_usage(_usage(row), uncertain_bytes=uncertain_bytes)
         raise RuntimeError("the statement refuses an upload that the quotas allow")
-    upload.expires_at = row.expires_at
+    expires_at: datetime = row.expires_at
+    return expires_at
 
 
 def _with_uncertain(limit: int | None, uncertain_bytes: int) -> int | None:
