@@ -25,7 +25,7 @@ class TooManyBodies(DomainError):
     retry_after = RETRY_AFTER
 
     def __init__(self, limit: str) -> None:
-        super().__init__(f"more than {limit} in bodies of your requests would arrive at once")
+        super().__init__(f"{limit} of yours arrive already; send this one again later")
 
 
 class BodiesBusy(DomainError):
@@ -92,7 +92,7 @@ class Bodies:
         """
         tally = self._tenants.setdefault(tenant_id, _Tally())
         if tally.count >= self._limits.count_per_tenant:
-            raise TooManyBodies(f"{self._limits.count_per_tenant} requests")
+            raise TooManyBodies(f"{self._limits.count_per_tenant} bodies")
         if self._all.count >= self._limits.count:
             self._forget_unused(tenant_id, tally)
             raise BodiesBusy
@@ -129,7 +129,7 @@ class ArrivingBody:
             BodiesBusy: all tenants together have reached the limit.
         """
         if self._of_tenant.kept_bytes + count > self._limits.kept_bytes_per_tenant:
-            raise TooManyBodies(f"{self._limits.kept_bytes_per_tenant} bytes")
+            raise TooManyBodies(f"JSON bodies with {self._limits.kept_bytes_per_tenant} bytes")
         if self._of_all.kept_bytes + count > self._limits.kept_bytes:
             raise BodiesBusy
         for each in (self._of_all, self._of_tenant):

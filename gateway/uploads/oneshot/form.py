@@ -151,6 +151,7 @@ class Form:
             if self._file_bytes > self._size_max:
                 raise _without_end()
             yield event
+            del event
 
     async def rest(self) -> None:
         """Read from the end of the file to the end of the form.
@@ -174,6 +175,9 @@ class Form:
                         yield part
                     else:
                         yield event
+                # A form that stalls must not keep its last piece.
+                event = None
+                del portion
                 if self._fed - self._file_bytes > FRAME_BYTES_MAX:
                     raise FormRefused(
                         f"the form has more than {FRAME_BYTES_MAX} bytes besides its file"
@@ -194,12 +198,13 @@ class Form:
         White space after a boundary (RFC 2046, 5.1.1), which the parser refuses, is left out.
         """
         async for piece in body:
-            content, start = self._held + piece if self._held else piece, 0
+            content, start, portion = self._held + piece if self._held else piece, 0, b""
             while (end := self._end_of_portion(content, start)) > start:
                 self._fed += end - start
                 portion, start = content[start:end], end
                 yield portion if self._is_in_file else self._line(portion)
             self._held = content[start:]
+            del piece, content, portion  # see above
         if self._held:
             self._fed += len(self._held)
             yield self._held

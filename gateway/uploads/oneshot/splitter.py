@@ -2,6 +2,9 @@
 
 import hashlib
 from collections.abc import AsyncIterator
+from typing import Final
+
+NOTHING: Final = memoryview(b"")
 
 
 class ChunkSplitter:
@@ -14,7 +17,7 @@ class ChunkSplitter:
     def __init__(self, pieces: AsyncIterator[bytes], *, chunk_bytes: int) -> None:
         self._pieces = pieces
         self._chunk_bytes = chunk_bytes
-        self._held = memoryview(b"")
+        self._held = NOTHING
         self._sha256 = hashlib.sha256()
         self.size = 0
         """Bytes that have arrived."""
@@ -26,6 +29,8 @@ class ChunkSplitter:
 
     async def has_more(self) -> bool:
         while not self._held:
+            # A view keeps its piece in memory, even if nothing of it is left.
+            self._held = NOTHING
             piece = await anext(self._pieces, None)
             if piece is None:
                 return False
@@ -40,8 +45,9 @@ class ChunkSplitter:
             piece, self._held = self._held[:left], self._held[left:]
             left -= len(piece)
             yield bytes(piece)
+            del piece
 
     async def skip_rest(self) -> None:
         """Read the rest of the file and drop it."""
         while await self.has_more():
-            self._held = memoryview(b"")
+            self._held = NOTHING

@@ -1,3 +1,5 @@
+import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,7 +13,9 @@ from gateway.uploads.oneshot.form import (
     Form,
 )
 from gateway.uploads.oneshot.part import FormRefused
+from gateway.uploads.oneshot.splitter import ChunkSplitter
 from schemas.api.submissions import FormFields
+from schemas.settings import MIB
 
 pytestmark = pytest.mark.anyio
 
@@ -312,3 +316,35 @@ async def test_a_part_may_declare_its_charset() -> None:
     note = part('name="note"', b"gr\xfc\xdfe", 'Content-Type: text/plain; charset="ISO-8859-1"')
 
     assert (await read(form_of(closed(note, file()))))[2].metadata == {"note": "grüße"}
+
+
+async def test_a_form_that_stalls_keeps_no_piece_of_its_file() -> None:
+    has_stalled, may_go_on = asyncio.Event(), asyncio.Event()
+    head = b"--XYZ\r\n" + b'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield head
+        yield bytes(4 * MIB)
+        has_stalled.set()
+        await may_go_on.wait()
+        yield b"\r\n--XYZ--\r\n"
+
+    async def read_file(form: Form) -> int:
+        await form.head()
+        chunks = ChunkSplitter(form.file(), chunk_bytes=8 * MIB)
+        async for piece in chunks.next_chunk():
+            del piece
+        return chunks.size
+
+    tracemalloc.start()
+    try:
+        form = Form.of(stalling(), content_type=TYPE, length=len(head) + 4 * MIB + 11)
+        reading = asyncio.create_task(read_file(form))
+        await has_stalled.wait()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < MIB
+    may_go_on.set()
+    assert await reading == 4 * MIB
