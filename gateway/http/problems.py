@@ -3,9 +3,12 @@
 The only module that maps error codes to statuses.
 """
 
+import logging
 import math
 import re
+from collections import defaultdict
 from collections.abc import Mapping
+from datetime import timedelta
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,6 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from gateway.http import request_log
 from schemas.api.problems import Problem
 from schemas.errors import DomainError, ErrorCode
+from schemas.runtime.lasting_problem import LastingProblem
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -210,10 +214,17 @@ def _answer(
     )
 
 
+_refusals: Final = defaultdict[ErrorCode, LastingProblem](
+    lambda: LastingProblem(ends_after=timedelta(minutes=1))
+)
+"""Answers of status 5xx by their code: a store that restarts needs nobody."""
+
+
 def _domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Problem]:
     status = STATUS_BY_CODE[error.code]
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.retry_after is None:
-        log.error("http.refused", code=error.code, detail=str(error))
+        level = logging.ERROR if _refusals[error.code].met() else logging.WARNING
+        log.log(level, "http.refused", code=error.code, detail=str(error))
     fields = (
         [{"field": error.field, "message": str(error)}]
         if isinstance(error, InvalidRequest)

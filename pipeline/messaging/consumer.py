@@ -31,10 +31,10 @@ from kombu.message import Message
 from kombu.serialization import register
 
 from pipeline.messaging.broker import declare_topology
-from pipeline.messaging.lasting_problem import LastingProblem
 from schemas.events import envelope
 from schemas.events.envelope import Envelope, MalformedEvent
 from schemas.runtime import outages
+from schemas.runtime.lasting_problem import LastingProblem
 from schemas.runtime.tracing import TRACEPARENT_HEADER
 from schemas.topology import ATTEMPT_HEADER, CRASHES_HEADER, MAINTENANCE, WAITS_HEADER
 

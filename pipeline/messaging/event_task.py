@@ -27,11 +27,11 @@ from tenacity import (
 )
 
 from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
-from pipeline.messaging.lasting_problem import LastingProblem
 from schemas import topology
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.envelope import CONTENT_TYPE, Envelope
 from schemas.runtime import amqp, postgres
+from schemas.runtime.lasting_problem import LastingProblem
 from schemas.runtime.tracing import TRACEPARENT_HEADER
 
 log = structlog.stdlib.get_logger(__name__)

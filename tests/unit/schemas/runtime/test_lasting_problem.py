@@ -1,6 +1,8 @@
 """When a problem calls for an operator."""
 
-from pipeline.messaging.lasting_problem import PATIENCE, REPEATED_AFTER, LastingProblem
+from datetime import timedelta
+
+from schemas.runtime.lasting_problem import PATIENCE, REPEATED_AFTER, LastingProblem
 
 
 def test_only_a_problem_that_lasts_calls_for_an_operator() -> None:
@@ -16,3 +18,17 @@ def test_only_a_problem_that_lasts_calls_for_an_operator() -> None:
     assert [problem.met() for _ in range(30)] == [True] + [False] * 29
     now += REPEATED_AFTER.total_seconds()
     assert problem.met()
+
+
+def test_a_problem_that_is_not_met_any_more_has_ended() -> None:
+    now = 0.0
+    problem = LastingProblem(ends_after=timedelta(minutes=1), monotonic=lambda: now)
+    called = []
+    for _ in range(5):
+        called.append(problem.met())
+        now += 61
+    assert called == [False] * 5
+    for _ in range(5):
+        called.append(problem.met())
+        now += 59
+    assert called[5:] == [False, False, False, True, False]
