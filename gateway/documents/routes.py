@@ -153,6 +153,6 @@ async def list_entities(
 router = Router(
     "/documents",
     route_handlers=[list_documents, get_document, get_text, get_page, list_entities],
-    guards=[requires(Scope.DOCUMENTS_READ)],
+    opt=requires(Scope.DOCUMENTS_READ),
     tags=["documents"],
 )

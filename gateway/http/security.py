@@ -9,13 +9,12 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 from litestar.types import ASGIApp
 from sqlalchemy import func, or_, select
@@ -35,6 +34,9 @@ VISIBLE_LENGTH: Final = len(KEY_PREFIX) + 8
 
 # No key is longer. Without the limit, a client could make the gateway hash huge headers.
 KEY_LENGTH_MAX: Final = 256
+
+REQUIRED_SCOPE: Final = "required_scope"
+"""The option of a route with the scope that it requires."""
 
 FOLLOWS_JOB: Final = "follows_job"
 """The option of the route that a stream token of its `job_id` opens too."""
@@ -222,14 +224,14 @@ class ApiKeyCache:
 
 
 class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
-    """Sets `request.user` to the caller, and limits its rate, before the body is read.
+    """Sets `request.user` to the caller, limits its rate and checks its scope, before the body is read.
 
-    Every route of the API needs a key, also a route without a guard. The context comes from the
+    Every route of the API needs a key, also a route without a scope. The context comes from the
     application's state, because Litestar deep-copies routers with their middleware.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        # By default OPTIONS passes without a key and then fails in guards that read the caller.
+        # By default OPTIONS passes without a key.
         super().__init__(app, exclude_http_methods=())
 
     async def authenticate_request(
@@ -247,6 +249,9 @@ class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
         request_log.bind(tenant_id=caller.tenant_id, key_id=caller.key_id)
         context.key_uses.note(caller.key_id)
         context.rates.admit(caller.tenant_id, connection.scope)
+        scope: Scope | None = connection.route_handler.opt.get(REQUIRED_SCOPE)
+        if scope is not None and scope not in caller.scopes:
+            raise ScopeMissing(scope)
         return AuthenticationResult(user=caller, auth=None)
 
 
@@ -272,13 +277,9 @@ def bearer(header: str | None) -> str:
     return key
 
 
-def requires(
-    scope: Scope,
-) -> Callable[[ASGIConnection[Any, Caller, Any, Any], BaseRouteHandler], Awaitable[None]]:
-    """Return a guard that requires a scope."""
+def requires(scope: Scope) -> dict[str, Any]:
+    """Return the option of a route that requires a scope.
 
-    async def guard(connection: ASGIConnection[Any, Caller, Any, Any], _: BaseRouteHandler) -> None:
-        if scope not in connection.user.scopes:
-            raise ScopeMissing(scope)
-
-    return guard
+    An option and not a guard: Litestar copies the route for each call of a guard.
+    """
+    return {REQUIRED_SCOPE: scope}

@@ -49,7 +49,7 @@ LastEventId = Annotated[
 @get(
     "/jobs/{job_id:uuid}",
     summary="Show the progress of a job",
-    guards=[requires(Scope.UPLOADS_READ)],
+    opt=requires(Scope.UPLOADS_READ),
     responses=answers(ErrorCode.JOB_NOT_FOUND, ErrorCode.TOO_MANY_WAITS),
 )
 async def get_job(
@@ -66,7 +66,7 @@ async def get_job(
 @post(
     "/jobs/{job_id:uuid}/stream-token",
     summary="Create a token that follows a job",
-    guards=[requires(Scope.UPLOADS_READ)],
+    opt=requires(Scope.UPLOADS_READ),
     responses=answers(ErrorCode.JOB_NOT_FOUND),
 )
 async def create_stream_token(
@@ -101,8 +101,7 @@ async def create_stream_token(
 @get(
     "/jobs/{job_id:uuid}/events",
     summary="Follow a job",
-    guards=[requires(Scope.UPLOADS_READ)],
-    opt={FOLLOWS_JOB: True},
+    opt=requires(Scope.UPLOADS_READ) | {FOLLOWS_JOB: True},
     media_type=sse.MEDIA_TYPE,
     responses=answers(ErrorCode.JOB_NOT_FOUND, ErrorCode.TOO_MANY_WAITS)
     | {
@@ -139,7 +138,7 @@ async def follow_job(
 @get(
     "/jobs",
     summary="List jobs",
-    guards=[requires(Scope.UPLOADS_READ)],
+    opt=requires(Scope.UPLOADS_READ),
     responses=answers(),
 )
 async def list_jobs(

@@ -99,7 +99,7 @@ SendChunk = openapi.reads_body(
 @post(
     "/",
     summary="Create an upload",
-    guards=[requires(Scope.UPLOADS_WRITE)],
+    opt=requires(Scope.UPLOADS_WRITE),
     responses=answers(
         *BODY_ERRORS,
         *QUOTA_ERRORS,
@@ -130,7 +130,7 @@ async def create_upload(
 @post(
     "/upload",
     summary="Finalize an upload",
-    guards=[requires(Scope.UPLOADS_WRITE)],
+    opt=requires(Scope.UPLOADS_WRITE),
     status_code=HTTPStatus.ACCEPTED,
     responses=answers(
         *BODY_ERRORS,
@@ -183,7 +183,7 @@ async def finalize_upload(
 @put(
     "/{upload_id:uuid}/chunks/{index:int}",
     summary="Send a chunk",
-    guards=[requires(Scope.UPLOADS_WRITE)],
+    opt=requires(Scope.UPLOADS_WRITE),
     operation_class=SendChunk,
     # A chunk is streamed to staging; its own size is the limit.
     request_max_body_size=None,
@@ -230,7 +230,7 @@ async def send_chunk(
 @get(
     "/{upload_id:uuid}",
     summary="List the stored chunks of an upload",
-    guards=[requires(Scope.UPLOADS_READ)],
+    opt=requires(Scope.UPLOADS_READ),
     responses=answers(ErrorCode.UPLOAD_NOT_FOUND),
 )
 async def get_upload(request: ApiRequest, *, upload_id: FromPath[UploadId]) -> UploadManifest:
@@ -245,7 +245,7 @@ async def get_upload(request: ApiRequest, *, upload_id: FromPath[UploadId]) -> U
 @get(
     "/uploads/{upload_id:uuid}/status",
     summary="Show the progress of an upload",
-    guards=[requires(Scope.UPLOADS_READ)],
+    opt=requires(Scope.UPLOADS_READ),
     responses=answers(
         ErrorCode.UPLOAD_NOT_FOUND, ErrorCode.JOB_NOT_FOUND, ErrorCode.TOO_MANY_WAITS
     ),
@@ -268,7 +268,7 @@ async def get_upload_status(
     "/{upload_id:uuid}",
     status_code=200,
     summary="Cancel an upload",
-    guards=[requires(Scope.UPLOADS_WRITE)],
+    opt=requires(Scope.UPLOADS_WRITE),
     responses=answers(ErrorCode.UPLOAD_NOT_FOUND, ErrorCode.UPLOAD_ALREADY_SETTLED),
 )
 async def abandon_upload(

@@ -21,7 +21,7 @@ from schemas.tables.webhooks import Webhook
 @post(
     "/",
     summary="Register an endpoint",
-    guards=[requires(Scope.WEBHOOKS_WRITE)],
+    opt=requires(Scope.WEBHOOKS_WRITE),
     responses=answers(
         *BODY_ERRORS,
         ErrorCode.WEBHOOK_URL_REFUSED,
@@ -55,7 +55,7 @@ async def create_webhook(
 @get(
     "/",
     summary="List endpoints",
-    guards=[requires(Scope.WEBHOOKS_READ)],
+    opt=requires(Scope.WEBHOOKS_READ),
     responses=answers(),
 )
 async def list_webhooks(
@@ -80,7 +80,7 @@ async def list_webhooks(
 @get(
     "/{webhook_id:uuid}",
     summary="Get an endpoint",
-    guards=[requires(Scope.WEBHOOKS_READ)],
+    opt=requires(Scope.WEBHOOKS_READ),
     responses=answers(ErrorCode.WEBHOOK_NOT_FOUND),
 )
 async def get_webhook(request: ApiRequest, *, webhook_id: FromPath[WebhookId]) -> WebhookView:
@@ -95,7 +95,7 @@ async def get_webhook(request: ApiRequest, *, webhook_id: FromPath[WebhookId]) -
 @delete(
     "/{webhook_id:uuid}",
     summary="Remove an endpoint",
-    guards=[requires(Scope.WEBHOOKS_WRITE)],
+    opt=requires(Scope.WEBHOOKS_WRITE),
     responses=answers(ErrorCode.WEBHOOK_NOT_FOUND),
 )
 async def delete_webhook(request: ApiRequest, *, webhook_id: FromPath[WebhookId]) -> None:

@@ -84,7 +84,7 @@ class LengthRequired(DomainError):
 @post(
     "/upload-async",
     summary="Submit a file in a form",
-    guards=[requires(Scope.UPLOADS_WRITE)],
+    opt=requires(Scope.UPLOADS_WRITE),
     status_code=HTTPStatus.ACCEPTED,
     operation_class=SubmitFile,
     # A form is streamed to staging; the largest file allowed is the limit.
@@ -109,7 +109,7 @@ async def submit_file(
 @post(
     "/jobs",
     summary="Submit a file in a form, or an object in the bucket by its key",
-    guards=[requires(Scope.UPLOADS_WRITE)],
+    opt=requires(Scope.UPLOADS_WRITE),
     status_code=HTTPStatus.ACCEPTED,
     operation_class=SubmitFileOrReference,
     request_max_body_size=None,
