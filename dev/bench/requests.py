@@ -39,6 +39,16 @@ BARE_READ: Final = "bare route, GET"
 BARE_QUERY: Final = "bare route with one prepared query, GET"
 BARE_CREATE: Final = "bare route, POST"
 
+LIMITS_OF_A_READ: Final = (
+    "What limits a read: of its processor time a third is the statement, a sixth its line in the log,"
+    " and a tenth each the authentication with the request rate and the answer."
+)
+LIMITS_OF_A_CREATE: Final = (
+    "What limits a create: two statements, a call to a thread, and three syncs to disk: of the staged"
+    " file, of its directory and of the commit. Creates of one tenant wait for each other's commit,"
+    " which locks the tenant's usage."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
@@ -106,7 +116,8 @@ def run(system: System, *, extent: Bounds) -> Section:
         tables=[_table(calls, records)],
         remarks=[
             "The processor time is that of the gateway or the peer, without PostgreSQL.",
-            "A create answers when the row is committed and its staged file is synced to disk.",
+            LIMITS_OF_A_READ,
+            LIMITS_OF_A_CREATE,
         ],
         peers=machine.versions_of("litestar", "uvicorn"),
         measured_on=datetime.now(UTC).date(),
