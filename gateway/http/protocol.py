@@ -12,12 +12,21 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.http.exchange import Exchange, refusal
 from schemas.settings import HttpSettings
 
 HEAD_BYTES_MAX: Final = 64 * 1024
+
+HEAD_FIELDS_MAX: Final = 100
+"""A short field takes twenty times its bytes in memory; Apache: `LimitRequestFields`."""
+
+PIPELINED_MAX: Final = 64
+"""Requests of a connection that wait for their answers. An open request takes a hundred times the
+bytes of the shortest head. After so many answers the connection is closed, and the client sends the
+other requests again (RFC 9112, section 9.3.2)."""
 
 READ_BYTES_MAX: Final = 256 * 1024
 UNASKED_BYTES_MAX: Final = 16 * 1024
@@ -98,9 +107,10 @@ class IdleConnections:
 class HardenedProtocol(HttpToolsProtocol):
     """Ends every connection whose client does not proceed, and only after its last answer.
 
-    - A head or trailers that do not end are bounded in bytes, a head also in time. The parser alone
-      would keep them in memory. Trailers are ignored: uvicorn would add them to the headers, past
-      every check of the head.
+    - A head or trailers that do not end are bounded in bytes, a head also in fields and in time. The
+      parser alone would keep them in memory. Trailers are ignored: uvicorn would add them to the
+      headers, past every check of the head.
+    - Pipelined requests are bounded, and nothing more is read while one of them is queued.
     - The last answer is followed by a lingering close (RFC 9112, section 9.6): the server closes its
       side, then reads and discards, within limits, until the client closes. With unread bytes a
       plain close would be a reset, and the client would lose the answer.
@@ -156,6 +166,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the server's own
         super().connection_made(transport)
+        self.flow = _Flow(self, transport)
         self._answering = _Answering(self, transport)
         self._start_phase()
 
@@ -169,6 +180,7 @@ class HardenedProtocol(HttpToolsProtocol):
         for exchange in self._unanswered:
             exchange.disconnect()
         self._unanswered.clear()
+        self.pipeline.clear()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # the server's own always closes
@@ -192,7 +204,8 @@ class HardenedProtocol(HttpToolsProtocol):
         try:
             self._parse(data)
         except httptools.HttpParserError:
-            self._stop_at_error()
+            if self._is_parsing:
+                self._stop_at_error()
         else:
             is_stuck = self._is_in_message and not self._has_progressed
             self._unfinished_bytes = self._unfinished_bytes + len(data) if is_stuck else 0
@@ -209,8 +222,9 @@ class HardenedProtocol(HttpToolsProtocol):
 
         Few before the application asks for the body: it may not ask for a long time.
         """
+        is_in_body = self._is_in_message and not self._is_in_head
         is_awaited = self.cycle is None or self.cycle.is_body_awaited
-        return READ_BYTES_MAX if is_awaited and self._is_in_message else UNASKED_BYTES_MAX
+        return READ_BYTES_MAX if is_awaited and is_in_body else UNASKED_BYTES_MAX
 
     @property
     def _has_unread_body(self) -> bool:
@@ -273,6 +287,13 @@ class HardenedProtocol(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
+        if len(self._unanswered) >= PIPELINED_MAX:
+            self._unanswered[-1].keep_alive = False
+            self._is_parsing = False
+            raise _Stop
+        self._begin_message()
+
+    def _begin_message(self) -> None:
         self._is_in_head = self._is_in_message = True
         self._discarded_bytes = 0
         super().on_message_begin()
@@ -280,6 +301,8 @@ class HardenedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._is_in_head:
             super().on_header(name, value)
+            if len(self.headers) > HEAD_FIELDS_MAX:
+                raise _Stop
 
     def on_headers_complete(self) -> None:
         method = self.parser.get_method().decode("ascii")
@@ -338,7 +361,12 @@ class HardenedProtocol(HttpToolsProtocol):
         return None
 
     def _stop_at_error(self) -> None:
-        if not self._is_in_message or self._is_in_head:
+        if self._is_in_head and len(self.headers) > HEAD_FIELDS_MAX:
+            self._refuse(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                f"the head has more than {HEAD_FIELDS_MAX} fields",
+            )
+        elif not self._is_in_message or self._is_in_head:
             version = self.parser.get_http_version()
             is_other = version not in VERSIONS | {"0.0", "0.9"}
             self._refuse(
@@ -401,7 +429,7 @@ class HardenedProtocol(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
         """Answer, after all earlier requests, what is not a request; then close the connection."""
         self._is_parsing = False
-        self.on_message_begin()
+        self._begin_message()
         scope = {**self.scope, "method": "GET", "path": "", "raw_path": b"", "query_string": b""}
         self._open(scope, app=refusal(status, detail), keep_alive=False)
 
@@ -410,9 +438,9 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._is_lingering or self.transport.is_closing():
             return
         self._forget_answered()
-        self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        self.flow.resume_reading()
         self._start_phase()
 
     def _forget_answered(self) -> None:
@@ -543,6 +571,22 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def _set_timer(self, seconds: float, callback: Callable[[], None]) -> None:
         self._timer = self.loop.call_later(seconds, callback)
+
+
+class _Stop(Exception):
+    """Stops the parser within the bytes that it has got."""
+
+
+class _Flow(FlowControl):
+    """Reads nothing while requests are queued: each answer would let more requests in."""
+
+    def __init__(self, protocol: HardenedProtocol, transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self._protocol = protocol
+
+    def resume_reading(self) -> None:
+        if not self._protocol.pipeline:
+            super().resume_reading()
 
 
 class _Answering(asyncio.Transport):

@@ -14,7 +14,9 @@ from uvicorn.server import ServerState
 from gateway.http.protocol import (
     ANSWER_SILENCE_SECONDS,
     HEAD_BYTES_MAX,
+    HEAD_FIELDS_MAX,
     KEEP_ALIVE_SECONDS,
+    PIPELINED_MAX,
     READ_BYTES_MAX,
     SHUTDOWN_SECONDS,
     UNASKED_BYTES_MAX,
@@ -775,3 +777,60 @@ async def test_every_read_has_the_size_that_its_connection_wants() -> None:
     await connection.settle()
 
     assert connection.sent.endswith(b"2000")
+
+
+@pytest.mark.parametrize(("excess", "status"), [(0, 200), (1, 431)])
+async def test_a_head_with_too_many_fields_is_refused(excess: int, status: int) -> None:
+    connection = Connection(answer_whole)
+    fields = b"X: y\r\n" * (HEAD_FIELDS_MAX - 1 + excess)
+    await connection.send(b"GET / HTTP/1.1\r\nHost: gateway\r\n" + fields + b"\r\n" + GET)
+
+    assert connection.sent.startswith(b"HTTP/1.1 %d " % status)
+    assert connection.is_lingering() == bool(excess)
+
+
+# Pipelined requests
+
+
+async def test_pipelined_requests_beyond_the_limit_are_left_to_the_next_connection() -> None:
+    connection = Connection(answer_early)
+    connection.protocol.data_received(3 * PIPELINED_MAX * GET)
+    while not connection.transport.has_ended:
+        await connection.settle()
+
+    assert connection.sent.count(b"HTTP/1.1 404") == PIPELINED_MAX
+    assert connection.sent.count(b"connection: close") == 1
+    assert connection.sent.rindex(b"connection: close") > connection.sent.rindex(b"HTTP/1.1")
+    await connection.send(GET)
+    assert len(connection.application.calls) == PIPELINED_MAX
+
+
+async def test_nothing_is_read_while_a_request_is_queued() -> None:
+    connection = Connection(answer_whole)
+    may_answer = asyncio.Semaphore(0)
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI
+        await may_answer.acquire()
+        await answer_whole(scope, receive, send)
+
+    connection.application.answer = answer
+    await connection.send(3 * GET)
+    assert connection.transport.is_paused
+    may_answer.release()
+    await connection.settle()
+    assert connection.transport.is_paused
+
+    may_answer.release()
+    await connection.settle()
+    assert connection.sent.count(b"HTTP/1.1 200") == 2
+    assert not connection.transport.is_paused
+
+
+async def test_a_pipelined_body_is_read_once_its_turn_comes() -> None:
+    connection = Connection(answer_whole)
+    await connection.send(GET + PUT + b"\r\n" + bytes(100))
+    await connection.send(bytes(1900) + GET)
+
+    assert connection.sent.count(b"HTTP/1.1 200") == 3
+    assert b"\r\n\r\n2000HTTP" in connection.sent
+    assert not connection.transport.is_paused
