@@ -6,12 +6,13 @@ with backslash escapes, without quotes, in legacy encodings, as encoded words of
 a second time in `filename*`. A name is never cut off: a cut name may have another extension.
 """
 
-import codecs
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
@@ -35,8 +36,8 @@ _ENCODED_WORDS: Final = re.compile(
 
 # By the codec's name, because charsets have many labels. Codecs that are no charsets, such as
 # "unicode_escape", are excluded.
-_CHARSETS: Final = re.compile(
-    r"utf-8|ascii|iso8859-\d+|cp125\d|cp932|cp949|koi8-[ru]"
+_CODECS: Final = re.compile(
+    r"utf_8|ascii|latin_1|iso8859_(?:[2-9]|1[013-6])|cp125[0-8]|cp932|cp949|koi8_[ru]"
     r"|gb2312|gbk|gb18030|big5|shift_jis|euc_jp|iso2022_jp|euc_kr"
 )
 
@@ -146,16 +147,26 @@ def text_of(name: str, *, parameters: Mapping[str, str], charset: str | None) ->
 
 def decoded(content: bytes, *, charset: str) -> str | None:
     """Decode text; None if the charset is unknown, or not that of the content."""
+    codec = _codec_of(charset)
+    if codec is None:
+        return None
     try:
-        codec = codecs.lookup(charset).name
-        if not _CHARSETS.fullmatch(codec):
-            return None
         text = content.decode(codec)
         # A legacy codec must not let a lone surrogate through: the database refuses it.
         text.encode()
-    except (LookupError, ValueError):
+    except ValueError:
         return None
     return text
+
+
+def _codec_of(charset: str) -> str | None:
+    """Return the name of Python's codec for a charset; None if it is unknown.
+
+    Python's own lookup keeps every label that it was asked for in memory, and clients send any.
+    """
+    label = normalize_encoding(charset.lower())
+    codec = aliases.get(label, label)
+    return codec if _CODECS.fullmatch(codec) else None
 
 
 def _declared(content_type: str) -> str | None:

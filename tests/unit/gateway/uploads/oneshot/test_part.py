@@ -1,6 +1,7 @@
 """Names of files and fields, as clients send them."""
 
 import base64
+import encodings
 import time
 
 import pytest
@@ -125,6 +126,37 @@ def test_an_encoded_part_is_refused(encoding: str) -> None:
 @pytest.mark.parametrize("charset", ["unicode_escape", "utf-7", "rot13", "idna", "x", "", "a\0b"])
 def test_a_codec_that_is_no_charset_of_a_form_is_not_used(charset: str) -> None:
     assert decoded(b"a", charset=charset) is None
+
+
+@pytest.mark.parametrize(
+    "charset",
+    [
+        "UTF-8",
+        "utf8",
+        "us-ascii",
+        "ISO-8859-1",
+        "latin1",
+        "iso8859-15",
+        "windows-1252",
+        "KOI8-U",
+        "Shift_JIS",
+        "EUC-JP",
+        "ISO-2022-JP",
+        "GB18030",
+        "Big5",
+        "ks_c_5601-1987",
+        "cp949",
+    ],
+)
+def test_a_charset_has_many_labels(charset: str) -> None:
+    assert decoded(b"a", charset=charset) == "a"
+
+
+@pytest.mark.parametrize("charset", ["no-such-charset", "u--t--f--8", "utf.....8", "x" * 8000])
+def test_a_label_of_a_client_is_not_kept(charset: str) -> None:
+    decoded(b"a", charset=charset)
+
+    assert charset not in vars(encodings)["_cache"]
 
 
 @given(st.text(st.characters(codec="latin-1")))
