@@ -147,12 +147,13 @@ class Statements(Protocol):
 
 
 class SessionStatements(Statements):
-    """Runs statements in the transaction of a session, which must be flushed before."""
+    """Runs statements in the transaction of a session, after the pending changes of its objects."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def rows(self, statement: LiteralString, values: Mapping[str, Any]) -> Sequence[Any]:
+        await self._session.flush()
         connection = await self._session.connection()
         return (await connection.exec_driver_sql(statement, dict(values))).all()
 
