@@ -25,8 +25,8 @@ pytestmark = pytest.mark.anyio
 BODIES = 200
 SENT = 500 * 1024
 """Of each chunk of 1 MiB."""
-COST_MAX = BODIES * KIB64 + 8 * MIB
-"""The objects of the requests and their connections, and buffers kept for later bodies."""
+COST_MAX = BODIES * KIB64 + 24 * MIB
+"""The objects of the requests and their connections, and the buffers kept for later bodies."""
 
 
 @pytest.fixture(scope="module", params=[StagingKind.DIRECTORY, StagingKind.OBJECTS])
