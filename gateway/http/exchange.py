@@ -108,24 +108,24 @@ class Exchange(RequestResponseCycle):
 
 def refusal(status: HTTPStatus, detail: str) -> ASGIApp:
     """Return an application that refuses, and logs, what cannot be given to the real one."""
-    body = msgspec.json.encode(
-        Problem(
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        request_log.bind(code=ErrorCode.INVALID_REQUEST, detail=detail)
+        problem = Problem(
             type=f"urn:waybill:problem:{ErrorCode.INVALID_REQUEST}",
             title="Invalid request",
             status=status,
             code=ErrorCode.INVALID_REQUEST,
             detail=detail,
+            request_id=request_log.request_id(),
         )
-    )
-    fields = {
-        "content-type": problems.MEDIA_TYPE,
-        "content-length": str(len(body)),
-        "connection": "close",
-        **problems.HEADERS,
-    }
-
-    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
-        request_log.bind(code=ErrorCode.INVALID_REQUEST, detail=detail)
+        body = msgspec.json.encode(problem)
+        fields = {
+            "content-type": problems.MEDIA_TYPE,
+            "content-length": str(len(body)),
+            "connection": "close",
+            **problems.HEADERS,
+        }
         headers = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -10,6 +10,8 @@ import httpx
 import psutil
 import pytest
 
+from gateway.administration import keys
+from schemas.api.scopes import Scope
 from tests.integration.gateway.api import MIB, Api, content_digest
 from tests.integration.gateway.clients.conftest import Gateway
 from tests.integration.gateway.documents import ingested
@@ -94,6 +96,7 @@ async def test_a_head_that_is_not_valid_is_refused_with_a_problem(
         assert answer.status == status
         assert answer.fields["content-type"] == "application/problem+json"
         assert answer.json["code"] == "invalid_request"
+        assert answer.json["request_id"] == answer.fields["x-request-id"]
         assert await connection.rest() == b""
 
 
@@ -189,8 +192,14 @@ async def test_head_is_answered_wherever_get_is(api: Api) -> None:
         assert fields_of(head) == fields_of(got), path
 
 
-async def test_head_needs_the_key_of_get(api: Api) -> None:
+async def test_head_needs_the_key_and_the_scope_of_get(gateway: Gateway, api: Api) -> None:
+    async with gateway.transaction() as session:
+        other = await keys.create(
+            session, tenant="acme", scopes=(Scope.WEBHOOKS_WRITE,), actor="test"
+        )
+
     assert (await api.http.head("/api/v1/jobs")).status_code == 401
+    assert (await api.of(other.key).ask("HEAD", "/jobs")).status_code == 403
 
 
 async def test_head_of_a_stream_or_a_wait_is_answered_at_once(api: Api) -> None:
