@@ -349,7 +349,7 @@ class HttpSettings(BaseModel):
     )
     idle_connections_max: Positive = Field(
         default=5_000,
-        description="most connections of a process that wait for a request; one more closes the one that waits longest. Each costs a file descriptor and about 9 KiB. Keep it above the number of clients, or of the connections that proxies keep open: a client may send a request on a connection that is just being closed",
+        description="most connections of a process without an open request: they wait for a request, or the rest of a body is discarded. One more closes the one that waits longest. Each costs a file descriptor and about 9 KiB, with an unfinished head up to 30 KiB. Keep it above the number of clients, or of the connections that proxies keep open: a client may send a request on a connection that is just being closed",
     )
     linger_silence: Duration = Field(
         default=timedelta(seconds=5),

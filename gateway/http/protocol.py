@@ -18,7 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.http.exchange import Exchange, refusal
 from schemas.settings import HttpSettings
 
-HEAD_BYTES_MAX: Final = 64 * 1024
+HEAD_BYTES_MAX: Final = 16 * 1024
+"""The default of Node. As many connections as may be idle can hold so much without a key."""
 
 HEAD_FIELDS_MAX: Final = 100
 """A short field takes twenty times its bytes in memory; Apache: `LimitRequestFields`."""
@@ -74,13 +75,12 @@ class Phase(Enum):
     """The client's end of the connection; the server has closed its side."""
 
 
-# Tuples, because a set would compute the hash of the phase in Python for every request.
-IDLE_PHASES: Final = (Phase.NEW, Phase.HEAD, Phase.IDLE)
+# A tuple, because a set would compute the hash of the phase in Python for every request.
 DISCARDING_PHASES: Final = (Phase.DISCARDING, Phase.LINGERING)
 
 
 class IdleConnections:
-    """The connections that wait for a request; above `most` the longest idle one is closed.
+    """The connections without an open request; above `most` the longest idle one is closed.
 
     Otherwise a client without a key could open connections until the process has no file
     descriptor left for other clients.
@@ -536,10 +536,10 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if phase in IDLE_PHASES:
-            self._idle.add(self)
-        else:
+        if phase is Phase.ANSWERING:
             self._idle.discard(self)
+        else:
+            self._idle.add(self)
         match phase:
             case Phase.NEW:
                 self._set_timer(self._head_seconds, self.close)

@@ -691,6 +691,17 @@ async def test_the_longest_idle_connection_is_closed_for_one_too_many() -> None:
     assert len(idle) == 2
 
 
+@pytest.mark.parametrize("field", [b"", b"Connection: close\r\n"])
+async def test_a_connection_whose_body_is_discarded_counts_as_idle(field: bytes) -> None:
+    idle, clock = IdleConnections(1), Clock()
+    connection = Connection(answer_early, clock=clock, idle=idle)
+    await connection.send(PUT + field + b"\r\n" + bytes(100))
+    Connection(answer_whole, clock=clock, idle=idle)
+
+    assert not connection.is_open()
+    assert len(idle) == 1
+
+
 async def test_a_request_that_is_answered_is_not_idle() -> None:
     idle, clock = IdleConnections(1), Clock()
     busy = Connection(wait_for_disconnect, clock=clock, idle=idle)
