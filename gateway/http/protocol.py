@@ -24,7 +24,7 @@ HEAD_BYTES_MAX: Final = 16 * 1024
 HEAD_FIELDS_MAX: Final = 100
 """A short field takes twenty times its bytes in memory; Apache: `LimitRequestFields`."""
 
-PIPELINED_MAX: Final = 64
+PIPELINED_MAX: Final = 16
 """Requests of a connection that wait for their answers. An open request takes a hundred times the
 bytes of the shortest head. After so many answers the connection is closed, and the client sends the
 other requests again (RFC 9112, section 9.3.2)."""
@@ -110,7 +110,7 @@ class HardenedProtocol(HttpToolsProtocol):
     - A head or trailers that do not end are bounded in bytes, a head also in fields and in time. The
       parser alone would keep them in memory. Trailers are ignored: uvicorn would add them to the
       headers, past every check of the head.
-    - Pipelined requests are bounded, and nothing more is read while one of them is queued.
+    - Pipelined requests are bounded.
     - The last answer is followed by a lingering close (RFC 9112, section 9.6): the server closes its
       side, then reads and discards, within limits, until the client closes. With unread bytes a
       plain close would be a reset, and the client would lose the answer.
@@ -227,6 +227,11 @@ class HardenedProtocol(HttpToolsProtocol):
         return READ_BYTES_MAX if is_awaited and is_in_body else UNASKED_BYTES_MAX
 
     @property
+    def has_most_requests(self) -> bool:
+        """Whether as many requests as allowed wait for their answers."""
+        return len(self._unanswered) >= PIPELINED_MAX
+
+    @property
     def _has_unread_body(self) -> bool:
         request = self.cycle
         return (
@@ -287,7 +292,7 @@ class HardenedProtocol(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
-        if len(self._unanswered) >= PIPELINED_MAX:
+        if self.has_most_requests:
             self._unanswered[-1].keep_alive = False
             self._is_parsing = False
             raise _Stop
@@ -422,9 +427,11 @@ class HardenedProtocol(HttpToolsProtocol):
         if len(self._unanswered) == 1:
             self._start_asgi_task(exchange, app)
         else:
-            # Answers are sent in the order of the requests.
-            self.flow.pause_reading()
+            # Answers are sent in the order of the requests. Reading goes on below the limit: without
+            # it a request that waits for a job would not notice that its client has disconnected.
             self.pipeline.appendleft((exchange, app))
+            if self.has_most_requests:
+                self.flow.pause_reading()
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
         """Answer, after all earlier requests, what is not a request; then close the connection."""
@@ -578,14 +585,14 @@ class _Stop(Exception):
 
 
 class _Flow(FlowControl):
-    """Reads nothing while requests are queued: each answer would let more requests in."""
+    """Reads nothing while as many requests as allowed wait for their answers."""
 
     def __init__(self, protocol: HardenedProtocol, transport: asyncio.Transport) -> None:
         super().__init__(transport)
         self._protocol = protocol
 
     def resume_reading(self) -> None:
-        if not self._protocol.pipeline:
+        if not self._protocol.has_most_requests:
             super().resume_reading()
 
 
