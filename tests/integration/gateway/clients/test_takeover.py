@@ -84,25 +84,36 @@ async def api(gateways: Gateways) -> AsyncIterator[Api]:
         yield api
 
 
+@dataclass(kw_only=True)
+class Sending:
+    """A connection that has sent the first bytes of `OLD` for chunk 0, and hangs."""
+
+    connection: Connection
+    sent: int
+
+    async def send(self, size: int) -> None:
+        """Send the next bytes; the gateway may have closed the connection."""
+        with suppress(ConnectionError):
+            self.connection.writer.write(OLD[self.sent : self.sent + size])
+            self.sent += size
+            await self.connection.writer.drain()
+
+    async def send_slowly(self, *, until: int, piece: int, pause: float) -> None:
+        while self.sent < until:
+            await self.send(min(piece, until - self.sent))
+            await asyncio.sleep(pause)
+
+
 @asynccontextmanager
 async def hanging(
-    gateway: Gateway, upload_id: str, *, sent: int = 2 * MIB, index: int = 0
-) -> AsyncIterator[Connection]:
-    """A connection that has sent the first bytes of `OLD` for a chunk, and sends no more."""
+    gateway: Gateway, upload_id: str, *, sent: int = 2 * MIB
+) -> AsyncIterator[Sending]:
     earlier = len(gateway.process.logged("chunk.receiving"))
     async with gateway.connect() as connection:
-        path = f"/api/v1/uploads/{upload_id}/chunks/{index}"
+        path = f"/api/v1/uploads/{upload_id}/chunks/0"
         await connection.request("PUT", path, f"Content-Length: {len(OLD)}", body=OLD[:sent])
         await gateway.process.logged_times("chunk.receiving", count=earlier + 1)
-        yield connection
-
-
-async def send_slowly(connection: Connection, content: bytes, *, piece: int, pause: float) -> None:
-    with suppress(ConnectionError):
-        for start in range(0, len(content), piece):
-            connection.writer.write(content[start : start + piece])
-            await connection.writer.drain()
-            await asyncio.sleep(pause)
+        yield Sending(connection=connection, sent=sent)
 
 
 async def put(gateway: Gateway, upload_id: str, content: bytes, index: int = 0) -> httpx.Response:
@@ -111,22 +122,20 @@ async def put(gateway: Gateway, upload_id: str, content: bytes, index: int = 0) 
 
 
 async def assert_takes_over(
-    gateways: Gateways, api: Api, upload_id: str, *, place: str, connection: Connection
+    gateways: Gateways, api: Api, upload_id: str, *, place: str, old: Sending
 ) -> None:
-    """Send `NEW` for the chunk that the connection sends; the connection then changes nothing."""
+    """Send `NEW` for the chunk that the old connection sends; that connection changes nothing."""
     answer = await put(gateways.at(place), upload_id, NEW)
     assert answer.status_code == 200, answer.text
     if isinstance(gateways.staged, InDirectory):
-        ended = await connection.answer()
+        ended = await old.connection.answer()
         assert (ended.status, ended.json["code"]) == (423, "chunk_in_progress")
         assert (ended.fields["retry-after"], ended.fields["connection"]) == ("1", "close")
     fingerprint = gateways.staged.fingerprint(upload_id)
 
-    with suppress(ConnectionError):
-        connection.writer.write(OLD)
-        await connection.writer.drain()
+    await old.send(len(OLD) - old.sent)
     if isinstance(gateways.staged, InBucket):
-        refused = await connection.answer()
+        refused = await old.connection.answer()
         assert refused.json["code"] in {"chunk_in_progress", "chunk_conflict"}
 
     assert gateways.staged.fingerprint(upload_id) == fingerprint
@@ -140,8 +149,8 @@ async def test_a_repeated_chunk_takes_over_from_a_silent_request(
     gateways: Gateways, api: Api, place: str
 ) -> None:
     upload_id = await api.created(size=len(OLD), chunk_size=len(OLD))
-    async with hanging(gateways.one, upload_id) as connection:
-        await assert_takes_over(gateways, api, upload_id, place=place, connection=connection)
+    async with hanging(gateways.one, upload_id) as old:
+        await assert_takes_over(gateways, api, upload_id, place=place, old=old)
 
 
 @over_both_stagings
@@ -150,24 +159,22 @@ async def test_a_repeated_chunk_takes_over_from_a_request_that_trickles(
     gateways: Gateways, api: Api, place: str
 ) -> None:
     upload_id = await api.created(size=len(OLD), chunk_size=len(OLD))
-    async with hanging(gateways.one, upload_id) as connection:
-        trickling = asyncio.create_task(
-            send_slowly(connection, OLD[2 * MIB : -MIB], piece=1, pause=0.05)
-        )
-        await assert_takes_over(gateways, api, upload_id, place=place, connection=connection)
+    async with hanging(gateways.one, upload_id) as old:
+        trickling = asyncio.create_task(old.send_slowly(until=len(OLD), piece=1, pause=0.05))
+        await assert_takes_over(gateways, api, upload_id, place=place, old=old)
         trickling.cancel()
 
 
 @in_a_directory
 async def test_a_request_at_a_good_rate_keeps_its_chunk(gateways: Gateways, api: Api) -> None:
     upload_id = await api.created(size=len(OLD), chunk_size=len(OLD))
-    async with hanging(gateways.one, upload_id, sent=0) as connection:
-        sending = asyncio.create_task(send_slowly(connection, OLD[:-1], piece=KIB64, pause=0.1))
+    async with hanging(gateways.one, upload_id, sent=0) as old:
+        sending = asyncio.create_task(old.send_slowly(until=len(OLD) - 1, piece=KIB64, pause=0.1))
         refused = await gateways.put_at_both(upload_id, NEW)
         await sending
-        connection.writer.write(OLD[-1:])
+        await old.send(1)
 
-        assert (await connection.answer()).status == 200
+        assert (await old.connection.answer()).status == 200
     assert [problem(answer) for answer in refused] == [(423, "chunk_in_progress")] * 2
     assert [answer.headers["retry-after"] for answer in refused] == ["1", "1"]
     assert await gateways.staged.chunks(api, upload_id) == {0: OLD}
@@ -176,16 +183,16 @@ async def test_a_request_at_a_good_rate_keeps_its_chunk(gateways: Gateways, api:
 @in_a_directory
 async def test_a_request_that_records_its_chunk_is_not_ended(gateways: Gateways, api: Api) -> None:
     upload_id = await api.created(size=len(OLD), chunk_size=len(OLD))
-    async with hanging(gateways.one, upload_id, sent=len(OLD) - 1) as connection:
+    async with hanging(gateways.one, upload_id, sent=len(OLD) - 1) as old:
         async with gateways.one.transaction() as session:
             await session.execute(
                 text("SELECT FROM uploads WHERE id = CAST(:id AS uuid) FOR UPDATE"),
                 {"id": upload_id},
             )
-            connection.writer.write(OLD[-1:])
+            await old.send(1)
             refused = await gateways.put_at_both(upload_id, NEW)
 
-        assert (await connection.answer()).status == 200
+        assert (await old.connection.answer()).status == 200
     assert [problem(answer) for answer in refused] == [(423, "chunk_in_progress")] * 2
     assert problem(await put(gateways.other, upload_id, NEW)) == (409, "chunk_conflict")
     assert await gateways.staged.chunks(api, upload_id) == {0: OLD}
