@@ -30,7 +30,7 @@ class DigestOnlySink:
     def append(self, block: memoryview) -> asyncio.Future[None]:
         return self._executor.submit(self._hasher.update, block)
 
-    async def complete(self, block: memoryview) -> bytes:
+    async def complete(self, block: memoryview, *, processed: Callable[[], None]) -> bytes:  # noqa: ARG002  # the port's signature
         await self._executor.run(self._hasher.update, block)
         return self._hasher.verify()
 

@@ -9,6 +9,7 @@ its Content-MD5 before it confirms.
 import asyncio
 import errno
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -74,8 +75,10 @@ class ObjectChunkWriter:
     def append(self, block: memoryview) -> asyncio.Future[None]:
         return self._executor.submit(self._append, block)
 
-    async def complete(self, block: memoryview) -> bytes:
+    async def complete(self, block: memoryview, *, processed: Callable[[], None]) -> bytes:
         await self._executor.run(self._append, block)
+        # The spool has every byte: a slow store must not hold the buffers of other bodies.
+        processed()
         sha256 = self._hasher.verify()
         key = staging_layout.chunk_key(
             self._upload.tenant_id, self._upload.id, index=self._index, sha256=sha256

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -108,7 +108,7 @@ class DirectoryChunkWriter:
     def append(self, block: memoryview) -> asyncio.Future[None]:
         return self._executor.submit(self._append, block)
 
-    async def complete(self, block: memoryview) -> bytes:
+    async def complete(self, block: memoryview, *, processed: Callable[[], None]) -> bytes:  # noqa: ARG002  # the port's signature
         return await self._executor.run(self._complete, block)
 
     async def discard(self) -> None:

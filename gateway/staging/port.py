@@ -1,6 +1,7 @@
 """The interface of a staging backend."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, Self
@@ -59,10 +60,14 @@ class Sink(Protocol):
             StagingFull: the disk has no room for the block.
         """
 
-    async def complete(self, block: memoryview) -> bytes:
+    async def complete(self, block: memoryview, *, processed: Callable[[], None]) -> bytes:
         """Process the last block, after all queued blocks, and return the sha256 of the body.
 
         A chunk writer returns once the bytes would survive a power failure.
+
+        Args:
+            block: the last block; must not change until it is processed.
+            processed: called once the block is processed, if much remains to be done after that.
 
         Raises:
             ChunkDigestMismatch: the body is not what the client declared; nothing is stored.

@@ -43,7 +43,7 @@ class BlockWriter:
     An idle sink gets a block as soon as it has the minimum size. While the sink is busy
     the block grows until its buffer is full: the slower the sink, the larger the blocks.
     A body that pauses gives way: the sink gets a smaller block, and the body holds no buffer.
-    The sink does not get the rest at the end of the body: `last` returns it.
+    The sink gets the rest at the end of the body with `complete`.
     """
 
     def __init__(
@@ -101,9 +101,17 @@ class BlockWriter:
             self._buffers.fills(self, self._tenant_id)
 
     def last(self) -> memoryview:
-        """Return the bytes that the sink has not got yet; valid until `aclose`."""
+        """Return the bytes that the sink has not got yet; valid until the buffer is given back."""
         self._buffers.fills_no_more(self, self._tenant_id)
         return self._filling[: self._filled] if self._filling is not None else memoryview(b"")
+
+    async def complete(self) -> bytes:
+        """Let the sink process the last bytes, and return the sha256 of the body.
+
+        Raises:
+            DomainError: as `Sink.complete`.
+        """
+        return await self._sink.complete(self.last(), processed=self._give_back)
 
     def give_way(self) -> None:
         self._is_streaming = False

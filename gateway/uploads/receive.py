@@ -236,7 +236,7 @@ async def _read(
                 await blocks.ready()
         if received != size and not chunk.may_end_early:
             raise ChunkSizeMismatch(chunk.index, expected=size, actual=received)
-        sha256 = await sink.complete(blocks.last())
+        sha256 = await blocks.complete()
     stored = StoredChunk(index=chunk.index, size=received, sha256=sha256, crc32c=hasher.crc32c)
     return stored, first_bytes
 

@@ -71,7 +71,7 @@ async def test_chunks_go_to_the_backend_of_their_upload(
     await other.create(UPLOAD_ID, tenant_id=TENANT_ID, size_bytes=4)
 
     async with await open_chunk_in(staging, StagingKind.OBJECTS) as writer:
-        await writer.complete(memoryview(b"abcd"))
+        await writer.complete(memoryview(b"abcd"), processed=lambda: None)
 
     assert (tmp_path / "other" / str(UPLOAD_ID)).read_bytes() == b"abcd"
 
@@ -136,7 +136,10 @@ async def test_a_digest_only_sink_returns_the_digest(staging: Staging) -> None:
 
     await sink.append(memoryview(b"ab"))
 
-    assert await sink.complete(memoryview(b"c")) == hashlib.sha256(b"abc").digest()
+    assert (
+        await sink.complete(memoryview(b"c"), processed=lambda: None)
+        == hashlib.sha256(b"abc").digest()
+    )
 
 
 def cached_upload() -> StagedUpload:

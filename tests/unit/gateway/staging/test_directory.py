@@ -147,7 +147,7 @@ async def test_blocks_are_written_one_after_another_from_the_offset_of_the_chunk
     await make(staging, size_bytes=12)
     async with open_chunk(staging, offset=4, size_bytes=4) as writer:
         await writer.append(memoryview(b"ab"))
-        sha256 = await writer.complete(memoryview(b"cd"))
+        sha256 = await writer.complete(memoryview(b"cd"), processed=lambda: None)
 
     assert (tmp_path / str(UPLOAD_ID)).read_bytes() == b"\0\0\0\0abcd\0\0\0\0"
     assert sha256 == hashlib.sha256(b"abcd").digest()
@@ -164,7 +164,7 @@ async def test_a_body_with_a_wrong_digest_is_not_completed(
 
     async with open_chunk(staging, offset=0, size_bytes=4, hasher=BodyHasher([other])) as writer:
         with pytest.raises(ChunkDigestMismatch):
-            await writer.complete(memoryview(b"abcd"))
+            await writer.complete(memoryview(b"abcd"), processed=lambda: None)
 
     assert (tmp_path / str(UPLOAD_ID)).read_bytes() == bytes(12)
 

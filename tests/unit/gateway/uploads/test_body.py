@@ -23,7 +23,7 @@ def sink_of(process: Callable[[memoryview], Coroutine[None, None, None]]) -> Sin
         def append(self, block: memoryview) -> asyncio.Future[None]:
             return asyncio.ensure_future(process(block))
 
-        async def complete(self, block: memoryview) -> bytes:
+        async def complete(self, block: memoryview, *, processed: Callable[[], None]) -> bytes:
             raise NotImplementedError
 
     return FakeSink()
