@@ -40,7 +40,7 @@ class BuffersBusy(DomainError):
         super().__init__("too many bodies arrive at the moment; send this one again later")
 
 
-class Holder(Protocol):
+class FillingBody(Protocol):
     """A body that fills a buffer."""
 
     def give_way(self) -> None:
@@ -83,7 +83,7 @@ class _Account:
     """
 
     lent: int = 0
-    filling: OrderedDict[Holder, int] = field(default_factory=OrderedDict)
+    filling: OrderedDict[FillingBody, int] = field(default_factory=OrderedDict)
     waiting: deque[asyncio.Future[memoryview]] = field(default_factory=deque)
 
 
@@ -146,20 +146,20 @@ class Buffers:
         self._give_up(buffer, tenant_id)
         self._serve_waiting()
 
-    def fills(self, holder: Holder, tenant_id: TenantId) -> None:
+    def fills(self, body: FillingBody, tenant_id: TenantId) -> None:
         """Note that bytes of a body arrived in its buffer."""
         filling = self._accounts[tenant_id].filling
-        if holder not in filling:
+        if body not in filling:
             self._filling += 1
-        filling[holder] = self._checks
-        filling.move_to_end(holder)
+        filling[body] = self._checks
+        filling.move_to_end(body)
         if self._check is None:
             self._check_later()
 
-    def fills_no_more(self, holder: Holder, tenant_id: TenantId) -> None:
+    def fills_no_more(self, body: FillingBody, tenant_id: TenantId) -> None:
         """Note that the buffer of a body is full or complete: the body cannot give way any more."""
         account = self._accounts.get(tenant_id)
-        if account is not None and account.filling.pop(holder, None) is not None:
+        if account is not None and account.filling.pop(body, None) is not None:
             self._filling -= 1
 
     def _has_room_for(self, account: _Account) -> bool:
@@ -258,10 +258,10 @@ class Buffers:
         self._checks += 1
         for account in list(self._accounts.values()):
             while account.filling:
-                holder, last_filled = next(iter(account.filling.items()))
+                body, last_filled = next(iter(account.filling.items()))
                 if last_filled >= self._checks - 1:
                     break
-                holder.give_way()
+                body.give_way()
         if self._filling:
             self._check_later()
 
