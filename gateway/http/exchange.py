@@ -1,5 +1,6 @@
 """One request and its answer, on a connection of `gateway.http.protocol`."""
 
+import asyncio
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -15,6 +16,19 @@ DISCONNECT: Final[Any] = {"type": "http.disconnect"}
 END: Final[Any] = {"type": "http.response.body", "body": b"", "more_body": False}
 
 EVENT_STREAM: Final = sse.MEDIA_TYPE.encode()
+
+
+class _Answered(asyncio.Transport):
+    """The transport of an exchange whose answer is sent: nothing happens to the connection."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+ANSWERED: Final = _Answered()
 
 
 class Exchange(RequestResponseCycle):
@@ -66,7 +80,7 @@ class Exchange(RequestResponseCycle):
             if not had_body or message["type"] == "http.disconnect":
                 return message
         if self._is_event_stream and not self.response_complete:
-            await super().send(END)
+            await self._send(END)
         return DISCONNECT
 
     async def send(self, message: Any) -> None:  # noqa: ANN401  # see above
@@ -77,7 +91,13 @@ class Exchange(RequestResponseCycle):
             return
         if self._ends_with_connection:
             self.expected_content_length = len(message.get("body", b""))
+        await self._send(message)
+
+    async def _send(self, message: Any) -> None:  # noqa: ANN401  # see above
         await super().send(message)
+        if self.response_complete:
+            # The connection belongs to the next request, also if this application still fails.
+            self.transport = ANSWERED
 
     def _must_stop(self) -> bool:
         if not self._is_cut:
@@ -103,7 +123,7 @@ class Exchange(RequestResponseCycle):
             self.chunked_encoding = False
         await super().send(message)
         if is_head:
-            await super().send(END)
+            await self._send(END)
 
 
 def refusal(status: HTTPStatus, detail: str) -> ASGIApp:

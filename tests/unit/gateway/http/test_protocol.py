@@ -430,6 +430,28 @@ async def test_a_head_request_is_answered_without_waiting_for_the_body() -> None
     assert b"first" not in connection.sent
 
 
+async def test_an_application_that_fails_after_its_answer_does_not_end_the_next_answer() -> None:
+    may_fail, may_end = asyncio.Event(), asyncio.Event()
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, ARG001  # ASGI
+        await start(send, fields=[(b"content-length", b"5")])
+        if scope["method"] == "HEAD":
+            await may_fail.wait()
+            raise ValueError("failed late")
+        await may_end.wait()
+        await body(send, b"hello")
+
+    connection = Connection(answer)
+    await connection.send(b"HEAD / HTTP/1.1\r\nHost: gateway\r\n\r\n" + GET)
+    may_fail.set()
+    await connection.settle()
+    may_end.set()
+    await connection.settle()
+
+    assert connection.sent.endswith(b"hello")
+    assert connection.is_open()
+
+
 async def test_a_head_request_waits_for_nothing() -> None:
     connection = Connection(wait_for_disconnect)
     await connection.send(GET.replace(b"GET", b"HEAD"))
