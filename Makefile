@@ -82,7 +82,7 @@ integration-sandbox:
 end-to-end:
 	$(RUN)/pytest --state-dir var/test-end-to-end tests/e2e tests/fuzz
 
-soak: install ## time limits, then kills, slow stores and fuzzing at full length
+soak: install nginx ## time limits, then kills, slow stores and fuzzing at full length
 	$(RUN)/pytest $(TIME_LIMITS)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target soak-workers soak-others
 
