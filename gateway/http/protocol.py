@@ -40,6 +40,10 @@ connection that the server has closed."""
 ANSWER_SILENCE_SECONDS: Final = 60
 """A client that takes no byte of its answer for so long counts as gone; nginx: `send_timeout`."""
 
+ANSWER_BYTES_MIN: Final = 500 * ANSWER_SILENCE_SECONDS
+"""Taken of a long answer in this time: a client that takes a byte now and then would hold the rest
+of its answers in memory. 500 bytes per second are the default of `BODY_RATE_MIN`."""
+
 SHUTDOWN_SECONDS: Final = 1
 """How long a stopping process still reads what belongs to an answered request."""
 
@@ -524,9 +528,9 @@ class HardenedProtocol(HttpToolsProtocol):
             self._set_timer(ends_at - now, self._check_discarding)
 
     def _check_writing(self) -> None:
-        """Abort the connection if the client has taken nothing; otherwise check again later."""
+        """Abort the connection if the client has taken too little; otherwise check again later."""
         unsent = self.transport.get_write_buffer_size()
-        if unsent >= self._unsent_bytes:
+        if unsent > self._unsent_bytes - ANSWER_BYTES_MIN:
             self.transport.abort()
             return
         self._unsent_bytes = unsent

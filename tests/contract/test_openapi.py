@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from litestar import Litestar
+from litestar.routes import HTTPRoute
 
 from gateway.app import create_app
-from gateway.settings import Settings
+from gateway.http.security import REQUIRED_SCOPE
+from gateway.settings import API_PREFIX, Settings
+from schemas.api.scopes import Scope
 from schemas.errors import ErrorCode
 from tests.factories.secret_keys import KEY
 
@@ -15,7 +19,7 @@ GOLDEN = Path(__file__).parent / "golden" / "openapi.json"
 
 
 @pytest.fixture(scope="module")
-def description() -> dict[str, Any]:
+def app() -> Litestar:
     settings = Settings.model_validate(
         {
             "database_url": "postgresql+psycopg://nobody@nowhere/none",
@@ -23,7 +27,12 @@ def description() -> dict[str, Any]:
             "secret_keys": KEY,
         }
     )
-    described: dict[str, Any] = create_app(settings).openapi_schema.to_schema()
+    return create_app(settings)
+
+
+@pytest.fixture(scope="module")
+def description(app: Litestar) -> dict[str, Any]:
+    described: dict[str, Any] = app.openapi_schema.to_schema()
     return described
 
 
@@ -79,6 +88,15 @@ def test_every_api_route_needs_a_key(description: dict[str, Any]) -> None:
         if "/api/v1/" in name:
             assert operation["security"] == [{"apiKey": []}], name
             assert {"400", "401", "403", "429", "503"} <= operation["responses"].keys(), name
+
+
+def test_every_api_route_requires_a_scope(app: Litestar) -> None:
+    for route in app.routes:
+        if isinstance(route, HTTPRoute) and route.path.startswith(API_PREFIX):
+            for method, (handler, _) in route.route_handler_map.items():
+                if method != "OPTIONS":
+                    required = handler.opt.get(REQUIRED_SCOPE)
+                    assert isinstance(required, Scope), f"{method} {route.path}"
 
 
 def test_every_api_route_describes_the_rate_limit(description: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from gateway.http.protocol import (
+    ANSWER_BYTES_MIN,
     ANSWER_SILENCE_SECONDS,
     HEAD_BYTES_MAX,
     HEAD_FIELDS_MAX,
@@ -671,14 +672,15 @@ async def test_an_idle_connection_is_closed() -> None:
     assert not connection.is_open()
 
 
-async def test_a_client_that_takes_nothing_of_its_answer_is_cut_off() -> None:
+async def test_a_client_that_takes_too_little_of_its_answer_is_cut_off() -> None:
     connection = Connection(wait_for_disconnect)
     await connection.send(GET)
     connection.transport.unsent = 100_000
     connection.protocol.pause_writing()
     connection.clock.advance(ANSWER_SILENCE_SECONDS - 1)
-    connection.transport.unsent = 99_000
+    connection.transport.unsent -= ANSWER_BYTES_MIN
     connection.clock.advance(ANSWER_SILENCE_SECONDS)
+    connection.transport.unsent -= ANSWER_BYTES_MIN - 1
     assert connection.is_open()
 
     connection.clock.advance(1)
