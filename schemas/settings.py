@@ -7,7 +7,7 @@ in capitals is its environment variable; its description is its line in docs/set
 
 import re
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -101,7 +101,9 @@ def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
 Positive = Annotated[int, Field(ge=1)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(_comma_separated)]
-Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_comma_separated)]
+# The message of `ip_network` names the fault; pydantic would report one for each type of the union.
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_comma_separated)]
 
 Origins = Annotated[tuple[str, ...], BeforeValidator(_comma_separated), AfterValidator(_origins)]
 

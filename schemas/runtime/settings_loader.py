@@ -47,8 +47,9 @@ class ServiceSettings(BaseSettings):
             service = service or program()
             # The input stays out of the message: it may be a password.
             for problem in error.errors(include_input=False, include_url=False):
-                # A rule over several settings has no location; its message names the settings.
-                name = "_".join(str(part) for part in problem["loc"]).upper()
+                # A rule over several settings has no location; its message names the settings. Parts
+                # after the first are places in a list.
+                name = "".join(map(str, problem["loc"][:1])).upper()
                 text = problem["msg"].removeprefix("Value error, ")
                 subject = f"{name}: {text}" if name else text
                 print(f"{service}: setting {subject}", file=sys.stderr)  # noqa: T201  # no log is configured yet

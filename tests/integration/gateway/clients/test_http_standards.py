@@ -214,6 +214,17 @@ async def test_head_of_a_stream_or_a_wait_is_answered_at_once(api: Api) -> None:
     )
 
 
+async def test_head_of_a_text_cuts_off_no_query(gateway: Gateway, api: Api) -> None:
+    document_id = await ingested(api, gateway.transaction, pages=["a", "b"])
+    got = await api.get(f"/documents/{document_id}/text")
+
+    heads = [await api.ask("HEAD", f"/documents/{document_id}/text") for _ in range(5)]
+
+    assert [fields_of(head) for head in heads] == [fields_of(got)] * 5
+    # The driver warns of a query that is cut off, and closes its connection.
+    assert "query cancellation" not in gateway.process.log_file.read_text()
+
+
 async def test_a_path_names_head_among_its_methods(api: Api) -> None:
     options = await api.ask("OPTIONS", "/jobs")
     refused = await api.ask("PUT", "/jobs")

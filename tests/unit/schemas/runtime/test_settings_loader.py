@@ -45,6 +45,17 @@ def test_secrets_come_from_files(tmp_path: Path) -> None:
     assert Settings.load(secrets=tmp_path).database_url.get_secret_value() == DATABASE
 
 
+def test_an_invalid_item_of_a_list_is_reported_under_the_name_of_the_setting(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment.setenv("DATABASE_URL", DATABASE)
+    environment.setenv("RABBITMQ_URL", BROKER)
+    environment.setenv("WEBHOOK_RETRY_DELAYS", "5s,soon")
+    with pytest.raises(SystemExit):
+        Settings.load()
+    assert f"{program()}: setting WEBHOOK_RETRY_DELAYS: " in capsys.readouterr().err
+
+
 def test_missing_and_invalid_settings_are_named_without_their_values(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
