@@ -147,7 +147,7 @@ def refusal(status: HTTPStatus, detail: str) -> ASGIApp:
             **problems.HEADERS,
         }
         headers = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.start", "status": int(status), "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
     return request_log.RequestLog(refuse)
