@@ -1,6 +1,5 @@
 """The settings and resources that all requests of the process share; built in `gateway.app`."""
 
-import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
@@ -59,24 +58,30 @@ class ApiRequest(Request[Caller, None, Any]):
         context: Context = self.app.state.context
         return context
 
-    def stream(self) -> AsyncGenerator[bytes, None]:
-        limits = pace.PaceLimits.from_settings(self.context.settings)
-        return pace.limited(self._pieces(), limits=limits)
+    @property
+    def _bytes_max(self) -> int | None:
+        """The limit of the route; None if it streams its bodies."""
+        return self.route_handler.resolve_request_max_body_size()
 
-    async def _pieces(self) -> AsyncGenerator[bytes, None]:
+    def stream(self) -> AsyncGenerator[bytes, None]:
+        return self._stream(self._bytes_max)
+
+    def _stream(self, bytes_max: int | None) -> AsyncGenerator[bytes, None]:
+        limits = pace.PaceLimits.from_settings(self.context.settings)
+        return pace.limited(self._pieces(bytes_max), limits=limits)
+
+    async def _pieces(self, bytes_max: int | None) -> AsyncGenerator[bytes, None]:
         """Yield the pieces of the body, and keep none while the next piece is awaited.
 
         The framework's own stream keeps one, up to 250 KiB for each body that stalls.
 
         Raises:
             ClientDisconnected: the connection ended within the body.
-            RequestEntityTooLarge: the body is larger than the route allows.
+            RequestEntityTooLarge: the body has more than `bytes_max` bytes.
         """
-        size_max = self.route_handler.resolve_request_max_body_size() or math.inf
         announced, received, has_more = self.content_length or 0, 0, True
         while has_more:
-            if max(announced, received) > size_max:
-                raise RequestEntityTooLarge
+            _check_size(max(announced, received), bytes_max)
             message = await self.receive()
             if message["type"] != "http.request":
                 raise ClientDisconnected
@@ -85,19 +90,21 @@ class ApiRequest(Request[Caller, None, Any]):
             del message
             received += len(pieces[0])
             yield pieces.pop()
-        if received > size_max:
-            raise RequestEntityTooLarge
+        _check_size(received, bytes_max)
 
     async def body(self) -> bytes:
         """Return the whole body.
 
         Raises:
+            RequestEntityTooLarge: the body has more bytes than the route allows for JSON.
             TooManyBodies, BodiesBusy: too many bodies arrive at once.
         """
         if self._collected is None:
+            # A route that streams its forms limits only its JSON.
+            bytes_max = self._bytes_max or self.context.settings.request_body_max
             with self.context.bodies.arriving(self.user.tenant_id) as body:
                 pieces = []
-                async for piece in self.stream():
+                async for piece in self._stream(bytes_max):
                     body.keep(len(piece))
                     pieces.append(piece)
                 self._collected = b"".join(pieces)
@@ -119,3 +126,8 @@ class ApiRequest(Request[Caller, None, Any]):
         declarations.check_plain(self.headers)
         digests.check(body, expected=declarations.digests_of(self.headers))
         return json_body.decode(body)
+
+
+def _check_size(received: int, bytes_max: int | None) -> None:
+    if bytes_max is not None and received > bytes_max:
+        raise RequestEntityTooLarge(f"a JSON body has at most {bytes_max} bytes")

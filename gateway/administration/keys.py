@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.administration import audit, tenants
@@ -97,12 +97,6 @@ async def create(
     return new
 
 
-_STATE: Final = case(
-    (ApiKey.revoked_at.is_not(None), "revoked"),
-    (ApiKey.expires_at <= func.now(), "expired"),
-    else_="active",
-)
-
 COLUMNS: Final = (
     *("tenant", "id", "prefix", "name", "created_at", "last_used_at", "expires_at", "revoked_at"),
     *("state", "scopes"),
@@ -116,7 +110,7 @@ async def of(session: AsyncSession, *, tenant: str | None) -> list[dict[str, Any
         TenantUnknown: no tenant has this name.
     """
     query = (
-        select(ApiKey, Tenant.name.label("tenant"), _STATE.label("state"))
+        select(ApiKey, Tenant.name.label("tenant"), security.STATE.label("state"))
         .join(Tenant, Tenant.id == ApiKey.tenant_id)
         .order_by(Tenant.name, ApiKey.created_at)
     )

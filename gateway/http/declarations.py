@@ -20,13 +20,22 @@ def check_plain(headers: Headers) -> None:
         InvalidRequest: the body is encoded, or is only a part.
     """
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise InvalidRequest("bodies are read as they are sent", field="Content-Encoding")
+        raise InvalidRequest(
+            "encoded bodies are not supported; send the bytes without compression",
+            field="Content-Encoding",
+        )
     if headers.get("transfer-encoding", "chunked").lower() != "chunked":
         # The server decodes only "chunked"; the bytes would be stored still encoded.
-        raise InvalidRequest("bodies are read as they are sent", field="Transfer-Encoding")
+        raise InvalidRequest(
+            "encodings other than chunked are not supported", field="Transfer-Encoding"
+        )
     if "content-range" in headers:
         # RFC 9110, 14.5: if the field were ignored, a part would be stored as the whole.
-        raise InvalidRequest("a body is sent whole", field="Content-Range")
+        raise InvalidRequest(
+            "parts of a body are not supported; to send a file in parts, create an upload"
+            " (POST /uploads) and send each chunk as a whole body",
+            field="Content-Range",
+        )
 
 
 def digests_of(headers: Headers) -> tuple[ExpectedDigest, ...]:

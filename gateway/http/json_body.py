@@ -39,10 +39,16 @@ def _reason(body: bytes, *, error: Exception) -> InvalidRequest:
     except UnicodeDecodeError as not_utf8:
         return InvalidRequest(f"is not UTF-8 at byte {not_utf8.start}", field=WHOLE)
     except (ValueError, RecursionError):
-        return InvalidRequest(f"is not JSON: {error}", field=WHOLE)
+        return _not_json(error)
     for field, reason in _faults(value):
         return InvalidRequest(reason, field=field)
-    return InvalidRequest(f"is not JSON: {error}", field=WHOLE)
+    return _not_json(error)
+
+
+def _not_json(error: Exception) -> InvalidRequest:
+    return InvalidRequest(
+        f"is not JSON: {str(error).removeprefix('JSON is malformed: ')}", field=WHOLE
+    )
 
 
 def _faults(value: Any, *, field: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401  # JSON of any kind

@@ -148,6 +148,7 @@ class InvalidRequest(DomainError):
 
     def __init__(self, reason: str, *, field: str) -> None:
         self.field = field
+        self.reason = reason
         super().__init__(f"{field}: {reason}")
 
 
@@ -167,14 +168,21 @@ class ClientDisconnected(DomainError):
         super().__init__("the connection was closed before the body was complete")
 
 
-def answers(*codes: ErrorCode) -> dict[int, ResponseSpec]:
+def answers(*codes: ErrorCode, has_json: bool = False) -> dict[int, ResponseSpec]:
     """Return the problems that a route can answer, for the API description.
 
     The codes in `_EVERYWHERE` are added.
+
+    Args:
+        codes: the codes of the route.
+        has_json: the route reads JSON, which may be too large.
     """
     described: dict[int, list[str]] = {}
     for code in dict.fromkeys((*_EVERYWHERE, *codes)):
         described.setdefault(STATUS_BY_CODE[code], []).append(f"`{code}`")
+    if has_json:
+        too_large = described.setdefault(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, [])
+        too_large.append(f"`{ErrorCode.INVALID_REQUEST}` (JSON)")
     return {
         status: ResponseSpec(
             data_container=Problem,
@@ -226,7 +234,7 @@ def _domain_error(request: Request[Any, Any, Any], error: DomainError) -> Respon
         level = logging.ERROR if _refusals[error.code].met() else logging.WARNING
         log.log(level, "http.refused", code=error.code, detail=str(error))
     fields = (
-        [{"field": error.field, "message": str(error)}]
+        [{"field": error.field, "message": error.reason}]
         if isinstance(error, InvalidRequest)
         else None
     )

@@ -17,7 +17,7 @@ from typing import Any, Final
 from litestar.connection import ASGIConnection
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 from litestar.types import ASGIApp
-from sqlalchemy import func, or_, select
+from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import Database
@@ -71,6 +71,15 @@ class Unauthenticated(DomainError):
         super().__init__("a valid API key is required: Authorization: Bearer <key>")
 
 
+class KeyEnded(Unauthenticated):
+    """A key that is revoked or expired; the client gets the answer of an unknown key."""
+
+    def __init__(self, caller: Caller, *, state: str) -> None:
+        super().__init__()
+        self.caller = caller
+        self.state = state
+
+
 class ScopeMissing(DomainError):
     """The key is valid, but lacks the scope of the route."""
 
@@ -93,33 +102,40 @@ def visible_prefix(key: str) -> str:
     return key[:VISIBLE_LENGTH]
 
 
-_VALID_KEYS: Final = select(
+ACTIVE: Final = "active"
+STATE: Final = case(
+    (ApiKey.revoked_at.is_not(None), "revoked"),
+    (ApiKey.expires_at <= func.now(), "expired"),
+    else_=ACTIVE,
+)
+
+_KEYS: Final = select(
     ApiKey.id,
     ApiKey.tenant_id,
     ApiKey.scopes,
     ApiKey.key_hash,
     (ApiKey.expires_at - func.now()).label("expires_in"),
-).where(
-    ApiKey.revoked_at.is_(None),
-    or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
+    STATE.label("state"),
 )
+_VALID_KEYS: Final = _KEYS.where(STATE == ACTIVE)
 
 
 async def valid_key(session: AsyncSession, *, key: str) -> ValidKey:
     """Return the owner and the remaining lifetime of a key, by the database's clock.
 
     Raises:
-        Unauthenticated: the key is unknown, revoked or expired.
+        Unauthenticated: the key is unknown.
+        KeyEnded: the key is revoked or expired.
     """
     wanted = hash_of(key)
-    found = (await session.execute(_VALID_KEYS.where(ApiKey.key_hash == wanted))).one_or_none()
+    found = (await session.execute(_KEYS.where(ApiKey.key_hash == wanted))).one_or_none()
     # The index compares in variable time; this comparison takes the same time for every hash.
     if found is None or not hmac.compare_digest(found.key_hash, wanted):
         raise Unauthenticated
-    return ValidKey(
-        caller=Caller(tenant_id=found.tenant_id, key_id=found.id, scopes=frozenset(found.scopes)),
-        expires_in=found.expires_in,
-    )
+    caller = Caller(tenant_id=found.tenant_id, key_id=found.id, scopes=frozenset(found.scopes))
+    if found.state != ACTIVE:
+        raise KeyEnded(caller, state=found.state)
+    return ValidKey(caller=caller, expires_in=found.expires_in)
 
 
 async def bearer_of(session: AsyncSession, token: StreamToken, *, job_id: JobId) -> Caller:
@@ -201,7 +217,8 @@ class ApiKeyCache:
         requests would otherwise need a connection at the same moment.
 
         Raises:
-            Unauthenticated: the key is unknown, revoked or expired.
+            Unauthenticated: the key is unknown.
+            KeyEnded: the key is revoked or expired.
         """
         key_hash = hash_of(key)
         caller = self.find(key_hash)
@@ -241,18 +258,29 @@ class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
         header = connection.headers.get("authorization")
         token = stream_token_of(connection) if header is None else None
         if token is None:
-            caller = await context.api_keys.caller_of(context.database, key=bearer(header))
+            try:
+                caller = await context.api_keys.caller_of(context.database, key=bearer(header))
+            except KeyEnded as error:
+                # Without the id, no operator would find the client that still sends the key.
+                _bind(error.caller)
+                request_log.bind(key_state=error.state)
+                raise
         else:
             decoded = StreamToken.decode(token, keys=context.secret_keys)
+            request_log.bind(tenant_id=decoded.tenant_id, key_id=decoded.key_id)
             async with context.database.transaction() as session:
                 caller = await bearer_of(session, decoded, job_id=connection.path_params["job_id"])
-        request_log.bind(tenant_id=caller.tenant_id, key_id=caller.key_id)
+        _bind(caller)
         context.key_uses.note(caller.key_id)
         context.rates.admit(caller.tenant_id, connection.scope)
         scope: Scope | None = connection.route_handler.opt.get(REQUIRED_SCOPE)
         if scope is not None and scope not in caller.scopes:
             raise ScopeMissing(scope)
         return AuthenticationResult(user=caller, auth=None)
+
+
+def _bind(caller: Caller) -> None:
+    request_log.bind(tenant_id=caller.tenant_id, key_id=caller.key_id)
 
 
 def stream_token_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:

@@ -20,7 +20,10 @@ class TooManyWaits(DomainError):
     retry_after = RETRY_AFTER
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} requests of this API key wait for a job, no more may")
+        super().__init__(
+            f"{limit} requests of this API key already wait for a job, and no more are allowed;"
+            " ask without waiting, or again later"
+        )
 
 
 class KeyWaits:

@@ -106,6 +106,7 @@ SendChunk = openapi.reads_body(
         ErrorCode.IDEMPOTENCY_KEY_REUSED,
         ErrorCode.WEBHOOK_URL_REFUSED,
         ErrorCode.STAGING_FULL,
+        has_json=True,
     ),
 )
 async def create_upload(
@@ -145,6 +146,7 @@ async def create_upload(
         ErrorCode.QUOTA_EXCEEDED,
         *BACKLOG_ERRORS,
         ErrorCode.IDEMPOTENCY_KEY_REUSED,
+        has_json=True,
     )
     | settled_answer(JobView),
 )

@@ -27,6 +27,7 @@ from schemas.tables.webhooks import Webhook
         ErrorCode.WEBHOOK_URL_REFUSED,
         ErrorCode.IDEMPOTENCY_KEY_REUSED,
         ErrorCode.WEBHOOK_NOT_FOUND,
+        has_json=True,
     ),
 )
 async def create_webhook(

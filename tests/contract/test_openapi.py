@@ -90,6 +90,18 @@ def test_every_api_route_needs_a_key(description: dict[str, Any]) -> None:
             assert {"400", "401", "403", "429", "503"} <= operation["responses"].keys(), name
 
 
+def test_every_route_with_json_describes_its_size_limit(description: dict[str, Any]) -> None:
+    with_json = {
+        name: operation
+        for name, operation in operations_of(description).items()
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
+    }
+
+    assert len(with_json) == 4
+    for name, operation in with_json.items():
+        assert "`invalid_request` (JSON)" in operation["responses"]["413"]["description"], name
+
+
 def test_every_api_route_requires_a_scope(app: Litestar) -> None:
     for route in app.routes:
         if isinstance(route, HTTPRoute) and route.path.startswith(API_PREFIX):

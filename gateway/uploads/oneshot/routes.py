@@ -11,7 +11,6 @@ from typing import Final
 
 import msgspec
 from litestar import Response, Router, post
-from litestar.exceptions import HTTPException
 
 from gateway.context import ApiRequest
 from gateway.http import declarations, digests, openapi, request_log
@@ -113,7 +112,8 @@ async def submit_file(
     status_code=HTTPStatus.ACCEPTED,
     operation_class=SubmitFileOrReference,
     request_max_body_size=None,
-    responses=answers(*SUBMISSION_ERRORS, ErrorCode.REFERENCE_REFUSED) | settled_answer(Submitted),
+    responses=answers(*SUBMISSION_ERRORS, ErrorCode.REFERENCE_REFUSED, has_json=True)
+    | settled_answer(Submitted),
 )
 async def create_job(
     request: ApiRequest,
@@ -162,23 +162,15 @@ def _form(request: ApiRequest) -> Form:
 
 
 async def _reference(request: ApiRequest) -> SubmitReference:
-    """Read a JSON body and limit its size, which the route does not limit.
+    """Read a JSON body.
 
     Raises:
         InvalidRequest: the body is not a valid reference.
-        HTTPException: the body is too large.
+        RequestEntityTooLarge: the body is too large.
+        TooManyBodies, BodiesBusy: too many bodies arrive at once.
     """
-    bytes_max = request.context.settings.request_body_max
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > bytes_max:
-            raise HTTPException(
-                status_code=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                detail=f"a JSON body has at most {bytes_max} bytes",
-            )
     try:
-        return msgspec.convert(request.decoded(bytes(body)), SubmitReference)
+        return msgspec.convert(await request.json(), SubmitReference)
     except msgspec.ValidationError as error:
         found = _INVALID_FIELD.fullmatch(str(error))
         reason, field = (found["reason"], found["field"]) if found else (str(error), "body")

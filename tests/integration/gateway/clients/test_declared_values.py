@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -229,6 +230,7 @@ async def test_too_much_json_is_refused_also_in_chunks(api: Api, path: str) -> N
     for body in bodies:
         answer = await api.ask("POST", path, content=body, headers=JSON)
         assert problem(answer) == (413, "invalid_request")
+        assert re.fullmatch(r"a JSON body has at most \d+ bytes", answer.json()["detail"])
 
 
 @pytest.mark.parametrize("path", ROUTES)

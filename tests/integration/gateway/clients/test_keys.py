@@ -7,12 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
 from gateway.administration import keys
 from schemas.api.scopes import Scope
 from schemas.settings import DatabaseSettings
 from schemas.tables.audit import AuditEntry
+from schemas.tables.tenants import ApiKey
 from tests.integration.gateway.api import BeginSession
 from tests.integration.gateway.clients.conftest import Gateway
 from tests.integration.gateway.process import run_command
@@ -178,3 +179,31 @@ async def test_a_log_line_has_the_id_of_the_key_and_the_address_behind_the_proxy
     assert (known["key_id"], known["client_address"]) == (key["id"], "203.0.113.7")
     assert (without["code"], without["client_address"]) == ("unauthenticated", "203.0.113.7")
     assert (odd.get("key_id"), odd["client_address"]) == (None, None)
+
+
+async def test_the_log_names_a_key_that_is_expired_or_revoked_and_the_answer_does_not(
+    gateway: Gateway, transaction: BeginSession
+) -> None:
+    answers, lines = [], []
+    for state in ("expired", "revoked"):
+        async with transaction() as session:
+            created = await keys.create(session, tenant="pier", scopes=list(Scope), actor="test")
+            await session.flush()
+            if state == "expired":
+                this = update(ApiKey).where(ApiKey.id == created.id)
+                await session.execute(this.values(expires_at=func.now()))
+            else:
+                await keys.revoke(session, str(created.id), actor="test")
+        key = f"Authorization: Bearer {created.key}"
+        answers.append(await status_of(gateway, f"X-Request-ID: {state}", key))
+        lines.append((created.id, await line_of(gateway, state)))
+    unknown = await status_of(gateway, "X-Request-ID: unknown", "Authorization: Bearer wb_unknown")
+
+    for status, body in (*answers, unknown):
+        assert (status, body | {"request_id": ""}) == (401, unknown[1] | {"request_id": ""})
+    for (key_id, line), state in zip(lines, ("expired", "revoked"), strict=True):
+        assert (line["key_id"], line["key_state"], line["code"]) == (
+            *(str(key_id), state, "unauthenticated"),
+        )
+        assert line["tenant_id"]
+    assert "key_id" not in await line_of(gateway, "unknown")

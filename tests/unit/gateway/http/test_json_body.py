@@ -56,6 +56,20 @@ def test_a_refusal_names_the_field(body: bytes, field: str, reason: str) -> None
     assert refused.value.field == field
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"a=b", "body: is not JSON: invalid character (byte 0)"),
+        (b"{", "body: is not JSON: Input data was truncated"),
+    ],
+)
+def test_a_refusal_of_malformed_json_repeats_no_word(body: bytes, message: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        decode(body)
+
+    assert str(refused.value) == message
+
+
 @given(st.binary() | st.text().map(str.encode))
 def test_any_body_is_decoded_or_refused(body: bytes) -> None:
     try:

@@ -154,7 +154,7 @@ def test_an_unread_body_closes_the_connection(client: TestClient[Litestar]) -> N
 
 def test_an_invalid_field_is_named(client: TestClient[Litestar]) -> None:
     assert client.get("/fail/field").json()["errors"] == [
-        {"field": "cursor", "message": "cursor: is not a cursor"}
+        {"field": "cursor", "message": "is not a cursor"}
     ]
     answer = client.get("/number?wanted=-1&token=abc")
     assert answer.status_code == 400
@@ -195,3 +195,18 @@ def test_a_malformed_body_is_a_client_error(
     answer = client.post("/body", content=content, headers={"content-type": "application/json"})
 
     assert (answer.status_code, answer.json()["code"]) == (status, "invalid_request")
+
+
+def test_a_refusal_of_too_much_json_names_the_limit(client: TestClient[Litestar]) -> None:
+    answer = client.post("/body", json={"size": 1, "more": "x" * 1024 * 1024})
+
+    assert answer.json()["detail"] == "a JSON body has at most 1048576 bytes"
+
+
+def test_the_refusal_of_malformed_json_names_the_body_once(client: TestClient[Litestar]) -> None:
+    problem = client.post("/body", content=b"a=b").json()
+
+    assert problem["detail"] == "body: is not JSON: invalid character (byte 0)"
+    assert problem["errors"] == [
+        {"field": "body", "message": "is not JSON: invalid character (byte 0)"}
+    ]

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Select
 
 from gateway.http import security
-from gateway.http.security import ApiKeyCache, Caller, Unauthenticated, ValidKey
+from gateway.http.security import ApiKeyCache, Caller, KeyEnded, Unauthenticated, ValidKey
 from schemas.ids import ApiKeyId, TenantId
 
 if TYPE_CHECKING:
@@ -150,11 +150,12 @@ def test_a_different_key_does_not_find_the_cached_caller() -> None:
 class Keys:
     """Stands for a database with at most one key; a read ends once `answers` is set."""
 
-    def __init__(self, caller: Caller | None) -> None:
+    def __init__(self, caller: Caller | None, *, state: str = security.ACTIVE) -> None:
         self.reads = 0
         self.is_read = asyncio.Event()
         self.answers = asyncio.Event()
         self._caller = caller
+        self._state = state
 
     @asynccontextmanager
     async def transaction(self) -> "AsyncIterator[Keys]":
@@ -175,6 +176,7 @@ class Keys:
             scopes=list(self._caller.scopes),
             key_hash=HASH,
             expires_in=None,
+            state=self._state,
         )
 
 
@@ -211,4 +213,20 @@ async def test_an_unknown_key_is_not_cached() -> None:
     assert {type(result) for result in results} == {Unauthenticated}
     with pytest.raises(Unauthenticated):
         await cache.caller_of(cast("Database", keys), key="wb_a")
+    assert keys.reads == 2
+
+
+@pytest.mark.parametrize("state", ["revoked", "expired"])
+@pytest.mark.anyio
+async def test_an_ended_key_is_refused_like_an_unknown_key_and_not_cached(state: str) -> None:
+    caller = a_caller()
+    cache, keys = ApiKeyCache(lifetime=timedelta(5), monotonic=Clock()), Keys(caller, state=state)
+    keys.answers.set()
+
+    for _ in range(2):
+        with pytest.raises(KeyEnded) as refused:
+            await cache.caller_of(cast("Database", keys), key="wb_a")
+        assert (refused.value.caller, refused.value.state) == (caller, state)
+        assert str(refused.value) == str(Unauthenticated())
+        assert refused.value.code == Unauthenticated.code
     assert keys.reads == 2
