@@ -13,7 +13,7 @@ import uvicorn
 
 from gateway import descriptors, settings
 from gateway.app import create_app
-from gateway.http import request_log
+from gateway.http import cors, request_log
 from gateway.http.protocol import IdleConnections
 from gateway.http.reading import BoundedReads
 from schemas.runtime import logging
@@ -57,7 +57,7 @@ def serve() -> None:
     descriptors.raise_limit(loaded)
     app = create_app(loaded, settings.load_store(loaded))
     config = uvicorn.Config(
-        request_log.RequestLog(app),
+        request_log.RequestLog(cors.RefusedPreflights(app)),
         host=loaded.gateway_host,
         port=loaded.gateway_port,
         loop="uvloop",

@@ -18,7 +18,7 @@ from hypercorn.config import Config
 
 from gateway import settings
 from gateway.app import create_app
-from gateway.http import request_log
+from gateway.http import cors, request_log
 from schemas.runtime import logging
 
 LOOPBACK: Final = "127.0.0.1"
@@ -27,7 +27,9 @@ LOOPBACK: Final = "127.0.0.1"
 def gateway() -> Any:  # noqa: ANN401  # each server has its own type for an application
     loaded = settings.Settings.load()
     logging.configure(loaded, service="gateway")
-    return request_log.RequestLog(create_app(loaded, settings.load_store(loaded)))
+    return request_log.RequestLog(
+        cors.RefusedPreflights(create_app(loaded, settings.load_store(loaded)))
+    )
 
 
 def never_reading() -> Any:  # noqa: ANN401  # each server has its own type for an application

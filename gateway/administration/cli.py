@@ -5,6 +5,7 @@ A command imports what it needs when it runs: `waybill --help` imports no server
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from schemas.policy.quotas import Quotas
 
 NAME_MAX: Final = 200
+NUMBER: Final = re.compile(r"[+-]?[0-9.]+")
 LIFETIME_MAX: Final = timedelta(days=36_500)
 QUOTA_MAX: Final = 2**63 - 1
 DEFAULT: Final = "none"
@@ -39,11 +41,15 @@ def printable_name(text: str) -> str:
 
 
 def lifetime(text: str) -> timedelta:
-    """Parse a duration such as `90d`."""
+    """Parse a duration such as `90d`; a number alone, which settings read as seconds, has no unit."""
     from pydantic import TypeAdapter, ValidationError
 
     from schemas.settings import Duration
 
+    if NUMBER.fullmatch(text.strip()):
+        raise click.BadParameter(
+            f"{text!r} has no unit: {text.strip()}d are days, h hours, m minutes"
+        )
     try:
         parsed: timedelta = TypeAdapter(Duration).validate_python(text)
     except (ValidationError, OverflowError):

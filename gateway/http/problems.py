@@ -254,6 +254,11 @@ def _headers_of(error: DomainError) -> Mapping[str, str]:
     return headers
 
 
+def answer_of(error: DomainError, *, request: Request[Any, Any, Any]) -> Response[Problem]:
+    """Return the answer to a request that is refused before the application handles it."""
+    return _domain_error(request, error)
+
+
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     """Answer a refusal of the framework: unknown route or method, invalid or too large body."""
     if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -16,6 +16,7 @@ from multipart import (  # type: ignore[import-untyped]  # it is published witho
 )
 
 from gateway.uploads.oneshot.part import FILE, FormRefused, Part, decoded, parameters_of
+from gateway.uploads.oneshot.widgets import check_whole
 from schemas.api.submissions import FormFields
 from schemas.api.uploads import METADATA_COUNT_MAX, Filename, MetadataName, MetadataValue
 
@@ -116,6 +117,7 @@ class Form:
         """
         texts = {name: self._text_of(name) for name in self._values}
         declarations = {name: texts.pop(name) for name in DECLARATIONS & texts.keys()}
+        check_whole(texts)
         _check_metadata(texts)
         try:
             # A browser sends an empty field for an input that its user left empty.

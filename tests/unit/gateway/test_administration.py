@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -5,6 +7,7 @@ from click.testing import CliRunner
 from gateway.administration.cli import (
     NAME_MAX,
     changes_in,
+    lifetime,
     main,
     printable_name,
     set_quotas,
@@ -20,6 +23,32 @@ def test_a_printable_name_is_accepted(name: str) -> None:
 def test_an_empty_too_long_or_unprintable_name_is_refused(name: str) -> None:
     with pytest.raises(click.BadParameter):
         printable_name(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("90d", timedelta(days=90)),
+        ("12h", timedelta(hours=12)),
+        ("1.5h", timedelta(minutes=90)),
+        ("90 days", timedelta(days=90)),
+        ("P90D", timedelta(days=90)),
+    ],
+)
+def test_a_lifetime_has_a_unit(text: str, parsed: timedelta) -> None:
+    assert lifetime(text) == parsed
+
+
+@pytest.mark.parametrize("text", ["90", " 90 ", "1.5", "0", "-1"])
+def test_a_lifetime_without_a_unit_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=rf"has no unit.* {text.strip()}d"):
+        lifetime(text)
+
+
+@pytest.mark.parametrize("text", ["", "d", "90x", "9999999d", "-1d", "0d", "90d12"])
+def test_a_malformed_lifetime_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no duration"):
+        lifetime(text)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import pytest
+import structlog
 from litestar import Litestar, get
 from litestar.testing import TestClient
 
 from gateway.http import cors
+from gateway.http.request_log import RequestLog
 from schemas.settings import HttpSettings
 
 APP = "https://app.example.com"
@@ -65,3 +68,41 @@ def test_every_origin_is_allowed_only_without_credentials() -> None:
     for answer in answers:
         assert answer.headers["access-control-allow-origin"] == "*"
         assert "access-control-allow-credentials" not in answer.headers
+
+
+PREFLIGHT = {"Access-Control-Request-Method": "GET"}
+
+
+@pytest.fixture
+def guarded() -> Iterator[TestClient[Any]]:
+    config = cors.config_from(HttpSettings.model_validate({"cors_origins": APP}))
+    app = Litestar([show_thing], cors_config=config, openapi_config=None)
+    with TestClient(cast("Any", RequestLog(cast("Any", cors.RefusedPreflights(app))))) as client:
+        yield client
+
+
+def test_a_preflight_of_another_origin_is_refused_with_a_problem_and_a_code_in_the_log(
+    guarded: TestClient[Any],
+) -> None:
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        answer = guarded.options("/thing", headers=PREFLIGHT | {"Origin": "https://other.example"})
+
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "access-control-allow-origin" not in answer.headers
+    problem = answer.json()
+    assert (problem["code"], problem["instance"]) == ("invalid_request", "/thing")
+    assert problem["errors"][0]["field"] == "Origin"
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    (line,) = [line for line in lines if line["event"] == "http.request"]
+    assert (line["code"], line["status"]) == ("invalid_request", 400)
+
+
+def test_other_requests_reach_the_application(guarded: TestClient[Any]) -> None:
+    allowed = guarded.options("/thing", headers=PREFLIGHT | {"Origin": APP})
+    foreign = guarded.get("/thing", headers={"Origin": "https://other.example"})
+    without = guarded.options("/thing")
+
+    assert (allowed.status_code, foreign.status_code) == (204, 200)
+    assert allowed.headers["access-control-allow-origin"] == APP
+    assert without.headers["allow"]

@@ -348,3 +348,14 @@ async def test_a_form_that_stalls_keeps_no_piece_of_its_file() -> None:
     assert kept < MIB
     may_go_on.set()
     assert await reading == 4 * MIB
+
+
+async def test_a_piece_of_a_file_is_refused_as_soon_as_its_fields_arrive() -> None:
+    piece = field("dzchunkindex", "0") + field("dztotalchunkcount", "2")
+    before, after = form_of(closed(piece, file())), form_of(closed(file(), piece))
+
+    await before.head()
+    with pytest.raises(FormRefused, match="only a piece of the file"):
+        _ = before.fields
+    with pytest.raises(FormRefused, match="only a piece of the file"):
+        await read(after)
