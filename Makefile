@@ -14,7 +14,7 @@ export RUFF_CACHE_DIR := var/cache/ruff
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status run logs psql migrate seed waybill hooks test integration-gateway integration-pipeline integration-others integration-sandbox end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq nginx lock format
+.PHONY: help demo up down status run logs psql migrate seed waybill hooks test integration-gateway integration-clients integration-pipeline integration-others integration-sandbox end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq nginx lock format
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -59,14 +59,20 @@ test: $(if $(filter-out tests/unit% tests/contract%,$(T)),install nginx,$(VENV)/
 else
 test: check install nginx ## all of `make check`, then the tests on real services; T=PATH runs one file, directory or test
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-		integration-gateway integration-pipeline integration-others end-to-end integration-sandbox
+		integration-gateway integration-others integration-pipeline end-to-end \
+		integration-clients integration-sandbox
 endif
 
 # Three groups at a time keep two processors busy; the longest first, each on its own services.
 OF_PIPELINE := $(addprefix tests/integration/,pipeline postgres rabbitmq dev)
 
+OF_CLIENTS := tests/integration/gateway/clients
+
 integration-gateway:
-	$(RUN)/pytest --state-dir var/test-gateway tests/integration/gateway
+	$(RUN)/pytest --state-dir var/test-gateway tests/integration/gateway --ignore=$(OF_CLIENTS)
+
+integration-clients:
+	$(RUN)/pytest --state-dir var/test-clients $(OF_CLIENTS)
 
 integration-pipeline:
 	$(RUN)/pytest --state-dir var/test-pipeline $(OF_PIPELINE)
