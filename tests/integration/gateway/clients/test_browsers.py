@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
@@ -87,6 +87,8 @@ async def test_a_page_of_another_origin_may_read_nothing(gateway: Gateway) -> No
     answer = await asked(gateway, "GET", "/health/live", foreign)
 
     assert "access-control-allow-origin" not in preflight.fields | answer.fields
+    assert (preflight.status, preflight.json["code"]) == (400, "invalid_request")
+    assert preflight.fields["content-type"] == "application/problem+json"
 
 
 async def test_a_page_may_read_every_answer_with_its_fields(gateway: Gateway) -> None:
@@ -210,10 +212,19 @@ async def test_a_stream_token_ends_with_its_key(
     url = await stream_url(revocable, job_id)
     await revoke(transaction, tenant="quay")
 
-    answer = await asked(gateway, "GET", url)
+    answer = await asked(gateway, "GET", url, "X-Request-ID: ended-key")
 
     assert answer.status == 401
     assert "is no longer valid" in answer.json["detail"]
+
+    def lines() -> list[dict[str, Any]]:
+        logged = gateway.process.logged("http.request")
+        return [line for line in logged if line["request_id"] == "ended-key"]
+
+    await gateway.process.until(lambda: bool(lines()))
+    async with transaction() as session:
+        (key,) = await keys.of(session, tenant="quay")
+    assert lines()[0]["key_id"] == key["id"]
 
 
 async def test_an_open_stream_ends_with_its_key(
