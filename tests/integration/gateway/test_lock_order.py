@@ -29,11 +29,11 @@ WAITING = text(
 
 
 async def until_waiting(transaction: BeginSession, *, statement: str = "%", count: int = 1) -> None:
-    """Return once `count` such statements wait for a lock."""
+    """Return once at least `count` such statements wait for a lock."""
     async with asyncio.timeout(20):
         while True:
             async with transaction() as session:
-                if await session.scalar(WAITING, {"statement": statement}) == count:
+                if await session.scalar(WAITING, {"statement": statement}) >= count:
                     return
             await asyncio.sleep(0.01)
 
