@@ -289,15 +289,14 @@ async def test_a_hanging_endpoint_does_not_delay_a_healthy_one(
         # One webhook per upload, as callback URLs create them: many endpoints, one receiver.
         for _ in range(40):
             await rows.add_webhook(tenant_id, url=hanging.url, event_types=["upload.cancelled"])
-        async with run_dispatcher(attempt_timeout=timedelta(seconds=3), concurrency=20):
+        async with run_dispatcher(attempt_timeout=timedelta(seconds=10), concurrency=20):
             await rows.record(an_event(tenant_id=tenant_id))
             await arrivals(hanging, 10)
             healthy = await rows.add_tenant()
             await rows.add_webhook(healthy, url=receiver.url)
-            began = datetime.now(UTC)
             await rows.record(*(an_event(tenant_id=healthy) for _ in range(50)))
             await arrivals(receiver, 50)
-            assert datetime.now(UTC) - began < timedelta(seconds=2.5)
+            # No attempt at the hanging receiver has ended yet and made room for another one.
             assert len(hanging.received) == 10
 
 
