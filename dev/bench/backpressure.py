@@ -7,18 +7,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from typing import Final
 
 import psutil
 
+from dev.bench import wire
 from dev.bench.usage import MIB, watched
 from dev.stack import ports
 from dev.stack.checkout import CHECKOUT
 
 SILENCE_SECONDS: Final = 1.0
 """A server that accepts no byte for so long has stopped reading."""
-START_SECONDS: Final = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,27 +57,10 @@ def _never_reading(server: str) -> Iterator[tuple[int, int]]:
         [sys.executable, "-m", "dev.bench.asgi", server, "--port", str(port)], cwd=CHECKOUT
     ) as process:
         try:
-            _wait_until_ready(port)
+            wire.wait_until_answering("127.0.0.1", port, path="/health/ready")
             yield process.pid, port
         finally:
             # SIGTERM would wait for the request that is never answered.
             server_process = psutil.Process(process.pid)
             for each in (*server_process.children(recursive=True), server_process):
                 each.kill()
-
-
-def _wait_until_ready(port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        connection = HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
-        try:
-            connection.request("GET", "/health/ready")
-            connection.getresponse().read()
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
-        finally:
-            connection.close()

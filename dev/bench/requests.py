@@ -5,19 +5,17 @@ Both are served by one process of the same server with the same settings, for th
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.client import HTTPConnection
 from statistics import median
 from typing import Final
 from uuid import uuid4
 
 import msgspec
 
-from dev.bench import load, machine
+from dev.bench import load, machine, wire
 from dev.bench.asgi import LOOPBACK
 from dev.bench.figures import Ratio, Spread, starting_orders
 from dev.bench.load import Answers, SmallRequest
@@ -30,7 +28,6 @@ from dev.stack import environment, ports
 from dev.stack.checkout import CHECKOUT, PROGRAMS
 
 CLIENTS: Final = 8
-START_SECONDS: Final = 30
 CREATE: Final = msgspec.json.encode({"filename": "bench.bin", "size": 65_536})
 WARM_UPS: Final = 20
 """Requests of each kind, not counted; psycopg prepares a statement at its fifth execution."""
@@ -246,24 +243,7 @@ def _bare_server(system: System) -> Iterator[tuple[int, str]]:
         ) as process,
     ):
         try:
-            _wait_until_ready(port)
+            wire.wait_until_answering(LOOPBACK, port, path=f"/bare/{uuid4()}")
             yield process.pid, f"http://{LOOPBACK}:{port}"
         finally:
             process.kill()
-
-
-def _wait_until_ready(port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        connection = HTTPConnection(LOOPBACK, port, timeout=START_SECONDS)
-        try:
-            connection.request("GET", f"/bare/{uuid4()}")
-            connection.getresponse().read()
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
-        finally:
-            connection.close()

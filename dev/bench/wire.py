@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
@@ -14,6 +15,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 TIMEOUT_SECONDS: Final = 300
+START_SECONDS: Final = 30
 
 
 class UnexpectedAnswer(Exception):
@@ -84,3 +86,25 @@ class Connection:
 
     def close(self) -> None:
         self._http.close()
+
+
+def wait_until_answering(host: str, port: int, *, path: str) -> None:
+    """Return once a server that has just been started answers.
+
+    Raises:
+        ConnectionRefusedError: it does not listen within `START_SECONDS`.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        connection = HTTPConnection(host, port, timeout=START_SECONDS)
+        try:
+            connection.request("GET", path)
+            connection.getresponse().read()
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+        finally:
+            connection.close()

@@ -102,7 +102,7 @@ class Uploads:
         """Open streams and long polls, and hang up in the middle."""
         while not self._stopped.is_set():
             if not self.job_ids:
-                time.sleep(0.05)
+                self._stopped.wait(0.05)
                 continue
             with suppress(httpx.HTTPError):
                 path = f"/jobs/{self.job_ids[-1]}/events"
