@@ -11,7 +11,7 @@ from pipeline.enrich import annotations
 from pipeline.enrich.annotations import Annotations
 from pipeline.ingest import frames, text
 from pipeline.ingest.errors import PdfCorrupt, PdfError
-from pipeline.ingest.extractors import pdf
+from pipeline.ingest.extractors.pdf import pypdf_text
 from pipeline.ingest.frames import (
     DocumentOpened,
     DocumentRead,
@@ -31,14 +31,14 @@ def read(path: Path, send: Send, *, limits: ReadingLimits, language: Language) -
     warnings.simplefilter("ignore")  # the frames report defects of the document
     with path.open("rb") as file:
         try:
-            document = pdf.Document(file, limits=limits)
+            document = pypdf_text.Document(file, limits=limits)
             opened = DocumentOpened(
                 page_count=document.page_count,
                 metadata=document.metadata(),
                 language=language.lang or "xx",  # spaCy's code for no language in particular
             )
         except Exception as error:  # noqa: BLE001  # a damaged file raises anything
-            failed = pdf.error_of(error, limits=limits)
+            failed = pypdf_text.error_of(error, limits=limits)
             send(frames.encode(ReadingFailed(code=failed.code, reason=failed.reason)))
             return
         send(frames.encode(opened))
@@ -91,7 +91,7 @@ class Tally:
 
 
 def _pages(
-    document: pdf.Document, *, limits: ReadingLimits, language: Language
+    document: pypdf_text.Document, *, limits: ReadingLimits, language: Language
 ) -> Iterator[PageReading]:
     """Yield pages until one of the document's limits is reached."""
     room_bytes = limits.text_bytes
@@ -104,7 +104,7 @@ def _pages(
 
 
 def _page(
-    document: pdf.Document,
+    document: pypdf_text.Document,
     number: int,
     *,
     room_bytes: int,
@@ -115,7 +115,7 @@ def _page(
         extracted = _extracted(document, number, limits=limits)
     except (Exception, TimeLimitReached) as error:  # noqa: BLE001  # a damaged page raises anything
         document.forget()
-        failed = pdf.error_of(error, limits=limits)
+        failed = pypdf_text.error_of(error, limits=limits)
         return PageReading(number=number, error_code=failed.code, error_reason=failed.reason)
 
     content = text.cut(extracted.text, size_bytes=room_bytes)
@@ -130,7 +130,7 @@ def _page(
                 entities_max=limits.page_entities,
             )
     except (MemoryError, TimeLimitReached) as error:
-        incomplete = pdf.error_of(error, limits=limits)
+        incomplete = pypdf_text.error_of(error, limits=limits)
     truncated = {
         Truncation.TEXT: len(content) < len(extracted.text),
         Truncation.PAGE_PASSAGES: found.more_passages,
@@ -151,7 +151,9 @@ def _page(
     )
 
 
-def _extracted(document: pdf.Document, number: int, *, limits: ReadingLimits) -> pdf.ExtractedPage:
+def _extracted(
+    document: pypdf_text.Document, number: int, *, limits: ReadingLimits
+) -> pypdf_text.ExtractedPage:
     try:
         with time_limit(limits.page_timeout):
             return document.page(number)

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from pipeline.ingest.extractors import pdf
+from pipeline.ingest.extractors.pdf import pypdf_text
 from pipeline.ingest.sandbox.fork import ChildLimits, Send, forked
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.settings import MIB
@@ -12,7 +12,7 @@ def test_the_memory_does_not_grow_with_the_number_of_pages(
 ) -> None:
     def read(send: Send) -> None:
         with path.open("rb") as file:
-            document = pdf.Document(file, limits=limits)
+            document = pypdf_text.Document(file, limits=limits)
             before = peak_memory()
             for number in range(1, document.page_count + 1):
                 document.page(number)

@@ -10,7 +10,7 @@ from pypdf.errors import (
 )
 
 from pipeline.ingest.errors import PdfEmpty, PdfEncrypted
-from pipeline.ingest.extractors import pdf
+from pipeline.ingest.extractors.pdf import pypdf_text
 from pipeline.ingest.sandbox.fork import TimeLimitReached
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.errors import ErrorCode
@@ -40,21 +40,21 @@ from schemas.errors import ErrorCode
 def test_an_exception_of_the_parser_has_a_code(
     error: BaseException, code: ErrorCode, limits: ReadingLimits
 ) -> None:
-    assert pdf.error_of(error, limits=limits).code == code
+    assert pypdf_text.error_of(error, limits=limits).code == code
 
 
 def test_the_reason_of_an_error_is_one_short_printable_line(limits: ReadingLimits) -> None:
     error = PdfReadError("Invalid\x00 object\r\n" + "A" * 10_000)
-    reason = pdf.error_of(error, limits=limits).reason
+    reason = pypdf_text.error_of(error, limits=limits).reason
     assert reason.startswith("PdfReadError: Invalid object AAA")
     assert len(reason) < 250
     assert reason.isprintable()
 
 
 def test_the_reason_of_an_exception_without_a_text_is_its_class(limits: ReadingLimits) -> None:
-    assert pdf.error_of(PdfReadError(), limits=limits).reason == "PdfReadError"
+    assert pypdf_text.error_of(PdfReadError(), limits=limits).reason == "PdfReadError"
 
 
 def test_the_reason_names_the_limit_that_was_reached(limits: ReadingLimits) -> None:
-    assert pdf.error_of(TimeLimitReached(), limits=limits).reason == "15 s"
-    assert str(limits.memory_bytes) in pdf.error_of(MemoryError(), limits=limits).reason
+    assert pypdf_text.error_of(TimeLimitReached(), limits=limits).reason == "15 s"
+    assert str(limits.memory_bytes) in pypdf_text.error_of(MemoryError(), limits=limits).reason
