@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import beat, celery_app, task_routes
 from pipeline.context import Context, build_context, current_context, install_context
-from pipeline.enrich import language
+from pipeline.enrich import enricher
 from pipeline.messaging.broker import declare_topology
 from pipeline.settings import Settings
 from schemas import queues
@@ -43,7 +43,7 @@ def before_start(options: dict[str, Any], **_: object) -> None:
     celery_app.name_connections(app, role="+".join(sorted(consumed)))
     _declare_topology()
     if queues.DOCUMENT_PROCESSING in consumed:
-        language.install(settings.spacy_model)
+        enricher.install(settings.spacy_model)
 
 
 @signals.beat_init.connect(weak=False)

@@ -1,37 +1,18 @@
-"""Sentences and entities of one page.
-
-What spaCy adds to the vocabulary stays in the process that calls `annotate`.
-"""
+"""What is found on a page and in a document."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 import msgspec
-from spacy.language import Language
 from spacy.tokens import Doc, Span
 
 from pipeline.enrich import rules
 
 # Shorter than spaCy's own limit of a million: the time limit of a page cannot interrupt a call into
 # spaCy, and takes effect after the piece.
-_PIECE_MAX: Final = 100_000
+PIECE_MAX: Final = 100_000
 _ENTITY_MAX: Final = 500
-
-
-class Passage(msgspec.Struct, frozen=True, array_like=True):
-    """A sentence and its place in the text of its page.
-
-    Attributes:
-        ordinal: its place on the page, from 0.
-        start: offset of its first character.
-        end: offset after its last character.
-    """
-
-    ordinal: int
-    start: int
-    end: int
 
 
 class Entity(msgspec.Struct, frozen=True, array_like=True):
@@ -53,38 +34,48 @@ class Entity(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Annotations:
-    """The passages and entities of a page; `more_…` if the page has more than the maximum."""
+class PageLimits:
+    """How many sentences and entities of one page are kept."""
 
-    passages: tuple[Passage, ...] = ()
+    sentences: int
+    entities: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageAnnotations:
+    """What was found on a page.
+
+    Attributes:
+        sentences: start and end of each sentence in the text of the page, in order.
+        entities: in order, not overlapping.
+        language: ISO 639-1 code; None if the page has too little text or no clear language.
+        language_confidence: from 0 to 1; None without a language.
+        more_sentences: the page has more sentences than the limit.
+        more_entities: the page has more entities than the limit.
+    """
+
+    sentences: tuple[tuple[int, int], ...] = ()
     entities: tuple[Entity, ...] = ()
-    more_passages: bool = False
+    language: str | None = None
+    language_confidence: float | None = None
+    more_sentences: bool = False
     more_entities: bool = False
 
 
-def annotate(
-    page_text: str, *, language: Language, passages_max: int, entities_max: int
-) -> Annotations:
-    """Return the sentences and entities of one page's text."""
-    passages: list[Passage] = []
-    entities: list[Entity] = []
-    for offset, piece in pieces(page_text, longest=_PIECE_MAX):
-        with language.memory_zone():
-            doc = language(piece)
-            # One more than the maximum shows that the page has more.
-            passages += (
-                Passage(ordinal, offset + start, offset + end)
-                for ordinal, (start, end) in enumerate(
-                    islice(_sentences(doc), passages_max + 1 - len(passages)), len(passages)
-                )
-            )
-            entities += islice(_entities(doc, offset), entities_max + 1 - len(entities))
-    return Annotations(
-        passages=tuple(passages[:passages_max]),
-        entities=tuple(entities[:entities_max]),
-        more_passages=len(passages) > passages_max,
-        more_entities=len(entities) > entities_max,
-    )
+@dataclass(frozen=True, kw_only=True)
+class DocumentSummary:
+    """What the pages of a document have in common.
+
+    Attributes:
+        language: language of most of its text, as on a page.
+        language_confidence: mean confidence of the pages in that language, times their share of
+            the text that has a language.
+        key_phrases: the most telling phrases, best first.
+    """
+
+    language: str | None = None
+    language_confidence: float | None = None
+    key_phrases: tuple[str, ...] = ()
 
 
 def pieces(text: str, *, longest: int) -> Iterator[tuple[int, str]]:
@@ -105,11 +96,11 @@ def pieces(text: str, *, longest: int) -> Iterator[tuple[int, str]]:
         yield start, text[start:]
 
 
-def _sentences(doc: Doc) -> Iterator[tuple[int, int]]:
+def sentences(doc: Doc) -> Iterator[tuple[int, int]]:
     return filter(None, map(_extent, doc.sents))
 
 
-def _entities(doc: Doc, offset: int) -> Iterator[Entity]:
+def entities(doc: Doc, offset: int) -> Iterator[Entity]:
     for span in doc.ents:
         extent = _extent(span)
         if extent is None or extent[1] - extent[0] > _ENTITY_MAX:

@@ -1,4 +1,4 @@
-"""The language model of a worker: loaded once, before its processes are forked."""
+"""Loads spaCy pipelines."""
 
 from typing import Any, Final
 
@@ -16,8 +16,6 @@ _LEMMA_TABLE: Final = "lemma_lookup"
 # time: 40,000 apostrophes in a row take it 100 seconds.
 _WORD_MAX: Final = 200
 
-_installed: Language | None = None
-
 
 class LanguageModelNotFound(Exception):
     """No such spaCy model is installed, or spaCy has no such language."""
@@ -26,23 +24,6 @@ class LanguageModelNotFound(Exception):
         super().__init__(
             f"spaCy has no model {name!r}: install it, or use `{BLANK_PREFIX}<language>`"
         )
-
-
-def install(name: str) -> None:
-    """Load the model that `SPACY_MODEL` names and keep it for the processes forked later.
-
-    All processes share its memory, and a replacement process has it at once. A
-    slow model that is loaded after the fork would exceed the time a new process
-    has to start, and every replacement would be killed too.
-    """
-    global _installed  # noqa: PLW0603  # one per worker, inherited by its processes
-    _installed = load(name)
-
-
-def installed() -> Language:
-    if _installed is None:
-        raise RuntimeError("no language model: this worker was not started for document_processing")
-    return _installed
 
 
 def load(name: str) -> Language:

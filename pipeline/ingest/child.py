@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spacy.language import Language
-
-from pipeline.enrich import annotations
-from pipeline.enrich.annotations import Annotations
+from pipeline.enrich.annotations import DocumentSummary, PageAnnotations, PageLimits
+from pipeline.enrich.enricher import DocumentEnricher, Enricher
 from pipeline.ingest import frames, text
 from pipeline.ingest.errors import PdfCorrupt, PdfError
 from pipeline.ingest.extractors.pdf import pypdf_text
@@ -16,6 +14,7 @@ from pipeline.ingest.frames import (
     DocumentOpened,
     DocumentRead,
     PageReading,
+    Passage,
     ReadingFailed,
     Truncation,
 )
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from schemas.errors import ErrorCode
 
 
-def read(path: Path, send: Send, *, limits: ReadingLimits, language: Language) -> None:
+def read(path: Path, send: Send, *, limits: ReadingLimits, enricher: Enricher) -> None:
     """Send `DocumentOpened`, the pages and `DocumentRead`; or, at any point, `ReadingFailed`."""
     warnings.simplefilter("ignore")  # the frames report defects of the document
     with path.open("rb") as file:
@@ -35,7 +34,6 @@ def read(path: Path, send: Send, *, limits: ReadingLimits, language: Language) -
             opened = DocumentOpened(
                 page_count=document.page_count,
                 metadata=document.metadata(),
-                language=language.lang or "xx",  # spaCy's code for no language in particular
             )
         except Exception as error:  # noqa: BLE001  # a damaged file raises anything
             failed = pypdf_text.error_of(error, limits=limits)
@@ -43,12 +41,14 @@ def read(path: Path, send: Send, *, limits: ReadingLimits, language: Language) -
             return
         send(frames.encode(opened))
         tally = Tally()
-        for page in _pages(document, limits=limits, language=language):
+        enriched = enricher.document()
+        for page in _pages(document, limits=limits, enriched=enriched):
             tally.add(page)
             send(frames.encode(page))
         result = tally.result(
             pages_left_out=document.page_count > limits.pages,
             parser_warnings=document.parser_warnings,
+            enriched=enriched.summary(),
         )
         send(frames.encode(result))
 
@@ -74,7 +74,9 @@ class Tally:
             self._codes.add(page.error_code)
             self._first_reason = self._first_reason or f"page {page.number}: {page.error_reason}"
 
-    def result(self, *, pages_left_out: bool, parser_warnings: int) -> DocumentRead | ReadingFailed:
+    def result(
+        self, *, pages_left_out: bool, parser_warnings: int, enriched: DocumentSummary
+    ) -> DocumentRead | ReadingFailed:
         """Return the summary, or the failure if no page could be read."""
         if self._unreadable == self._pages:
             code = self._codes.pop() if len(self._codes) == 1 else PdfCorrupt.code
@@ -87,16 +89,19 @@ class Tally:
             entities=self._entities,
             truncated=tuple(sorted(truncated)),
             parser_warnings=parser_warnings,
+            language=enriched.language,
+            language_confidence=enriched.language_confidence,
+            key_phrases=enriched.key_phrases,
         )
 
 
 def _pages(
-    document: pypdf_text.Document, *, limits: ReadingLimits, language: Language
+    document: pypdf_text.Document, *, limits: ReadingLimits, enriched: DocumentEnricher
 ) -> Iterator[PageReading]:
     """Yield pages until one of the document's limits is reached."""
     room_bytes = limits.text_bytes
     for number in range(1, min(document.page_count, limits.pages) + 1):
-        page = _page(document, number, room_bytes=room_bytes, limits=limits, language=language)
+        page = _page(document, number, room_bytes=room_bytes, limits=limits, enriched=enriched)
         room_bytes -= len(page.text.encode())
         yield page
         if Truncation.TEXT in page.truncated:
@@ -109,7 +114,7 @@ def _page(
     *,
     room_bytes: int,
     limits: ReadingLimits,
-    language: Language,
+    enriched: DocumentEnricher,
 ) -> PageReading:
     try:
         extracted = _extracted(document, number, limits=limits)
@@ -119,21 +124,19 @@ def _page(
         return PageReading(number=number, error_code=failed.code, error_reason=failed.reason)
 
     content = text.cut(extracted.text, size_bytes=room_bytes)
-    found = Annotations()
+    found = PageAnnotations()
     incomplete: PdfError | None = None
     try:
         with time_limit(limits.page_timeout):
-            found = annotations.annotate(
+            found = enriched.page(
                 content,
-                language=language,
-                passages_max=limits.page_passages,
-                entities_max=limits.page_entities,
+                limits=PageLimits(sentences=limits.page_passages, entities=limits.page_entities),
             )
     except (MemoryError, TimeLimitReached) as error:
         incomplete = pypdf_text.error_of(error, limits=limits)
     truncated = {
         Truncation.TEXT: len(content) < len(extracted.text),
-        Truncation.PAGE_PASSAGES: found.more_passages,
+        Truncation.PAGE_PASSAGES: found.more_sentences,
         Truncation.PAGE_ENTITIES: found.more_entities,
     }
     return PageReading(
@@ -143,7 +146,11 @@ def _page(
         error_reason=incomplete.reason if incomplete else "",
         width_points=extracted.width_points,
         height_points=extracted.height_points,
-        passages=found.passages,
+        language=found.language,
+        language_confidence=found.language_confidence,
+        passages=tuple(
+            Passage(ordinal, start, end) for ordinal, (start, end) in enumerate(found.sentences)
+        ),
         entities=found.entities,
         truncated=tuple(
             sorted(extracted.truncated | {limit for limit, reached in truncated.items() if reached})

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from pipeline.enrich.annotations import Entity, Passage
+from pipeline.enrich.annotations import Entity
 from schemas.errors import ErrorCode
 
 
@@ -19,6 +19,20 @@ class Truncation(StrEnum):
     PAGE_FORMS = "page_forms"
     PAGE_PASSAGES = "page_passages"
     PAGE_ENTITIES = "page_entities"
+
+
+class Passage(msgspec.Struct, frozen=True, array_like=True):
+    """A sentence and its place in the text of its page.
+
+    Attributes:
+        ordinal: its place on the page, from 0.
+        start: offset of its first character.
+        end: offset after its last character.
+    """
+
+    ordinal: int
+    start: int
+    end: int
 
 
 class DocumentMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,12 +57,10 @@ class DocumentOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
     Attributes:
         page_count: pages of the document, including those beyond the limit.
         metadata: its information dictionary.
-        language: language of the model that reads the PDF, such as `en`; not detected.
     """
 
     page_count: int
     metadata: DocumentMetadata
-    language: str
 
 
 class PageReading(msgspec.Struct, frozen=True, kw_only=True, tag="page"):
@@ -59,6 +71,8 @@ class PageReading(msgspec.Struct, frozen=True, kw_only=True, tag="page"):
         text: free of NUL, lone surrogates and carriage returns.
         error_code: why the page, or its passages and entities, are missing.
         error_reason: details of the error, mostly the parser's message, shortened.
+        language: ISO 639-1 code; None if the page has too little text or no clear language.
+        language_confidence: from 0 to 1; None without a language.
         width_points: width as displayed, in 1/72 inch.
         height_points: height as displayed, in 1/72 inch.
         passages: its sentences, in order.
@@ -72,6 +86,8 @@ class PageReading(msgspec.Struct, frozen=True, kw_only=True, tag="page"):
     error_reason: str = ""
     width_points: float | None = None
     height_points: float | None = None
+    language: str | None = None
+    language_confidence: float | None = None
     passages: tuple[Passage, ...] = ()
     entities: tuple[Entity, ...] = ()
     truncated: tuple[Truncation, ...] = ()
@@ -87,6 +103,9 @@ class DocumentRead(msgspec.Struct, frozen=True, kw_only=True, tag="read"):
         entities: entities on all pages.
         truncated: limits that cut the document or a page short.
         parser_warnings: defects that the parser repaired or skipped.
+        language: language of most of the text; None if there is none.
+        language_confidence: from 0 to 1; None without a language.
+        key_phrases: the most telling phrases, best first.
     """
 
     pages_read: int
@@ -95,6 +114,9 @@ class DocumentRead(msgspec.Struct, frozen=True, kw_only=True, tag="read"):
     entities: int
     truncated: tuple[Truncation, ...]
     parser_warnings: int
+    language: str | None = None
+    language_confidence: float | None = None
+    key_phrases: tuple[str, ...] = ()
 
 
 class ReadingFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -2,7 +2,7 @@
 
 Use::
 
-    with reading.open_pdf(path, limits=limits, language=language) as document:
+    with reading.open_pdf(path, limits=limits, enricher=enricher) as document:
         store_opening(document.opened)
         for page in document.pages():   # one page in memory at a time
             store_page(page)
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from spacy.language import Language
 
+from pipeline.enrich.enricher import Enricher
 from pipeline.ingest import child, errors, frames
 from pipeline.ingest.errors import (
     PdfCrashed,
@@ -93,7 +93,7 @@ def open_pdf(
     path: Path,
     *,
     limits: ReadingLimits,
-    language: Language,
+    enricher: Enricher,
     while_waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[DocumentReading]:
     """Open a PDF in a child of this process; the child is killed when the block ends.
@@ -114,7 +114,7 @@ def open_pdf(
         raise PdfEmpty
     if size_bytes > limits.file_bytes:
         raise PdfLimitExceeded(f"{size_bytes} of at most {limits.file_bytes} bytes")
-    work = partial(child.read, path, limits=limits, language=language)
+    work = partial(child.read, path, limits=limits, enricher=enricher)
     try:
         with forked(work, limits=_child_limits(limits), while_waiting=while_waiting) as received:
             messages = _messages(received, limits=limits)

@@ -82,7 +82,7 @@ def record_ingested(
         .values(
             status=DocumentStatus.INGESTED,
             page_count=opened.page_count,
-            language=opened.language,
+            language=read.language,
             truncated=bool(read.truncated),
             pdf_metadata=msgspec.to_builtins(opened.metadata),
             ingested_at=event_context.now,
@@ -99,7 +99,7 @@ def record_ingested(
                 "pages_failed": read.pages_failed,
                 "passages": read.passages,
                 "entities": read.entities,
-                "language": opened.language,
+                "language": read.language,
                 "truncated": [str(limit) for limit in read.truncated],
             },
         )
@@ -115,7 +115,7 @@ def record_ingested(
             pages=opened.page_count,
             passages=read.passages,
             entities=read.entities,
-            language=opened.language,
+            language=read.language,
             truncated=bool(read.truncated),
         ),
         tenant_id=event_context.tenant_id,

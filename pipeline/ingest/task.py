@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context, current_context, database_time
-from pipeline.enrich import language
+from pipeline.enrich import enricher
 from pipeline.ingest import reading, record
 from pipeline.ingest.errors import PdfLimitExceeded
 from pipeline.ingest.record import EventContext
@@ -127,7 +127,7 @@ def _read_and_record(
         with reading.open_pdf(
             file,
             limits=limits,
-            language=language.installed(),
+            enricher=enricher.installed(),
             while_waiting=heartbeat.beat,
         ) as document:
             heartbeat.total = min(document.opened.page_count, limits.pages)

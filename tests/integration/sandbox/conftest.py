@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-from spacy.language import Language
 
-from pipeline.enrich import language
+from pipeline.enrich.enricher import Enricher
 from pipeline.ingest import reading
 from pipeline.ingest.frames import DocumentOpened, DocumentRead, PageReading
 from pipeline.ingest.reading import DocumentReading
@@ -35,9 +34,9 @@ class Reading(NamedTuple):
 class Reader:
     """Reads PDFs as the task does, but from bytes and with limits that a test may change."""
 
-    def __init__(self, limits: ReadingLimits, *, language: Language, directory: Path) -> None:
+    def __init__(self, limits: ReadingLimits, *, enricher: Enricher, directory: Path) -> None:
         self._limits = limits
-        self._language = language
+        self._enricher = enricher
         self._directory = directory
 
     def open(
@@ -46,7 +45,7 @@ class Reader:
         path = self._directory / "document.pdf"
         path.write_bytes(content)
         limits = replace(self._limits, **changed)  # type: ignore[arg-type]  # mypy wants one type for all fields
-        return reading.open_pdf(path, limits=limits, language=self._language)
+        return reading.open_pdf(path, limits=limits, enricher=self._enricher)
 
     def read(self, content: bytes, **changed: int | timedelta) -> Reading:
         with self.open(content, **changed) as document:
@@ -60,8 +59,8 @@ def children() -> NewChildren:
 
 
 @pytest.fixture(scope="session")
-def english() -> Language:
-    return language.load("blank:en")
+def english() -> Enricher:
+    return Enricher("blank:en")
 
 
 @pytest.fixture
@@ -70,5 +69,5 @@ def limits() -> ReadingLimits:
 
 
 @pytest.fixture
-def reader(english: Language, tmp_path: Path) -> Reader:
-    return Reader(READING_LIMITS, language=english, directory=tmp_path)
+def reader(english: Enricher, tmp_path: Path) -> Reader:
+    return Reader(READING_LIMITS, enricher=english, directory=tmp_path)

@@ -11,7 +11,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from structlog.testing import capture_logs
 
-from pipeline.enrich import language
+from pipeline.enrich.enricher import Enricher
 from pipeline.ingest.errors import (
     PdfCorrupt,
     PdfCrashed,
@@ -34,7 +34,6 @@ def test_a_document_is_read_page_by_page(reader: Reader) -> None:
         pdfs.with_pages("Dear Ann.\nWrite to ann@example.com.", "Page two."),
     )
     assert opened.page_count == 2
-    assert opened.language == "en"
     assert [page.number for page in pages] == [1, 2]
     first = pages[0]
     assert [first.text[p.start : p.end] for p in first.passages] == [
@@ -218,9 +217,9 @@ def test_a_page_that_runs_out_of_memory_is_read_again_after_memory_is_freed(read
 def test_a_page_that_is_too_slow_to_annotate_keeps_its_text(
     limits: ReadingLimits, tmp_path: Path
 ) -> None:
-    model = language.load("blank:en")
-    model.add_pipe("blocks_for_ever", first=True)
-    reader = Reader(limits, language=model, directory=tmp_path)
+    enricher = Enricher("blank:en")
+    enricher.pipeline.add_pipe("blocks_for_ever", first=True)
+    reader = Reader(limits, enricher=enricher, directory=tmp_path)
     page = reader.read(
         pdfs.with_pages("Some text."), page_timeout=timedelta(milliseconds=500)
     ).pages[0]

@@ -1,9 +1,8 @@
 import pytest
-from spacy.language import Language
 
-from pipeline.enrich import language
+from pipeline.enrich.enricher import Enricher
 
 
 @pytest.fixture(scope="session")
-def english() -> Language:
-    return language.load("blank:en")
+def english() -> Enricher:
+    return Enricher("blank:en")

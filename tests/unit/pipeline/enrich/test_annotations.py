@@ -1,49 +1,43 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spacy.language import Language
 
 from pipeline.enrich import annotations
-from pipeline.enrich.annotations import Annotations
+from pipeline.enrich.annotations import PageAnnotations, PageLimits
+from pipeline.enrich.enricher import Enricher
 
 MANY = 10_000
 
 
 def annotate(
-    text: str, *, language: Language, passages_max: int = MANY, entities_max: int = MANY
-) -> Annotations:
-    return annotations.annotate(
-        text, language=language, passages_max=passages_max, entities_max=entities_max
-    )
+    text: str, *, enricher: Enricher, sentences: int = MANY, entities: int = MANY
+) -> PageAnnotations:
+    limits = PageLimits(sentences=sentences, entities=entities)
+    return enricher.document().page(text, limits=limits)
 
 
-def entities(text: str, language: Language) -> list[tuple[str, str]]:
-    found = annotate(text, language=language)
+def entities(text: str, enricher: Enricher) -> list[tuple[str, str]]:
+    found = annotate(text, enricher=enricher)
     return [(entity.label, text[entity.start : entity.end]) for entity in found.entities]
 
 
-def normal_forms(text: str, language: Language) -> list[str]:
-    return [entity.normal for entity in annotate(text, language=language).entities]
+def normal_forms(text: str, enricher: Enricher) -> list[str]:
+    return [entity.normal for entity in annotate(text, enricher=enricher).entities]
 
 
-def sentences(text: str, language: Language) -> list[str]:
-    found = annotate(text, language=language)
-    return [text[passage.start : passage.end] for passage in found.passages]
+def sentences(text: str, enricher: Enricher) -> list[str]:
+    found = annotate(text, enricher=enricher)
+    return [text[start:end] for start, end in found.sentences]
 
 
-def test_passages_are_sentences_without_surrounding_white_space(english: Language) -> None:
+def test_passages_are_sentences_without_surrounding_white_space(english: Enricher) -> None:
     text = "  The first sentence.\n\nAnd a second\none!  \n"
     assert sentences(text, english) == ["The first sentence.", "And a second\none!"]
 
 
-def test_passages_are_numbered_from_zero(english: Language) -> None:
-    found = annotate("One. Two. Three.", language=english)
-    assert [passage.ordinal for passage in found.passages] == [0, 1, 2]
-
-
 @pytest.mark.parametrize("text", ["", " \n ", "\n"])
-def test_a_blank_page_has_no_passages(text: str, english: Language) -> None:
-    assert annotate(text, language=english) == Annotations()
+def test_a_blank_page_has_no_passages(text: str, english: Enricher) -> None:
+    assert annotate(text, enricher=english) == PageAnnotations()
 
 
 @pytest.mark.parametrize(
@@ -72,12 +66,12 @@ def test_a_blank_page_has_no_passages(text: str, english: Language) -> None:
     ],
 )
 def test_rules_find_addresses_dates_and_amounts(
-    text: str, found: list[tuple[str, str]], english: Language
+    text: str, found: list[tuple[str, str]], english: Enricher
 ) -> None:
     assert entities(text, english) == found
 
 
-def test_mentions_of_the_same_thing_have_the_same_normal_form(english: Language) -> None:
+def test_mentions_of_the_same_thing_have_the_same_normal_form(english: Enricher) -> None:
     text = "Ann@X.org, ann@x.org; 5 dollars, 5 Dollar; NO93 8601 1117 947, NO9386011117947"
     assert normal_forms(text, english) == [
         *("ann@x.org", "ann@x.org"),
@@ -86,42 +80,42 @@ def test_mentions_of_the_same_thing_have_the_same_normal_form(english: Language)
     ]
 
 
-def test_the_text_of_an_entity_across_lines_is_on_one_line(english: Language) -> None:
-    (entity,) = annotate("on 5\nMarch 2024", language=english).entities
+def test_the_text_of_an_entity_across_lines_is_on_one_line(english: Enricher) -> None:
+    (entity,) = annotate("on 5\nMarch 2024", enricher=english).entities
     assert (entity.text, entity.normal) == ("5 March 2024", "5 march 2024")
 
 
-def test_offsets_in_a_long_page_count_from_its_start(english: Language) -> None:
+def test_offsets_in_a_long_page_count_from_its_start(english: Enricher) -> None:
     line = "Write to someone@example.com about it.\n"
     text = line * 3_000
-    found = annotate(text, language=english)
+    found = annotate(text, enricher=english)
     places = range(0, len(text), len(line))
-    assert [(p.ordinal, p.start) for p in found.passages] == list(enumerate(places))
+    assert [start for start, _ in found.sentences] == list(places)
     assert [entity.start for entity in found.entities] == [start + 9 for start in places]
 
 
 def test_passages_and_entities_beyond_the_maximum_are_left_out_and_flagged(
-    english: Language,
+    english: Enricher,
 ) -> None:
-    found = annotate("Pay $1 and $2. " * 3, language=english, passages_max=2, entities_max=3)
-    assert len(found.passages) == 2
+    found = annotate("Pay $1 and $2. " * 3, enricher=english, sentences=2, entities=3)
+    assert len(found.sentences) == 2
     assert len(found.entities) == 3
-    assert (found.more_passages, found.more_entities) == (True, True)
+    assert (found.more_sentences, found.more_entities) == (True, True)
 
 
-def test_a_page_with_exactly_the_maximum_is_not_flagged(english: Language) -> None:
-    found = annotate("Pay $1. Pay $2.", language=english, passages_max=2, entities_max=2)
-    assert (len(found.passages), len(found.entities)) == (2, 2)
-    assert (found.more_passages, found.more_entities) == (False, False)
+def test_a_page_with_exactly_the_maximum_is_not_flagged(english: Enricher) -> None:
+    found = annotate("Pay $1. Pay $2.", enricher=english, sentences=2, entities=2)
+    assert (len(found.sentences), len(found.entities)) == (2, 2)
+    assert (found.more_sentences, found.more_entities) == (False, False)
 
 
 @pytest.mark.parametrize("characters", ["'", "$", "(", "'s", "\N{SECTION SIGN}"])
 @pytest.mark.timeout(20)  # without a limit on words each case takes minutes
 def test_a_page_of_punctuation_does_not_block_the_tokenizer(
-    characters: str, english: Language
+    characters: str, english: Enricher
 ) -> None:
-    found = annotate(characters * 40_000, language=english)
-    assert len(found.passages) == 1
+    found = annotate(characters * 40_000, enricher=english)
+    assert len(found.sentences) == 1
 
 
 @given(st.text("ab \n"), st.integers(min_value=1, max_value=10))

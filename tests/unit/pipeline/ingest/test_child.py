@@ -1,5 +1,6 @@
 import pytest
 
+from pipeline.enrich.annotations import DocumentSummary
 from pipeline.ingest.child import Tally
 from pipeline.ingest.frames import DocumentRead, PageReading, ReadingFailed, Truncation
 from schemas.errors import ErrorCode
@@ -12,7 +13,9 @@ def result_of(*pages: PageReading, pages_left_out: bool = False) -> DocumentRead
     tally = Tally()
     for page in pages:
         tally.add(page)
-    return tally.result(pages_left_out=pages_left_out, parser_warnings=0)
+    return tally.result(
+        pages_left_out=pages_left_out, parser_warnings=0, enriched=DocumentSummary()
+    )
 
 
 def bad(number: int, code: ErrorCode, *, text: str = "") -> PageReading:

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from pipeline.enrich.annotations import Entity, Passage
+from pipeline.enrich.annotations import Entity
 from pipeline.ingest import frames
 from pipeline.ingest.frames import (
     DocumentMetadata,
@@ -11,6 +11,7 @@ from pipeline.ingest.frames import (
     DocumentRead,
     Message,
     PageReading,
+    Passage,
     ReadingFailed,
     Truncation,
 )
@@ -20,7 +21,6 @@ MESSAGES: list[Message] = [
     DocumentOpened(
         page_count=2,
         metadata=DocumentMetadata(title="T", created=datetime(2024, 5, 1, tzinfo=UTC)),
-        language="en",
     ),
     PageReading(
         number=1,
@@ -39,6 +39,9 @@ MESSAGES: list[Message] = [
         entities=1,
         truncated=(Truncation.PAGE_TEXT, Truncation.PAGES),
         parser_warnings=3,
+        language="en",
+        language_confidence=0.9,
+        key_phrases=("mail bob",),
     ),
     ReadingFailed(code=ErrorCode.PDF_CORRUPT, reason="PdfStreamError"),
 ]
