@@ -234,16 +234,16 @@ def blocks_for_ever(_: Doc) -> Never:
 
 
 def test_readings_do_not_grow_the_vocabulary_or_memory_of_the_parent(
-    reader: Reader, english: Language
+    reader: Reader, english: Enricher
 ) -> None:
     def page(number: int) -> str:
         return "\n".join(f"word{number}x{line} and more" for line in range(40))
 
     reader.read(pdfs.with_pages("warm up"))
-    words = len(english.vocab.strings)
+    words = len(english.pipeline.vocab.strings)
     before = psutil.Process().memory_info().rss
     for document in range(5):
         content = pdfs.with_pages(*(page(document * 10 + number) for number in range(10)))
         assert reader.read(content).summary.pages_read == 10
-    assert len(english.vocab.strings) == words
+    assert len(english.pipeline.vocab.strings) == words
     assert psutil.Process().memory_info().rss - before < 16 * MIB
