@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 from uuid import uuid4
 
 from sqlalchemy import DateTime, Engine, Select, func, select
@@ -25,6 +25,20 @@ from schemas.runtime.database_clock import DatabaseClock
 
 BeginSession: TypeAlias = Callable[[], AbstractContextManager[Session]]
 """Opens a session, commits when the block ends, rolls back when it raises."""
+
+
+class WillBeRead(Protocol):
+    """Decides whether a stored file is read for its text."""
+
+    def __call__(self, content_type: str, *, declared: str | None, filename: str) -> bool:
+        """Return the decision.
+
+        Args:
+            content_type: media type of the stored object.
+            declared: media type that the client declared.
+            filename: name of the file.
+        """
+
 
 PIPELINE: Final = "waybill-pipeline"
 
@@ -47,6 +61,7 @@ class Context:
     transaction: BeginSession
     storage: ObjectStorage
     clock: DatabaseClock
+    will_be_read: WillBeRead
 
     def look_at_clock(self) -> None:
         """Compare the clock of this process with the database's, at most once a minute."""
@@ -72,7 +87,7 @@ def database_time(session: Session) -> datetime:
 _current: Context | None = None
 
 
-def build_context(settings: Settings, *, name: str = PIPELINE) -> Context:
+def build_context(settings: Settings, *, will_be_read: WillBeRead, name: str = PIPELINE) -> Context:
     """Return a context whose connections to the database have this name."""
     engine = postgres.build_engine(settings, connection={**CONNECTION, "application_name": name})
     return Context(
@@ -81,6 +96,7 @@ def build_context(settings: Settings, *, name: str = PIPELINE) -> Context:
         transaction=sessionmaker(engine, expire_on_commit=False).begin,
         storage=S3Storage.connect(settings),
         clock=DatabaseClock(difference_max=settings.clock_difference_max),
+        will_be_read=will_be_read,
     )
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipeline import beat, celery_app, task_routes
 from pipeline.context import Context, build_context, current_context, install_context
 from pipeline.enrich import enricher
+from pipeline.ingest.extractors import registry
 from pipeline.messaging.broker import declare_topology
 from pipeline.settings import Settings
 from schemas import queues
@@ -56,7 +57,9 @@ def before_beat_starts(**_: object) -> None:
 @signals.worker_process_init.connect(weak=False)
 def in_each_process(**_: object) -> None:
     logging.configure(settings, service="pipeline")
-    context = build_context(settings, name=celery_app.name_of(app))
+    context = build_context(
+        settings, will_be_read=registry.will_be_read, name=celery_app.name_of(app)
+    )
     install_context(context)
     look_at_clock(context)
 

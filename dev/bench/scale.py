@@ -34,6 +34,7 @@ from dev.stack.stack import Stack
 from gateway.settings import API_PREFIX
 from notifier import positions
 from pipeline.context import Context, build_context
+from pipeline.ingest.extractors import registry
 from pipeline.settings import Settings
 from schemas.tables.outbox import OutboxMessage
 
@@ -101,7 +102,8 @@ class Subject:
             context = build_context(
                 Settings.model_validate(
                     {name.lower(): value for name, value in stack.environment.items()}
-                )
+                ),
+                will_be_read=registry.will_be_read,
             )
             end.callback(context.engine.dispose)
             loop = end.enter_context(asyncio.Runner())

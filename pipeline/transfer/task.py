@@ -30,7 +30,6 @@ from schemas.errors import DomainError, StagingMissing
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled, UploadFinalized
 from schemas.lifecycle import StagingKind, StepStatus
-from schemas.policy import media_types
 from schemas.policy.quotas import Quotas
 from schemas.settings import ObjectStoreSettings
 from schemas.steps import StepName
@@ -208,7 +207,7 @@ def _transfer(context: Context, claimed: ClaimedTransfer, *, delivery: MessageDe
             session,
             claimed,
             sent=sent,
-            will_be_read=media_types.is_pdf_candidate(
+            will_be_read=context.will_be_read(
                 sent.content_type,
                 declared=claimed.declared_content_type,
                 filename=claimed.filename,

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context, build_context
+from pipeline.ingest.extractors import registry
 from pipeline.steps import lease
 from pipeline.steps.errors import LeaseLost
 from pipeline.steps.lease import ClaimedStep
@@ -40,7 +41,7 @@ class Clock:
 @pytest.fixture
 def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
     settings = worker_settings(database, staging_dir=tmp_path, transfer_slice=SLICE)
-    context = build_context(settings)
+    context = build_context(settings, will_be_read=registry.will_be_read)
     yield context
     context.engine.dispose()
 

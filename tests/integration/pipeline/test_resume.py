@@ -12,6 +12,7 @@ from sqlalchemy import Update, update
 from sqlalchemy.orm import Session
 
 from pipeline.context import build_context
+from pipeline.ingest.extractors import registry
 from pipeline.settings import Settings
 from schemas import object_keys
 from schemas.events.envelope import Envelope
@@ -41,7 +42,7 @@ def settings(
 
 @pytest.fixture
 def worker(settings: Settings) -> Iterator[TransferWorker]:
-    context = build_context(settings)
+    context = build_context(settings, will_be_read=registry.will_be_read)
     yield TransferWorker(context)
     context.engine.dispose()
 

@@ -20,6 +20,7 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from pipeline.context import build_context
+from pipeline.ingest.extractors import registry
 from pipeline.settings import Settings
 from pipeline.transfer.plan import MIN_PART_SIZE
 from schemas import object_keys, staging_layout, topology
@@ -69,7 +70,7 @@ def storage() -> FakeStorage:
 
 @pytest.fixture
 def worker(settings: Settings, storage: FakeStorage) -> Iterator[TransferWorker]:
-    context = replace(build_context(settings), storage=storage)
+    context = replace(build_context(settings, will_be_read=registry.will_be_read), storage=storage)
     yield TransferWorker(context)
     context.engine.dispose()
 

@@ -30,6 +30,7 @@ from gateway.settings import API_PREFIX
 from gateway.settings import Settings as GatewaySettings
 from gateway.uploads import queries as upload_queries
 from pipeline.context import Context, build_context
+from pipeline.ingest.extractors import registry
 from pipeline.maintenance import orphans
 from pipeline.maintenance.exclusive import Budget
 from pipeline.settings import Settings
@@ -316,7 +317,8 @@ def context(seeded: str, connection: Connection, tmp_path: Path) -> Iterator[Con
             # Some partitions are older, and no event of them is needed.
             event_retention=timedelta(days=10),
             sweep_grace=timedelta(milliseconds=1),
-        )
+        ),
+        will_be_read=registry.will_be_read,
     )
     yield looks.in_transaction(replace(built, storage=FakeStorage()), connection)
     built.engine.dispose()

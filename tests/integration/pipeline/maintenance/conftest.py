@@ -7,6 +7,7 @@ from pydantic import SecretStr
 from sqlalchemy.orm import sessionmaker
 
 from pipeline.context import CONNECTION, Context, build_context
+from pipeline.ingest.extractors import registry
 from pipeline.settings import Settings
 from schemas import staging_layout
 from schemas.runtime import postgres
@@ -34,6 +35,7 @@ def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
         transaction=sessionmaker(engine, expire_on_commit=False).begin,
         storage=FakeStorage(),
         clock=DatabaseClock(difference_max=settings.clock_difference_max),
+        will_be_read=registry.will_be_read,
     )
     engine.dispose()
 
@@ -41,6 +43,9 @@ def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
 @pytest.fixture
 def with_store(context: Context, object_store_settings: ObjectStoreSettings) -> Context:
     """The same context with a real store."""
-    built = build_context(context.settings.model_copy(update=object_store_settings.model_dump()))
+    built = build_context(
+        context.settings.model_copy(update=object_store_settings.model_dump()),
+        will_be_read=registry.will_be_read,
+    )
     built.engine.dispose()
     return replace(context, storage=built.storage)

@@ -6,6 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from pipeline.context import Context, build_context, install_context
+from pipeline.ingest.extractors import registry
 from pipeline.maintenance import exclusive, expiry, orphans, retention
 from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.report import SweepReport
@@ -33,7 +34,7 @@ def test_a_sweep_ends_quietly_while_the_database_is_down(context: Context) -> No
     away = context.settings.model_copy(
         update={"database_url": SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")}
     )
-    install_context(build_context(away))
+    install_context(build_context(away, will_be_read=registry.will_be_read))
     for sweep in (SweepUploads, SweepOrphans, SweepRows):
         sweep().run()
 
