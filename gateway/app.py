@@ -34,6 +34,7 @@ from gateway.http.wait_limit import KeyWaits
 from gateway.job_watch import JobWatch
 from gateway.jobs import queries as job_queries
 from gateway.jobs import routes as jobs
+from gateway.links import Links
 from gateway.notifications import Notifications
 from gateway.readiness import ReadinessProbe
 from gateway.settings import API_PREFIX, Settings
@@ -53,7 +54,8 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     Args:
         settings: the settings of the server.
         store: the object store; required if `settings` stage new uploads in the bucket.
-            Otherwise used only for uploads that were created with staging in the bucket.
+            Otherwise used for links to stored files, and for uploads that were created with staging
+            in the bucket.
     """
     engine = db.build_engine(settings)
     autocommit_engine = db.build_autocommit_engine(settings)
@@ -93,6 +95,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         secret_keys=settings.key_ring,
         rates=TenantRates(RateLimit.from_settings(settings), monotonic_ns=time.monotonic_ns),
         bodies=Bodies(BodyLimits.from_settings(settings)),
+        links=Links(store, settings=settings),
     )
 
     @asynccontextmanager
@@ -111,6 +114,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         finally:
             await context.readiness.close()
             staging.close()
+            context.links.close()
             await autocommit.close()
             await autocommit_engine.dispose()
             await engine.dispose()

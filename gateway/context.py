@@ -18,6 +18,7 @@ from gateway.http.rate_limit import TenantRates
 from gateway.http.security import ApiKeyCache, Caller
 from gateway.http.wait_limit import KeyWaits
 from gateway.job_watch import JobWatch
+from gateway.links import Links
 from gateway.readiness import ReadinessProbe
 from gateway.settings import Settings
 from gateway.staging import Staging
@@ -42,6 +43,7 @@ class Context:
     secret_keys: KeyRing
     rates: TenantRates
     bodies: Bodies
+    links: Links
 
 
 class ApiRequest(Request[Caller, None, Any]):

@@ -11,6 +11,7 @@ from schemas.settings import (
     BodySettings,
     DatabaseSettings,
     HttpSettings,
+    LinkSettings,
     ObjectStoreSettings,
     ProcessSettings,
     QuotaSettings,
@@ -37,6 +38,7 @@ class Settings(
     StepSettings,
     BacklogSettings,
     HttpSettings,
+    LinkSettings,
     BodySettings,
     RequestRateSettings,
     WebhookTargetSettings,
@@ -47,7 +49,7 @@ class Settings(
 
 
 class StoreSettings(ObjectStoreSettings, ServiceSettings):
-    """Settings of the object store; the server needs them if `STAGING=s3`."""
+    """Settings of the object store; the server needs them if `STAGING=s3`, and for links to files."""
 
 
 class AdministrationSettings(DatabaseSettings, QuotaSettings, ProcessSettings, ServiceSettings):
@@ -61,8 +63,8 @@ class SecretAdministrationSettings(AdministrationSettings, SecretSettings):
 def load_store(settings: Settings) -> StoreSettings | None:
     """Return the object store's settings; exit if `STAGING=s3` and they are missing or invalid.
 
-    With `STAGING=directory` the store is optional: it serves only uploads that were
-    created with `STAGING=s3`.
+    With `STAGING=directory` the store is optional: it serves only links to stored files, and uploads
+    that were created with `STAGING=s3`.
     """
     if settings.staging == StagingKind.OBJECTS:
         return StoreSettings.load()

@@ -207,6 +207,30 @@ class ObjectStoreSettings(BaseModel):
     )
 
 
+class LinkSettings(BaseModel):
+    """Links to stored files, which clients fetch from the object store."""
+
+    document_link_ttl: Duration = Field(
+        default=timedelta(minutes=5),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=7),
+        description="how long the link to a document's file works; a download that has begun continues. Whoever has the link can read the file, and proxies log URLs: keep it short. The store's signatures last 7 days at most",
+    )
+    s3_public_url: str | None = Field(
+        default=None,
+        description="endpoint under which clients reach the object store, such as `https://files.example.com`, if it is not `S3_ENDPOINT_URL`: the host is part of a link's signature",
+    )
+
+    @field_validator("s3_public_url")
+    @classmethod
+    def _check_public_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in {"http", "https"} or not parts.hostname:
+                raise ValueError("it is no URL such as https://files.example.com")
+        return value
+
+
 class StagingSettings(BaseModel):
     staging: Literal[StagingKind.DIRECTORY, StagingKind.OBJECTS] = Field(
         default=StagingKind.DIRECTORY,

@@ -1,14 +1,16 @@
 """`/documents`: stored files, and the text and entities read from them."""
 
+from http import HTTPStatus
 from typing import Annotated
 
 from litestar import Router, get
 from litestar.enums import HttpMethod
 from litestar.params import FromPath, PathParameter, QueryParameter
-from litestar.response import Stream
+from litestar.response import Redirect, Stream
 
 from gateway.context import ApiRequest
 from gateway.documents import queries
+from gateway.documents.content_disposition import content_disposition, media_type_of
 from gateway.documents.queries import EntityPosition
 from gateway.http import paging
 from gateway.http.problems import answers
@@ -18,6 +20,7 @@ from schemas.api.paging import PageOf
 from schemas.api.scopes import Scope
 from schemas.errors import ErrorCode
 from schemas.ids import DocumentId
+from schemas.object_keys import ObjectKey
 from schemas.tables.documents import Document
 
 PageNumber = Annotated[int, PathParameter(ge=1, le=2**31 - 1, description="the first page is 1")]
@@ -154,9 +157,36 @@ async def list_entities(
     )
 
 
+@get(
+    "/{document_id:uuid}/file",
+    summary="Download the file",
+    status_code=HTTPStatus.TEMPORARY_REDIRECT,
+    response_description="`Location` is a URL in the object store",
+    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND),
+)
+async def get_file(request: ApiRequest, *, document_id: FromPath[DocumentId]) -> Redirect:
+    """Redirect to the stored file in the object store, under a URL that works for a few minutes.
+
+    PDFs and images open in a browser; other files are downloaded. A type that can run scripts is
+    served as bytes.
+    """
+    context = request.context
+    async with context.database.transaction() as session:
+        document = await queries.document_of(
+            session, tenant_id=request.user.tenant_id, document_id=document_id
+        )
+    url = await context.links.url_of(
+        ObjectKey(document.object_key),
+        media_type=media_type_of(document.content_type),
+        disposition=content_disposition(document.filename, content_type=document.content_type),
+        is_head=request.method == HttpMethod.HEAD,
+    )
+    return Redirect(url, status_code=HTTPStatus.TEMPORARY_REDIRECT.value)
+
+
 router = Router(
     "/documents",
-    route_handlers=[list_documents, get_document, get_text, get_page, list_entities],
+    route_handlers=[list_documents, get_document, get_text, get_page, list_entities, get_file],
     opt=requires(Scope.DOCUMENTS_READ),
     tags=["documents"],
 )

@@ -33,8 +33,13 @@ RABBITMQ_CONF: Final = (CHECKOUT / "deploy/compose/rabbitmq.conf").read_text()
 OURS: Final = [name for name, container in CONTAINERS.items() if "build" in container]
 ONE_SHOTS: Final = [name for name, each in CONTAINERS.items() if each["restart"] == "no"]
 
+
+class GatewaySettings(gateway.settings.Settings, gateway.settings.StoreSettings):
+    """The two sections that the gateway loads."""
+
+
 READERS: Final[dict[str, type[BaseSettings]]] = {
-    "waybill-gateway": gateway.settings.Settings,
+    "waybill-gateway": GatewaySettings,
     "waybill-relay": notifier.settings.Settings,
     "waybill-deliver": notifier.settings.DeliverSettings,
     "waybill-worker": pipeline.settings.Settings,

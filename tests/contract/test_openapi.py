@@ -58,7 +58,7 @@ def essence_of(description: dict[str, Any]) -> dict[str, Any]:
                 "body": _content(operation.get("requestBody", {})),
                 "answers": {
                     status: _content(answer) or answer["description"]
-                    if status.startswith("2")
+                    if status.startswith(("2", "3"))
                     else answer["description"]
                     for status, answer in sorted(operation["responses"].items())
                 },
@@ -121,7 +121,7 @@ def test_every_api_route_describes_the_rate_limit(description: dict[str, Any]) -
 def test_every_error_is_a_problem(description: dict[str, Any]) -> None:
     for name, operation in operations_of(description).items():
         for status, answer in operation["responses"].items():
-            if not status.startswith("2") and "/health/" not in name:
+            if not status.startswith(("2", "3")) and "/health/" not in name:
                 assert _content(answer) == "application/problem+json Problem", (name, status)
 
 
