@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipeline import beat, celery_app, task_routes
 from pipeline.context import Context, build_context, current_context, install_context
 from pipeline.enrich import enricher
+from pipeline.ingest import readers
 from pipeline.ingest.extractors import registry
 from pipeline.messaging.broker import declare_topology
 from pipeline.settings import Settings
@@ -62,6 +63,11 @@ def in_each_process(**_: object) -> None:
     )
     install_context(context)
     look_at_clock(context)
+
+
+@signals.worker_process_shutdown.connect(weak=False)
+def before_a_process_ends(**_: object) -> None:
+    readers.close()
 
 
 @signals.task_prerun.connect(weak=False)

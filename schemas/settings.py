@@ -546,6 +546,10 @@ class IngestSettings(BaseModel):
         default=ByteSize(GIB),
         description="largest PDF that is read; a larger PDF is stored, and its job fails with `pdf_limit_exceeded`",
     )
+    reader_documents_max: Positive = Field(
+        default=50,
+        description="documents of one tenant that a reader child reads before a fresh one replaces it; bounds what a leak in a parser can grow to",
+    )
 
 
 class RelaySettings(BaseModel):

@@ -16,6 +16,7 @@ from pipeline.ingest.frames import (
     PageReading,
     Passage,
     ReadingFailed,
+    ReadPages,
     Truncation,
 )
 from pipeline.ingest.sandbox.fork import Send, TimeLimitReached, time_limit
@@ -25,10 +26,20 @@ if TYPE_CHECKING:
     from schemas.errors import ErrorCode
 
 
-def read(path: Path, send: Send, *, limits: ReadingLimits, enricher: Enricher) -> None:
+def serve(request: bytes, send: Send, *, enricher: Enricher) -> None:
+    """Answer a request of the worker."""
+    match frames.decode_request(request):
+        case ReadPages() as pages:
+            read(pages, send, enricher=enricher)
+        case other:
+            raise NotImplementedError(type(other).__name__)
+
+
+def read(request: ReadPages, send: Send, *, enricher: Enricher) -> None:
     """Send `DocumentOpened`, the pages and `DocumentRead`; or, at any point, `ReadingFailed`."""
     warnings.simplefilter("ignore")  # the frames report defects of the document
-    with path.open("rb") as file:
+    limits = request.limits
+    with Path(request.path).open("rb") as file:
         try:
             document = pypdf_text.Document(file, limits=limits)
             opened = DocumentOpened(

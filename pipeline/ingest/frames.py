@@ -1,13 +1,86 @@
-"""The messages from the child that reads a PDF to the worker that stores it."""
+"""The requests of a worker to its reader child, and the messages that answer them."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 
 from pipeline.enrich.annotations import Entity
+from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.errors import ErrorCode
+
+
+class ReadPages(msgspec.Struct, frozen=True, kw_only=True, tag="read_pages"):
+    """Read the text of a document, page after page, and enrich it.
+
+    Attributes:
+        path: the file; the child opens it.
+        media_type: selects the extractor.
+        limits: the limits of the whole document.
+        password: opens an encrypted document.
+        first_page: the first page to read, from 1; earlier pages are read already.
+        text_bytes_before: text of the earlier pages, which counts towards the limit.
+        enricher_state: what the enricher keeps of the earlier pages.
+        use_other_engine: read the first page with the other engine, because the default engine
+            killed a child on it.
+        cpu_share: CPU time after which the reading pauses; None for a reading to the end.
+    """
+
+    path: str
+    media_type: str
+    limits: ReadingLimits
+    password: str | None = None
+    first_page: int = 1
+    text_bytes_before: int = 0
+    enricher_state: bytes = b""
+    use_other_engine: bool = False
+    cpu_share: timedelta | None = None
+
+
+class Describe(msgspec.Struct, frozen=True, kw_only=True, tag="describe"):
+    """Read what describes a document: page count, structure, language, a picture of page one.
+
+    Attributes:
+        path: the file; the child opens it.
+        media_type: selects the extractor.
+        limits: the limits of the document.
+        password: opens an encrypted document.
+        thumbnail_side: longest side of the picture in pixels.
+    """
+
+    path: str
+    media_type: str
+    limits: ReadingLimits
+    password: str | None = None
+    thumbnail_side: int = 400
+
+
+class Recognize(msgspec.Struct, frozen=True, kw_only=True, tag="recognize"):
+    """Recognise the text of page images (OCR), and enrich it.
+
+    Attributes:
+        path: the file; the child opens it.
+        media_type: selects the extractor, which renders the pages.
+        limits: the limits of the document.
+        pages: numbers of the pages, from 1, in order.
+        languages: codes of the languages to recognise, as tesseract names them.
+        dpi: resolution of the images.
+        pixels_max: most pixels of one image; a larger page is rendered at a lower resolution.
+        password: opens an encrypted document.
+    """
+
+    path: str
+    media_type: str
+    limits: ReadingLimits
+    pages: tuple[int, ...]
+    languages: tuple[str, ...]
+    dpi: float
+    pixels_max: int
+    password: str | None = None
+
+
+Request = ReadPages | Describe | Recognize
 
 
 class Truncation(StrEnum):
@@ -130,10 +203,16 @@ Message = DocumentOpened | PageReading | DocumentRead | ReadingFailed
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Message)
+_REQUEST_DECODER: Final = msgspec.msgpack.Decoder(Request)
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message | Request) -> bytes:
     return _ENCODER.encode(message)
+
+
+def decode_request(content: bytes) -> Request:
+    request: Request = _REQUEST_DECODER.decode(content)
+    return request
 
 
 def decode(frame: bytes) -> Message:

@@ -2,7 +2,7 @@
 
 Use::
 
-    with reading.open_pdf(path, limits=limits, enricher=enricher) as document:
+    with reading.open_document(request, reader=reader, tenant_id=tenant_id) as document:
         store_opening(document.opened)
         for page in document.pages():   # one page in memory at a time
             store_page(page)
@@ -11,14 +11,13 @@ Use::
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from pipeline.enrich.enricher import Enricher
-from pipeline.ingest import child, errors, frames
+from pipeline.ingest import errors, frames
 from pipeline.ingest.errors import (
     PdfCrashed,
     PdfEmpty,
@@ -32,18 +31,22 @@ from pipeline.ingest.frames import (
     Message,
     PageReading,
     ReadingFailed,
+    ReadPages,
 )
 from pipeline.ingest.sandbox.fork import (
+    AnswerLimits,
     ChildDied,
     ChildLimits,
     ChildOutOfMemory,
     ChildOutputTooLarge,
     ChildTimedOut,
-    forked,
 )
 from pipeline.ingest.sandbox.limits import ReadingLimits
+from pipeline.ingest.sandbox.reader import Reader
+from schemas.ids import TenantId
+from schemas.settings import MIB
 
-_MIB: Final = 1024 * 1024
+_PAGE_GRACE: Final = timedelta(seconds=1)
 # Bytes of output per byte of text; offsets, labels and normal forms need far less.
 _OUTPUT_PER_TEXT: Final = 32
 
@@ -89,14 +92,14 @@ class DocumentReading:
 
 
 @contextmanager
-def open_pdf(
-    path: Path,
+def open_document(
+    request: ReadPages,
     *,
-    limits: ReadingLimits,
-    enricher: Enricher,
+    reader: Reader,
+    tenant_id: TenantId,
     while_waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[DocumentReading]:
-    """Open a PDF in a child of this process; the child is killed when the block ends.
+    """Open a document in a child of this process; leaving the block early kills the child.
 
     While it waits for the child, it calls `while_waiting` once a second; what this call raises ends
     the reading.
@@ -107,28 +110,37 @@ def open_pdf(
 
     Raises:
         PdfEmpty, PdfEncrypted, PdfCorrupt, PdfLimitExceeded, PdfTimeout,
-        PdfOutOfMemory, PdfCrashed: the PDF does not open.
+        PdfOutOfMemory, PdfCrashed: the document does not open.
     """
-    size_bytes = path.stat().st_size
+    limits = request.limits
+    size_bytes = Path(request.path).stat().st_size
     if size_bytes == 0:
         raise PdfEmpty
     if size_bytes > limits.file_bytes:
         raise PdfLimitExceeded(f"{size_bytes} of at most {limits.file_bytes} bytes")
-    work = partial(child.read, path, limits=limits, enricher=enricher)
     try:
-        with forked(work, limits=_child_limits(limits), while_waiting=while_waiting) as received:
+        with reader.answer(
+            frames.encode(request),
+            tenant_id=tenant_id,
+            child_limits=ChildLimits(memory_bytes=limits.memory_bytes),
+            limits=_answer_limits(limits),
+            while_waiting=while_waiting,
+        ) as received:
             messages = _messages(received, limits=limits)
             yield DocumentReading(_opening(messages), messages=messages)
     except MemoryError as error:
         raise PdfOutOfMemory(f"{limits.memory_bytes} bytes") from error
 
 
-def _child_limits(limits: ReadingLimits) -> ChildLimits:
-    return ChildLimits(
+def _answer_limits(limits: ReadingLimits) -> AnswerLimits:
+    return AnswerLimits(
         wait=limits.timeout,
-        memory_bytes=limits.memory_bytes,
-        frame_bytes=_OUTPUT_PER_TEXT * limits.page_characters + _MIB,
-        output_bytes=_OUTPUT_PER_TEXT * limits.text_bytes + 1024 * limits.pages + _MIB,
+        cpu=limits.timeout,
+        # Two steps of a page are limited by the child itself; the rest is a call that the child
+        # cannot interrupt.
+        frame_cpu=2 * limits.page_timeout + _PAGE_GRACE,
+        frame_bytes=_OUTPUT_PER_TEXT * limits.page_characters + MIB,
+        output_bytes=_OUTPUT_PER_TEXT * limits.text_bytes + 1024 * limits.pages + MIB,
     )
 
 

@@ -11,9 +11,9 @@ import structlog
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context, current_context, database_time
-from pipeline.enrich import enricher
-from pipeline.ingest import reading, record
+from pipeline.ingest import readers, reading, record
 from pipeline.ingest.errors import PdfLimitExceeded
+from pipeline.ingest.frames import ReadPages
 from pipeline.ingest.record import EventContext
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from pipeline.ingest.writer import PageWriter
@@ -28,6 +28,7 @@ from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent
 from schemas.lifecycle import StepStatus
 from schemas.object_keys import ObjectKey
+from schemas.policy.media_types import PDF
 from schemas.steps import StepName
 
 log = structlog.stdlib.get_logger(__name__)
@@ -124,10 +125,10 @@ def _read_and_record(
     limits = ReadingLimits.from_settings(context.settings)
     with context.transaction() as session:
         record.lock_document(session, stored)
-        with reading.open_pdf(
-            file,
-            limits=limits,
-            enricher=enricher.installed(),
+        with reading.open_document(
+            ReadPages(path=str(file), media_type=PDF, limits=limits),
+            reader=readers.of_this_process(context.settings),
+            tenant_id=event.tenantid,
             while_waiting=heartbeat.beat,
         ) as document:
             heartbeat.total = min(document.opened.page_count, limits.pages)

@@ -1,4 +1,4 @@
-"""Runs work in a forked child that can be killed without harm to its parent.
+"""A forked child that answers requests and can be killed without harm to its parent.
 
 A fork of the warm process takes milliseconds, a new interpreter half a second.
 A Celery pool process is daemonic and may not use `multiprocessing`. Linux only.
@@ -10,8 +10,10 @@ import gc
 import math
 import os
 import resource
+import select
 import selectors
 import signal
+import socket
 import struct
 import time
 import traceback
@@ -19,15 +21,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Final, NoReturn
 
 Send = Callable[[bytes], None]
-Work = Callable[[Send], None]
+Serve = Callable[[bytes, Send], None]
+"""Answers one request in the child with any number of frames."""
 
 _FRAME: Final = struct.Struct(">BI")  # kind, length
 _CONTENT: Final = 0
 _TRACEBACK: Final = 1
+_END: Final = 2
+_LENGTH: Final = struct.Struct(">I")
 _TRACEBACK_MAX: Final = 4_000
 _READ_SIZE: Final = 64 * 1024
 _EXIT_FAILED: Final = 1
@@ -35,6 +41,8 @@ _EXIT_OUT_OF_MEMORY: Final = 77
 _PR_SET_PDEATHSIG: Final = 1
 _ALARM_INTERVAL: Final = 0.1
 _CALL_INTERVAL: Final = 1.0
+# The kernel counts CPU time in steps; a shorter wait would only repeat the look at the clock.
+_CPU_STEP: Final = 0.02
 _STANDARD_STREAMS: Final = frozenset({0, 1, 2})
 # A terminal or service manager sends these to the whole process group when it stops. The
 # child ignores them: the worker decides about the document, and its death ends the child.
@@ -47,24 +55,55 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, kw_only=True)
 class ChildLimits:
-    """Limits of a child.
+    """Limits of a child for its whole life.
 
     Attributes:
-        wait: total time that the parent waits for frames; the parent's own work
-            between frames does not count. Also the child's CPU time.
         memory_bytes: address space on top of what the child inherits.
+        niceness: added to the niceness that it inherits; a nice child leaves the CPU to others.
+    """
+
+    memory_bytes: int
+    niceness: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerLimits:
+    """Limits of the answer to one request.
+
+    Attributes:
+        wait: total time that the parent waits for frames; the parent's own work between frames
+            does not count.
+        cpu: CPU time of the child.
+        frame_cpu: CPU time of the child for one frame, while the parent waits for the frame.
         frame_bytes: size of one frame.
         output_bytes: size of all frames.
     """
 
     wait: timedelta
-    memory_bytes: int
+    cpu: timedelta
+    frame_cpu: timedelta
     frame_bytes: int
     output_bytes: int
 
 
+class TimeBudget(Enum):
+    """What a child that was killed for its slowness had used up."""
+
+    WAIT = "wait"
+    CPU = "cpu"
+    FRAME_CPU = "frame_cpu"
+
+
 class ChildTimedOut(Exception):
-    """The child exceeded its time and was killed."""
+    """The child exceeded its time and was killed.
+
+    Attributes:
+        exhausted: the limit that it exceeded.
+    """
+
+    def __init__(self, exhausted: TimeBudget) -> None:
+        self.exhausted = exhausted
+        super().__init__(exhausted.value)
 
 
 class ChildOutOfMemory(Exception):
@@ -101,102 +140,118 @@ class TimeLimitReached(BaseException):
 
 
 @contextmanager
-def forked(
-    work: Work, *, limits: ChildLimits, while_waiting: Callable[[], None] = lambda: None
-) -> Iterator[Iterator[bytes]]:
-    """Run `work(send)` in a child; yield an iterator over the frames it sends.
-
-    While the parent waits for a frame, it calls `while_waiting` once a second. What this call
-    raises ends the block.
-
-    When the block ends, in whatever way, the child is killed and reaped and its pipe closed.
-
-    The child inherits the parent's memory only: no file or socket, no signal handler.
-    Its standard streams are the null device. It cannot write files.
-
-    Raises, from the iterator:
-        ChildTimedOut, ChildOutOfMemory, ChildOutputTooLarge, ChildDied.
-    """
-    # An exception from a signal handler (Celery's soft time limit) right after the
-    # fork would leak the child.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        child = _fork(work, limits)
-        try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            yield child.frames(while_waiting)
-        finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-            child.end()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-@contextmanager
 def time_limit(allowed: timedelta) -> Iterator[None]:
-    """Interrupt the block after `allowed`; for the child only, because it uses SIGALRM.
+    """Interrupt the block after `allowed` CPU time; for the child only, because it uses SIGPROF.
 
-    One long call into C is not interrupted; the parent's deadline covers such a call.
+    CPU time, because other processes may take most of the wall time. One long call into C is not
+    interrupted; the parent's deadline covers such a call.
 
     Raises:
         TimeLimitReached: the time is up.
     """
-    signal.signal(signal.SIGALRM, _raise_time_limit_reached)
+    signal.signal(signal.SIGPROF, _raise_time_limit_reached)
     try:
         # The alarm repeats, because an exception raised in a finalizer is lost.
-        signal.setitimer(signal.ITIMER_REAL, allowed.total_seconds(), _ALARM_INTERVAL)
+        signal.setitimer(signal.ITIMER_PROF, allowed.total_seconds(), _ALARM_INTERVAL)
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-class _Child:
-    """The parent's end of a child."""
+class Answer(Iterator[bytes]):
+    """The frames of the answer to one request.
 
-    def __init__(self, pid: int, *, pipe: int, limits: ChildLimits) -> None:
-        self._pid = pid
-        self._pipe = pipe
+    Iterating raises ChildTimedOut, ChildOutOfMemory, ChildOutputTooLarge or ChildDied.
+
+    Attributes:
+        is_complete: whether the child has sent the last frame, and waits for the next request.
+    """
+
+    def __init__(
+        self, child: "Child", *, limits: AnswerLimits, while_waiting: Callable[[], None]
+    ) -> None:
+        self.is_complete = False
+        self._child = child
         self._limits = limits
+        self._while_waiting = while_waiting
+        self._received_bytes = 0
         self._waited = 0.0
-        self._received = 0
+        self._cpu_at_start = child.cpu_seconds()
+        self._cpu_now = self._cpu_at_block = self._cpu_at_start
+        self._frames = self._receive()
 
-    def frames(self, while_waiting: Callable[[], None]) -> Iterator[bytes]:
+    def __next__(self) -> bytes:
+        return next(self._frames)
+
+    @property
+    def waited(self) -> timedelta:
+        """How long the parent has waited for frames."""
+        return timedelta(seconds=self._waited)
+
+    @property
+    def cpu(self) -> timedelta:
+        """CPU time of the child for this answer, as of the last frame or the end of the answer."""
+        return timedelta(seconds=self._cpu_now - self._cpu_at_start)
+
+    def end(self) -> None:
+        """Record the CPU time of the child, which is unknown once the child is reaped."""
+        self._cpu_now = self._child.cpu_seconds()
+
+    def _receive(self) -> Iterator[bytes]:
         buffer = bytearray()
         failure = ""
         with selectors.PollSelector() as selector:
-            selector.register(self._pipe, selectors.EVENT_READ)
-            while block := self._read(selector, while_waiting):
+            selector.register(self._child.channel, selectors.EVENT_READ)
+            while block := self._read(selector):
                 buffer += block
                 while frame := self._take_frame(buffer):
                     kind, content = frame
                     if kind == _CONTENT:
                         yield content
+                    elif kind == _END:
+                        self.is_complete = not buffer
+                        return
                     else:
                         failure = content.decode(errors="replace")
-        self._check_ending(failure)
+        self._child.check_ending(failure)
 
-    def end(self) -> None:
-        """Kill the child if it still runs, reap it, close the pipe."""
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
-        os.close(self._pipe)
-
-    def _read(self, selector: selectors.BaseSelector, while_waiting: Callable[[], None]) -> bytes:
+    def _read(self, selector: selectors.BaseSelector) -> bytes:
+        """Return the next bytes; empty once the child has closed its end."""
+        next_call = time.monotonic() + _CALL_INTERVAL
         ready = False
         while not ready:
-            left = self._limits.wait.total_seconds() - self._waited
-            if left <= 0:
-                raise ChildTimedOut
+            time_left = self._time_left()
             asked = time.monotonic()
-            ready = bool(selector.select(min(left, _CALL_INTERVAL)))
-            self._waited += time.monotonic() - asked
-            if not ready:
-                while_waiting()
-        block = os.read(self._pipe, _READ_SIZE)
-        self._received += len(block)
-        if self._received > self._limits.output_bytes:
+            ready = bool(selector.select(min(time_left, max(next_call - asked, 0))))
+            now = time.monotonic()
+            self._waited += now - asked
+            if not ready and now >= next_call:
+                self._while_waiting()
+                next_call = time.monotonic() + _CALL_INTERVAL
+        block = self._child.receive()
+        self._cpu_now = self._cpu_at_block = self._child.cpu_seconds()
+        self._received_bytes += len(block)
+        if self._received_bytes > self._limits.output_bytes:
             raise ChildOutputTooLarge
         return block
+
+    def _time_left(self) -> float:
+        """Return how many seconds pass at least until a limit is reached.
+
+        Raises:
+            ChildTimedOut: one is reached.
+        """
+        cpu = self._child.cpu_seconds()
+        left = {
+            TimeBudget.WAIT: self._limits.wait.total_seconds() - self._waited,
+            TimeBudget.CPU: self._limits.cpu.total_seconds() - (cpu - self._cpu_at_start),
+            TimeBudget.FRAME_CPU: self._limits.frame_cpu.total_seconds()
+            - (cpu - self._cpu_at_block),
+        }
+        nearest = min(left, key=lambda budget: left[budget])
+        if left[nearest] <= 0:
+            raise ChildTimedOut(nearest)
+        return max(left[nearest], _CPU_STEP)
 
     def _take_frame(self, buffer: bytearray) -> tuple[int, bytes] | None:
         if len(buffer) < _FRAME.size:
@@ -211,7 +266,85 @@ class _Child:
         del buffer[:end]
         return kind, content
 
-    def _check_ending(self, failure: str) -> None:
+
+class Child:
+    """The parent's end of a child.
+
+    The child inherits the parent's memory only: no file or socket, no signal handler. Its standard
+    streams are the null device. It cannot write files, and dies with its parent.
+
+    Attributes:
+        channel: descriptor of the socket to the child.
+        limits: the limits of its life.
+    """
+
+    def __init__(self, pid: int, *, channel: int, limits: ChildLimits) -> None:
+        self.channel = channel
+        self.limits = limits
+        self._pid = pid
+        self._clock = _cpu_clock(pid)
+        self._resident_at_start = self._resident_bytes()
+
+    @classmethod
+    def fork(cls, serve: Serve, *, limits: ChildLimits) -> "Child":
+        """Fork a child that answers requests with `serve`.
+
+        Signals must be blocked: an exception from a signal handler (Celery's soft time limit)
+        right after the fork would leak the child.
+        """
+        parent = os.getpid()
+        ours, theirs = (end.detach() for end in socket.socketpair())
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(ours)
+            os.close(theirs)
+            raise
+        if pid == 0:
+            _serve_and_exit(serve, channel=theirs, parent=parent, limits=limits)
+        os.close(theirs)
+        return cls(pid, channel=ours, limits=limits)
+
+    def ask(
+        self, request: bytes, *, limits: AnswerLimits, while_waiting: Callable[[], None]
+    ) -> Answer:
+        """Send a request; while the parent waits for a frame, call `while_waiting` once a second."""
+        # The parent's watch ends while the parent does something else; this limit does not.
+        _, hard = resource.prlimit(self._pid, resource.RLIMIT_CPU)
+        soft = math.ceil(self.cpu_seconds() + limits.cpu.total_seconds()) + 1
+        if hard != resource.RLIM_INFINITY:
+            soft = min(soft, hard)
+        resource.prlimit(self._pid, resource.RLIMIT_CPU, (soft, hard))
+        answer = Answer(self, limits=limits, while_waiting=while_waiting)
+        with suppress(BrokenPipeError):  # the child has died; the answer says how
+            _write(self.channel, _LENGTH.pack(len(request)) + request)
+        return answer
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the child lives and has sent nothing since its last answer."""
+        return not select.select([self.channel], [], [], 0)[0]
+
+    def cpu_seconds(self) -> float:
+        """CPU time since the fork; available until `end`, also after the child's death."""
+        return time.clock_gettime(self._clock)
+
+    def growth_bytes(self) -> int:
+        """Resident memory beyond that at the fork."""
+        return self._resident_bytes() - self._resident_at_start
+
+    def receive(self) -> bytes:
+        try:
+            return os.read(self.channel, _READ_SIZE)
+        except ConnectionResetError:  # it died with the request unread
+            return b""
+
+    def check_ending(self, failure: str) -> NoReturn:
+        """Raise the reason why the child ended before its answer was complete.
+
+        Args:
+            failure: the traceback that it sent.
+        """
         # Not reaped here, where a signal handler may interrupt: `end` still needs the process id,
         # and the system may give the id of a reaped process to another process.
         ending = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
@@ -219,50 +352,53 @@ class _Child:
             raise ChildProcessError
         exited = ending.si_code == os.CLD_EXITED
         status = ending.si_status
-        if exited and status == 0:
-            return
         if exited and status == _EXIT_OUT_OF_MEMORY:
             raise ChildOutOfMemory
         if not exited and status == signal.SIGXCPU:
-            raise ChildTimedOut
+            raise ChildTimedOut(TimeBudget.CPU)
         raise ChildDied(
             signal_number=None if exited else status,
             exit_status=status if exited else None,
             traceback=failure,
         )
 
+    def end(self) -> None:
+        """Kill the child if it still runs, reap it, close the channel. Signals must be blocked."""
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        os.close(self.channel)
 
-def _fork(work: Work, limits: ChildLimits) -> _Child:
-    parent = os.getpid()
-    read_end, write_end = os.pipe()
-    try:
-        pid = os.fork()
-    except OSError:
-        os.close(read_end)
-        os.close(write_end)
-        raise
-    if pid == 0:
-        _work_and_exit(work, pipe=write_end, parent=parent, limits=limits)
-    os.close(write_end)
-    return _Child(pid, pipe=read_end, limits=limits)
+    def _resident_bytes(self) -> int:
+        statm = Path(f"/proc/{self._pid}/statm").read_text(encoding="ascii")
+        return int(statm.split()[1]) * resource.getpagesize()
 
 
-def _work_and_exit(work: Work, *, pipe: int, parent: int, limits: ChildLimits) -> NoReturn:
+def _cpu_clock(pid: int) -> int:
+    clock = ctypes.c_int()
+    error = _libc.clock_getcpuclockid(pid, ctypes.byref(clock))
+    if error != 0:
+        raise OSError(error, "clock_getcpuclockid")
+    return clock.value
+
+
+def _serve_and_exit(serve: Serve, *, channel: int, parent: int, limits: ChildLimits) -> NoReturn:
     status = _EXIT_FAILED
     try:
-        _leave_the_parent(parent, pipe=pipe)
+        _leave_the_parent(parent, channel=channel)
         _limit(limits)
-        work(lambda content: _send(pipe, _CONTENT, content))
+        while (request := _receive_request(channel)) is not None:
+            serve(request, lambda content: _send(channel, _CONTENT, content))
+            _send(channel, _END, b"")
         status = 0
     except MemoryError:
         status = _EXIT_OUT_OF_MEMORY
     except BaseException:  # noqa: BLE001  # the parent's code would run a second time
-        _send(pipe, _TRACEBACK, traceback.format_exc()[-_TRACEBACK_MAX:].encode())
+        _send(channel, _TRACEBACK, traceback.format_exc()[-_TRACEBACK_MAX:].encode())
     finally:
         os._exit(status)
 
 
-def _leave_the_parent(parent: int, *, pipe: int) -> None:
+def _leave_the_parent(parent: int, *, channel: int) -> None:
     if _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL)) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
     if os.getppid() != parent:
@@ -280,13 +416,13 @@ def _leave_the_parent(parent: int, *, pipe: int) -> None:
         os.dup2(nowhere, stream)
 
     # A collected object of the parent would close its descriptor by number, which
-    # may belong to the PDF by then.
+    # may belong to the document by then.
     gc.freeze()
     # Otherwise the connections to broker and database stay open, and a job stays
     # claimed, for as long as the child outlives its worker.
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # a lazy listing would close its own descriptor
         descriptor = int(name)
-        if descriptor != pipe and descriptor not in _STANDARD_STREAMS:
+        if descriptor != channel and descriptor not in _STANDARD_STREAMS:
             with suppress(OSError):  # the descriptor of the listing is already closed
                 os.close(descriptor)
 
@@ -294,24 +430,42 @@ def _leave_the_parent(parent: int, *, pipe: int) -> None:
 def _limit(limits: ChildLimits) -> None:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + limits.memory_bytes)
-    # The hard limit sends SIGKILL; the soft limit, one second earlier, sends SIGXCPU.
-    _lower(resource.RLIMIT_CPU, math.ceil(limits.wait.total_seconds()) + 1, to_hard=1)
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_CORE, 0)
+    os.nice(limits.niceness)
 
 
-def _lower(kind: int, value: int, *, to_hard: int = 0) -> None:
+def _lower(kind: int, value: int) -> None:
     _, ceiling = resource.getrlimit(kind)
-    hard = value + to_hard
     if ceiling != resource.RLIM_INFINITY:
-        hard = min(hard, ceiling)
-    resource.setrlimit(kind, (min(value, hard), hard))
+        value = min(value, ceiling)
+    resource.setrlimit(kind, (value, value))
 
 
-def _send(pipe: int, kind: int, content: bytes) -> None:
-    left = memoryview(_FRAME.pack(kind, len(content)) + content)
+def _receive_request(channel: int) -> bytes | None:
+    """Return the next request; None once the parent has closed its end."""
+    header = _read_exactly(channel, _LENGTH.size)
+    return None if header is None else _read_exactly(channel, _LENGTH.unpack(header)[0])
+
+
+def _read_exactly(channel: int, size: int) -> bytes | None:
+    received = bytearray()
+    while len(received) < size:
+        block = os.read(channel, size - len(received))
+        if not block:
+            return None
+        received += block
+    return bytes(received)
+
+
+def _send(channel: int, kind: int, content: bytes) -> None:
+    _write(channel, _FRAME.pack(kind, len(content)) + content)
+
+
+def _write(channel: int, content: bytes) -> None:
+    left = memoryview(content)
     while left:
-        left = left[os.write(pipe, left) :]
+        left = left[os.write(channel, left) :]
 
 
 def _raise_time_limit_reached(_signal: int, _frame: object) -> NoReturn:

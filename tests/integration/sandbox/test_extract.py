@@ -1,10 +1,11 @@
 from pathlib import Path
 
 from pipeline.ingest.extractors.pdf import pypdf_text
-from pipeline.ingest.sandbox.fork import ChildLimits, Send, forked
+from pipeline.ingest.sandbox.fork import Send
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.settings import MIB
 from tests.factories import pdfs
+from tests.integration.sandbox.forked import forked
 
 
 def test_the_memory_does_not_grow_with_the_number_of_pages(
@@ -20,10 +21,7 @@ def test_the_memory_does_not_grow_with_the_number_of_pages(
 
     path = tmp_path / "long.pdf"
     path.write_bytes(pdfs.with_page_contents(*[b" " * MIB] * 200))
-    allowed = ChildLimits(
-        wait=limits.timeout, memory_bytes=512 * MIB, frame_bytes=100, output_bytes=1_000
-    )
-    with forked(read, limits=allowed) as frames:
+    with forked(read, memory_bytes=512 * MIB) as frames:
         assert int(next(frames)) < 100 * MIB
 
 

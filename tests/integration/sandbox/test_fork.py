@@ -15,30 +15,24 @@ from typing import Never
 import pytest
 
 from pipeline.ingest.sandbox.fork import (
+    AnswerLimits,
     ChildDied,
-    ChildLimits,
     ChildOutOfMemory,
     ChildOutputTooLarge,
     ChildTimedOut,
     Send,
+    TimeBudget,
     TimeLimitReached,
-    Work,
-    forked,
     time_limit,
 )
+from schemas.settings import MIB
 from tests.integration.sandbox.conftest import NewChildren
+from tests.integration.sandbox.forked import LIMITS, Work, forked, watched
 
-MIB = 1024 * 1024
-LIMITS = ChildLimits(
-    wait=timedelta(seconds=20),
-    memory_bytes=256 * MIB,
-    frame_bytes=MIB,
-    output_bytes=4 * MIB,
-)
 SHORT = replace(LIMITS, wait=timedelta(seconds=0.2))
 
 
-def run(work: Work, *, limits: ChildLimits = LIMITS) -> list[bytes]:
+def run(work: Work, *, limits: AnswerLimits = LIMITS) -> list[bytes]:
     with forked(work, limits=limits) as frames:
         return list(frames)
 
@@ -53,6 +47,11 @@ def block_for_ever() -> Never:
         signal.pause()
 
 
+def spin_for_ever() -> Never:
+    while True:
+        pass
+
+
 def is_gone(pid: int) -> bool:
     """Return whether there is no such process, not even a zombie."""
     return not Path(f"/proc/{pid}").exists()
@@ -61,16 +60,6 @@ def is_gone(pid: int) -> bool:
 def open_descriptors() -> set[str]:
     links = Path("/proc/self/fd").iterdir()
     return {f"{link.name} {link.readlink()}" for link in links if link.is_symlink()}
-
-
-@contextmanager
-def watched(pid: int) -> Iterator[Callable[[], bool]]:
-    """Yield a function that waits for the end of a process and returns whether it ended."""
-    handle = os.pidfd_open(pid)
-    try:
-        yield lambda: bool(select.select([handle], [], [], 60)[0])
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -122,12 +111,53 @@ def test_a_child_that_uses_up_its_cpu_time_is_ended() -> None:
         while True:
             pass
 
-    # CPU time is limited in whole seconds: a tenth is rounded up, plus one.
-    limits = replace(LIMITS, wait=timedelta(seconds=0.1))
+    # Without the parent's watch, CPU time is limited in whole seconds.
+    limits = replace(LIMITS, cpu=timedelta(seconds=0.5))
     with forked(work, limits=limits) as frames, watched(int(next(frames))) as has_ended:
         assert has_ended()
-        with pytest.raises(ChildTimedOut):
+        with pytest.raises(ChildTimedOut) as raised:
             next(frames)
+    assert raised.value.exhausted is TimeBudget.CPU
+
+
+def spin_after(*frames: bytes) -> Work:
+    def work(send: Send) -> None:
+        for frame in frames:
+            send(frame)
+        spin_for_ever()
+
+    return work
+
+
+def test_a_child_that_exceeds_its_cpu_time_is_killed_by_its_waiting_parent() -> None:
+    with nothing_leaks(), pytest.raises(ChildTimedOut) as raised:
+        run(spin_after(), limits=replace(LIMITS, cpu=timedelta(seconds=0.2)))
+    assert raised.value.exhausted is TimeBudget.CPU
+
+
+def test_a_child_that_spends_too_long_on_one_frame_is_killed() -> None:
+    received: list[bytes] = []
+    limits = replace(LIMITS, frame_cpu=timedelta(seconds=0.2))
+    with (
+        nothing_leaks(),
+        pytest.raises(ChildTimedOut) as raised,
+        forked(spin_after(b"1", b"2"), limits=limits) as answer,
+    ):
+        received.extend(answer)
+    assert raised.value.exhausted is TimeBudget.FRAME_CPU
+    assert received == [b"1", b"2"]
+
+
+def test_a_sleeping_child_does_not_use_up_its_cpu_time() -> None:
+    def work(send: Send) -> None:
+        select.select([], [], [], 0.5)
+        send(b"awake")
+
+    limits = replace(LIMITS, cpu=timedelta(seconds=0.2), frame_cpu=timedelta(seconds=0.2))
+    with forked(work, limits=limits) as answer:
+        assert list(answer) == [b"awake"]
+    assert answer.cpu < timedelta(seconds=0.2)
+    assert answer.waited > timedelta(seconds=0.4)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
@@ -137,7 +167,7 @@ def test_the_signal_that_ended_a_child_is_reported(number: signal.Signals) -> No
         os.kill(os.getpid(), number)
 
     received: list[bytes] = []
-    with nothing_leaks(), pytest.raises(ChildDied) as death, forked(work, limits=LIMITS) as frames:
+    with nothing_leaks(), pytest.raises(ChildDied) as death, forked(work) as frames:
         received.extend(frames)
     assert death.value.signal_number == number
     assert received == [b"so far"]
@@ -190,7 +220,7 @@ def test_output_over_its_limit_ends_the_child() -> None:
 
 def test_a_child_is_gone_after_an_early_exit_from_the_block() -> None:
     with nothing_leaks():
-        with forked(send_pid_and_block, limits=LIMITS) as frames:
+        with forked(send_pid_and_block) as frames:
             pid = int(next(frames))
             assert not is_gone(pid)
         assert is_gone(pid)
@@ -200,7 +230,7 @@ def test_a_child_is_gone_after_an_error_in_the_block() -> None:
     pids: list[int] = []
 
     def fail_inside() -> None:
-        with forked(send_pid_and_block, limits=LIMITS) as frames:
+        with forked(send_pid_and_block) as frames:
             pids.append(int(next(frames)))
             raise ZeroDivisionError
 
@@ -212,7 +242,7 @@ def test_a_child_is_gone_after_an_error_in_the_block() -> None:
 
 def test_a_child_is_gone_after_its_block_is_garbage_collected() -> None:
     with nothing_leaks():
-        block = forked(send_pid_and_block, limits=LIMITS)
+        block = forked(send_pid_and_block)
         pid = int(next(block.__enter__()))
         del block
         gc.collect()
@@ -239,7 +269,7 @@ def test_a_child_is_gone_after_a_signal_handler_interrupts_the_wait() -> None:
         block_for_ever()
 
     def wait_for_more() -> None:
-        with forked(work, limits=LIMITS) as frames:
+        with forked(work) as frames:
             pids.append(int(next(frames)))
             os.kill(pids[0], signal.SIGUSR2)
             next(frames)
@@ -281,7 +311,7 @@ def test_a_child_ignores_the_signals_that_stop_a_service(
 
 def test_a_child_does_not_keep_the_parents_connections_open() -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs, forked(send_pid_and_block, limits=LIMITS) as frames:
+    with ours, theirs, forked(send_pid_and_block) as frames:
         next(frames)
         theirs.close()
         ours.settimeout(5)
@@ -317,7 +347,7 @@ def test_a_child_dies_with_its_parent() -> None:
     read_end, write_end = os.pipe()
     parent = os.fork()
     if parent == 0:
-        with forked(send_pid_and_block, limits=LIMITS) as frames:
+        with forked(send_pid_and_block) as frames:
             os.write(write_end, next(frames))
             block_for_ever()
     child = int(os.read(read_end, 20))
@@ -352,14 +382,14 @@ def interrupted(work: Callable[[], object]) -> Work:
 
 
 def test_a_slow_step_is_interrupted_and_the_work_continues() -> None:
-    assert run(interrupted(block_for_ever)) == [b"interrupted", b"and on"]
+    assert run(interrupted(spin_for_ever)) == [b"interrupted", b"and on"]
 
 
 def test_code_that_catches_every_exception_is_interrupted() -> None:
     def stubborn() -> None:
         while True:
             try:
-                signal.pause()
+                spin_for_ever()
             except Exception:  # noqa: BLE001, S112  # what parsers do
                 continue
 
@@ -369,7 +399,7 @@ def test_code_that_catches_every_exception_is_interrupted() -> None:
 def test_the_alarm_is_off_after_a_step_that_ends_in_time() -> None:
     def work(send: Send) -> None:
         with time_limit(timedelta(seconds=60)):
-            send(str(signal.getitimer(signal.ITIMER_REAL)[0] > 0).encode())
-        send(str(signal.getitimer(signal.ITIMER_REAL)[0] > 0).encode())
+            send(str(signal.getitimer(signal.ITIMER_PROF)[0] > 0).encode())
+        send(str(signal.getitimer(signal.ITIMER_PROF)[0] > 0).encode())
 
     assert run(work) == [b"True", b"False"]

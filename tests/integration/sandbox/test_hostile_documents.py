@@ -10,7 +10,7 @@ from pipeline.ingest.errors import PdfCorrupt, PdfLimitExceeded, PdfOutOfMemory,
 from pipeline.ingest.frames import Truncation
 from schemas.errors import DomainError
 from tests.factories import pdfs
-from tests.integration.sandbox.conftest import NewChildren, Reader
+from tests.integration.sandbox.conftest import Bench, NewChildren
 
 MB = pdfs.MB
 MIB = 1024 * 1024
@@ -32,22 +32,23 @@ HOSTILE: dict[str, tuple[Make, type[DomainError]]] = {
 
 
 @pytest.fixture(autouse=True)
-def a_good_file_is_still_read(reader: Reader, children: NewChildren) -> Iterator[None]:
+def a_good_file_is_still_read(reader: Bench, children: NewChildren) -> Iterator[None]:
     yield
     pages = reader.read(pdfs.with_pages("Still here.", "Both pages.")).pages
     assert [page.text.strip() for page in pages] == ["Still here.", "Both pages."]
+    reader.reader.close()
     assert children() == []
 
 
 @pytest.mark.parametrize(("make", "error"), HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_file_fails_with_its_error(
-    make: Make, error: type[DomainError], reader: Reader
+    make: Make, error: type[DomainError], reader: Bench
 ) -> None:
     with pytest.raises(error):
         reader.read(make())
 
 
-def test_a_timeout_keeps_the_pages_read_before_it(reader: Reader) -> None:
+def test_a_timeout_keeps_the_pages_read_before_it(reader: Bench) -> None:
     content = pdfs.pages_sharing_a_stream(100, tokens=290_000)
     numbers: list[int] = []
 
@@ -61,24 +62,24 @@ def test_a_timeout_keeps_the_pages_read_before_it(reader: Reader) -> None:
     assert len(numbers) < 100
 
 
-def test_a_document_with_only_slow_pages_fails_with_a_timeout(reader: Reader) -> None:
+def test_a_document_with_only_slow_pages_fails_with_a_timeout(reader: Bench) -> None:
     content = pdfs.pages_of_text_matrices(2, matrices=32_000)
     with pytest.raises(PdfTimeout):
         reader.read(content, page_timeout=timedelta(milliseconds=50))
 
 
-def test_a_document_that_needs_too_much_memory_fails_with_out_of_memory(reader: Reader) -> None:
+def test_a_document_that_needs_too_much_memory_fails_with_out_of_memory(reader: Bench) -> None:
     with pytest.raises(PdfOutOfMemory):
         reader.read(pdfs.page_of_text(b"words " * (3 * MB)), memory_bytes=48 * MIB)
 
 
-def test_a_page_with_nested_forms_is_cut_and_flagged(reader: Reader) -> None:
+def test_a_page_with_nested_forms_is_cut_and_flagged(reader: Bench) -> None:
     page = reader.read(pdfs.form_fan_out(width=12, depth=4, words=90)).pages[0]
     assert set(page.truncated) == {Truncation.PAGE_FORMS, Truncation.PAGE_TEXT}
 
 
 @pytest.mark.timeout(120)  # without a limit on words the tokenizer takes half an hour
-def test_a_page_of_apostrophes_is_read(reader: Reader) -> None:
+def test_a_page_of_apostrophes_is_read(reader: Bench) -> None:
     page = reader.read(pdfs.page_of_text(b"'" * 190_000)).pages[0]
     assert page.error_code is None
     assert page.passages

@@ -24,12 +24,12 @@ from pipeline.ingest.frames import DocumentRead, Truncation
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.errors import DomainError, ErrorCode
 from tests.factories import pdfs
-from tests.integration.sandbox.conftest import NewChildren, Reader
+from tests.integration.sandbox.conftest import Bench, NewChildren
 
 MIB = 1024 * 1024
 
 
-def test_a_document_is_read_page_by_page(reader: Reader) -> None:
+def test_a_document_is_read_page_by_page(reader: Bench) -> None:
     opened, pages, summary = reader.read(
         pdfs.with_pages("Dear Ann.\nWrite to ann@example.com.", "Page two."),
     )
@@ -53,25 +53,25 @@ def test_a_document_is_read_page_by_page(reader: Reader) -> None:
     )
 
 
-def test_a_page_has_its_size(reader: Reader) -> None:
+def test_a_page_has_its_size(reader: Bench) -> None:
     page = reader.read(pdfs.with_pages("A4")).pages[0]
     assert page.width_points == pytest.approx(595, abs=1)
     assert page.height_points == pytest.approx(842, abs=1)
 
 
-def test_the_size_of_a_rotated_page_is_its_displayed_size(reader: Reader) -> None:
+def test_the_size_of_a_rotated_page_is_its_displayed_size(reader: Bench) -> None:
     page = reader.read(pdfs.rotated("A4", degrees=270)).pages[0]
     assert page.width_points == pytest.approx(842, abs=1)
     assert page.height_points == pytest.approx(595, abs=1)
 
 
-def test_a_page_without_text_is_read(reader: Reader) -> None:
+def test_a_page_without_text_is_read(reader: Bench) -> None:
     _, pages, summary = reader.read(pdfs.with_pages("", "text"))
     assert (pages[0].text, pages[0].error_code) == ("", None)
     assert summary.pages_failed == 0
 
 
-def test_metadata_is_cleaned_and_cut(reader: Reader) -> None:
+def test_metadata_is_cleaned_and_cut(reader: Bench) -> None:
     information = {
         "/Title": "Annual\x00 report\r\n2024",
         "/Author": "A" * 100_000,
@@ -87,19 +87,19 @@ def test_metadata_is_cleaned_and_cut(reader: Reader) -> None:
     assert metadata.modified is None
 
 
-def test_a_date_out_of_range_is_left_out(reader: Reader) -> None:
+def test_a_date_out_of_range_is_left_out(reader: Bench) -> None:
     content = pdfs.with_information({"/CreationDate": "D:00010101000000+14'00'"})
     opened, pages, _ = reader.read(content)
     assert opened.metadata.created is None
     assert pages[0].text
 
 
-def test_a_pdf_with_only_an_owners_password_is_read(reader: Reader) -> None:
+def test_a_pdf_with_only_an_owners_password_is_read(reader: Bench) -> None:
     _, pages, _ = reader.read(pdfs.owner_locked("Anyone may read this."))
     assert pages[0].text.strip() == "Anyone may read this."
 
 
-def test_a_bad_page_fails_alone(reader: Reader) -> None:
+def test_a_bad_page_fails_alone(reader: Bench) -> None:
     _, pages, summary = reader.read(pdfs.with_a_bad_page("First.", "Third."))
     assert [page.error_code for page in pages] == [None, ErrorCode.PDF_CORRUPT, None]
     assert [page.text for page in pages] == ["First.", "", "Third."]
@@ -107,7 +107,7 @@ def test_a_bad_page_fails_alone(reader: Reader) -> None:
     assert summary.pages_failed == 1
 
 
-def test_a_slow_page_fails_alone(reader: Reader) -> None:
+def test_a_slow_page_fails_alone(reader: Bench) -> None:
     slow = b"BT /F1 1 Tf " + b"1 0 0 1 5 5 Tm (a) Tj " * 32_000 + b"ET"
     content = pdfs.with_page_contents(slow, b"BT /F1 12 Tf (Quick.) Tj ET")
     pages = reader.read(content, page_timeout=timedelta(milliseconds=200)).pages
@@ -129,7 +129,7 @@ def test_a_slow_page_fails_alone(reader: Reader) -> None:
     ],
 )
 def test_a_document_that_does_not_open_fails_with_its_error(
-    content: bytes, error: type[DomainError], reader: Reader, children: NewChildren
+    content: bytes, error: type[DomainError], reader: Bench, children: NewChildren
 ) -> None:
     with pytest.raises(error) as raised:
         reader.read(content)
@@ -137,43 +137,43 @@ def test_a_document_that_does_not_open_fails_with_its_error(
     assert children() == []
 
 
-def test_a_file_that_is_too_large_is_not_opened(reader: Reader) -> None:
+def test_a_file_that_is_too_large_is_not_opened(reader: Bench) -> None:
     with pytest.raises(PdfLimitExceeded, match="at most 100 bytes"):
         reader.read(pdfs.with_pages("small"), file_bytes=100)
 
 
-def test_pages_beyond_the_limit_are_left_out_and_flagged(reader: Reader) -> None:
+def test_pages_beyond_the_limit_are_left_out_and_flagged(reader: Bench) -> None:
     opened, pages, summary = reader.read(pdfs.with_pages("one", "two", "three"), pages=2)
     assert [page.text.strip() for page in pages] == ["one", "two"]
     assert opened.page_count == 3
     assert summary.truncated == (Truncation.PAGES,)
 
 
-def test_text_beyond_the_limit_is_left_out_and_flagged(reader: Reader) -> None:
+def test_text_beyond_the_limit_is_left_out_and_flagged(reader: Bench) -> None:
     content = pdfs.with_page_contents(*[b"BT /F1 12 Tf (0123456789) Tj ET"] * 3)
     _, pages, summary = reader.read(content, text_bytes=15)
     assert [page.text for page in pages] == ["0123456789", "01234"]
     assert summary.truncated == (Truncation.TEXT,)
 
 
-def test_a_page_with_too_much_text_is_cut_and_flagged(reader: Reader) -> None:
+def test_a_page_with_too_much_text_is_cut_and_flagged(reader: Bench) -> None:
     page = reader.read(pdfs.page_of_text(b"0123456789"), page_characters=4).pages[0]
     assert (page.text, page.truncated) == ("0123", (Truncation.PAGE_TEXT,))
 
 
-def test_the_summary_is_not_available_before_the_last_page(reader: Reader) -> None:
+def test_the_summary_is_not_available_before_the_last_page(reader: Bench) -> None:
     with reader.open(pdfs.with_pages("one")) as document, pytest.raises(RuntimeError):
         _ = document.summary
 
 
-def test_an_abandoned_reading_leaves_no_child(reader: Reader, children: NewChildren) -> None:
+def test_an_abandoned_reading_leaves_no_child(reader: Bench, children: NewChildren) -> None:
     with reader.open(pdfs.pages_sharing_a_stream(50, tokens=90_000)) as document:
         assert next(document.pages()).number == 1
         assert children()
     assert children() == []
 
 
-def test_a_killed_child_is_a_retryable_crash(reader: Reader, children: NewChildren) -> None:
+def test_a_killed_child_is_a_retryable_crash(reader: Bench, children: NewChildren) -> None:
     def read_and_kill_the_child() -> None:
         with reader.open(pdfs.pages_sharing_a_stream(50, tokens=90_000)) as document:
             for _ in document.pages():
@@ -187,7 +187,7 @@ def test_a_killed_child_is_a_retryable_crash(reader: Reader, children: NewChildr
 
 
 def test_a_memory_error_in_the_callers_block_is_an_error_of_the_document(
-    reader: Reader, children: NewChildren
+    reader: Bench, children: NewChildren
 ) -> None:
     with pytest.raises(PdfOutOfMemory), reader.open(pdfs.with_pages("one")):
         raise MemoryError
@@ -195,7 +195,7 @@ def test_a_memory_error_in_the_callers_block_is_an_error_of_the_document(
 
 
 def test_parser_warnings_are_counted_and_not_logged(
-    reader: Reader, capfd: pytest.CaptureFixture[str]
+    reader: Bench, capfd: pytest.CaptureFixture[str]
 ) -> None:
     handler = logging.StreamHandler(os.fdopen(2, "w", closefd=False))  # which the child keeps
     logging.getLogger().addHandler(handler)
@@ -208,7 +208,7 @@ def test_parser_warnings_are_counted_and_not_logged(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_page_that_runs_out_of_memory_is_read_again_after_memory_is_freed(reader: Reader) -> None:
+def test_a_page_that_runs_out_of_memory_is_read_again_after_memory_is_freed(reader: Bench) -> None:
     content = pdfs.with_page_contents(*[b" " * (8 * MIB)] * 24)
     summary = reader.read(content, memory_bytes=128 * MIB).summary
     assert (summary.pages_read, summary.pages_failed) == (24, 0)
@@ -218,23 +218,24 @@ def test_a_page_that_is_too_slow_to_annotate_keeps_its_text(
     limits: ReadingLimits, tmp_path: Path
 ) -> None:
     enricher = Enricher("blank:en")
-    enricher.pipeline.add_pipe("blocks_for_ever", first=True)
-    reader = Reader(limits, enricher=enricher, directory=tmp_path)
-    page = reader.read(
+    enricher.pipeline.add_pipe("spins_for_ever", first=True)
+    bench = Bench(limits, enricher=enricher, directory=tmp_path)
+    page = bench.read(
         pdfs.with_pages("Some text."), page_timeout=timedelta(milliseconds=500)
     ).pages[0]
+    bench.reader.close()
     assert (page.text.strip(), page.error_code) == ("Some text.", ErrorCode.PDF_TIMEOUT)
     assert page.passages == ()
 
 
-@Language.component("blocks_for_ever")
-def blocks_for_ever(_: Doc) -> Never:
+@Language.component("spins_for_ever")
+def spins_for_ever(_: Doc) -> Never:
     while True:
-        signal.pause()
+        pass
 
 
 def test_readings_do_not_grow_the_vocabulary_or_memory_of_the_parent(
-    reader: Reader, english: Enricher
+    reader: Bench, english: Enricher
 ) -> None:
     def page(number: int) -> str:
         return "\n".join(f"word{number}x{line} and more" for line in range(40))
