@@ -16,6 +16,7 @@ from pipeline.messaging.consumer import EventConsumer
 from pipeline.messaging.event_task import EventTask
 from pipeline.transfer.task import CleanUpUpload, TransferUpload
 from schemas import queues, topology
+from schemas.events.documents import ReprocessRequested
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFinalized
 
 TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
@@ -24,7 +25,10 @@ TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
             UploadFinalized.TYPE: TransferUpload,
             UploadCancelled.TYPE: CleanUpUpload,
         },
-        queues.DOCUMENT_PROCESSING: {StoredEvent.TYPE: IngestDocument},
+        queues.DOCUMENT_PROCESSING: {
+            StoredEvent.TYPE: IngestDocument,
+            ReprocessRequested.TYPE: IngestDocument,
+        },
     },
 )
 """Queue → event type → task."""
@@ -63,7 +67,8 @@ def register(app: Celery) -> None:
     when it is registered. A task that is registered before the configuration would acknowledge
     early, and lose its event when its worker dies.
     """
-    for task in (*(task for tasks in TASKS.values() for task in tasks.values()), *PERIODIC_TASKS):
+    of_events = {task for tasks in TASKS.values() for task in tasks.values()}
+    for task in (*of_events, *PERIODIC_TASKS):
         app.register_task(task())
 
 

@@ -69,14 +69,16 @@ class ErrorCode(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     CANCELLED = "cancelled"
 
-    # reading a PDF
-    PDF_EMPTY = "pdf_empty"
-    PDF_CORRUPT = "pdf_corrupt"
-    PDF_ENCRYPTED = "pdf_encrypted"
-    PDF_LIMIT_EXCEEDED = "pdf_limit_exceeded"
-    PDF_TIMEOUT = "pdf_timeout"
-    PDF_OUT_OF_MEMORY = "pdf_out_of_memory"
-    PDF_CRASHED = "pdf_crashed"
+    # reading a document
+    DOCUMENT_EMPTY = "document_empty"
+    DOCUMENT_CORRUPT = "document_corrupt"
+    DOCUMENT_ENCRYPTED = "document_encrypted"
+    DOCUMENT_LIMIT = "document_limit"
+    DOCUMENT_TIMEOUT = "document_timeout"
+    DOCUMENT_OUT_OF_MEMORY = "document_out_of_memory"
+    DOCUMENT_CRASHED = "document_crashed"
+    DOCUMENT_QUARANTINED = "document_quarantined"
+    DOCUMENT_DUPLICATE = "document_duplicate"
 
 
 class DomainError(Exception):

@@ -30,6 +30,7 @@ class JobKind(StrEnum):
     """What a job does."""
 
     UPLOAD = "upload"  # stores a finalized upload, and reads its document
+    REPROCESS = "reprocess"  # reads a stored document again
 
 
 class JobStatus(StrEnum):
@@ -61,9 +62,28 @@ class Priority(StrEnum):
 
 
 class DocumentStatus(StrEnum):
-    STORED = "stored"  # the object is stored; ingest follows or is not needed
+    """Status of a document; its `outcome` says more."""
+
+    STORED = "stored"  # the object is stored; its type is not read
+    READING = "reading"  # the first reading waits or runs; pages that have text may be readable
     INGESTED = "ingested"
-    FAILED = "failed"  # the object is stored; ingest failed for good
+    PARTIAL = "partial"  # some pages or parts are missing
+    FAILED = "failed"  # the object is stored; no page can be read
+
+
+class RevisionState(StrEnum):
+    """A revision is one reading of a document."""
+
+    WRITING = "writing"
+    PUBLISHED = "published"
+    SUPERSEDED = "superseded"  # a newer revision was published
+
+
+class PageStatus(StrEnum):
+    READ = "read"
+    OCR = "ocr"  # its text is recognised
+    NEEDS_OCR = "needs_ocr"
+    FAILED = "failed"
 
 
 class DeliveryStatus(StrEnum):
@@ -83,4 +103,5 @@ class DeadLetterState(StrEnum):
 
 SETTLED_JOBS: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 ACTIVE_STEPS: Final = frozenset({StepStatus.WAITING, StepStatus.QUEUED, StepStatus.RUNNING})
+READABLE_DOCUMENTS: Final = frozenset({DocumentStatus.INGESTED, DocumentStatus.PARTIAL})
 CANCELLABLE_UPLOADS: Final = frozenset({UploadStatus.OPEN, UploadStatus.FINALIZED})

@@ -13,15 +13,21 @@ class JobStage(StrEnum):
     """The name of the step that a job is in; `done` once every step is completed."""
 
     TRANSFER = "transfer"
+    METADATA = "metadata"
     INGEST = "ingest"
+    INGEST_REST = "ingest_rest"
+    OCR = "ocr"
     DONE = "done"
 
 
 class StepName(StrEnum):
-    """`transfer` stores the file as one object, `ingest` reads its document, `cleanup` deletes what a cancelled job has left."""
+    """What a worker does for a job; the steps `metadata` and `ingest` run at the same time."""
 
-    TRANSFER = "transfer"
-    INGEST = "ingest"
+    TRANSFER = "transfer"  # stores the file as one object
+    METADATA = "metadata"  # title, outline and thumbnail of a document
+    INGEST = "ingest"  # reads the pages, for a limited time
+    INGEST_REST = "ingest_rest"  # reads the pages for which `ingest` had no time
+    OCR = "ocr"  # recognises the pages that are pictures of text
     CLEANUP = "cleanup"  # of a cancelled job; a job with this step is cancelled
 
 
@@ -34,7 +40,8 @@ class StepKind:
         queue: the work queue that receives the event of the step.
         ordinal: position in the timeline of a job.
         unit: what `done` and `total` of the step count; None if it has no progress.
-        weight: share of the job's progress, in percent.
+        weight: share of the progress of an upload's job, in percent. The pages of `ingest_rest`
+            count in the share of `ingest`.
     """
 
     name: StepName
@@ -56,11 +63,32 @@ STEPS: Final[Mapping[StepName, StepKind]] = MappingProxyType(
                 weight=60,
             ),
             StepKind(
+                name=StepName.METADATA,
+                queue=queues.METADATA_EXTRACTION,
+                ordinal=1,
+                unit=None,
+                weight=1,
+            ),
+            StepKind(
                 name=StepName.INGEST,
                 queue=queues.DOCUMENT_PROCESSING,
-                ordinal=1,
+                ordinal=2,
                 unit="pages",
-                weight=39,
+                weight=28,
+            ),
+            StepKind(
+                name=StepName.INGEST_REST,
+                queue=queues.BATCH_PROCESSING,
+                ordinal=3,
+                unit="pages",
+                weight=0,
+            ),
+            StepKind(
+                name=StepName.OCR,
+                queue=queues.OCR_PROCESSING,
+                ordinal=4,
+                unit="pages",
+                weight=10,
             ),
             StepKind(
                 name=StepName.CLEANUP,
@@ -72,3 +100,6 @@ STEPS: Final[Mapping[StepName, StepKind]] = MappingProxyType(
         )
     }
 )
+
+WEIGHTS: Final = sum(kind.weight for kind in STEPS.values())
+"""Below 100: only a job whose steps are all completed has a progress of 100."""

@@ -104,7 +104,7 @@ class Facts:
             middle=CreatedPosition(created_at=middle.created_at, id=middle.id),
             document_id=connection.scalars(
                 select(Document.id)
-                .join(Page, (Page.document_id == Document.id) & (Page.number == 1))
+                .join(Page, (Page.revision_id == Document.revision_id) & (Page.number == 1))
                 .where(Document.tenant_id == tenant.id, Document.status == DocumentStatus.INGESTED)
                 .order_by(Document.created_at.desc())
                 .limit(1)

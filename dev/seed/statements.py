@@ -189,14 +189,14 @@ TABLES: Final[Mapping[str, LiteralString]] = {
                queued_at,
                CASE WHEN status NOT IN ('waiting', 'queued') THEN step.started_at END,
                CASE WHEN status IN ('completed', 'failed', 'cancelled') THEN step.finished_at END,
-               CASE status WHEN 'failed' THEN CASE name WHEN 'transfer' THEN 'staging_corrupt' ELSE 'pdf_corrupt' END END,
+               CASE status WHEN 'failed' THEN CASE name WHEN 'transfer' THEN 'staging_corrupt' ELSE 'document_corrupt' END END,
                CASE status WHEN 'failed' THEN 'a seeded failure' END,
                CASE status WHEN 'failed' THEN false END
         FROM seed_jobs
         CROSS JOIN LATERAL (VALUES
             ('transfer', 0, finalized_event, size, 'bytes', finalized_at, seed_jobs.started_at, coalesce(stored_at, seed_jobs.finished_at),
              CASE fate WHEN 'transfer' THEN step_status WHEN 'transfer failed' THEN 'failed' WHEN 'cancelled' THEN 'cancelled' ELSE 'completed' END),
-            ('ingest', 1, stored_event, pages, 'pages', stored_at, stored_at, seed_jobs.finished_at,
+            ('ingest', 2, stored_event, pages, 'pages', stored_at, stored_at, seed_jobs.finished_at,
              CASE fate WHEN 'ingest' THEN step_status WHEN 'ingest failed' THEN 'failed' WHEN 'ingested' THEN 'completed' END),
             ('cleanup', 9, last_event, NULL, NULL, seed_jobs.finished_at, seed_jobs.finished_at, seed_jobs.finished_at,
              CASE fate WHEN 'cancelled' THEN 'completed' END)
@@ -221,7 +221,7 @@ TABLES: Final[Mapping[str, LiteralString]] = {
                        WHEN 'document.ingested' THEN format(
                            ',"document_id":"%%s","sha256":"%%s","pages":%%s,"passages":%%s,"entities":%%s,"language":"en","truncated":false',
                            document_id, repeat(pg_temp.seed_digest('content', n), 2), pages, pages * 2, pages)
-                       WHEN 'document.failed' THEN format(',"document_id":"%%s","code":"pdf_corrupt","detail":"a seeded failure"', document_id)
+                       WHEN 'document.failed' THEN format(',"document_id":"%%s","code":"document_corrupt","detail":"a seeded failure"', document_id)
                        WHEN 'upload.failed' THEN ',"code":"staging_corrupt","detail":"a seeded failure"'
                        ELSE ''
                    END
@@ -250,35 +250,39 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         SELECT 'notifier', event_id, at FROM seed_events WHERE type <> 'upload.finalized'
     """,
     "documents": """
-        INSERT INTO documents (id, tenant_id, upload_id, job_id, status, filename, content_type, size, sha256, object_key, etag,
-                               page_count, language, truncated, error_code, error_detail, created_at, ingested_at)
+        INSERT INTO documents (id, tenant_id, upload_id, job_id, status, outcome, revision_id, filename, content_type, size, sha256,
+                               object_key, etag, error_code, error_detail, created_at, ingested_at)
         SELECT document_id, tenant_id, upload_id, job_id,
-               CASE fate WHEN 'ingested' THEN 'ingested' WHEN 'ingest failed' THEN 'failed' ELSE 'stored' END,
+               CASE fate WHEN 'ingested' THEN 'ingested' WHEN 'ingest failed' THEN 'failed' WHEN 'ingest' THEN 'reading' ELSE 'stored' END,
+               CASE fate WHEN 'ingested' THEN 'complete' WHEN 'ingest failed' THEN 'corrupt' END,
+               CASE fate WHEN 'ingested' THEN pg_temp.seed_uuid7(finished_at, 'revision', n) END,
                'file-' || n || '.pdf', 'application/pdf', size, repeat(pg_temp.seed_digest('content', n), 2),
                'originals/' || tenant_id || '/' || upload_id, pg_temp.seed_digest('etag', n),
-               CASE fate WHEN 'ingested' THEN pages END, CASE fate WHEN 'ingested' THEN 'en' END, false,
-               CASE fate WHEN 'ingest failed' THEN 'pdf_corrupt' END,
+               CASE fate WHEN 'ingest failed' THEN 'document_corrupt' END,
                CASE fate WHEN 'ingest failed' THEN 'a seeded failure' END,
                stored_at, CASE fate WHEN 'ingested' THEN finished_at END
         FROM seed_jobs
         WHERE document_id IS NOT NULL
     """,
+    "revisions": """
+        INSERT INTO revisions (id, document_id, tenant_id, job_id, number, pipeline_version, state, outcome, page_count, pages_read,
+                               language, title, metadata, outline, attachments, page_labels, passages, entities, created_at, published_at)
+        SELECT pg_temp.seed_uuid7(finished_at, 'revision', n), document_id, tenant_id, job_id, 1, 'seed', 'published', 'complete', pages,
+               pages, 'en', 'File ' || n, '{}', '[]', '[]', '[]', pages * 2, pages, stored_at, finished_at
+        FROM seed_jobs
+        WHERE fate = 'ingested'
+    """,
     "pages": """
-        INSERT INTO pages (document_id, number, text, width_points, height_points)
-        SELECT document_id, number, repeat('The consignment note of page ' || number || ' names the port of loading. ', 20), 595, 842
+        INSERT INTO pages (revision_id, number, status, outcome, text, engine, language, width_points, height_points, sentences)
+        SELECT pg_temp.seed_uuid7(finished_at, 'revision', n), number, 'read', 'complete',
+               repeat('The consignment note of page ' || number || ' names the port of loading. ', 20), 'pdfium', 'en', 595, 842,
+               ARRAY(SELECT bound FROM generate_series(0, 19) AS ordinal CROSS JOIN LATERAL (VALUES (ordinal * 60), (ordinal * 60 + 59)) AS bounds (bound))
         FROM seed_jobs CROSS JOIN LATERAL generate_series(1, least(pages, 5)) AS number
         WHERE fate = 'ingested' AND draw < 0.05
     """,
-    "passages": """
-        INSERT INTO passages (document_id, page, ordinal, start, "end", text)
-        SELECT document_id, page, ordinal, ordinal * 60, ordinal * 60 + 59,
-               'The consignment note ' || n || ' of page ' || page || ' names the port of loading.'
-        FROM seed_jobs CROSS JOIN LATERAL generate_series(1, least(pages, 5)) AS page CROSS JOIN generate_series(0, 2) AS ordinal
-        WHERE fate = 'ingested' AND draw < 0.05
-    """,
     "entities": """
-        INSERT INTO entities (document_id, page, ordinal, label, text, normal_form, start, "end")
-        SELECT document_id, page, ordinal, CASE ordinal WHEN 0 THEN 'ORG' ELSE 'DATE' END, 'Hamburg', 'hamburg', ordinal * 60, ordinal * 60 + 7
+        INSERT INTO entities (revision_id, page, ordinal, label, text, normal_form, start, "end")
+        SELECT pg_temp.seed_uuid7(finished_at, 'revision', n), page, ordinal, CASE ordinal WHEN 0 THEN 'ORG' ELSE 'DATE' END, 'Hamburg', 'hamburg', ordinal * 60, ordinal * 60 + 7
         FROM seed_jobs CROSS JOIN LATERAL generate_series(1, least(pages, 5)) AS page CROSS JOIN generate_series(0, 1) AS ordinal
         WHERE fate = 'ingested' AND draw < 0.05
     """,

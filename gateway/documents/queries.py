@@ -6,14 +6,15 @@ from typing import Annotated, Final
 import msgspec
 from sqlalchemy import Select, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import joinedload
 
 from gateway.db import Database
 from schemas.api.documents import DocumentEntity, DocumentPage, DocumentView
 from schemas.api.jobs import JobError
 from schemas.errors import DomainError, ErrorCode
-from schemas.ids import DocumentId, TenantId
-from schemas.lifecycle import DocumentStatus
-from schemas.tables.documents import Document, Entity, Page
+from schemas.ids import DocumentId, RevisionId, TenantId
+from schemas.outcomes import MEANINGS, Reason
+from schemas.tables.documents import Document, Entity, Page, Revision
 
 PAGE_BREAK: Final = "\f"
 PAGES_PER_READ: Final = 16
@@ -58,7 +59,15 @@ class EntityPosition(msgspec.Struct, frozen=True, array_like=True):
 
 
 def documents_of(tenant_id: TenantId) -> Select[Document]:
-    return select(Document).where(Document.tenant_id == tenant_id)
+    """Return the query of a tenant's documents, with the revisions that they show."""
+    revision = joinedload(Document.revision)
+    # Long lists that no view of a document has.
+    revision = revision.defer(Revision.outline).defer(Revision.attachments)
+    return (
+        select(Document)
+        .where(Document.tenant_id == tenant_id)
+        .options(revision.defer(Revision.page_labels))
+    )
 
 
 async def document_of(
@@ -69,9 +78,7 @@ async def document_of(
     Raises:
         DocumentNotFound: the tenant has no such document.
     """
-    document = await session.scalar(
-        select(Document).where(Document.id == document_id, Document.tenant_id == tenant_id),
-    )
+    document = await session.scalar(documents_of(tenant_id).where(Document.id == document_id))
     if document is None:
         raise DocumentNotFound(document_id)
     return document
@@ -80,14 +87,14 @@ async def document_of(
 async def readable_document_of(
     session: AsyncSession, *, tenant_id: TenantId, document_id: DocumentId
 ) -> Document:
-    """Return a tenant's document if it is ingested.
+    """Return a tenant's document if it has pages to read; `revision` is then set.
 
     Raises:
         DocumentNotFound: the tenant has no such document.
-        DocumentNotReady: the document is not ingested.
+        DocumentNotReady: no reading of the document has got that far.
     """
     document = await document_of(session, tenant_id=tenant_id, document_id=document_id)
-    if document.status != DocumentStatus.INGESTED:
+    if document.revision is None:
         raise DocumentNotReady(document)
     return document
 
@@ -100,15 +107,21 @@ async def page_of_document(
     Raises:
         PageNotFound: the document has no page of this number.
     """
-    page = await session.get(Page, (document.id, number))
+    page = await session.get(Page, (document.revision_id, number))
     if page is None:
         raise PageNotFound(document.id, number=number)
     return DocumentPage(
-        document_id=document.id, number=number, text=page.text, error_code=page.error_code
+        document_id=document.id,
+        number=number,
+        status=page.status,
+        outcome=page.outcome,
+        reason=page.reason,
+        text=page.text,
+        error_code=MEANINGS[page.outcome].code,
     )
 
 
-async def text_of(database: Database, document_id: DocumentId) -> AsyncIterator[str]:
+async def text_of(database: Database, revision_id: RevisionId) -> AsyncIterator[str]:
     """Yield the text page by page, with a form feed between two pages.
 
     Each transaction reads a few pages: a slow client holds no connection, and a long document
@@ -120,7 +133,7 @@ async def text_of(database: Database, document_id: DocumentId) -> AsyncIterator[
             pages = (
                 await session.execute(
                     select(Page.number, Page.text)
-                    .where(Page.document_id == document_id, Page.number > number)
+                    .where(Page.revision_id == revision_id, Page.number > number)
                     .order_by(Page.number)
                     .limit(PAGES_PER_READ),
                 )
@@ -141,7 +154,7 @@ async def entities_of(
     limit: int,
 ) -> Sequence[Entity]:
     """Return entities in reading order: `limit + 1` rows if there are more than `limit`."""
-    query = select(Entity).where(Entity.document_id == document.id)
+    query = select(Entity).where(Entity.revision_id == document.revision_id)
     if label is not None:
         query = query.where(Entity.label == label)
     if after is not None:
@@ -151,19 +164,24 @@ async def entities_of(
 
 
 def show(document: Document) -> DocumentView:
+    revision = document.revision
     return DocumentView(
         document_id=document.id,
         upload_id=document.upload_id,
         job_id=document.job_id,
         status=document.status,
+        outcome=document.outcome,
+        reasons=msgspec.convert(revision.reasons if revision else [], list[Reason]),
+        revision=revision.number if revision else None,
         filename=document.filename,
         content_type=document.content_type,
         size=document.size,
         sha256=document.sha256,
-        page_count=document.page_count,
-        language=document.language,
-        truncated=document.truncated,
-        metadata=document.pdf_metadata,
+        page_count=revision.page_count if revision else None,
+        language=revision.language if revision else None,
+        language_confidence=revision.language_confidence if revision else None,
+        truncated=revision.truncated if revision else False,
+        metadata=(revision.document_metadata if revision else None) or {},
         # The object is stored and ingesting failed; the same bytes would fail again.
         error=JobError(
             code=document.error_code, detail=document.error_detail or "", retryable=False

@@ -90,14 +90,16 @@ async def get_text(
 ) -> Stream:
     """Stream the text of all pages, separated by form feeds."""
     async with request.context.database.transaction() as session:
-        await queries.readable_document_of(
+        document = await queries.readable_document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
     # The answer to HEAD ends after its head: the server would cut off the first query, and the
     # driver would close its connection.
     is_head = request.method == HttpMethod.HEAD
     return Stream(
-        () if is_head else queries.text_of(request.context.database, document_id),
+        ()
+        if is_head or document.revision is None
+        else queries.text_of(request.context.database, document.revision.id),
         media_type="text/plain; charset=utf-8",
     )
 

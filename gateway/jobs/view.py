@@ -10,7 +10,7 @@ from gateway.settings import API_PREFIX
 from schemas.api.jobs import JobError, JobView, StepView
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
-from schemas.steps import STEPS, JobStage, StepName
+from schemas.steps import STEPS, WEIGHTS, JobStage, StepName
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 
@@ -61,7 +61,7 @@ def show(
         places: the place in line of each step that waits; None in a list.
     """
     by_name = {step.name: step for step in steps}
-    transfer, ingest = by_name.get(StepName.TRANSFER), by_name.get(StepName.INGEST)
+    transfer, reading = by_name.get(StepName.TRANSFER), _reading_of(by_name)
     failed = next((step for step in steps if step.status == StepStatus.FAILED), None)
     return JobView(
         job_id=job.id,
@@ -73,8 +73,8 @@ def show(
         progress=progress(steps),
         bytes_done=transfer.done if transfer else 0,
         bytes_total=(transfer.total or 0) if transfer else 0,
-        pages_done=ingest.done if ingest else 0,
-        pages_total=ingest.total if ingest else None,
+        pages_done=reading.done if reading else 0,
+        pages_total=reading.total if reading else None,
         # A purge also takes back the error.
         error=_error_of(failed) if failed and job.status == JobStatus.FAILED else None,
         result=job.result,
@@ -94,17 +94,40 @@ def progress(steps: Iterable[Step | StepFacts]) -> int:
 
     It is 100 only if every step is completed. A failed or cancelled step keeps its last share.
     """
-    work = [step for step in steps if step.name != StepName.CLEANUP]
-    if work and all(step.status == StepStatus.COMPLETED for step in work):
+    work: dict[StepName, Step | StepFacts] = {step.name: step for step in steps}
+    work.pop(StepName.CLEANUP, None)
+    if work and all(step.status == StepStatus.COMPLETED for step in work.values()):
         return 100
-    return sum(_share(step) for step in work)
+    possible = sum(
+        kind.weight
+        for kind in STEPS.values()
+        # The job of a reprocessing stores nothing.
+        if kind.name != StepName.TRANSFER or StepName.TRANSFER in work
+    )
+    return WEIGHTS * sum(_share(step, work) for step in work.values()) // possible
 
 
-def _share(step: Step | StepFacts) -> int:
-    weight, total = STEPS[step.name].weight, step.total or 0
+def _share(step: Step | StepFacts, work: Mapping[StepName, Step | StepFacts]) -> int:
+    """Return the done share of the weight of a step.
+
+    The pages of `ingest_rest` count in the weight of `ingest`, which completes before all pages
+    are read.
+    """
+    if step.name == StepName.INGEST and StepName.INGEST_REST in work:
+        weight, step = STEPS[step.name].weight, work[StepName.INGEST_REST]
+    else:
+        weight = STEPS[step.name].weight
     if step.status == StepStatus.COMPLETED:
         return weight
+    total = step.total or 0
     return min(max(step.done, 0), total) * weight // total if total > 0 else 0
+
+
+def _reading_of(
+    steps: Mapping[StepName, Step | StepFacts],
+) -> Step | StepFacts | None:
+    """Return the step whose pages are those of the job; `ingest_rest` counts those of `ingest` too."""
+    return steps.get(StepName.INGEST_REST) or steps.get(StepName.INGEST)
 
 
 def _show_step(step: Step | StepFacts, *, place: int | None) -> StepView:

@@ -3,27 +3,32 @@
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pipeline.enrich.annotations import DocumentSummary, PageAnnotations, PageLimits
+from pipeline.enrich.annotations import PageAnnotations, PageLimits
 from pipeline.enrich.enricher import DocumentEnricher, Enricher
-from pipeline.ingest import frames, text
-from pipeline.ingest.errors import PdfCorrupt, PdfError
+from pipeline.ingest import errors, frames, text
+from pipeline.ingest.errors import DocumentError
 from pipeline.ingest.extractors.pdf import pypdf_text
+from pipeline.ingest.extractors.pdf.pypdf_text import Truncation
 from pipeline.ingest.frames import (
     DocumentOpened,
     DocumentRead,
     PageReading,
-    Passage,
     ReadingFailed,
     ReadPages,
-    Truncation,
 )
 from pipeline.ingest.sandbox.fork import Send, TimeLimitReached, time_limit
 from pipeline.ingest.sandbox.limits import ReadingLimits
+from schemas.outcomes import Outcome
 
-if TYPE_CHECKING:
-    from schemas.errors import ErrorCode
+_TRUNCATIONS = {
+    Truncation.TEXT: (Outcome.LIMIT_TEXT, "The text of the document is cut here."),
+    Truncation.PAGE_TEXT: (Outcome.LIMIT_PAGE_TEXT, "The text of the page is cut."),
+    Truncation.PAGE_FORMS: (Outcome.LIMIT_PAGE_CONTENT, "Some content of the page is left out."),
+    Truncation.PAGE_PASSAGES: (Outcome.LIMIT_PAGE_CONTENT, "Some sentences are left out."),
+    Truncation.PAGE_ENTITIES: (Outcome.LIMIT_PAGE_CONTENT, "Some entities are left out."),
+}
+"""The outcome and reason of a page that a limit cut short, the first that applies."""
 
 
 def serve(request: bytes, send: Send, *, enricher: Enricher) -> None:
@@ -47,62 +52,30 @@ def read(request: ReadPages, send: Send, *, enricher: Enricher) -> None:
                 metadata=document.metadata(),
             )
         except Exception as error:  # noqa: BLE001  # a damaged file raises anything
-            failed = pypdf_text.error_of(error, limits=limits)
-            send(frames.encode(ReadingFailed(code=failed.code, reason=failed.reason)))
+            failed = pypdf_text.error_of(error)
+            send(frames.encode(ReadingFailed(outcome=failed.outcome, reason=failed.reason)))
             return
         send(frames.encode(opened))
-        tally = Tally()
         enriched = enricher.document()
+        cut, cut_reason = None, ""
         for page in _pages(document, limits=limits, enriched=enriched):
-            tally.add(page)
             send(frames.encode(page))
-        result = tally.result(
-            pages_left_out=document.page_count > limits.pages,
-            parser_warnings=document.parser_warnings,
-            enriched=enriched.summary(),
-        )
-        send(frames.encode(result))
-
-
-class Tally:
-    """Counts the pages for the summary of the document."""
-
-    def __init__(self) -> None:
-        self._pages = self._passages = self._entities = 0
-        self._truncated: set[Truncation] = set()
-        self._failed = self._unreadable = 0
-        self._codes: set[ErrorCode] = set()
-        self._first_reason = ""
-
-    def add(self, page: PageReading) -> None:
-        self._pages += 1
-        self._passages += len(page.passages)
-        self._entities += len(page.entities)
-        self._truncated.update(page.truncated)
-        if page.error_code is not None:
-            self._failed += 1
-            self._unreadable += not page.text
-            self._codes.add(page.error_code)
-            self._first_reason = self._first_reason or f"page {page.number}: {page.error_reason}"
-
-    def result(
-        self, *, pages_left_out: bool, parser_warnings: int, enriched: DocumentSummary
-    ) -> DocumentRead | ReadingFailed:
-        """Return the summary, or the failure if no page could be read."""
-        if self._unreadable == self._pages:
-            code = self._codes.pop() if len(self._codes) == 1 else PdfCorrupt.code
-            return ReadingFailed(code=code, reason=f"no page can be read; {self._first_reason}")
-        truncated = self._truncated | ({Truncation.PAGES} if pages_left_out else set())
-        return DocumentRead(
-            pages_read=self._pages,
-            pages_failed=self._failed,
-            passages=self._passages,
-            entities=self._entities,
-            truncated=tuple(sorted(truncated)),
-            parser_warnings=parser_warnings,
-            language=enriched.language,
-            language_confidence=enriched.language_confidence,
-            key_phrases=enriched.key_phrases,
+            if page.outcome is Outcome.LIMIT_TEXT:
+                cut, cut_reason = Outcome.LIMIT_TEXT, "The document has more text than is kept."
+        if cut is None and document.page_count > limits.pages:
+            cut, cut_reason = Outcome.LIMIT_PAGES, f"Only the first {limits.pages} pages are read."
+        summary = enriched.summary()
+        send(
+            frames.encode(
+                DocumentRead(
+                    cut=cut,
+                    cut_reason=cut_reason,
+                    language=summary.language,
+                    language_confidence=summary.language_confidence,
+                    key_phrases=summary.key_phrases,
+                    warnings=document.parser_warnings,
+                )
+            )
         )
 
 
@@ -115,7 +88,7 @@ def _pages(
         page = _page(document, number, room_bytes=room_bytes, limits=limits, enriched=enriched)
         room_bytes -= len(page.text.encode())
         yield page
-        if Truncation.TEXT in page.truncated:
+        if page.outcome is Outcome.LIMIT_TEXT:
             return
 
 
@@ -131,12 +104,16 @@ def _page(
         extracted = _extracted(document, number, limits=limits)
     except (Exception, TimeLimitReached) as error:  # noqa: BLE001  # a damaged page raises anything
         document.forget()
-        failed = pypdf_text.error_of(error, limits=limits)
-        return PageReading(number=number, error_code=failed.code, error_reason=failed.reason)
+        failed = pypdf_text.error_of(error)
+        return PageReading(
+            number=number,
+            outcome=failed.outcome,
+            reason=errors.PAGE_REASONS.get(failed.outcome, ""),
+        )
 
     content = text.cut(extracted.text, size_bytes=room_bytes)
     found = PageAnnotations()
-    incomplete: PdfError | None = None
+    incomplete: DocumentError | None = None
     try:
         with time_limit(limits.page_timeout):
             found = enriched.page(
@@ -144,29 +121,39 @@ def _page(
                 limits=PageLimits(sentences=limits.page_passages, entities=limits.page_entities),
             )
     except (MemoryError, TimeLimitReached) as error:
-        incomplete = pypdf_text.error_of(error, limits=limits)
-    truncated = {
-        Truncation.TEXT: len(content) < len(extracted.text),
-        Truncation.PAGE_PASSAGES: found.more_sentences,
-        Truncation.PAGE_ENTITIES: found.more_entities,
-    }
+        incomplete = pypdf_text.error_of(error)
+    outcome, reason = _outcome_of(
+        content,
+        incomplete=incomplete,
+        truncated=extracted.truncated
+        | ({Truncation.TEXT} if len(content) < len(extracted.text) else set())
+        | ({Truncation.PAGE_PASSAGES} if found.more_sentences else set())
+        | ({Truncation.PAGE_ENTITIES} if found.more_entities else set()),
+    )
     return PageReading(
         number=number,
+        outcome=outcome,
+        reason=reason,
         text=content,
-        error_code=incomplete.code if incomplete else None,
-        error_reason=incomplete.reason if incomplete else "",
         width_points=extracted.width_points,
         height_points=extracted.height_points,
+        engine="pypdf",
         language=found.language,
         language_confidence=found.language_confidence,
-        passages=tuple(
-            Passage(ordinal, start, end) for ordinal, (start, end) in enumerate(found.sentences)
-        ),
+        sentences=found.sentences,
         entities=found.entities,
-        truncated=tuple(
-            sorted(extracted.truncated | {limit for limit, reached in truncated.items() if reached})
-        ),
     )
+
+
+def _outcome_of(
+    content: str, *, incomplete: DocumentError | None, truncated: frozenset[Truncation]
+) -> tuple[Outcome, str]:
+    for limit, meaning in _TRUNCATIONS.items():
+        if limit in truncated:
+            return meaning
+    if incomplete is not None:
+        return incomplete.outcome, "Sentences and entities of the page are missing."
+    return (Outcome.COMPLETE if content.strip() else Outcome.NO_TEXT), ""
 
 
 def _extracted(

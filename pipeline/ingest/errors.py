@@ -1,82 +1,122 @@
-"""Why a PDF could not be read: one error per code."""
+"""Why a document could not be read: one error per outcome of a failed document."""
 
+from collections.abc import Mapping
 from signal import SIGKILL
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, Final
 
-from schemas.errors import DomainError, ErrorCode
+from schemas.errors import DomainError
+from schemas.outcomes import MEANINGS, Outcome
 
 
-class PdfError(DomainError):
-    """Base of the errors; `reason` adds details that are safe to show."""
+class DocumentError(DomainError):
+    """A document, or a page of it, cannot be read.
+
+    Attributes:
+        outcome: of the document or page.
+        reason: a sentence for clients that adds to the meaning of the outcome, such as a limit; it
+            has no words of a library, no class names and no paths.
+    """
 
     caused_by_client = True
-    summary: ClassVar[str]
+    default_outcome: ClassVar[Outcome] = Outcome.CORRUPT
 
-    def __init__(self, reason: str = "") -> None:
+    def __init__(self, reason: str = "", *, outcome: Outcome | None = None) -> None:
+        self.outcome = outcome or self.default_outcome
         self.reason = reason
-        super().__init__(f"{self.summary}: {reason}" if reason else self.summary)
+        meaning = MEANINGS[self.outcome]
+        if meaning.code is None:
+            raise ValueError(f"{self.outcome} is not the outcome of a document that failed")
+        self.code = meaning.code
+        self.retryable = meaning.retryable
+        super().__init__(f"{meaning.sentence} {reason}" if reason else meaning.sentence)
 
 
-class PdfEmpty(PdfError):
+class DocumentEmpty(DocumentError):
     """The file has no bytes or no pages."""
 
-    code = ErrorCode.PDF_EMPTY
-    summary = "the PDF is empty"
+    default_outcome = Outcome.EMPTY
 
 
-class PdfCorrupt(PdfError):
-    """The file is not a PDF, or is so damaged that no page can be read."""
+class DocumentCorrupt(DocumentError):
+    """The file is not of its type, or is so damaged that no page can be read."""
 
-    code = ErrorCode.PDF_CORRUPT
-    summary = "the PDF cannot be read"
-
-
-class PdfEncrypted(PdfError):
-    """The PDF needs a password, or uses an encryption that is not supported."""
-
-    code = ErrorCode.PDF_ENCRYPTED
-    summary = "the PDF is encrypted and does not open without a password"
+    default_outcome = Outcome.CORRUPT
 
 
-class PdfLimitExceeded(PdfError):
-    """Reading the PDF would take more than a limit allows."""
+class DocumentEncrypted(DocumentError):
+    """The document needs a password or another one, or its encryption is not supported."""
 
-    code = ErrorCode.PDF_LIMIT_EXCEEDED
-    summary = "the PDF exceeds a limit"
-
-
-class PdfTimeout(PdfError):
-    """Reading the PDF took longer than allowed."""
-
-    code = ErrorCode.PDF_TIMEOUT
-    summary = "the PDF could not be read in the time allowed"
+    default_outcome = Outcome.ENCRYPTED
 
 
-class PdfOutOfMemory(PdfError):
-    """Reading the PDF took more memory than allowed."""
+class DocumentLimitExceeded(DocumentError):
+    """Reading the document would take more than a limit allows; `outcome` says which."""
 
-    code = ErrorCode.PDF_OUT_OF_MEMORY
-    summary = "the PDF could not be read within the memory allowed"
+    default_outcome = Outcome.LIMIT_PAGE_CONTENT
 
 
-class PdfCrashed(PdfError):
-    """The process that read the PDF died.
+class DocumentTimeout(DocumentError):
+    """Reading the document took longer than allowed."""
+
+    default_outcome = Outcome.TIMEOUT_DOCUMENT
+
+
+class DocumentOutOfMemory(DocumentError):
+    """Reading the document took more memory than allowed."""
+
+    default_outcome = Outcome.OUT_OF_MEMORY
+
+
+class DocumentCrashed(DocumentError):
+    """The process that read the document died.
 
     An operator, or the kernel when memory is short, sends SIGKILL: the next attempt may succeed.
     Every other death is caused by the document.
     """
 
-    code = ErrorCode.PDF_CRASHED
-    summary = "the process that read the PDF ended"
+    default_outcome = Outcome.CRASHED
 
     def __init__(self, *, signal_number: int | None, exit_status: int | None) -> None:
+        super().__init__()
+        self.signal_number = signal_number
+        self.exit_status = exit_status
         self.retryable = signal_number == SIGKILL
         self.caused_by_client = not self.retryable
-        super().__init__(f"signal {signal_number}" if signal_number else f"status {exit_status}")
 
 
-BY_CODE = {
-    kind.code: kind
-    for kind in (PdfEmpty, PdfCorrupt, PdfEncrypted, PdfLimitExceeded, PdfTimeout, PdfOutOfMemory)
-}
-"""The errors that the child sends."""
+class DocumentQuarantined(DocumentError):
+    """The document killed its reader again and again."""
+
+    default_outcome = Outcome.QUARANTINED
+
+
+class DocumentDuplicate(DocumentError):
+    """The tenant refuses documents whose bytes it has already."""
+
+    default_outcome = Outcome.DUPLICATE
+
+
+PAGE_REASONS: Final[Mapping[Outcome, str]] = MappingProxyType(
+    {
+        Outcome.NEEDS_OCR: "The page is a picture of text, or its text has no known characters.",
+        Outcome.ENCRYPTED: "The page is encrypted.",
+        Outcome.CORRUPT: "The page is damaged.",
+        Outcome.LIMIT_PAGE_TEXT: "The page has more text than is kept of one page.",
+        Outcome.LIMIT_PAGE_CONTENT: "The page has more content than is read of one page.",
+        Outcome.TIMEOUT_PAGE: "The page could not be read in the time allowed for one page.",
+        Outcome.OUT_OF_MEMORY: "The page could not be read within the memory allowed.",
+        Outcome.CRASHED: "The page makes its reader end.",
+    }
+)
+"""Sentences for the reason of a page, by its outcome, where nothing more exact is known."""
+
+FAILURES: Final[frozenset[Outcome]] = frozenset(
+    outcome for outcome, meaning in MEANINGS.items() if meaning.code is not None
+)
+"""The outcomes of a document that fails; `DocumentError` accepts no other."""
+
+
+def outcome_of(error: DomainError) -> Outcome | None:
+    """Return the outcome of a document that ends with an error; None for a fault of the system."""
+    return error.outcome if isinstance(error, DocumentError) else None

@@ -1,14 +1,14 @@
 """The requests of a worker to its reader child, and the messages that answer them."""
 
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import timedelta
 from typing import Final
 
 import msgspec
 
 from pipeline.enrich.annotations import Entity
+from pipeline.ingest.extractors.extractor import DocumentMetadata, Line, Span
 from pipeline.ingest.sandbox.limits import ReadingLimits
-from schemas.errors import ErrorCode
+from schemas.outcomes import Outcome
 
 
 class ReadPages(msgspec.Struct, frozen=True, kw_only=True, tag="read_pages"):
@@ -83,53 +83,12 @@ class Recognize(msgspec.Struct, frozen=True, kw_only=True, tag="recognize"):
 Request = ReadPages | Describe | Recognize
 
 
-class Truncation(StrEnum):
-    """A limit that cut the document or a page short."""
-
-    PAGES = "pages"
-    TEXT = "text"
-    PAGE_TEXT = "page_text"
-    PAGE_FORMS = "page_forms"
-    PAGE_PASSAGES = "page_passages"
-    PAGE_ENTITIES = "page_entities"
-
-
-class Passage(msgspec.Struct, frozen=True, array_like=True):
-    """A sentence and its place in the text of its page.
-
-    Attributes:
-        ordinal: its place on the page, from 0.
-        start: offset of its first character.
-        end: offset after its last character.
-    """
-
-    ordinal: int
-    start: int
-    end: int
-
-
-class DocumentMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """The PDF's information dictionary, cleaned and shortened.
-
-    `msgspec.to_builtins()` turns it into JSON. A date without a time zone stays without one.
-    """
-
-    title: str | None = None
-    author: str | None = None
-    subject: str | None = None
-    keywords: str | None = None
-    creator: str | None = None
-    producer: str | None = None
-    created: datetime | None = None
-    modified: datetime | None = None
-
-
 class DocumentOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
-    """The PDF is open.
+    """The document is open.
 
     Attributes:
         page_count: pages of the document, including those beyond the limit.
-        metadata: its information dictionary.
+        metadata: what the document says about itself.
     """
 
     page_count: int
@@ -137,65 +96,70 @@ class DocumentOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
 
 
 class PageReading(msgspec.Struct, frozen=True, kw_only=True, tag="page"):
-    """One page, or the reason why it could not be read.
+    """One page, with its sentences and entities, or the reason why it could not be read.
 
     Attributes:
         number: from 1.
+        outcome: `COMPLETE`, `NO_TEXT`, or why text, sentences or entities are missing.
+        reason: a sentence for clients about an outcome that is neither `COMPLETE` nor `NO_TEXT`.
         text: free of NUL, lone surrogates and carriage returns.
-        error_code: why the page, or its passages and entities, are missing.
-        error_reason: details of the error, mostly the parser's message, shortened.
-        language: ISO 639-1 code; None if the page has too little text or no clear language.
-        language_confidence: from 0 to 1; None without a language.
+        lines: lines with a known place, in the order of the text.
+        spans: marked parts of the text, in order.
         width_points: width as displayed, in 1/72 inch.
         height_points: height as displayed, in 1/72 inch.
-        passages: its sentences, in order.
+        engine: what read the page, such as `pdfium`.
+        engine_version: its version.
+        engine_reason: why this engine and not the default one; empty for the default.
+        confidence: mean confidence of OCR, 0 to 1; None for text that was not recognised.
+        sentences: start and end of each sentence, in order.
         entities: in order, not overlapping.
-        truncated: limits that cut this page short.
+        language: code of ISO 639-1; None if it is not certain.
+        language_confidence: 0 to 1.
     """
 
     number: int
+    outcome: Outcome = Outcome.COMPLETE
+    reason: str = ""
     text: str = ""
-    error_code: ErrorCode | None = None
-    error_reason: str = ""
+    lines: tuple[Line, ...] = ()
+    spans: tuple[Span, ...] = ()
     width_points: float | None = None
     height_points: float | None = None
+    engine: str = ""
+    engine_version: str = ""
+    engine_reason: str = ""
+    confidence: float | None = None
+    sentences: tuple[tuple[int, int], ...] = ()
+    entities: tuple[Entity, ...] = ()
     language: str | None = None
     language_confidence: float | None = None
-    passages: tuple[Passage, ...] = ()
-    entities: tuple[Entity, ...] = ()
-    truncated: tuple[Truncation, ...] = ()
 
 
 class DocumentRead(msgspec.Struct, frozen=True, kw_only=True, tag="read"):
-    """All pages were sent.
+    """The reading has ended; every page that was read is sent.
 
     Attributes:
-        pages_read: pages sent, including those that failed.
-        pages_failed: pages with an `error_code`.
-        passages: passages on all pages.
-        entities: entities on all pages.
-        truncated: limits that cut the document or a page short.
-        parser_warnings: defects that the parser repaired or skipped.
-        language: language of most of the text; None if there is none.
-        language_confidence: from 0 to 1; None without a language.
-        key_phrases: the most telling phrases, best first.
+        cut: why the pages after the last one, or the rest of its text, are missing; None if every
+            page is sent.
+        cut_reason: a sentence for clients about `cut`.
+        language: language of most of the text of all pages; None if there is none.
+        language_confidence: 0 to 1; None without a language.
+        key_phrases: the most telling phrases of all pages, best first.
+        warnings: defects that the parser repaired or skipped.
     """
 
-    pages_read: int
-    pages_failed: int
-    passages: int
-    entities: int
-    truncated: tuple[Truncation, ...]
-    parser_warnings: int
+    cut: Outcome | None = None
+    cut_reason: str = ""
     language: str | None = None
     language_confidence: float | None = None
     key_phrases: tuple[str, ...] = ()
+    warnings: int = 0
 
 
 class ReadingFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The PDF could not be read; `errors.BY_CODE` maps the code to the error to raise."""
+    """The document could not be opened; the worker raises a `DocumentError`."""
 
-    code: ErrorCode
+    outcome: Outcome
     reason: str = ""
 
 

@@ -17,13 +17,14 @@ from typing import Final
 
 import structlog
 
-from pipeline.ingest import errors, frames
+from pipeline.ingest import frames
 from pipeline.ingest.errors import (
-    PdfCrashed,
-    PdfEmpty,
-    PdfLimitExceeded,
-    PdfOutOfMemory,
-    PdfTimeout,
+    DocumentCrashed,
+    DocumentEmpty,
+    DocumentError,
+    DocumentLimitExceeded,
+    DocumentOutOfMemory,
+    DocumentTimeout,
 )
 from pipeline.ingest.frames import (
     DocumentOpened,
@@ -44,6 +45,7 @@ from pipeline.ingest.sandbox.fork import (
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from pipeline.ingest.sandbox.reader import Reader
 from schemas.ids import TenantId
+from schemas.outcomes import Outcome
 from schemas.settings import MIB
 
 _PAGE_GRACE: Final = timedelta(seconds=1)
@@ -68,13 +70,13 @@ class DocumentReading:
     def pages(self) -> Iterator[PageReading]:
         """Yield the pages in order, as the child reads them; callable once.
 
-        A page that cannot be read has an `error_code`. Pages beyond a limit are
-        left out, and the summary lists that limit. Pages yielded before an error are valid.
+        A page that cannot be read has an outcome that says why. Pages beyond a limit are
+        left out, and the summary names that limit. Pages yielded before an error are valid.
 
         Raises:
-            PdfCorrupt, PdfLimitExceeded, PdfTimeout, PdfOutOfMemory: no page could be
+            DocumentCorrupt, DocumentLimitExceeded, DocumentTimeout, DocumentOutOfMemory: no page could be
                 read, or the whole document exceeds a limit.
-            PdfCrashed: the child died.
+            DocumentCrashed: the child died.
         """
         for message in self._messages:
             match message:
@@ -105,19 +107,22 @@ def open_document(
     the reading.
 
     The caller's time between pages does not count against the limits. A `MemoryError` in the block
-    becomes `PdfOutOfMemory`: otherwise it would end the whole Celery worker, and every next worker
+    becomes `DocumentOutOfMemory`: otherwise it would end the whole Celery worker, and every next worker
     that receives the document.
 
     Raises:
-        PdfEmpty, PdfEncrypted, PdfCorrupt, PdfLimitExceeded, PdfTimeout,
-        PdfOutOfMemory, PdfCrashed: the document does not open.
+        DocumentEmpty, DocumentEncrypted, DocumentCorrupt, DocumentLimitExceeded, DocumentTimeout,
+        DocumentOutOfMemory, DocumentCrashed: the document does not open.
     """
     limits = request.limits
     size_bytes = Path(request.path).stat().st_size
     if size_bytes == 0:
-        raise PdfEmpty
+        raise DocumentEmpty
     if size_bytes > limits.file_bytes:
-        raise PdfLimitExceeded(f"{size_bytes} of at most {limits.file_bytes} bytes")
+        raise DocumentLimitExceeded(
+            f"It has {size_bytes} bytes, more than {limits.file_bytes}.",
+            outcome=Outcome.LIMIT_FILE_SIZE,
+        )
     try:
         with reader.answer(
             frames.encode(request),
@@ -129,7 +134,7 @@ def open_document(
             messages = _messages(received, limits=limits)
             yield DocumentReading(_opening(messages), messages=messages)
     except MemoryError as error:
-        raise PdfOutOfMemory(f"{limits.memory_bytes} bytes") from error
+        raise DocumentOutOfMemory from error
 
 
 def _answer_limits(limits: ReadingLimits) -> AnswerLimits:
@@ -149,14 +154,14 @@ def _messages(received: Iterable[bytes], *, limits: ReadingLimits) -> Iterator[M
         for frame in received:
             message = frames.decode(frame)
             if isinstance(message, ReadingFailed):
-                raise errors.BY_CODE[message.code](message.reason)
+                raise DocumentError(message.reason, outcome=message.outcome)
             yield message
     except ChildTimedOut:
-        raise PdfTimeout(f"{limits.timeout.total_seconds():g} s") from None
+        raise DocumentTimeout(f"The limit is {limits.timeout.total_seconds():g} s.") from None
     except ChildOutOfMemory:
-        raise PdfOutOfMemory(f"{limits.memory_bytes} bytes") from None
+        raise DocumentOutOfMemory from None
     except ChildOutputTooLarge:
-        raise PdfLimitExceeded("size of the extracted text") from None
+        raise DocumentLimitExceeded(outcome=Outcome.LIMIT_TEXT) from None
     except ChildDied as death:
         log.warning(
             "ingest.child_died",
@@ -164,7 +169,9 @@ def _messages(received: Iterable[bytes], *, limits: ReadingLimits) -> Iterator[M
             exit_status=death.exit_status,
             child_traceback=death.traceback,
         )
-        raise PdfCrashed(signal_number=death.signal_number, exit_status=death.exit_status) from None
+        raise DocumentCrashed(
+            signal_number=death.signal_number, exit_status=death.exit_status
+        ) from None
 
 
 def _opening(messages: Iterator[Message]) -> DocumentOpened:

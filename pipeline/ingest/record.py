@@ -1,139 +1,260 @@
-"""The changes of a reading to document, step and job.
+"""The changes of a reading to document, revision, step and job, one short transaction per change.
 
-One transaction writes the pages, passages, entities, status and event of a
-document. Until it commits, only progress is visible.
+No transaction is open while a document is downloaded, read or recognised. Each function runs in a
+transaction of its own and locks rows in the order document, revision, step, job. A repeated call
+changes nothing: each is conditional on the lease of the caller, or finds what it did before.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import ColumnElement, cast, delete, exists, func, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from pipeline.ingest.frames import DocumentOpened, DocumentRead
+from pipeline.ingest import errors, outcome
+from pipeline.ingest.errors import DocumentError
+from pipeline.ingest.extractors.extractor import Structure
+from pipeline.ingest.frames import DocumentRead
+from pipeline.ingest.outcome import Cut, Next, PageFacts, Result
 from pipeline.steps import lease
 from pipeline.steps.errors import StepCancelled
 from pipeline.steps.lease import ClaimedStep
-from schemas.errors import DomainError
-from schemas.events.documents import DocumentFailed, IngestedEvent
+from schemas.errors import DomainError, ErrorCode
+from schemas.events.documents import DocumentFailed, IngestedEvent, ReprocessRequested
+from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent
-from schemas.ids import TenantId
-from schemas.lifecycle import DocumentStatus, JobStatus, StepStatus
+from schemas.ids import DocumentId, EventId, RevisionId, TenantId, uuid7
+from schemas.lifecycle import (
+    DocumentStatus,
+    JobKind,
+    JobStatus,
+    PageStatus,
+    RevisionState,
+    StepStatus,
+)
+from schemas.outcomes import Outcome
 from schemas.settings import StepSettings
 from schemas.steps import StepName
-from schemas.tables.documents import Document
+from schemas.tables import steps
+from schemas.tables.documents import Document, Entity, Page, Revision
 from schemas.tables.events import emit
 from schemas.tables.jobs import Job
 
 SOURCE: Final = "/waybill/pipeline/ingest"
+
+DocumentToRead: TypeAlias = StoredEvent | ReprocessRequested
+"""The event that starts the steps that read a document."""
+
+UNREADABLE_SO_FAR: Final = frozenset(
+    {DocumentStatus.STORED, DocumentStatus.READING, DocumentStatus.FAILED}
+)
+"""Statuses of a document of which no reading has succeeded."""
+
+
+class DocumentGone(DomainError):
+    """The document was deleted, but not the job that reads it."""
+
+    code = ErrorCode.DOCUMENT_NOT_FOUND
+    caused_by_client = True
+
+    def __init__(self, document_id: DocumentId) -> None:
+        super().__init__(f"document {document_id} was deleted")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventContext:
     """The event that is applied, and the time at which it is applied."""
 
+    event_id: EventId
     tenant_id: TenantId
     now: datetime
     traceparent: str | None
 
 
-def lock_document(session: Session, stored: StoredEvent) -> None:
+@dataclass(frozen=True, kw_only=True)
+class EndOfReading:
+    """How a step that reads pages ended.
+
+    Attributes:
+        page_count: pages of the document, including those beyond a limit.
+        read: what the reader sent last.
+        has_more_pages: the time of the step is spent; another step reads the other pages.
+        reused_from: the revision whose pages were copied.
+    """
+
+    page_count: int
+    read: DocumentRead
+    has_more_pages: bool = False
+    reused_from: RevisionId | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicate:
+    """A published reading of the same bytes by the same version of the pipeline."""
+
+    document_id: DocumentId
+    revision_id: RevisionId
+    page_count: int
+    read: DocumentRead
+
+
+def document_of(event: Envelope) -> DocumentToRead:
+    """Return the data of an event that starts the reading of a document."""
+    if not isinstance(event.data, StoredEvent | ReprocessRequested):
+        raise TypeError(f"{event.type} was routed to a task that reads documents")
+    return event.data
+
+
+def lock_document(session: Session, document: DocumentToRead, *, is_changed: bool = False) -> None:
     """Lock the document against deletion until this transaction ends.
 
+    Args:
+        session: a transaction that has locked no step yet.
+        document: the document.
+        is_changed: exclude every other change of the document too.
+
     Raises:
-        StepCancelled: the document is already deleted.
+        StepCancelled: the document is deleted with its upload.
+        DocumentGone: the document alone is deleted.
     """
     held = session.scalar(
         select(Document.id)
-        .where(Document.id == stored.document_id)
-        .with_for_update(read=True, key_share=True)
+        .where(Document.id == document.document_id)
+        .with_for_update(read=not is_changed, key_share=True)
     )
     if held is None:
-        raise StepCancelled
+        status = session.scalar(select(Job.status).where(Job.id == document.job_id))
+        raise StepCancelled if status == JobStatus.CANCELLED else DocumentGone(document.document_id)
 
 
-def delete_purged(session: Session, stored: StoredEvent) -> None:
-    """Delete the document of a purged upload whose purge did not wait for the reader's lock."""
-    is_purged = exists().where(Job.id == stored.job_id, Job.status == JobStatus.CANCELLED)
-    session.execute(delete(Document).where(Document.id == stored.document_id, is_purged))
-
-
-def record_ingested(
+def begin_revision(
     session: Session,
-    stored: StoredEvent,
-    claimed: ClaimedStep,
+    document: DocumentToRead,
     *,
-    opened: DocumentOpened,
-    read: DocumentRead,
-    settings: StepSettings,
-    event_context: EventContext,
-) -> None:
-    """End document and step after the last page, and emit the event.
+    tenant_id: TenantId,
+    pipeline_version: str,
+    now: datetime,
+) -> RevisionId:
+    """Return the revision that the job writes, which the first caller creates.
 
     Raises:
-        StepCancelled, LeaseLost: see `lease.renew`; the transaction must roll back.
+        StepCancelled, DocumentGone: see `lock_document`.
     """
-    lease.complete(session, claimed, done=read.pages_read, total=read.pages_read, settings=settings)
-    session.execute(
-        update(Document)
-        .where(Document.id == stored.document_id, Document.status == DocumentStatus.STORED)
-        .values(
-            status=DocumentStatus.INGESTED,
-            page_count=opened.page_count,
-            language=read.language,
-            truncated=bool(read.truncated),
-            pdf_metadata=msgspec.to_builtins(opened.metadata),
-            ingested_at=event_context.now,
+    own = select(Revision.id).where(Revision.job_id == document.job_id)
+    found = session.scalar(own)
+    if found is not None:
+        return found
+    lock_document(session, document, is_changed=True)
+    # Another step of the job may have created it before this one had the lock.
+    found = session.scalar(own)
+    if found is not None:
+        return found
+    last = session.scalar(
+        select(func.max(Revision.number)).where(Revision.document_id == document.document_id)
+    )
+    revision = Revision(
+        id=RevisionId(uuid7(now)),
+        document_id=document.document_id,
+        tenant_id=tenant_id,
+        job_id=document.job_id,
+        number=(last or 0) + 1,
+        pipeline_version=pipeline_version,
+        state=RevisionState.WRITING,
+    )
+    session.add(revision)
+    session.flush()
+    return revision.id
+
+
+def find_duplicate(
+    session: Session, document: DocumentToRead, *, tenant_id: TenantId, pipeline_version: str
+) -> Duplicate | None:
+    """Return a reading of the same bytes that can be copied, the oldest of them.
+
+    Only a whole reading is copied: the rest of another one may be readable now. A document is
+    read again on request, so a request finds no duplicate.
+    """
+    if isinstance(document, ReprocessRequested):
+        return None
+    revision = session.scalar(
+        select(Revision)
+        .join(Document, Document.revision_id == Revision.id)
+        .where(
+            Document.tenant_id == tenant_id,
+            Document.sha256 == document.sha256,
+            Document.id != document.document_id,
+            Document.content_type == document.content_type,
+            Revision.state == RevisionState.PUBLISHED,
+            Revision.pipeline_version == pipeline_version,
+            Revision.outcome.in_((Outcome.COMPLETE, Outcome.NO_TEXT)),
+        )
+        .order_by(Revision.published_at)
+        .limit(1)
+    )
+    if revision is None or revision.page_count is None:
+        return None
+    return Duplicate(
+        document_id=revision.document_id,
+        revision_id=revision.id,
+        page_count=revision.page_count,
+        read=DocumentRead(
+            language=revision.language,
+            language_confidence=revision.language_confidence,
+            key_phrases=tuple(revision.key_phrases),
+            warnings=revision.warnings,
         ),
     )
-    result = session.scalar(select(Job.result).where(Job.id == stored.job_id)) or {}
+
+
+def record_structure(
+    session: Session,
+    claimed: ClaimedStep,
+    document: DocumentToRead,
+    revision_id: RevisionId,
+    *,
+    structure: Structure,
+    page_count: int,
+    language: str | None,
+    language_confidence: float | None,
+    has_thumbnail: bool,
+    settings: StepSettings,
+) -> None:
+    """Complete the step `metadata` with what it found.
+
+    Raises:
+        StepCancelled, DocumentGone: see `lock_document`.
+        LeaseLost: another worker took over.
+    """
+    lock_document(session, document)
+    facts = msgspec.to_builtins(structure)
     session.execute(
-        update(Job)
-        .where(Job.id == stored.job_id)
+        update(Revision)
+        .where(Revision.id == revision_id)
         .values(
-            result=result
-            | {
-                "pages": opened.page_count,
-                "pages_failed": read.pages_failed,
-                "passages": read.passages,
-                "entities": read.entities,
-                "language": read.language,
-                "truncated": [str(limit) for limit in read.truncated],
-            },
+            title=structure.metadata.title,
+            document_metadata=facts["metadata"],
+            outline=facts["outline"],
+            attachments=facts["attachments"],
+            page_labels=facts["page_labels"],
+            structure_is_cut=structure.is_cut,
+            has_thumbnail=has_thumbnail,
+            # The reading of all pages may have ended before, and is more exact.
+            page_count=func.coalesce(Revision.page_count, page_count),
+            language=func.coalesce(Revision.language, language),
+            language_confidence=func.coalesce(Revision.language_confidence, language_confidence),
         )
     )
-    emit(
-        session,
-        IngestedEvent(
-            document_id=stored.document_id,
-            upload_id=stored.upload_id,
-            job_id=stored.job_id,
-            filename=stored.filename,
-            sha256=stored.sha256,
-            pages=opened.page_count,
-            passages=read.passages,
-            entities=read.entities,
-            language=read.language,
-            truncated=bool(read.truncated),
-        ),
-        tenant_id=event_context.tenant_id,
-        source=SOURCE,
-        now=event_context.now,
-        traceparent=event_context.traceparent,
-    )
+    lease.complete(session, claimed, done=0, total=None, settings=settings)
 
 
-def record_failed(
-    session: Session,
-    stored: StoredEvent,
-    *,
-    error: DomainError,
-    settings: StepSettings,
-    event_context: EventContext,
+def record_structure_failed(
+    session: Session, document: DocumentToRead, *, error: DomainError, settings: StepSettings
 ) -> StepStatus:
-    """End the step and the document with the error and emit the event, unless the step has ended.
+    """Complete the step `metadata` with an error: the job goes on without title and outline.
 
     Returns:
         How the step ended.
@@ -143,28 +264,515 @@ def record_failed(
         UnknownStep: the job has no such step.
     """
     ended_before = lease.fail(
-        session, job_id=stored.job_id, name=StepName.INGEST, error=error, settings=settings
+        session,
+        job_id=document.job_id,
+        name=StepName.METADATA,
+        error=error,
+        settings=settings,
+        status=StepStatus.COMPLETED,
+    )
+    return ended_before or StepStatus.COMPLETED
+
+
+def end_reading(
+    session: Session,
+    claimed: ClaimedStep,
+    document: DocumentToRead,
+    revision_id: RevisionId,
+    *,
+    end: EndOfReading,
+    is_ocr_available: bool,
+    settings: StepSettings,
+    event_context: EventContext,
+) -> Next:
+    """End a step that read pages: publish the revision, or add the step that goes on.
+
+    Every page up to `claimed.done` is written.
+
+    Args:
+        session: a new transaction.
+        claimed: the step `ingest` or `ingest_rest`, as `write_pages` returned it last.
+        document: the document.
+        revision_id: its revision.
+        end: how the step ended.
+        is_ocr_available: whether a worker recognises pages.
+        settings: shares of the tenants.
+        event_context: the event that started the step.
+
+    Raises:
+        DocumentError: no page can be read; the transaction must roll back.
+        StepCancelled, DocumentGone: see `lock_document`.
+        LeaseLost: another worker took over.
+    """
+    lock_document(session, document, is_changed=True)
+    counts = _counts_of(session, revision_id)
+    cut = _cut_of(end.read)
+    facts: dict[str, Any] = {
+        "page_count": end.page_count,
+        "warnings": end.read.warnings,
+        "key_phrases": list(end.read.key_phrases),
+        "reused_from": end.reused_from,
+        **_language_of(end.read, counts),
+    }
+    following = outcome.next_of(
+        has_more_pages=end.has_more_pages,
+        pages_needing_ocr=counts.needs_ocr,
+        is_ocr_available=is_ocr_available,
+    )
+    if following is Next.PUBLISH:
+        published = _publish(session, document, revision_id, facts=facts, counts=counts, cut=cut)
+        lease.complete(session, claimed, done=claimed.done, total=claimed.done, settings=settings)
+        _announce(session, document, published, event_context=event_context)
+        return following
+    if cut is not None:
+        # Kept for the end of OCR.
+        facts["reasons"] = msgspec.to_builtins(
+            [outcome.reason_of(cut, pages=counts.pages, page_count=end.page_count)]
+        )
+    session.execute(update(Revision).where(Revision.id == revision_id).values(facts))
+    if following is Next.RECOGNISE:
+        _show_early(session, document, revision_id)
+        lease.complete(session, claimed, done=claimed.done, total=claimed.done, settings=settings)
+        _add_step(
+            session,
+            claimed,
+            StepName.OCR,
+            total=counts.needs_ocr,
+            settings=settings,
+            event_context=event_context,
+        )
+    else:
+        lease.complete(session, claimed, done=claimed.done, total=claimed.total, settings=settings)
+        _add_step(
+            session,
+            claimed,
+            StepName.INGEST_REST,
+            total=claimed.total,
+            done=claimed.done,
+            checkpoint=claimed.checkpoint,
+            settings=settings,
+            event_context=event_context,
+        )
+    return following
+
+
+def pages_to_recognise(
+    session: Session, claimed: ClaimedStep, revision_id: RevisionId
+) -> Sequence[int]:
+    """Return the numbers of the pages that OCR has not tried yet, in order."""
+    last_page = (claimed.checkpoint or {}).get("last_page", 0)
+    return session.scalars(
+        select(Page.number)
+        .where(
+            Page.revision_id == revision_id,
+            Page.status == PageStatus.NEEDS_OCR,
+            Page.number > last_page,
+        )
+        .order_by(Page.number)
+    ).all()
+
+
+def end_recognition(
+    session: Session,
+    claimed: ClaimedStep,
+    document: DocumentToRead,
+    revision_id: RevisionId,
+    *,
+    read: DocumentRead | None,
+    settings: StepSettings,
+    event_context: EventContext,
+) -> None:
+    """End the step `ocr`, and publish the revision.
+
+    Args:
+        session: a new transaction.
+        claimed: the step, as `write_recognised_pages` returned it last.
+        document: the document.
+        revision_id: its revision.
+        read: language and key phrases of all pages, if they were found again.
+        settings: shares of the tenants.
+        event_context: the event that started the step.
+
+    Raises:
+        StepCancelled, DocumentGone: see `lock_document`.
+        LeaseLost: another worker took over.
+    """
+    lock_document(session, document, is_changed=True)
+    published = _publish_recognised(session, document, revision_id, read=read)
+    lease.complete(session, claimed, done=claimed.done, total=claimed.total, settings=settings)
+    _announce(session, document, published, event_context=event_context)
+
+
+def record_failed(
+    session: Session,
+    document: DocumentToRead,
+    *,
+    name: StepName,
+    error: DomainError,
+    settings: StepSettings,
+    event_context: EventContext,
+) -> StepStatus:
+    """End a step that reads or recognises pages with an error, unless the step has ended.
+
+    A failed reading fails the job; and the document, if no earlier reading succeeded. The step
+    `ocr` instead completes with its error, and the pages that are read are published.
+
+    Returns:
+        How the step ended.
+
+    Raises:
+        LeaseHeld: another worker has the lease; the transaction must roll back.
+        UnknownStep: the job has no such step.
+    """
+    session.execute(
+        select(Document.id)
+        .where(Document.id == document.document_id)
+        .with_for_update(key_share=True)
+    )
+    revision_id = (
+        session.scalar(select(Revision.id).where(Revision.job_id == document.job_id))
+        if name is StepName.OCR
+        else None
+    )
+    ended_before = lease.fail(
+        session,
+        job_id=document.job_id,
+        name=name,
+        error=error,
+        settings=settings,
+        status=StepStatus.FAILED if revision_id is None else StepStatus.COMPLETED,
     )
     if ended_before is not None:
         return ended_before
+    if revision_id is not None:
+        published = _publish_recognised(session, document, revision_id, read=None)
+        _announce(session, document, published, event_context=event_context)
+        return StepStatus.COMPLETED
     session.execute(
         update(Document)
-        .where(Document.id == stored.document_id, Document.status == DocumentStatus.STORED)
-        .values(status=DocumentStatus.FAILED, error_code=error.code, error_detail=str(error)),
+        .where(Document.id == document.document_id, Document.status.in_(UNREADABLE_SO_FAR))
+        .values(
+            status=DocumentStatus.FAILED,
+            outcome=errors.outcome_of(error),
+            error_code=error.code,
+            error_detail=str(error),
+        ),
     )
-    emit(
+    _emit(
         session,
         DocumentFailed(
-            document_id=stored.document_id,
-            upload_id=stored.upload_id,
-            job_id=stored.job_id,
-            filename=stored.filename,
+            document_id=document.document_id,
+            upload_id=document.upload_id,
+            job_id=document.job_id,
+            filename=document.filename,
             code=error.code,
             detail=str(error),
+            outcome=errors.outcome_of(error),
         ),
+        event_context,
+    )
+    return StepStatus.FAILED
+
+
+def delete_purged(session: Session, document: DocumentToRead) -> None:
+    """Delete the document of a purged upload whose purge did not wait for the reader's lock."""
+    is_purged = exists().where(
+        Job.id == document.job_id,
+        Job.status == JobStatus.CANCELLED,
+        Job.kind == JobKind.UPLOAD,
+    )
+    session.execute(delete(Document).where(Document.id == document.document_id, is_purged))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counts:
+    """What is written of a revision; `language` is the most frequent one of its pages."""
+
+    pages: int
+    read: int
+    ocr: int
+    needs_ocr: int
+    failed: int
+    no_text: int
+    incomplete: int
+    passages: int
+    entities: int
+    language: str | None
+    language_confidence: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Published:
+    """A published revision, as its event and the result of its job show it."""
+
+    number: int
+    is_superseded: bool
+    page_count: int
+    result: Result
+    counts: _Counts
+    language: str | None
+    language_confidence: float | None
+
+
+def _counts_of(session: Session, revision_id: RevisionId) -> _Counts:
+    def pages_with(condition: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.count().filter(condition)
+
+    row = session.execute(
+        select(
+            func.count().label("pages"),
+            pages_with(Page.status == PageStatus.READ).label("read"),
+            pages_with(Page.status == PageStatus.OCR).label("ocr"),
+            pages_with(Page.status == PageStatus.NEEDS_OCR).label("needs_ocr"),
+            pages_with(Page.status == PageStatus.FAILED).label("failed"),
+            pages_with(Page.outcome == Outcome.NO_TEXT).label("no_text"),
+            pages_with(Page.outcome.not_in(outcome.GOOD)).label("incomplete"),
+            (func.coalesce(func.sum(func.cardinality(Page.sentences)), 0) / 2).label("passages"),
+            select(func.count())
+            .where(Entity.revision_id == revision_id)
+            .scalar_subquery()
+            .label("entities"),
+            func.mode().within_group(Page.language).label("language"),
+            func.avg(Page.language_confidence).label("language_confidence"),
+        ).where(Page.revision_id == revision_id)
+    ).one()
+    return _Counts(**(row._asdict() | {"passages": int(row.passages)}))
+
+
+def _language_of(read: DocumentRead | None, counts: _Counts) -> dict[str, Any]:
+    """Return the language that the reader found, or that of most pages if its end is missing."""
+    found = counts if read is None or read.language is None else read
+    return {"language": found.language, "language_confidence": found.language_confidence}
+
+
+def _cut_of(read: DocumentRead) -> Cut | None:
+    return None if read.cut is None else Cut(outcome=read.cut, reason=read.cut_reason)
+
+
+def _publish_recognised(
+    session: Session,
+    document: DocumentToRead,
+    revision_id: RevisionId,
+    *,
+    read: DocumentRead | None,
+) -> _Published:
+    counts = _counts_of(session, revision_id)
+    facts = _language_of(read, counts)
+    if read is not None:
+        facts["key_phrases"] = list(read.key_phrases)
+    reasons = session.scalar(select(Revision.reasons).where(Revision.id == revision_id))
+    # The end of the reading has left the reason of its cut.
+    cuts = [Cut(outcome=Outcome(each["outcome"]), reason=each["reason"]) for each in reasons or ()]
+    return _publish(
+        session, document, revision_id, facts=facts, counts=counts, cut=cuts[0] if cuts else None
+    )
+
+
+def _publish(
+    session: Session,
+    document: DocumentToRead,
+    revision_id: RevisionId,
+    *,
+    facts: dict[str, Any],
+    counts: _Counts,
+    cut: Cut | None,
+) -> _Published:
+    """Publish a revision of a locked document, unless a newer one is published.
+
+    Raises:
+        DocumentError: no page can be read.
+    """
+    revision = session.get_one(Revision, revision_id)
+    shown = session.scalar(
+        select(Revision)
+        .join(Document, Document.revision_id == Revision.id)
+        .where(Document.id == document.document_id)
+    )
+    page_count = facts.get("page_count", revision.page_count) or counts.pages
+    result = outcome.result_of(
+        page_count=page_count,
+        pages=counts.pages,
+        pages_without_text=counts.no_text,
+        incomplete=_incomplete(session, revision_id) if counts.incomplete else (),
+        cut=cut,
+    )
+    if result.meaning.code is not None:
+        raise DocumentError(
+            result.reasons[0].reason if result.reasons else "", outcome=result.outcome
+        )
+    is_superseded = (
+        shown is not None
+        and shown.state is RevisionState.PUBLISHED
+        and shown.number > revision.number
+    )
+    for name, value in facts.items():
+        setattr(revision, name, value)
+    revision.state = RevisionState.SUPERSEDED if is_superseded else RevisionState.PUBLISHED
+    revision.outcome = result.outcome
+    revision.reasons = msgspec.to_builtins(result.reasons)
+    revision.truncated = result.truncated
+    revision.pages_read = counts.read
+    revision.pages_ocr = counts.ocr
+    revision.pages_failed = counts.failed
+    revision.pages_needs_ocr = counts.needs_ocr
+    revision.pages_no_text = counts.no_text
+    revision.passages = counts.passages
+    revision.entities = counts.entities
+    revision.published_at = func.now()
+    if not is_superseded:
+        if shown is not None and shown.id != revision_id:
+            shown.state = RevisionState.SUPERSEDED
+        session.execute(
+            update(Document)
+            .where(Document.id == document.document_id)
+            .values(
+                revision_id=revision_id,
+                status=result.meaning.document_status,
+                outcome=result.outcome,
+                error_code=None,
+                error_detail=None,
+                ingested_at=func.now(),
+            )
+        )
+    session.flush()
+    return _Published(
+        number=revision.number,
+        is_superseded=is_superseded,
+        page_count=page_count,
+        result=result,
+        counts=counts,
+        language=revision.language,
+        language_confidence=revision.language_confidence,
+    )
+
+
+def _show_early(session: Session, document: DocumentToRead, revision_id: RevisionId) -> None:
+    """Show the pages that are read before OCR ends, if clients see no other revision."""
+    session.execute(
+        update(Document)
+        .where(Document.id == document.document_id, Document.revision_id.is_(None))
+        .values(
+            revision_id=revision_id,
+            status=DocumentStatus.READING,
+            error_code=None,
+            error_detail=None,
+        )
+    )
+
+
+def _incomplete(session: Session, revision_id: RevisionId) -> Sequence[PageFacts]:
+    return [
+        PageFacts(number=page.number, status=page.status, outcome=page.outcome, reason=page.reason)
+        for page in session.execute(
+            select(Page.number, Page.status, Page.outcome, Page.reason)
+            .where(Page.revision_id == revision_id, Page.outcome.not_in(outcome.GOOD))
+            .order_by(Page.number)
+        )
+    ]
+
+
+def _announce(
+    session: Session,
+    document: DocumentToRead,
+    published: _Published,
+    *,
+    event_context: EventContext,
+) -> None:
+    """Write the result of the job, whose step has ended, and emit the event."""
+    counts, result = published.counts, published.result
+    facts = {
+        "outcome": result.outcome,
+        "reasons": msgspec.to_builtins(result.reasons),
+        "revision": published.number,
+        "is_superseded": published.is_superseded,
+        "pages": published.page_count,
+        "pages_read": counts.read,
+        "pages_ocr": counts.ocr,
+        "pages_failed": counts.failed,
+        "pages_needs_ocr": counts.needs_ocr,
+        "passages": counts.passages,
+        "entities": counts.entities,
+        "language": published.language,
+        "language_confidence": published.language_confidence,
+        "truncated": sorted(
+            {
+                reason.outcome
+                for reason in result.reasons
+                if reason.outcome in outcome.LIMITS_OF_TEXT
+            }
+        ),
+    }
+    session.execute(
+        update(Job)
+        .where(Job.id == document.job_id)
+        .values(
+            result=func.coalesce(Job.result, text("'{}'::jsonb")).op("||")(
+                cast({"document_id": str(document.document_id)} | facts, JSONB)
+            )
+        )
+    )
+    _emit(
+        session,
+        IngestedEvent(
+            document_id=document.document_id,
+            upload_id=document.upload_id,
+            job_id=document.job_id,
+            filename=document.filename,
+            sha256=document.sha256,
+            pages=published.page_count,
+            passages=counts.passages,
+            entities=counts.entities,
+            language=published.language,
+            language_confidence=published.language_confidence,
+            truncated=result.truncated,
+            revision=published.number,
+            is_superseded=published.is_superseded,
+            outcome=result.outcome,
+            reasons=result.reasons,
+            pages_read=counts.read,
+            pages_ocr=counts.ocr,
+            pages_failed=counts.failed,
+            pages_needs_ocr=counts.needs_ocr,
+        ),
+        event_context,
+    )
+
+
+def _emit(
+    session: Session, event: IngestedEvent | DocumentFailed, event_context: EventContext
+) -> None:
+    emit(
+        session,
+        event,
         tenant_id=event_context.tenant_id,
         source=SOURCE,
         now=event_context.now,
         traceparent=event_context.traceparent,
     )
-    return StepStatus.FAILED
+
+
+def _add_step(
+    session: Session,
+    claimed: ClaimedStep,
+    name: StepName,
+    *,
+    total: int | None,
+    settings: StepSettings,
+    event_context: EventContext,
+    done: int = 0,
+    checkpoint: Mapping[str, Any] | None = None,
+) -> None:
+    """Add the step that goes on after the claimed one, started by the same event."""
+    step = steps.add_step(
+        session,
+        name,
+        job_id=claimed.job_id,
+        tenant_id=claimed.tenant_id,
+        priority=claimed.priority,
+        event_id=event_context.event_id,
+        total=total,
+    )
+    step.done = done
+    step.checkpoint = None if checkpoint is None else dict(checkpoint)
+    session.flush()
+    session.execute(steps.release(claimed.tenant_id, name, settings=settings))

@@ -2,9 +2,11 @@
 
 import shutil
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import ClassVar, Final
 
 import structlog
@@ -12,12 +14,13 @@ from sqlalchemy.orm import Session
 
 from pipeline.context import Context, current_context, database_time
 from pipeline.ingest import readers, reading, record
-from pipeline.ingest.errors import PdfLimitExceeded
-from pipeline.ingest.frames import ReadPages
-from pipeline.ingest.record import EventContext
+from pipeline.ingest.errors import DocumentLimitExceeded
+from pipeline.ingest.frames import PageReading, ReadPages
+from pipeline.ingest.record import EndOfReading, EventContext
 from pipeline.ingest.sandbox.limits import ReadingLimits
-from pipeline.ingest.writer import PageWriter
-from pipeline.messaging.event_task import MessageDelivery, data_of
+from pipeline.ingest.version import PIPELINE_VERSION
+from pipeline.ingest.writer import ROWS_MAX, row_count, write_pages
+from pipeline.messaging.event_task import MessageDelivery
 from pipeline.steps.call_pool import CallPool
 from pipeline.steps.heartbeat import Heartbeat
 from pipeline.steps.lease import ClaimedStep
@@ -25,9 +28,9 @@ from pipeline.steps.task import StepTask
 from schemas import queues
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
-from schemas.events.uploads import StoredEvent
 from schemas.lifecycle import StepStatus
 from schemas.object_keys import ObjectKey
+from schemas.outcomes import Outcome
 from schemas.policy.media_types import PDF
 from schemas.steps import StepName
 
@@ -35,9 +38,12 @@ log = structlog.stdlib.get_logger(__name__)
 
 PREFIX: Final = "waybill-reading-"
 
+WRITE_EVERY: Final = timedelta(seconds=1)
+"""Longest time for which pages that are read are not written."""
+
 
 class IngestDocument(StepTask[None]):
-    """Reads a stored PDF."""
+    """Reads a stored document."""
 
     name = "tasks.ingest_document"
     home_queue: ClassVar[str] = queues.DOCUMENT_PROCESSING
@@ -55,18 +61,19 @@ class IngestDocument(StepTask[None]):
         event: Envelope,
         delivery: MessageDelivery,
     ) -> None:
-        stored = data_of(event, StoredEvent)
-        if stored.size > context.settings.pdf_file_max:
+        document = record.document_of(event)
+        if document.size > context.settings.pdf_file_max:
             # Before the download, which could fill the disk.
-            raise PdfLimitExceeded(
-                f"{stored.size} of at most {context.settings.pdf_file_max} bytes"
+            raise DocumentLimitExceeded(
+                f"It has {document.size} bytes, more than {context.settings.pdf_file_max}.",
+                outcome=Outcome.LIMIT_FILE_SIZE,
             )
         heartbeat = Heartbeat(context, claimed)
         with TemporaryDirectory(prefix=PREFIX, dir=context.settings.work_dir) as directory:
             _remove_abandoned(context, own=Path(directory))
             file = Path(directory) / "original.pdf"
             with CallPool[None](heartbeat=heartbeat.renew) as pool:
-                pool.run(partial(context.storage.download, ObjectKey(stored.object_key), to=file))
+                pool.run(partial(context.storage.download, ObjectKey(document.object_key), to=file))
             _read_and_record(context, file, heartbeat=heartbeat, event=event, delivery=delivery)
 
     def record_failed(
@@ -74,7 +81,8 @@ class IngestDocument(StepTask[None]):
     ) -> StepStatus:
         return record.record_failed(
             session,
-            data_of(event, StoredEvent),
+            record.document_of(event),
+            name=self.step,
             error=error,
             settings=current_context().settings,
             event_context=_event_context(session, event, delivery),
@@ -83,7 +91,7 @@ class IngestDocument(StepTask[None]):
     def after_end(self, context: Context, *, event: Envelope, status: StepStatus) -> None:
         if status is StepStatus.CANCELLED:
             with context.transaction() as session:
-                record.delete_purged(session, data_of(event, StoredEvent))
+                record.delete_purged(session, record.document_of(event))
 
 
 def _remove_abandoned(context: Context, *, own: Path) -> None:
@@ -106,6 +114,7 @@ def _remove_abandoned(context: Context, *, own: Path) -> None:
 def _event_context(session: Session, event: Envelope, delivery: MessageDelivery) -> EventContext:
     """Return the event with the time of its recording, not of the start of the reading."""
     return EventContext(
+        event_id=event.id,
         tenant_id=event.tenantid,
         now=database_time(session),
         traceparent=delivery.traceparent,
@@ -120,38 +129,67 @@ def _read_and_record(
     event: Envelope,
     delivery: MessageDelivery,
 ) -> None:
-    """Read in a child process and write in one transaction; the object store is not used here."""
-    stored = data_of(event, StoredEvent)
+    """Read in a child process, and write in short transactions; the object store is not used here."""
+    document = record.document_of(event)
     limits = ReadingLimits.from_settings(context.settings)
     with context.transaction() as session:
-        record.lock_document(session, stored)
-        with reading.open_document(
-            ReadPages(path=str(file), media_type=PDF, limits=limits),
-            reader=readers.of_this_process(context.settings),
+        revision_id = record.begin_revision(
+            session,
+            document,
             tenant_id=event.tenantid,
-            while_waiting=heartbeat.beat,
-        ) as document:
-            heartbeat.total = min(document.opened.page_count, limits.pages)
-            writer = PageWriter(session, stored)
-            for page in document.pages():
-                writer.write(page)
-                heartbeat.done = page.number
-                heartbeat.beat()
-            writer.flush()
-            summary = document.summary
-            record.record_ingested(
+            pipeline_version=PIPELINE_VERSION,
+            now=database_time(session),
+        )
+    batch: list[PageReading] = []
+
+    def write() -> None:
+        with context.transaction() as session:
+            heartbeat.claimed = write_pages(
                 session,
-                stored,
                 heartbeat.claimed,
-                opened=document.opened,
-                read=summary,
+                document=document,
+                revision_id=revision_id,
+                pages=batch,
+                total=heartbeat.total,
+                settings=context.settings,
+            )
+        heartbeat.done = heartbeat.claimed.done
+        batch.clear()
+
+    with reading.open_document(
+        ReadPages(path=str(file), media_type=PDF, limits=limits),
+        reader=readers.of_this_process(context.settings),
+        tenant_id=event.tenantid,
+        while_waiting=heartbeat.beat,
+    ) as opened:
+        heartbeat.total = min(opened.opened.page_count, limits.pages)
+        written_at = monotonic()
+        for page in opened.pages():
+            if page.number <= heartbeat.claimed.done:
+                continue  # written by an earlier delivery
+            batch.append(page)
+            if (
+                sum(map(row_count, batch)) >= ROWS_MAX
+                or monotonic() - written_at >= WRITE_EVERY.total_seconds()
+            ):
+                write()
+                written_at = monotonic()
+        if batch:
+            write()
+        with context.transaction() as session:
+            following = record.end_reading(
+                session,
+                heartbeat.claimed,
+                document,
+                revision_id,
+                end=EndOfReading(page_count=opened.opened.page_count, read=opened.summary),
+                is_ocr_available=False,
                 settings=context.settings,
                 event_context=_event_context(session, event, delivery),
             )
     log.info(
         "ingest.document_read",
-        document_id=str(stored.document_id),
-        pages=summary.pages_read,
-        pages_failed=summary.pages_failed,
-        entities=summary.entities,
+        document_id=str(document.document_id),
+        pages=heartbeat.done,
+        following=following,
     )

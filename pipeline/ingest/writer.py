@@ -1,77 +1,273 @@
-"""Writes the pages of a document."""
+"""Writes the pages of a revision, batch by batch."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import Any, Final
 
-from sqlalchemy import insert
+from sqlalchemy import ColumnElement, Insert, bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from pipeline.ingest import outcome
+from pipeline.ingest.extractors.extractor import SpanKind
 from pipeline.ingest.frames import PageReading
-from schemas.events.uploads import StoredEvent
-from schemas.tables.documents import Entity, Page, Passage
+from pipeline.ingest.record import DocumentToRead, Duplicate, lock_document
+from pipeline.steps import lease
+from pipeline.steps.lease import ClaimedStep
+from schemas.ids import RevisionId
+from schemas.lifecycle import PageStatus
+from schemas.settings import StepSettings
+from schemas.tables.documents import Entity, Page
 
-ROWS_PER_STATEMENT: Final = 1_000
-"""Rows collected before an insert; with the limits of a page it bounds the worker's memory."""
+ROWS_MAX: Final = 1_000
+"""Rows of a batch; with the limits of a page it bounds the worker's memory."""
+
+COPIED_PAGES_MAX: Final = 100
+"""Pages that one transaction copies."""
+
+SPAN_KINDS: Final = tuple(SpanKind)
+"""The kinds of spans in the order of their numbers in `Page.spans`; append only."""
 
 
-class PageWriter:
-    """Collects the rows of pages and inserts them in batches."""
+def row_count(page: PageReading) -> int:
+    """Return how many rows a page takes."""
+    return 1 + len(page.entities)
 
-    def __init__(self, session: Session, stored: StoredEvent) -> None:
-        self._session = session
-        self._document_id = stored.document_id
-        self._pages: list[dict[str, Any]] = []
-        self._passages: list[dict[str, Any]] = []
-        self._entities: list[dict[str, Any]] = []
 
-    def write(self, page: PageReading) -> None:
-        place = {"document_id": self._document_id, "page": page.number}
-        self._pages.append(
-            {
-                "document_id": self._document_id,
-                "number": page.number,
-                "text": page.text,
-                "error_code": page.error_code,
-                "width_points": page.width_points,
-                "height_points": page.height_points,
-            },
+def write_pages(
+    session: Session,
+    claimed: ClaimedStep,
+    *,
+    document: DocumentToRead,
+    revision_id: RevisionId,
+    pages: Sequence[PageReading],
+    total: int | None,
+    settings: StepSettings,
+    checkpoint: Mapping[str, Any] | None = None,
+) -> ClaimedStep:
+    """Write the next pages of a revision and record the progress, in the session's transaction.
+
+    `done` of the step is then the number of the last written page: a page is never written twice.
+
+    Args:
+        session: of a transaction that does nothing else.
+        claimed: the step that reads the pages.
+        document: the document.
+        revision_id: its revision, from `begin_revision`.
+        pages: the pages after `done`, in order, without a gap; about `ROWS_MAX` rows.
+        total: pages to read; None if it is not known yet.
+        settings: how long the renewed lease lasts.
+        checkpoint: what the next worker needs to go on after these pages.
+
+    Returns:
+        The claimed step with its progress.
+
+    Raises:
+        StepCancelled, DocumentGone: the document is deleted, or the client cancelled.
+        LeaseLost: another worker took over.
+    """
+    lock_document(session, document)
+    session.execute(insert(Page), [_page_row(revision_id, page) for page in pages])
+    _insert_entities(session, revision_id, pages)
+    return _renewed(
+        session,
+        claimed,
+        done=pages[-1].number,
+        total=total,
+        checkpoint=checkpoint,
+        settings=settings,
+    )
+
+
+def write_recognised_pages(
+    session: Session,
+    claimed: ClaimedStep,
+    *,
+    document: DocumentToRead,
+    revision_id: RevisionId,
+    pages: Sequence[PageReading],
+    done: int,
+    settings: StepSettings,
+) -> ClaimedStep:
+    """Replace pages that need OCR by what OCR made of them, and record the progress.
+
+    A page that OCR could not read keeps no text and says why. The checkpoint has the number of the
+    last page: see `record.pages_to_recognise`.
+
+    Args:
+        session: of a transaction that does nothing else.
+        claimed: the step `ocr`.
+        document: the document.
+        revision_id: its revision.
+        pages: the next pages that need OCR, in order.
+        done: pages that OCR has tried, with these.
+        settings: how long the renewed lease lasts.
+
+    Returns:
+        The claimed step with its progress.
+
+    Raises:
+        StepCancelled, DocumentGone: the document is deleted, or the client cancelled.
+        LeaseLost: another worker took over.
+    """
+    lock_document(session, document)
+    for page in pages:
+        row = _page_row(revision_id, page, is_recognised=True)
+        session.execute(
+            update(Page)
+            .where(
+                Page.revision_id == revision_id,
+                Page.number == page.number,
+                Page.status == PageStatus.NEEDS_OCR,
+            )
+            .values(row)
         )
-        self._passages += (
-            {
-                **place,
-                "ordinal": passage.ordinal,
-                "start": passage.start,
-                "end": passage.end,
-                "text": page.text[passage.start : passage.end],
-            }
-            for passage in page.passages
+    session.execute(
+        delete(Entity).where(
+            Entity.revision_id == revision_id, Entity.page.in_([page.number for page in pages])
         )
-        self._entities += (
-            {
-                **place,
-                "ordinal": ordinal,
-                "label": entity.label,
-                "text": entity.text,
-                "normal_form": entity.normal,
-                "start": entity.start,
-                "end": entity.end,
-            }
-            for ordinal, entity in enumerate(page.entities)
-        )
-        if len(self._pages) + len(self._passages) + len(self._entities) >= ROWS_PER_STATEMENT:
-            self.flush()
-
-    def flush(self) -> None:
-        for table, rows in (
-            (Page, self._pages),
-            (Passage, self._passages),
-            (Entity, self._entities),
-        ):
-            for batch in _batches(rows):
-                self._session.execute(insert(table), batch)
-            rows.clear()
+    )
+    _insert_entities(session, revision_id, pages)
+    return _renewed(
+        session,
+        claimed,
+        done=done,
+        total=claimed.total,
+        checkpoint={"last_page": pages[-1].number},
+        settings=settings,
+    )
 
 
-def _batches(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    for start in range(0, len(rows), ROWS_PER_STATEMENT):
-        yield rows[start : start + ROWS_PER_STATEMENT]
+def copy_pages(
+    session: Session,
+    claimed: ClaimedStep,
+    *,
+    document: DocumentToRead,
+    revision_id: RevisionId,
+    duplicate: Duplicate,
+    total: int,
+    settings: StepSettings,
+) -> ClaimedStep:
+    """Copy the next pages of a duplicate's revision and record the progress, as `write_pages`.
+
+    Copies nothing if the duplicate is deleted meanwhile: the pages after `done` can then be read,
+    with the same result.
+
+    Returns:
+        The claimed step with its progress; `done` is unchanged if nothing was left to copy.
+
+    Raises:
+        StepCancelled, DocumentGone: the document is deleted, or the client cancelled.
+        LeaseLost: another worker took over.
+    """
+    lock_document(session, document)
+    first, last = claimed.done + 1, claimed.done + COPIED_PAGES_MAX
+    copied = session.scalars(
+        _copy(
+            Page,
+            revision_id,
+            duplicate.revision_id,
+            Page.number.between(first, last),
+        ).returning(Page.number)
+    ).all()
+    session.execute(
+        _copy(Entity, revision_id, duplicate.revision_id, Entity.page.between(first, last))
+    )
+    return _renewed(
+        session,
+        claimed,
+        done=max(copied, default=claimed.done),
+        total=total,
+        checkpoint=None,
+        settings=settings,
+    )
+
+
+def _copy(
+    table: type[Page] | type[Entity],
+    to: RevisionId,
+    source: RevisionId,
+    which: ColumnElement[bool],
+) -> Insert:
+    columns = [column for column in table.__table__.columns if column.name != "revision_id"]
+    return insert(table).from_select(
+        ["revision_id", *(column.name for column in columns)],
+        select(bindparam("to_revision", to, type_=table.revision_id.type), *columns).where(
+            table.revision_id == source, which
+        ),
+    )
+
+
+def _renewed(
+    session: Session,
+    claimed: ClaimedStep,
+    *,
+    done: int,
+    total: int | None,
+    checkpoint: Mapping[str, Any] | None,
+    settings: StepSettings,
+) -> ClaimedStep:
+    lease.renew(
+        session,
+        claimed,
+        lease=settings.step_lease,
+        done=done,
+        total=total,
+        checkpoint=checkpoint,
+    )
+    return replace(claimed, done=done, total=total, checkpoint=checkpoint)
+
+
+def _insert_entities(
+    session: Session, revision_id: RevisionId, pages: Sequence[PageReading]
+) -> None:
+    rows = [
+        {
+            "revision_id": revision_id,
+            "page": page.number,
+            "ordinal": ordinal,
+            "label": entity.label,
+            "text": entity.text,
+            "normal_form": entity.normal,
+            "start": entity.start,
+            "end": entity.end,
+        }
+        for page in pages
+        for ordinal, entity in enumerate(page.entities)
+    ]
+    if rows:
+        session.execute(insert(Entity), rows)
+
+
+def _page_row(
+    revision_id: RevisionId, page: PageReading, *, is_recognised: bool = False
+) -> dict[str, Any]:
+    return {
+        "revision_id": revision_id,
+        "number": page.number,
+        "status": outcome.status_of_page(
+            page.outcome, has_text=bool(page.text), is_recognised=is_recognised
+        ),
+        "outcome": page.outcome,
+        "reason": page.reason,
+        "text": page.text,
+        "engine": page.engine,
+        "engine_version": page.engine_version,
+        "engine_reason": page.engine_reason,
+        "confidence": page.confidence,
+        "language": page.language,
+        "language_confidence": page.language_confidence,
+        "width_points": page.width_points,
+        "height_points": page.height_points,
+        "sentences": list(chain.from_iterable(page.sentences)),
+        "lines": [
+            value
+            for line in page.lines
+            for value in (line.start, line.end, line.left, line.top, line.right, line.bottom)
+        ],
+        "spans": [
+            value
+            for span in page.spans
+            for value in (SPAN_KINDS.index(span.kind), span.start, span.end)
+        ],
+    }

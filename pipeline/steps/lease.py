@@ -165,9 +165,23 @@ def complete(
 
 
 def fail(
-    session: Session, *, job_id: JobId, name: StepName, error: DomainError, settings: StepSettings
+    session: Session,
+    *,
+    job_id: JobId,
+    name: StepName,
+    error: DomainError,
+    settings: StepSettings,
+    status: StepStatus = StepStatus.FAILED,
 ) -> StepStatus | None:
     """End a step with an error, and release the next waiting steps of its tenant.
+
+    Args:
+        session: the session of the caller.
+        job_id: the job.
+        name: the step.
+        error: why it ends.
+        settings: shares of the tenants.
+        status: `COMPLETED` for a step whose failure does not fail its job.
 
     Returns:
         None; or the final status of a step that has ended before.
@@ -180,7 +194,7 @@ def fail(
         update(Step)
         .where(_is(job_id, name), Step.status.in_(ACTIVE_STEPS), is_free())
         .values(
-            status=StepStatus.FAILED,
+            status=status,
             error_code=error.code,
             error_detail=str(error),
             error_retryable=error.retryable,

@@ -139,7 +139,7 @@ def record_stored(
             tenant_id=claimed.tenant_id,
             upload_id=claimed.upload_id,
             job_id=claimed.job_id,
-            status=DocumentStatus.STORED,
+            status=DocumentStatus.READING if will_be_read else DocumentStatus.STORED,
             filename=claimed.filename,
             content_type=sent.content_type,
             size=sent.size_bytes,

@@ -51,7 +51,7 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job. Its fields of bytes and pages are those of its steps `transfer` and `ingest`."""
+    """A job. Its fields of bytes are those of its step `transfer`, those of pages count `ingest` and `ingest_rest`."""
 
     job_id: JobId
     upload_id: UploadId | None
@@ -79,7 +79,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     steps: Annotated[
         list[StepView],
         _described(
-            "in the order of the work; a step is added when the step before it is completed"
+            "in the order of the work; a step is added when the step before it is completed;"
+            " `metadata` and `ingest` run at the same time"
         ),
     ]
 

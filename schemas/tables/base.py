@@ -5,11 +5,11 @@ from enum import EnumType, StrEnum
 from typing import Any, ClassVar, Generic, NewType, TypeVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Dialect, MetaData, Text, TypeDecorator, Uuid
+from sqlalchemy import REAL, BigInteger, DateTime, Dialect, MetaData, Text, TypeDecorator, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
 
-from schemas import ids, lifecycle, steps
+from schemas import ids, lifecycle, outcomes, steps
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -44,13 +44,14 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB(none_as_null=True),
         dict[str, str]: JSONB(none_as_null=True),
+        float: REAL,
         int: BigInteger,
         str: Text,
         UUID: Uuid,
         **{each: Uuid for each in vars(ids).values() if isinstance(each, NewType)},
         **{
             each: EnumText(each)
-            for each in (*vars(lifecycle).values(), *vars(steps).values())
+            for each in (*vars(lifecycle).values(), *vars(steps).values(), outcomes.Outcome)
             if isinstance(each, EnumType) and each is not StrEnum
         },
     }

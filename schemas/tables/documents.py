@@ -1,17 +1,37 @@
+"""Documents, their revisions, and what was read from their pages.
+
+A document is read into a revision: its rows are written in short transactions, unseen, and one
+transaction publishes the revision. A transaction locks rows in this order: document, revision,
+steps; see `schemas.tables.steps`.
+"""
+
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Computed, Float, ForeignKey, Index, func, text
-from sqlalchemy.dialects.postgresql import TSVECTOR
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import ForeignKey, Index, Integer, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from schemas.ids import DocumentId, JobId, TenantId, UploadId
-from schemas.lifecycle import DocumentStatus
+from schemas.ids import DocumentId, JobId, RevisionId, TenantId, UploadId
+from schemas.lifecycle import DocumentStatus, PageStatus, RevisionState
+from schemas.outcomes import Outcome
 from schemas.tables.base import Base
+
+_NO_INTEGERS: Final = text("'{}'::integer[]")
 
 
 class Document(Base):
-    """A stored object and its extracted metadata."""
+    """A stored object, and the revision that clients see.
+
+    Attributes:
+        job_id: the job that stored the object.
+        outcome: of the newest reading that ended; None before.
+        revision_id: the revision that clients see; None until pages can be shown. It is published,
+            except while the pages of a first reading wait for OCR. Without a foreign key, which
+            would look for the document of every revision that is deleted.
+        error_code: why no reading has succeeded; None for a document with a published revision.
+        ingested_at: when the revision was published.
+    """
 
     __tablename__ = "documents"
 
@@ -20,58 +40,134 @@ class Document(Base):
     upload_id: Mapped[UploadId] = mapped_column(ForeignKey("uploads.id"), unique=True)
     job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"))
     status: Mapped[DocumentStatus] = mapped_column(default=DocumentStatus.STORED)
+    outcome: Mapped[Outcome | None]
+    revision_id: Mapped[RevisionId | None]
     filename: Mapped[str]
     content_type: Mapped[str]
     size: Mapped[int]
     sha256: Mapped[str]
     object_key: Mapped[str]
     etag: Mapped[str]
-    page_count: Mapped[int | None]
-    language: Mapped[str | None]
-    truncated: Mapped[bool] = mapped_column(default=False)
-    pdf_metadata: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ingested_at: Mapped[datetime | None]
 
-    __table_args__ = (Index("ix_documents_tenant", "tenant_id", "created_at", "id"),)
+    revision: Mapped["Revision | None"] = relationship(
+        primaryjoin="foreign(Document.revision_id) == Revision.id", viewonly=True, lazy="raise"
+    )
+
+    __table_args__ = (
+        Index("ix_documents_tenant", "tenant_id", "created_at", "id"),
+        # Finds an earlier reading of the same bytes.
+        Index("ix_documents_content", "tenant_id", "sha256"),
+    )
+
+
+class Revision(Base):
+    """One reading of a document.
+
+    Attributes:
+        job_id: the job that writes the revision; a job writes one revision.
+        number: from 1; a revision replaces only revisions of a lower number.
+        pipeline_version: equal for two readings that give the same result.
+        outcome: None until the reading has ended.
+        reasons: which pages are missing or incomplete, and why: `schemas.outcomes.Reason`.
+        page_count: pages of the document, including those beyond a limit; None until it is open.
+        pages_read: pages whose text was read, without OCR; includes pages without text.
+        language: most frequent language of the pages, as a code of ISO 639-1.
+        metadata: what the document says about itself; this and the three lists below are None
+            until the step `metadata` has written them.
+        structure_is_cut: whether entries of these lists were left out.
+        truncated: whether a limit cut the text short.
+        warnings: defects that the parser repaired or skipped.
+        passages: sentences of all pages.
+        reused_from: the revision of another document with the same bytes that was copied.
+    """
+
+    __tablename__ = "revisions"
+
+    id: Mapped[RevisionId] = mapped_column(primary_key=True)
+    document_id: Mapped[DocumentId] = mapped_column(ForeignKey("documents.id", ondelete="CASCADE"))
+    tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"))
+    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    number: Mapped[int] = mapped_column(Integer)
+    pipeline_version: Mapped[str]
+    state: Mapped[RevisionState] = mapped_column(default=RevisionState.WRITING)
+    outcome: Mapped[Outcome | None]
+    reasons: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    page_count: Mapped[int | None] = mapped_column(Integer)
+    pages_read: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    pages_ocr: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    pages_failed: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    pages_needs_ocr: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    pages_no_text: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    language: Mapped[str | None]
+    language_confidence: Mapped[float | None]
+    title: Mapped[str | None]
+    # The declarative base reserves the name "metadata".
+    document_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
+    outline: Mapped[list[Any] | None] = mapped_column(JSONB(none_as_null=True))
+    attachments: Mapped[list[Any] | None] = mapped_column(JSONB(none_as_null=True))
+    page_labels: Mapped[list[Any] | None] = mapped_column(JSONB(none_as_null=True))
+    structure_is_cut: Mapped[bool] = mapped_column(server_default=text("false"))
+    has_thumbnail: Mapped[bool] = mapped_column(server_default=text("false"))
+    key_phrases: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    truncated: Mapped[bool] = mapped_column(server_default=text("false"))
+    warnings: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    passages: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    entities: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    reused_from: Mapped[RevisionId | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    published_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        UniqueConstraint("document_id", "number"),
+        # For the sweep.
+        Index(
+            "ix_revisions_unpublished",
+            "created_at",
+            postgresql_where=text("state <> 'published'"),
+        ),
+    )
 
 
 class Page(Base):
-    """The text of one page, or the error that prevented its extraction."""
+    """The text of one page, or the reason why there is none.
+
+    Attributes:
+        reason: a sentence about an outcome that is not `complete`.
+        engine: what read the page.
+        engine_reason: why this engine and not the default one; empty for the default.
+        confidence: mean confidence of OCR, 0 to 1; None for text that was not recognised.
+        sentences: start and end of each sentence, one after the other.
+        lines: start, end, left, top, right and bottom of each line whose place is known; the
+            place in 1/72 inch from the upper left corner of the page as displayed.
+        spans: kind, start and end of each marked part of the text; the kind is the position in
+            `SPAN_KINDS`.
+    """
 
     __tablename__ = "pages"
 
-    document_id: Mapped[DocumentId] = mapped_column(
-        ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True
+    revision_id: Mapped[RevisionId] = mapped_column(
+        ForeignKey("revisions.id", ondelete="CASCADE"), primary_key=True
     )
-    number: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    status: Mapped[PageStatus] = mapped_column(default=PageStatus.READ)
+    outcome: Mapped[Outcome] = mapped_column(default=Outcome.COMPLETE)
+    reason: Mapped[str] = mapped_column(server_default="")
     text: Mapped[str]
-    error_code: Mapped[str | None]
-    width_points: Mapped[float | None] = mapped_column(Float)
-    height_points: Mapped[float | None] = mapped_column(Float)
-
-
-class Passage(Base):
-    """A sentence and its position in the page's text; the unit of search."""
-
-    __tablename__ = "passages"
-
-    document_id: Mapped[DocumentId] = mapped_column(
-        ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True
-    )
-    page: Mapped[int] = mapped_column(primary_key=True)
-    ordinal: Mapped[int] = mapped_column(primary_key=True)
-    start: Mapped[int]
-    end: Mapped[int]
-    text: Mapped[str]
-    # to_tsvector refuses more than 1 MiB of lexemes, and a whole table may be one "sentence".
-    search: Mapped[str] = mapped_column(
-        TSVECTOR, Computed("to_tsvector('simple', left(text, 100000))", persisted=True)
-    )
-
-    __table_args__ = (Index("ix_passages_search", "search", postgresql_using="gin"),)
+    engine: Mapped[str] = mapped_column(server_default="")
+    engine_version: Mapped[str] = mapped_column(server_default="")
+    engine_reason: Mapped[str] = mapped_column(server_default="")
+    confidence: Mapped[float | None]
+    language: Mapped[str | None]
+    language_confidence: Mapped[float | None]
+    width_points: Mapped[float | None]
+    height_points: Mapped[float | None]
+    sentences: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=_NO_INTEGERS)
+    lines: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=_NO_INTEGERS)
+    spans: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=_NO_INTEGERS)
 
 
 class Entity(Base):
@@ -79,15 +175,15 @@ class Entity(Base):
 
     __tablename__ = "entities"
 
-    document_id: Mapped[DocumentId] = mapped_column(
-        ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True
+    revision_id: Mapped[RevisionId] = mapped_column(
+        ForeignKey("revisions.id", ondelete="CASCADE"), primary_key=True
     )
-    page: Mapped[int] = mapped_column(primary_key=True)
-    ordinal: Mapped[int] = mapped_column(primary_key=True)
+    page: Mapped[int] = mapped_column(Integer, primary_key=True)
+    ordinal: Mapped[int] = mapped_column(Integer, primary_key=True)
     label: Mapped[str]
     text: Mapped[str]
     normal_form: Mapped[str]
-    start: Mapped[int]
-    end: Mapped[int]
+    start: Mapped[int] = mapped_column(Integer)
+    end: Mapped[int] = mapped_column(Integer)
 
-    __table_args__ = (Index("ix_entities_label", "document_id", "label", "page", "ordinal"),)
+    __table_args__ = (Index("ix_entities_label", "revision_id", "label", "page", "ordinal"),)

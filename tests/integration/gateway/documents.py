@@ -1,14 +1,16 @@
 """Documents as workers record them."""
 
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 
-from schemas.ids import DocumentId, JobId, UploadId
-from schemas.tables.documents import Document, Page
+from schemas.ids import DocumentId, JobId, RevisionId, UploadId
+from schemas.tables.documents import Document, Page, Revision
 from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import Api, BeginSession
+
+OF_REVISION: Final = frozenset(inspect(Revision).attrs.keys()) - {*inspect(Document).attrs.keys()}
 
 
 async def ingested(
@@ -16,11 +18,21 @@ async def ingested(
     transaction: BeginSession,
     *,
     pages: list[str],
-    **values: Any,  # noqa: ANN401  # any column
+    **values: Any,  # noqa: ANN401  # any column of the document, or of its revision
 ) -> str:
     """Upload a file and add the rows that ingesting it writes; return the document's id."""
     upload_id, job_id = (UUID(one) for one in await api.finalized())
     document_id = DocumentId(uuid4())
+    revision_id = RevisionId(uuid4())
+    is_read = values.get("status", "ingested") == "ingested"
+    of_revision = {
+        "page_count": len(pages),
+        "pages_read": len(pages),
+        "outcome": "complete",
+        "language": "en",
+        "document_metadata": {"Title": "A"},
+        **{name: values.pop(name) for name in OF_REVISION & values.keys()},
+    }
     async with transaction() as session:
         upload = (await session.scalars(select(Upload).where(Upload.id == upload_id))).one()
         session.add(
@@ -37,16 +49,36 @@ async def ingested(
                     "sha256": "0" * 64,
                     "object_key": "key",
                     "etag": "etag",
-                    "page_count": len(pages),
-                    "language": "en",
-                    "pdf_metadata": {"Title": "A"},
+                    "outcome": "complete" if is_read else None,
+                    "revision_id": revision_id if is_read else None,
                     **values,
                 }
             )
         )
         await session.flush()
+        session.add(
+            Revision(
+                id=revision_id,
+                document_id=document_id,
+                tenant_id=upload.tenant_id,
+                job_id=JobId(job_id),
+                number=1,
+                pipeline_version="1",
+                state="published" if is_read else "writing",
+                **of_revision,
+            )
+        )
+        await session.flush()
         session.add_all(
-            Page(document_id=document_id, number=number, text=text)
+            Page(revision_id=revision_id, number=number, text=text)
             for number, text in enumerate(pages, start=1)
         )
     return str(document_id)
+
+
+async def revision_of(transaction: BeginSession, document_id: str) -> RevisionId:
+    """Return the revision that a document shows."""
+    async with transaction() as session:
+        document = await session.get_one(Document, UUID(document_id))
+    assert document.revision_id is not None
+    return document.revision_id

@@ -1,13 +1,10 @@
-from uuid import UUID
-
 import pytest
 from sqlalchemy import update
 
 from gateway.documents.queries import PAGES_PER_READ
-from schemas.ids import DocumentId
 from schemas.tables.documents import Entity, Page
 from tests.integration.gateway.api import Api, BeginSession, problem
-from tests.integration.gateway.documents import ingested
+from tests.integration.gateway.documents import ingested, revision_of
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +53,11 @@ async def test_a_document_without_pages_has_no_text(api: Api, transaction: Begin
 async def test_a_page_has_text_or_an_error(api: Api, transaction: BeginSession) -> None:
     document_id = await ingested(api, transaction, pages=["one", ""])
     async with transaction() as session:
-        await session.execute(update(Page).where(Page.number == 2).values(error_code="pdf_corrupt"))
+        await session.execute(
+            update(Page)
+            .where(Page.number == 2)
+            .values(status="failed", outcome="corrupt", reason="The page is damaged.")
+        )
 
     first = await api.get(f"/documents/{document_id}/pages/1")
     second = await api.get(f"/documents/{document_id}/pages/2")
@@ -64,10 +65,14 @@ async def test_a_page_has_text_or_an_error(api: Api, transaction: BeginSession) 
     assert first.json() == {
         "document_id": document_id,
         "number": 1,
+        "status": "read",
+        "outcome": "complete",
+        "reason": "",
         "text": "one",
         "error_code": None,
     }
-    assert (second.json()["text"], second.json()["error_code"]) == ("", "pdf_corrupt")
+    assert (second.json()["text"], second.json()["error_code"]) == ("", "document_corrupt")
+    assert (second.json()["status"], second.json()["outcome"]) == ("failed", "corrupt")
     assert problem(await api.get(f"/documents/{document_id}/pages/3")) == (404, "not_found")
     for number in ("0", "-1", "99999999999999999999"):
         answer = await api.get(f"/documents/{document_id}/pages/{number}")
@@ -76,10 +81,11 @@ async def test_a_page_has_text_or_an_error(api: Api, transaction: BeginSession) 
 
 async def test_entities_are_listed_in_reading_order(api: Api, transaction: BeginSession) -> None:
     document_id = await ingested(api, transaction, pages=["one", "two"])
+    revision_id = await revision_of(transaction, document_id)
     async with transaction() as session:
         session.add_all(
             Entity(
-                document_id=DocumentId(UUID(document_id)),
+                revision_id=revision_id,
                 page=page,
                 ordinal=ordinal,
                 label="DATE" if ordinal % 2 else "PERSON",
@@ -112,7 +118,7 @@ async def test_entities_are_listed_in_reading_order(api: Api, transaction: Begin
     ("values", "reason"),
     [
         ({"status": "stored"}, "it is not ingested yet"),
-        ({"status": "failed", "error_code": "pdf_encrypted"}, "pdf_encrypted"),
+        ({"status": "failed", "error_code": "document_encrypted"}, "document_encrypted"),
     ],
 )
 async def test_a_document_that_is_not_ingested_has_no_text(
@@ -132,14 +138,14 @@ async def test_a_failed_document_has_an_error(api: Api, transaction: BeginSessio
         transaction,
         pages=[],
         status="failed",
-        error_code="pdf_encrypted",
+        error_code="document_encrypted",
         error_detail="it needs a password",
     )
 
     shown = (await api.get(f"/documents/{document_id}")).json()
 
     assert shown["error"] == {
-        "code": "pdf_encrypted",
+        "code": "document_encrypted",
         "detail": "it needs a password",
         "retryable": False,
     }

@@ -10,10 +10,10 @@ from sqlalchemy import func, select
 
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadCancelled
-from schemas.ids import DocumentId, JobId, TenantId, UploadId
+from schemas.ids import DocumentId, JobId, RevisionId, TenantId, UploadId
 from schemas.lifecycle import StepStatus
 from schemas.steps import StepName
-from schemas.tables.documents import Document, Entity, Page, Passage
+from schemas.tables.documents import Document, Entity, Page, Revision
 from schemas.tables.events import EventRecord
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
@@ -41,9 +41,9 @@ async def stored(api: Api, transaction: BeginSession, *, status: str) -> tuple[s
         if status == READING:
             await session.execute(step_update(job_id, StepName.INGEST, StepStatus.RUNNING))
         if status == FAILED:
-            await workers.fail(session, job_id, name=StepName.INGEST, code="pdf_corrupt")
+            await workers.fail(session, job_id, name=StepName.INGEST, code="document_corrupt")
         tenant_id = (await session.scalars(select(Upload.tenant_id))).one()
-        document_id = DocumentId(uuid4())
+        document_id, revision_id = DocumentId(uuid4()), RevisionId(uuid4())
         session.add(
             Document(
                 id=document_id,
@@ -60,13 +60,21 @@ async def stored(api: Api, transaction: BeginSession, *, status: str) -> tuple[s
             )
         )
         await session.flush()
-        session.add(Page(document_id=document_id, number=1, text="text"))
         session.add(
-            Passage(document_id=document_id, page=1, ordinal=0, start=0, end=4, text="text")
+            Revision(
+                id=revision_id,
+                document_id=document_id,
+                tenant_id=TenantId(tenant_id),
+                job_id=JobId(UUID(job_id)),
+                number=1,
+                pipeline_version="1",
+            )
         )
+        await session.flush()
+        session.add(Page(revision_id=revision_id, number=1, text="text"))
         session.add(
             Entity(
-                document_id=document_id,
+                revision_id=revision_id,
                 page=1,
                 ordinal=0,
                 label="X",
@@ -83,8 +91,10 @@ async def stored(api: Api, transaction: BeginSession, *, status: str) -> tuple[s
 async def reading(transaction: BeginSession) -> AsyncIterator[None]:
     """Add a page in a transaction that stays open, as the worker that reads does."""
     async with transaction() as session:
-        document_id = (await session.scalars(select(Document.id))).one()
-        session.add(Page(document_id=document_id, number=2, text="text"))
+        lock = select(Document.id).with_for_update(read=True, key_share=True)
+        (await session.scalars(lock)).one()
+        revision_id = (await session.scalars(select(Revision.id))).one()
+        session.add(Page(revision_id=revision_id, number=2, text="text"))
         await session.flush()
         yield
 
@@ -93,7 +103,7 @@ async def rows_left(transaction: BeginSession) -> int:
     async with transaction() as session:
         counts = [
             await session.scalar(select(func.count()).select_from(table)) or 0
-            for table in (Document, Page, Passage, Entity)
+            for table in (Document, Revision, Page, Entity)
         ]
     return sum(counts)
 

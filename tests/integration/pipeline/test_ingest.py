@@ -6,8 +6,9 @@ from sqlalchemy.orm import Session
 
 from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.envelope import Envelope
-from schemas.lifecycle import DocumentStatus, JobStatus
-from schemas.tables.documents import Document, Entity, Page, Passage
+from schemas.lifecycle import DocumentStatus, JobStatus, RevisionState
+from schemas.outcomes import Outcome
+from schemas.tables.documents import Document, Entity, Page, Revision
 from tests.eventually import eventually
 from tests.factories import pdfs
 from tests.integration.pipeline.workbench import Workbench
@@ -33,12 +34,17 @@ def submitted(
     return event
 
 
-def rows(bench: Workbench, table: type[Page | Passage | Entity], document: Document) -> int:
+def rows(bench: Workbench, table: type[Page] | type[Entity], document: Document) -> int:
     with Session(bench.engine) as session:
         found = session.scalar(
-            select(func.count()).select_from(table).where(table.document_id == document.id)
+            select(func.count()).select_from(table).where(table.revision_id == document.revision_id)
         )
     return found or 0
+
+
+def revision_of(bench: Workbench, document: Document) -> Revision:
+    with Session(bench.engine) as session:
+        return session.get_one(Revision, document.revision_id)
 
 
 def test_a_document_appears_with_its_text_and_its_event(bench: Workbench) -> None:
@@ -48,25 +54,29 @@ def test_a_document_appears_with_its_text_and_its_event(bench: Workbench) -> Non
     assert job.status == JobStatus.COMPLETED, job.error_detail
     document = bench.document(event)
     assert document is not None
-    assert (document.status, document.page_count) == (DocumentStatus.INGESTED, 2)
-    assert document.pdf_metadata["title"] == "Invoice"
+    assert (document.status, document.outcome) == (DocumentStatus.INGESTED, Outcome.COMPLETE)
+    revision = revision_of(bench, document)
+    assert (revision.state, revision.number) == (RevisionState.PUBLISHED, 1)
+    assert (revision.page_count, revision.pages_read, revision.pages_failed) == (2, 2, 0)
+    assert revision.passages >= 3
     assert rows(bench, Page, document) == 2
-    assert rows(bench, Passage, document) >= 3
     with Session(bench.engine) as session:
         entities = session.execute(
-            select(Entity.label, Entity.text).where(Entity.document_id == document.id)
+            select(Entity.label, Entity.text).where(Entity.revision_id == document.revision_id)
         )
         assert ("EMAIL", "desk@example.com") in {(label, text) for label, text in entities}
-        hits = session.scalars(
-            select(Passage.text).where(
-                Passage.document_id == document.id,
-                Passage.search.bool_op("@@")(func.plainto_tsquery("simple", "invoice due")),
-            ),
-        ).all()
-    assert len(hits) == 1
+        first = session.get_one(Page, (document.revision_id, 1))
+    bounds = list(zip(first.sentences[::2], first.sentences[1::2], strict=True))
+    assert [first.text[start:end] for start, end in bounds] == [
+        "Please write to desk@example.com.",
+        "The invoice of EUR 1,250.00 is due on 12 March 2026.",
+    ]
     _, told = bench.emitted(event)
     assert isinstance(told.data, IngestedEvent)
     assert (told.data.pages, told.data.document_id) == (2, document.id)
+    assert (told.data.outcome, told.data.revision, told.data.pages_read) == ("complete", 1, 2)
+    assert job.result is not None
+    assert (job.result["outcome"], job.result["pages"]) == ("complete", 2)
 
 
 def test_a_repeated_event_does_not_read_the_document_again(bench: Workbench) -> None:
@@ -118,16 +128,16 @@ def test_a_document_purged_before_its_reading_is_deleted(bench: Workbench) -> No
 
 
 BAD = {
-    "not a PDF": (pdfs.not_a_pdf, "pdf_corrupt"),
-    "truncated": (pdfs.truncated, "pdf_corrupt"),
-    "no bytes": (pdfs.empty, "pdf_empty"),
-    "no pages": (pdfs.without_pages, "pdf_empty"),
-    "locked": (lambda: pdfs.locked(TEXT, opened_with="the key"), "pdf_encrypted"),
-    "a bomb": (lambda: pdfs.flate_bomb(256 * MIB), "pdf_limit_exceeded"),
-    "a bomb in a bomb": (lambda: pdfs.double_flate_bomb(256 * MIB), "pdf_limit_exceeded"),
+    "not a PDF": (pdfs.not_a_pdf, "document_corrupt"),
+    "truncated": (pdfs.truncated, "document_corrupt"),
+    "no bytes": (pdfs.empty, "document_empty"),
+    "no pages": (pdfs.without_pages, "document_empty"),
+    "locked": (lambda: pdfs.locked(TEXT, opened_with="the key"), "document_encrypted"),
+    "a bomb": (lambda: pdfs.flate_bomb(256 * MIB), "document_limit"),
+    "a bomb in a bomb": (lambda: pdfs.double_flate_bomb(256 * MIB), "document_limit"),
     "300 pages that take a second each": (
         lambda: pdfs.pages_sharing_a_stream(300, tokens=300_000),
-        "pdf_timeout",
+        "document_timeout",
     ),
 }
 

@@ -240,7 +240,7 @@ async def test_a_purge_uses_an_index(
 ) -> None:
     oldest = (
         select(Document.upload_id)
-        .join(Page, (Page.document_id == Document.id) & (Page.number == 1))
+        .join(Page, (Page.revision_id == Document.revision_id) & (Page.number == 1))
         .where(Document.tenant_id == facts.tenant_id, Document.status == DocumentStatus.INGESTED)
         .order_by(Document.created_at)
         .limit(1)

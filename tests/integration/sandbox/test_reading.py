@@ -13,16 +13,16 @@ from structlog.testing import capture_logs
 
 from pipeline.enrich.enricher import Enricher
 from pipeline.ingest.errors import (
-    PdfCorrupt,
-    PdfCrashed,
-    PdfEmpty,
-    PdfEncrypted,
-    PdfLimitExceeded,
-    PdfOutOfMemory,
+    DocumentCorrupt,
+    DocumentCrashed,
+    DocumentEmpty,
+    DocumentEncrypted,
+    DocumentLimitExceeded,
+    DocumentOutOfMemory,
 )
-from pipeline.ingest.frames import DocumentRead, Truncation
 from pipeline.ingest.sandbox.limits import ReadingLimits
-from schemas.errors import DomainError, ErrorCode
+from schemas.errors import DomainError
+from schemas.outcomes import Outcome
 from tests.factories import pdfs
 from tests.integration.sandbox.conftest import Bench, NewChildren
 
@@ -36,21 +36,15 @@ def test_a_document_is_read_page_by_page(reader: Bench) -> None:
     assert opened.page_count == 2
     assert [page.number for page in pages] == [1, 2]
     first = pages[0]
-    assert [first.text[p.start : p.end] for p in first.passages] == [
+    assert [first.text[start:end] for start, end in first.sentences] == [
         "Dear Ann.",
         "Write to ann@example.com.",
     ]
     assert [(e.label, first.text[e.start : e.end]) for e in first.entities] == [
         ("EMAIL", "ann@example.com"),
     ]
-    assert summary == DocumentRead(
-        pages_read=2,
-        pages_failed=0,
-        passages=3,
-        entities=1,
-        truncated=(),
-        parser_warnings=0,
-    )
+    assert [page.outcome for page in pages] == [Outcome.COMPLETE, Outcome.COMPLETE]
+    assert (summary.cut, summary.warnings) == (None, 0)
 
 
 def test_a_page_has_its_size(reader: Bench) -> None:
@@ -66,9 +60,8 @@ def test_the_size_of_a_rotated_page_is_its_displayed_size(reader: Bench) -> None
 
 
 def test_a_page_without_text_is_read(reader: Bench) -> None:
-    _, pages, summary = reader.read(pdfs.with_pages("", "text"))
-    assert (pages[0].text, pages[0].error_code) == ("", None)
-    assert summary.pages_failed == 0
+    pages = reader.read(pdfs.with_pages("", "text")).pages
+    assert (pages[0].text, pages[0].outcome) == ("", Outcome.NO_TEXT)
 
 
 def test_metadata_is_cleaned_and_cut(reader: Bench) -> None:
@@ -100,32 +93,37 @@ def test_a_pdf_with_only_an_owners_password_is_read(reader: Bench) -> None:
 
 
 def test_a_bad_page_fails_alone(reader: Bench) -> None:
-    _, pages, summary = reader.read(pdfs.with_a_bad_page("First.", "Third."))
-    assert [page.error_code for page in pages] == [None, ErrorCode.PDF_CORRUPT, None]
+    pages = reader.read(pdfs.with_a_bad_page("First.", "Third.")).pages
+    assert [page.outcome for page in pages] == [
+        Outcome.COMPLETE,
+        Outcome.CORRUPT,
+        Outcome.COMPLETE,
+    ]
     assert [page.text for page in pages] == ["First.", "", "Third."]
-    assert "NoSuchDecode" in pages[1].error_reason
-    assert summary.pages_failed == 1
+    assert pages[1].reason == "The page is damaged."
 
 
 def test_a_slow_page_fails_alone(reader: Bench) -> None:
     slow = b"BT /F1 1 Tf " + b"1 0 0 1 5 5 Tm (a) Tj " * 32_000 + b"ET"
     content = pdfs.with_page_contents(slow, b"BT /F1 12 Tf (Quick.) Tj ET")
     pages = reader.read(content, page_timeout=timedelta(milliseconds=200)).pages
-    assert [page.error_code for page in pages] == [ErrorCode.PDF_TIMEOUT, None]
+    assert [page.outcome for page in pages] == [Outcome.TIMEOUT_PAGE, Outcome.COMPLETE]
     assert pages[1].text == "Quick."
 
 
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        pytest.param(pdfs.empty(), PdfEmpty, id="empty"),
-        pytest.param(pdfs.without_pages(), PdfEmpty, id="without pages"),
-        pytest.param(pdfs.not_a_pdf(), PdfCorrupt, id="not a PDF"),
-        pytest.param(pdfs.truncated(), PdfCorrupt, id="truncated"),
-        pytest.param(pdfs.garbage(100_000), PdfCorrupt, id="garbage"),
-        pytest.param(pdfs.with_a_page_tree_loop(), PdfCorrupt, id="page tree loop"),
-        pytest.param(pdfs.locked("x", opened_with="pw"), PdfEncrypted, id="locked"),
-        pytest.param(pdfs.encrypted_by_an_unknown_handler(), PdfEncrypted, id="unknown handler"),
+        pytest.param(pdfs.empty(), DocumentEmpty, id="empty"),
+        pytest.param(pdfs.without_pages(), DocumentEmpty, id="without pages"),
+        pytest.param(pdfs.not_a_pdf(), DocumentCorrupt, id="not a PDF"),
+        pytest.param(pdfs.truncated(), DocumentCorrupt, id="truncated"),
+        pytest.param(pdfs.garbage(100_000), DocumentCorrupt, id="garbage"),
+        pytest.param(pdfs.with_a_page_tree_loop(), DocumentCorrupt, id="page tree loop"),
+        pytest.param(pdfs.locked("x", opened_with="pw"), DocumentEncrypted, id="locked"),
+        pytest.param(
+            pdfs.encrypted_by_an_unknown_handler(), DocumentEncrypted, id="unknown handler"
+        ),
     ],
 )
 def test_a_document_that_does_not_open_fails_with_its_error(
@@ -138,7 +136,7 @@ def test_a_document_that_does_not_open_fails_with_its_error(
 
 
 def test_a_file_that_is_too_large_is_not_opened(reader: Bench) -> None:
-    with pytest.raises(PdfLimitExceeded, match="at most 100 bytes"):
+    with pytest.raises(DocumentLimitExceeded, match="more than 100"):
         reader.read(pdfs.with_pages("small"), file_bytes=100)
 
 
@@ -146,19 +144,22 @@ def test_pages_beyond_the_limit_are_left_out_and_flagged(reader: Bench) -> None:
     opened, pages, summary = reader.read(pdfs.with_pages("one", "two", "three"), pages=2)
     assert [page.text.strip() for page in pages] == ["one", "two"]
     assert opened.page_count == 3
-    assert summary.truncated == (Truncation.PAGES,)
+    assert (summary.cut, summary.cut_reason) == (
+        Outcome.LIMIT_PAGES,
+        "Only the first 2 pages are read.",
+    )
 
 
 def test_text_beyond_the_limit_is_left_out_and_flagged(reader: Bench) -> None:
     content = pdfs.with_page_contents(*[b"BT /F1 12 Tf (0123456789) Tj ET"] * 3)
     _, pages, summary = reader.read(content, text_bytes=15)
     assert [page.text for page in pages] == ["0123456789", "01234"]
-    assert summary.truncated == (Truncation.TEXT,)
+    assert (summary.cut, pages[1].outcome) == (Outcome.LIMIT_TEXT, Outcome.LIMIT_TEXT)
 
 
 def test_a_page_with_too_much_text_is_cut_and_flagged(reader: Bench) -> None:
     page = reader.read(pdfs.page_of_text(b"0123456789"), page_characters=4).pages[0]
-    assert (page.text, page.truncated) == ("0123", (Truncation.PAGE_TEXT,))
+    assert (page.text, page.outcome) == ("0123", Outcome.LIMIT_PAGE_TEXT)
 
 
 def test_the_summary_is_not_available_before_the_last_page(reader: Bench) -> None:
@@ -179,9 +180,9 @@ def test_a_killed_child_is_a_retryable_crash(reader: Bench, children: NewChildre
             for _ in document.pages():
                 os.kill(children()[0].pid, signal.SIGKILL)
 
-    with capture_logs() as logs, pytest.raises(PdfCrashed) as raised:
+    with capture_logs() as logs, pytest.raises(DocumentCrashed) as raised:
         read_and_kill_the_child()
-    assert "signal 9" in str(raised.value)
+    assert raised.value.signal_number == signal.SIGKILL
     assert raised.value.retryable
     assert [(line["event"], line["signal_number"]) for line in logs] == [("ingest.child_died", 9)]
 
@@ -189,7 +190,7 @@ def test_a_killed_child_is_a_retryable_crash(reader: Bench, children: NewChildre
 def test_a_memory_error_in_the_callers_block_is_an_error_of_the_document(
     reader: Bench, children: NewChildren
 ) -> None:
-    with pytest.raises(PdfOutOfMemory), reader.open(pdfs.with_pages("one")):
+    with pytest.raises(DocumentOutOfMemory), reader.open(pdfs.with_pages("one")):
         raise MemoryError
     assert children() == []
 
@@ -204,14 +205,14 @@ def test_parser_warnings_are_counted_and_not_logged(
     finally:
         logging.getLogger().removeHandler(handler)
     assert pages[0].text.strip() == "Found all the same."
-    assert summary.parser_warnings > 0
+    assert summary.warnings > 0
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_page_that_runs_out_of_memory_is_read_again_after_memory_is_freed(reader: Bench) -> None:
     content = pdfs.with_page_contents(*[b" " * (8 * MIB)] * 24)
-    summary = reader.read(content, memory_bytes=128 * MIB).summary
-    assert (summary.pages_read, summary.pages_failed) == (24, 0)
+    pages = reader.read(content, memory_bytes=128 * MIB).pages
+    assert [page.outcome for page in pages] == [Outcome.NO_TEXT] * 24
 
 
 def test_a_page_that_is_too_slow_to_annotate_keeps_its_text(
@@ -224,8 +225,8 @@ def test_a_page_that_is_too_slow_to_annotate_keeps_its_text(
         pdfs.with_pages("Some text."), page_timeout=timedelta(milliseconds=500)
     ).pages[0]
     bench.reader.close()
-    assert (page.text.strip(), page.error_code) == ("Some text.", ErrorCode.PDF_TIMEOUT)
-    assert page.passages == ()
+    assert (page.text.strip(), page.outcome) == ("Some text.", Outcome.TIMEOUT_PAGE)
+    assert page.sentences == ()
 
 
 @Language.component("spins_for_ever")
@@ -245,6 +246,6 @@ def test_readings_do_not_grow_the_vocabulary_or_memory_of_the_parent(
     before = psutil.Process().memory_info().rss
     for document in range(5):
         content = pdfs.with_pages(*(page(document * 10 + number) for number in range(10)))
-        assert reader.read(content).summary.pages_read == 10
+        assert len(reader.read(content).pages) == 10
     assert len(english.pipeline.vocab.strings) == words
     assert psutil.Process().memory_info().rss - before < 16 * MIB

@@ -7,7 +7,7 @@ from celery import Celery
 from celery.exceptions import Ignore
 from structlog.testing import capture_logs
 
-from pipeline.ingest.errors import PdfEncrypted
+from pipeline.ingest.errors import DocumentEncrypted
 from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
 from pipeline.messaging.event_task import (
     EventTask,
@@ -192,7 +192,7 @@ def test_a_delivery_carries_the_counters_of_the_consumer() -> None:
 @pytest.mark.parametrize(
     ("error", "level"),
     [
-        (PdfEncrypted(), "info"),
+        (DocumentEncrypted(), "info"),
         (ReferenceMissing(ObjectKey("incoming/scan.pdf")), "info"),
         (StagingMissing("the staged file is gone"), "error"),
     ],

@@ -37,7 +37,7 @@ def test_an_obsolete_binding_is_not_declared_again() -> None:
 
 def test_an_event_that_only_starts_a_step_is_not_published_as_a_fact() -> None:
     unpublished = {each for each in EVENT_TYPES if not topology.is_published(each)}
-    assert unpublished == {"upload.finalized"}
+    assert unpublished == {"upload.finalized", "document.reprocess_requested"}
 
 
 def test_queues_subscribe_to_existing_event_types() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pipeline.ingest import text
-from pipeline.ingest.errors import PdfEmpty
+from pipeline.ingest.errors import DocumentEmpty
 from pipeline.ingest.extractors.extractor import (
     ExtractedPage,
     Extractor,
@@ -28,7 +28,7 @@ class PdfDocument(OpenDocument):
         self._limits = limits
         self.page_count = document.page_count
         if self.page_count == 0:
-            raise PdfEmpty
+            raise DocumentEmpty
 
     def page(self, number: int) -> ExtractedPage:
         with self._pdfium.page(number) as page:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pypdfium2
 import pypdfium2.raw as c
 
-from pipeline.ingest.errors import PdfEncrypted
+from pipeline.ingest.errors import DocumentEncrypted
 from pipeline.ingest.extractors.extractor import PageImage
 
 VERSION: Final = str(pypdfium2.PDFIUM_INFO)
@@ -61,14 +61,14 @@ class PdfiumDocument:
         """Open a file.
 
         Raises:
-            PdfEncrypted: the file needs a password, or another one.
+            DocumentEncrypted: the file needs a password, or another one.
             pypdfium2.PdfiumError: PDFium does not open the file.
         """
         try:
             self._document = pypdfium2.PdfDocument(file, password=password)
         except pypdfium2.PdfiumError as error:
             if error.err_code in (c.FPDF_ERR_PASSWORD, c.FPDF_ERR_SECURITY):
-                raise PdfEncrypted from error
+                raise DocumentEncrypted from error
             raise
         self.page_count = len(self._document)
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import BinaryIO, Final, TypeVar
 
 import fontTools.cffLib  # noqa: F401  # else pypdf imports it in every child: 90 ms
@@ -15,25 +16,36 @@ from pypdf.errors import EmptyFileError, FileNotDecryptedError, LimitReachedErro
 
 from pipeline.ingest import text
 from pipeline.ingest.errors import (
-    PdfCorrupt,
-    PdfEmpty,
-    PdfEncrypted,
-    PdfError,
-    PdfLimitExceeded,
-    PdfOutOfMemory,
-    PdfTimeout,
+    DocumentCorrupt,
+    DocumentEmpty,
+    DocumentEncrypted,
+    DocumentError,
+    DocumentLimitExceeded,
+    DocumentOutOfMemory,
+    DocumentTimeout,
 )
-from pipeline.ingest.frames import DocumentMetadata, Truncation
+from pipeline.ingest.extractors.extractor import DocumentMetadata
 from pipeline.ingest.sandbox.fork import TimeLimitReached
 from pipeline.ingest.sandbox.limits import ReadingLimits
+from schemas.outcomes import Outcome
 
 T = TypeVar("T")
 
 _MB: Final = 1_000_000
 _METADATA_MAX: Final = 1_000
-_REASON_MAX: Final = 200
 _PAGES_BETWEEN_RELEASES: Final = 50
 _QUARTER_TURN: Final = 90
+
+
+class Truncation(StrEnum):
+    """A limit that cut the document or a page short."""
+
+    PAGES = "pages"
+    TEXT = "text"
+    PAGE_TEXT = "page_text"
+    PAGE_FORMS = "page_forms"
+    PAGE_PASSAGES = "page_passages"
+    PAGE_ENTITIES = "page_entities"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +102,13 @@ class Document:
         except NotImplementedError as error:
             if "filter" in str(error):  # of a stream; pypdf has one class for both
                 raise
-            raise PdfEncrypted from error
+            raise DocumentEncrypted from error
         # A PDF with only an owner's password opens with the empty password.
         if self._reader.is_encrypted and self._reader.decrypt("") == PasswordType.NOT_DECRYPTED:
-            raise PdfEncrypted
+            raise DocumentEncrypted
         self.page_count = len(self._reader.pages)
         if self.page_count == 0:
-            raise PdfEmpty
+            raise DocumentEmpty
 
     @property
     def parser_warnings(self) -> int:
@@ -154,32 +166,24 @@ class Document:
             return None
 
 
-def error_of(  # noqa: PLR0911  # one line per kind of error
-    error: BaseException, *, limits: ReadingLimits
-) -> PdfError:
+def error_of(error: BaseException) -> DocumentError:  # noqa: PLR0911  # one line per kind of error
     """Classify an exception of the parser, for the document or for one page."""
     match error:
-        case PdfError():
+        case DocumentError():
             return error
         case EmptyFileError():
-            return PdfEmpty()
+            return DocumentEmpty()
         case FileNotDecryptedError():
-            return PdfEncrypted()
+            return DocumentEncrypted()
         case MemoryError():
-            return PdfOutOfMemory(f"{limits.memory_bytes} bytes")
+            return DocumentOutOfMemory()
         case TimeLimitReached():
-            return PdfTimeout(f"{limits.page_timeout.total_seconds():g} s")
+            return DocumentTimeout(outcome=Outcome.TIMEOUT_PAGE)
         case LimitReachedError() | RecursionError():
-            return PdfLimitExceeded(_words(error))
+            return DocumentLimitExceeded()
         case _:
             # On a damaged file a parser may raise any exception.
-            return PdfCorrupt(_words(error))
-
-
-def _words(error: BaseException) -> str:
-    """Return the parser's message, short and on one line."""
-    words = text.clean_line(str(error), longest=_REASON_MAX)
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+            return DocumentCorrupt()
 
 
 def _tighten(limits: ReadingLimits) -> None:

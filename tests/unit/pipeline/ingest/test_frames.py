@@ -5,17 +5,15 @@ import pytest
 
 from pipeline.enrich.annotations import Entity
 from pipeline.ingest import frames
+from pipeline.ingest.extractors.extractor import DocumentMetadata, Line, Span, SpanKind
 from pipeline.ingest.frames import (
-    DocumentMetadata,
     DocumentOpened,
     DocumentRead,
     Message,
     PageReading,
-    Passage,
     ReadingFailed,
-    Truncation,
 )
-from schemas.errors import ErrorCode
+from schemas.outcomes import Outcome
 
 MESSAGES: list[Message] = [
     DocumentOpened(
@@ -27,23 +25,23 @@ MESSAGES: list[Message] = [
         text="Mail bob@example.com.",
         width_points=595.3,
         height_points=841.9,
-        passages=(Passage(0, 0, 21),),
+        lines=(Line(0, 21, 72, 72, 300, 84),),
+        spans=(Span(SpanKind.HEADER, 0, 4),),
+        sentences=((0, 21),),
         entities=(Entity("EMAIL", "bob@example.com", "bob@example.com", 5, 20),),
-        truncated=(Truncation.PAGE_TEXT,),
+        language="en",
+        language_confidence=0.9,
     ),
-    PageReading(number=2, error_code=ErrorCode.PDF_TIMEOUT, error_reason="15 s"),
+    PageReading(number=2, outcome=Outcome.TIMEOUT_PAGE, reason="The page is slow."),
     DocumentRead(
-        pages_read=2,
-        pages_failed=1,
-        passages=1,
-        entities=1,
-        truncated=(Truncation.PAGE_TEXT, Truncation.PAGES),
-        parser_warnings=3,
+        cut=Outcome.LIMIT_PAGES,
+        cut_reason="Only the first page is read.",
+        warnings=3,
         language="en",
         language_confidence=0.9,
         key_phrases=("mail bob",),
     ),
-    ReadingFailed(code=ErrorCode.PDF_CORRUPT, reason="PdfStreamError"),
+    ReadingFailed(outcome=Outcome.CORRUPT, reason="A reason."),
 ]
 
 
@@ -63,4 +61,5 @@ def test_metadata_as_builtins_is_json() -> None:
         "producer": None,
         "created": "2024-05-01T12:00:00Z",
         "modified": None,
+        "extra": {},
     }
