@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline.ingest import text
 from pipeline.ingest.errors import DocumentEmpty
 from pipeline.ingest.extractors.extractor import (
     ExtractedPage,
@@ -14,7 +13,7 @@ from pipeline.ingest.extractors.extractor import (
     PageImage,
     Structure,
 )
-from pipeline.ingest.extractors.pdf import pdfium
+from pipeline.ingest.extractors.pdf import page_text, pdfium
 from pipeline.ingest.extractors.pdf.pdfium import PdfiumDocument
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
@@ -32,15 +31,15 @@ class PdfDocument(OpenDocument):
 
     def page(self, number: int) -> ExtractedPage:
         with self._pdfium.page(number) as page:
-            raw = page.raw_text()
-            content = text.clean(raw[: self._limits.page_characters])
-            outcome = Outcome.COMPLETE if content.strip() else Outcome.NO_TEXT
-            if len(raw) > self._limits.page_characters:
+            content = page_text.read(page, longest=self._limits.page_characters)
+            outcome = Outcome.COMPLETE if content.text else Outcome.NO_TEXT
+            if page.character_count > self._limits.page_characters:
                 outcome = Outcome.LIMIT_PAGE_TEXT
             return ExtractedPage(
                 number=number,
                 outcome=outcome,
-                text=content,
+                text=content.text,
+                lines=content.lines,
                 width_points=page.width,
                 height_points=page.height,
                 engine="pdfium",

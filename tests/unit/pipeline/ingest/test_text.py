@@ -22,6 +22,13 @@ ANY_TEXT = st.text(st.characters())  # surrogates, controls and all
         ("tab\tand\nline", "tab\tand\nline"),
         ("\N{LATIN SMALL LIGATURE FI}le \N{LATIN SMALL LIGATURE FFL}e", "file ffle"),
         ("naïve — 数学", "naïve — 数学"),
+        ("no\u00a0break\u2009space", "no break space"),
+        ("soft\u00adhyphen, zero\u200bwidth", "softhyphen, zerowidth"),
+        ("\u202emirrored\u202c", "mirrored"),
+        ("e\u0301te\u0301", "\u00e9t\u00e9"),
+        ("\u2f08\u2f54", "\u4eba\u6c34"),  # radicals for characters
+        ("\ufedf\ufe8e", "\u0644\u0627"),  # shapes of Arabic letters
+        ("\uf0b7 item, \ue123glyph, \uf73112", "\u2022 item, glyph, 112"),
     ],
 )
 def test_characters_that_a_database_or_reader_cannot_use_are_removed(
@@ -37,6 +44,7 @@ def test_clean_text_is_valid_json_and_utf_8_and_cleaning_it_again_changes_nothin
     assert cleaned.encode().decode() == cleaned
     assert not set(cleaned) & {"\x00", "\r", "\ufffe"}
     assert text.clean(cleaned) == cleaned
+    assert text.is_clean(raw) <= (cleaned == raw)
 
 
 def test_a_cleaned_line_is_short_and_has_no_line_break() -> None:

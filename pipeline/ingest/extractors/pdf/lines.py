@@ -1,0 +1,156 @@
+"""The lines of a page, each with clean text and its box."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from pipeline.ingest import text
+from pipeline.ingest.extractors.pdf import hyphens, repairs
+from pipeline.ingest.extractors.pdf.geometry import Box, around
+from pipeline.ingest.extractors.pdf.pdfium import PdfiumPage
+
+_LINES_MAX: Final = 20_000  # with boxes; an ordinary page has 60
+
+# Fractions of the height of a line.
+_NO_GAP: Final = 0.15
+_OVERLAP: Final = 0.25
+_PART_GAP: Final = 0.5
+_SAME_PLACE: Final = 0.3
+_SAME_ROW: Final = 0.4
+# An exponent or index is that small, and raised or lowered by that much; a comma is smaller.
+_SMALL: Final = 0.8
+_RAISED: Final = 0.3
+_LOWERED: Final = 0.05
+_PUNCTUATION: Final = 0.4
+_UPRIGHT: Final = 2  # height to width of text that runs upwards or downwards
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageLine:
+    """A line of a page.
+
+    Attributes:
+        text: clean, not empty.
+        box: around its ink, or None if it is not known.
+        is_divided: its last word ends in the next line.
+        parts: the boxes of its parts of one style, from left to right.
+        start: PDFium's index of its first character.
+    """
+
+    text: str
+    box: Box | None
+    is_divided: bool = False
+    parts: Sequence[Box] = ()
+    start: int = 0
+
+
+def read(page: PdfiumPage, characters: str) -> list[PageLine]:
+    """Return the lines of `page` in PDFium's order, each once.
+
+    Args:
+        page: the page.
+        characters: what `PdfiumPage.characters` returned.
+    """
+    return list(_printed_once(_joined(_divided(page, characters))))
+
+
+def _divided(page: PdfiumPage, characters: str) -> Iterator[PageLine]:
+    has_signs = repairs.has_signs(characters)
+    is_clean = text.is_clean(characters.replace("\r\n", "\n").replace(hyphens.DIVISION, "\n"))
+    start = count = 0
+    for row in characters.split("\r\n"):
+        ends = row.split(hyphens.DIVISION)
+        for number, raw in enumerate(ends, start=1):
+            if raw and not raw.isspace():
+                boxes = page.boxes(start, len(raw)) if count < _LINES_MAX else []
+                count += 1
+                content = raw
+                if boxes and (has_odd_places(boxes) or (has_signs and repairs.has_signs(raw))):
+                    places = page.character_boxes(start, len(raw))
+                    content = repairs.mend(list(zip(raw, places, strict=True)))
+                if not is_clean:
+                    # A line end inside of a line is a glyph without a character.
+                    content = text.clean(content.replace("\r", "").replace("\n", ""))
+                content = " ".join(content.split())
+                if content:
+                    yield PageLine(
+                        text=content,
+                        box=around(boxes) if boxes else None,
+                        is_divided=number < len(ends),
+                        parts=boxes,
+                        start=start,
+                    )
+            start += len(raw) + 1
+        start += 1
+
+
+def has_odd_places(boxes: Sequence[Box]) -> bool:
+    """Whether parts of a line overlap, or a small part is raised or lowered without a gap."""
+    for before, after in pairwise(boxes):
+        heights = before.bottom - before.top, after.bottom - after.top
+        height = max(heights)
+        gap = after.left - before.right
+        if gap > _NO_GAP * height:
+            continue
+        if gap < -_OVERLAP * height:
+            return True
+        if _PUNCTUATION * height < min(heights) < _SMALL * height:
+            shift = after.bottom - before.bottom
+            if heights[0] < heights[1]:
+                shift = -shift
+            if not -_RAISED * height < shift < _LOWERED * height:
+                return True
+    return False
+
+
+def _joined(lines: Iterable[PageLine]) -> Iterator[PageLine]:
+    """Join the parts of a line that PDFium divides at an exponent or an index."""
+    last: PageLine | None = None
+    for line in lines:
+        if last is None:
+            last = line
+        elif (separator := _separator(last, line)) is None:
+            yield last
+            last = line
+        else:
+            last = PageLine(
+                text=last.text + separator + line.text,
+                box=around([box for box in (last.box, line.box) if box is not None]),
+                is_divided=line.is_divided,
+                parts=[*last.parts, *line.parts],
+                start=last.start,
+            )
+    if last is not None:
+        yield last
+
+
+def _separator(before: PageLine, after: PageLine) -> str | None:
+    """Return what stands between two parts of one line, or None for two lines."""
+    one, other = before.box, after.box
+    if one is None or other is None or before.is_divided:
+        return None
+    height = min(one.bottom - one.top, other.bottom - other.top)
+    gap = other.left - one.right
+    if not -_OVERLAP * height < gap < _PART_GAP * height:
+        return None
+    if min(one.bottom, other.bottom) - max(one.top, other.top) < _SAME_ROW * height:
+        return None
+    return "" if gap < _NO_GAP * height else " "
+
+
+def _printed_once(lines: Iterable[PageLine]) -> Iterator[PageLine]:
+    """Leave out a line that is printed again at the same place."""
+    printed: dict[str, Box] = {}
+    for line in lines:
+        if line.box is not None:
+            place = printed.get(line.text)
+            tolerance = _SAME_PLACE * (line.box.bottom - line.box.top)
+            if (
+                place is not None
+                and abs(place.left - line.box.left) < tolerance
+                and abs(place.top - line.box.top) < tolerance
+            ):
+                continue
+            printed[line.text] = line.box
+        yield line

@@ -1,0 +1,211 @@
+"""Mends one line by the places of its characters.
+
+Reading these places costs a call for each character: a line is mended only if its text or its
+boxes show a sign of the fault.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from statistics import median
+from typing import Final
+
+from pipeline.ingest.extractors.pdf.geometry import Box, shared_width
+
+Character = tuple[str, Box]
+"""A character and its box, which is as wide as its advance; an added space has no width."""
+
+# Fractions of the height of a character.
+_SAME_PLACE: Final = 0.15  # fake bold moves a letter by less
+_NO_GAP: Final = 0.1  # less than any space between words
+_WORD_GAP: Final = 0.2
+_LETTER_GAP_MAX: Final = 0.9
+_PRINTS_MAX: Final = 4
+_MANY: Final = 0.4
+_TWICE: Final = re.compile(r"(\S)(?= ?\1)")
+_TWICE_MIN: Final = 0.1
+# A gap between words is that much wider than the gap between the letters of spaced text.
+_WORD_TO_LETTER_GAP: Final = 1.5
+_LETTERS_OF_SPACED_TEXT: Final = 0.75
+
+_RIGHT_TO_LEFT: Final = "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]"
+# Diacritics that are characters of their own, and the marks that combine with a letter.
+_ACCENTS: Final = {
+    "\u0060": "\u0300",  # grave
+    "\u00b4": "\u0301",  # acute
+    "\u02c6": "\u0302",  # circumflex
+    "\u02dc": "\u0303",  # tilde
+    "\u00af": "\u0304",  # macron
+    "\u02d8": "\u0306",  # breve
+    "\u02d9": "\u0307",  # dot above
+    "\u00a8": "\u0308",  # diaeresis
+    "\u02da": "\u030a",  # ring above
+    "\u02dd": "\u030b",  # double acute
+    "\u02c7": "\u030c",  # caron
+    "\u00b8": "\u0327",  # cedilla
+    "\u02db": "\u0328",  # ogonek
+}
+
+_SPACED_LETTERS: Final = re.compile(r"(?<!\S)\S{1,2}(?: \S{1,2}){3,}(?!\S)")
+_GLUED_WORDS: Final = re.compile(r"[A-Za-z\u00c0-\u024f.,;:]{28}")
+_LONE_ACCENT: Final = re.compile(f"[{''.join(_ACCENTS)}]")
+_RIGHT_TO_LEFT_WORDS: Final = re.compile(f"{_RIGHT_TO_LEFT}+(?: +{_RIGHT_TO_LEFT}+)+")
+
+
+_SIGNS: Final = re.compile(
+    "|".join(
+        sign.pattern for sign in (_SPACED_LETTERS, _GLUED_WORDS, _LONE_ACCENT, _RIGHT_TO_LEFT_WORDS)
+    )
+)
+
+
+def has_signs(text: str) -> bool:
+    """Whether a line of `text` may need to be mended, as far as its characters show."""
+    return _SIGNS.search(text) is not None
+
+
+def mend(characters: Sequence[Character]) -> str:
+    """Return the text of a line, printed once, with accents on their letters and right spaces."""
+    mended = _once(characters)
+    mended = _with_accents(mended)
+    mended = _without_added_spaces(mended)
+    mended = _without_spaces_between_letters(mended)
+    mended = _with_spaces_between_words(mended)
+    return _with_words_in_logical_order(mended)
+
+
+def _once(characters: Sequence[Character]) -> list[Character]:
+    """Leave out the repetitions of letters that are printed several times to look bold."""
+    text = "".join(character for character, _ in characters)
+    if len(_TWICE.findall(text)) < _TWICE_MIN * len(text):
+        return list(characters)
+    printed = [pair for pair in characters if not pair[0].isspace()]
+    repeated = [
+        any(_is_same(pair, other) for other in printed[max(0, index - _PRINTS_MAX) : index])
+        for index, pair in enumerate(printed)
+    ]
+    if not any(repeated):
+        return list(characters)
+    # The two letters of a ligature have one box, but their neighbours are not repeated.
+    is_repetition = [
+        is_one and sum(near := repeated[max(0, index - 3) : index + 4]) > _MANY * len(near)
+        for index, is_one in enumerate(repeated)
+    ]
+    answers = iter(is_repetition)
+    kept: list[Character] = []
+    for pair in characters:
+        if pair[0].isspace():
+            if kept and kept[-1][0].isspace():
+                continue
+        elif next(answers):
+            continue
+        kept.append(pair)
+    return kept
+
+
+def _is_same(one: Character, other: Character) -> bool:
+    (letter, box), (other_letter, place) = one, other
+    # "ll" is two letters, each as narrow as the shift of a wide one.
+    tolerance = min(_SAME_PLACE * box.height, 0.5 * box.width)
+    return (
+        letter == other_letter
+        and abs(box.left - place.left) < tolerance
+        and abs(box.top - place.top) < _SAME_PLACE * box.height
+    )
+
+
+def _with_accents(characters: Sequence[Character]) -> list[Character]:
+    """Combine a letter with the accent that is printed over it, before or after it."""
+    combined: list[Character] = []
+    accent: tuple[str, Box] | None = None
+    for character, box in characters:
+        if accent is not None and character != " ":
+            mark, place = accent
+            accent = None
+            if character.isalpha() and _is_over(place, box):
+                while combined[-1][0] == " ":
+                    combined.pop()
+                combined[-1] = (unicodedata.normalize("NFC", character + mark), box)
+                continue
+        mark = _ACCENTS.get(character, "")
+        if mark:
+            letter = next((pair for pair in reversed(combined) if pair[0] != " "), None)
+            if letter is not None and letter[0].isalpha() and _is_over(box, letter[1]):
+                while combined[-1][0] == " ":
+                    combined.pop()
+                combined[-1] = (unicodedata.normalize("NFC", letter[0] + mark), letter[1])
+                continue
+            accent = mark, box
+        combined.append((character, box))
+    return combined
+
+
+def _is_over(accent: Box, letter: Box) -> bool:
+    return shared_width(accent, letter) > 0.5 * min(accent.width, letter.width)
+
+
+def _without_added_spaces(characters: Sequence[Character]) -> list[Character]:
+    """Remove spaces that PDFium adds where the size changes, as before an exponent."""
+    kept: list[Character] = []
+    for index, (character, box) in enumerate(characters):
+        if character == " " and box.width == 0 and kept and index + 1 < len(characters):
+            before, after = kept[-1][1], characters[index + 1][1]
+            gap = after.left - before.right
+            if abs(gap) < _NO_GAP * min(before.height, after.height):
+                continue
+        kept.append((character, box))
+    return kept
+
+
+def _without_spaces_between_letters(characters: Sequence[Character]) -> list[Character]:
+    """Remove the gaps between spaced letters; wider gaps stay spaces."""
+    text = "".join(character for character, _ in characters)
+    if len(text) != len(characters):  # a letter with a mark that has no character of its own
+        return list(characters)
+    dropped: set[int] = set()
+    for match in _SPACED_LETTERS.finditer(text):
+        letters = match[0].replace(" ", "")
+        if sum(map(str.isalpha, letters)) < _LETTERS_OF_SPACED_TEXT * len(letters):
+            continue
+        height = max(characters[index][1].height for index in range(*match.span()))
+        gaps = {
+            index: characters[index + 1][1].left - characters[index - 1][1].right
+            for index in range(*match.span())
+            if text[index] == " "
+        }
+        narrow = median(gaps.values())
+        if not 0 < narrow < _LETTER_GAP_MAX * height:
+            continue
+        limit = max(_WORD_TO_LETTER_GAP * narrow, narrow + _NO_GAP * height)
+        dropped.update(
+            index for index, gap in gaps.items() if gap < limit and characters[index][1].width == 0
+        )
+    return [pair for index, pair in enumerate(characters) if index not in dropped]
+
+
+def _with_spaces_between_words(characters: Sequence[Character]) -> list[Character]:
+    """Add the spaces that are only gaps, in a line of words that are too long."""
+    text = "".join(character for character, _ in characters)
+    if _GLUED_WORDS.search(text) is None:
+        return list(characters)
+    spaced: list[Character] = []
+    for character, box in characters:
+        if spaced and not character.isspace() and not spaced[-1][0].isspace():
+            before = spaced[-1][1]
+            if box.left - before.right > _WORD_GAP * min(box.height, before.height):
+                spaced.append((" ", box))
+        spaced.append((character, box))
+    return spaced
+
+
+def _with_words_in_logical_order(characters: Sequence[Character]) -> str:
+    """Put right-to-left words in order that PDFium leaves as they stand in a left-to-right line."""
+    text = "".join(character for character, _ in characters)
+    if len(text) != len(characters):
+        return text
+    for match in _RIGHT_TO_LEFT_WORDS.finditer(text):
+        start, end = match.span()
+        if characters[start][1].left < characters[end - 1][1].left:
+            words = " ".join(reversed(match[0].split()))
+            text = text[:start] + words.ljust(end - start) + text[end:]
+    return text
