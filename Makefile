@@ -81,9 +81,12 @@ integration-others:
 	$(RUN)/pytest --state-dir var/test-others tests/integration \
 		$(addprefix --ignore=,$(addprefix tests/integration/,gateway sandbox) $(OF_PIPELINE))
 
+# Real files beside the project, if there are any.
+FIELD_CORPUS := $(firstword $(wildcard ../*/corpus/field))
+
 # Needs no service, and measures a process that does nothing else.
 integration-sandbox:
-	$(RUN)/pytest tests/integration/sandbox
+	$(RUN)/pytest tests/integration/sandbox $(FIELD_CORPUS:%=--field-corpus %)
 
 end-to-end:
 	$(RUN)/pytest --state-dir var/test-end-to-end tests/e2e tests/fuzz

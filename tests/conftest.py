@@ -13,6 +13,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=TESTS.parent / "var" / "test",
         help="where the services keep their state; two test runs at once need one each",
     )
+    parser.addoption(
+        "--field-corpus",
+        type=Path,
+        default=None,
+        help="directory of real files with an index.json of what each must yield",
+    )
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> None:

@@ -42,7 +42,7 @@ def with_information(information: dict[str, str]) -> bytes:
 
 def with_page_contents(*contents: bytes) -> bytes:
     """A PDF with one page per content stream; the font is `/F1`, text is not escaped."""
-    return _document(*(_stream(content) for content in contents))
+    return _document(*(stream(content) for content in contents))
 
 
 def rotated(text: str, *, degrees: int) -> bytes:
@@ -69,7 +69,7 @@ def empty() -> bytes:
 
 
 def without_pages() -> bytes:
-    return _file([b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Count 0/Kids[]>>"])
+    return file_of([b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Count 0/Kids[]>>"])
 
 
 def not_a_pdf() -> bytes:
@@ -88,7 +88,7 @@ def garbage(size_bytes: int) -> bytes:
 
 def with_a_bad_page(*texts: str) -> bytes:
     """A PDF with good pages and a second page whose content cannot be decoded."""
-    good = [_stream(_shown(text)) for text in texts]
+    good = [stream(shown(text)) for text in texts]
     bad = b"<</Length 9/Filter/NoSuchDecode>>stream\nnot zlib!\nendstream"
     return _document(good[0], bad, *good[1:])
 
@@ -99,13 +99,13 @@ def with_wrong_offsets(text: str) -> bytes:
 
 
 def with_a_page_tree_loop() -> bytes:
-    return _file(
+    return file_of(
         [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Count 1/Kids[2 0 R]>>"],
     )
 
 
 def encrypted_by_an_unknown_handler() -> bytes:
-    return _file(
+    return file_of(
         [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Count 0/Kids[]>>"],
         trailer=b"/Encrypt<</Filter/Acme.Rights/V 1>>/ID[<00><00>]",
     )
@@ -122,29 +122,29 @@ def flate_bomb(size_bytes: int) -> bytes:
 def double_flate_bomb(size_bytes: int) -> bytes:
     """A content stream that inflates a millionfold."""
     once = _zeros(size_bytes)
-    return _document(_stream_of(zlib.compress(once, 9), filters=b"[/FlateDecode/FlateDecode]"))
+    return _document(stream_of(zlib.compress(once, 9), filters=b"[/FlateDecode/FlateDecode]"))
 
 
 def page_of_tokens(count: int) -> bytes:
     """A page of about `count` numbers and operators."""
-    return _document(_stream(b"1 0 0 1 0 0 cm " * (count // 7) + _shown("end")))
+    return _document(stream(b"1 0 0 1 0 0 cm " * (count // 7) + shown("end")))
 
 
 def page_of_text(text: bytes) -> bytes:
     """A page that shows one string, which has no parentheses or backslashes."""
-    return _document(_stream(b"BT /F1 12 Tf 72 700 Td (" + text + b") Tj ET"))
+    return _document(stream(b"BT /F1 12 Tf 72 700 Td (" + text + b") Tj ET"))
 
 
 def pages_sharing_a_stream(pages: int, *, tokens: int) -> bytes:
     """Many pages with the same content stream, which a reader parses for each page."""
     count = tokens // 9
-    shared = _stream(b"BT /F1 1 Tf " + b"(a) Tj 1 0 0 1 0 0 Tm " * count + b"ET")
+    shared = stream(b"BT /F1 1 Tf " + b"(a) Tj 1 0 0 1 0 0 Tm " * count + b"ET")
     page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Resources<</Font<</F1 3 0 R>>>>/Contents 4 0 R>>"
-    return _file(
+    return file_of(
         [
             b"<</Type/Catalog/Pages 2 0 R>>",
-            _page_tree(range(5, 5 + pages)),
-            _FONT,
+            page_tree(range(5, 5 + pages)),
+            FONT,
             shared,
             *[page] * pages,
         ],
@@ -153,14 +153,14 @@ def pages_sharing_a_stream(pages: int, *, tokens: int) -> bytes:
 
 def pages_of_text_matrices(pages: int, *, matrices: int) -> bytes:
     return _document(
-        *[_stream(b"BT /F1 1 Tf " + b"1 0 0 1 5 5 Tm (a) Tj " * matrices + b"ET")] * pages
+        *[stream(b"BT /F1 1 Tf " + b"1 0 0 1 5 5 Tm (a) Tj " * matrices + b"ET")] * pages
     )
 
 
 def tiny_pages(count: int) -> bytes:
     page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Resources<<>>>>"
-    return _file(
-        [b"<</Type/Catalog/Pages 2 0 R>>", _page_tree(range(3, 3 + count)), *[page] * count],
+    return file_of(
+        [b"<</Type/Catalog/Pages 2 0 R>>", page_tree(range(3, 3 + count)), *[page] * count],
     )
 
 
@@ -168,14 +168,14 @@ def form_fan_out(*, width: int, depth: int, words: int) -> bytes:
     """Forms that each show the next form `width` times: the last is shown `width ** depth` times."""
     first = 5
     forms = [
-        _stream_of(
+        stream_of(
             b"/X Do " * width,
             entries=b"/Type/XObject/Subtype/Form/BBox[0 0 9 9]/Resources<</Font<</F1 3 0 R>>/XObject<</X %d 0 R>>>>"
             % (first + level + 1),
         )
         for level in range(depth)
     ]
-    last = _stream_of(
+    last = stream_of(
         b"BT /F1 12 Tf (" + b"boom " * words + b") Tj ET",
         entries=b"/Type/XObject/Subtype/Form/BBox[0 0 9 9]/Resources<</Font<</F1 3 0 R>>>>",
     )
@@ -183,33 +183,33 @@ def form_fan_out(*, width: int, depth: int, words: int) -> bytes:
         b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 6 0 R"
         b"/Resources<</Font<</F1 3 0 R>>/XObject<</X 5 0 R>>>>>>"
     )
-    return _file(
+    return file_of(
         [
             b"<</Type/Catalog/Pages 2 0 R>>",
-            _page_tree([4]),
-            _FONT,
+            page_tree([4]),
+            FONT,
             page.replace(b"6 0 R", b"%d 0 R" % (first + depth + 1)),
             *forms,
             last,
-            _stream_of(b"/X Do"),
+            stream_of(b"/X Do"),
         ],
     )
 
 
 def nested_arrays(depth: int) -> bytes:
-    return _document(_stream(b"[" * depth + b"]" * depth + b" TJ"))
+    return _document(stream(b"[" * depth + b"]" * depth + b" TJ"))
 
 
 def unicode_map_bomb(size_bytes: int) -> bytes:
     """A font whose map to Unicode inflates a thousandfold."""
     font = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/ToUnicode 6 0 R>>"
-    return _file(
+    return file_of(
         [
             b"<</Type/Catalog/Pages 2 0 R>>",
-            _page_tree([4]),
+            page_tree([4]),
             font,
-            _page(5),
-            _stream(_shown("mapped")),
+            page_of(5),
+            stream(shown("mapped")),
             _deflated_zeros(size_bytes),
         ],
     )
@@ -217,7 +217,7 @@ def unicode_map_bomb(size_bytes: int) -> bytes:
 
 # Writing
 
-_FONT = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>"
+FONT = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>"
 
 
 def _written(writer: PdfWriter) -> bytes:
@@ -232,7 +232,7 @@ def _encrypted(text: str, user_password: str) -> bytes:
     return _written(writer)
 
 
-def _shown(text: str) -> bytes:
+def shown(text: str) -> bytes:
     return b"BT /F1 12 Tf 72 700 Td (" + text.encode("latin-1") + b") Tj ET"
 
 
@@ -244,26 +244,26 @@ def _zeros(size_bytes: int) -> bytes:
 
 
 def _deflated_zeros(size_bytes: int) -> bytes:
-    return _stream_of(_zeros(size_bytes), filters=b"/FlateDecode")
+    return stream_of(_zeros(size_bytes), filters=b"/FlateDecode")
 
 
-def _stream(content: bytes) -> bytes:
-    return _stream_of(zlib.compress(content, 1), filters=b"/FlateDecode")
+def stream(content: bytes) -> bytes:
+    return stream_of(zlib.compress(content, 1), filters=b"/FlateDecode")
 
 
-def _stream_of(data: bytes, *, filters: bytes = b"", entries: bytes = b"") -> bytes:
+def stream_of(data: bytes, *, filters: bytes = b"", entries: bytes = b"") -> bytes:
     declared = b"/Filter" + filters if filters else b""
     return b"<</Length %d%s%s>>stream\n%s\nendstream" % (len(data), declared, entries, data)
 
 
-def _page(contents: int) -> bytes:
+def page_of(contents: int) -> bytes:
     return (
         b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]"
         b"/Resources<</Font<</F1 3 0 R>>>>/Contents %d 0 R>>" % contents
     )
 
 
-def _page_tree(pages: Sequence[int]) -> bytes:
+def page_tree(pages: Sequence[int]) -> bytes:
     kids = b" ".join(b"%d 0 R" % number for number in pages)
     return b"<</Type/Pages/Count %d/Kids[%s]>>" % (len(pages), kids)
 
@@ -274,13 +274,13 @@ def _document(*streams: bytes) -> bytes:
     pages = range(first, first + 2 * len(streams), 2)
     bodies = [
         part
-        for number, stream in zip(pages, streams, strict=True)
-        for part in (_page(number + 1), stream)
+        for number, content in zip(pages, streams, strict=True)
+        for part in (page_of(number + 1), content)
     ]
-    return _file([b"<</Type/Catalog/Pages 2 0 R>>", _page_tree(pages), _FONT, *bodies])
+    return file_of([b"<</Type/Catalog/Pages 2 0 R>>", page_tree(pages), FONT, *bodies])
 
 
-def _file(objects: Iterable[bytes], *, trailer: bytes = b"") -> bytes:
+def file_of(objects: Iterable[bytes], *, trailer: bytes = b"") -> bytes:
     """Number the objects from 1 and add header, cross-reference table and trailer.
 
     The first object is the catalog.

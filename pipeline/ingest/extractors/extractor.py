@@ -187,3 +187,10 @@ class Extractor(ABC):
             DocumentEncrypted: the file needs a password, or another one.
             Exception: the file is damaged; the child calls it corrupt.
         """
+
+    def other(self) -> "Extractor | None":
+        """Return an extractor of the same media types by another engine; None if there is none.
+
+        It reads the page on which this one killed its process.
+        """
+        return None

@@ -144,18 +144,28 @@ def time_limit(allowed: timedelta) -> Iterator[None]:
     """Interrupt the block after `allowed` CPU time; for the child only, because it uses SIGPROF.
 
     CPU time, because other processes may take most of the wall time. One long call into C is not
-    interrupted; the parent's deadline covers such a call.
+    interrupted; the parent's deadline covers such a call. A limit inside of another one ends with
+    it at the latest, and the outer limit goes on afterwards.
 
     Raises:
         TimeLimitReached: the time is up.
     """
     signal.signal(signal.SIGPROF, _raise_time_limit_reached)
+    seconds = allowed.total_seconds()
+    outer, _ = signal.getitimer(signal.ITIMER_PROF)
+    started = time.process_time()
     try:
         # The alarm repeats, because an exception raised in a finalizer is lost.
-        signal.setitimer(signal.ITIMER_PROF, allowed.total_seconds(), _ALARM_INTERVAL)
+        signal.setitimer(
+            signal.ITIMER_PROF, min(seconds, outer) if outer else seconds, _ALARM_INTERVAL
+        )
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        if outer:
+            left = max(outer - (time.process_time() - started), _ALARM_INTERVAL)
+            signal.setitimer(signal.ITIMER_PROF, left, _ALARM_INTERVAL)
+        else:
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 class Answer(Iterator[bytes]):

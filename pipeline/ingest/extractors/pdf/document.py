@@ -1,9 +1,16 @@
-"""PDFs: which engine reads a page, and what becomes of its text."""
+"""PDFs: which engine reads a page, and what the page comes to.
 
-from collections.abc import Iterator
+PDFium reads first: it is many times as fast, and keeps the spaces and the order of the lines. Where
+its text has a sign of being misread, pypdf reads the page too, and the better text is taken. What
+one engine cannot open or load, the other one tries.
+"""
+
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final, TypeVar
 
 from pipeline.ingest.errors import DocumentEmpty
 from pipeline.ingest.extractors.extractor import (
@@ -13,44 +20,191 @@ from pipeline.ingest.extractors.extractor import (
     PageImage,
     Structure,
 )
-from pipeline.ingest.extractors.pdf import page_text, pdfium
+from pipeline.ingest.extractors.pdf import opinions, pdfium_structure
+from pipeline.ingest.extractors.pdf.additions import placed
+from pipeline.ingest.extractors.pdf.failures import clearest
 from pipeline.ingest.extractors.pdf.pdfium import PdfiumDocument
+from pipeline.ingest.extractors.pdf.pypdf_document import PypdfDocument
+from pipeline.ingest.extractors.pdf.readings import PageReading, by_pdfium, by_pypdf
+from pipeline.ingest.sandbox.fork import TimeLimitReached, time_limit
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
+
+T = TypeVar("T")
+
+# A document whose every page has a sign is not read twice to its end if that never helps.
+_VAIN_OPINIONS_MAX: Final = 20
+_AFTER_ERROR: Final = "the default engine cannot read it"
+_CHOSEN: Final = "chosen by the operator"
+
+
+class PdfEngine(StrEnum):
+    """Which engine reads the text of PDFs."""
+
+    AUTO = "auto"
+    PDFIUM = "pdfium"
+    PYPDF = "pypdf"
 
 
 class PdfDocument(OpenDocument):
     """An open PDF."""
 
-    def __init__(self, document: PdfiumDocument, *, limits: ReadingLimits) -> None:
-        self._pdfium = document
+    def __init__(
+        self, file: Path, *, limits: ReadingLimits, password: str | None, engine: PdfEngine
+    ) -> None:
+        """Open a file.
+
+        Raises:
+            DocumentEncrypted, DocumentEmpty, DocumentCorrupt, DocumentLimitExceeded: no engine opens it.
+        """
+        self._file = file
         self._limits = limits
-        self.page_count = document.page_count
+        self._password = password
+        self._engine = engine
+        self._pdfium: PdfiumDocument | None = None
+        self._pypdf: PypdfDocument | None = None
+        self._vain_opinions = 0
+        failures: list[Exception] = []
+        opened: PdfiumDocument | PypdfDocument | None = None
+        if engine is not PdfEngine.PYPDF:
+            opened = _attempt(self._open_pdfium, failures)
+        self._is_read_by_pdfium = opened is not None
+        if opened is None and engine is not PdfEngine.PDFIUM:
+            opened = _attempt(self._open_pypdf, failures)
+        if opened is None:
+            raise clearest(failures) from failures[0]
+        self.page_count = opened.page_count
         if self.page_count == 0:
+            self.close()
             raise DocumentEmpty
 
+    def close(self) -> None:
+        for document in (self._pdfium, self._pypdf):
+            if document is not None:
+                document.close()
+
     def page(self, number: int) -> ExtractedPage:
-        with self._pdfium.page(number) as page:
-            content = page_text.read(page, longest=self._limits.page_characters)
-            outcome = Outcome.COMPLETE if content.text else Outcome.NO_TEXT
-            if page.character_count > self._limits.page_characters:
-                outcome = Outcome.LIMIT_PAGE_TEXT
-            return ExtractedPage(
-                number=number,
-                outcome=outcome,
-                text=content.text,
-                lines=content.lines,
-                width_points=page.width,
-                height_points=page.height,
-                engine="pdfium",
-                engine_version=pdfium.VERSION,
+        """Return page `number`, from 1.
+
+        Raises:
+            DocumentEncrypted, DocumentCorrupt, DocumentLimitExceeded: no engine reads it.
+        """
+        failures: list[Exception] = []
+        if self._is_read_by_pdfium:
+            first = _attempt(
+                lambda: by_pdfium(self._open_pdfium(), number, limits=self._limits), failures
             )
+            if first is not None:
+                return self._with_second_opinion(number, first)
+        if self._engine is not PdfEngine.PDFIUM:
+            only = _attempt(lambda: self._by_pypdf(number), failures)
+            if only is not None:
+                reason = _CHOSEN if self._engine is PdfEngine.PYPDF else _AFTER_ERROR
+                return self._extracted(number, only, reason=reason)
+        raise clearest(failures) from failures[0]
 
     def structure(self) -> Structure:
-        return Structure()
+        failures: list[Exception] = []
+        document = _attempt(self._open_pypdf, failures)
+        if document is not None:
+            return document.structure()
+        if not self._is_read_by_pdfium:
+            raise clearest(failures) from failures[0]
+        self.warnings += 1
+        return pdfium_structure.structure_of(self._open_pdfium().document)
 
     def image(self, number: int, *, dpi: float, pixels_max: int, grey: bool) -> PageImage | None:
-        return self._pdfium.image(number, dpi=dpi, pixels_max=pixels_max, grey=grey)
+        return self._open_pdfium().image(number, dpi=dpi, pixels_max=pixels_max, grey=grey)
+
+    def forget(self) -> None:
+        if self._pypdf is not None:
+            self._pypdf.forget()
+
+    def _open_pdfium(self) -> PdfiumDocument:
+        if self._pdfium is None:
+            self._pdfium = PdfiumDocument(self._file, password=self._password)
+        return self._pdfium
+
+    def _open_pypdf(self) -> PypdfDocument:
+        if self._pypdf is None:
+            self._pypdf = PypdfDocument(self._file, limits=self._limits, password=self._password)
+        return self._pypdf
+
+    def _by_pypdf(self, number: int) -> PageReading:
+        document = self._open_pypdf()
+        before = document.warnings
+        try:
+            return by_pypdf(document, number, limits=self._limits)
+        finally:
+            self.warnings += document.warnings - before
+
+    def _with_second_opinion(self, number: int, first: PageReading) -> ExtractedPage:
+        """Return PDFium's reading, or pypdf's if a sign asks for it and it is better."""
+        sign = opinions.sign_of(first.opinion, first.shown)
+        second = None if sign is None else self._second_opinion(number)
+        if sign is None or second is None:
+            return self._extracted(number, first)
+        if opinions.is_better(second.opinion, first.opinion):
+            # PDFium has the form values, and looked at what the page shows.
+            second = replace(second, additions=first.additions, shown=first.shown)
+            return self._extracted(number, second, reason=sign.value)
+        self._vain_opinions += 1
+        if not second.opinion.may_be_cut:  # as long as the first one, so neither is cut
+            first = replace(first, opinion=replace(first.opinion, may_be_cut=False))
+        return self._extracted(number, first)
+
+    def _second_opinion(self, number: int) -> PageReading | None:
+        """Return pypdf's reading; None if it fails or takes too long, or has rarely helped."""
+        if self._engine is not PdfEngine.AUTO or self._vain_opinions >= _VAIN_OPINIONS_MAX:
+            return None
+        try:
+            with time_limit(self._limits.page_timeout / 2):
+                return self._by_pypdf(number)
+        except (Exception, TimeLimitReached):  # noqa: BLE001  # PDFium's reading stands
+            self.forget()
+            self._vain_opinions += 1
+            self.warnings += 1
+            return None
+
+    def _extracted(self, number: int, reading: PageReading, *, reason: str = "") -> ExtractedPage:
+        outcome, sentence = opinions.outcome_of(reading.opinion.signs, reading.shown)
+        content = reading.text
+        if outcome is Outcome.NEEDS_OCR and reading.opinion.signs.is_garbage:
+            content = replace(content, text="", lines=(), spans=())
+        content = placed(content, reading.additions)
+        if outcome is Outcome.NO_TEXT and content.text:
+            outcome, sentence = Outcome.COMPLETE, ""
+        if outcome is Outcome.COMPLETE:
+            outcome, sentence = opinions.limit_reached(
+                reading.opinion, characters_max=self._limits.page_characters
+            )
+        return ExtractedPage(
+            number=number,
+            outcome=outcome,
+            reason=sentence,
+            text=content.text,
+            lines=content.lines,
+            spans=content.spans,
+            width_points=reading.width,
+            height_points=reading.height,
+            engine=reading.engine,
+            engine_version=reading.engine_version,
+            engine_reason=reason,
+        )
+
+
+def _attempt(read: Callable[[], T], failures: list[Exception]) -> T | None:
+    """Return what `read` returns, or None after an error, which is added to `failures`.
+
+    A `MemoryError` passes: the caller frees memory and tries again.
+    """
+    try:
+        return read()
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  # on a damaged file an engine raises anything
+        failures.append(error)
+        return None
 
 
 class PdfExtractor(Extractor):
@@ -59,12 +213,19 @@ class PdfExtractor(Extractor):
     name: ClassVar[str] = "pdf"
     media_types: ClassVar[frozenset[str]] = frozenset({"application/pdf"})
 
+    def __init__(self, *, engine: PdfEngine = PdfEngine.AUTO) -> None:
+        self._engine = engine
+
     @contextmanager
     def open(
         self, file: Path, *, limits: ReadingLimits, password: str | None
     ) -> Iterator[OpenDocument]:
-        document = PdfiumDocument(file, password=password)
+        document = PdfDocument(file, limits=limits, password=password, engine=self._engine)
         try:
-            yield PdfDocument(document, limits=limits)
+            yield document
         finally:
             document.close()
+
+    def other(self) -> Extractor | None:
+        """Return pypdf alone, which cannot crash; None if it is the only engine already."""
+        return PdfExtractor(engine=PdfEngine.PYPDF) if self._engine is PdfEngine.AUTO else None

@@ -145,15 +145,18 @@ class PdfiumDocument:
             pypdfium2.PdfiumError: PDFium does not open the file.
         """
         try:
-            self._document = pypdfium2.PdfDocument(file, password=password)
+            self.document = pypdfium2.PdfDocument(file, password=password)
         except pypdfium2.PdfiumError as error:
             if error.err_code in (c.FPDF_ERR_PASSWORD, c.FPDF_ERR_SECURITY):
                 raise DocumentEncrypted from error
             raise
-        self.page_count = len(self._document)
+        # Before the first page is loaded, else the fields of its forms have no value.
+        self.document.init_forms()
+        self.raw_form = self.document.formenv.raw if self.document.formenv else None
+        self.page_count = len(self.document)
 
     def close(self) -> None:
-        self._document.close()
+        self.document.close()
 
     @contextmanager
     def page(self, number: int) -> Iterator[PdfiumPage]:
@@ -162,7 +165,7 @@ class PdfiumDocument:
         Raises:
             pypdfium2.PdfiumError: PDFium does not load the page.
         """
-        raw = c.FPDF_LoadPage(self._document, number - 1)
+        raw = c.FPDF_LoadPage(self.document, number - 1)
         if not raw:
             raise pypdfium2.PdfiumError("page not loaded")
         try:
@@ -178,7 +181,7 @@ class PdfiumDocument:
 
     def image(self, number: int, *, dpi: float, pixels_max: int, grey: bool) -> PageImage:
         """Return page `number` as displayed, at a lower resolution if it has too many pixels."""
-        page = self._document[number - 1]
+        page = self.document[number - 1]
         try:
             width, height = page.get_size()
             scale = dpi / _POINTS_PER_INCH

@@ -1,0 +1,103 @@
+"""Decides between two opinions on the text of a page, and what the page comes to; pure."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from pipeline.ingest.extractors.pdf.signs import Sign, Signs, readable, signs_of
+from schemas.outcomes import Outcome
+
+# The other engine orders and spaces the text less well: it has to read this much more.
+_BETTER_BY: Final = 1.1
+LITTLE_TEXT: Final = 50
+"""Characters; a page with fewer of them may be a scan with a stamp."""
+_SCAN_SHARE: Final = 0.5
+# A smaller image on a page without text is a logo or an ornament.
+_IMAGE_SHARE: Final = 0.05
+# Ornaments have fewer shapes, a line of text has more.
+_OUTLINES_MIN: Final = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a page shows.
+
+    Attributes:
+        texts: objects that show text.
+        image_share: part of the page that images cover, 0 to 1.
+        outlines: filled shapes that may be letters.
+    """
+
+    texts: int = 0
+    image_share: float = 0.0
+    outlines: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opinion:
+    """The text of a page as an engine yields it.
+
+    Attributes:
+        raw: before it is cleaned.
+        doubted: the characters that the engine has no map for.
+        may_be_cut: whether the engine may have dropped the end of the text.
+    """
+
+    raw: str
+    doubted: str = ""
+    may_be_cut: bool = False
+
+    @property
+    def signs(self) -> Signs:
+        return signs_of(self.raw, doubted=self.doubted)
+
+    @property
+    def readable(self) -> float:
+        return readable(self.raw, doubted=self.doubted)
+
+
+def is_better(second: Opinion, first: Opinion) -> bool:
+    """Return whether the second opinion is the better text."""
+    return second.readable > first.readable * _BETTER_BY
+
+
+def outcome_of(signs: Signs, shown: Shown) -> tuple[Outcome, str]:
+    """Return the outcome of a page that was read, and a sentence for clients about it."""
+    if signs.is_garbage:
+        return (
+            Outcome.NEEDS_OCR,
+            "The fonts of the page do not say which characters they show.",
+        )
+    if signs.characters < LITTLE_TEXT and shown.image_share >= _SCAN_SHARE:
+        return Outcome.NEEDS_OCR, "The page is an image with little or no text."
+    if signs.characters == 0:
+        if shown.image_share >= _IMAGE_SHARE:
+            return Outcome.NEEDS_OCR, "The page has an image and no text."
+        if shown.outlines >= _OUTLINES_MIN:
+            return Outcome.NEEDS_OCR, "The page has shapes that may be letters, and no text."
+        return Outcome.NO_TEXT, "The page has no text."
+    return Outcome.COMPLETE, ""
+
+
+def limit_reached(opinion: Opinion, *, characters_max: int) -> tuple[Outcome, str]:
+    """Return the limit that cut the text of a page, and a sentence about it, or `COMPLETE`."""
+    if len(opinion.raw) > characters_max:
+        return (
+            Outcome.LIMIT_PAGE_TEXT,
+            f"The page has more than {characters_max} characters; the rest is left out.",
+        )
+    if opinion.may_be_cut:
+        return (
+            Outcome.LIMIT_PAGE_TEXT,
+            "The page has more text than can be read; the rest is left out.",
+        )
+    return Outcome.COMPLETE, ""
+
+
+def sign_of(opinion: Opinion, shown: Shown) -> Sign | None:
+    """Return the sign that asks for the other engine; None if the text looks right."""
+    if opinion.may_be_cut:
+        return Sign.CUT
+    signs = opinion.signs
+    if signs.characters == 0 and shown.texts:
+        return Sign.NOTHING_READ
+    return next((sign for sign in Sign if sign in signs.found), None)

@@ -1,0 +1,83 @@
+"""What one engine makes of a page."""
+
+from dataclasses import dataclass
+
+from pipeline.ingest import text
+from pipeline.ingest.extractors.pdf import pdfium, pypdf_document
+from pipeline.ingest.extractors.pdf.additions import Addition, PlacedText
+from pipeline.ingest.extractors.pdf.doubts import doubted_text, may_be_cut
+from pipeline.ingest.extractors.pdf.fields import additions_on
+from pipeline.ingest.extractors.pdf.opinions import LITTLE_TEXT, Opinion, Shown
+from pipeline.ingest.extractors.pdf.pdfium import PdfiumDocument, PdfiumPage
+from pipeline.ingest.extractors.pdf.pypdf_document import PypdfDocument
+from pipeline.ingest.extractors.pdf.shown import shown_on
+from pipeline.ingest.sandbox.limits import ReadingLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageReading:
+    """A page as one engine reads it.
+
+    Attributes:
+        engine: name of the engine.
+        engine_version: its version.
+        opinion: what the engine says the text is.
+        text: the cleaned text, with the places of its lines.
+        shown: what else the page shows; only looked at if there is little text.
+        additions: form values and annotations, which are not part of `text`.
+        width: as displayed, in 1/72 inch.
+        height: as displayed, in 1/72 inch.
+    """
+
+    engine: str
+    engine_version: str
+    opinion: Opinion
+    text: PlacedText
+    shown: Shown
+    additions: tuple[Addition, ...] = ()
+    width: float | None = None
+    height: float | None = None
+
+
+def by_pdfium(document: PdfiumDocument, number: int, *, limits: ReadingLimits) -> PageReading:
+    with document.page(number) as page:
+        raw = page.raw_text()
+        count = page.character_count
+        opinion = Opinion(
+            raw=raw,
+            doubted=doubted_text(page.raw_text_page, count=count),
+            may_be_cut=may_be_cut(page.raw, page.raw_text_page, count=count),
+        )
+        has_little_text = len(raw) < 2 * LITTLE_TEXT or not raw.strip()
+        return PageReading(
+            engine="pdfium",
+            engine_version=pdfium.VERSION,
+            opinion=opinion,
+            text=_placed(page, raw, limits=limits),
+            shown=shown_on(page.raw) if has_little_text else Shown(),
+            additions=tuple(
+                additions_on(
+                    page.raw, form=document.raw_form, characters_max=limits.page_characters
+                )
+            ),
+            width=page.width,
+            height=page.height,
+        )
+
+
+def by_pypdf(document: PypdfDocument, number: int, *, limits: ReadingLimits) -> PageReading:
+    page = document.page(number)
+    return PageReading(
+        engine="pypdf",
+        engine_version=pypdf_document.VERSION,
+        opinion=Opinion(raw=page.raw, may_be_cut=page.is_incomplete),
+        text=PlacedText(text=text.clean(page.raw[: limits.page_characters])),
+        shown=Shown(image_share=1.0 if page.has_image else 0.0),
+        width=page.width,
+        height=page.height,
+    )
+
+
+def _placed(page: PdfiumPage, raw: str, *, limits: ReadingLimits) -> PlacedText:
+    del page
+    return PlacedText(text=text.clean(raw[: limits.page_characters]))

@@ -1,0 +1,70 @@
+import pytest
+
+from pipeline.ingest.extractors.pdf.opinions import (
+    Opinion,
+    Shown,
+    is_better,
+    limit_reached,
+    outcome_of,
+    sign_of,
+)
+from pipeline.ingest.extractors.pdf.signs import Sign
+from schemas.outcomes import Outcome
+
+TEXT = "The committee met on Tuesday and agreed on the budget for the coming year."
+GARBAGE = "7KH FRPPLWWHH PHW RQ 7XHVGD\\ DQG DJUHHG RQ WKH EXGJHW IRU WKH FRPLQJ \\HDU"
+
+
+def test_a_text_without_a_sign_needs_no_second_opinion() -> None:
+    assert sign_of(Opinion(raw=TEXT), Shown(texts=9)) is None
+
+
+def test_a_page_that_shows_text_that_was_not_read_has_a_sign() -> None:
+    assert sign_of(Opinion(raw=" "), Shown(texts=3)) is Sign.NOTHING_READ
+    assert sign_of(Opinion(raw=" "), Shown()) is None
+
+
+def test_a_text_that_may_be_cut_has_a_sign() -> None:
+    assert sign_of(Opinion(raw=TEXT, may_be_cut=True), Shown()) is Sign.CUT
+
+
+def test_words_are_better_than_garbage() -> None:
+    assert is_better(Opinion(raw=TEXT), Opinion(raw=GARBAGE))
+    assert not is_better(Opinion(raw=GARBAGE), Opinion(raw=TEXT))
+
+
+def test_an_equal_text_is_not_better() -> None:
+    assert not is_better(Opinion(raw=TEXT), Opinion(raw=TEXT))
+
+
+def test_the_longer_text_is_better() -> None:
+    assert is_better(Opinion(raw=TEXT * 2), Opinion(raw=TEXT))
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown", "outcome"),
+    [
+        pytest.param(TEXT, Shown(image_share=1.0), Outcome.COMPLETE, id="text on an image"),
+        pytest.param("Page 3", Shown(image_share=0.1), Outcome.COMPLETE, id="little text"),
+        pytest.param("Page 3", Shown(image_share=0.9), Outcome.NEEDS_OCR, id="scan with a number"),
+        pytest.param("", Shown(image_share=0.2), Outcome.NEEDS_OCR, id="image"),
+        pytest.param("", Shown(image_share=0.01), Outcome.NO_TEXT, id="logo"),
+        pytest.param("", Shown(outlines=500), Outcome.NEEDS_OCR, id="outlines"),
+        pytest.param("", Shown(outlines=3), Outcome.NO_TEXT, id="ornament"),
+        pytest.param("", Shown(), Outcome.NO_TEXT, id="blank"),
+        pytest.param(GARBAGE, Shown(), Outcome.NEEDS_OCR, id="garbage"),
+    ],
+)
+def test_the_outcome_of_a_page_follows_from_its_text_and_images(
+    raw: str, shown: Shown, outcome: Outcome
+) -> None:
+    found, sentence = outcome_of(Opinion(raw=raw).signs, shown)
+    assert found is outcome
+    assert bool(sentence) == (outcome is not Outcome.COMPLETE)
+
+
+def test_the_limit_that_cut_a_text_is_named() -> None:
+    assert limit_reached(Opinion(raw="12345"), characters_max=5) == (Outcome.COMPLETE, "")
+    assert limit_reached(Opinion(raw="123456"), characters_max=5)[0] is Outcome.LIMIT_PAGE_TEXT
+    cut = Opinion(raw="1", may_be_cut=True)
+    assert limit_reached(cut, characters_max=5)[0] is Outcome.LIMIT_PAGE_TEXT
