@@ -7,6 +7,7 @@ in capitals is its environment variable; its description is its line in docs/set
 
 import re
 from datetime import timedelta
+from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -526,10 +527,22 @@ class SweepSettings(BaseModel):
     )
 
 
+class PdfEngine(StrEnum):
+    """Which engine reads the text of PDFs."""
+
+    AUTO = "auto"
+    PDFIUM = "pdfium"
+    PYPDF = "pypdf"
+
+
 class IngestSettings(BaseModel):
     spacy_model: str = Field(
         default="blank:en",
         description="an installed spaCy model, or `blank:<language>` for sentences, lemmas and rule-based entities",
+    )
+    pdf_engine: PdfEngine = Field(
+        default=PdfEngine.AUTO,
+        description="`pdfium` or `pypdf` alone, for example while one of them has a fault; by default PDFium reads, and pypdf where its text has signs of being misread",
     )
     pdf_timeout: Duration = Field(
         default=timedelta(seconds=120), description="longest time to read one PDF"

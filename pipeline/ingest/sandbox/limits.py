@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from schemas.settings import IngestSettings
+from schemas.settings import IngestSettings, PdfEngine
 
 # A page beyond these is an attack or a mistake: a dense printed page has 10,000
 # characters. Each passage and entity costs the worker a few hundred bytes until it is written.
@@ -28,6 +28,7 @@ class ReadingLimits:
         page_characters: text of one page; the rest is left out.
         page_passages: passages of one page.
         page_entities: entities of one page.
+        pdf_engine: which engine reads the text of PDFs.
     """
 
     timeout: timedelta
@@ -39,6 +40,7 @@ class ReadingLimits:
     page_characters: int = PAGE_CHARACTERS
     page_passages: int = PAGE_PASSAGES
     page_entities: int = PAGE_ENTITIES
+    pdf_engine: PdfEngine = PdfEngine.AUTO
 
     @classmethod
     def from_settings(cls, settings: IngestSettings) -> "ReadingLimits":
@@ -50,4 +52,5 @@ class ReadingLimits:
             file_bytes=settings.pdf_file_max,
             pages=settings.pdf_pages_max,
             text_bytes=settings.pdf_text_max,
+            pdf_engine=settings.pdf_engine,
         )

@@ -403,3 +403,27 @@ def test_the_alarm_is_off_after_a_step_that_ends_in_time() -> None:
         send(str(signal.getitimer(signal.ITIMER_PROF)[0] > 0).encode())
 
     assert run(work) == [b"True", b"False"]
+
+
+def test_a_step_inside_another_one_is_interrupted_alone() -> None:
+    def work(send: Send) -> None:
+        with time_limit(timedelta(seconds=60)):
+            try:
+                with time_limit(timedelta(milliseconds=50)):
+                    spin_for_ever()
+            except TimeLimitReached:
+                left = signal.getitimer(signal.ITIMER_PROF)[0]
+                send(b"outer goes on" if 50 < left < 60 else str(left).encode())
+
+    assert run(work) == [b"outer goes on"]
+
+
+def test_a_step_inside_another_one_ends_with_it() -> None:
+    def work(send: Send) -> None:
+        try:
+            with time_limit(timedelta(milliseconds=50)), time_limit(timedelta(seconds=60)):
+                spin_for_ever()
+        except TimeLimitReached:
+            send(b"interrupted")
+
+    assert run(work) == [b"interrupted"]

@@ -8,7 +8,6 @@ one engine cannot open or load, the other one tries.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Final, TypeVar
 
@@ -29,6 +28,7 @@ from pipeline.ingest.extractors.pdf.readings import PageReading, by_pdfium, by_p
 from pipeline.ingest.sandbox.fork import TimeLimitReached, time_limit
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
+from schemas.settings import PdfEngine
 
 T = TypeVar("T")
 
@@ -36,14 +36,6 @@ T = TypeVar("T")
 _VAIN_OPINIONS_MAX: Final = 20
 _AFTER_ERROR: Final = "the default engine cannot read it"
 _CHOSEN: Final = "chosen by the operator"
-
-
-class PdfEngine(StrEnum):
-    """Which engine reads the text of PDFs."""
-
-    AUTO = "auto"
-    PDFIUM = "pdfium"
-    PYPDF = "pypdf"
 
 
 class PdfDocument(OpenDocument):
@@ -213,19 +205,21 @@ class PdfExtractor(Extractor):
     name: ClassVar[str] = "pdf"
     media_types: ClassVar[frozenset[str]] = frozenset({"application/pdf"})
 
-    def __init__(self, *, engine: PdfEngine = PdfEngine.AUTO) -> None:
+    def __init__(self, *, engine: PdfEngine | None = None) -> None:
+        """`engine` stands above the one of the settings."""
         self._engine = engine
 
     @contextmanager
     def open(
         self, file: Path, *, limits: ReadingLimits, password: str | None
     ) -> Iterator[OpenDocument]:
-        document = PdfDocument(file, limits=limits, password=password, engine=self._engine)
+        engine = self._engine or limits.pdf_engine
+        document = PdfDocument(file, limits=limits, password=password, engine=engine)
         try:
             yield document
         finally:
             document.close()
 
-    def other(self) -> Extractor | None:
-        """Return pypdf alone, which cannot crash; None if it is the only engine already."""
-        return PdfExtractor(engine=PdfEngine.PYPDF) if self._engine is PdfEngine.AUTO else None
+    def other(self) -> Extractor:
+        """Return pypdf alone: it has no native code that ends the process."""
+        return PdfExtractor(engine=PdfEngine.PYPDF)

@@ -8,9 +8,10 @@ import pytest
 
 from pipeline.ingest.errors import DocumentCorrupt, DocumentEmpty, DocumentEncrypted, DocumentError
 from pipeline.ingest.extractors.extractor import ExtractedPage, SpanKind
-from pipeline.ingest.extractors.pdf.document import PdfEngine, PdfExtractor
+from pipeline.ingest.extractors.pdf.document import PdfExtractor
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
+from schemas.settings import PdfEngine
 from tests.factories import pdf_faults, pdfs
 from tests.factories.pdf_faults import SENTENCE
 
@@ -32,7 +33,8 @@ def read(tmp_path: Path, limits: ReadingLimits) -> Read:
     ) -> list[ExtractedPage]:
         path = tmp_path / "document.pdf"
         path.write_bytes(content)
-        with PdfExtractor(engine=engine).open(path, limits=limits, password=password) as document:
+        limits = replace(limits, pdf_engine=engine)
+        with PdfExtractor().open(path, limits=limits, password=password) as document:
             return [document.page(number) for number in range(1, document.page_count + 1)]
 
     return read
@@ -306,3 +308,13 @@ def test_a_reason_has_no_words_of_a_library(failures: list[str]) -> None:
             )
             if word.lower() in said.lower()
         ], said
+
+
+def test_the_other_extractor_reads_without_native_code(
+    tmp_path: Path, limits: ReadingLimits
+) -> None:
+    path = tmp_path / "document.pdf"
+    path.write_bytes(pdfs.with_pages(SENTENCE))
+    with PdfExtractor().other().open(path, limits=limits, password=None) as document:
+        page = document.page(1)
+    assert (words(page), page.engine) == (SENTENCE, "pypdf")
