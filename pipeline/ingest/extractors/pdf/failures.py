@@ -4,7 +4,13 @@ from collections.abc import Sequence
 
 from pypdf.errors import EmptyFileError, FileNotDecryptedError, LimitReachedError
 
-from pipeline.ingest.errors import DocumentCorrupt, DocumentEmpty, DocumentEncrypted, DocumentError, DocumentLimitExceeded
+from pipeline.ingest.errors import (
+    DocumentCorrupt,
+    DocumentEmpty,
+    DocumentEncrypted,
+    DocumentError,
+    DocumentLimitExceeded,
+)
 
 
 def clearest(failures: Sequence[Exception]) -> DocumentError:
@@ -23,7 +29,7 @@ def error_of(error: Exception) -> DocumentError:
         case FileNotDecryptedError():
             return DocumentEncrypted()
         case LimitReachedError() | RecursionError():
-            return DocumentLimitExceeded("The content is larger or nested more deeply than allowed.")
+            return DocumentLimitExceeded()
         case _:
             # On a damaged file an engine may raise any exception.
             return DocumentCorrupt()
