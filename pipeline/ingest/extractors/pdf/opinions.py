@@ -38,21 +38,23 @@ class Opinion:
 
     Attributes:
         raw: before it is cleaned.
+        text: after it is cleaned.
         doubted: the characters that the engine has no map for.
         may_be_cut: whether the engine may have dropped the end of the text.
     """
 
     raw: str
+    text: str
     doubted: str = ""
     may_be_cut: bool = False
 
     @property
     def signs(self) -> Signs:
-        return signs_of(self.raw, doubted=self.doubted)
+        return signs_of(self.text, raw=self.raw, doubted=self.doubted)
 
     @property
     def readable(self) -> float:
-        return readable(self.raw, doubted=self.doubted)
+        return readable(self.text, raw=self.raw, doubted=self.doubted)
 
 
 def is_better(second: Opinion, first: Opinion) -> bool:

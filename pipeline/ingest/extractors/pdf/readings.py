@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from pipeline.ingest import text
-from pipeline.ingest.extractors.pdf import pdfium, pypdf_document
+from pipeline.ingest.extractors.pdf import page_text, pdfium, pypdf_document
 from pipeline.ingest.extractors.pdf.additions import Addition, PlacedText
 from pipeline.ingest.extractors.pdf.doubts import doubted_text, may_be_cut
 from pipeline.ingest.extractors.pdf.fields import additions_on
 from pipeline.ingest.extractors.pdf.opinions import LITTLE_TEXT, Opinion, Shown
-from pipeline.ingest.extractors.pdf.pdfium import PdfiumDocument, PdfiumPage
+from pipeline.ingest.extractors.pdf.pdfium import PdfiumDocument
 from pipeline.ingest.extractors.pdf.pypdf_document import PypdfDocument
 from pipeline.ingest.extractors.pdf.shown import shown_on
 from pipeline.ingest.sandbox.limits import ReadingLimits
@@ -41,25 +41,22 @@ class PageReading:
 
 def by_pdfium(document: PdfiumDocument, number: int, *, limits: ReadingLimits) -> PageReading:
     with document.page(number) as page:
-        raw = page.raw_text()
-        count = page.character_count
+        longest = limits.page_characters
+        raw = page.characters(longest=longest + 1)
+        content = page_text.read(page, longest=longest)
         opinion = Opinion(
             raw=raw,
-            doubted=doubted_text(page.raw_text_page, count=count),
-            may_be_cut=may_be_cut(page.raw, page.raw_text_page, count=count),
+            text=content.text,
+            doubted=doubted_text(page.raw_text, count=len(raw)),
+            may_be_cut=may_be_cut(page.raw, page.raw_text, count=len(raw)),
         )
-        has_little_text = len(raw) < 2 * LITTLE_TEXT or not raw.strip()
         return PageReading(
             engine="pdfium",
             engine_version=pdfium.VERSION,
             opinion=opinion,
-            text=_placed(page, raw, limits=limits),
-            shown=shown_on(page.raw) if has_little_text else Shown(),
-            additions=tuple(
-                additions_on(
-                    page.raw, form=document.raw_form, characters_max=limits.page_characters
-                )
-            ),
+            text=PlacedText(text=content.text, lines=content.lines),
+            shown=shown_on(page.raw) if len(content.text) < 2 * LITTLE_TEXT else Shown(),
+            additions=tuple(additions_on(page.raw, form=document.raw_form, characters_max=longest)),
             width=page.width,
             height=page.height,
         )
@@ -67,17 +64,13 @@ def by_pdfium(document: PdfiumDocument, number: int, *, limits: ReadingLimits) -
 
 def by_pypdf(document: PypdfDocument, number: int, *, limits: ReadingLimits) -> PageReading:
     page = document.page(number)
+    content = text.clean(page.raw[: limits.page_characters])
     return PageReading(
         engine="pypdf",
         engine_version=pypdf_document.VERSION,
-        opinion=Opinion(raw=page.raw, may_be_cut=page.is_incomplete),
-        text=PlacedText(text=text.clean(page.raw[: limits.page_characters])),
+        opinion=Opinion(raw=page.raw, text=content, may_be_cut=page.is_incomplete),
+        text=PlacedText(text=content),
         shown=Shown(image_share=1.0 if page.has_image else 0.0),
         width=page.width,
         height=page.height,
     )
-
-
-def _placed(page: PdfiumPage, raw: str, *, limits: ReadingLimits) -> PlacedText:
-    del page
-    return PlacedText(text=text.clean(raw[: limits.page_characters]))

@@ -73,17 +73,18 @@ class Signs:
         )
 
 
-def signs_of(text: str, *, doubted: str = "") -> Signs:
-    """Return the signs of a page's text, as the engine yields it, before it is cleaned.
+def signs_of(text: str, *, raw: str, doubted: str = "") -> Signs:
+    """Return the signs of a page's text.
 
     Args:
-        text: the text.
+        text: the text, cleaned.
+        raw: the text as the engine yields it; cleaning hides what is not mapped.
         doubted: the part of the text that the engine has no map for. Such a character is the code
             of its glyph, which often is the right character: if these letters form words, it is.
     """
     words = text.split()
-    characters = len("".join(words))
-    unmapped = min(characters, _odd(text))
+    characters = len("".join(raw.split()))
+    unmapped = min(characters, _odd(raw))
     letters = _Letters(text)
     doubts = len("".join(_ODD.sub("", doubted).split()))
 
@@ -101,23 +102,27 @@ def signs_of(text: str, *, doubted: str = "") -> Signs:
     if letters.count >= _LETTERS_FOR_SPACING:
         if letters.count > _LETTERS_PER_GAP_MAX * len(words):
             found.add(Sign.SPACES_LOST)
-        if characters < _CHARACTERS_PER_WORD_MIN * len(words):
+        if len(text) < (_CHARACTERS_PER_WORD_MIN + 1) * len(words):
             single = len(_SINGLE_LETTERS.findall(text))
             if single > _SINGLE_LETTERS_MAX * letters.count:
                 found.add(Sign.LETTERS_APART)
     return Signs(characters=characters, unmapped=unmapped, found=frozenset(found))
 
 
-def readable(text: str, *, doubted: str = "") -> float:
+def readable(text: str, *, raw: str, doubted: str = "") -> float:
     """Return how many characters of a text are worth reading; the larger number is the better text.
 
     A text that is printed three times or more counts once.
     """
-    signs = signs_of(_REPEATED.sub(r"\1", text), doubted=doubted)
+    signs = signs_of(_once(text), raw=_once(raw), doubted=doubted)
     if Sign.CIPHER in signs.found:
         return 0.0
     badly_spaced = signs.found & {Sign.SPACES_LOST, Sign.LETTERS_APART}
     return (signs.characters - signs.unmapped) * (0.5 if badly_spaced else 1.0)
+
+
+def _once(text: str) -> str:
+    return _REPEATED.sub(r"\1", text)
 
 
 def _odd(text: str) -> int:
@@ -128,7 +133,9 @@ def _odd(text: str) -> int:
         odd += sum(
             text.count(character)
             for character in set(text)
-            if unicodedata.category(character) in _UNASSIGNED and not _ODD.match(character)
+            if unicodedata.category(character) in _UNASSIGNED
+            and character != "\ufffe"  # PDFium's sign for a divided word
+            and not _ODD.match(character)
         )
     if "/" in text or "(cid:" in text:
         odd += sum(len("".join(names.split())) for names in _GLYPH_NAMES.findall(text))

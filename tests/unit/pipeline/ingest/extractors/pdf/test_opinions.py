@@ -1,7 +1,7 @@
 import pytest
 
+from pipeline.ingest.extractors.pdf import opinions
 from pipeline.ingest.extractors.pdf.opinions import (
-    Opinion,
     Shown,
     is_better,
     limit_reached,
@@ -15,30 +15,34 @@ TEXT = "The committee met on Tuesday and agreed on the budget for the coming yea
 GARBAGE = "7KH FRPPLWWHH PHW RQ 7XHVGD\\ DQG DJUHHG RQ WKH EXGJHW IRU WKH FRPLQJ \\HDU"
 
 
+def opinion(text: str, *, may_be_cut: bool = False) -> opinions.Opinion:
+    return opinions.Opinion(raw=text, text=text, may_be_cut=may_be_cut)
+
+
 def test_a_text_without_a_sign_needs_no_second_opinion() -> None:
-    assert sign_of(Opinion(raw=TEXT), Shown(texts=9)) is None
+    assert sign_of(opinion(TEXT), Shown(texts=9)) is None
 
 
 def test_a_page_that_shows_text_that_was_not_read_has_a_sign() -> None:
-    assert sign_of(Opinion(raw=" "), Shown(texts=3)) is Sign.NOTHING_READ
-    assert sign_of(Opinion(raw=" "), Shown()) is None
+    assert sign_of(opinion(" "), Shown(texts=3)) is Sign.NOTHING_READ
+    assert sign_of(opinion(" "), Shown()) is None
 
 
 def test_a_text_that_may_be_cut_has_a_sign() -> None:
-    assert sign_of(Opinion(raw=TEXT, may_be_cut=True), Shown()) is Sign.CUT
+    assert sign_of(opinion(TEXT, may_be_cut=True), Shown()) is Sign.CUT
 
 
 def test_words_are_better_than_garbage() -> None:
-    assert is_better(Opinion(raw=TEXT), Opinion(raw=GARBAGE))
-    assert not is_better(Opinion(raw=GARBAGE), Opinion(raw=TEXT))
+    assert is_better(opinion(TEXT), opinion(GARBAGE))
+    assert not is_better(opinion(GARBAGE), opinion(TEXT))
 
 
 def test_an_equal_text_is_not_better() -> None:
-    assert not is_better(Opinion(raw=TEXT), Opinion(raw=TEXT))
+    assert not is_better(opinion(TEXT), opinion(TEXT))
 
 
 def test_the_longer_text_is_better() -> None:
-    assert is_better(Opinion(raw=TEXT * 2), Opinion(raw=TEXT))
+    assert is_better(opinion(TEXT * 2), opinion(TEXT))
 
 
 @pytest.mark.parametrize(
@@ -58,13 +62,13 @@ def test_the_longer_text_is_better() -> None:
 def test_the_outcome_of_a_page_follows_from_its_text_and_images(
     raw: str, shown: Shown, outcome: Outcome
 ) -> None:
-    found, sentence = outcome_of(Opinion(raw=raw).signs, shown)
+    found, sentence = outcome_of(opinion(raw).signs, shown)
     assert found is outcome
     assert bool(sentence) == (outcome is not Outcome.COMPLETE)
 
 
 def test_the_limit_that_cut_a_text_is_named() -> None:
-    assert limit_reached(Opinion(raw="12345"), characters_max=5) == (Outcome.COMPLETE, "")
-    assert limit_reached(Opinion(raw="123456"), characters_max=5)[0] is Outcome.LIMIT_PAGE_TEXT
-    cut = Opinion(raw="1", may_be_cut=True)
+    assert limit_reached(opinion("12345"), characters_max=5) == (Outcome.COMPLETE, "")
+    assert limit_reached(opinion("123456"), characters_max=5)[0] is Outcome.LIMIT_PAGE_TEXT
+    cut = opinion("1", may_be_cut=True)
     assert limit_reached(cut, characters_max=5)[0] is Outcome.LIMIT_PAGE_TEXT

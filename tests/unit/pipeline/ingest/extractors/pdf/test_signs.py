@@ -1,6 +1,16 @@
 import pytest
 
-from pipeline.ingest.extractors.pdf.signs import Sign, readable, signs_of
+from pipeline.ingest.extractors.pdf import signs
+from pipeline.ingest.extractors.pdf.signs import Sign, Signs
+
+
+def signs_of(text: str, *, doubted: str = "") -> Signs:
+    return signs.signs_of(text, raw=text, doubted=doubted)
+
+
+def readable(text: str) -> float:
+    return signs.readable(text, raw=text)
+
 
 TEXTS = {
     "English": (
@@ -26,9 +36,9 @@ TEXTS = {
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_ordinary_text_has_no_sign(text: str) -> None:
-    signs = signs_of(text)
-    assert signs.found == frozenset()
-    assert not signs.is_garbage
+    found = signs_of(text)
+    assert found.found == frozenset()
+    assert not found.is_garbage
 
 
 @pytest.mark.parametrize("shift", [-31, -29, -3, -1, 1, 3, 29])
@@ -57,22 +67,22 @@ def test_a_table_in_a_font_without_a_map_is_garbage() -> None:
     ],
 )
 def test_characters_without_a_meaning_are_garbage(text: str) -> None:
-    signs = signs_of(text)
-    assert Sign.UNMAPPED in signs.found
-    assert signs.is_garbage
+    found = signs_of(text)
+    assert Sign.UNMAPPED in found.found
+    assert found.is_garbage
     assert readable(text) == 0
 
 
 def test_a_few_unmapped_characters_ask_for_another_opinion_and_are_no_garbage() -> None:
-    signs = signs_of(TEXTS["English"] + "\x12\x13" * 4)
-    assert signs.found == {Sign.UNMAPPED}
-    assert not signs.is_garbage
+    found = signs_of(TEXTS["English"] + "\x12\x13" * 4)
+    assert found.found == {Sign.UNMAPPED}
+    assert not found.is_garbage
 
 
 def test_codes_that_form_words_are_the_right_characters() -> None:
-    signs = signs_of("Property Insurance", doubted="Property Insurance")
-    assert signs.found == {Sign.UNMAPPED}
-    assert (signs.unmapped, signs.is_garbage) == (0, False)
+    found = signs_of("Property Insurance", doubted="Property Insurance")
+    assert found.found == {Sign.UNMAPPED}
+    assert (found.unmapped, found.is_garbage) == (0, False)
 
 
 @pytest.mark.parametrize("doubted", ["7KLV LV", "ϲΒϴΒ", "kW"])
@@ -101,5 +111,14 @@ def test_a_text_printed_several_times_is_not_a_longer_one() -> None:
 
 
 def test_an_empty_text_has_no_sign() -> None:
-    signs = signs_of(" \n")
-    assert (signs.characters, signs.found, signs.is_garbage) == (0, frozenset(), False)
+    found = signs_of(" \n")
+    assert (found.characters, found.found, found.is_garbage) == (0, frozenset(), False)
+
+
+def test_spaces_that_cleaning_restores_are_no_sign() -> None:
+    raw = "N a m e : A L E N A Z I , H A L I M A D a t e o f B i r t h : 1 1 / 1 7 G e n d e r : F"
+    assert signs.signs_of("Name: ALENAZI, HALIMA", raw=raw).found == frozenset()
+
+
+def test_characters_that_cleaning_removes_are_a_sign() -> None:
+    assert Sign.UNMAPPED in signs.signs_of("abc", raw="a\x03b\x03c\x03").found
