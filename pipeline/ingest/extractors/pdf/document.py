@@ -26,6 +26,7 @@ from pipeline.ingest.extractors.pdf.pdfium import PdfiumDocument
 from pipeline.ingest.extractors.pdf.pypdf_document import PypdfDocument
 from pipeline.ingest.extractors.pdf.readings import PageReading, by_pdfium, by_pypdf
 from pipeline.ingest.sandbox.fork import TimeLimitReached, time_limit
+from pipeline.ingest.extractors.pdf.running_headers import RunningHeaders
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
 from schemas.settings import PdfEngine
@@ -69,6 +70,7 @@ class PdfDocument(OpenDocument):
         if self.page_count == 0:
             self.close()
             raise DocumentEmpty
+        self._pages = RunningHeaders(self._read, page_count=self.page_count)
 
     def close(self) -> None:
         for document in (self._pdfium, self._pypdf):
@@ -81,6 +83,9 @@ class PdfDocument(OpenDocument):
         Raises:
             DocumentEncrypted, DocumentCorrupt, DocumentLimitExceeded: no engine reads it.
         """
+        return self._pages.page(number)
+
+    def _read(self, number: int) -> ExtractedPage:
         failures: list[Exception] = []
         if self._is_read_by_pdfium:
             first = _attempt(
@@ -109,6 +114,7 @@ class PdfDocument(OpenDocument):
         return self._open_pdfium().image(number, dpi=dpi, pixels_max=pixels_max, grey=grey)
 
     def forget(self) -> None:
+        self._pages.forget()
         if self._pypdf is not None:
             self._pypdf.forget()
 

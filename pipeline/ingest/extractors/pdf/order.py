@@ -11,7 +11,6 @@ from pipeline.ingest.extractors.pdf.pdfium import PdfiumPage
 
 _BLOCKS_MAX: Final = 60  # all pairs are compared
 _EDGE: Final = 0.12  # of the height of the page: where running headers and footers are
-_EDGE_LINES_MAX: Final = 6
 _SAME_COLUMN: Final = 0.3  # of the narrower of two boxes
 _SAME_ROW: Final = 0.5  # of the lower of two boxes
 _BLOCK_GAP: Final = 1.5  # of the height of a line
@@ -45,22 +44,23 @@ def _order(boxes: Sequence[Box], *, page_height: float) -> list[int]:
 
 
 def _with_edges_in_place(boxes: Sequence[Box], *, page_height: float) -> list[int]:
-    """Move a footer from the start of the text to its end, and a header from the end to the start."""
+    """Move a footer from the start of the text to its end, and a header from the end to the start.
+
+    A header is above all lines of the body: a short last column is not.
+    """
     top, bottom = _EDGE * page_height, (1 - _EDGE) * page_height
-    is_at_edge = [box.bottom < top or box.top > bottom for box in boxes]
-    if all(is_at_edge):
+    is_body = [box.bottom >= top and box.top <= bottom for box in boxes]
+    if not any(is_body):
         return list(range(len(boxes)))
-    first = is_at_edge.index(False)
-    last = len(boxes) - 1 - is_at_edge[::-1].index(False)
-    start = range(first) if first <= _EDGE_LINES_MAX else range(0)
-    end = range(last + 1, len(boxes))
-    if len(end) > _EDGE_LINES_MAX:
-        end = range(0)
-    edges = [*start, *end]
-    body = range(len(start), len(boxes) - len(end))
-    headers = [index for index in edges if boxes[index].bottom < top]
-    footers = [index for index in edges if boxes[index].bottom >= top]
-    return [*headers, *body, *footers]
+    first = is_body.index(True)
+    last = len(boxes) - 1 - is_body[::-1].index(True)
+    body = around(boxes[first : last + 1])
+    footers = [index for index in range(first) if boxes[index].top >= body.bottom]
+    headers = [index for index in range(last + 1, len(boxes)) if boxes[index].bottom <= body.top]
+    if not headers and not footers:
+        return list(range(len(boxes)))
+    moved = {*headers, *footers}
+    return [*headers, *(index for index in range(len(boxes)) if index not in moved), *footers]
 
 
 def _goes_back(boxes: Sequence[Box]) -> bool:
