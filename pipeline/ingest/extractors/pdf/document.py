@@ -25,8 +25,8 @@ from pipeline.ingest.extractors.pdf.failures import clearest
 from pipeline.ingest.extractors.pdf.pdfium import PdfiumDocument
 from pipeline.ingest.extractors.pdf.pypdf_document import PypdfDocument
 from pipeline.ingest.extractors.pdf.readings import PageReading, by_pdfium, by_pypdf
-from pipeline.ingest.sandbox.fork import TimeLimitReached, time_limit
 from pipeline.ingest.extractors.pdf.running_headers import RunningHeaders
+from pipeline.ingest.sandbox.fork import TimeLimitReached, time_limit
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
 from schemas.settings import PdfEngine

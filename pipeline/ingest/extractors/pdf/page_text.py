@@ -28,9 +28,13 @@ class PageText:
     lines: tuple[Line, ...]
 
 
-def read(page: PdfiumPage, *, longest: int) -> PageText:
-    """Return the text of `page` that comes from its first `longest` characters."""
-    characters = page.characters(longest=longest)
+def read(page: PdfiumPage, characters: str) -> PageText:
+    """Return the text of `page`.
+
+    Args:
+        page: the page.
+        characters: what `PdfiumPage.characters` returns, or a part from its start.
+    """
     found = order.in_reading_order(page, lines.read(page, characters))
     return _assembled(found, characters=characters)
 

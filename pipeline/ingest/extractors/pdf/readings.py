@@ -43,7 +43,7 @@ def by_pdfium(document: PdfiumDocument, number: int, *, limits: ReadingLimits) -
     with document.page(number) as page:
         longest = limits.page_characters
         raw = page.characters(longest=longest + 1)
-        content = page_text.read(page, longest=longest)
+        content = page_text.read(page, raw[:longest])
         opinion = Opinion(
             raw=raw,
             text=content.text,
