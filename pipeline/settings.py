@@ -11,6 +11,7 @@ from schemas.settings import (
     ProcessSettings,
     QuotaSettings,
     ScratchSettings,
+    SecretSettings,
     StagingSettings,
     StepSettings,
     SweepSettings,
@@ -21,6 +22,7 @@ from schemas.settings import (
 class Settings(
     DatabaseSettings,
     BrokerSettings,
+    SecretSettings,
     ObjectStoreSettings,
     StagingSettings,
     ScratchSettings,

@@ -8,6 +8,7 @@ in capitals is its environment variable; its description is its line in docs/set
 import re
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -149,7 +150,7 @@ class SecretSettings(BaseModel):
     """The keys of the secrets in the database."""
 
     secret_keys: SecretStr = Field(
-        description="keys of the secrets in the database, comma separated; each is 32 random bytes in base64 (`openssl rand -base64 32`). The first key encrypts, every key decrypts. Of the notifier only deliver reads it. Without its key a secret is lost: back the keys up, apart from the database",
+        description="keys of the secrets in the database, comma separated; each is 32 random bytes in base64 (`openssl rand -base64 32`). They are the secrets of webhooks and the passwords of documents. The first key encrypts, every key decrypts. Of the notifier only deliver reads it. Without its key a secret is lost: back the keys up, apart from the database",
     )
 
     @field_validator("secret_keys")
@@ -161,7 +162,7 @@ class SecretSettings(BaseModel):
             raise ValueError(f"{error}; `openssl rand -base64 32` makes a key") from None
         return value
 
-    @property
+    @cached_property
     def key_ring(self) -> KeyRing:
         return KeyRing.parse(self.secret_keys.get_secret_value())
 

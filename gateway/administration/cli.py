@@ -389,7 +389,9 @@ def secrets_group() -> None:
 
 @secrets_group.command("rotate")
 def rotate_secrets() -> None:
-    """Encrypt the secrets of all webhooks with the first key of SECRET_KEYS.
+    """Encrypt all secrets in the database with the first key of SECRET_KEYS.
+
+    They are the secrets of webhooks and the passwords of documents.
 
     Repeatable. Secrets that the first key already encrypts are skipped; secrets that are not
     encrypted are encrypted. The exit code is 1 if no key decrypts a secret.
@@ -400,8 +402,8 @@ def rotate_secrets() -> None:
     loaded = SecretAdministrationSettings.load()
     rotation = on_database(loaded, lambda database: secrets.rotate(database, keys=loaded.key_ring))
     click.echo(f"encrypted: {rotation.encrypted}")
-    for webhook_id, reason in rotation.unreadable.items():
-        click.echo(f"webhook {webhook_id}: {reason}", err=True)
+    for owner, reason in rotation.unreadable.items():
+        click.echo(f"{owner}: {reason}", err=True)
     if rotation.unreadable:
         raise click.ClickException(f"{len(rotation.unreadable)} secrets cannot be decrypted")
 

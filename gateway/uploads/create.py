@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.context import Context
 from gateway.db import SessionStatements, Statements
 from gateway.http import idempotency
-from gateway.uploads import chunking, queries
+from gateway.uploads import chunking, passwords, queries
 from gateway.uploads.new_upload import NewUpload
 from gateway.uploads.quotas import quotas_of, reserve
 from gateway.webhooks import operations as webhooks
@@ -75,7 +75,7 @@ async def create_upload(
         reserve, upload=upload, lifetime=lifetime, quotas=allowed, uncertain_bytes=uncertain_bytes
     )
     try:
-        if keyed is None and callback_url is None:
+        if keyed is None and callback_url is None and not request.password:
             async with context.autocommit.turn(tenant_id):
                 expires_at = await admit(context.autocommit)
             created = queries.show_created(
@@ -86,7 +86,7 @@ async def create_upload(
             )
         else:
             created = await _create_in_transaction(
-                context, upload, keyed=keyed, admit=admit, callback_url=callback_url
+                context, upload, keyed=keyed, admit=admit, request=request
             )
     except DomainError:
         # After any other error the transaction may be committed; a sweep deletes a file
@@ -138,10 +138,10 @@ async def _create_in_transaction(
     *,
     keyed: idempotency.KeyedRequest | None,
     admit: Callable[[Statements], Awaitable[datetime]],
-    callback_url: str | None,
+    request: CreateUpload,
 ) -> UploadCreated:
-    """Add an upload with its key and its callback, or return the upload of an earlier request."""
-    tenant_id = upload.tenant_id
+    """Add an upload with its key, callback and password, or return that of an earlier request."""
+    tenant_id, callback_url = upload.tenant_id, request.callback_url
     async with context.database.tenant_lock(tenant_id) as session:
         statements = SessionStatements(session)
         bound_to = await idempotency.first_use(
@@ -153,6 +153,7 @@ async def _create_in_transaction(
             )
             return _show_earlier(earlier, callback_url=callback_url)
         expires_at = await admit(statements)
+        passwords.keep(session, request.password, upload_id=upload.id, keys=context.secret_keys)
         secret = register_callback(
             context, session, upload.id, tenant_id=tenant_id, url=callback_url
         )

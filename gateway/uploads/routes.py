@@ -17,7 +17,7 @@ from gateway.http.prefer import Prefer
 from gateway.http.problems import BODY_ERRORS, answers
 from gateway.http.security import requires
 from gateway.jobs.wait import Wait, answer_of, polled
-from gateway.uploads import cancel, create, finalize, queries
+from gateway.uploads import cancel, create, finalize, passwords, queries
 from gateway.uploads.receive import IncomingChunk, receive_chunk
 from schemas.api.jobs import JobView
 from schemas.api.scopes import Scope
@@ -121,7 +121,11 @@ async def create_upload(
         context,
         tenant_id=request.user.tenant_id,
         request=data,
-        keyed=KeyedRequest.of(idempotency_key, operation="create_upload", request=data),
+        keyed=KeyedRequest.of(
+            idempotency_key,
+            operation="create_upload",
+            request=passwords.hashable(data, keys=context.secret_keys),
+        ),
         lifetime=context.settings.upload_ttl,
     )
     request_log.bind(upload_id=created.upload_id)

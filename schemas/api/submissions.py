@@ -10,6 +10,8 @@ from schemas.api.uploads import (
     ContentType,
     Filename,
     Metadata,
+    Password,
+    RequestedPassword,
     RequestedPriority,
     Sha256Hex,
     known_type,
@@ -30,6 +32,7 @@ class FormFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sha256: Sha256Hex | None = None
     callback_url: CallbackUrl | None = None
     priority: RequestedPriority = msgspec.UNSET
+    password: Password | None = None
     metadata: Metadata = {}
 
 
@@ -53,6 +56,7 @@ class SubmitReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     metadata: Metadata = {}
     callback_url: CallbackUrl | None = None
     priority: RequestedPriority = msgspec.UNSET
+    password: RequestedPassword = msgspec.UNSET
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "content_type", known_type(self.content_type))

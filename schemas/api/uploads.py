@@ -37,6 +37,19 @@ MetadataValue = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^[^\x00]*
 METADATA_COUNT_MAX: Final = 64
 Metadata = Annotated[dict[MetadataName, MetadataValue], msgspec.Meta(max_length=METADATA_COUNT_MAX)]
 
+Password = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=128,
+        pattern=r"^[^\x00]*$",
+        description="opens the document, if it is encrypted; kept encrypted until the job ends or"
+        " the upload is cancelled or expires, and never shown",
+        extra_json_schema={"format": "password", "writeOnly": True},
+    ),
+]
+# Unset, like a priority. An empty password counts as none.
+RequestedPassword: TypeAlias = Password | msgspec.UnsetType | None
+
 CallbackUrl = Annotated[
     str,
     msgspec.Meta(
@@ -78,6 +91,7 @@ class CreateUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     sha256: Sha256Hex | None = None
     metadata: Metadata = {}
     callback_url: CallbackUrl | None = None
+    password: RequestedPassword = msgspec.UNSET
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "content_type", known_type(self.content_type))

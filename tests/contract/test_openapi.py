@@ -168,6 +168,8 @@ def _type(shape: dict[str, Any]) -> str:
         return str(shape["$ref"].rsplit("/", 1)[-1])
     if "oneOf" in shape:
         return " | ".join(_type(one) for one in shape["oneOf"])
+    if "prefixItems" in shape:
+        return f"[{', '.join(_type(one) for one in shape['prefixItems'])}]"
     if shape.get("type") == "array":
         return f"list of {_type(shape['items'])}"
     return " ".join(str(shape[key]) for key in ("type", "format") if key in shape)

@@ -6,11 +6,13 @@ from gateway.context import Context
 from gateway.db import SessionStatements
 from gateway.http import idempotency
 from gateway.http.idempotency import KeyedRequest, KeyForgotten
+from gateway.uploads import passwords
 from gateway.uploads.create import secret_withheld
 from gateway.uploads.oneshot.form import FileHead, Form
 from gateway.uploads.oneshot.splitter import ChunkSplitter
 from gateway.uploads.oneshot.submission import Accepted, Submission, accept
 from schemas.ids import UploadId
+from schemas.key_ring import KeyRing
 from schemas.lifecycle import Priority
 
 
@@ -22,12 +24,15 @@ class FormContent(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     callback_url: str | None
     priority: Priority | msgspec.UnsetType
-    # Unset is not encoded: without metadata, the content equals that of earlier versions.
+    # Unset is not encoded: without metadata and password, the content equals that of earlier
+    # versions.
     metadata: dict[str, str] | msgspec.UnsetType
+    password: str | msgspec.UnsetType
+    """Signed, see `passwords.signed`."""
 
 
 def keyed_request(
-    form: Form, head: FileHead, file: ChunkSplitter, *, submission: Submission
+    form: Form, head: FileHead, file: ChunkSplitter, *, submission: Submission, keys: KeyRing
 ) -> KeyedRequest | None:
     """Bind the key to the content of the form, which is known only at its end."""
     return KeyedRequest.of(
@@ -40,6 +45,7 @@ def keyed_request(
             callback_url=form.fields.callback_url,
             priority=form.fields.priority,
             metadata=form.fields.metadata or msgspec.UNSET,
+            password=passwords.signed(form.fields.password, keys=keys),
         ),
     )
 
@@ -67,7 +73,7 @@ async def answer_again(
     async with context.database.transaction() as session:
         upload_id = await idempotency.earlier_use(
             SessionStatements(session),
-            keyed_request(form, head, file, submission=submission),
+            keyed_request(form, head, file, submission=submission, keys=context.secret_keys),
             tenant_id=submission.tenant_id,
         )
         if upload_id is None:

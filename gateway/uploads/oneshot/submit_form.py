@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.context import Context
 from gateway.db import SessionStatements
 from gateway.http import idempotency, request_log
-from gateway.uploads import chunking, queries
+from gateway.uploads import chunking, passwords, queries
 from gateway.uploads.cancel import cancel_upload
 from gateway.uploads.create import create_upload, register_callback, secret_withheld
 from gateway.uploads.finalize import finalize_upload
@@ -156,7 +156,7 @@ async def _finalize(
         upload_id = UploadId(
             await idempotency.first_use(
                 statements,
-                keyed_request(form, head, file, submission=submission),
+                keyed_request(form, head, file, submission=submission, keys=context.secret_keys),
                 tenant_id=tenant_id,
                 resource_id=received.upload_id,
             )
@@ -165,6 +165,9 @@ async def _finalize(
         callback_secret = secret_withheld(callback_url)
         if upload_id == received.upload_id:
             await _complete(session, upload_id, file=file, form=form, tenant_id=tenant_id)
+            passwords.keep(
+                session, form.fields.password, upload_id=upload_id, keys=context.secret_keys
+            )
             await finalize_upload(
                 statements,
                 tenant_id=tenant_id,

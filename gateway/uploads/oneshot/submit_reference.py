@@ -9,7 +9,7 @@ from gateway.context import Context
 from gateway.db import SessionStatements, transaction_time
 from gateway.http import idempotency
 from gateway.http.idempotency import KeyedRequest
-from gateway.uploads import quotas
+from gateway.uploads import passwords, quotas
 from gateway.uploads.create import register_callback, secret_withheld
 from gateway.uploads.finalize import FinalizedUpload, add_job
 from gateway.uploads.oneshot.submission import Accepted, Submission, accept
@@ -64,7 +64,9 @@ async def submit_reference(
         expires_at=func.now(),
     )
     keyed = KeyedRequest.of(
-        submission.idempotency_key, operation="submit_reference", request=reference
+        submission.idempotency_key,
+        operation="submit_reference",
+        request=passwords.hashable(reference, keys=context.secret_keys),
     )
     async with context.database.tenant_lock(tenant_id) as session:
         statements = SessionStatements(session)
@@ -83,6 +85,9 @@ async def submit_reference(
             )
             session.add(upload)
             await session.flush()
+            passwords.keep(
+                session, reference.password, upload_id=upload.id, keys=context.secret_keys
+            )
             await add_job(
                 statements,
                 FinalizedUpload(

@@ -183,14 +183,14 @@ WHERE status IN ('reading', 'partial');
 UPDATE documents SET error_code = pg_temp.waybill_old_code(error_code) WHERE error_code LIKE 'document\\_%';
 
 INSERT INTO old_pages (document_id, number, text, error_code, width_points, height_points)
-SELECT documents.id, number, pages.text,
+SELECT documents.id, pages.number, pages.text,
        pg_temp.waybill_page_code(pages.outcome), width_points, height_points
 FROM pages
 JOIN revisions ON revisions.id = revision_id AND state = 'published'
 JOIN documents ON documents.revision_id = revisions.id;
 
 INSERT INTO passages (document_id, page, ordinal, start, "end", text)
-SELECT documents.id, number, position / 2, sentences[position + 1], sentences[position + 2],
+SELECT documents.id, pages.number, position / 2, sentences[position + 1], sentences[position + 2],
        substr(pages.text, sentences[position + 1] + 1, sentences[position + 2] - sentences[position + 1])
 FROM pages
 JOIN revisions ON revisions.id = revision_id AND state = 'published'

@@ -1,19 +1,21 @@
 """`waybill secrets rotate`."""
 
 from collections.abc import Iterable
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import func, select
 
 from gateway.administration import secrets, tenants
 from gateway.db import Database
-from schemas.ids import WebhookId
+from schemas.ids import UploadId, WebhookId
 from schemas.key_ring import KeyRing
-from schemas.policy import webhook_secrets
+from schemas.policy import document_passwords, webhook_secrets
 from schemas.settings import DatabaseSettings
+from schemas.tables.document_passwords import DocumentPassword
 from schemas.tables.webhooks import Webhook
 from tests.factories.secret_keys import KEY, KEYS, OTHER_KEY
+from tests.integration.gateway.api import Api
 from tests.integration.gateway.process import run_command
 
 pytestmark = pytest.mark.anyio
@@ -73,6 +75,21 @@ async def test_a_rotation_encrypts_old_and_plain_secrets_with_the_first_key(
     rows = await stored(gateway_database)
     assert all(secret.startswith(NEW.prefix) for secret in rows.values())
     assert decrypted(rows, keys=NEW) == [PLAIN] * 5
+
+
+async def test_a_rotation_encrypts_passwords_of_documents(
+    api: Api, database: DatabaseSettings, gateway_database: Database
+) -> None:
+    upload_id = UploadId(UUID(await api.created(size=1, password="hunter2")))  # noqa: S106  # of a test
+
+    first = await rotate(database, keys=BOTH_KEYS)
+    second = await rotate(database, keys=OTHER_KEY)
+
+    assert first == (0, "encrypted: 1\n", "")
+    assert second == (0, "encrypted: 0\n", "")
+    async with gateway_database.transaction() as session:
+        token = (await session.scalars(select(DocumentPassword.secret))).one()
+    assert document_passwords.decrypt(token, upload_id=upload_id, keys=NEW) == "hunter2"
 
 
 async def test_an_unreadable_secret_is_reported_and_the_others_are_rotated(

@@ -18,6 +18,7 @@ from schemas.events.uploads import UploadCancelled
 from schemas.settings import DatabaseSettings
 from schemas.tables.uploads import Upload
 from schemas.topology import CRASHES_HEADER, RetryTier
+from tests.factories.secret_keys import KEY
 from tests.seen_jobs import SeenJob, seen_job
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def worker_settings(database: DatabaseSettings, **others: object) -> Settings:
         {
             "database_url": database.database_url.get_secret_value(),
             "rabbitmq_url": "amqp://nobody@nowhere",
+            "secret_keys": KEY,
             "s3_bucket": "none",
             "s3_access_key_id": "",
             "s3_secret_access_key": "",

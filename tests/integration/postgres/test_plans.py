@@ -311,6 +311,7 @@ def context(seeded: str, connection: Connection, tmp_path: Path) -> Iterator[Con
             database_url=SecretStr(seeded),
             rabbitmq_url=SecretStr("amqp://nobody@127.0.0.1/none"),
             staging_dir=tmp_path,
+            secret_keys=SecretStr(KEY),
             s3_bucket="none",
             s3_access_key_id=SecretStr("none"),
             s3_secret_access_key=SecretStr("none"),

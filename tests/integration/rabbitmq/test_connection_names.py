@@ -15,6 +15,7 @@ from pipeline import celery_app
 from pipeline.settings import Settings
 from schemas.settings import BrokerSettings
 from tests.eventually import eventually
+from tests.factories.secret_keys import KEY
 
 
 def names(infrastructure: Stack, broker: BrokerSettings) -> set[str]:
@@ -30,6 +31,7 @@ def test_celerys_connections_have_a_name(infrastructure: Stack, broker: BrokerSe
     settings = Settings(
         database_url=SecretStr("postgresql+psycopg://nobody@127.0.0.1/none"),
         rabbitmq_url=broker.rabbitmq_url,
+        secret_keys=SecretStr(KEY),
         s3_bucket="none",
         s3_access_key_id=SecretStr("none"),
         s3_secret_access_key=SecretStr("none"),

@@ -12,6 +12,7 @@ from pipeline.settings import Settings
 from pipeline.steps.task import StepTask
 from schemas import queues, topology
 from schemas.steps import STEPS
+from tests.factories.secret_keys import KEY
 
 
 @pytest.fixture
@@ -19,6 +20,7 @@ def settings() -> Settings:
     return Settings(
         database_url=SecretStr("postgresql+psycopg://nobody@127.0.0.1/none"),
         rabbitmq_url=SecretStr("amqp://nobody@127.0.0.1/none"),
+        secret_keys=SecretStr(KEY),
         s3_bucket="none",
         s3_access_key_id=SecretStr("none"),
         s3_secret_access_key=SecretStr("none"),

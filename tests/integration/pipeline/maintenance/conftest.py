@@ -13,6 +13,7 @@ from schemas import staging_layout
 from schemas.runtime import postgres
 from schemas.runtime.database_clock import DatabaseClock
 from schemas.settings import DatabaseSettings, ObjectStoreSettings
+from tests.factories.secret_keys import KEY
 from tests.fakes.storage import FakeStorage
 
 
@@ -24,6 +25,7 @@ def context(database: DatabaseSettings, tmp_path: Path) -> Iterator[Context]:
         database_url=database.database_url,
         rabbitmq_url=SecretStr("amqp://nobody@127.0.0.1/none"),
         staging_dir=tmp_path,
+        secret_keys=SecretStr(KEY),
         s3_bucket="none",
         s3_access_key_id=SecretStr("none"),
         s3_secret_access_key=SecretStr("none"),

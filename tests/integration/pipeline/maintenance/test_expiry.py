@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context
@@ -12,6 +13,7 @@ from schemas import staging_layout
 from schemas.errors import ErrorCode
 from schemas.events.uploads import UploadFailed
 from schemas.lifecycle import StagingKind, UploadStatus
+from schemas.tables.document_passwords import DocumentPassword
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Chunk, Upload
 from tests.factories.abandoned import CHUNKS
@@ -56,6 +58,19 @@ def test_an_expired_upload_uses_no_quota(context: Context) -> None:
     with Session(context.engine) as session:
         usage = session.get_one(TenantUsage, upload.tenant_id)
     assert (usage.bytes, usage.open_uploads) == (0, 0)
+
+
+def test_the_password_of_an_expired_upload_is_deleted(context: Context) -> None:
+    expired = opened(context)
+    open_still = opened(context, expires_in=timedelta(hours=1))
+    with context.transaction() as session:
+        session.add_all(
+            DocumentPassword(upload_id=upload.id, secret="token")  # noqa: S106  # of a test
+            for upload in (expired, open_still)
+        )
+    expiry.sweep(context, ample_budget())
+    with context.transaction() as session:
+        assert session.scalars(select(DocumentPassword.upload_id)).all() == [open_still.id]
 
 
 def test_an_expired_upload_emits_one_event(context: Context) -> None:
