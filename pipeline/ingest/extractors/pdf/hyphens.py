@@ -3,9 +3,6 @@
 import re
 from typing import Final
 
-# A line end after one of these may divide a word; PDFium replaces the hyphen and the line end by
-# U+FFFE where a letter stands on both sides.
-DIVISION: Final = "\ufffe"
 _HYPHENS: Final = "-\u2010\u00ad"
 
 _HEAD: Final = re.compile(r"\S+$")

@@ -6,9 +6,9 @@ from itertools import pairwise
 from typing import Final
 
 from pipeline.ingest import text
-from pipeline.ingest.extractors.pdf import hyphens, repairs
+from pipeline.ingest.extractors.pdf import repairs
 from pipeline.ingest.extractors.pdf.geometry import Box, around
-from pipeline.ingest.extractors.pdf.pdfium import PdfiumPage
+from pipeline.ingest.extractors.pdf.pdfium import DIVISION, PdfiumPage
 
 _LINES_MAX: Final = 20_000  # with boxes; an ordinary page has 60
 
@@ -36,6 +36,7 @@ class PageLine:
         is_divided: its last word ends in the next line.
         parts: the boxes of its parts of one style, from left to right.
         start: PDFium's index of its first character.
+        end: PDFium's index after its last character.
     """
 
     text: str
@@ -43,6 +44,7 @@ class PageLine:
     is_divided: bool = False
     parts: Sequence[Box] = ()
     start: int = 0
+    end: int = 0
 
 
 def read(page: PdfiumPage, characters: str) -> list[PageLine]:
@@ -52,15 +54,15 @@ def read(page: PdfiumPage, characters: str) -> list[PageLine]:
         page: the page.
         characters: what `PdfiumPage.characters` returned.
     """
-    return list(_printed_once(_joined(_divided(page, characters))))
+    return list(_printed_once(_joined(page, _divided(page, characters))))
 
 
 def _divided(page: PdfiumPage, characters: str) -> Iterator[PageLine]:
     has_signs = repairs.has_signs(characters)
-    is_clean = text.is_clean(characters.replace("\r\n", "\n").replace(hyphens.DIVISION, "\n"))
+    is_clean = text.is_clean(characters.replace("\r\n", "\n").replace(DIVISION, "\n"))
     start = count = 0
     for row in characters.split("\r\n"):
-        ends = row.split(hyphens.DIVISION)
+        ends = row.split(DIVISION)
         for number, raw in enumerate(ends, start=1):
             if raw and not raw.isspace():
                 boxes = page.boxes(start, len(raw)) if count < _LINES_MAX else []
@@ -79,7 +81,8 @@ def _divided(page: PdfiumPage, characters: str) -> Iterator[PageLine]:
                         box=around(boxes) if boxes else None,
                         is_divided=number < len(ends),
                         parts=boxes,
-                        start=start,
+                        start=start + len(raw) - len(raw.lstrip()),
+                        end=start + len(raw.rstrip()),
                     )
             start += len(raw) + 1
         start += 1
@@ -104,13 +107,13 @@ def has_odd_places(boxes: Sequence[Box]) -> bool:
     return False
 
 
-def _joined(lines: Iterable[PageLine]) -> Iterator[PageLine]:
+def _joined(page: PdfiumPage, lines: Iterable[PageLine]) -> Iterator[PageLine]:
     """Join the parts of a line that PDFium divides at an exponent or an index."""
     last: PageLine | None = None
     for line in lines:
         if last is None:
             last = line
-        elif (separator := _separator(last, line)) is None:
+        elif (separator := _separator(page, last, line)) is None:
             yield last
             last = line
         else:
@@ -120,23 +123,28 @@ def _joined(lines: Iterable[PageLine]) -> Iterator[PageLine]:
                 is_divided=line.is_divided,
                 parts=[*last.parts, *line.parts],
                 start=last.start,
+                end=line.end,
             )
     if last is not None:
         yield last
 
 
-def _separator(before: PageLine, after: PageLine) -> str | None:
+def _separator(page: PdfiumPage, before: PageLine, after: PageLine) -> str | None:
     """Return what stands between two parts of one line, or None for two lines."""
     one, other = before.box, after.box
     if one is None or other is None or before.is_divided:
         return None
     height = min(one.bottom - one.top, other.bottom - other.top)
-    gap = other.left - one.right
-    if not -_OVERLAP * height < gap < _PART_GAP * height:
+    if not -_OVERLAP * height < other.left - one.right < _PART_GAP * height:
         return None
     if min(one.bottom, other.bottom) - max(one.top, other.top) < _SAME_ROW * height:
         return None
-    return "" if gap < _NO_GAP * height else " "
+    # Ink does not show a gap: a narrow letter has much white beside it.
+    (last,), (first,) = (
+        page.character_boxes(before.end - 1, 1),
+        page.character_boxes(after.start, 1),
+    )
+    return "" if first.left - last.right < _NO_GAP * min(first.height, last.height) else " "
 
 
 def _printed_once(lines: Iterable[PageLine]) -> Iterator[PageLine]:

@@ -16,6 +16,7 @@ from pipeline.ingest.extractors.pdf.pdfium import PdfiumPage
 # that much higher.
 _BLOCK_DISTANCE: Final = 1.35
 _NEW_SIZE: Final = 1.4
+_FAR: Final = 4  # heights of a line; no word goes on there
 
 _ENDS_A_SENTENCE: Final = re.compile(r"[.!?:;\u3002\uff01\uff1f][\"'\u201d\u2019)\]]*$")
 
@@ -71,9 +72,13 @@ def _with_whole_words(found: Sequence[PageLine], *, characters: str) -> list[str
         head, tail = contents[index], contents[index + 1]
         if not head:
             continue
-        if hyphens.is_divided(head, tail) and not line.is_divided:
+        if line.is_divided:
+            if _is_far_below(line, found[index + 1]):
+                contents[index] = head + "-"
+                continue
+        elif hyphens.is_divided(head, tail):
             head = head[:-1]
-        elif not line.is_divided:
+        else:
             continue
         if words is None:
             words = characters.lower()
@@ -81,6 +86,12 @@ def _with_whole_words(found: Sequence[PageLine], *, characters: str) -> list[str
     if found and found[-1].is_divided:
         contents[-1] += "-"
     return contents
+
+
+def _is_far_below(before: PageLine, line: PageLine) -> bool:
+    if before.box is None or line.box is None:
+        return False
+    return line.box.top - before.box.bottom > _FAR * before.box.height
 
 
 def _usual_distance(found: Sequence[PageLine]) -> float | None:

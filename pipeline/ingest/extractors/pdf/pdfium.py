@@ -15,6 +15,9 @@ from pipeline.ingest.extractors.pdf.geometry import Box
 
 VERSION: Final = str(pypdfium2.PDFIUM_INFO)
 
+DIVISION: Final = "\ufffe"
+"""What stands for a hyphen and the end of its line, where a letter stands on both sides."""
+
 _POINTS_PER_INCH: Final = 72
 _DOUBLE: Final = ctypes.sizeof(ctypes.c_double)
 _FLOAT: Final = ctypes.sizeof(ctypes.c_float)
@@ -63,8 +66,8 @@ class PdfiumPage:
     def characters(self, *, longest: int) -> str:
         """Return at most the first `longest` characters as PDFium orders them.
 
-        A line ends with CR LF. U+FFFE stands for a hyphen and the end of its line. An index
-        in the string is PDFium's index of the character.
+        A line ends with CR LF. U+FFFE stands for a hyphen and the end of its line, NUL for a glyph
+        without a Unicode value. An index in the string is PDFium's index of the character.
         """
         count = min(self.character_count, longest)
         # A character is at most two UTF-16 units; a NUL ends them.
@@ -72,10 +75,20 @@ class PdfiumPage:
         written = c.FPDFText_GetText(self.raw_text, 0, count, buffer)
         units = memoryview(buffer).cast("B")[: 2 * max(0, written - 1)]
         text = str(units, "utf-16-le", "surrogatepass")
-        if len(text) == count:
-            return text
-        # PDFium leaves out characters without a Unicode value.
-        return "".join(chr(c.FPDFText_GetUnicode(self.raw_text, index)) for index in range(count))
+        if len(text) != count:
+            # PDFium leaves out some characters.
+            text = "".join(
+                chr(c.FPDFText_GetUnicode(self.raw_text, index)) for index in range(count)
+            )
+        # PDFium has the same value for a glyph without a Unicode value.
+        first, *others = text.split(DIVISION)
+        parts = [first]
+        index = len(first)
+        for other in others:
+            is_hyphen = c.FPDFText_IsHyphen(self.raw_text, index) == 1
+            parts += DIVISION if is_hyphen else "\0", other
+            index += 1 + len(other)
+        return "".join(parts)
 
     def boxes(self, start: int, count: int) -> list[Box]:
         """Return the boxes around the ink of each part of the characters that has one style."""

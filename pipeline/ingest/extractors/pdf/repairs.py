@@ -13,7 +13,7 @@ from typing import Final
 from pipeline.ingest.extractors.pdf.geometry import Box, shared_width
 
 Character = tuple[str, Box]
-"""A character and its box, which is as wide as its advance; an added space has no width."""
+"""A character and its box, which is as wide as its advance. An added space has no width."""
 
 # Fractions of the height of a character.
 _SAME_PLACE: Final = 0.15  # fake bold moves a letter by less
@@ -150,11 +150,15 @@ def _without_added_spaces(characters: Sequence[Character]) -> list[Character]:
     for index, (character, box) in enumerate(characters):
         if character == " " and box.width == 0 and kept and index + 1 < len(characters):
             before, after = kept[-1][1], characters[index + 1][1]
-            gap = after.left - before.right
-            if abs(gap) < _NO_GAP * min(before.height, after.height):
+            if abs(_gap(before, box, after)) < _NO_GAP * min(before.height, after.height):
                 continue
         kept.append((character, box))
     return kept
+
+
+def _gap(before: Box, space: Box, after: Box) -> float:
+    # An added space stands at one end of the gap. Ink may reach beyond the advance.
+    return after.left - min(before.right, space.left)
 
 
 def _without_spaces_between_letters(characters: Sequence[Character]) -> list[Character]:
@@ -169,7 +173,7 @@ def _without_spaces_between_letters(characters: Sequence[Character]) -> list[Cha
             continue
         height = max(characters[index][1].height for index in range(*match.span()))
         gaps = {
-            index: characters[index + 1][1].left - characters[index - 1][1].right
+            index: _gap(*(box for _, box in characters[index - 1 : index + 2]))
             for index in range(*match.span())
             if text[index] == " "
         }
