@@ -48,9 +48,9 @@ class ReadingLimits:
             timeout=settings.pdf_timeout,
             # One slow page must leave time for the others.
             page_timeout=min(PAGE_TIMEOUT_MAX, settings.pdf_timeout / 4),
-            memory_bytes=settings.pdf_memory_max,
-            file_bytes=settings.pdf_file_max,
+            memory_bytes=int(settings.pdf_memory_max),  # msgspec encodes no subclass of int
+            file_bytes=int(settings.pdf_file_max),
             pages=settings.pdf_pages_max,
-            text_bytes=settings.pdf_text_max,
+            text_bytes=int(settings.pdf_text_max),
             pdf_engine=settings.pdf_engine,
         )
