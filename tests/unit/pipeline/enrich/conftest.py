@@ -4,5 +4,5 @@ from pipeline.enrich.enricher import Enricher
 
 
 @pytest.fixture(scope="session")
-def english() -> Enricher:
+def enricher() -> Enricher:
     return Enricher("blank:en")
