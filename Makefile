@@ -14,7 +14,7 @@ export RUFF_CACHE_DIR := var/cache/ruff
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status run logs psql migrate seed waybill hooks test integration-gateway integration-clients integration-pipeline integration-others integration-sandbox end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq nginx lock format
+.PHONY: help demo up down status run logs psql migrate seed waybill hooks test integration-gateway integration-clients integration-pipeline integration-others integration-sandbox end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq tessdata nginx lock format
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -137,10 +137,14 @@ lock: $(VENV)/.uv ## update dev/locks from pyproject.toml; UPGRADE=1 takes newer
 # The environment, Swift's environment and the broker are installed concurrently.
 install: ## install what the other tasks need; they run it themselves
 	@$(MAKE) --silent --jobs=3 \
-		$(VENV)/.installed $(if $(S3_ENDPOINT_URL),,$(SWIFT_VENV)/.synced) rabbitmq
+		$(VENV)/.installed $(if $(S3_ENDPOINT_URL),,$(SWIFT_VENV)/.synced) rabbitmq tessdata
 
 rabbitmq:
 	@sh dev/stack/install/rabbitmq.sh
+
+# After the broker, because both may update the lists of packages.
+tessdata: rabbitmq
+	@sh dev/stack/install/tessdata.sh
 
 # Only tests need it. After the broker, because both may update the lists of packages.
 nginx: install

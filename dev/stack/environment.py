@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from dev.stack.checkout import CHECKOUT
+from dev.stack.checkout import CHECKOUT, TESSDATA
 
 BARE: Final = ("PATH", "HOME", "LANG", "TMPDIR", "USER", "LOGNAME")
 
@@ -47,6 +47,9 @@ def of_services(programs: Path) -> dict[str, str]:
     inherited["PYTHONPATH"] = str(CHECKOUT)
     # The workers fork after loading numpy; threads of its linear algebra do not survive a fork.
     inherited.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Tesseract is slower with threads, because each line is too little work to share.
+    inherited.setdefault("OMP_THREAD_LIMIT", "1")
+    inherited.setdefault("TESSDATA_DIR", str(TESSDATA))
     # Requests to the stack's ports must not go through the machine's proxy.
     for name in ("NO_PROXY", "no_proxy"):
         others = inherited.get(name)
