@@ -23,6 +23,7 @@ _SMALL: Final = 0.8
 _RAISED: Final = 0.3
 _LOWERED: Final = 0.05
 _PUNCTUATION: Final = 0.4
+_TURN: Final = 2
 _UPRIGHT: Final = 2  # height to width of text that runs upwards or downwards
 
 
@@ -57,6 +58,26 @@ def read(page: PdfiumPage, characters: str) -> list[PageLine]:
     return list(_printed_once(_joined(page, _divided(page, characters))))
 
 
+def cut(
+    page: PdfiumPage, characters: str, line: PageLine, place: float
+) -> tuple[PageLine | None, PageLine | None]:
+    """Divide a line where its first character right of `place` starts; a side may be empty."""
+    boxes = page.character_boxes(line.start, line.end - line.start)
+    middle = next(
+        (
+            line.start + index
+            for index, box in enumerate(boxes)
+            if box.left >= place and box.right > box.left
+        ),
+        line.end,
+    )
+    left, right = characters[line.start : middle], characters[middle : line.end]
+    return (
+        _line(page, left, line.start),
+        _line(page, right, middle, is_divided=line.is_divided),
+    )
+
+
 def _divided(page: PdfiumPage, characters: str) -> Iterator[PageLine]:
     has_signs = repairs.has_signs(characters)
     is_clean = text.is_clean(characters.replace("\r\n", "\n").replace(DIVISION, "\n"))
@@ -65,27 +86,82 @@ def _divided(page: PdfiumPage, characters: str) -> Iterator[PageLine]:
         ends = row.split(DIVISION)
         for number, raw in enumerate(ends, start=1):
             if raw and not raw.isspace():
-                boxes = page.boxes(start, len(raw)) if count < _LINES_MAX else []
                 count += 1
-                content = raw
-                if boxes and (has_odd_places(boxes) or (has_signs and repairs.has_signs(raw))):
-                    places = page.character_boxes(start, len(raw))
-                    content = repairs.mend(list(zip(raw, places, strict=True)))
-                if not is_clean:
-                    # A line end inside of a line is a glyph without a character.
-                    content = text.clean(content.replace("\r", "").replace("\n", ""))
-                content = " ".join(content.split())
-                if content:
-                    yield PageLine(
-                        text=content,
-                        box=around(boxes) if boxes else None,
-                        is_divided=number < len(ends),
-                        parts=boxes,
-                        start=start + len(raw) - len(raw.lstrip()),
-                        end=start + len(raw.rstrip()),
-                    )
+                line = _line(
+                    page,
+                    raw,
+                    start,
+                    is_divided=number < len(ends),
+                    may_have_signs=has_signs,
+                    may_be_unclean=not is_clean,
+                    has_box=count <= _LINES_MAX,
+                )
+                if line is not None and _turns_back(line.parts):
+                    yield from _turned(page, characters, line)
+                elif line is not None:
+                    yield line
             start += len(raw) + 1
         start += 1
+
+
+def _turns_back(parts: Sequence[Box]) -> bool:
+    """Whether PDFium takes several lines for one, as it does where they are a little apart."""
+    return any(_is_turn(before, after) for before, after in pairwise(parts))
+
+
+def _is_turn(before: Box, after: Box) -> bool:
+    height = before.bottom - before.top
+    return (
+        after.left < before.left - _TURN * height
+        and after.bottom > before.bottom + _OVERLAP * height
+    )
+
+
+def _turned(page: PdfiumPage, characters: str, line: PageLine) -> Iterator[PageLine]:
+    """Divide a line where its text turns back to the left and down."""
+    boxes = page.character_boxes(line.start, line.end - line.start)
+    printed = [index for index, box in enumerate(boxes) if box.right > box.left]
+    turns = [index for before, index in pairwise(printed) if _is_turn(boxes[before], boxes[index])]
+    ends = [0, *turns, len(boxes)]
+    for first, end in pairwise(ends):
+        raw = characters[line.start + first : line.start + end]
+        part = _line(
+            page, raw, line.start + first, is_divided=line.is_divided and end == len(boxes)
+        )
+        if part is not None:
+            yield part
+
+
+def _line(
+    page: PdfiumPage,
+    raw: str,
+    start: int,
+    *,
+    is_divided: bool = False,
+    may_have_signs: bool = True,
+    may_be_unclean: bool = True,
+    has_box: bool = True,
+) -> PageLine | None:
+    """Return the line of the characters `raw` from index `start`, or None if it has no text."""
+    boxes = page.boxes(start, len(raw)) if has_box else []
+    content = raw
+    if boxes and (has_odd_places(boxes) or (may_have_signs and repairs.has_signs(raw))):
+        places = page.character_boxes(start, len(raw))
+        content = repairs.mend(list(zip(raw, places, strict=True)))
+    if may_be_unclean:
+        # A line end inside of a line is a glyph without a character.
+        content = text.clean(content.replace("\r", "").replace("\n", ""))
+    content = " ".join(content.split())
+    if not content:
+        return None
+    return PageLine(
+        text=content,
+        box=around(boxes) if boxes else None,
+        is_divided=is_divided,
+        parts=boxes,
+        start=start + len(raw) - len(raw.lstrip()),
+        end=start + len(raw.rstrip()),
+    )
 
 
 def has_odd_places(boxes: Sequence[Box]) -> bool:

@@ -17,7 +17,7 @@ _BLOCK_GAP: Final = 1.5  # of the height of a line
 _WIDE: Final = 0.2  # of the widest line
 
 
-def in_reading_order(page: PdfiumPage, lines: Sequence[PageLine]) -> Sequence[PageLine]:
+def in_reading_order(page: PdfiumPage, lines: list[PageLine]) -> list[PageLine]:
     """Return the lines of `page` in the order in which they are read."""
     boxes = [line.box for line in lines if line.box is not None]
     if len(boxes) < len(lines):
@@ -56,7 +56,9 @@ def _with_edges_in_place(boxes: Sequence[Box], *, page_height: float) -> list[in
     last = len(boxes) - 1 - is_body[::-1].index(True)
     body = around(boxes[first : last + 1])
     footers = [index for index in range(first) if boxes[index].top >= body.bottom]
-    headers = [index for index in range(last + 1, len(boxes)) if boxes[index].bottom <= body.top]
+    others = [box for index, box in enumerate(boxes[: last + 1]) if index not in footers]
+    highest = min(box.top for box in others)
+    headers = [index for index in range(last + 1, len(boxes)) if boxes[index].bottom <= highest]
     if not headers and not footers:
         return list(range(len(boxes)))
     moved = {*headers, *footers}

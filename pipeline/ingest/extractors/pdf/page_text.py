@@ -3,12 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from statistics import median
 from typing import Final
 
 from pipeline.ingest.extractors.extractor import Line
-from pipeline.ingest.extractors.pdf import hyphens, lines, order
+from pipeline.ingest.extractors.pdf import columns, hyphens, lines, order
 from pipeline.ingest.extractors.pdf.lines import PageLine
 from pipeline.ingest.extractors.pdf.pdfium import PdfiumPage
 
@@ -36,7 +37,8 @@ def read(page: PdfiumPage, characters: str) -> PageText:
         page: the page.
         characters: what `PdfiumPage.characters` returns, or a part from its start.
     """
-    found = order.in_reading_order(page, lines.read(page, characters))
+    found = columns.read_down(lines.read(page, characters), partial(lines.cut, page, characters))
+    found = order.in_reading_order(page, found)
     return _assembled(found, characters=characters)
 
 

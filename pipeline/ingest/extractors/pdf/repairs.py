@@ -166,23 +166,38 @@ def _without_spaces_between_letters(characters: Sequence[Character]) -> list[Cha
     text = "".join(character for character, _ in characters)
     if len(text) != len(characters):  # a letter with a mark that has no character of its own
         return list(characters)
+    boxes = [box for _, box in characters]
+    gaps = {
+        index: _gap(boxes[index - 1], boxes[index], boxes[index + 1])
+        for index in range(1, len(text) - 1)
+        if text[index] == " "
+    }
     dropped: set[int] = set()
     for match in _SPACED_LETTERS.finditer(text):
         letters = match[0].replace(" ", "")
         if sum(map(str.isalpha, letters)) < _LETTERS_OF_SPACED_TEXT * len(letters):
             continue
-        height = max(characters[index][1].height for index in range(*match.span()))
-        gaps = {
-            index: _gap(*(box for _, box in characters[index - 1 : index + 2]))
-            for index in range(*match.span())
-            if text[index] == " "
-        }
-        narrow = median(gaps.values())
-        if not 0 < narrow < _LETTER_GAP_MAX * height:
+        inside = range(*match.span())
+        height = max(boxes[index].height for index in inside)
+        narrow = median(gap for index, gap in gaps.items() if index in inside)
+        between_words = [gap for index, gap in gaps.items() if index not in inside]
+        without_space = [
+            boxes[index + 1].left - boxes[index].right
+            for index in inside[:-1]
+            if text[index] != " " and text[index + 1] != " "
+        ]
+        # "an S in s" has gaps as wide as those of its line, and none inside of its words.
+        if (
+            not 0 < narrow < _LETTER_GAP_MAX * height
+            or (between_words and narrow * _WORD_TO_LETTER_GAP > median(between_words))
+            or (without_space and min(without_space) * _WORD_TO_LETTER_GAP < narrow)
+        ):
             continue
         limit = max(_WORD_TO_LETTER_GAP * narrow, narrow + _NO_GAP * height)
         dropped.update(
-            index for index, gap in gaps.items() if gap < limit and characters[index][1].width == 0
+            index
+            for index, gap in gaps.items()
+            if index in inside and gap < limit and boxes[index].width == 0
         )
     return [pair for index, pair in enumerate(characters) if index not in dropped]
 

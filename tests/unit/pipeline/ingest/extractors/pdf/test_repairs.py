@@ -64,6 +64,15 @@ def test_letters_far_apart_stay_apart(tmp_path: Path) -> None:
     assert read(tmp_path, *columns).text == "A B C D E F"
 
 
+def test_short_words_stay_apart(tmp_path: Path) -> None:
+    words = ["Normal", "an", "S", "in", "s", "ist", "da"]
+    starts = [sum(len(word) + 0.8 for word in words[:number]) for number in range(len(words))]
+    shown = [
+        Shown(text=word, x=72 + WIDTH * start) for word, start in zip(words, starts, strict=True)
+    ]
+    assert read(tmp_path, *shown).text == "Normal an S in s ist da"
+
+
 def test_digits_apart_stay_apart(tmp_path: Path) -> None:
     assert read(tmp_path, *letters("123456", advance=1.6 * WIDTH)).text == "1 2 3 4 5 6"
 
