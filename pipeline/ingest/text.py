@@ -25,7 +25,7 @@ _SHAPES: Final = (
     "\ufe30-\ufe4f\ufe50-\ufe6f"  # vertical and small punctuation
 )
 # Private use that fonts agree on: of Microsoft's symbol fonts, and of Adobe's glyph list.
-_PRIVATE: Final = {
+KNOWN_PRIVATE: Final = {
     0xF0B7: "\u2022",
     0xF0A7: "\u25aa",
     0xF0D8: "\u27a2",
@@ -68,7 +68,7 @@ def _replacement(found: re.Match[str]) -> str:
     character = found[0]
     category = unicodedata.category(character)
     if category.startswith("C"):
-        return _PRIVATE.get(ord(character), "")
+        return KNOWN_PRIVATE.get(ord(character), "")
     return " " if category == "Zs" else unicodedata.normalize("NFKC", character)
 
 

@@ -142,9 +142,10 @@ class PdfDocument(OpenDocument):
         second = None if sign is None else self._second_opinion(number)
         if sign is None or second is None:
             return self._extracted(number, first)
-        if opinions.is_better(second.opinion, first.opinion):
-            # PDFium has the form values, and looked at what the page shows.
-            second = replace(second, additions=first.additions, shown=first.shown)
+        # PDFium says what has no map; it has the form values, and looked at what the page shows.
+        opinion = second.opinion.with_doubts_of(first.opinion)
+        if opinions.is_better(opinion, first.opinion):
+            second = replace(second, opinion=opinion, additions=first.additions, shown=first.shown)
             return self._extracted(number, second, reason=sign.value)
         self._vain_opinions += 1
         if not second.opinion.may_be_cut:  # as long as the first one, so neither is cut
@@ -156,18 +157,20 @@ class PdfDocument(OpenDocument):
         if self._engine is not PdfEngine.AUTO or self._vain_opinions >= _VAIN_OPINIONS_MAX:
             return None
         try:
-            with time_limit(self._limits.page_timeout / 2):
+            with time_limit(self._limits.page_timeout / 4):
                 return self._by_pypdf(number)
         except (Exception, TimeLimitReached):  # noqa: BLE001  # PDFium's reading stands
-            self.forget()
+            if self._pypdf is not None:
+                self._pypdf.forget()
             self._vain_opinions += 1
             self.warnings += 1
             return None
 
     def _extracted(self, number: int, reading: PageReading, *, reason: str = "") -> ExtractedPage:
-        outcome, sentence = opinions.outcome_of(reading.opinion.signs, reading.shown)
+        signs = reading.opinion.signs
+        outcome, sentence = opinions.outcome_of(signs, reading.shown)
         content = reading.text
-        if outcome is Outcome.NEEDS_OCR and reading.opinion.signs.is_garbage:
+        if signs.is_garbage:
             content = replace(content, text="", lines=(), spans=())
         content = placed(content, reading.additions)
         if outcome is Outcome.NO_TEXT and content.text:

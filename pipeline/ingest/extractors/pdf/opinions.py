@@ -1,13 +1,19 @@
 """Decides between two opinions on the text of a page, and what the page comes to; pure."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Final
 
-from pipeline.ingest.extractors.pdf.signs import Sign, Signs, readable, signs_of
+from pipeline.ingest.extractors.pdf.signs import Sign, Signs, once, signs_of
 from schemas.outcomes import Outcome
 
-# The other engine orders and spaces the text less well: it has to read this much more.
-_BETTER_BY: Final = 1.1
+# The other engine orders and spaces the text less well, so it has to be clearly better.
+_BETTER_BY: Final = 0.05
+_LONGER_BY: Final = 1.3
+_AS_LONG: Final = 0.5
+# A Chinese character says as much as two or three letters.
+_LETTERS_PER_CHARACTER: Final = 2
+_SAMPLE: Final = 1_000
 LITTLE_TEXT: Final = 50
 """Characters; a page with fewer of them may be a scan with a stamp."""
 _SCAN_SHARE: Final = 0.5
@@ -53,22 +59,38 @@ class Opinion:
         return signs_of(self.text, raw=self.raw, doubted=self.doubted)
 
     @property
-    def readable(self) -> float:
-        return readable(self.text, raw=self.raw, doubted=self.doubted)
+    def signs_of_one_print(self) -> Signs:
+        """The signs of the text with overprinted letters once."""
+        return signs_of(once(self.text), raw=once(self.raw), doubted=once(self.doubted))
+
+    def with_doubts_of(self, first: "Opinion") -> "Opinion":
+        """Return this opinion with the characters in doubt that the first one doubts, too.
+
+        Without a map both engines yield the codes of the glyphs; only one of them says so.
+        """
+        shared = Counter(self.raw) & Counter(first.doubted.replace(" ", ""))
+        return replace(self, doubted="".join(shared.elements()))
 
 
 def is_better(second: Opinion, first: Opinion) -> bool:
     """Return whether the second opinion is the better text."""
-    return second.readable > first.readable * _BETTER_BY
+    one, other = first.signs_of_one_print, second.signs_of_one_print
+    as_long, longer = _AS_LONG, _LONGER_BY
+    if _is_east_asian(first.text) and not _is_east_asian(second.text):
+        as_long, longer = as_long * _LETTERS_PER_CHARACTER, longer * _LETTERS_PER_CHARACTER
+    if other.quality > one.quality + _BETTER_BY:
+        return other.readable > as_long * one.readable
+    return other.quality >= one.quality and other.readable > longer * one.readable
+
+
+def _is_east_asian(text: str) -> bool:
+    return 2 * sum(each > "\u2e7f" for each in text[:_SAMPLE]) > len(text[:_SAMPLE])
 
 
 def outcome_of(signs: Signs, shown: Shown) -> tuple[Outcome, str]:
     """Return the outcome of a page that was read, and a sentence for clients about it."""
-    if signs.is_garbage:
-        return (
-            Outcome.NEEDS_OCR,
-            "The fonts of the page do not say which characters they show.",
-        )
+    if signs.is_garbage or signs.is_incomplete:
+        return Outcome.NEEDS_OCR, "The fonts of the page do not say which characters they show."
     if signs.characters < LITTLE_TEXT and shown.image_share >= _SCAN_SHARE:
         return Outcome.NEEDS_OCR, "The page is an image with little or no text."
     if signs.characters == 0:

@@ -11,6 +11,7 @@ from pipeline.ingest.extractors.pdf.opinions import LITTLE_TEXT, Opinion, Shown
 from pipeline.ingest.extractors.pdf.pdfium import PdfiumDocument
 from pipeline.ingest.extractors.pdf.pypdf_document import PypdfDocument
 from pipeline.ingest.extractors.pdf.shown import shown_on
+from pipeline.ingest.extractors.pdf.signs import with_spaces
 from pipeline.ingest.sandbox.limits import ReadingLimits
 
 
@@ -42,7 +43,7 @@ class PageReading:
 def by_pdfium(document: PdfiumDocument, number: int, *, limits: ReadingLimits) -> PageReading:
     with document.page(number) as page:
         longest = limits.page_characters
-        raw = page.characters(longest=longest + 1)
+        raw = with_spaces(page.characters(longest=longest + 1))
         content = page_text.read(page, raw[:longest])
         opinion = Opinion(
             raw=raw,

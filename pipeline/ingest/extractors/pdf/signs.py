@@ -7,9 +7,12 @@ reports no error, and nobody can read the text.
 
 import re
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from pipeline.ingest.text import KNOWN_PRIVATE
 
 
 class Sign(StrEnum):
@@ -25,8 +28,10 @@ class Sign(StrEnum):
 
 # Ordinary pages have up to three private characters (bullets) in a hundred.
 _UNMAPPED_ASKS: Final = 0.05
-# A third of garbage hides what the rest means; recognising the page loses nothing.
-_UNMAPPED_IS_GARBAGE: Final = 0.3
+# Without a third of its characters a text cannot be understood.
+_UNMAPPED_MAX: Final = 0.3
+# What is left of such a text are a few characters at random.
+_MISSING_MAX: Final = 0.6
 # In European languages at least 34 % of the letters are vowels, and of the letters that are
 # neighbours at least 60 % are a vowel and a consonant. A shift of the alphabet leaves less than 31 %
 # and 53 %, except two shifts that leave as many vowels.
@@ -39,16 +44,34 @@ _LETTERS_PER_GAP_MAX: Final = 16
 _LETTERS_FOR_SPACING: Final = 30
 _CHARACTERS_PER_WORD_MIN: Final = 2.5
 _SINGLE_LETTERS_MAX: Final = 0.5
+# Chinese in bytes that are taken for Western letters; the most accented languages have 15 %.
+_ACCENTED_MAX: Final = 0.5
+_PHONETIC_MAX: Final = 0.4
+_MIXED_WORDS_MAX: Final = 0.3
+# The two bytes of a Cyrillic letter make a Korean syllable of one of two rows.
+_ROWS_OF_OTHER_ENCODINGS: Final = 2
+# A code that stands for the space is that frequent.
+_SPACE_SHARE: Final = (0.08, 0.3)
 
-_ODD: Final = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd\uffff\ue000-\uf8ff]")
-# One or two of them may be a path; more in a row are not.
+_CLEANED_AWAY: Final = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\uffff\ue000-\uf8ff]")
+_CONTROL: Final = re.compile("[\x01-\x08\x0b\x0e-\x1f]")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_PRIVATE: Final = re.compile("[\ue000-\uf8ff]")
 _GLYPH_NAMES: Final = re.compile(
-    r"(?:/(?:[A-Za-z]{1,5}[0-9A-Fa-f]*[0-9][0-9A-Fa-f]*|[A-Z][A-Z])(?![A-Za-z0-9])\s*){3,}"
+    # One or two of them may be a path; more in a row are not.
+    r"(?:/(?:[A-Za-z]{1,5}[0-9A-Fa-f]*[0-9][0-9A-Fa-f]*|[A-F][0-9A-F]{2}|[A-Z][A-Z]"
+    r"|[A-Za-z]+(?:_[A-Za-z]+)+)(?![A-Za-z0-9])\s*){3,}"
     r"|\(cid:[0-9]+\)"
 )
 _SINGLE_LETTERS: Final = re.compile(r"(?<!\S)[^\W\d_](?!\S)")
 _REPEATED: Final = re.compile(r"(\S)\1{2,}")
-_UNASSIGNED: Final = frozenset({"Cn", "Cs"})
+_ALPHABET: Final = re.compile("bcde|ijkl|qrst|wxyz", re.IGNORECASE)  # a sample of a font
+_ACCENTED: Final = re.compile("[\u00a1-\u00ff\u02c6-\u02dd]")
+# Latin letters for phonetics. Of the shifted alphabets, the Cyrillic one falls here.
+_PHONETIC: Final = re.compile("[\u0180-\u019f\u01b1-\u0258\u025a-\u02af]")
+_KANA_OR_HAN: Final = re.compile("[\u3001-\u30ff\u4e00-\u9fff\uff01-\uff9f]")
+_HANGUL: Final = re.compile("[\uac00-\ud7a3]")
+_LINE_ENDS: Final = re.compile(r"[\r\n\ufffe]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,20 +80,44 @@ class Signs:
 
     Attributes:
         characters: characters that are not white space.
-        unmapped: characters that stand for no character of the page.
+        missing: characters that cleaning removes, because nothing is known about them.
+        garbage: characters that stay, and stand for no character of the page.
         found: what is wrong.
     """
 
     characters: int
-    unmapped: int
+    missing: int
+    garbage: int
     found: frozenset[Sign]
 
     @property
     def is_garbage(self) -> bool:
-        """Whether the text says nothing; such a text is not stored."""
-        return Sign.CIPHER in self.found or (
-            self.characters > 0 and self.unmapped / self.characters >= _UNMAPPED_IS_GARBAGE
+        """Whether what cleaning leaves says nothing; such a text is not stored."""
+        return (
+            Sign.CIPHER in self.found
+            or self.missing > _MISSING_MAX * self.characters
+            or self.garbage > _UNMAPPED_MAX * (self.characters - self.missing)
         )
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether so many characters are missing that the page cannot be understood."""
+        return self.missing > _UNMAPPED_MAX * self.characters
+
+    @property
+    def readable(self) -> int:
+        """Characters that say something."""
+        if self.is_garbage:
+            return 0
+        return max(0, self.characters - self.missing - self.garbage)
+
+    @property
+    def quality(self) -> float:
+        """Part of the characters that say something, from 0 to 1; bad spacing halves it."""
+        if not self.characters:
+            return 0.0
+        badly_spaced = self.found & {Sign.SPACES_LOST, Sign.LETTERS_APART}
+        return self.readable / self.characters * (0.5 if badly_spaced else 1.0)
 
 
 def signs_of(text: str, *, raw: str, doubted: str = "") -> Signs:
@@ -82,64 +129,127 @@ def signs_of(text: str, *, raw: str, doubted: str = "") -> Signs:
         doubted: the part of the text that the engine has no map for. Such a character is the code
             of its glyph, which often is the right character: if these letters form words, it is.
     """
+    raw = _with_characters(raw)
     words = text.split()
-    characters = len("".join(raw.split()))
-    unmapped = min(characters, _odd(raw))
-    letters = _Letters(text)
-    doubts = len("".join(_ODD.sub("", doubted).split()))
+    characters = len("".join(_LINE_ENDS.sub("", raw).split(" ")))
+    missing = len(_CLEANED_AWAY.findall(raw))
+    doubts = _CLEANED_AWAY.sub("", _with_characters(doubted)).replace(" ", "")
+    wrong = min(_garbage(raw), characters - missing)
 
     found = set()
-    if characters and (unmapped + doubts) / characters >= _UNMAPPED_ASKS:
+    if missing + wrong + len(doubts) > _UNMAPPED_ASKS * characters:
         found.add(Sign.UNMAPPED)
-    in_doubt = _Letters(doubted)
-    if doubts and (in_doubt.count < _LETTERS_TO_CONFIRM or not in_doubt.form_words()):
-        unmapped = min(characters, unmapped + doubts)
-    if letters.count > characters / 3 and not letters.form_words():
-        # A column of one abbreviation has few vowels, too: each word counts once.
-        different = _Letters(" ".join(set(words)))
-        if different.count >= _LETTERS_FOR_STATISTICS and not different.form_words():
-            found.add(Sign.CIPHER)
-    if letters.count >= _LETTERS_FOR_SPACING:
-        if letters.count > _LETTERS_PER_GAP_MAX * len(words):
+    if doubts and not _is_plausible(doubted, doubts):
+        wrong = min(wrong + len(doubts), characters - missing)
+    if _is_cipher(text, words):
+        found.add(Sign.CIPHER)
+    letters = _Letters(text).count
+    if letters >= _LETTERS_FOR_SPACING:
+        if letters > _LETTERS_PER_GAP_MAX * len(words):
             found.add(Sign.SPACES_LOST)
         if len(text) < (_CHARACTERS_PER_WORD_MIN + 1) * len(words):
             single = len(_SINGLE_LETTERS.findall(text))
-            if single > _SINGLE_LETTERS_MAX * letters.count:
+            if single > _SINGLE_LETTERS_MAX * letters:
                 found.add(Sign.LETTERS_APART)
-    return Signs(characters=characters, unmapped=unmapped, found=frozenset(found))
+    return Signs(characters=characters, missing=missing, garbage=wrong, found=frozenset(found))
 
 
-def readable(text: str, *, raw: str, doubted: str = "") -> float:
-    """Return how many characters of a text are worth reading; the larger number is the better text.
-
-    A text that is printed three times or more counts once.
-    """
-    signs = signs_of(_once(text), raw=_once(raw), doubted=doubted)
-    if Sign.CIPHER in signs.found:
-        return 0.0
-    badly_spaced = signs.found & {Sign.SPACES_LOST, Sign.LETTERS_APART}
-    return (signs.characters - signs.unmapped) * (0.5 if badly_spaced else 1.0)
-
-
-def _once(text: str) -> str:
+def once(text: str) -> str:
+    """Return the text with letters that are printed three times or more, once."""
     return _REPEATED.sub(r"\1", text)
 
 
-def _odd(text: str) -> int:
-    """Return the number of characters that stand for no character of the page."""
-    odd = len(_ODD.findall(text))
-    beyond_latin = len(text) - len(text.encode("latin-1", "ignore"))
-    if beyond_latin > _UNMAPPED_ASKS * len(text):
-        odd += sum(
-            text.count(character)
-            for character in set(text)
-            if unicodedata.category(character) in _UNASSIGNED
-            and character != "\ufffe"  # PDFium's sign for a divided word
-            and not _ODD.match(character)
-        )
-    if "/" in text or "(cid:" in text:
-        odd += sum(len("".join(names.split())) for names in _GLYPH_NAMES.findall(text))
-    return odd
+def with_spaces(raw: str) -> str:
+    """Return the text with spaces for a control character that stands where spaces are expected.
+
+    Every character keeps its place. A font may map its letters and not its space.
+    """
+    if _CONTROL.search(raw) is None:
+        return raw
+    code, count = Counter(_CONTROL.findall(raw)).most_common(1)[0]
+    least, most = _SPACE_SHARE
+    is_space = least * len(raw) < count < most * len(raw) and raw.count(" ") < least / 2 * len(raw)
+    return raw.replace(code, " ") if is_space else raw
+
+
+def _with_characters(raw: str) -> str:
+    """Return the text with characters for surrogates and for the private codes that are known."""
+    if _SURROGATE.search(raw):
+        raw = raw.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return raw.translate(KNOWN_PRIVATE) if _PRIVATE.search(raw) else raw
+
+
+def _garbage(raw: str) -> int:
+    """Return the number of characters that cleaning keeps and that stand for no character."""
+    wrong = raw.count("\ufffd")
+    if "/" in raw or "(cid:" in raw:
+        wrong += sum(len("".join(names.split())) for names in _GLYPH_NAMES.findall(raw))
+    if raw.isascii():
+        return wrong
+    accented = len(_ACCENTED.findall(raw))
+    if accented > _ACCENTED_MAX * len("".join(raw.split())):
+        wrong += accented
+    beyond_latin = len(raw) - len(raw.encode("latin-1", "ignore"))
+    if beyond_latin > _UNMAPPED_ASKS * len(raw):
+        wrong += sum(raw.count(each) for each in set(raw) if unicodedata.category(each) == "Cn")
+    return wrong
+
+
+def _is_plausible(doubted: str, doubts: str) -> bool:
+    """Return whether the codes of glyphs without a map are the right characters."""
+    letters = _Letters(doubted)
+    if letters.count >= _LETTERS_TO_CONFIRM and letters.form_words():
+        return True
+    east_asian = len(_KANA_OR_HAN.findall(doubts))
+    hangul = set(_HANGUL.findall(doubts))
+    if len({ord(each) >> 8 for each in hangul}) > _ROWS_OF_OTHER_ENCODINGS:
+        east_asian += len(_HANGUL.findall(doubts))
+    return east_asian > (1 - _UNMAPPED_MAX) * len(doubts)
+
+
+def _is_cipher(text: str, words: list[str]) -> bool:
+    """Return whether the letters form no words of any language."""
+    letters = _Letters(text)
+    if letters.count > len(text) / 3 and not letters.form_words():
+        # A column of one abbreviation has few vowels, too: each word counts once.
+        different = _Letters(" ".join({word for word in words if not _ALPHABET.search(word)}))
+        if different.count >= _LETTERS_FOR_STATISTICS and not different.form_words():
+            return True
+    if text.isascii() or len(text) - len(text.encode("latin-1", "ignore")) < len(text) / 4:
+        return False
+    if len(_PHONETIC.findall(text)) > _PHONETIC_MAX * len(text):
+        return True
+    scripts = [_scripts(word) for word in words]
+    mixed = sum(len(each) > 1 for each in scripts)
+    return mixed > _MIXED_WORDS_MAX * sum(map(bool, scripts))
+
+
+def _scripts(word: str) -> set[str]:
+    """Return the scripts of the letters of a word, without those that go with any other one."""
+    found = {_SCRIPTS[each] for each in set(word)}
+    found.discard("")
+    return found
+
+
+class _Scripts(dict[str, str]):
+    """The script of a letter; empty for other characters, and for Latin and Greek letters.
+
+    Filled as characters occur.
+    """
+
+    def __missing__(self, character: str) -> str:
+        script = ""
+        if character.isalpha():
+            script = unicodedata.name(character, "UNKNOWN").split(maxsplit=1)[0]
+            if script in {"LATIN", "GREEK", "FULLWIDTH", "MODIFIER", "MATHEMATICAL", "MICRO"}:
+                script = ""
+            elif script in {"HIRAGANA", "KATAKANA", "HALFWIDTH", "KATAKANA-HIRAGANA", "HANGUL"}:
+                script = "CJK"
+        self[character] = script
+        return script
+
+
+_SCRIPTS: Final = _Scripts()
 
 
 def _kind(code: int) -> int:

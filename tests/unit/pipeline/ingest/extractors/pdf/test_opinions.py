@@ -72,3 +72,16 @@ def test_the_limit_that_cut_a_text_is_named() -> None:
     assert limit_reached(opinion("123456"), characters_max=5)[0] is Outcome.LIMIT_PAGE_TEXT
     cut = opinion("1", may_be_cut=True)
     assert limit_reached(cut, characters_max=5)[0] is Outcome.LIMIT_PAGE_TEXT
+
+
+def test_codes_that_both_engines_yield_stay_in_doubt() -> None:
+    codes = opinions.Opinion(raw="9ROXPHV", text="9ROXPHV", doubted="9ROXPHV")
+    assert not is_better(opinion("9ROXPHV").with_doubts_of(codes), codes)
+    assert is_better(opinion("Volumes").with_doubts_of(codes), codes)
+
+
+def test_more_letters_of_another_encoding_are_not_better_than_chinese() -> None:
+    chinese = opinions.Opinion(
+        raw="全 世 界 无 产 者 联 合 A", text="全 世 界 无 产 者 联 合 A", doubted="A"
+    )
+    assert not is_better(opinion("È« ÊÀ ½ç ÎÞ ²ú Õß £¬ Áª ºÏ Æð"), chinese)
