@@ -75,11 +75,9 @@ class PdfiumPage:
         written = c.FPDFText_GetText(self.raw_text, 0, count, buffer)
         units = memoryview(buffer).cast("B")[: 2 * max(0, written - 1)]
         text = str(units, "utf-16-le", "surrogatepass")
-        if len(text) != count:
-            # PDFium leaves out some characters.
-            text = "".join(
-                chr(c.FPDFText_GetUnicode(self.raw_text, index)) for index in range(count)
-            )
+        if len(text) != count:  # PDFium leaves out some characters, and has another division
+            values = (c.FPDFText_GetUnicode(self.raw_text, index) for index in range(count))
+            text = "".join(map(chr, values)).replace("\x02", DIVISION)
         # PDFium has the same value for a glyph without a Unicode value.
         first, *others = text.split(DIVISION)
         parts = [first]

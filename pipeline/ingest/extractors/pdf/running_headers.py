@@ -15,7 +15,7 @@ _LINES_MAX: Final = 3  # at each edge; a repeated heading of a table has more
 _SAME_PLACE: Final = 6  # in 1/72 inch
 
 _NUMBERS: Final = re.compile(r"\d+|^[ivxlc]+$")
-_PAGE_NUMBER: Final = re.compile(r"[\W_]*#[\W_]*")
+_PAGE_NUMBER: Final = re.compile(r"[^\w#]*#[^\w#]*")
 _LETTER: Final = re.compile(r"[^\W\d_]")
 
 Read = Callable[[int], ExtractedPage]
@@ -39,7 +39,6 @@ class RunningHeaders:
         """Return page `number` with the spans of its headers and footers."""
         page = self._near.get(number)
         if isinstance(page, Exception):
-            del self._near[number]
             raise page
         if page is None:
             page = self._near[number] = self._read(number)
@@ -73,7 +72,7 @@ class RunningHeaders:
         except (MemoryError, TimeLimitReached):
             return None  # alone, that page may succeed
         except Exception as error:  # noqa: BLE001  # a damaged page raises anything
-            self._near[number] = error
+            self._near[number] = error.with_traceback(None)  # which holds the frames' memory
             return None
         return page
 

@@ -3,7 +3,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.ingest.extractors.pdf import hyphens
-from tests.unit.pipeline.ingest.extractors.pdf.reading import lines_of, paragraph, read
+from tests.factories import pdfs
+from tests.unit.pipeline.ingest.extractors.pdf.reading import (
+    lines_of,
+    paragraph,
+    read,
+    read_file,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +36,13 @@ def test_a_divided_word_is_joined_in_its_first_line(
     content = read(tmp_path, *paragraph(*lines))
     assert content.text == text
     assert lines_of(content) == text.split("\n")
+
+
+def test_a_word_is_joined_on_a_page_whose_characters_pdfium_leaves_out(tmp_path: Path) -> None:
+    content = pdfs.with_page_contents(
+        b"BT /F1 12 Tf 72 700 Td (A code \\003 without a character, an exam-) Tj 0 -14 Td (ple of it) Tj ET"
+    )
+    assert read_file(tmp_path, content).text == "A code without a character, an example\nof it"
 
 
 def test_a_hyphen_before_a_line_far_below_divides_no_word(tmp_path: Path) -> None:
