@@ -6,11 +6,12 @@ so two names cannot collide and no name leads into another prefix.
 
 from typing import Final, NewType
 
-from schemas.ids import TenantId, UploadId, parse_uuid
+from schemas.ids import RevisionId, TenantId, UploadId, parse_uuid
 
 ObjectKey = NewType("ObjectKey", str)
 
 ORIGINALS: Final = "originals/"
+DERIVED: Final = "derived/"
 
 
 def original(tenant_id: TenantId, upload_id: UploadId) -> ObjectKey:
@@ -26,6 +27,20 @@ def upload_of_original(key: str) -> UploadId | None:
             return None if upload_id is None else UploadId(upload_id)
         case _:
             return None
+
+
+def derived(upload_id: UploadId) -> str:
+    """Return the prefix of the objects that were made from an upload's document."""
+    return f"{DERIVED}{upload_id}/"
+
+
+def thumbnail(upload_id: UploadId, revision_id: RevisionId) -> ObjectKey:
+    """Return the key of the picture of a document's first page, as one revision shows it.
+
+    A worker that stores it and then finds the document deleted deletes it again: the cleanup of the
+    upload may have ended before.
+    """
+    return ObjectKey(f"{derived(upload_id)}{revision_id}/thumbnail.png")
 
 
 def incoming(tenant_id: TenantId) -> str:

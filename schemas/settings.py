@@ -558,7 +558,7 @@ class IngestSettings(BaseModel):
     )
     pdf_file_max: ByteSize = Field(
         default=ByteSize(GIB),
-        description="largest PDF that is read; a larger PDF is stored, and its job fails with `pdf_limit_exceeded`",
+        description="largest PDF that is read; a larger PDF is stored, and its job fails with `document_limit`",
     )
     reader_documents_max: Positive = Field(
         default=50,

@@ -19,6 +19,7 @@ from pipeline.maintenance import (
     orphans,
     partitions,
     retention,
+    revisions,
     watchdog,
 )
 from pipeline.maintenance.exclusive import Budget
@@ -100,13 +101,18 @@ class SweepOrphans(Sweep):
 
 
 class SweepRows(Sweep):
-    """Deletes rows whose retention time is over, and keeps the partitions of events."""
+    """Deletes rows whose retention time is over and unseen revisions, and keeps the partitions of events."""
 
     name = "tasks.sweep_rows"
+    areas: ClassVar[tuple[tuple[str, Callable[[Context, Budget], Any]], ...]] = (
+        ("partitions", partitions.sweep),
+        ("rows", retention.sweep),
+        ("revisions", revisions.sweep),
+    )
 
     def sweep(self, context: Context, *, max_time: timedelta) -> None:
-        for area, sweep in (("partitions", partitions.sweep), ("rows", retention.sweep)):
-            budget = Budget.of(max_time / 2)
+        for area, sweep in self.areas:
+            budget = Budget.of(max_time / len(self.areas))
             log.info(
                 "sweep.done",
                 area=area,

@@ -125,7 +125,7 @@ def delete_document(session: Session, upload_id: UploadId) -> None:
 
 
 def clean_up(context: Context, upload: Leftovers) -> None:
-    """Delete everything of an upload; if one deletion fails, the other is still tried.
+    """Delete everything of an upload; if one deletion fails, the others are still tried.
 
     Raises:
         CleanupIncomplete, StagingNotMounted: as `clean_up_staged`.
@@ -133,12 +133,18 @@ def clean_up(context: Context, upload: Leftovers) -> None:
     try:
         clean_up_staged(context, upload)
     finally:
-        with _failures_retried(of="object"):
-            delete_object(
-                object_keys.original(upload.tenant_id, upload.upload_id),
-                storage=context.storage,
-                multipart_id=upload.multipart_id,
-            )
+        try:
+            with _failures_retried(of="object"):
+                delete_object(
+                    object_keys.original(upload.tenant_id, upload.upload_id),
+                    storage=context.storage,
+                    multipart_id=upload.multipart_id,
+                )
+        finally:
+            with _failures_retried(of="derived objects"):
+                derived = context.storage.objects_under(object_keys.derived(upload.upload_id))
+                while keys := [found.key for found in islice(derived, DELETE_BATCH)]:
+                    context.storage.delete_all(keys)
 
 
 def clean_up_staged(

@@ -159,7 +159,6 @@ def _with_steps(
             event_id=event_id,
         )
         session.flush()
-    session.commit()
     return WaitingReading(document=document, tenant_id=tenant_id, event_id=event_id)
 
 

@@ -379,6 +379,7 @@ def test_two_steps_of_a_job_that_begin_at_once_write_one_revision(
     engine: Engine, session: Session, tenant_id: TenantId
 ) -> None:
     waiting = add_stored(session, tenant_id=tenant_id)
+    session.commit()
 
     def begin(_: int) -> RevisionId:
         with Session(engine) as own, own.begin():

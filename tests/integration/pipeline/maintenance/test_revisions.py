@@ -1,0 +1,186 @@
+"""The sweep that deletes revisions that no client sees."""
+
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import select, update
+
+from pipeline.context import Context
+from pipeline.ingest import record, writer
+from pipeline.ingest.errors import DocumentCorrupt
+from pipeline.ingest.frames import DocumentRead
+from pipeline.ingest.record import EndOfReading
+from pipeline.maintenance import revisions
+from pipeline.maintenance.exclusive import Budget
+from pipeline.steps import lease
+from schemas import object_keys
+from schemas.ids import RevisionId
+from schemas.outcomes import Outcome
+from schemas.steps import StepName
+from schemas.tables.documents import Document, Entity, Page, Revision
+from schemas.tables.jobs import Job
+from tests.factories.readings import (
+    SETTINGS,
+    WaitingReading,
+    a_page,
+    add_reprocessing,
+    add_stored,
+)
+from tests.factories.uploads import add_tenant
+from tests.fakes.storage import FakeStorage, Object
+from tests.integration.pipeline.maintenance.leftovers import (
+    LONG_AGO,
+    ample_budget,
+    count,
+    without_grace,
+)
+
+PAGES = 3
+
+
+def stored(context: Context) -> WaitingReading:
+    with context.transaction() as session:
+        tenant_id = add_tenant(session)
+    with context.transaction() as session:
+        return add_stored(session, tenant_id=tenant_id)
+
+
+def read_again(context: Context, waiting: WaitingReading) -> WaitingReading:
+    with context.transaction() as session:
+        return add_reprocessing(session, waiting)
+
+
+def read(
+    context: Context,
+    waiting: WaitingReading,
+    *,
+    publish: bool = True,
+    last: Outcome = Outcome.COMPLETE,
+    is_ocr_available: bool = False,
+) -> RevisionId:
+    """Write a revision and publish it, or end its job with an error."""
+    with context.transaction() as session:
+        claimed = waiting.claim(session, StepName.INGEST)
+        event_context = waiting.context(session)
+    with context.transaction() as session:
+        revision_id = record.begin_revision(
+            session,
+            waiting.document,
+            tenant_id=waiting.tenant_id,
+            pipeline_version="test",
+            now=datetime.now(UTC),
+        )
+    with context.transaction() as session:
+        claimed = writer.write_pages(
+            session,
+            claimed,
+            document=waiting.document,
+            revision_id=revision_id,
+            pages=[a_page(1), a_page(2), a_page(PAGES, outcome=last)],
+            total=PAGES,
+            settings=SETTINGS,
+        )
+    with context.transaction() as session:
+        if publish:
+            record.end_reading(
+                session,
+                claimed,
+                waiting.document,
+                revision_id,
+                end=EndOfReading(page_count=PAGES, read=DocumentRead()),
+                is_ocr_available=is_ocr_available,
+                settings=SETTINGS,
+                event_context=event_context,
+            )
+        else:
+            lease.release_lease(session, claimed)
+            record.record_failed(
+                session,
+                waiting.document,
+                name=StepName.INGEST,
+                error=DocumentCorrupt(),
+                settings=SETTINGS,
+                event_context=event_context,
+            )
+    with context.transaction() as session:
+        record.record_structure_failed(
+            session, waiting.document, error=DocumentCorrupt(), settings=SETTINGS
+        )
+    return revision_id
+
+
+def revisions_left(context: Context) -> set[RevisionId]:
+    with context.transaction() as session:
+        return set(session.scalars(select(Revision.id)))
+
+
+def test_a_revision_whose_job_failed_is_deleted(context: Context) -> None:
+    read(context, stored(context), publish=False)
+    assert revisions.sweep(without_grace(context), ample_budget()).revisions == 1
+    assert [count(context, table) for table in (Revision, Page, Entity)] == [0, 0, 0]
+    assert count(context, Document) == 1
+
+
+def test_a_superseded_revision_is_deleted_with_its_thumbnail(context: Context) -> None:
+    waiting = stored(context)
+    first = read(context, waiting)
+    second = read(context, read_again(context, waiting))
+    keys = [
+        object_keys.thumbnail(waiting.document.upload_id, revision_id)
+        for revision_id in (first, second)
+    ]
+    storage = context.storage
+    assert isinstance(storage, FakeStorage)
+    storage.objects |= {key: Object(b"", content_type="image/png", etag="e") for key in keys}
+
+    assert revisions.sweep(without_grace(context), ample_budget()).revisions == 1
+
+    assert revisions_left(context) == {second}
+    assert (count(context, Page), count(context, Entity)) == (PAGES, PAGES)
+    assert list(storage.objects) == keys[1:]
+
+
+def test_a_revision_is_kept_until_the_grace_period_is_over(context: Context) -> None:
+    waiting = stored(context)
+    read(context, waiting)
+    read(context, read_again(context, waiting))
+    read(context, stored(context), publish=False)
+    assert revisions.sweep(context, ample_budget()).revisions == 0
+    with context.transaction() as session:
+        session.execute(update(Document).values(ingested_at=LONG_AGO))
+        session.execute(update(Job).values(finished_at=LONG_AGO))
+    assert revisions.sweep(context, ample_budget()).revisions == 2
+
+
+def test_a_revision_that_is_seen_or_written_is_kept(context: Context) -> None:
+    published = read(context, stored(context))
+    shown_early = read(context, stored(context), last=Outcome.NEEDS_OCR, is_ocr_available=True)
+    waiting = stored(context)
+    with context.transaction() as session:
+        begun = record.begin_revision(
+            session,
+            waiting.document,
+            tenant_id=waiting.tenant_id,
+            pipeline_version="test",
+            now=datetime.now(UTC),
+        )
+    assert revisions.sweep(without_grace(context), ample_budget()).revisions == 0
+    assert revisions_left(context) == {published, shown_early, begun}
+
+
+@pytest.mark.parametrize("rows", [1, 2, PAGES])
+def test_a_revision_is_deleted_in_short_transactions(
+    context: Context, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revisions, "ROWS", rows)
+    monkeypatch.setattr(revisions, "REVISIONS", 1)
+    read(context, stored(context), publish=False)
+    read(context, stored(context), publish=False)
+    assert revisions.sweep(without_grace(context), ample_budget()).revisions == 2
+    assert count(context, Page) == 0
+
+
+def test_a_sweep_without_time_deletes_nothing(context: Context) -> None:
+    read(context, stored(context), publish=False)
+    assert revisions.sweep(without_grace(context), Budget(ends_at=0)).revisions == 0
+    assert count(context, Page) == PAGES
