@@ -1,7 +1,8 @@
 from dev.seed import load, statements
 from schemas.tables import Base
 
-NOT_SEEDED = {"api_keys", "audit_log", "checked_events"}
+# A password is a secret, and is deleted when its job ends.
+NOT_SEEDED = {"api_keys", "audit_log", "checked_events", "document_passwords"}
 WITHOUT_TENANT = {"audit_log", "checked_events"}
 TABLES = Base.metadata.tables
 
