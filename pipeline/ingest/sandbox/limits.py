@@ -3,13 +3,24 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from schemas.settings import IngestSettings, PdfEngine
+from schemas.settings import MIB, IngestSettings, PdfEngine
 
 # A page beyond these is an attack or a mistake: a dense printed page has 10,000
 # characters. Each passage and entity costs the worker a few hundred bytes until it is written.
 PAGE_CHARACTERS = 2_000_000
 PAGE_PASSAGES = 20_000
 PAGE_ENTITIES = 10_000
+
+# A book of 1,000 pages has 10 MB of HTML, or 20 MB of unpacked DOCX; a tree of a million elements
+# takes 300 MB of memory.
+MARKUP_BYTES = 64 * MIB
+MARKUP_ELEMENTS = 1_000_000
+ARCHIVE_BYTES = 256 * MIB
+
+# A page of A0 at 200 dpi has 62 million; each takes up to 4 bytes.
+IMAGE_PIXELS = 100_000_000
+
+OUTLINE_ENTRIES = 5_000
 
 PAGE_TIMEOUT_MAX = timedelta(seconds=20)
 
@@ -29,6 +40,11 @@ class ReadingLimits:
         page_passages: passages of one page.
         page_entities: entities of one page.
         pdf_engine: which engine reads the text of PDFs.
+        markup_bytes: HTML that is parsed; the rest is left out.
+        markup_elements: elements and other uses of `<` in an HTML file.
+        archive_bytes: unpacked size of the parts of a DOCX that are read.
+        image_pixels: pixels of an image that is decoded.
+        outline_entries: entries of the outline that are kept.
     """
 
     timeout: timedelta
@@ -41,6 +57,11 @@ class ReadingLimits:
     page_passages: int = PAGE_PASSAGES
     page_entities: int = PAGE_ENTITIES
     pdf_engine: PdfEngine = PdfEngine.AUTO
+    markup_bytes: int = MARKUP_BYTES
+    markup_elements: int = MARKUP_ELEMENTS
+    archive_bytes: int = ARCHIVE_BYTES
+    image_pixels: int = IMAGE_PIXELS
+    outline_entries: int = OUTLINE_ENTRIES
 
     @classmethod
     def from_settings(cls, settings: IngestSettings) -> "ReadingLimits":
