@@ -287,5 +287,5 @@ def test_a_damaged_page_of_a_tiff_does_not_lose_the_pages_before_it(tmp_path: Pa
 
     with EXTRACTOR.open(file, limits=READING_LIMITS, password=None) as document:
         assert document.page(1).outcome is Outcome.NEEDS_OCR
-        with pytest.raises(OSError):  # noqa: PT011  # of whatever reason
+        with pytest.raises((OSError, TypeError, ValueError)):
             document.page(3)
