@@ -58,18 +58,18 @@ class PdfDocument(OpenDocument):
         self._pypdf: PypdfDocument | None = None
         self._vain_opinions = 0
         failures: list[Exception] = []
-        opened: PdfiumDocument | PypdfDocument | None = None
+        page_count: int | None = None
         if engine is not PdfEngine.PYPDF:
-            opened = _attempt(self._open_pdfium, failures)
-        self._is_read_by_pdfium = opened is not None
-        if opened is None and engine is not PdfEngine.PDFIUM:
-            opened = _attempt(self._open_pypdf, failures)
-        if opened is None:
-            raise clearest(failures) from failures[0]
-        self.page_count = opened.page_count
-        if self.page_count == 0:
+            page_count = _attempt(lambda: self._open_pdfium().page_count, failures)
+        self._is_read_by_pdfium = page_count is not None
+        if page_count is None and engine is not PdfEngine.PDFIUM:
+            page_count = _attempt(lambda: self._open_pypdf().page_count, failures)
+        if not page_count:
             self.close()
+            if page_count is None:
+                raise clearest(failures) from failures[0]
             raise DocumentEmpty
+        self.page_count = page_count
         self._pages = RunningHeaders(self._read, page_count=self.page_count)
 
     def close(self) -> None:
@@ -102,13 +102,16 @@ class PdfDocument(OpenDocument):
 
     def structure(self) -> Structure:
         failures: list[Exception] = []
+        pdfium = self._open_pdfium().document if self._is_read_by_pdfium else None
         document = _attempt(self._open_pypdf, failures)
         if document is not None:
-            return document.structure()
-        if not self._is_read_by_pdfium:
+            # PDFium reads an outline of 90,000 entries in a second, pypdf in twelve.
+            outline = pdfium_structure.outline_of(pdfium) if pdfium else None
+            return document.structure(outline=outline)
+        if pdfium is None:
             raise clearest(failures) from failures[0]
         self.warnings += 1
-        return pdfium_structure.structure_of(self._open_pdfium().document)
+        return pdfium_structure.structure_of(pdfium)
 
     def image(self, number: int, *, dpi: float, pixels_max: int, grey: bool) -> PageImage | None:
         return self._open_pdfium().image(number, dpi=dpi, pixels_max=pixels_max, grey=grey)

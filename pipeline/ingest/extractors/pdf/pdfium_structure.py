@@ -1,4 +1,4 @@
-"""Metadata, outline, page labels and attachments by PDFium, for a file that pypdf refuses."""
+"""Outlines by PDFium, and the rest of the structure for a file that pypdf refuses."""
 
 from itertools import islice
 from typing import Final
@@ -28,10 +28,7 @@ def structure_of(document: PdfDocument) -> Structure:
     def value(key: str) -> str | None:
         return text.clean_line(document.get_metadata_value(key), longest=VALUE_MAX)
 
-    outline = [
-        _item(bookmark)
-        for bookmark in islice(document.get_toc(max_depth=_DEPTH_MAX), OUTLINE_MAX + 1)
-    ]
+    outline = outline_of(document)
     attachments = document.count_attachments()
     labels = [
         text.clean_line(document.get_page_label(index), longest=LABEL_MAX) or ""
@@ -46,7 +43,7 @@ def structure_of(document: PdfDocument) -> Structure:
             creator=value("Creator"),
             producer=value("Producer"),
         ),
-        outline=tuple(item for item in outline[:OUTLINE_MAX] if item),
+        outline=tuple(outline[:OUTLINE_MAX]),
         attachments=tuple(
             Attachment(name=name)
             for index in range(min(attachments, ATTACHMENTS_MAX))
@@ -55,6 +52,12 @@ def structure_of(document: PdfDocument) -> Structure:
         page_labels=tuple(labels) if any(labels) else (),
         is_cut=len(outline) > OUTLINE_MAX or attachments > ATTACHMENTS_MAX,
     )
+
+
+def outline_of(document: PdfDocument) -> list[OutlineItem]:
+    """Return the outline, at most one entry more than the limit."""
+    items = map(_item, document.get_toc(max_depth=_DEPTH_MAX))
+    return list(islice((item for item in items if item is not None), OUTLINE_MAX + 1))
 
 
 def _item(bookmark: PdfBookmark) -> OutlineItem | None:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -13,7 +13,7 @@ from pypdf import PageObject, PasswordType, PdfReader
 from pypdf.errors import LimitReachedError
 
 from pipeline.ingest.errors import DocumentEncrypted
-from pipeline.ingest.extractors.extractor import Structure
+from pipeline.ingest.extractors.extractor import OutlineItem, Structure
 from pipeline.ingest.extractors.pdf.structure import structure_of
 from pipeline.ingest.sandbox.limits import ReadingLimits
 
@@ -92,7 +92,6 @@ class PypdfDocument:
         self._stream = file.open("rb")  # a path would be read into memory as a whole
         try:
             self._reader = self._opened(password)
-            self.page_count = len(self._reader.pages)
         except BaseException:
             self._stream.close()
             raise
@@ -110,6 +109,11 @@ class PypdfDocument:
         ):
             raise DocumentEncrypted
         return reader
+
+    @property
+    def page_count(self) -> int:
+        """The number of pages; reads the page tree, which the structure does not need."""
+        return len(self._reader.pages)
 
     @property
     def warnings(self) -> int:
@@ -138,9 +142,9 @@ class PypdfDocument:
         """Free the memory of the pages read so far; pypdf keeps every decoded stream."""
         self._reader.resolved_objects.clear()
 
-    def structure(self) -> Structure:
-        """Return the readable parts of the structure."""
-        return structure_of(self._reader, attempt=self._attempt)
+    def structure(self, *, outline: Sequence[OutlineItem] | None) -> Structure:
+        """Return the readable parts of the structure; the outline, unless it is known already."""
+        return structure_of(self._reader, attempt=self._attempt, outline=outline)
 
     def _attempt(self, read: Callable[[S], T], subject: S) -> T | None:
         try:

@@ -46,12 +46,14 @@ _CHARACTERS_PER_WORD_MIN: Final = 2.5
 _SINGLE_LETTERS_MAX: Final = 0.5
 # Chinese in bytes that are taken for Western letters; the most accented languages have 15 %.
 _ACCENTED_MAX: Final = 0.5
+_ACCENTED_LEAST: Final = 10
 _PHONETIC_MAX: Final = 0.4
 _MIXED_WORDS_MAX: Final = 0.3
 # The two bytes of a Cyrillic letter make a Korean syllable of one of two rows.
 _ROWS_OF_OTHER_ENCODINGS: Final = 2
 # A code that stands for the space is that frequent.
 _SPACE_SHARE: Final = (0.08, 0.3)
+_SPACES_LEAST: Final = 5
 
 _CLEANED_AWAY: Final = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\uffff\ue000-\uf8ff]")
 _CONTROL: Final = re.compile("[\x01-\x08\x0b\x0e-\x1f]")
@@ -66,12 +68,12 @@ _GLYPH_NAMES: Final = re.compile(
 _SINGLE_LETTERS: Final = re.compile(r"(?<!\S)[^\W\d_](?!\S)")
 _REPEATED: Final = re.compile(r"(\S)\1{2,}")
 _ALPHABET: Final = re.compile("bcde|ijkl|qrst|wxyz", re.IGNORECASE)  # a sample of a font
-_ACCENTED: Final = re.compile("[\u00a1-\u00ff\u02c6-\u02dd]")
+_ACCENTED: Final = re.compile("[\u00a1-\u00ff\u02c6-\u02dd]{2,}")
 # Latin letters for phonetics. Of the shifted alphabets, the Cyrillic one falls here.
 _PHONETIC: Final = re.compile("[\u0180-\u019f\u01b1-\u0258\u025a-\u02af]")
 _KANA_OR_HAN: Final = re.compile("[\u3001-\u30ff\u4e00-\u9fff\uff01-\uff9f]")
 _HANGUL: Final = re.compile("[\uac00-\ud7a3]")
-_LINE_ENDS: Final = re.compile(r"[\r\n\ufffe]")
+_SPACES: Final = re.compile(r"[^\S\x1c-\x1f]+")  # Python takes four controls for spaces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +131,9 @@ def signs_of(text: str, *, raw: str, doubted: str = "") -> Signs:
         doubted: the part of the text that the engine has no map for. Such a character is the code
             of its glyph, which often is the right character: if these letters form words, it is.
     """
-    raw = _with_characters(raw)
+    raw = _with_characters(raw).replace("\ufffe", "")  # PDFium's sign for a divided word
     words = text.split()
-    characters = len("".join(_LINE_ENDS.sub("", raw).split(" ")))
+    characters = len(_SPACES.sub("", raw))
     missing = len(_CLEANED_AWAY.findall(raw))
     doubts = _CLEANED_AWAY.sub("", _with_characters(doubted)).replace(" ", "")
     wrong = min(_garbage(raw), characters - missing)
@@ -168,7 +170,11 @@ def with_spaces(raw: str) -> str:
         return raw
     code, count = Counter(_CONTROL.findall(raw)).most_common(1)[0]
     least, most = _SPACE_SHARE
-    is_space = least * len(raw) < count < most * len(raw) and raw.count(" ") < least / 2 * len(raw)
+    is_space = (
+        count >= _SPACES_LEAST
+        and least * len(raw) < count < most * len(raw)
+        and raw.count(" ") < least / 2 * len(raw)
+    )
     return raw.replace(code, " ") if is_space else raw
 
 
@@ -186,8 +192,8 @@ def _garbage(raw: str) -> int:
         wrong += sum(len("".join(names.split())) for names in _GLYPH_NAMES.findall(raw))
     if raw.isascii():
         return wrong
-    accented = len(_ACCENTED.findall(raw))
-    if accented > _ACCENTED_MAX * len("".join(raw.split())):
+    accented = sum(map(len, _ACCENTED.findall(raw)))
+    if accented > max(_ACCENTED_LEAST, _ACCENTED_MAX * len("".join(raw.split()))):
         wrong += accented
     beyond_latin = len(raw) - len(raw.encode("latin-1", "ignore"))
     if beyond_latin > _UNMAPPED_ASKS * len(raw):

@@ -1,6 +1,6 @@
 """Metadata, outline, page labels and attachments of a PDF, by pypdf; each part has a limit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from operator import attrgetter
@@ -34,9 +34,19 @@ class Attempt(Protocol):
     def __call__(self, read: Callable[[S], T], subject: S) -> T | None: ...
 
 
-def structure_of(reader: PdfReader, *, attempt: Attempt) -> Structure:
-    """Return the parts that can be read."""
-    outline = attempt(_outline, reader) or []
+def structure_of(
+    reader: PdfReader, *, attempt: Attempt, outline: Sequence[OutlineItem] | None
+) -> Structure:
+    """Return the parts that can be read.
+
+    Args:
+        reader: the open PDF.
+        attempt: reads a part.
+        outline: the outline as another engine reads it, at most one entry more than the limit;
+            None if this one has to read it, which takes time for each page of the document.
+    """
+    if outline is None:
+        outline = attempt(_outline, reader) or ()
     attachments = attempt(_files, reader) or []
     return Structure(
         metadata=_metadata(reader, attempt=attempt),
@@ -99,6 +109,8 @@ def _extra(xmp: XmpInformation, *, attempt: Attempt) -> dict[str, str]:
 
 def _outline(reader: PdfReader) -> list[OutlineItem]:
     """Return the entries, at most one more than the limit."""
+    if "/Outlines" not in reader.root_object:
+        return []
     numbers = {
         page.indirect_reference.idnum: number
         for number, page in enumerate(reader.pages, start=1)

@@ -37,6 +37,9 @@ TEXTS = {
     "letters in two units": "\ud835\udc4e2 + \ud835\udc4f2 = \ud835\udc502",
     "small capitals": "\uf76f\uf770\uf765\uf76e magazine",
     "divided words": "Ein Wort, das ge\ufffeteilt ist, und noch eines, das ge\ufffeteilt ist",
+    "single accented letters": "à À â Â ä Ä ç Ç é É è È ê Ê ë Ë î Î ï Ï ô Ô ù Ù û Û ü Ü",
+    "Icelandic letters": "ðöéáþæíúý",
+    "a divided short word": "hel\ufffelo\r\nhel\ufffeLo",
     "bullets": "\uf0b7 the first point of the list\n\uf0b7 the second point of the list\n" * 4,
 }
 
@@ -142,8 +145,9 @@ def test_a_text_printed_several_times_is_reduced() -> None:
     assert signs.once("TTTTeeeesssstttt off 1000") == "Test off 10"
 
 
-def test_an_empty_text_has_no_sign() -> None:
-    found = signs_of(" \n")
+@pytest.mark.parametrize("text", ["", " \n", "\t\t", "\u00a0\r\n"])
+def test_an_empty_text_has_no_sign(text: str) -> None:
+    found = signs_of(text)
     assert (found.characters, found.found, found.is_garbage) == (0, frozenset(), False)
 
 
@@ -166,6 +170,8 @@ def test_a_control_character_between_words_is_a_space() -> None:
     assert signs.with_spaces(raw) == "Overview of the Technology Acceptance Model\r\n"
 
 
-@pytest.mark.parametrize("raw", ["a sum\x12\x13 of two\x12 terms", "\x02\x02\x02\x02", "words"])
+@pytest.mark.parametrize(
+    "raw", ["a sum\x12\x13 of two\x12 terms", "\x02\x02\x02\x02", "stu\x1f", "words"]
+)
 def test_other_control_characters_stay(raw: str) -> None:
     assert signs.with_spaces(raw) == raw

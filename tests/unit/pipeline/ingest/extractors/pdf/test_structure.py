@@ -1,10 +1,14 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from pipeline.ingest.extractors.extractor import Attachment, OutlineItem, Structure
 from pipeline.ingest.extractors.pdf import structure
 from pipeline.ingest.extractors.pdf.document import PdfExtractor
 from pipeline.ingest.sandbox.limits import ReadingLimits
+from schemas.settings import PdfEngine
 from tests.factories import pdf_faults, pdfs
 
 XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
@@ -62,8 +66,12 @@ def test_unreadable_xmp_loses_nothing_else(tmp_path: Path, limits: ReadingLimits
     assert read.metadata.extra == {}
 
 
-def test_outline_labels_and_attachments_are_read(tmp_path: Path, limits: ReadingLimits) -> None:
-    read = structure_of(pdf_faults.with_structure(), directory=tmp_path, limits=limits)
+@pytest.mark.parametrize("engine", [PdfEngine.AUTO, PdfEngine.PYPDF])
+def test_outline_labels_and_attachments_are_read(
+    engine: PdfEngine, tmp_path: Path, limits: ReadingLimits
+) -> None:
+    chosen = replace(limits, pdf_engine=engine)
+    read = structure_of(pdf_faults.with_structure(), directory=tmp_path, limits=chosen)
     assert read.outline == (
         OutlineItem(title="Chapter one", level=0, page=1),
         OutlineItem(title="Section", level=1, page=2),
@@ -81,9 +89,13 @@ def test_a_document_without_labels_has_none(tmp_path: Path, limits: ReadingLimit
     assert (read.page_labels, read.outline, read.attachments) == ((), (), ())
 
 
-def test_a_long_outline_is_cut_and_flagged(tmp_path: Path, limits: ReadingLimits) -> None:
+@pytest.mark.parametrize("engine", [PdfEngine.AUTO, PdfEngine.PYPDF])
+def test_a_long_outline_is_cut_and_flagged(
+    engine: PdfEngine, tmp_path: Path, limits: ReadingLimits
+) -> None:
     content = pdf_faults.with_an_outline(structure.OUTLINE_MAX + 1)
-    read = structure_of(content, directory=tmp_path, limits=limits)
+    chosen = replace(limits, pdf_engine=engine)
+    read = structure_of(content, directory=tmp_path, limits=chosen)
     assert len(read.outline) == structure.OUTLINE_MAX
     assert read.is_cut
 
