@@ -1,19 +1,24 @@
 """Reads documents, their pages and their entities."""
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Final
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Annotated, Any, Final
 
 import msgspec
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import Select, exists, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import InstrumentedAttribute, defer, joinedload
 
 from gateway.db import Database
-from schemas.api.documents import DocumentEntity, DocumentPage, DocumentView
-from schemas.api.jobs import JobError
-from schemas.errors import DomainError, ErrorCode
+from gateway.documents import view
+from gateway.documents.errors import (
+    DocumentNotFound,
+    DocumentNotReady,
+    PageNotFound,
+    RevisionGone,
+)
+from schemas.api.documents import DocumentEntity, DocumentPage, PageLine
 from schemas.ids import DocumentId, RevisionId, TenantId
-from schemas.outcomes import MEANINGS, Reason
+from schemas.lifecycle import RevisionState
 from schemas.tables.documents import Document, Entity, Page, Revision
 
 PAGE_BREAK: Final = "\f"
@@ -22,33 +27,8 @@ PAGES_PER_READ: Final = 16
 # The range of the column; a forged cursor may hold any number.
 Ordinal = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
-
-class DocumentNotFound(DomainError):
-    """The document does not exist, or belongs to another tenant."""
-
-    code = ErrorCode.DOCUMENT_NOT_FOUND
-
-    def __init__(self, document_id: DocumentId) -> None:
-        super().__init__(f"there is no document {document_id}")
-
-
-class DocumentNotReady(DomainError):
-    """The document is not ingested yet, or ingesting failed."""
-
-    code = ErrorCode.DOCUMENT_NOT_READY
-
-    def __init__(self, document: Document) -> None:
-        reason = document.error_code or "it is not ingested yet"
-        super().__init__(f"document {document.id} has no text: it is {document.status}, {reason}")
-
-
-class PageNotFound(DomainError):
-    """The document has no such page."""
-
-    code = ErrorCode.NOT_FOUND
-
-    def __init__(self, document_id: DocumentId, *, number: int) -> None:
-        super().__init__(f"document {document_id} has no page {number}; the first is 1")
+# Long lists that no view of a document has.
+LONG: Final = (Revision.outline, Revision.attachments, Revision.page_labels)
 
 
 class EntityPosition(msgspec.Struct, frozen=True, array_like=True):
@@ -61,13 +41,9 @@ class EntityPosition(msgspec.Struct, frozen=True, array_like=True):
 def documents_of(tenant_id: TenantId) -> Select[Document]:
     """Return the query of a tenant's documents, with the revisions that they show."""
     revision = joinedload(Document.revision)
-    # Long lists that no view of a document has.
-    revision = revision.defer(Revision.outline).defer(Revision.attachments)
-    return (
-        select(Document)
-        .where(Document.tenant_id == tenant_id)
-        .options(revision.defer(Revision.page_labels))
-    )
+    for column in LONG:
+        revision = revision.defer(column)
+    return select(Document).where(Document.tenant_id == tenant_id).options(revision)
 
 
 async def document_of(
@@ -86,60 +62,107 @@ async def document_of(
 
 async def readable_document_of(
     session: AsyncSession, *, tenant_id: TenantId, document_id: DocumentId
-) -> Document:
-    """Return a tenant's document if it has pages to read; `revision` is then set.
+) -> tuple[Document, Revision]:
+    """Return a tenant's document, and the revision whose pages can be read.
 
     Raises:
         DocumentNotFound: the tenant has no such document.
-        DocumentNotReady: no reading of the document has got that far.
+        DocumentNotReady: no page can be shown.
     """
     document = await document_of(session, tenant_id=tenant_id, document_id=document_id)
     if document.revision is None:
         raise DocumentNotReady(document)
-    return document
+    return document, document.revision
+
+
+async def revisions_to_show(
+    session: AsyncSession, documents: Collection[Document]
+) -> Mapping[DocumentId, Revision]:
+    """Return the revision that each document shows or, in its first reading, writes."""
+    shown = {each.id: each.revision for each in documents if each.revision is not None}
+    unread = [each.id for each in documents if each.revision is None]
+    if not unread:
+        return shown
+    query = (
+        select(Revision)
+        .where(Revision.document_id.in_(unread), Revision.state == RevisionState.WRITING)
+        .order_by(Revision.number)
+    )
+    for column in LONG:
+        query = query.options(defer(column))
+    return shown | {each.document_id: each for each in await session.scalars(query)}
 
 
 async def page_of_document(
-    session: AsyncSession, document: Document, *, number: int
+    session: AsyncSession,
+    document: Document,
+    revision: Revision,
+    *,
+    number: int,
+    has_sentences: bool,
+    has_lines: bool,
 ) -> DocumentPage:
     """Return one page.
 
     Raises:
-        PageNotFound: the document has no page of this number.
+        PageNotFound: the document has no page of this number, or it is not read yet.
     """
-    page = await session.get(Page, (document.revision_id, number))
-    if page is None:
+    found = (
+        await session.execute(
+            select(Page, Revision.page_labels[number - 1].astext.label("label"))
+            .join(Revision, Revision.id == Page.revision_id)
+            .where(Page.revision_id == revision.id, Page.number == number)
+        )
+    ).one_or_none()
+    if found is None:
         raise PageNotFound(document.id, number=number)
-    return DocumentPage(
-        document_id=document.id,
-        number=number,
-        status=page.status,
-        outcome=page.outcome,
-        reason=page.reason,
-        text=page.text,
-        error_code=MEANINGS[page.outcome].code,
+    page, label = found
+    return view.show_page(
+        page, document, label=label, has_sentences=has_sentences, has_lines=has_lines
     )
 
 
-async def text_of(database: Database, revision_id: RevisionId) -> AsyncIterator[str]:
+async def structure_of(
+    session: AsyncSession, document: Document, column: InstrumentedAttribute[list[Any] | None]
+) -> tuple[list[Any] | None, bool]:
+    """Return a list of the revision that the document shows or writes, and whether it is cut."""
+    revision = (await revisions_to_show(session, [document])).get(document.id)
+    if revision is None:
+        return None, False
+    items = await session.scalar(select(column).where(Revision.id == revision.id))
+    return items, revision.structure_is_cut
+
+
+async def text_of(
+    database: Database, revision_id: RevisionId, *, first: int, last: int
+) -> AsyncIterator[str]:
     """Yield the text page by page, with a form feed between two pages.
 
     Each transaction reads a few pages: a slow client holds no connection, and a long document
     is never in memory as a whole.
+
+    Raises:
+        RevisionGone: the revision was deleted meanwhile.
     """
-    number = 0
-    while True:
+    number = first - 1
+    while number < last:
         async with database.transaction() as session:
             pages = (
                 await session.execute(
                     select(Page.number, Page.text)
-                    .where(Page.revision_id == revision_id, Page.number > number)
+                    .where(
+                        Page.revision_id == revision_id, Page.number > number, Page.number <= last
+                    )
                     .order_by(Page.number)
                     .limit(PAGES_PER_READ),
                 )
             ).all()
+            # A newer revision replaces this one, and its pages are deleted with it.
+            is_kept = await session.scalar(select(exists().where(Revision.id == revision_id)))
+        if not is_kept:
+            raise RevisionGone
         for page in pages:
-            yield PAGE_BREAK + page.text if number else page.text
+            yield PAGE_BREAK + page.text if number >= first else page.text
             number = page.number
         if len(pages) < PAGES_PER_READ:
             return
@@ -147,14 +170,14 @@ async def text_of(database: Database, revision_id: RevisionId) -> AsyncIterator[
 
 async def entities_of(
     session: AsyncSession,
-    document: Document,
+    revision: Revision,
     *,
     label: str | None,
     after: EntityPosition | None,
     limit: int,
 ) -> Sequence[Entity]:
     """Return entities in reading order: `limit + 1` rows if there are more than `limit`."""
-    query = select(Entity).where(Entity.revision_id == document.revision_id)
+    query = select(Entity).where(Entity.revision_id == revision.id)
     if label is not None:
         query = query.where(Entity.label == label)
     if after is not None:
@@ -163,42 +186,30 @@ async def entities_of(
     return entities.all()
 
 
-def show(document: Document) -> DocumentView:
-    revision = document.revision
-    return DocumentView(
-        document_id=document.id,
-        upload_id=document.upload_id,
-        job_id=document.job_id,
-        status=document.status,
-        outcome=document.outcome,
-        reasons=msgspec.convert(revision.reasons if revision else [], list[Reason]),
-        revision=revision.number if revision else None,
-        filename=document.filename,
-        content_type=document.content_type,
-        size=document.size,
-        sha256=document.sha256,
-        page_count=revision.page_count if revision else None,
-        language=revision.language if revision else None,
-        language_confidence=revision.language_confidence if revision else None,
-        truncated=revision.truncated if revision else False,
-        metadata=(revision.document_metadata if revision else None) or {},
-        # The object is stored and ingesting failed; the same bytes would fail again.
-        error=JobError(
-            code=document.error_code, detail=document.error_detail or "", retryable=False
+async def show_entities(session: AsyncSession, entities: Sequence[Entity]) -> list[DocumentEntity]:
+    """Return entities of one revision with their places; the lines of few pages are in memory."""
+    shown = []
+    by_page: dict[int, list[Entity]] = {}
+    for entity in entities:
+        by_page.setdefault(entity.page, []).append(entity)
+    numbers = list(by_page)
+    for start in range(0, len(numbers), PAGES_PER_READ):
+        chosen = numbers[start : start + PAGES_PER_READ]
+        lines = await _lines_of(session, entities[0].revision_id, chosen)
+        shown += [
+            view.show_entity(entity, lines=lines.get(number, []))
+            for number in chosen
+            for entity in by_page[number]
+        ]
+    return shown
+
+
+async def _lines_of(
+    session: AsyncSession, revision_id: RevisionId, numbers: Collection[int]
+) -> dict[int, list[PageLine]]:
+    rows = await session.execute(
+        select(Page.number, Page.lines).where(
+            Page.revision_id == revision_id, Page.number.in_(numbers)
         )
-        if document.error_code is not None
-        else None,
-        created_at=document.created_at,
-        ingested_at=document.ingested_at,
     )
-
-
-def show_entity(entity: Entity) -> DocumentEntity:
-    return DocumentEntity(
-        page=entity.page,
-        label=entity.label,
-        text=entity.text,
-        normal_form=entity.normal_form,
-        start=entity.start,
-        end=entity.end,
-    )
+    return {row.number: list(view.lines_of(row.lines)) for row in rows}

@@ -1,7 +1,8 @@
 """`/documents`: stored files, and the text and entities read from them."""
 
+from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from litestar import Router, get
 from litestar.enums import HttpMethod
@@ -9,28 +10,90 @@ from litestar.params import FromPath, PathParameter, QueryParameter
 from litestar.response import Redirect, Stream
 
 from gateway.context import ApiRequest
-from gateway.documents import queries
+from gateway.documents import listing, queries, view
 from gateway.documents.content_disposition import content_disposition, media_type_of
+from gateway.documents.errors import ImageNotFound
+from gateway.documents.listing import Filters
 from gateway.documents.queries import EntityPosition
 from gateway.http import paging
-from gateway.http.problems import answers
+from gateway.http.problems import InvalidRequest, answers
 from gateway.http.security import requires
-from schemas.api.documents import DocumentEntity, DocumentPage, DocumentView
+from schemas import object_keys
+from schemas.api.documents import (
+    DocumentAttachments,
+    DocumentEntity,
+    DocumentOutline,
+    DocumentPage,
+    DocumentView,
+)
 from schemas.api.paging import PageOf
 from schemas.api.scopes import Scope
 from schemas.errors import ErrorCode
 from schemas.ids import DocumentId
+from schemas.lifecycle import DocumentStatus
 from schemas.object_keys import ObjectKey
-from schemas.tables.documents import Document
+from schemas.outcomes import Outcome
+from schemas.tables.documents import Revision
 
-PageNumber = Annotated[int, PathParameter(ge=1, le=2**31 - 1, description="the first page is 1")]
+PAGE_MAX: Final = 2**31 - 1
+
+PARTS_OF_PAGE: Final = frozenset({"lines", "sentences"})
+
+METADATA_FILTERS_MAX: Final = 8
+
+NO_NUL: Final = r"^[^\x00]*$"
+
+PageNumber = Annotated[int, PathParameter(ge=1, le=PAGE_MAX, description="the first page is 1")]
+FirstPage = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="the first page to read")]
+LastPage = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="the last page to read")]
+Include = Annotated[
+    str, QueryParameter(max_length=64, description="`lines`, `sentences`, or both with a comma")
+]
+
+
+def _filter(description: str, *, max_length: int, pattern: str = NO_NUL) -> Any:  # noqa: ANN401  # the framework has no public type
+    return QueryParameter(
+        max_length=max_length, pattern=pattern, required=False, description=description
+    )
+
+
 Label = Annotated[
+    str | None, _filter("only entities of this label, such as `PERSON` or `DATE`", max_length=64)
+]
+Status = Annotated[
+    DocumentStatus | None,
+    QueryParameter(required=False, description="only documents of this status"),
+]
+ChosenOutcome = Annotated[
+    Outcome | None, QueryParameter(required=False, description="only documents of this outcome")
+]
+Language = Annotated[
+    str | None, _filter("only documents in this language, such as `de`", max_length=16)
+]
+ContentType = Annotated[
     str | None,
+    _filter("only files of this media type; parameters are not compared", max_length=255),
+]
+Sha256 = Annotated[
+    str | None,
+    _filter("only files with these bytes, hex", max_length=64, pattern="^[0-9a-f]{64}$"),
+]
+FilenamePrefix = Annotated[
+    str | None,
+    _filter("only files whose name begins so; the list is then ordered by name", max_length=1024),
+]
+CreatedAfter = Annotated[
+    datetime | None, QueryParameter(required=False, description="ISO 8601, by default in UTC")
+]
+CreatedBefore = Annotated[
+    datetime | None, QueryParameter(required=False, description="ISO 8601, by default in UTC")
+]
+Metadata = Annotated[
+    list[str] | None,
     QueryParameter(
-        max_length=64,
-        pattern=r"^[^\x00]*$",
+        max_items=METADATA_FILTERS_MAX,
         required=False,
-        description="only entities of this label, such as `PERSON` or `DATE`",
+        description="`name:value` of the upload's metadata; repeatable",
     ),
 ]
 
@@ -40,22 +103,44 @@ Label = Annotated[
     summary="List documents",
     responses=answers(),
 )
-async def list_documents(
+async def list_documents(  # noqa: PLR0913  # one for each filter
     request: ApiRequest,
     *,
+    status: Status = None,
+    outcome: ChosenOutcome = None,
+    language: Language = None,
+    content_type: ContentType = None,
+    sha256: Sha256 = None,
+    filename_prefix: FilenamePrefix = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    metadata: Metadata = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = paging.LIMIT_DEFAULT,
 ) -> PageOf[DocumentView]:
-    """List the tenant's documents, newest first."""
-    limit = min(limit, request.context.settings.page_size_max)
+    """List the tenant's documents, newest first; with `filename_prefix`, by name.
+
+    A page of several filters may have fewer items than `limit`, even none: follow `next_cursor`
+    until it is null.
+    """
+    filters = Filters(
+        status=status,
+        outcome=outcome,
+        language=language,
+        content_type=content_type,
+        sha256=sha256,
+        filename_prefix=filename_prefix,
+        created_after=_in_utc(created_after),
+        created_before=_in_utc(created_before),
+        metadata=_metadata(metadata),
+    )
     async with request.context.database.transaction() as session:
-        return await paging.newest_first(
+        return await listing.page_of(
             session,
-            queries.documents_of(request.user.tenant_id),
-            Document,
+            filters,
+            tenant_id=request.user.tenant_id,
             cursor=cursor,
-            limit=limit,
-            show=queries.show,
+            limit=min(limit, request.context.settings.page_size_max),
         )
 
 
@@ -69,12 +154,13 @@ async def get_document(
     *,
     document_id: FromPath[DocumentId],
 ) -> DocumentView:
-    """Show a document: its file, and the result of ingesting it."""
+    """Show a document: its file, and what was read from it."""
     async with request.context.database.transaction() as session:
         document = await queries.document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
-    return queries.show(document)
+        revisions = await queries.revisions_to_show(session, [document])
+    return view.show(document, revisions.get(document_id))
 
 
 @get(
@@ -87,10 +173,15 @@ async def get_text(
     request: ApiRequest,
     *,
     document_id: FromPath[DocumentId],
+    page_from: FirstPage = 1,
+    page_to: LastPage = PAGE_MAX,
 ) -> Stream:
-    """Stream the text of all pages, separated by form feeds."""
+    """Stream the text of all pages, or of some, separated by form feeds.
+
+    While pages wait for OCR, their text is empty.
+    """
     async with request.context.database.transaction() as session:
-        document = await queries.readable_document_of(
+        _, revision = await queries.readable_document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
     # The answer to HEAD ends after its head: the server would cut off the first query, and the
@@ -98,8 +189,8 @@ async def get_text(
     is_head = request.method == HttpMethod.HEAD
     return Stream(
         ()
-        if is_head or document.revision is None
-        else queries.text_of(request.context.database, document.revision.id),
+        if is_head
+        else queries.text_of(request.context.database, revision.id, first=page_from, last=page_to),
         media_type="text/plain; charset=utf-8",
     )
 
@@ -116,13 +207,83 @@ async def get_page(
     *,
     document_id: FromPath[DocumentId],
     number: PageNumber,
+    include: Include = "",
 ) -> DocumentPage:
     """Show the text of one page, or why it could not be read."""
+    included = _included(include)
     async with request.context.database.transaction() as session:
-        document = await queries.readable_document_of(
+        document, revision = await queries.readable_document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
-        return await queries.page_of_document(session, document, number=number)
+        return await queries.page_of_document(
+            session,
+            document,
+            revision,
+            number=number,
+            has_sentences="sentences" in included,
+            has_lines="lines" in included,
+        )
+
+
+@get(
+    "/{document_id:uuid}/pages/{number:int}/image",
+    summary="Show the image of the first page",
+    status_code=HTTPStatus.TEMPORARY_REDIRECT,
+    response_description="`Location` is a URL in the object store",
+    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND, ErrorCode.NOT_FOUND),
+)
+async def get_page_image(
+    request: ApiRequest,
+    *,
+    document_id: FromPath[DocumentId],
+    number: PageNumber,
+) -> Redirect:
+    """Redirect to a small picture (PNG) of the first page; other pages have none."""
+    async with request.context.database.transaction() as session:
+        document = await queries.document_of(
+            session, tenant_id=request.user.tenant_id, document_id=document_id
+        )
+        revision = (await queries.revisions_to_show(session, [document])).get(document_id)
+    if number != 1 or revision is None or not revision.has_thumbnail:
+        raise ImageNotFound(document_id, number=number)
+    return await _redirect(
+        request,
+        object_keys.thumbnail(document.upload_id, revision.id),
+        filename=f"{document.filename}.png",
+        content_type="image/png",
+    )
+
+
+@get(
+    "/{document_id:uuid}/outline",
+    summary="Show the outline",
+    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND),
+)
+async def get_outline(request: ApiRequest, *, document_id: FromPath[DocumentId]) -> DocumentOutline:
+    """Show the bookmarks of a document, as far as its format has any."""
+    async with request.context.database.transaction() as session:
+        document = await queries.document_of(
+            session, tenant_id=request.user.tenant_id, document_id=document_id
+        )
+        items, is_cut = await queries.structure_of(session, document, Revision.outline)
+    return view.show_outline(document, items, is_cut=is_cut)
+
+
+@get(
+    "/{document_id:uuid}/attachments",
+    summary="List the files inside a document",
+    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND),
+)
+async def list_attachments(
+    request: ApiRequest, *, document_id: FromPath[DocumentId]
+) -> DocumentAttachments:
+    """List the files that are embedded in a document; `…/file` has their bytes."""
+    async with request.context.database.transaction() as session:
+        document = await queries.document_of(
+            session, tenant_id=request.user.tenant_id, document_id=document_id
+        )
+        items, is_cut = await queries.structure_of(session, document, Revision.attachments)
+    return view.show_attachments(document, items, is_cut=is_cut)
 
 
 @get(
@@ -141,22 +302,24 @@ async def list_entities(
     """List entities in reading order."""
     limit = min(limit, request.context.settings.page_size_max)
     async with request.context.database.transaction() as session:
-        document = await queries.readable_document_of(
+        _, revision = await queries.readable_document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
-        entities = await queries.entities_of(
-            session,
-            document,
-            label=label,
-            after=paging.decode(cursor, to=EntityPosition),
+        page = paging.page_of(
+            await queries.entities_of(
+                session,
+                revision,
+                label=label,
+                after=paging.decode(cursor, to=EntityPosition),
+                limit=limit,
+            ),
             limit=limit,
+            show=lambda entity: entity,
+            position=lambda one: EntityPosition(page=one.page, ordinal=one.ordinal),
         )
-    return paging.page_of(
-        entities,
-        limit=limit,
-        show=queries.show_entity,
-        position=lambda one: EntityPosition(page=one.page, ordinal=one.ordinal),
-    )
+        return PageOf(
+            items=await queries.show_entities(session, page.items), next_cursor=page.next_cursor
+        )
 
 
 @get(
@@ -172,23 +335,83 @@ async def get_file(request: ApiRequest, *, document_id: FromPath[DocumentId]) ->
     PDFs and images open in a browser; other files are downloaded. A type that can run scripts is
     served as bytes.
     """
-    context = request.context
-    async with context.database.transaction() as session:
+    async with request.context.database.transaction() as session:
         document = await queries.document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
-    url = await context.links.url_of(
+    return await _redirect(
+        request,
         ObjectKey(document.object_key),
-        media_type=media_type_of(document.content_type),
-        disposition=content_disposition(document.filename, content_type=document.content_type),
+        filename=document.filename,
+        content_type=document.content_type,
+    )
+
+
+router = Router(
+    "/documents",
+    route_handlers=[
+        list_documents,
+        get_document,
+        get_text,
+        get_page,
+        get_page_image,
+        list_entities,
+        get_outline,
+        list_attachments,
+        get_file,
+    ],
+    opt=requires(Scope.DOCUMENTS_READ),
+    tags=["documents"],
+)
+
+
+async def _redirect(
+    request: ApiRequest, key: ObjectKey, *, filename: str, content_type: str
+) -> Redirect:
+    """Return the redirect to an object.
+
+    Raises:
+        NoStore: the gateway has no settings of the object store.
+    """
+    url = await request.context.links.url_of(
+        key,
+        media_type=media_type_of(content_type),
+        disposition=content_disposition(filename, content_type=content_type),
         is_head=request.method == HttpMethod.HEAD,
     )
     return Redirect(url, status_code=HTTPStatus.TEMPORARY_REDIRECT.value)
 
 
-router = Router(
-    "/documents",
-    route_handlers=[list_documents, get_document, get_text, get_page, list_entities, get_file],
-    opt=requires(Scope.DOCUMENTS_READ),
-    tags=["documents"],
-)
+def _included(include: str) -> frozenset[str]:
+    """Return the parts of a page that are asked for.
+
+    Raises:
+        InvalidRequest: there is no such part.
+    """
+    included = frozenset(each.strip() for each in include.split(",") if each.strip())
+    unknown = included - PARTS_OF_PAGE
+    if unknown:
+        raise InvalidRequest(
+            f"{min(unknown)!r} is none of {', '.join(sorted(PARTS_OF_PAGE))}", field="include"
+        )
+    return included
+
+
+def _metadata(pairs: list[str] | None) -> dict[str, str]:
+    """Return the names and values of a filter.
+
+    Raises:
+        InvalidRequest: a pair has no colon.
+    """
+    metadata = {}
+    for pair in pairs or ():
+        name, colon, value = pair.partition(":")
+        if not colon:
+            raise InvalidRequest("is not of the form name:value", field="metadata")
+        metadata[name] = value
+    return metadata
+
+
+def _in_utc(time: datetime | None) -> datetime | None:
+    """Return a time; without an offset it is in UTC."""
+    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time

@@ -9,7 +9,6 @@ from sqlalchemy import ColumnElement, Insert, bindparam, delete, insert, select,
 from sqlalchemy.orm import Session
 
 from pipeline.ingest import outcome
-from pipeline.ingest.extractors.extractor import SpanKind
 from pipeline.ingest.frames import PageReading
 from pipeline.ingest.record import DocumentToRead, Duplicate, lock_document
 from pipeline.steps import lease
@@ -17,6 +16,7 @@ from pipeline.steps.lease import ClaimedStep
 from schemas.ids import RevisionId
 from schemas.lifecycle import PageStatus
 from schemas.settings import StepSettings
+from schemas.spans import SPAN_KINDS
 from schemas.tables.documents import Entity, Page
 
 ROWS_MAX: Final = 1_000
@@ -24,9 +24,6 @@ ROWS_MAX: Final = 1_000
 
 COPIED_PAGES_MAX: Final = 100
 """Pages that one transaction copies."""
-
-SPAN_KINDS: Final = tuple(SpanKind)
-"""The kinds of spans in the order of their numbers in `Page.spans`; append only."""
 
 
 def row_count(page: PageReading) -> int:

@@ -17,6 +17,9 @@ from schemas.lifecycle import DocumentStatus, PageStatus, RevisionState
 from schemas.outcomes import Outcome
 from schemas.tables.base import Base
 
+MEDIA_TYPE_OF_DOCUMENT: Final = "lower(btrim(split_part(content_type, ';', 1)))"
+"""The media type of a document, without parameters; the expression of an index."""
+
 _NO_INTEGERS: Final = text("'{}'::integer[]")
 
 
@@ -50,6 +53,8 @@ class Document(Base):
     etag: Mapped[str]
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
+    language: Mapped[str | None]
+    """That of the revision that clients see, for lists; only a trigger writes it."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ingested_at: Mapped[datetime | None]
 
@@ -61,6 +66,14 @@ class Document(Base):
         Index("ix_documents_tenant", "tenant_id", "created_at", "id"),
         # Finds an earlier reading of the same bytes.
         Index("ix_documents_content", "tenant_id", "sha256"),
+        # One for each filter of the list.
+        Index("ix_documents_status", "tenant_id", "status", "created_at", "id"),
+        Index("ix_documents_outcome", "tenant_id", "outcome", "created_at", "id"),
+        Index("ix_documents_language", "tenant_id", "language", "created_at", "id"),
+        Index(
+            "ix_documents_media_type", "tenant_id", text(MEDIA_TYPE_OF_DOCUMENT), "created_at", "id"
+        ),
+        Index("ix_documents_filename", "tenant_id", text('filename COLLATE "C"'), "id"),
     )
 
 
@@ -144,7 +157,7 @@ class Page(Base):
         lines: start, end, left, top, right and bottom of each line whose place is known; the
             place in 1/72 inch from the upper left corner of the page as displayed.
         spans: kind, start and end of each marked part of the text; the kind is the position in
-            `SPAN_KINDS`.
+            `schemas.spans.SPAN_KINDS`.
     """
 
     __tablename__ = "pages"

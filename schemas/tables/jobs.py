@@ -4,7 +4,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from schemas.ids import JobId, TenantId, UploadId
+from schemas.ids import DocumentId, JobId, TenantId, UploadId
 from schemas.lifecycle import JobKind, JobStatus, Priority
 from schemas.steps import JobStage
 from schemas.tables.base import Base
@@ -25,6 +25,8 @@ class Job(Base):
     kind: Mapped[JobKind] = mapped_column(default=JobKind.UPLOAD, server_default=JobKind.UPLOAD)
     # One job per upload: concurrent finalize requests create one row.
     upload_id: Mapped[UploadId | None] = mapped_column(ForeignKey("uploads.id"), unique=True)
+    document_id: Mapped[DocumentId | None]
+    """The document that the job reads again. Without a foreign key: the job outlives it."""
     priority: Mapped[Priority] = mapped_column(
         default=Priority.INTERACTIVE, server_default=Priority.INTERACTIVE
     )
@@ -43,6 +45,13 @@ class Job(Base):
             "ix_jobs_open",
             "created_at",
             postgresql_where=text("status IN ('queued', 'processing')"),
+        ),
+        # One reading at a time: two requests at once add one job.
+        Index(
+            "ix_jobs_open_of_document",
+            "document_id",
+            unique=True,
+            postgresql_where=text("document_id IS NOT NULL AND status IN ('queued', 'processing')"),
         ),
         Index("ix_jobs_tenant", "tenant_id", "created_at", "id"),
         Index("ix_jobs_tenant_status", "tenant_id", "status", "created_at", "id"),

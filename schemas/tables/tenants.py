@@ -25,6 +25,8 @@ class Tenant(Base):
     quota_staged_bytes: Mapped[int | None]
     allowed_types: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     """Media types or ranges such as `image/*`."""
+    refuses_duplicates: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether a document with the bytes of an earlier one fails; otherwise its reading is reused."""
 
 
 class TenantUsage(Base):

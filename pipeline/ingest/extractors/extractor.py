@@ -7,7 +7,6 @@ raises, and records an error of one page for that page alone.
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,15 +14,7 @@ import msgspec
 
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
-
-
-class SpanKind(StrEnum):
-    """Why a part of a page's text is marked."""
-
-    HEADER = "header"  # repeated at the top of neighbouring pages
-    FOOTER = "footer"
-    FORM_FIELD = "form_field"  # the value of a form field
-    ANNOTATION = "annotation"  # text written onto the page
+from schemas.spans import SpanKind as SpanKind  # noqa: PLC0414  # extractors import it from here
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):

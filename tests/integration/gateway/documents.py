@@ -1,16 +1,20 @@
 """Documents as workers record them."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import inspect, select
+from sqlalchemy import inspect, select, update
 
 from schemas.ids import DocumentId, JobId, RevisionId, UploadId
 from schemas.tables.documents import Document, Page, Revision
 from schemas.tables.uploads import Upload
 from tests.integration.gateway.api import Api, BeginSession
 
-OF_REVISION: Final = frozenset(inspect(Revision).attrs.keys()) - {*inspect(Document).attrs.keys()}
+OF_REVISION: Final = frozenset(inspect(Revision).attrs.keys()) - (
+    {*inspect(Document).attrs.keys()} - {"language"}
+)
 
 
 async def ingested(
@@ -18,13 +22,23 @@ async def ingested(
     transaction: BeginSession,
     *,
     pages: list[str],
+    upload: Mapping[str, Any] = MappingProxyType({}),
     **values: Any,  # noqa: ANN401  # any column of the document, or of its revision
 ) -> str:
-    """Upload a file and add the rows that ingesting it writes; return the document's id."""
-    upload_id, job_id = (UUID(one) for one in await api.finalized())
+    """Upload a file and add the rows that ingesting it writes; return the document's id.
+
+    Args:
+        api: the client.
+        transaction: of the database.
+        pages: texts of the pages.
+        upload: fields of the upload.
+        values: columns; `is_shown` is whether clients see the revision.
+    """
+    upload_id, job_id = (UUID(one) for one in await api.finalized(**upload))
     document_id = DocumentId(uuid4())
     revision_id = RevisionId(uuid4())
-    is_read = values.get("status", "ingested") == "ingested"
+    is_read = values.get("status", "ingested") in {"ingested", "partial"}
+    is_shown = values.pop("is_shown", is_read)
     of_revision = {
         "page_count": len(pages),
         "pages_read": len(pages),
@@ -34,12 +48,12 @@ async def ingested(
         **{name: values.pop(name) for name in OF_REVISION & values.keys()},
     }
     async with transaction() as session:
-        upload = (await session.scalars(select(Upload).where(Upload.id == upload_id))).one()
+        row = (await session.scalars(select(Upload).where(Upload.id == upload_id))).one()
         session.add(
             Document(
                 **{
                     "id": document_id,
-                    "tenant_id": upload.tenant_id,
+                    "tenant_id": row.tenant_id,
                     "upload_id": UploadId(upload_id),
                     "job_id": JobId(job_id),
                     "status": "ingested",
@@ -50,7 +64,6 @@ async def ingested(
                     "object_key": "key",
                     "etag": "etag",
                     "outcome": "complete" if is_read else None,
-                    "revision_id": revision_id if is_read else None,
                     **values,
                 }
             )
@@ -60,7 +73,7 @@ async def ingested(
             Revision(
                 id=revision_id,
                 document_id=document_id,
-                tenant_id=upload.tenant_id,
+                tenant_id=row.tenant_id,
                 job_id=JobId(job_id),
                 number=1,
                 pipeline_version="1",
@@ -73,6 +86,10 @@ async def ingested(
             Page(revision_id=revision_id, number=number, text=text)
             for number, text in enumerate(pages, start=1)
         )
+        if is_shown:
+            await session.execute(
+                update(Document).where(Document.id == document_id).values(revision_id=revision_id)
+            )
     return str(document_id)
 
 

@@ -1,4 +1,9 @@
-"""Passwords of documents, deleted with the end of the work that needs them."""
+"""Passwords of documents, jobs that read a document again, indexes of lists, refused duplicates.
+
+Passwords are deleted with the end of the work that needs them.
+"""
+
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -37,7 +42,35 @@ FOR EACH ROW WHEN (OLD.status = 'open' AND NEW.status IN ('failed', 'cancelled',
 EXECUTE FUNCTION waybill_forget_password_of_upload();
 """
 
+# The language of the revision that clients see. Not the other way round, at a change of the revision:
+# a transaction locks a document before its revisions.
+LANGUAGE = """
+CREATE FUNCTION waybill_copy_language() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.language := (SELECT language FROM revisions WHERE id = NEW.revision_id);
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER copy_language BEFORE INSERT OR UPDATE OF revision_id ON documents
+FOR EACH ROW EXECUTE FUNCTION waybill_copy_language();
+
+UPDATE documents SET language = revisions.language
+FROM revisions WHERE revisions.id = documents.revision_id AND revisions.language IS NOT NULL;
+"""
+
+MEDIA_TYPE = "lower(btrim(split_part(content_type, ';', 1)))"
+
+LISTS: dict[str, list[Any]] = {
+    "ix_documents_status": ["tenant_id", "status", "created_at", "id"],
+    "ix_documents_outcome": ["tenant_id", "outcome", "created_at", "id"],
+    "ix_documents_language": ["tenant_id", "language", "created_at", "id"],
+    "ix_documents_media_type": ["tenant_id", sa.text(MEDIA_TYPE), "created_at", "id"],
+    "ix_documents_filename": ["tenant_id", sa.text('filename COLLATE "C"'), "id"],
+}
+
 NO_TRIGGERS = """
+DROP TRIGGER copy_language ON documents;
+DROP FUNCTION waybill_copy_language();
 DROP TRIGGER forget_password_of_upload ON uploads;
 DROP FUNCTION waybill_forget_password_of_upload();
 DROP TRIGGER forget_password_of_job ON jobs;
@@ -72,8 +105,32 @@ def upgrade() -> None:
         postgresql_where=sa.text("job_id IS NOT NULL"),
     )
     op.execute(TRIGGERS)
+    op.add_column("documents", sa.Column("language", sa.Text(), nullable=True))
+    op.execute(LANGUAGE)
+    for name, columns in LISTS.items():
+        op.create_index(name, "documents", columns)
+    op.add_column("jobs", sa.Column("document_id", sa.Uuid(), nullable=True))
+    op.create_index(
+        "ix_jobs_open_of_document",
+        "jobs",
+        ["document_id"],
+        unique=True,
+        postgresql_where=sa.text("document_id IS NOT NULL AND status IN ('queued', 'processing')"),
+    )
+    op.add_column(
+        "tenants",
+        sa.Column(
+            "refuses_duplicates", sa.Boolean(), server_default=sa.text("false"), nullable=False
+        ),
+    )
 
 
 def downgrade() -> None:
+    op.drop_column("tenants", "refuses_duplicates")
+    op.drop_index("ix_jobs_open_of_document", table_name="jobs")
+    op.drop_column("jobs", "document_id")
+    for name in LISTS:
+        op.drop_index(name, table_name="documents")
     op.execute(NO_TRIGGERS)
+    op.drop_column("documents", "language")
     op.drop_table("document_passwords")
