@@ -14,6 +14,7 @@ from gateway import chunk_holders, db, health, job_watch
 from gateway.backlog import Backlog
 from gateway.chunk_holders import ChunkHolders
 from gateway.context import ApiRequest, Context
+from gateway.document_changes import routes as document_changes
 from gateway.documents import routes as documents
 from gateway.http import (
     cors,
@@ -127,6 +128,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             jobs.router,
             submissions.router,
             documents.router,
+            document_changes.router,
             webhooks.router,
         ],
         middleware=[ApiKeyAuthentication],

@@ -56,6 +56,7 @@ class ErrorCode(StrEnum):
     JOB_NOT_FOUND = "job_not_found"
     DOCUMENT_NOT_FOUND = "document_not_found"
     DOCUMENT_NOT_READY = "document_not_ready"
+    DOCUMENT_BUSY = "document_busy"
     WEBHOOK_NOT_FOUND = "webhook_not_found"
     WEBHOOK_URL_REFUSED = "webhook_url_refused"
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
-from sqlalchemy import Select, exists, select, tuple_
+from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, defer, joinedload
 
@@ -133,6 +133,12 @@ async def structure_of(
     return items, revision.structure_is_cut
 
 
+async def last_page_of(session: AsyncSession, revision: Revision) -> int:
+    """Return the number of the last page that is written; 0 for a document without pages."""
+    query = select(func.max(Page.number)).where(Page.revision_id == revision.id)
+    return await session.scalar(query) or 0
+
+
 async def text_of(
     database: Database, revision_id: RevisionId, *, first: int, last: int
 ) -> AsyncIterator[str]:
@@ -141,8 +147,14 @@ async def text_of(
     Each transaction reads a few pages: a slow client holds no connection, and a long document
     is never in memory as a whole.
 
+    Args:
+        database: the database.
+        revision_id: a revision that clients see, whose pages therefore do not change.
+        first: number of the first page.
+        last: number of the last page, at most `last_page_of`.
+
     Raises:
-        RevisionGone: the revision was deleted meanwhile.
+        RevisionGone: the revision was replaced and deleted meanwhile.
     """
     number = first - 1
     while number < last:
@@ -157,15 +169,11 @@ async def text_of(
                     .limit(PAGES_PER_READ),
                 )
             ).all()
-            # A newer revision replaces this one, and its pages are deleted with it.
-            is_kept = await session.scalar(select(exists().where(Revision.id == revision_id)))
-        if not is_kept:
+        if not pages:
             raise RevisionGone
         for page in pages:
             yield PAGE_BREAK + page.text if number >= first else page.text
             number = page.number
-        if len(pages) < PAGES_PER_READ:
-            return
 
 
 async def entities_of(

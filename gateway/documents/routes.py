@@ -184,13 +184,14 @@ async def get_text(
         _, revision = await queries.readable_document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
+        last = min(page_to, await queries.last_page_of(session, revision))
     # The answer to HEAD ends after its head: the server would cut off the first query, and the
     # driver would close its connection.
     is_head = request.method == HttpMethod.HEAD
     return Stream(
         ()
         if is_head
-        else queries.text_of(request.context.database, revision.id, first=page_from, last=page_to),
+        else queries.text_of(request.context.database, revision.id, first=page_from, last=last),
         media_type="text/plain; charset=utf-8",
     )
 

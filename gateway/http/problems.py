@@ -77,6 +77,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.JOB_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.DOCUMENT_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.DOCUMENT_NOT_READY: HTTPStatus.CONFLICT,
+        ErrorCode.DOCUMENT_BUSY: HTTPStatus.CONFLICT,
         ErrorCode.WEBHOOK_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.WEBHOOK_URL_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
         # A server error, because the server lost the bytes, although the client has to upload

@@ -1,5 +1,6 @@
 """Cancels an upload, and purges a stored upload."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -22,7 +23,7 @@ from gateway.uploads.errors import DocumentStillBeingRead, UploadAlreadySettled
 from schemas.api.uploads import UploadAbandoned
 from schemas.events.uploads import UploadCancelled
 from schemas.ids import EventId, TenantId, UploadId
-from schemas.lifecycle import CANCELLABLE_UPLOADS, UploadStatus
+from schemas.lifecycle import CANCELLABLE_UPLOADS, SETTLED_JOBS, UploadStatus
 from schemas.settings import StepSettings
 from schemas.steps import StepName
 from schemas.tables import steps
@@ -126,9 +127,20 @@ async def _cancel(
         if not purge and StepName.TRANSFER not in ended:
             raise UploadAlreadySettled(upload.id)
         await _add_cleanup(session, job, event_id=event_id)
-        for name in (*ended, StepName.CLEANUP):
+        again = [] if not purge else await _cancel_reprocessing(session, upload.id)
+        for name in (*ended, *again, StepName.CLEANUP):
             await session.execute(steps.release(job.tenant_id, name, settings=settings))
     log.info("upload.cancelled", upload_id=str(upload.id), purge=purge)
+
+
+async def _cancel_reprocessing(session: AsyncSession, upload_id: UploadId) -> Sequence[StepName]:
+    """Cancel the jobs that read the document of an upload again; return the steps that ended."""
+    jobs = await session.scalars(
+        select(Job.id)
+        .join(Document, Document.id == Job.document_id)
+        .where(Document.upload_id == upload_id, Job.status.not_in(SETTLED_JOBS))
+    )
+    return [name for job_id in jobs.all() for name in await session.scalars(steps.cancel(job_id))]
 
 
 async def _add_cleanup(session: AsyncSession, job: Job, *, event_id: EventId) -> None:
@@ -155,7 +167,7 @@ async def _delete_document(session: AsyncSession, upload_id: UploadId) -> bool:
     documents = select(Document.id).where(Document.upload_id == upload_id)
     free = (await session.scalars(documents.with_for_update(skip_locked=True))).all()
     if free:
-        # Pages, passages and entities are deleted with the document.
+        # Revisions, pages and entities are deleted with the document.
         await session.execute(delete(Document).where(Document.id.in_(free)))
         return True
     return await session.scalar(documents) is None

@@ -5,6 +5,7 @@ from typing import TypeVar
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from schemas.api.documents import ReprocessDocument
 from schemas.api.submissions import SubmitReference
 from schemas.api.uploads import CreateUpload
 from schemas.ids import UploadId
@@ -12,7 +13,7 @@ from schemas.key_ring import KeyRing
 from schemas.policy import document_passwords
 from schemas.tables.document_passwords import DocumentPassword
 
-Request = TypeVar("Request", CreateUpload, SubmitReference)
+Request = TypeVar("Request", CreateUpload, SubmitReference, ReprocessDocument)
 
 
 def keep(

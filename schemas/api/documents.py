@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import msgspec
 
 from schemas.api.jobs import JobError
+from schemas.api.uploads import RequestedPassword, RequestedPriority
 from schemas.ids import DocumentId, JobId, UploadId
 from schemas.lifecycle import DocumentStatus, PageStatus
 from schemas.outcomes import Outcome, Reason
@@ -158,3 +159,10 @@ class DocumentAttachments(msgspec.Struct, frozen=True, kw_only=True):
     document_id: DocumentId
     items: Annotated[list[DocumentAttachment] | None, _described("null until they are read")]
     is_cut: Annotated[bool, _described("whether entries are left out")]
+
+
+class ReprocessDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Reads a document again; an empty object suffices."""
+
+    priority: RequestedPriority = msgspec.UNSET
+    password: RequestedPassword = msgspec.UNSET

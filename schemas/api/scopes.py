@@ -7,5 +7,6 @@ class Scope(StrEnum):
     UPLOADS_WRITE = "uploads:write"
     UPLOADS_READ = "uploads:read"
     DOCUMENTS_READ = "documents:read"
+    DOCUMENTS_WRITE = "documents:write"
     WEBHOOKS_WRITE = "webhooks:write"
     WEBHOOKS_READ = "webhooks:read"

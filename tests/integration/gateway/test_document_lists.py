@@ -70,7 +70,7 @@ async def listed(api: Api, **query: Any) -> list[str]:  # noqa: ANN401  # any qu
         ({"created_before": "2026-01-02T12:00:00+13:00"}, ["plain"]),
         ({"status": "ingested", "language": "de"}, ["german"]),
         ({"status": "ingested", "sha256": "0" * 64, "content_type": "TEXT/html"}, ["html"]),
-        ({"filename_prefix": "Z", "created_after": "2027-01-01"}, []),
+        ({"filename_prefix": "Z", "created_after": "2027-01-01T00:00:00Z"}, []),
         ({"status": "stored"}, []),
     ],
 )

@@ -1,0 +1,1 @@
+"""Changes of documents: read again, delete."""

@@ -1,0 +1,104 @@
+"""`POST /documents/{id}/reprocess` and `DELETE /documents/{id}`."""
+
+from http import HTTPStatus
+
+import msgspec
+from litestar import Response, Router, delete, post
+from litestar.params import FromPath, JSONBody
+
+from gateway.context import ApiRequest
+from gateway.document_changes.reprocess import reprocess
+from gateway.documents import queries
+from gateway.http import request_log
+from gateway.http.idempotency import IdempotencyKey, KeyedRequest
+from gateway.http.prefer import Prefer
+from gateway.http.problems import BODY_ERRORS, answers
+from gateway.http.security import requires
+from gateway.jobs.wait import answer_of
+from gateway.uploads import cancel, passwords
+from gateway.uploads.routes import BACKLOG_ERRORS, settled_answer
+from schemas.api.documents import ReprocessDocument
+from schemas.api.jobs import JobView
+from schemas.api.scopes import Scope
+from schemas.errors import ErrorCode
+from schemas.ids import DocumentId
+from schemas.runtime.tracing import TRACEPARENT_HEADER, valid_traceparent
+
+
+class KeyedReprocess(msgspec.Struct, frozen=True, kw_only=True):
+    """What an `Idempotency-Key` is bound to."""
+
+    document_id: DocumentId
+    request: ReprocessDocument
+
+
+@post(
+    "/{document_id:uuid}/reprocess",
+    summary="Read a document again",
+    status_code=HTTPStatus.ACCEPTED,
+    responses=answers(
+        *BODY_ERRORS,
+        ErrorCode.DOCUMENT_NOT_FOUND,
+        ErrorCode.DOCUMENT_BUSY,
+        *BACKLOG_ERRORS,
+        ErrorCode.IDEMPOTENCY_KEY_REUSED,
+        has_json=True,
+    )
+    | settled_answer(JobView),
+)
+async def reprocess_document(
+    request: ApiRequest,
+    *,
+    document_id: FromPath[DocumentId],
+    data: JSONBody[ReprocessDocument],
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,  # noqa: ARG001  # for the API description; `answer_of` reads all its lines
+) -> Response[JobView]:
+    """Read a stored file again, with the current version of the pipeline.
+
+    The document keeps its id, and shows its present revision until the new one is complete. If the
+    new reading fails, the present revision stays.
+    """
+    context = request.context
+    keyed = KeyedReprocess(
+        document_id=document_id, request=passwords.hashable(data, keys=context.secret_keys)
+    )
+    job = await reprocess(
+        context,
+        tenant_id=request.user.tenant_id,
+        document_id=document_id,
+        request=data,
+        keyed=KeyedRequest.of(idempotency_key, operation="reprocess_document", request=keyed),
+        traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
+    )
+    request_log.bind(job_id=job.job_id)
+    answer = await answer_of(job, request=request)
+    return Response(answer.job, status_code=answer.status_code, headers=answer.headers)
+
+
+@delete(
+    "/{document_id:uuid}",
+    status_code=HTTPStatus.NO_CONTENT,
+    summary="Delete a document",
+    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND),
+)
+async def delete_document(request: ApiRequest, *, document_id: FromPath[DocumentId]) -> None:
+    """Delete a document with its file and everything read from it; open jobs are cancelled.
+
+    The same as `DELETE /uploads/{upload_id}?purge=true` of its upload. Its events stay.
+    """
+    context, tenant_id = request.context, request.user.tenant_id
+    async with context.database.transaction() as session:
+        document = await queries.document_of(session, tenant_id=tenant_id, document_id=document_id)
+    request_log.bind(upload_id=document.upload_id)
+    await cancel.cancel_upload(
+        context, tenant_id=tenant_id, upload_id=document.upload_id, purge=True
+    )
+
+
+router = Router(
+    "/documents",
+    route_handlers=[reprocess_document, delete_document],
+    opt=requires(Scope.DOCUMENTS_WRITE),
+    tags=["documents"],
+)
