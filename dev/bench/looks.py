@@ -160,6 +160,23 @@ def reads(facts: Facts) -> list[Call]:
         Call(name="GET /uploads/{id}/status", path=f"/uploads/{facts.upload_id}/status"),
         Call(name="GET /documents", path="/documents"),
         Call(name="GET /documents, middle page", path=f"/documents?cursor={middle}"),
+        *(
+            Call(name=f"GET /documents?{query}", path=f"/documents?{query}&limit=10")
+            for query in (
+                "status=ingested",
+                "status=failed",
+                "outcome=complete",
+                "language=de",
+                "content_type=application/pdf",
+                f"sha256={'0' * 64}",
+                "filename_prefix=a",
+                "created_after=2000-01-01T00:00:00Z",
+                "created_before=2000-01-01T00:00:00Z",
+                "metadata=no:such",
+                "status=ingested&language=de&metadata=no:such",
+                "filename_prefix=a&outcome=corrupt",
+            )
+        ),
         Call(name="GET /documents/{id}", path=f"/documents/{facts.document_id}"),
         Call(name="GET /documents/{id}/text", path=f"/documents/{facts.document_id}/text"),
         Call(name="GET /documents/{id}/pages/1", path=f"/documents/{facts.document_id}/pages/1"),

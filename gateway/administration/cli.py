@@ -219,6 +219,29 @@ def list_tenants() -> None:
     )
 
 
+REUSE: Final = "reuse"
+REFUSE: Final = "refuse"
+
+
+@tenants_group.command("duplicates")
+@click.argument("tenant", type=printable_name)
+@click.argument("policy", type=click.Choice([REUSE, REFUSE]), required=False)
+def set_duplicates(*, tenant: str, policy: str | None) -> None:
+    """Set or print what becomes of a document with the bytes of an earlier one of the tenant.
+
+    `reuse`, the default, copies what was read before; `refuse` fails the job.
+    """
+    from gateway.administration import tenants
+
+    refused = in_transaction(
+        settings(),
+        lambda session: tenants.duplicates(
+            session, name=tenant, refused=None if policy is None else policy == REFUSE
+        ),
+    )
+    click.echo(f"duplicates: {REFUSE if refused else REUSE}")
+
+
 @main.group("keys")
 def keys_group() -> None:
     """API keys."""

@@ -52,3 +52,15 @@ async def everyone(session: AsyncSession) -> Sequence[Row[str, TenantId, int, in
             .order_by(Tenant.name)
         )
     ).all()
+
+
+async def duplicates(session: AsyncSession, *, name: str, refused: bool | None) -> bool:
+    """Set whether a tenant refuses duplicates, unless `refused` is None; return the setting.
+
+    Raises:
+        TenantUnknown: no tenant has this name.
+    """
+    tenant = await find(session, name=name)
+    if refused is not None:
+        tenant.refuses_duplicates = refused
+    return tenant.refuses_duplicates

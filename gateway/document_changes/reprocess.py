@@ -19,14 +19,14 @@ from schemas.api.jobs import JobView
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.documents import ReprocessRequested
 from schemas.ids import DocumentId, JobId, TenantId
-from schemas.lifecycle import SETTLED_JOBS, JobKind, Priority
+from schemas.lifecycle import JobKind, Priority
 from schemas.policy import document_passwords
 from schemas.steps import JobStage, StepName
 from schemas.tables import steps
 from schemas.tables.document_passwords import DocumentPassword
 from schemas.tables.documents import Document
 from schemas.tables.events import emit
-from schemas.tables.jobs import Job
+from schemas.tables.jobs import IS_OPEN, Job
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -102,7 +102,7 @@ async def _locked(
     open_job = await session.scalar(
         select(Job.id).where(
             or_(Job.id == document.job_id, Job.document_id == document_id),
-            Job.status.not_in(SETTLED_JOBS),
+            IS_OPEN,
         )
     )
     if open_job is not None:

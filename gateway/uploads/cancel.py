@@ -23,13 +23,13 @@ from gateway.uploads.errors import DocumentStillBeingRead, UploadAlreadySettled
 from schemas.api.uploads import UploadAbandoned
 from schemas.events.uploads import UploadCancelled
 from schemas.ids import EventId, TenantId, UploadId
-from schemas.lifecycle import CANCELLABLE_UPLOADS, SETTLED_JOBS, UploadStatus
+from schemas.lifecycle import CANCELLABLE_UPLOADS, UploadStatus
 from schemas.settings import StepSettings
 from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.documents import Document
 from schemas.tables.events import emit
-from schemas.tables.jobs import Job
+from schemas.tables.jobs import IS_OPEN, Job
 from schemas.tables.uploads import Chunk, Upload
 
 log = structlog.stdlib.get_logger(__name__)
@@ -138,7 +138,7 @@ async def _cancel_reprocessing(session: AsyncSession, upload_id: UploadId) -> Se
     jobs = await session.scalars(
         select(Job.id)
         .join(Document, Document.id == Job.document_id)
-        .where(Document.upload_id == upload_id, Job.status.not_in(SETTLED_JOBS))
+        .where(Document.upload_id == upload_id, IS_OPEN)
     )
     return [name for job_id in jobs.all() for name in await session.scalars(steps.cancel(job_id))]
 

@@ -11,12 +11,12 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from sqlalchemy import ColumnElement, cast, delete, exists, func, select, text, update
+from sqlalchemy import ColumnElement, cast, delete, exists, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from pipeline.ingest import errors, outcome
-from pipeline.ingest.errors import DocumentError
+from pipeline.ingest.errors import DocumentDuplicate, DocumentError
 from pipeline.ingest.extractors.extractor import Structure
 from pipeline.ingest.frames import DocumentRead
 from pipeline.ingest.outcome import Cut, Next, PageFacts, Result
@@ -43,6 +43,7 @@ from schemas.tables import steps
 from schemas.tables.documents import Document, Entity, Page, Revision
 from schemas.tables.events import emit
 from schemas.tables.jobs import Job
+from schemas.tables.tenants import Tenant
 
 SOURCE: Final = "/waybill/pipeline/ingest"
 
@@ -177,9 +178,13 @@ def find_duplicate(
 
     Only a whole reading is copied: the rest of another one may be readable now. A document is
     read again on request, so a request finds no duplicate.
+
+    Raises:
+        DocumentDuplicate: the tenant refuses duplicates, and an earlier document has the bytes.
     """
     if isinstance(document, ReprocessRequested):
         return None
+    _check_duplicates_allowed(session, document, tenant_id=tenant_id)
     revision = session.scalar(
         select(Revision)
         .join(Document, Document.revision_id == Revision.id)
@@ -208,6 +213,35 @@ def find_duplicate(
             warnings=revision.warnings,
         ),
     )
+
+
+def _check_duplicates_allowed(
+    session: Session, document: DocumentToRead, *, tenant_id: TenantId
+) -> None:
+    """Refuse the bytes of an earlier document that could be read, if the tenant refuses duplicates.
+
+    Of two documents at once only the later one is refused.
+
+    Raises:
+        DocumentDuplicate: names the earlier document.
+    """
+    if not session.scalar(select(Tenant.refuses_duplicates).where(Tenant.id == tenant_id)):
+        return
+    own = aliased(Document)
+    earlier = session.scalar(
+        select(Document.id)
+        .join(own, own.id == document.document_id)
+        .where(
+            Document.tenant_id == tenant_id,
+            Document.sha256 == document.sha256,
+            Document.status != DocumentStatus.FAILED,
+            tuple_(Document.created_at, Document.id) < tuple_(own.created_at, own.id),
+        )
+        .order_by(Document.created_at)
+        .limit(1)
+    )
+    if earlier is not None:
+        raise DocumentDuplicate(f"It is document {earlier}.")
 
 
 def record_structure(

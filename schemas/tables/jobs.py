@@ -1,5 +1,5 @@
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -8,6 +8,9 @@ from schemas.ids import DocumentId, JobId, TenantId, UploadId
 from schemas.lifecycle import JobKind, JobStatus, Priority
 from schemas.steps import JobStage
 from schemas.tables.base import Base
+
+IS_OPEN: Final = text("jobs.status IN ('queued', 'processing')")
+"""The condition of partial indexes: the planner does not compare a condition with parameters."""
 
 
 class Job(Base):

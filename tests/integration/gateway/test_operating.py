@@ -36,6 +36,28 @@ async def refused(port: int) -> None:
             await asyncio.sleep(0.02)
 
 
+async def test_the_duplicates_of_a_tenant_are_reused_or_refused(
+    make_key: MakeKey, database: DatabaseSettings
+) -> None:
+    await make_key(tenant="acme")
+    url = database.database_url.get_secret_value()
+
+    printed = [
+        await run_command("tenants", "duplicates", *arguments, DATABASE_URL=url)
+        for arguments in (("acme",), ("acme", "refuse"), ("acme",), ("acme", "reuse"))
+    ]
+    unknown = await run_command("tenants", "duplicates", "nobody", "refuse", DATABASE_URL=url)
+
+    assert [out for _, out, _ in printed] == [
+        "duplicates: reuse\n",
+        "duplicates: refuse\n",
+        "duplicates: refuse\n",
+        "duplicates: reuse\n",
+    ]
+    assert unknown[0] == 1
+    assert "there is no tenant 'nobody'" in unknown[2]
+
+
 async def test_a_created_key_works_is_listed_and_can_be_revoked(
     serve: Serve, database: DatabaseSettings
 ) -> None:

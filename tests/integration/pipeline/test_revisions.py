@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.context import database_time
 from pipeline.ingest import record, writer
-from pipeline.ingest.errors import DocumentCorrupt, DocumentError
+from pipeline.ingest.errors import DocumentCorrupt, DocumentDuplicate, DocumentError
 from pipeline.ingest.extractors.extractor import (
     Attachment,
     DocumentMetadata,
@@ -24,7 +24,7 @@ from pipeline.ingest.outcome import Next
 from pipeline.ingest.record import DocumentGone, EndOfReading
 from pipeline.steps import lease
 from pipeline.steps.errors import LeaseLost, StepCancelled
-from schemas.errors import DomainError
+from schemas.errors import DomainError, ErrorCode
 from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.envelope import Envelope, decode
 from schemas.ids import RevisionId, TenantId
@@ -37,6 +37,7 @@ from schemas.lifecycle import (
 )
 from schemas.outcomes import Outcome
 from schemas.settings import DatabaseSettings
+from schemas.spans import SPAN_KINDS, SpanKind
 from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.base import Base
@@ -45,6 +46,7 @@ from schemas.tables.events import EventRecord
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step
+from schemas.tables.tenants import Tenant
 from tests.factories.readings import (
     SENTENCE,
     SETTINGS,
@@ -293,7 +295,7 @@ def test_a_page_keeps_its_offsets_and_its_place(reading: Reading) -> None:
     page = reading.page(1)
     assert (page.status, page.outcome, page.text) == (PageStatus.READ, Outcome.COMPLETE, SENTENCE)
     assert (page.sentences, page.lines) == ([0, 26], [0, 26, 72, 90, 300, 102])
-    assert page.spans == [writer.SPAN_KINDS.index("footer"), 9, 25]
+    assert page.spans == [SPAN_KINDS.index(SpanKind.FOOTER), 9, 25]
     assert (page.language, page.language_confidence) == ("en", 0.5)
     assert (page.engine, page.engine_version, page.confidence) == ("pdfium", "5.15", None)
 
@@ -790,3 +792,38 @@ def test_only_a_whole_reading_of_the_tenant_by_the_same_version_is_a_duplicate(
     session.execute(update(Revision).values(outcome=Outcome.PARTIAL))
     session.commit()
     assert duplicate_of(same) is None
+
+
+def test_a_tenant_may_refuse_the_bytes_of_an_earlier_document(
+    original: Reading, session: Session, tenant_id: TenantId
+) -> None:
+    session.execute(update(Tenant).where(Tenant.id == tenant_id).values(refuses_duplicates=True))
+    session.commit()
+    again = Reading(session, add_stored(session, tenant_id=tenant_id))
+    with pytest.raises(DocumentDuplicate) as raised:
+        duplicate_of(again)
+    assert str(original.document.id) in str(raised.value)
+    again.give_up(raised.value)
+    assert (again.document.status, again.document.outcome) == (
+        DocumentStatus.FAILED,
+        Outcome.DUPLICATE,
+    )
+    assert again.document.error_code == ErrorCode.DOCUMENT_DUPLICATE
+
+
+def test_only_an_earlier_document_that_can_be_read_is_a_refused_duplicate(
+    original: Reading, session: Session, tenant_id: TenantId
+) -> None:
+    session.execute(update(Tenant).where(Tenant.id == tenant_id).values(refuses_duplicates=True))
+    session.commit()
+    later = Reading(session, add_stored(session, tenant_id=tenant_id))
+    # The earlier one is not refused because of the later one.
+    duplicate_of(original)
+    assert duplicate_of(Reading(session, add_reprocessing(session, original.waiting))) is None
+    session.execute(
+        update(Document)
+        .where(Document.id == original.document.id)
+        .values(status=DocumentStatus.FAILED)
+    )
+    session.commit()
+    duplicate_of(later)
