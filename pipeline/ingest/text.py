@@ -39,6 +39,9 @@ KNOWN_PRIVATE: Final = {
     **{0xF761 + letter: chr(ord("A") + letter) for letter in range(26)},  # small capitals
 }
 _UNCLEAN: Final = re.compile(f"[{_REMOVED}{_SPACES}{_SHAPES}]")
+_CHANGED: Final = re.compile(
+    f"[{_REMOVED}{_SPACES}{_SHAPES}\r\x0b\x0c\x85\u2028\u2029\ud800-\udfff]"
+)
 
 
 def clean(raw: str) -> str:
@@ -56,12 +59,7 @@ def clean(raw: str) -> str:
 
 def is_clean(raw: str) -> bool:
     """Whether `clean` changes nothing."""
-    return (
-        _UNCLEAN.search(raw) is None
-        and _LINE_ENDS.search(raw) is None
-        and _SURROGATES.search(raw) is None
-        and unicodedata.is_normalized("NFC", raw)
-    )
+    return _CHANGED.search(raw) is None and unicodedata.is_normalized("NFC", raw)
 
 
 def _replacement(found: re.Match[str]) -> str:

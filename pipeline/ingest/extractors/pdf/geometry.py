@@ -1,6 +1,6 @@
 """Rectangles on a page as displayed."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -21,8 +21,10 @@ class Box(NamedTuple):
         return self.bottom - self.top
 
 
-def around(boxes: Iterable[Box]) -> Box:
+def around(boxes: Sequence[Box]) -> Box:
     """Return the smallest box around `boxes`, of which there is at least one."""
+    if len(boxes) == 1:
+        return boxes[0]
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return Box(min(lefts), min(tops), max(rights), max(bottoms))
 

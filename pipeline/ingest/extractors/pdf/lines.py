@@ -9,6 +9,7 @@ from pipeline.ingest import text
 from pipeline.ingest.extractors.pdf import repairs
 from pipeline.ingest.extractors.pdf.geometry import Box, around
 from pipeline.ingest.extractors.pdf.pdfium import DIVISION, PdfiumPage
+from pipeline.ingest.extractors.pdf.repairs import Signs
 
 _LINES_MAX: Final = 20_000  # with boxes; an ordinary page has 60
 
@@ -18,11 +19,6 @@ _OVERLAP: Final = 0.25
 _PART_GAP: Final = 0.5
 _SAME_PLACE: Final = 0.3
 _SAME_ROW: Final = 0.4
-# An exponent or index is that small, and raised or lowered by that much; a comma is smaller.
-_SMALL: Final = 0.8
-_RAISED: Final = 0.3
-_LOWERED: Final = 0.05
-_PUNCTUATION: Final = 0.4
 _TURN: Final = 2
 _UPRIGHT: Final = 2  # height to width of text that runs upwards or downwards
 
@@ -71,15 +67,16 @@ def cut(
         ),
         line.end,
     )
+    signs = Signs.of(characters)
     left, right = characters[line.start : middle], characters[middle : line.end]
     return (
-        _line(page, left, line.start),
-        _line(page, right, middle, is_divided=line.is_divided),
+        _line(page, left, line.start, signs=signs, is_clean=False),
+        _line(page, right, middle, signs=signs, is_clean=False, is_divided=line.is_divided),
     )
 
 
 def _divided(page: PdfiumPage, characters: str) -> Iterator[PageLine]:
-    has_signs = repairs.has_signs(characters)
+    signs = Signs.of(characters)
     is_clean = text.is_clean(characters.replace("\r\n", "\n").replace(DIVISION, "\n"))
     start = count = 0
     for row in characters.split("\r\n"):
@@ -91,17 +88,56 @@ def _divided(page: PdfiumPage, characters: str) -> Iterator[PageLine]:
                     page,
                     raw,
                     start,
+                    signs=signs,
+                    is_clean=is_clean,
                     is_divided=number < len(ends),
-                    may_have_signs=has_signs,
-                    may_be_unclean=not is_clean,
                     has_box=count <= _LINES_MAX,
                 )
                 if line is not None and _turns_back(line.parts):
-                    yield from _turned(page, characters, line)
+                    yield from _turned(page, characters, line, signs=signs)
                 elif line is not None:
                     yield line
             start += len(raw) + 1
         start += 1
+
+
+def _line(
+    page: PdfiumPage,
+    raw: str,
+    start: int,
+    *,
+    signs: Signs,
+    is_clean: bool,
+    is_divided: bool = False,
+    has_box: bool = True,
+) -> PageLine | None:
+    """Return the line of the characters `raw` from index `start`, or None if it has no text."""
+    parts = page.boxes(start, len(raw)) if has_box else []
+    content = raw
+    if parts and (signs.are_in(raw) or (_overlap(parts) and repairs.is_doubled(raw))):
+        places = page.character_boxes(start, len(raw))
+        content = repairs.mend(list(zip(raw, places, strict=True)))
+    if not is_clean:
+        # A line end inside of a line is a glyph without a character.
+        content = text.clean(content.replace("\r", "").replace("\n", ""))
+    content = " ".join(content.split())
+    if not content:
+        return None
+    return PageLine(
+        text=content,
+        box=around(parts) if parts else None,
+        is_divided=is_divided,
+        parts=parts,
+        start=start + len(raw) - len(raw.lstrip()),
+        end=start + len(raw.rstrip()),
+    )
+
+
+def _overlap(parts: Sequence[Box]) -> bool:
+    return any(
+        after.left < before.right - _OVERLAP * (after.bottom - after.top)
+        for before, after in pairwise(parts)
+    )
 
 
 def _turns_back(parts: Sequence[Box]) -> bool:
@@ -117,70 +153,21 @@ def _is_turn(before: Box, after: Box) -> bool:
     )
 
 
-def _turned(page: PdfiumPage, characters: str, line: PageLine) -> Iterator[PageLine]:
+def _turned(
+    page: PdfiumPage, characters: str, line: PageLine, *, signs: Signs
+) -> Iterator[PageLine]:
     """Divide a line where its text turns back to the left and down."""
     boxes = page.character_boxes(line.start, line.end - line.start)
     printed = [index for index, box in enumerate(boxes) if box.right > box.left]
     turns = [index for before, index in pairwise(printed) if _is_turn(boxes[before], boxes[index])]
-    ends = [0, *turns, len(boxes)]
-    for first, end in pairwise(ends):
+    for first, end in pairwise([0, *turns, len(boxes)]):
         raw = characters[line.start + first : line.start + end]
+        is_divided = line.is_divided and end == len(boxes)
         part = _line(
-            page, raw, line.start + first, is_divided=line.is_divided and end == len(boxes)
+            page, raw, line.start + first, signs=signs, is_clean=False, is_divided=is_divided
         )
         if part is not None:
             yield part
-
-
-def _line(
-    page: PdfiumPage,
-    raw: str,
-    start: int,
-    *,
-    is_divided: bool = False,
-    may_have_signs: bool = True,
-    may_be_unclean: bool = True,
-    has_box: bool = True,
-) -> PageLine | None:
-    """Return the line of the characters `raw` from index `start`, or None if it has no text."""
-    boxes = page.boxes(start, len(raw)) if has_box else []
-    content = raw
-    if boxes and (has_odd_places(boxes) or (may_have_signs and repairs.has_signs(raw))):
-        places = page.character_boxes(start, len(raw))
-        content = repairs.mend(list(zip(raw, places, strict=True)))
-    if may_be_unclean:
-        # A line end inside of a line is a glyph without a character.
-        content = text.clean(content.replace("\r", "").replace("\n", ""))
-    content = " ".join(content.split())
-    if not content:
-        return None
-    return PageLine(
-        text=content,
-        box=around(boxes) if boxes else None,
-        is_divided=is_divided,
-        parts=boxes,
-        start=start + len(raw) - len(raw.lstrip()),
-        end=start + len(raw.rstrip()),
-    )
-
-
-def has_odd_places(boxes: Sequence[Box]) -> bool:
-    """Whether parts of a line overlap, or a small part is raised or lowered without a gap."""
-    for before, after in pairwise(boxes):
-        heights = before.bottom - before.top, after.bottom - after.top
-        height = max(heights)
-        gap = after.left - before.right
-        if gap > _NO_GAP * height:
-            continue
-        if gap < -_OVERLAP * height:
-            return True
-        if _PUNCTUATION * height < min(heights) < _SMALL * height:
-            shift = after.bottom - before.bottom
-            if heights[0] < heights[1]:
-                shift = -shift
-            if not -_RAISED * height < shift < _LOWERED * height:
-                return True
-    return False
 
 
 def _joined(page: PdfiumPage, lines: Iterable[PageLine]) -> Iterator[PageLine]:

@@ -7,6 +7,7 @@ boxes show a sign of the fault.
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
@@ -47,21 +48,46 @@ _ACCENTS: Final = {
 }
 
 _SPACED_LETTERS: Final = re.compile(r"(?<!\S)\S{1,2}(?: \S{1,2}){3,}(?!\S)")
+_SPACES_OF_SPACED_TEXT: Final = 4  # or fewer characters for each space; prose has six
 _GLUED_WORDS: Final = re.compile(r"[A-Za-z\u00c0-\u024f.,;:]{28}")
-_LONE_ACCENT: Final = re.compile(f"[{''.join(_ACCENTS)}]")
+_GLUED_MIN: Final = 28
 _RIGHT_TO_LEFT_WORDS: Final = re.compile(f"{_RIGHT_TO_LEFT}+(?: +{_RIGHT_TO_LEFT}+)+")
+_RIGHT_TO_LEFT_LETTER: Final = re.compile(_RIGHT_TO_LEFT)
 
 
-_SIGNS: Final = re.compile(
-    "|".join(
-        sign.pattern for sign in (_SPACED_LETTERS, _GLUED_WORDS, _LONE_ACCENT, _RIGHT_TO_LEFT_WORDS)
-    )
-)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signs:
+    """Whether a page may have lines to mend, as far as its characters show; cheap to look for."""
+
+    has_long_words: bool
+    has_accents: bool
+    has_right_to_left: bool
+
+    @classmethod
+    def of(cls, characters: str) -> "Signs":
+        return cls(
+            has_long_words=max(map(len, characters.split()), default=0) >= _GLUED_MIN,
+            has_accents=any(accent in characters for accent in _ACCENTS),
+            has_right_to_left=not characters.isascii()
+            and _RIGHT_TO_LEFT_LETTER.search(characters) is not None,
+        )
+
+    def are_in(self, line: str) -> bool:
+        """Whether a line of the page may need to be mended."""
+        return (
+            (
+                len(line) < _SPACES_OF_SPACED_TEXT * line.count(" ")
+                and _SPACED_LETTERS.search(line) is not None
+            )
+            or (self.has_long_words and _GLUED_WORDS.search(line) is not None)
+            or (self.has_accents and any(accent in line for accent in _ACCENTS))
+            or (self.has_right_to_left and _RIGHT_TO_LEFT_WORDS.search(line) is not None)
+        )
 
 
-def has_signs(text: str) -> bool:
-    """Whether a line of `text` may need to be mended, as far as its characters show."""
-    return _SIGNS.search(text) is not None
+def is_doubled(text: str) -> bool:
+    """Whether letters of a line follow each other twice so often that it is printed twice."""
+    return len(_TWICE.findall(text)) >= _TWICE_MIN * len(text)
 
 
 def mend(characters: Sequence[Character]) -> str:
@@ -76,8 +102,7 @@ def mend(characters: Sequence[Character]) -> str:
 
 def _once(characters: Sequence[Character]) -> list[Character]:
     """Leave out the repetitions of letters that are printed several times to look bold."""
-    text = "".join(character for character, _ in characters)
-    if len(_TWICE.findall(text)) < _TWICE_MIN * len(text):
+    if not is_doubled("".join(character for character, _ in characters)):
         return list(characters)
     printed = [pair for pair in characters if not pair[0].isspace()]
     repeated = [
