@@ -11,7 +11,8 @@ from typing import Final
 from celery import Celery
 
 from pipeline.beat import PERIODIC_TASKS
-from pipeline.ingest.task import IngestDocument
+from pipeline.ingest.metadata_task import ExtractMetadata
+from pipeline.ingest.task import IngestDocument, IngestRest
 from pipeline.messaging.consumer import EventConsumer
 from pipeline.messaging.event_task import EventTask
 from pipeline.transfer.task import CleanUpUpload, TransferUpload
@@ -19,16 +20,26 @@ from schemas import queues, topology
 from schemas.events.documents import ReprocessRequested
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFinalized
 
+READING: Final = frozenset(
+    {queues.METADATA_EXTRACTION, queues.DOCUMENT_PROCESSING, queues.BATCH_PROCESSING}
+)
+"""Queues whose tasks read documents in child processes."""
+
+
+def _reads(task: type[EventTask]) -> Mapping[str, type[EventTask]]:
+    """Return the events that start the reading of a document, each with the task."""
+    return {StoredEvent.TYPE: task, ReprocessRequested.TYPE: task}
+
+
 TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
     {
         queues.UPLOADS: {
             UploadFinalized.TYPE: TransferUpload,
             UploadCancelled.TYPE: CleanUpUpload,
         },
-        queues.DOCUMENT_PROCESSING: {
-            StoredEvent.TYPE: IngestDocument,
-            ReprocessRequested.TYPE: IngestDocument,
-        },
+        queues.METADATA_EXTRACTION: _reads(ExtractMetadata),
+        queues.DOCUMENT_PROCESSING: _reads(IngestDocument),
+        queues.BATCH_PROCESSING: _reads(IngestRest),
     },
 )
 """Queue → event type → task."""

@@ -13,7 +13,6 @@ from pipeline.ingest import readers
 from pipeline.ingest.extractors import registry
 from pipeline.messaging.broker import declare_topology
 from pipeline.settings import Settings
-from schemas import queues
 from schemas.runtime import logging, outages
 from schemas.runtime.amqp import TopologyConflict
 
@@ -35,7 +34,7 @@ def set_up_logging(**_: object) -> None:
 
 @signals.celeryd_init.connect(weak=False)
 def before_start(options: dict[str, Any], **_: object) -> None:
-    """Check the queues, declare the topology, load the language model that the processes share."""
+    """Check the queues, declare the topology, load what the processes share: the language model and the parsers."""
     chosen = options.get("queues") or []
     consumed = chosen.split(",") if isinstance(chosen, str) else list(chosen)
     try:
@@ -44,8 +43,9 @@ def before_start(options: dict[str, Any], **_: object) -> None:
         raise SystemExit(f"pipeline: {error}") from None
     celery_app.name_connections(app, role="+".join(sorted(consumed)))
     _declare_topology()
-    if queues.DOCUMENT_PROCESSING in consumed:
+    if not task_routes.READING.isdisjoint(consumed):
         enricher.install(settings.spacy_model)
+        registry.load()
 
 
 @signals.beat_init.connect(weak=False)

@@ -560,6 +560,14 @@ class IngestSettings(BaseModel):
         default=ByteSize(GIB),
         description="largest PDF that is read; a larger PDF is stored, and its job fails with `document_limit`",
     )
+    read_cpu_share: Duration = Field(
+        default=timedelta(seconds=10),
+        description="CPU time that a document gets on `document_processing`: 1 s and 1 s for each 100 kB of the file, at most this. The other pages are read on `batch_processing`, so that large and hostile documents do not delay the others",
+    )
+    quarantine_after: Positive = Field(
+        default=3,
+        description="reader processes that a document may kill before it is not read any more",
+    )
     reader_documents_max: Positive = Field(
         default=50,
         description="documents of one tenant that a reader child reads before a fresh one replaces it; bounds what a leak in a parser can grow to",

@@ -1,4 +1,4 @@
-"""The requests of a worker to its reader child, and the messages that answer them."""
+"""The requests of a worker to the child that reads a document, and the messages of its answer."""
 
 from datetime import timedelta
 from typing import Final
@@ -6,35 +6,49 @@ from typing import Final
 import msgspec
 
 from pipeline.enrich.annotations import Entity
-from pipeline.ingest.extractors.extractor import DocumentMetadata, Line, Span
+from pipeline.ingest.extractors.extractor import Line, Span, Structure
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
 
 
-class ReadPages(msgspec.Struct, frozen=True, kw_only=True, tag="read_pages"):
-    """Read the text of a document, page after page, and enrich it.
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """How the child opens a document.
 
     Attributes:
-        path: the file; the child opens it.
+        path: the file.
         media_type: selects the extractor.
         limits: the limits of the whole document.
         password: opens an encrypted document.
-        first_page: the first page to read, from 1; earlier pages are read already.
-        text_bytes_before: text of the earlier pages, which counts towards the limit.
-        enricher_state: what the enricher keeps of the earlier pages.
-        use_other_engine: read the first page with the other engine, because the default engine
-            killed a child on it.
-        cpu_share: CPU time after which the reading pauses; None for a reading to the end.
+        use_other_engine: open the document with the other engine of the extractor, because the
+            default engine killed a child.
     """
 
     path: str
     media_type: str
     limits: ReadingLimits
     password: str | None = None
+    use_other_engine: bool = False
+
+
+class ReadPages(msgspec.Struct, frozen=True, kw_only=True, tag="read_pages"):
+    """Read the text of a document, page after page, and enrich it.
+
+    Attributes:
+        opening: the document.
+        first_page: the first page to read, from 1; the earlier pages are read already.
+        last_page: the last page to read; None for the last one of the document.
+        text_bytes_before: text of the earlier pages, which counts towards the limit.
+        enricher_state: what the enricher keeps of the earlier pages.
+        time_left: of the time for the document; the answer ends before.
+        cpu_share: CPU time after which the reading pauses; None to read on.
+    """
+
+    opening: Opening
     first_page: int = 1
+    last_page: int | None = None
     text_bytes_before: int = 0
     enricher_state: bytes = b""
-    use_other_engine: bool = False
+    time_left: timedelta
     cpu_share: timedelta | None = None
 
 
@@ -42,57 +56,43 @@ class Describe(msgspec.Struct, frozen=True, kw_only=True, tag="describe"):
     """Read what describes a document: page count, structure, language, a picture of page one.
 
     Attributes:
-        path: the file; the child opens it.
-        media_type: selects the extractor.
-        limits: the limits of the document.
-        password: opens an encrypted document.
+        opening: the document.
         thumbnail_side: longest side of the picture in pixels.
+        part_timeout: CPU time for each part of the answer.
     """
 
-    path: str
-    media_type: str
-    limits: ReadingLimits
-    password: str | None = None
-    thumbnail_side: int = 400
+    opening: Opening
+    thumbnail_side: int
+    part_timeout: timedelta
 
 
 class Recognize(msgspec.Struct, frozen=True, kw_only=True, tag="recognize"):
     """Recognise the text of page images (OCR), and enrich it.
 
     Attributes:
-        path: the file; the child opens it.
-        media_type: selects the extractor, which renders the pages.
-        limits: the limits of the document.
+        opening: the document; its extractor renders the pages.
         pages: numbers of the pages, from 1, in order.
         languages: codes of the languages to recognise, as tesseract names them.
         dpi: resolution of the images.
         pixels_max: most pixels of one image; a larger page is rendered at a lower resolution.
-        password: opens an encrypted document.
+        page_timeout: CPU time for one page.
     """
 
-    path: str
-    media_type: str
-    limits: ReadingLimits
+    opening: Opening
     pages: tuple[int, ...]
     languages: tuple[str, ...]
     dpi: float
     pixels_max: int
-    password: str | None = None
+    page_timeout: timedelta
 
 
 Request = ReadPages | Describe | Recognize
 
 
 class DocumentOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
-    """The document is open.
-
-    Attributes:
-        page_count: pages of the document, including those beyond the limit.
-        metadata: what the document says about itself.
-    """
+    """The document is open; `page_count` includes the pages beyond the limit."""
 
     page_count: int
-    metadata: DocumentMetadata
 
 
 class PageReading(msgspec.Struct, frozen=True, kw_only=True, tag="page"):
@@ -135,6 +135,16 @@ class PageReading(msgspec.Struct, frozen=True, kw_only=True, tag="page"):
     language_confidence: float | None = None
 
 
+class PagesSoFar(msgspec.Struct, frozen=True, kw_only=True, tag="so_far"):
+    """What the next reading needs to go on after the pages so far; sent now and then.
+
+    Attributes:
+        enricher_state: what the enricher keeps of them.
+    """
+
+    enricher_state: bytes
+
+
 class DocumentRead(msgspec.Struct, frozen=True, kw_only=True, tag="read"):
     """The reading has ended; every page that was read is sent.
 
@@ -156,6 +166,10 @@ class DocumentRead(msgspec.Struct, frozen=True, kw_only=True, tag="read"):
     warnings: int = 0
 
 
+class ReadingPaused(msgspec.Struct, frozen=True, kw_only=True, tag="paused"):
+    """The CPU share is used up; the pages after the last one are not read yet."""
+
+
 class ReadingFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """The document could not be opened; the worker raises a `DocumentError`."""
 
@@ -163,7 +177,36 @@ class ReadingFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     reason: str = ""
 
 
-Message = DocumentOpened | PageReading | DocumentRead | ReadingFailed
+class StructureRead(msgspec.Struct, frozen=True, kw_only=True, tag="structure"):
+    """Part of the answer to `Describe`."""
+
+    structure: Structure
+
+
+class LanguageFound(msgspec.Struct, frozen=True, kw_only=True, tag="language"):
+    """Part of the answer to `Describe`: the language of the first pages."""
+
+    language: str | None
+    confidence: float | None
+
+
+class ThumbnailDrawn(msgspec.Struct, frozen=True, kw_only=True, tag="thumbnail"):
+    """Part of the answer to `Describe`: page one as a PNG."""
+
+    png: bytes
+
+
+Message = (
+    DocumentOpened
+    | PageReading
+    | PagesSoFar
+    | DocumentRead
+    | ReadingPaused
+    | ReadingFailed
+    | StructureRead
+    | LanguageFound
+    | ThumbnailDrawn
+)
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Message)
@@ -174,11 +217,11 @@ def encode(message: Message | Request) -> bytes:
     return _ENCODER.encode(message)
 
 
-def decode_request(content: bytes) -> Request:
-    request: Request = _REQUEST_DECODER.decode(content)
-    return request
-
-
 def decode(frame: bytes) -> Message:
     message: Message = _DECODER.decode(frame)
     return message
+
+
+def decode_request(content: bytes) -> Request:
+    request: Request = _REQUEST_DECODER.decode(content)
+    return request

@@ -1,37 +1,41 @@
-"""Reads one PDF in a sandbox child; the worker's side.
+"""Reads the pages of a document in sandbox children; the worker's side.
+
+A document may kill a child: by a crash of a parser, by its memory, or by a page that never ends. The
+reading then goes on in a fresh child. The page is tried again, with the other engine unless someone
+killed the child; a page that kills a second child is recorded, and the next page goes on.
 
 Use::
 
-    with reading.open_document(request, reader=reader, tenant_id=tenant_id) as document:
-        store_opening(document.opened)
-        for page in document.pages():   # one page in memory at a time
-            store_page(page)
-        store_summary(document.summary)
+    reading = DocumentReading(opening, …)
+    for each in reading.run():
+        …  # a page to write, or what to record with the pages
+    reading.ending
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import signal
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 import structlog
 
 from pipeline.ingest import frames
 from pipeline.ingest.errors import (
-    DocumentCrashed,
-    DocumentEmpty,
+    PAGE_REASONS,
     DocumentError,
     DocumentLimitExceeded,
-    DocumentOutOfMemory,
-    DocumentTimeout,
+    DocumentQuarantined,
 )
 from pipeline.ingest.frames import (
     DocumentOpened,
     DocumentRead,
-    Message,
+    Opening,
     PageReading,
+    PagesSoFar,
     ReadingFailed,
+    ReadingPaused,
     ReadPages,
 )
 from pipeline.ingest.sandbox.fork import (
@@ -41,141 +45,306 @@ from pipeline.ingest.sandbox.fork import (
     ChildOutOfMemory,
     ChildOutputTooLarge,
     ChildTimedOut,
+    TimeBudget,
 )
-from pipeline.ingest.sandbox.limits import ReadingLimits
 from pipeline.ingest.sandbox.reader import Reader
 from schemas.ids import TenantId
 from schemas.outcomes import Outcome
 from schemas.settings import MIB
 
-_PAGE_GRACE: Final = timedelta(seconds=1)
 # Bytes of output per byte of text; offsets, labels and normal forms need far less.
 _OUTPUT_PER_TEXT: Final = 32
+
+GRACE: Final = timedelta(seconds=1)
+"""Time beyond a limit in which the child ends by itself, and the answer is kept."""
+
+_SUSPECT: Final = frozenset({Outcome.OUT_OF_MEMORY, Outcome.TIMEOUT_PAGE})
+"""Outcomes of a page that leave its child in an unknown state."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-class DocumentReading:
-    """A PDF being read.
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """How much a reading may take from others.
 
     Attributes:
-        opened: the facts known before the first page.
+        cpu_share: CPU time after which the reading pauses; None to read to the end.
+        niceness: of the child.
     """
 
-    def __init__(self, opened: DocumentOpened, *, messages: Iterator[Message]) -> None:
-        self.opened = opened
-        self._messages = messages
-        self._summary: DocumentRead | None = None
+    cpu_share: timedelta | None
+    niceness: int
 
-    def pages(self) -> Iterator[PageReading]:
-        """Yield the pages in order, as the child reads them; callable once.
 
-        A page that cannot be read has an outcome that says why. Pages beyond a limit are
-        left out, and the summary names that limit. Pages yielded before an error are valid.
+class SoFar(msgspec.Struct, frozen=True, kw_only=True):
+    """What the next worker needs to go on; the checkpoint of the step.
 
-        Raises:
-            DocumentCorrupt, DocumentLimitExceeded, DocumentTimeout, DocumentOutOfMemory: no page could be
-                read, or the whole document exceeds a limit.
-            DocumentCrashed: the child died.
-        """
-        for message in self._messages:
-            match message:
-                case PageReading():
-                    yield message
-                case DocumentRead():
-                    self._summary = message
+    Attributes:
+        deaths: children that the document has killed.
+        other_engine_next: the default engine killed a child on the first page that is not written.
+        other_engine_only: the default engine killed a child when it opened the document.
+        seconds: of the time for the document that are used.
+        text_bytes: text of the pages so far.
+        enricher_state: what the enricher keeps of them.
+        page_count: pages of the document, once it was open.
+    """
+
+    deaths: int = 0
+    other_engine_next: bool = False
+    other_engine_only: bool = False
+    seconds: float = 0.0
+    text_bytes: int = 0
+    enricher_state: bytes = b""
+    page_count: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a reading ended.
+
+    Attributes:
+        page_count: pages of the document, including those beyond a limit; None if the CPU share
+            did not suffice to open it.
+        read: what the child said last.
+        is_paused: whether the CPU share was used up before the last page.
+    """
+
+    page_count: int | None
+    read: DocumentRead
+    is_paused: bool
+
+
+class DocumentReading:
+    """The reading of one document, page after page, from the first page that is not written.
+
+    Attributes:
+        so_far: what the next worker needs to go on after the pages that were yielded.
+        ending: available once `run` is exhausted.
+    """
+
+    def __init__(
+        self,
+        opening: Opening,
+        *,
+        reader: Reader,
+        tenant_id: TenantId,
+        lane: Lane,
+        done: int,
+        so_far: SoFar,
+        while_waiting: Callable[[], None],
+    ) -> None:
+        self.so_far = so_far
+        self._opening = opening
+        self._limits = opening.limits
+        self._reader = reader
+        self._tenant_id = tenant_id
+        self._lane = lane
+        self._done = done
+        self._while_waiting = while_waiting
+        self._cpu_used = timedelta(0)
+        self._is_open = False
+        self._ending: Ending | None = None
 
     @property
-    def summary(self) -> DocumentRead:
-        """The summary, available once `pages` is exhausted."""
-        if self._summary is None:
-            raise RuntimeError("not all pages have been read")
-        return self._summary
+    def ending(self) -> Ending:
+        if self._ending is None:
+            raise RuntimeError("the reading has not ended")
+        return self._ending
 
+    def run(self) -> Generator[PageReading | SoFar]:
+        """Yield each page, and after some pages what to record with them; callable once.
 
-@contextmanager
-def open_document(
-    request: ReadPages,
-    *,
-    reader: Reader,
-    tenant_id: TenantId,
-    while_waiting: Callable[[], None] = lambda: None,
-) -> Iterator[DocumentReading]:
-    """Open a document in a child of this process; leaving the block early kills the child.
+        What `while_waiting` raises ends the reading. What `run` yields after the death of a child
+        must be recorded before the next step: it counts the deaths.
 
-    While it waits for the child, it calls `while_waiting` once a second; what this call raises ends
-    the reading.
+        Raises:
+            DocumentError: the document cannot be opened, or it exceeds a limit as a whole.
+            DocumentQuarantined: the document has killed too many children.
+        """
+        while self._ending is None:
+            if self._time_left <= timedelta(0):
+                self._end_for_lack_of_time()
+                return
+            request = self._request()
+            if request.cpu_share is not None and request.cpu_share <= timedelta(0):
+                self._end(is_paused=True)
+                return
+            self._is_open = False
+            try:
+                yield from self._answers_to(request)
+            except (ChildDied, ChildOutOfMemory, ChildOutputTooLarge, ChildTimedOut) as ending:
+                yield from self._after_early_end(request, ending)
 
-    The caller's time between pages does not count against the limits. A `MemoryError` in the block
-    becomes `DocumentOutOfMemory`: otherwise it would end the whole Celery worker, and every next worker
-    that receives the document.
-
-    Raises:
-        DocumentEmpty, DocumentEncrypted, DocumentCorrupt, DocumentLimitExceeded, DocumentTimeout,
-        DocumentOutOfMemory, DocumentCrashed: the document does not open.
-    """
-    limits = request.limits
-    size_bytes = Path(request.path).stat().st_size
-    if size_bytes == 0:
-        raise DocumentEmpty
-    if size_bytes > limits.file_bytes:
-        raise DocumentLimitExceeded(
-            f"It has {size_bytes} bytes, more than {limits.file_bytes}.",
-            outcome=Outcome.LIMIT_FILE_SIZE,
-        )
-    try:
-        with reader.answer(
+    def _answers_to(self, request: ReadPages) -> Iterator[PageReading | SoFar]:
+        """Ask one child for the next pages."""
+        before = self.so_far.seconds
+        is_suspect = False
+        with self._reader.answer(
             frames.encode(request),
-            tenant_id=tenant_id,
-            child_limits=ChildLimits(memory_bytes=limits.memory_bytes),
-            limits=_answer_limits(limits),
-            while_waiting=while_waiting,
-        ) as received:
-            messages = _messages(received, limits=limits)
-            yield DocumentReading(_opening(messages), messages=messages)
-    except MemoryError as error:
-        raise DocumentOutOfMemory from error
+            tenant_id=self._tenant_id,
+            child_limits=ChildLimits(
+                memory_bytes=self._limits.memory_bytes, niceness=self._lane.niceness
+            ),
+            limits=self._answer_limits(request),
+            while_waiting=self._while_waiting,
+        ) as answer:
+            try:
+                for frame in answer:
+                    match frames.decode(frame):
+                        case DocumentOpened(page_count=page_count):
+                            self._is_open = True
+                            self._note(page_count=page_count)
+                        case PageReading() as page:
+                            is_suspect |= page.outcome in _SUSPECT
+                            yield self._next_page(page)
+                        case PagesSoFar(enricher_state=state):
+                            seconds = before + answer.waited.total_seconds()
+                            self._note(enricher_state=state, seconds=seconds)
+                            yield self.so_far
+                        case DocumentRead() as read:
+                            # After a single page, another request reads the rest.
+                            if request.last_page is None or read.cut is Outcome.LIMIT_TEXT:
+                                self._end(read)
+                        case ReadingPaused():
+                            self._end(is_paused=True)
+                        case ReadingFailed() as failed:
+                            yield from self._after_failure(request, failed)
+                        case other:
+                            raise TypeError(f"the child sent {type(other).__name__}")
+            finally:
+                answer.end()
+                self._cpu_used += answer.cpu
+                self._note(seconds=before + answer.waited.total_seconds())
+        if is_suspect:
+            self._reader.close()
 
-
-def _answer_limits(limits: ReadingLimits) -> AnswerLimits:
-    return AnswerLimits(
-        wait=limits.timeout,
-        cpu=limits.timeout,
-        # Two steps of a page are limited by the child itself; the rest is a call that the child
-        # cannot interrupt.
-        frame_cpu=2 * limits.page_timeout + _PAGE_GRACE,
-        frame_bytes=_OUTPUT_PER_TEXT * limits.page_characters + MIB,
-        output_bytes=_OUTPUT_PER_TEXT * limits.text_bytes + 1024 * limits.pages + MIB,
-    )
-
-
-def _messages(received: Iterable[bytes], *, limits: ReadingLimits) -> Iterator[Message]:
-    try:
-        for frame in received:
-            message = frames.decode(frame)
-            if isinstance(message, ReadingFailed):
-                raise DocumentError(message.reason, outcome=message.outcome)
-            yield message
-    except ChildTimedOut:
-        raise DocumentTimeout(f"The limit is {limits.timeout.total_seconds():g} s.") from None
-    except ChildOutOfMemory:
-        raise DocumentOutOfMemory from None
-    except ChildOutputTooLarge:
-        raise DocumentLimitExceeded(outcome=Outcome.LIMIT_TEXT) from None
-    except ChildDied as death:
-        log.warning(
-            "ingest.child_died",
-            signal_number=death.signal_number,
-            exit_status=death.exit_status,
-            child_traceback=death.traceback,
+    def _request(self) -> ReadPages:
+        so_far = self.so_far
+        first_page = self._done + 1
+        share = self._lane.cpu_share
+        use_other_engine = so_far.other_engine_only or so_far.other_engine_next
+        return ReadPages(
+            opening=msgspec.structs.replace(self._opening, use_other_engine=use_other_engine),
+            first_page=first_page,
+            last_page=first_page if so_far.other_engine_next else None,
+            text_bytes_before=so_far.text_bytes,
+            enricher_state=so_far.enricher_state,
+            time_left=self._time_left,
+            cpu_share=None if share is None else share - self._cpu_used,
         )
-        raise DocumentCrashed(
-            signal_number=death.signal_number, exit_status=death.exit_status
-        ) from None
 
+    def _answer_limits(self, request: ReadPages) -> AnswerLimits:
+        limits = self._limits
+        cpu = request.time_left if request.cpu_share is None else request.cpu_share
+        return AnswerLimits(
+            wait=request.time_left + GRACE,
+            cpu=min(cpu, request.time_left) + GRACE,
+            # The child limits its two steps of a page itself; the rest is a call that the child
+            # cannot interrupt.
+            frame_cpu=2 * limits.page_timeout + GRACE,
+            frame_bytes=_OUTPUT_PER_TEXT * limits.page_characters + MIB,
+            output_bytes=_OUTPUT_PER_TEXT * limits.text_bytes + 1024 * limits.pages + MIB,
+        )
 
-def _opening(messages: Iterator[Message]) -> DocumentOpened:
-    opened = next(messages)
-    if not isinstance(opened, DocumentOpened):
-        raise TypeError(f"the child's first message is {type(opened).__name__}")
-    return opened
+    @property
+    def _time_left(self) -> timedelta:
+        return self._limits.timeout - timedelta(seconds=self.so_far.seconds)
+
+    def _next_page(self, page: PageReading) -> PageReading:
+        self._done = page.number
+        self._note(
+            text_bytes=self.so_far.text_bytes + len(page.text.encode()), other_engine_next=False
+        )
+        return page
+
+    def _count_death(self) -> None:
+        """Count a child that the document has killed.
+
+        Raises:
+            DocumentQuarantined: it was one too many.
+        """
+        self._note(deaths=self.so_far.deaths + 1)
+        if self.so_far.deaths >= self._limits.deaths:
+            raise DocumentQuarantined
+
+    def _after_early_end(
+        self,
+        request: ReadPages,
+        ending: ChildDied | ChildOutOfMemory | ChildOutputTooLarge | ChildTimedOut,
+    ) -> Iterator[PageReading | SoFar]:
+        match ending:
+            case ChildOutputTooLarge():
+                raise DocumentLimitExceeded(outcome=Outcome.LIMIT_TEXT)
+            case ChildTimedOut(exhausted=TimeBudget.FRAME_CPU):
+                # The time for the document bounds how often this happens.
+                yield from self._after_death(request, Outcome.TIMEOUT_PAGE)
+            case ChildTimedOut(exhausted=TimeBudget.CPU) if request.cpu_share is not None:
+                self._end(is_paused=True)
+            case ChildTimedOut():
+                self._end_for_lack_of_time()
+            case ChildOutOfMemory():
+                self._count_death()
+                yield from self._after_death(request, Outcome.OUT_OF_MEMORY)
+            case ChildDied():
+                log.warning(
+                    "ingest.child_died",
+                    page=self._done + 1,
+                    signal_number=ending.signal_number,
+                    exit_status=ending.exit_status,
+                    child_traceback=ending.traceback,
+                )
+                self._count_death()
+                if ending.signal_number == signal.SIGKILL:
+                    # An operator, or the kernel when memory is short: the page may be innocent.
+                    yield self.so_far
+                else:
+                    yield from self._after_death(request, Outcome.CRASHED)
+
+    def _after_death(self, request: ReadPages, outcome: Outcome) -> Iterator[PageReading | SoFar]:
+        """Choose how the reading goes on after a page killed its child, or the opening did."""
+        if self._are_all_pages_read:
+            self._end()  # without language and key phrases: they were being found
+        elif self._is_open or request.last_page is not None:
+            if request.opening.use_other_engine:
+                yield self._failed_page(outcome)
+            else:
+                self._note(other_engine_next=True)
+        elif request.opening.use_other_engine:
+            is_timeout = outcome is Outcome.TIMEOUT_PAGE
+            raise DocumentError(outcome=Outcome.TIMEOUT_DOCUMENT if is_timeout else outcome)
+        else:
+            self._note(other_engine_only=True)
+        yield self.so_far
+
+    def _after_failure(
+        self, request: ReadPages, failed: ReadingFailed
+    ) -> Iterator[PageReading | SoFar]:
+        if request.last_page is None:
+            raise DocumentError(failed.reason, outcome=failed.outcome)
+        # Only the other engine cannot open the document.
+        yield self._failed_page(Outcome.CRASHED)
+
+    def _failed_page(self, outcome: Outcome) -> PageReading:
+        return self._next_page(
+            PageReading(number=self._done + 1, outcome=outcome, reason=PAGE_REASONS[outcome])
+        )
+
+    @property
+    def _are_all_pages_read(self) -> bool:
+        page_count = self.so_far.page_count
+        return page_count is not None and self._done >= min(page_count, self._limits.pages)
+
+    def _end(self, read: DocumentRead | None = None, *, is_paused: bool = False) -> None:
+        self._ending = Ending(
+            page_count=self.so_far.page_count, read=read or DocumentRead(), is_paused=is_paused
+        )
+
+    def _end_for_lack_of_time(self) -> None:
+        if self.so_far.page_count is None:
+            raise DocumentError(outcome=Outcome.TIMEOUT_DOCUMENT)
+        cut = Outcome.TIMEOUT_DOCUMENT
+        self._end(DocumentRead(cut=cut, cut_reason=self._limits.cut_reason(cut)))
+
+    def _note(self, **changed: Any) -> None:  # noqa: ANN401  # values of the fields
+        self.so_far = msgspec.structs.replace(self.so_far, **changed)

@@ -81,13 +81,14 @@ class EndOfReading:
     """How a step that reads pages ended.
 
     Attributes:
-        page_count: pages of the document, including those beyond a limit.
+        page_count: pages of the document, including those beyond a limit; None if the time of the
+            step did not suffice to open it.
         read: what the reader sent last.
         has_more_pages: the time of the step is spent; another step reads the other pages.
         reused_from: the revision whose pages were copied.
     """
 
-    page_count: int
+    page_count: int | None
     read: DocumentRead
     has_more_pages: bool = False
     reused_from: RevisionId | None = None
@@ -342,7 +343,7 @@ def end_reading(
     counts = _counts_of(session, revision_id)
     cut = _cut_of(end.read)
     facts: dict[str, Any] = {
-        "page_count": end.page_count,
+        **({} if end.page_count is None else {"page_count": end.page_count}),
         "warnings": end.read.warnings,
         "key_phrases": list(end.read.key_phrases),
         "reused_from": end.reused_from,
@@ -361,7 +362,7 @@ def end_reading(
     if cut is not None:
         # Kept for the end of OCR.
         facts["reasons"] = msgspec.to_builtins(
-            [outcome.reason_of(cut, pages=counts.pages, page_count=end.page_count)]
+            [outcome.reason_of(cut, pages=counts.pages, page_count=end.page_count or counts.pages)]
         )
     session.execute(update(Revision).where(Revision.id == revision_id).values(facts))
     if following is Next.RECOGNISE:

@@ -1,53 +1,52 @@
-"""`upload.stored` → text, passages and entities of a PDF → `document.ingested`."""
+"""The tasks that read the pages of a document: `upload.stored` → pages → `document.ingested`.
 
-import shutil
-from contextlib import suppress
-from datetime import timedelta
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from time import monotonic
+`IngestDocument` has a share of CPU time for each document. `IngestRest` reads the pages for which
+the share did not suffice, in a worker of its own and with less of the CPU.
+"""
+
+from abc import abstractmethod
+from contextlib import closing
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
+import msgspec
 import structlog
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context, current_context, database_time
-from pipeline.ingest import readers, reading, record
-from pipeline.ingest.errors import DocumentLimitExceeded
-from pipeline.ingest.frames import PageReading, ReadPages
-from pipeline.ingest.record import EndOfReading, EventContext
-from pipeline.ingest.sandbox.limits import ReadingLimits
+from pipeline.ingest import originals, readers, record, writer
+from pipeline.ingest.batches import PageBatches
+from pipeline.ingest.errors import DocumentOutOfMemory, DocumentQuarantined
+from pipeline.ingest.extractors import registry
+from pipeline.ingest.frames import Opening, PageReading
+from pipeline.ingest.reading import DocumentReading, Ending, Lane, SoFar
+from pipeline.ingest.record import DocumentToRead, Duplicate, EndOfReading, EventContext
+from pipeline.ingest.sandbox.limits import ReadingLimits, cpu_share
 from pipeline.ingest.version import PIPELINE_VERSION
-from pipeline.ingest.writer import ROWS_MAX, row_count, write_pages
-from pipeline.messaging.event_task import MessageDelivery
-from pipeline.steps.call_pool import CallPool
-from pipeline.steps.heartbeat import Heartbeat
+from pipeline.messaging.event_task import MessageDelivery, WorkerKeepsDying
 from pipeline.steps.lease import ClaimedStep
 from pipeline.steps.task import StepTask
 from schemas import queues
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
+from schemas.ids import RevisionId
 from schemas.lifecycle import StepStatus
-from schemas.object_keys import ObjectKey
-from schemas.outcomes import Outcome
-from schemas.policy.media_types import PDF
 from schemas.steps import StepName
 
 log = structlog.stdlib.get_logger(__name__)
 
-PREFIX: Final = "waybill-reading-"
-
-WRITE_EVERY: Final = timedelta(seconds=1)
-"""Longest time for which pages that are read are not written."""
+REST_NICENESS: Final = 10
+"""A child of `IngestRest` gets a tenth of the CPU beside a child of the interactive lane."""
 
 
-class IngestDocument(StepTask[None]):
-    """Reads a stored document."""
+class ReadPagesTask(StepTask[None]):
+    """Reads the pages after those that are written, and publishes the revision after the last one."""
 
-    name = "tasks.ingest_document"
-    home_queue: ClassVar[str] = queues.DOCUMENT_PROCESSING
-    step: ClassVar[StepName] = StepName.INGEST
+    abstract = True
+
+    @abstractmethod
+    def lane(self, context: Context, document: DocumentToRead) -> Lane:
+        """Return how much the reading may take from others."""
 
     def load(self, session: Session, claimed: ClaimedStep, *, event: Envelope) -> None:
         """Read nothing: the event says all."""
@@ -62,19 +61,47 @@ class IngestDocument(StepTask[None]):
         delivery: MessageDelivery,
     ) -> None:
         document = record.document_of(event)
-        if document.size > context.settings.pdf_file_max:
-            # Before the download, which could fill the disk.
-            raise DocumentLimitExceeded(
-                f"It has {document.size} bytes, more than {context.settings.pdf_file_max}.",
-                outcome=Outcome.LIMIT_FILE_SIZE,
+        originals.check_size(document, size_max=context.settings.pdf_file_max)
+        with context.transaction() as session:
+            revision_id = record.begin_revision(
+                session,
+                document,
+                tenant_id=event.tenantid,
+                pipeline_version=PIPELINE_VERSION,
+                now=database_time(session),
             )
-        heartbeat = Heartbeat(context, claimed)
-        with TemporaryDirectory(prefix=PREFIX, dir=context.settings.work_dir) as directory:
-            _remove_abandoned(context, own=Path(directory))
-            file = Path(directory) / "original.pdf"
-            with CallPool[None](heartbeat=heartbeat.renew) as pool:
-                pool.run(partial(context.storage.download, ObjectKey(document.object_key), to=file))
-            _read_and_record(context, file, heartbeat=heartbeat, event=event, delivery=delivery)
+            duplicate = record.find_duplicate(
+                session, document, tenant_id=event.tenantid, pipeline_version=PIPELINE_VERSION
+            )
+        work = _Work(
+            context=context,
+            document=document,
+            revision_id=revision_id,
+            event=event,
+            delivery=delivery,
+        )
+        if duplicate is not None:
+            claimed = _copy(work, claimed, duplicate)
+            if claimed.done == duplicate.page_count:
+                end = EndOfReading(
+                    page_count=duplicate.page_count,
+                    read=duplicate.read,
+                    reused_from=duplicate.revision_id,
+                )
+                _end(work, claimed, end)
+                return
+        batches = PageBatches(
+            context,
+            claimed,
+            document=document,
+            revision_id=revision_id,
+            so_far=msgspec.convert(claimed.checkpoint or {}, SoFar),
+        )
+        ending = self._read(work, batches)
+        end = EndOfReading(
+            page_count=ending.page_count, read=ending.read, has_more_pages=ending.is_paused
+        )
+        _end(work, batches.claimed, end, batches=batches)
 
     def record_failed(
         self, session: Session, *, event: Envelope, error: DomainError, delivery: MessageDelivery
@@ -83,7 +110,7 @@ class IngestDocument(StepTask[None]):
             session,
             record.document_of(event),
             name=self.step,
-            error=error,
+            error=DocumentQuarantined() if isinstance(error, WorkerKeepsDying) else error,
             settings=current_context().settings,
             event_context=_event_context(session, event, delivery),
         )
@@ -93,22 +120,131 @@ class IngestDocument(StepTask[None]):
             with context.transaction() as session:
                 record.delete_purged(session, record.document_of(event))
 
+    def _read(self, work: "_Work", batches: PageBatches) -> Ending:
+        """Read pages in children, and write all but the last of them."""
+        context, document = work.context, work.document
+        with originals.downloaded(context, document, heartbeat=batches.write) as file:
+            opening = Opening(
+                path=str(file),
+                media_type=registry.media_type_of(
+                    document.content_type, filename=document.filename
+                ),
+                limits=ReadingLimits.from_settings(context.settings),
+            )
+            reading = DocumentReading(
+                opening,
+                reader=readers.of_this_process(context.settings),
+                tenant_id=batches.claimed.tenant_id,
+                lane=self.lane(context, document),
+                done=batches.claimed.done,
+                so_far=batches.so_far,
+                while_waiting=batches.beat,
+            )
+            try:
+                _write_all_but_the_last(reading, batches, pages_max=opening.limits.pages)
+            except MemoryError as error:
+                # It would end the whole Celery worker, and every next worker that receives the
+                # document.
+                raise DocumentOutOfMemory from error
+        return reading.ending
 
-def _remove_abandoned(context: Context, *, own: Path) -> None:
-    """Remove the directories of readers that were killed.
 
-    Args:
-        context: the settings.
-        own: the new directory of this reader. Its time is that of the file system, which alone
-            compares with the times of the others: the clock of the process may be wrong.
-    """
-    oldest = own.stat().st_mtime - 2 * context.settings.task_time_limit.total_seconds()
-    for directory in own.parent.glob(f"{PREFIX}*"):
-        # Another worker may remove it at the same time.
-        with suppress(FileNotFoundError):
-            if directory.stat().st_mtime < oldest:
-                log.warning("ingest.abandoned_directory_removed", directory=directory.name)
-                shutil.rmtree(directory)
+class IngestDocument(ReadPagesTask):
+    """Reads a stored document as far as its share of CPU time suffices."""
+
+    name = "tasks.ingest_document"
+    home_queue: ClassVar[str] = queues.DOCUMENT_PROCESSING
+    step: ClassVar[StepName] = StepName.INGEST
+
+    def lane(self, context: Context, document: DocumentToRead) -> Lane:
+        share = cpu_share(document.size, longest=context.settings.read_cpu_share)
+        return Lane(cpu_share=share, niceness=0)
+
+
+class IngestRest(ReadPagesTask):
+    """Reads the other pages of a document, however long its deadline allows."""
+
+    name = "tasks.ingest_rest"
+    home_queue: ClassVar[str] = queues.BATCH_PROCESSING
+    step: ClassVar[StepName] = StepName.INGEST_REST
+
+    def lane(self, context: Context, document: DocumentToRead) -> Lane:  # noqa: ARG002  # the same for all
+        return Lane(cpu_share=None, niceness=REST_NICENESS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """A document, the revision that is written, and the event that is applied."""
+
+    context: Context
+    document: DocumentToRead
+    revision_id: RevisionId
+    event: Envelope
+    delivery: MessageDelivery
+
+
+def _copy(work: _Work, claimed: ClaimedStep, duplicate: Duplicate) -> ClaimedStep:
+    """Copy the pages of a duplicate; fewer than all if it is deleted meanwhile."""
+    before = -1
+    while before < claimed.done < duplicate.page_count:
+        before = claimed.done
+        with work.context.transaction() as session:
+            claimed = writer.copy_pages(
+                session,
+                claimed,
+                document=work.document,
+                revision_id=work.revision_id,
+                duplicate=duplicate,
+                total=duplicate.page_count,
+                settings=work.context.settings,
+            )
+    return claimed
+
+
+def _write_all_but_the_last(
+    reading: DocumentReading, batches: PageBatches, *, pages_max: int
+) -> None:
+    """Write the pages of a reading; the last ones stay in `batches`, for the end of the step."""
+    with closing(reading.run()) as steps:
+        for step in steps:
+            is_after_death = reading.so_far.deaths > batches.so_far.deaths
+            batches.so_far = reading.so_far
+            if reading.so_far.page_count is not None:
+                batches.total = min(reading.so_far.page_count, pages_max)
+            if isinstance(step, PageReading):
+                batches.add(step)
+            if is_after_death:
+                batches.write()
+            else:
+                batches.beat()
+    batches.so_far = reading.so_far
+
+
+def _end(
+    work: _Work, claimed: ClaimedStep, end: EndOfReading, *, batches: PageBatches | None = None
+) -> None:
+    """Write the last pages and end the step, in one transaction."""
+    with work.context.transaction() as session:
+        # Before the step, which the last pages lock.
+        record.lock_document(session, work.document, is_changed=True)
+        if batches is not None:
+            claimed = batches.write_in(session)
+        following = record.end_reading(
+            session,
+            claimed,
+            work.document,
+            work.revision_id,
+            end=end,
+            is_ocr_available=False,
+            settings=work.context.settings,
+            event_context=_event_context(session, work.event, work.delivery),
+        )
+    log.info(
+        "ingest.pages_read",
+        document_id=str(work.document.document_id),
+        pages=claimed.done,
+        following=following,
+    )
 
 
 def _event_context(session: Session, event: Envelope, delivery: MessageDelivery) -> EventContext:
@@ -118,78 +254,4 @@ def _event_context(session: Session, event: Envelope, delivery: MessageDelivery)
         tenant_id=event.tenantid,
         now=database_time(session),
         traceparent=delivery.traceparent,
-    )
-
-
-def _read_and_record(
-    context: Context,
-    file: Path,
-    *,
-    heartbeat: Heartbeat,
-    event: Envelope,
-    delivery: MessageDelivery,
-) -> None:
-    """Read in a child process, and write in short transactions; the object store is not used here."""
-    document = record.document_of(event)
-    limits = ReadingLimits.from_settings(context.settings)
-    with context.transaction() as session:
-        revision_id = record.begin_revision(
-            session,
-            document,
-            tenant_id=event.tenantid,
-            pipeline_version=PIPELINE_VERSION,
-            now=database_time(session),
-        )
-    batch: list[PageReading] = []
-
-    def write() -> None:
-        with context.transaction() as session:
-            heartbeat.claimed = write_pages(
-                session,
-                heartbeat.claimed,
-                document=document,
-                revision_id=revision_id,
-                pages=batch,
-                total=heartbeat.total,
-                settings=context.settings,
-            )
-        heartbeat.done = heartbeat.claimed.done
-        batch.clear()
-
-    with reading.open_document(
-        ReadPages(path=str(file), media_type=PDF, limits=limits),
-        reader=readers.of_this_process(context.settings),
-        tenant_id=event.tenantid,
-        while_waiting=heartbeat.beat,
-    ) as opened:
-        heartbeat.total = min(opened.opened.page_count, limits.pages)
-        written_at = monotonic()
-        for page in opened.pages():
-            if page.number <= heartbeat.claimed.done:
-                continue  # written by an earlier delivery
-            batch.append(page)
-            if (
-                sum(map(row_count, batch)) >= ROWS_MAX
-                or monotonic() - written_at >= WRITE_EVERY.total_seconds()
-            ):
-                write()
-                written_at = monotonic()
-        if batch:
-            write()
-        with context.transaction() as session:
-            following = record.end_reading(
-                session,
-                heartbeat.claimed,
-                document,
-                revision_id,
-                end=EndOfReading(page_count=opened.opened.page_count, read=opened.summary),
-                is_ocr_available=False,
-                settings=context.settings,
-                event_context=_event_context(session, event, delivery),
-            )
-    log.info(
-        "ingest.document_read",
-        document_id=str(document.document_id),
-        pages=heartbeat.done,
-        following=following,
     )

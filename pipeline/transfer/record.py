@@ -102,7 +102,7 @@ def record_stored(
     now: datetime,
     traceparent: str | None,
 ) -> None:
-    """Create the document, complete the step, emit the event, and add the step that reads it.
+    """Create the document, complete the step, emit the event, and add the steps that read it.
 
     Raises:
         StepCancelled: the client cancelled after the object was complete.
@@ -167,16 +167,21 @@ def record_stored(
         traceparent=traceparent,
     )
     if will_be_read:
-        share = Share.of(session.execute(steps.lock_share(claimed.tenant_id, StepName.INGEST)))
-        step = steps.add_step(
-            session,
-            StepName.INGEST,
-            job_id=claimed.job_id,
-            tenant_id=claimed.tenant_id,
-            priority=claimed.step.priority,
-            event_id=event_id,
-        )
-        steps.release_at_once(session, step, share=share, settings=settings)
+        # In the order of the ordinals, and before a step is added: a query would flush it.
+        shares = {
+            name: Share.of(session.execute(steps.lock_share(claimed.tenant_id, name)))
+            for name in (StepName.METADATA, StepName.INGEST)
+        }
+        for name, share in shares.items():
+            step = steps.add_step(
+                session,
+                name,
+                job_id=claimed.job_id,
+                tenant_id=claimed.tenant_id,
+                priority=claimed.step.priority,
+                event_id=event_id,
+            )
+            steps.release_at_once(session, step, share=share, settings=settings)
 
 
 def record_failed(

@@ -38,6 +38,8 @@ _TRACEBACK_MAX: Final = 4_000
 _READ_SIZE: Final = 64 * 1024
 _EXIT_FAILED: Final = 1
 _EXIT_OUT_OF_MEMORY: Final = 77
+# A child that aborts with so large a share of its memory in use (one part of these) lacked memory.
+_MUCH: Final = 4
 _PR_SET_PDEATHSIG: Final = 1
 _ALARM_INTERVAL: Final = 0.1
 _CALL_INTERVAL: Final = 1.0
@@ -277,6 +279,15 @@ class Answer(Iterator[bytes]):
         return kind, content
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Ending:
+    """How a child ended, and what it used; `status` as `os.wait4` returns it."""
+
+    status: int
+    cpu_seconds: float
+    resident_bytes_max: int
+
+
 class Child:
     """The parent's end of a child.
 
@@ -292,6 +303,7 @@ class Child:
         self.channel = channel
         self.limits = limits
         self._pid = pid
+        self._ending: _Ending | None = None
         self._clock = _cpu_clock(pid)
         self._resident_at_start = self._resident_bytes()
 
@@ -336,7 +348,9 @@ class Child:
         return not select.select([self.channel], [], [], 0)[0]
 
     def cpu_seconds(self) -> float:
-        """CPU time since the fork; available until `end`, also after the child's death."""
+        """CPU time since the fork."""
+        if self._ending is not None:
+            return self._ending.cpu_seconds
         return time.clock_gettime(self._clock)
 
     def growth_bytes(self) -> int:
@@ -355,28 +369,41 @@ class Child:
         Args:
             failure: the traceback that it sent.
         """
-        # Not reaped here, where a signal handler may interrupt: `end` still needs the process id,
-        # and the system may give the id of a reaped process to another process.
-        ending = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
-        if ending is None:
-            raise ChildProcessError
-        exited = ending.si_code == os.CLD_EXITED
-        status = ending.si_status
-        if exited and status == _EXIT_OUT_OF_MEMORY:
+        ending = self._reap()
+        signal_number = os.WTERMSIG(ending.status) if os.WIFSIGNALED(ending.status) else None
+        exit_status = os.WEXITSTATUS(ending.status) if os.WIFEXITED(ending.status) else None
+        if exit_status == _EXIT_OUT_OF_MEMORY:
             raise ChildOutOfMemory
-        if not exited and status == signal.SIGXCPU:
+        # A library in C++ aborts when it gets no memory.
+        growth = ending.resident_bytes_max - self._resident_at_start
+        if signal_number == signal.SIGABRT and growth >= self.limits.memory_bytes // _MUCH:
+            raise ChildOutOfMemory
+        if signal_number == signal.SIGXCPU:
             raise ChildTimedOut(TimeBudget.CPU)
-        raise ChildDied(
-            signal_number=None if exited else status,
-            exit_status=status if exited else None,
-            traceback=failure,
-        )
+        raise ChildDied(signal_number=signal_number, exit_status=exit_status, traceback=failure)
 
     def end(self) -> None:
-        """Kill the child if it still runs, reap it, close the channel. Signals must be blocked."""
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        """Kill the child if it still runs, reap it, close the channel."""
+        if self._ending is None:
+            os.kill(self._pid, signal.SIGKILL)
+            self._reap()
         os.close(self.channel)
+
+    def _reap(self) -> "_Ending":
+        """Wait for the end of the child; its process id is then invalid."""
+        # The system may give the id to another process: whoever is interrupted here must not use
+        # it again.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            _, status, usage = os.wait4(self._pid, 0)
+            self._ending = _Ending(
+                status=status,
+                cpu_seconds=usage.ru_utime + usage.ru_stime,
+                resident_bytes_max=usage.ru_maxrss * 1024,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return self._ending
 
     def _resident_bytes(self) -> int:
         statm = Path(f"/proc/{self._pid}/statm").read_text(encoding="ascii")

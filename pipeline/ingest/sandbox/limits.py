@@ -1,8 +1,9 @@
-"""Limits of the reading of one PDF."""
+"""Limits of the reading of one document."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 
+from schemas.outcomes import Outcome
 from schemas.settings import MIB, IngestSettings, PdfEngine
 
 # A page beyond these is an attack or a mistake: a dense printed page has 10,000
@@ -22,7 +23,12 @@ IMAGE_PIXELS = 100_000_000
 
 OUTLINE_ENTRIES = 5_000
 
+DEATHS = 3
+
 PAGE_TIMEOUT_MAX = timedelta(seconds=20)
+
+SHARE_SECONDS = 1
+SHARE_BYTES_PER_SECOND = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +51,7 @@ class ReadingLimits:
         archive_bytes: unpacked size of the parts of a DOCX that are read.
         image_pixels: pixels of an image that is decoded.
         outline_entries: entries of the outline that are kept.
+        deaths: children that the document may kill before it is quarantined.
     """
 
     timeout: timedelta
@@ -62,6 +69,7 @@ class ReadingLimits:
     archive_bytes: int = ARCHIVE_BYTES
     image_pixels: int = IMAGE_PIXELS
     outline_entries: int = OUTLINE_ENTRIES
+    deaths: int = DEATHS
 
     @classmethod
     def from_settings(cls, settings: IngestSettings) -> "ReadingLimits":
@@ -74,4 +82,28 @@ class ReadingLimits:
             pages=settings.pdf_pages_max,
             text_bytes=int(settings.pdf_text_max),
             pdf_engine=settings.pdf_engine,
+            deaths=settings.quarantine_after,
         )
+
+    def cut_reason(self, cut: Outcome) -> str:
+        """Return a sentence about the limit that ended the reading of a document."""
+        match cut:
+            case Outcome.LIMIT_PAGES:
+                return f"Only the first {self.pages} pages are read."
+            case Outcome.LIMIT_TEXT:
+                return f"Only the first {self.text_bytes} bytes of text are kept."
+            case Outcome.TIMEOUT_DOCUMENT:
+                seconds = self.timeout.total_seconds()
+                return f"The pages that could not be read within {seconds:g} seconds are missing."
+            case _:
+                raise ValueError(f"{cut} does not cut a document")
+
+
+def cpu_share(size_bytes: int, *, longest: timedelta) -> timedelta:
+    """Return how long a document may keep a reader of the interactive lane, in CPU time.
+
+    The share grows with the file: ordinary files need far less, and many small hostile files
+    would otherwise keep all readers busy.
+    """
+    seconds = SHARE_SECONDS + size_bytes / SHARE_BYTES_PER_SECOND
+    return min(longest, timedelta(seconds=seconds))

@@ -1,5 +1,4 @@
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -11,14 +10,16 @@ import psutil
 import pytest
 
 from pipeline.enrich.enricher import Enricher
-from pipeline.ingest import child, reading
-from pipeline.ingest.frames import DocumentOpened, DocumentRead, PageReading, ReadPages
-from pipeline.ingest.reading import DocumentReading
+from pipeline.ingest import child
+from pipeline.ingest.frames import Opening, PageReading
+from pipeline.ingest.reading import DocumentReading, Ending, Lane, SoFar
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from pipeline.ingest.sandbox.reader import Reader
 from schemas.ids import TenantId
 from schemas.policy.media_types import PDF
 from tests.factories.reading_limits import READING_LIMITS
+
+BATCH_LANE = Lane(cpu_share=None, niceness=0)
 
 
 class NewChildren:
@@ -32,9 +33,8 @@ class NewChildren:
 
 
 class Reading(NamedTuple):
-    opened: DocumentOpened
     pages: list[PageReading]
-    summary: DocumentRead
+    ending: Ending
 
 
 class Bench:
@@ -46,22 +46,36 @@ class Bench:
         self._directory = directory
         self._tenant_id = TenantId(uuid4())
 
-    def open(
-        self, content: bytes, **changed: int | timedelta
-    ) -> AbstractContextManager[DocumentReading]:
-        path = self._directory / "document.pdf"
+    def reading(
+        self,
+        content: bytes,
+        *,
+        media_type: str = PDF,
+        lane: Lane = BATCH_LANE,
+        done: int = 0,
+        so_far: SoFar | None = None,
+        while_waiting: Callable[[], None] = lambda: None,
+        limits: ReadingLimits | None = None,
+    ) -> DocumentReading:
+        path = self._directory / "document"
         path.write_bytes(content)
-        limits = replace(self._limits, **changed)  # type: ignore[arg-type]  # mypy wants one type for all fields
-        return reading.open_document(
-            ReadPages(path=str(path), media_type=PDF, limits=limits),
+        return DocumentReading(
+            Opening(path=str(path), media_type=media_type, limits=limits or self._limits),
             reader=self.reader,
             tenant_id=self._tenant_id,
+            lane=lane,
+            done=done,
+            so_far=so_far or SoFar(),
+            while_waiting=while_waiting,
         )
 
+    def limits(self, **changed: int | timedelta) -> ReadingLimits:
+        return replace(self._limits, **changed)  # type: ignore[arg-type]  # mypy wants one type for all fields
+
     def read(self, content: bytes, **changed: int | timedelta) -> Reading:
-        with self.open(content, **changed) as document:
-            pages = list(document.pages())
-            return Reading(document.opened, pages, document.summary)
+        reading = self.reading(content, limits=self.limits(**changed))
+        pages = [each for each in reading.run() if isinstance(each, PageReading)]
+        return Reading(pages, reading.ending)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import logging
 import os
-import signal
-from datetime import UTC, datetime, timedelta
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Never
 
@@ -10,19 +10,11 @@ import pytest
 import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
-from structlog.testing import capture_logs
 
 from pipeline.enrich.enricher import Enricher
-from pipeline.ingest.errors import (
-    DocumentCorrupt,
-    DocumentCrashed,
-    DocumentEmpty,
-    DocumentEncrypted,
-    DocumentLimitExceeded,
-    DocumentOutOfMemory,
-)
+from pipeline.ingest.errors import DocumentError
+from pipeline.ingest.frames import PageReading
 from pipeline.ingest.sandbox.limits import ReadingLimits
-from schemas.errors import DomainError
 from schemas.outcomes import Outcome
 from tests.factories import pdfs
 from tests.integration.sandbox.conftest import Bench, NewChildren
@@ -31,10 +23,10 @@ MIB = 1024 * 1024
 
 
 def test_a_document_is_read_page_by_page(reader: Bench) -> None:
-    opened, pages, summary = reader.read(
+    pages, ending = reader.read(
         pdfs.with_pages("Dear Ann.\nWrite to ann@example.com.", "Page two."),
     )
-    assert opened.page_count == 2
+    assert (ending.page_count, ending.is_paused) == (2, False)
     assert [page.number for page in pages] == [1, 2]
     first = pages[0]
     assert [first.text[start:end] for start, end in first.sentences] == [
@@ -45,7 +37,7 @@ def test_a_document_is_read_page_by_page(reader: Bench) -> None:
         ("EMAIL", "ann@example.com"),
     ]
     assert [page.outcome for page in pages] == [Outcome.COMPLETE, Outcome.COMPLETE]
-    assert (summary.cut, summary.warnings) == (None, 0)
+    assert (ending.read.cut, ending.read.warnings) == (None, 0)
 
 
 def test_a_page_has_its_size(reader: Bench) -> None:
@@ -65,31 +57,8 @@ def test_a_page_without_text_is_read(reader: Bench) -> None:
     assert (pages[0].text, pages[0].outcome) == ("", Outcome.NO_TEXT)
 
 
-def test_metadata_is_cleaned_and_cut(reader: Bench) -> None:
-    information = {
-        "/Title": "Annual\x00 report\r\n2024",
-        "/Author": "A" * 100_000,
-        "/Subject": " ",
-        "/CreationDate": "D:20240501120000+02'00'",
-        "/ModDate": "yesterday",
-    }
-    metadata = reader.read(pdfs.with_information(information)).opened.metadata
-    assert metadata.title == "Annual report 2024"
-    assert metadata.author == "A" * 1_000
-    assert metadata.subject is None
-    assert metadata.created == datetime(2024, 5, 1, 10, tzinfo=UTC)
-    assert metadata.modified is None
-
-
-def test_a_date_out_of_range_is_left_out(reader: Bench) -> None:
-    content = pdfs.with_information({"/CreationDate": "D:00010101000000+14'00'"})
-    opened, pages, _ = reader.read(content)
-    assert opened.metadata.created is None
-    assert pages[0].text
-
-
 def test_a_pdf_with_only_an_owners_password_is_read(reader: Bench) -> None:
-    _, pages, _ = reader.read(pdfs.owner_locked("Anyone may read this."))
+    pages, _ = reader.read(pdfs.owner_locked("Anyone may read this."))
     assert pages[0].text.strip() == "Anyone may read this."
 
 
@@ -113,39 +82,32 @@ def test_a_slow_page_fails_alone(reader: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "error"),
+    ("content", "outcome"),
     [
-        pytest.param(pdfs.empty(), DocumentEmpty, id="empty"),
-        pytest.param(pdfs.without_pages(), DocumentEmpty, id="without pages"),
-        pytest.param(pdfs.not_a_pdf(), DocumentCorrupt, id="not a PDF"),
-        pytest.param(pdfs.truncated(), DocumentCorrupt, id="truncated"),
-        pytest.param(pdfs.garbage(100_000), DocumentCorrupt, id="garbage"),
-        pytest.param(pdfs.with_a_page_tree_loop(), DocumentCorrupt, id="page tree loop"),
-        pytest.param(pdfs.locked("x", opened_with="pw"), DocumentEncrypted, id="locked"),
+        pytest.param(pdfs.without_pages(), Outcome.EMPTY, id="without pages"),
+        pytest.param(pdfs.not_a_pdf(), Outcome.CORRUPT, id="not a PDF"),
+        pytest.param(pdfs.truncated(), Outcome.CORRUPT, id="truncated"),
+        pytest.param(pdfs.garbage(100_000), Outcome.CORRUPT, id="garbage"),
+        pytest.param(pdfs.locked("x", opened_with="pw"), Outcome.ENCRYPTED, id="locked"),
         pytest.param(
-            pdfs.encrypted_by_an_unknown_handler(), DocumentEncrypted, id="unknown handler"
+            pdfs.encrypted_by_an_unknown_handler(), Outcome.ENCRYPTED, id="unknown handler"
         ),
     ],
 )
-def test_a_document_that_does_not_open_fails_with_its_error(
-    content: bytes, error: type[DomainError], reader: Bench, children: NewChildren
+def test_a_document_that_does_not_open_fails_with_its_outcome(
+    content: bytes, outcome: Outcome, reader: Bench, children: NewChildren
 ) -> None:
-    with pytest.raises(error) as raised:
+    with pytest.raises(DocumentError) as raised:
         reader.read(content)
-    assert not raised.value.retryable
+    assert raised.value.outcome is outcome
     assert children() == []
 
 
-def test_a_file_that_is_too_large_is_not_opened(reader: Bench) -> None:
-    with pytest.raises(DocumentLimitExceeded, match="more than 100"):
-        reader.read(pdfs.with_pages("small"), file_bytes=100)
-
-
 def test_pages_beyond_the_limit_are_left_out_and_flagged(reader: Bench) -> None:
-    opened, pages, summary = reader.read(pdfs.with_pages("one", "two", "three"), pages=2)
+    pages, ending = reader.read(pdfs.with_pages("one", "two", "three"), pages=2)
     assert [page.text.strip() for page in pages] == ["one", "two"]
-    assert opened.page_count == 3
-    assert (summary.cut, summary.cut_reason) == (
+    assert ending.page_count == 3
+    assert (ending.read.cut, ending.read.cut_reason) == (
         Outcome.LIMIT_PAGES,
         "Only the first 2 pages are read.",
     )
@@ -153,9 +115,9 @@ def test_pages_beyond_the_limit_are_left_out_and_flagged(reader: Bench) -> None:
 
 def test_text_beyond_the_limit_is_left_out_and_flagged(reader: Bench) -> None:
     content = pdfs.with_page_contents(*[b"BT /F1 12 Tf (0123456789) Tj ET"] * 3)
-    _, pages, summary = reader.read(content, text_bytes=15)
+    pages, ending = reader.read(content, text_bytes=15)
     assert [page.text for page in pages] == ["0123456789", "01234"]
-    assert (summary.cut, pages[1].outcome) == (Outcome.LIMIT_TEXT, Outcome.LIMIT_TEXT)
+    assert (ending.read.cut, pages[1].outcome) == (Outcome.LIMIT_TEXT, Outcome.LIMIT_TEXT)
 
 
 def test_a_page_with_too_much_text_is_cut_and_flagged(reader: Bench) -> None:
@@ -163,36 +125,31 @@ def test_a_page_with_too_much_text_is_cut_and_flagged(reader: Bench) -> None:
     assert (page.text, page.outcome) == ("0123", Outcome.LIMIT_PAGE_TEXT)
 
 
-def test_the_summary_is_not_available_before_the_last_page(reader: Bench) -> None:
-    with reader.open(pdfs.with_pages("one")) as document, pytest.raises(RuntimeError):
-        _ = document.summary
+def test_the_ending_is_not_available_before_the_last_page(reader: Bench) -> None:
+    with pytest.raises(RuntimeError):
+        _ = reader.reading(pdfs.with_pages("one")).ending
 
 
 def test_an_abandoned_reading_leaves_no_child(reader: Bench, children: NewChildren) -> None:
-    with reader.open(pdfs.pages_sharing_a_stream(50, tokens=90_000)) as document:
-        assert next(document.pages()).number == 1
+    with closing(reader.reading(pdfs.with_pages("one", "two")).run()) as steps:
+        assert isinstance(next(steps), PageReading)
         assert children()
     assert children() == []
 
 
-def test_a_killed_child_is_a_retryable_crash(reader: Bench, children: NewChildren) -> None:
-    def read_and_kill_the_child() -> None:
-        with reader.open(pdfs.pages_sharing_a_stream(50, tokens=90_000)) as document:
-            for _ in document.pages():
-                os.kill(children()[0].pid, signal.SIGKILL)
-
-    with capture_logs() as logs, pytest.raises(DocumentCrashed) as raised:
-        read_and_kill_the_child()
-    assert raised.value.signal_number == signal.SIGKILL
-    assert raised.value.retryable
-    assert [(line["event"], line["signal_number"]) for line in logs] == [("ingest.child_died", 9)]
+def test_a_child_reads_several_documents_of_a_tenant(reader: Bench, children: NewChildren) -> None:
+    reader.read(pdfs.with_pages("one"))
+    [first] = children()
+    pages = reader.read(pdfs.with_pages("two")).pages
+    assert pages[0].text.strip() == "two"
+    assert children() == [first]
 
 
-def test_a_memory_error_in_the_callers_block_is_an_error_of_the_document(
+def test_a_child_that_failed_to_read_a_page_is_replaced(
     reader: Bench, children: NewChildren
 ) -> None:
-    with pytest.raises(DocumentOutOfMemory), reader.open(pdfs.with_pages("one")):
-        raise MemoryError
+    slow = b"BT /F1 1 Tf " + b"1 0 0 1 5 5 Tm (a) Tj " * 32_000 + b"ET"
+    reader.read(pdfs.with_page_contents(slow), page_timeout=timedelta(milliseconds=50))
     assert children() == []
 
 
@@ -202,11 +159,11 @@ def test_parser_warnings_are_counted_and_not_logged(
     handler = logging.StreamHandler(os.fdopen(2, "w", closefd=False))  # which the child keeps
     logging.getLogger().addHandler(handler)
     try:
-        _, pages, summary = reader.read(pdfs.with_wrong_offsets("Found all the same."))
+        pages, ending = reader.read(pdfs.with_wrong_offsets("Found all the same."))
     finally:
         logging.getLogger().removeHandler(handler)
     assert pages[0].text.strip() == "Found all the same."
-    assert summary.warnings > 0
+    assert ending.read.warnings > 0
     assert capfd.readouterr() == ("", "")
 
 

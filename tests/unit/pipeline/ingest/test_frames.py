@@ -1,25 +1,50 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
 from pipeline.enrich.annotations import Entity
 from pipeline.ingest import frames
-from pipeline.ingest.extractors.extractor import DocumentMetadata, Line, Span, SpanKind
+from pipeline.ingest.extractors.extractor import (
+    DocumentMetadata,
+    Line,
+    OutlineItem,
+    Span,
+    SpanKind,
+    Structure,
+)
 from pipeline.ingest.frames import (
+    Describe,
     DocumentOpened,
     DocumentRead,
+    LanguageFound,
     Message,
+    Opening,
     PageReading,
+    PagesSoFar,
     ReadingFailed,
+    ReadingPaused,
+    ReadPages,
+    Recognize,
+    Request,
+    StructureRead,
+    ThumbnailDrawn,
 )
 from schemas.outcomes import Outcome
+from tests.factories.reading_limits import READING_LIMITS
 
 MESSAGES: list[Message] = [
-    DocumentOpened(
-        page_count=2,
-        metadata=DocumentMetadata(title="T", created=datetime(2024, 5, 1, tzinfo=UTC)),
+    DocumentOpened(page_count=2),
+    StructureRead(
+        structure=Structure(
+            metadata=DocumentMetadata(title="T", created=datetime(2024, 5, 1, tzinfo=UTC)),
+            outline=(OutlineItem(title="One", level=0, page=1),),
+        )
     ),
+    LanguageFound(language="en", confidence=0.9),
+    ThumbnailDrawn(png=b"\x89PNG"),
+    PagesSoFar(enricher_state=b"\x00state"),
+    ReadingPaused(),
     PageReading(
         number=1,
         text="Mail bob@example.com.",
@@ -45,9 +70,41 @@ MESSAGES: list[Message] = [
 ]
 
 
-@pytest.mark.parametrize("message", MESSAGES, ids=["opened", "page", "bad page", "read", "failed"])
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda each: repr(each)[:24])
 def test_a_decoded_message_equals_the_encoded_one(message: Message) -> None:
     assert frames.decode(frames.encode(message)) == message
+
+
+OPENING = Opening(
+    path="/work/original",
+    media_type="application/pdf",
+    limits=READING_LIMITS,
+    password="pw",  # noqa: S106
+)
+
+REQUESTS: list[Request] = [
+    ReadPages(
+        opening=OPENING,
+        first_page=3,
+        enricher_state=b"\x00",
+        time_left=timedelta(seconds=30),
+        cpu_share=timedelta(seconds=2.5),
+    ),
+    Describe(opening=OPENING, thumbnail_side=400, part_timeout=timedelta(seconds=2)),
+    Recognize(
+        opening=OPENING,
+        pages=(1, 3),
+        languages=("eng", "deu"),
+        dpi=200.0,
+        pixels_max=10_000_000,
+        page_timeout=timedelta(seconds=30),
+    ),
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda each: type(each).__name__)
+def test_a_decoded_request_equals_the_encoded_one(request_: Request) -> None:
+    assert frames.decode_request(frames.encode(request_)) == request_
 
 
 def test_metadata_as_builtins_is_json() -> None:
