@@ -17,6 +17,7 @@ from pipeline.ingest.sandbox.limits import ReadingLimits
 from pipeline.ingest.sandbox.reader import Reader
 from schemas.ids import TenantId
 from schemas.policy.media_types import PDF
+from schemas.settings import PdfEngine
 from tests.factories.reading_limits import READING_LIMITS
 
 BATCH_LANE = Lane(cpu_share=None, niceness=0)
@@ -69,10 +70,10 @@ class Bench:
             while_waiting=while_waiting,
         )
 
-    def limits(self, **changed: int | timedelta) -> ReadingLimits:
+    def limits(self, **changed: int | timedelta | PdfEngine) -> ReadingLimits:
         return replace(self._limits, **changed)  # type: ignore[arg-type]  # mypy wants one type for all fields
 
-    def read(self, content: bytes, **changed: int | timedelta) -> Reading:
+    def read(self, content: bytes, **changed: int | timedelta | PdfEngine) -> Reading:
         reading = self.reading(content, limits=self.limits(**changed))
         pages = [each for each in reading.run() if isinstance(each, PageReading)]
         return Reading(pages, reading.ending)

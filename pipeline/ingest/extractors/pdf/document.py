@@ -129,6 +129,7 @@ class PdfDocument(OpenDocument):
     def _open_pypdf(self) -> PypdfDocument:
         if self._pypdf is None:
             self._pypdf = PypdfDocument(self._file, limits=self._limits, password=self._password)
+            self.warnings += self._pypdf.warnings
         return self._pypdf
 
     def _by_pypdf(self, number: int) -> PageReading:
