@@ -62,7 +62,11 @@ SERVICES: Final = (
     ),
     # The sweeps need the staging directory.
     _worker("transfer", queues="uploads,maintenance", concurrency=2),
-    _worker("ingest", queues="document_processing", concurrency=1),
+    # With two processes, a document that takes its whole share delays only half of the others.
+    _worker("ingest", queues="document_processing", concurrency=2),
+    # Of its own: page count, title and thumbnail do not wait for the reading of other documents.
+    _worker("metadata", queues="metadata_extraction", concurrency=1),
+    _worker("batch", queues="batch_processing", concurrency=1),
     Service(
         name="beat",
         command=("waybill-beat",),

@@ -9,11 +9,8 @@ import structlog
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context, current_context, database_time
-from pipeline.ingest import description, originals, readers, record
-from pipeline.ingest.extractors import registry
+from pipeline.ingest import description, originals, passwords, readers, record
 from pipeline.ingest.extractors.extractor import Structure
-from pipeline.ingest.frames import Opening
-from pipeline.ingest.sandbox.limits import ReadingLimits
 from pipeline.ingest.version import PIPELINE_VERSION
 from pipeline.messaging.event_task import MessageDelivery
 from pipeline.steps.heartbeat import Heartbeat
@@ -59,16 +56,11 @@ class ExtractMetadata(StepTask[None]):
                 pipeline_version=PIPELINE_VERSION,
                 now=database_time(session),
             )
+            password = passwords.password_of(session, document.upload_id, context.settings.key_ring)
         heartbeat = Heartbeat(context, claimed)
         with originals.downloaded(context, document, heartbeat=heartbeat.renew) as file:
             found = description.describe(
-                Opening(
-                    path=str(file),
-                    media_type=registry.media_type_of(
-                        document.content_type, filename=document.filename
-                    ),
-                    limits=ReadingLimits.from_settings(context.settings),
-                ),
+                originals.opening_of(document, file, password=password, settings=context.settings),
                 reader=readers.of_this_process(context.settings),
                 tenant_id=event.tenantid,
                 while_waiting=heartbeat.beat,

@@ -12,10 +12,14 @@ import structlog
 
 from pipeline.context import Context
 from pipeline.ingest.errors import DocumentEmpty, DocumentLimitExceeded
+from pipeline.ingest.extractors import registry
+from pipeline.ingest.frames import Opening
 from pipeline.ingest.record import DocumentToRead
+from pipeline.ingest.sandbox.limits import ReadingLimits
 from pipeline.steps.call_pool import CallPool
 from schemas.object_keys import ObjectKey
 from schemas.outcomes import Outcome
+from schemas.settings import IngestSettings
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -53,6 +57,18 @@ def downloaded(
         with CallPool[None](heartbeat=heartbeat) as pool:
             pool.run(partial(context.storage.download, ObjectKey(document.object_key), to=file))
         yield file
+
+
+def opening_of(
+    document: DocumentToRead, file: Path, *, password: str | None, settings: IngestSettings
+) -> Opening:
+    """Return how a child opens the downloaded file of a document."""
+    return Opening(
+        path=str(file),
+        media_type=registry.media_type_of(document.content_type, filename=document.filename),
+        limits=ReadingLimits.from_settings(settings),
+        password=password,
+    )
 
 
 def _remove_abandoned(context: Context, *, own: Path) -> None:

@@ -14,14 +14,13 @@ import structlog
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context, current_context, database_time
-from pipeline.ingest import originals, readers, record, writer
+from pipeline.ingest import originals, passwords, readers, record, writer
 from pipeline.ingest.batches import PageBatches
 from pipeline.ingest.errors import DocumentOutOfMemory, DocumentQuarantined
-from pipeline.ingest.extractors import registry
-from pipeline.ingest.frames import Opening, PageReading
+from pipeline.ingest.frames import PageReading
 from pipeline.ingest.reading import DocumentReading, Ending, Lane, SoFar
 from pipeline.ingest.record import DocumentToRead, Duplicate, EndOfReading, EventContext
-from pipeline.ingest.sandbox.limits import ReadingLimits, cpu_share
+from pipeline.ingest.sandbox.limits import cpu_share
 from pipeline.ingest.version import PIPELINE_VERSION
 from pipeline.messaging.event_task import MessageDelivery, WorkerKeepsDying
 from pipeline.steps.lease import ClaimedStep
@@ -73,10 +72,12 @@ class ReadPagesTask(StepTask[None]):
             duplicate = record.find_duplicate(
                 session, document, tenant_id=event.tenantid, pipeline_version=PIPELINE_VERSION
             )
+            password = passwords.password_of(session, document.upload_id, context.settings.key_ring)
         work = _Work(
             context=context,
             document=document,
             revision_id=revision_id,
+            password=password,
             event=event,
             delivery=delivery,
         )
@@ -124,12 +125,8 @@ class ReadPagesTask(StepTask[None]):
         """Read pages in children, and write all but the last of them."""
         context, document = work.context, work.document
         with originals.downloaded(context, document, heartbeat=batches.write) as file:
-            opening = Opening(
-                path=str(file),
-                media_type=registry.media_type_of(
-                    document.content_type, filename=document.filename
-                ),
-                limits=ReadingLimits.from_settings(context.settings),
+            opening = originals.opening_of(
+                document, file, password=work.password, settings=context.settings
             )
             reading = DocumentReading(
                 opening,
@@ -179,6 +176,7 @@ class _Work:
     context: Context
     document: DocumentToRead
     revision_id: RevisionId
+    password: str | None
     event: Envelope
     delivery: MessageDelivery
 

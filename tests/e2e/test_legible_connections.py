@@ -26,7 +26,9 @@ def test_connections_to_the_broker_have_the_name_of_their_process(system: Stack)
         "waybill-deliver",
         "waybill-deliver-dead-letters",
         "waybill-pipeline-beat",
+        "waybill-pipeline-batch_processing",
         "waybill-pipeline-document_processing",
+        "waybill-pipeline-metadata_extraction",
         "waybill-pipeline-maintenance+uploads",
     }
     eventually(
@@ -45,7 +47,9 @@ def test_consumers_have_the_name_of_their_process(system: Stack) -> None:
     expected = {
         "NotifyConsumer",
         "DeadLetterConsumer",
+        "waybill-pipeline-batch_processing",
         "waybill-pipeline-document_processing",
+        "waybill-pipeline-metadata_extraction",
         "waybill-pipeline-maintenance+uploads",
     }
     eventually(owners, until=expected.__eq__)

@@ -53,7 +53,7 @@ def test_ten_uploads_complete_although_every_clock_is_wrong(
     with infrastructure.scoped(
         "clocks", settings=settings | wrong_clock.settings(shift), template=migrated_template
     ) as own:
-        own.start_services("relay", "deliver", "transfer", "ingest", "beat")
+        own.start_services("relay", "deliver", "transfer", "ingest", "metadata", "batch", "beat")
         key = own.create_api_key(tenant="acme")
 
         async def send_all() -> list[dict[str, object]]:

@@ -15,9 +15,9 @@ from schemas.events.envelope import Envelope
 SOON = timedelta(seconds=20)
 
 QUEUES = {
-    "upload.finalized": queues.UPLOADS,
-    "upload.cancelled": queues.UPLOADS,
-    "upload.stored": queues.DOCUMENT_PROCESSING,
+    "upload.finalized": (queues.UPLOADS,),
+    "upload.cancelled": (queues.UPLOADS,),
+    "upload.stored": (queues.METADATA_EXTRACTION, queues.DOCUMENT_PROCESSING),
 }
 
 
@@ -29,11 +29,13 @@ class Bus:
         self._raw: Any = connection.channel()
 
     def publish(self, event: Envelope) -> None:
-        """Publish the event of a step to the queue of the step, as the relay does."""
+        """Publish the event of steps to the queue of each step, as the relay does."""
+        for queue in QUEUES[event.type]:
+            self.publish_to(queue, event)
+
+    def publish_to(self, queue: str, event: Envelope) -> None:
         self.publish_raw(
-            envelope.encode(event),
-            routing_key=QUEUES[event.type],
-            content_type=envelope.CONTENT_TYPE,
+            envelope.encode(event), routing_key=queue, content_type=envelope.CONTENT_TYPE
         )
 
     def publish_raw(self, body: bytes, **properties: Any) -> None:  # noqa: ANN401  # whatever AMQP can carry

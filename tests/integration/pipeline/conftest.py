@@ -8,7 +8,7 @@ from tests.integration.pipeline.workbench import Workbench, prepare_staging, wor
 
 @pytest.fixture(scope="session")
 def workers(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
-    """A transfer and an ingest worker, without gateway and notifier."""
+    """The workers, without gateway and notifier."""
     settings = {
         "TRANSFER_LEASE": "3s",
         "TASK_ATTEMPTS": "2",
@@ -19,7 +19,7 @@ def workers(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
     }
     with infrastructure.scoped("workers", settings=settings, template=migrated_template) as own:
         prepare_staging(own)
-        own.start_services("transfer", "ingest")
+        own.start_services("transfer", "ingest", "metadata", "batch")
         yield own
 
 

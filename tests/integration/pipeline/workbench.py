@@ -1,7 +1,7 @@
 """Real pipeline workers that receive events as the relay would publish them."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -108,6 +108,13 @@ class Workbench:
     def step(self, event: Envelope, name: StepName = StepName.TRANSFER) -> Step:
         with Session(self.engine) as session:
             return session.get_one(Step, (event.job_id, name))
+
+    def steps(self, event: Envelope) -> Sequence[StepName]:
+        """Return the names of the steps of the event's job, in the order of the timeline."""
+        with Session(self.engine) as session:
+            return session.scalars(
+                select(Step.name).where(Step.job_id == event.job_id).order_by(Step.ordinal)
+            ).all()
 
     def document(self, event: Envelope) -> Document | None:
         with Session(self.engine) as session:

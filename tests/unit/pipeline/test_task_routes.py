@@ -60,6 +60,16 @@ def test_a_worker_gets_the_tasks_of_its_queues_only() -> None:
             "document.reprocess_requested": "tasks.ingest_document",
         }
     }
+    assert task_routes.tasks_for({queues.METADATA_EXTRACTION, queues.BATCH_PROCESSING}) == {
+        "metadata_extraction": {
+            "upload.stored": "tasks.extract_metadata",
+            "document.reprocess_requested": "tasks.extract_metadata",
+        },
+        "batch_processing": {
+            "upload.stored": "tasks.ingest_rest",
+            "document.reprocess_requested": "tasks.ingest_rest",
+        },
+    }
 
 
 def test_a_worker_may_consume_the_maintenance_queue_alone_or_with_others() -> None:

@@ -14,6 +14,8 @@ def test_every_long_running_process_is_in_the_table_once() -> None:
         "deliver",
         "transfer",
         "ingest",
+        "metadata",
+        "batch",
         "beat",
     ]
 
@@ -35,6 +37,7 @@ def test_workers_have_time_to_finish_a_task() -> None:
 
     assert grace["transfer"] >= 60
     assert grace["ingest"] >= 60
+    assert grace["batch"] >= 60
 
 
 def test_the_workers_consume_every_queue() -> None:
@@ -46,4 +49,10 @@ def test_the_workers_consume_every_queue() -> None:
         for queue in queues.split(",")
     }
 
-    assert taken == {"uploads", "maintenance", "document_processing"}
+    assert taken == {
+        "uploads",
+        "maintenance",
+        "document_processing",
+        "metadata_extraction",
+        "batch_processing",
+    }
