@@ -11,8 +11,10 @@ from sqlalchemy.orm import Session
 from pipeline.context import Context, current_context, database_time
 from pipeline.ingest import description, originals, passwords, readers, record
 from pipeline.ingest.extractors.extractor import Structure
+from pipeline.ingest.record import DocumentGone
 from pipeline.ingest.version import PIPELINE_VERSION
 from pipeline.messaging.event_task import MessageDelivery
+from pipeline.steps.errors import StepCancelled
 from pipeline.steps.heartbeat import Heartbeat
 from pipeline.steps.lease import ClaimedStep
 from pipeline.steps.task import StepTask
@@ -66,25 +68,29 @@ class ExtractMetadata(StepTask[None]):
                 while_waiting=heartbeat.beat,
             )
         if found.thumbnail is not None:
-            key = object_keys.thumbnail(document.document_id, revision_id)
-            # It comes from an earlier try.
-            with suppress(ObjectExists):
+            key = object_keys.thumbnail(document.upload_id, revision_id)
+            with suppress(ObjectExists):  # from an earlier try
                 context.storage.put(
                     key, body=_body(found.thumbnail), content_type="image/png", abandoned=Event()
                 )
-        with context.transaction() as session:
-            record.record_structure(
-                session,
-                heartbeat.claimed,
-                document,
-                revision_id,
-                structure=found.structure or Structure(is_cut=True),
-                page_count=found.page_count,
-                language=found.language,
-                language_confidence=found.language_confidence,
-                has_thumbnail=found.thumbnail is not None,
-                settings=context.settings,
-            )
+        try:
+            with context.transaction() as session:
+                record.record_structure(
+                    session,
+                    heartbeat.claimed,
+                    document,
+                    revision_id,
+                    structure=found.structure or Structure(is_cut=True),
+                    page_count=found.page_count,
+                    language=found.language,
+                    language_confidence=found.language_confidence,
+                    has_thumbnail=found.thumbnail is not None,
+                    settings=context.settings,
+                )
+        except (DocumentGone, StepCancelled):
+            # The cleanup of the upload may have ended before the picture was stored.
+            context.storage.delete(object_keys.thumbnail(document.upload_id, revision_id))
+            raise
         log.info("ingest.document_described", document_id=str(document.document_id))
 
     def record_failed(
