@@ -116,7 +116,7 @@ def amounts(text: str, *, rules: Rules) -> Iterator[Found]:
     for match in expression.finditer(text):
         start, end = match.span()
         before = text[max(0, start - 1) : start]
-        if before and (before.isdigit() or before in _NOT_BEFORE):
+        if (before and (before.isdigit() or before in _NOT_BEFORE)) or text.startswith("00", start):
             continue
         if found := _percent(text, start, end, rules) or _money(text, start, end, rules):
             yield found

@@ -185,11 +185,10 @@ class DocumentEnricher:
 
         # One more than the maximum shows that the page has more.
         found_sentences = list(islice(sentences(content, rules=rules), limits.sentences + 1))
+        most = limits.entities + 1
+        found = self._found(content, rules, most=most)
         found_entities = list(
-            islice(
-                filter(None, (entity(each, content) for each in self._found(content, rules))),
-                limits.entities + 1,
-            )
+            islice(filter(None, (entity(each, content) for each in found)), most)
         )
         return PageAnnotations(
             sentences=tuple(found_sentences[: limits.sentences]),
@@ -233,8 +232,8 @@ class DocumentEnricher:
             return None, None
         return code, round(weight / total, 3)
 
-    def _found(self, content: str, rules: languages.Rules) -> list[Found]:
-        by_rules = found_by_rules(content, rules=rules, order=self._order)
+    def _found(self, content: str, rules: languages.Rules, *, most: int) -> list[Found]:
+        by_rules = found_by_rules(content, rules=rules, order=self._order, most=most)
         pipeline = self._enricher.pipeline
         if pipeline is None or pipeline.lang not in {rules.code, languages.ANY}:
             return by_rules

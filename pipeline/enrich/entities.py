@@ -5,6 +5,7 @@ The rules are few and precise; names of people, places and companies need a trai
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import islice
 from operator import attrgetter
 from typing import Final
 
@@ -17,14 +18,14 @@ _LONGEST: Final = 500
 _JOINED: Final = frozenset({"EMAIL", "URL"})  # white space inside is of the page, not of the text
 
 
-def found_by_rules(text: str, *, rules: Rules, order: DateOrder) -> list[Found]:
-    """Return the entities of a text in order, not overlapping."""
+def found_by_rules(text: str, *, rules: Rules, order: DateOrder, most: int) -> list[Found]:
+    """Return at least the first `most` entities of a text, in order, not overlapping."""
     found = [
-        *addresses.urls(text),
-        *addresses.emails(text),
-        *addresses.ibans(text),
+        *islice(addresses.urls(text), most),
+        *islice(addresses.emails(text), most),
+        *islice(addresses.ibans(text), most),
         *dates.dates(text, rules=rules, order=order),
-        *amounts.amounts(text, rules=rules),
+        *islice(amounts.amounts(text, rules=rules), most),
     ]
     # Of two that begin at the same place, the kind that is listed first stays: the sort is stable.
     kept: list[Found] = []

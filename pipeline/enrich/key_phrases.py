@@ -19,9 +19,11 @@ _COUNTED_MAX: Final = 4_000
 _PAGE_MAX: Final = 20_000  # characters of one page that are counted
 _WORDS_MAX: Final = 4
 _PHRASE_MAX: Final = 48  # characters
+_SINGLE_WEIGHT: Final = 0.5
 _SINGLE_MIN: Final = 4  # letters of a phrase of one word
 
-_BREAK: Final = re.compile(r"[^\w\s'’-]+|\n\s*\n|\s-\s")
+# A phrase does not go on in the next line: the lines of tables and headings have nothing in common.
+_BREAK: Final = re.compile(r"[^\w\s'’-]+|\n|\s-\s")
 _NO_LETTER: Final = re.compile(r"[\d_]")
 _WORD_EDGE: Final = "'’-"
 _JAPANESE: Final = re.compile(r"[一-龯々]{2,8}|[ァ-ヴー]{3,12}")
@@ -66,7 +68,7 @@ class KeyPhrases:
     def best(self) -> tuple[str, ...]:
         """Return the most telling phrases, best first: frequent and long, none a part of another."""
         scores = {
-            phrase: count * math.log2(1 + _length(phrase)) for phrase, count in self._ranked(KEPT)
+            phrase: count * _weight(phrase) for phrase, count in self._ranked(KEPT)
         }
         chosen: list[tuple[str, set[str]]] = []
         for phrase in sorted(scores, key=scores.__getitem__, reverse=True):
@@ -82,10 +84,11 @@ class KeyPhrases:
         return [(each.phrase, each.count) for each in ranked[:most]]
 
 
-def _length(phrase: str) -> int:
-    """Return the number of words; of a script without spaces, of two characters each."""
-    is_ideographic = "一" <= phrase[0] <= "龯"
-    return max(1, len(phrase) // 2) if is_ideographic else phrase.count(" ") + 1
+def _weight(phrase: str) -> float:
+    """Return what one occurrence is worth; a word alone says little."""
+    is_ideographic = "一" <= phrase[0] <= "龯"  # two signs are about a word
+    words = len(phrase) // 2 if is_ideographic else phrase.count(" ") + 1
+    return math.log2(1 + words) if words > 1 else _SINGLE_WEIGHT
 
 
 def _phrases(text: str, rules: Rules) -> Iterator[str]:

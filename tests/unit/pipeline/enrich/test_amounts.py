@@ -65,7 +65,7 @@ def test_an_amount_of_a_line_does_not_take_the_end_of_the_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["A4 and 5 apples", "Room 12 EURO2", "3 m long", "1.2.3 EUR-less", "B2B 5"]
+    "text", ["A4 and 5 apples", "Room 12 EURO2", "3 m long", "1.2.3 EUR-less", "B2B 5", "in $000"]
 )
 def test_numbers_without_a_currency_are_no_amounts(text: str) -> None:
     assert found(text) == []
