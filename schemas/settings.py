@@ -539,7 +539,7 @@ class PdfEngine(StrEnum):
 class IngestSettings(BaseModel):
     spacy_model: str = Field(
         default="blank:en",
-        description="an installed spaCy model, or `blank:<language>` for sentences, lemmas and rule-based entities",
+        description="`blank:<language>`: rules find sentences and entities, and those of this language hold for text without a clear language. An installed spaCy pipeline or the path of one: its names of people, places and companies are added to the pages of its language. `none`: documents have neither language nor sentences, entities and key phrases",
     )
     pdf_engine: PdfEngine = Field(
         default=PdfEngine.AUTO,

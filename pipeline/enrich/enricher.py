@@ -187,9 +187,7 @@ class DocumentEnricher:
         found_sentences = list(islice(sentences(content, rules=rules), limits.sentences + 1))
         most = limits.entities + 1
         found = self._found(content, rules, most=most)
-        found_entities = list(
-            islice(filter(None, (entity(each, content) for each in found)), most)
-        )
+        found_entities = list(islice(filter(None, (entity(each, content) for each in found)), most))
         return PageAnnotations(
             sentences=tuple(found_sentences[: limits.sentences]),
             entities=tuple(found_entities[: limits.entities]),

@@ -19,7 +19,7 @@ _COUNTED_MAX: Final = 4_000
 _PAGE_MAX: Final = 20_000  # characters of one page that are counted
 _WORDS_MAX: Final = 4
 _PHRASE_MAX: Final = 48  # characters
-_SINGLE_WEIGHT: Final = 0.5
+_SINGLE_WEIGHT: Final = 0.7
 _SINGLE_MIN: Final = 4  # letters of a phrase of one word
 
 # A phrase does not go on in the next line: the lines of tables and headings have nothing in common.
@@ -67,13 +67,11 @@ class KeyPhrases:
 
     def best(self) -> tuple[str, ...]:
         """Return the most telling phrases, best first: frequent and long, none a part of another."""
-        scores = {
-            phrase: count * _weight(phrase) for phrase, count in self._ranked(KEPT)
-        }
+        scores = {phrase: count * _weight(phrase) for phrase, count in self._ranked(KEPT)}
         chosen: list[tuple[str, set[str]]] = []
         for phrase in sorted(scores, key=scores.__getitem__, reverse=True):
             words = set(phrase.casefold().split())
-            if not any(words <= others for _, others in chosen):
+            if not any(words <= others or others <= words for _, others in chosen):
                 chosen.append((phrase, words))
             if len(chosen) == _BEST:
                 break

@@ -117,10 +117,10 @@ def _lines(text: str) -> Iterator[_Line]:
     is_after_break = True
     position = 0
     for raw in text.split("\n"):
-        content = raw.strip()
+        content = raw.strip()  # walls too
         if not content:
             is_after_break = True
-        elif WALL in content:
+        elif WALL in raw:
             for part in re.finditer(rf"[^{WALL}]+", raw):
                 if stripped := part.group().strip():
                     start = position + part.start() + part.group().index(stripped)
@@ -129,7 +129,7 @@ def _lines(text: str) -> Iterator[_Line]:
         else:
             start = position + raw.index(content[0])
             yield _Line(start, start + len(content), is_after_break)
-            is_after_break = WALL in raw
+            is_after_break = False
         position += len(raw) + 1
 
 

@@ -5,6 +5,7 @@ from typing import Final
 
 import spacy
 from spacy.language import Language
+from spacy.pipeline import Tok2Vec
 from spacy.tokenizer import Tokenizer
 
 from pipeline.enrich.annotations import Found
@@ -39,8 +40,19 @@ def load(name: str) -> Language:
     if used <= _NEED_NO_OTHER:  # a part of the operator's own may need any of them
         for each in unused:
             pipeline.remove_pipe(each)
+        _remove_unheard(pipeline)
     _limit_words(pipeline)
     return pipeline
+
+
+def _remove_unheard(pipeline: Language) -> None:
+    """Remove a `tok2vec` whose vectors none of the other parts uses."""
+    for each in pipeline.pipe_names:
+        component = pipeline.get_pipe(each)
+        if isinstance(component, Tok2Vec) and not set(component.listening_components) & set(
+            pipeline.pipe_names
+        ):
+            pipeline.remove_pipe(each)
 
 
 def names(text: str, *, pipeline: Language) -> Iterator[Found]:

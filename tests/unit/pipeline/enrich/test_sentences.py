@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.enrich import languages
@@ -134,6 +134,7 @@ def test_a_sentence_without_an_end_is_split_at_white_space() -> None:
     assert " ".join(found).split() == ["word"] * 1_000
 
 
+@example("111\n\f1", "en")
 @given(st.text("aB1. \n!。•,\f", max_size=300), st.sampled_from(["en", "de", "ja", "xx", "el"]))
 def test_sentences_are_ordered_bounded_and_no_fragments(text: str, language: str) -> None:
     position = 0

