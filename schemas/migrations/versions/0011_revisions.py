@@ -234,7 +234,7 @@ UPDATE steps SET ordinal = 1 WHERE name = 'ingest';
 UPDATE steps SET error_code = pg_temp.waybill_old_code(error_code) WHERE error_code LIKE 'document\\_%';
 
 UPDATE jobs SET status = 'completed', stage = 'done', finished_at = now(), revision = revision + 1, updated_at = now()
-WHERE status = 'processing'
+WHERE stage = 'metadata'
   AND NOT EXISTS (SELECT FROM steps WHERE steps.job_id = jobs.id AND steps.status <> 'completed');
 UPDATE jobs SET stage = 'ingest' WHERE stage IN ('metadata', 'ingest_rest', 'ocr');
 """

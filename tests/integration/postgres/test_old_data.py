@@ -354,7 +354,8 @@ def test_the_columns_of_a_job_become_its_steps(data: OldData) -> None:
         "to read, lost/transfer": is_stored,
         "to read, lost/ingest": ("queued", 0, None, PAGES, 0, None, None),
         "half read/transfer": is_stored,
-        "half read/ingest": ("queued", 3, 10, PAGES, 0, stored, None),
+        # Its three pages were read in a transaction that did not commit.
+        "half read/ingest": ("queued", 0, 10, PAGES, 0, stored, None),
         "not read/transfer": is_stored,
         "read/transfer": is_stored,
         "read/ingest": ("completed", 10, 10, PAGES, 0, stored, ended),
@@ -417,7 +418,7 @@ def test_leases_checkpoints_and_errors_are_kept(data: OldData) -> None:
 
 
 def test_rows_of_other_tables_stay_as_they_are(data: OldData) -> None:
-    changed = {"jobs", "deliveries", "outbox"}
+    changed = {"jobs", "deliveries", "outbox", "documents"}
     for table, rows in data.before.items():
         if table not in changed:
             # Later migrations add columns.
@@ -433,12 +434,26 @@ def test_rows_of_other_tables_stay_as_they_are(data: OldData) -> None:
         "finished_at",
         "updated_at",
     } < kept
-    assert only(data.after["jobs"], kept) == only(data.before["jobs"], kept)
+    assert only(read_again(data, data.after["jobs"]), kept) == only(
+        read_again(data, data.before["jobs"]), kept
+    )
     assert {(job["kind"], job["priority"]) for job in data.after["jobs"]} == {
         ("upload", "interactive")
     }
     columns = set(data.before["deliveries"][0]) - {"body"}
     assert data.after["deliveries"] == only(data.before["deliveries"], columns)
+
+
+def read_again(data: OldData, jobs: list[Columns]) -> list[Columns]:
+    """Leave out what changes of a job whose pages were not committed: they are read again."""
+    half_read = str(data.jobs["half read"].id)
+    changing = {"revision", "updated_at", "pages_done"}
+    return [
+        {name: value for name, value in job.items() if name not in changing}
+        if job["id"] == half_read
+        else job
+        for job in jobs
+    ]
 
 
 def test_an_api_key_from_before_has_no_prefix_and_never_expires(data: OldData) -> None:
@@ -633,6 +648,8 @@ def test_a_downgrade_restores_the_rows_and_publishes_open_work_again(
     with connect(database_url) as connection:
         restored = snapshot(connection)
     assert restored.keys() == data.before.keys()
+    for found in (restored, data.before):
+        found["jobs"] = read_again(data, found["jobs"])
     exact = data.before.keys() - {"outbox"}
     assert {table: restored[table] for table in exact} == {
         table: data.before[table] for table in exact
