@@ -21,6 +21,13 @@ FROM ${PYTHON_IMAGE} AS runtime
 LABEL org.opencontainers.image.title="Waybill" \
       org.opencontainers.image.description="Takes large files in chunks, stores them in S3, reads the PDFs among them, and tells other systems with signed webhooks" \
       org.opencontainers.image.licenses="Apache-2.0"
+# Tesseract itself is in the wheel of tesserocr; these are its data. Other languages: add packages
+# tesseract-ocr-<language>, and name them in OCR_LANGUAGES if a document may not show its language.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends \
+      tesseract-ocr-ara tesseract-ocr-chi-sim tesseract-ocr-deu tesseract-ocr-eng \
+      tesseract-ocr-fra tesseract-ocr-heb tesseract-ocr-jpn tesseract-ocr-osd tesseract-ocr-spa \
+ && rm -rf /var/lib/apt/lists/*
 # A new volume inherits the owner of these directories.
 RUN groupadd --gid 10001 waybill \
  && useradd --uid 10001 --gid waybill --no-create-home --home-dir /nonexistent \
@@ -33,7 +40,9 @@ COPY pyproject.toml /srv/waybill/pyproject.toml
 WORKDIR /srv/waybill
 # Bytecode is compiled during installation; at run time the file system is read-only.
 # OPENBLAS: the workers fork after loading numpy; its threads do not survive a fork.
+# OMP: Tesseract is slower with threads, because each line is too little work to share.
 ENV PATH=/opt/waybill/bin:$PATH \
+    OMP_THREAD_LIMIT=1 \
     OPENBLAS_NUM_THREADS=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONFAULTHANDLER=1 \

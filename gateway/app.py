@@ -46,7 +46,7 @@ from gateway.uploads.oneshot import routes as submissions
 from gateway.webhooks import routes as webhooks
 from schemas.lifecycle import StagingKind
 from schemas.runtime import postgres
-from schemas.settings import ObjectStoreSettings
+from schemas.settings import ObjectStoreSettings, OcrEngineName
 
 
 def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> Litestar:
@@ -83,6 +83,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         readiness=ReadinessProbe(
             partial(postgres.connect, settings, connection=db.PROBE_CONNECTION),
             clock_difference_max=settings.clock_difference_max,
+            is_ocr_wanted=settings.ocr_engine is not OcrEngineName.NONE,
             staging=staging,
             is_listening=lambda: notifications.is_listening,
             monotonic=time.monotonic,

@@ -1,4 +1,4 @@
-"""What a gateway process needs, and whether it has it: the database, the staging, a right clock.
+"""What a gateway process needs, and whether it has it: the database, the staging, a right clock, OCR.
 
 All probes of about a second share one look, so that any number of probes costs the same.
 """
@@ -20,6 +20,7 @@ from gateway.staging import Staging
 from gateway.staging.probe import StagingHealth, probe
 from schemas.policy import clocks
 from schemas.runtime import outages, postgres, revisions
+from schemas.tables.engines import ALIVE_FOR
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -68,6 +69,10 @@ def failed(reason: str) -> Check:
     return Check(status=Status.NOT_READY, reason=reason)
 
 
+NO_OCR_ENGINE: Final = degraded(
+    "no OCR engine: scanned pages stay without text, because no worker of the queue ocr_processing"
+    " has an engine; install Tesseract's language data there (TESSDATA_DIR), or set OCR_ENGINE=none"
+)
 NO_ANSWER: Final = failed(f"not answering: no answer within {PROBE_TIMEOUT.total_seconds():g} s")
 
 
@@ -78,6 +83,7 @@ class DatabaseHealth:
     database: Check = Check()
     migration: Check = Check(status=Status.NOT_READY, reason=UNKNOWN)
     clock: Check = Check(status=Status.NOT_READY, reason=UNKNOWN)
+    ocr: Check = Check(status=Status.DEGRADED, reason=UNKNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +106,12 @@ class Readiness:
 class DatabaseProbe:
     """Asks the database, on a connection of its own: a pool that is busy is not an outage."""
 
-    def __init__(self, connect: postgres.Connect, *, clock_difference_max: timedelta) -> None:
+    def __init__(
+        self, connect: postgres.Connect, *, clock_difference_max: timedelta, is_ocr_wanted: bool
+    ) -> None:
         self._connect = connect
         self._clock_difference_max = clock_difference_max
+        self._is_ocr_wanted = is_ocr_wanted
         self._connection: psycopg.AsyncConnection[Any] | None = None
 
     async def look(self) -> DatabaseHealth:
@@ -133,7 +142,9 @@ class DatabaseProbe:
             if connection is None:
                 connection = self._connection = await self._connect()
             return DatabaseHealth(
-                clock=await self._clock(connection), migration=await _migration(connection)
+                clock=await self._clock(connection),
+                migration=await _migration(connection),
+                ocr=await _ocr(connection) if self._is_ocr_wanted else Check(),
             )
         except BaseException:
             # After a cancellation the pending answer would be taken for that of the next statement.
@@ -169,6 +180,18 @@ async def _migration(connection: psycopg.AsyncConnection[Any]) -> Check:
     return judge_migration([str(version) for (version,) in rows], known=revisions.known())
 
 
+async def _ocr(connection: psycopg.AsyncConnection[Any]) -> Check:
+    try:
+        alive = await (
+            await connection.execute(
+                "SELECT 1 FROM engines WHERE seen_at > now() - %s", [ALIVE_FOR]
+            )
+        ).fetchone()
+    except (UndefinedTable, InsufficientPrivilege):
+        alive = None
+    return Check() if alive else NO_OCR_ENGINE
+
+
 def judge_migration(applied: Sequence[str], *, known: Sequence[str]) -> Check:
     """Compare the revision of the database with those that this program has migrations for."""
     head = known[-1]
@@ -194,6 +217,7 @@ class ReadinessProbe:
         connect: postgres.Connect,
         *,
         clock_difference_max: timedelta,
+        is_ocr_wanted: bool,
         staging: Staging,
         is_listening: Callable[[], bool],
         monotonic: Callable[[], float],
@@ -204,6 +228,7 @@ class ReadinessProbe:
         Args:
             connect: opens a connection to the database.
             clock_difference_max: how far the clock of the process may be from the database's.
+            is_ocr_wanted: whether scanned pages are to be recognised.
             staging: where new uploads are staged.
             is_listening: returns whether notifications about jobs arrive.
             monotonic: the clock.
@@ -212,7 +237,9 @@ class ReadinessProbe:
         self._is_listening = is_listening
         self._monotonic = monotonic
         self._listened_at = monotonic()
-        self._database_probe = DatabaseProbe(connect, clock_difference_max=clock_difference_max)
+        self._database_probe = DatabaseProbe(
+            connect, clock_difference_max=clock_difference_max, is_ocr_wanted=is_ocr_wanted
+        )
         self._database = SharedLook(self._database_probe.look, timeout=timeout, monotonic=monotonic)
         self._staging = SharedLook(partial(probe, staging), timeout=timeout, monotonic=monotonic)
         self._kinds: Mapping[str, tuple[Status, str]] = {}
@@ -226,6 +253,7 @@ class ReadinessProbe:
                 "database": database.database,
                 "migration": database.migration,
                 "clock": database.clock,
+                "ocr": database.ocr,
                 "staging": NO_ANSWER if staging is None else _staging_check(staging),
                 "listener": self._listener_check(),
             },

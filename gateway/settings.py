@@ -13,6 +13,7 @@ from schemas.settings import (
     HttpSettings,
     LinkSettings,
     ObjectStoreSettings,
+    OcrChoiceSettings,
     ProcessSettings,
     QuotaSettings,
     RequestRateSettings,
@@ -42,6 +43,7 @@ class Settings(
     BodySettings,
     RequestRateSettings,
     WebhookTargetSettings,
+    OcrChoiceSettings,
     ProcessSettings,
     ServiceSettings,
 ):

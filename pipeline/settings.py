@@ -8,6 +8,8 @@ from schemas.settings import (
     IngestSettings,
     LivenessSettings,
     ObjectStoreSettings,
+    OcrChoiceSettings,
+    OcrSettings,
     ProcessSettings,
     QuotaSettings,
     ScratchSettings,
@@ -33,6 +35,8 @@ class Settings(
     IngestSettings,
     CelerySettings,
     LivenessSettings,
+    OcrChoiceSettings,
+    OcrSettings,
     ProcessSettings,
     ServiceSettings,
 ):

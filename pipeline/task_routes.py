@@ -12,6 +12,7 @@ from celery import Celery
 
 from pipeline.beat import PERIODIC_TASKS
 from pipeline.ingest.metadata_task import ExtractMetadata
+from pipeline.ingest.ocr_task import RecognizePages
 from pipeline.ingest.task import IngestDocument, IngestRest
 from pipeline.messaging.consumer import EventConsumer
 from pipeline.messaging.event_task import EventTask
@@ -21,7 +22,12 @@ from schemas.events.documents import ReprocessRequested
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFinalized
 
 READING: Final = frozenset(
-    {queues.METADATA_EXTRACTION, queues.DOCUMENT_PROCESSING, queues.BATCH_PROCESSING}
+    {
+        queues.METADATA_EXTRACTION,
+        queues.DOCUMENT_PROCESSING,
+        queues.BATCH_PROCESSING,
+        queues.OCR_PROCESSING,
+    }
 )
 """Queues whose tasks read documents in child processes."""
 
@@ -40,6 +46,7 @@ TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
         queues.METADATA_EXTRACTION: _reads(ExtractMetadata),
         queues.DOCUMENT_PROCESSING: _reads(IngestDocument),
         queues.BATCH_PROCESSING: _reads(IngestRest),
+        queues.OCR_PROCESSING: _reads(RecognizePages),
     },
 )
 """Queue → event type → task."""

@@ -11,6 +11,7 @@ from pipeline.context import Context, build_context, current_context, install_co
 from pipeline.enrich import enricher
 from pipeline.ingest import readers
 from pipeline.ingest.extractors import registry
+from pipeline.ingest.ocr.presence import EnginePresence
 from pipeline.messaging.broker import declare_topology
 from pipeline.settings import Settings
 from schemas.runtime import logging, outages
@@ -21,6 +22,7 @@ log = structlog.stdlib.get_logger(__name__)
 settings = Settings.load()
 app = celery_app.app
 celery_app.configure(settings)
+app.steps["consumer"].add(EnginePresence)
 task_routes.register(app)
 app.conf.beat_schedule = beat.schedule(
     sweep_every=settings.sweep_every, watch_every=settings.step_watch_every

@@ -103,6 +103,7 @@ def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
 Positive = Annotated[int, Field(ge=1)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(_comma_separated)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated), Field(min_length=1)]
 # The message of `ip_network` names the fault; pydantic would report one for each type of the union.
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_comma_separated)]
@@ -571,6 +572,59 @@ class IngestSettings(BaseModel):
     reader_documents_max: Positive = Field(
         default=50,
         description="documents of one tenant that a reader child reads before a fresh one replaces it; bounds what a leak in a parser can grow to",
+    )
+
+
+class OcrEngineName(StrEnum):
+    """Which engine recognises the text of pages that are pictures."""
+
+    AUTO = "auto"
+    TESSERACT = "tesseract"
+    RAPIDOCR = "rapidocr"
+    NONE = "none"
+
+
+class OcrChoiceSettings(BaseModel):
+    ocr_engine: OcrEngineName = Field(
+        default=OcrEngineName.AUTO,
+        description="what recognises scanned pages: `tesseract`, `rapidocr` or `none`; by default Tesseract where its language data are installed, else RapidOCR (extra `ocr-rapidocr`), which takes ten times as long. With `none` scanned pages stay `needs_ocr`, and readiness does not mention it",
+    )
+
+
+class OcrSettings(BaseModel):
+    ocr_languages: Names = Field(
+        default=("eng",),
+        description="Tesseract's names of the language data for documents whose language is unknown, comma separated; each further one takes as long again. A page in another language is recognised with its own data, if they are installed",
+    )
+    tessdata_dir: Path = Field(
+        default=Path("/usr/share/tesseract-ocr/5/tessdata"),
+        description="directory of Tesseract's language data; the default is that of Debian's packages `tesseract-ocr-<language>`",
+    )
+    ocr_dpi: Positive = Field(
+        default=200,
+        description="resolution at which pages are recognised; 300 takes a third longer, and helps only with poor scans of small print (7 points)",
+    )
+    ocr_pages_max: Positive = Field(
+        default=300,
+        description="most pages recognised of one document, a quarter of an hour of one worker; the others stay `needs_ocr`",
+    )
+    ocr_pixels_max: Positive = Field(
+        default=25_000_000,
+        description="most pixels of one picture: A3 at 300 dpi has 17 million. A larger page is recognised at a lower resolution. Each pixel takes 10 to 20 bytes of the worker's memory",
+    )
+    ocr_page_timeout: Duration = Field(
+        default=timedelta(seconds=60),
+        description="longest time to recognise one page, thirty times what an ordinary page takes; the page then stays without text, and the next one follows",
+    )
+    ocr_timeout: Duration = Field(
+        default=timedelta(minutes=20),
+        description="longest time to recognise one document; pages without a turn stay `needs_ocr`. Keep it under `TASK_TIME_LIMIT`",
+    )
+    ocr_confidence_min: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="mean confidence of a page below which its text is discarded, because it is garbage: ordinary scans have 0.85 and more, pages that the engine cannot read 0.2 to 0.4",
     )
 
 

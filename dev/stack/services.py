@@ -67,6 +67,7 @@ SERVICES: Final = (
     # Of its own: page count, title and thumbnail do not wait for the reading of other documents.
     _worker("metadata", queues="metadata_extraction", concurrency=1),
     _worker("batch", queues="batch_processing", concurrency=1),
+    _worker("ocr", queues="ocr_processing", concurrency=1),
     Service(
         name="beat",
         command=("waybill-beat",),

@@ -10,7 +10,7 @@ from typing import Final
 
 from pipeline.enrich.annotations import PageAnnotations, PageLimits
 from pipeline.enrich.enricher import Enricher
-from pipeline.ingest import describing, frames, text
+from pipeline.ingest import describing, frames, recognizing, text
 from pipeline.ingest.errors import PAGE_REASONS, DocumentError
 from pipeline.ingest.extractors import registry
 from pipeline.ingest.extractors.extractor import ExtractedPage, OpenDocument, SpanKind
@@ -47,8 +47,8 @@ def serve(request: bytes, send: Send, *, enricher: Enricher) -> None:
             read_pages(reading, send, enricher=enricher)
         case Describe() as description:
             describe(description, send, enricher=enricher)
-        case Recognize():
-            raise NotImplementedError
+        case Recognize() as recognition:
+            recognize(recognition, send, enricher=enricher)
 
 
 def read_pages(request: ReadPages, send: Send, *, enricher: Enricher) -> None:
@@ -80,6 +80,21 @@ def describe(request: Describe, send: Send, *, enricher: Enricher) -> None:
             send(frames.encode(DocumentOpened(page_count=document.page_count)))
             for part in describing.parts(document, request, enricher=enricher):
                 send(frames.encode(part))
+    except NotOpened as failure:
+        send(frames.encode(failure.message))
+
+
+def recognize(request: Recognize, send: Send, *, enricher: Enricher) -> None:
+    """Send `DocumentOpened`, the recognised pages, and `DocumentRead`.
+
+    Sends `ReadingFailed` alone if the document does not open.
+    """
+    budget = Budget(time_left=request.time_left, cpu_share=None)
+    try:
+        with opened(request.opening, budget=budget) as document:
+            send(frames.encode(DocumentOpened(page_count=document.page_count)))
+            for message in recognizing.messages(document, request, enricher=enricher):
+                send(frames.encode(message))
     except NotOpened as failure:
         send(frames.encode(failure.message))
 

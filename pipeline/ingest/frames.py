@@ -9,6 +9,7 @@ from pipeline.enrich.annotations import Entity
 from pipeline.ingest.extractors.extractor import Line, Span, Structure
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
+from schemas.settings import OcrEngineName
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,18 +73,28 @@ class Recognize(msgspec.Struct, frozen=True, kw_only=True, tag="recognize"):
     Attributes:
         opening: the document; its extractor renders the pages.
         pages: numbers of the pages, from 1, in order.
-        languages: codes of the languages to recognise, as tesseract names them.
+        engine: what recognises them.
+        data: directory of Tesseract's language data.
+        languages: names of the language data for the first page.
+        is_language_known: whether they are those of the document's other pages.
         dpi: resolution of the images.
         pixels_max: most pixels of one image; a larger page is rendered at a lower resolution.
-        page_timeout: CPU time for one page.
+        page_timeout: time for one page.
+        confidence_min: mean confidence of a page, 0 to 1, below which its text is discarded.
+        time_left: of the time for the document.
     """
 
     opening: Opening
     pages: tuple[int, ...]
+    engine: OcrEngineName
+    data: str
     languages: tuple[str, ...]
+    is_language_known: bool
     dpi: float
     pixels_max: int
     page_timeout: timedelta
+    confidence_min: float
+    time_left: timedelta
 
 
 Request = ReadPages | Describe | Recognize

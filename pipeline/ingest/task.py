@@ -18,6 +18,7 @@ from pipeline.ingest import originals, passwords, readers, record, writer
 from pipeline.ingest.batches import PageBatches
 from pipeline.ingest.errors import DocumentOutOfMemory, DocumentQuarantined
 from pipeline.ingest.frames import PageReading
+from pipeline.ingest.ocr import engines
 from pipeline.ingest.reading import DocumentReading, Ending, Lane, SoFar
 from pipeline.ingest.record import DocumentToRead, Duplicate, EndOfReading, EventContext
 from pipeline.ingest.sandbox.limits import cpu_share
@@ -233,7 +234,7 @@ def _end(
             work.document,
             work.revision_id,
             end=end,
-            is_ocr_available=False,
+            is_ocr_available=engines.is_available(session, work.context.settings),
             settings=work.context.settings,
             event_context=_event_context(session, work.event, work.delivery),
         )

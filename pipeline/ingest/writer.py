@@ -15,6 +15,7 @@ from pipeline.steps import lease
 from pipeline.steps.lease import ClaimedStep
 from schemas.ids import RevisionId
 from schemas.lifecycle import PageStatus
+from schemas.outcomes import Outcome
 from schemas.settings import StepSettings
 from schemas.spans import SPAN_KINDS
 from schemas.tables.documents import Entity, Page
@@ -131,6 +132,56 @@ def write_recognised_pages(
         done=done,
         total=claimed.total,
         checkpoint={"last_page": pages[-1].number},
+        settings=settings,
+    )
+
+
+def leave_unrecognised(
+    session: Session,
+    claimed: ClaimedStep,
+    *,
+    document: DocumentToRead,
+    revision_id: RevisionId,
+    numbers: Sequence[int],
+    outcome: Outcome,
+    reason: str,
+    settings: StepSettings,
+) -> ClaimedStep:
+    """Record why OCR has no text of pages, which still need it, and count them as tried.
+
+    Args:
+        session: of a transaction that does nothing else.
+        claimed: the step `ocr`.
+        document: the document.
+        revision_id: its revision.
+        numbers: the next pages that need OCR, in order.
+        outcome: of the pages.
+        reason: a sentence for clients.
+        settings: how long the renewed lease lasts.
+
+    Returns:
+        The claimed step with its progress.
+
+    Raises:
+        StepCancelled, DocumentGone: the document is deleted, or the client cancelled.
+        LeaseLost: another worker took over.
+    """
+    lock_document(session, document)
+    session.execute(
+        update(Page)
+        .where(
+            Page.revision_id == revision_id,
+            Page.number.in_(numbers),
+            Page.status == PageStatus.NEEDS_OCR,
+        )
+        .values(outcome=outcome, reason=reason)
+    )
+    return _renewed(
+        session,
+        claimed,
+        done=claimed.done + len(numbers),
+        total=claimed.total,
+        checkpoint={"last_page": numbers[-1]},
         settings=settings,
     )
 

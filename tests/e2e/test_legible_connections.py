@@ -29,6 +29,7 @@ def test_connections_to_the_broker_have_the_name_of_their_process(system: Stack)
         "waybill-pipeline-batch_processing",
         "waybill-pipeline-document_processing",
         "waybill-pipeline-metadata_extraction",
+        "waybill-pipeline-ocr_processing",
         "waybill-pipeline-maintenance+uploads",
     }
     eventually(
@@ -50,6 +51,7 @@ def test_consumers_have_the_name_of_their_process(system: Stack) -> None:
         "waybill-pipeline-batch_processing",
         "waybill-pipeline-document_processing",
         "waybill-pipeline-metadata_extraction",
+        "waybill-pipeline-ocr_processing",
         "waybill-pipeline-maintenance+uploads",
     }
     eventually(owners, until=expected.__eq__)
@@ -60,6 +62,7 @@ def test_connections_to_the_database_have_the_name_of_their_process(system: Stac
         "waybill-gateway-listener",
         "waybill-gateway-readiness",
         "waybill-pipeline-maintenance+uploads",
+        "waybill-pipeline-ocr_processing",
         "waybill-relay",
         "waybill-deliver",
     }

@@ -33,6 +33,14 @@ def with_pages(*texts: str, title: str | None = None, author: str | None = None)
     return file.getvalue()
 
 
+def merged(*documents: bytes) -> bytes:
+    """A PDF with the pages of all documents."""
+    writer = PdfWriter()
+    for document in documents:
+        writer.append(BytesIO(document))
+    return _written(writer)
+
+
 def with_information(information: dict[str, str]) -> bytes:
     """A PDF of one page with this information dictionary; keys are names such as `/Title`."""
     writer = PdfWriter(clone_from=PdfReader(BytesIO(with_pages("A page."))))

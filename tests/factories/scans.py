@@ -157,6 +157,14 @@ def picture_of(
     return picture
 
 
+def scanned_pdf(*pictures: Image.Image) -> bytes:
+    """A PDF whose pages are pictures, as a scanner makes it."""
+    file = BytesIO()
+    first, *others = pictures
+    first.save(file, "PDF", resolution=DPI, save_all=True, append_images=others)
+    return file.getvalue()
+
+
 def page_image(picture: Image.Image) -> PageImage:
     return PageImage(
         width=picture.width,

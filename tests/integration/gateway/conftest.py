@@ -15,7 +15,7 @@ from gateway.context import Context
 from gateway.settings import Settings
 from schemas.api.scopes import Scope
 from schemas.lifecycle import StagingKind
-from schemas.settings import DatabaseSettings, ObjectStoreSettings
+from schemas.settings import DatabaseSettings, ObjectStoreSettings, OcrEngineName
 from tests.factories.secret_keys import KEY
 from tests.integration.gateway.api import Api, BeginSession
 from tests.integration.gateway.process import Process, api_of
@@ -143,7 +143,7 @@ def serve(database: DatabaseSettings, staged: Staged, make_key: MakeKey) -> Serv
     ) -> AsyncIterator[Api]:
         app: Any = create_app(
             Settings.model_validate(
-                {"staging_reserve": 0, "secret_keys": KEY}
+                {"staging_reserve": 0, "secret_keys": KEY, "ocr_engine": OcrEngineName.NONE}
                 | {name.lower(): value for name, value in staged.settings.items()}
                 | database.model_dump()
                 | settings
@@ -186,6 +186,7 @@ async def start(database: DatabaseSettings, staged: Staged, tmp_path: Path) -> A
             "DATABASE_URL": database.database_url.get_secret_value(),
             "STAGING_RESERVE": "0",
             "SECRET_KEYS": KEY,
+            "OCR_ENGINE": "none",
             **staged.settings,
             "LOG_LEVEL": "DEBUG",
             **settings,

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import func, update
 
 from schemas.api.scopes import Scope
-from schemas.settings import DatabaseSettings
+from schemas.settings import DatabaseSettings, OcrEngineName
+from schemas.tables.engines import ALIVE_FOR, LiveEngine
 from tests.factories.secret_keys import KEY
-from tests.integration.gateway.api import Api, problem
+from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
 from tests.integration.gateway.process import api_of, run_command, run_gateway
 from tests.integration.notifier import proxy
@@ -169,6 +171,25 @@ async def test_health_checks_need_no_key(api: Api, staging_dir: Path) -> None:
 
     assert broken["checks"]["staging"].startswith("not mounted: ")
     assert problems(broken) == {"staging"}
+
+
+async def test_a_gateway_is_degraded_while_no_worker_recognises_text(
+    serve: Serve, transaction: BeginSession
+) -> None:
+    async with serve(ocr_engine=OcrEngineName.AUTO) as api:
+        without = (await api.http.get("/health/ready")).json()
+        async with transaction() as session:
+            session.add(LiveEngine(name="tesseract", detail="eng", seen_at=func.now() - ALIVE_FOR))
+        assert (await api.probed("degraded"))["checks"]["ocr"] == without["checks"]["ocr"]
+        async with transaction() as session:
+            await session.execute(update(LiveEngine).values(seen_at=func.now()))
+
+        ready = await api.probed("ready")
+
+    assert without["status"] == "degraded"
+    assert without["checks"]["ocr"].startswith("no OCR engine: scanned pages stay without text")
+    assert problems(without) == {"ocr"}
+    assert ready["checks"]["ocr"] == "ok"
 
 
 async def test_a_gateway_is_degraded_once_only_the_reserve_of_staging_is_free(

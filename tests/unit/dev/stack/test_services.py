@@ -16,6 +16,7 @@ def test_every_long_running_process_is_in_the_table_once() -> None:
         "ingest",
         "metadata",
         "batch",
+        "ocr",
         "beat",
     ]
 
@@ -38,6 +39,7 @@ def test_workers_have_time_to_finish_a_task() -> None:
     assert grace["transfer"] >= 60
     assert grace["ingest"] >= 60
     assert grace["batch"] >= 60
+    assert grace["ocr"] >= 60
 
 
 def test_the_workers_consume_every_queue() -> None:
@@ -55,4 +57,5 @@ def test_the_workers_consume_every_queue() -> None:
         "document_processing",
         "metadata_extraction",
         "batch_processing",
+        "ocr_processing",
     }

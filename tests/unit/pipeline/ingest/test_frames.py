@@ -31,6 +31,7 @@ from pipeline.ingest.frames import (
     ThumbnailDrawn,
 )
 from schemas.outcomes import Outcome
+from schemas.settings import OcrEngineName
 from tests.factories.reading_limits import READING_LIMITS
 
 MESSAGES: list[Message] = [
@@ -94,10 +95,15 @@ REQUESTS: list[Request] = [
     Recognize(
         opening=OPENING,
         pages=(1, 3),
+        engine=OcrEngineName.TESSERACT,
+        data="/usr/share/tessdata",
         languages=("eng", "deu"),
+        is_language_known=False,
         dpi=200.0,
         pixels_max=10_000_000,
         page_timeout=timedelta(seconds=30),
+        confidence_min=0.5,
+        time_left=timedelta(minutes=5),
     ),
 ]
 
