@@ -55,6 +55,7 @@ def _job(job_id: UUID) -> JobView:
     return JobView(
         job_id=JobId(job_id),
         upload_id=None,
+        document_id=None,
         kind=JobKind.UPLOAD,
         priority=Priority.INTERACTIVE,
         status=JobStatus.QUEUED,

@@ -1,6 +1,7 @@
 """`POST /documents/{id}/reprocess` and `DELETE /documents/{id}`."""
 
 from http import HTTPStatus
+from typing import Final
 
 import msgspec
 from litestar import Response, Router, delete, post
@@ -23,6 +24,8 @@ from schemas.api.scopes import Scope
 from schemas.errors import ErrorCode
 from schemas.ids import DocumentId
 from schemas.runtime.tracing import TRACEPARENT_HEADER, valid_traceparent
+
+WITHOUT_BODY: Final = ReprocessDocument()
 
 
 class KeyedReprocess(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +53,7 @@ async def reprocess_document(
     request: ApiRequest,
     *,
     document_id: FromPath[DocumentId],
-    data: JSONBody[ReprocessDocument],
+    data: JSONBody[ReprocessDocument] = WITHOUT_BODY,
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,  # noqa: ARG001  # for the API description; `answer_of` reads all its lines
 ) -> Response[JobView]:

@@ -42,8 +42,6 @@ class NamedPosition(msgspec.Struct, frozen=True, array_like=True):
 
 Position: TypeAlias = CreatedPosition | NamedPosition
 
-NAME: Final = Document.filename.collate("C")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
@@ -138,7 +136,7 @@ def _conditions(filters: Filters) -> dict[str, ColumnElement[bool]]:
         given["sha256"] = Document.sha256 == filters.sha256
     if filters.filename_prefix is not None:
         prefix = filters.filename_prefix
-        given["filename_prefix"] = and_(prefix <= NAME, prefix + NAME_END >= NAME)
+        given["filename_prefix"] = Document.filename.between(prefix, prefix + NAME_END)
     if filters.language is not None:
         given["language"] = Document.language == filters.language
     if filters.content_type is not None:
@@ -168,11 +166,11 @@ def _scan(
         and_(true(), *plan.others).label("is_match"),
     ).where(Document.tenant_id == tenant_id, *plan.index)
     if isinstance(after, NamedPosition):
-        query = query.where(tuple_(NAME, Document.id) > (after.filename, after.id))
+        query = query.where(tuple_(Document.filename, Document.id) > (after.filename, after.id))
     elif after is not None:
         query = query.where(tuple_(Document.created_at, Document.id) < (after.created_at, after.id))
     if plan.is_by_name:
-        return query.order_by(NAME, Document.id)
+        return query.order_by(Document.filename, Document.id)
     return query.order_by(Document.created_at.desc(), Document.id.desc())
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.settings import API_PREFIX
 from schemas.api.jobs import JobError, JobView, StepView
-from schemas.ids import JobId, UploadId
+from schemas.ids import DocumentId, JobId, UploadId
 from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
 from schemas.steps import STEPS, WEIGHTS, JobStage, StepName
 from schemas.tables.jobs import Job
@@ -20,6 +20,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     id: JobId
     upload_id: UploadId | None
+    document_id: DocumentId | None
     kind: JobKind
     priority: Priority
     status: JobStatus
@@ -66,6 +67,7 @@ def show(
     return JobView(
         job_id=job.id,
         upload_id=job.upload_id,
+        document_id=job.document_id,
         kind=job.kind,
         priority=job.priority,
         status=job.status,

@@ -238,6 +238,7 @@ async def add_job(
     job = JobFacts(
         id=job_id,
         upload_id=upload.id,
+        document_id=None,
         kind=JobKind.UPLOAD,
         priority=priority,
         status=JobStatus.QUEUED,

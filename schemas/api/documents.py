@@ -162,7 +162,7 @@ class DocumentAttachments(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReprocessDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Reads a document again; an empty object suffices."""
+    """Reads a document again; a request without a body suffices."""
 
     priority: RequestedPriority = msgspec.UNSET
     password: RequestedPassword = msgspec.UNSET

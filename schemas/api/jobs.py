@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from schemas.ids import JobId, UploadId
+from schemas.ids import DocumentId, JobId, UploadId
 from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
 from schemas.steps import JobStage, StepName
 
@@ -54,7 +54,13 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job. Its fields of bytes are those of its step `transfer`, those of pages count `ingest` and `ingest_rest`."""
 
     job_id: JobId
-    upload_id: UploadId | None
+    upload_id: Annotated[UploadId | None, _described("null for a job of kind `reprocess`")]
+    document_id: Annotated[
+        DocumentId | None,
+        _described(
+            "the document that is read again; null for a job of another kind, whose `result` has it"
+        ),
+    ]
     kind: JobKind
     priority: Priority
     status: JobStatus

@@ -8,7 +8,7 @@ steps; see `schemas.tables.steps`.
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ForeignKey, Index, Integer, UniqueConstraint, func, text
+from sqlalchemy import ForeignKey, Index, Integer, Text, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -45,7 +45,8 @@ class Document(Base):
     status: Mapped[DocumentStatus] = mapped_column(default=DocumentStatus.STORED)
     outcome: Mapped[Outcome | None]
     revision_id: Mapped[RevisionId | None]
-    filename: Mapped[str]
+    # Ordered by code points, so that an index finds the names with a prefix.
+    filename: Mapped[str] = mapped_column(Text(collation="C"))
     content_type: Mapped[str]
     size: Mapped[int]
     sha256: Mapped[str]
@@ -73,7 +74,7 @@ class Document(Base):
         Index(
             "ix_documents_media_type", "tenant_id", text(MEDIA_TYPE_OF_DOCUMENT), "created_at", "id"
         ),
-        Index("ix_documents_filename", "tenant_id", text('filename COLLATE "C"'), "id"),
+        Index("ix_documents_filename", "tenant_id", "filename", "id"),
     )
 
 

@@ -20,6 +20,7 @@ def a_job(job_id: JobId, status: JobStatus = JobStatus.PROCESSING, *, detail: st
     return JobView(
         job_id=job_id,
         upload_id=UploadId(uuid4()),
+        document_id=None,
         kind=JobKind.UPLOAD,
         priority=Priority.INTERACTIVE,
         status=status,

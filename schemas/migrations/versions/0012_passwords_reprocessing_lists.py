@@ -65,7 +65,7 @@ LISTS: dict[str, list[Any]] = {
     "ix_documents_outcome": ["tenant_id", "outcome", "created_at", "id"],
     "ix_documents_language": ["tenant_id", "language", "created_at", "id"],
     "ix_documents_media_type": ["tenant_id", sa.text(MEDIA_TYPE), "created_at", "id"],
-    "ix_documents_filename": ["tenant_id", sa.text('filename COLLATE "C"'), "id"],
+    "ix_documents_filename": ["tenant_id", "filename", "id"],
 }
 
 NO_TRIGGERS = """
@@ -107,6 +107,8 @@ def upgrade() -> None:
     op.execute(TRIGGERS)
     op.add_column("documents", sa.Column("language", sa.Text(), nullable=True))
     op.execute(LANGUAGE)
+    # By code points: an index then finds the names with a prefix. No row is rewritten.
+    op.execute('ALTER TABLE documents ALTER COLUMN filename TYPE text COLLATE "C"')
     for name, columns in LISTS.items():
         op.create_index(name, "documents", columns)
     op.add_column("jobs", sa.Column("document_id", sa.Uuid(), nullable=True))
@@ -131,6 +133,7 @@ def downgrade() -> None:
     op.drop_column("jobs", "document_id")
     for name in LISTS:
         op.drop_index(name, table_name="documents")
+    op.execute('ALTER TABLE documents ALTER COLUMN filename TYPE text COLLATE "default"')
     op.execute(NO_TRIGGERS)
     op.drop_column("documents", "language")
     op.drop_table("document_passwords")

@@ -98,6 +98,18 @@ async def test_a_document_is_read_again_by_a_job_of_two_steps(
     )
 
 
+async def test_a_request_without_a_body_reads_a_document_again(
+    api: Api, transaction: BeginSession
+) -> None:
+    document_id = await read_document(api, transaction)
+
+    answer = await api.ask("POST", f"/documents/{document_id}/reprocess")
+
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["document_id"] == document_id
+    assert problem(await reprocess(api, document_id, other=1)) == (400, "invalid_request")
+
+
 async def test_the_present_revision_is_shown_while_a_document_is_read_again(
     api: Api, transaction: BeginSession
 ) -> None:

@@ -7,13 +7,14 @@ import pytest
 from sqlalchemy import delete
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from schemas import object_keys
 from schemas.ids import DocumentId
 from schemas.runtime import s3
 from schemas.settings import ObjectStoreSettings
 from schemas.tables.documents import Document
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import MakeKey, Serve
-from tests.integration.gateway.documents import ingested
+from tests.integration.gateway.documents import ingested, revision_of
 
 pytestmark = pytest.mark.anyio
 
@@ -212,3 +213,39 @@ async def test_a_gateway_without_a_store_makes_no_link(
 
     assert problem(answer) == (503, "unavailable")
     assert "S3_BUCKET" in answer.json()["detail"]
+
+
+async def test_the_first_page_has_a_picture(
+    api: Api,
+    transaction: BeginSession,
+    object_store_settings: ObjectStoreSettings,
+    client: httpx.AsyncClient,
+) -> None:
+    document_id = await ingested(api, transaction, pages=["a", "b"], has_thumbnail=True)
+    revision_id = await revision_of(transaction, document_id)
+    async with transaction() as session:
+        document = await session.get_one(Document, UUID(document_id))
+    store = s3.client(object_store_settings)
+    store.put_object(
+        Bucket=object_store_settings.s3_bucket,
+        Key=object_keys.thumbnail(document.upload_id, revision_id),
+        Body=b"\x89PNG",
+    )
+    store.close()
+
+    answer = await api.get(f"/documents/{document_id}/pages/1/image")
+    picture = await client.get(answer.headers["location"])
+
+    assert answer.status_code == 307
+    assert (picture.content, picture.headers["content-type"]) == (b"\x89PNG", "image/png")
+    other_page = await api.get(f"/documents/{document_id}/pages/2/image")
+    assert problem(other_page) == (404, "not_found")
+
+
+async def test_a_document_without_a_picture_says_so(api: Api, transaction: BeginSession) -> None:
+    document_id = await ingested(api, transaction, pages=["a"])
+
+    answer = await api.get(f"/documents/{document_id}/pages/1/image")
+
+    assert problem(answer) == (404, "not_found")
+    assert "no image of page 1" in answer.json()["detail"]
