@@ -4,7 +4,7 @@ import mmap
 import posixpath
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -71,6 +71,16 @@ _EXTRA_PROPERTIES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
+# The elements that a story looks at: most others are properties of the layout.
+_TAGS: Final = tuple(
+    f"{{*}}{name}"
+    for name in (
+        *_SKIPPED, *_CHARACTERS, *_PICTURES, *_NOTE_REFERENCES, *_FREED,
+        "br", "fldChar", "fldSimple", "instrText", "lastRenderedPageBreak", "pPr", "r", "sym", "t",
+        "tc", "vanish",
+    )
+)  # fmt: skip
+
 _DAMAGE: Final = (etree.XMLSyntaxError, zipfile.BadZipFile, zlib.error, DocumentCorrupt, EOFError)
 
 
@@ -133,7 +143,7 @@ class _Package:
             DocumentLimitExceeded: the parts read so far and this one are too large.
             etree.XMLSyntaxError, zipfile.BadZipFile, zlib.error, EOFError: the part is damaged.
         """
-        for event, element in self._parse(part):
+        for event, element in self._parse(part, tag=_TAGS):
             yield event, element
             if event == "end" and _local_name(element) in _FREED:
                 _free(element)
@@ -196,12 +206,15 @@ class _Package:
             raise DocumentCorrupt("A part of the document is empty.")
         return root
 
-    def _parse(self, part: str) -> Iterator[tuple[str, etree._Element]]:
+    def _parse(
+        self, part: str, *, tag: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, etree._Element]]:
         with self._open(part) as content:
             # No entity is expanded, nothing is fetched, and depth and length of texts are limited.
             yield from etree.iterparse(
                 content,
                 events=("start", "end"),
+                tag=tag,
                 resolve_entities=False,
                 load_dtd=False,
                 no_network=True,
@@ -277,7 +290,7 @@ def _once(roots: Iterable[etree._Element], *, longest: int) -> str:
 
 
 def _walk(root: etree._Element) -> Iterator[tuple[str, etree._Element]]:
-    yield from etree.iterwalk(root, events=("start", "end"))
+    yield from etree.iterwalk(root, events=("start", "end"), tag=_TAGS)
 
 
 @dataclass

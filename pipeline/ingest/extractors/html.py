@@ -12,7 +12,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from pipeline.ingest import text
 from pipeline.ingest.errors import DocumentLimitExceeded
-from pipeline.ingest.extractors import encodings
+from pipeline.ingest.extractors import encodings, text_document
 from pipeline.ingest.extractors.extractor import (
     DocumentMetadata,
     Extractor,
@@ -246,7 +246,7 @@ class _VisibleText:
 
     def _write(self, raw: str) -> None:
         if self._preformatted:
-            self._append(text.clean(raw))
+            self._append(text_document.clean(raw.replace("\f", " ")))
             return
         words = _SPACES.sub(" ", raw)
         if words == " ":
@@ -255,9 +255,7 @@ class _VisibleText:
         if words.startswith(" "):
             self._space()
         content = words.strip(" ")
-        # Most pieces need no cleaning, which takes longer than all other work on them.
-        if not (content.isascii() and content.isprintable()):
-            content = text.clean(content)
+        content = text_document.clean(content)
         if content:
             self._append(content)
         if words.endswith(" "):

@@ -16,7 +16,7 @@ PAGE_ENTITIES = 10_000
 # takes 300 MB of memory.
 MARKUP_BYTES = 64 * MIB
 MARKUP_ELEMENTS = 1_000_000
-ARCHIVE_BYTES = 256 * MIB
+ARCHIVE_BYTES = 128 * MIB
 
 # A page of A0 at 200 dpi has 62 million; each takes up to 4 bytes.
 IMAGE_PIXELS = 100_000_000
