@@ -194,7 +194,7 @@ CONTENT: Final = Content.of(b"note")
 
 def upload() -> Generator[Call, Mapping[str, Any], None]:
     """Yield the calls of an upload, which ends cancelled; send each call's answer back."""
-    file = {"filename": "note.txt", "size": len(CONTENT.data)}
+    file = {"filename": "note.bin", "size": len(CONTENT.data)}
     created = yield _post("/uploads", file)
     upload_id = created["upload_id"]
     yield Call(

@@ -241,7 +241,7 @@ def _open_jobs(system: System, *, key: str, number: int) -> list[str]:
     jobs = []
     with Client(system.url, api_key=key) as client:
         for _ in range(number):
-            upload_id = client.create_upload(filename="note.txt", size=4)["upload_id"]
+            upload_id = client.create_upload(filename="note.bin", size=4)["upload_id"]
             client.put_chunk(upload_id, Chunk(index=0, content=b"note")).raise_for_status()
             jobs.append(client.finalize(upload_id).raise_for_status().json()["job_id"])
     return jobs

@@ -81,7 +81,7 @@ def _ours(client: Client, *, system: System, rounds: int) -> Waits:
     with system.database() as listener:
         listener.execute(f"LISTEN {WAKE_CHANNEL}")
         for _ in range(rounds + WARM_UPS):
-            created = client.create_upload(filename="note.txt", size=4)
+            created = client.create_upload(filename="note.bin", size=4)
             upload_id = created["upload_id"]
             client.put_chunk(upload_id, Chunk(index=0, content=b"note")).raise_for_status()
             with ThreadPoolExecutor(1) as waiting:

@@ -115,7 +115,7 @@ def deployment(system: Stack) -> Iterator[Deployment]:
 
 @pytest.fixture
 def note(tmp_path: Path) -> Path:
-    path = tmp_path / "note.txt"
+    path = tmp_path / "note.bin"
     path.write_bytes(b"note\n")
     return path
 

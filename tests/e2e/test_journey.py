@@ -78,7 +78,7 @@ def test_a_file_that_is_not_a_pdf_is_stored_and_not_read(
 
 
 def test_an_empty_file_is_stored(system: Stack, client: Client, tmp_path: Path) -> None:
-    path = tmp_path / "empty.txt"
+    path = tmp_path / "empty.bin"
     path.touch()
     job = client.upload(path)
     settled = client.wait_until_settled(job["job_id"], timeout=TIMEOUT)
@@ -88,7 +88,7 @@ def test_an_empty_file_is_stored(system: Stack, client: Client, tmp_path: Path) 
 
 
 def test_a_callback_receives_events_of_its_upload_only(client: Client, tmp_path: Path) -> None:
-    path = tmp_path / "note.txt"
+    path = tmp_path / "note.bin"
     path.write_bytes(b"a note")
     with Receiver() as receiver:
         created = client.create_upload(
@@ -106,7 +106,7 @@ def test_a_callback_receives_events_of_its_upload_only(client: Client, tmp_path:
 
 
 def test_finalize_with_prefer_wait_returns_the_settled_job(client: Client, tmp_path: Path) -> None:
-    path = tmp_path / "note.txt"
+    path = tmp_path / "note.bin"
     path.write_bytes(b"wait for me")
     created = client.create_upload(filename=path.name, size=path.stat().st_size)
     client.send(created["upload_id"], chunks_of(path, chunk_size=created["chunk_size"]))

@@ -81,7 +81,7 @@ def without_pages() -> bytes:
 
 
 def not_a_pdf() -> bytes:
-    return b"GIF89a, or something else that is not a PDF. " * 100
+    return b"Something else that is not a PDF. " * 100
 
 
 def truncated(text: str = "Half of this file is missing.") -> bytes:

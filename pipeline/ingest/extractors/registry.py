@@ -40,7 +40,63 @@ PDF: Final = Format(
     suffixes=(".pdf",),
 )
 
-FORMATS: Final = (PDF,)
+FORMATS: Final = (
+    PDF,
+    Format(
+        extractor="pipeline.ingest.extractors.docx:DocxExtractor",
+        media_types=(media_types.DOCX, *sorted(media_types.WORD_TYPES - {media_types.DOCX})),
+        suffixes=(".docx", ".docm", ".dotx", ".dotm"),
+    ),
+    Format(
+        extractor="pipeline.ingest.extractors.image:ImageExtractor",
+        media_types=(
+            "image/png",
+            "image/jpeg",
+            "image/tiff",
+            "image/webp",
+            "image/bmp",
+            "image/gif",
+        ),
+        suffixes=(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"),
+    ),
+    Format(
+        extractor="pipeline.ingest.extractors.html:HtmlExtractor",
+        media_types=(media_types.HTML, media_types.XHTML),
+        suffixes=(".html", ".htm", ".xhtml"),
+        has_signature=False,
+    ),
+    Format(
+        extractor="pipeline.ingest.extractors.plain_text:PlainTextExtractor",
+        # Text for people, tables and records. Not source code, style sheets, calendars and XML:
+        # their words are mostly not language.
+        media_types=(
+            "text/plain",
+            "text/markdown",
+            "text/x-markdown",
+            "text/csv",
+            "text/tab-separated-values",
+            "text/x-log",
+            "text/x-rst",
+            "application/json",
+            "application/jsonl",
+            "application/x-ndjson",
+        ),
+        suffixes=(
+            ".txt",
+            ".text",
+            ".md",
+            ".markdown",
+            ".csv",
+            ".tsv",
+            ".log",
+            ".rst",
+            ".json",
+            ".jsonl",
+            ".ndjson",
+        ),
+        has_signature=False,
+    ),
+)
 
 _BY_MEDIA_TYPE: Final[Mapping[str, Format]] = MappingProxyType(
     {media_type: each for each in FORMATS for media_type in each.media_types}

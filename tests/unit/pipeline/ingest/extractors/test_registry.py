@@ -41,6 +41,33 @@ def test_other_files_are_not_read(content_type: str, declared: str | None, filen
     assert not registry.will_be_read(content_type, declared=declared, filename=filename)
 
 
+@pytest.mark.parametrize(
+    ("content_type", "filename", "media_type"),
+    [
+        ("application/pdf", "a.docx", "application/pdf"),
+        (DOCX, "a", DOCX),
+        ("application/vnd.ms-word.document.macroEnabled.12", "a.docm", DOCX),
+        ("application/zip", "a.docx", DOCX),
+        (UNKNOWN, "encrypted.DOCX", DOCX),
+        ("image/jpeg", "a.pdf", "image/png"),
+        (UNKNOWN, "broken.tif", "image/png"),
+        ("text/html; charset=utf-8", "a.txt", "text/html"),
+        ("application/xhtml+xml", "a", "text/html"),
+        ("text/plain", "page.html", "text/plain"),
+        ("text/csv; header=present", "table", "text/plain"),
+        ("application/json", "a", "text/plain"),
+        (UNKNOWN, "server.log", "text/plain"),
+        (UNKNOWN, "README.md", "text/plain"),
+        (UNKNOWN, "index.htm", "text/html"),
+    ],
+)
+def test_the_content_decides_before_the_name(
+    content_type: str, filename: str, media_type: str
+) -> None:
+    assert registry.will_be_read(content_type, declared=None, filename=filename)
+    assert registry.media_type_of(content_type, filename=filename) == media_type
+
+
 def test_a_file_that_only_its_declared_type_makes_readable_is_read_as_a_pdf() -> None:
     assert registry.media_type_of(UNKNOWN, filename="scan") == "application/pdf"
 
