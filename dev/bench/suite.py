@@ -9,6 +9,8 @@ from dev.bench import (
     fairness,
     ingest,
     memory,
+    reading,
+    recognition,
     requests,
     scale,
     servers,
@@ -44,6 +46,14 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "memory": Benchmark(
         full=partial(memory.run, sizes=memory.SIZES),
         quick=partial(memory.run, sizes=memory.QUICK_SIZES),
+    ),
+    "reading": Benchmark(
+        full=partial(reading.run, extent=reading.FULL),
+        quick=partial(reading.run, extent=reading.QUICK),
+    ),
+    "recognition": Benchmark(
+        full=partial(recognition.run, pages=4, rounds=3),
+        quick=partial(recognition.run, pages=1, rounds=1),
     ),
     "requests": Benchmark(
         full=partial(requests.run, extent=requests.FULL),

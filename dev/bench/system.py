@@ -47,7 +47,17 @@ UNLIMITED: Final = Service(
     readiness=Readiness.HEALTH_ENDPOINT,
     stop_grace=timedelta(seconds=40),
 )
-TABLE: Final = (*SERVICES, *OTHER_SERVERS, STAGING_IN_BUCKET, UNLIMITED)
+READERS_WITHOUT_NLP: Final = Service(
+    name="ingest-without-nlp",
+    command=(
+        *("env", "SPACY_MODEL=none"),
+        *("waybill-worker", "--queues", "document_processing", "--concurrency", "2"),
+        *("--hostname", "ingest-without-nlp@%h"),
+    ),
+    readiness=Readiness.LIVENESS_FILE,
+    stop_grace=timedelta(seconds=60),
+)
+TABLE: Final = (*SERVICES, *OTHER_SERVERS, STAGING_IN_BUCKET, UNLIMITED, READERS_WITHOUT_NLP)
 
 GATEWAYS: Final = frozenset({"gateway", UNLIMITED.name, *(server.name for server in OTHER_SERVERS)})
 """Services that need only the database."""

@@ -1,0 +1,16 @@
+"""Readers and their workers may die at any time; every document is read once, as a whole."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.deployment import Deployment
+from tests.e2e.killed_readers import assert_documents_survive_kills
+
+pytestmark = pytest.mark.timeout(420)
+
+
+def test_documents_are_read_once_although_readers_and_workers_are_killed(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    assert_documents_survive_kills(deployment, documents=40, kills=8, directory=tmp_path, seed=31)

@@ -1,0 +1,18 @@
+"""A hundred kills while a thousand documents are read."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.deployment import Deployment
+from tests.e2e.killed_readers import assert_documents_survive_kills
+
+pytestmark = pytest.mark.timeout(3600)
+
+
+def test_a_thousand_documents_survive_a_hundred_kills(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    assert_documents_survive_kills(
+        deployment, documents=1_000, kills=100, directory=tmp_path, seed=32
+    )
