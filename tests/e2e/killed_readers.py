@@ -21,7 +21,7 @@ from tests.e2e.deployment import Deployment
 from tests.e2e.files import retrying, settled
 
 PAGES: Final = 6
-READING: Final = ("ingest", "ingest-rest", "metadata", "ocr")
+READING: Final = ("ingest", "batch", "metadata", "ocr")
 """The workers that read documents."""
 SCANS_EVERY: Final = 20
 """One document in so many is a scan, because OCR of a page takes seconds."""

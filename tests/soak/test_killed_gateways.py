@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.deployment import Deployment
 from tests.e2e.killed_gateways import upload_while_gateways_die
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(3600)
 
 
 def test_acknowledged_chunks_survive_two_hundred_kills_of_gateways(
