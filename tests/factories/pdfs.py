@@ -101,6 +101,19 @@ def with_a_bad_page(*texts: str) -> bytes:
     return _document(good[0], bad, *good[1:])
 
 
+def with_a_missing_page(*texts: str) -> bytes:
+    """A PDF with good pages and a second page whose object is not a page."""
+    good = [
+        page
+        for number, text in enumerate(texts)
+        for page in (page_of(5 + 2 * number), stream(shown(text)))
+    ]
+    pages = [4 + 2 * number for number in range(len(texts))]
+    damaged = 4 + len(good)
+    tree = page_tree([pages[0], damaged, *pages[1:]])
+    return file_of([b"<</Type/Catalog/Pages 2 0 R>>", tree, FONT, *good, b"(damaged)"])
+
+
 def with_wrong_offsets(text: str) -> bytes:
     """A PDF with a wrong offset of its cross-reference table; every reader repairs it."""
     return re.sub(rb"startxref\s+\d+", b"startxref\n11", with_pages(text))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final, TypeVar
 
-from pipeline.ingest.errors import DocumentEmpty
+from pipeline.ingest.errors import DocumentCorrupt, DocumentEmpty
 from pipeline.ingest.extractors.extractor import (
     ExtractedPage,
     Extractor,
@@ -134,6 +134,9 @@ class PdfDocument(OpenDocument):
 
     def _by_pypdf(self, number: int) -> PageReading:
         document = self._open_pypdf()
+        if document.page_count != self.page_count:
+            # It leaves out a damaged page, so that the number is that of another page.
+            raise DocumentCorrupt
         before = document.warnings
         try:
             return by_pypdf(document, number, limits=self._limits)

@@ -328,3 +328,14 @@ def test_the_other_extractor_reads_without_native_code(
     with PdfExtractor().other().open(path, limits=limits, password=None) as document:
         page = document.page(1)
     assert (words(page), page.engine) == (SENTENCE, "pypdf")
+
+
+def test_a_page_that_one_engine_leaves_out_is_not_taken_for_the_next(
+    tmp_path: Path, limits: ReadingLimits
+) -> None:
+    path = tmp_path / "document.pdf"
+    path.write_bytes(pdfs.with_a_missing_page("first", "third"))
+    with PdfExtractor().open(path, limits=limits, password=None) as document:
+        assert [words(document.page(number)) for number in (1, 3)] == ["first", "third"]
+        with pytest.raises(DocumentCorrupt):
+            document.page(2)
