@@ -101,6 +101,11 @@ def with_a_bad_page(*texts: str) -> bytes:
     return _document(good[0], bad, *good[1:])
 
 
+def with_a_deflated_page(content: bytes) -> bytes:
+    """A PDF with one page, whose content is declared as deflated."""
+    return _document(stream_of(content, filters=b"/FlateDecode"))
+
+
 def with_a_missing_page(*texts: str) -> bytes:
     """A PDF with good pages and a second page whose object is not a page."""
     good = [

@@ -145,6 +145,8 @@ class PdfDocument(OpenDocument):
 
     def _with_second_opinion(self, number: int, first: PageReading) -> ExtractedPage:
         """Return PDFium's reading, or pypdf's if a sign asks for it and it is better."""
+        if first.shown.objects == 0 and self._is_damaged(number):
+            raise DocumentCorrupt  # PDFium shows an empty page, without an error
         sign = opinions.sign_of(first.opinion, first.shown)
         second = None if sign is None else self._second_opinion(number)
         if sign is None or second is None:
@@ -158,6 +160,18 @@ class PdfDocument(OpenDocument):
         if not second.opinion.may_be_cut:  # as long as the first one, so neither is cut
             first = replace(first, opinion=replace(first.opinion, may_be_cut=False))
         return self._extracted(number, first)
+
+    def _is_damaged(self, number: int) -> bool:
+        """Return whether pypdf finds that the content of an empty page is damaged."""
+        if self._engine is not PdfEngine.AUTO:
+            return False
+        failures: list[Exception] = []
+        document = _attempt(self._open_pypdf, failures)
+        return (
+            document is not None
+            and document.page_count == self.page_count
+            and document.content_is_damaged(number)
+        )
 
     def _second_opinion(self, number: int) -> PageReading | None:
         """Return pypdf's reading; None if it fails or takes too long, or has rarely helped."""

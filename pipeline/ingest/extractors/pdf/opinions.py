@@ -28,11 +28,13 @@ class Shown:
     """What a page shows.
 
     Attributes:
+        objects: texts, paths and images; None if they were not counted.
         texts: objects that show text.
         image_share: part of the page that images cover, 0 to 1.
         outlines: filled shapes that may be letters.
     """
 
+    objects: int | None = None
     texts: int = 0
     image_share: float = 0.0
     outlines: int = 0

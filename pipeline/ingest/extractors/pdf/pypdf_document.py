@@ -138,6 +138,15 @@ class PypdfDocument:
             height=height,
         )
 
+    def content_is_damaged(self, number: int) -> bool:
+        """Return whether what page `number` shows cannot be decoded, or only in part."""
+        before = self._log.warnings
+        try:
+            self._reader.pages[number - 1].get_contents()
+        except Exception:  # noqa: BLE001  # a damaged stream raises anything
+            return True
+        return self._log.warnings > before
+
     def forget(self) -> None:
         """Free the memory of the pages read so far; pypdf keeps every decoded stream."""
         self._reader.resolved_objects.clear()

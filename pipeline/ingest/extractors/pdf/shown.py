@@ -20,12 +20,13 @@ _IDENTITY: Final[Matrix] = (1, 0, 0, 1, 0, 0)
 
 
 def shown_on(page: Any) -> Shown:  # noqa: ANN401  # a ctypes handle
-    """Return what the objects of a loaded page show; forms are included. Count of a loaded page, forms included."""
+    """Return what the objects of a loaded page show; forms are included."""
     left, bottom, right, top = _box(c.FPDF_GetPageBoundingBox, page) or (0, 0, 0, 0)
     area = (right - left) * (top - bottom)
-    texts = outlines = 0
+    objects = texts = outlines = 0
     covered = 0.0
     for kind, handle, matrix in _objects(page):
+        objects += 1
         if kind == c.FPDF_PAGEOBJ_TEXT:
             texts += 1
         elif kind == c.FPDF_PAGEOBJ_PATH:
@@ -35,7 +36,10 @@ def shown_on(page: Any) -> Shown:  # noqa: ANN401  # a ctypes handle
             height = min(bounds[3], top) - max(bounds[1], bottom)
             covered += max(width, 0.0) * max(height, 0.0)
     return Shown(
-        texts=texts, outlines=outlines, image_share=min(1.0, covered / area) if area > 0 else 0.0
+        objects=objects,
+        texts=texts,
+        outlines=outlines,
+        image_share=min(1.0, covered / area) if area > 0 else 0.0,
     )
 
 

@@ -339,3 +339,15 @@ def test_a_page_that_one_engine_leaves_out_is_not_taken_for_the_next(
         assert [words(document.page(number)) for number in (1, 3)] == ["first", "third"]
         with pytest.raises(DocumentCorrupt):
             document.page(2)
+
+
+def test_a_page_whose_content_is_damaged_is_not_a_blank_page(
+    tmp_path: Path, limits: ReadingLimits
+) -> None:
+    path = tmp_path / "document.pdf"
+    path.write_bytes(pdfs.with_a_deflated_page(b"not deflated"))
+    with (
+        PdfExtractor().open(path, limits=limits, password=None) as document,
+        pytest.raises(DocumentCorrupt),
+    ):
+        document.page(1)
