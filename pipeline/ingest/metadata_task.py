@@ -12,7 +12,7 @@ from pipeline.context import Context, current_context, database_time
 from pipeline.ingest import description, originals, passwords, readers, record
 from pipeline.ingest.extractors.extractor import Structure
 from pipeline.ingest.record import DocumentGone
-from pipeline.ingest.version import PIPELINE_VERSION
+from pipeline.ingest.version import pipeline_version
 from pipeline.messaging.event_task import MessageDelivery
 from pipeline.steps.errors import StepCancelled
 from pipeline.steps.heartbeat import Heartbeat
@@ -55,7 +55,7 @@ class ExtractMetadata(StepTask[None]):
                 session,
                 document,
                 tenant_id=event.tenantid,
-                pipeline_version=PIPELINE_VERSION,
+                pipeline_version=pipeline_version(context.settings),
                 now=database_time(session),
             )
             password = passwords.password_of(session, document.upload_id, context.settings.key_ring)

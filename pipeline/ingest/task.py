@@ -22,7 +22,7 @@ from pipeline.ingest.ocr import engines
 from pipeline.ingest.reading import DocumentReading, Ending, Lane, SoFar
 from pipeline.ingest.record import DocumentToRead, Duplicate, EndOfReading, EventContext
 from pipeline.ingest.sandbox.limits import cpu_share
-from pipeline.ingest.version import PIPELINE_VERSION
+from pipeline.ingest.version import pipeline_version
 from pipeline.messaging.event_task import MessageDelivery, WorkerKeepsDying
 from pipeline.steps.lease import ClaimedStep
 from pipeline.steps.task import StepTask
@@ -62,16 +62,17 @@ class ReadPagesTask(StepTask[None]):
     ) -> None:
         document = record.document_of(event)
         originals.check_size(document, size_max=context.settings.pdf_file_max)
+        version = pipeline_version(context.settings)
         with context.transaction() as session:
             revision_id = record.begin_revision(
                 session,
                 document,
                 tenant_id=event.tenantid,
-                pipeline_version=PIPELINE_VERSION,
+                pipeline_version=version,
                 now=database_time(session),
             )
             duplicate = record.find_duplicate(
-                session, document, tenant_id=event.tenantid, pipeline_version=PIPELINE_VERSION
+                session, document, tenant_id=event.tenantid, pipeline_version=version
             )
             password = passwords.password_of(session, document.upload_id, context.settings.key_ring)
         work = _Work(

@@ -1,6 +1,25 @@
 """The version of the pipeline: two readings of the same bytes by one version give the same result."""
 
+import hashlib
+from importlib.metadata import version
 from typing import Final
 
-PIPELINE_VERSION: Final = "2"
+from schemas.settings import IngestSettings
+
+RULES_VERSION: Final = "2"
 """Increased with every change that gives other pages, sentences or entities."""
+
+_LIBRARIES: Final = ("pypdfium2", "pypdf", "spacy", "py3langid")
+
+
+def pipeline_version(settings: IngestSettings) -> str:
+    """Return the version of the rules, with a digest of the settings and libraries that matter."""
+    parts = (
+        settings.spacy_model,
+        settings.pdf_engine,
+        str(settings.pdf_pages_max),
+        str(int(settings.pdf_text_max)),
+        *map(version, _LIBRARIES),
+    )
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return f"{RULES_VERSION}-{digest[:12]}"

@@ -13,7 +13,7 @@ def workers(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
         "TRANSFER_LEASE": "3s",
         "TASK_ATTEMPTS": "2",
         "S3_ATTEMPTS": "2",
-        "PDF_TIMEOUT": "8s",
+        "PDF_TIMEOUT": "20s",
         "PDF_MEMORY_MAX": "512MiB",
         "S3_PART_SIZE": "5MiB",
     }

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from schemas import queues
 from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.envelope import Envelope
+from schemas.ids import TenantId
 from schemas.lifecycle import SETTLED_JOBS, DocumentStatus, JobStatus, RevisionState
 from schemas.outcomes import Outcome
 from schemas.steps import StepName
@@ -27,8 +28,11 @@ def submitted(
     *,
     filename: str = "document.pdf",
     content_type: str | None = None,
+    tenant_id: TenantId | None = None,
 ) -> Envelope:
-    event = bench.finalized(content, filename=filename, content_type=content_type)
+    event = bench.finalized(
+        content, filename=filename, content_type=content_type, tenant_id=tenant_id
+    )
     bench.bus.publish(event)
     # The workbench has no relay.
     eventually(lambda: bench.emitted(event), until=bool)

@@ -13,6 +13,7 @@ from dev.stack.stack import Stack
 from schemas import staging_layout
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
+from schemas.ids import TenantId
 from schemas.lifecycle import SETTLED_JOBS, StagingKind
 from schemas.steps import StepName
 from schemas.tables.documents import Document
@@ -45,15 +46,19 @@ class Workbench:
         sha256: str | None = None,
         staging: StagingKind = StagingKind.DIRECTORY,
         chunk_size: int = 256 * 1024,
+        tenant_id: TenantId | None = None,
     ) -> Envelope:
-        """Add a finalized upload as the gateway does; return its event without publishing it."""
+        """Add a finalized upload as the gateway does; return its event without publishing it.
+
+        By default of a new tenant.
+        """
         source_key = f"incoming/{uuid4()}" if staging is StagingKind.REFERENCE else None
         if source_key is not None:
             self.bucket.put(source_key, content)
         with Session(self.engine) as session, session.begin():
             event = add_finalized_upload(
                 session,
-                tenant_id=add_tenant(session),
+                tenant_id=tenant_id or add_tenant(session),
                 staging_dir=self.staging,
                 content=content,
                 filename=filename,

@@ -1,6 +1,6 @@
 from datetime import timedelta
 
-from pipeline.ingest.sandbox.limits import ReadingLimits
+from pipeline.ingest.sandbox.limits import ReadingLimits, cpu_share
 from schemas.settings import IngestSettings
 
 
@@ -19,3 +19,11 @@ def test_the_page_timeout_is_a_quarter_of_the_timeout_up_to_a_maximum() -> None:
     long = ReadingLimits.from_settings(IngestSettings(pdf_timeout=timedelta(hours=1)))
     assert short.page_timeout == timedelta(seconds=2)
     assert long.page_timeout < timedelta(minutes=1)
+
+
+def test_the_share_of_cpu_time_grows_with_the_file_up_to_a_maximum() -> None:
+    longest = timedelta(seconds=10)
+    assert cpu_share(2_000, longest=longest) < timedelta(seconds=1.1)
+    assert cpu_share(300_000, longest=longest) == timedelta(seconds=4)
+    assert cpu_share(100_000_000, longest=longest) == longest
+    assert cpu_share(100_000_000, longest=timedelta(seconds=0.5)) == timedelta(seconds=0.5)
