@@ -67,7 +67,7 @@ def _rows(lines: Sequence[PageLine]) -> tuple[int, int, float] | None:
 
 
 def _gaps(line: PageLine) -> list[tuple[float, float]]:
-    if line.box is None or len(line.parts) == 1:
+    if line.box is None or len(line.parts) == 1 or line.is_upright:
         return []
     least = _GUTTER_MIN * (line.box.bottom - line.box.top)
     return [
@@ -79,7 +79,7 @@ def _gaps(line: PageLine) -> list[tuple[float, float]]:
 
 def _is_beside(line: PageLine, other: PageLine) -> bool:
     """Whether the next line is drawn on the right of a line, a little higher or lower."""
-    if line.box is None or other.box is None:
+    if line.box is None or other.box is None or line.is_upright or other.is_upright:
         return False
     return other.box.left > line.box.right and shared_height(line.box, other.box) > 0
 

@@ -43,6 +43,15 @@ class PageLine:
     start: int = 0
     end: int = 0
 
+    @property
+    def is_upright(self) -> bool:
+        """Whether the line runs upwards or downwards."""
+        return (
+            self.box is not None
+            and len(self.text) > 1
+            and self.box.bottom - self.box.top > _UPRIGHT * (self.box.right - self.box.left)
+        )
+
 
 def read(page: PdfiumPage, characters: str) -> list[PageLine]:
     """Return the lines of `page` in PDFium's order, each once.
@@ -113,6 +122,9 @@ def _line(
 ) -> PageLine | None:
     """Return the line of the characters `raw` from index `start`, or None if it has no text."""
     parts = page.boxes(start, len(raw)) if has_box else []
+    if parts and all(part.bottom - part.top <= 0 for part in parts):
+        # A font that is neither in the file nor installed has no ink.
+        parts = [box for box in page.character_boxes(start, len(raw)) if box.height > 0]
     content = raw
     if parts and (signs.are_in(raw) or (_overlap(parts) and repairs.is_doubled(raw))):
         places = page.character_boxes(start, len(raw))
@@ -195,7 +207,7 @@ def _joined(page: PdfiumPage, lines: Iterable[PageLine]) -> Iterator[PageLine]:
 def _separator(page: PdfiumPage, before: PageLine, after: PageLine) -> str | None:
     """Return what stands between two parts of one line, or None for two lines."""
     one, other = before.box, after.box
-    if one is None or other is None or before.is_divided:
+    if one is None or other is None or before.is_divided or before.is_upright or after.is_upright:
         return None
     height = min(one.bottom - one.top, other.bottom - other.top)
     if not -_OVERLAP * height < other.left - one.right < _PART_GAP * height:

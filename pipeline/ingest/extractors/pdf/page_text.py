@@ -17,6 +17,7 @@ from pipeline.ingest.extractors.pdf.pdfium import PdfiumPage
 # that much higher.
 _BLOCK_DISTANCE: Final = 1.35
 _NEW_SIZE: Final = 1.4
+_PLACE_MAX: Final = 20_000  # in 1/72 inch; pages are at most 14,400
 _FAR: Final = 4  # heights of a line; no word goes on there
 
 _ENDS_A_SENTENCE: Final = re.compile(r"[.!?:;\u3002\uff01\uff1f][\"'\u201d\u2019)\]]*$")
@@ -60,10 +61,14 @@ def _assembled(found: Sequence[PageLine], *, characters: str) -> PageText:
         start, end = end, end + len(content)
         parts.append(content)
         if line.box is not None:
-            left, top, right, bottom = map(round, line.box)
-            placed.append(Line(start, end, left, top, right, bottom))
+            placed.append(Line(start, end, *map(_whole, line.box)))
         before = line
     return PageText(text="".join(parts), lines=tuple(placed))
+
+
+def _whole(place: float) -> int:
+    # A file may place text anywhere.
+    return round(min(max(place, -_PLACE_MAX), _PLACE_MAX))
 
 
 def _with_whole_words(found: Sequence[PageLine], *, characters: str) -> list[str]:

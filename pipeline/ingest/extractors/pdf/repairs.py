@@ -6,7 +6,7 @@ boxes show a sign of the fault.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
@@ -48,6 +48,8 @@ _ACCENTS: Final = {
 }
 
 _SPACED_LETTERS: Final = re.compile(r"(?<!\S)\S{1,2}(?: \S{1,2}){3,}(?!\S)")
+_SHORT: Final = 2
+_WORD: Final = re.compile(r"\S{2,}")
 _SPACES_OF_SPACED_TEXT: Final = 4  # or fewer characters for each space; prose has six
 _GLUED_WORDS: Final = re.compile(r"[A-Za-z\u00c0-\u024f.,;:]{28}")
 _GLUED_MIN: Final = 28
@@ -205,18 +207,9 @@ def _without_spaces_between_letters(characters: Sequence[Character]) -> list[Cha
         inside = range(*match.span())
         height = max(boxes[index].height for index in inside)
         narrow = median(gap for index, gap in gaps.items() if index in inside)
-        between_words = [gap for index, gap in gaps.items() if index not in inside]
-        without_space = [
-            boxes[index + 1].left - boxes[index].right
-            for index in inside[:-1]
-            if text[index] != " " and text[index + 1] != " "
-        ]
-        # "an S in s" has gaps as wide as those of its line, and none inside of its words.
-        if (
-            not 0 < narrow < _LETTER_GAP_MAX * height
-            or (between_words and narrow * _WORD_TO_LETTER_GAP > median(between_words))
-            or (without_space and min(without_space) * _WORD_TO_LETTER_GAP < narrow)
-        ):
+        if not 0 < narrow < _LETTER_GAP_MAX * height:
+            continue
+        if _is_gap_between_words(narrow, text, boxes, gaps, run=match.span()):
             continue
         limit = max(_WORD_TO_LETTER_GAP * narrow, narrow + _NO_GAP * height)
         dropped.update(
@@ -225,6 +218,29 @@ def _without_spaces_between_letters(characters: Sequence[Character]) -> list[Cha
             if index in inside and gap < limit and boxes[index].width == 0
         )
     return [pair for index, pair in enumerate(characters) if index not in dropped]
+
+
+def _is_gap_between_words(
+    gap: float,
+    text: str,
+    boxes: Sequence[Box],
+    gaps: Mapping[int, float],
+    *,
+    run: tuple[int, int],
+) -> bool:
+    """Whether the gaps of a run of short parts are as wide as those beside words: "an S in s"."""
+    beside_words: list[float] = []
+    for word in _WORD.finditer(text):
+        first, end = word.span()
+        inner = median(
+            boxes[index + 1].left - boxes[index].right for index in range(first, end - 1)
+        )
+        if inner * _WORD_TO_LETTER_GAP < gap:
+            if run[0] <= first < run[1]:
+                return True
+            if end - first > _SHORT:
+                beside_words += [gaps[index] for index in (first - 1, end) if index in gaps]
+    return bool(beside_words) and gap * _WORD_TO_LETTER_GAP > median(beside_words)
 
 
 def _with_spaces_between_words(characters: Sequence[Character]) -> list[Character]:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.factories import pdfs
 from tests.factories.drawn_pdfs import A4_HEIGHT, Shown, pdf
 from tests.unit.pipeline.ingest.extractors.pdf.reading import (
     lines_of,
@@ -113,6 +114,33 @@ def test_words_keep_their_spaces(tmp_path: Path) -> None:
         for word, start in (("23", 0), ("Main", 2.6), ("Street", 7.2))
     ]
     assert read(tmp_path, *words).text == "23 Main Street"
+
+
+def test_lines_that_run_upwards_stay_lines(tmp_path: Path) -> None:
+    content = read_file(
+        tmp_path,
+        pdfs.with_page_contents(
+            b"BT /F1 12 Tf 0 1 -1 0 100 100 Tm (Sideways text here) Tj 0 -14 Td (and more) Tj ET"
+        ),
+    )
+    assert content.text.split() == ["Sideways", "text", "here", "and", "more"]
+    assert lines_of(content) == ["Sideways text here", "and more"]
+
+
+def test_a_line_far_outside_of_the_page_has_a_bounded_box(tmp_path: Path) -> None:
+    content = read(tmp_path, Shown(text="far away", x=900_000), Shown(text="here", y=600))
+    assert content.text.split() == ["far", "away", "here"]
+    assert max(line.right for line in content.lines) == 20_000
+
+
+def test_japanese_that_is_written_downwards_is_read_downwards(tmp_path: Path) -> None:
+    columns = ["日本語の文章", "縦書きです"]
+    shown = [
+        Shown(text=character, x=300 - 20 * number, y=700 - 14 * row)
+        for number, column in enumerate(columns)
+        for row, character in enumerate(column)
+    ]
+    assert read(tmp_path, *shown).text.split() == columns
 
 
 def test_a_page_without_text_has_no_lines(tmp_path: Path) -> None:

@@ -59,6 +59,16 @@ def test_spaced_letters_are_joined_to_words(tmp_path: Path) -> None:
     assert read(tmp_path, *spaced).text == "INTRODUCTION TO"
 
 
+def test_a_line_of_spaced_prose_is_joined_to_words(tmp_path: Path) -> None:
+    shown = [Shown(text="An ordinary line of prose", y=720)]
+    x = 40.0
+    for word in ["the", "rain", "in", "Spain", "stays", "mainly", "there"]:
+        shown += letters(word, x=x, advance=1.45 * WIDTH)
+        x += (1.45 * len(word) + 0.8) * WIDTH
+    content = read(tmp_path, *shown)
+    assert "the rain in Spain stays mainly there" in content.text.split("\n")
+
+
 def test_letters_far_apart_stay_apart(tmp_path: Path) -> None:
     columns = letters("ABCDEF", advance=40)
     assert read(tmp_path, *columns).text == "A B C D E F"
