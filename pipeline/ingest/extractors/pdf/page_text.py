@@ -8,6 +8,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Final
 
+from pipeline.ingest import text
 from pipeline.ingest.extractors.extractor import Line
 from pipeline.ingest.extractors.pdf import columns, hyphens, lines, order
 from pipeline.ingest.extractors.pdf.lines import PageLine
@@ -41,6 +42,13 @@ def read(page: PdfiumPage, characters: str) -> PageText:
     found = columns.read_down(lines.read(page, characters), partial(lines.cut, page, characters))
     found = order.in_reading_order(page, found)
     return _assembled(found, characters=characters)
+
+
+def plain(raw: str) -> PageText:
+    """Return text whose lines have no known place: clean, with divided words joined."""
+    rows = text.clean(raw.replace("\u00ad\n", "-\n")).split("\n")
+    found = [PageLine(text=row, box=None) for row in map(str.rstrip, rows)]
+    return _assembled(found, characters=raw)
 
 
 def _assembled(found: Sequence[PageLine], *, characters: str) -> PageText:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from pipeline.ingest import text
 from pipeline.ingest.extractors.pdf import page_text, pdfium, pypdf_document
 from pipeline.ingest.extractors.pdf.additions import Addition, PlacedText
 from pipeline.ingest.extractors.pdf.doubts import doubted_text, may_be_cut
@@ -65,12 +64,12 @@ def by_pdfium(document: PdfiumDocument, number: int, *, limits: ReadingLimits) -
 
 def by_pypdf(document: PypdfDocument, number: int, *, limits: ReadingLimits) -> PageReading:
     page = document.page(number)
-    content = text.clean(page.raw[: limits.page_characters])
+    content = page_text.plain(page.raw[: limits.page_characters])
     return PageReading(
         engine="pypdf",
         engine_version=pypdf_document.VERSION,
-        opinion=Opinion(raw=page.raw, text=content, may_be_cut=page.is_incomplete),
-        text=PlacedText(text=content),
+        opinion=Opinion(raw=page.raw, text=content.text, may_be_cut=page.is_incomplete),
+        text=PlacedText(text=content.text),
         shown=Shown(image_share=1.0 if page.has_image else 0.0),
         width=page.width,
         height=page.height,

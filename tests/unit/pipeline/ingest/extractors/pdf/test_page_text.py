@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.ingest.extractors.pdf import page_text
 from tests.factories import pdfs
 from tests.factories.drawn_pdfs import A4_HEIGHT, Shown, pdf
 from tests.unit.pipeline.ingest.extractors.pdf.reading import (
@@ -146,4 +147,10 @@ def test_japanese_that_is_written_downwards_is_read_downwards(tmp_path: Path) ->
 def test_a_page_without_text_has_no_lines(tmp_path: Path) -> None:
     content = read(tmp_path)
     assert content.text == ""
+    assert content.lines == ()
+
+
+def test_text_without_places_is_cleaned_and_its_divided_words_are_joined() -> None:
+    content = page_text.plain("An exam-\nple of\u00a0soft di\u00ad\nvision\x00 \nand more")
+    assert content.text == "An example\nof soft division\nand more"
     assert content.lines == ()
