@@ -88,6 +88,10 @@ def play(environment: Mapping[str, str], *, console: Console) -> None:
             f"  the webhook's signature is valid: [green]{outcome.webhook.signature[:24]}…[/]"
         )
         journey.show_document(client, outcome.job["result"]["document_id"], console=console)
+        console.rule("a scan, and a damaged document")
+        journey.show_scan(client, Path(directory) / "scan.pdf", console=console)
+        journey.show_partial(client, Path(directory) / "damaged.pdf", console=console)
+        console.rule("what happened")
         journey.show_events(events.seen, console=console)
         journey.show_timings(outcome, console=console)
         console.print(f"  API description  {url}/schema")

@@ -71,9 +71,7 @@ def send(client: Client, path: Path, *, sha256: str, console: Console) -> dict[s
 
 
 def follow(client: Client, job: dict[str, Any], *, receiver: WebhookReceiver) -> Outcome:
-    settled = client.wait_until_settled(job["job_id"], timeout=TIMEOUT)
-    if settled["status"] != "completed":
-        raise CheckFailed(f"the job ended as {settled['status']}: {settled['error']}")
+    settled = _completed(client, job)
     webhook = receiver.wait_for("document.ingested", subject=job["upload_id"], timeout=TIMEOUT)
     return Outcome(job=settled, webhook=webhook)
 
@@ -108,6 +106,44 @@ def show_document(client: Client, document_id: str, *, console: Console) -> None
     for entity in entities:
         table.add_row(str(entity["page"]), entity["label"], entity["text"])
     console.print(table)
+
+
+def show_scan(client: Client, path: Path, *, console: Console) -> None:
+    """Upload a document with a scanned page; OCR reads that page alone."""
+    paper.write_scan(path)
+    job = _completed(client, client.upload(path, content_type="application/pdf"))
+    if job["result"]["pages_ocr"] != 1 or job["result"]["outcome"] != "complete":
+        raise CheckFailed(f"OCR has not read the scanned page: {job['result']}")
+    page = client.get(f"/documents/{job['result']['document_id']}/pages/2").json()
+    found = " ".join(page["text"].split())
+    if paper.SCANNED_TEXT[0] not in found:
+        raise CheckFailed(f"OCR read {found!r}")
+    console.print(
+        f"  {path.name}: page 1 is text; page 2 is a picture, read by {page['engine']}"
+        f" with a confidence of {page['confidence']:.2f}:"
+    )
+    console.print(f"  [italic]{found}[/]", highlight=False)
+
+
+def show_partial(client: Client, path: Path, *, console: Console) -> None:
+    """Upload a document with a damaged page; the result says which page is missing."""
+    paper.write_damaged_pdf(path)
+    job = _completed(client, client.upload(path, content_type="application/pdf"))
+    if job["result"]["outcome"] != "partial" or job["error"] is not None:
+        raise CheckFailed(f"the damaged document is not partial: {job}")
+    (reason,) = job["result"]["reasons"]
+    console.print(
+        f"  {path.name}: [yellow]{job['result']['outcome']}[/], {job['result']['pages_read']} of"
+        f" {job['result']['pages']} pages; page {reason['pages'][0][0]} is {reason['outcome']}:"
+    )
+    console.print(f"  [italic]{reason['reason']}[/]", highlight=False)
+
+
+def _completed(client: Client, job: dict[str, Any]) -> dict[str, Any]:
+    settled = client.wait_until_settled(job["job_id"], timeout=TIMEOUT)
+    if settled["status"] != "completed":
+        raise CheckFailed(f"the job ended as {settled['status']}: {settled['error']}")
+    return settled
 
 
 def show_events(events: list[dict[str, Any]], *, console: Console) -> None:

@@ -1,14 +1,17 @@
-"""Creates the demo's PDF: pages of text, and pictures that make the file large."""
+"""Creates the demo's PDFs: a large one, a scan, and one with a damaged page."""
 
+import re
 from io import BytesIO
 from pathlib import Path
 from random import Random
 from typing import Final
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import getSampleStyleSheet
 from reportlab.lib.units import mm
+from reportlab.lib.utils import ImageReader
+from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable, PageBreak, Paragraph, SimpleDocTemplate, Spacer
 from reportlab.platypus import Image as Picture
 
@@ -24,6 +27,14 @@ SENTENCES: Final = (
     "The carrier accepts the goods as described and will deliver them to the named consignee.",
     "Damage has to be reported in writing, with photographs, before the seal is broken.",
 )
+
+SCANNED_TEXT: Final = (
+    "Delivery note 4711",
+    "Received in good order: twelve crates",
+    "of oranges and one barrel of cod oil.",
+    "Rotterdam, the third of March 2026",
+)
+SCAN_DPI: Final = 200
 
 
 def write_pdf(path: Path, *, seed: int) -> None:
@@ -63,3 +74,34 @@ def _noise(random: Random) -> BytesIO:
     picture.save(file, format="PNG")
     file.seek(0)
     return file
+
+
+def write_scan(path: Path) -> None:
+    """Write a PDF with a printed page, and a page that is a picture of `SCANNED_TEXT`."""
+    pixels_per_point = SCAN_DPI / 72
+    page = Image.new("L", (round(A4[0] * pixels_per_point), round(A4[1] * pixels_per_point)), 245)
+    font = ImageFont.load_default(size=14 * pixels_per_point)
+    for number, line in enumerate(SCANNED_TEXT):
+        top = (90 + 24 * number) * pixels_per_point
+        ImageDraw.Draw(page).text((70 * pixels_per_point, top), line, fill=30, font=font)
+    canvas = Canvas(str(path), pagesize=A4)
+    canvas.drawString(72, 750, "Cover letter: the signed delivery note is on the next page.")
+    canvas.showPage()
+    canvas.drawImage(ImageReader(page.rotate(-1, fillcolor=245)), 0, 0, *A4)
+    canvas.save()
+
+
+def write_damaged_pdf(path: Path) -> None:
+    """Write a PDF of three pages; no reader can load the second."""
+    file = BytesIO()
+    canvas = Canvas(file, pagesize=A4)
+    for number in (1, 2, 3):
+        canvas.drawString(72, 750, f"Page {number} of the customs papers of this consignment.")
+        canvas.showPage()
+    canvas.save()
+    _, second, _ = re.findall(
+        rb"(\d+ 0 obj\n<<[^>]*/Contents.*?)endobj", file.getvalue(), re.DOTALL
+    )
+    head, _, body = second.partition(b"\n")
+    damaged = head + b"\n" + b"(damaged)".ljust(len(body))
+    path.write_bytes(file.getvalue().replace(second, damaged))
