@@ -136,7 +136,10 @@ def _conditions(filters: Filters) -> dict[str, ColumnElement[bool]]:
         given["sha256"] = Document.sha256 == filters.sha256
     if filters.filename_prefix is not None:
         prefix = filters.filename_prefix
-        given["filename_prefix"] = Document.filename.between(prefix, prefix + NAME_END)
+        # Not BETWEEN, whose syntax has no room for the collation of the parameters.
+        given["filename_prefix"] = and_(
+            Document.filename >= prefix, Document.filename <= prefix + NAME_END
+        )
     if filters.language is not None:
         given["language"] = Document.language == filters.language
     if filters.content_type is not None:

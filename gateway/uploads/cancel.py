@@ -126,8 +126,9 @@ async def _cancel(
         ended = (await session.scalars(steps.cancel(job.id))).all()
         if not purge and StepName.TRANSFER not in ended:
             raise UploadAlreadySettled(upload.id)
+        # Before the cleanup is added: every cancel locks its counters after those of other steps.
+        again = await _cancel_reprocessing(session, upload.id) if purge else ()
         await _add_cleanup(session, job, event_id=event_id)
-        again = [] if not purge else await _cancel_reprocessing(session, upload.id)
         for name in (*ended, *again, StepName.CLEANUP):
             await session.execute(steps.release(job.tenant_id, name, settings=settings))
     log.info("upload.cancelled", upload_id=str(upload.id), purge=purge)
