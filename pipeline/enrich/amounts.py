@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from pipeline.enrich.annotations import Found
-from pipeline.enrich.languages import Rules
+from pipeline.enrich.languages import Rules, word_set
 
 _DIGITS: Final = r"\d{1,3}(?:[.,'’\u00a0\u202f\u2009]\d{3})+(?:[.,]\d{1,2}(?!\d))?"
 _INDIAN: Final = r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d{1,2}(?!\d))?"
@@ -23,57 +23,12 @@ _SIGNS: Final = {
     "NZ$": "NZD", "S$": "SGD", "R$": "BRL", "NT$": "TWD", "MX$": "MXN", "zł": "PLN", "Kč": "CZK",
     "Ft": "HUF", "SFr": "CHF", "Fr": "CHF", "лв": "BGN", "руб": "RUB",
 }  # fmt: skip
-_CODES: Final = frozenset(
-    [
-        "AED",
-        "ARS",
-        "AUD",
-        "BGN",
-        "BRL",
-        "CAD",
-        "CHF",
-        "CLP",
-        "CNY",
-        "COP",
-        "CZK",
-        "DKK",
-        "EGP",
-        "EUR",
-        "GBP",
-        "HKD",
-        "HUF",
-        "IDR",
-        "ILS",
-        "INR",
-        "ISK",
-        "JPY",
-        "KES",
-        "KRW",
-        "MAD",
-        "MXN",
-        "MYR",
-        "NGN",
-        "NOK",
-        "NZD",
-        "PEN",
-        "PHP",
-        "PKR",
-        "PLN",
-        "RON",
-        "RSD",
-        "RUB",
-        "SAR",
-        "SEK",
-        "SGD",
-        "THB",
-        "TRY",
-        "TWD",
-        "UAH",
-        "USD",
-        "UYU",
-        "VND",
-        "ZAR",
-    ]
+_CODES: Final = word_set(
+    """
+    AED ARS AUD BGN BRL CAD CHF CLP CNY COP CZK DKK EGP EUR GBP HKD HUF IDR ILS INR ISK JPY KES
+    KRW MAD MXN MYR NGN NOK NZD PEN PHP PKR PLN RON RSD RUB SAR SEK SGD THB TRY TWD UAH USD UYU
+    VND ZAR
+    """
 )
 _NAMES: Final = {
     "dollar": "USD", "dollars": "USD", "euro": "EUR", "euros": "EUR", "yen": "JPY", "yuan": "CNY",

@@ -6,7 +6,7 @@ from datetime import date
 from typing import Final
 
 from pipeline.enrich.annotations import Found
-from pipeline.enrich.languages import Rules
+from pipeline.enrich.languages import Rules, word_set
 
 _ISO: Final = re.compile(
     r"(?P<year>(?:1[5-9]|2[01])\d\d)(?P<separator>[./-]\n?)(?P<month>\d{1,2})(?P=separator)(?P<day>\d{1,2})"
@@ -18,12 +18,14 @@ _NUMERIC: Final = re.compile(
 _EAST_ASIAN: Final = re.compile(
     r"(?P<year>\d{4})\s?[年년]\s?(?P<month>\d{1,2})\s?[月월](?:\s?(?P<day>\d{1,2})\s?[日일])?"
 )
+_DIGIT: Final = re.compile(r"\d")
 _YEAR: Final = re.compile(r"[12]\d\d\d")
 _TOKEN: Final = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|[\n\f]")
 _LOOK_BACK: Final = 40
-_DAY_SUFFIXES: Final = frozenset(["st", "nd", "rd", "th", "er", "re", "º", "ª", "°"])
-_LINKS: Final = frozenset(["of", "de", "del", "di", "do", "d", "den"])
+_DAY_SUFFIXES: Final = word_set("st nd rd th er re º ª °")
+_LINKS: Final = word_set("of de del di do d den")
 _SEPARATORS: Final = frozenset({",", ".", "\n", "'", "’"})
+_MONTHS: Final = 12
 _YEARS: Final = range(1500, 2200)
 # Two digits: 69 to 99 are of the 1900s, as in POSIX.
 _CENTURY_TURN: Final = 69
@@ -58,12 +60,9 @@ class DateOrder:
                 self.month_first += second > _MONTHS >= first > 0
 
 
-_MONTHS: Final = 12
-
-
 def dates(text: str, *, rules: Rules, order: DateOrder) -> Iterator[Found]:
     """Yield dates; the normal form is `2024-05-03`, or `2024-05` without a day."""
-    if not any(map(str.isdigit, text)):
+    if not _DIGIT.search(text):
         return
     yield from _written(text, rules)
     yield from _iso(text)

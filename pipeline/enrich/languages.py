@@ -55,8 +55,8 @@ def rules(code: str) -> Rules:
     return Rules(
         code=code,
         stop_words=_stop_words(_SPACY_CODES.get(code, code)),
-        abbreviations=_words(_ABBREVIATIONS[ANY], _ABBREVIATIONS.get(code, "")),
-        before_numbers=_words(_BEFORE_NUMBERS),
+        abbreviations=word_set(_ABBREVIATIONS[ANY], _ABBREVIATIONS.get(code, "")),
+        before_numbers=word_set(_BEFORE_NUMBERS),
         months=_months(code),
         has_ordinal_stops=code in _ORDINAL_STOPS,
         capitalises_nouns=code in {"de", "lb"},
@@ -75,7 +75,8 @@ def load_common() -> None:
         rules(code)
 
 
-def _words(*lists: str) -> frozenset[str]:
+def word_set(*lists: str) -> frozenset[str]:
+    """Return the words of lists with white space between them."""
     return frozenset(word for each in lists for word in each.split())
 
 
@@ -107,19 +108,12 @@ def _stop_words(code: str) -> frozenset[str]:
 
 _SPACY_CODES: Final = {"no": "nb", "ku": "kmr"}
 
-_ORDINAL_STOPS: Final = frozenset(
-    {"bs", "cs", "da", "de", "et", "fi", "fo", "hr", "hu", "is", "lb", "lv", "nn", "no", "pl"}
-    | {"sk", "sl", "sr", "tr"}
+_ORDINAL_STOPS: Final = word_set("bs cs da de et fi fo hr hu is lb lv nn no pl sk sl sr tr")
+_DECIMAL_COMMA: Final = word_set(
+    "af az be bg bs ca cs da de el es et eu fi fo fr gl hr hu hy id is it ka kk lb lt lv mk"
+    " mn nl nn no pl pt ro ru sk sl sq sr sv tr uk uz vi"
 )
-_DECIMAL_COMMA: Final = frozenset(
-    {"af", "az", "be", "bg", "bs", "ca", "cs", "da", "de", "el", "es", "et", "eu", "fi", "fo", "fr"}
-    | {"gl", "hr", "hu", "hy", "id", "is", "it", "ka", "kk", "lb", "lt", "lv", "mk", "mn", "nl"}
-    | {"nn", "no", "pl", "pt", "ro", "ru", "sk", "sl", "sq", "sr", "sv", "tr", "uk", "uz", "vi"}
-)
-_GROUPS_BY_SPACE: Final = frozenset(
-    {"be", "bg", "cs", "et", "fi", "fr", "hu", "kk", "lt", "lv", "nn", "no", "pl", "ru", "sk", "sv"}
-    | {"uk"}
-)
+_GROUPS_BY_SPACE: Final = word_set("be bg cs et fi fr hu kk lt lv nn no pl ru sk sv uk")
 
 # `$` in Spanish is the peso of a dozen countries, in Portuguese a part of `R$`.
 _NO_DOLLAR: Final = frozenset({"es", "pt"})

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from pipeline.enrich.languages import Rules
+from pipeline.enrich.languages import Rules, word_set
 
 WALL: Final = "\f"
 """Stands in the text for each character of a part that belongs to no sentence."""
@@ -41,19 +41,15 @@ _BULLET: Final = re.compile(
 _ROMAN: Final = re.compile(r"[ivxlc]+")
 _ACRONYM: Final = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 _CONTINUING: Final = frozenset(",-–—(/&")
+_DASHES: Final = frozenset("-–—")  # before a number: an empty cell of a table
 _STOPS: Final = frozenset(".!?…:;" + _ENDS)
 
-
-def _words(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
 # Ends of phrases that may end the sentence too: it does if another one begins.
-_MAY_END: Final = _words(
+_MAY_END: Final = word_set(
     "a.d a.m al b.c b.v co corp d.c e.v ff fl gmbh inc jr ltd m.a m.d n.v o.j p.a p.m ph.d plc pty s.a"
     " s.l s.p.a s.r.l ss u.k u.n u.s u.s.a z.o.o"
 )
-_ENDS_BEFORE_ANY: Final = _words("atd ecc enz etc itd itp osv usf usw uvm т.д т.п")
+_ENDS_BEFORE_ANY: Final = word_set("atd ecc enz etc itd itp osv usf usw uvm т.д т.п")
 _LOOK_BACK: Final = 40  # characters: no abbreviation is longer
 _SHORT: Final = 0.8  # of the width of its neighbours: a line that was not filled
 _HEADINGS_MIN: Final = 3
@@ -137,7 +133,7 @@ def _ends_block(text: str, lines: list[_Line], position: int, rules: Rules) -> b
     """Return whether no sentence goes on from the line at `position` to the next one."""
     line, following = lines[position], lines[position + 1]
     last, first = text[line.end - 1], text[following.start]
-    if first.islower() or last in _CONTINUING:
+    if first.islower() or (last in _CONTINUING and not (last in _DASHES and first.isdigit())):
         return False
     if last.isalpha():
         word = text[max(line.start, line.end - _LOOK_BACK) : line.end].rsplit(None, 1)[-1]
