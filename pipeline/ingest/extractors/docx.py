@@ -517,7 +517,8 @@ class _Story:
             self._run_is_hidden = _is_on(vanish)
 
     def _end_field(self, _: etree._Element) -> None:
-        self._fields.pop()
+        if self._fields:
+            self._fields.pop()
 
     def _extend_field(self, code: etree._Element) -> None:
         if self._fields:
