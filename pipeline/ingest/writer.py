@@ -18,7 +18,11 @@ from schemas.lifecycle import PageStatus
 from schemas.outcomes import Outcome
 from schemas.settings import StepSettings
 from schemas.spans import SPAN_KINDS
+from schemas.tables.base import table_of
 from schemas.tables.documents import Entity, Page
+
+_PAGES: Final = table_of(Page)
+_ENTITIES: Final = table_of(Entity)
 
 ROWS_MAX: Final = 1_000
 """Rows of a batch; with the limits of a page it bounds the worker's memory."""
@@ -65,7 +69,7 @@ def write_pages(
         LeaseLost: another worker took over.
     """
     lock_document(session, document)
-    session.execute(insert(Page), [_page_row(revision_id, page) for page in pages])
+    session.execute(insert(_PAGES), [_page_row(revision_id, page) for page in pages])
     _insert_entities(session, revision_id, pages)
     return _renewed(
         session,
@@ -284,7 +288,7 @@ def _insert_entities(
         for ordinal, entity in enumerate(page.entities)
     ]
     if rows:
-        session.execute(insert(Entity), rows)
+        session.execute(insert(_ENTITIES), rows)
 
 
 def _page_row(

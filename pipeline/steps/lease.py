@@ -7,7 +7,7 @@ overwrite what its successor writes.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Update, func, or_, select, update
 from sqlalchemy.orm import Session
@@ -19,7 +19,10 @@ from schemas.lifecycle import ACTIVE_STEPS, Priority, StepStatus
 from schemas.settings import StepSettings
 from schemas.steps import StepName
 from schemas.tables import steps
+from schemas.tables.base import table_of
 from schemas.tables.steps import Step
+
+_STEPS: Final = table_of(Step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,23 +57,23 @@ def claim(
         UnknownStep: there is no such job, or it has no such step.
     """
     step = session.execute(
-        update(Step)
-        .where(_is(job_id, name), Step.status.in_(ACTIVE_STEPS), is_free())
+        update(_STEPS)
+        .where(_is(job_id, name), _STEPS.c.status.in_(ACTIVE_STEPS), is_free())
         .values(
             status=StepStatus.RUNNING,
             lease_owner=owner,
             lease_until=func.now() + settings.step_lease,
-            done_at_claim=Step.done,
-            started_at=func.coalesce(Step.started_at, func.now()),
+            done_at_claim=_STEPS.c.done,
+            started_at=func.coalesce(_STEPS.c.started_at, func.now()),
             overdue_at=func.now() + settings.step_lease + settings.step_overdue,
         )
         .returning(
-            Step.tenant_id,
-            Step.priority,
-            Step.done,
-            Step.total,
-            Step.checkpoint,
-            (Step.started_at == func.now()).label("is_first"),
+            _STEPS.c.tenant_id,
+            _STEPS.c.priority,
+            _STEPS.c.done,
+            _STEPS.c.total,
+            _STEPS.c.checkpoint,
+            (_STEPS.c.started_at == func.now()).label("is_first"),
         ),
     ).one_or_none()
     if step is None:
@@ -107,7 +110,7 @@ def renew(
         session,
         claimed,
         lease_until=func.now() + lease,
-        done=func.greatest(Step.done, done),
+        done=func.greatest(_STEPS.c.done, done),
         total=total,
         checkpoint=checkpoint,
     )
@@ -191,8 +194,8 @@ def fail(
         UnknownStep: there is no such job, or it has no such step.
     """
     tenant_id = session.scalar(
-        update(Step)
-        .where(_is(job_id, name), Step.status.in_(ACTIVE_STEPS), is_free())
+        update(_STEPS)
+        .where(_is(job_id, name), _STEPS.c.status.in_(ACTIVE_STEPS), is_free())
         .values(
             status=status,
             error_code=error.code,
@@ -203,7 +206,7 @@ def fail(
             overdue_at=None,
             finished_at=func.now(),
         )
-        .returning(Step.tenant_id)
+        .returning(_STEPS.c.tenant_id)
     )
     if tenant_id is None:
         return why_not_claimed(session, job_id=job_id, name=name)
@@ -214,8 +217,8 @@ def fail(
 def release_lease(session: Session, claimed: ClaimedStep) -> None:
     """End the lease so that the next delivery can claim the step at once."""
     session.execute(
-        update(Step)
-        .where(_is(claimed.job_id, claimed.name), Step.lease_owner == claimed.owner)
+        update(_STEPS)
+        .where(_is(claimed.job_id, claimed.name), _STEPS.c.lease_owner == claimed.owner)
         .values(lease_owner=None, lease_until=None),
     )
 
@@ -231,8 +234,8 @@ def postpone(
 ) -> None:
     """Record that the event of a step returns after `delay`, unless a worker holds the lease."""
     session.execute(
-        update(Step)
-        .where(_is(job_id, name), Step.status.in_(ACTIVE_STEPS), is_free())
+        update(_STEPS)
+        .where(_is(job_id, name), _STEPS.c.status.in_(ACTIVE_STEPS), is_free())
         .values(
             status=StepStatus.QUEUED,
             attempts=attempts,
@@ -245,8 +248,8 @@ def got_further(session: Session, *, job_id: JobId, name: StepName) -> bool:
     """Return whether the last worker did more than the step had at that worker's claim."""
     further = session.scalar(
         # A step that has ended makes no more progress.
-        select(Step.done > Step.done_at_claim).where(
-            _is(job_id, name), Step.status.in_(ACTIVE_STEPS)
+        select(_STEPS.c.done > _STEPS.c.done_at_claim).where(
+            _is(job_id, name), _STEPS.c.status.in_(ACTIVE_STEPS)
         )
     )
     return bool(further)
@@ -254,7 +257,7 @@ def got_further(session: Session, *, job_id: JobId, name: StepName) -> bool:
 
 def is_free() -> ColumnElement[bool]:
     """Return the condition that no worker holds the lease of a step."""
-    return or_(Step.lease_until.is_(None), Step.lease_until < func.now())
+    return or_(_STEPS.c.lease_until.is_(None), _STEPS.c.lease_until < func.now())
 
 
 def why_not_claimed(session: Session, *, job_id: JobId, name: StepName) -> StepStatus:
@@ -265,7 +268,7 @@ def why_not_claimed(session: Session, *, job_id: JobId, name: StepName) -> StepS
         UnknownStep: there is no such job, or it has no such step.
     """
     found = session.execute(
-        select(Step.status, Step.lease_owner).where(_is(job_id, name))
+        select(_STEPS.c.status, _STEPS.c.lease_owner).where(_is(job_id, name))
     ).one_or_none()
     if found is None:
         raise UnknownStep(job_id, name)
@@ -281,19 +284,19 @@ def _change(
     **columns: Any,  # noqa: ANN401  # values, or SQL expressions
 ) -> None:
     change: Update = (
-        update(Step)
+        update(_STEPS)
         .where(
             _is(claimed.job_id, claimed.name),
-            Step.lease_owner == claimed.owner,
-            Step.status == StepStatus.RUNNING,
+            _STEPS.c.lease_owner == claimed.owner,
+            _STEPS.c.status == StepStatus.RUNNING,
         )
         .values(**columns)
     )
-    if session.execute(change.returning(Step.job_id)).first() is not None:
+    if session.execute(change.returning(_STEPS.c.job_id)).first() is not None:
         return
-    status = session.scalar(select(Step.status).where(_is(claimed.job_id, claimed.name)))
+    status = session.scalar(select(_STEPS.c.status).where(_is(claimed.job_id, claimed.name)))
     raise StepCancelled if status == StepStatus.CANCELLED else LeaseLost
 
 
 def _is(job_id: JobId, name: StepName) -> ColumnElement[bool]:
-    return (Step.job_id == job_id) & (Step.name == name)
+    return (_STEPS.c.job_id == job_id) & (_STEPS.c.name == name)
