@@ -33,7 +33,7 @@ class RunningHeaders:
     def __init__(self, read: Read, *, page_count: int) -> None:
         self._read = read
         self._page_count = page_count
-        self._near: dict[int, ExtractedPage | Exception] = {}
+        self._near: dict[int, _Page | Exception] = {}
 
     def page(self, number: int) -> ExtractedPage:
         """Return page `number` with the spans of its headers and footers."""
@@ -41,7 +41,7 @@ class RunningHeaders:
         if isinstance(page, Exception):
             raise page
         if page is None:
-            page = self._near[number] = self._read(number)
+            page = self._near[number] = _Page(self._read(number))
         for other in [other for other in self._near if abs(other - number) > _NEIGHBOURS]:
             del self._near[other]
         return _marked(page, self._neighbours(number))
@@ -50,7 +50,7 @@ class RunningHeaders:
         """Free the memory of the pages that were read."""
         self._near.clear()
 
-    def _neighbours(self, number: int) -> Iterator[ExtractedPage]:
+    def _neighbours(self, number: int) -> "Iterator[_Page]":
         """Yield the pages around `number`, those first that are already read."""
         distances = range(1, _NEIGHBOURS + 1)
         before = [number - distance for distance in distances]
@@ -61,14 +61,14 @@ class RunningHeaders:
             page = self._near.get(other)
             if page is None and (other > number or not after):
                 page = self._ahead(other)
-            if isinstance(page, ExtractedPage):
+            if isinstance(page, _Page):
                 yield page
 
-    def _ahead(self, number: int) -> ExtractedPage | None:
+    def _ahead(self, number: int) -> "_Page | None":
         if number < 1:
             return None
         try:
-            page = self._near[number] = self._read(number)
+            page = self._near[number] = _Page(self._read(number))
         except (MemoryError, TimeLimitReached):
             return None  # alone, that page may succeed
         except Exception as error:  # noqa: BLE001  # a damaged page raises anything
@@ -77,22 +77,30 @@ class RunningHeaders:
         return page
 
 
-def _marked(page: ExtractedPage, neighbours: Iterator[ExtractedPage]) -> ExtractedPage:
-    unknown = _edge_lines(page)
+class _Page:
+    """A page and its outermost lines."""
+
+    def __init__(self, extracted: ExtractedPage) -> None:
+        self.extracted = extracted
+        self.edge_lines = _edge_lines(extracted)
+
+
+def _marked(page: _Page, neighbours: Iterator[_Page]) -> ExtractedPage:
+    unknown = dict(page.edge_lines)
     found: list[Span] = []
     while unknown:
         neighbour = next(neighbours, None)
         if neighbour is None:
             break
-        edges = _edge_lines(neighbour).values()
+        edges = neighbour.edge_lines.values()
         for line, edge in list(unknown.items()):
             if any(_is_same(edge, other) for other in edges):
                 found.append(Span(edge[0], line.start, line.end))
                 del unknown[line]
     if not found:
-        return page
-    spans = sorted([*page.spans, *found], key=lambda span: (span.start, span.end))
-    return msgspec.structs.replace(page, spans=tuple(spans))
+        return page.extracted
+    spans = sorted([*page.extracted.spans, *found], key=lambda span: (span.start, span.end))
+    return msgspec.structs.replace(page.extracted, spans=tuple(spans))
 
 
 def _edge_lines(page: ExtractedPage) -> dict[Line, EdgeLine]:
