@@ -49,6 +49,8 @@ def placed(page: PlacedText, additions: Iterable[Addition]) -> PlacedText:
     is already on a line at its place is left out.
     """
     new = [each for each in additions if not _is_there(each, page)]
+    if not new:
+        return page
     return _rebuilt(page, sorted((_insertion(each, page) for each in new), key=_order))
 
 

@@ -34,7 +34,7 @@ from schemas.settings import PdfEngine
 T = TypeVar("T")
 
 # A document whose every page has a sign is not read twice to its end if that never helps.
-_VAIN_OPINIONS_MAX: Final = 20
+_VAIN_OPINIONS_MAX: Final = 10
 _AFTER_ERROR: Final = "the default engine cannot read it"
 _CHOSEN: Final = "chosen by the operator"
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 from pipeline.ingest.extractors.pdf.signs import Sign, Signs, once, signs_of
@@ -47,16 +48,18 @@ class Opinion:
     Attributes:
         raw: before it is cleaned.
         text: after it is cleaned.
-        doubted: the characters that the engine has no map for.
+        codes: what the engine yields where it has no map; spaces for the rest.
+        doubted: those of the codes that are in the text.
         may_be_cut: whether the engine may have dropped the end of the text.
     """
 
     raw: str
     text: str
+    codes: str = ""
     doubted: str = ""
     may_be_cut: bool = False
 
-    @property
+    @cached_property
     def signs(self) -> Signs:
         return signs_of(self.text, raw=self.raw, doubted=self.doubted)
 
@@ -70,7 +73,7 @@ class Opinion:
 
         Without a map both engines yield the codes of the glyphs; only one of them says so.
         """
-        shared = Counter(self.raw) & Counter(first.doubted.replace(" ", ""))
+        shared = Counter(self.raw) & Counter(first.codes.replace(" ", ""))
         return replace(self, doubted="".join(shared.elements()))
 
 

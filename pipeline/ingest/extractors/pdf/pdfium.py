@@ -11,7 +11,7 @@ from typing import Any, Final
 import pypdfium2
 import pypdfium2.raw as c
 
-from pipeline.ingest.errors import DocumentEmpty, DocumentEncrypted
+from pipeline.ingest.errors import DocumentEncrypted
 from pipeline.ingest.extractors.extractor import PageImage
 from pipeline.ingest.extractors.pdf.geometry import Box
 
@@ -153,7 +153,6 @@ class PdfiumDocument:
 
         Raises:
             DocumentEncrypted: the file needs a password, or another one.
-            DocumentEmpty: PDFium finds no page.
             pypdfium2.PdfiumError: PDFium does not open the file.
         """
         try:
@@ -161,8 +160,6 @@ class PdfiumDocument:
         except pypdfium2.PdfiumError as error:
             if error.err_code in (c.FPDF_ERR_PASSWORD, c.FPDF_ERR_SECURITY):
                 raise DocumentEncrypted from error
-            if error.err_code == c.FPDF_ERR_SUCCESS:
-                raise DocumentEmpty from error
             raise
         # Before the first page is loaded, else the fields of its forms have no value.
         self.document.init_forms()

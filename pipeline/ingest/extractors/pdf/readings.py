@@ -10,7 +10,7 @@ from pipeline.ingest.extractors.pdf.opinions import LITTLE_TEXT, Opinion, Shown
 from pipeline.ingest.extractors.pdf.pdfium import PdfiumDocument
 from pipeline.ingest.extractors.pdf.pypdf_document import PypdfDocument
 from pipeline.ingest.extractors.pdf.shown import shown_on
-from pipeline.ingest.extractors.pdf.signs import with_spaces
+from pipeline.ingest.extractors.pdf.signs import with_spaces, without_noise
 from pipeline.ingest.sandbox.limits import ReadingLimits
 
 
@@ -42,12 +42,15 @@ class PageReading:
 def by_pdfium(document: PdfiumDocument, number: int, *, limits: ReadingLimits) -> PageReading:
     with document.page(number) as page:
         longest = limits.page_characters
-        raw = with_spaces(page.characters(longest=longest + 1))
+        yielded = page.characters(longest=longest + 1)
+        codes = doubted_text(page.raw_text, count=len(yielded))
+        raw = with_spaces(without_noise(yielded, doubted=codes) if codes else yielded)
         content = page_text.read(page, raw[:longest])
         opinion = Opinion(
             raw=raw,
             text=content.text,
-            doubted=doubted_text(page.raw_text, count=len(raw)),
+            codes=codes,
+            doubted=codes if yielded == raw else "".join(map(_kept, raw, codes)),
             may_be_cut=may_be_cut(page.raw, page.raw_text, count=len(raw)),
         )
         return PageReading(
@@ -74,3 +77,8 @@ def by_pypdf(document: PypdfDocument, number: int, *, limits: ReadingLimits) -> 
         width=page.width,
         height=page.height,
     )
+
+
+def _kept(character: str, doubted: str) -> str:
+    """Return a doubted character if it is still in the text, else a space."""
+    return doubted if character == doubted else " "

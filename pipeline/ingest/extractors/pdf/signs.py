@@ -39,6 +39,8 @@ _VOWELS_MIN: Final = 0.31
 _ALTERNATION_MIN: Final = 0.53
 _LETTERS_FOR_STATISTICS: Final = 40
 _LETTERS_TO_CONFIRM: Final = 5
+_LETTERS_OF_NOISE: Final = 20
+_DIGITS_OF_NUMBERS: Final = 0.6
 # Finnish, with the longest words of Europe, has eight letters per gap.
 _LETTERS_PER_GAP_MAX: Final = 16
 _LETTERS_FOR_SPACING: Final = 30
@@ -72,6 +74,7 @@ _ACCENTED: Final = re.compile("[\u00a1-\u00ff\u02c6-\u02dd]{2,}")
 # Latin letters for phonetics. Of the shifted alphabets, the Cyrillic one falls here.
 _PHONETIC: Final = re.compile("[\u0180-\u019f\u01b1-\u0258\u025a-\u02af]")
 _KANA_OR_HAN: Final = re.compile("[\u3001-\u30ff\u4e00-\u9fff\uff01-\uff9f]")
+_NUMBERS: Final = re.compile("[0-9 .,:/%$\u20ac\u00a3+()-]*")
 _HANGUL: Final = re.compile("[\uac00-\ud7a3]")
 _SPACES: Final = re.compile(r"[^\S\x1c-\x1f]+")  # Python takes four controls for spaces
 
@@ -161,6 +164,19 @@ def once(text: str) -> str:
     return _REPEATED.sub(r"\1", text)
 
 
+def without_noise(raw: str, *, doubted: str) -> str:
+    """Return the text with NUL for the characters in doubt, if they are certainly the wrong ones.
+
+    Args:
+        raw: the text as the engine yields it.
+        doubted: as long as `raw`, with spaces for the characters that the engine has a map for.
+    """
+    letters = _Letters(doubted)
+    if letters.count < _LETTERS_OF_NOISE or letters.form_words():
+        return raw
+    return "".join(each if doubt == " " else "\0" for each, doubt in zip(raw, doubted, strict=True))
+
+
 def with_spaces(raw: str) -> str:
     """Return the text with spaces for a control character that stands where spaces are expected.
 
@@ -206,6 +222,8 @@ def _is_plausible(doubted: str, doubts: str) -> bool:
     letters = _Letters(doubted)
     if letters.count >= _LETTERS_TO_CONFIRM and letters.form_words():
         return True
+    if _NUMBERS.fullmatch(doubts):
+        return sum(map(str.isdigit, doubts)) >= _DIGITS_OF_NUMBERS * len(doubts)
     east_asian = len(_KANA_OR_HAN.findall(doubts))
     hangul = set(_HANGUL.findall(doubts))
     if len({ord(each) >> 8 for each in hangul}) > _ROWS_OF_OTHER_ENCODINGS:

@@ -75,7 +75,7 @@ def test_the_limit_that_cut_a_text_is_named() -> None:
 
 
 def test_codes_that_both_engines_yield_stay_in_doubt() -> None:
-    codes = opinions.Opinion(raw="9ROXPHV", text="9ROXPHV", doubted="9ROXPHV")
+    codes = opinions.Opinion(raw="9ROXPHV", text="9ROXPHV", codes="9ROXPHV", doubted="9ROXPHV")
     assert not is_better(opinion("9ROXPHV").with_doubts_of(codes), codes)
     assert is_better(opinion("Volumes").with_doubts_of(codes), codes)
 

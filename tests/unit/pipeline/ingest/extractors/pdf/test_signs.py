@@ -120,7 +120,14 @@ def test_codes_that_are_east_asian_characters_are_the_right_ones(doubted: str) -
     assert not signs_of(doubted, doubted=doubted).is_garbage
 
 
-@pytest.mark.parametrize("doubted", ["7KLV LV", "ϲΒϴΒ", "kW", "킜킰톁톁킰 킜킰톁톈톂킰킱"])
+@pytest.mark.parametrize("doubted", ["2013", "1.245,30", "12/05/2024", "(1,450.00)"])
+def test_codes_that_are_numbers_are_the_right_characters(doubted: str) -> None:
+    assert not signs_of(doubted, doubted=doubted).is_garbage
+
+
+@pytest.mark.parametrize(
+    "doubted", ["'(6&5,37,21", "7KLV LV", "ϲΒϴΒ", "kW", "킜킰톁톁킰 킜킰톁톈톂킰킱"]
+)
 def test_codes_that_form_no_words_are_unmapped(doubted: str) -> None:
     assert signs_of(doubted, doubted=doubted).is_garbage
 
@@ -175,3 +182,16 @@ def test_a_control_character_between_words_is_a_space() -> None:
 )
 def test_other_control_characters_stay(raw: str) -> None:
     assert signs.with_spaces(raw) == raw
+
+
+def test_certainly_wrong_characters_are_taken_out_at_their_places() -> None:
+    raw = "Figure 3\r\n7KLV LV D VHQWHQFH RI OHWWHUV"
+    doubted = " " * 10 + "7KLV LV D VHQWHQFH RI OHWWHUV"
+    left = signs.without_noise(raw, doubted=doubted)
+    assert len(left) == len(raw)
+    assert left.replace("\0", "").split() == ["Figure", "3"]
+
+
+@pytest.mark.parametrize("doubted", ["the right words, in codes", "k R 0", "2013"])
+def test_characters_that_may_be_right_stay(doubted: str) -> None:
+    assert signs.without_noise(doubted, doubted=doubted) == doubted
