@@ -63,7 +63,6 @@ def test_a_pdf_with_only_an_owners_password_is_read(reader: Bench) -> None:
     assert pages[0].text.strip() == "Anyone may read this."
 
 
-@pytest.mark.xfail(strict=True, reason="PDFium takes a page that it cannot decode for empty")
 def test_a_bad_page_fails_alone(reader: Bench) -> None:
     pages = reader.read(pdfs.with_a_bad_page("First.", "Third.")).pages
     assert [page.outcome for page in pages] == [
