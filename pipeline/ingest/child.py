@@ -245,7 +245,7 @@ class PageReader:
             engine=extracted.engine,
             engine_version=extracted.engine_version,
             engine_reason=extracted.engine_reason
-            or ("other_engine_ended" if self._request.opening.use_other_engine else ""),
+            or ("the default engine ended on it" if self._request.opening.use_other_engine else ""),
             confidence=extracted.confidence,
             sentences=found.sentences,
             entities=found.entities,
