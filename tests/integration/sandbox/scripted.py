@@ -12,6 +12,7 @@ from pipeline.ingest.extractors.extractor import (
     ExtractedPage,
     Extractor,
     OpenDocument,
+    PageImage,
     Structure,
 )
 from pipeline.ingest.sandbox.limits import ReadingLimits
@@ -34,6 +35,11 @@ class Script(OpenDocument):
         return ExtractedPage(
             number=number, text=line, engine="other script" if self._is_other else "script"
         )
+
+    def image(self, number: int, *, dpi: float, pixels_max: int, grey: bool) -> PageImage:
+        del pixels_max, grey
+        self._do(self._lines[number - 1])
+        return PageImage(width=10, height=20, channels=1, pixels=bytes([255]) * 200, dpi=dpi)
 
     def structure(self) -> Structure:
         raise ValueError("a script has no structure")
