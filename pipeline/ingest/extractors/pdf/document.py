@@ -163,15 +163,20 @@ class PdfDocument(OpenDocument):
 
     def _is_damaged(self, number: int) -> bool:
         """Return whether pypdf finds that the content of an empty page is damaged."""
-        if self._engine is not PdfEngine.AUTO:
+        if self._engine is not PdfEngine.AUTO or self._vain_opinions >= _VAIN_OPINIONS_MAX:
             return False
-        failures: list[Exception] = []
-        document = _attempt(self._open_pypdf, failures)
-        return (
-            document is not None
-            and document.page_count == self.page_count
-            and document.content_is_damaged(number)
-        )
+        try:
+            with time_limit(self._limits.page_timeout / 4):
+                document = self._open_pypdf()
+                return document.page_count == self.page_count and document.content_is_damaged(
+                    number
+                )
+        except (Exception, TimeLimitReached):  # noqa: BLE001  # PDFium's reading stands
+            self._vain_opinions += 1
+            return False
+        finally:
+            if self._pypdf is not None:
+                self._pypdf.forget()  # it keeps the decoded content of each page
 
     def _second_opinion(self, number: int) -> PageReading | None:
         """Return pypdf's reading; None if it fails or takes too long, or has rarely helped."""

@@ -9,9 +9,8 @@ from pypdf.errors import (
     WrongPasswordError,
 )
 
-from pipeline.ingest.errors import DocumentEmpty, DocumentEncrypted
-from pipeline.ingest.extractors.pdf import pypdf_text
-from pipeline.ingest.sandbox.fork import TimeLimitReached
+from pipeline.ingest.errors import DocumentCorrupt, DocumentEmpty, DocumentEncrypted
+from pipeline.ingest.extractors.pdf.failures import clearest, error_of
 from schemas.errors import ErrorCode
 
 
@@ -25,8 +24,6 @@ from schemas.errors import ErrorCode
         (DocumentEncrypted(), ErrorCode.DOCUMENT_ENCRYPTED),
         (LimitReachedError(), ErrorCode.DOCUMENT_LIMIT),
         (RecursionError(), ErrorCode.DOCUMENT_LIMIT),
-        (MemoryError(), ErrorCode.DOCUMENT_OUT_OF_MEMORY),
-        (TimeLimitReached(), ErrorCode.DOCUMENT_TIMEOUT),
         (PdfReadError(), ErrorCode.DOCUMENT_CORRUPT),
         (PdfStreamError(), ErrorCode.DOCUMENT_CORRUPT),
         (DependencyError(), ErrorCode.DOCUMENT_CORRUPT),
@@ -37,7 +34,13 @@ from schemas.errors import ErrorCode
     ids=lambda value: value.value if isinstance(value, ErrorCode) else type(value).__name__,
 )
 def test_an_exception_of_the_parser_has_a_code_and_no_words_of_the_parser(
-    error: BaseException, code: ErrorCode
+    error: Exception, code: ErrorCode
 ) -> None:
-    found = pypdf_text.error_of(error)
+    found = error_of(error)
     assert (found.code, found.reason) == (code, "")
+
+
+def test_of_two_failures_the_one_that_says_more_is_reported() -> None:
+    assert isinstance(clearest([ValueError(), DocumentEncrypted()]), DocumentEncrypted)
+    assert isinstance(clearest([DocumentEncrypted(), ValueError()]), DocumentEncrypted)
+    assert isinstance(clearest([ValueError(), KeyError()]), DocumentCorrupt)
