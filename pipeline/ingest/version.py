@@ -1,6 +1,7 @@
 """The version of the pipeline: two readings of the same bytes by one version give the same result."""
 
 import hashlib
+from functools import cache
 from importlib.metadata import version
 from typing import Final
 
@@ -19,7 +20,13 @@ def pipeline_version(settings: IngestSettings) -> str:
         settings.pdf_engine,
         str(settings.pdf_pages_max),
         str(int(settings.pdf_text_max)),
-        *map(version, _LIBRARIES),
+        *_library_versions(),
     )
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return f"{RULES_VERSION}-{digest[:12]}"
+
+
+@cache
+def _library_versions() -> tuple[str, ...]:
+    # Once: finding the metadata of a package takes milliseconds.
+    return tuple(map(version, _LIBRARIES))
