@@ -61,5 +61,5 @@ def _png(page: PageImage, *, side: int) -> bytes:
     )
     image.thumbnail((side, side))
     written = io.BytesIO()
-    image.save(written, "PNG", optimize=True)
+    image.save(written, "PNG")
     return written.getvalue()
