@@ -55,7 +55,7 @@ class ExtractMetadata(StepTask[None]):
                 session,
                 document,
                 tenant_id=event.tenantid,
-                pipeline_version=pipeline_version(context.settings),
+                pipeline_version=pipeline_version(context.settings, ocr=context.settings),
                 now=database_time(session),
             )
             password = passwords.password_of(session, document.upload_id, context.settings.key_ring)

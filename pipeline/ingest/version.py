@@ -5,21 +5,24 @@ from functools import cache
 from importlib.metadata import version
 from typing import Final
 
-from schemas.settings import IngestSettings
+from schemas.settings import IngestSettings, OcrSettings
 
 RULES_VERSION: Final = "2"
 """Increased with every change that gives other pages, sentences or entities."""
 
-_LIBRARIES: Final = ("pypdfium2", "pypdf", "spacy", "py3langid")
+_LIBRARIES: Final = ("pypdfium2", "pypdf", "spacy", "py3langid", "tesserocr")
 
 
-def pipeline_version(settings: IngestSettings) -> str:
+def pipeline_version(settings: IngestSettings, *, ocr: OcrSettings) -> str:
     """Return the version of the rules, with a digest of the settings and libraries that matter."""
     parts = (
         settings.spacy_model,
         settings.pdf_engine,
         str(settings.pdf_pages_max),
         str(int(settings.pdf_text_max)),
+        ",".join(ocr.ocr_languages),
+        str(ocr.ocr_dpi),
+        str(ocr.ocr_confidence_min),
         *_library_versions(),
     )
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
