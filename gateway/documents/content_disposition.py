@@ -45,8 +45,8 @@ _REPLACED: Final = re.compile(
 )
 
 # In a quoted string, a quote and a backslash need an escape and a percent sign is decoded by some
-# browsers.
-_NOT_IN_FALLBACK: Final = re.compile(r'[^ -~]|["\\%]')
+# browsers. A full-width slash decomposes to a slash.
+_NOT_IN_FALLBACK: Final = re.compile(r'[^ -~]|["\\%/]')
 
 
 def media_type_of(content_type: str) -> str:
@@ -67,7 +67,8 @@ def content_disposition(filename: str, *, content_type: str) -> str:
     decomposed = unicodedata.normalize("NFKD", name)
     fallback = _NOT_IN_FALLBACK.sub(
         "_", "".join(each for each in decomposed if not unicodedata.combining(each))
-    )
+    ).strip(" .")
+    fallback = fallback or DEFAULT_NAME
     extended = "" if fallback == name else f"; filename*=UTF-8''{quote(name, safe=_UNENCODED)}"
     return f'{"inline" if is_inline else "attachment"}; filename="{fallback}"{extended}'
 

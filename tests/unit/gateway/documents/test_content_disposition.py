@@ -30,6 +30,11 @@ from gateway.documents.content_disposition import (
         ),
         pytest.param("../../etc/passwd", 'inline; filename="_.._etc_passwd"', id="path"),
         pytest.param("..\\..\\a.pdf", 'inline; filename="_.._a.pdf"', id="path of Windows"),
+        pytest.param(
+            "\uff0e\uff0e\uff0fa.pdf",
+            "inline; filename=\"_a.pdf\"; filename*=UTF-8''%EF%BC%8E%EF%BC%8E%EF%BC%8Fa.pdf",
+            id="path of full-width characters",
+        ),
         pytest.param("a\u202efdp.exe", 'inline; filename="a_fdp.exe"', id="reversed suffix"),
         pytest.param("a\r\nSet-Cookie: b", 'inline; filename="a__Set-Cookie: b"', id="line break"),
         pytest.param(" .. ", 'inline; filename="document"', id="only dots"),
