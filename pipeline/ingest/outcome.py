@@ -24,6 +24,7 @@ REASONS_MAX: Final = 20
 """Reasons of one document; an event has all of them and is at most 64 KiB."""
 REASON_MAX: Final = 200
 """Characters of one reason."""
+MISSING: Final = "These pages could not be read."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,9 @@ def result_of(
         cut: why the pages after the last written one are missing, or the rest of its text.
     """
     reasons = _reasons(incomplete)
+    if cut is None and 0 < pages < page_count:
+        # A document with missing pages never looks complete, whatever ended its reading.
+        cut = Cut(outcome=Outcome.CORRUPT, reason=MISSING)
     if cut is not None:
         reasons = (*reasons[: REASONS_MAX - 1], reason_of(cut, pages=pages, page_count=page_count))
     if pages == 0:

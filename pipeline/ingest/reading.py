@@ -273,6 +273,9 @@ class DocumentReading:
         request: ReadPages,
         ending: ChildDied | ChildOutOfMemory | ChildOutputTooLarge | ChildTimedOut,
     ) -> Iterator[PageReading | SoFar]:
+        if self._ending is not None:
+            log.info("ingest.child_died_after_its_answer", reason=str(ending))
+            return
         match ending:
             case ChildOutputTooLarge():
                 raise DocumentLimitExceeded(outcome=Outcome.LIMIT_TEXT)
@@ -304,7 +307,9 @@ class DocumentReading:
     def _after_death(self, request: ReadPages, outcome: Outcome) -> Iterator[PageReading | SoFar]:
         """Choose how the reading goes on after a page killed its child, or the opening did."""
         if self._are_all_pages_read:
-            self._end()  # without language and key phrases: they were being found
+            self._end_without_summary()
+        elif request.last_page is not None and self._done >= request.last_page:
+            pass  # the page is read; another request reads the next one
         elif self._is_open or request.last_page is not None:
             if request.opening.use_other_engine:
                 yield self._failed_page(outcome)
@@ -321,6 +326,9 @@ class DocumentReading:
         self, request: ReadPages, failed: ReadingFailed
     ) -> Iterator[PageReading | SoFar]:
         if request.last_page is None:
+            if failed.outcome is Outcome.TIMEOUT_DOCUMENT:
+                self._end_for_lack_of_time()
+                return
             raise DocumentError(failed.reason, outcome=failed.outcome)
         # Only the other engine cannot open the document.
         yield self._failed_page(Outcome.CRASHED)
@@ -340,7 +348,21 @@ class DocumentReading:
             page_count=self.so_far.page_count, read=read or DocumentRead(), is_paused=is_paused
         )
 
+    def _end_without_summary(self) -> None:
+        """End after the last page; language and key phrases were being found."""
+        page_count = self.so_far.page_count
+        if page_count is not None and page_count > self._limits.pages:
+            cut = Outcome.LIMIT_PAGES
+            self._end(DocumentRead(cut=cut, cut_reason=self._limits.cut_reason(cut)))
+        else:
+            self._end()
+
     def _end_for_lack_of_time(self) -> None:
+        """End with the pages so far.
+
+        Raises:
+            DocumentError: the document was never open.
+        """
         if self.so_far.page_count is None:
             raise DocumentError(outcome=Outcome.TIMEOUT_DOCUMENT)
         cut = Outcome.TIMEOUT_DOCUMENT

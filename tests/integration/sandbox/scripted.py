@@ -29,6 +29,15 @@ class Script(OpenDocument):
         self.page_count = len(lines)
         self._do(lines[0].partition("open: ")[2])
 
+    @property
+    def warnings(self) -> int:  # type: ignore[override]
+        """Asked for at the end of a reading."""
+        self._do(self._lines[-1].partition("end: ")[2])
+        return 0
+
+    def close(self) -> None:
+        self._do(self._lines[-1].partition("close: ")[2])
+
     def page(self, number: int) -> ExtractedPage:
         line = self._lines[number - 1]
         self._do(line)
@@ -80,7 +89,9 @@ class ScriptExtractor(Extractor):
         limits: ReadingLimits,  # noqa: ARG002  # a script has none
         password: str | None,  # noqa: ARG002
     ) -> Iterator[OpenDocument]:
-        yield Script(file.read_text(encoding="utf-8").splitlines(), is_other=self.is_other)
+        script = Script(file.read_text(encoding="utf-8").splitlines(), is_other=self.is_other)
+        yield script
+        script.close()
 
     def other(self) -> Extractor:
         return OtherScriptExtractor()

@@ -104,6 +104,36 @@ def test_the_last_page_may_crash_both_engines(scripts: Scripts) -> None:
     assert reading.ending.read.cut is None
 
 
+@pytest.mark.parametrize("moment", ["end", "close"])
+def test_pages_beyond_a_limit_stay_missing_if_the_child_dies_after_the_last_page(
+    moment: str, scripts: Scripts
+) -> None:
+    reading = scripts.read("one", "two", f"{moment}: always crash", pages=2)
+    assert scripts.outcomes == [Outcome.COMPLETE] * 2
+    assert reading.ending.page_count == 3
+    assert reading.ending.read.cut is Outcome.LIMIT_PAGES
+
+
+def test_a_page_that_no_engine_has_tried_is_not_called_crashed(scripts: Scripts) -> None:
+    scripts.so_far = SoFar(other_engine_next=True)
+    scripts.read("one", "two", "end: crash", deaths=5)
+    assert scripts.outcomes == [Outcome.COMPLETE] * 3
+
+    scripts.pages, scripts.so_far = [], SoFar(other_engine_next=True)
+    scripts.read("one", "two", "end: always crash", deaths=5)
+    assert scripts.outcomes == [Outcome.COMPLETE] * 3
+
+
+def test_pages_that_are_read_stay_if_the_time_does_not_suffice_to_open_the_document_again(
+    scripts: Scripts,
+) -> None:
+    scripts.read("one", "two")
+    scripts.pages.pop()
+    reading = scripts.read("open: spin", "two", page_timeout=timedelta(seconds=0.2))
+    assert reading.ending.read.cut is Outcome.TIMEOUT_DOCUMENT
+    assert len(scripts.pages) == 1
+
+
 def test_a_document_that_kills_child_after_child_is_quarantined(scripts: Scripts) -> None:
     with pytest.raises(DocumentQuarantined):
         scripts.read("one", "always crash", "three", "crash", "five")

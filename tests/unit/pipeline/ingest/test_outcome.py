@@ -77,6 +77,12 @@ def test_a_document_with_missing_pages_is_partial(cut: Outcome, kind: Kind) -> N
     )
 
 
+def test_a_document_with_missing_pages_is_never_complete() -> None:
+    result = result_of(READ, BLANK, page_count=4)
+    assert result.outcome is Outcome.PARTIAL
+    assert [(reason.pages, reason.page_count) for reason in result.reasons] == [(((3, 4),), 2)]
+
+
 def test_a_cut_within_the_last_page_names_no_page() -> None:
     cut = Cut(outcome=Outcome.LIMIT_TEXT, reason="Too long.")
     (reason,) = result_of(READ, cut=cut).reasons
