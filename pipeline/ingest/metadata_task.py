@@ -108,6 +108,12 @@ class ExtractMetadata(StepTask[None]):
             settings=current_context().settings,
         )
 
+    def after_end(self, context: Context, *, event: Envelope, status: StepStatus) -> None:
+        if status is StepStatus.CANCELLED:
+            # A worker that was killed may have stored the picture after the cleanup of the upload.
+            prefix = object_keys.derived(record.document_of(event).upload_id)
+            context.storage.delete_all([each.key for each in context.storage.objects_under(prefix)])
+
 
 def _body(content: bytes) -> Body:
     return Body(content, md5=hashlib.md5(content, usedforsecurity=False).digest())

@@ -4,15 +4,16 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from schemas import queues
+from schemas import object_keys, queues
 from schemas.events.envelope import Envelope
 from schemas.lifecycle import DocumentStatus, JobStatus, StepStatus
 from schemas.outcomes import Outcome
 from schemas.steps import StepName
 from schemas.tables.documents import Page, Revision
+from schemas.tables.steps import Step
 from tests.eventually import eventually
 from tests.factories import pdfs
 from tests.integration.pipeline.test_ingest import TEXT, submitted
@@ -79,6 +80,24 @@ def test_a_document_is_described_beside_its_reading(bench: Workbench) -> None:
     assert revision.has_thumbnail
     [key] = [key for key in bench.bucket.keys() if str(revision.id) in key]  # noqa: SIM118  # not a mapping
     assert key == f"derived/{event.data.upload_id}/{revision.id}/thumbnail.png"
+
+
+def test_a_picture_that_was_stored_after_the_cleanup_is_deleted(bench: Workbench) -> None:
+    event = submitted(bench, pdfs.with_pages(TEXT))
+    assert bench.settled(event).status == JobStatus.COMPLETED
+    prefix = object_keys.derived(event.data.upload_id)
+    assert any(key.startswith(prefix) for key in bench.bucket.keys())  # noqa: SIM118  # not a mapping
+    with Session(bench.engine) as session, session.begin():
+        session.execute(
+            update(Step)
+            .where(Step.job_id == event.data.job_id, Step.name == StepName.METADATA)
+            .values(status=StepStatus.CANCELLED)
+        )
+    bench.bus.publish_to(queues.METADATA_EXTRACTION, bench.emitted(event)[0])
+    eventually(
+        lambda: [key for key in bench.bucket.keys() if key.startswith(prefix)],  # noqa: SIM118
+        until=lambda keys: not keys,
+    )
 
 
 def test_a_document_that_cannot_be_described_is_still_read(bench: Workbench) -> None:
