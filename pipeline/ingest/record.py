@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import (
     ColumnElement,
     bindparam,
+    case,
     cast,
     delete,
     exists,
@@ -280,8 +281,10 @@ def record_structure(
         StepCancelled, DocumentGone: see `lock_document`.
         LeaseLost: another worker took over.
     """
-    lock_document(session, document)
+    # Excludes the end of the reading, which locks the job before the revision.
+    lock_document(session, document, is_changed=True)
     facts = msgspec.to_builtins(structure)
+    is_writing = Revision.state == RevisionState.WRITING
     session.execute(
         update(Revision)
         .where(Revision.id == revision_id)
@@ -293,10 +296,16 @@ def record_structure(
             page_labels=facts["page_labels"],
             structure_is_cut=structure.is_cut,
             has_thumbnail=has_thumbnail,
-            # The reading of all pages may have ended before, and is more exact.
+            # The reading of all pages may have ended before, and is more exact, also if it found
+            # no language.
             page_count=func.coalesce(Revision.page_count, page_count),
-            language=func.coalesce(Revision.language, language),
-            language_confidence=func.coalesce(Revision.language_confidence, language_confidence),
+            language=case(
+                (is_writing, func.coalesce(Revision.language, language)), else_=Revision.language
+            ),
+            language_confidence=case(
+                (is_writing, func.coalesce(Revision.language_confidence, language_confidence)),
+                else_=Revision.language_confidence,
+            ),
         )
     )
     lease.complete(session, claimed, done=0, total=None, settings=settings)

@@ -14,12 +14,12 @@ from pipeline.ingest.record import DocumentToRead, Duplicate, lock_document
 from pipeline.steps import lease
 from pipeline.steps.lease import ClaimedStep
 from schemas.ids import RevisionId
-from schemas.lifecycle import PageStatus
+from schemas.lifecycle import PageStatus, RevisionState
 from schemas.outcomes import Outcome
 from schemas.settings import StepSettings
 from schemas.spans import SPAN_KINDS
 from schemas.tables.base import table_of
-from schemas.tables.documents import Entity, Page
+from schemas.tables.documents import Entity, Page, Revision
 
 _PAGES: Final = table_of(Page)
 _ENTITIES: Final = table_of(Entity)
@@ -93,7 +93,7 @@ def write_recognised_pages(
 ) -> ClaimedStep:
     """Replace pages that need OCR by what OCR made of them, and record the progress.
 
-    A page that OCR could not read keeps no text and says why. The checkpoint has the number of the
+    A page that OCR could not read keeps the little text that it has, and says why. The checkpoint has the number of the
     last page: see `record.pages_to_recognise`.
 
     Args:
@@ -115,21 +115,23 @@ def write_recognised_pages(
     lock_document(session, document)
     for page in pages:
         row = _page_row(revision_id, page, is_recognised=True)
-        session.execute(
-            update(Page)
-            .where(
-                Page.revision_id == revision_id,
-                Page.number == page.number,
-                Page.status == PageStatus.NEEDS_OCR,
-            )
-            .values(row)
+        waiting = update(Page).where(
+            Page.revision_id == revision_id,
+            Page.number == page.number,
+            Page.status == PageStatus.NEEDS_OCR,
         )
+        if page.text:
+            session.execute(waiting.values(row))
+        else:
+            session.execute(waiting.where(Page.text == "").values(row))
+            session.execute(waiting.where(Page.text != "").values(_beside_text(page)))
+    recognised = [page for page in pages if page.text]
     session.execute(
         delete(Entity).where(
-            Entity.revision_id == revision_id, Entity.page.in_([page.number for page in pages])
+            Entity.revision_id == revision_id, Entity.page.in_([page.number for page in recognised])
         )
     )
-    _insert_entities(session, revision_id, pages)
+    _insert_entities(session, revision_id, recognised)
     return _renewed(
         session,
         claimed,
@@ -202,7 +204,7 @@ def copy_pages(
 ) -> ClaimedStep:
     """Copy the next pages of a duplicate's revision and record the progress, as `write_pages`.
 
-    Copies nothing if the duplicate is deleted meanwhile: the pages after `done` can then be read,
+    Copies nothing if the duplicate is deleted or replaced meanwhile: the pages after `done` can then be read,
     with the same result.
 
     Returns:
@@ -213,6 +215,15 @@ def copy_pages(
         LeaseLost: another worker took over.
     """
     lock_document(session, document)
+    # The entities of a revision are deleted before its pages: without the lock, pages could be
+    # copied and their entities not.
+    source = session.scalar(
+        select(Revision.id)
+        .where(Revision.id == duplicate.revision_id, Revision.state == RevisionState.PUBLISHED)
+        .with_for_update(read=True, key_share=True)
+    )
+    if source is None:
+        return claimed
     first, last = claimed.done + 1, claimed.done + COPIED_PAGES_MAX
     copied = session.scalars(
         _copy(
@@ -289,6 +300,13 @@ def _insert_entities(
     ]
     if rows:
         session.execute(insert(_ENTITIES), rows)
+
+
+def _beside_text(page: PageReading) -> dict[str, Any]:
+    """Return what OCR without a result changes of a page that has text, such as values of a form."""
+    if page.outcome is Outcome.NO_TEXT:
+        return {"status": PageStatus.READ, "outcome": Outcome.COMPLETE, "reason": ""}
+    return {"outcome": page.outcome, "reason": page.reason}
 
 
 def _page_row(

@@ -1,13 +1,13 @@
 """A document is read into a revision, which one transaction publishes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import TypeVar
 
 import msgspec
 import pytest
-from sqlalchemy import Engine, create_engine, delete, func, select, update
+from sqlalchemy import Engine, create_engine, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from pipeline.context import database_time
@@ -24,6 +24,7 @@ from pipeline.ingest.outcome import Next
 from pipeline.ingest.record import DocumentGone, EndOfReading
 from pipeline.steps import lease
 from pipeline.steps.errors import LeaseLost, StepCancelled
+from pipeline.steps.lease import ClaimedStep
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.envelope import Envelope, decode
@@ -193,8 +194,11 @@ class Reading:
     def describe(self) -> None:
         claimed = self.waiting.claim(self.session, StepName.METADATA)
         self.session.commit()
+        self.record_structure(self.session, claimed)
+
+    def record_structure(self, session: Session, claimed: ClaimedStep) -> None:
         record.record_structure(
-            self.session,
+            session,
             claimed,
             self.waiting.document,
             self.revision_id,
@@ -205,7 +209,7 @@ class Reading:
             has_thumbnail=True,
             settings=SETTINGS,
         )
-        self.session.commit()
+        session.commit()
 
     @property
     def document(self) -> Document:
@@ -327,6 +331,58 @@ def test_late_metadata_does_not_replace_what_the_whole_reading_found(reading: Re
     reading.describe()
     assert (reading.revision.title, reading.revision.page_count) == ("A title", 1)
     assert reading.revision.language == "en"
+
+
+def test_late_metadata_adds_no_language_to_a_document_that_has_none(reading: Reading) -> None:
+    reading.read_pages(Outcome.NO_TEXT)
+    reading.end(read=DocumentRead())
+    reading.describe()
+    assert (reading.revision.language, reading.revision.language_confidence) == (None, None)
+
+
+def test_the_ends_of_a_reading_and_of_its_metadata_do_not_deadlock(
+    reading: Reading, engine: Engine
+) -> None:
+    waiting, claimed = reading.waiting, reading.claimed
+    metadata = waiting.claim(reading.session, StepName.METADATA)
+    reading.session.commit()
+    with Session(engine) as ending, Session(engine) as other, ThreadPoolExecutor(1) as pool:
+        record.lock_document(ending, waiting.document, is_changed=True)
+        claimed = writer.write_pages(
+            ending,
+            claimed,
+            document=waiting.document,
+            revision_id=reading.revision_id,
+            pages=[a_page(1)],
+            total=1,
+            settings=SETTINGS,
+        )
+        described = pool.submit(reading.record_structure, other, metadata)
+        while not described.done() and not _is_someone_blocked(engine):
+            wait([described], timeout=0.05)
+        record.end_reading(
+            ending,
+            claimed,
+            waiting.document,
+            reading.revision_id,
+            end=EndOfReading(page_count=1, read=DocumentRead(language="en")),
+            is_ocr_available=False,
+            settings=SETTINGS,
+            event_context=waiting.context(ending),
+        )
+        ending.commit()
+        described.result(timeout=10)
+    assert reading.job.status is JobStatus.COMPLETED
+    assert reading.revision.title == "A title"
+
+
+def _is_someone_blocked(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        blocked = text(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(connection.scalar(blocked))
 
 
 def test_a_failure_of_the_metadata_does_not_fail_the_job(reading: Reading) -> None:
@@ -501,6 +557,30 @@ def test_pages_with_text_are_readable_before_ocr_ends(reading: Reading) -> None:
     event = reading.ingested()
     assert (event.pages_ocr, event.pages_needs_ocr) == (1, 1)
     assert reading.job.status is JobStatus.COMPLETED
+
+
+def test_ocr_without_a_result_leaves_the_text_that_a_page_has(reading: Reading) -> None:
+    outcomes = Outcome.NEEDS_OCR, Outcome.TIMEOUT_PAGE, Outcome.NO_TEXT
+    little = [
+        msgspec.structs.replace(a_page(number), outcome=Outcome.NEEDS_OCR, reason="Little text.")
+        for number in range(1, len(outcomes) + 1)
+    ]
+    reading.write(*little)
+    reading.end(is_ocr_available=True)
+    ocr = reading.next_step(StepName.OCR)
+    for number, each in enumerate(outcomes, start=1):
+        ocr.recognise(a_page(number, outcome=each))
+    ocr.end_recognition()
+
+    pages = [reading.page(page.number) for page in little]
+    assert [page.text for page in pages] == [SENTENCE] * 3
+    assert [page.lines for page in pages] == [[0, 26, 72, 90, 300, 102]] * 3
+    assert [(page.status, page.outcome) for page in pages] == [
+        (PageStatus.NEEDS_OCR, Outcome.NEEDS_OCR),
+        (PageStatus.NEEDS_OCR, Outcome.TIMEOUT_PAGE),
+        (PageStatus.READ, Outcome.COMPLETE),
+    ]
+    assert reading.revision.entities == 3
 
 
 def test_a_next_ocr_worker_does_not_try_a_page_again(reading: Reading, session: Session) -> None:
@@ -774,6 +854,24 @@ def test_a_copy_of_a_duplicate_that_is_deleted_can_go_on_by_reading(
     reading.read_pages(Outcome.COMPLETE)
     reading.end()
     assert reading.document.status is DocumentStatus.INGESTED
+
+
+def test_a_duplicate_that_is_replaced_meanwhile_is_not_copied(
+    original: Reading, session: Session
+) -> None:
+    """The sweep deletes the entities of a replaced revision before its pages."""
+    twin = Reading(session, add_stored(session, tenant_id=original.waiting.tenant_id))
+    duplicate = duplicate_of(twin)
+    assert duplicate is not None
+    session.execute(
+        update(Revision)
+        .where(Revision.id == duplicate.revision_id)
+        .values(state=RevisionState.SUPERSEDED)
+    )
+    session.execute(delete(Entity).where(Entity.revision_id == duplicate.revision_id))
+    session.commit()
+    copy(twin, duplicate)
+    assert twin.claimed.done == 0
 
 
 @pytest.mark.usefixtures("original")
