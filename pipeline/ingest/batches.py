@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context
-from pipeline.ingest import writer
+from pipeline.ingest import record, writer
 from pipeline.ingest.frames import PageReading
 from pipeline.ingest.reading import SoFar
 from pipeline.ingest.record import DocumentToRead
@@ -76,18 +76,19 @@ class PageBatches:
             LeaseLost: another worker took over.
         """
         with self._context.transaction() as session:
+            if self._pages:
+                record.lock_document(session, self._document)
             claimed = self.write_in(session)
         self._written(claimed)
 
     def write_in(self, session: Session) -> ClaimedStep:
-        """Write as `write` does, in a transaction of the caller that ends the reading."""
+        """Write as `write` does, in a transaction of the caller that has locked the document."""
         checkpoint = msgspec.to_builtins(self.so_far)
         settings = self._context.settings
         if self._pages:
             return writer.write_pages(
                 session,
                 self.claimed,
-                document=self._document,
                 revision_id=self._revision_id,
                 pages=self._pages,
                 total=self.total,

@@ -8,7 +8,7 @@ from typing import ClassVar
 import structlog
 from sqlalchemy.orm import Session
 
-from pipeline.context import Context, current_context, database_time
+from pipeline.context import Context, current_context
 from pipeline.ingest import description, originals, passwords, readers, record
 from pipeline.ingest.extractors.extractor import Structure
 from pipeline.ingest.record import DocumentGone
@@ -56,7 +56,6 @@ class ExtractMetadata(StepTask[None]):
                 document,
                 tenant_id=event.tenantid,
                 pipeline_version=pipeline_version(context.settings, ocr=context.settings),
-                now=database_time(session),
             )
             password = passwords.password_of(session, document.upload_id, context.settings.key_ring)
         heartbeat = Heartbeat(context, claimed)

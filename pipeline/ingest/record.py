@@ -5,7 +5,7 @@ transaction of its own and locks rows in the order document, revision, step, job
 changes nothing: each is conditional on the lease of the caller, or finds what it did before.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from sqlalchemy import (
     ColumnElement,
+    Select,
     bindparam,
     case,
     cast,
@@ -27,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, aliased
 
+from pipeline.context import database_time
 from pipeline.ingest import errors, outcome
 from pipeline.ingest.errors import DocumentDuplicate, DocumentError
 from pipeline.ingest.extractors.extractor import Structure
@@ -63,6 +65,7 @@ SOURCE: Final = "/waybill/pipeline/ingest"
 _DOCUMENTS: Final = table_of(Document)
 _REVISIONS: Final = table_of(Revision)
 _JOBS: Final = table_of(Job)
+_TENANTS: Final = table_of(Tenant)
 
 DocumentToRead: TypeAlias = StoredEvent | ReprocessRequested
 """The event that starts the steps that read a document."""
@@ -141,8 +144,8 @@ def lock_document(session: Session, document: DocumentToRead, *, is_changed: boo
         DocumentGone: the document alone is deleted.
     """
     held = session.scalar(
-        select(Document.id)
-        .where(Document.id == document.document_id)
+        select(_DOCUMENTS.c.id)
+        .where(_DOCUMENTS.c.id == document.document_id)
         .with_for_update(read=not is_changed, key_share=True)
     )
     if held is None:
@@ -156,14 +159,13 @@ def begin_revision(
     *,
     tenant_id: TenantId,
     pipeline_version: str,
-    now: datetime,
 ) -> RevisionId:
     """Return the revision that the job writes, which the first caller creates.
 
     Raises:
         StepCancelled, DocumentGone: see `lock_document`.
     """
-    own = select(Revision.id).where(Revision.job_id == document.job_id)
+    own: Select[RevisionId] = select(_REVISIONS.c.id).where(_REVISIONS.c.job_id == document.job_id)
     found = session.scalar(own)
     if found is not None:
         return found
@@ -176,7 +178,7 @@ def begin_revision(
         select(func.max(Revision.number)).where(Revision.document_id == document.document_id)
     )
     revision = Revision(
-        id=RevisionId(uuid7(now)),
+        id=RevisionId(uuid7(database_time(session))),
         document_id=document.document_id,
         tenant_id=tenant_id,
         job_id=document.job_id,
@@ -203,21 +205,29 @@ def find_duplicate(
     if isinstance(document, ReprocessRequested):
         return None
     _check_duplicates_allowed(session, document, tenant_id=tenant_id)
-    revision = session.scalar(
-        select(Revision)
-        .join(Document, Document.revision_id == Revision.id)
-        .where(
-            Document.tenant_id == tenant_id,
-            Document.sha256 == document.sha256,
-            Document.id != document.document_id,
-            Document.content_type == document.content_type,
-            Revision.state == RevisionState.PUBLISHED,
-            Revision.pipeline_version == pipeline_version,
-            Revision.outcome.in_((Outcome.COMPLETE, Outcome.NO_TEXT)),
+    revision = session.execute(
+        select(
+            _REVISIONS.c.id,
+            _REVISIONS.c.document_id,
+            _REVISIONS.c.page_count,
+            _REVISIONS.c.language,
+            _REVISIONS.c.language_confidence,
+            _REVISIONS.c.key_phrases,
+            _REVISIONS.c.warnings,
         )
-        .order_by(Revision.published_at)
+        .join(_DOCUMENTS, _DOCUMENTS.c.revision_id == _REVISIONS.c.id)
+        .where(
+            _DOCUMENTS.c.tenant_id == tenant_id,
+            _DOCUMENTS.c.sha256 == document.sha256,
+            _DOCUMENTS.c.id != document.document_id,
+            _DOCUMENTS.c.content_type == document.content_type,
+            _REVISIONS.c.state == RevisionState.PUBLISHED,
+            _REVISIONS.c.pipeline_version == pipeline_version,
+            _REVISIONS.c.outcome.in_((Outcome.COMPLETE, Outcome.NO_TEXT)),
+        )
+        .order_by(_REVISIONS.c.published_at)
         .limit(1)
-    )
+    ).one_or_none()
     if revision is None or revision.page_count is None:
         return None
     return Duplicate(
@@ -243,7 +253,7 @@ def _check_duplicates_allowed(
     Raises:
         DocumentDuplicate: names the earlier document.
     """
-    if not session.scalar(select(Tenant.refuses_duplicates).where(Tenant.id == tenant_id)):
+    if not session.scalar(select(_TENANTS.c.refuses_duplicates).where(_TENANTS.c.id == tenant_id)):
         return
     own = aliased(Document)
     earlier = session.scalar(
@@ -341,7 +351,7 @@ def end_reading(
     revision_id: RevisionId,
     *,
     end: EndOfReading,
-    is_ocr_available: bool,
+    is_ocr_available: Callable[[], bool],
     settings: StepSettings,
     event_context: EventContext,
 ) -> Next:
@@ -350,21 +360,20 @@ def end_reading(
     Every page up to `claimed.done` is written.
 
     Args:
-        session: a new transaction.
+        session: of a transaction that has locked the document for changes, before any step.
         claimed: the step `ingest` or `ingest_rest`, as `write_pages` returned it last.
         document: the document.
         revision_id: its revision.
         end: how the step ended.
-        is_ocr_available: whether a worker recognises pages.
+        is_ocr_available: whether a worker recognises pages; called if a page needs OCR.
         settings: shares of the tenants.
         event_context: the event that started the step.
 
     Raises:
         DocumentError: no page can be read; the transaction must roll back.
-        StepCancelled, DocumentGone: see `lock_document`.
+        StepCancelled: the client cancelled.
         LeaseLost: another worker took over.
     """
-    lock_document(session, document, is_changed=True)
     counts = _counts_of(session, revision_id)
     cut = _cut_of(end.read)
     facts: dict[str, Any] = {
@@ -377,7 +386,7 @@ def end_reading(
     following = outcome.next_of(
         has_more_pages=end.has_more_pages,
         pages_needing_ocr=counts.needs_ocr,
-        is_ocr_available=is_ocr_available,
+        is_ocr_available=counts.needs_ocr > 0 and is_ocr_available(),
     )
     if following is Next.PUBLISH:
         published = _publish(session, document, revision_id, facts=facts, counts=counts, cut=cut)

@@ -7,6 +7,7 @@ the share did not suffice, in a worker of its own and with less of the CPU.
 from abc import abstractmethod
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Final
 
 import msgspec
@@ -69,7 +70,6 @@ class ReadPagesTask(StepTask[None]):
                 document,
                 tenant_id=event.tenantid,
                 pipeline_version=version,
-                now=database_time(session),
             )
             duplicate = record.find_duplicate(
                 session, document, tenant_id=event.tenantid, pipeline_version=version
@@ -235,7 +235,7 @@ def _end(
             work.document,
             work.revision_id,
             end=end,
-            is_ocr_available=engines.is_available(session, work.context.settings),
+            is_ocr_available=partial(engines.is_available, session, work.context.settings),
             settings=work.context.settings,
             event_context=_event_context(session, work.event, work.delivery),
         )

@@ -59,7 +59,14 @@ def clean(raw: str) -> str:
 
 def is_clean(raw: str) -> bool:
     """Whether `clean` changes nothing."""
+    if is_plain(raw):
+        return True
     return _CHANGED.search(raw) is None and unicodedata.is_normalized("NFC", raw)
+
+
+def is_plain(raw: str) -> bool:
+    """Whether `raw` is only printable ASCII and line feeds, as most text is; cheap to look for."""
+    return raw.isascii() and raw.replace("\n", "").isprintable()
 
 
 def _replacement(found: re.Match[str]) -> str:

@@ -40,7 +40,6 @@ def write_pages(
     session: Session,
     claimed: ClaimedStep,
     *,
-    document: DocumentToRead,
     revision_id: RevisionId,
     pages: Sequence[PageReading],
     total: int | None,
@@ -52,9 +51,8 @@ def write_pages(
     `done` of the step is then the number of the last written page: a page is never written twice.
 
     Args:
-        session: of a transaction that does nothing else.
+        session: of a transaction that has locked the document; see `record.lock_document`.
         claimed: the step that reads the pages.
-        document: the document.
         revision_id: its revision, from `begin_revision`.
         pages: the pages after `done`, in order, without a gap; about `ROWS_MAX` rows.
         total: pages to read; None if it is not known yet.
@@ -65,10 +63,9 @@ def write_pages(
         The claimed step with its progress.
 
     Raises:
-        StepCancelled, DocumentGone: the document is deleted, or the client cancelled.
+        StepCancelled: the client cancelled.
         LeaseLost: another worker took over.
     """
-    lock_document(session, document)
     session.execute(insert(_PAGES), [_page_row(revision_id, page) for page in pages])
     _insert_entities(session, revision_id, pages)
     return _renewed(

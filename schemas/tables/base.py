@@ -1,5 +1,6 @@
 """Names of constraints and types of columns, for all tables."""
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import EnumType, StrEnum
 from typing import Any, ClassVar, Generic, NewType, TypeVar, cast
@@ -10,13 +11,14 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Dialect,
+    Integer,
     MetaData,
     Table,
     Text,
     TypeDecorator,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase
 
 from schemas import ids, lifecycle, outcomes, steps
@@ -36,6 +38,19 @@ class EnumText(TypeDecorator[E], Generic[E]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> E | None:  # noqa: ARG002  # SQLAlchemy's signature
         return None if value is None else self.enum(value)
+
+
+class PackedIntegers(TypeDecorator[Sequence[int]]):
+    """Integers in an array column, which is sent as text: the driver would convert each one by itself."""
+
+    impl = ARRAY(Integer)
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Sequence[int] | None], str | None]:  # noqa: ARG002  # SQLAlchemy's signature
+        def as_text(values: Sequence[int] | None) -> str | None:
+            return None if values is None else f"{{{','.join(map(str, values))}}}"
+
+        return as_text
 
 
 class Base(DeclarativeBase):

@@ -9,13 +9,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ForeignKey, Index, Integer, Text, UniqueConstraint, func, text
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from schemas.ids import DocumentId, JobId, RevisionId, TenantId, UploadId
 from schemas.lifecycle import DocumentStatus, PageStatus, RevisionState
 from schemas.outcomes import Outcome
-from schemas.tables.base import Base
+from schemas.tables.base import Base, PackedIntegers
 
 MEDIA_TYPE_OF_DOCUMENT: Final = "lower(btrim(split_part(content_type, ';', 1)))"
 """The media type of a document, without parameters; the expression of an index."""
@@ -179,9 +179,9 @@ class Page(Base):
     language_confidence: Mapped[float | None]
     width_points: Mapped[float | None]
     height_points: Mapped[float | None]
-    sentences: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=_NO_INTEGERS)
-    lines: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=_NO_INTEGERS)
-    spans: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=_NO_INTEGERS)
+    sentences: Mapped[list[int]] = mapped_column(PackedIntegers, server_default=_NO_INTEGERS)
+    lines: Mapped[list[int]] = mapped_column(PackedIntegers, server_default=_NO_INTEGERS)
+    spans: Mapped[list[int]] = mapped_column(PackedIntegers, server_default=_NO_INTEGERS)
 
 
 class Entity(Base):

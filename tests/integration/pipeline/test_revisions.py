@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Engine, create_engine, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
-from pipeline.context import database_time
 from pipeline.ingest import record, writer
 from pipeline.ingest.errors import DocumentCorrupt, DocumentDuplicate, DocumentError
 from pipeline.ingest.extractors.extractor import (
@@ -104,16 +103,15 @@ class Reading:
             self.waiting.document,
             tenant_id=self.waiting.tenant_id,
             pipeline_version=VERSION,
-            now=database_time(self.session),
         )
         self.session.commit()
         return revision_id
 
     def write(self, *pages: PageReading, total: int | None = None) -> None:
+        record.lock_document(self.session, self.waiting.document)
         self.claimed = writer.write_pages(
             self.session,
             self.claimed,
-            document=self.waiting.document,
             revision_id=self.revision_id,
             pages=pages,
             total=total or pages[-1].number,
@@ -133,6 +131,7 @@ class Reading:
         is_ocr_available: bool = False,
         reused_from: RevisionId | None = None,
     ) -> Next:
+        record.lock_document(self.session, self.waiting.document, is_changed=True)
         following = record.end_reading(
             self.session,
             self.claimed,
@@ -144,7 +143,7 @@ class Reading:
                 has_more_pages=has_more_pages,
                 reused_from=reused_from,
             ),
-            is_ocr_available=is_ocr_available,
+            is_ocr_available=lambda: is_ocr_available,
             settings=SETTINGS,
             event_context=self.waiting.context(self.session),
         )
@@ -446,7 +445,6 @@ def test_two_steps_of_a_job_that_begin_at_once_write_one_revision(
                 waiting.document,
                 tenant_id=tenant_id,
                 pipeline_version=VERSION,
-                now=database_time(own),
             )
 
     with ThreadPoolExecutor(8) as pool:

@@ -79,9 +79,9 @@ def _gaps(line: PageLine) -> list[tuple[float, float]]:
 
 def _is_beside(line: PageLine, other: PageLine) -> bool:
     """Whether the next line is drawn on the right of a line, a little higher or lower."""
-    if line.box is None or other.box is None or line.is_upright or other.is_upright:
+    if line.box is None or other.box is None or other.box.left <= line.box.right:
         return False
-    return other.box.left > line.box.right and shared_height(line.box, other.box) > 0
+    return shared_height(line.box, other.box) > 0 and not (line.is_upright or other.is_upright)
 
 
 def _columns(lines: Sequence[PageLine], gutter: float, cut: Cut) -> list[PageLine] | None:

@@ -207,12 +207,14 @@ def _joined(page: PdfiumPage, lines: Iterable[PageLine]) -> Iterator[PageLine]:
 def _separator(page: PdfiumPage, before: PageLine, after: PageLine) -> str | None:
     """Return what stands between two parts of one line, or None for two lines."""
     one, other = before.box, after.box
-    if one is None or other is None or before.is_divided or before.is_upright or after.is_upright:
+    if one is None or other is None or before.is_divided:
         return None
     height = min(one.bottom - one.top, other.bottom - other.top)
     if not -_OVERLAP * height < other.left - one.right < _PART_GAP * height:
         return None
     if min(one.bottom, other.bottom) - max(one.top, other.top) < _SAME_ROW * height:
+        return None
+    if before.is_upright or after.is_upright:
         return None
     # Ink does not show a gap: a narrow letter has much white beside it.
     (last,), (first,) = (

@@ -1,7 +1,7 @@
 """The clean text of a page that PDFium reads, and where its lines are."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -11,6 +11,7 @@ from typing import Final
 from pipeline.ingest import text
 from pipeline.ingest.extractors.extractor import Line
 from pipeline.ingest.extractors.pdf import columns, hyphens, lines, order
+from pipeline.ingest.extractors.pdf.geometry import Box
 from pipeline.ingest.extractors.pdf.lines import PageLine
 from pipeline.ingest.extractors.pdf.pdfium import PdfiumPage
 
@@ -69,14 +70,16 @@ def _assembled(found: Sequence[PageLine], *, characters: str) -> PageText:
         start, end = end, end + len(content)
         parts.append(content)
         if line.box is not None:
-            placed.append(Line(start, end, *map(_whole, line.box)))
+            placed.append(Line(start, end, *_whole(line.box)))
         before = line
     return PageText(text="".join(parts), lines=tuple(placed))
 
 
-def _whole(place: float) -> int:
+def _whole(box: Box) -> Iterable[int]:
     # A file may place text anywhere.
-    return round(min(max(place, -_PLACE_MAX), _PLACE_MAX))
+    if min(box) < -_PLACE_MAX or max(box) > _PLACE_MAX:
+        return [round(min(max(place, -_PLACE_MAX), _PLACE_MAX)) for place in box]
+    return map(round, box)
 
 
 def _with_whole_words(found: Sequence[PageLine], *, characters: str) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from pipeline.ingest import text as text_rules
 from pipeline.ingest.text import KNOWN_PRIVATE
 
 
@@ -76,7 +77,7 @@ _PHONETIC: Final = re.compile("[\u0180-\u019f\u01b1-\u0258\u025a-\u02af]")
 _KANA_OR_HAN: Final = re.compile("[\u3001-\u30ff\u4e00-\u9fff\uff01-\uff9f]")
 _NUMBERS: Final = re.compile("[0-9 .,:/%$\u20ac\u00a3+()-]*")
 _HANGUL: Final = re.compile("[\uac00-\ud7a3]")
-_SPACES: Final = re.compile(r"[^\S\x1c-\x1f]+")  # Python takes four controls for spaces
+_NO_SPACES: Final = "\x1c\x1d\x1e\x1f"  # Python takes these controls for spaces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +137,9 @@ def signs_of(text: str, *, raw: str, doubted: str = "") -> Signs:
     """
     raw = _with_characters(raw).replace("\ufffe", "")  # PDFium's sign for a divided word
     words = text.split()
-    characters = len(_SPACES.sub("", raw))
-    missing = len(_CLEANED_AWAY.findall(raw))
+    characters = sum(map(len, raw.split())) + sum(map(raw.count, _NO_SPACES))
+    is_plain = text_rules.is_plain(raw.replace("\r\n", "\n"))
+    missing = 0 if is_plain else len(_CLEANED_AWAY.findall(raw))
     doubts = _CLEANED_AWAY.sub("", _with_characters(doubted)).replace(" ", "")
     wrong = min(_garbage(raw), characters - missing)
 
@@ -146,15 +148,15 @@ def signs_of(text: str, *, raw: str, doubted: str = "") -> Signs:
         found.add(Sign.UNMAPPED)
     if doubts and not _is_plausible(doubted, doubts):
         wrong = min(wrong + len(doubts), characters - missing)
-    if _is_cipher(text, words):
+    letters = _Letters(text)
+    if _is_cipher(text, words, letters):
         found.add(Sign.CIPHER)
-    letters = _Letters(text).count
-    if letters >= _LETTERS_FOR_SPACING:
-        if letters > _LETTERS_PER_GAP_MAX * len(words):
+    if letters.count >= _LETTERS_FOR_SPACING:
+        if letters.count > _LETTERS_PER_GAP_MAX * len(words):
             found.add(Sign.SPACES_LOST)
         if len(text) < (_CHARACTERS_PER_WORD_MIN + 1) * len(words):
             single = len(_SINGLE_LETTERS.findall(text))
-            if single > _SINGLE_LETTERS_MAX * letters:
+            if single > _SINGLE_LETTERS_MAX * letters.count:
                 found.add(Sign.LETTERS_APART)
     return Signs(characters=characters, missing=missing, garbage=wrong, found=frozenset(found))
 
@@ -231,9 +233,8 @@ def _is_plausible(doubted: str, doubts: str) -> bool:
     return east_asian > (1 - _UNMAPPED_MAX) * len(doubts)
 
 
-def _is_cipher(text: str, words: list[str]) -> bool:
+def _is_cipher(text: str, words: list[str], letters: "_Letters") -> bool:
     """Return whether the letters form no words of any language."""
-    letters = _Letters(text)
     if letters.count > len(text) / 3 and not letters.form_words():
         # A column of one abbreviation has few vowels, too: each word counts once.
         different = _Letters(" ".join({word for word in words if not _ALPHABET.search(word)}))

@@ -1,7 +1,5 @@
 """The sweep that deletes revisions that no client sees."""
 
-from datetime import UTC, datetime
-
 import pytest
 from sqlalchemy import select, update
 
@@ -68,13 +66,12 @@ def read(
             waiting.document,
             tenant_id=waiting.tenant_id,
             pipeline_version="test",
-            now=datetime.now(UTC),
         )
     with context.transaction() as session:
+        record.lock_document(session, waiting.document)
         claimed = writer.write_pages(
             session,
             claimed,
-            document=waiting.document,
             revision_id=revision_id,
             pages=[a_page(1), a_page(2), a_page(PAGES, outcome=last)],
             total=PAGES,
@@ -82,13 +79,14 @@ def read(
         )
     with context.transaction() as session:
         if publish:
+            record.lock_document(session, waiting.document, is_changed=True)
             record.end_reading(
                 session,
                 claimed,
                 waiting.document,
                 revision_id,
                 end=EndOfReading(page_count=PAGES, read=DocumentRead()),
-                is_ocr_available=is_ocr_available,
+                is_ocr_available=lambda: is_ocr_available,
                 settings=SETTINGS,
                 event_context=event_context,
             )
@@ -162,7 +160,6 @@ def test_a_revision_that_is_seen_or_written_is_kept(context: Context) -> None:
             waiting.document,
             tenant_id=waiting.tenant_id,
             pipeline_version="test",
-            now=datetime.now(UTC),
         )
     assert revisions.sweep(without_grace(context), ample_budget()).revisions == 0
     assert revisions_left(context) == {published, shown_early, begun}
