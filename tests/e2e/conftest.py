@@ -88,6 +88,13 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
 
 
 @pytest.fixture
+def reading_deployment(system: Stack) -> Iterator[Deployment]:
+    """A whole system for tests of what happens after the transfer, with one kind of staging."""
+    with Deployment.of(system) as deployment:
+        yield deployment
+
+
+@pytest.fixture
 def client(system: Stack) -> Iterator[Client]:
     assert system.api_key is not None
     with Client(system.url, api_key=system.api_key) as client:

@@ -11,6 +11,8 @@ pytestmark = pytest.mark.timeout(420)
 
 
 def test_documents_are_read_once_although_readers_and_workers_are_killed(
-    deployment: Deployment, tmp_path: Path
+    reading_deployment: Deployment, tmp_path: Path
 ) -> None:
-    assert_documents_survive_kills(deployment, documents=40, kills=8, directory=tmp_path, seed=31)
+    assert_documents_survive_kills(
+        reading_deployment, documents=40, kills=8, directory=tmp_path, seed=31
+    )

@@ -7,6 +7,7 @@ from tests.e2e.conftest import (  # noqa: F401
     deployment,
     forgetful_deployment,
     forgetful_system,
+    reading_deployment,
     shared_store_proxy,
     store_proxy,
     system,

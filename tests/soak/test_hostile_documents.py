@@ -21,17 +21,19 @@ GOOD = 200
 BOMBS = ("a stream that inflates a millionfold", "forms shown ten thousand times")
 
 
-def test_good_documents_are_read_among_hostile_ones(deployment: Deployment, tmp_path: Path) -> None:
+def test_good_documents_are_read_among_hostile_ones(
+    reading_deployment: Deployment, tmp_path: Path
+) -> None:
     path = tmp_path / "good.pdf"
     write_text_pdf(path, pages=1, words=Words(seed=41))
     good = [path.read_bytes() + b"\n%% %d\n" % number for number in range(2 * GOOD)]
-    alone = _read(deployment.client, good[:GOOD])
+    alone = _read(reading_deployment.client, good[:GOOD])
     hostile = {name: build() for name, build in HOSTILE.items()}
     files = [*(hostile.pop(name) for name in BOMBS), *good[GOOD:]]
     for place, content in enumerate(hostile.values(), 1):
         files.insert(2 + place * (GOOD // (len(hostile) + 1)), content)
 
-    jobs = _read(deployment.client, files)
+    jobs = _read(reading_deployment.client, files)
 
     known = set(good)
     among = [job for content, job in zip(files, jobs, strict=True) if content in known]

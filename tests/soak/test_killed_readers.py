@@ -11,8 +11,8 @@ pytestmark = pytest.mark.timeout(3600)
 
 
 def test_a_thousand_documents_survive_a_hundred_kills(
-    deployment: Deployment, tmp_path: Path
+    reading_deployment: Deployment, tmp_path: Path
 ) -> None:
     assert_documents_survive_kills(
-        deployment, documents=1_000, kills=100, directory=tmp_path, seed=32
+        reading_deployment, documents=1_000, kills=100, directory=tmp_path, seed=32
     )
