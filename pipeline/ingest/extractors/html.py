@@ -81,7 +81,10 @@ _ENCODING_OF_LABEL: Final = {
 # The parser's time grows with the square of the depth: 100,000 elements inside each other take it
 # 50 seconds. Browsers build no deeper trees than this either.
 _DEPTH_MAX: Final = 512
-_TAG: Final = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)[^>]*?(/?)>")
+# The begin of a tag alone: a search for its end would take a time that grows with the square of the
+# size of a file without ends.
+_TAG: Final = re.compile(r"<(/?)([a-zA-Z][^\s/<>]*+)")
+_END_OF_CODE: Final = {name: re.compile(f"</{name}", re.IGNORECASE) for name in ("script", "style")}
 _VOID: Final = frozenset(
     {
         "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param",
@@ -289,21 +292,29 @@ def _is_hidden(node: LexborNode) -> bool:
 def _flattened(markup: str) -> str:
     """Return the markup without the start tags of elements that lie too deep."""
     exempt = _VOID | _CLOSED_BY_NEXT
-    if not _FOREIGN.search(markup):
+    is_html_alone = not _FOREIGN.search(markup)
+    if is_html_alone:
         exempt |= _CLOSED_BY_NEXT_IN_HTML
     depth = 0
     kept: list[str] = []
-    copied = 0
+    copied = passed = 0
     for tag in _TAG.finditer(markup):
-        if tag[2].lower() in exempt:
+        if tag.start() < passed:
             continue
-        if tag[1]:
+        name = tag[2].lower()
+        if is_html_alone and not tag[1] and name in _END_OF_CODE:
+            # A comparison in a script is no tag.
+            end_of_code = _END_OF_CODE[name].search(markup, tag.end())
+            passed = end_of_code.end() if end_of_code else len(markup)
+        elif name in exempt:
+            continue
+        elif tag[1]:
             depth = max(0, depth - 1)
         elif depth < _DEPTH_MAX:
             depth += 1
         else:
             kept.append(markup[copied : tag.start()])
-            copied = tag.end()
+            passed = copied = markup.find(">", tag.end()) + 1 or len(markup)
     if not kept:
         return markup
     kept.append(markup[copied:])

@@ -162,6 +162,23 @@ def test_deep_markup_is_read_in_little_time(tmp_path: Path, tags: str) -> None:
     assert time.process_time() - began < 5  # the parser alone takes minutes
 
 
+@pytest.mark.parametrize("begin", ["<a", "<a x=", "</a ", "<a<b "])
+def test_tags_without_an_end_are_read_in_little_time(tmp_path: Path, begin: str) -> None:
+    began = time.process_time()
+
+    read(tmp_path, begin * 100_000)
+
+    assert time.process_time() - began < 5
+
+
+def test_comparisons_in_a_script_are_no_tags(tmp_path: Path) -> None:
+    script = "<script>" + "if (a<b && c<d) e();" * 600 + "</script>"
+
+    markup = f"{script}<style>p {{ color: red }}</style><p>One<p hidden>Two<p>Three"
+
+    assert read(tmp_path, markup).text == "One\n\nThree"
+
+
 def test_the_text_of_deep_elements_is_kept(tmp_path: Path) -> None:
     assert read(tmp_path, "<div>" * 5_000 + "deep" + "</div>" * 5_000 + "<p>after").text == (
         "deep\n\nafter"
