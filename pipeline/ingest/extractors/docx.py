@@ -54,6 +54,8 @@ _SKIPPED: Final = frozenset({"Fallback", "moveFrom", "del", "rt"})
 _CHARACTERS: Final[Mapping[str, str]] = MappingProxyType(
     {"tab": "\t", "ptab": "\t", "cr": "\n", "noBreakHyphen": "\u2011"}
 )
+# Parts whose text is part of the document's.
+_TEXTS: Final = frozenset({"header", "footer", "footnotes", "endnotes"})
 _PICTURES: Final = frozenset({"drawing", "pict", "object"})
 _NOTE_REFERENCES: Final[Mapping[str, str]] = MappingProxyType(
     {"footnoteReference": "footnote", "endnoteReference": "endnote"}
@@ -123,6 +125,7 @@ class _Package:
 
     def __init__(self, archive: zipfile.ZipFile, *, limits: ReadingLimits) -> None:
         self.defects = 0
+        self.lacks_text = False
         self._archive = archive
         self._allowed = self._left = limits.archive_bytes
         # Some programs write backslashes, or other cases than in the references.
@@ -151,13 +154,15 @@ class _Package:
     def roots(self, relationships: Iterable[_Relationship], kind: str) -> Iterator[etree._Element]:
         """Yield the trees of the related parts of a kind.
 
-        Damage of such a part must not lose the text of the document: the part is left out.
+        Damage of such a part must not lose the text of the document: the part is left out, and
+        `lacks_text` says whether it had text.
         """
         for part in self.parts(relationships, kind)[:_PARTS_MAX]:
             try:
                 yield self._root(part)
             except _DAMAGE:
                 self.defects += 1
+                self.lacks_text |= kind in _TEXTS
 
     def parts(self, relationships: Iterable[_Relationship], kind: str) -> list[str]:
         """Return the existing targets of a kind, each once: sections share their headers."""
@@ -274,13 +279,22 @@ def _read(package: _Package, *, limits: ReadingLimits) -> TextDocument:
         headings=tuple(
             (len(start) + offset, level, title) for offset, level, title in body.headings
         ),
-        cut_by=(
-            (Outcome.LIMIT_TEXT, f"Only {longest} characters of text are read.")
-            if body.is_cut
-            else None
-        ),
+        cut_by=_cut_by(package, body, longest=longest, has_text=bool(content.strip())),
         warnings=package.defects,
     )
+
+
+def _cut_by(
+    package: _Package, body: "_Story", *, longest: int, has_text: bool
+) -> tuple[Outcome, str] | None:
+    """Return why text is missing, with a sentence for clients."""
+    if body.is_cut:
+        return Outcome.LIMIT_TEXT, f"Only {longest} characters of text are read."
+    if package.lacks_text:
+        return Outcome.CORRUPT, "Headers, footers or notes are damaged, and left out."
+    if body.has_pictures and not has_text:
+        return Outcome.NEEDS_OCR, "The document has pictures and no text."
+    return None
 
 
 def _once(roots: Iterable[etree._Element], *, longest: int) -> str:
@@ -319,6 +333,7 @@ class _Story:
     ) -> None:
         self.headings: list[tuple[int, int, str]] = []
         self.is_cut = False
+        self.has_pictures = False
         self._longest = longest
         self._levels = levels
         self._notes = notes
@@ -415,7 +430,7 @@ class _Story:
         elif name == "sym":
             self._write(_symbol(element))
         elif name in _PICTURES:
-            self._page_has_content = True
+            self._page_has_content = self.has_pictures = True
         elif name in _NOTE_REFERENCES:
             self._refer(_NOTE_REFERENCES[name], _value(element, "id"))
 

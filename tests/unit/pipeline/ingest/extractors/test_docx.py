@@ -217,6 +217,23 @@ def test_damage_beside_the_text_is_a_warning(tmp_path: Path) -> None:
     assert found.warnings == 2
 
 
+def test_a_document_whose_notes_are_damaged_is_not_complete(tmp_path: Path) -> None:
+    (page,) = read(tmp_path, paragraph("Text"), footnotes="no XML").pages
+    assert (page.text, page.outcome) == ("Text", Outcome.CORRUPT)
+
+    (page,) = read(tmp_path, paragraph("Text"), styles="no XML").pages
+    assert page.outcome is Outcome.COMPLETE
+
+
+def test_a_document_of_pictures_alone_needs_ocr(tmp_path: Path) -> None:
+    picture = "<w:p><w:r><w:drawing/></w:r></w:p>"
+    (page,) = read(tmp_path, picture).pages
+    assert page.outcome is Outcome.NEEDS_OCR
+
+    (page,) = read(tmp_path, picture + paragraph("Text")).pages
+    assert page.outcome is Outcome.COMPLETE
+
+
 def test_a_document_without_text_has_one_page_without_text(tmp_path: Path) -> None:
     (page,) = read(tmp_path, paragraph("")).pages
 
