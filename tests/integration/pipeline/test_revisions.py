@@ -350,7 +350,6 @@ def test_the_ends_of_a_reading_and_of_its_metadata_do_not_deadlock(
         claimed = writer.write_pages(
             ending,
             claimed,
-            document=waiting.document,
             revision_id=reading.revision_id,
             pages=[a_page(1)],
             total=1,
@@ -365,7 +364,7 @@ def test_the_ends_of_a_reading_and_of_its_metadata_do_not_deadlock(
             waiting.document,
             reading.revision_id,
             end=EndOfReading(page_count=1, read=DocumentRead(language="en")),
-            is_ocr_available=False,
+            is_ocr_available=lambda: False,
             settings=SETTINGS,
             event_context=waiting.context(ending),
         )
