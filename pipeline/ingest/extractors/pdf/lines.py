@@ -1,9 +1,10 @@
 """The lines of a page, each with clean text and its box."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
+
+import msgspec
 
 from pipeline.ingest import text
 from pipeline.ingest.extractors.pdf import repairs
@@ -23,8 +24,7 @@ _TURN: Final = 2
 _UPRIGHT: Final = 2  # height to width of text that runs upwards or downwards
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PageLine:
+class PageLine(msgspec.Struct, frozen=True, kw_only=True):
     """A line of a page.
 
     Attributes:

@@ -77,7 +77,7 @@ _PHONETIC: Final = re.compile("[\u0180-\u019f\u01b1-\u0258\u025a-\u02af]")
 _KANA_OR_HAN: Final = re.compile("[\u3001-\u30ff\u4e00-\u9fff\uff01-\uff9f]")
 _NUMBERS: Final = re.compile("[0-9 .,:/%$\u20ac\u00a3+()-]*")
 _HANGUL: Final = re.compile("[\uac00-\ud7a3]")
-_NO_SPACES: Final = "\x1c\x1d\x1e\x1f"  # Python takes these controls for spaces
+_SPACES: Final = re.compile(r"[^\S\x1c-\x1f]+")  # Python takes four controls for spaces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +137,11 @@ def signs_of(text: str, *, raw: str, doubted: str = "") -> Signs:
     """
     raw = _with_characters(raw).replace("\ufffe", "")  # PDFium's sign for a divided word
     words = text.split()
-    characters = sum(map(len, raw.split())) + sum(map(raw.count, _NO_SPACES))
-    is_plain = text_rules.is_plain(raw.replace("\r\n", "\n"))
-    missing = 0 if is_plain else len(_CLEANED_AWAY.findall(raw))
+    if text_rules.is_plain(raw.replace("\r\n", "\n")):
+        characters, missing = len(raw) - sum(map(raw.count, " \r\n")), 0
+    else:
+        characters = len(_SPACES.sub("", raw))
+        missing = len(_CLEANED_AWAY.findall(raw))
     doubts = _CLEANED_AWAY.sub("", _with_characters(doubted)).replace(" ", "")
     wrong = min(_garbage(raw), characters - missing)
 
@@ -198,6 +200,8 @@ def with_spaces(raw: str) -> str:
 
 def _with_characters(raw: str) -> str:
     """Return the text with characters for surrogates and for the private codes that are known."""
+    if raw.isascii():
+        return raw
     if _SURROGATE.search(raw):
         raw = raw.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return raw.translate(KNOWN_PRIVATE) if _PRIVATE.search(raw) else raw
