@@ -1,13 +1,21 @@
 """The password that a client gave for the document of an upload."""
 
-from sqlalchemy import select
+from typing import Final
+
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import UploadId
 from schemas.key_ring import DecryptionFailed, KeyRing
 from schemas.policy import document_passwords
+from schemas.tables.base import table_of
 from schemas.tables.document_passwords import DocumentPassword
+
+_PASSWORDS: Final = table_of(DocumentPassword)
+_SECRET: Final[Select[str]] = select(_PASSWORDS.c.secret).where(
+    _PASSWORDS.c.upload_id == bindparam("upload_id")
+)
 
 
 class PasswordUnreadable(DomainError):
@@ -27,9 +35,7 @@ def password_of(session: Session, upload_id: UploadId, key_ring: KeyRing) -> str
     Raises:
         PasswordUnreadable: no key of `SECRET_KEYS` decrypts it.
     """
-    stored = session.scalar(
-        select(DocumentPassword.secret).where(DocumentPassword.upload_id == upload_id)
-    )
+    stored = session.scalar(_SECRET, {"upload_id": upload_id})
     if stored is None:
         return None
     try:

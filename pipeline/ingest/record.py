@@ -16,7 +16,6 @@ from sqlalchemy import (
     Select,
     bindparam,
     case,
-    cast,
     delete,
     exists,
     func,
@@ -66,6 +65,60 @@ _DOCUMENTS: Final = table_of(Document)
 _REVISIONS: Final = table_of(Revision)
 _JOBS: Final = table_of(Job)
 _TENANTS: Final = table_of(Tenant)
+
+# Built once: building a statement costs as much of the processor as executing it.
+_LOCK: Final = (
+    select(_DOCUMENTS.c.id)
+    .where(_DOCUMENTS.c.id == bindparam("document_id"))
+    .with_for_update(read=True, key_share=True)
+)
+_LOCK_FOR_CHANGES: Final = _LOCK.with_for_update(key_share=True)
+_REVISION_OF_JOB: Final[Select[RevisionId]] = select(_REVISIONS.c.id).where(
+    _REVISIONS.c.job_id == bindparam("job_id")
+)
+_REFUSES_DUPLICATES: Final = select(_TENANTS.c.refuses_duplicates).where(
+    _TENANTS.c.id == bindparam("tenant_id")
+)
+_DUPLICATE: Final = (
+    select(
+        _REVISIONS.c.id,
+        _REVISIONS.c.document_id,
+        _REVISIONS.c.page_count,
+        _REVISIONS.c.language,
+        _REVISIONS.c.language_confidence,
+        _REVISIONS.c.key_phrases,
+        _REVISIONS.c.warnings,
+    )
+    .join(_DOCUMENTS, _DOCUMENTS.c.revision_id == _REVISIONS.c.id)
+    .where(
+        _DOCUMENTS.c.tenant_id == bindparam("tenant_id"),
+        _DOCUMENTS.c.sha256 == bindparam("sha256"),
+        _DOCUMENTS.c.id != bindparam("document_id"),
+        _DOCUMENTS.c.content_type == bindparam("content_type"),
+        _REVISIONS.c.state == RevisionState.PUBLISHED,
+        _REVISIONS.c.pipeline_version == bindparam("pipeline_version"),
+        _REVISIONS.c.outcome.in_((Outcome.COMPLETE, Outcome.NO_TEXT)),
+    )
+    .order_by(_REVISIONS.c.published_at)
+    .limit(1)
+)
+_CHANGE_REVISION: Final = update(_REVISIONS).where(_REVISIONS.c.id == bindparam("revision"))
+"""Changes the columns that are among its parameters."""
+_PUBLISH: Final = _CHANGE_REVISION.values(published_at=func.now())
+_SHOW: Final = (
+    update(_DOCUMENTS)
+    .where(_DOCUMENTS.c.id == bindparam("document"))
+    .values(error_code=None, error_detail=None, ingested_at=func.now())
+)
+_ADD_RESULT: Final = (
+    update(_JOBS)
+    .where(_JOBS.c.id == bindparam("job"))
+    .values(
+        result=func.coalesce(_JOBS.c.result, text("'{}'::jsonb")).op("||")(
+            bindparam("facts", type_=JSONB)
+        )
+    )
+)
 
 DocumentToRead: TypeAlias = StoredEvent | ReprocessRequested
 """The event that starts the steps that read a document."""
@@ -143,11 +196,8 @@ def lock_document(session: Session, document: DocumentToRead, *, is_changed: boo
         StepCancelled: the document is deleted with its upload.
         DocumentGone: the document alone is deleted.
     """
-    held = session.scalar(
-        select(_DOCUMENTS.c.id)
-        .where(_DOCUMENTS.c.id == document.document_id)
-        .with_for_update(read=not is_changed, key_share=True)
-    )
+    lock = _LOCK_FOR_CHANGES if is_changed else _LOCK
+    held = session.scalar(lock, {"document_id": document.document_id})
     if held is None:
         status = session.scalar(select(Job.status).where(Job.id == document.job_id))
         raise StepCancelled if status == JobStatus.CANCELLED else DocumentGone(document.document_id)
@@ -165,13 +215,13 @@ def begin_revision(
     Raises:
         StepCancelled, DocumentGone: see `lock_document`.
     """
-    own: Select[RevisionId] = select(_REVISIONS.c.id).where(_REVISIONS.c.job_id == document.job_id)
-    found = session.scalar(own)
+    own = {"job_id": document.job_id}
+    found = session.scalar(_REVISION_OF_JOB, own)
     if found is not None:
         return found
     lock_document(session, document, is_changed=True)
     # Another step of the job may have created it before this one had the lock.
-    found = session.scalar(own)
+    found = session.scalar(_REVISION_OF_JOB, own)
     if found is not None:
         return found
     last = session.scalar(
@@ -206,27 +256,14 @@ def find_duplicate(
         return None
     _check_duplicates_allowed(session, document, tenant_id=tenant_id)
     revision = session.execute(
-        select(
-            _REVISIONS.c.id,
-            _REVISIONS.c.document_id,
-            _REVISIONS.c.page_count,
-            _REVISIONS.c.language,
-            _REVISIONS.c.language_confidence,
-            _REVISIONS.c.key_phrases,
-            _REVISIONS.c.warnings,
-        )
-        .join(_DOCUMENTS, _DOCUMENTS.c.revision_id == _REVISIONS.c.id)
-        .where(
-            _DOCUMENTS.c.tenant_id == tenant_id,
-            _DOCUMENTS.c.sha256 == document.sha256,
-            _DOCUMENTS.c.id != document.document_id,
-            _DOCUMENTS.c.content_type == document.content_type,
-            _REVISIONS.c.state == RevisionState.PUBLISHED,
-            _REVISIONS.c.pipeline_version == pipeline_version,
-            _REVISIONS.c.outcome.in_((Outcome.COMPLETE, Outcome.NO_TEXT)),
-        )
-        .order_by(_REVISIONS.c.published_at)
-        .limit(1)
+        _DUPLICATE,
+        {
+            "tenant_id": tenant_id,
+            "sha256": document.sha256,
+            "document_id": document.document_id,
+            "content_type": document.content_type,
+            "pipeline_version": pipeline_version,
+        },
     ).one_or_none()
     if revision is None or revision.page_count is None:
         return None
@@ -253,7 +290,7 @@ def _check_duplicates_allowed(
     Raises:
         DocumentDuplicate: names the earlier document.
     """
-    if not session.scalar(select(_TENANTS.c.refuses_duplicates).where(_TENANTS.c.id == tenant_id)):
+    if not session.scalar(_REFUSES_DUPLICATES, {"tenant_id": tenant_id}):
         return
     own = aliased(Document)
     earlier = session.scalar(
@@ -398,7 +435,7 @@ def end_reading(
         facts["reasons"] = msgspec.to_builtins(
             [outcome.reason_of(cut, pages=counts.pages, page_count=end.page_count or counts.pages)]
         )
-    session.execute(update(_REVISIONS).where(_REVISIONS.c.id == revision_id).values(facts))
+    session.execute(_CHANGE_REVISION, {"revision": revision_id} | facts)
     if following is Next.RECOGNISE:
         _show_early(session, document, revision_id)
         lease.complete(session, claimed, done=claimed.done, total=claimed.done, settings=settings)
@@ -685,44 +722,37 @@ def _publish(
         revision.shown_state is RevisionState.PUBLISHED and revision.shown_number > revision.number
     )
     session.execute(
-        update(_REVISIONS)
-        .where(_REVISIONS.c.id == revision_id)
-        .values(
-            **facts
-            | {
-                "state": RevisionState.SUPERSEDED if is_superseded else RevisionState.PUBLISHED,
-                "outcome": result.outcome,
-                "reasons": msgspec.to_builtins(result.reasons),
-                "truncated": result.truncated,
-                "pages_read": counts.read,
-                "pages_ocr": counts.ocr,
-                "pages_failed": counts.failed,
-                "pages_needs_ocr": counts.needs_ocr,
-                "pages_no_text": counts.no_text,
-                "passages": counts.passages,
-                "entities": counts.entities,
-                "published_at": func.now(),
-            }
-        )
+        _PUBLISH,
+        facts
+        | {
+            "revision": revision_id,
+            "state": RevisionState.SUPERSEDED if is_superseded else RevisionState.PUBLISHED,
+            "outcome": result.outcome,
+            "reasons": msgspec.to_builtins(result.reasons),
+            "truncated": result.truncated,
+            "pages_read": counts.read,
+            "pages_ocr": counts.ocr,
+            "pages_failed": counts.failed,
+            "pages_needs_ocr": counts.needs_ocr,
+            "pages_no_text": counts.no_text,
+            "passages": counts.passages,
+            "entities": counts.entities,
+        },
     )
     if not is_superseded:
         if revision.shown_id not in {None, revision_id}:
             session.execute(
-                update(_REVISIONS)
-                .where(_REVISIONS.c.id == revision.shown_id)
-                .values(state=RevisionState.SUPERSEDED)
+                _CHANGE_REVISION,
+                {"revision": revision.shown_id, "state": RevisionState.SUPERSEDED},
             )
         session.execute(
-            update(_DOCUMENTS)
-            .where(_DOCUMENTS.c.id == document.document_id)
-            .values(
-                revision_id=revision_id,
-                status=result.meaning.document_status,
-                outcome=result.outcome,
-                error_code=None,
-                error_detail=None,
-                ingested_at=func.now(),
-            )
+            _SHOW,
+            {
+                "document": document.document_id,
+                "revision_id": revision_id,
+                "status": result.meaning.document_status,
+                "outcome": result.outcome,
+            },
         )
     return _Published(
         number=revision.number,
@@ -792,13 +822,11 @@ def _announce(
         ),
     }
     session.execute(
-        update(_JOBS)
-        .where(_JOBS.c.id == document.job_id)
-        .values(
-            result=func.coalesce(_JOBS.c.result, text("'{}'::jsonb")).op("||")(
-                cast({"document_id": str(document.document_id)} | facts, JSONB)
-            )
-        )
+        _ADD_RESULT,
+        {
+            "job": document.job_id,
+            "facts": {"document_id": str(document.document_id)} | facts,
+        },
     )
     _emit(
         session,

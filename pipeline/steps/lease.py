@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Update, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Interval,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from pipeline.steps.errors import LeaseHeld, LeaseLost, StepCancelled, UnknownStep
@@ -23,6 +33,65 @@ from schemas.tables.base import table_of
 from schemas.tables.steps import Step
 
 _STEPS: Final = table_of(Step)
+
+
+def _is(
+    job_id: JobId | ColumnElement[JobId], name: StepName | ColumnElement[StepName]
+) -> ColumnElement[bool]:
+    return and_(_STEPS.c.job_id == job_id, _STEPS.c.name == name)
+
+
+def is_free() -> ColumnElement[bool]:
+    """Return the condition that no worker holds the lease of a step."""
+    return or_(_STEPS.c.lease_until.is_(None), _STEPS.c.lease_until < func.now())
+
+
+# Built once: building costs as much of the processor as executing.
+_LEASE_END: Final = func.now() + bindparam("lease", type_=Interval())
+_CLAIM: Final = (
+    update(_STEPS)
+    .where(
+        _is(bindparam("of_job"), bindparam("step")), _STEPS.c.status.in_(ACTIVE_STEPS), is_free()
+    )
+    .values(
+        status=StepStatus.RUNNING,
+        lease_owner=bindparam("owner"),
+        lease_until=_LEASE_END,
+        done_at_claim=_STEPS.c.done,
+        started_at=func.coalesce(_STEPS.c.started_at, func.now()),
+        overdue_at=_LEASE_END + bindparam("overdue", type_=Interval()),
+    )
+    .returning(
+        _STEPS.c.tenant_id,
+        _STEPS.c.priority,
+        _STEPS.c.done,
+        _STEPS.c.total,
+        _STEPS.c.checkpoint,
+        (_STEPS.c.started_at == func.now()).label("is_first"),
+    )
+)
+_CHANGE: Final = (
+    update(_STEPS)
+    .where(
+        _is(bindparam("of_job"), bindparam("step")),
+        _STEPS.c.lease_owner == bindparam("owner"),
+        _STEPS.c.status == StepStatus.RUNNING,
+    )
+    .returning(_STEPS.c.job_id)
+)
+"""Changes the columns that are among its parameters."""
+_RENEW: Final = _CHANGE.values(
+    lease_until=_LEASE_END, done=func.greatest(_STEPS.c.done, bindparam("done_so_far"))
+)
+_RESTART: Final = _CHANGE.values(lease_until=_LEASE_END, done=0)
+_COMPLETE: Final = _CHANGE.values(
+    status=StepStatus.COMPLETED,
+    checkpoint=None,
+    lease_owner=None,
+    lease_until=None,
+    overdue_at=None,
+    finished_at=func.now(),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,24 +126,14 @@ def claim(
         UnknownStep: there is no such job, or it has no such step.
     """
     step = session.execute(
-        update(_STEPS)
-        .where(_is(job_id, name), _STEPS.c.status.in_(ACTIVE_STEPS), is_free())
-        .values(
-            status=StepStatus.RUNNING,
-            lease_owner=owner,
-            lease_until=func.now() + settings.step_lease,
-            done_at_claim=_STEPS.c.done,
-            started_at=func.coalesce(_STEPS.c.started_at, func.now()),
-            overdue_at=func.now() + settings.step_lease + settings.step_overdue,
-        )
-        .returning(
-            _STEPS.c.tenant_id,
-            _STEPS.c.priority,
-            _STEPS.c.done,
-            _STEPS.c.total,
-            _STEPS.c.checkpoint,
-            (_STEPS.c.started_at == func.now()).label("is_first"),
-        ),
+        _CLAIM,
+        {
+            "of_job": job_id,
+            "step": name,
+            "owner": owner,
+            "lease": settings.step_lease,
+            "overdue": settings.step_overdue,
+        },
     ).one_or_none()
     if step is None:
         return why_not_claimed(session, job_id=job_id, name=name)
@@ -109,8 +168,9 @@ def renew(
     _change(
         session,
         claimed,
-        lease_until=func.now() + lease,
-        done=func.greatest(_STEPS.c.done, done),
+        _RENEW,
+        lease=lease,
+        done_so_far=done,
         total=total,
         checkpoint=checkpoint,
     )
@@ -136,8 +196,8 @@ def restart(
     _change(
         session,
         claimed,
-        lease_until=func.now() + lease,
-        done=0,
+        _RESTART,
+        lease=lease,
         total=total,
         checkpoint=checkpoint,
         **({"done_at_claim": 0} if forget_claim else {}),
@@ -152,18 +212,7 @@ def complete(
     Raises:
         StepCancelled, LeaseLost: see `renew`; the transaction must roll back.
     """
-    _change(
-        session,
-        claimed,
-        status=StepStatus.COMPLETED,
-        done=done,
-        total=total,
-        checkpoint=None,
-        lease_owner=None,
-        lease_until=None,
-        overdue_at=None,
-        finished_at=func.now(),
-    )
+    _change(session, claimed, _COMPLETE, done=done, total=total)
     session.execute(steps.release(claimed.tenant_id, claimed.name, settings=settings))
 
 
@@ -255,11 +304,6 @@ def got_further(session: Session, *, job_id: JobId, name: StepName) -> bool:
     return bool(further)
 
 
-def is_free() -> ColumnElement[bool]:
-    """Return the condition that no worker holds the lease of a step."""
-    return or_(_STEPS.c.lease_until.is_(None), _STEPS.c.lease_until < func.now())
-
-
 def why_not_claimed(session: Session, *, job_id: JobId, name: StepName) -> StepStatus:
     """Return the final status of a step that could not be claimed.
 
@@ -281,22 +325,11 @@ def why_not_claimed(session: Session, *, job_id: JobId, name: StepName) -> StepS
 def _change(
     session: Session,
     claimed: ClaimedStep,
-    **columns: Any,  # noqa: ANN401  # values, or SQL expressions
+    statement: Executable,
+    **parameters: Any,  # noqa: ANN401  # values of columns, and parameters of the statement
 ) -> None:
-    change: Update = (
-        update(_STEPS)
-        .where(
-            _is(claimed.job_id, claimed.name),
-            _STEPS.c.lease_owner == claimed.owner,
-            _STEPS.c.status == StepStatus.RUNNING,
-        )
-        .values(**columns)
-    )
-    if session.execute(change.returning(_STEPS.c.job_id)).first() is not None:
+    own = {"of_job": claimed.job_id, "step": claimed.name, "owner": claimed.owner}
+    if session.execute(statement, own | parameters).first() is not None:
         return
     status = session.scalar(select(_STEPS.c.status).where(_is(claimed.job_id, claimed.name)))
     raise StepCancelled if status == StepStatus.CANCELLED else LeaseLost
-
-
-def _is(job_id: JobId, name: StepName) -> ColumnElement[bool]:
-    return (_STEPS.c.job_id == job_id) & (_STEPS.c.name == name)
