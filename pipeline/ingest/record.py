@@ -30,6 +30,7 @@ from sqlalchemy.orm import Session, aliased
 from pipeline.context import database_time
 from pipeline.ingest import errors, outcome
 from pipeline.ingest.errors import DocumentDuplicate, DocumentError
+from pipeline.ingest.extractors import registry
 from pipeline.ingest.extractors.extractor import Structure
 from pipeline.ingest.frames import DocumentRead
 from pipeline.ingest.outcome import Cut, Next, PageFacts, Result
@@ -83,6 +84,7 @@ _DUPLICATE: Final = (
     select(
         _REVISIONS.c.id,
         _REVISIONS.c.document_id,
+        _DOCUMENTS.c.filename,
         _REVISIONS.c.page_count,
         _REVISIONS.c.language,
         _REVISIONS.c.language_confidence,
@@ -267,6 +269,9 @@ def find_duplicate(
     ).one_or_none()
     if revision is None or revision.page_count is None:
         return None
+    # The name decides how a file of an unknown type is read.
+    if _media_type_of(document, revision.filename) != _media_type_of(document, document.filename):
+        return None
     return Duplicate(
         document_id=revision.document_id,
         revision_id=revision.id,
@@ -278,6 +283,10 @@ def find_duplicate(
             warnings=revision.warnings,
         ),
     )
+
+
+def _media_type_of(document: DocumentToRead, filename: str) -> str:
+    return registry.media_type_of(document.content_type, filename=filename)
 
 
 def _check_duplicates_allowed(

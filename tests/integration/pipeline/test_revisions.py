@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -887,6 +888,21 @@ def test_only_a_whole_reading_of_the_tenant_by_the_same_version_is_a_duplicate(
     session.execute(update(Revision).values(outcome=Outcome.PARTIAL))
     session.commit()
     assert duplicate_of(same) is None
+
+
+def test_the_same_bytes_under_a_name_of_another_format_are_no_duplicate(
+    original: Reading, session: Session
+) -> None:
+    unknown = "application/octet-stream"
+    session.execute(update(Document).values(content_type=unknown, filename="a.txt"))
+
+    def named(filename: str) -> Reading:
+        waiting = add_stored(session, tenant_id=original.waiting.tenant_id, filename=filename)
+        document = msgspec.structs.replace(waiting.document, content_type=unknown)
+        return Reading(session, replace(waiting, document=document))
+
+    assert duplicate_of(named("b.md")) is not None
+    assert duplicate_of(named("b.html")) is None
 
 
 def test_a_tenant_may_refuse_the_bytes_of_an_earlier_document(
