@@ -53,6 +53,7 @@ class RecognizePages(StepTask[None]):
     ) -> None:
         document = record.document_of(event)
         with context.transaction() as session:
+            record.lock_document(session, document)  # with the document, the revision would be gone
             revision = session.execute(
                 select(Revision.id, Revision.language).where(Revision.job_id == document.job_id)
             ).one()

@@ -125,10 +125,11 @@ _ADD_RESULT: Final = (
 DocumentToRead: TypeAlias = StoredEvent | ReprocessRequested
 """The event that starts the steps that read a document."""
 
-UNREADABLE_SO_FAR: Final = frozenset(
-    {DocumentStatus.STORED, DocumentStatus.READING, DocumentStatus.FAILED}
-)
-"""Statuses of a document of which no reading has succeeded."""
+UNREADABLE_SO_FAR: Final = frozenset({DocumentStatus.READING, DocumentStatus.FAILED})
+"""Statuses of a document that is to be read, and of which no reading has succeeded.
+
+A document whose type is not read stays `stored` if a client asks in vain to read it.
+"""
 
 
 class DocumentGone(DomainError):
@@ -529,8 +530,9 @@ def record_failed(
 ) -> StepStatus:
     """End a step that reads or recognises pages with an error, unless the step has ended.
 
-    A failed reading fails the job; and the document, if no earlier reading succeeded. The step
-    `ocr` instead completes with its error, and the pages that are read are published.
+    A failed reading fails the job; and the document, if it is to be read and no earlier reading
+    succeeded. The step `ocr` instead completes with its error, and the pages that are read are
+    published.
 
     Returns:
         How the step ended.

@@ -673,6 +673,23 @@ def test_a_failed_reprocessing_keeps_the_published_revision(
     assert again.job.status is JobStatus.FAILED
 
 
+def test_a_document_whose_type_is_not_read_stays_stored_if_it_cannot_be_read_on_request(
+    reading: Reading, session: Session
+) -> None:
+    session.execute(update(Document).values(status=DocumentStatus.STORED))
+    session.commit()
+    again = Reading(session, add_reprocessing(session, reading.waiting))
+    again.give_up(DocumentCorrupt())
+    document = reading.document
+    assert (document.status, document.error_code) == (DocumentStatus.STORED, None)
+    assert again.job.status is JobStatus.FAILED
+
+    third = Reading(session, add_reprocessing(session, reading.waiting))
+    third.read_pages(Outcome.COMPLETE)
+    third.end()
+    assert reading.document.status is DocumentStatus.INGESTED
+
+
 def test_a_reprocessing_of_a_failed_document_can_succeed(
     reading: Reading, session: Session
 ) -> None:
