@@ -97,6 +97,8 @@ def urls(text: str) -> Iterator[Found]:
 
     The normal form is on one line, with scheme and host in lower case.
     """
+    if "://" not in text and "www." not in text.lower():
+        return
     position = 0
     while match := _URL_START.search(text, position):
         position = match.end()

@@ -11,9 +11,10 @@ from pipeline.enrich.languages import Rules, word_set
 _DIGITS: Final = r"\d{1,3}(?:[.,'’\u00a0\u202f\u2009]\d{3})+(?:[.,]\d{1,2}(?!\d))?"
 _INDIAN: Final = r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d{1,2}(?!\d))?"
 _PLAIN: Final = r"\d{1,15}(?:[.,]\d{1,6}(?!\d))?"
-_NUMBER: Final = re.compile(rf"(?:{_DIGITS}|{_INDIAN}|{_PLAIN})(?![\d])")
+# The look ahead lets the search skip from digit to digit.
+_NUMBER: Final = re.compile(rf"(?=\d)(?:{_DIGITS}|{_INDIAN}|{_PLAIN})(?![\d])")
 _SPACED: Final = re.compile(
-    rf"(?:\d{{1,3}}(?:[ \u00a0\u202f\u2009]\d{{3}})+(?:[.,]\d{{1,2}}(?!\d))?|{_DIGITS}|{_PLAIN})(?![\d])"
+    rf"(?=\d)(?:\d{{1,3}}(?:[ \u00a0\u202f\u2009]\d{{3}})+(?:[.,]\d{{1,2}}(?!\d))?|{_DIGITS}|{_PLAIN})(?![\d])"
 )
 
 _SIGNS: Final = {

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 _SAMPLE: Final = 600
 _SLICES: Final = 3
 # Addresses, codes and numbers have no language.
-_NO_WORDS: Final = re.compile(r"\S*(?:[@\d\\_]|://|www\.)\S*")
+_NO_WORDS: Final = re.compile(r"[@\d\\_]|://|www\.")
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _WIDE: Final = re.compile("[\u0e00-\u0eff\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7ff\uff66-\uff9d]")
 _BYTES_MIN: Final = 20
@@ -53,7 +53,8 @@ class Detector:
 
 def words(text: str) -> str:
     """Return the words of a sample of `text`, without codes, numbers and addresses."""
-    kept = _WORD.findall(_NO_WORDS.sub(" ", _sample(text)))
+    parts = (part for part in _sample(text).split() if not _NO_WORDS.search(part))
+    kept = _WORD.findall(" ".join(parts))
     in_capitals = [word for word in kept if len(word) > 1 and word.isupper()]
     if 2 * len(in_capitals) > len(kept):  # a page in capital letters
         return " ".join(kept).lower()

@@ -102,14 +102,21 @@ def _phrases(text: str, rules: Rules) -> Iterator[str]:
 
 
 def _between_stop_words(text: str, stop_words: frozenset[str]) -> Iterator[str]:
+    has_edges = any(edge in text for edge in _WORD_EDGE)
     for clause in _BREAK.split(text):
+        words = clause.split()
+        if has_edges:
+            words = [word.strip(_WORD_EDGE) for word in words]
+        has_digits = _NO_LETTER.search(clause) is not None
         run: list[str] = []
-        for raw in [*clause.split(), ""]:
-            word = raw.strip(_WORD_EDGE)
-            if len(word) > 1 and word.lower() not in stop_words and not _NO_LETTER.search(word):
+        for word in (*words, ""):
+            if (
+                len(word) > 1
+                and word.lower() not in stop_words
+                and not (has_digits and _NO_LETTER.search(word))
+            ):
                 run.append(word)
-                continue
-            if run:
+            elif run:
                 phrase = " ".join(run)
                 if (
                     len(run) <= _WORDS_MAX

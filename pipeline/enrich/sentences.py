@@ -26,6 +26,7 @@ _CLOSERS: Final = "\"'”’»›)\\]}」』）】》"
 _ENDS: Final = "。｡！？．؟۔।॥։።፧။។៕༎꓿᙮᠃᠉‼⁇⁈⁉"
 _END: Final = re.compile(
     # A number after it may be a footnote's: "as shown.12 The", "as shown.[12] The".
+    rf"(?=[.!?…{_ENDS}])"  # lets the search skip from mark to mark
     rf"(?:(?P<stop>[.!?…]{{1,20}})[{_CLOSERS}]{{0,5}}(?:\[\d{{1,3}}\]|(?<=[^\W\d_]{{3}}\.)\d{{1,2}})?(?=\s)"
     # Japanese: 「はい。」と言った.
     rf"|[{_ENDS}]{{1,20}}(?:[{_CLOSERS}]{{1,5}}(?!と|って))?(?![{_CLOSERS}]))"
