@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy import Interval, bindparam, text
+from sqlalchemy import Interval, Text, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context
 from pipeline.maintenance.exclusive import Budget
+from schemas import topology
 from schemas.settings import StepSettings
 from schemas.steps import STEPS, StepName
 from schemas.tables import steps
@@ -27,18 +29,19 @@ BATCH: Final = 100
 
 # A step whose lease is live, or whose event the relay has not published yet, is not lost. A step
 # whose event killed its worker until the broker dead-lettered it waits for an operator's replay:
-# released again, it would kill workers for ever.
+# released again, it would kill workers for ever. One event starts several steps of a job, each by a
+# message to a queue of its own.
 _RELEASE_OVERDUE: Final = text(
     """
     WITH overdue AS (
         SELECT job_id, name,
                coalesce(lease_until >= now(), false) OR EXISTS (
                    SELECT FROM outbox
-                   WHERE outbox.event_id = steps.event_id AND queue IS NOT NULL AND published_at IS NULL
+                   WHERE outbox.event_id = steps.event_id AND queue = :queues ->> steps.name AND published_at IS NULL
                ) OR EXISTS (
                    SELECT FROM dead_letters
                    WHERE dead_letters.event_id = steps.event_id AND state = 'waiting'
-                     AND dead_letters.queue <> 'notify'
+                     AND dead_letters.queue IN (:queues ->> steps.name, :unrouted)
                ) AS is_held
         FROM steps
         WHERE status IN ('queued', 'running') AND overdue_at < now()
@@ -54,7 +57,12 @@ _RELEASE_OVERDUE: Final = text(
     WHERE steps.job_id = overdue.job_id AND steps.name = overdue.name
     RETURNING steps.job_id, steps.name, steps.event_id, steps.releases, is_held
     """
-).bindparams(bindparam("overdue", type_=Interval()), bindparam("overdue_max", type_=Interval()))
+).bindparams(
+    bindparam("overdue", type_=Interval()),
+    bindparam("overdue_max", type_=Interval()),
+    bindparam("queues", {name: kind.queue for name, kind in STEPS.items()}, type_=JSONB()),
+    bindparam("unrouted", topology.UNROUTED.name, type_=Text()),
+)
 
 _WITH_ROOM: Final = text(
     """

@@ -11,7 +11,7 @@ from pipeline.context import Context
 from pipeline.maintenance import watchdog
 from pipeline.steps import lease
 from pipeline.steps.lease import ClaimedStep
-from schemas import queues
+from schemas import queues, topology
 from schemas.events.envelope import Envelope
 from schemas.lifecycle import DeadLetterState, JobStatus, StepStatus
 from schemas.steps import StepName
@@ -166,13 +166,11 @@ def test_a_release_does_not_wait_for_a_transaction_that_ends_a_step(
         assert session.scalar(select(func.sum(TenantSteps.in_broker))) == 1
 
 
-def test_a_step_whose_event_is_a_waiting_dead_letter_is_left_to_the_operator(
-    context: Context, event: Envelope
-) -> None:
+def add_dead_letter(context: Context, event: Envelope, *, queue: str) -> None:
     with context.transaction() as session:
         session.add(
             DeadLetter(
-                queue=queues.UPLOADS,
+                queue=queue,
                 fingerprint=bytes(32),
                 event_id=event.id,
                 body=b"{}",
@@ -181,6 +179,23 @@ def test_a_step_whose_event_is_a_waiting_dead_letter_is_left_to_the_operator(
                 deaths=1,
             )
         )
+
+
+@pytest.mark.parametrize("queue", [queues.NOTIFY, queues.METADATA_EXTRACTION])
+def test_a_dead_letter_of_another_queue_does_not_hold_a_step_of_the_same_event(
+    queue: str, context: Context, event: Envelope
+) -> None:
+    """One event starts several steps: the dead letter of one must not keep the others waiting."""
+    add_dead_letter(context, event, queue=queue)
+    change_transfer(context, event, overdue_at=AGO)
+    assert watchdog.sweep(context, ample_budget()).released == 1
+
+
+@pytest.mark.parametrize("queue", [queues.UPLOADS, topology.UNROUTED.name])
+def test_a_step_whose_event_is_a_waiting_dead_letter_is_left_to_the_operator(
+    queue: str, context: Context, event: Envelope
+) -> None:
+    add_dead_letter(context, event, queue=queue)
     change_transfer(context, event, overdue_at=AGO)
     assert watchdog.sweep(context, ample_budget()).released == 0
 
