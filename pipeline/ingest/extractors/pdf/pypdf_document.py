@@ -1,7 +1,6 @@
 """pypdf's view of a PDF: the second opinion on the text of a page, and the structure."""
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ VERSION: Final = str(pypdf.__version__)
 
 _PAGES_BETWEEN_RELEASES: Final = 50
 _QUARTER_TURN: Final = 90
+# Beyond any real page (ISO 32000-2, annex C: 14,400 units), and within a `real` of PostgreSQL.
+_SIDE_MAX: Final = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +172,7 @@ def _has_image(page: PageObject) -> bool:
 def _size(page: PageObject) -> tuple[float, float] | None:
     box = page.cropbox
     width, height = float(box.width) * page.user_unit, float(box.height) * page.user_unit
-    if not (math.isfinite(width) and math.isfinite(height) and width > 0 and height > 0):
+    if not (0 < width <= _SIDE_MAX and 0 < height <= _SIDE_MAX):  # also if one is no number
         return None
     turned = page.rotation // _QUARTER_TURN % 2
     return (height, width) if turned else (width, height)

@@ -12,7 +12,8 @@ from pipeline.ingest.extractors.pdf.document import PdfExtractor
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
 from schemas.settings import PdfEngine
-from tests.factories import pdf_faults, pdfs
+from tests.factories import drawn_pdfs, pdf_faults, pdfs
+from tests.factories.drawn_pdfs import Shown
 from tests.factories.pdf_faults import SENTENCE
 
 PASSWORD = "pässword"  # noqa: S105  # of test files
@@ -351,3 +352,15 @@ def test_a_page_whose_content_is_damaged_is_not_a_blank_page(
         pytest.raises(DocumentCorrupt),
     ):
         document.page(1)
+
+
+@pytest.mark.parametrize("engine", PdfEngine)
+def test_a_page_of_impossible_size_has_text_and_a_size_that_can_be_stored(
+    engine: PdfEngine, read: Read
+) -> None:
+    side = 10**43
+    (page,) = read(
+        drawn_pdfs.pdf([Shown(text=SENTENCE, x=72, y=700)], width=side, height=side), engine=engine
+    )
+    assert page.text.strip() == SENTENCE
+    assert page.width_points is None or page.width_points < 1e38  # the largest `real`
