@@ -24,6 +24,7 @@ REASONS_MAX: Final = 20
 """Reasons of one document; an event has all of them and is at most 64 KiB."""
 REASON_MAX: Final = 200
 """Characters of one reason."""
+OTHER_REASONS: Final = "These pages have other reasons; each page says its own."
 MISSING: Final = "These pages could not be read."
 
 
@@ -121,7 +122,7 @@ def result_of(
         # A document with missing pages never looks complete, whatever ended its reading.
         cut = Cut(outcome=Outcome.CORRUPT, reason=MISSING)
     if cut is not None:
-        reasons = (*reasons[: REASONS_MAX - 1], reason_of(cut, pages=pages, page_count=page_count))
+        reasons = (*reasons, reason_of(cut, pages=pages, page_count=page_count))
     if pages == 0:
         return Result(outcome=cut.outcome if cut else Outcome.EMPTY, reasons=reasons)
     failed = [page for page in incomplete if page.status is PageStatus.FAILED]
@@ -140,18 +141,27 @@ def result_of(
 
 
 def _reasons(incomplete: Iterable[PageFacts]) -> tuple[Reason, ...]:
-    """Group pages by outcome and sentence, in the order of the first page of each group."""
+    """Group pages by outcome and sentence, in the order of the first page of each group.
+
+    If there are too many groups, the last ones are merged by outcome: every page is counted. One
+    reason is left for a cut.
+    """
     groups: dict[tuple[Outcome, str], list[int]] = {}
     for page in sorted(incomplete, key=lambda page: page.number):
         groups.setdefault((page.outcome, page.reason), []).append(page.number)
+    each = list(groups.items())
+    others: dict[tuple[Outcome, str], list[int]] = {}
+    while len(each) + len(others) > REASONS_MAX - 1:
+        (outcome, _), numbers = each.pop()
+        others.setdefault((outcome, OTHER_REASONS), []).extend(numbers)
     return tuple(
         Reason(
             outcome=outcome,
-            pages=tuple(_ranges(numbers)[:RANGES_MAX]),
+            pages=tuple(_ranges(sorted(numbers))[:RANGES_MAX]),
             page_count=len(numbers),
             reason=reason[:REASON_MAX],
         )
-        for (outcome, reason), numbers in list(groups.items())[:REASONS_MAX]
+        for (outcome, reason), numbers in [*each, *others.items()]
     )
 
 

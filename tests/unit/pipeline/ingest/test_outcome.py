@@ -149,7 +149,8 @@ def test_the_reasons_of_a_document_fit_into_an_event() -> None:
     )
     assert len(result.reasons) == REASONS_MAX
     assert result.reasons[-1].outcome is Outcome.LIMIT_PAGES
-    assert {len(reason.reason) for reason in result.reasons[:-1]} == {REASON_MAX}
+    assert {len(reason.reason) for reason in result.reasons[:-2]} == {REASON_MAX}
+    assert sum(reason.page_count for reason in result.reasons[:-1]) == len(pages)
     assert len(msgspec.json.encode(result.reasons)) < MAX_BYTES / 2
 
 
