@@ -784,6 +784,7 @@ def _show_early(session: Session, document: DocumentToRead, revision_id: Revisio
         .values(
             revision_id=revision_id,
             status=DocumentStatus.READING,
+            outcome=None,
             error_code=None,
             error_detail=None,
         )

@@ -673,6 +673,17 @@ def test_a_failed_reprocessing_keeps_the_published_revision(
     assert again.job.status is JobStatus.FAILED
 
 
+def test_a_failed_document_that_is_read_again_shows_no_earlier_outcome(
+    reading: Reading, session: Session
+) -> None:
+    reading.give_up(DocumentCorrupt())
+    again = Reading(session, add_reprocessing(session, reading.waiting))
+    again.read_pages(Outcome.COMPLETE, Outcome.NEEDS_OCR)
+    assert again.end(is_ocr_available=True) is Next.RECOGNISE
+    document = reading.document
+    assert (document.status, document.outcome) == (DocumentStatus.READING, None)
+
+
 def test_a_document_whose_type_is_not_read_stays_stored_if_it_cannot_be_read_on_request(
     reading: Reading, session: Session
 ) -> None:
