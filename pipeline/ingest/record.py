@@ -56,7 +56,7 @@ from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.base import table_of
 from schemas.tables.documents import Document, Entity, Page, Revision
-from schemas.tables.events import emit
+from schemas.tables.events import emit_at_once
 from schemas.tables.jobs import Job
 from schemas.tables.tenants import Tenant
 
@@ -870,7 +870,7 @@ def _announce(
 def _emit(
     session: Session, event: IngestedEvent | DocumentFailed, event_context: EventContext
 ) -> None:
-    emit(
+    emit_at_once(
         session,
         event,
         tenant_id=event_context.tenant_id,

@@ -6,9 +6,9 @@ deliveries and steps refer to the event; its bytes are stored once.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Index, LargeBinary, Select, Sequence, func, select, text
+from sqlalchemy import Index, LargeBinary, Select, Sequence, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -25,7 +25,7 @@ from schemas.ids import (
     WebhookId,
     uuid7,
 )
-from schemas.tables.base import Base
+from schemas.tables.base import Base, table_of
 from schemas.tables.outbox import OutboxMessage
 
 POSITIONS = Sequence("event_positions", metadata=Base.metadata)
@@ -62,6 +62,10 @@ class EventRecord(Base):
         Index("ix_events_without_position", "id", postgresql_where=text("position IS NULL")),
         {"postgresql_partition_by": "RANGE (id)"},
     )
+
+
+_EVENTS: Final = table_of(EventRecord)
+_OUTBOX: Final = table_of(OutboxMessage)
 
 
 def record_of(
@@ -121,6 +125,24 @@ def emit(
     event_id: EventId = record["id"]
     if topology.is_published(event.TYPE):
         session.add(OutboxMessage(event_id=event_id))
+    return event_id
+
+
+def emit_at_once(
+    session: Session,
+    event: Event,
+    *,
+    tenant_id: TenantId,
+    source: str,
+    now: datetime,
+    traceparent: str | None = None,
+) -> EventId:
+    """Add an event as `emit` does, at once and without the object mapper, which takes longer."""
+    record = record_of(event, tenant_id=tenant_id, source=source, now=now, traceparent=traceparent)
+    session.execute(insert(_EVENTS), record)
+    event_id: EventId = record["id"]
+    if topology.is_published(event.TYPE):
+        session.execute(insert(_OUTBOX), {"event_id": event_id})
     return event_id
 
 

@@ -45,6 +45,7 @@ _ALARM_INTERVAL: Final = 0.1
 _CALL_INTERVAL: Final = 1.0
 # The kernel counts CPU time in steps; a shorter wait would only repeat the look at the clock.
 _CPU_STEP: Final = 0.02
+ALL_SIGNALS: Final = signal.valid_signals()
 _STANDARD_STREAMS: Final = frozenset({0, 1, 2})
 # A terminal or service manager sends these to the whole process group when it stops. The
 # child ignores them: the worker decides about the document, and its death ends the child.
@@ -393,7 +394,7 @@ class Child:
         """Wait for the end of the child; its process id is then invalid."""
         # The system may give the id to another process: whoever is interrupted here must not use
         # it again.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
         try:
             _, status, usage = os.wait4(self._pid, 0)
             self._ending = _Ending(
@@ -443,7 +444,7 @@ def _leave_the_parent(parent: int, *, channel: int) -> None:
 
     signal.set_wakeup_fd(-1)
     faulthandler.disable()
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    for number in ALL_SIGNALS - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN if number in _STOP_SIGNALS else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

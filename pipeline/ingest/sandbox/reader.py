@@ -7,7 +7,14 @@ from typing import Final
 
 import structlog
 
-from pipeline.ingest.sandbox.fork import Answer, AnswerLimits, Child, ChildLimits, Serve
+from pipeline.ingest.sandbox.fork import (
+    ALL_SIGNALS,
+    Answer,
+    AnswerLimits,
+    Child,
+    ChildLimits,
+    Serve,
+)
 from schemas.ids import TenantId
 from schemas.settings import MIB
 
@@ -59,7 +66,7 @@ class Reader:
             raise RuntimeError("the reader is answering another request")
         # An exception from a signal handler (Celery's soft time limit) right after the
         # fork would leak the child.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
         try:
             child = self._child_for(tenant_id, limits=child_limits)
             self._is_answering = True
@@ -71,7 +78,7 @@ class Reader:
                     yield answer
                     is_complete = answer.is_complete
                 finally:
-                    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+                    signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
                     answer.end()
             finally:
                 self._is_answering = False
@@ -83,7 +90,7 @@ class Reader:
 
     def close(self) -> None:
         """End the child; the next request forks a fresh one."""
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
         try:
             if self._child is not None:
                 self._child.end()
