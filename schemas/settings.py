@@ -587,7 +587,7 @@ class OcrEngineName(StrEnum):
 class OcrChoiceSettings(BaseModel):
     ocr_engine: OcrEngineName = Field(
         default=OcrEngineName.AUTO,
-        description="what recognises scanned pages: `tesseract`, `rapidocr` or `none`; by default Tesseract where its language data are installed, else RapidOCR (extra `ocr-rapidocr`), which takes ten times as long. With `none` scanned pages stay `needs_ocr`, and readiness does not mention it",
+        description="what recognises scanned pages: `tesseract`, `rapidocr` or `none`; by default Tesseract where its language data are installed, else RapidOCR (extra `ocr-rapidocr`), which takes ten times as long. With `none` scanned pages stay `needs_ocr`, and readiness does not mention it; a worker of `ocr_processing` with `none` ends the jobs that wait for recognition, which otherwise wait for an engine",
     )
 
 
