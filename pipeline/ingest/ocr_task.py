@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from pipeline.context import Context, current_context, database_time
+from pipeline.context import Context, current_context
 from pipeline.ingest import originals, passwords, readers, record, writer
 from pipeline.ingest.frames import DocumentRead, Opening, PageReading, Recognize
 from pipeline.ingest.ocr import engines, languages, tesseract
@@ -81,7 +81,7 @@ class RecognizePages(StepTask[None]):
                 revision.id,
                 read=recognition.read if _is_all_recognised(session, revision.id) else None,
                 settings=context.settings,
-                event_context=_event_context(session, event, delivery),
+                event_context=EventContext.now_in(session, event, traceparent=delivery.traceparent),
             )
         log.info("ocr.document_recognised", document_id=str(document.document_id), pages=len(pages))
 
@@ -94,7 +94,7 @@ class RecognizePages(StepTask[None]):
             name=self.step,
             error=error,
             settings=current_context().settings,
-            event_context=_event_context(session, event, delivery),
+            event_context=EventContext.now_in(session, event, traceparent=delivery.traceparent),
         )
 
     def after_end(self, context: Context, *, event: Envelope, status: StepStatus) -> None:
@@ -206,13 +206,3 @@ def _is_all_recognised(session: Session, revision_id: RevisionId) -> bool:
         Page.revision_id == revision_id, Page.status == PageStatus.READ, Page.text != ""
     )
     return not session.scalar(select(has_text))
-
-
-def _event_context(session: Session, event: Envelope, delivery: MessageDelivery) -> EventContext:
-    """Return the event with the time of its recording, not of the start of the recognition."""
-    return EventContext(
-        event_id=event.id,
-        tenant_id=event.tenantid,
-        now=database_time(session),
-        traceparent=delivery.traceparent,
-    )

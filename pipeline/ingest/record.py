@@ -151,6 +151,18 @@ class EventContext:
     now: datetime
     traceparent: str | None
 
+    @classmethod
+    def now_in(
+        cls, session: Session, event: Envelope, *, traceparent: str | None
+    ) -> "EventContext":
+        """Return the event with the time of its recording, not of the start of the work."""
+        return cls(
+            event_id=event.id,
+            tenant_id=event.tenantid,
+            now=database_time(session),
+            traceparent=traceparent,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class EndOfReading:

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from sqlalchemy.orm import Session
 
-from pipeline.context import Context, current_context, database_time
+from pipeline.context import Context, current_context
 from pipeline.ingest import originals, passwords, readers, record, writer
 from pipeline.ingest.batches import PageBatches
 from pipeline.ingest.errors import DocumentOutOfMemory, DocumentQuarantined
@@ -115,7 +115,7 @@ class ReadPagesTask(StepTask[None]):
             name=self.step,
             error=DocumentQuarantined() if isinstance(error, WorkerKeepsDying) else error,
             settings=current_context().settings,
-            event_context=_event_context(session, event, delivery),
+            event_context=EventContext.now_in(session, event, traceparent=delivery.traceparent),
         )
 
     def after_end(self, context: Context, *, event: Envelope, status: StepStatus) -> None:
@@ -237,21 +237,13 @@ def _end(
             end=end,
             is_ocr_available=partial(engines.is_available, session, work.context.settings),
             settings=work.context.settings,
-            event_context=_event_context(session, work.event, work.delivery),
+            event_context=EventContext.now_in(
+                session, work.event, traceparent=work.delivery.traceparent
+            ),
         )
     log.info(
         "ingest.pages_read",
         document_id=str(work.document.document_id),
         pages=claimed.done,
         following=following,
-    )
-
-
-def _event_context(session: Session, event: Envelope, delivery: MessageDelivery) -> EventContext:
-    """Return the event with the time of its recording, not of the start of the reading."""
-    return EventContext(
-        event_id=event.id,
-        tenant_id=event.tenantid,
-        now=database_time(session),
-        traceparent=delivery.traceparent,
     )

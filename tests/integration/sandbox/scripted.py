@@ -30,7 +30,7 @@ class Script(OpenDocument):
         self._do(lines[0].partition("open: ")[2])
 
     @property
-    def warnings(self) -> int:  # type: ignore[override]
+    def warnings(self) -> int:  # type: ignore[override]  # counted by the scripts
         """Asked for at the end of a reading."""
         self._do(self._lines[-1].partition("end: ")[2])
         return 0

@@ -20,7 +20,7 @@ GIBBERISH = [("2x93 Jo sul V", 0.3)]
 
 
 def recognizer(engine: FakeEngine, **options: object) -> DocumentRecognizer:
-    return DocumentRecognizer(engine, languages=("eng",), limits=LIMITS, **options)  # type: ignore[arg-type]
+    return DocumentRecognizer(engine, languages=("eng",), limits=LIMITS, **options)  # type: ignore[arg-type]  # any option
 
 
 def upright_only(picture: Image.Image, _: tuple[str, ...]) -> list[tuple[str, float]]:
