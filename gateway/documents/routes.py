@@ -82,11 +82,15 @@ FilenamePrefix = Annotated[
     str | None,
     _filter("only files whose name begins so; the list is then ordered by name", max_length=1024),
 ]
-CreatedAfter = Annotated[
-    datetime | None, QueryParameter(required=False, description="ISO 8601, by default in UTC")
-]
-CreatedBefore = Annotated[
-    datetime | None, QueryParameter(required=False, description="ISO 8601, by default in UTC")
+# Text, because the framework also takes a number for a time.
+Time = Annotated[
+    str | None,
+    QueryParameter(
+        max_length=64,
+        required=False,
+        schema_extra={"format": "date-time"},
+        description="ISO 8601, by default in UTC",
+    ),
 ]
 Metadata = Annotated[
     list[str] | None,
@@ -112,8 +116,8 @@ async def list_documents(  # noqa: PLR0913  # one for each filter
     content_type: ContentType = None,
     sha256: Sha256 = None,
     filename_prefix: FilenamePrefix = None,
-    created_after: CreatedAfter = None,
-    created_before: CreatedBefore = None,
+    created_after: Time = None,
+    created_before: Time = None,
     metadata: Metadata = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = paging.LIMIT_DEFAULT,
@@ -130,8 +134,8 @@ async def list_documents(  # noqa: PLR0913  # one for each filter
         content_type=content_type,
         sha256=sha256,
         filename_prefix=filename_prefix,
-        created_after=_in_utc(created_after),
-        created_before=_in_utc(created_before),
+        created_after=_time(created_after, field="created_after"),
+        created_before=_time(created_before, field="created_before"),
         metadata=_metadata(metadata),
     )
     async with request.context.database.transaction() as session:
@@ -413,6 +417,16 @@ def _metadata(pairs: list[str] | None) -> dict[str, str]:
     return metadata
 
 
-def _in_utc(time: datetime | None) -> datetime | None:
-    """Return a time; without an offset it is in UTC."""
-    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
+def _time(text: str | None, *, field: str) -> datetime | None:
+    """Return the time that a parameter names; without an offset it is in UTC.
+
+    Raises:
+        InvalidRequest: it is not a time.
+    """
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidRequest("is not a time of ISO 8601", field=field) from error
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -135,6 +135,7 @@ async def test_the_language_of_a_list_follows_the_revision(
         {"sha256": "xyz"},
         {"filename_prefix": "a\x00"},
         {"created_after": "yesterday"},
+        {"created_before": "0.5"},
         {"metadata": "no colon"},
         {"metadata": ["a:b"] * 9},
         {"filename_prefix": "a", "cursor": "WyIyMDI2LTAxLTAxVDAwOjAwOjAwWiIsMV0"},
