@@ -18,6 +18,7 @@ from dev.bench.sections import Section, Table
 from dev.bench.system import System
 from dev.bench.usage import watched
 from dev.client import Client
+from dev.stack.checkout import TESSDATA
 
 TIMEOUT: Final = timedelta(minutes=10)
 SERVICES: Final = ("gateway", "relay", "transfer", "metadata", "ingest", "ocr")
@@ -41,7 +42,7 @@ def run(system: System, *, pages: int, rounds: int) -> Section:
             ]
             # The peer cannot turn pages: it gets the same kind of page upright.
             upright = [Scan(words, turn_degrees=0.0) for _ in range(pages)]
-            theirs[name].append(pages / _by_tesserocr(system, upright))
+            theirs[name].append(pages / _by_tesserocr(upright))
             system.report(f"recognition: {name}: {ours[name][-1]:.2f} pages/CPU s")
     system.empty_bucket()
     return Section(
@@ -107,9 +108,9 @@ def _recognize(system: System, scans: Sequence[Scan]) -> tuple[float, list[str]]
     return usage.cpu_seconds["ocr"], texts
 
 
-def _by_tesserocr(system: System, scans: Sequence[Scan]) -> float:
+def _by_tesserocr(scans: Sequence[Scan]) -> float:
     os.environ["OMP_THREAD_LIMIT"] = "1"  # noqa: TID251  # tesseract reads it; the workers set it too
-    with tesserocr.PyTessBaseAPI(path=system.stack.environment["TESSDATA_DIR"], lang="eng") as api:
+    with tesserocr.PyTessBaseAPI(path=str(TESSDATA), lang="eng") as api:
         began = time.process_time()
         for scan in scans:
             api.SetImage(scan.image)
