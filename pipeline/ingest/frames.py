@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from pipeline.enrich.annotations import Entity
-from pipeline.ingest.extractors.extractor import Line, Span, Structure
+from pipeline.ingest.extractors.extractor import ExtractedPage, Structure
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
 from schemas.settings import OcrEngineName
@@ -106,40 +106,16 @@ class DocumentOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
     page_count: int
 
 
-class PageReading(msgspec.Struct, frozen=True, kw_only=True, tag="page"):
+class PageReading(ExtractedPage, frozen=True, kw_only=True, tag="page"):
     """One page, with its sentences and entities, or the reason why it could not be read.
 
     Attributes:
-        number: from 1.
-        outcome: `COMPLETE`, `NO_TEXT`, or why text, sentences or entities are missing.
-        reason: a sentence for clients about an outcome that is neither `COMPLETE` nor `NO_TEXT`.
-        text: free of NUL, lone surrogates and carriage returns.
-        lines: lines with a known place, in the order of the text.
-        spans: marked parts of the text, in order.
-        width_points: width as displayed, in 1/72 inch.
-        height_points: height as displayed, in 1/72 inch.
-        engine: what read the page, such as `pdfium`.
-        engine_version: its version.
-        engine_reason: why this engine and not the default one; empty for the default.
-        confidence: mean confidence of OCR, 0 to 1; None for text that was not recognised.
         sentences: start and end of each sentence, in order.
         entities: in order, not overlapping.
         language: code of ISO 639-1; None if it is not certain.
         language_confidence: 0 to 1.
     """
 
-    number: int
-    outcome: Outcome = Outcome.COMPLETE
-    reason: str = ""
-    text: str = ""
-    lines: tuple[Line, ...] = ()
-    spans: tuple[Span, ...] = ()
-    width_points: float | None = None
-    height_points: float | None = None
-    engine: str = ""
-    engine_version: str = ""
-    engine_reason: str = ""
-    confidence: float | None = None
     sentences: tuple[tuple[int, int], ...] = ()
     entities: tuple[Entity, ...] = ()
     language: str | None = None

@@ -77,7 +77,7 @@ def test_a_decoded_message_equals_the_encoded_one(message: Message) -> None:
 
 
 OPENING = Opening(
-    path="/work/original",
+    path="/files/original",
     media_type="application/pdf",
     limits=READING_LIMITS,
     password="pw",  # noqa: S106
