@@ -19,7 +19,9 @@ from tests.factories import pdfs
 from tests.integration.pipeline.test_ingest import TEXT, submitted
 from tests.integration.pipeline.workbench import Workbench
 
-PAGES = 100
+PAGES = 200
+TOKENS = 150_000
+"""Of each page: the document takes several times its CPU share, on a fast machine too."""
 
 
 def child_of_reader(worker: psutil.Process) -> list[psutil.Process]:
@@ -53,7 +55,7 @@ def test_a_reading_goes_on_after_a_death(
 ) -> None:
     worker = bench.system.processes["batch"].pid
     assert worker is not None
-    event = submitted(bench, pdfs.pages_sharing_a_stream(PAGES, tokens=60_000))
+    event = submitted(bench, pdfs.pages_sharing_a_stream(PAGES, tokens=TOKENS))
     eventually(lambda: StepName.INGEST_REST in bench.steps(event), until=bool)
     started_at = bench.step(event, StepName.INGEST_REST).done
     bench.bus.publish_to(queues.BATCH_PROCESSING, bench.emitted(event)[0])
