@@ -12,6 +12,12 @@ class Settings(DatabaseSettings, ServiceSettings):
     """Settings of the migration."""
 
 
+def _is_partition(table: str) -> bool:
+    """Return whether a sweep added the table, or a migration as a default partition."""
+    parent, _, part = table.rpartition("_")
+    return parent in Base.metadata.tables and (part == "default" or part.isdecimal())
+
+
 def run_migrations() -> None:
     settings = Settings.load(service="migrations")
     engine = create_engine(settings.database_url.get_secret_value(), poolclass=pool.NullPool)
@@ -20,10 +26,7 @@ def run_migrations() -> None:
             connection=connection,
             target_metadata=Base.metadata,
             compare_server_default=True,
-            # The partitions of `events` are added by a sweep.
-            include_name=lambda name, kind, _: (
-                kind != "table" or not str(name).startswith("events_")
-            ),
+            include_name=lambda name, kind, _: kind != "table" or not _is_partition(str(name)),
         )
         with context.begin_transaction():
             # Without the lock, two concurrent deploys would run the same version twice.

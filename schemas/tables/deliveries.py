@@ -1,56 +1,145 @@
-from datetime import datetime, timedelta
+"""Deliveries, their attempts, and which process delivers to which endpoint."""
 
-from sqlalchemy import ForeignKey, Index, Interval, UniqueConstraint, func, text
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, Integer, SmallInteger, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from schemas.ids import DeliveryId, EventId, TenantId, WebhookId
+from schemas.ids import DeliveryId, EventId, TenantId, UploadId, WebhookId
 from schemas.lifecycle import DeliveryStatus
 from schemas.tables.base import Base
 
+WAKE_CHANNEL = "waybill_deliveries"
+"""PostgreSQL channel that wakes the owner of a queue that is due: the id of the owner, or nothing for
+a queue without an owner."""
+
+IS_PENDING = "status = 'pending'"
+
 
 class Delivery(Base):
-    """One event for one endpoint; the pair is unique, so a repeated event adds no delivery.
+    """One event for one endpoint. The event's row in `events` has the bytes that are signed and sent.
 
-    The event's row in `events` has the bytes that are signed and sent.
+    The id follows from the event and the endpoint (`waybill_delivery_id`), so that a repeated event
+    adds no delivery. Its first half is that of the event's id: the table is partitioned by the time
+    of the event, one partition per week, and the deliveries of an event are a range of ids.
+
+    No foreign keys: their checks would lock the row of the endpoint for every delivery.
     """
 
     __tablename__ = "deliveries"
 
     id: Mapped[DeliveryId] = mapped_column(primary_key=True)
-    tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"))
-    webhook_id: Mapped[WebhookId] = mapped_column(ForeignKey("webhooks.id"))
+    tenant_id: Mapped[TenantId]
+    webhook_id: Mapped[WebhookId]
     event_id: Mapped[EventId]
     event_type: Mapped[str]
+    upload_id: Mapped[UploadId | None]
     status: Mapped[DeliveryStatus] = mapped_column(default=DeliveryStatus.PENDING)
-    attempts_made: Mapped[int] = mapped_column(default=0)
+    reason: Mapped[str | None]
+    """Why the delivery is discarded."""
+    ordered: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether it waits for the earlier deliveries of its upload to its endpoint."""
+    attempts_made: Mapped[int] = mapped_column(
+        SmallInteger, default=0, server_default=text("0")
+    )
     next_attempt_at: Mapped[datetime | None]
-    leased_until: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     settled_at: Mapped[datetime | None]
 
     __table_args__ = (
-        UniqueConstraint("event_id", "webhook_id"),
-        Index("ix_deliveries_due", "next_attempt_at", postgresql_where=text("status = 'pending'")),
+        # First attempts before retries: an endpoint that recovers gets new events at once.
         Index(
-            "ix_deliveries_settled", "settled_at", postgresql_where=text("settled_at IS NOT NULL")
+            "ix_deliveries_due",
+            "webhook_id",
+            text("(attempts_made > 0)"),
+            "next_attempt_at",
+            postgresql_where=text(IS_PENDING),
         ),
-        Index("ix_deliveries_webhook", "webhook_id", "created_at", "id"),
+        Index(
+            "ix_deliveries_ordered",
+            "webhook_id",
+            "upload_id",
+            "event_id",
+            postgresql_where=text(f"{IS_PENDING} AND ordered"),
+        ),
+        Index(
+            "ix_deliveries_failed",
+            "webhook_id",
+            "id",
+            postgresql_where=text("status IN ('exhausted', 'discarded')"),
+        ),
+        Index("ix_deliveries_webhook", "webhook_id", "id"),
+        {"postgresql_partition_by": "RANGE (id)"},
     )
 
 
 class Attempt(Base):
-    """One POST and its answer, recorded in success and in failure."""
+    """One POST and its answer, recorded in success and in failure; partitioned as the deliveries are.
+
+    Durations are microseconds; null for a phase that did not happen, as on a kept connection.
+    """
 
     __tablename__ = "attempts"
 
-    delivery_id: Mapped[DeliveryId] = mapped_column(
-        ForeignKey("deliveries.id", ondelete="CASCADE"), primary_key=True
-    )
-    number: Mapped[int] = mapped_column(primary_key=True)
+    delivery_id: Mapped[DeliveryId] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
     started_at: Mapped[datetime]
-    duration: Mapped[timedelta] = mapped_column(Interval)
+    duration_us: Mapped[int] = mapped_column(Integer)
+    dns_us: Mapped[int | None] = mapped_column(Integer)
+    connect_us: Mapped[int | None] = mapped_column(Integer)
+    tls_us: Mapped[int | None] = mapped_column(Integer)
+    first_byte_us: Mapped[int | None] = mapped_column(Integer)
     outcome: Mapped[str]
-    status_code: Mapped[int | None]
+    status_code: Mapped[int | None] = mapped_column(SmallInteger)
     error: Mapped[str | None]
     response_excerpt: Mapped[str] = mapped_column(server_default="")
     remote_address: Mapped[str | None]
+    request_headers: Mapped[dict[str, Any] | None]
+    """As they were sent; secret values are replaced."""
+
+    __table_args__ = ({"postgresql_partition_by": "RANGE (delivery_id)"},)
+
+
+class DeliveryQueue(Base):
+    """The deliveries of one endpoint as a queue, which one process owns while it is at work on it.
+
+    The owner alone attempts the deliveries of the endpoint: bounds of concurrency and rate, the
+    order of events and pauses hold without any lock. Whoever else adds or changes a delivery sets
+    `due_at`; the owner clears it before it looks for due deliveries.
+    """
+
+    __tablename__ = "delivery_queues"
+
+    webhook_id: Mapped[WebhookId] = mapped_column(
+        ForeignKey("webhooks.id", ondelete="CASCADE"), primary_key=True
+    )
+    tenant_id: Mapped[TenantId]
+    due_at: Mapped[datetime | None]
+    """From when on the owner, or any process if there is none, must look for due deliveries."""
+    owner: Mapped[UUID | None]
+    """The process in `deliverers`; it owns the queue while it is alive."""
+    blocked_until: Mapped[datetime | None]
+    """The endpoint asked for a pause, or throttles."""
+    throttles: Mapped[int] = mapped_column(server_default=text("0"))
+    """Throttling answers since the last success."""
+    failing_since: Mapped[datetime | None]
+    """The first failure since the last success."""
+
+    __table_args__ = (
+        Index("ix_delivery_queues_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        Index("ix_delivery_queues_owner", "owner", postgresql_where=text("owner IS NOT NULL")),
+    )
+
+
+class Deliverer(Base):
+    """A process that delivers webhooks; its queues go to others once it is not alive any more."""
+
+    __tablename__ = "deliverers"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    """Host and process id, for operators."""
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    alive_until: Mapped[datetime]

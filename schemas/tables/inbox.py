@@ -7,7 +7,7 @@ finds the row and changes nothing.
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import func
+from sqlalchemy import Integer, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from schemas.ids import EventId
@@ -23,6 +23,8 @@ class InboxMessage(Base):
     consumer: Mapped[str] = mapped_column(primary_key=True)
     event_id: Mapped[EventId] = mapped_column(primary_key=True)
     processed_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    deliveries: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    """Deliveries that the event has: the ledger compares them with the rows of deliveries."""
 
 
 class CheckedEvents(Base):

@@ -1,0 +1,199 @@
+"""What the store of deliveries and the dispatcher exchange."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from notifier.delivery.attempt import AttemptResult
+from notifier.delivery.settlement import Settlement
+from schemas.events.envelope import Envelope
+from schemas.ids import DeliveryId, EventId, TenantId, UploadId, WebhookId
+
+
+class EndpointState(StrEnum):
+    ACTIVE = "active"
+    PAUSED = "paused"
+    DISABLED = "disabled"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredSecret:
+    """A secret as the database has it; `webhook_secrets.decrypt` reads it."""
+
+    secret: str = field(repr=False)
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endpoint:
+    """The options of an endpoint, as they were at one version of its row.
+
+    Attributes:
+        headers: further headers of every request, encrypted; None without any.
+        timeout, concurrency, rate: None for the settings' defaults.
+        ordered: the events of an upload are delivered one after the other.
+    """
+
+    webhook_id: WebhookId
+    tenant_id: TenantId
+    version: int
+    state: EndpointState
+    url: str = field(repr=False)
+    secrets: tuple[StoredSecret, ...]
+    headers: str | None = field(default=None, repr=False)
+    timeout: timedelta | None = None
+    concurrency: int | None = None
+    rate: float | None = None
+    ordered: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueState:
+    """What of an endpoint's condition outlives the process that owns its queue.
+
+    Attributes:
+        blocked_until: no attempt before; the endpoint asked for it, or throttles.
+        throttles: throttling answers since the last success.
+        failing_since: the first failure since the last success.
+    """
+
+    webhook_id: WebhookId
+    tenant_id: TenantId
+    blocked_until: datetime | None = None
+    throttles: int = 0
+    failing_since: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DueDelivery:
+    """A due delivery of a queue that this process owns.
+
+    Attributes:
+        version: the version of the endpoint's row when the delivery was read.
+        body: the bytes of the event; None if the table of events does not have it.
+        traceparent: the W3C trace context of the event.
+    """
+
+    delivery_id: DeliveryId
+    webhook_id: WebhookId
+    tenant_id: TenantId
+    event_id: EventId
+    event_type: str
+    upload_id: UploadId | None
+    version: int
+    attempts_made: int
+    ordered: bool
+    body: bytes | None
+    traceparent: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReceivedEvent:
+    envelope: Envelope
+    body: bytes
+    traceparent: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What a group of events became.
+
+    Attributes:
+        repeated: events that were recorded before.
+        taken: queues that this process owns since now.
+        due: deliveries of the queues that this process owns; the rest belongs to other processes,
+            or waits in order.
+        unread: own queues with due deliveries that are not in `due`: ordered ones.
+    """
+
+    repeated: int
+    taken: Sequence[QueueState]
+    due: Sequence[DueDelivery]
+    unread: Collection[WebhookId]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """Due deliveries of some queues.
+
+    Attributes:
+        due: first attempts before retries, and the longest due first.
+        more: queues that have more due deliveries than were asked for.
+        next_due: when the first delivery that is not due yet will be; only queues that have one.
+        lost: queues that another process owns now.
+    """
+
+    due: Sequence[DueDelivery]
+    more: Collection[WebhookId]
+    next_due: Mapping[WebhookId, datetime]
+    lost: Collection[WebhookId]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedAttempt:
+    delivery: DueDelivery
+    result: AttemptResult
+    settlement: Settlement
+
+
+class Store(Protocol):
+    """The deliveries in the database, for one process. Every method is one short transaction, or a few."""
+
+    async def keep_alive(self) -> None:
+        """Prove that this process is alive; others take its queues over once it did not for a while."""
+        ...
+
+    async def record_events(self, events: Sequence[ReceivedEvent]) -> Recorded:
+        """Add a delivery for each endpoint that subscribes to each event, once per event.
+
+        Takes the queues that nobody owns. Deliveries to disabled endpoints are discarded with the
+        reason, those to paused endpoints wait.
+        """
+        ...
+
+    async def take(self, *, limit: int) -> Sequence[QueueState]:
+        """Take due queues that no living process owns."""
+        ...
+
+    async def load(
+        self, known: Mapping[WebhookId, Collection[DeliveryId]], *, limit: int
+    ) -> Loaded:
+        """Return due deliveries of own queues.
+
+        Args:
+            known: for each queue, its deliveries that the process has in memory already.
+            limit: most deliveries of each queue.
+        """
+        ...
+
+    async def endpoints(self, webhook_ids: Collection[WebhookId]) -> Mapping[WebhookId, Endpoint]:
+        """Return the options of endpoints as they are now."""
+        ...
+
+    async def record(self, attempts: Sequence[FinishedAttempt]) -> Collection[DeliveryId]:
+        """Log attempts and settle or reschedule their deliveries.
+
+        Returns:
+            The deliveries whose attempt was recorded. Of the others, another process recorded an
+            attempt with the same number, or they were settled meanwhile.
+        """
+        ...
+
+    async def save(self, states: Sequence[QueueState]) -> None:
+        """Keep the condition of endpoints for the next owner."""
+        ...
+
+    async def release(self, webhook_ids: Collection[WebhookId]) -> Collection[WebhookId]:
+        """Give queues back; return those given back. A queue with new due deliveries stays."""
+        ...
+
+    async def disable(self, webhook_id: WebhookId, *, reason: str) -> None:
+        """Disable an endpoint and emit `endpoint.disabled`; its pending deliveries are discarded."""
+        ...
+
+    async def discard(self, webhook_id: WebhookId, *, reason: str, limit: int) -> int:
+        """Discard pending deliveries of a deleted or disabled endpoint; return how many."""
+        ...
