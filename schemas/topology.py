@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from schemas.events.documents import DocumentFailed, IngestedEvent
+from schemas.events.endpoints import EndpointDisabled
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, UploadFinalized
 from schemas.queues import (
     BATCH_PROCESSING,
@@ -98,6 +99,7 @@ SUBSCRIPTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             UploadCancelled.TYPE,
             IngestedEvent.TYPE,
             DocumentFailed.TYPE,
+            EndpointDisabled.TYPE,
         ),
     },
 )

@@ -1,7 +1,5 @@
 """Registers and removes endpoints."""
 
-import base64
-import secrets
 from collections.abc import Sequence
 from uuid import uuid4
 
@@ -17,6 +15,7 @@ from schemas.api.webhooks import CreateWebhook, WebhookCreated
 from schemas.ids import TenantId, UploadId, WebhookId
 from schemas.key_ring import KeyRing
 from schemas.policy import webhook_secrets, webhook_urls
+from schemas.policy.webhook_secrets import SecretKind
 from schemas.queues import NOTIFY
 from schemas.tables.webhooks import Webhook
 from schemas.topology import SUBSCRIPTIONS
@@ -110,6 +109,6 @@ def _check_event_types(event_types: Sequence[str]) -> None:
 def _new_webhook(tenant_id: TenantId, *, url: str, keys: KeyRing) -> tuple[Webhook, str]:
     """Return a webhook, whose secret is encrypted, and its secret."""
     webhook_id = WebhookId(uuid4())
-    secret = webhook_secrets.PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+    secret = webhook_secrets.generate(SecretKind.V1)
     encrypted = webhook_secrets.encrypt(secret, webhook_id=webhook_id, keys=keys)
     return Webhook(id=webhook_id, tenant_id=tenant_id, url=url, secret=encrypted), secret

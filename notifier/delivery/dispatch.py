@@ -19,11 +19,11 @@ from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.operations import ClaimedDelivery
 from notifier.delivery.outcome import AttemptOutcome
 from notifier.delivery.settlement import Settlement
-from notifier.delivery.signing import SigningSecretMalformed
 from notifier.delivery.slots import Slots
 from notifier.liveness import Pulse
 from schemas.key_ring import DecryptionFailed, KeyRing
 from schemas.policy import webhook_secrets
+from schemas.policy.webhook_secrets import SecretMalformed
 from schemas.runtime import postgres
 from schemas.settings import DeliverySettings
 
@@ -157,7 +157,7 @@ class Dispatcher:
             )
         try:
             return await self._post(claim, claim.body, at=at)
-        except (DecryptionFailed, SigningSecretMalformed) as error:
+        except (DecryptionFailed, SecretMalformed) as error:
             # Retried by the schedule: an operator can still add the missing key.
             log.error(  # noqa: TRY400  # the message says everything; a traceback would hide it
                 "delivery.secret_unreadable",
@@ -183,7 +183,7 @@ class Dispatcher:
             delivery.secret, webhook_id=delivery.webhook_id, keys=self._keys
         )
         headers = signing.sign(
-            signing.SigningSecret.parse(secret),
+            signing.parse(secret),
             message_id=str(delivery.event_id),
             timestamp=at,
             body=body,

@@ -1,4 +1,4 @@
-"""Signatures of the Standard Webhooks specification 1.0, symmetric scheme ``v1``.
+"""Signatures of the Standard Webhooks specification 1.0: ``v1`` and ``v1a``.
 
 Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -9,63 +9,61 @@ import hmac
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
-from schemas.policy.webhook_secrets import PREFIX
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-KEY_SIZES: Final = range(24, 64 + 1)
+from schemas.policy.webhook_secrets import SecretKind, key_bytes, kind_of
 
 # With a dot in the id, other splits into id, timestamp and body would have the same
 # signature; other characters do not belong in a header.
 _MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
-class SigningSecretMalformed(ValueError):
-    """The text is not a signing secret; the message does not contain it."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"malformed signing secret: {reason}")
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SigningSecret:
-    """The key that is shared with an endpoint; `repr` does not show it."""
+    """The key that is shared with an endpoint (``v1``); `repr` does not show it."""
 
     key: bytes = field(repr=False)
 
-    def __post_init__(self) -> None:
-        if len(self.key) not in KEY_SIZES:
-            raise SigningSecretMalformed(
-                f"{len(self.key)} bytes, not {KEY_SIZES[0]} to {KEY_SIZES[-1]}"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> "SigningSecret":
-        """Parse the text form of a secret: ``whsec_`` and base64 of the key.
-
-        Raises:
-            SigningSecretMalformed: no prefix, not base64, or a key of the wrong size.
-        """
-        if not text.startswith(PREFIX):
-            raise SigningSecretMalformed(f"it does not start with {PREFIX}")
-        try:
-            key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
-        except ValueError:
-            # The cause could carry the text into a log.
-            raise SigningSecretMalformed(f"no base64 after {PREFIX}") from None
-        return cls(key)
+    def signature(self, content: bytes) -> str:
+        digest = hmac.digest(self.key, content, hashlib.sha256)
+        return f"{SecretKind.V1},{base64.b64encode(digest).decode()}"
 
 
-def sign(
-    *secrets: SigningSecret, message_id: str, timestamp: datetime, body: bytes
-) -> dict[str, str]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SigningKey:
+    """The key whose public half an endpoint has (``v1a``); `repr` does not show it."""
+
+    key: Ed25519PrivateKey = field(repr=False)
+
+    def signature(self, content: bytes) -> str:
+        return f"{SecretKind.V1A},{base64.b64encode(self.key.sign(content)).decode()}"
+
+
+Signer: TypeAlias = SigningSecret | SigningKey
+
+
+def parse(secret: str) -> Signer:
+    """Parse the text form of a secret: ``whsec_…`` or ``whsk_…``.
+
+    Raises:
+        SecretMalformed: the text is neither.
+    """
+    key = key_bytes(secret)
+    if kind_of(secret) is SecretKind.V1:
+        return SigningSecret(key=key)
+    return SigningKey(key=Ed25519PrivateKey.from_private_bytes(key))
+
+
+def sign(*secrets: Signer, message_id: str, timestamp: datetime, body: bytes) -> dict[str, str]:
     """Return the headers by which a receiver with one of the secrets verifies `body`.
 
     Each secret adds a signature: during a rotation a receiver has either the new secret or
     the old secret.
 
     Args:
-        secrets: at least one secret.
+        secrets: at least one secret, of any kind.
         message_id: the same for every attempt of an event, so that receivers
             recognise a repetition; letters, digits, ``_`` and ``-``.
         timestamp: time of this attempt; receivers refuse a time that is minutes from their clock.
@@ -82,10 +80,5 @@ def sign(
     return {
         "webhook-id": message_id,
         "webhook-timestamp": seconds,
-        "webhook-signature": " ".join(_signature(secret, content) for secret in secrets),
+        "webhook-signature": " ".join(secret.signature(content) for secret in secrets),
     }
-
-
-def _signature(secret: SigningSecret, content: bytes) -> str:
-    digest = hmac.digest(secret.key, content, hashlib.sha256)
-    return f"v1,{base64.b64encode(digest).decode()}"

@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from schemas.events.documents import DocumentEvent
+from schemas.events.endpoints import EndpointEvent
 from schemas.events.uploads import UploadEvent
 from schemas.ids import EventId, JobId, TenantId, UploadId
 
@@ -20,7 +21,7 @@ CONTENT_TYPE: Final = "application/cloudevents+json"
 MAX_BYTES: Final = 64 * 1024
 """Limit of an encoded event. Events carry ids, keys and sizes, never file content."""
 
-Event: TypeAlias = UploadEvent | DocumentEvent
+Event: TypeAlias = UploadEvent | DocumentEvent | EndpointEvent
 
 EVENT_TYPES: Final[Mapping[str, type[Event]]] = MappingProxyType(
     {event.TYPE: event for event in get_args(Event)}
@@ -44,7 +45,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         id: unique per event; a redelivery carries the same id.
         source: the component that emitted the event.
-        subject: id of the upload or document that the event is about.
+        subject: id of the upload, document or endpoint that the event is about.
         tenantid: CloudEvents extension: the tenant that the event belongs to.
     """
 

@@ -37,6 +37,12 @@ def add_tenant(session: Session) -> TenantId:
     return tenant_id
 
 
+def upload_of(event: Envelope) -> UploadId:
+    """Return the upload of an event that has one."""
+    assert event.upload_id is not None
+    return event.upload_id
+
+
 def add_finalized_upload(
     session: Session,
     *,
@@ -115,7 +121,7 @@ def staged_objects(
     return {
         staging_layout.chunk_key(
             event.tenantid,
-            event.data.upload_id,
+            upload_of(event),
             index=index,
             sha256=hashlib.sha256(piece).digest(),
         ): piece
@@ -125,7 +131,7 @@ def staged_objects(
 
 def cancel_upload(session: Session, event: Envelope) -> Envelope:
     """Cancel a finalized upload; return the event, which is not in the outbox."""
-    upload = session.get_one(Upload, event.data.upload_id)
+    upload = session.get_one(Upload, event.upload_id)
     upload.status = UploadStatus.CANCELLED
     session.flush()
     job = session.scalars(select(Job).where(Job.upload_id == upload.id)).one()

@@ -13,7 +13,6 @@ import pytest
 
 from notifier.delivery import attempt, signing, transport
 from notifier.delivery.attempt import AttemptResult
-from notifier.delivery.signing import SigningSecret
 from schemas.settings import DeliverySettings
 from tests.fakes.receiver import Receiver
 from tests.integration.http.certificates import Authority
@@ -56,7 +55,7 @@ class Sender:
             self.client,
             url=url,
             headers=signing.sign(
-                SigningSecret.parse(SECRET), message_id="evt-1", timestamp=now, body=body
+                signing.parse(SECRET), message_id="evt-1", timestamp=now, body=body
             ),
             body=body,
             started_at=now,

@@ -108,7 +108,7 @@ def test_a_document_purged_during_its_reading_leaves_no_rows_and_no_event(
     bench.cancel(event)
     with Session(bench.engine) as session, session.begin():
         # Blocks until the worker releases its lock.
-        session.execute(delete(Document).where(Document.upload_id == event.data.upload_id))
+        session.execute(delete(Document).where(Document.upload_id == event.upload_id))
     good = submitted(bench, pdfs.with_pages(TEXT))
     assert bench.settled(good).status == JobStatus.COMPLETED
     assert [told.type for told in bench.emitted(event)] == ["upload.stored"]

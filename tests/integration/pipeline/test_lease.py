@@ -29,7 +29,7 @@ from schemas.tables import steps
 from schemas.tables import uploads as rows
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step
-from tests.factories.uploads import add_finalized_upload, add_tenant
+from tests.factories.uploads import add_finalized_upload, add_tenant, upload_of
 from tests.seen_jobs import seen_job
 
 SETTINGS = StepSettings(step_lease=timedelta(minutes=1))
@@ -77,7 +77,7 @@ def claimed_by(
 ) -> ClaimedTransfer:
     claimed = claim(session, event, owner=owner, lease=lease)
     assert isinstance(claimed, ClaimedStep)
-    return transfers.load(session, claimed, upload_id=event.data.upload_id)
+    return transfers.load(session, claimed, upload_id=upload_of(event))
 
 
 def expire_leases(session: Session) -> None:

@@ -80,7 +80,7 @@ def pages_with_text(bench: Workbench, event: Envelope) -> int:
                 select(func.count())
                 .select_from(Page)
                 .join(Document, Document.revision_id == Page.revision_id)
-                .where(Document.upload_id == event.data.upload_id, Page.text != "")
+                .where(Document.upload_id == event.upload_id, Page.text != "")
             )
             or 0
         )

@@ -12,7 +12,7 @@ from schemas.policy import document_passwords
 from schemas.settings import DatabaseSettings
 from schemas.tables.document_passwords import DocumentPassword
 from tests.factories.secret_keys import KEYS, OTHER_KEY
-from tests.factories.uploads import add_finalized_upload, add_tenant
+from tests.factories.uploads import add_finalized_upload, add_tenant, upload_of
 
 OTHER_KEYS = KeyRing.parse(OTHER_KEY)
 
@@ -30,7 +30,7 @@ def upload_with_password(session: Session, secret: str | None = None) -> UploadI
     event = add_finalized_upload(
         session, tenant_id=add_tenant(session), staging_dir=None, content=b"x"
     )
-    upload_id = UploadId(event.data.upload_id)
+    upload_id = upload_of(event)
     session.add(
         DocumentPassword(
             upload_id=upload_id,

@@ -19,7 +19,7 @@ from pipeline.transfer.resume import Checkpoint
 from schemas.ids import JobId, UploadId
 from schemas.settings import DatabaseSettings
 from schemas.steps import StepName
-from tests.factories.uploads import add_finalized_upload, add_tenant
+from tests.factories.uploads import add_finalized_upload, add_tenant, upload_of
 from tests.integration.pipeline.transfer_worker import worker_settings
 from tests.seen_jobs import SeenJob, seen_job
 
@@ -53,7 +53,7 @@ def claimed(context: Context, tmp_path: Path) -> ClaimedTransfer:
             session, tenant_id=add_tenant(session), staging_dir=tmp_path, content=bytes(100)
         )
     assert event.job_id is not None
-    return claim(context, event.job_id, event.data.upload_id, owner="worker")
+    return claim(context, event.job_id, upload_of(event), owner="worker")
 
 
 def claim(context: Context, job_id: JobId, upload_id: UploadId, *, owner: str) -> ClaimedTransfer:

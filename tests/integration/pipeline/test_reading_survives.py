@@ -16,6 +16,7 @@ from schemas.tables.documents import Page, Revision
 from schemas.tables.steps import Step
 from tests.eventually import eventually
 from tests.factories import pdfs
+from tests.factories.uploads import upload_of
 from tests.integration.pipeline.test_ingest import TEXT, submitted
 from tests.integration.pipeline.workbench import Workbench
 
@@ -81,18 +82,18 @@ def test_a_document_is_described_beside_its_reading(bench: Workbench) -> None:
     assert revision.document_metadata["author"] == "Accounts"
     assert revision.has_thumbnail
     [key] = [key for key in bench.bucket.keys() if str(revision.id) in key]  # noqa: SIM118  # not a mapping
-    assert key == f"derived/{event.data.upload_id}/{revision.id}/thumbnail.png"
+    assert key == f"derived/{event.upload_id}/{revision.id}/thumbnail.png"
 
 
 def test_a_picture_that_was_stored_after_the_cleanup_is_deleted(bench: Workbench) -> None:
     event = submitted(bench, pdfs.with_pages(TEXT))
     assert bench.settled(event).status == JobStatus.COMPLETED
-    prefix = object_keys.derived(event.data.upload_id)
+    prefix = object_keys.derived(upload_of(event))
     assert any(key.startswith(prefix) for key in bench.bucket.keys())  # noqa: SIM118  # not a mapping
     with Session(bench.engine) as session, session.begin():
         session.execute(
             update(Step)
-            .where(Step.job_id == event.data.job_id, Step.name == StepName.METADATA)
+            .where(Step.job_id == event.job_id, Step.name == StepName.METADATA)
             .values(status=StepStatus.CANCELLED)
         )
     bench.bus.publish_to(queues.METADATA_EXTRACTION, bench.emitted(event)[0])

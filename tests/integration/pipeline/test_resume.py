@@ -21,7 +21,7 @@ from schemas.runtime.s3 import client
 from schemas.settings import MIB, DatabaseSettings, ObjectStoreSettings
 from schemas.tables.steps import Step
 from schemas.tables.uploads import Chunk
-from tests.factories.uploads import add_finalized_upload, add_tenant
+from tests.factories.uploads import add_finalized_upload, add_tenant, upload_of
 from tests.integration.pipeline.transfer_worker import TransferWorker, worker_settings
 
 PART_SIZE = 5 * MIB
@@ -73,7 +73,7 @@ def overwrite(staged: Path, *, before: int) -> None:
 
 def stored_sha256(worker: TransferWorker, event: Envelope) -> str:
     storage = client(worker.context.settings)
-    key = object_keys.original(event.tenantid, event.data.upload_id)
+    key = object_keys.original(event.tenantid, upload_of(event))
     with storage.get_object(Bucket=worker.context.settings.s3_bucket, Key=key)["Body"] as body:
         digest = hashlib.sha256(body.read())
     storage.close()
@@ -83,7 +83,7 @@ def stored_sha256(worker: TransferWorker, event: Envelope) -> str:
 def test_the_next_delivery_reads_nothing_before_the_checkpoint(
     worker: TransferWorker, event: Envelope, tmp_path: Path
 ) -> None:
-    staged = tmp_path / str(event.data.upload_id)
+    staged = tmp_path / str(event.upload_id)
     one_part_each = in_slices(worker, slice_=AT_ONCE)
     seen: list[int] = []
 
@@ -134,7 +134,7 @@ def test_a_delivery_that_reads_from_the_first_byte_detects_changed_bytes(
     worker: TransferWorker, event: Envelope, tmp_path: Path
 ) -> None:
     assert not in_slices(worker, slice_=AT_ONCE).deliver(event)
-    overwrite(tmp_path / str(event.data.upload_id), before=1)
+    overwrite(tmp_path / str(event.upload_id), before=1)
     with Session(worker.context.engine) as session, session.begin():
         session.execute(update(Step).values(checkpoint=Step.checkpoint.op("-")("digest_state")))
 

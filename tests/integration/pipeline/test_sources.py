@@ -36,7 +36,13 @@ from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
-from tests.factories.uploads import add_finalized_upload, add_tenant, cancel_upload, staged_objects
+from tests.factories.uploads import (
+    add_finalized_upload,
+    add_tenant,
+    cancel_upload,
+    staged_objects,
+    upload_of,
+)
 from tests.fakes.storage import Call, FakeStorage, Object, nothing, raising
 from tests.integration.pipeline.transfer_worker import TransferWorker, worker_settings
 
@@ -110,14 +116,14 @@ def fake(worker: TransferWorker) -> FakeStorage:
 
 
 def original(event: Envelope) -> ObjectKey:
-    return object_keys.original(event.tenantid, event.data.upload_id)
+    return object_keys.original(event.tenantid, upload_of(event))
 
 
 def is_staged(worker: TransferWorker, event: Envelope) -> bool:
     assert worker.context.settings.staging_dir is not None
-    prefix = staging_layout.prefix_of(event.tenantid, event.data.upload_id)
+    prefix = staging_layout.prefix_of(event.tenantid, upload_of(event))
     in_bucket = any(key.startswith(prefix) for key in fake(worker).objects)
-    return in_bucket or (worker.context.settings.staging_dir / str(event.data.upload_id)).exists()
+    return in_bucket or (worker.context.settings.staging_dir / str(event.upload_id)).exists()
 
 
 def cancel(worker: TransferWorker, event: Envelope) -> Envelope:
@@ -172,7 +178,7 @@ def test_every_log_line_of_a_transfer_has_the_upload_id_and_the_job_id(
         "step.already_ended",
     }
     assert {(line["upload_id"], line["job_id"]) for line in lines} == {
-        (str(event.data.upload_id), str(event.job_id))
+        (str(event.upload_id), str(event.job_id))
     }
 
 
@@ -195,9 +201,7 @@ def test_chunks_that_were_never_acknowledged_are_deleted(
     worker: TransferWorker, storage: FakeStorage
 ) -> None:
     event = finalized(worker, StagingKind.OBJECTS)
-    refused = staging_layout.chunk_key(
-        event.tenantid, event.data.upload_id, index=1, sha256=bytes(32)
-    )
+    refused = staging_layout.chunk_key(event.tenantid, upload_of(event), index=1, sha256=bytes(32))
     storage.objects[refused] = Object(b"other bytes", "", etag="")
 
     worker.deliver(event)
@@ -491,7 +495,7 @@ def test_an_event_with_the_upload_of_another_job_changes_nothing(
     before = worker.job(own).status
 
     for victim in (stored, open_upload):
-        data = msgspec.structs.replace(own.data, upload_id=victim.data.upload_id)
+        data = msgspec.structs.replace(own.data, upload_id=victim.upload_id)
         assert worker.deliver(msgspec.structs.replace(own, data=data), crashes=crashes)
 
     assert storage.objects[original(stored)].content == CONTENT
@@ -506,7 +510,7 @@ def test_a_cleanup_deletes_the_document_as_soon_as_no_worker_reads_it(
     event = finalized(worker, StagingKind.DIRECTORY)
     assert worker.deliver(event)
     cancelled = cancel(worker, event)
-    document = select(Document.id).where(Document.upload_id == event.data.upload_id)
+    document = select(Document.id).where(Document.upload_id == event.upload_id)
     with Session(worker.context.engine) as reader:
         assert reader.scalar(document.with_for_update(read=True, key_share=True)) is not None
         assert not worker.deliver(cancelled)

@@ -16,6 +16,7 @@ from schemas.settings import MIB
 from schemas.steps import JobStage
 from schemas.tables.steps import Step
 from tests.eventually import eventually
+from tests.factories.uploads import upload_of
 from tests.integration.pipeline.workbench import Workbench, sha256
 from tests.killable import Killable
 
@@ -87,7 +88,7 @@ def test_a_bit_flipped_in_staging_fails_the_upload_and_leaves_no_object(
     assert emitted.data.code == "staging_corrupt"
     eventually(lambda: bench.is_staged(event), until=lambda is_staged: not is_staged)
     keys = bench.bucket.keys()
-    assert not [key for key in keys if str(event.data.upload_id) in key]
+    assert not [key for key in keys if str(event.upload_id) in key]
     assert bench.bucket.open_multiparts() == []
     assert bench.document(event) is None
 
@@ -139,7 +140,7 @@ def test_the_leftovers_of_a_cancelled_upload_are_deleted(
     bench: Workbench, staging: StagingKind
 ) -> None:
     event = bench.finalized(b"unwanted", staging=staging)
-    original = object_keys.original(event.tenantid, event.data.upload_id)
+    original = object_keys.original(event.tenantid, upload_of(event))
     bench.bucket.put(original, b"unwanted")
     bench.bus.publish(bench.cancel(event))
     eventually(lambda: bench.is_staged(event), until=lambda is_staged: not is_staged)

@@ -114,4 +114,4 @@ class TransferWorker:
 
     def upload(self, event: Envelope) -> Upload:
         with Session(self.context.engine) as session:
-            return session.get_one(Upload, event.data.upload_id)
+            return session.get_one(Upload, event.upload_id)

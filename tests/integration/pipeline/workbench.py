@@ -22,7 +22,13 @@ from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step
 from tests.bucket import Bucket
 from tests.eventually import eventually
-from tests.factories.uploads import add_finalized_upload, add_tenant, cancel_upload, staged_objects
+from tests.factories.uploads import (
+    add_finalized_upload,
+    add_tenant,
+    cancel_upload,
+    staged_objects,
+    upload_of,
+)
 from tests.integration.pipeline.bus import Bus, connected
 from tests.seen_jobs import SeenJob, seen_job
 
@@ -78,11 +84,11 @@ class Workbench:
         return Bucket(self.system.environment)
 
     def staged(self, event: Envelope) -> Path:
-        return self.staging / str(event.data.upload_id)
+        return self.staging / str(event.upload_id)
 
     def staged_keys(self, event: Envelope) -> list[str]:
         """Return the keys of an upload's staged chunks, in order."""
-        prefix = staging_layout.prefix_of(event.tenantid, event.data.upload_id)
+        prefix = staging_layout.prefix_of(event.tenantid, upload_of(event))
         keys = self.bucket.keys()
         return sorted(key for key in keys if key.startswith(prefix))
 
@@ -123,9 +129,7 @@ class Workbench:
 
     def document(self, event: Envelope) -> Document | None:
         with Session(self.engine) as session:
-            return session.scalar(
-                select(Document).where(Document.upload_id == event.data.upload_id)
-            )
+            return session.scalar(select(Document).where(Document.upload_id == event.upload_id))
 
     def emitted(self, event: Envelope) -> list[Envelope]:
         """Return the events of an upload in the outbox, in order."""
@@ -133,7 +137,7 @@ class Workbench:
             bodies = session.scalars(
                 select(EventRecord.body)
                 .join(OutboxMessage, OutboxMessage.event_id == EventRecord.id)
-                .where(EventRecord.upload_id == event.data.upload_id, OutboxMessage.queue.is_(None))
+                .where(EventRecord.upload_id == event.upload_id, OutboxMessage.queue.is_(None))
                 .order_by(OutboxMessage.id),
             )
             return [envelope.decode(body) for body in bodies]

@@ -17,7 +17,8 @@ from dev.stack.stack import Stack
 from pipeline.transfer.claim import decode_checkpoint
 from pipeline.transfer.resume import Checkpoint
 from schemas.events import envelope
-from schemas.events.uploads import UploadFinalized
+from schemas.events.documents import DocumentEvent
+from schemas.events.uploads import UploadEvent, UploadFinalized
 from tests.factories.old_rows import REVISION, OldEvent, OldJob, OldRows
 from tests.stack import fresh_name
 
@@ -567,6 +568,7 @@ def test_an_open_step_has_the_event_that_starts_it(data: OldData) -> None:
             name: None if value is None else str(value)
             for name, value in decoded.references.items()
         } == {name: event[name] for name in envelope.REFERENCES}
+        assert isinstance(decoded.data, UploadEvent | DocumentEvent)
         assert decoded.data.filename == job.upload.filename
         is_old = event["position"] is not None
         assert is_old or UUID(event["id"]).version == 7

@@ -35,9 +35,9 @@ def test_an_obsolete_binding_is_not_declared_again() -> None:
     assert bound.isdisjoint(topology.OBSOLETE_BINDINGS)
 
 
-def test_an_event_that_only_starts_a_step_is_not_published_as_a_fact() -> None:
+def test_events_that_start_steps_and_pings_are_not_published_as_facts() -> None:
     unpublished = {each for each in EVENT_TYPES if not topology.is_published(each)}
-    assert unpublished == {"upload.finalized", "document.reprocess_requested"}
+    assert unpublished == {"upload.finalized", "document.reprocess_requested", "ping"}
 
 
 def test_queues_subscribe_to_existing_event_types() -> None:

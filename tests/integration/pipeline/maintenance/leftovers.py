@@ -25,7 +25,7 @@ from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step
 from schemas.tables.uploads import Upload
 from tests.factories.abandoned import CHUNKS, add_abandoned_upload
-from tests.factories.uploads import add_finalized_upload, add_tenant
+from tests.factories.uploads import add_finalized_upload, add_tenant, upload_of
 from tests.fakes.storage import FakeStorage, raising
 
 DAY = timedelta(days=1)
@@ -118,7 +118,7 @@ def transferring(context: Context) -> tuple[Envelope, ObjectKey]:
             staging_dir=context.settings.staging_dir,
             content=b"good",
         )
-    return event, object_keys.original(event.tenantid, event.data.upload_id)
+    return event, object_keys.original(event.tenantid, upload_of(event))
 
 
 def change_transfer(context: Context, event: Envelope, **values: object) -> None:

@@ -175,9 +175,7 @@ def ended(context: Context, status: UploadStatus, *, ago: timedelta = timedelta(
         session.execute(
             update(Job).where(Job.id == event.job_id).values(finished_at=datetime.now(UTC) - ago)
         )
-        session.execute(
-            update(Upload).where(Upload.id == event.data.upload_id).values(status=status)
-        )
+        session.execute(update(Upload).where(Upload.id == event.upload_id).values(status=status))
     return key
 
 

@@ -1,0 +1,49 @@
+"""Events of an endpoint, which receives events as webhooks."""
+
+from datetime import datetime
+from typing import Annotated, ClassVar, TypeAlias
+
+import msgspec
+
+from schemas.ids import WebhookId
+
+
+class _EndpointEvent(msgspec.Struct, frozen=True, kw_only=True):
+    endpoint_id: Annotated[
+        WebhookId, msgspec.Meta(description="`webhook_id` of the endpoint in the API")
+    ]
+
+    @property
+    def subject(self) -> WebhookId:
+        return self.endpoint_id
+
+
+class Ping(_EndpointEvent, frozen=True, kw_only=True):
+    """A test of one endpoint, on request of the tenant; no other endpoint receives it."""
+
+    TYPE: ClassVar[str] = "ping"
+
+
+class EndpointDisabled(_EndpointEvent, frozen=True, kw_only=True):
+    """Waybill disabled an endpoint; the tenant's other endpoints receive this event."""
+
+    TYPE: ClassVar[str] = "endpoint.disabled"
+
+    url: str
+    description: str | None = None
+    reason: Annotated[str, msgspec.Meta(description="`disabled_reason` of the endpoint in the API")]
+    failing_since: Annotated[
+        datetime | None,
+        msgspec.Meta(
+            description="time of the first failed attempt after the last success; null if one answer "
+            "(410) disabled the endpoint"
+        ),
+    ] = None
+    disabled_at: datetime
+    deliveries_kept: Annotated[
+        int,
+        msgspec.Meta(description="undelivered events of the endpoint, which can be replayed", ge=0),
+    ]
+
+
+EndpointEvent: TypeAlias = Ping | EndpointDisabled
