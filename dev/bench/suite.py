@@ -22,6 +22,7 @@ from dev.bench import (
 )
 from dev.bench.sections import Section
 from dev.bench.system import System
+from dev.bench.webhooks import isolation, speed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,14 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "fairness": Benchmark(
         full=partial(fairness.run, extent=fairness.FULL),
         quick=partial(fairness.run, extent=fairness.QUICK),
+    ),
+    "webhooks": Benchmark(
+        full=partial(speed.run, extent=speed.FULL),
+        quick=partial(speed.run, extent=speed.QUICK),
+    ),
+    "isolation": Benchmark(
+        full=partial(isolation.run, extent=isolation.FULL),
+        quick=partial(isolation.run, extent=isolation.QUICK),
     ),
     "scale": Benchmark(
         full=partial(scale.run, extent=scale.FULL),

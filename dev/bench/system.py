@@ -57,7 +57,20 @@ READERS_WITHOUT_NLP: Final = Service(
     readiness=Readiness.LIVENESS_FILE,
     stop_grace=timedelta(seconds=60),
 )
-TABLE: Final = (*SERVICES, *OTHER_SERVERS, STAGING_IN_BUCKET, UNLIMITED, READERS_WITHOUT_NLP)
+SECOND_DELIVERER: Final = Service(
+    name="deliver-2",
+    command=("waybill-deliver",),
+    readiness=Readiness.LIVENESS_FILE,
+    stop_grace=timedelta(seconds=30),
+)
+TABLE: Final = (
+    *SERVICES,
+    *OTHER_SERVERS,
+    STAGING_IN_BUCKET,
+    UNLIMITED,
+    READERS_WITHOUT_NLP,
+    SECOND_DELIVERER,
+)
 
 GATEWAYS: Final = frozenset({"gateway", UNLIMITED.name, *(server.name for server in OTHER_SERVERS)})
 """Services that need only the database."""
