@@ -95,6 +95,22 @@ class DeliveryStatus(StrEnum):
     )
 
 
+class DiscardReason(StrEnum):
+    """Why a delivery is discarded."""
+
+    ENDPOINT_DISABLED = "endpoint_disabled"
+    ENDPOINT_DELETED = "endpoint_deleted"
+    EVENT_MISSING = "event_missing"  # the event is no longer stored
+    EXPIRED = "expired"  # its endpoint was paused for longer than deliveries are kept
+
+
+class DisabledReason(StrEnum):
+    """Why an endpoint is disabled."""
+
+    GONE = "gone"  # it answered 410
+    FAILING = "failing"  # every attempt failed for days
+
+
 class DeadLetterState(StrEnum):
     WAITING = "waiting"  # an operator decides
     REPLAYED = "replayed"  # its event was added to the outbox again

@@ -10,6 +10,7 @@ from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.settlement import Settlement
 from schemas.events.envelope import Envelope
 from schemas.ids import DeliveryId, EventId, TenantId, UploadId, WebhookId
+from schemas.lifecycle import DisabledReason, DiscardReason
 
 
 class EndpointState(StrEnum):
@@ -58,6 +59,7 @@ class QueueState:
         blocked_until: no attempt before; the endpoint asked for it, or throttles.
         throttles: throttling answers since the last success.
         failing_since: the first failure since the last success.
+        failures: failed attempts since the last success.
     """
 
     webhook_id: WebhookId
@@ -65,6 +67,7 @@ class QueueState:
     blocked_until: datetime | None = None
     throttles: int = 0
     failing_since: datetime | None = None
+    failures: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +76,8 @@ class DueDelivery:
 
     Attributes:
         version: the version of the endpoint's row when the delivery was read.
+        only_refused: each earlier attempt was answered with a status of
+            `settlement.REFUSALS`; true without an earlier attempt.
         body: the bytes of the event; None if the table of events does not have it.
         traceparent: the W3C trace context of the event.
     """
@@ -88,6 +93,7 @@ class DueDelivery:
     ordered: bool
     body: bytes | None
     traceparent: str | None
+    only_refused: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,28 +140,50 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinishedAttempt:
+    """An attempt that is to be recorded.
+
+    Attributes:
+        request_headers: as they were sent, without secret values.
+    """
+
     delivery: DueDelivery
     result: AttemptResult
     settlement: Settlement
+    request_headers: Mapping[str, str] | None = None
 
 
 class Store(Protocol):
     """The deliveries in the database, for one process. Every method is one short transaction, or a few."""
 
-    async def keep_alive(self) -> None:
-        """Prove that this process is alive; others take its queues over once it did not for a while."""
+    @property
+    def owner(self) -> str:
+        """The id of this process as an owner of queues; notifications for its queues carry it."""
+        ...
+
+    async def keep_alive(self) -> bool:
+        """Prove that this process is alive; others take its queues over once it did not for a while.
+
+        Returns:
+            False if the process counted as dead. It then owns no queue any more, and has a new
+            `owner`, so that its earlier queues can be taken by any process.
+        """
         ...
 
     async def record_events(self, events: Sequence[ReceivedEvent]) -> Recorded:
         """Add a delivery for each endpoint that subscribes to each event, once per event.
 
-        Takes the queues that nobody owns. Deliveries to disabled endpoints are discarded with the
-        reason, those to paused endpoints wait.
+        Takes the queues that nobody owns, except those of paused endpoints, whose deliveries wait.
+        Deliveries to disabled endpoints are discarded with the reason. Does not run beside
+        `release`, which could give a queue back that has just got a delivery.
         """
         ...
 
     async def take(self, *, limit: int) -> Sequence[QueueState]:
-        """Take due queues that no living process owns."""
+        """Clear `due_at` of due queues, and return them.
+
+        They are queues that no living process owned, which this process owns now, and own queues
+        to which somebody else has added deliveries.
+        """
         ...
 
     async def load(
@@ -170,11 +198,13 @@ class Store(Protocol):
         ...
 
     async def endpoints(self, webhook_ids: Collection[WebhookId]) -> Mapping[WebhookId, Endpoint]:
-        """Return the options of endpoints as they are now."""
+        """Return the options of endpoints as they are now; secrets that have not expired, newest first."""
         ...
 
     async def record(self, attempts: Sequence[FinishedAttempt]) -> Collection[DeliveryId]:
         """Log attempts and settle or reschedule their deliveries.
+
+        The next delivery in order becomes due when the one before is settled.
 
         Returns:
             The deliveries whose attempt was recorded. Of the others, another process recorded an
@@ -187,13 +217,38 @@ class Store(Protocol):
         ...
 
     async def release(self, webhook_ids: Collection[WebhookId]) -> Collection[WebhookId]:
-        """Give queues back; return those given back. A queue with new due deliveries stays."""
+        """Give queues back; return those given back. A queue with new due deliveries stays.
+
+        The queue is due again with its next delivery, not before the end of a block; a queue of a
+        paused endpoint is not due.
+        """
         ...
 
-    async def disable(self, webhook_id: WebhookId, *, reason: str) -> None:
-        """Disable an endpoint and emit `endpoint.disabled`; its pending deliveries are discarded."""
+    async def leave(self) -> None:
+        """Give all queues back, and end the registration of this process."""
         ...
 
-    async def discard(self, webhook_id: WebhookId, *, reason: str, limit: int) -> int:
-        """Discard pending deliveries of a deleted or disabled endpoint; return how many."""
+    async def disable(self, webhook_id: WebhookId, *, reason: DisabledReason) -> None:
+        """Disable an endpoint, if it is not, and emit `endpoint.disabled`.
+
+        The dispatcher discards its pending deliveries.
+        """
+        ...
+
+    async def discard(
+        self,
+        webhook_id: WebhookId,
+        *,
+        reason: DiscardReason,
+        keep: Collection[DeliveryId],
+        limit: int,
+    ) -> int:
+        """Discard pending deliveries of an endpoint that is deleted or disabled; return how many.
+
+        Args:
+            webhook_id: the endpoint.
+            reason: kept with the deliveries.
+            keep: deliveries whose attempt is under way; its answer settles them.
+            limit: most deliveries.
+        """
         ...

@@ -41,9 +41,7 @@ class Delivery(Base):
     """Why the delivery is discarded."""
     ordered: Mapped[bool] = mapped_column(server_default=text("false"))
     """Whether it waits for the earlier deliveries of its upload to its endpoint."""
-    attempts_made: Mapped[int] = mapped_column(
-        SmallInteger, default=0, server_default=text("0")
-    )
+    attempts_made: Mapped[int] = mapped_column(SmallInteger, default=0, server_default=text("0"))
     next_attempt_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     settled_at: Mapped[datetime | None]
@@ -126,6 +124,8 @@ class DeliveryQueue(Base):
     """Throttling answers since the last success."""
     failing_since: Mapped[datetime | None]
     """The first failure since the last success."""
+    failures: Mapped[int] = mapped_column(server_default=text("0"))
+    """Failed attempts since the last success."""
 
     __table_args__ = (
         Index("ix_delivery_queues_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),

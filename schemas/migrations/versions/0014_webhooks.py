@@ -304,6 +304,7 @@ def _create_webhook_tables() -> None:
         _time("blocked_until"),
         sa.Column("throttles", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         _time("failing_since"),
+        sa.Column("failures", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.ForeignKeyConstraint(
             ["webhook_id"],
             ["webhooks.id"],
@@ -434,9 +435,7 @@ def _restore_old_deliveries() -> None:
     op.create_unique_constraint(
         "uq_deliveries_event_id_webhook_id", "deliveries", ["event_id", "webhook_id"]
     )
-    op.create_foreign_key(
-        "fk_deliveries_tenant_id", "deliveries", "tenants", ["tenant_id"], ["id"]
-    )
+    op.create_foreign_key("fk_deliveries_tenant_id", "deliveries", "tenants", ["tenant_id"], ["id"])
     op.create_foreign_key(
         "fk_deliveries_webhook_id", "deliveries", "webhooks", ["webhook_id"], ["id"]
     )
