@@ -36,6 +36,23 @@ _PHASES: Final = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Timings:
+    """The phases of an attempt; None where a phase did not happen.
+
+    Attributes:
+        dns: the look-up of the name.
+        connect: the TCP connection, through the proxy if there is one.
+        tls: the TLS handshake.
+        first_byte: from the sent request to the first byte of the answer.
+    """
+
+    dns: timedelta | None = None
+    connect: timedelta | None = None
+    tls: timedelta | None = None
+    first_byte: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AttemptResult:
     """The result of one attempt, as the delivery log keeps it.
 
@@ -57,6 +74,7 @@ class AttemptResult:
     retry_after: timedelta | None = None
     remote_address: str | None = None
     reused_connection: bool = False
+    timings: Timings = Timings()
 
 
 async def post(

@@ -191,6 +191,10 @@ class Store(Protocol):
     ) -> Loaded:
         """Return due deliveries of own queues.
 
+        A delivery that is attempted and recorded while this runs may be returned once more, if it
+        was not in `known`. An ordered delivery is returned once those before it are settled, and an
+        endpoint that is paused has no due deliveries.
+
         Args:
             known: for each queue, its deliveries that the process has in memory already.
             limit: most deliveries of each queue.
@@ -204,7 +208,7 @@ class Store(Protocol):
     async def record(self, attempts: Sequence[FinishedAttempt]) -> Collection[DeliveryId]:
         """Log attempts and settle or reschedule their deliveries.
 
-        The next delivery in order becomes due when the one before is settled.
+        The next delivery in order becomes due when the one before is settled; `load` returns it.
 
         Returns:
             The deliveries whose attempt was recorded. Of the others, another process recorded an
@@ -226,6 +230,14 @@ class Store(Protocol):
 
     async def leave(self) -> None:
         """Give all queues back, and end the registration of this process."""
+        ...
+
+    async def remind(self) -> None:
+        """Make queues due whose deliveries are due and that nobody looks at; call it every minute.
+
+        A safety net: it finds what a bug, or a notification that is lost with its transaction's
+        answer, has left behind.
+        """
         ...
 
     async def disable(self, webhook_id: WebhookId, *, reason: DisabledReason) -> None:

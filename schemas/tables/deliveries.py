@@ -143,3 +143,6 @@ class Deliverer(Base):
     """Host and process id, for operators."""
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     alive_until: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    """Set by itself at its end, or by another process after `alive_until`; then its queues are free,
+    and it is not alive again under this id."""

@@ -331,6 +331,7 @@ def _create_webhook_tables() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         _time_of_insert("started_at"),
         _time("alive_until", nullable=False),
+        _time("ended_at"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliverers")),
     )
 

@@ -1,0 +1,131 @@
+"""The deliveries in PostgreSQL."""
+
+import os
+import socket
+from collections.abc import Collection, Mapping, Sequence
+from uuid import uuid4
+
+import structlog
+
+from notifier import db
+from notifier.delivery.statements import ending, intake, loading, ownership, recording
+from notifier.delivery.statements.connections import DedicatedConnection
+from notifier.delivery.work import (
+    Endpoint,
+    FinishedAttempt,
+    Loaded,
+    QueueState,
+    ReceivedEvent,
+    Recorded,
+)
+from schemas.ids import DeliveryId, WebhookId
+from schemas.lifecycle import DisabledReason, DiscardReason
+from schemas.runtime import postgres
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class DatabaseStore:
+    """Implements `work.Store`.
+
+    Every method may be called again after an error: what an earlier call has committed without an
+    answer is neither repeated nor forgotten.
+    """
+
+    def __init__(self, *, connect: postgres.Connect, transaction: db.BeginConnection) -> None:
+        """Create a store.
+
+        Args:
+            connect: opens a connection. Four are used: what proves that the process is alive, and
+                the groups of events and of attempts, must not wait for each other.
+            transaction: begins a transaction, for what happens rarely.
+        """
+        self._transaction = transaction
+        self._lives = DedicatedConnection(connect)
+        self._events = DedicatedConnection(connect)
+        self._attempts = DedicatedConnection(connect)
+        self._queues = DedicatedConnection(connect)
+        self._owner = uuid4()
+        self._is_registered = False
+        self._may_own_unknown_queues = False
+
+    @property
+    def owner(self) -> str:
+        return str(self._owner)
+
+    async def close(self) -> None:
+        """Close the connections; the methods must not be in use."""
+        for connection in (self._lives, self._events, self._attempts, self._queues):
+            await connection.close()
+
+    async def keep_alive(self) -> bool:
+        if self._is_registered:
+            if await ownership.renew(self._lives, owner=self._owner):
+                return True
+            log.error("deliverer.counted_as_dead", owner=str(self._owner))
+            self._owner, self._is_registered = uuid4(), False
+            await self._register()
+            return False
+        await self._register()
+        return True
+
+    async def _register(self) -> None:
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        # After an error the row may exist, so another id is used.
+        owner = uuid4()
+        await ownership.register(self._lives, owner=owner, name=name)
+        self._owner, self._is_registered = owner, True
+
+    async def record_events(self, events: Sequence[ReceivedEvent]) -> Recorded:
+        return await intake.record_events(self._events, events, owner=self._owner)
+
+    async def take(self, *, limit: int) -> Sequence[QueueState]:
+        if self._may_own_unknown_queues:
+            await ownership.remind_all(self._queues, owner=self._owner)
+        self._may_own_unknown_queues = True
+        taken = await ownership.take(self._queues, owner=self._owner, limit=limit)
+        self._may_own_unknown_queues = False
+        return taken
+
+    async def load(
+        self, known: Mapping[WebhookId, Collection[DeliveryId]], *, limit: int
+    ) -> Loaded:
+        return await loading.load(self._queues, known, owner=self._owner, limit=limit)
+
+    async def endpoints(self, webhook_ids: Collection[WebhookId]) -> Mapping[WebhookId, Endpoint]:
+        return await loading.endpoints(self._queues, webhook_ids)
+
+    async def record(self, attempts: Sequence[FinishedAttempt]) -> Collection[DeliveryId]:
+        return await recording.record(self._attempts, attempts)
+
+    async def save(self, states: Sequence[QueueState]) -> None:
+        await recording.save(self._queues, states, owner=self._owner)
+
+    async def release(self, webhook_ids: Collection[WebhookId]) -> Collection[WebhookId]:
+        return await ownership.release(self._queues, webhook_ids, owner=self._owner)
+
+    async def leave(self) -> None:
+        await ownership.end(self._lives, owner=self._owner)
+        self._is_registered = False
+
+    async def disable(self, webhook_id: WebhookId, *, reason: DisabledReason) -> None:
+        async with self._transaction() as connection:
+            if await ending.disable(connection, webhook_id, reason=reason):
+                log.warning("webhook.disabled", webhook_id=str(webhook_id), reason=str(reason))
+
+    async def discard(
+        self,
+        webhook_id: WebhookId,
+        *,
+        reason: DiscardReason,
+        keep: Collection[DeliveryId],
+        limit: int,
+    ) -> int:
+        return await ending.discard(self._queues, webhook_id, reason=reason, keep=keep, limit=limit)
+
+    async def remind(self) -> None:
+        found, overdue = await ownership.remind(self._queues)
+        if found:
+            log.warning("delivery.forgotten_queues_found", queues=found)
+        if overdue:
+            log.info("delivery.overdue_queues_found", queues=overdue)
