@@ -16,6 +16,7 @@ from gateway.chunk_holders import ChunkHolders
 from gateway.context import ApiRequest, Context
 from gateway.document_changes import routes as document_changes
 from gateway.documents import routes as documents
+from gateway.event_types import routes as event_types
 from gateway.http import (
     cors,
     ended_keys,
@@ -131,6 +132,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             documents.router,
             document_changes.router,
             webhooks.router,
+            event_types.router,
         ],
         middleware=[ApiKeyAuthentication],
         response_headers=rate_limit.DESCRIBED_FIELDS,

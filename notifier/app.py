@@ -103,7 +103,7 @@ async def _deliver(settings: DeliverSettings) -> None:
         await broker.connect(settings, name=DELIVER) as connection,
         # A message whose properties break a connection must not stop the deliveries.
         await broker.connect(settings, name=DEAD_LETTERS) as dead_letter_connection,
-        transport.open_client(settings, allow_loopback=settings.webhook_allow_loopback) as client,
+        transport.open_client(settings, allowed_networks=settings.webhook_allowed) as client,
     ):
         clock = DatabaseClock(difference_max=settings.clock_difference_max)
         # Before the first attempt: receivers refuse a signature whose time is minutes from theirs.

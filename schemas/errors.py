@@ -59,6 +59,7 @@ class ErrorCode(StrEnum):
     DOCUMENT_BUSY = "document_busy"
     WEBHOOK_NOT_FOUND = "webhook_not_found"
     WEBHOOK_URL_REFUSED = "webhook_url_refused"
+    EVENT_TYPE_NOT_FOUND = "event_type_not_found"
 
     # transfer
     STAGING_MISSING = "staging_missing"

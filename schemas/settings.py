@@ -32,6 +32,8 @@ from schemas.lifecycle import StagingKind
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
+_LOOPBACK: Final = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 
@@ -644,6 +646,15 @@ class WebhookTargetSettings(BaseModel):
         default=False,
         description="whether webhooks may be on loopback addresses; only for local development",
     )
+    webhook_allowed_networks: Networks = Field(
+        default=(),
+        description="networks that webhooks may be in although they are not public, comma separated, such as `10.20.0.0/16`. Every tenant can send requests to every address in them. Link-local addresses and the metadata services of clouds stay forbidden",
+    )
+
+    @cached_property
+    def webhook_allowed(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """All networks that are allowed although they are not public."""
+        return self.webhook_allowed_networks + (_LOOPBACK if self.webhook_allow_loopback else ())
 
 
 class DeliverySettings(BaseModel):
@@ -670,6 +681,36 @@ class DeliverySettings(BaseModel):
     webhook_response_max: ByteSize = Field(
         default=ByteSize(16 * 1024), description="most bytes of an answer that are read and kept"
     )
+    webhook_idle_connections: Positive = Field(
+        default=500,
+        description="most connections to receivers that are kept open for the next event, each for at most 30 s; together with the attempts they bound the open files of deliver",
+    )
+    webhook_proxy: str | None = Field(
+        default=None,
+        description="HTTP proxy for deliveries, such as `http://proxy:3128`; it must allow CONNECT, also to port 80. It gets the address that was checked, not the name of the receiver",
+    )
+    webhook_proxy_credentials: SecretStr | None = Field(
+        default=None, description="`user:password` for the proxy of deliveries"
+    )
+
+    @field_validator("webhook_proxy")
+    @classmethod
+    def _check_proxy(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            # The message of urlsplit can quote credentials.
+            raise ValueError("is not a URL") from None
+        if parts.scheme != "http" or not host or port is None:
+            raise ValueError("is not http://host:port")
+        if "@" in parts.netloc:
+            raise ValueError("has credentials, which belong in WEBHOOK_PROXY_CREDENTIALS")
+        if parts.path not in {"", "/"} or parts.query or parts.fragment:
+            raise ValueError("has more than http://host:port")
+        return f"http://{parts.netloc}"
 
 
 class LivenessSettings(BaseModel):

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from schemas.events.documents import DocumentFailed, IngestedEvent
-from schemas.events.endpoints import EndpointDisabled
+from schemas.events.endpoints import EndpointDisabled, Ping
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, UploadFinalized
 from schemas.queues import (
     BATCH_PROCESSING,
@@ -104,6 +104,9 @@ SUBSCRIPTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     },
 )
 """The types of events that each queue receives from the exchange of events."""
+
+DELIVERED: Final = (*SUBSCRIPTIONS[NOTIFY], Ping.TYPE)
+"""The types of events that an endpoint receives; a ping does not pass the exchange."""
 
 CONSUMED: Final = (*WORK_QUEUES, *SUBSCRIPTIONS)
 """Queues with a dead-letter queue."""

@@ -20,6 +20,8 @@ from litestar.openapi.spec import (
 )
 from litestar.openapi.spec.enums import OpenAPIFormat
 
+from gateway.http import openapi_webhooks
+
 BINARY: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 
 CONFIG: Final = OpenAPIConfig(
@@ -36,6 +38,7 @@ CONFIG: Final = OpenAPIConfig(
             "apiKey": SecurityScheme(type="http", scheme="bearer", description="an API key, `wb_…`")
         },
     ),
+    webhooks=openapi_webhooks.webhooks(),
     # No HTML page is served, because it would load scripts from a third party.
     render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), YamlRenderPlugin()],
 )

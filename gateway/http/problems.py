@@ -80,6 +80,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.DOCUMENT_BUSY: HTTPStatus.CONFLICT,
         ErrorCode.WEBHOOK_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.WEBHOOK_URL_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
+        ErrorCode.EVENT_TYPE_NOT_FOUND: HTTPStatus.NOT_FOUND,
         # A server error, because the server lost the bytes, although the client has to upload
         # again.
         ErrorCode.STAGING_MISSING: HTTPStatus.INTERNAL_SERVER_ERROR,

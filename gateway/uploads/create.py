@@ -122,7 +122,7 @@ def register_callback(
         tenant_id=tenant_id,
         upload_id=upload_id,
         url=url,
-        allow_loopback=context.settings.webhook_allow_loopback,
+        allowed_networks=context.settings.webhook_allowed,
         keys=context.secret_keys,
     )
 

@@ -29,7 +29,7 @@ async def create_webhook(
     tenant_id: TenantId,
     request: CreateWebhook,
     keyed: idempotency.KeyedRequest | None,
-    allow_loopback: bool,
+    allowed_networks: Sequence[webhook_urls.Network],
     keys: KeyRing,
 ) -> WebhookCreated:
     """Register an endpoint, or return the endpoint that an earlier request with the key created.
@@ -42,7 +42,7 @@ async def create_webhook(
         IdempotencyKeyReused: the key is bound to another request.
         WebhookNotFound: an earlier request created the endpoint, and it was deleted since.
     """
-    webhook_urls.check(request.url, allow_loopback=allow_loopback)
+    webhook_urls.check(request.url, allowed_networks=allowed_networks)
     _check_event_types(request.event_types)
     webhook, secret = _new_webhook(tenant_id, url=request.url, keys=keys)
     webhook.event_types = list(dict.fromkeys(request.event_types))
@@ -67,7 +67,7 @@ def register_callback(
     tenant_id: TenantId,
     upload_id: UploadId,
     url: str,
-    allow_loopback: bool,
+    allowed_networks: Sequence[webhook_urls.Network],
     keys: KeyRing,
 ) -> str:
     """Register an endpoint for the events of a new upload; return the secret that verifies them.
@@ -75,7 +75,7 @@ def register_callback(
     Raises:
         TargetRefused: the URL is not allowed.
     """
-    webhook_urls.check(url, allow_loopback=allow_loopback)
+    webhook_urls.check(url, allowed_networks=allowed_networks)
     webhook, secret = _new_webhook(tenant_id, url=url, keys=keys)
     webhook.upload_id = upload_id
     session.add(webhook)

@@ -47,7 +47,7 @@ async def create_webhook(
             tenant_id=request.user.tenant_id,
             request=data,
             keyed=KeyedRequest.of(idempotency_key, operation="create_webhook", request=data),
-            allow_loopback=request.context.settings.webhook_allow_loopback,
+            allowed_networks=request.context.settings.webhook_allowed,
             keys=request.context.secret_keys,
         )
     return Response(created, headers={"Location": f"{API_PREFIX}/webhooks/{created.webhook_id}"})

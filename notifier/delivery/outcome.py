@@ -1,11 +1,14 @@
 """The outcome of an attempt, and the meaning of a response."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
+
+from schemas.policy.retry_schedule import RETRY_AFTER_MAX
 
 
 class AttemptOutcome(StrEnum):
@@ -25,7 +28,7 @@ class AttemptOutcome(StrEnum):
     UNREACHABLE = "unreachable"  # no TCP connection
     TLS_FAILED = "tls_failed"
     TIMED_OUT = "timed_out"
-    PROTOCOL_ERROR = "protocol_error"  # a broken connection, or a response that is not HTTP
+    PROTOCOL_ERROR = "protocol_error"  # a broken connection, or a response that is not HTTP/1.1 or exceeds a bound
     SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105  # no key of SECRET_KEYS decrypts it, or it is malformed
     NOT_ATTEMPTED = "not_attempted"  # an internal error
     EVENT_MISSING = "event_missing"  # the table of events does not have the event any more
@@ -39,8 +42,11 @@ _THROTTLING: Final = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
-# Ten digits are 300 years; a longer number overflows a timedelta.
-_SECONDS: Final = re.compile(r"[0-9]{1,10}")
+_SECONDS: Final = re.compile(r"[0-9]+")
+_SECONDS_MAX: Final = 18
+"""Digits that are read as a number; a longer number means the cap in any case."""
+_DATE_MAX: Final = 100
+"""Characters; the longest date of RFC 9110 has 33."""
 
 
 def of_status(status: int) -> AttemptOutcome:
@@ -58,20 +64,31 @@ def of_status(status: int) -> AttemptOutcome:
             return AttemptOutcome.REJECTED
 
 
+def requested_wait(lines: Sequence[str], *, now: datetime) -> timedelta | None:
+    """Return the longest wait of the ``Retry-After`` lines of an answer, None without a valid line."""
+    waits = [wait for line in lines if (wait := parse_retry_after(line, now=now)) is not None]
+    return max(waits, default=None)
+
+
 def parse_retry_after(value: str, *, now: datetime) -> timedelta | None:
     """Read a ``Retry-After`` field: seconds, or the date of RFC 9110 section 10.2.3.
 
     Returns:
-        The time to wait from `now`, zero for a date in the past, None for an
-        invalid value.
+        The time to wait from `now`, at most `RETRY_AFTER_MAX`; zero for a date in the past; None
+        for an invalid value.
     """
     value = value.strip()
     if _SECONDS.fullmatch(value):
-        return timedelta(seconds=int(value))
+        digits = value.lstrip("0") or "0"
+        if len(digits) > _SECONDS_MAX:
+            return RETRY_AFTER_MAX
+        return timedelta(seconds=min(int(digits), RETRY_AFTER_MAX.total_seconds()))
+    if len(value) > _DATE_MAX:
+        return None
     try:
         date = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
-    return max(date - now, timedelta(0))
+    return min(max(date - now, timedelta(0)), RETRY_AFTER_MAX)

@@ -1,6 +1,6 @@
 """Events of a stored document."""
 
-from typing import ClassVar, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
 
@@ -42,26 +42,48 @@ class IngestedEvent(_DocumentEvent, frozen=True, kw_only=True):
     job_id: JobId
     filename: str
     sha256: str
-    pages: int
-    """Pages of the document, including those beyond a limit."""
-    passages: int
-    """Sentences."""
+    pages: Annotated[
+        int, msgspec.Meta(description="pages of the document, including those beyond a limit")
+    ]
+    passages: Annotated[int, msgspec.Meta(description="sentences")]
     entities: int
-    language: str | None = None
-    language_confidence: float | None = None
-    truncated: bool = False
-    """Whether a limit cut the text short; the text before the limit is kept."""
-    revision: int = 1
-    is_superseded: bool = False
-    """Whether a newer revision was published before this one; the document shows the newer one."""
-    outcome: Outcome = Outcome.COMPLETE
-    reasons: tuple[Reason, ...] = ()
-    """Which pages are missing or incomplete, and why."""
-    pages_read: int | None = None
-    """Pages whose text was read, without OCR; includes pages without text."""
-    pages_ocr: int = 0
-    pages_failed: int = 0
-    pages_needs_ocr: int = 0
+    language: Annotated[
+        str | None, msgspec.Meta(description="ISO 639-1 code; null if it is unknown")
+    ] = None
+    language_confidence: Annotated[float | None, msgspec.Meta(description="0 to 1")] = None
+    truncated: Annotated[
+        bool,
+        msgspec.Meta(
+            description="whether a limit cut the text short; the text before the limit is kept"
+        ),
+    ] = False
+    revision: Annotated[int, msgspec.Meta(description="number of this reading of the document")] = 1
+    is_superseded: Annotated[
+        bool,
+        msgspec.Meta(
+            description="whether a newer revision was published before this one; the document shows the newer one"
+        ),
+    ] = False
+    outcome: Annotated[Outcome, msgspec.Meta(description="what the reading came to")] = (
+        Outcome.COMPLETE
+    )
+    reasons: Annotated[
+        tuple[Reason, ...],
+        msgspec.Meta(description="which pages are missing or incomplete, and why"),
+    ] = ()
+    pages_read: Annotated[
+        int | None,
+        msgspec.Meta(
+            description="pages whose text was read, without OCR; includes pages without text"
+        ),
+    ] = None
+    pages_ocr: Annotated[
+        int, msgspec.Meta(description="pages whose text was recognised by OCR")
+    ] = 0
+    pages_failed: Annotated[int, msgspec.Meta(description="pages that could not be read")] = 0
+    pages_needs_ocr: Annotated[
+        int, msgspec.Meta(description="pages that are pictures of text and were not recognised")
+    ] = 0
 
 
 class DocumentFailed(_DocumentEvent, frozen=True, kw_only=True):
@@ -72,10 +94,12 @@ class DocumentFailed(_DocumentEvent, frozen=True, kw_only=True):
     upload_id: UploadId
     job_id: JobId
     filename: str
-    code: str
-    detail: str
-    outcome: Outcome | None = None
-    """None if a fault of the system ended the job, not the document."""
+    code: Annotated[str, msgspec.Meta(description="stable code of the error, as in the job")]
+    detail: Annotated[str, msgspec.Meta(description="a sentence for people")]
+    outcome: Annotated[
+        Outcome | None,
+        msgspec.Meta(description="null if a fault of the system ended the job, not the document"),
+    ] = None
 
 
 DocumentEvent: TypeAlias = ReprocessRequested | IngestedEvent | DocumentFailed

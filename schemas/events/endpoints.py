@@ -33,13 +33,13 @@ class EndpointDisabled(_EndpointEvent, frozen=True, kw_only=True):
     description: str | None = None
     reason: Annotated[str, msgspec.Meta(description="`disabled_reason` of the endpoint in the API")]
     failing_since: Annotated[
-        datetime | None,
+        Annotated[datetime, msgspec.Meta(tz=True)] | None,
         msgspec.Meta(
             description="time of the first failed attempt after the last success; null if one answer "
             "(410) disabled the endpoint"
         ),
     ] = None
-    disabled_at: datetime
+    disabled_at: Annotated[datetime, msgspec.Meta(tz=True)]
     deliveries_kept: Annotated[
         int,
         msgspec.Meta(description="undelivered events of the endpoint, which can be replayed", ge=0),

@@ -1,6 +1,6 @@
 """Events of an upload, from finalize until its bytes are one object."""
 
-from typing import ClassVar, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
 
@@ -16,16 +16,18 @@ class _UploadEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UploadFinalized(_UploadEvent, frozen=True, kw_only=True):
-    """The client finalized the upload; every byte is durable in staging.
-
-    `size` is None for an upload by reference: its object is in the bucket and was not measured yet.
-    """
+    """The client finalized the upload; every byte is durable in staging."""
 
     TYPE: ClassVar[str] = "upload.finalized"
 
     job_id: JobId
     filename: str
-    size: int | None = None
+    size: Annotated[
+        int | None,
+        msgspec.Meta(
+            description="bytes; null for an upload by reference, whose object is in the bucket and was not measured yet"
+        ),
+    ] = None
 
 
 class StoredEvent(_UploadEvent, frozen=True, kw_only=True):
@@ -36,26 +38,30 @@ class StoredEvent(_UploadEvent, frozen=True, kw_only=True):
     job_id: JobId
     document_id: DocumentId
     filename: str
-    size: int
-    sha256: str
+    size: Annotated[int, msgspec.Meta(description="bytes")]
+    sha256: Annotated[str, msgspec.Meta(description="digest of the bytes, in hexadecimal")]
     content_type: str
-    object_key: str
-    will_be_read: bool
-    """Whether ingest follows; if not, this event is the last of its job."""
+    object_key: Annotated[str, msgspec.Meta(description="key of the object in the bucket")]
+    will_be_read: Annotated[
+        bool,
+        msgspec.Meta(
+            description="whether the content is read next; if not, this event is the last of its job"
+        ),
+    ]
 
 
 class UploadFailed(_UploadEvent, frozen=True, kw_only=True):
-    """The upload failed for good: there is no object, and no attempt follows.
-
-    `job_id` is None for an upload that expired before it was finalized.
-    """
+    """The upload failed for good: there is no object, and no attempt follows."""
 
     TYPE: ClassVar[str] = "upload.failed"
 
-    job_id: JobId | None = None
+    job_id: Annotated[
+        JobId | None,
+        msgspec.Meta(description="null for an upload that expired before it was finalized"),
+    ] = None
     filename: str
-    code: str
-    detail: str
+    code: Annotated[str, msgspec.Meta(description="stable code of the error, as in the job")]
+    detail: Annotated[str, msgspec.Meta(description="a sentence for people")]
 
 
 class UploadCancelled(_UploadEvent, frozen=True, kw_only=True):
@@ -63,7 +69,9 @@ class UploadCancelled(_UploadEvent, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "upload.cancelled"
 
-    job_id: JobId | None = None
+    job_id: Annotated[
+        JobId | None, msgspec.Meta(description="null for an upload that was not finalized")
+    ] = None
     filename: str
 
 

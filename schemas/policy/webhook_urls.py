@@ -1,9 +1,9 @@
 """Rules for the URLs of webhooks and for the addresses that their hosts resolve to.
 
 A tenant chooses the URL, and the operator's network sends the request. An address that is reachable
-only in that network is therefore never a target (server-side request forgery). Registration calls
-`check`; a delivery calls `parse`, then
-`check_addresses` for every new connection, which is opened only to a checked address.
+only in that network is therefore no target (server-side request forgery), unless the operator
+allows its network. Registration calls `check`; a delivery calls `parse`, then `check_addresses` for
+every new connection, which is opened only to a checked address.
 
 ``http`` is accepted as well as ``https``. The signature proves origin and content, but without
 ``https`` everybody on the network path can read the event.
@@ -13,7 +13,7 @@ in internal use, and NAT64 under a prefix of the operator.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
@@ -23,6 +23,7 @@ import idna
 from schemas.errors import DomainError, ErrorCode
 
 Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
 
 URL_MAX: Final = 2048
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -36,7 +37,8 @@ BLOCKED_PORTS: Final = frozenset(
 )
 
 _HOST_MAX: Final = 253
-_HOST: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
+_LABEL_MAX: Final = 63
+_LABEL: Final = re.compile(r"[a-z0-9_-]+")
 # `getaddrinfo` reads 2130706433, 0x7f.1 and 0177.0.0.1 as IPv4 addresses, as does
 # https://url.spec.whatwg.org/#ends-in-a-number-checker
 _ENDS_IN_A_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
@@ -78,6 +80,18 @@ _FORBIDDEN_IPV6: Final = tuple(
 )
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
+# The metadata services of clouds give out the credentials of the machine: to allow a private network
+# is not to allow them.
+_NEVER_ALLOWED: Final = (
+    IPv4Network("169.254.0.0/16"),
+    IPv4Network("168.63.129.16/32"),
+    IPv4Network("100.100.100.200/32"),
+    IPv4Network("192.0.0.192/32"),
+    IPv6Network("fe80::/10"),
+    IPv6Network("fd00:ec2::/32"),
+    IPv6Network("fd20:ce::/32"),
+)
+
 
 class TargetRefused(DomainError):
     """The rules forbid this target.
@@ -92,8 +106,12 @@ class TargetRefused(DomainError):
         super().__init__(f"webhook target refused: {reason}")
 
 
-def check(url: str, *, allow_loopback: bool) -> None:
+def check(url: str, *, allowed_networks: Sequence[Network]) -> None:
     """Check a target at its registration: the text of the URL, and a host that is an address.
+
+    Args:
+        url: as the tenant sent it.
+        allowed_networks: see `check_addresses`.
 
     Raises:
         TargetRefused: with the rule that is broken.
@@ -102,7 +120,7 @@ def check(url: str, *, allow_loopback: bool) -> None:
     if host == "localhost" or host.endswith(".localhost"):
         host = "127.0.0.1"
     if address_of(host) is not None:
-        check_addresses([host], allow_loopback=allow_loopback)
+        check_addresses([host], allowed_networks=allowed_networks)
 
 
 def parse(url: str) -> str:
@@ -117,6 +135,8 @@ def parse(url: str) -> str:
     Raises:
         TargetRefused: with the rule that is broken.
     """
+    if not url:
+        raise TargetRefused("the URL is empty")
     if len(url) > URL_MAX:
         raise TargetRefused(f"the URL is longer than {URL_MAX} characters")
     if "\\" in url or not url.isprintable() or any(character.isspace() for character in url):
@@ -142,19 +162,26 @@ def parse(url: str) -> str:
     return f"{parts.scheme}://{netloc}{rest}"
 
 
-def check_addresses(addresses: Iterable[str], *, allow_loopback: bool) -> list[Address]:
+def check_addresses(
+    addresses: Iterable[str], *, allowed_networks: Sequence[Network]
+) -> list[Address]:
     """Check every address of a host; return them parsed, in their order.
 
     One forbidden address refuses the whole host: an honest receiver has no such address, and if
     only that address were skipped, an attacker could repeat the request until another order of the
     addresses succeeds.
 
+    Args:
+        addresses: of the host.
+        allowed_networks: networks that are allowed although they are not public
+            (`WebhookTargetSettings.webhook_allowed`).
+
     Raises:
         TargetRefused: an address is not public.
     """
     parsed = [ip_address(address) for address in addresses]
     for address in parsed:
-        if not is_public(address) and not (allow_loopback and is_loopback(address)):
+        if not is_public(address) and not _is_allowed(address, allowed_networks):
             raise TargetRefused("the host is, or resolves to, an address that is not public")
     return parsed
 
@@ -177,9 +204,12 @@ def is_public(address: Address) -> bool:
     return address in _GLOBAL_UNICAST and not any(address in network for network in _FORBIDDEN_IPV6)
 
 
-def is_loopback(address: Address) -> bool:
+def _is_allowed(address: Address, networks: Sequence[Network]) -> bool:
     carried = _carried_ipv4(address) if isinstance(address, IPv6Address) else None
-    return (carried or address).is_loopback
+    target = carried or address
+    return any(target in network for network in networks) and not any(
+        target in network for network in _NEVER_ALLOWED
+    )
 
 
 def _carried_ipv4(address: IPv6Address) -> IPv4Address | None:
@@ -207,9 +237,29 @@ def _checked_host(parts: SplitResult) -> str:
     host = _ascii(host).removesuffix(".")
     if _ENDS_IN_A_NUMBER.fullmatch(host):
         raise TargetRefused("the host is an address in a disguised form")
-    if len(host) > _HOST_MAX or not _HOST.fullmatch(host):
-        raise TargetRefused("the host is malformed")
+    _check_name(host)
     return host
+
+
+def _check_name(host: str) -> None:
+    if len(host) > _HOST_MAX:
+        raise TargetRefused(f"the host is malformed: it is longer than {_HOST_MAX} characters")
+    for label in host.split("."):
+        if not label:
+            raise TargetRefused("the host is malformed: a part between dots is empty")
+        if len(label) > _LABEL_MAX:
+            raise TargetRefused(
+                f"the host is malformed: a part between dots is longer than {_LABEL_MAX} characters"
+            )
+        if label.startswith("-") or label.endswith("-"):
+            raise TargetRefused(
+                "the host is malformed: a part between dots begins or ends with a hyphen"
+            )
+        if not _LABEL.fullmatch(label):
+            raise TargetRefused(
+                "the host is malformed: it has a character other than letters, digits, "
+                "hyphens and underscores"
+            )
 
 
 def _ascii(host: str) -> str:
@@ -218,7 +268,7 @@ def _ascii(host: str) -> str:
     try:
         return idna.encode(host).decode("ascii")
     except idna.IDNAError as error:
-        raise TargetRefused("the host is malformed") from error
+        raise TargetRefused("the host is malformed: IDNA 2008 does not allow it") from error
 
 
 def _check_port(port: int) -> None:

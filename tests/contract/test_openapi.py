@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from litestar import Litestar
 from litestar.routes import HTTPRoute
@@ -11,8 +12,11 @@ from litestar.routes import HTTPRoute
 from gateway.app import create_app
 from gateway.http.security import REQUIRED_SCOPE
 from gateway.settings import API_PREFIX, Settings
+from schemas import topology
 from schemas.api.scopes import Scope
 from schemas.errors import ErrorCode
+from schemas.events.envelope import CONTENT_TYPE, encode
+from schemas.events.examples import example_envelope
 from tests.factories.secret_keys import KEY
 
 GOLDEN = Path(__file__).parent / "golden" / "openapi.json"
@@ -47,6 +51,23 @@ def operations_of(description: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def essence_of(description: dict[str, Any]) -> dict[str, Any]:
     """Return the parts that clients depend on, small enough for a review."""
     return {
+        "webhooks": {
+            name: {
+                "headers": [parameter["name"] for parameter in item["post"]["parameters"]],
+                "body": _content(item["post"]["requestBody"]),
+                "data": {
+                    field: _type(shape)
+                    for field, shape in _body_of(item)["schema"]["properties"]["data"][
+                        "properties"
+                    ].items()
+                },
+                "answers": {
+                    status: answer["description"]
+                    for status, answer in sorted(item["post"]["responses"].items())
+                },
+            }
+            for name, item in sorted(description["webhooks"].items())
+        },
         "operations": {
             name: {
                 "id": operation["operationId"],
@@ -152,6 +173,30 @@ def test_a_secret_is_described_as_shown_once(description: dict[str, Any]) -> Non
         assert "only the first answer has it" in _description(shape)
 
 
+def test_every_delivered_event_is_a_described_webhook(description: dict[str, Any]) -> None:
+    assert description["webhooks"].keys() == set(topology.DELIVERED)
+
+
+@pytest.mark.parametrize("event_type", topology.DELIVERED)
+def test_the_example_of_a_webhook_is_valid(description: dict[str, Any], event_type: str) -> None:
+    body = _body_of(description["webhooks"][event_type])
+
+    jsonschema.Draft202012Validator.check_schema(body["schema"])
+    validator = jsonschema.Draft202012Validator(
+        body["schema"], format_checker=jsonschema.FormatChecker()
+    )
+    validator.validate(body["example"])
+    assert body["example"] == json.loads(encode(example_envelope(event_type)))
+    for field in body["schema"]["properties"]:
+        assert not validator.is_valid({**body["example"], field: None}), field
+
+
+def _body_of(item: dict[str, Any]) -> dict[str, Any]:
+    """Return the media type of the body of a webhook."""
+    body: dict[str, Any] = item["post"]["requestBody"]["content"][CONTENT_TYPE]
+    return body
+
+
 def _description(shape: dict[str, Any]) -> str:
     """Return the description of a field, which may be on one of its types."""
     return " ".join(one.get("description", "") for one in (shape, *shape.get("anyOf", ())))
@@ -166,8 +211,10 @@ def _content(described: dict[str, Any]) -> str | None:
 def _type(shape: dict[str, Any]) -> str:
     if "$ref" in shape:
         return str(shape["$ref"].rsplit("/", 1)[-1])
-    if "oneOf" in shape:
-        return " | ".join(_type(one) for one in shape["oneOf"])
+    if alternatives := shape.get("oneOf") or shape.get("anyOf"):
+        return " | ".join(_type(one) for one in alternatives)
+    if "enum" in shape:
+        return str(shape["title"])
     if "prefixItems" in shape:
         return f"[{', '.join(_type(one) for one in shape['prefixItems'])}]"
     if shape.get("type") == "array":

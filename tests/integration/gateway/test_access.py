@@ -50,6 +50,8 @@ ROUTES = [
     ("GET", "/webhooks", Scope.WEBHOOKS_READ),
     ("GET", f"/webhooks/{SOME}", Scope.WEBHOOKS_READ),
     ("DELETE", f"/webhooks/{SOME}", Scope.WEBHOOKS_WRITE),
+    ("GET", "/event-types", Scope.WEBHOOKS_READ),
+    ("GET", "/event-types/ping", Scope.WEBHOOKS_READ),
 ]
 
 
@@ -278,4 +280,5 @@ def _template(path: str) -> str:
         path.replace(str(SOME), f"{{{noun}_id}}")
         .replace("/chunks/0", "/chunks/{index}")
         .replace("/pages/1", "/pages/{number}")
+        .replace("/event-types/ping", "/event-types/{event_type}")
     )

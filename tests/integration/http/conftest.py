@@ -1,21 +1,23 @@
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import httpcore
 import httpx
 import pytest
 
 from notifier.delivery import attempt, signing, transport
 from notifier.delivery.attempt import AttemptResult
+from notifier.http.dns import Resolver
+from notifier.http.errors import NameUnresolved
+from notifier.http.network import ConnectTcp, connect_tcp
 from schemas.settings import DeliverySettings
 from tests.fakes.receiver import Receiver
 from tests.integration.http.certificates import Authority
+from tests.webhook_urls import LOOPBACK_NETWORKS
 
 SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105  # a published test vector
 BODY: Final = '{"specversion":"1.0","type":"document.ingested","data":{"title":"Größe"}}'.encode()
@@ -29,10 +31,10 @@ class FixedResolver:
     answers: dict[str, list[Sequence[str]]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    async def __call__(self, host: str, port: int) -> Sequence[str]:  # noqa: ARG002  # the resolver's signature
+    async def __call__(self, host: str, *, share: str) -> Sequence[str]:  # noqa: ARG002  # the resolver's signature
         self.asked.append(host)
         if host not in self.answers:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            raise NameUnresolved("Domain name not found")
         answers = self.answers[host]
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
@@ -68,15 +70,16 @@ class Sender:
 async def a_sender(
     *,
     allow_loopback: bool = True,
-    resolve: FixedResolver | None = None,
-    network: httpcore.AsyncNetworkBackend | None = None,
+    resolve: Resolver | None = None,
+    connect: ConnectTcp = connect_tcp,
     ssl_context: ssl.SSLContext | None = None,
+    settings: DeliverySettings | None = None,
 ) -> AsyncIterator[Sender]:
     async with transport.open_client(
-        DeliverySettings(),
-        allow_loopback=allow_loopback,
+        settings or DeliverySettings(),
+        allowed_networks=LOOPBACK_NETWORKS if allow_loopback else (),
         resolve=resolve,
-        network=network,
+        connect=connect,
         ssl_context=ssl_context,
     ) as client:
         yield Sender(client)
@@ -96,12 +99,6 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture(scope="session")
 def authority() -> Authority:
     return Authority()
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as threads:
-        yield threads
 
 
 @pytest.fixture

@@ -85,10 +85,26 @@ async def test_retry_after_as_a_date_is_read(receiver: Receiver) -> None:
     assert timedelta(seconds=110) < result.retry_after <= timedelta(seconds=120)
 
 
-async def test_retry_after_of_status_500_is_ignored(receiver: Receiver) -> None:
-    receiver.answer_with(replies.status(500, headers={"Retry-After": "120"}))
+@pytest.mark.parametrize("code", [301, 400, 413, 500])
+async def test_retry_after_of_every_failure_is_read(receiver: Receiver, code: int) -> None:
+    receiver.answer_with(replies.status(code, headers={"Retry-After": "120"}))
+    async with a_sender() as sender:
+        assert (await sender.post(receiver.url)).retry_after == timedelta(minutes=2)
+
+
+async def test_retry_after_of_a_success_is_ignored(receiver: Receiver) -> None:
+    receiver.answer_with(replies.status(200, headers={"Retry-After": "120"}))
     async with a_sender() as sender:
         assert (await sender.post(receiver.url)).retry_after is None
+
+
+async def test_the_longest_of_several_retry_after_lines_is_read(receiver: Receiver) -> None:
+    lines = b"retry-after: 60\r\nretry-after: 120\r\nretry-after: 99999999999999\r\nretry-after: x"
+    receiver.answer_with(
+        replies.raw(b"HTTP/1.1 503 x\r\n" + lines + b"\r\ncontent-length: 0\r\n\r\n")
+    )
+    async with a_sender() as sender:
+        assert (await sender.post(receiver.url)).retry_after == timedelta(hours=24)
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
@@ -145,7 +161,7 @@ async def test_a_huge_answer_is_truncated_and_its_connection_closed(receiver: Re
         assert len(result.response_excerpt) == EXCERPT
         assert result.duration < timedelta(seconds=5)
     assert grown < 10 * MIB
-    receiver.wait_until_open(0)
+    await asyncio.to_thread(receiver.wait_until_open, 0)
 
 
 async def test_an_answer_of_the_maximum_size_is_read_whole(receiver: Receiver) -> None:
@@ -194,12 +210,19 @@ async def test_an_answer_may_have_a_thousand_headers(receiver: Receiver) -> None
         assert (await sender.post(receiver.url)).outcome is AttemptOutcome.DELIVERED
 
 
-async def test_endless_headers_are_a_protocol_error(receiver: Receiver) -> None:
-    receiver.answer_with(replies.status(200, headers={"x-long": "y" * MIB}))
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [(200, AttemptOutcome.DELIVERED), (410, AttemptOutcome.GONE), (500, AttemptOutcome.REJECTED)],
+)
+async def test_the_status_decides_if_the_headers_are_too_long(
+    receiver: Receiver, code: int, outcome: AttemptOutcome
+) -> None:
+    receiver.answer_with(replies.status(code, headers={"x-long": "y" * 500_000}))
     async with a_sender() as sender:
         result = await sender.post(receiver.url)
-    assert result.outcome is AttemptOutcome.PROTOCOL_ERROR
-    assert result.status_code is None
+        await asyncio.to_thread(receiver.wait_until_open, 0)
+    assert (result.outcome, result.status_code) == (outcome, code)
+    assert result.error == "the head of the answer is longer than 64 KiB"
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from itertools import chain
 
 import pytest
 
-from notifier.delivery import transport
 from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.outcome import AttemptOutcome
+from schemas.settings import DeliverySettings
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
 from tests.integration.http.certificates import Authority
@@ -17,6 +17,7 @@ from tests.integration.http.conftest import FixedResolver, Sender, a_sender
 pytestmark = pytest.mark.anyio
 
 LOOPBACK = "127.0.0.1"
+IDLE_MAX = 20
 
 
 async def deliver(sender: Sender, url: str, *, count: int, concurrency: int) -> list[AttemptResult]:
@@ -97,12 +98,13 @@ async def test_a_cancelled_attempt_leaves_no_connection_open(
 async def test_the_number_of_idle_connections_is_bounded(
     receiver: Receiver,
 ) -> None:
-    hosts = [f"h{number}.example" for number in range(transport.IDLE_MAX + 20)]
+    hosts = [f"h{number}.example" for number in range(IDLE_MAX + 20)]
     names = FixedResolver({host: [[LOOPBACK]] for host in hosts})
-    async with a_sender(resolve=names) as sender:
+    bounded = DeliverySettings(webhook_idle_connections=IDLE_MAX)
+    async with a_sender(resolve=names, settings=bounded) as sender:
         for host in hosts:
             await sender.post(receiver.url_of("/hook", host=host))
-        await asyncio.to_thread(receiver.wait_until_open, transport.IDLE_MAX)
+        await asyncio.to_thread(receiver.wait_until_open, IDLE_MAX)
         # The connections unused for the longest time are closed.
         newest = await sender.post(receiver.url_of("/hook", host=hosts[-1]))
         oldest = await sender.post(receiver.url_of("/hook", host=hosts[0]))

@@ -29,6 +29,7 @@ from tests.integration.notifier.conftest import ProxiedDatabase
 from tests.integration.notifier.plans import plans_of, reads_of_events
 from tests.integration.notifier.process import running
 from tests.integration.notifier.rows import SECRET, Rows, an_event, engine_of, eventually
+from tests.webhook_urls import LOOPBACK_NETWORKS
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +69,7 @@ def run_dispatcher(database: DatabaseSettings) -> RunDispatcher:
         where = database or own_database
         async with (
             engine_of(where) as engine,
-            transport.open_client(settings, allow_loopback=True) as client,
+            transport.open_client(settings, allowed_networks=LOOPBACK_NETWORKS) as client,
         ):
             dispatcher = Dispatcher(
                 transaction=engine.begin,

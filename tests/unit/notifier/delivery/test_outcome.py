@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from notifier.delivery import outcome
 from notifier.delivery.outcome import AttemptOutcome
+from schemas.policy.retry_schedule import RETRY_AFTER_MAX
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
@@ -52,6 +53,11 @@ def test_only_2xx_is_delivered(status: int) -> None:
         ("Wed, 01 Jul 2026 14:01:30 +0200", timedelta(seconds=90)),
         ("Wed, 01 Jul 2026 12:01:30 -0000", timedelta(seconds=90)),
         ("Tue, 30 Jun 2026 12:00:00 GMT", timedelta(0)),
+        ("0000000000000120", timedelta(minutes=2)),
+        ("86401", RETRY_AFTER_MAX),
+        ("9" * 11, RETRY_AFTER_MAX),
+        ("9" * 5000, RETRY_AFTER_MAX),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", RETRY_AFTER_MAX),
     ],
 )
 def test_retry_after_is_a_number_of_seconds_or_a_date(value: str, expected: timedelta) -> None:
@@ -60,10 +66,25 @@ def test_retry_after_is_a_number_of_seconds_or_a_date(value: str, expected: time
 
 @pytest.mark.parametrize(
     "value",
-    ["", "soon", "-5", "1.5", "1e3", "١٢", "9" * 5000, "Wed, 99 Jul 2026 12:00:00 GMT", "\x00"],
+    ["", "soon", "-5", "1.5", "1e3", "١٢", "9" * 50 + "x", "Wed, 99 Jul 2026 12:00:00 GMT", "\x00"],
 )
 def test_an_invalid_retry_after_is_ignored(value: str) -> None:
     assert outcome.parse_retry_after(value, now=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], None),
+        (["soon"], None),
+        (["60", "120"], timedelta(minutes=2)),
+        (["120", "60"], timedelta(minutes=2)),
+        (["soon", "60"], timedelta(minutes=1)),
+        (["60", "Wed, 01 Jul 2026 12:01:30 GMT"], timedelta(seconds=90)),
+    ],
+)
+def test_the_longest_valid_retry_after_counts(lines: list[str], expected: timedelta | None) -> None:
+    assert outcome.requested_wait(lines, now=NOW) == expected
 
 
 @given(st.text())

@@ -1,0 +1,1 @@
+"""The catalogue of the events that endpoints receive."""
