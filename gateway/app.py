@@ -45,6 +45,7 @@ from gateway.staging.directory import DirectoryBackend
 from gateway.uploads import routes as uploads
 from gateway.uploads.oneshot import routes as submissions
 from gateway.webhooks import routes as webhooks
+from gateway.webhooks import secret_routes as webhook_secrets
 from schemas.lifecycle import StagingKind
 from schemas.runtime import postgres
 from schemas.settings import ObjectStoreSettings, OcrEngineName
@@ -139,7 +140,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         security=[{"apiKey": []}],
     )
     return Litestar(
-        route_handlers=[api, health.router],
+        route_handlers=[api, webhook_secrets.public_router, health.router],
         state=State({"context": context}),
         exception_handlers=problems.EXCEPTION_HANDLERS,
         request_class=ApiRequest,

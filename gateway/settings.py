@@ -22,6 +22,7 @@ from schemas.settings import (
     StagingSettings,
     StepSettings,
     UploadSettings,
+    WebhookSettings,
     WebhookTargetSettings,
 )
 
@@ -43,6 +44,7 @@ class Settings(
     BodySettings,
     RequestRateSettings,
     WebhookTargetSettings,
+    WebhookSettings,
     OcrChoiceSettings,
     ProcessSettings,
     ServiceSettings,

@@ -60,6 +60,11 @@ class ErrorCode(StrEnum):
     WEBHOOK_NOT_FOUND = "webhook_not_found"
     WEBHOOK_URL_REFUSED = "webhook_url_refused"
     EVENT_TYPE_NOT_FOUND = "event_type_not_found"
+    TOO_MANY_WEBHOOKS = "too_many_webhooks"
+    WEBHOOK_DISABLED = "webhook_disabled"
+    WEBHOOK_SECRET_NOT_FOUND = "webhook_secret_not_found"  # noqa: S105  # a code
+    WEBHOOK_SECRET_IN_USE = "webhook_secret_in_use"  # noqa: S105  # a code
+    TOO_MANY_WEBHOOK_SECRETS = "too_many_webhook_secrets"  # a code
 
     # transfer
     STAGING_MISSING = "staging_missing"

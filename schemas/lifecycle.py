@@ -86,6 +86,14 @@ class PageStatus(StrEnum):
     FAILED = "failed"
 
 
+class EndpointState(StrEnum):
+    """Whether an endpoint receives events."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"  # by the tenant; deliveries wait
+    DISABLED = "disabled"  # it answered 410, or failed for days; deliveries are discarded
+
+
 class DeliveryStatus(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"

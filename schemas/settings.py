@@ -657,6 +657,21 @@ class WebhookTargetSettings(BaseModel):
         return self.webhook_allowed_networks + (_LOOPBACK if self.webhook_allow_loopback else ())
 
 
+class WebhookSettings(BaseModel):
+    webhook_endpoints_max: Positive = Field(
+        default=100,
+        description="most endpoints of a tenant. Every event is matched with all of them, so the limit bounds the cost of an event; callbacks of uploads do not count",
+    )
+    webhook_timeout_max: Duration = Field(
+        default=timedelta(seconds=60),
+        description="longest timeout that an endpoint may have; a slow attempt occupies a slot for this time",
+    )
+    webhook_secret_overlap: Duration = Field(
+        default=timedelta(hours=24),
+        description="how long an earlier secret of an endpoint still signs after a rotation that names no overlap; long enough to change the secret of a receiver by hand",
+    )
+
+
 class DeliverySettings(BaseModel):
     webhook_timeout: Duration = Field(
         default=timedelta(seconds=20),

@@ -12,9 +12,9 @@ from sqlalchemy.orm import InstrumentedAttribute
 from gateway.db import Database
 from schemas.ids import UploadId, WebhookId
 from schemas.key_ring import DecryptionFailed, KeyRing
-from schemas.policy import document_passwords, webhook_secrets
+from schemas.policy import document_passwords, webhook_headers, webhook_secrets
 from schemas.tables.document_passwords import DocumentPassword
-from schemas.tables.webhooks import Webhook
+from schemas.tables.webhooks import Webhook, WebhookSecret
 
 BATCH: Final = 500
 """Rows of one transaction; they stay locked until it ends."""
@@ -25,41 +25,60 @@ class Secrets:
     """A column of secrets.
 
     Attributes:
-        kind: what the rows are, for the operator.
+        kind: what `of` is, for the operator.
         id: the key of the table.
-        secret: the column.
-        encrypt, decrypt: of a secret in the row of this id; `decrypt` raises `DecryptionFailed`.
+        of: the row that a secret is encrypted for.
+        secret: the column; null in rows without a secret.
+        encrypt_again: encrypts a secret of the row `of` with the first key; raises
+            `DecryptionFailed`.
     """
 
     kind: str
     id: InstrumentedAttribute[Any]
-    secret: InstrumentedAttribute[str]
-    encrypt: Callable[[str, UUID, KeyRing], str]
-    decrypt: Callable[[str, UUID, KeyRing], str]
+    of: InstrumentedAttribute[Any]
+    secret: InstrumentedAttribute[str] | InstrumentedAttribute[str | None]
+    encrypt_again: Callable[[str, UUID, KeyRing], str | None]
+
+
+def _webhook_secret(stored: str, webhook_id: UUID, keys: KeyRing) -> str:
+    of = WebhookId(webhook_id)
+    secret = webhook_secrets.decrypt(stored, webhook_id=of, keys=keys)
+    return webhook_secrets.encrypt(secret, webhook_id=of, keys=keys)
+
+
+def _webhook_headers(stored: str, webhook_id: UUID, keys: KeyRing) -> str | None:
+    of = WebhookId(webhook_id)
+    headers = webhook_headers.decrypt(stored, webhook_id=of, keys=keys)
+    return webhook_headers.encrypt(headers, webhook_id=of, keys=keys)
+
+
+def _password(stored: str, upload_id: UUID, keys: KeyRing) -> str:
+    of = UploadId(upload_id)
+    password = document_passwords.decrypt(stored, upload_id=of, keys=keys)
+    return document_passwords.encrypt(password, upload_id=of, keys=keys)
 
 
 EVERY_SECRET: Final = (
     Secrets(
         kind="webhook",
+        id=WebhookSecret.id,
+        of=WebhookSecret.webhook_id,
+        secret=WebhookSecret.secret,
+        encrypt_again=_webhook_secret,
+    ),
+    Secrets(
+        kind="headers of webhook",
         id=Webhook.id,
-        secret=Webhook.secret,
-        encrypt=lambda secret, of, keys: webhook_secrets.encrypt(
-            secret, webhook_id=WebhookId(of), keys=keys
-        ),
-        decrypt=lambda stored, of, keys: webhook_secrets.decrypt(
-            stored, webhook_id=WebhookId(of), keys=keys
-        ),
+        of=Webhook.id,
+        secret=Webhook.headers,
+        encrypt_again=_webhook_headers,
     ),
     Secrets(
         kind="password of upload",
         id=DocumentPassword.upload_id,
+        of=DocumentPassword.upload_id,
         secret=DocumentPassword.secret,
-        encrypt=lambda password, of, keys: document_passwords.encrypt(
-            password, upload_id=UploadId(of), keys=keys
-        ),
-        decrypt=lambda stored, of, keys: document_passwords.decrypt(
-            stored, upload_id=UploadId(of), keys=keys
-        ),
+        encrypt_again=_password,
     ),
 )
 
@@ -98,11 +117,11 @@ async def rotate(database: Database, *, keys: KeyRing, batch: int = BATCH) -> Ro
 
 async def _next(
     session: AsyncSession, secrets: Secrets, *, after: UUID, keys: KeyRing, limit: int
-) -> Sequence[Row[UUID, str]]:
-    """Lock and return rows whose secret the first key does not encrypt."""
+) -> Sequence[Row[UUID, UUID, str]]:
+    """Lock and return rows whose secret the first key does not encrypt: id, `of` and secret."""
     return (
         await session.execute(
-            select(secrets.id.label("id"), secrets.secret)
+            select(secrets.id.label("id"), secrets.of.label("of"), secrets.secret)
             .where(secrets.id > after, not_(secrets.secret.startswith(keys.prefix)))
             .order_by(secrets.id)
             .limit(limit)
@@ -115,20 +134,19 @@ async def _next(
 async def _encrypt(
     session: AsyncSession,
     secrets: Secrets,
-    rows: Sequence[Row[UUID, str]],
+    rows: Sequence[Row[UUID, UUID, str]],
     *,
     keys: KeyRing,
     rotation: Rotation,
 ) -> None:
     replaced = []
-    for of, stored in rows:
+    for row_id, of, stored in rows:
         try:
-            secret = secrets.decrypt(stored, of, keys)
+            encrypted = secrets.encrypt_again(stored, of, keys)
         except DecryptionFailed as error:
             rotation.unreadable[f"{secrets.kind} {of}"] = str(error)
             continue
-        encrypted = secrets.encrypt(secret, of, keys)
-        replaced.append({secrets.id.key: of, secrets.secret.key: encrypted})
+        replaced.append({secrets.id.key: row_id, secrets.secret.key: encrypted})
     if replaced:
         await session.execute(update(secrets.id.class_), replaced)
     rotation.encrypted += len(replaced)

@@ -81,6 +81,11 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.WEBHOOK_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.WEBHOOK_URL_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
         ErrorCode.EVENT_TYPE_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.TOO_MANY_WEBHOOKS: HTTPStatus.CONFLICT,
+        ErrorCode.WEBHOOK_DISABLED: HTTPStatus.CONFLICT,
+        ErrorCode.WEBHOOK_SECRET_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.WEBHOOK_SECRET_IN_USE: HTTPStatus.CONFLICT,
+        ErrorCode.TOO_MANY_WEBHOOK_SECRETS: HTTPStatus.CONFLICT,
         # A server error, because the server lost the bytes, although the client has to upload
         # again.
         ErrorCode.STAGING_MISSING: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -125,6 +130,8 @@ _EVERYWHERE: Final = (
     ErrorCode.RATE_LIMITED,
     ErrorCode.UNAVAILABLE,
 )
+
+_WITHOUT_KEY: Final = (ErrorCode.INVALID_REQUEST, ErrorCode.UNAVAILABLE)
 
 BODY_ERRORS: Final = (
     ErrorCode.BODY_TOO_SLOW,
@@ -172,7 +179,9 @@ class ClientDisconnected(DomainError):
         super().__init__("the connection was closed before the body was complete")
 
 
-def answers(*codes: ErrorCode, has_json: bool = False) -> dict[int, ResponseSpec]:
+def answers(
+    *codes: ErrorCode, has_json: bool = False, needs_key: bool = True
+) -> dict[int, ResponseSpec]:
     """Return the problems that a route can answer, for the API description.
 
     The codes in `_EVERYWHERE` are added.
@@ -180,9 +189,11 @@ def answers(*codes: ErrorCode, has_json: bool = False) -> dict[int, ResponseSpec
     Args:
         codes: the codes of the route.
         has_json: the route reads JSON, which may be too large.
+        needs_key: the route needs an API key.
     """
     described: dict[int, list[str]] = {}
-    for code in dict.fromkeys((*_EVERYWHERE, *codes)):
+    everywhere = _EVERYWHERE if needs_key else _WITHOUT_KEY
+    for code in dict.fromkeys((*everywhere, *codes)):
         described.setdefault(STATUS_BY_CODE[code], []).append(f"`{code}`")
     if has_json:
         too_large = described.setdefault(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, [])

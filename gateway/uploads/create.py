@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from uuid import uuid4
 
-import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,8 +14,10 @@ from gateway.http import idempotency
 from gateway.uploads import chunking, passwords, queries
 from gateway.uploads.new_upload import NewUpload
 from gateway.uploads.quotas import quotas_of, reserve
-from gateway.webhooks import operations as webhooks
-from schemas.api.uploads import CallbackSecret, CreateUpload, UploadCreated
+from gateway.uploads.shown_callback import NO_CALLBACK, ShownCallback
+from gateway.webhooks import create as webhooks
+from gateway.webhooks.queries import callback_of
+from schemas.api.uploads import CreateUpload, UploadCreated
 from schemas.errors import DomainError
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import UploadStatus
@@ -82,7 +83,7 @@ async def create_upload(
                 upload,
                 status=UploadStatus.OPEN,
                 expires_at=expires_at,
-                callback_secret=msgspec.UNSET,
+                callback=NO_CALLBACK,
             )
         else:
             created = await _create_in_transaction(
@@ -102,34 +103,34 @@ async def create_upload(
     return created
 
 
-def register_callback(
+async def register_callback(
     context: Context,
     session: AsyncSession,
     upload_id: UploadId,
     *,
     tenant_id: TenantId,
     url: str | None,
-) -> CallbackSecret:
-    """Register the callback of a new upload, whose row is in the database; return its secret.
+) -> ShownCallback:
+    """Register the callback of a new upload, whose row is in the database.
 
     Raises:
         TargetRefused: the callback URL is not allowed.
     """
     if url is None:
-        return msgspec.UNSET
-    return webhooks.register_callback(
-        session,
-        tenant_id=tenant_id,
-        upload_id=upload_id,
-        url=url,
-        allowed_networks=context.settings.webhook_allowed,
-        keys=context.secret_keys,
+        return NO_CALLBACK
+    callback = await webhooks.register_callback(
+        context, session, upload_id, tenant_id=tenant_id, url=url
     )
+    return ShownCallback(webhook_id=callback.webhook_id, secret=callback.secret)
 
 
-def secret_withheld(callback_url: str | None) -> CallbackSecret:
-    """Return the secret's value in the answer to a repeated request: it was shown before."""
-    return msgspec.UNSET if callback_url is None else None
+async def earlier_callback(
+    session: AsyncSession, upload_id: UploadId, *, url: str | None
+) -> ShownCallback:
+    """Return the callback in the answer to a repeated request: its secret was shown before."""
+    if url is None:
+        return NO_CALLBACK
+    return ShownCallback(webhook_id=await callback_of(session, upload_id), secret=None)
 
 
 async def _create_in_transaction(
@@ -151,14 +152,15 @@ async def _create_in_transaction(
             earlier = await queries.upload_of(
                 session, tenant_id=tenant_id, upload_id=UploadId(bound_to)
             )
-            return _show_earlier(earlier, callback_url=callback_url)
+            callback = await earlier_callback(session, earlier.id, url=callback_url)
+            return _show_earlier(earlier, callback)
         expires_at = await admit(statements)
         passwords.keep(session, request.password, upload_id=upload.id, keys=context.secret_keys)
-        secret = register_callback(
+        callback = await register_callback(
             context, session, upload.id, tenant_id=tenant_id, url=callback_url
         )
     return queries.show_created(
-        upload, status=UploadStatus.OPEN, expires_at=expires_at, callback_secret=secret
+        upload, status=UploadStatus.OPEN, expires_at=expires_at, callback=callback
     )
 
 
@@ -180,15 +182,13 @@ async def _created_before(
         earlier = await queries.upload_of(
             session, tenant_id=tenant_id, upload_id=UploadId(earlier_id)
         )
-    return _show_earlier(earlier, callback_url=callback_url)
+        callback = await earlier_callback(session, earlier.id, url=callback_url)
+    return _show_earlier(earlier, callback)
 
 
-def _show_earlier(earlier: Upload, *, callback_url: str | None) -> UploadCreated:
+def _show_earlier(earlier: Upload, callback: ShownCallback) -> UploadCreated:
     return queries.show_created(
-        earlier,
-        status=earlier.status,
-        expires_at=earlier.expires_at,
-        callback_secret=secret_withheld(callback_url),
+        earlier, status=earlier.status, expires_at=earlier.expires_at, callback=callback
     )
 
 

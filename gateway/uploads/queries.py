@@ -19,8 +19,9 @@ from gateway.settings import API_PREFIX
 from gateway.staging import StagedUpload
 from gateway.uploads.errors import NotFinalized, UploadNotFound
 from gateway.uploads.new_upload import NewUpload
-from schemas.api.uploads import CallbackSecret, ChunkEntry, UploadCreated, UploadManifest
-from schemas.ids import TenantId, UploadId
+from gateway.uploads.shown_callback import ShownCallback
+from schemas.api.uploads import ChunkEntry, UploadCreated, UploadManifest
+from schemas.ids import TenantId, UploadId, WebhookId
 from schemas.lifecycle import StagingKind, UploadStatus
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
@@ -235,7 +236,9 @@ async def job_of_upload(
     return job
 
 
-async def manifest_of(session: AsyncSession, upload: Upload) -> UploadManifest:
+async def manifest_of(
+    session: AsyncSession, upload: Upload, *, callback: WebhookId | None
+) -> UploadManifest:
     chunks = [
         ChunkEntry(index=chunk.index, size=chunk.size, sha256=chunk.sha256.hex())
         for chunk in await stored_chunks(SessionStatements(session), upload.id)
@@ -253,6 +256,7 @@ async def manifest_of(session: AsyncSession, upload: Upload) -> UploadManifest:
         metadata=upload.client_metadata,
         created_at=upload.created_at,
         expires_at=upload.expires_at,
+        callback_webhook_id=callback,
         chunks=chunks,
     )
 
@@ -262,7 +266,7 @@ def show_created(
     *,
     status: UploadStatus,
     expires_at: datetime,
-    callback_secret: CallbackSecret,
+    callback: ShownCallback,
 ) -> UploadCreated:
     uploads = f"{API_PREFIX}/uploads/{upload.id}"
     return UploadCreated(
@@ -276,7 +280,8 @@ def show_created(
         chunk_url_template=f"{uploads}/chunks/{{index}}",
         finalize_url=f"{API_PREFIX}/upload",
         status_url=f"{uploads}/status",
-        callback_secret=callback_secret,
+        callback_secret=callback.secret,
+        callback_webhook_id=callback.webhook_id,
     )
 
 

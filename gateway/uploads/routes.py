@@ -19,6 +19,7 @@ from gateway.http.security import requires
 from gateway.jobs.wait import Wait, answer_of, polled
 from gateway.uploads import cancel, create, finalize, passwords, queries
 from gateway.uploads.receive import IncomingChunk, receive_chunk
+from gateway.webhooks import queries as webhooks
 from schemas.api.jobs import JobView
 from schemas.api.scopes import Scope
 from schemas.api.uploads import (
@@ -245,7 +246,8 @@ async def get_upload(request: ApiRequest, *, upload_id: FromPath[UploadId]) -> U
         upload = await queries.upload_of(
             session, tenant_id=request.user.tenant_id, upload_id=upload_id
         )
-        return await queries.manifest_of(session, upload)
+        callback = await webhooks.callback_of(session, upload_id)
+        return await queries.manifest_of(session, upload, callback=callback)
 
 
 @get(

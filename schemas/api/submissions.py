@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 
 from schemas.api.uploads import (
+    CallbackId,
     CallbackSecret,
     CallbackUrl,
     ContentType,
@@ -77,3 +78,4 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: JobStatus
     status_endpoint: str
     callback_secret: CallbackSecret = msgspec.UNSET
+    callback_webhook_id: CallbackId = msgspec.UNSET

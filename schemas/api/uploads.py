@@ -5,7 +5,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from schemas.ids import JobId, UploadId
+from schemas.ids import JobId, UploadId, WebhookId
 from schemas.lifecycle import Priority, UploadStatus
 
 # PostgreSQL refuses NUL, and a line break in a name could forge a line in a client's log.
@@ -67,6 +67,14 @@ CallbackSecret: TypeAlias = Annotated[
     ),
 ]
 
+CallbackId: TypeAlias = Annotated[
+    WebhookId | msgspec.UnsetType | None,
+    msgspec.Meta(
+        description="the `webhook_id` of `callback_url`; null once it is deleted, absent without"
+        " `callback_url`"
+    ),
+]
+
 
 def known_type(declared: str | None) -> str | None:
     """Return a declared media type without white space around it; None if it is empty."""
@@ -111,6 +119,7 @@ class UploadCreated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     finalize_url: str
     status_url: str
     callback_secret: CallbackSecret = msgspec.UNSET
+    callback_webhook_id: CallbackId = msgspec.UNSET
 
 
 class ChunkStored(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +152,10 @@ class UploadManifest(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str]
     created_at: datetime
     expires_at: datetime
+    callback_webhook_id: Annotated[
+        WebhookId | None,
+        msgspec.Meta(description="the `webhook_id` of `callback_url`; null if there is none"),
+    ]
     chunks: list[ChunkEntry]
 
 

@@ -3,7 +3,7 @@
 An endpoint verifies with the secret itself (``v1``, HMAC-SHA256), or with the public key of the
 secret (``v1a``, ed25519), which cannot sign.
 
-The column `webhooks.secret` holds a token of the key ring. Rows that were written
+The column `webhook_secrets.secret` holds a token of the key ring. Rows that were written
 before there were keys hold the text form, until `waybill secrets rotate`.
 """
 

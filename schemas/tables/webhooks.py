@@ -47,6 +47,9 @@ class Webhook(Base):
     paused_at: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
     disabled_reason: Mapped[str | None]
+    upload_ended_at: Mapped[datetime | None]
+    """When the upload of a callback was cancelled, failed or expired, by a trigger. A sweep deletes
+    the callback once its last events are delivered."""
 
     __table_args__ = (
         # A tenant may have as many callbacks as uploads: its endpoints are those without an upload.
@@ -55,6 +58,11 @@ class Webhook(Base):
             "tenant_id",
             "upload_id",
             postgresql_where=text("deleted_at IS NULL"),
+        ),
+        Index(
+            "ix_webhooks_ended",
+            "upload_ended_at",
+            postgresql_where=text("upload_ended_at IS NOT NULL AND deleted_at IS NULL"),
         ),
     )
 

@@ -7,7 +7,7 @@ from gateway.db import SessionStatements
 from gateway.http import idempotency
 from gateway.http.idempotency import KeyedRequest, KeyForgotten
 from gateway.uploads import passwords
-from gateway.uploads.create import secret_withheld
+from gateway.uploads.create import earlier_callback
 from gateway.uploads.oneshot.form import FileHead, Form
 from gateway.uploads.oneshot.splitter import ChunkSplitter
 from gateway.uploads.oneshot.submission import Accepted, Submission, accept
@@ -78,9 +78,9 @@ async def answer_again(
         )
         if upload_id is None:
             raise KeyForgotten
+        callback = await earlier_callback(
+            session, UploadId(upload_id), url=form.fields.callback_url
+        )
         return await accept(
-            session,
-            UploadId(upload_id),
-            tenant_id=submission.tenant_id,
-            callback_secret=secret_withheld(form.fields.callback_url),
+            session, UploadId(upload_id), tenant_id=submission.tenant_id, callback=callback
         )

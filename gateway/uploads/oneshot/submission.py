@@ -6,8 +6,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import SessionStatements
 from gateway.uploads import queries
+from gateway.uploads.shown_callback import ShownCallback
 from schemas.api.jobs import JobView
-from schemas.api.uploads import CallbackSecret
 from schemas.ids import TenantId, UploadId
 
 
@@ -25,7 +25,7 @@ class Accepted:
     job: JobView
     upload_id: UploadId
     filename: str
-    callback_secret: CallbackSecret
+    callback: ShownCallback
 
 
 async def accept(
@@ -33,7 +33,7 @@ async def accept(
     upload_id: UploadId,
     *,
     tenant_id: TenantId,
-    callback_secret: CallbackSecret,
+    callback: ShownCallback,
 ) -> Accepted:
     """Return the answer to the submission of a finalized upload."""
     upload = await queries.upload_of(session, tenant_id=tenant_id, upload_id=upload_id)
@@ -44,5 +44,5 @@ async def accept(
         job=job.job,
         upload_id=upload.id,
         filename=upload.filename,
-        callback_secret=callback_secret,
+        callback=callback,
     )

@@ -8,7 +8,6 @@ transaction then sets the size of the upload, finalizes it, and binds the
 from itertools import count
 from typing import Final
 
-import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,7 +17,7 @@ from gateway.db import SessionStatements
 from gateway.http import idempotency, request_log
 from gateway.uploads import chunking, passwords, queries
 from gateway.uploads.cancel import cancel_upload
-from gateway.uploads.create import create_upload, register_callback, secret_withheld
+from gateway.uploads.create import create_upload, earlier_callback, register_callback
 from gateway.uploads.finalize import finalize_upload
 from gateway.uploads.oneshot import lease
 from gateway.uploads.oneshot.form import FRAME_BYTES_MAX, FileHead, Form
@@ -27,6 +26,7 @@ from gateway.uploads.oneshot.splitter import ChunkSplitter
 from gateway.uploads.oneshot.submission import Accepted, Submission, accept
 from gateway.uploads.quotas import quotas_of
 from gateway.uploads.receive import IncomingChunk, receive_chunk
+from gateway.uploads.shown_callback import NO_CALLBACK, ShownCallback
 from schemas.api.uploads import CreateUpload, FinalizeUpload, UploadCreated
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import TenantId, UploadId
@@ -162,7 +162,6 @@ async def _finalize(
             )
         )
         callback_url = form.fields.callback_url
-        callback_secret = secret_withheld(callback_url)
         if upload_id == received.upload_id:
             await _complete(session, upload_id, file=file, form=form, tenant_id=tenant_id)
             passwords.keep(
@@ -180,15 +179,17 @@ async def _finalize(
                 backlog=None,
                 traceparent=submission.traceparent,
             )
-            callback_secret = received.callback_secret
-            if callback_secret is msgspec.UNSET:
+            callback = ShownCallback(
+                webhook_id=received.callback_webhook_id, secret=received.callback_secret
+            )
+            if callback == NO_CALLBACK:
                 # The field, if the form has it, followed the file.
-                callback_secret = register_callback(
+                callback = await register_callback(
                     context, session, upload_id, tenant_id=tenant_id, url=callback_url
                 )
-        return await accept(
-            session, upload_id, tenant_id=tenant_id, callback_secret=callback_secret
-        )
+        else:
+            callback = await earlier_callback(session, upload_id, url=callback_url)
+        return await accept(session, upload_id, tenant_id=tenant_id, callback=callback)
 
 
 async def _complete(

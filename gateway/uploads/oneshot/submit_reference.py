@@ -10,7 +10,7 @@ from gateway.db import SessionStatements, transaction_time
 from gateway.http import idempotency
 from gateway.http.idempotency import KeyedRequest
 from gateway.uploads import passwords, quotas
-from gateway.uploads.create import register_callback, secret_withheld
+from gateway.uploads.create import earlier_callback, register_callback
 from gateway.uploads.finalize import FinalizedUpload, add_job
 from gateway.uploads.oneshot.submission import Accepted, Submission, accept
 from schemas import object_keys
@@ -75,7 +75,6 @@ async def submit_reference(
                 statements, keyed, tenant_id=tenant_id, resource_id=upload.id
             )
         )
-        callback_secret = secret_withheld(reference.callback_url)
         if upload_id == upload.id:
             await quotas.check_reference(
                 statements,
@@ -106,12 +105,12 @@ async def submit_reference(
                 traceparent=submission.traceparent,
                 now=await transaction_time(session),
             )
-            callback_secret = register_callback(
+            callback = await register_callback(
                 context, session, upload.id, tenant_id=tenant_id, url=reference.callback_url
             )
-        return await accept(
-            session, upload_id, tenant_id=tenant_id, callback_secret=callback_secret
-        )
+        else:
+            callback = await earlier_callback(session, upload_id, url=reference.callback_url)
+        return await accept(session, upload_id, tenant_id=tenant_id, callback=callback)
 
 
 def name_in(object_key: str, *, tenant_id: TenantId) -> str:

@@ -100,6 +100,10 @@ GROUP BY webhooks.id;
 INSERT INTO webhook_secrets (id, webhook_id, scheme, secret, created_at)
 SELECT gen_random_uuid(), id, 'v1', secret, created_at FROM webhooks;
 
+UPDATE webhooks SET upload_ended_at = now()
+FROM uploads
+WHERE uploads.id = webhooks.upload_id AND webhooks.deleted_at IS NULL AND uploads.status IN ('cancelled', 'failed', 'expired');
+
 UPDATE inbox SET deliveries = counts.deliveries
 FROM (SELECT event_id, count(*) AS deliveries FROM deliveries GROUP BY event_id) AS counts
 WHERE inbox.consumer = 'notifier' AND inbox.event_id = counts.event_id;
@@ -128,6 +132,18 @@ END $$;
 CREATE TRIGGER count_webhook_version BEFORE UPDATE ON webhooks
 FOR EACH ROW EXECUTE FUNCTION waybill_count_webhook_version();
 
+-- The last event of the upload must still reach its callback, which a sweep deletes later.
+CREATE FUNCTION waybill_end_callbacks() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE webhooks SET upload_ended_at = CASE WHEN NEW.status IN ('cancelled', 'failed', 'expired') THEN now() END
+    WHERE upload_id = NEW.id AND deleted_at IS NULL;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER end_callbacks AFTER UPDATE OF status ON uploads
+FOR EACH ROW WHEN ((NEW.status IN ('cancelled', 'failed', 'expired')) <> (OLD.status IN ('cancelled', 'failed', 'expired')))
+EXECUTE FUNCTION waybill_end_callbacks();
+
 CREATE FUNCTION waybill_change_webhook_of_secret() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE webhooks SET version = version WHERE id = coalesce(NEW.webhook_id, OLD.webhook_id);
@@ -152,10 +168,12 @@ DROP TRIGGER wake_deliverer ON delivery_queues;
 DROP TRIGGER change_webhook ON webhook_secrets;
 DROP TRIGGER count_webhook_version ON webhooks;
 DROP TRIGGER add_delivery_queue ON webhooks;
+DROP TRIGGER end_callbacks ON uploads;
 DROP FUNCTION waybill_wake_deliverer();
 DROP FUNCTION waybill_change_webhook_of_secret();
 DROP FUNCTION waybill_count_webhook_version();
 DROP FUNCTION waybill_add_delivery_queue();
+DROP FUNCTION waybill_end_callbacks();
 """
 
 # The earlier version has one secret per endpoint and can sign with no other kind. A replay and a ping
@@ -233,6 +251,7 @@ WEBHOOK_COLUMNS: tuple[sa.Column[Any], ...] = (
     sa.Column("ordered", sa.Boolean(), server_default=sa.text("false"), nullable=False),
     sa.Column("version", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
     _time("paused_at"),
+    _time("upload_ended_at"),
 )
 
 
@@ -252,6 +271,12 @@ def upgrade() -> None:
     op.execute(PARTITIONS.format(weeks=WEEKS_AHEAD))
     op.execute(COPY)
     _index_deliveries()
+    op.create_index(
+        "ix_webhooks_ended",
+        "webhooks",
+        ["upload_ended_at"],
+        postgresql_where=sa.text("upload_ended_at IS NOT NULL AND deleted_at IS NULL"),
+    )
     op.drop_column("webhooks", "secret")
     op.execute(TRIGGERS)
 
