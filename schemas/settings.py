@@ -692,7 +692,22 @@ class DeliverySettings(BaseModel):
         ),
         description="delays before the retries of a failed delivery, comma separated; each varies by a fifth at random. After the last retry the delivery is exhausted",
     )
-    webhook_concurrency: Positive = Field(default=50, description="most attempts at the same time")
+    webhook_concurrency: Positive = Field(
+        default=100,
+        description="most attempts at the same time at receivers that answer within half a second. They free their slots at once: a hundred are enough for thousands of deliveries per second",
+    )
+    webhook_slow_concurrency: Positive = Field(
+        default=400,
+        description="most attempts at the same time at receivers that are slow, fail, or were never seen; an attempt that takes longer than half a second moves here. Each costs an open connection, and no more. Up to twice as many may be open while receivers turn slow. A tenant gets a slot of either kind only while it has fewer than are free, so at most half",
+    )
+    webhook_permanent_attempts: Positive = Field(
+        default=5,
+        description="most attempts at a delivery of which each is answered with a status that the same request gets again, such as 400, 401, 404 or 422. The default takes two and a half hours, long enough for a deploy that answers 404 or 401",
+    )
+    webhook_disable_after: Duration = Field(
+        default=timedelta(days=5),
+        description="an endpoint is disabled once every attempt has failed for this time, ten attempts at least. Longer than the retries of one delivery, and than a long weekend",
+    )
     webhook_response_max: ByteSize = Field(
         default=ByteSize(16 * 1024), description="most bytes of an answer that are read and kept"
     )

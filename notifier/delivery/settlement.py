@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Final
 
 from notifier.delivery.outcome import AttemptOutcome
-from schemas.lifecycle import DeliveryStatus, DisabledReason, DiscardReason
+from schemas.lifecycle import DeliveryStatus, DiscardReason
 from schemas.policy import retry_schedule
 
 REFUSALS: Final = frozenset(
@@ -109,10 +109,10 @@ def after(
     return Settlement(status=DeliveryStatus.PENDING, next_attempt_at=next_attempt_at)
 
 
-def disables(
-    *, failing_since: datetime | None, failures: int, disable_after: timedelta, now: datetime
-) -> DisabledReason | None:
-    """Return why an endpoint is disabled, or None.
+def is_failing(
+    *, failing_since: datetime, failures: int, disable_after: timedelta, now: datetime
+) -> bool:
+    """Return whether an endpoint has failed for so long that it is disabled.
 
     Args:
         failing_since: the first failure since the last success.
@@ -120,6 +120,4 @@ def disables(
         disable_after: how long an endpoint may fail.
         now: the end of a failed attempt.
     """
-    if failing_since is None or failures < FAILURES_MIN or now - failing_since < disable_after:
-        return None
-    return DisabledReason.FAILING
+    return failures >= FAILURES_MIN and now - failing_since >= disable_after

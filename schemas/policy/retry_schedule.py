@@ -7,6 +7,9 @@ from typing import Final
 JITTER: Final = 0.2
 """Share of a delay that is added or taken at random, so that endpoints that failed together are not retried together."""
 
+RETRY_AFTER_JITTER_MAX: Final = timedelta(minutes=1)
+"""Added to a requested delay at random, a fifth of it at most: never taken."""
+
 RETRY_AFTER_MAX: Final = timedelta(hours=24)
 """A receiver may slow its deliveries down, but not stop them."""
 
@@ -37,5 +40,7 @@ def next_attempt(
         return None
     delay = delays[attempts_made - 1] * (1 + JITTER * jitter)
     if retry_after is not None:
-        delay = max(delay, min(retry_after, RETRY_AFTER_MAX))
+        requested = min(retry_after, RETRY_AFTER_MAX)
+        later = min(requested * JITTER, RETRY_AFTER_JITTER_MAX) * abs(jitter)
+        delay = max(delay, requested + later)
     return now + delay
