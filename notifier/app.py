@@ -11,8 +11,11 @@ import structlog
 
 from notifier import broker, db, liveness
 from notifier.dead_letters import DeadLetterConsumer
-from notifier.delivery import dispatch, transport
+from notifier.delivery import attempt, transport
+from notifier.delivery.dispatch import Dispatcher
+from notifier.delivery.store import open_store
 from notifier.intake import NotifyConsumer
+from notifier.loops import run_together
 from notifier.positions import Positions
 from notifier.relay import Relay
 from notifier.settings import DeliverSettings, Settings
@@ -25,13 +28,6 @@ log = structlog.stdlib.get_logger(__name__)
 RELAY = "waybill-relay"
 DELIVER = "waybill-deliver"
 DEAD_LETTERS = "waybill-deliver-dead-letters"
-
-
-class LoopEnded(Exception):
-    """A loop that must run for ever ended, so the process must end too."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"the loop {name!r} ended")
 
 
 def run_relay(settings: Settings) -> None:
@@ -88,7 +84,7 @@ async def _relay(settings: Settings) -> None:
                 and positions_pulse.is_fresh
             )
 
-        await _run_together(
+        await run_together(
             relay=publish(),
             positions=positions.run(),
             listen=db.listen(settings, channel=outbox.WAKE_CHANNEL, wake=notify, name=RELAY),
@@ -104,21 +100,17 @@ async def _deliver(settings: DeliverSettings) -> None:
         # A message whose properties break a connection must not stop the deliveries.
         await broker.connect(settings, name=DEAD_LETTERS) as dead_letter_connection,
         transport.open_client(settings, allowed_networks=settings.webhook_allowed) as client,
+        open_store(connect=db.connector(settings, name=DELIVER), transaction=engine.begin) as store,
     ):
         clock = DatabaseClock(difference_max=settings.clock_difference_max)
         # Before the first attempt: receivers refuse a signature whose time is minutes from theirs.
         await postgres.through_outages(
             partial(db.read_time, engine, clock), doing="reading the time"
         )
-        wake, pulse = db.WakeUp(), liveness.Pulse()
-        consumer = NotifyConsumer(connection=connection, transaction=engine.begin, wake=wake)
-        dead_letters = DeadLetterConsumer(
-            connection=dead_letter_connection, transaction=engine.begin
-        )
-        dispatcher = dispatch.Dispatcher(
-            transaction=engine.begin,
-            client=client,
-            wake=wake,
+        pulse = liveness.Pulse()
+        dispatcher = Dispatcher(
+            store=store,
+            post=partial(attempt.post, client, response_max=settings.webhook_response_max),
             pulse=pulse,
             settings=settings,
             keys=settings.key_ring,
@@ -126,39 +118,24 @@ async def _deliver(settings: DeliverSettings) -> None:
             jitter=lambda: random.uniform(-1, 1),  # noqa: S311  # spreads retries; not a secret
         )
 
+        consumer = NotifyConsumer(connection=connection, record=dispatcher.record_events)
+        dead_letters = DeadLetterConsumer(
+            connection=dead_letter_connection, transaction=engine.begin
+        )
+
         async def is_alive() -> bool:
             # Without the dead letters, for the same reason.
             return pulse.is_fresh and await consumer.is_consuming()
 
         log.info("deliver.started")
-        await _run_together(
+        await run_together(
             consumer=consumer.run(),
             dead_letters=dead_letters.run(),
             dispatcher=dispatcher.run(),
-            listen=db.listen(settings, channel=dispatch.WAKE_CHANNEL, wake=wake.call, name=DELIVER),
+            listen=postgres.listen(db.connector(settings, name=DELIVER), dispatcher.notifications),
             liveness=liveness.keep(settings.liveness_file, alive=is_alive),
             clock=db.watch_clock(engine, clock),
         )
-
-
-async def _run_together(**loops: Coroutine[Any, Any, None]) -> None:
-    """Run loops side by side until cancelled; when one ends, cancel the others.
-
-    Not a task group: a task group treats a loop whose task a library cancelled
-    as finished and continues without it.
-    """
-    tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
-    try:
-        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        first = ended.pop()
-        raise LoopEnded(first.get_name()) from None if first.cancelled() else first.exception()
-    finally:
-        for task in tasks:
-            task.cancel()
-        ends = await asyncio.gather(*tasks, return_exceptions=True)
-        for task, end in zip(tasks, ends, strict=True):
-            if isinstance(end, Exception):
-                log.error("process.loop_failed", loop=task.get_name(), exc_info=end)
 
 
 async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:

@@ -93,10 +93,12 @@ async def listen(
     settings: DatabaseSettings, *, channel: str, wake: Callable[[], None], name: str
 ) -> Never:
     """Call `wake` at every notification on `channel`, and after each connect."""
-    await postgres.listen(
-        partial(postgres.connect, settings, connection=_connection(name)),
-        {channel: lambda _: wake()},
-    )
+    await postgres.listen(connector(settings, name=name), {channel: lambda _: wake()})
+
+
+def connector(settings: DatabaseSettings, *, name: str) -> postgres.Connect:
+    """Return a function that opens a connection outside any pool, which commits each statement."""
+    return partial(postgres.connect, settings, connection=_connection(name))
 
 
 def _connection(name: str) -> postgres.ConnectionArguments:

@@ -4,15 +4,15 @@ A message is acknowledged once its event is recorded. A repeated message finds
 the record and is acknowledged too.
 """
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 from aio_pika.abc import AbstractIncomingMessage, AbstractRobustConnection
 
-from notifier import db
 from notifier.consumer import Consumer
-from notifier.delivery import operations
+from notifier.delivery.work import ReceivedEvent
 from schemas import queues
 from schemas.events.envelope import Envelope, MalformedEvent, decode
 
@@ -21,6 +21,10 @@ log = structlog.stdlib.get_logger(__name__)
 PREFETCH: Final = 16
 """Messages in progress at once: enough to hide the round trips to broker and database, and
 few enough for a crash to repeat."""
+
+
+RecordEvents: TypeAlias = Callable[[Sequence[ReceivedEvent]], Awaitable[int]]
+"""Records a group of events; returns how many were recorded before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +40,16 @@ class NotifyConsumer(Consumer[_Event]):
         self,
         *,
         connection: AbstractRobustConnection,
-        transaction: db.BeginConnection,
-        wake: db.WakeUp,
+        record: RecordEvents,
     ) -> None:
         """Create a consumer.
 
         Args:
             connection: see `Consumer`.
-            transaction: begins a transaction.
-            wake: called after deliveries were recorded.
+            record: records a group of events.
         """
         super().__init__(connection=connection, queues=(queues.NOTIFY,), prefetch=PREFETCH)
-        self._transaction = transaction
-        self._wake = wake
+        self._record_events = record
 
     async def _read(self, message: AbstractIncomingMessage, *, queue: str) -> _Event | None:
         try:
@@ -64,15 +65,12 @@ class NotifyConsumer(Consumer[_Event]):
             return None
 
     async def _record(self, item: _Event) -> None:
-        async with self._transaction() as connection:
-            deliveries = await operations.record_event(connection, item.envelope, body=item.body)
+        event = ReceivedEvent(envelope=item.envelope, body=item.body, traceparent=None)
         facts = {"event_id": str(item.envelope.id), "type": item.envelope.type}
-        if deliveries is None:
+        if await self._record_events([event]):
             log.info("consumer.repeated_event", **facts)
             return
-        log.debug("consumer.recorded", **facts, deliveries=deliveries)
-        if deliveries:
-            self._wake.call()
+        log.debug("consumer.recorded", **facts)
 
     async def _give_up(
         self, message: AbstractIncomingMessage, item: _Event, error: Exception

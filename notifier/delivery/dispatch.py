@@ -37,6 +37,7 @@ from notifier.delivery.work import (
     EndpointState,
     FinishedAttempt,
     QueueState,
+    ReceivedEvent,
     Recorded,
     Store,
 )
@@ -47,6 +48,7 @@ from schemas.key_ring import KeyRing
 from schemas.lifecycle import DisabledReason, DiscardReason
 from schemas.runtime import postgres
 from schemas.settings import DeliverySettings
+from schemas.tables import deliveries, webhooks
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -63,7 +65,10 @@ TAKE_PAUSE: Final = timedelta(milliseconds=5)
 """Notifications that are close together cause one look."""
 
 TAKE_MAX: Final = 500
-"""Queues of one statement, also of those that release, save or read endpoints."""
+"""Queues of one statement, also of those that save or read endpoints."""
+
+RELEASE_MAX: Final = 100
+"""Queues of one statement; while it runs, no event is recorded."""
 
 IDLE: Final = timedelta(seconds=10)
 """A queue with nothing to do for this time is given back. The first retry is after five seconds."""
@@ -78,6 +83,9 @@ AGE_INTERVAL: Final = timedelta(milliseconds=50)
 """Between two looks for attempts that are slow."""
 
 HOUSEKEEPING_INTERVAL: Final = timedelta(seconds=1)
+
+REMIND_INTERVAL: Final = timedelta(minutes=1)
+"""Between two looks for queues that nobody looks at; there is none, unless something went wrong."""
 
 DISCARD_MAX: Final = 1_000
 """Deliveries of one statement."""
@@ -212,9 +220,24 @@ class Dispatcher:
         self._wants_close = asyncio.Event()
         self._changed: dict[WebhookId, _Owned] = {}
         self._alive_until = 0.0
+        self._remind_at = self._monotonic()
         self._is_stopping = False
 
     # What others call.
+
+    @property
+    def notifications(self) -> Mapping[str, postgres.Notify]:
+        """The channels of PostgreSQL that this dispatcher listens to."""
+        return {
+            deliveries.WAKE_CHANNEL: self._on_due,
+            webhooks.CHANGES_CHANNEL: self._on_change,
+        }
+
+    async def record_events(self, events: Sequence[ReceivedEvent]) -> int:
+        """Record a group of events, and attempt their deliveries; return how many are repeated."""
+        recorded = await self._store.record_events(events)
+        self.offer(recorded)
+        return recorded.repeated
 
     def offer(self, recorded: Recorded) -> None:
         """Take over what the store has recorded of a group of events."""
@@ -249,13 +272,13 @@ class Dispatcher:
             self._touch(owned)
             self._check_version(owned, delivery)
 
-    def on_due(self, owner: str | None) -> None:
-        """Take a notification of `deliveries.WAKE_CHANNEL`; None if notifications may be lost."""
+    def _on_due(self, owner: str | None) -> None:
+        """Look for due queues; `owner` is None if notifications may be lost."""
         if owner is None or owner in ("", self._store.owner):
             self._wake.call()
 
-    def on_change(self, webhook_id: str | None) -> None:
-        """Take a notification of `webhooks.CHANGES_CHANNEL`; None if notifications may be lost."""
+    def _on_change(self, webhook_id: str | None) -> None:
+        """Read an endpoint again; every endpoint if notifications may be lost (None)."""
         if webhook_id is None:
             self._cache.forget_all()
             for owned in self._owned.values():
@@ -324,6 +347,7 @@ class Dispatcher:
             )
             for state in states:
                 self._request_load(self._own(state))
+            self._pump()
             if len(states) < TAKE_MAX:
                 await asyncio.sleep(TAKE_PAUSE.total_seconds())
                 await self._wake.wait(at_most=TAKE_INTERVAL)
@@ -475,6 +499,9 @@ class Dispatcher:
             await asyncio.sleep(HOUSEKEEPING_INTERVAL.total_seconds())
             await self._save()
             await self._release()
+            if self._monotonic() >= self._remind_at:
+                self._remind_at = self._monotonic() + REMIND_INTERVAL.total_seconds()
+                await postgres.through_outages(self._store.remind, doing="reminding of queues")
 
     async def _save(self) -> None:
         while self._changed:
@@ -488,7 +515,7 @@ class Dispatcher:
         """Give back the queues that have nothing to do."""
         now = self._monotonic()
         idle: list[_Owned] = []
-        while len(idle) < TAKE_MAX and self._owned:
+        while len(idle) < RELEASE_MAX and self._owned:
             owned = next(iter(self._owned.values()))
             if owned.active_at + IDLE.total_seconds() > now:
                 break
@@ -570,8 +597,6 @@ class Dispatcher:
             failures=state.failures,
             active_at=now,
         )
-        # It may have deliveries that become due later.
-        self._request_load(owned)
         endpoint = self._cache.get(state.webhook_id)
         if endpoint is None:
             self._read_again(owned)

@@ -1,8 +1,10 @@
 """The deliveries in PostgreSQL."""
 
+import asyncio
 import os
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import structlog
@@ -23,6 +25,18 @@ from schemas.lifecycle import DisabledReason, DiscardReason
 from schemas.runtime import postgres
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+@asynccontextmanager
+async def open_store(
+    *, connect: postgres.Connect, transaction: db.BeginConnection
+) -> AsyncIterator["DatabaseStore"]:
+    """Yield a store; see `DatabaseStore`."""
+    store = DatabaseStore(connect=connect, transaction=transaction)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 class DatabaseStore:
@@ -47,6 +61,8 @@ class DatabaseStore:
         self._queues = DedicatedConnection(connect)
         self._owner = uuid4()
         self._is_registered = False
+        # A queue that is given back must not get a delivery that its former owner attempts.
+        self._giving_back = asyncio.Lock()
         self._may_own_unknown_queues = False
 
     @property
@@ -77,7 +93,8 @@ class DatabaseStore:
         self._owner, self._is_registered = owner, True
 
     async def record_events(self, events: Sequence[ReceivedEvent]) -> Recorded:
-        return await intake.record_events(self._events, events, owner=self._owner)
+        async with self._giving_back:
+            return await intake.record_events(self._events, events, owner=self._owner)
 
     async def take(self, *, limit: int) -> Sequence[QueueState]:
         if self._may_own_unknown_queues:
@@ -102,7 +119,8 @@ class DatabaseStore:
         await recording.save(self._queues, states, owner=self._owner)
 
     async def release(self, webhook_ids: Collection[WebhookId]) -> Collection[WebhookId]:
-        return await ownership.release(self._queues, webhook_ids, owner=self._owner)
+        async with self._giving_back:
+            return await ownership.release(self._queues, webhook_ids, owner=self._owner)
 
     async def leave(self) -> None:
         await ownership.end(self._lives, owner=self._owner)

@@ -182,7 +182,11 @@ class MemoryStore:
             taken.append(queue.state)
         due = self.tables.add(webhook_id, count, **options)  # type: ignore[arg-type]
         queue.due_at = before
-        return Recorded(repeated=0, taken=taken, due=due, unread=())
+        unread = [webhook_id] if before is not None and taken else []
+        return Recorded(repeated=0, taken=taken, due=due, unread=unread)
+
+    async def remind(self) -> None:
+        await self.up.wait()
 
     async def take(self, *, limit: int) -> Sequence[QueueState]:
         await self.up.wait()

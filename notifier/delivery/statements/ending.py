@@ -38,6 +38,11 @@ UPDATE deliveries SET status = 'discarded', reason = %(reason)b, next_attempt_at
 FROM (
     SELECT id FROM deliveries
     WHERE webhook_id = %(webhook_id)b AND status = 'pending' AND id NOT IN (SELECT unnest(%(keep)b))
+      -- The endpoint may have been enabled again since the caller read it.
+      AND EXISTS (
+          SELECT FROM webhooks
+          WHERE id = %(webhook_id)b AND (disabled_at IS NOT NULL OR deleted_at IS NOT NULL)
+      )
     LIMIT %(limit)b FOR UPDATE SKIP LOCKED
 ) AS pending
 WHERE deliveries.id = pending.id

@@ -103,6 +103,12 @@ class Process:
             with suppress(asyncio.CancelledError):
                 await task
 
+    def notify_change(self, webhook_id: WebhookId) -> None:
+        self.dispatcher.notifications["waybill_webhooks"](str(webhook_id))
+
+    def notify_due(self) -> None:
+        self.dispatcher.notifications["waybill_deliveries"]("")
+
     def receive(self, webhook_id: WebhookId, count: int = 1, **options: object) -> None:
         self.dispatcher.offer(self.store.receive(webhook_id, count, **options))
 
@@ -302,7 +308,7 @@ async def test_an_attempt_under_way_settles_its_delivery_after_the_endpoint_is_d
         process.receive(webhook_id, 20)
         await until(lambda: receivers.count(HANGING) == 1)
         tables.change(webhook_id, state=EndpointState.DELETED)
-        process.dispatcher.on_change(str(webhook_id))
+        process.notify_change(webhook_id)
         await until(lambda: sum(row.status == "discarded" for row in tables.rows.values()) == 19)
         receivers.release()
         await until(tables.is_settled)
@@ -323,8 +329,8 @@ async def test_a_paused_endpoint_gets_nothing_and_its_queue_is_given_back(
         assert receivers.arrived == {}
         tables.change(webhook_id, state=EndpointState.ACTIVE)
         tables.queues[webhook_id].due_at = tables.clock()
-        process.dispatcher.on_change(str(webhook_id))
-        process.dispatcher.on_due("")
+        process.notify_change(webhook_id)
+        process.notify_due()
         await until(tables.is_settled)
 
 
