@@ -12,7 +12,9 @@ from schemas.runtime import postgres
 
 # Every statement reads by an index, with parameters that the plan does not depend on. A new
 # partition has no statistics; a plan that scans it would be kept until it has some.
-_CONFIGURE: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+_CONFIGURE: Final = (
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
+)
 
 
 class DedicatedConnection:

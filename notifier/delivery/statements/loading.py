@@ -60,10 +60,9 @@ _CANDIDATES: Final = """
 _DUE: Final = f"""
 SELECT due.id, due.webhook_id, due.tenant_id, due.event_id, due.event_type, due.upload_id, due.attempts_made,
        due.ordered, due.next_attempt_at,
-       due.attempts_made = 0 OR NOT EXISTS (
-           SELECT FROM attempts
-           WHERE delivery_id = due.id AND (status_code IS NULL OR status_code NOT IN ({_REFUSALS}))
-       ),
+       CASE WHEN due.attempts_made > 0 THEN (
+           SELECT coalesce(bool_and(coalesce(status_code, 0) IN ({_REFUSALS})), true) FROM attempts WHERE delivery_id = due.id
+       ) ELSE true END,
        CASE WHEN due.ordered THEN (
            SELECT before.next_attempt_at FROM deliveries AS before
            WHERE before.webhook_id = due.webhook_id AND before.upload_id = due.upload_id
@@ -71,8 +70,8 @@ SELECT due.id, due.webhook_id, due.tenant_id, due.event_id, due.event_type, due.
            ORDER BY before.event_id LIMIT 1
        ) END,
        CASE WHEN due.ordered THEN (
-           SELECT min(before.created_at) FROM events AS event JOIN events AS before ON before.job_id = event.job_id
-           WHERE event.id = due.event_id AND before.id < due.event_id
+           SELECT min(before.created_at) FROM events AS before
+           WHERE before.job_id = (SELECT job_id FROM events WHERE id = due.event_id) AND before.id < due.event_id
              AND before.id > waybill_first_uuid7(now() - interval '1 hour')
              AND before.tenant_id = due.tenant_id AND before.upload_id = due.upload_id
              AND before.type = ANY(%(types)b) AND {SUBSCRIBES.replace("{type}", "before.type")}
