@@ -14,7 +14,7 @@ export RUFF_CACHE_DIR := var/cache/ruff
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status run logs psql migrate seed waybill hooks test integration-gateway integration-clients integration-pipeline integration-others integration-sandbox end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq tessdata nginx lock format
+.PHONY: help demo up down status run logs psql migrate seed waybill hooks test integration-gateway integration-clients integration-pipeline integration-others integration-sandbox end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq tessdata nginx npm lock format
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,10 +54,10 @@ hooks: $(VENV)/.synced ## check format, lint, types and imports before every com
 
 # Only unit and contract tests run without the services.
 ifdef T
-test: $(if $(filter-out tests/unit% tests/contract%,$(T)),install nginx,$(VENV)/.synced)
+test: $(if $(filter-out tests/unit% tests/contract%,$(T)),install nginx npm,$(VENV)/.synced)
 	$(RUN)/pytest $(T)
 else
-test: check install nginx ## all of `make check`, then the tests on real services; T=PATH runs one file, directory or test
+test: check install nginx npm ## all of `make check`, then the tests on real services; T=PATH runs one file, directory or test
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
 		integration-gateway integration-others integration-pipeline end-to-end \
 		integration-clients integration-sandbox
@@ -150,6 +150,10 @@ tessdata: rabbitmq
 # Only tests need it. After the broker, because both may update the lists of packages.
 nginx: install
 	@sh dev/stack/install/nginx.sh
+
+# Only tests need it.
+npm:
+	@sh dev/stack/install/npm.sh
 
 $(VENV)/.uv: dev/locks/bootstrap.txt
 	@sh dev/stack/install/venv.sh $(PYTHON) $(VENV)

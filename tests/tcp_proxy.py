@@ -80,13 +80,14 @@ class TcpProxy:
             self._server = None
         await self.drop()
 
-    async def drop(self) -> None:
-        """Drop every connection."""
+    async def drop(self) -> int:
+        """Drop every connection; return how many there were."""
         conversations = set(self._conversations)
         for conversation in conversations:
             conversation.cancel()
         if conversations:
             await asyncio.wait(conversations)
+        return len(conversations)
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

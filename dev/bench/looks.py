@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 
 from dev.bench.wire import Content
 from dev.seed.load import TENANTS
@@ -27,18 +27,36 @@ from notifier import positions, relay
 from notifier.delivery import operations
 from notifier.delivery.slots import Slots
 from pipeline.context import Context
-from pipeline.maintenance import expiry, partitions, retention, watchdog
+from pipeline.enrich.annotations import Entity
+from pipeline.ingest import passwords, record, writer
+from pipeline.ingest.extractors.extractor import DocumentMetadata, Structure
+from pipeline.ingest.frames import DocumentRead, PageReading
+from pipeline.ingest.outcome import Next
+from pipeline.ingest.record import EndOfReading, EventContext
+from pipeline.maintenance import expiry, partitions, retention, revisions, watchdog
 from pipeline.maintenance.exclusive import Budget
 from pipeline.steps import lease
+from pipeline.steps.lease import ClaimedStep
 from pipeline.transfer.checks import StagingCorrupt
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
-from schemas.events.uploads import UploadFailed
-from schemas.ids import DeliveryId, DocumentId, EventId, JobId, TenantId, UploadId, WebhookId, uuid7
+from schemas.events.uploads import StoredEvent, UploadFailed
+from schemas.ids import (
+    DeliveryId,
+    DocumentId,
+    EventId,
+    JobId,
+    RevisionId,
+    TenantId,
+    UploadId,
+    WebhookId,
+    uuid7,
+)
 from schemas.lifecycle import DeadLetterState, DocumentStatus, JobStatus, StepStatus, UploadStatus
 from schemas.steps import StepName
+from schemas.tables import steps
 from schemas.tables.deliveries import Delivery
-from schemas.tables.documents import Document, Page
+from schemas.tables.documents import Document, Page, Revision
 from schemas.tables.events import EventRecord
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
@@ -52,6 +70,38 @@ BATCH: Final = 50
 
 MINUTE: Final = timedelta(minutes=1)
 
+VERSION: Final = "bench"
+"""`pipeline_version` of the readings."""
+
+_SENTENCE: Final = "The consignment note names the port of loading, and the carrier signs it. "
+PAGES: Final = tuple(
+    PageReading(
+        number=number,
+        text=_SENTENCE * 30,
+        engine="pdfium",
+        language="en",
+        language_confidence=0.99,
+        width_points=595,
+        height_points=842,
+        sentences=tuple(
+            (start, start + len(_SENTENCE) - 1)
+            for start in range(0, 30 * len(_SENTENCE), len(_SENTENCE))
+        ),
+        entities=tuple(
+            Entity(
+                label="DATE",
+                text="3 May 2024",
+                normal="2024-05-03",
+                start=10 * ordinal,
+                end=10 * ordinal + 10,
+            )
+            for ordinal in range(4)
+        ),
+    )
+    for number in range(1, 6)
+)
+"""The pages of a reading."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
@@ -62,6 +112,7 @@ class Facts:
         middle: position of a job in the middle of the tenant's history.
         document_id: an ingested document with pages.
         queued: job of a queued transfer.
+        reading: the document of a queued ingest.
         callback: an upload with a callback.
     """
 
@@ -73,6 +124,7 @@ class Facts:
     middle: CreatedPosition
     document_id: DocumentId
     queued: JobId
+    reading: StoredEvent
     callback: UploadId
 
     @classmethod
@@ -119,6 +171,7 @@ class Facts:
                 .order_by(Step.ticket)
                 .limit(1)
             ).one(),
+            reading=_document_to_read(connection, tenant.id),
             callback=connection.scalars(
                 select(Upload.id)
                 .join(Webhook, Webhook.upload_id == Upload.id)
@@ -127,6 +180,31 @@ class Facts:
                 .limit(1)
             ).one(),
         )
+
+
+def _document_to_read(connection: Connection, tenant_id: TenantId) -> StoredEvent:
+    row = connection.execute(
+        select(Document.__table__)
+        .join(Step, Step.job_id == Document.job_id)
+        .where(
+            Document.tenant_id == tenant_id,
+            Step.name == StepName.INGEST,
+            Step.status == StepStatus.QUEUED,
+        )
+        .order_by(Step.ticket)
+        .limit(1)
+    ).one()
+    return StoredEvent(
+        upload_id=row.upload_id,
+        job_id=row.job_id,
+        document_id=row.id,
+        filename=row.filename,
+        size=row.size,
+        sha256=row.sha256,
+        content_type=row.content_type,
+        object_key=row.object_key,
+        will_be_read=True,
+    )
 
 
 # Calls of the API
@@ -367,7 +445,7 @@ LOOKS: Final = (
 )
 
 
-# Steps and sweeps of the pipeline
+# Steps, readings and sweeps of the pipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,28 +465,24 @@ def in_transaction(context: Context, connection: Connection) -> Context:
     return replace(context, transaction=sessions.begin)
 
 
-def _claim(context: Context, facts: Facts) -> lease.ClaimedStep:
+def _claim(context: Context, job_id: JobId, *, name: StepName = StepName.TRANSFER) -> ClaimedStep:
     with context.transaction() as session:
         claimed = lease.claim(
-            session,
-            job_id=facts.queued,
-            name=StepName.TRANSFER,
-            owner="bench",
-            settings=context.settings,
+            session, job_id=job_id, name=name, owner="bench", settings=context.settings
         )
-    if not isinstance(claimed, lease.ClaimedStep):
+    if not isinstance(claimed, ClaimedStep):
         raise TypeError(f"the step has ended: {claimed}")
     return claimed
 
 
 def _claim_and_renew(context: Context, facts: Facts) -> None:
-    claimed = _claim(context, facts)
+    claimed = _claim(context, facts.queued)
     with context.transaction() as session:
         lease.renew(session, claimed, lease=MINUTE, done=1, total=2, checkpoint={"part": 1})
 
 
 def _claim_and_complete(context: Context, facts: Facts) -> None:
-    claimed = _claim(context, facts)
+    claimed = _claim(context, facts.queued)
     with context.transaction() as session:
         lease.complete(session, claimed, done=2, total=2, settings=context.settings)
 
@@ -432,6 +506,151 @@ def _fail(context: Context, facts: Facts) -> None:
             job_id=facts.queued,
             name=StepName.TRANSFER,
             error=StagingCorrupt("a measured failure"),
+            settings=context.settings,
+        )
+
+
+def _begin_reading(context: Context, facts: Facts) -> tuple[ClaimedStep, RevisionId]:
+    claimed = _claim(context, facts.reading.job_id, name=StepName.INGEST)
+    with context.transaction() as session:
+        revision_id = record.begin_revision(
+            session, facts.reading, tenant_id=facts.tenant_id, pipeline_version=VERSION
+        )
+        duplicate = record.find_duplicate(
+            session, facts.reading, tenant_id=facts.tenant_id, pipeline_version=VERSION
+        )
+        passwords.password_of(session, facts.reading.upload_id, context.settings.key_ring)
+    if duplicate is not None:
+        raise RuntimeError("the document has a duplicate")
+    return claimed, revision_id
+
+
+def _write(context: Context, facts: Facts) -> tuple[ClaimedStep, RevisionId]:
+    claimed, revision_id = _begin_reading(context, facts)
+    with context.transaction() as session:
+        record.lock_document(session, facts.reading)
+        claimed = writer.write_pages(
+            session,
+            claimed,
+            revision_id=revision_id,
+            pages=PAGES,
+            total=len(PAGES),
+            settings=context.settings,
+        )
+    return claimed, revision_id
+
+
+def _publish(context: Context, facts: Facts) -> None:
+    claimed, revision_id = _write(context, facts)
+    _end_reading(context, facts, claimed, revision_id, pages=len(PAGES))
+
+
+def _end_reading(
+    context: Context, facts: Facts, claimed: ClaimedStep, revision_id: RevisionId, *, pages: int
+) -> None:
+    with context.transaction() as session:
+        record.lock_document(session, facts.reading, is_changed=True)
+        following = record.end_reading(
+            session,
+            claimed,
+            facts.reading,
+            revision_id,
+            end=EndOfReading(
+                page_count=pages, read=DocumentRead(language="en", language_confidence=0.99)
+            ),
+            is_ocr_available=lambda: False,
+            settings=context.settings,
+            event_context=EventContext(
+                event_id=EventId(uuid7(datetime.now(UTC))),
+                tenant_id=facts.tenant_id,
+                now=datetime.now(UTC),
+                traceparent=None,
+            ),
+        )
+    if following is not Next.PUBLISH:
+        raise RuntimeError(f"the revision was not published: {following}")
+
+
+def _make_duplicate(connection: Connection, facts: Facts) -> None:
+    """Give the oldest document with pages the bytes of the document that is read."""
+    oldest = (
+        select(Document.id, Document.revision_id)
+        .join(Page, (Page.revision_id == Document.revision_id) & (Page.number == 1))
+        .where(Document.tenant_id == facts.tenant_id, Document.status == DocumentStatus.INGESTED)
+        .order_by(Document.created_at)
+        .limit(1)
+    )
+    found = connection.execute(oldest).one()
+    connection.execute(
+        update(Document).where(Document.id == found.id).values(sha256=facts.reading.sha256)
+    )
+    connection.execute(
+        update(Revision)
+        .where(Revision.id == found.revision_id)
+        .values(
+            pipeline_version=VERSION,
+            page_count=select(func.count())
+            .where(Page.revision_id == found.revision_id)
+            .scalar_subquery(),
+        )
+    )
+
+
+def _copy(context: Context, facts: Facts) -> None:
+    claimed = _claim(context, facts.reading.job_id, name=StepName.INGEST)
+    with context.transaction() as session:
+        revision_id = record.begin_revision(
+            session, facts.reading, tenant_id=facts.tenant_id, pipeline_version=VERSION
+        )
+        duplicate = record.find_duplicate(
+            session, facts.reading, tenant_id=facts.tenant_id, pipeline_version=VERSION
+        )
+    if duplicate is None:
+        raise RuntimeError("no duplicate was found")
+    with context.transaction() as session:
+        claimed = writer.copy_pages(
+            session,
+            claimed,
+            document=facts.reading,
+            revision_id=revision_id,
+            duplicate=duplicate,
+            total=duplicate.page_count,
+            settings=context.settings,
+        )
+    _end_reading(context, facts, claimed, revision_id, pages=duplicate.page_count)
+
+
+def _add_metadata_step(connection: Connection, facts: Facts) -> None:
+    with Session(connection, join_transaction_mode="rollback_only") as session:
+        ingest = session.get_one(Step, (facts.reading.job_id, StepName.INGEST))
+        steps.add_step(
+            session,
+            StepName.METADATA,
+            job_id=facts.reading.job_id,
+            tenant_id=facts.tenant_id,
+            priority=ingest.priority,
+            event_id=EventId(uuid7(datetime.now(UTC))),
+        )
+        session.commit()
+
+
+def _describe(context: Context, facts: Facts) -> None:
+    claimed = _claim(context, facts.reading.job_id, name=StepName.METADATA)
+    with context.transaction() as session:
+        revision_id = record.begin_revision(
+            session, facts.reading, tenant_id=facts.tenant_id, pipeline_version=VERSION
+        )
+    with context.transaction() as session:
+        record.record_structure(
+            session,
+            claimed,
+            facts.reading,
+            revision_id,
+            structure=Structure(metadata=DocumentMetadata(title="A title")),
+            page_count=len(PAGES),
+            language="en",
+            language_confidence=0.99,
+            has_thumbnail=True,
             settings=context.settings,
         )
 
@@ -486,15 +705,25 @@ def _drop_partitions(context: Context, _: Facts) -> object:
     return partitions.sweep(context, Budget.of(MINUTE))
 
 
+def _find_unseen_revisions(context: Context, _: Facts) -> object:
+    return revisions.sweep(context, Budget.of(MINUTE))
+
+
 PIPELINE: Final = (
     PipelineLook(name="step: claim and heartbeat", look=_claim_and_renew),
     PipelineLook(name="step: claim, complete, release the next", look=_claim_and_complete),
     PipelineLook(name="step: retry later", look=_postpone),
     PipelineLook(name="step: fail, release the next", look=_fail),
+    PipelineLook(name="document: claim, begin a revision", look=_begin_reading),
+    PipelineLook(name="document: the same, write 5 pages", look=_write),
+    PipelineLook(name="document: the same, publish the revision", look=_publish),
+    PipelineLook(name="document: copy a duplicate, publish", prepare=_make_duplicate, look=_copy),
+    PipelineLook(name="document: describe", prepare=_add_metadata_step, look=_describe),
     PipelineLook(name="watchdog: 50 overdue steps", prepare=_make_steps_overdue, look=_watch),
     PipelineLook(name="watchdog: nothing is overdue", look=_watch),
     PipelineLook(name="sweep: 20 expired uploads", prepare=_make_uploads_overdue, look=_expire),
     PipelineLook(name="sweep: no expired upload", look=_expire),
+    PipelineLook(name="sweep: no revision that nobody sees", look=_find_unseen_revisions),
     PipelineLook(name="sweep: no row past its retention", look=_delete_old_rows),
     PipelineLook(name="sweep: drop old partitions of events", look=_drop_partitions),
 )

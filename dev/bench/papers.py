@@ -87,6 +87,22 @@ def write_text_pdf(path: Path, *, pages: int, words: Words) -> None:
     SimpleDocTemplate(str(path), pagesize=A4, title=words.sentence()).build(story)
 
 
+def write_dense_pdf(path: Path, *, pages: int, words: Words) -> None:
+    """Write a small PDF that takes long to read: every page shows the same 5,000 words and its number."""
+    canvas = Canvas(str(path), pagesize=A4)
+    canvas.setTitle(words.sentence())
+    canvas.beginForm("words")
+    canvas.setFont("Helvetica", 3)
+    for number, line in enumerate(_lines(words.paragraph(words=5_000), longest=250)):
+        canvas.drawString(20 * mm, (270 - 1.5 * number) * mm, line)
+    canvas.endForm()
+    for number in range(1, pages + 1):
+        canvas.drawString(20 * mm, 280 * mm, f"Page {number}")
+        canvas.doForm("words")
+        canvas.showPage()
+    canvas.save()
+
+
 class Scan:
     """A page as a scanner sees it: grey, noisy, turned."""
 

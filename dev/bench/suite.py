@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 from dev.bench import (
+    endurance,
     fairness,
     ingest,
     memory,
@@ -55,6 +56,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "recognition": Benchmark(
         full=partial(recognition.run, pages=4, rounds=3),
         quick=partial(recognition.run, pages=1, rounds=1),
+    ),
+    "endurance": Benchmark(
+        full=partial(endurance.run, extent=endurance.FULL),
+        quick=partial(endurance.run, extent=endurance.QUICK),
     ),
     "requests": Benchmark(
         full=partial(requests.run, extent=requests.FULL),

@@ -4,7 +4,7 @@ The triggers of the product number the steps, count them and derive their jobs.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -14,11 +14,13 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from schemas import object_keys, staging_layout
-from schemas.events.uploads import UploadFinalized
-from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import Priority, StagingKind, UploadStatus
-from schemas.steps import StepName
+from schemas.events.uploads import StoredEvent, UploadFinalized
+from schemas.ids import DocumentId, JobId, TenantId, UploadId
+from schemas.lifecycle import DocumentStatus, Priority, StagingKind, UploadStatus
+from schemas.object_keys import ObjectKey
+from schemas.steps import JobStage, StepName
 from schemas.tables import steps
+from schemas.tables.documents import Document
 from schemas.tables.events import emit
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Chunk, Upload
@@ -84,6 +86,93 @@ def add_files(
         _add_jobs(
             session, ids, tenant_id=tenant_id, priority=Priority.INTERACTIVE, size=len(content)
         )
+
+
+def add_documents(
+    engine: Engine,
+    tenant_id: TenantId,
+    contents: Sequence[bytes],
+    *,
+    put: Callable[[ObjectKey, bytes], object],
+) -> None:
+    """Add stored PDFs whose reading waits, with their objects.
+
+    Args:
+        engine: of the database.
+        tenant_id: their owner.
+        contents: the bytes of each.
+        put: stores an object.
+    """
+    for first in range(0, len(contents), BATCH):
+        with Session(engine) as session, session.begin():
+            for content in contents[first : first + BATCH]:
+                _add_document(session, tenant_id, content, put=put)
+
+
+def _add_document(
+    session: Session,
+    tenant_id: TenantId,
+    content: bytes,
+    *,
+    put: Callable[[ObjectKey, bytes], object],
+) -> None:
+    upload_id, job_id, document_id = (
+        UploadId(uuid4()),
+        JobId(uuid4()),
+        DocumentId(uuid4()),
+    )
+    stored = StoredEvent(
+        upload_id=upload_id,
+        job_id=job_id,
+        document_id=document_id,
+        filename="waiting.pdf",
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        content_type="application/pdf",
+        object_key=object_keys.original(tenant_id, upload_id),
+        will_be_read=True,
+    )
+    put(ObjectKey(stored.object_key), content)
+    session.add(
+        Upload(
+            id=upload_id,
+            tenant_id=tenant_id,
+            status=UploadStatus.STORED,
+            filename=stored.filename,
+            content_type=stored.content_type,
+            size=stored.size,
+            chunk_size=stored.size,
+            chunk_count=1,
+            expires_at=datetime.now(UTC),
+        )
+    )
+    session.flush()
+    session.add(Job(id=job_id, tenant_id=tenant_id, upload_id=upload_id, stage=JobStage.INGEST))
+    session.flush()
+    session.add(
+        Document(
+            id=document_id,
+            tenant_id=tenant_id,
+            upload_id=upload_id,
+            job_id=job_id,
+            status=DocumentStatus.READING,
+            filename=stored.filename,
+            content_type=stored.content_type,
+            size=stored.size,
+            sha256=stored.sha256,
+            object_key=stored.object_key,
+            etag="",
+        )
+    )
+    steps.add_step(
+        session,
+        StepName.INGEST,
+        job_id=job_id,
+        tenant_id=tenant_id,
+        priority=Priority.INTERACTIVE,
+        event_id=emit(session, stored, tenant_id=tenant_id, source=SOURCE, now=datetime.now(UTC)),
+    )
+    session.flush()
 
 
 def _transactions(engine: Engine, *, count: int) -> Iterator[tuple[Session, int]]:

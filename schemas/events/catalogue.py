@@ -38,10 +38,10 @@ def schema_of(event_type: str) -> JsonSchema:
             "format": "uri-reference",
             "description": "the component that emitted the event",
         },
-        "type": {"const": event_type},
+        "type": {"const": event_type, "description": "type of the event"},
         "subject": _UUID | {"description": "what the event is about"},
         "time": {"type": "string", "format": "date-time", "description": "when it happened"},
-        "datacontenttype": {"const": "application/json"},
+        "datacontenttype": {"const": "application/json", "description": "media type of `data`"},
         "tenantid": _UUID | {"description": "the tenant that the event belongs to"},
         "data": _data_schema(EVENT_TYPES[event_type]),
     }

@@ -94,7 +94,14 @@ class DocumentFailed(_DocumentEvent, frozen=True, kw_only=True):
     upload_id: UploadId
     job_id: JobId
     filename: str
-    code: Annotated[str, msgspec.Meta(description="stable code of the error, as in the job")]
+    code: Annotated[
+        str,
+        msgspec.Meta(
+            description="stable code of the error, as in the job; a fault of the system is "
+            "`store_unavailable`, `not_found` (the object was removed), `attempts_exhausted` or "
+            "`internal`"
+        ),
+    ]
     detail: Annotated[str, msgspec.Meta(description="a sentence for people")]
     outcome: Annotated[
         Outcome | None,

@@ -45,7 +45,7 @@ class StoredEvent(_UploadEvent, frozen=True, kw_only=True):
     will_be_read: Annotated[
         bool,
         msgspec.Meta(
-            description="whether the content is read next; if not, this event is the last of its job"
+            description="whether `document.ingested` or `document.failed` follows; if not, this event is the last of its job"
         ),
     ]
 
@@ -65,7 +65,7 @@ class UploadFailed(_UploadEvent, frozen=True, kw_only=True):
 
 
 class UploadCancelled(_UploadEvent, frozen=True, kw_only=True):
-    """The client cancelled the upload; none of its bytes are kept."""
+    """The client cancelled the upload, or purged it after `upload.stored`; none of its bytes are kept."""
 
     TYPE: ClassVar[str] = "upload.cancelled"
 

@@ -1,11 +1,13 @@
 """The whole system: its processes start as operators start them and restart when they die."""
 
 from collections.abc import Iterator, Mapping
+from uuid import uuid4
 
 import pytest
 
 from dev.client import Client
 from dev.stack.stack import Stack
+from tests.e2e.broker_proxy import BrokerProxy
 from tests.e2e.deployment import SETTINGS, Deployment
 from tests.e2e.lost_messages import Broker
 from tests.e2e.store_proxy import StoreProxy
@@ -27,11 +29,26 @@ def store_proxy(shared_store_proxy: StoreProxy) -> Iterator[StoreProxy]:
 
 
 @pytest.fixture(scope="session")
+def broker_proxy(infrastructure: Stack) -> Iterator[BrokerProxy]:
+    """The proxy between `system` and a virtual host of its own."""
+    name = f"e2e-broker-{uuid4().hex[:6]}"
+    with BrokerProxy(infrastructure.create_vhost(name)["RABBITMQ_URL"]) as proxy:
+        yield proxy
+    infrastructure.delete_vhost(name)
+
+
+@pytest.fixture(scope="session")
 def system(
-    infrastructure: Stack, migrated_template: str, shared_store_proxy: StoreProxy
+    infrastructure: Stack,
+    migrated_template: str,
+    shared_store_proxy: StoreProxy,
+    broker_proxy: BrokerProxy,
 ) -> Iterator[Stack]:
     """Every process of the project, on a database, virtual host and bucket of their own."""
-    settings = SETTINGS | {"S3_ENDPOINT_URL": shared_store_proxy.url}
+    settings = SETTINGS | {
+        "S3_ENDPOINT_URL": shared_store_proxy.url,
+        "RABBITMQ_URL": broker_proxy.url,
+    }
     with infrastructure.scoped("e2e", settings=settings, template=migrated_template) as own:
         own.start()
         yield own

@@ -1,10 +1,12 @@
-"""Documents that are read while readers, workers and their connections to the broker are killed."""
+"""Documents that are read while readers and workers are killed and connections to the broker cut."""
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -15,8 +17,9 @@ from uuid import UUID
 import psutil
 from sqlalchemy import create_engine, text
 
-from dev.bench.papers import Scan, Words, write_scanned_pdf, write_text_pdf
+from dev.bench.papers import Scan, Words, write_dense_pdf, write_scanned_pdf, write_text_pdf
 from dev.client import Client
+from tests.e2e.broker_proxy import BrokerProxy
 from tests.e2e.deployment import Deployment
 from tests.e2e.files import retrying, settled
 
@@ -25,6 +28,13 @@ READING: Final = ("ingest", "batch", "metadata", "ocr")
 """The workers that read documents."""
 SCANS_EVERY: Final = 20
 """One document in so many is a scan, because OCR of a page takes seconds."""
+LONG_EVERY: Final = 40
+"""One document in so many takes more than its share of CPU time: the batch lane reads its rest."""
+LONG_PAGES: Final = 60
+ENDED_WITHIN: Final = timedelta(minutes=10)
+"""Longer than a wait in the last retry tier."""
+CLIENTS: Final = 24
+"""Each waits for its document: a document that waits in a retry tier leaves work for the readers."""
 
 # One published revision with every page once, and one event, for every document.
 _WRONG: Final = text(
@@ -42,39 +52,55 @@ _RUNNING: Final = text(
 
 
 def assert_documents_survive_kills(
-    deployment: Deployment, *, documents: int, kills: int, directory: Path, seed: int
+    deployment: Deployment,
+    broker_proxy: BrokerProxy,
+    *,
+    documents: int,
+    kills: int,
+    directory: Path,
+    seed: int,
 ) -> None:
-    """Upload documents while a process that reads is killed now and then; each is read once, as a whole."""
+    """Read documents while something that reads is killed now and then; each is read once, as a whole.
+
+    A kill ends a reader or a process of a worker, or cuts every connection to the broker. The kills
+    are spread over the documents that have ended.
+    """
     random = Random(seed)
     words = Words(seed=seed)
-    printed, scanned = directory / "printed.pdf", directory / "scanned.pdf"
+    printed, scanned, long = (directory / f"{name}.pdf" for name in ("printed", "scanned", "long"))
     write_text_pdf(printed, pages=PAGES, words=words)
     write_scanned_pdf(scanned, [Scan(words, turn_degrees=0)])
-    victims = cycle(_kinds_of_kills(deployment, random))
+    write_dense_pdf(long, pages=LONG_PAGES, words=words)
+    victims = cycle(_kinds_of_kills(deployment, broker_proxy, random))
     kill_after = {(number + 1) * documents // (kills + 1) for number in range(kills)}
-    jobs: dict[str, int] = {}
-    killed = 0
-    with ThreadPoolExecutor(4) as pool:
-        uploads = []
+    pages: dict[str, int] = {}
+    ended: list[dict[str, Any]] = []
+    killed: Counter[str] = Counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        reading = {}
         for number in range(documents):
-            is_scan = number % SCANS_EVERY == SCANS_EVERY // 2
-            path, pages = (scanned, 1) if is_scan else (printed, PAGES)
-            uploads.append(
-                pool.submit(_upload, deployment.client, path, pages=pages, number=number)
-            )
-        for done, upload in enumerate(as_completed(uploads), 1):
-            job_id, pages = upload.result()
-            jobs[job_id] = pages
+            if number % SCANS_EVERY == SCANS_EVERY // 2:
+                path, page_count = scanned, 1
+            elif number % LONG_EVERY == LONG_EVERY // 2 + 1:
+                path, page_count = long, LONG_PAGES
+            else:
+                path, page_count = printed, PAGES
+            future = pool.submit(_read, deployment.client, path, number=number)
+            reading[future] = page_count
+        for done, each in enumerate(as_completed(reading), 1):
+            job = each.result()
+            ended.append(job)
+            pages[job["job_id"]] = reading[each]
             if done in kill_after:
-                killed += next(victims)()
-    ended = [settled(deployment.client, job_id) for job_id in jobs]
+                kind, kill = next(victims)
+                killed[kind] += kill()
 
-    assert killed >= kills // 2, f"only {killed} of {kills} kills met a process"
+    assert killed.total() >= kills // 2, f"of {kills} kills these met something: {killed}"
     assert {job["status"] for job in ended} == {"completed"}, _unfinished(ended)
-    rows = _rows(deployment.system.environment, jobs=list(jobs))
+    rows = _rows(deployment.system.environment, jobs=list(pages))
     assert len(rows) == documents
     expected = {
-        job["result"]["document_id"]: list(range(1, jobs[job["job_id"]] + 1)) for job in ended
+        job["result"]["document_id"]: list(range(1, pages[job["job_id"]] + 1)) for job in ended
     }
     wrong = [
         row
@@ -85,7 +111,8 @@ def assert_documents_survive_kills(
     assert not wrong, wrong
 
 
-def _upload(client: Client, path: Path, *, pages: int, number: int) -> tuple[str, int]:
+def _read(client: Client, path: Path, *, number: int) -> dict[str, Any]:
+    """Upload a file and return its job once it has ended."""
     # Other bytes for every document: the result of the same bytes is reused.
     content = path.read_bytes() + f"\n% {number}\n".encode()
     for attempt in retrying():
@@ -96,15 +123,17 @@ def _upload(client: Client, path: Path, *, pages: int, number: int) -> tuple[str
                 headers={"Idempotency-Key": f"killed-readers-{path.stat().st_ino}-{number}"},
             )
             answer.raise_for_status()
-    return str(answer.json()["job_id"]), pages
+    return settled(client, str(answer.json()["job_id"]), timeout=ENDED_WITHIN)
 
 
-def _kinds_of_kills(deployment: Deployment, random: Random) -> Iterator[Callable[[], int]]:
-    """Yield functions that kill one process, and return how many they killed."""
+def _kinds_of_kills(
+    deployment: Deployment, broker_proxy: BrokerProxy, random: Random
+) -> Iterator[tuple[str, Callable[[], int]]]:
+    """Yield names and functions that kill one process or cut connections; each returns how many kills it was."""
     for name in READING:
-        if name in deployment.system.processes:
-            for processes in (_readers_of, _workers_of):
-                yield partial(_kill_one, processes, deployment, name, random=random)
+        yield f"reader of {name}", partial(_kill_one, _readers_of, deployment, name, random=random)
+        yield f"worker {name}", partial(_kill_one, _workers_of, deployment, name, random=random)
+        yield "connections", lambda: int(broker_proxy.cut() > 0)
 
 
 def _workers_of(deployment: Deployment, name: str) -> list[psutil.Process]:

@@ -3,6 +3,7 @@
 # Imported fixtures are available here.
 from tests.e2e.conftest import (  # noqa: F401
     broker_process,
+    broker_proxy,
     bucket_staging_system,
     deployment,
     forgetful_deployment,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.broker_proxy import BrokerProxy
 from tests.e2e.deployment import Deployment
 from tests.e2e.killed_readers import assert_documents_survive_kills
 
@@ -11,8 +12,8 @@ pytestmark = pytest.mark.timeout(3600)
 
 
 def test_a_thousand_documents_survive_a_hundred_kills(
-    reading_deployment: Deployment, tmp_path: Path
+    reading_deployment: Deployment, broker_proxy: BrokerProxy, tmp_path: Path
 ) -> None:
     assert_documents_survive_kills(
-        reading_deployment, documents=1_000, kills=100, directory=tmp_path, seed=32
+        reading_deployment, broker_proxy, documents=1_000, kills=100, directory=tmp_path, seed=32
     )
