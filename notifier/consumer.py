@@ -1,19 +1,19 @@
 """Consumes queues without losing or requeuing messages during an outage of the database.
 
-A message is acknowledged once it is recorded; the broker delivers a message again whose
-acknowledgement it did not get, so recording must be repeatable.
+Messages are recorded in groups. A message is acknowledged once it is recorded; the broker delivers a
+message again whose acknowledgement it did not get, so recording must be repeatable.
 """
 
 import asyncio
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Final, Generic, Never, TypeVar
+from typing import Final, Generic, Never, TypeAlias, TypeVar
 
 import aiormq
 import structlog
@@ -31,15 +31,26 @@ log = structlog.stdlib.get_logger(__name__)
 
 Item = TypeVar("Item")
 
+Group: TypeAlias = Sequence[tuple[AbstractIncomingMessage, Item]]
+
 CLOSING_GRACE: Final = timedelta(seconds=5)
 """Time to finish the messages in progress when a consumer stops; others return to the queue."""
+
+GROUP_INTERVAL: Final = timedelta(milliseconds=5)
+"""Between the starts of two groups that are not full: a group costs as much as dozens of messages.
+A message after a pause waits for nothing."""
 
 
 class Consumer(ABC, Generic[Item]):
     """Records every message of some queues. `Item` is what it records of one message."""
 
     def __init__(
-        self, *, connection: AbstractRobustConnection, queues: Sequence[str], prefetch: int
+        self,
+        *,
+        connection: AbstractRobustConnection,
+        queues: Sequence[str],
+        prefetch: int,
+        group_max: int = 1,
     ) -> None:
         """Create a consumer.
 
@@ -47,23 +58,28 @@ class Consumer(ABC, Generic[Item]):
             connection: publishes nothing; consumers may share it, each has its own channel.
             queues: the names of the queues.
             prefetch: most messages of one queue in progress at once.
+            group_max: most messages that are recorded at once.
         """
         self._connection = connection
         self._queues = queues
         self._prefetch = prefetch
+        self._group_max = group_max
         self._channel: AbstractChannel | None = None
         self._tags: Mapping[str, AbstractQueue] = {}
-        self._in_progress: set[asyncio.Task[None]] = set()
         self._received: Counter[str] = Counter()
-        self._stalled: asyncio.Future[Item]  # a new one for each period of consuming
+        # New ones for each period of consuming.
+        self._waiting: deque[tuple[AbstractIncomingMessage, str]] = deque()
+        self._arrived = asyncio.Event()
+        self._is_stopping = False
+        self._is_recording = False
 
     @abstractmethod
     async def _read(self, message: AbstractIncomingMessage, *, queue: str) -> Item | None:
         """Return what is to be recorded; None if the message is already settled here."""
 
     @abstractmethod
-    async def _record(self, item: Item) -> None:
-        """Record an item in one transaction; a repetition must have no further effect."""
+    async def _record(self, items: Sequence[Item]) -> None:
+        """Record items in one transaction; a repetition must have no further effect."""
 
     @abstractmethod
     async def _give_up(
@@ -71,16 +87,21 @@ class Consumer(ABC, Generic[Item]):
     ) -> None:
         """Log that a message cannot be recorded, for another reason than an outage, and settle it."""
 
+    async def _acknowledge(self, messages: Sequence[AbstractIncomingMessage]) -> None:
+        """Acknowledge recorded messages; a message before them may be left unsettled."""
+        for message in messages:
+            await message.ack()
+
     async def run(self) -> Never:
         """Consume until cancelled; during an outage of the database, consume nothing.
 
         The broker drops or dead-letters a message after a few deliveries, so messages must not be
         requeued repeatedly. During the outage messages wait in their queue, while this process
-        keeps one item and retries it until it is recorded.
+        keeps one group and retries it until it is recorded.
         """
         while True:
-            item = await broker.through_outages(self._consume_until_stalled, doing="consuming")
-            await postgres.through_outages(partial(self._record, item), doing="recording a message")
+            items = await broker.through_outages(self._consume_until_stalled, doing="consuming")
+            await postgres.through_outages(partial(self._record, items), doing="recording messages")
             log.info("consumer.resuming", queues=self._queues)
 
     async def is_consuming(self) -> bool:
@@ -94,15 +115,16 @@ class Consumer(ABC, Generic[Item]):
         underlay = await channel.get_underlay_channel()
         return isinstance(underlay, aiormq.Channel) and self._tags.keys() <= set(underlay.consumers)
 
-    async def _consume_until_stalled(self) -> Item:
-        """Consume until an item cannot be recorded, requeue its message and return the item."""
-        self._stalled = asyncio.get_running_loop().create_future()
+    async def _consume_until_stalled(self) -> Sequence[Item]:
+        """Consume until a group cannot be recorded, requeue its messages and return its items."""
+        self._waiting, self._arrived, self._is_stopping = deque(), asyncio.Event(), False
         await self._connection.ready()
         channel = await self._connection.channel()
         try:
             await channel.set_qos(prefetch_count=self._prefetch)
             await broker.declare_topology(channel)
             tags: dict[str, AbstractQueue] = {}
+            recording = asyncio.create_task(self._record_until_stalled())
             try:
                 for name in self._queues:
                     queue = await channel.get_queue(name)
@@ -112,26 +134,26 @@ class Consumer(ABC, Generic[Item]):
                     tags[await queue.consume(handle, consumer_tag=tag)] = queue
                 self._tags, self._channel = tags, channel
                 log.info("consumer.started", queues=self._queues)
-                return await self._until_stalled()
+                return await self._until_stalled(recording)
             finally:
                 self._channel = None
-                await self._finish(tags)
+                await self._finish(tags, recording)
         finally:
             # Closing requeues every message that is not acknowledged.
             with suppress(*broker.OUTAGES, TimeoutError):
                 async with asyncio.timeout(CLOSING_GRACE.total_seconds()):
                     await channel.close()
 
-    async def _until_stalled(self) -> Item:
-        """Return the item that cannot be recorded; check the subscriptions meanwhile.
+    async def _until_stalled(self, recording: asyncio.Task[Sequence[Item]]) -> Sequence[Item]:
+        """Return the items that cannot be recorded; check the subscriptions meanwhile.
 
         Raises:
             broker.SubscriptionLost: a queue is missing or its messages do not arrive.
         """
         check = amqp.SubscriptionCheck()
-        while not self._stalled.done():
+        while not recording.done():
             interval = amqp.SUBSCRIPTION_CHECK.total_seconds()
-            await asyncio.wait((self._stalled,), timeout=interval)
+            await asyncio.wait((recording,), timeout=interval)
             for queue in self._queues:
                 counts = await broker.count(self._connection, queue)
                 if counts is None:  # the connection restores itself and the subscriptions
@@ -141,56 +163,100 @@ class Consumer(ABC, Generic[Item]):
                     consumers=counts.consumer_count or 0,
                     messages=counts.message_count or 0,
                     received=self._received[queue],
-                    idle=not self._in_progress,
+                    idle=not self._waiting and not self._is_recording,
                 )
                 if reason is not None:
                     raise broker.SubscriptionLost(queue, reason)
-        return self._stalled.result()
+        return recording.result()
 
-    async def _finish(self, tags: Mapping[str, AbstractQueue]) -> None:
-        """Stop consuming and finish the messages in progress."""
-        with suppress(*broker.OUTAGES, TimeoutError):
-            async with asyncio.timeout(CLOSING_GRACE.total_seconds()):
-                for tag, queue in tags.items():
-                    if self._connection.connected.is_set():
-                        await queue.cancel(tag)
-                if self._in_progress:
-                    await asyncio.wait(self._in_progress)
+    async def _finish(
+        self, tags: Mapping[str, AbstractQueue], recording: asyncio.Task[Sequence[Item]]
+    ) -> None:
+        """Stop consuming and finish the group in progress."""
+        self._is_stopping = True
+        self._arrived.set()
+        try:
+            with suppress(*broker.OUTAGES, TimeoutError):
+                async with asyncio.timeout(CLOSING_GRACE.total_seconds()):
+                    for tag, queue in tags.items():
+                        if self._connection.connected.is_set():
+                            await queue.cancel(tag)
+                    await asyncio.wait((recording,))
+        finally:
+            recording.cancel()
 
     async def _on_message(self, message: AbstractIncomingMessage, *, queue: str) -> None:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a consumer's callback runs in a task")
-        self._in_progress.add(task)
         self._received[queue] += 1
+        self._waiting.append((message, queue))
+        self._arrived.set()
+
+    async def _record_until_stalled(self) -> Sequence[Item]:
+        """Record the messages that arrive, in groups; return a group that meets an outage.
+
+        Returns:
+            Nothing once the consumer is stopping.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._arrived.wait()
+            if self._is_stopping:
+                return ()
+            if not self._waiting:
+                self._arrived.clear()
+                continue
+            began = loop.time()
+            self._is_recording = True
+            try:
+                unrecorded = await self._handle_group()
+            finally:
+                self._is_recording = False
+            if unrecorded:
+                return unrecorded
+            if len(self._waiting) < self._group_max:
+                rest = GROUP_INTERVAL.total_seconds() - (loop.time() - began)
+                await asyncio.sleep(max(rest, 0))
+
+    async def _handle_group(self) -> Sequence[Item]:
+        """Record the next group; return its items if the database is out of order."""
+        received = [
+            self._waiting.popleft() for _ in range(min(len(self._waiting), self._group_max))
+        ]
         try:
-            await self._handle(message, queue=queue)
+            group = []
+            for message, queue in received:
+                item = await self._read(message, queue=queue)
+                if item is not None:
+                    group.append((message, item))
+            return await self._settle(group) if group else ()
         except broker.OUTAGES as error:
-            # The broker still has the message and delivers it again.
+            # The broker still has the messages and delivers them again.
             log.warning(
                 "consumer.acknowledgement_lost",
-                queue=queue,
-                message_id=message.message_id,
+                queues=sorted({queue for _, queue in received}),
+                messages=len(received),
                 error=str(error),
             )
-        finally:
-            self._in_progress.discard(task)
+            return ()
 
-    async def _handle(self, message: AbstractIncomingMessage, *, queue: str) -> None:
-        item = await self._read(message, queue=queue)
-        if item is None:
-            return
+    async def _settle(self, group: Group[Item]) -> Sequence[Item]:
+        """Record a group and acknowledge its messages; return its items if it meets an outage."""
+        items = [item for _, item in group]
         try:
-            await self._record(item)
-        except Exception as error:  # noqa: BLE001  # both branches log it
+            await self._record(items)
+        except Exception as error:  # noqa: BLE001  # every branch logs it
             if postgres.is_outage(error):
-                self._stall(item, error)
-            else:
+                log.warning("consumer.stalled", queues=self._queues, error=outages.describe(error))
+                return items
+            if len(group) == 1:
+                ((message, item),) = group
                 await self._give_up(message, item, error)
-            return
-        await message.ack()
-
-    def _stall(self, item: Item, error: Exception) -> None:
-        if not self._stalled.done():
-            log.warning("consumer.stalled", queues=self._queues, error=outages.describe(error))
-            self._stalled.set_result(item)
+                return ()
+            log.warning("consumer.group_failed", messages=len(group), error=outages.describe(error))
+        else:
+            await self._acknowledge([message for message, _ in group])
+            return ()
+        # One message is to blame; the others are recorded without it.
+        for number, each in enumerate(group):
+            if await self._settle([each]):
+                return items[number:]
+        return ()

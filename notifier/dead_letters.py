@@ -4,11 +4,10 @@ The table survives the broker, and `waybill dead-letters` works on it. `waybill.
 oldest messages above its length; drained into the table, the queue does not reach that length.
 """
 
-import asyncio
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -68,19 +67,18 @@ class DeadLetterConsumer(Consumer[Row]):
         """
         super().__init__(connection=connection, queues=tuple(SOURCES), prefetch=PREFETCH)
         self._transaction = transaction
-        # One at a time: many dead letters at once must not take all connections of the process.
-        self._recording = asyncio.Lock()
 
     async def _read(self, message: AbstractIncomingMessage, *, queue: str) -> Row:
         return row_of(message, queue=SOURCES[queue])
 
-    async def _record(self, item: Row) -> None:
-        async with self._recording, self._transaction() as connection:
-            added = await connection.scalar(_ADD, item)
-        if added is None:
-            log.info("dead_letter.repeated", **_facts(item))
-        else:
-            log.error("dead_letter.received", dead_letter_id=added, **_facts(item))
+    async def _record(self, items: Sequence[Row]) -> None:
+        async with self._transaction() as connection:
+            added = [await connection.scalar(_ADD, item) for item in items]
+        for dead_letter_id, item in zip(added, items, strict=True):
+            if dead_letter_id is None:
+                log.info("dead_letter.repeated", **_facts(item))
+            else:
+                log.error("dead_letter.received", dead_letter_id=dead_letter_id, **_facts(item))
 
     async def _give_up(self, message: AbstractIncomingMessage, item: Row, error: Exception) -> None:
         # Rejected, the message would be lost: its queue has no dead-letter queue. It stays
