@@ -11,14 +11,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from dev.stack.checkout import CHECKOUT
+from notifier.delivery.settlement import FAILURES_MIN, REFUSALS
 from schemas import topology
+from schemas.api.webhooks import OVERLAP_MAX
 from schemas.events import catalogue
 from schemas.events.envelope import CONTENT_TYPE, MAX_BYTES, encode
 from schemas.events.examples import example_envelope
 from schemas.policy.retry_schedule import RETRY_AFTER_MAX
 from schemas.policy.webhook_secrets import KEY_SIZES
-from schemas.settings import DeliverySettings
+from schemas.settings import DeliverySettings, WebhookSettings
 
 PAGE: Final = CHECKOUT / "docs" / "receiving-webhooks.md"
 TEXT: Final = Path(__file__).with_name("page.md")
@@ -28,8 +32,6 @@ NOTICE: Final = (
     "<!-- Written by `python -m dev.receiving` from dev/receiving, schemas/events and "
     "schemas/settings.py; edit those. -->"
 )
-
-PERMANENT_STATUSES: Final = (400, 401, 403, 404, 405, 413, 414, 415, 422, 431, 501)
 
 VECTOR_SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105  # published by Standard Webhooks
 VECTOR_ID: Final = "msg_p5jXN8AQM9LWM0D4loKWxJek"
@@ -130,8 +132,8 @@ def _delays() -> tuple[timedelta, ...]:
     return delays
 
 
-def _default(setting: str) -> Any:  # noqa: ANN401  # of any type
-    return DeliverySettings.model_fields[setting].default
+def _default(setting: str, *, of: type[BaseModel] = DeliverySettings) -> Any:  # noqa: ANN401  # of any type
+    return of.model_fields[setting].default
 
 
 def _span(length: timedelta) -> str:
@@ -161,7 +163,15 @@ VALUES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "vector_signature": _vector_signature,
         "schedule": schedule,
         "schedule_span": lambda: _span(sum(_delays(), timedelta(0))),
-        "permanent_statuses": lambda: ", ".join(map(str, PERMANENT_STATUSES)),
+        "refusals": lambda: ", ".join(str(int(each)) for each in sorted(REFUSALS)),
+        "permanent_attempts": lambda: str(_default("webhook_permanent_attempts")),
+        "permanent_span": lambda: _span(
+            sum(_delays()[: _default("webhook_permanent_attempts") - 1], timedelta(0))
+        ),
+        "disable_after": lambda: f"{_default('webhook_disable_after').days} days",
+        "failures_min": lambda: str(FAILURES_MIN),
+        "secret_overlap": lambda: _span(_default("webhook_secret_overlap", of=WebhookSettings)),
+        "overlap_max": lambda: f"{OVERLAP_MAX // 86_400} days",
         "webhook_timeout": lambda: _span(_default("webhook_timeout")),
         "retry_after_max": lambda: _span(RETRY_AFTER_MAX),
         "response_max": lambda: f"{_default('webhook_response_max') // 1024} KiB",
