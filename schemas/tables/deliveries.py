@@ -53,6 +53,7 @@ class Delivery(Base):
             "webhook_id",
             text("(attempts_made > 0)"),
             "next_attempt_at",
+            "id",
             postgresql_where=text(IS_PENDING),
         ),
         Index(

@@ -46,7 +46,10 @@ class DedicatedConnection:
     async def _in_use(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         async with self._lock:
             connection = self._connection
-            if connection is None or postgres.is_closed(connection):
+            if connection is not None and postgres.is_closed(connection):
+                await connection.close()
+                connection = None
+            if connection is None:
                 connection = self._connection = await self._open()
             try:
                 yield connection

@@ -214,7 +214,8 @@ class _Group:
         """Return the deliveries that can be attempted at once, and the queues that have others."""
         due = []
         unread = set(self._unread)
-        for event_id, delivery_id, webhook_id, ordered in self._added:
+        # Ids of events follow their times, so that the events of an upload are offered in order.
+        for event_id, delivery_id, webhook_id, ordered in sorted(self._added):
             version = self._versions.get(webhook_id)
             if version is None:
                 continue

@@ -53,7 +53,7 @@ _CANDIDATES: Final = """
     FROM deliveries
     WHERE webhook_id = webhooks.id AND status = 'pending' AND (attempts_made > 0) IS {is_retry}
       AND next_attempt_at <= now() AND id NOT IN (SELECT unnest(%(known)b))
-    ORDER BY next_attempt_at LIMIT %(limit)b
+    ORDER BY next_attempt_at, id LIMIT %(limit)b
 """
 
 # The version is not known before the row of the endpoint is read; a paused endpoint has no due deliveries.

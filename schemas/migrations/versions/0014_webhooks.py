@@ -406,7 +406,7 @@ def _index_deliveries() -> None:
     op.create_index(
         "ix_deliveries_due",
         "deliveries",
-        ["webhook_id", sa.text("(attempts_made > 0)"), "next_attempt_at"],
+        ["webhook_id", sa.text("(attempts_made > 0)"), "next_attempt_at", "id"],
         postgresql_where=sa.text("status = 'pending'"),
     )
     op.create_index(

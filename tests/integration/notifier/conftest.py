@@ -5,6 +5,8 @@ from typing import Protocol
 
 import pytest
 
+from notifier import db
+from notifier.delivery.store import open_store
 from schemas.settings import BrokerSettings, DatabaseSettings
 from tests.factories.secret_keys import KEY
 from tests.integration.notifier import bus
@@ -28,8 +30,11 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def rows(database: DatabaseSettings) -> AsyncIterator[Rows]:
-    async with engine_of(database) as engine:
-        yield Rows(engine)
+    async with (
+        engine_of(database) as engine,
+        open_store(connect=db.connector(database, name="tests"), transaction=engine.begin) as store,
+    ):
+        yield Rows(engine, store=store)
 
 
 @pytest.fixture

@@ -8,22 +8,24 @@ from typing import TypeVar
 from uuid import uuid4
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from notifier import db
-from notifier.delivery import operations
+from notifier.delivery.store import DatabaseStore
+from notifier.delivery.work import ReceivedEvent
 from schemas.events.envelope import Envelope, Event, encode
 from schemas.events.uploads import UploadCancelled
 from schemas.ids import EventId, TenantId, UploadId, WebhookId, uuid7
 from schemas.policy import webhook_secrets
+from schemas.policy.webhook_secrets import SecretKind
 from schemas.settings import DatabaseSettings
 from schemas.tables.dead_letters import DeadLetter
-from schemas.tables.deliveries import Attempt, Delivery
+from schemas.tables.deliveries import Attempt, Delivery, DeliveryQueue
 from schemas.tables.events import EventRecord
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
-from schemas.tables.webhooks import Webhook
+from schemas.tables.webhooks import Webhook, WebhookSecret
 from tests.factories.secret_keys import KEYS
 
 T = TypeVar("T")
@@ -84,15 +86,15 @@ async def engine_of(database: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
 
 
 class Rows:
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, engine: AsyncEngine, *, store: DatabaseStore) -> None:
+        self._store = store
         self.transaction = async_sessionmaker(engine, expire_on_commit=False).begin
 
     async def record(self, *events: Envelope) -> None:
-        """Record events as the consumer does."""
-        for event in events:
-            async with self._engine.begin() as connection:
-                await operations.record_event(connection, event, body=encode(event))
+        """Record events as a consumer of another process does, which delivers nothing itself."""
+        await self._store.record_events(
+            [ReceivedEvent(envelope=each, body=encode(each), traceparent=None) for each in events]
+        )
 
     async def add_tenant(self) -> TenantId:
         tenant_id = TenantId(uuid4())
@@ -123,6 +125,7 @@ class Rows:
         url: str = "http://127.0.0.1:9/hook",
         event_types: Sequence[str] = (),
         upload_id: UploadId | None = None,
+        **options: object,
     ) -> WebhookId:
         webhook_id = WebhookId(uuid4())
         async with self.transaction() as session:
@@ -131,23 +134,63 @@ class Rows:
                     id=webhook_id,
                     tenant_id=tenant_id,
                     url=url,
-                    secret=webhook_secrets.encrypt(SECRET, webhook_id=webhook_id, keys=KEYS),
                     event_types=list(event_types),
                     upload_id=upload_id,
+                    **options,
+                )
+            )
+            await session.flush()
+            session.add(
+                WebhookSecret(
+                    id=uuid4(),
+                    webhook_id=webhook_id,
+                    scheme=SecretKind.V1,
+                    secret=webhook_secrets.encrypt(SECRET, webhook_id=webhook_id, keys=KEYS),
                 )
             )
         return webhook_id
 
-    async def delete_webhook(self, webhook_id: WebhookId) -> None:
+    async def change_webhook(self, webhook_id: WebhookId, **values: object) -> None:
+        """Change columns, and wake the owner of the queue as the gateway does."""
+        async with self.transaction() as session:
+            await session.execute(update(Webhook).where(Webhook.id == webhook_id).values(values))
+            await self._wake(session, webhook_id)
+
+    async def add_secret(
+        self, webhook_id: WebhookId, secret: str, *, others_expire_in: timedelta
+    ) -> None:
+        """Rotate the secret."""
         async with self.transaction() as session:
             await session.execute(
-                update(Webhook).where(Webhook.id == webhook_id).values(deleted_at=func.now())
+                update(WebhookSecret)
+                .where(WebhookSecret.webhook_id == webhook_id, WebhookSecret.expires_at.is_(None))
+                .values(expires_at=func.now() + others_expire_in)
             )
+            session.add(
+                WebhookSecret(
+                    id=uuid4(),
+                    webhook_id=webhook_id,
+                    scheme=SecretKind.V1,
+                    secret=webhook_secrets.encrypt(secret, webhook_id=webhook_id, keys=KEYS),
+                )
+            )
+
+    async def _wake(self, session: AsyncSession, webhook_id: WebhookId) -> None:
+        await session.execute(
+            update(DeliveryQueue)
+            .where(DeliveryQueue.webhook_id == webhook_id)
+            .values(due_at=func.now())
+        )
+
+    async def delete_webhook(self, webhook_id: WebhookId) -> None:
+        await self.change_webhook(webhook_id, deleted_at=func.now())
 
     async def set_secret(self, webhook_id: WebhookId, secret: str) -> None:
         async with self.transaction() as session:
             await session.execute(
-                update(Webhook).where(Webhook.id == webhook_id).values(secret=secret)
+                update(WebhookSecret)
+                .where(WebhookSecret.webhook_id == webhook_id)
+                .values(secret=secret)
             )
 
     async def webhook(self, webhook_id: WebhookId) -> Webhook:
@@ -213,6 +256,13 @@ class Rows:
                 .where(Delivery.next_attempt_at.is_not(None))
                 .values(next_attempt_at=func.now())
             )
+            await session.execute(
+                update(DeliveryQueue).values(due_at=func.now(), blocked_until=None)
+            )
+
+    async def queues(self) -> Sequence[DeliveryQueue]:
+        async with self.transaction() as session:
+            return (await session.scalars(select(DeliveryQueue))).all()
 
     async def dead_letters(self) -> Sequence[DeadLetter]:
         async with self.transaction() as session:
