@@ -14,6 +14,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from dev.stack.checkout import CHECKOUT
+from notifier.delivery.pacing import FIRST_PAUSE, PAUSE_MAX
 from notifier.delivery.settlement import FAILURES_MIN, REFUSALS
 from schemas import topology
 from schemas.api.webhooks import OVERLAP_MAX
@@ -168,6 +169,8 @@ VALUES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "permanent_span": lambda: _span(
             sum(_delays()[: _default("webhook_permanent_attempts") - 1], timedelta(0))
         ),
+        "first_pause": lambda: _span(timedelta(seconds=FIRST_PAUSE)),
+        "pause_max": lambda: _span(timedelta(seconds=PAUSE_MAX)),
         "disable_after": lambda: f"{_default('webhook_disable_after').days} days",
         "failures_min": lambda: str(FAILURES_MIN),
         "secret_overlap": lambda: _span(_default("webhook_secret_overlap", of=WebhookSettings)),

@@ -1,11 +1,14 @@
 """Events of an endpoint, which receives events as webhooks."""
 
 from datetime import datetime
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, Final, TypeAlias
 
 import msgspec
 
 from schemas.ids import WebhookId
+
+DELIVERIES_COUNTED_MAX: Final = 100_000
+"""Pending deliveries that the event counts; the count of a larger backlog would take seconds."""
 
 
 class _EndpointEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +34,13 @@ class EndpointDisabled(_EndpointEvent, frozen=True, kw_only=True):
 
     url: str
     description: str | None = None
-    reason: Annotated[str, msgspec.Meta(description="`disabled_reason` of the endpoint in the API")]
+    reason: Annotated[
+        str,
+        msgspec.Meta(
+            description="`disabled_reason` of the endpoint in the API: `gone` (it answered 410) or "
+            "`failing`"
+        ),
+    ]
     failing_since: Annotated[
         Annotated[datetime, msgspec.Meta(tz=True)] | None,
         msgspec.Meta(
@@ -42,7 +51,11 @@ class EndpointDisabled(_EndpointEvent, frozen=True, kw_only=True):
     disabled_at: Annotated[datetime, msgspec.Meta(tz=True)]
     deliveries_kept: Annotated[
         int,
-        msgspec.Meta(description="undelivered events of the endpoint, which can be replayed", ge=0),
+        msgspec.Meta(
+            ge=0,
+            description="pending deliveries of the endpoint, which can be replayed; counted up to "
+            f"{DELIVERIES_COUNTED_MAX:,}",
+        ),
     ]
 
 

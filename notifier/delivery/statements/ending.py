@@ -8,15 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from notifier.delivery.statements.arrays import Uuids
 from notifier.delivery.statements.connections import DedicatedConnection
-from schemas.events.endpoints import EndpointDisabled
+from schemas.events.endpoints import DELIVERIES_COUNTED_MAX, EndpointDisabled
 from schemas.ids import DeliveryId, WebhookId
 from schemas.lifecycle import DisabledReason, DiscardReason
 from schemas.tables.events import emit
 
 SOURCE: Final = "/waybill/notifier"
-
-COUNTED_MAX: Final = 100_000
-"""Pending deliveries that the event counts; the count of a larger backlog would take seconds."""
 
 _DISABLE: Final = text(
     """
@@ -64,7 +61,8 @@ async def disable(
         False if it is disabled or deleted already.
     """
     answer = await connection.execute(
-        _DISABLE, {"webhook_id": webhook_id, "reason": reason, "counted_max": COUNTED_MAX}
+        _DISABLE,
+        {"webhook_id": webhook_id, "reason": reason, "counted_max": DELIVERIES_COUNTED_MAX},
     )
     row = answer.mappings().first()
     if row is None:
