@@ -17,7 +17,7 @@ _SECRET_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 _SECRET_TEXT: Final = re.compile(
-    r"(?:whsec_|wb_)[\w+/=-]+"  # secrets of webhooks, API keys
+    r"(?:whsec_|whsk_|wb_)[\w+/=-]+"  # secrets of webhooks, API keys
     r"|(?<=://)[^\s/@]+(?=@)"  # user and password of a URL
     r"|(?<=\bBearer )\S+"
     r"|(?<=\?)[^\s\"'<>]+"  # the query of a URL

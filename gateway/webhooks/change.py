@@ -227,5 +227,5 @@ async def _forget_failures(session: AsyncSession, webhook_id: WebhookId) -> None
     await session.execute(
         update(DeliveryQueue)
         .where(DeliveryQueue.webhook_id == webhook_id)
-        .values(due_at=func.now(), failing_since=None, blocked_until=None, throttles=0)
+        .values(due_at=func.now(), failing_since=None, failures=0, blocked_until=None, throttles=0)
     )

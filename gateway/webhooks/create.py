@@ -13,7 +13,7 @@ from gateway.db import SessionStatements
 from gateway.http import idempotency
 from gateway.http.security import Caller
 from gateway.webhooks import audit, checks, queries, view
-from gateway.webhooks.errors import TooManyWebhooks
+from gateway.webhooks.errors import EarlierWebhookDeleted, TooManyWebhooks, WebhookNotFound
 from schemas.api.webhooks import CreateWebhook, WebhookCreated
 from schemas.ids import TenantId, UploadId, WebhookId
 from schemas.key_ring import KeyRing
@@ -74,7 +74,7 @@ async def create_webhook(
             secret is not allowed.
         TooManyWebhooks: the tenant has as many endpoints as it may.
         IdempotencyKeyReused: the key is bound to another request.
-        WebhookNotFound: an earlier request created the endpoint, and it was deleted since.
+        EarlierWebhookDeleted: an earlier request created the endpoint, and it was deleted since.
     """
     keys, tenant_id = context.secret_keys, caller.tenant_id
     webhook, secret = _parse(request, tenant_id=tenant_id, context=context)
@@ -85,9 +85,12 @@ async def create_webhook(
             )
         )
         if created_id != webhook.id:
-            earlier = await queries.live_webhook_of(
-                session, tenant_id=tenant_id, webhook_id=created_id
-            )
+            try:
+                earlier = await queries.live_webhook_of(
+                    session, tenant_id=tenant_id, webhook_id=created_id
+                )
+            except WebhookNotFound as error:
+                raise EarlierWebhookDeleted(created_id) from error
             secrets = await queries.secrets_of(session, created_id)
             return view.show_created(earlier, secrets, secret=None, keys=keys)
         await _check_count(

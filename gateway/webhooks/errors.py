@@ -15,6 +15,17 @@ class WebhookNotFound(DomainError):
         super().__init__(f"there is no webhook {webhook_id}")
 
 
+class EarlierWebhookDeleted(WebhookNotFound):
+    """The endpoint that an earlier request with the key created is deleted."""
+
+    def __init__(self, webhook_id: WebhookId) -> None:
+        DomainError.__init__(
+            self,
+            f"webhook {webhook_id}, which this Idempotency-Key registered, is deleted; use another"
+            " key for another webhook",
+        )
+
+
 class TooManyWebhooks(DomainError):
     """The tenant has as many endpoints as it may."""
 

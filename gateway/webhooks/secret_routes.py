@@ -1,6 +1,5 @@
 """`/webhooks/{id}`: secrets, and the public keys that receivers verify with."""
 
-from http import HTTPStatus
 from typing import Final
 from uuid import UUID
 
@@ -21,6 +20,10 @@ from schemas.errors import ErrorCode
 from schemas.ids import TenantId, WebhookId
 
 WITHOUT_BODY: Final = RotateSecret()
+
+CACHE_CONTROL: Final = "public, max-age=300"
+"""A receiver that has an earlier key for so long verifies with it: the overlap is longer, unless the
+tenant asks for a shorter one."""
 
 NOBODY: Final = TenantId(UUID(int=0))
 """The turns of requests without a key: a burst of them occupies few connections."""
@@ -107,7 +110,7 @@ async def get_public_key(
     """
     async with request.context.autocommit.turn(NOBODY):
         keys = await secrets.public_keys(request.context, webhook_id)
-    return Response(keys, status_code=HTTPStatus.OK)
+    return Response(keys, headers={"Cache-Control": CACHE_CONTROL})
 
 
 public_router = Router(

@@ -7,20 +7,17 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
-import msgspec
-
 from notifier.delivery import signing
 from notifier.delivery.signing import Signer
 from notifier.delivery.work import Endpoint, EndpointState
 from schemas.ids import TenantId, WebhookId
 from schemas.key_ring import DecryptionFailed, KeyRing
-from schemas.policy import webhook_secrets
+from schemas.policy import webhook_headers, webhook_secrets
 from schemas.policy.webhook_secrets import SecretMalformed
 
 KEPT: Final = 10_000
 """Endpoints in memory, with two KiB each."""
 
-REDACTED: Final = "***"
 
 CONCURRENCY: Final = 10
 """Most attempts of an endpoint at the same time, unless it has another bound."""
@@ -88,13 +85,15 @@ def prepare(endpoint: Endpoint, *, keys: KeyRing, timeout: timedelta) -> ReadyEn
         timeout: for an endpoint without its own.
     """
     secrets: list[UsableSecret] = []
-    headers: Sequence[_Header] = ()
+    headers: Sequence[webhook_headers.Header] = ()
     problem = None
     try:
         for stored in endpoint.secrets:
             text = webhook_secrets.decrypt(stored.secret, webhook_id=endpoint.webhook_id, keys=keys)
             secrets.append(UsableSecret(signer=signing.parse(text), expires_at=stored.expires_at))
-        headers = _decrypt_headers(endpoint, keys=keys)
+        headers = webhook_headers.decrypt(
+            endpoint.headers, webhook_id=endpoint.webhook_id, keys=keys
+        )
     except (DecryptionFailed, SecretMalformed) as error:
         # A request with fewer signatures or headers would be refused by a receiver that needs them.
         problem = str(error)
@@ -108,28 +107,12 @@ def prepare(endpoint: Endpoint, *, keys: KeyRing, timeout: timedelta) -> ReadyEn
         secrets=secrets,
         headers={header.name.lower(): header.value for header in headers},
         shown_headers={
-            header.name.lower(): REDACTED if header.sensitive else header.value
-            for header in headers
+            header.name.lower(): header.value for header in webhook_headers.redact(headers)
         },
         timeout=endpoint.timeout or timeout,
         concurrency=endpoint.concurrency or CONCURRENCY,
         rate=endpoint.rate,
         problem=problem,
-    )
-
-
-class _Header(msgspec.Struct, frozen=True):
-    name: str
-    value: str
-    sensitive: bool = True
-
-
-def _decrypt_headers(endpoint: Endpoint, *, keys: KeyRing) -> Sequence[_Header]:
-    if endpoint.headers is None:
-        return ()
-    context = f"webhooks.headers:{endpoint.webhook_id}"
-    return msgspec.json.decode(
-        keys.decrypt(endpoint.headers, context=context), type=tuple[_Header, ...]
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pipeline.context import Context, current_context
 from pipeline.maintenance import (
+    endpoints,
     exclusive,
     expiry,
     lost_facts,
@@ -101,12 +102,13 @@ class SweepOrphans(Sweep):
 
 
 class SweepRows(Sweep):
-    """Deletes rows whose retention time is over and unseen revisions, and keeps the partitions of events."""
+    """Deletes rows whose retention time is over, ended callbacks and unseen revisions, and keeps the partitions of events."""
 
     name = "tasks.sweep_rows"
     areas: ClassVar[tuple[tuple[str, Callable[[Context, Budget], Any]], ...]] = (
         ("partitions", partitions.sweep),
         ("rows", retention.sweep),
+        ("endpoints", endpoints.sweep),
         ("revisions", revisions.sweep),
     )
 

@@ -1,4 +1,4 @@
-"""Operators' acts. A row is written in the transaction of its act and is never changed."""
+"""Acts of operators, and of tenants on endpoints. A row is written in the transaction of its act and is never changed."""
 
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ class AuditEntry(Base):
     """One act on one target.
 
     Attributes:
-        actor: who acted, such as `root@host-1`.
+        actor: who acted, such as `root@host-1` or `api_key/<id>`.
         action: what was done, such as `dead_letter.dropped`.
         target: kind and id, such as `dead_letter/17`.
         detail: facts about the target that stay known after its deletion; no secrets.

@@ -17,7 +17,7 @@ CHANGES_CHANNEL = "waybill_webhooks"
 class Webhook(Base):
     """An endpoint that receives the events of a tenant, or of one upload.
 
-    The row of a deleted endpoint is kept, so that the log of its deliveries stays complete.
+    The row of a deleted endpoint is kept as long as its deliveries.
     """
 
     __tablename__ = "webhooks"
@@ -63,6 +63,11 @@ class Webhook(Base):
             "ix_webhooks_ended",
             "upload_ended_at",
             postgresql_where=text("upload_ended_at IS NOT NULL AND deleted_at IS NULL"),
+        ),
+        Index(
+            "ix_webhooks_deleted",
+            "deleted_at",
+            postgresql_where=text("deleted_at IS NOT NULL"),
         ),
     )
 

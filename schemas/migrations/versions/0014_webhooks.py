@@ -277,6 +277,12 @@ def upgrade() -> None:
         ["upload_ended_at"],
         postgresql_where=sa.text("upload_ended_at IS NOT NULL AND deleted_at IS NULL"),
     )
+    op.create_index(
+        "ix_webhooks_deleted",
+        "webhooks",
+        ["deleted_at"],
+        postgresql_where=sa.text("deleted_at IS NOT NULL"),
+    )
     op.drop_column("webhooks", "secret")
     op.execute(TRIGGERS)
 
@@ -288,6 +294,7 @@ def downgrade() -> None:
     op.execute(COPY_BACK)
     op.alter_column("webhooks", "secret", nullable=False)
     _restore_old_deliveries()
+    op.drop_index("ix_webhooks_deleted", "webhooks")
     op.drop_table("deliverers")
     op.drop_table("delivery_queues")
     op.drop_table("webhook_secrets")

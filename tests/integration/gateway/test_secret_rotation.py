@@ -10,12 +10,13 @@ from gateway.administration import secrets, tenants
 from gateway.db import Database
 from schemas.ids import UploadId, WebhookId
 from schemas.key_ring import KeyRing
-from schemas.policy import document_passwords, webhook_secrets
+from schemas.policy import document_passwords, webhook_headers, webhook_secrets
 from schemas.settings import DatabaseSettings
 from schemas.tables.document_passwords import DocumentPassword
-from schemas.tables.webhooks import Webhook
+from schemas.tables.webhooks import Webhook, WebhookSecret
 from tests.factories.secret_keys import KEY, KEYS, OTHER_KEY
 from tests.integration.gateway.api import Api
+from tests.integration.gateway.endpoints import registered
 from tests.integration.gateway.process import run_command
 
 pytestmark = pytest.mark.anyio
@@ -36,17 +37,25 @@ async def add(database: Database, *keys: KeyRing | None, is_deleted: bool = Fals
                     id=webhook_id,
                     tenant_id=tenant_id,
                     url="https://example.com/",
+                    deleted_at=func.now() if is_deleted else None,
+                )
+            )
+            await session.flush()
+            session.add(
+                WebhookSecret(
+                    id=uuid4(),
+                    webhook_id=webhook_id,
+                    scheme="v1",
                     secret=PLAIN
                     if ring is None
                     else webhook_secrets.encrypt(PLAIN, webhook_id=webhook_id, keys=ring),
-                    deleted_at=func.now() if is_deleted else None,
                 )
             )
 
 
 async def stored(database: Database) -> dict[WebhookId, str]:
     async with database.transaction() as session:
-        return {webhook.id: webhook.secret for webhook in await session.scalars(select(Webhook))}
+        return {row.webhook_id: row.secret for row in await session.scalars(select(WebhookSecret))}
 
 
 def decrypted(rows: dict[WebhookId, str], *, keys: KeyRing) -> Iterable[str]:
@@ -90,6 +99,26 @@ async def test_a_rotation_encrypts_passwords_of_documents(
     async with gateway_database.transaction() as session:
         token = (await session.scalars(select(DocumentPassword.secret))).one()
     assert document_passwords.decrypt(token, upload_id=upload_id, keys=NEW) == "hunter2"
+
+
+async def test_a_rotation_encrypts_headers_and_every_secret_of_an_endpoint(
+    api: Api, database: DatabaseSettings, gateway_database: Database
+) -> None:
+    headers = [{"name": "X-Token", "value": "hunter2"}]
+    webhook_id = await registered(api, headers=headers, signature="v1a")
+    await api.ask("POST", f"/webhooks/{webhook_id}/rotate-secret")
+    await registered(api)
+
+    first = await rotate(database, keys=BOTH_KEYS)
+    second = await rotate(database, keys=OTHER_KEY)
+
+    assert first == (0, "encrypted: 4\n", "")
+    assert second == (0, "encrypted: 0\n", "")
+    async with gateway_database.transaction() as session:
+        of = WebhookId(UUID(webhook_id))
+        stored = (await session.scalars(select(Webhook.headers).where(Webhook.id == of))).one()
+    [header] = webhook_headers.decrypt(stored, webhook_id=of, keys=NEW)
+    assert (header.name, header.value, header.sensitive) == ("X-Token", "hunter2", True)
 
 
 async def test_an_unreadable_secret_is_reported_and_the_others_are_rotated(

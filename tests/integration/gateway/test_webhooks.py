@@ -1,23 +1,14 @@
 import base64
-from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import func, select, text, update
 
-from schemas.policy import webhook_secrets
-from schemas.tables.webhooks import Webhook, WebhookSecret
-from tests.factories.secret_keys import KEYS
+from schemas.tables.webhooks import Webhook
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
+from tests.integration.gateway.endpoints import URL, register, secrets_in
 
 pytestmark = pytest.mark.anyio
-
-URL = "https://hooks.example.com/waybill?token=abc"
-
-
-async def register(api: Api, **options: Any) -> httpx.Response:  # noqa: ANN401  # whatever the API takes
-    return await api.ask("POST", "/webhooks", json={"url": URL, **options})
 
 
 async def dump_of(transaction: BeginSession) -> str:
@@ -37,15 +28,6 @@ async def dump_of(transaction: BeginSession) -> str:
                 )
             ]
         )
-
-
-async def secrets_in(transaction: BeginSession) -> set[str]:
-    """Return the secrets of all endpoints in their text forms."""
-    async with transaction() as session:
-        return {
-            webhook_secrets.decrypt(row.secret, webhook_id=row.webhook_id, keys=KEYS)
-            for row in await session.scalars(select(WebhookSecret))
-        }
 
 
 async def test_a_secret_is_shown_once(api: Api) -> None:

@@ -11,6 +11,7 @@ from gateway.administration import masking
         ({"Authorization": "Basic abc", "n": 1}, {"Authorization": "***", "n": 1}),
         ({"data": [{"api_key": {"a": 1}}, "a"]}, {"data": [{"api_key": "***"}, "a"]}),
         ("key wb_abc and whsec_abc+/=", "key *** and ***"),
+        ("whsk_abc+/= of whpk_abc=", "*** of whpk_abc="),
         ("amqp://user:pass@host/vhost", "amqp://***@host/vhost"),
         ("Bearer abc", "Bearer ***"),
         ("https://example.com/hook?token=abc#f", "https://example.com/hook?***"),
