@@ -1,12 +1,9 @@
 """Builds docs/receiving-webhooks.md from `page.md`: `[[name]]` stands for a value or a program."""
 
-import base64
-import hashlib
-import hmac
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -14,6 +11,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from dev.stack.checkout import CHECKOUT
+from notifier.delivery import signing
 from notifier.delivery.pacing import FIRST_PAUSE, PAUSE_MAX
 from notifier.delivery.settlement import FAILURES_MIN, REFUSALS
 from schemas import topology
@@ -22,7 +20,7 @@ from schemas.events import catalogue
 from schemas.events.envelope import CONTENT_TYPE, MAX_BYTES, encode
 from schemas.events.examples import example_envelope
 from schemas.policy.retry_schedule import RETRY_AFTER_MAX
-from schemas.policy.webhook_secrets import KEY_SIZES
+from schemas.policy.webhook_secrets import KEY_SIZES, public_key
 from schemas.settings import DeliverySettings, WebhookSettings
 
 PAGE: Final = CHECKOUT / "docs" / "receiving-webhooks.md"
@@ -34,7 +32,11 @@ NOTICE: Final = (
     "schemas/settings.py; edit those. -->"
 )
 
-VECTOR_SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105  # published by Standard Webhooks
+# Published by Standard Webhooks and by svix.
+VECTOR_SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105
+VECTOR_PRIVATE_KEY: Final = (
+    "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
+)
 VECTOR_ID: Final = "msg_p5jXN8AQM9LWM0D4loKWxJek"
 VECTOR_TIMESTAMP: Final = 1614265330
 VECTOR_BODY: Final = '{"test": 2432232314}'
@@ -145,10 +147,14 @@ def _span(length: timedelta) -> str:
     return " ".join(f"{count} {unit}" for count, unit in parts if count)
 
 
-def _vector_signature() -> str:
-    key = base64.b64decode(VECTOR_SECRET.removeprefix("whsec_"))
-    content = f"{VECTOR_ID}.{VECTOR_TIMESTAMP}.{VECTOR_BODY}".encode()
-    return f"v1,{base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()}"
+def _vector_signature(secret: str) -> str:
+    headers = signing.sign(
+        signing.parse(secret),
+        message_id=VECTOR_ID,
+        timestamp=datetime.fromtimestamp(VECTOR_TIMESTAMP, UTC),
+        body=VECTOR_BODY.encode(),
+    )
+    return headers["webhook-signature"]
 
 
 VALUES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
@@ -161,7 +167,9 @@ VALUES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "vector_id": lambda: VECTOR_ID,
         "vector_timestamp": lambda: str(VECTOR_TIMESTAMP),
         "vector_body": lambda: VECTOR_BODY,
-        "vector_signature": _vector_signature,
+        "vector_signature": lambda: _vector_signature(VECTOR_SECRET),
+        "vector_public_key": lambda: public_key(VECTOR_PRIVATE_KEY),
+        "vector_v1a_signature": lambda: _vector_signature(VECTOR_PRIVATE_KEY),
         "schedule": schedule,
         "schedule_span": lambda: _span(sum(_delays(), timedelta(0))),
         "refusals": lambda: ", ".join(str(int(each)) for each in sorted(REFUSALS)),
