@@ -6,10 +6,10 @@ whatever the number of rows.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
 from uuid import uuid4
 
 from sqlalchemy import Connection, func, insert, select, text, update
@@ -24,8 +24,9 @@ from gateway.http import paging
 from gateway.http.paging import CreatedPosition
 from gateway.jobs import queries as job_queries
 from notifier import positions, relay
-from notifier.delivery import operations
-from notifier.delivery.slots import Slots
+from notifier.delivery.statements import arrays, intake, loading, ownership
+from notifier.delivery.statements.connections import DedicatedConnection
+from notifier.delivery.work import ReceivedEvent
 from pipeline.context import Context
 from pipeline.enrich.annotations import Entity
 from pipeline.ingest import passwords, record, writer
@@ -55,7 +56,7 @@ from schemas.ids import (
 from schemas.lifecycle import DeadLetterState, DocumentStatus, JobStatus, StepStatus, UploadStatus
 from schemas.steps import StepName
 from schemas.tables import steps
-from schemas.tables.deliveries import Delivery
+from schemas.tables.deliveries import Delivery, DeliveryQueue
 from schemas.tables.documents import Document, Page, Revision
 from schemas.tables.events import EventRecord
 from schemas.tables.jobs import Job
@@ -64,6 +65,9 @@ from schemas.tables.steps import Step
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook
+
+if TYPE_CHECKING:
+    import psycopg
 
 BATCH: Final = 50
 """Rows of a batch: of the outbox, of deliveries, of a page."""
@@ -356,7 +360,6 @@ def _add_due_deliveries(connection: Connection, facts: Facts) -> None:
             id=receiver,
             tenant_id=facts.tenant_id,
             url="https://due.invalid/hook",
-            secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",  # noqa: S106  # a published test vector
         )
     )
     newest = connection.execute(
@@ -369,7 +372,7 @@ def _add_due_deliveries(connection: Connection, facts: Facts) -> None:
         insert(Delivery),
         [
             {
-                "id": DeliveryId(uuid4()),
+                "id": connection.scalar(select(func.waybill_delivery_id(event.id, receiver))),
                 "tenant_id": facts.tenant_id,
                 "webhook_id": receiver,
                 "event_id": event.id,
@@ -378,6 +381,11 @@ def _add_due_deliveries(connection: Connection, facts: Facts) -> None:
             }
             for event in newest
         ],
+    )
+    connection.execute(
+        update(DeliveryQueue)
+        .where(DeliveryQueue.webhook_id == receiver)
+        .values(due_at=datetime.now(UTC) - MINUTE)
     )
 
 
@@ -390,14 +398,35 @@ async def _assign_nothing(connection: AsyncConnection, _: Facts) -> None:
     await positions.assign(connection)
 
 
+class _InTransaction(DedicatedConnection):
+    """Runs the statements of the delivery in a transaction of SQLAlchemy, which is rolled back."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._transaction = connection
+
+    async def rows(
+        self, statement: LiteralString, values: Mapping[str, Any]
+    ) -> Sequence[tuple[Any, ...]]:
+        raw = await self._transaction.get_raw_connection()
+        arrays.register(cast("psycopg.AsyncConnection[Any]", raw.driver_connection))
+        result = await self._transaction.exec_driver_sql(statement, dict(values))
+        return [tuple(row) for row in result] if result.returns_rows else ()
+
+
 async def _claim_due(connection: AsyncConnection, _: Facts) -> None:
-    result = await operations.claim_due(connection, slots=Slots(BATCH), lease=MINUTE)
-    if not result.claimed:
+    own, owner = _InTransaction(connection), uuid4()
+    await ownership.register(own, owner=owner, name="bench")
+    taken = await ownership.take(own, owner=owner, limit=BATCH)
+    known: dict[WebhookId, tuple[DeliveryId, ...]] = {queue.webhook_id: () for queue in taken}
+    loaded = await loading.load(own, known, owner=owner, limit=BATCH)
+    if not loaded.due:
         raise RuntimeError("no delivery is due")
 
 
 async def _claim_nothing(connection: AsyncConnection, _: Facts) -> None:
-    await operations.claim_due(connection, slots=Slots(BATCH), lease=MINUTE)
+    own, owner = _InTransaction(connection), uuid4()
+    await ownership.register(own, owner=owner, name="bench")
+    await ownership.take(own, owner=owner, limit=BATCH)
 
 
 async def _fan_out(connection: AsyncConnection, facts: Facts) -> None:
@@ -409,7 +438,10 @@ async def _fan_out(connection: AsyncConnection, facts: Facts) -> None:
         tenantid=facts.tenant_id,
         data=UploadFailed(upload_id=facts.callback, filename="a.bin", code="x", detail="x"),
     )
-    await operations.record_event(connection, event, body=envelope.encode(event))
+    received = ReceivedEvent(envelope=event, body=envelope.encode(event), traceparent=None)
+    own, owner = _InTransaction(connection), uuid4()
+    await ownership.register(own, owner=owner, name="bench")
+    await intake.record_events(own, [received], owner=owner)
 
 
 async def _list_dead_letters(connection: AsyncConnection, _: Facts) -> None:
