@@ -13,12 +13,13 @@ from celery import Celery
 from pipeline.beat import PERIODIC_TASKS
 from pipeline.ingest.metadata_task import ExtractMetadata
 from pipeline.ingest.ocr_task import RecognizePages
+from pipeline.ingest.render_task import RenderPage
 from pipeline.ingest.task import IngestDocument, IngestRest
 from pipeline.messaging.consumer import EventConsumer
 from pipeline.messaging.event_task import EventTask
 from pipeline.transfer.task import CleanUpUpload, TransferUpload
 from schemas import queues, topology
-from schemas.events.documents import ReprocessRequested
+from schemas.events.documents import RenderRequested, ReprocessRequested
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFinalized
 
 READING: Final = frozenset(
@@ -43,7 +44,10 @@ TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
             UploadFinalized.TYPE: TransferUpload,
             UploadCancelled.TYPE: CleanUpUpload,
         },
-        queues.METADATA_EXTRACTION: _reads(ExtractMetadata),
+        queues.METADATA_EXTRACTION: {
+            **_reads(ExtractMetadata),
+            RenderRequested.TYPE: RenderPage,
+        },
         queues.DOCUMENT_PROCESSING: _reads(IngestDocument),
         queues.BATCH_PROCESSING: _reads(IngestRest),
         queues.OCR_PROCESSING: _reads(RecognizePages),

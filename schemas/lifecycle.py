@@ -31,6 +31,7 @@ class JobKind(StrEnum):
 
     UPLOAD = "upload"  # stores a finalized upload, and reads its document
     REPROCESS = "reprocess"  # reads a stored document again
+    RENDER = "render"  # makes the image of one page
 
 
 class JobStatus(StrEnum):

@@ -34,13 +34,23 @@ def derived(upload_id: UploadId) -> str:
     return f"{DERIVED}{upload_id}/"
 
 
+def of_revision(upload_id: UploadId, revision_id: RevisionId) -> str:
+    """Return the prefix of the objects that were made for one revision of a document."""
+    return f"{derived(upload_id)}{revision_id}/"
+
+
 def thumbnail(upload_id: UploadId, revision_id: RevisionId) -> ObjectKey:
     """Return the key of the picture of a document's first page, as one revision shows it.
 
     A worker that stores it and then finds the document deleted deletes it again: the cleanup of the
     upload may have ended before.
     """
-    return ObjectKey(f"{derived(upload_id)}{revision_id}/thumbnail.png")
+    return ObjectKey(f"{of_revision(upload_id, revision_id)}thumbnail.png")
+
+
+def page_image(upload_id: UploadId, revision_id: RevisionId, *, number: int) -> ObjectKey:
+    """Return the key of the image of a page, as one revision shows it."""
+    return ObjectKey(f"{of_revision(upload_id, revision_id)}pages/{number}.png")
 
 
 def incoming(tenant_id: TenantId) -> str:

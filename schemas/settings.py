@@ -236,6 +236,13 @@ class LinkSettings(BaseModel):
         return value
 
 
+class PageImageSettings(BaseModel):
+    page_images_max: Positive = Field(
+        default=1_000,
+        description="most images of pages of one document, over all its revisions that are not deleted yet; the next one is refused with 422 `document_limit`. No quota counts images, and a file of a few kB may have thousands of pages, so that a client could fill the bucket. An image takes 0.5 MB at most (400 by 400 pixels), mostly 30 kB: the default limits the images of a document to 0.5 GB",
+    )
+
+
 class StagingSettings(BaseModel):
     staging: Literal[StagingKind.DIRECTORY, StagingKind.OBJECTS] = Field(
         default=StagingKind.DIRECTORY,

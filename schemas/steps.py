@@ -17,6 +17,7 @@ class JobStage(StrEnum):
     INGEST = "ingest"
     INGEST_REST = "ingest_rest"
     OCR = "ocr"
+    RENDER = "render"
     DONE = "done"
 
 
@@ -28,6 +29,7 @@ class StepName(StrEnum):
     INGEST = "ingest"  # reads the pages, for a limited time
     INGEST_REST = "ingest_rest"  # reads the pages for which `ingest` had no time
     OCR = "ocr"  # recognises the pages that are pictures of text
+    RENDER = "render"  # makes the image of one page; the only step of its job
     CLEANUP = "cleanup"  # of a cancelled job; a job with this step is cancelled
 
 
@@ -89,6 +91,13 @@ STEPS: Final[Mapping[StepName, StepKind]] = MappingProxyType(
                 ordinal=4,
                 unit="pages",
                 weight=10,
+            ),
+            StepKind(
+                name=StepName.RENDER,
+                queue=queues.METADATA_EXTRACTION,
+                ordinal=5,
+                unit=None,
+                weight=0,
             ),
             StepKind(
                 name=StepName.CLEANUP,

@@ -31,6 +31,9 @@ class Bucket:
     def put(self, key: str, content: bytes) -> None:
         self._client.put_object(Bucket=self._name, Key=key, Body=content)
 
+    def content(self, key: str) -> bytes:
+        return self._client.get_object(Bucket=self._name, Key=key)["Body"].read()
+
     def start_multipart(self, key: str, first_part: bytes) -> tuple[str, str]:
         """Store the first part of a multipart upload; return the upload's id and the part's ETag."""
         upload_id = self._client.create_multipart_upload(Bucket=self._name, Key=key)["UploadId"]

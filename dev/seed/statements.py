@@ -280,6 +280,12 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         FROM seed_jobs CROSS JOIN LATERAL generate_series(1, least(pages, 5)) AS number
         WHERE fate = 'ingested' AND draw < 0.05
     """,
+    "page_images": """
+        INSERT INTO page_images (revision_id, page, job_id, created_at)
+        SELECT pg_temp.seed_uuid7(finished_at, 'revision', n), 2, job_id, finished_at
+        FROM seed_jobs
+        WHERE fate = 'ingested' AND draw < 0.05
+    """,
     "entities": """
         INSERT INTO entities (revision_id, page, ordinal, label, text, normal_form, start, "end")
         SELECT pg_temp.seed_uuid7(finished_at, 'revision', n), page, ordinal, CASE ordinal WHEN 0 THEN 'ORG' ELSE 'DATE' END, 'Hamburg', 'hamburg', ordinal * 60, ordinal * 60 + 7

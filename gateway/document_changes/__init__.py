@@ -1,1 +1,1 @@
-"""Changes of documents: read again, delete."""
+"""Jobs of stored documents: read again, render a page, delete."""

@@ -4,7 +4,7 @@ from typing import Final
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -26,7 +26,7 @@ from schemas.tables import steps
 from schemas.tables.document_passwords import DocumentPassword
 from schemas.tables.documents import Document
 from schemas.tables.events import emit
-from schemas.tables.jobs import IS_OPEN, Job
+from schemas.tables.jobs import IS_OPEN, READS_AGAIN, Job
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -101,7 +101,7 @@ async def _locked(
         raise DocumentNotFound(document_id)
     open_job = await session.scalar(
         select(Job.id).where(
-            or_(Job.id == document.job_id, Job.document_id == document_id),
+            or_(Job.id == document.job_id, and_(Job.document_id == document_id, READS_AGAIN)),
             IS_OPEN,
         )
     )

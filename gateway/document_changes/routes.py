@@ -1,21 +1,24 @@
-"""`POST /documents/{id}/reprocess` and `DELETE /documents/{id}`."""
+"""Requests that make or end jobs of stored documents: read again, render a page, delete."""
 
 from http import HTTPStatus
 from typing import Final
 
 import msgspec
-from litestar import Response, Router, delete, post
+from litestar import Response, Router, delete, get, post
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from gateway.context import ApiRequest
+from gateway.document_changes.page_image import RENDERING_ERRORS, page_image
 from gateway.document_changes.reprocess import reprocess
 from gateway.documents import queries
+from gateway.documents.routes import PageNumber, redirect_to
 from gateway.http import request_log
 from gateway.http.idempotency import IdempotencyKey, KeyedRequest
 from gateway.http.prefer import Prefer
 from gateway.http.problems import BODY_ERRORS, answers
 from gateway.http.security import requires
-from gateway.jobs.wait import answer_of
+from gateway.jobs.wait import POLL_AFTER_SECONDS, answer_of
 from gateway.uploads import cancel, passwords
 from gateway.uploads.routes import BACKLOG_ERRORS, settled_answer
 from schemas.api.documents import ReprocessDocument
@@ -79,6 +82,55 @@ async def reprocess_document(
     return Response(answer.job, status_code=answer.status_code, headers=answer.headers)
 
 
+@get(
+    "/{document_id:uuid}/pages/{number:int}/image",
+    summary="Show the image of a page",
+    status_code=HTTPStatus.ACCEPTED,
+    response_description="the job that makes the image; repeat the request",
+    opt=requires(Scope.DOCUMENTS_READ),
+    responses=answers(
+        ErrorCode.DOCUMENT_NOT_FOUND,
+        ErrorCode.NOT_FOUND,
+        ErrorCode.DOCUMENT_NOT_READY,
+        *RENDERING_ERRORS,
+        *BACKLOG_ERRORS,
+    )
+    | {
+        HTTPStatus.TEMPORARY_REDIRECT: ResponseSpec(
+            None,
+            generate_examples=False,
+            description="`Location` is a URL in the object store",
+        )
+    },
+)
+async def get_page_image(
+    request: ApiRequest,
+    *,
+    document_id: FromPath[DocumentId],
+    number: PageNumber,
+) -> Response[JobView]:
+    """Redirect to a small picture (PNG) of a page; it is made at the first request for it.
+
+    Until it is made, the answer is 202 with the job that makes it; one job makes the image of a page
+    once. Pages of PDFs and images have images, but those of an encrypted document only until its
+    reading ends, except the first one.
+    """
+    image = await page_image(
+        request.context,
+        tenant_id=request.user.tenant_id,
+        document_id=document_id,
+        number=number,
+        traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
+    )
+    if isinstance(image, JobView):
+        request_log.bind(job_id=image.job_id)
+        headers = {"Location": image.status_url, "Retry-After": str(POLL_AFTER_SECONDS)}
+        return Response(image, headers=headers)
+    return await redirect_to(
+        request, image.key, filename=f"{image.filename}.png", content_type="image/png"
+    )
+
+
 @delete(
     "/{document_id:uuid}",
     status_code=HTTPStatus.NO_CONTENT,
@@ -101,7 +153,7 @@ async def delete_document(request: ApiRequest, *, document_id: FromPath[Document
 
 router = Router(
     "/documents",
-    route_handlers=[reprocess_document, delete_document],
+    route_handlers=[reprocess_document, get_page_image, delete_document],
     opt=requires(Scope.DOCUMENTS_WRITE),
     tags=["documents"],
 )

@@ -41,7 +41,7 @@ class ImageNotFound(DomainError):
     def __init__(self, document_id: DocumentId, *, number: int) -> None:
         super().__init__(
             f"there is no image of page {number} of document {document_id}:"
-            " an image is made of the first page alone, if its format has one"
+            " only pages of PDFs and images have one"
         )
 
 

@@ -12,13 +12,11 @@ from litestar.response import Redirect, Stream
 from gateway.context import ApiRequest
 from gateway.documents import listing, queries, view
 from gateway.documents.content_disposition import content_disposition, media_type_of
-from gateway.documents.errors import ImageNotFound
 from gateway.documents.listing import Filters
 from gateway.documents.queries import EntityPosition
 from gateway.http import paging
 from gateway.http.problems import InvalidRequest, answers
 from gateway.http.security import requires
-from schemas import object_keys
 from schemas.api.documents import (
     DocumentAttachments,
     DocumentEntity,
@@ -231,35 +229,6 @@ async def get_page(
 
 
 @get(
-    "/{document_id:uuid}/pages/{number:int}/image",
-    summary="Show the image of the first page",
-    status_code=HTTPStatus.TEMPORARY_REDIRECT,
-    response_description="`Location` is a URL in the object store",
-    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND, ErrorCode.NOT_FOUND),
-)
-async def get_page_image(
-    request: ApiRequest,
-    *,
-    document_id: FromPath[DocumentId],
-    number: PageNumber,
-) -> Redirect:
-    """Redirect to a small picture (PNG) of the first page; other pages have none."""
-    async with request.context.database.transaction() as session:
-        document = await queries.document_of(
-            session, tenant_id=request.user.tenant_id, document_id=document_id
-        )
-        revision = (await queries.revisions_to_show(session, [document])).get(document_id)
-    if number != 1 or revision is None or not revision.has_thumbnail:
-        raise ImageNotFound(document_id, number=number)
-    return await _redirect(
-        request,
-        object_keys.thumbnail(document.upload_id, revision.id),
-        filename=f"{document.filename}.png",
-        content_type="image/png",
-    )
-
-
-@get(
     "/{document_id:uuid}/outline",
     summary="Show the outline",
     responses=answers(ErrorCode.DOCUMENT_NOT_FOUND),
@@ -344,7 +313,7 @@ async def get_file(request: ApiRequest, *, document_id: FromPath[DocumentId]) ->
         document = await queries.document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
-    return await _redirect(
+    return await redirect_to(
         request,
         ObjectKey(document.object_key),
         filename=document.filename,
@@ -352,25 +321,7 @@ async def get_file(request: ApiRequest, *, document_id: FromPath[DocumentId]) ->
     )
 
 
-router = Router(
-    "/documents",
-    route_handlers=[
-        list_documents,
-        get_document,
-        get_text,
-        get_page,
-        get_page_image,
-        list_entities,
-        get_outline,
-        list_attachments,
-        get_file,
-    ],
-    opt=requires(Scope.DOCUMENTS_READ),
-    tags=["documents"],
-)
-
-
-async def _redirect(
+async def redirect_to(
     request: ApiRequest, key: ObjectKey, *, filename: str, content_type: str
 ) -> Redirect:
     """Return the redirect to an object.
@@ -385,6 +336,23 @@ async def _redirect(
         is_head=request.method == HttpMethod.HEAD,
     )
     return Redirect(url, status_code=HTTPStatus.TEMPORARY_REDIRECT.value)
+
+
+router = Router(
+    "/documents",
+    route_handlers=[
+        list_documents,
+        get_document,
+        get_text,
+        get_page,
+        list_entities,
+        get_outline,
+        list_attachments,
+        get_file,
+    ],
+    opt=requires(Scope.DOCUMENTS_READ),
+    tags=["documents"],
+)
 
 
 def _included(include: str) -> frozenset[str]:

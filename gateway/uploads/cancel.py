@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 import structlog
-from sqlalchemy import delete, null, select, update
+from sqlalchemy import delete, null, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from tenacity import (
     AsyncRetrying,
@@ -27,9 +27,9 @@ from schemas.lifecycle import CANCELLABLE_UPLOADS, UploadStatus
 from schemas.settings import StepSettings
 from schemas.steps import StepName
 from schemas.tables import steps
-from schemas.tables.documents import Document
+from schemas.tables.documents import Document, PageImage, Revision
 from schemas.tables.events import emit
-from schemas.tables.jobs import IS_OPEN, Job
+from schemas.tables.jobs import IS_OPEN, READS_AGAIN, Job
 from schemas.tables.uploads import Chunk, Upload
 
 log = structlog.stdlib.get_logger(__name__)
@@ -127,21 +127,33 @@ async def _cancel(
         if not purge and StepName.TRANSFER not in ended:
             raise UploadAlreadySettled(upload.id)
         # Before the cleanup is added: every cancel locks its counters after those of other steps.
-        again = await _cancel_reprocessing(session, upload.id) if purge else ()
+        others = await _cancel_other_jobs(session, upload.id) if purge else ()
         await _add_cleanup(session, job, event_id=event_id)
-        for name in (*ended, *again, StepName.CLEANUP):
+        for name in dict.fromkeys((*ended, *others, StepName.CLEANUP)):
             await session.execute(steps.release(job.tenant_id, name, settings=settings))
     log.info("upload.cancelled", upload_id=str(upload.id), purge=purge)
 
 
-async def _cancel_reprocessing(session: AsyncSession, upload_id: UploadId) -> Sequence[StepName]:
-    """Cancel the jobs that read the document of an upload again; return the steps that ended."""
-    jobs = await session.scalars(
+async def _cancel_other_jobs(session: AsyncSession, upload_id: UploadId) -> Sequence[StepName]:
+    """Cancel the jobs that read the document of an upload again or render its pages.
+
+    Returns:
+        The steps that ended.
+    """
+    reading_again = (
         select(Job.id)
         .join(Document, Document.id == Job.document_id)
+        .where(Document.upload_id == upload_id, READS_AGAIN, IS_OPEN)
+    )
+    rendering = (
+        select(Job.id)
+        .join(PageImage, PageImage.job_id == Job.id)
+        .join(Revision, Revision.id == PageImage.revision_id)
+        .join(Document, Document.id == Revision.document_id)
         .where(Document.upload_id == upload_id, IS_OPEN)
     )
-    return [name for job_id in jobs.all() for name in await session.scalars(steps.cancel(job_id))]
+    jobs = (await session.scalars(union_all(reading_again, rendering))).all()
+    return (await session.scalars(steps.cancel(*jobs))).all()
 
 
 async def _add_cleanup(session: AsyncSession, job: Job, *, event_id: EventId) -> None:

@@ -102,7 +102,7 @@ async def post(
     started_at: datetime,
     timeout: timedelta,  # noqa: ASYNC109  # one deadline covers all phases
     response_max: int,
-    share: str = "",
+    share: str | None = None,
 ) -> AttemptResult:
     """POST `body` once and return the result; never raises for what the receiver does.
 
@@ -117,7 +117,7 @@ async def post(
         started_at: now; the time in the signature.
         timeout: from the look-up of the name to the head of the response.
         response_max: bytes of the response that are read before the connection closes.
-        share: whose deliveries these are, such as the tenant; bounds concurrent look-ups of names.
+        share: whose delivery this is, such as a tenant's; bounds concurrent look-ups of names.
 
     Raises:
         RequestRefused: a header is one that the transport owns, or has a line end.

@@ -19,6 +19,7 @@ RETRY_AFTER_MAX: Final = 10
 """``Retry-After`` lines that are kept."""
 
 _VERSIONS: Final = frozenset({"1.1", "1.0"})
+_INTERIM: Final = range(100, 200)
 _SUCCESS: Final = range(200, 300)
 _FINAL: Final = range(200, 1000)
 
@@ -43,7 +44,6 @@ class Answer:
         "_body_bytes",
         "_body_max",
         "_closes",
-        "_final",
         "_interim",
         "_is_tunnel",
         "_last_body",
@@ -73,7 +73,6 @@ class Answer:
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._read = 0
         self._interim = 0
-        self._final: int | None = None
         self._reads_to_end = True
         self._closes = False
         self._last_body = b""
@@ -142,7 +141,7 @@ class Answer:
         Raises:
             AnswerRefused: no status line of a final answer was read.
         """
-        final = self._final if self._final is not None else self._status_of_line()
+        final = self._status_of_line()
         if final is None:
             self._finish()
             raise AnswerRefused(reason)
@@ -176,22 +175,27 @@ class Answer:
             self.keep_alive_timeout = _timeout_of(value)
 
     def on_headers_complete(self) -> None:
-        if self.complete:
-            return
-        status = self._status_of_line()
         parser = self._parser
-        if parser is None or parser.get_http_version() not in _VERSIONS:
+        if self.complete or parser is None:
+            return
+        if parser.get_http_version() not in _VERSIONS:
             raise AnswerRefused("the answer is not HTTP/1.1")
-        if status is None:
+        status = parser.get_status_code()
+        if status in _INTERIM:
             self._interim += 1
             if self._interim > INTERIM_MAX:
                 raise AnswerRefused(f"more than {INTERIM_MAX} interim answers")
+            # The fields of an interim answer are not those of the final one.
             self.retry_after.clear()
-            return
-        self.status = status
-        self.head_complete = True
-        if self._is_tunnel and status in _SUCCESS:
-            self.complete = True
+            self.keep_alive_timeout = None
+            self._reads_to_end = True
+        elif status in _FINAL:
+            self.status = status
+            self.head_complete = True
+            if self._is_tunnel and status in _SUCCESS:
+                self.complete = True
+        else:
+            raise AnswerRefused(f"the answer has the status {status}")
 
     def on_body(self, data: bytes) -> None:
         if self.complete:
@@ -221,7 +225,7 @@ class Answer:
             self._refuse(f"the answer is not HTTP/1.1: {error}")
 
     def _status_of_line(self) -> int | None:
-        """Return the status of the head that is being read, None for an interim answer."""
+        """Return the status of the final answer whose head is being read."""
         status = 0 if self._parser is None else self._parser.get_status_code()
         return status if status in _FINAL else None
 

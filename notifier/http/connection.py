@@ -113,8 +113,8 @@ class Connection(asyncio.BufferedProtocol):
         self._state = _State.ANSWERING
         self._spent = 0.0
         self.first_byte = None
-        transport.write(data)
         self._sent_at = self._loop.time()
+        transport.write(data)
         await self._wait()
         if not answer.head_complete:
             raise self._failure or ConnectionBroken(heard=answer.heard)
@@ -168,7 +168,7 @@ class Connection(asyncio.BufferedProtocol):
         if wire is None or self._state is not _State.IDLE:
             raise ConnectionResetError
         transport = await self._loop.start_tls(wire, self, context, server_hostname=server_name)
-        if transport is None or self._state is not _State.IDLE:
+        if transport is None or not self.is_open:
             raise ConnectionResetError
         self._transport = transport
         self._is_counted_beneath = True
@@ -215,7 +215,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _read(self, length: int) -> None:
         answer = self._answer
-        if answer is None:
+        if answer is None or answer.complete:
             # Nobody asked for these bytes; the next request would take them for its answer.
             self.abort()
             return
@@ -227,13 +227,13 @@ class Connection(asyncio.BufferedProtocol):
         except AnswerRefused as refused:
             self._failure = refused
             self.abort()
-            return
-        if answer.complete:
-            if self._state is _State.DRAINING:
-                self._settle(answer)
-            else:
-                self._wake()
-        elif answer.head_complete and not had_head:
+        else:
+            self._tell(answer, had_head=had_head)
+
+    def _tell(self, answer: Answer, *, had_head: bool) -> None:
+        if answer.complete and self._state is _State.DRAINING:
+            self._settle(answer)
+        elif answer.complete or (answer.head_complete and not had_head):
             self._wake()
 
     def _exceed(self, reason: str) -> None:

@@ -47,7 +47,7 @@ thousands."""
 class Resolver(Protocol):
     """Returns the addresses of a host; raises `NameUnresolved` without one."""
 
-    async def __call__(self, host: str, *, share: str) -> Sequence[str]: ...
+    async def __call__(self, host: str, *, share: str | None) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ async def open_lookup(*, servers: Sequence[str] | None = None) -> AsyncIterator[
         nameservers=servers,
         timeout=_QUERY_TIMEOUT,
         tries=_TRIES,
-        flags=pycares.ARES_FLAG_NOSEARCH,
+        flags=pycares.ARES_FLAG_NOSEARCH | pycares.ARES_FLAG_EDNS,
     )
 
     async def look_up(host: str) -> Addresses:
@@ -119,8 +119,12 @@ class CachingResolver:
         self._asking: dict[str, asyncio.Task[Sequence[str]]] = {}
         self._shares: dict[str, _Share] = {}
 
-    async def __call__(self, host: str, *, share: str) -> Sequence[str]:
+    async def __call__(self, host: str, *, share: str | None) -> Sequence[str]:
         """Return the addresses of a host.
+
+        Args:
+            host: a name.
+            share: who asks, such as a tenant; None asks without a bound.
 
         Raises:
             NameUnresolved: the name has no address, or no name server answers in time.
@@ -175,7 +179,10 @@ class CachingResolver:
             self._kept.popitem(last=False)
 
     @asynccontextmanager
-    async def _turn_of(self, name: str) -> AsyncIterator[None]:
+    async def _turn_of(self, name: str | None) -> AsyncIterator[None]:
+        if name is None:
+            yield
+            return
         share = self._shares.get(name)
         if share is None:
             share = self._shares[name] = _Share()

@@ -13,7 +13,7 @@ class Trace:
 
     Attributes:
         phase: what the request waits for, as a participle.
-        share: who asks; look-ups of names are bounded for each share.
+        share: who asks, such as a tenant; the look-ups of a share are bounded.
         remote_address: the address of the connection, or of the target behind a proxy.
         is_reused: the connection had carried a request before.
         dns: seconds of the look-up; None without one.
@@ -22,7 +22,7 @@ class Trace:
         first_byte: seconds from the sent request to the first byte of the answer.
     """
 
-    share: str = ""
+    share: str | None = None
     phase: str = "starting"
     remote_address: str | None = None
     is_reused: bool = False

@@ -20,11 +20,13 @@ from pipeline.ingest.frames import (
     DocumentRead,
     Opening,
     PageReading,
+    PageRendered,
     PagesSoFar,
     ReadingFailed,
     ReadingPaused,
     ReadPages,
     Recognize,
+    Render,
 )
 from pipeline.ingest.sandbox.fork import Send, TimeLimitReached, time_limit
 from schemas.outcomes import Outcome
@@ -47,6 +49,8 @@ def serve(request: bytes, send: Send, *, enricher: Enricher) -> None:
             read_pages(reading, send, enricher=enricher)
         case Describe() as description:
             describe(description, send, enricher=enricher)
+        case Render() as rendering:
+            render(rendering, send)
         case Recognize() as recognition:
             recognize(recognition, send, enricher=enricher)
 
@@ -82,6 +86,30 @@ def describe(request: Describe, send: Send, *, enricher: Enricher) -> None:
                 send(frames.encode(part))
     except NotOpened as failure:
         send(frames.encode(failure.message))
+
+
+def render(request: Render, send: Send) -> None:
+    """Send `DocumentOpened` and `PageRendered`.
+
+    Sends `ReadingFailed` alone if the document does not open.
+    """
+    budget = Budget(time_left=request.part_timeout, cpu_share=None)
+    try:
+        with opened(request.opening, budget=budget) as document:
+            send(frames.encode(DocumentOpened(page_count=document.page_count)))
+            send(frames.encode(_rendered(document, request)))
+    except NotOpened as failure:
+        send(frames.encode(failure.message))
+
+
+def _rendered(document: OpenDocument, request: Render) -> PageRendered:
+    try:
+        with time_limit(request.part_timeout):
+            png = describing.picture(document, number=request.page, side=request.side)
+    except (Exception, TimeLimitReached) as error:  # noqa: BLE001  # a damaged page raises anything
+        failed = page_failure_of(error)
+        return PageRendered(outcome=failed.outcome, reason=failed.reason)
+    return PageRendered(png=png)
 
 
 def recognize(request: Recognize, send: Send, *, enricher: Enricher) -> None:
@@ -218,11 +246,8 @@ class PageReader:
             raise
         except (Exception, TimeLimitReached) as error:  # noqa: BLE001  # a damaged page raises anything
             self._document.forget()
-            failed = failure_of(error)
-            is_slow = isinstance(error, TimeLimitReached)
-            outcome = Outcome.TIMEOUT_PAGE if is_slow else failed.outcome
-            reason = failed.reason or PAGE_REASONS.get(outcome, "")
-            return PageReading(number=number, outcome=outcome, reason=reason)
+            failed = page_failure_of(error)
+            return PageReading(number=number, outcome=failed.outcome, reason=failed.reason)
 
         content = text.cut(
             extracted.text, size_bytes=max(self._limits.text_bytes - self._text_bytes, 0)
@@ -304,6 +329,14 @@ def failure_of(error: BaseException) -> ReadingFailed:
         case _:
             # On a damaged file a parser may raise any exception.
             return ReadingFailed(outcome=Outcome.CORRUPT)
+
+
+def page_failure_of(error: BaseException) -> ReadingFailed:
+    """Classify what an extractor raises for one page, with a reason."""
+    failed = failure_of(error)
+    is_slow = isinstance(error, TimeLimitReached)
+    outcome = Outcome.TIMEOUT_PAGE if is_slow else failed.outcome
+    return ReadingFailed(outcome=outcome, reason=failed.reason or PAGE_REASONS.get(outcome, ""))
 
 
 @contextmanager

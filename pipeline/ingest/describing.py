@@ -50,9 +50,21 @@ def _language(document: OpenDocument, *, enricher: Enricher) -> LanguageFound:
     return LanguageFound(language=summary.language, confidence=summary.language_confidence)
 
 
+def picture(document: OpenDocument, *, number: int, side: int) -> bytes | None:
+    """Return a page as a PNG; None if pages of this format have no image.
+
+    Args:
+        document: the document.
+        number: of the page, from 1.
+        side: longest side of the picture in pixels.
+    """
+    page = document.image(number, dpi=_DPI, pixels_max=_PIXELS_MAX, grey=False)
+    return None if page is None else _png(page, side=side)
+
+
 def _thumbnail(document: OpenDocument, *, side: int) -> ThumbnailDrawn | None:
-    page = document.image(1, dpi=_DPI, pixels_max=_PIXELS_MAX, grey=False)
-    return None if page is None else ThumbnailDrawn(png=_png(page, side=side))
+    png = picture(document, number=1, side=side)
+    return None if png is None else ThumbnailDrawn(png=png)
 
 
 def _png(page: PageImage, *, side: int) -> bytes:

@@ -5,7 +5,7 @@ from signal import SIGKILL
 from types import MappingProxyType
 from typing import ClassVar, Final
 
-from schemas.errors import DomainError
+from schemas.errors import DomainError, ErrorCode
 from schemas.outcomes import MEANINGS, Outcome
 
 
@@ -95,6 +95,16 @@ class DocumentDuplicate(DocumentError):
     """The tenant refuses documents whose bytes it has already."""
 
     default_outcome = Outcome.DUPLICATE
+
+
+class PageNotRendered(DomainError):
+    """A page has no image, also if the attempt is repeated."""
+
+    caused_by_client = True
+
+    def __init__(self, number: int, *, code: ErrorCode, reason: str) -> None:
+        self.code = code
+        super().__init__(f"Page {number} cannot be rendered. {reason}")
 
 
 PAGE_REASONS: Final[Mapping[Outcome, str]] = MappingProxyType(

@@ -67,6 +67,22 @@ class Describe(msgspec.Struct, frozen=True, kw_only=True, tag="describe"):
     part_timeout: timedelta
 
 
+class Render(msgspec.Struct, frozen=True, kw_only=True, tag="render"):
+    """Make the image of a page.
+
+    Attributes:
+        opening: the document.
+        page: number of the page, from 1.
+        side: longest side of the image in pixels.
+        part_timeout: CPU time to open the document, and to draw the page.
+    """
+
+    opening: Opening
+    page: int
+    side: int
+    part_timeout: timedelta
+
+
 class Recognize(msgspec.Struct, frozen=True, kw_only=True, tag="recognize"):
     """Recognise the text of page images (OCR), and enrich it.
 
@@ -97,7 +113,7 @@ class Recognize(msgspec.Struct, frozen=True, kw_only=True, tag="recognize"):
     time_left: timedelta
 
 
-Request = ReadPages | Describe | Recognize
+Request = ReadPages | Describe | Render | Recognize
 
 
 class DocumentOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
@@ -183,6 +199,20 @@ class ThumbnailDrawn(msgspec.Struct, frozen=True, kw_only=True, tag="thumbnail")
     png: bytes
 
 
+class PageRendered(msgspec.Struct, frozen=True, kw_only=True, tag="rendered"):
+    """The answer to `Render`.
+
+    Attributes:
+        png: the image; None if the page cannot be rendered.
+        outcome: why not.
+        reason: a sentence for clients about it.
+    """
+
+    png: bytes | None = None
+    outcome: Outcome = Outcome.COMPLETE
+    reason: str = ""
+
+
 Message = (
     DocumentOpened
     | PageReading
@@ -193,6 +223,7 @@ Message = (
     | StructureRead
     | LanguageFound
     | ThumbnailDrawn
+    | PageRendered
 )
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -14,7 +14,7 @@ from pipeline.context import Context
 from pipeline.ingest.errors import DocumentEmpty, DocumentLimitExceeded
 from pipeline.ingest.extractors import registry
 from pipeline.ingest.frames import Opening
-from pipeline.ingest.record import DocumentToRead
+from pipeline.ingest.record import StoredDocument
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from pipeline.steps.call_pool import CallPool
 from schemas.object_keys import ObjectKey
@@ -26,7 +26,7 @@ log = structlog.stdlib.get_logger(__name__)
 PREFIX: Final = "waybill-reading-"
 
 
-def check_size(document: DocumentToRead, *, size_max: int) -> None:
+def check_size(document: StoredDocument, *, size_max: int) -> None:
     """Refuse a file before its download, which could fill the disk.
 
     Raises:
@@ -44,7 +44,7 @@ def check_size(document: DocumentToRead, *, size_max: int) -> None:
 
 @contextmanager
 def downloaded(
-    context: Context, document: DocumentToRead, *, heartbeat: Callable[[], None]
+    context: Context, document: StoredDocument, *, heartbeat: Callable[[], None]
 ) -> Iterator[Path]:
     """Download the object of a document; the file is deleted when the block ends.
 
@@ -60,7 +60,7 @@ def downloaded(
 
 
 def opening_of(
-    document: DocumentToRead, file: Path, *, password: str | None, settings: IngestSettings
+    document: StoredDocument, file: Path, *, password: str | None, settings: IngestSettings
 ) -> Opening:
     """Return how a child opens the downloaded file of a document."""
     return Opening(

@@ -38,7 +38,12 @@ from pipeline.steps import lease
 from pipeline.steps.errors import StepCancelled
 from pipeline.steps.lease import ClaimedStep
 from schemas.errors import DomainError, ErrorCode
-from schemas.events.documents import DocumentFailed, IngestedEvent, ReprocessRequested
+from schemas.events.documents import (
+    DocumentFailed,
+    IngestedEvent,
+    RenderRequested,
+    ReprocessRequested,
+)
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent
 from schemas.ids import DocumentId, EventId, RevisionId, TenantId, uuid7
@@ -125,6 +130,9 @@ _ADD_RESULT: Final = (
 DocumentToRead: TypeAlias = StoredEvent | ReprocessRequested
 """The event that starts the steps that read a document."""
 
+StoredDocument: TypeAlias = DocumentToRead | RenderRequested
+"""An event that says where the file of a document is."""
+
 UNREADABLE_SO_FAR: Final = frozenset({DocumentStatus.READING, DocumentStatus.FAILED})
 """Statuses of a document that is to be read, and of which no reading has succeeded.
 
@@ -199,7 +207,7 @@ def document_of(event: Envelope) -> DocumentToRead:
     return event.data
 
 
-def lock_document(session: Session, document: DocumentToRead, *, is_changed: bool = False) -> None:
+def lock_document(session: Session, document: StoredDocument, *, is_changed: bool = False) -> None:
     """Lock the document against deletion until this transaction ends.
 
     Args:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from sqlalchemy import and_, delete, func, or_, select, tuple_
 from sqlalchemy.sql.dml import ReturningDelete
@@ -12,7 +12,7 @@ from pipeline.maintenance.exclusive import Budget
 from schemas import object_keys
 from schemas.ids import RevisionId, UploadId
 from schemas.lifecycle import SETTLED_JOBS, RevisionState
-from schemas.tables.documents import Document, Entity, Page, Revision
+from schemas.tables.documents import Document, Entity, Page, PageImage, Revision
 from schemas.tables.jobs import Job
 
 REVISIONS: Final = 100
@@ -20,6 +20,9 @@ REVISIONS: Final = 100
 
 ROWS: Final = 1_000
 """Rows that one transaction deletes; a long document has hundreds of thousands."""
+
+
+OfRevision: TypeAlias = PageImage | Entity | Page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,24 +73,35 @@ def _unseen(context: Context) -> Sequence[tuple[RevisionId, UploadId]]:
 def _delete(
     context: Context, revision_id: RevisionId, *, upload_id: UploadId, budget: Budget
 ) -> bool:
-    """Delete a revision with its pages, in short transactions; False if the budget is spent before."""
-    context.storage.delete(object_keys.thumbnail(upload_id, revision_id))
+    """Delete a revision with its pages and images, in short transactions; False if the budget is spent before."""
+    # Before the objects: a worker that stores an image and finds no row deletes the image.
+    if not _delete_rows(context, PageImage, revision_id, budget=budget):
+        return False
+    prefix = object_keys.of_revision(upload_id, revision_id)
+    context.storage.delete_all([each.key for each in context.storage.objects_under(prefix)])
     for table in (Entity, Page):
-        statement = _some_rows(table, revision_id)
-        count = ROWS
-        while count == ROWS:
-            if budget.is_spent:
-                return False
-            with context.transaction() as session:
-                count = len(session.execute(statement).all())
+        if not _delete_rows(context, table, revision_id, budget=budget):
+            return False
     with context.transaction() as session:
         session.execute(delete(Revision).where(Revision.id == revision_id))
     return True
 
 
-def _some_rows(
-    table: type[Entity] | type[Page], revision_id: RevisionId
-) -> ReturningDelete[RevisionId]:
+def _delete_rows(
+    context: Context, table: type[OfRevision], revision_id: RevisionId, *, budget: Budget
+) -> bool:
+    """Delete the rows of a revision, in short transactions; False if the budget is spent before."""
+    statement = _some_rows(table, revision_id)
+    count = ROWS
+    while count == ROWS:
+        if budget.is_spent:
+            return False
+        with context.transaction() as session:
+            count = len(session.execute(statement).all())
+    return True
+
+
+def _some_rows(table: type[OfRevision], revision_id: RevisionId) -> ReturningDelete[RevisionId]:
     key = table.__table__.primary_key
     some = select(*key).where(table.revision_id == revision_id).limit(ROWS)
     return delete(table).where(tuple_(*key).in_(some)).returning(table.revision_id)

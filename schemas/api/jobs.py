@@ -54,11 +54,14 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job. Its fields of bytes are those of its step `transfer`, those of pages count `ingest` and `ingest_rest`."""
 
     job_id: JobId
-    upload_id: Annotated[UploadId | None, _described("null for a job of kind `reprocess`")]
+    upload_id: Annotated[
+        UploadId | None, _described("null for a job of kind `reprocess` or `render`")
+    ]
     document_id: Annotated[
         DocumentId | None,
         _described(
-            "the document that is read again; null for a job of another kind, whose `result` has it"
+            "the document that is read again, or whose page is rendered; null for a job of kind"
+            " `upload`, whose `result` has it"
         ),
     ]
     kind: JobKind
@@ -75,7 +78,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     pages_total: int | None
     error: JobError | None
     result: Annotated[
-        dict[str, Any] | None, _described("what was stored and read; null unless `completed`")
+        dict[str, Any] | None,
+        _described("what was stored and read, or rendered; null unless `completed`"),
     ]
     created_at: datetime
     started_at: datetime | None

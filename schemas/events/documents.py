@@ -16,11 +16,7 @@ class _DocumentEvent(msgspec.Struct, frozen=True, kw_only=True):
         return self.document_id
 
 
-class ReprocessRequested(_DocumentEvent, frozen=True, kw_only=True):
-    """A stored document is to be read again; only starts the steps of a job."""
-
-    TYPE: ClassVar[str] = "document.reprocess_requested"
-
+class _StoredDocumentEvent(_DocumentEvent, frozen=True, kw_only=True):
     upload_id: UploadId
     job_id: JobId
     filename: str
@@ -28,6 +24,22 @@ class ReprocessRequested(_DocumentEvent, frozen=True, kw_only=True):
     sha256: str
     content_type: str
     object_key: str
+
+
+class ReprocessRequested(_StoredDocumentEvent, frozen=True, kw_only=True):
+    """A stored document is to be read again; only starts the steps of a job."""
+
+    TYPE: ClassVar[str] = "document.reprocess_requested"
+
+
+class RenderRequested(_StoredDocumentEvent, frozen=True, kw_only=True):
+    """The image of a page is to be made; only starts the step of a job."""
+
+    TYPE: ClassVar[str] = "document.render_requested"
+
+    page: int
+    image_key: str
+    """Where the image is stored."""
 
 
 class IngestedEvent(_DocumentEvent, frozen=True, kw_only=True):
@@ -109,4 +121,4 @@ class DocumentFailed(_DocumentEvent, frozen=True, kw_only=True):
     ] = None
 
 
-DocumentEvent: TypeAlias = ReprocessRequested | IngestedEvent | DocumentFailed
+DocumentEvent: TypeAlias = ReprocessRequested | RenderRequested | IngestedEvent | DocumentFailed

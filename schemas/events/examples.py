@@ -8,12 +8,17 @@ from typing import Final
 from uuid import UUID
 
 from schemas.errors import ErrorCode
-from schemas.events.documents import DocumentFailed, IngestedEvent, ReprocessRequested
+from schemas.events.documents import (
+    DocumentFailed,
+    IngestedEvent,
+    RenderRequested,
+    ReprocessRequested,
+)
 from schemas.events.endpoints import EndpointDisabled, Ping
 from schemas.events.envelope import Envelope, Event
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, UploadFinalized
-from schemas.ids import DocumentId, EventId, JobId, TenantId, UploadId, WebhookId
-from schemas.object_keys import original
+from schemas.ids import DocumentId, EventId, JobId, RevisionId, TenantId, UploadId, WebhookId
+from schemas.object_keys import original, page_image
 from schemas.outcomes import MEANINGS, Outcome, Reason
 
 TENANT_ID: Final = TenantId(UUID("b3f0c2a4-6ad5-4e8e-9d6c-3f0d6b6f0a04"))
@@ -21,6 +26,7 @@ TENANT_ID: Final = TenantId(UUID("b3f0c2a4-6ad5-4e8e-9d6c-3f0d6b6f0a04"))
 _UPLOAD_ID: Final = UploadId(UUID("0c0a7f5e-52f1-4c1b-8a57-5d2f4e9b7a01"))
 _JOB_ID: Final = JobId(UUID("7d1f9b30-1c7e-4b0e-9f4e-0a6c3d8e2b02"))
 _DOCUMENT_ID: Final = DocumentId(UUID("e4a85c11-90b3-4f7d-b2a6-6c1e7f3d5a03"))
+_REVISION_ID: Final = RevisionId(UUID("01a1fe16-2c41-7d05-8e3a-b7c9d1f20e06"))
 _ENDPOINT_ID: Final = WebhookId(UUID("5a9e6d72-3b48-4d0f-a1c9-8e2b4f6d7c05"))
 _SHA256: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _FILENAME: Final = "invoice.pdf"
@@ -133,6 +139,22 @@ _EXAMPLES: Final = (
             sha256=_SHA256,
             content_type=_CONTENT_TYPE,
             object_key=original(TENANT_ID, _UPLOAD_ID),
+        ),
+    ),
+    _Example(
+        after=timedelta(days=2),
+        source="/waybill/gateway",
+        event=RenderRequested(
+            document_id=_DOCUMENT_ID,
+            upload_id=_UPLOAD_ID,
+            job_id=_JOB_ID,
+            filename=_FILENAME,
+            size=_SIZE,
+            sha256=_SHA256,
+            content_type=_CONTENT_TYPE,
+            object_key=original(TENANT_ID, _UPLOAD_ID),
+            page=3,
+            image_key=page_image(_UPLOAD_ID, _REVISION_ID, number=3),
         ),
     ),
     _Example(

@@ -16,6 +16,11 @@ DOCX: Final = "application/vnd.openxmlformats-officedocument.wordprocessingml.do
 DOCM: Final = "application/vnd.ms-word.document.macroenabled.12"
 UNKNOWN: Final = "application/octet-stream"
 
+TEXT_TYPES: Final = frozenset(
+    {XHTML, "application/json", "application/jsonl", "application/x-ndjson"}
+)
+"""Types that are read as text, besides those of `text/`."""
+
 WORD_TYPES: Final = frozenset(
     {
         DOCX,
@@ -150,6 +155,15 @@ def is_plausible(declared: str, *, sniffed: str | None) -> bool:
             return essence.startswith("text/") or essence == XHTML
         case _:
             return False
+
+
+def may_have_images(content_type: str) -> bool:
+    """Return whether pages of a file may have images: not those of texts and of Word.
+
+    A file of an unknown type may be read as a PDF, because of its name.
+    """
+    essence = essence_of(content_type)
+    return not (essence.startswith("text/") or essence in TEXT_TYPES or essence in WORD_TYPES)
 
 
 def essence_of(media_type: str) -> str:

@@ -184,6 +184,23 @@ class Page(Base):
     spans: Mapped[list[int]] = mapped_column(PackedIntegers, server_default=_NO_INTEGERS)
 
 
+class PageImage(Base):
+    """The image of a page that a client asked for; stored once its job is completed.
+
+    Attributes:
+        job_id: the job that makes the image.
+    """
+
+    __tablename__ = "page_images"
+
+    revision_id: Mapped[RevisionId] = mapped_column(
+        ForeignKey("revisions.id", ondelete="CASCADE"), primary_key=True
+    )
+    page: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Entity(Base):
     """A named entity in a page's text."""
 

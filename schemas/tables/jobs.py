@@ -13,6 +13,10 @@ IS_OPEN: Final = text("jobs.status IN ('queued', 'processing')")
 """The condition of partial indexes: the planner does not compare a condition with parameters."""
 
 
+READS_AGAIN: Final = text("jobs.kind = 'reprocess'")
+"""The condition of a partial index, as `IS_OPEN`."""
+
+
 class Job(Base):
     """What a client follows; workers work on its steps.
 
@@ -29,7 +33,7 @@ class Job(Base):
     # One job per upload: concurrent finalize requests create one row.
     upload_id: Mapped[UploadId | None] = mapped_column(ForeignKey("uploads.id"), unique=True)
     document_id: Mapped[DocumentId | None]
-    """The document that the job reads again. Without a foreign key: the job outlives it."""
+    """The document that the job reads again, or whose page it renders. Without a foreign key: the job outlives it."""
     priority: Mapped[Priority] = mapped_column(
         default=Priority.INTERACTIVE, server_default=Priority.INTERACTIVE
     )
@@ -54,7 +58,7 @@ class Job(Base):
             "ix_jobs_open_of_document",
             "document_id",
             unique=True,
-            postgresql_where=text("document_id IS NOT NULL AND status IN ('queued', 'processing')"),
+            postgresql_where=text("kind = 'reprocess' AND status IN ('queued', 'processing')"),
         ),
         Index("ix_jobs_tenant", "tenant_id", "created_at", "id"),
         Index("ix_jobs_tenant_status", "tenant_id", "status", "created_at", "id"),

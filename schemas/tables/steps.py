@@ -320,15 +320,19 @@ def release(tenant_id: TenantId, name: StepName, *, settings: StepSettings) -> E
     )
 
 
-def cancel(job_id: JobId) -> Update:
-    """Return the statement that cancels every step of a job that has not ended.
+def cancel(*job_ids: JobId) -> Update:
+    """Return the statement that cancels every step of some jobs that has not ended.
 
     A worker that holds the lease of a step finds out at its next heartbeat. The lease stays, because
-    that worker still cleans up.
+    that worker still cleans up. Cancel all jobs in one statement whose steps have the same name: the
+    triggers lock the counters after all steps, as a worker does. With two statements, the second
+    waits for a step whose worker waits for the counters.
     """
     return (
         update(Step)
-        .where(Step.job_id == job_id, Step.status.in_(ACTIVE_STEPS), Step.name != StepName.CLEANUP)
+        .where(
+            Step.job_id.in_(job_ids), Step.status.in_(ACTIVE_STEPS), Step.name != StepName.CLEANUP
+        )
         .values(status=StepStatus.CANCELLED, finished_at=func.now())
         .returning(Step.name)
     )

@@ -6,6 +6,8 @@ for the next request.
 
 import asyncio
 import gzip
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from http import HTTPStatus
@@ -84,6 +86,32 @@ def drip(data: bytes, *, every: timedelta) -> Reply:
             await writer.drain()
             await asyncio.sleep(every.total_seconds())
         writer.close()
+
+    return reply
+
+
+def flood(piece: bytes, *, head: bytes = b"") -> Reply:
+    """Send `head`, then `piece` again and again, as fast as the client reads."""
+
+    async def reply(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        block = piece * (len(BLOCK) // len(piece))
+        while True:
+            writer.write(block)
+            await writer.drain()
+
+    return reply
+
+
+def reset(data: bytes) -> Reply:
+    """Send any bytes and reset the connection (RST)."""
+
+    async def reply(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+        connection: socket.socket = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
 
     return reply
 

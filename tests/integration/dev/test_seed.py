@@ -12,7 +12,7 @@ from dev.seed.extent import ACTIVE_SHARE, Extent
 from dev.seed.load import TENANTS, SeedRefused, remove, seed
 from dev.stack.stack import Stack
 from schemas.events import envelope
-from schemas.events.documents import ReprocessRequested
+from schemas.events.documents import RenderRequested, ReprocessRequested
 from schemas.events.endpoints import EndpointDisabled, Ping
 from schemas.events.envelope import REFERENCES
 from schemas.ids import JobId, TenantId, UploadId
@@ -134,9 +134,10 @@ def test_the_usage_is_zero_once_every_upload_has_ended(connection: Connection) -
 def test_every_body_is_the_event_of_its_row(connection: Connection) -> None:
     events = connection.execute(select(EventRecord.__table__)).all()
 
-    # No seeded job reads a document again, and no seeded endpoint is pinged or disabled.
+    # No seeded job reads a document again or renders a page, and no seeded endpoint is pinged or disabled.
     assert {event.type for event in events} == envelope.EVENT_TYPES.keys() - {
         ReprocessRequested.TYPE,
+        RenderRequested.TYPE,
         Ping.TYPE,
         EndpointDisabled.TYPE,
     }

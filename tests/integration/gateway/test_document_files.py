@@ -215,7 +215,7 @@ async def test_a_gateway_without_a_store_makes_no_link(
     assert "S3_BUCKET" in answer.json()["detail"]
 
 
-async def test_the_first_page_has_a_picture(
+async def test_the_thumbnail_is_the_image_of_the_first_page(
     api: Api,
     transaction: BeginSession,
     object_store_settings: ObjectStoreSettings,
@@ -238,14 +238,3 @@ async def test_the_first_page_has_a_picture(
 
     assert answer.status_code == 307
     assert (picture.content, picture.headers["content-type"]) == (b"\x89PNG", "image/png")
-    other_page = await api.get(f"/documents/{document_id}/pages/2/image")
-    assert problem(other_page) == (404, "not_found")
-
-
-async def test_a_document_without_a_picture_says_so(api: Api, transaction: BeginSession) -> None:
-    document_id = await ingested(api, transaction, pages=["a"])
-
-    answer = await api.get(f"/documents/{document_id}/pages/1/image")
-
-    assert problem(answer) == (404, "not_found")
-    assert "no image of page 1" in answer.json()["detail"]

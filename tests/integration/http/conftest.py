@@ -1,7 +1,8 @@
+import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -15,6 +16,7 @@ from notifier.http.dns import Resolver
 from notifier.http.errors import NameUnresolved
 from notifier.http.network import ConnectTcp, connect_tcp
 from schemas.settings import DeliverySettings
+from tests.fakes import replies
 from tests.fakes.receiver import Receiver
 from tests.integration.http.certificates import Authority
 from tests.webhook_urls import LOOPBACK_NETWORKS
@@ -31,7 +33,7 @@ class FixedResolver:
     answers: dict[str, list[Sequence[str]]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    async def __call__(self, host: str, *, share: str) -> Sequence[str]:  # noqa: ARG002  # the resolver's signature
+    async def __call__(self, host: str, *, share: str | None) -> Sequence[str]:  # noqa: ARG002  # the resolver's signature
         self.asked.append(host)
         if host not in self.answers:
             raise NameUnresolved("Domain name not found")
@@ -83,6 +85,30 @@ async def a_sender(
         ssl_context=ssl_context,
     ) as client:
         yield Sender(client)
+
+
+@asynccontextmanager
+async def serving(handler: replies.Reply) -> AsyncIterator[int]:
+    """Yield the port of a server whose handler does all, also reading the request."""
+    conversations: set[asyncio.Task[None]] = set()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        conversations.add(task)
+        # The conversation also ends when the sender disconnects or the test ends.
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            await handler(reader, writer)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(converse, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in conversations:
+            task.cancel()
+        await asyncio.gather(*conversations)
 
 
 @pytest.fixture

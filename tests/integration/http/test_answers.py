@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from notifier.delivery import attempt
 from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.outcome import AttemptOutcome
+from notifier.http.errors import RequestRefused
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
-from tests.integration.http.conftest import BODY, EXCERPT, SECRET, a_sender
+from tests.integration.http.conftest import BODY, EXCERPT, SECRET, FixedResolver, a_sender
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +46,51 @@ async def test_a_request_has_the_delivery_headers(receiver: Receiver) -> None:
     assert received.headers["content-type"] == "application/cloudevents+json"
     assert received.headers["accept-encoding"] == "identity"
     assert received.headers["host"] == f"127.0.0.1:{receiver.port}"
+
+
+async def test_a_result_has_the_headers_as_sent(receiver: Receiver) -> None:
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url)
+    [received] = receiver.received
+    assert result.request_headers == received.headers
+
+
+async def test_a_result_has_the_time_of_each_phase(receiver: Receiver) -> None:
+    delay = timedelta(seconds=0.2)
+    receiver.answer_with(replies.late(delay, replies.status(204)))
+    async with a_sender(resolve=FixedResolver({"receiver.example": [["127.0.0.1"]]})) as sender:
+        url = receiver.url_of("/hook", host="receiver.example")
+        first, second = [await sender.post(url) for _ in range(2)]
+    for result in (first, second):
+        assert result.timings.first_byte is not None
+        assert 0.9 * delay < result.timings.first_byte <= result.duration
+        assert result.timings.tls is None
+    assert first.timings.dns is not None
+    assert first.timings.connect is not None
+    assert first.timings.dns + first.timings.connect < first.duration
+    # An open connection needs neither.
+    assert (second.timings.dns, second.timings.connect) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"x": "a\r\nx-injected: 1"}, {"x": "a\nb"}, {"x": "a\x00"}, {"x\r\ny": "a"}, {"Host": "x"}],
+)
+async def test_a_header_that_could_change_the_request_is_not_sent(
+    receiver: Receiver, headers: dict[str, str]
+) -> None:
+    async with a_sender() as sender:
+        with pytest.raises(RequestRefused):
+            await attempt.post(
+                sender.client,
+                url=receiver.url,
+                headers=headers,
+                body=BODY,
+                started_at=datetime.now(UTC),
+                timeout=timedelta(seconds=10),
+                response_max=EXCERPT,
+            )
+    assert receiver.received == []
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ async def test_a_delivery_accepts_the_urls_that_a_registration_accepts() -> None
 
 
 class BrokenNames(FixedResolver):
-    async def __call__(self, host: str, *, share: str) -> Sequence[str]:  # noqa: ARG002  # the resolver's signature
+    async def __call__(self, host: str, *, share: str | None) -> Sequence[str]:  # noqa: ARG002  # the resolver's signature
         raise RuntimeError("unexpected")
 
 

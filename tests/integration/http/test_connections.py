@@ -2,12 +2,14 @@
 
 import asyncio
 from contextlib import suppress
+from datetime import timedelta
 from itertools import chain
 
 import pytest
 
 from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.outcome import AttemptOutcome
+from notifier.http import pool
 from schemas.settings import DeliverySettings
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
@@ -79,6 +81,82 @@ async def test_a_connection_closed_while_idle_is_not_reused(receiver: Receiver) 
         result = await sender.post(receiver.url)
     assert result.outcome is AttemptOutcome.DELIVERED
     assert not result.reused_connection
+
+
+async def test_a_request_on_a_stale_connection_is_sent_again_at_once(receiver: Receiver) -> None:
+    receiver.answer_with(replies.status(204), replies.hang_up(), replies.status(200, body=b"OK"))
+    async with a_sender() as sender:
+        await sender.post(receiver.url)
+        result = await sender.post(receiver.url)
+    assert (result.outcome, result.response_excerpt) == (AttemptOutcome.DELIVERED, "OK")
+    assert (result.error, result.reused_connection) == (None, False)
+    assert result.timings.connect is not None
+    assert [received.connection for received in receiver.received] == [1, 1, 2]
+    assert len({received.headers["webhook-signature"] for received in receiver.received[1:]}) == 1
+
+
+async def test_a_request_is_sent_again_only_once(receiver: Receiver) -> None:
+    receiver.answer_with(replies.status(204), replies.hang_up())
+    async with a_sender() as sender:
+        await sender.post(receiver.url)
+        result = await sender.post(receiver.url)
+    assert result.outcome is AttemptOutcome.PROTOCOL_ERROR
+    assert result.error == "the connection broke while waiting for the response"
+    assert len(receiver.received) == 3
+
+
+async def test_a_request_on_a_new_connection_is_not_sent_again(receiver: Receiver) -> None:
+    receiver.answer_with(replies.hang_up(), replies.status(204))
+    async with a_sender() as sender:
+        result = await sender.post(receiver.url)
+    assert result.outcome is AttemptOutcome.PROTOCOL_ERROR
+    assert len(receiver.received) == 1
+
+
+async def test_a_request_whose_answer_began_is_not_sent_again(receiver: Receiver) -> None:
+    receiver.answer_with(replies.status(204), replies.raw(b"HTTP/1.1 2"), replies.status(204))
+    async with a_sender() as sender:
+        await sender.post(receiver.url)
+        result = await sender.post(receiver.url)
+    assert result.outcome is AttemptOutcome.PROTOCOL_ERROR
+    assert len(receiver.received) == 2
+
+
+async def test_a_request_is_sent_again_within_the_deadline(receiver: Receiver) -> None:
+    receiver.answer_with(replies.status(204), replies.hang_up(), replies.silence())
+    async with a_sender() as sender:
+        await sender.post(receiver.url)
+        result = await sender.post(receiver.url, timeout=timedelta(seconds=1))
+    assert result.outcome is AttemptOutcome.TIMED_OUT
+    assert result.duration < timedelta(seconds=1.5)
+
+
+async def test_a_connection_is_not_reused_after_the_time_that_the_receiver_states(
+    receiver: Receiver,
+) -> None:
+    receiver.answer_with(replies.status(204, headers={"Keep-Alive": "timeout=1, max=100"}))
+    async with a_sender() as sender:
+        results = [await sender.post(receiver.url) for _ in range(2)]
+    assert not results[1].reused_connection
+
+
+async def test_an_old_connection_is_not_reused(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_sender() as sender:
+        await sender.post(receiver.url)
+        monkeypatch.setattr(pool, "AGE_MAX", 0.0)
+        assert (await sender.post(receiver.url)).reused_connection
+        assert not (await sender.post(receiver.url)).reused_connection
+
+
+async def test_idle_connections_are_closed(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "IDLE_TIME", 0.2)
+    async with a_sender() as sender:
+        await deliver(sender, receiver.url, count=10, concurrency=5)
+        await asyncio.to_thread(receiver.wait_until_open, 0)
 
 
 async def test_a_cancelled_attempt_leaves_no_connection_open(

@@ -70,7 +70,7 @@ async def test_a_tls_handshake_ends_at_the_deadline(receiver: Receiver) -> None:
 
 
 class NoNameServer(FixedResolver):
-    async def __call__(self, host: str, *, share: str) -> Sequence[str]:
+    async def __call__(self, host: str, *, share: str | None) -> Sequence[str]:
         await asyncio.Event().wait()
         return await super().__call__(host, share=share)
 

@@ -30,6 +30,7 @@ async def test_a_certificate_for_the_host_is_accepted(authority: Authority) -> N
     )
     assert result.outcome is AttemptOutcome.DELIVERED
     assert result.remote_address == "127.0.0.1"
+    assert result.timings.tls is not None
     [received] = receiver.received
     assert received.verified_with(SECRET)
 

@@ -235,7 +235,7 @@ async def check_upload(gateway: httpx.AsyncClient, *, check: Check) -> None:
 
 
 @pytest.mark.anyio
-async def test_reprocessing_and_deleting_a_document_use_an_index(
+async def test_rendering_reprocessing_and_deleting_a_document_use_an_index(
     gateway: httpx.AsyncClient, engine: Engine, facts: Facts, check: Check
 ) -> None:
     oldest = (
@@ -248,7 +248,10 @@ async def test_reprocessing_and_deleting_a_document_use_an_index(
     with engine.connect() as connection:
         path = f"/documents/{connection.scalars(oldest).one()}"
     json_type = {"Content-Type": "application/json"}
+    image = Call(name="image", path=f"{path}/pages/1/image")
     for call in (
+        image,
+        image,
         Call(
             name="reprocess", method="POST", path=f"{path}/reprocess", body=b"{}", headers=json_type
         ),

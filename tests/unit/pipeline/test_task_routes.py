@@ -64,6 +64,7 @@ def test_a_worker_gets_the_tasks_of_its_queues_only() -> None:
         "metadata_extraction": {
             "upload.stored": "tasks.extract_metadata",
             "document.reprocess_requested": "tasks.extract_metadata",
+            "document.render_requested": "tasks.render_page",
         },
         "batch_processing": {
             "upload.stored": "tasks.ingest_rest",

@@ -37,7 +37,12 @@ def test_an_obsolete_binding_is_not_declared_again() -> None:
 
 def test_events_that_start_steps_and_pings_are_not_published_as_facts() -> None:
     unpublished = {each for each in EVENT_TYPES if not topology.is_published(each)}
-    assert unpublished == {"upload.finalized", "document.reprocess_requested", "ping"}
+    assert unpublished == {
+        "upload.finalized",
+        "document.reprocess_requested",
+        "document.render_requested",
+        "ping",
+    }
 
 
 def test_queues_subscribe_to_existing_event_types() -> None:

@@ -1,5 +1,8 @@
 """The sweep that deletes revisions that no client sees."""
 
+from collections.abc import Sequence
+from uuid import uuid4
+
 import pytest
 from sqlalchemy import select, update
 
@@ -12,10 +15,12 @@ from pipeline.maintenance import revisions
 from pipeline.maintenance.exclusive import Budget
 from pipeline.steps import lease
 from schemas import object_keys
-from schemas.ids import RevisionId
+from schemas.ids import JobId, RevisionId
+from schemas.lifecycle import JobKind
+from schemas.object_keys import ObjectKey
 from schemas.outcomes import Outcome
 from schemas.steps import StepName
-from schemas.tables.documents import Document, Entity, Page, Revision
+from schemas.tables.documents import Document, Entity, Page, PageImage, Revision
 from schemas.tables.jobs import Job
 from tests.factories.readings import (
     SETTINGS,
@@ -119,14 +124,25 @@ def test_a_revision_whose_job_failed_is_deleted(context: Context) -> None:
     assert count(context, Document) == 1
 
 
-def test_a_superseded_revision_is_deleted_with_its_thumbnail(context: Context) -> None:
+def test_a_superseded_revision_is_deleted_with_its_images(context: Context) -> None:
     waiting = stored(context)
     first = read(context, waiting)
     second = read(context, read_again(context, waiting))
+    upload_id = waiting.document.upload_id
     keys = [
-        object_keys.thumbnail(waiting.document.upload_id, revision_id)
+        key
         for revision_id in (first, second)
+        for key in (
+            object_keys.thumbnail(upload_id, revision_id),
+            object_keys.page_image(upload_id, revision_id, number=2),
+        )
     ]
+    with context.transaction() as session:
+        for revision_id in (first, second):
+            job = Job(id=JobId(uuid4()), tenant_id=waiting.tenant_id, kind=JobKind.RENDER)
+            session.add(job)
+            session.flush()
+            session.add(PageImage(revision_id=revision_id, page=2, job_id=job.id))
     storage = context.storage
     assert isinstance(storage, FakeStorage)
     storage.objects |= {key: Object(b"", content_type="image/png", etag="e") for key in keys}
@@ -135,7 +151,38 @@ def test_a_superseded_revision_is_deleted_with_its_thumbnail(context: Context) -
 
     assert revisions_left(context) == {second}
     assert (count(context, Page), count(context, Entity)) == (PAGES, PAGES)
-    assert list(storage.objects) == keys[1:]
+    assert list(storage.objects) == keys[2:]
+    with context.transaction() as session:
+        assert session.scalars(select(PageImage.revision_id)).all() == [second]
+
+
+def test_an_image_that_is_stored_during_the_sweep_is_not_left(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = stored(context)
+    revision_id = read(context, waiting, publish=False)
+    key = object_keys.page_image(waiting.document.upload_id, revision_id, number=2)
+    with context.transaction() as session:
+        job = Job(id=JobId(uuid4()), tenant_id=waiting.tenant_id, kind=JobKind.RENDER)
+        session.add(job)
+        session.flush()
+        session.add(PageImage(revision_id=revision_id, page=2, job_id=job.id))
+    storage = context.storage
+    assert isinstance(storage, FakeStorage)
+    storage.objects[key] = Object(b"", content_type="image/png", etag="e")
+    rows_at_deletion = []
+    delete_all = storage.delete_all
+
+    def look_and_delete(keys: Sequence[ObjectKey]) -> None:
+        rows_at_deletion.append(count(context, PageImage))
+        delete_all(keys)
+
+    monkeypatch.setattr(storage, "delete_all", look_and_delete)
+
+    assert revisions.sweep(without_grace(context), ample_budget()).revisions == 1
+
+    # A worker that finds no row deletes what it has stored.
+    assert (rows_at_deletion, storage.objects) == ([0], {})
 
 
 def test_a_revision_is_kept_until_the_grace_period_is_over(context: Context) -> None:

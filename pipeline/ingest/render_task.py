@@ -1,0 +1,156 @@
+"""`document.render_requested` → the image of a page in the bucket."""
+
+import hashlib
+from contextlib import suppress
+from threading import Event
+from typing import ClassVar
+
+import structlog
+from sqlalchemy import exists, select, update
+from sqlalchemy.orm import Session
+
+from pipeline.context import Context, current_context
+from pipeline.ingest import originals, passwords, readers, record, rendering
+from pipeline.ingest.record import DocumentGone
+from pipeline.messaging.event_task import MessageDelivery
+from pipeline.steps import lease
+from pipeline.steps.heartbeat import Heartbeat
+from pipeline.steps.lease import ClaimedStep
+from pipeline.steps.task import StepTask
+from pipeline.storage.errors import ObjectExists
+from pipeline.storage.port import Body
+from schemas import queues
+from schemas.errors import DomainError, ErrorCode
+from schemas.events.documents import RenderRequested
+from schemas.events.envelope import Envelope
+from schemas.lifecycle import StepStatus
+from schemas.object_keys import ObjectKey
+from schemas.steps import StepName
+from schemas.tables.documents import PageImage
+from schemas.tables.jobs import Job
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class RevisionReplaced(DomainError):
+    """The revision whose page is rendered was deleted; the document shows another one."""
+
+    code = ErrorCode.NOT_FOUND
+    caused_by_client = True
+
+    def __init__(self) -> None:
+        super().__init__("the document was read again meanwhile; ask for the image again")
+
+
+class RenderPage(StepTask[None]):
+    """Renders a page in the sandbox, as the step `metadata` renders the first one."""
+
+    name = "tasks.render_page"
+    home_queue: ClassVar[str] = queues.METADATA_EXTRACTION
+    step: ClassVar[StepName] = StepName.RENDER
+
+    def load(self, session: Session, claimed: ClaimedStep, *, event: Envelope) -> None:
+        """Read nothing: the event says all."""
+
+    def work(
+        self,
+        context: Context,
+        claimed: ClaimedStep,
+        loaded: None,  # noqa: ARG002  # the event says all
+        *,
+        event: Envelope,
+        delivery: MessageDelivery,  # noqa: ARG002  # emits no event
+    ) -> None:
+        requested = _request_of(event)
+        try:
+            self._render(context, claimed, requested)
+        except (DocumentGone, RevisionReplaced):
+            # What deletes the images may have ended before this or an earlier try stored one.
+            context.storage.delete(ObjectKey(requested.image_key))
+            raise
+
+    def _render(self, context: Context, claimed: ClaimedStep, requested: RenderRequested) -> None:
+        originals.check_size(requested, size_max=context.settings.pdf_file_max)
+        with context.transaction() as session:
+            _lock_image(session, requested)
+            password = passwords.password_of(
+                session, requested.upload_id, context.settings.key_ring
+            )
+        heartbeat = Heartbeat(context, claimed)
+        with originals.downloaded(context, requested, heartbeat=heartbeat.renew) as file:
+            png = rendering.render(
+                originals.opening_of(requested, file, password=password, settings=context.settings),
+                page=requested.page,
+                reader=readers.of_this_process(context.settings),
+                tenant_id=claimed.tenant_id,
+                while_waiting=heartbeat.beat,
+            )
+        with suppress(ObjectExists):  # from an earlier try
+            context.storage.put(
+                ObjectKey(requested.image_key),
+                body=Body(png, md5=hashlib.md5(png, usedforsecurity=False).digest()),
+                content_type="image/png",
+                abandoned=Event(),
+            )
+        with context.transaction() as session:
+            _lock_image(session, requested)
+            lease.complete(
+                session, heartbeat.claimed, done=0, total=None, settings=context.settings
+            )
+            session.execute(
+                update(Job)
+                .where(Job.id == requested.job_id)
+                .values(
+                    result={
+                        "document_id": str(requested.document_id),
+                        "page": requested.page,
+                        "bytes": len(png),
+                    }
+                )
+            )
+        log.info(
+            "ingest.page_rendered",
+            document_id=str(requested.document_id),
+            page=requested.page,
+            size=len(png),
+        )
+
+    def record_failed(
+        self,
+        session: Session,
+        *,
+        event: Envelope,
+        error: DomainError,
+        delivery: MessageDelivery,  # noqa: ARG002  # emits no event
+    ) -> StepStatus:
+        ended_before = lease.fail(
+            session,
+            job_id=_request_of(event).job_id,
+            name=self.step,
+            error=error,
+            settings=current_context().settings,
+        )
+        return ended_before or StepStatus.FAILED
+
+    def after_end(self, context: Context, *, event: Envelope, status: StepStatus) -> None:
+        if status is StepStatus.CANCELLED:
+            # A worker that was killed may have stored the image after the cleanup of the upload.
+            context.storage.delete(ObjectKey(_request_of(event).image_key))
+
+
+def _request_of(event: Envelope) -> RenderRequested:
+    if not isinstance(event.data, RenderRequested):
+        raise TypeError(f"{event.type} was routed to a task that renders pages")
+    return event.data
+
+
+def _lock_image(session: Session, requested: RenderRequested) -> None:
+    """Lock the document, if the image of the job is still wanted.
+
+    Raises:
+        StepCancelled, DocumentGone: see `record.lock_document`.
+        RevisionReplaced: the revision of the image was deleted.
+    """
+    record.lock_document(session, requested)
+    if not session.scalar(select(exists().where(PageImage.job_id == requested.job_id))):
+        raise RevisionReplaced
