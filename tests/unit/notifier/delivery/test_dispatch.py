@@ -55,6 +55,7 @@ class Receivers:
         body: bytes,  # noqa: ARG002  # as `attempt.post`
         started_at: datetime,
         timeout: timedelta,  # noqa: ASYNC109
+        share: str,  # noqa: ARG002
     ) -> AttemptResult:
         self.arrived.setdefault(url, []).append(headers["webhook-id"])
         self.under_way[url] += 1
