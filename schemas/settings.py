@@ -670,8 +670,8 @@ class WebhookSettings(BaseModel):
         description="most endpoints of a tenant. Every event is matched with all of them, so the limit bounds the cost of an event; callbacks of uploads do not count",
     )
     webhook_timeout_max: Duration = Field(
-        default=timedelta(seconds=60),
-        description="longest timeout that an endpoint may have; a slow attempt occupies a slot for this time",
+        default=timedelta(seconds=30),
+        description="longest timeout that an endpoint may have; a slow attempt occupies a slot for this time. A deliver process that stops waits only for `WEBHOOK_TIMEOUT`, and repeats an attempt that takes longer",
     )
     webhook_secret_overlap: Duration = Field(
         default=timedelta(hours=24),

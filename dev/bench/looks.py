@@ -34,7 +34,14 @@ from pipeline.ingest.extractors.extractor import DocumentMetadata, Structure
 from pipeline.ingest.frames import DocumentRead, PageReading
 from pipeline.ingest.outcome import Next
 from pipeline.ingest.record import EndOfReading, EventContext
-from pipeline.maintenance import expiry, partitions, retention, revisions, watchdog
+from pipeline.maintenance import (
+    endpoints,
+    expiry,
+    partitions,
+    retention,
+    revisions,
+    watchdog,
+)
 from pipeline.maintenance.exclusive import Budget
 from pipeline.steps import lease
 from pipeline.steps.lease import ClaimedStep
@@ -737,6 +744,10 @@ def _drop_partitions(context: Context, _: Facts) -> object:
     return partitions.sweep(context, Budget.of(MINUTE))
 
 
+def _find_ended_endpoints(context: Context, _: Facts) -> object:
+    return endpoints.sweep(context, Budget.of(MINUTE))
+
+
 def _find_unseen_revisions(context: Context, _: Facts) -> object:
     return revisions.sweep(context, Budget.of(MINUTE))
 
@@ -756,6 +767,7 @@ PIPELINE: Final = (
     PipelineLook(name="sweep: 20 expired uploads", prepare=_make_uploads_overdue, look=_expire),
     PipelineLook(name="sweep: no expired upload", look=_expire),
     PipelineLook(name="sweep: no revision that nobody sees", look=_find_unseen_revisions),
+    PipelineLook(name="sweep: no ended callback, no old endpoint", look=_find_ended_endpoints),
     PipelineLook(name="sweep: no row past its retention", look=_delete_old_rows),
     PipelineLook(name="sweep: drop old partitions of events", look=_drop_partitions),
 )

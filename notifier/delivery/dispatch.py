@@ -120,6 +120,7 @@ class _Owned:
         member: its place in the lanes, from the first reading of the endpoint.
         active_at: when it was last at work.
         is_leaving: it is being given back.
+        url: of the endpoint when it was last read.
         disable_for: the endpoint is to be disabled.
         discard_for: nothing is attempted any more; pending deliveries are discarded.
         recorded: deliveries that were recorded while due ones are being read; None otherwise.
@@ -133,6 +134,7 @@ class _Owned:
     endpoint: ReadyEndpoint | None = None
     member: Member | None = None
     is_leaving: bool = False
+    url: str | None = None
     disable_for: DisabledReason | None = None
     discard_for: DiscardReason | None = None
     recorded: set[DeliveryId] | None = None
@@ -629,7 +631,15 @@ class Dispatcher:
 
     def _use(self, owned: _Owned, endpoint: ReadyEndpoint) -> None:
         """Take over the options of an endpoint that was read."""
+        is_enabled_again = (
+            endpoint.state is EndpointState.ACTIVE
+            and owned.discard_for is not None
+            and owned.disable_for is None
+        )
+        if is_enabled_again or owned.url not in {None, endpoint.url}:
+            self._forget_failures(owned)
         owned.endpoint = endpoint
+        owned.url = endpoint.url
         owned.queue.pace.rate = endpoint.rate
         if owned.member is None:
             owned.member = self._lanes.join(
@@ -656,6 +666,15 @@ class Dispatcher:
             case EndpointState.DELETED:
                 self._discard(owned, DiscardReason.ENDPOINT_DELETED)
         self._refresh(owned)
+
+    def _forget_failures(self, owned: _Owned) -> None:
+        """Treat an endpoint as one that never failed, as the database does already.
+
+        Otherwise the first failure after it was enabled would disable it again, and a new receiver
+        would wait for the end of the pause that the earlier one asked for.
+        """
+        owned.failing_since, owned.failures = None, 0
+        owned.queue.pace.blocked_until, owned.queue.pace.throttles = 0.0, 0
 
     def _is_paused(self, owned: _Owned) -> bool:
         return owned.endpoint is not None and owned.endpoint.state is EndpointState.PAUSED

@@ -29,6 +29,7 @@ class Post(Protocol):
         body: bytes,
         started_at: datetime,
         timeout: timedelta,  # noqa: ASYNC109  # one deadline covers all phases
+        share: str,
     ) -> AttemptResult: ...
 
 
@@ -68,6 +69,7 @@ async def send(
             body=delivery.body,
             started_at=at,
             timeout=endpoint.timeout,
+            share=str(endpoint.tenant_id),
         )
     except NoUsableSecret as error:
         # Retried by the schedule: an operator can still add the missing key.

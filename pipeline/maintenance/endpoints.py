@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context
@@ -21,8 +21,14 @@ LAST_EVENT_GRACE: Final = timedelta(days=7)
 LOG_GRACE: Final = timedelta(days=8)
 """Deliveries are deleted with the partition of their week, so up to a week after their retention."""
 
-_HAS_PENDING: Final = exists().where(
-    Delivery.webhook_id == Webhook.id, Delivery.status == DeliveryStatus.PENDING
+# The offset makes PostgreSQL probe the index of pending deliveries for each endpoint that it finds.
+# Without it, a join could read every pending delivery.
+_HAS_PENDING: Final = (
+    select(Delivery.id)
+    .where(Delivery.webhook_id == Webhook.id, Delivery.status == DeliveryStatus.PENDING)
+    .correlate(Webhook)
+    .offset(0)
+    .exists()
 )
 
 

@@ -260,6 +260,15 @@ class Rows:
                 update(DeliveryQueue).values(due_at=func.now(), blocked_until=None)
             )
 
+    async def secrets(self, webhook_id: WebhookId) -> Sequence[str]:
+        """Return the secrets of an endpoint as the database has them."""
+        async with self.transaction() as session:
+            return (
+                await session.scalars(
+                    select(WebhookSecret.secret).where(WebhookSecret.webhook_id == webhook_id)
+                )
+            ).all()
+
     async def queues(self) -> Sequence[DeliveryQueue]:
         async with self.transaction() as session:
             return (await session.scalars(select(DeliveryQueue))).all()

@@ -55,6 +55,7 @@ class Receivers:
         body: bytes,  # noqa: ARG002  # as `attempt.post`
         started_at: datetime,
         timeout: timedelta,  # noqa: ASYNC109
+        share: str,  # noqa: ARG002
     ) -> AttemptResult:
         self.arrived.setdefault(url, []).append(headers["webhook-id"])
         self.under_way[url] += 1
@@ -297,6 +298,41 @@ async def test_an_endpoint_that_fails_for_days_is_disabled(
     assert tables.disabled == {failing: DisabledReason.FAILING}
     attempted = sum(bool(row.attempts) for row in tables.of(failing))
     assert 10 <= attempted <= 20
+
+
+async def test_an_endpoint_that_is_enabled_again_is_not_disabled_by_its_first_failure(
+    tables: Tables, receivers: Receivers
+) -> None:
+    receivers.statuses["https://receiver.example/hook"] = 500
+    process = Process(tables, receivers)
+    webhook_id = tables.add_endpoint(failing_since=tables.clock() - timedelta(days=6))
+    async with process.running():
+        process.receive(webhook_id, 30)
+        await until(tables.is_settled)
+        assert tables.disabled.pop(webhook_id) is DisabledReason.FAILING
+        tables.change(webhook_id, state=EndpointState.ACTIVE)
+        process.notify_change(webhook_id)
+        settled = set(tables.rows)
+        process.receive(webhook_id, 1)
+        [new] = [row for row in tables.of(webhook_id) if row.delivery.delivery_id not in settled]
+        await until(lambda: bool(new.attempts))
+    assert tables.disabled == {}
+    assert new.status == "pending"
+
+
+async def test_a_new_url_ends_the_pause_that_the_earlier_receiver_asked_for(
+    tables: Tables, receivers: Receivers
+) -> None:
+    receivers.statuses["https://receiver.example/hook"] = 429
+    process = Process(tables, receivers)
+    webhook_id = tables.add_endpoint()
+    async with process.running():
+        process.receive(webhook_id, 1)
+        await until(lambda: receivers.count("https://receiver.example/hook") == 1)
+        tables.change(webhook_id, url="https://other.example/hook")
+        process.notify_change(webhook_id)
+        process.receive(webhook_id, 1)
+        await until(lambda: receivers.count("https://other.example/hook") == 1)
 
 
 async def test_an_attempt_under_way_settles_its_delivery_after_the_endpoint_is_deleted(

@@ -260,9 +260,9 @@ class Machine(RuleBasedStateMachine):
         for member in self.members:
             self.lanes.wait(member)
         for _ in self.members:
-            slot = self.lanes.next()
-            assert slot is not None
-            self.lanes.end(slot, Reaction.ACCEPTED)
+            taken = self.lanes.next()
+            assert taken is not None
+            self.lanes.end(taken, Reaction.ACCEPTED)
         assert self.lanes.next() is None
 
 
