@@ -141,9 +141,9 @@ def is_outage(error: BaseException) -> bool:
         return True
     state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
     match error:
-        case ProgrammingError():
+        case ProgrammingError() | psycopg.ProgrammingError():
             return state in NOT_READY
-        case InternalError():
+        case InternalError() | psycopg.InternalError():
             return state == READ_ONLY
         case OperationalError() | InterfaceError() | psycopg.OperationalError():
             return not state.startswith(LIMIT_EXCEEDED)

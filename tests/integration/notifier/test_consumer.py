@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
@@ -8,6 +8,8 @@ from sqlalchemy import text
 
 from notifier import db
 from notifier.broker import connect
+from notifier.delivery.store import open_store
+from notifier.delivery.work import ReceivedEvent
 from notifier.intake import NotifyConsumer
 from schemas import queues, topology
 from schemas.events.envelope import encode
@@ -46,10 +48,17 @@ def run_consumer(database: DatabaseSettings, broker: BrokerSettings) -> RunConsu
         async with (
             engine_of(recording_in or database) as engine,
             await connect(through or broker, name="consumer under test") as connection,
+            open_store(
+                connect=db.connector(recording_in or database, name="consumer under test"),
+                transaction=engine.begin,
+            ) as store,
         ):
-            consumer = NotifyConsumer(
-                connection=connection, transaction=engine.begin, wake=db.WakeUp()
-            )
+            assert await store.keep_alive()
+
+            async def record(events: Sequence[ReceivedEvent]) -> int:
+                return (await store.record_events(events)).repeated
+
+            consumer = NotifyConsumer(connection=connection, record=record)
             async with running(consumer.run()):
                 await eventually(consumer.is_consuming)
                 yield consumer
