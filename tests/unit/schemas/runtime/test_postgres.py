@@ -47,6 +47,8 @@ def wrapped(
         wrapped(ProgrammingError, errors.UndefinedTable("relation does not exist")),
         PoolTimeout(),
         psycopg.OperationalError("the connection is lost"),
+        errors.UndefinedTable("relation does not exist"),
+        errors.ReadOnlySqlTransaction("read-only"),
     ],
 )
 def test_an_error_of_the_database_itself_is_an_outage(error: Exception) -> None:
@@ -61,6 +63,9 @@ def test_an_error_of_the_database_itself_is_an_outage(error: Exception) -> None:
         wrapped(InternalError, errors.InFailedSqlTransaction("aborted")),
         wrapped(OperationalError, errors.ProgramLimitExceeded("the row is too large")),
         wrapped(ProgrammingError, psycopg.ProgrammingError("cannot adapt type")),
+        errors.UniqueViolation("duplicate key"),
+        errors.SyntaxError("syntax error"),
+        errors.InFailedSqlTransaction("aborted"),
         ValueError("no"),
     ],
 )
