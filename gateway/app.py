@@ -14,6 +14,7 @@ from gateway import chunk_holders, db, health, job_watch
 from gateway.backlog import Backlog
 from gateway.chunk_holders import ChunkHolders
 from gateway.context import ApiRequest, Context
+from gateway.deliveries import routes as deliveries
 from gateway.document_changes import routes as document_changes
 from gateway.documents import routes as documents
 from gateway.event_types import routes as event_types
@@ -134,6 +135,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             document_changes.router,
             webhooks.router,
             event_types.router,
+            deliveries.router,
         ],
         middleware=[ApiKeyAuthentication],
         response_headers=rate_limit.DESCRIBED_FIELDS,

@@ -17,9 +17,11 @@ from pipeline.ingest.render_task import RenderPage
 from pipeline.ingest.task import IngestDocument, IngestRest
 from pipeline.messaging.consumer import EventConsumer
 from pipeline.messaging.event_task import EventTask
+from pipeline.replay.task import ReplayDeliveries
 from pipeline.transfer.task import CleanUpUpload, TransferUpload
 from schemas import queues, topology
 from schemas.events.documents import RenderRequested, ReprocessRequested
+from schemas.events.endpoints import ReplayRequested
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFinalized
 
 READING: Final = frozenset(
@@ -51,6 +53,7 @@ TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
         queues.DOCUMENT_PROCESSING: _reads(IngestDocument),
         queues.BATCH_PROCESSING: _reads(IngestRest),
         queues.OCR_PROCESSING: _reads(RecognizePages),
+        queues.EXPORTS: {ReplayRequested.TYPE: ReplayDeliveries},
     },
 )
 """Queue → event type → task."""

@@ -54,6 +54,7 @@ class ErrorCode(StrEnum):
 
     # jobs, documents, webhooks
     JOB_NOT_FOUND = "job_not_found"
+    JOB_NOT_CANCELLABLE = "job_not_cancellable"
     DOCUMENT_NOT_FOUND = "document_not_found"
     DOCUMENT_NOT_READY = "document_not_ready"
     DOCUMENT_BUSY = "document_busy"
@@ -65,6 +66,11 @@ class ErrorCode(StrEnum):
     WEBHOOK_SECRET_NOT_FOUND = "webhook_secret_not_found"  # noqa: S105  # a code
     WEBHOOK_SECRET_IN_USE = "webhook_secret_in_use"  # noqa: S105  # a code
     TOO_MANY_WEBHOOK_SECRETS = "too_many_webhook_secrets"  # a code
+    WEBHOOK_BUSY = "webhook_busy"
+    DELIVERY_NOT_FOUND = "delivery_not_found"
+    EVENT_NOT_FOUND = "event_not_found"
+    EVENT_EXPIRED = "event_expired"
+    CURSOR_EXPIRED = "cursor_expired"
 
     # transfer
     STAGING_MISSING = "staging_missing"

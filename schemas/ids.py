@@ -39,3 +39,11 @@ def uuid7(at: datetime) -> UUID:
     version_and_variant = 0x7 << 76 | 0b10 << 62
     random_bits = secrets.randbits(12) << 64 | secrets.randbits(62)
     return UUID(int=milliseconds << 80 | version_and_variant | random_bits)
+
+
+def first_uuid7(at: datetime) -> UUID:
+    """Return the bound of the UUIDs of `uuid7` that are made at this time or later.
+
+    A bound of ids is a bound of times, in milliseconds.
+    """
+    return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)

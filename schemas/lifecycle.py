@@ -32,6 +32,7 @@ class JobKind(StrEnum):
     UPLOAD = "upload"  # stores a finalized upload, and reads its document
     REPROCESS = "reprocess"  # reads a stored document again
     RENDER = "render"  # makes the image of one page
+    REPLAY = "replay"  # delivers events to an endpoint again
 
 
 class JobStatus(StrEnum):
@@ -127,6 +128,8 @@ class DeadLetterState(StrEnum):
 
 
 SETTLED_JOBS: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
+FAILED_DELIVERIES: Final = frozenset({DeliveryStatus.EXHAUSTED, DeliveryStatus.DISCARDED})
+SETTLED_DELIVERIES: Final = FAILED_DELIVERIES | {DeliveryStatus.DELIVERED}
 ACTIVE_STEPS: Final = frozenset({StepStatus.WAITING, StepStatus.QUEUED, StepStatus.RUNNING})
 READABLE_DOCUMENTS: Final = frozenset({DocumentStatus.INGESTED, DocumentStatus.PARTIAL})
 CANCELLABLE_UPLOADS: Final = frozenset({UploadStatus.OPEN, UploadStatus.FINALIZED})

@@ -750,6 +750,14 @@ class DeliverySettings(BaseModel):
         return f"http://{parts.netloc}"
 
 
+class ReplaySettings(BaseModel):
+    webhook_replay_rate: float = Field(
+        default=50,
+        gt=0,
+        description="most deliveries per second of a replay; an endpoint that was down for a day gets its events again without being overrun. Its own `rate` may be lower",
+    )
+
+
 class LivenessSettings(BaseModel):
     liveness_file: Path | None = Field(
         default=None,

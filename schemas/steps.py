@@ -18,6 +18,7 @@ class JobStage(StrEnum):
     INGEST_REST = "ingest_rest"
     OCR = "ocr"
     RENDER = "render"
+    REPLAY = "replay"
     DONE = "done"
 
 
@@ -30,6 +31,7 @@ class StepName(StrEnum):
     INGEST_REST = "ingest_rest"  # reads the pages for which `ingest` had no time
     OCR = "ocr"  # recognises the pages that are pictures of text
     RENDER = "render"  # makes the image of one page; the only step of its job
+    REPLAY = "replay"  # makes deliveries of an endpoint due again
     CLEANUP = "cleanup"  # of a cancelled job; a job with this step is cancelled
 
 
@@ -43,7 +45,8 @@ class StepKind:
         ordinal: position in the timeline of a job.
         unit: what `done` and `total` of the step count; None if it has no progress.
         weight: share of the progress of an upload's job, in percent. The pages of `ingest_rest`
-            count in the share of `ingest`.
+            count in the share of `ingest`. The only step of a job has no weight: the progress of the
+            job is that of the step.
     """
 
     name: StepName
@@ -97,6 +100,13 @@ STEPS: Final[Mapping[StepName, StepKind]] = MappingProxyType(
                 queue=queues.METADATA_EXTRACTION,
                 ordinal=5,
                 unit=None,
+                weight=0,
+            ),
+            StepKind(
+                name=StepName.REPLAY,
+                queue=queues.EXPORTS,
+                ordinal=0,
+                unit="seconds",
                 weight=0,
             ),
             StepKind(

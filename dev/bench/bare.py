@@ -56,6 +56,7 @@ def _job(job_id: UUID) -> JobView:
         job_id=JobId(job_id),
         upload_id=None,
         document_id=None,
+        webhook_id=None,
         kind=JobKind.UPLOAD,
         priority=Priority.INTERACTIVE,
         status=JobStatus.QUEUED,

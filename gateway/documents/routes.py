@@ -1,6 +1,5 @@
 """`/documents`: stored files, and the text and entities read from them."""
 
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -17,6 +16,7 @@ from gateway.documents.queries import EntityPosition
 from gateway.http import paging
 from gateway.http.problems import InvalidRequest, answers
 from gateway.http.security import requires
+from gateway.http.times import Time, time_of
 from schemas.api.documents import (
     DocumentAttachments,
     DocumentEntity,
@@ -80,16 +80,6 @@ FilenamePrefix = Annotated[
     str | None,
     _filter("only files whose name begins so; the list is then ordered by name", max_length=1024),
 ]
-# Text, because the framework also takes a number for a time.
-Time = Annotated[
-    str | None,
-    QueryParameter(
-        max_length=64,
-        required=False,
-        schema_extra={"format": "date-time"},
-        description="ISO 8601, by default in UTC",
-    ),
-]
 Metadata = Annotated[
     list[str] | None,
     QueryParameter(
@@ -132,8 +122,8 @@ async def list_documents(  # noqa: PLR0913  # one for each filter
         content_type=content_type,
         sha256=sha256,
         filename_prefix=filename_prefix,
-        created_after=_time(created_after, field="created_after"),
-        created_before=_time(created_before, field="created_before"),
+        created_after=time_of(created_after, field="created_after"),
+        created_before=time_of(created_before, field="created_before"),
         metadata=_metadata(metadata),
     )
     async with request.context.database.transaction() as session:
@@ -383,18 +373,3 @@ def _metadata(pairs: list[str] | None) -> dict[str, str]:
             raise InvalidRequest("is not of the form name:value", field="metadata")
         metadata[name] = value
     return metadata
-
-
-def _time(text: str | None, *, field: str) -> datetime | None:
-    """Return the time that a parameter names; without an offset it is in UTC.
-
-    Raises:
-        InvalidRequest: it is not a time.
-    """
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidRequest("is not a time of ISO 8601", field=field) from error
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

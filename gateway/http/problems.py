@@ -75,6 +75,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.FILE_DIGEST_MISMATCH: HTTPStatus.UNPROCESSABLE_ENTITY,
         ErrorCode.STAGING_FULL: HTTPStatus.INSUFFICIENT_STORAGE,
         ErrorCode.JOB_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.JOB_NOT_CANCELLABLE: HTTPStatus.CONFLICT,
         ErrorCode.DOCUMENT_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.DOCUMENT_NOT_READY: HTTPStatus.CONFLICT,
         ErrorCode.DOCUMENT_BUSY: HTTPStatus.CONFLICT,
@@ -86,6 +87,11 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.WEBHOOK_SECRET_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.WEBHOOK_SECRET_IN_USE: HTTPStatus.CONFLICT,
         ErrorCode.TOO_MANY_WEBHOOK_SECRETS: HTTPStatus.CONFLICT,
+        ErrorCode.WEBHOOK_BUSY: HTTPStatus.CONFLICT,
+        ErrorCode.DELIVERY_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.EVENT_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.EVENT_EXPIRED: HTTPStatus.GONE,
+        ErrorCode.CURSOR_EXPIRED: HTTPStatus.GONE,
         # A server error, because the server lost the bytes, although the client has to upload
         # again.
         ErrorCode.STAGING_MISSING: HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -23,7 +23,7 @@ from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 
 _JOBS_WITH_STEPS: Final[LiteralString] = """
-    SELECT jobs.id, jobs.revision, jobs.upload_id, jobs.document_id, jobs.kind, jobs.priority, jobs.status, jobs.stage,
+    SELECT jobs.id, jobs.revision, jobs.upload_id, jobs.document_id, jobs.webhook_id, jobs.kind, jobs.priority, jobs.status, jobs.stage,
            jobs.result, jobs.created_at, jobs.started_at, jobs.finished_at,
            steps.name AS step, steps.status AS step_status, steps.done, steps.total, steps.unit,
            steps.attempts, steps.queued_at, steps.started_at AS step_started_at,
@@ -125,6 +125,7 @@ def _snapshot(rows: Sequence[Any]) -> Snapshot:
         id=first.id,
         upload_id=first.upload_id,
         document_id=first.document_id,
+        webhook_id=first.webhook_id,
         kind=JobKind(first.kind),
         priority=Priority(first.priority),
         status=JobStatus(first.status),

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.settings import API_PREFIX
 from schemas.api.jobs import JobError, JobView, StepView
-from schemas.ids import DocumentId, JobId, UploadId
+from schemas.ids import DocumentId, JobId, UploadId, WebhookId
 from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
 from schemas.steps import STEPS, WEIGHTS, JobStage, StepName
 from schemas.tables.jobs import Job
@@ -21,6 +21,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     id: JobId
     upload_id: UploadId | None
     document_id: DocumentId | None
+    webhook_id: WebhookId | None
     kind: JobKind
     priority: Priority
     status: JobStatus
@@ -68,6 +69,7 @@ def show(
         job_id=job.id,
         upload_id=job.upload_id,
         document_id=job.document_id,
+        webhook_id=job.webhook_id,
         kind=job.kind,
         priority=job.priority,
         status=job.status,
@@ -100,25 +102,31 @@ def progress(steps: Iterable[Step | StepFacts]) -> int:
     work.pop(StepName.CLEANUP, None)
     if work and all(step.status == StepStatus.COMPLETED for step in work.values()):
         return 100
+    if StepName.REPLAY in work:
+        return _share(work[StepName.REPLAY], work, weight=WEIGHTS)
     possible = sum(
         kind.weight
         for kind in STEPS.values()
         # The job of a reprocessing stores nothing.
         if kind.name != StepName.TRANSFER or StepName.TRANSFER in work
     )
-    return WEIGHTS * sum(_share(step, work) for step in work.values()) // possible
+    return (
+        WEIGHTS
+        * sum(_share(step, work, weight=STEPS[step.name].weight) for step in work.values())
+        // possible
+    )
 
 
-def _share(step: Step | StepFacts, work: Mapping[StepName, Step | StepFacts]) -> int:
+def _share(
+    step: Step | StepFacts, work: Mapping[StepName, Step | StepFacts], *, weight: int
+) -> int:
     """Return the done share of the weight of a step.
 
     The pages of `ingest_rest` count in the weight of `ingest`, which completes before all pages
     are read.
     """
     if step.name == StepName.INGEST and StepName.INGEST_REST in work:
-        weight, step = STEPS[step.name].weight, work[StepName.INGEST_REST]
-    else:
-        weight = STEPS[step.name].weight
+        step = work[StepName.INGEST_REST]
     if step.status == StepStatus.COMPLETED:
         return weight
     total = step.total or 0

@@ -239,6 +239,7 @@ async def add_job(
         id=job_id,
         upload_id=upload.id,
         document_id=None,
+        webhook_id=None,
         kind=JobKind.UPLOAD,
         priority=priority,
         status=JobStatus.QUEUED,

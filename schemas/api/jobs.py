@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from schemas.ids import DocumentId, JobId, UploadId
+from schemas.ids import DocumentId, JobId, UploadId, WebhookId
 from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
 from schemas.steps import JobStage, StepName
 
@@ -32,7 +32,8 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
         int | None, _described("all work of the step, counted in `unit`; null until it is known")
     ]
     unit: Annotated[
-        str | None, _described("`bytes` or `pages`; null for a step that does not count its work")
+        str | None,
+        _described("`bytes`, `pages` or `seconds`; null for a step that does not count its work"),
     ]
     attempts: Annotated[
         int, _described("failed attempts that were repeated; 0 if the first attempt succeeded")
@@ -55,7 +56,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
 
     job_id: JobId
     upload_id: Annotated[
-        UploadId | None, _described("null for a job of kind `reprocess` or `render`")
+        UploadId | None, _described("null for a job of kind `reprocess`, `render` or `replay`")
     ]
     document_id: Annotated[
         DocumentId | None,
@@ -64,6 +65,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
             " `upload`, whose `result` has it"
         ),
     ]
+    webhook_id: Annotated[WebhookId | None, _described("the endpoint of a job of kind `replay`")]
     kind: JobKind
     priority: Priority
     status: JobStatus

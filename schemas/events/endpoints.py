@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar, Final, TypeAlias
 
 import msgspec
 
-from schemas.ids import WebhookId
+from schemas.ids import JobId, WebhookId
+from schemas.lifecycle import DeliveryStatus
 
 DELIVERIES_COUNTED_MAX: Final = 100_000
 """Pending deliveries that the event counts; the count of a larger backlog would take seconds."""
@@ -59,4 +60,20 @@ class EndpointDisabled(_EndpointEvent, frozen=True, kw_only=True):
     ]
 
 
-EndpointEvent: TypeAlias = Ping | EndpointDisabled
+class ReplayRequested(_EndpointEvent, frozen=True, kw_only=True):
+    """Events of a time range are to be delivered again; only starts the step of a job."""
+
+    TYPE: ClassVar[str] = "webhook.replay_requested"
+
+    job_id: JobId
+    since: datetime
+    until: datetime
+    event_types: tuple[str, ...] = ()
+    """Empty means every type."""
+    statuses: tuple[DeliveryStatus, ...]
+    """Deliveries of these statuses are repeated."""
+    include_undelivered: bool = False
+    """Whether events without a delivery for the endpoint get one."""
+
+
+EndpointEvent: TypeAlias = Ping | EndpointDisabled | ReplayRequested

@@ -14,10 +14,11 @@ from schemas.events.documents import (
     RenderRequested,
     ReprocessRequested,
 )
-from schemas.events.endpoints import EndpointDisabled, Ping
+from schemas.events.endpoints import EndpointDisabled, Ping, ReplayRequested
 from schemas.events.envelope import Envelope, Event
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, UploadFinalized
 from schemas.ids import DocumentId, EventId, JobId, RevisionId, TenantId, UploadId, WebhookId
+from schemas.lifecycle import DeliveryStatus
 from schemas.object_keys import original, page_image
 from schemas.outcomes import MEANINGS, Outcome, Reason
 
@@ -174,6 +175,17 @@ _EXAMPLES: Final = (
         after=timedelta(days=6),
         source="/waybill/gateway",
         event=Ping(endpoint_id=_ENDPOINT_ID),
+    ),
+    _Example(
+        after=timedelta(days=7),
+        source="/waybill/gateway",
+        event=ReplayRequested(
+            endpoint_id=_ENDPOINT_ID,
+            job_id=_JOB_ID,
+            since=_START,
+            until=_START + timedelta(days=5),
+            statuses=(DeliveryStatus.EXHAUSTED, DeliveryStatus.DISCARDED),
+        ),
     ),
 )
 

@@ -1,10 +1,11 @@
 """Deliveries, their attempts, and which process delivers to which endpoint."""
 
+import hashlib
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, Integer, SmallInteger, func, text
+from sqlalchemy import ForeignKey, Index, Integer, SmallInteger, Update, func, text, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from schemas.ids import DeliveryId, EventId, TenantId, UploadId, WebhookId
@@ -16,6 +17,7 @@ WAKE_CHANNEL = "waybill_deliveries"
 a queue without an owner."""
 
 IS_PENDING = "status = 'pending'"
+IS_FAILED = "status IN ('exhausted', 'discarded')"
 
 
 class Delivery(Base):
@@ -67,7 +69,7 @@ class Delivery(Base):
             "ix_deliveries_failed",
             "webhook_id",
             "id",
-            postgresql_where=text("status IN ('exhausted', 'discarded')"),
+            postgresql_where=text(IS_FAILED),
         ),
         Index("ix_deliveries_webhook", "webhook_id", "id"),
         {"postgresql_partition_by": "RANGE (id)"},
@@ -147,3 +149,36 @@ class Deliverer(Base):
     ended_at: Mapped[datetime | None]
     """Set by itself at its end, or by another process after `alive_until`; then its queues are free,
     and it is not alive again under this id."""
+
+
+_FIRST_HALF: Final = 0xFFFFFFFFFFFFFFFF << 64
+_SECOND_HALVES: Final = (0xA << 60, 0xAFFFFFFFFFFFFFFF)
+
+
+def delivery_id_of(event_id: EventId, webhook_id: WebhookId) -> DeliveryId:
+    """Return what the SQL function `waybill_delivery_id` returns."""
+    digest = hashlib.md5(f"{event_id}{webhook_id}".encode(), usedforsecurity=False).hexdigest()
+    return DeliveryId(UUID(hex=f"{event_id.hex[:16]}a{digest[:15]}"))
+
+
+def delivery_ids_of(event_id: EventId) -> tuple[DeliveryId, DeliveryId]:
+    """Return the first and the last id that a delivery of an event can have.
+
+    Another event of the same millisecond may have the same ids between.
+    """
+    half = event_id.int & _FIRST_HALF
+    first, last = (DeliveryId(UUID(int=half | second)) for second in _SECOND_HALVES)
+    return first, last
+
+
+def make_queue_due(webhook_id: WebhookId) -> Update:
+    """Return the statement that makes a process look for due deliveries of an endpoint.
+
+    Execute it after every change that makes a delivery due, in the same transaction.
+    """
+    return (
+        update(DeliveryQueue)
+        .where(DeliveryQueue.webhook_id == webhook_id)
+        # `least` ignores a null.
+        .values(due_at=func.least(DeliveryQueue.due_at, func.now()))
+    )

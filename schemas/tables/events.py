@@ -30,12 +30,16 @@ from schemas.tables.outbox import OutboxMessage
 
 POSITIONS = Sequence("event_positions", metadata=Base.metadata)
 
+NO_FEED: Final = 0
+"""The position of an event that is in no feed; positions of the sequence begin at 1."""
+
 
 class EventRecord(Base):
     """An event. The table is partitioned by the time in `id`, one partition per week.
 
     `position` is the order of the feed. One writer assigns it after the commit of the event, so
-    that a reader who asks for the events after a position misses no event.
+    that a reader who asks for the events after a position misses no event. An event that tests one
+    endpoint is in no feed: it has the position `NO_FEED` from the start.
     """
 
     __tablename__ = "events"
@@ -58,6 +62,8 @@ class EventRecord(Base):
 
     __table_args__ = (
         Index("ix_events_feed", "tenant_id", "position"),
+        # By time, for replays and the ledger.
+        Index("ix_events_tenant", "tenant_id", "id"),
         Index("ix_events_job", "job_id"),
         Index("ix_events_without_position", "id", postgresql_where=text("position IS NULL")),
         {"postgresql_partition_by": "RANGE (id)"},

@@ -4,7 +4,7 @@ from typing import Any, Final
 from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from schemas.ids import DocumentId, JobId, TenantId, UploadId
+from schemas.ids import DocumentId, JobId, TenantId, UploadId, WebhookId
 from schemas.lifecycle import JobKind, JobStatus, Priority
 from schemas.steps import JobStage
 from schemas.tables.base import Base
@@ -34,6 +34,8 @@ class Job(Base):
     upload_id: Mapped[UploadId | None] = mapped_column(ForeignKey("uploads.id"), unique=True)
     document_id: Mapped[DocumentId | None]
     """The document that the job reads again, or whose page it renders. Without a foreign key: the job outlives it."""
+    webhook_id: Mapped[WebhookId | None]
+    """The endpoint whose deliveries the job repeats."""
     priority: Mapped[Priority] = mapped_column(
         default=Priority.INTERACTIVE, server_default=Priority.INTERACTIVE
     )
@@ -59,6 +61,13 @@ class Job(Base):
             "document_id",
             unique=True,
             postgresql_where=text("kind = 'reprocess' AND status IN ('queued', 'processing')"),
+        ),
+        # One replay at a time: together, several would exceed the rate.
+        Index(
+            "ix_jobs_open_of_webhook",
+            "webhook_id",
+            unique=True,
+            postgresql_where=text("webhook_id IS NOT NULL AND status IN ('queued', 'processing')"),
         ),
         Index("ix_jobs_tenant", "tenant_id", "created_at", "id"),
         Index("ix_jobs_tenant_status", "tenant_id", "status", "created_at", "id"),

@@ -34,7 +34,9 @@ def test_a_golden_event_is_decoded_into_the_example_of_its_type(event_type: str)
 
 @pytest.mark.parametrize("event_type", sorted(envelope.EVENT_TYPES))
 def test_the_subject_is_the_id_of_the_upload_document_or_endpoint(event_type: str) -> None:
-    noun = "endpoint" if event_type == "ping" else event_type.partition(".")[0]
+    noun = event_type.partition(".")[0]
+    if noun in {"ping", "webhook"}:
+        noun = "endpoint"
     event = envelope.decode(golden(event_type))
     assert event.subject == str(getattr(event.data, f"{noun}_id"))
 

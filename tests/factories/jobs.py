@@ -21,6 +21,7 @@ def a_job(job_id: JobId, status: JobStatus = JobStatus.PROCESSING, *, detail: st
         job_id=job_id,
         upload_id=UploadId(uuid4()),
         document_id=None,
+        webhook_id=None,
         kind=JobKind.UPLOAD,
         priority=Priority.INTERACTIVE,
         status=status,

@@ -79,7 +79,7 @@ def test_a_worker_may_consume_the_maintenance_queue_alone_or_with_others() -> No
     assert task_routes.tasks_for({topology.MAINTENANCE}) == {}
 
 
-@pytest.mark.parametrize("queues", [set(), {queues.EXPORTS}, {queues.UPLOADS, "uplaods"}])
+@pytest.mark.parametrize("queues", [set(), {queues.NOTIFY}, {queues.UPLOADS, "uplaods"}])
 def test_a_worker_without_queues_or_with_an_unknown_queue_is_refused(queues: set[str]) -> None:
     with pytest.raises(task_routes.QueuesWithoutTasks, match="--queues"):
         task_routes.tasks_for(queues)

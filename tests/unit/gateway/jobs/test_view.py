@@ -158,3 +158,11 @@ def test_only_a_step_with_a_known_place_shows_it() -> None:
 
     assert [step.place for step in detail.steps] == [None, 7]
     assert [step.place for step in listed.steps] == [None, None]
+
+
+def test_the_progress_of_a_replay_is_that_of_its_step() -> None:
+    running = [a_step(StepName.REPLAY, done=done, total=3600) for done in (0, 1800, 3600)]
+    completed = a_step(StepName.REPLAY, StepStatus.COMPLETED, done=3600, total=3600)
+
+    assert [progress([each]) for each in running] == [0, 49, 99]
+    assert progress([completed]) == 100

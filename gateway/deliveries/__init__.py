@@ -1,0 +1,1 @@
+"""Deliveries: their log, and what repeats or tests them."""

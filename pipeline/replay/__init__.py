@@ -1,0 +1,1 @@
+"""Replays: deliveries of an endpoint become due again, in batches."""
