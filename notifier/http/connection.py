@@ -270,6 +270,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._drain_end is not None:
             self._drain_end.cancel()
             self._drain_end = None
+        if self._pause is not None:
+            # A connection that does not read would not notice its end.
+            self._pause.cancel()
+            self._resume()
 
     def _close(self) -> None:
         self._state = _State.CLOSED

@@ -31,7 +31,7 @@ from schemas.policy.webhook_urls import Address, Network
 CONNECT_MAX: Final = 5.0
 """Seconds per address: an address that drops packets must leave time for the next address."""
 
-ADDRESSES_MAX: Final = 4
+TRIED_MAX: Final = 4
 
 _PROXY_BODY_MAX: Final = 1024
 
@@ -97,14 +97,14 @@ class CheckedNetwork:
         Raises:
             webhook_urls.TargetRefused: an address is not public.
             NameUnresolved: the name has no address.
-            ReceiverUnreachable: none of the first `ADDRESSES_MAX` addresses accepts.
+            ReceiverUnreachable: none of the first `TRIED_MAX` addresses accepts.
             TlsFailed: the handshake failed.
         """
         addresses = _both_families(await self._checked_addresses(origin, trace))
         trace.phase = "connecting"
         reason = ""
         began = asyncio.get_running_loop().time()
-        for address in addresses[:ADDRESSES_MAX]:
+        for address in addresses[:TRIED_MAX]:
             try:
                 connection = await self._open_tcp(origin, str(address))
             except TimeoutError:

@@ -68,7 +68,12 @@ class Pool:
             drain: whether the rest of the body is read first; otherwise a connection whose answer
                 is incomplete is closed.
         """
-        if drain and not answer.complete and len(self._draining) < DRAINING_MAX:
+        if (
+            drain
+            and not answer.complete
+            and connection.is_open
+            and len(self._draining) < DRAINING_MAX
+        ):
             self._draining.add(connection)
             connection.drain(answer, within=DRAIN_TIME)
         else:

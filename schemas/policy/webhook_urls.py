@@ -26,6 +26,9 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
 URL_MAX: Final = 2048
+ADDRESSES_MAX: Final = 1024
+"""Addresses of a host; a server of names can return ten times as many, and each costs CPU time."""
+
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 FIRST_UNPRIVILEGED_PORT: Final = 1024
 
@@ -78,6 +81,18 @@ _FORBIDDEN_IPV6: Final = tuple(
         "3fff::/20",  # documentation
     )
 )
+
+
+def _ranges(networks: Iterable[Network]) -> tuple[tuple[int, int], ...]:
+    return tuple(
+        (int(network.network_address), int(network.broadcast_address)) for network in networks
+    )
+
+
+# Compared as numbers: a host may have a thousand addresses, and a delivery checks all of them.
+_FORBIDDEN_IPV4_RANGES: Final = _ranges(_FORBIDDEN_IPV4)
+_FORBIDDEN_IPV6_RANGES: Final = _ranges(_FORBIDDEN_IPV6)
+
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 # The metadata services of clouds give out the credentials of the machine: to allow a private network
@@ -177,8 +192,11 @@ def check_addresses(
             (`WebhookTargetSettings.webhook_allowed`).
 
     Raises:
-        TargetRefused: an address is not public.
+        TargetRefused: an address is not public, or there are more than `ADDRESSES_MAX`.
     """
+    addresses = list(addresses)
+    if len(addresses) > ADDRESSES_MAX:
+        raise TargetRefused(f"the host has more than {ADDRESSES_MAX} addresses")
     parsed = [ip_address(address) for address in addresses]
     for address in parsed:
         if not is_public(address) and not _is_allowed(address, allowed_networks):
@@ -196,12 +214,15 @@ def address_of(host: str) -> Address | None:
 
 def is_public(address: Address) -> bool:
     """Return whether the address is the same host for the whole Internet."""
+    number = int(address)
     if isinstance(address, IPv4Address):
-        return not any(address in network for network in _FORBIDDEN_IPV4)
+        return not any(first <= number <= last for first, last in _FORBIDDEN_IPV4_RANGES)
     carried = _carried_ipv4(address)
     if carried is not None:
         return is_public(carried)
-    return address in _GLOBAL_UNICAST and not any(address in network for network in _FORBIDDEN_IPV6)
+    return address in _GLOBAL_UNICAST and not any(
+        first <= number <= last for first, last in _FORBIDDEN_IPV6_RANGES
+    )
 
 
 def _is_allowed(address: Address, networks: Sequence[Network]) -> bool:

@@ -59,6 +59,13 @@ def test_a_host_with_one_address_that_is_not_public_is_refused() -> None:
         webhook_urls.check_addresses(["93.184.216.34", "10.0.0.1"], allowed_networks=())
 
 
+def test_a_host_with_too_many_addresses_is_refused() -> None:
+    addresses = ["93.184.216.34"] * webhook_urls.ADDRESSES_MAX
+    assert len(webhook_urls.check_addresses(addresses, allowed_networks=())) == len(addresses)
+    with pytest.raises(TargetRefused, match="more than 1024 addresses"):
+        webhook_urls.check_addresses([*addresses, "93.184.216.34"], allowed_networks=())
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
 def test_a_loopback_address_is_accepted_where_loopback_is_allowed(address: str) -> None:
     assert webhook_urls.check_addresses([address], allowed_networks=LOOPBACK_NETWORKS) == [
