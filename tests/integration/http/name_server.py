@@ -1,4 +1,4 @@
-"""A DNS server on 127.0.0.1, over UDP and TCP."""
+"""A DNS server, over UDP and TCP."""
 
 import asyncio
 import ipaddress
@@ -57,7 +57,9 @@ class NameServer:
 
 
 @asynccontextmanager
-async def a_name_server(answers: Answers, *, ttl: int = 0) -> AsyncIterator[NameServer]:
+async def a_name_server(
+    answers: Answers, *, ttl: int = 0, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[NameServer]:
     server = NameServer(answers=answers, ttl=ttl)
     loop = asyncio.get_running_loop()
 
@@ -79,9 +81,9 @@ async def a_name_server(answers: Answers, *, ttl: int = 0) -> AsyncIterator[Name
             await writer.drain()
         writer.close()
 
-    tcp = await asyncio.start_server(converse, "127.0.0.1", 0)
+    tcp = await asyncio.start_server(converse, host, port)
     server.port = tcp.sockets[0].getsockname()[1]
-    udp, _ = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", server.port))
+    udp, _ = await loop.create_datagram_endpoint(Datagrams, local_addr=(host, server.port))
     try:
         yield server
     finally:

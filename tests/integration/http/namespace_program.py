@@ -1,50 +1,22 @@
-"""Posts to every forbidden target in a network where all of them exist.
+"""Posts to every forbidden target in a namespace where all of them exist.
 
-Run in a network namespace of its own, whose loopback interface gets the addresses of every
-target. Prints, as JSON, the addresses that accepted a connection, and the outcomes.
+Prints, as JSON, the addresses that accepted a connection, and the outcomes.
 """
 
 import asyncio
 import json
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from typing import Final
 
 from notifier.http.dns import CachingResolver, open_lookup
 from tests.integration.http.conftest import Sender, a_sender
 from tests.integration.http.name_server import a_name_server
+from tests.namespaces import PORTS, PUBLIC, add_addresses, listening
 from tests.webhook_urls import LOOPBACK, NOT_PUBLIC, REFUSED
 
-PUBLIC: Final = "93.184.216.34"
-PORTS: Final = (80, 443, 8080, 9000)
 REBINDINGS: Final = 200
-
-
-class Listeners:
-    """Accept connections to every address, and record the address."""
-
-    def __init__(self) -> None:
-        self.accepted: Counter[str] = Counter()
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted[writer.get_extra_info("sockname")[0]] += 1
-        await reader.read(65536)
-        # The next attempt must look the name up again.
-        writer.write(b"HTTP/1.1 204 x\r\nconnection: close\r\n\r\n")
-        writer.close()
-
-
-def add_addresses() -> int:
-    """Give the loopback interface the addresses; return how many the system accepts."""
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    added = 0
-    for address in {PUBLIC, *NOT_PUBLIC}:
-        command = ["ip", "address", "add", address.partition("%")[0], "dev", "lo"]
-        added += subprocess.run(command, check=False, capture_output=True).returncode == 0
-    return added
 
 
 async def post_to_all(sender: Sender) -> Counter[str]:
@@ -61,7 +33,8 @@ async def post_to_all(sender: Sender) -> Counter[str]:
 
 
 async def main() -> None:
-    added = add_addresses()
+    added = add_addresses({PUBLIC, *NOT_PUBLIC})
+    accepted: Counter[str] = Counter()
     turn = 0
 
     def answers(name: str) -> Sequence[str]:
@@ -72,19 +45,14 @@ async def main() -> None:
             return [PUBLIC] if turn % 3 else ["127.0.0.1"]
         return [NOT_PUBLIC[int(label[1:])].partition("%")[0]] if label[1:].isdigit() else []
 
-    listeners = Listeners()
-    async with AsyncExitStack() as stack:
-        for port in PORTS:
-            await stack.enter_async_context(
-                await asyncio.start_server(listeners.answer, ["0.0.0.0", "::"], port)  # noqa: S104
-            )
-        server = await stack.enter_async_context(a_name_server(answers))
-        look_up = await stack.enter_async_context(open_lookup(servers=[server.address]))
-        sender = await stack.enter_async_context(
-            a_sender(allow_loopback=False, resolve=CachingResolver(look_up))
-        )
+    async with (
+        listening(accepted),
+        a_name_server(answers) as server,
+        open_lookup(servers=[server.address]) as look_up,
+        a_sender(allow_loopback=False, resolve=CachingResolver(look_up)) as sender,
+    ):
         outcomes = await post_to_all(sender)
-    print(json.dumps({"added": added, "accepted": listeners.accepted, "outcomes": outcomes}))  # noqa: T201
+    print(json.dumps({"added": added, "accepted": accepted, "outcomes": outcomes}))  # noqa: T201  # the report
 
 
 if __name__ == "__main__":
