@@ -10,7 +10,6 @@ from sqlalchemy.orm import InstrumentedAttribute
 from pipeline.context import Context
 from pipeline.maintenance.exclusive import Budget
 from schemas.tables.dead_letters import DeadLetter
-from schemas.tables.deliveries import Delivery
 from schemas.tables.idempotency import IdempotentRequest
 from schemas.tables.inbox import InboxMessage
 from schemas.tables.outbox import OutboxMessage
@@ -25,7 +24,6 @@ class Summary:
     outbox: int
     inbox: int
     idempotency: int
-    deliveries: int
     dead_letters: int
 
 
@@ -44,10 +42,6 @@ def sweep(context: Context, budget: Budget) -> Summary:
             IdempotentRequest.created_at,
             older_than=settings.idempotency_retention,
             budget=budget,
-        ),
-        # A pending delivery has no `settled_at` and is kept. Attempts are deleted with theirs.
-        deliveries=_delete(
-            context, Delivery.settled_at, older_than=settings.delivery_retention, budget=budget
         ),
         # A waiting dead letter has no `settled_at` and is kept.
         dead_letters=_delete(

@@ -1,20 +1,18 @@
 """The sweep that deletes rows after their retention time."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from sqlalchemy import select
 
 from pipeline.context import Context
 from pipeline.maintenance import retention
-from schemas.ids import DeliveryId, EventId, WebhookId
+from schemas.ids import EventId
 from schemas.lifecycle import DeadLetterState
 from schemas.tables.dead_letters import DeadLetter
-from schemas.tables.deliveries import Attempt, Delivery
 from schemas.tables.idempotency import IdempotentRequest
 from schemas.tables.inbox import InboxMessage
 from schemas.tables.outbox import OutboxMessage
-from schemas.tables.webhooks import Webhook
 from tests.factories.uploads import add_tenant
 from tests.integration.pipeline.maintenance.leftovers import (
     LONG_AGO,
@@ -47,42 +45,10 @@ def test_rows_are_deleted_after_their_retention_time(context: Context) -> None:
                 )
             )
     assert retention.sweep(context, ample_budget()) == retention.Summary(
-        outbox=1, inbox=1, idempotency=1, deliveries=0, dead_letters=0
+        outbox=1, inbox=1, idempotency=1, dead_letters=0
     )
     assert (count(context, OutboxMessage), count(context, InboxMessage)) == (2, 1)
     assert count(context, IdempotentRequest) == 1
-
-
-def test_deliveries_are_deleted_after_their_retention_time(context: Context) -> None:
-    with context.transaction() as session:
-        webhook = Webhook(
-            id=WebhookId(uuid4()), tenant_id=add_tenant(session), url="https://a/", secret=""
-        )
-        session.add(webhook)
-        session.flush()
-        for settled_at in (LONG_AGO, datetime.now(UTC), None):
-            delivery = Delivery(
-                id=DeliveryId(uuid4()),
-                tenant_id=webhook.tenant_id,
-                webhook_id=webhook.id,
-                event_id=EventId(uuid4()),
-                event_type="upload.stored",
-                created_at=LONG_AGO,
-                settled_at=settled_at,
-            )
-            session.add(delivery)
-            session.flush()
-            session.add(
-                Attempt(
-                    delivery_id=delivery.id,
-                    number=1,
-                    started_at=LONG_AGO,
-                    duration=timedelta(seconds=1),
-                    outcome="delivered",
-                )
-            )
-    assert retention.sweep(context, ample_budget()).deliveries == 1
-    assert (count(context, Delivery), count(context, Attempt)) == (2, 2)
 
 
 def test_settled_dead_letters_are_deleted_and_waiting_ones_kept(context: Context) -> None:

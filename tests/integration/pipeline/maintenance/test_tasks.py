@@ -26,7 +26,7 @@ def test_a_spent_budget_leaves_the_rest_for_the_next_sweep(context: Context) -> 
     )
     assert orphans.sweep_files(context, none_left) == SweepReport()
     assert retention.sweep(context, none_left) == retention.Summary(
-        outbox=0, inbox=0, idempotency=0, deliveries=0, dead_letters=0
+        outbox=0, inbox=0, idempotency=0, dead_letters=0
     )
 
 
