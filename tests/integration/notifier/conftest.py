@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,9 +9,11 @@ from notifier import db
 from notifier.delivery.store import open_store
 from schemas.settings import BrokerSettings, DatabaseSettings
 from tests.factories.secret_keys import KEY
-from tests.integration.notifier import bus
+from tests.fakes.receiver import Receiver
+from tests.integration.notifier import bus, dispatchers
 from tests.integration.notifier import proxy as proxies
 from tests.integration.notifier.bus import Bus
+from tests.integration.notifier.dispatchers import RunDispatcher
 from tests.integration.notifier.process import Process
 from tests.integration.notifier.proxy import Proxy
 from tests.integration.notifier.rows import Rows, engine_of
@@ -41,6 +43,17 @@ async def rows(database: DatabaseSettings) -> AsyncIterator[Rows]:
 async def events_bus(broker: BrokerSettings) -> AsyncIterator[Bus]:
     async with bus.connected(broker) as connected:
         yield connected
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as running_receiver:
+        yield running_receiver
+
+
+@pytest.fixture
+def run_dispatcher(database: DatabaseSettings) -> RunDispatcher:
+    return dispatchers.on(database)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
 
 import aio_pika
@@ -17,12 +16,6 @@ from tests.integration.notifier.rows import SECRET, Rows, an_event, eventually
 pytestmark = pytest.mark.anyio
 
 TOKEN = "a-token-in-the-url"  # noqa: S105  # not a real one
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running_receiver:
-        yield running_receiver
 
 
 async def test_an_event_on_the_bus_is_delivered_as_a_signed_webhook(

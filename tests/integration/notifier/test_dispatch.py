@@ -1,90 +1,33 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import base64
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Protocol
 from uuid import uuid4
 
 import msgspec
 import pytest
 from sqlalchemy import func, update
+from standardwebhooks import WebhookVerificationError
 
-from notifier import db
-from notifier.delivery import attempt, transport
-from notifier.delivery.dispatch import Dispatcher
-from notifier.delivery.store import open_store
-from notifier.liveness import Pulse
 from schemas.events.envelope import encode
-from schemas.ids import WebhookId
+from schemas.ids import UploadId, WebhookId
 from schemas.key_ring import KeyRing
-from schemas.policy import webhook_secrets
-from schemas.runtime import postgres
-from schemas.settings import DatabaseSettings, DeliverySettings
+from schemas.policy import webhook_headers, webhook_secrets
+from schemas.policy.webhook_headers import Header
 from schemas.tables.deliveries import Delivery
 from tests.factories.secret_keys import KEY, KEYS, OTHER_KEY
 from tests.fakes import replies
 from tests.fakes.receiver import Received, Receiver
 from tests.integration.notifier.conftest import ProxiedDatabase
-from tests.integration.notifier.process import running
-from tests.integration.notifier.rows import SECRET, Rows, an_event, engine_of, eventually
-from tests.webhook_urls import LOOPBACK_NETWORKS
+from tests.integration.notifier.dispatchers import RunDispatcher
+from tests.integration.notifier.rows import SECRET, Rows, an_event, eventually
 
 pytestmark = pytest.mark.anyio
 
-
-class RunDispatcher(Protocol):
-    """Runs a dispatcher as its process does."""
-
-    def __call__(
-        self,
-        *,
-        database: DatabaseSettings | None = None,
-        keys: KeyRing = KEYS,
-        **settings: object,
-    ) -> AbstractAsyncContextManager[Dispatcher]: ...
-
-
-@pytest.fixture
-def run_dispatcher(database: DatabaseSettings) -> RunDispatcher:
-    own_database = database
-
-    @asynccontextmanager
-    async def run(
-        *,
-        database: DatabaseSettings | None = None,
-        keys: KeyRing = KEYS,
-        **settings: object,
-    ) -> AsyncIterator[Dispatcher]:
-        delivery = DeliverySettings.model_validate({"webhook_timeout": "5s", **settings})
-        connect = db.connector(database or own_database, name="dispatcher")
-        async with (
-            engine_of(database or own_database) as engine,
-            open_store(connect=connect, transaction=engine.begin) as store,
-            transport.open_client(delivery, allowed_networks=LOOPBACK_NETWORKS) as client,
-        ):
-            dispatcher = Dispatcher(
-                store=store,
-                post=partial(attempt.post, client, response_max=delivery.webhook_response_max),
-                pulse=Pulse(),
-                settings=delivery,
-                keys=keys,
-                clock=lambda: datetime.now(UTC),
-                jitter=lambda: 0.0,
-            )
-            async with (
-                running(postgres.listen(connect, dispatcher.notifications)),
-                running(dispatcher.run()),
-            ):
-                yield dispatcher
-
-    return run
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running_receiver:
-        yield running_receiver
+NEW_SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 async def arrivals(receiver: Receiver, count: int) -> list[Received]:
@@ -199,6 +142,190 @@ async def test_410_disables_the_endpoint_and_discards_its_pending_deliveries(
         ("discarded", "endpoint_disabled")
     }
     assert len(await rows.deliveries()) == 32
+
+
+async def test_a_deleted_endpoint_has_no_pending_deliveries(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
+) -> None:
+    receiver.answer_with(replies.status(500))
+    tenant_id = await rows.add_tenant()
+    deleted = await rows.add_webhook(tenant_id, url=receiver.url)
+    async with run_dispatcher():
+        await rows.record(*(an_event(tenant_id=tenant_id) for _ in range(5)))
+        await eventually(partial(has_attempts, rows, 5))
+        # Each waits five seconds for its second attempt.
+        await rows.delete_webhook(deleted)
+        await eventually(rows.everything_is_settled, within=timedelta(seconds=3))
+    assert {(each.status, each.reason) for each in await rows.deliveries()} == {
+        ("discarded", "endpoint_deleted")
+    }
+
+
+async def test_a_paused_endpoint_gets_its_deliveries_when_it_is_active_again(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
+) -> None:
+    tenant_id = await rows.add_tenant()
+    paused = await rows.add_webhook(tenant_id, url=receiver.url_of("/paused"))
+    await rows.add_webhook(tenant_id, url=receiver.url_of("/active"))
+    async with run_dispatcher():
+        await rows.record(an_event(tenant_id=tenant_id))
+        await arrivals(receiver, 2)
+        await rows.change_webhook(paused, paused_at=func.now())
+        await rows.record(*(an_event(tenant_id=tenant_id) for _ in range(5)))
+        await arrivals(receiver, 7)
+        assert [each.path for each in receiver.received].count("/paused") == 1
+        await rows.change_webhook(paused, paused_at=None)
+        await arrivals(receiver, 12)
+    assert [each.path for each in receiver.received].count("/paused") == 6
+
+
+async def test_a_rotated_secret_signs_beside_the_earlier_one_until_that_expires(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
+) -> None:
+    tenant_id = await rows.add_tenant()
+    webhook_id = await rows.add_webhook(tenant_id, url=receiver.url)
+    async with run_dispatcher():
+        await rows.record(an_event(tenant_id=tenant_id))
+        (before,) = await arrivals(receiver, 1)
+        expiry = datetime.now(UTC) + timedelta(seconds=2)
+        await rows.add_secret(webhook_id, NEW_SECRET, others_expire_in=timedelta(seconds=2))
+        await rows.record(an_event(tenant_id=tenant_id))
+        (during,) = (await arrivals(receiver, 2))[1:]
+        await asyncio.sleep((expiry - datetime.now(UTC)).total_seconds() + 0.5)
+        await rows.record(an_event(tenant_id=tenant_id))
+        (after,) = (await arrivals(receiver, 3))[2:]
+    assert [len(each.headers["webhook-signature"].split()) for each in (before, during, after)] == [
+        1,
+        2,
+        1,
+    ]
+    during.verified_with(SECRET)
+    during.verified_with(NEW_SECRET)
+    after.verified_with(NEW_SECRET)
+    with pytest.raises(WebhookVerificationError):
+        after.verified_with(SECRET)
+
+
+async def test_the_headers_of_an_endpoint_are_sent_and_the_log_hides_the_sensitive_ones(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
+) -> None:
+    tenant_id = await rows.add_tenant()
+    webhook_id = await rows.add_webhook(tenant_id, url=receiver.url)
+    headers = webhook_headers.encrypt(
+        [
+            Header(name="Authorization", value="Bearer of-the-receiver"),
+            Header(name="X-Env", value="test", sensitive=False),
+        ],
+        webhook_id=webhook_id,
+        keys=KEYS,
+    )
+    await rows.change_webhook(webhook_id, headers=headers)
+    event = an_event(tenant_id=tenant_id)
+    await rows.add_events(event, traceparent=TRACEPARENT)
+    await rows.record(event)
+    async with run_dispatcher():
+        (request,) = await arrivals(receiver, 1)
+        await eventually(rows.everything_is_settled)
+    assert request.headers["authorization"] == "Bearer of-the-receiver"
+    assert request.headers["x-env"] == "test"
+    assert request.headers["traceparent"] == TRACEPARENT
+    (attempt,) = await rows.attempts()
+    assert attempt.request_headers is not None
+    assert attempt.request_headers["authorization"] == "***"
+    assert attempt.request_headers["x-env"] == "test"
+    for name in ("webhook-id", "webhook-timestamp", "webhook-signature", "content-type"):
+        assert attempt.request_headers[name] == request.headers[name]
+
+
+async def test_a_throttling_answer_stops_the_endpoint_in_the_next_process_too(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
+) -> None:
+    receiver.answer_with(replies.status(429, headers={"retry-after": "6"}), replies.status(204))
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url)
+    async with run_dispatcher():
+        await rows.record(an_event(tenant_id=tenant_id))
+        await eventually(partial(has_attempts, rows, 1))
+        await rows.record(*(an_event(tenant_id=tenant_id) for _ in range(20)))
+    async with run_dispatcher():
+        await asyncio.sleep(2)
+        assert len(receiver.received) == 1
+        await eventually(rows.everything_is_settled)
+    first, *others = receiver.received
+    assert all(each.at - first.at >= timedelta(seconds=6) for each in others)
+    assert {each.status for each in await rows.deliveries()} == {"delivered"}
+
+
+async def test_a_delivery_that_is_only_refused_is_exhausted_early(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
+) -> None:
+    receiver.answer_with(replies.status(500), path="/failing")
+    receiver.answer_with(replies.status(500), replies.status(404), path="/mixed")
+    receiver.answer_with(replies.status(404), path="/refusing")
+    tenant_id = await rows.add_tenant()
+    for path in ("/failing", "/mixed", "/refusing"):
+        await rows.add_webhook(tenant_id, url=receiver.url_of(path))
+    await rows.record(an_event(tenant_id=tenant_id))
+    async with run_dispatcher(
+        webhook_retry_delays="100ms,100ms,100ms", webhook_permanent_attempts=2
+    ):
+        await eventually(rows.everything_is_settled)
+    assert {each.status for each in await rows.deliveries()} == {"exhausted"}
+    paths = Counter(each.path for each in receiver.received)
+    assert paths == {"/failing": 4, "/mixed": 4, "/refusing": 2}
+
+
+async def test_the_events_of_an_upload_arrive_in_order_through_failures(
+    rows: Rows, run_dispatcher: RunDispatcher, receiver: Receiver
+) -> None:
+    failing, ok = replies.status(500), replies.status(204)
+    receiver.answer_with(ok, failing, ok, failing, failing, ok)
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url, ordered=True)
+    uploads = [UploadId(uuid4()) for _ in range(3)]
+    events = []
+    for _ in range(4):
+        events += [an_event(tenant_id=tenant_id, upload_id=upload_id) for upload_id in uploads]
+        # Ids of one millisecond have no order.
+        await asyncio.sleep(0.002)
+    async with run_dispatcher(webhook_retry_delays="300ms,300ms,300ms,300ms"):
+        await rows.record(*reversed(events))
+        await eventually(rows.everything_is_settled)
+    assert {each.status for each in await rows.deliveries()} == {"delivered"}
+    delivered: dict[str, list[str]] = defaultdict(list)
+    subjects = {str(event.id): event.subject for event in events}
+    for request in receiver.received:
+        message_id = request.headers["webhook-id"]
+        order = delivered[subjects[message_id]]
+        # A repetition follows at once.
+        if order[-1:] != [message_id]:
+            order.append(message_id)
+    for upload_id in uploads:
+        assert delivered[str(upload_id)] == [
+            str(event.id) for event in events if event.subject == str(upload_id)
+        ]
+
+
+async def test_a_process_without_the_database_for_long_starts_no_attempt(
+    rows: Rows,
+    run_dispatcher: RunDispatcher,
+    receiver: Receiver,
+    proxied_database: ProxiedDatabase,
+) -> None:
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id, url=receiver.url, rate=2)
+    async with run_dispatcher(database=proxied_database.settings):
+        await rows.record(*(an_event(tenant_id=tenant_id) for _ in range(40)))
+        await arrivals(receiver, 2)
+        await proxied_database.proxy.refuse()
+        async with run_dispatcher():
+            # The rate of two processes at once would be four.
+            await eventually(rows.everything_is_settled, within=timedelta(seconds=40))
+        await proxied_database.proxy.accept()
+    ids = [request.headers["webhook-id"] for request in receiver.received]
+    assert len(set(ids)) == 40
+    # Those that the first process has sent, and could not record.
+    assert len(ids) - 40 <= 12
 
 
 async def test_a_delivery_without_its_event_is_discarded_with_the_reason(
