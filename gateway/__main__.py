@@ -75,7 +75,7 @@ def serve() -> None:
         forwarded_allow_ips=[str(network) for network in loaded.trusted_proxies],
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    GracefulServer(config, drain=app.state.context.job_watch.drain).run()
+    GracefulServer(config, drain=app.state.context.drain).run()
 
 
 def main() -> None:

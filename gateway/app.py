@@ -18,6 +18,8 @@ from gateway.deliveries import routes as deliveries
 from gateway.document_changes import routes as document_changes
 from gateway.documents import routes as documents
 from gateway.event_types import routes as event_types
+from gateway.events import routes as events
+from gateway.feed_watch import FeedWatch
 from gateway.http import (
     cors,
     ended_keys,
@@ -50,6 +52,7 @@ from gateway.webhooks import secret_routes as webhook_secrets
 from schemas.lifecycle import StagingKind
 from schemas.runtime import postgres
 from schemas.settings import ObjectStoreSettings, OcrEngineName
+from schemas.tables.events import FEED_CHANNEL
 
 
 def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> Litestar:
@@ -73,6 +76,8 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         partial(postgres.connect, settings, connection=db.LISTENER_CONNECTION)
     )
     notifications.subscribe(job_watch.CHANNEL, watch.notify)
+    feed_watch = FeedWatch()
+    notifications.subscribe(FEED_CHANNEL, feed_watch.notify)
     holders = ChunkHolders(
         keep_rate=settings.chunk_keep_rate,
         send=partial(autocommit.notify, chunk_holders.CHANNEL),
@@ -93,6 +98,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         ),
         chunk_holders=holders,
         job_watch=watch,
+        feed_watch=feed_watch,
         key_waits=KeyWaits(settings.waits_per_key),
         backlog=Backlog(settings, monotonic=time.monotonic),
         api_keys=ApiKeyCache(lifetime=settings.api_key_cache, monotonic=time.monotonic),
@@ -136,6 +142,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             webhooks.router,
             event_types.router,
             deliveries.router,
+            events.router,
         ],
         middleware=[ApiKeyAuthentication],
         response_headers=rate_limit.DESCRIBED_FIELDS,

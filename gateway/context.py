@@ -10,6 +10,7 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from gateway.backlog import Backlog
 from gateway.chunk_holders import ChunkHolders
 from gateway.db import AutocommitConnection, Database
+from gateway.feed_watch import FeedWatch
 from gateway.http import declarations, digests, json_body, pace
 from gateway.http.bodies import Bodies
 from gateway.http.key_uses import KeyUses
@@ -36,6 +37,7 @@ class Context:
     readiness: ReadinessProbe
     chunk_holders: ChunkHolders
     job_watch: JobWatch
+    feed_watch: FeedWatch
     key_waits: KeyWaits
     backlog: Backlog
     api_keys: ApiKeyCache
@@ -44,6 +46,11 @@ class Context:
     rates: TenantRates
     bodies: Bodies
     links: Links
+
+    def drain(self) -> None:
+        """End every request that waits: the process is about to stop."""
+        self.job_watch.drain()
+        self.feed_watch.drain()
 
 
 class ApiRequest(Request[Caller, None, Any]):

@@ -10,7 +10,7 @@ import asyncio
 from datetime import timedelta
 from typing import Final, Never
 
-from sqlalchemy import Uuid, any_, bindparam, func, select, update
+from sqlalchemy import Text, Uuid, any_, bindparam, cast, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,7 +18,7 @@ from notifier import db
 from notifier.liveness import Pulse
 from schemas.runtime import postgres
 from schemas.settings import RelaySettings
-from schemas.tables.events import POSITIONS, EventRecord
+from schemas.tables.events import FEED_CHANNEL, POSITIONS, EventRecord
 
 BATCH: Final = 500
 """Most events of one transaction; bounds how long an event waits for the events before it."""
@@ -51,11 +51,17 @@ _ASSIGN: Final = (
         EventRecord.id == any_(_IDS),
     )
     .values(position=_NUMBERED.c.position)
+    .returning(EventRecord.tenant_id)
+    .cte("assigned")
 )
+# Once for each tenant: the gateways wake the requests that wait for its events.
+_ASSIGN_AND_NOTIFY: Final = select(
+    func.pg_notify(FEED_CHANNEL, cast(_ASSIGN.c.tenant_id, Text))
+).group_by(_ASSIGN.c.tenant_id)
 
 
 async def assign(connection: AsyncConnection, *, limit: int = BATCH) -> int | None:
-    """Assign positions to committed events, in the order of their ids.
+    """Assign positions to committed events, in the order of their ids, and notify their tenants.
 
     Args:
         connection: in a transaction, in which nothing else is done: other relays assign no
@@ -70,7 +76,7 @@ async def assign(connection: AsyncConnection, *, limit: int = BATCH) -> int | No
         return None
     ids = (await connection.scalars(_NEXT, {"limit": limit})).all()
     if ids:
-        await connection.execute(_ASSIGN, {"ids": ids})
+        await connection.execute(_ASSIGN_AND_NOTIFY, {"ids": ids})
     return len(ids)
 
 

@@ -5,21 +5,13 @@ from typing import Annotated
 
 import msgspec
 
+from schemas.api.events import EventBody
 from schemas.ids import DeliveryId, EventId, UploadId, WebhookId
 from schemas.lifecycle import DeliveryStatus
 
 
 def _described(text: str) -> msgspec.Meta:
     return msgspec.Meta(description=text)
-
-
-EventBody = Annotated[
-    msgspec.Raw,
-    msgspec.Meta(
-        description="the event, a CloudEvent 1.0, as its webhooks carry it",
-        extra_json_schema={"type": "object"},
-    ),
-]
 
 
 class AttemptSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,9 @@ from schemas.tables.outbox import OutboxMessage
 
 POSITIONS = Sequence("event_positions", metadata=Base.metadata)
 
+FEED_CHANNEL: Final = "waybill_feed"
+"""PostgreSQL channel that carries a tenant whose events got positions."""
+
 NO_FEED: Final = 0
 """The position of an event that is in no feed; positions of the sequence begin at 1."""
 

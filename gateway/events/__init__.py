@@ -1,0 +1,1 @@
+"""The feed of events, which clients poll instead of receiving webhooks."""
