@@ -11,7 +11,6 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from dev.stack.checkout import CHECKOUT
-from notifier.delivery import signing
 from notifier.delivery.pacing import FIRST_PAUSE, PAUSE_MAX
 from notifier.delivery.settlement import FAILURES_MIN, REFUSALS
 from schemas import topology
@@ -19,6 +18,7 @@ from schemas.api.webhooks import OVERLAP_MAX
 from schemas.events import catalogue
 from schemas.events.envelope import CONTENT_TYPE, MAX_BYTES, encode
 from schemas.events.examples import example_envelope
+from schemas.policy import webhook_signing
 from schemas.policy.retry_schedule import RETRY_AFTER_MAX
 from schemas.policy.webhook_secrets import KEY_SIZES, public_key
 from schemas.settings import DeliverySettings, WebhookSettings
@@ -148,8 +148,8 @@ def _span(length: timedelta) -> str:
 
 
 def _vector_signature(secret: str) -> str:
-    headers = signing.sign(
-        signing.parse(secret),
+    headers = webhook_signing.sign(
+        webhook_signing.parse(secret),
         message_id=VECTOR_ID,
         timestamp=datetime.fromtimestamp(VECTOR_TIMESTAMP, UTC),
         body=VECTOR_BODY.encode(),

@@ -7,13 +7,12 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
-from notifier.delivery import signing
-from notifier.delivery.signing import Signer
 from notifier.delivery.work import Endpoint, EndpointState
 from schemas.ids import TenantId, WebhookId
 from schemas.key_ring import DecryptionFailed, KeyRing
-from schemas.policy import webhook_headers, webhook_secrets
+from schemas.policy import webhook_headers, webhook_secrets, webhook_signing
 from schemas.policy.webhook_secrets import SecretMalformed
+from schemas.policy.webhook_signing import Signer
 
 KEPT: Final = 10_000
 """Endpoints in memory, with two KiB each."""
@@ -90,7 +89,9 @@ def prepare(endpoint: Endpoint, *, keys: KeyRing, timeout: timedelta) -> ReadyEn
     try:
         for stored in endpoint.secrets:
             text = webhook_secrets.decrypt(stored.secret, webhook_id=endpoint.webhook_id, keys=keys)
-            secrets.append(UsableSecret(signer=signing.parse(text), expires_at=stored.expires_at))
+            secrets.append(
+                UsableSecret(signer=webhook_signing.parse(text), expires_at=stored.expires_at)
+            )
         headers = webhook_headers.decrypt(
             endpoint.headers, webhook_id=endpoint.webhook_id, keys=keys
         )

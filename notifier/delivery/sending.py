@@ -6,12 +6,12 @@ from typing import Final, Protocol
 
 import structlog
 
-from notifier.delivery import signing
 from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.endpoints import NoUsableSecret, ReadyEndpoint
 from notifier.delivery.outcome import AttemptOutcome
 from notifier.delivery.work import DueDelivery
 from schemas.events.envelope import CONTENT_TYPE
+from schemas.policy import webhook_signing
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -54,7 +54,7 @@ async def send(
         )
         return _not_sent(AttemptOutcome.EVENT_MISSING, "the event is no longer stored", at=at), None
     try:
-        own = signing.sign(
+        own = webhook_signing.sign(
             *endpoint.signers(at),
             message_id=str(delivery.event_id),
             timestamp=at,

@@ -20,10 +20,9 @@ import pytest
 
 from dev.receiving.page import SNIPPETS
 from dev.stack.checkout import CHECKOUT
-from notifier.delivery import signing
 from schemas.events.envelope import CONTENT_TYPE, encode
 from schemas.events.examples import example_envelope
-from schemas.policy import webhook_secrets
+from schemas.policy import webhook_secrets, webhook_signing
 from schemas.policy.webhook_secrets import SecretKind
 
 SHARED, OTHER_SHARED = (webhook_secrets.generate(SecretKind.V1) for _ in range(2))
@@ -78,8 +77,8 @@ def requests(secret: str, *, rotated: str, other_kind: str) -> list[Request]:
     ) -> Request:
         return Request(
             name=name,
-            headers=signing.sign(
-                *map(signing.parse, secrets),
+            headers=webhook_signing.sign(
+                *map(webhook_signing.parse, secrets),
                 message_id="01a1f8ef-b442-7c3e-9b1d-4f60a2e85c07",
                 timestamp=datetime.now(UTC) - age,
                 body=body,

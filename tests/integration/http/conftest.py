@@ -10,11 +10,12 @@ from typing import Final
 import httpx
 import pytest
 
-from notifier.delivery import attempt, signing, transport
+from notifier.delivery import attempt, transport
 from notifier.delivery.attempt import AttemptResult
 from notifier.http.dns import Resolver
 from notifier.http.errors import NameUnresolved
 from notifier.http.network import ConnectTcp, connect_tcp
+from schemas.policy import webhook_signing
 from schemas.settings import DeliverySettings
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
@@ -58,8 +59,8 @@ class Sender:
         return await attempt.post(
             self.client,
             url=url,
-            headers=signing.sign(
-                signing.parse(SECRET), message_id="evt-1", timestamp=now, body=body
+            headers=webhook_signing.sign(
+                webhook_signing.parse(SECRET), message_id="evt-1", timestamp=now, body=body
             ),
             body=body,
             started_at=now,

@@ -6,10 +6,9 @@ import standardwebhooks
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from notifier.delivery import signing
-from notifier.delivery.signing import SigningKey, SigningSecret
-from schemas.policy import webhook_secrets
+from schemas.policy import webhook_secrets, webhook_signing
 from schemas.policy.webhook_secrets import SecretKind
+from schemas.policy.webhook_signing import SigningKey, SigningSecret
 
 NEW = SigningSecret(key=b"n" * 24)
 OLD = SigningSecret(key=b"o" * 64)
@@ -51,8 +50,8 @@ def text_of(secret: SigningSecret) -> str:
 def test_the_published_vectors_are_reproduced(
     *, secret: str, message_id: str, seconds: int, body: bytes, signature: str
 ) -> None:
-    headers = signing.sign(
-        signing.parse(secret),
+    headers = webhook_signing.sign(
+        webhook_signing.parse(secret),
         message_id=message_id,
         timestamp=datetime.fromtimestamp(seconds, tz=UTC),
         body=body,
@@ -66,18 +65,20 @@ def test_the_published_vectors_are_reproduced(
 
 def test_the_official_library_verifies_a_signature() -> None:
     body = '{"emoji":"é…🛰"}'.encode()
-    headers = signing.sign(NEW, message_id="evt-1", timestamp=datetime.now(UTC), body=body)
+    headers = webhook_signing.sign(NEW, message_id="evt-1", timestamp=datetime.now(UTC), body=body)
     assert standardwebhooks.Webhook(text_of(NEW)).verify(body, headers) == {"emoji": "é…🛰"}
 
 
 def test_a_changed_byte_fails_verification() -> None:
-    headers = signing.sign(NEW, message_id="evt-1", timestamp=datetime.now(UTC), body=b'{"a":1}')
+    headers = webhook_signing.sign(
+        NEW, message_id="evt-1", timestamp=datetime.now(UTC), body=b'{"a":1}'
+    )
     with pytest.raises(standardwebhooks.WebhookVerificationError):
         standardwebhooks.Webhook(text_of(NEW)).verify(b'{"a":2}', headers)
 
 
 def test_during_a_rotation_both_secrets_verify() -> None:
-    headers = signing.sign(
+    headers = webhook_signing.sign(
         NEW, OLD, message_id="evt-1", timestamp=datetime.now(UTC), body=b'{"a":1}'
     )
     assert headers["webhook-signature"].count("v1,") == 2
@@ -88,31 +89,34 @@ def test_during_a_rotation_both_secrets_verify() -> None:
 def test_the_zone_of_a_timestamp_does_not_change_the_signature() -> None:
     noon = datetime(2026, 7, 1, 12, tzinfo=UTC)
     elsewhere = noon.astimezone(timezone(timedelta(hours=9)))
-    assert signing.sign(NEW, message_id="e", timestamp=noon, body=b"") == signing.sign(
-        NEW, message_id="e", timestamp=elsewhere, body=b""
-    )
+    assert webhook_signing.sign(
+        NEW, message_id="e", timestamp=noon, body=b""
+    ) == webhook_signing.sign(NEW, message_id="e", timestamp=elsewhere, body=b"")
 
 
 def test_a_timestamp_without_a_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="time zone"):
-        signing.sign(NEW, message_id="e", timestamp=datetime(2026, 7, 1), body=b"")  # noqa: DTZ001  # the mistake under test
+        webhook_signing.sign(NEW, message_id="e", timestamp=datetime(2026, 7, 1), body=b"")  # noqa: DTZ001  # the mistake under test
 
 
 @pytest.mark.parametrize("message_id", ["", "a.b", "a b", "a\r\nx: y", "é"])
 def test_a_message_id_with_other_characters_is_refused(message_id: str) -> None:
     with pytest.raises(ValueError, match="message id"):
-        signing.sign(NEW, message_id=message_id, timestamp=datetime.now(UTC), body=b"")
+        webhook_signing.sign(NEW, message_id=message_id, timestamp=datetime.now(UTC), body=b"")
 
 
 def test_signing_without_a_secret_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one secret"):
-        signing.sign(message_id="e", timestamp=datetime.now(UTC), body=b"")
+        webhook_signing.sign(message_id="e", timestamp=datetime.now(UTC), body=b"")
 
 
 def test_a_public_key_verifies_the_signature_of_its_secret() -> None:
     secret = webhook_secrets.generate(SecretKind.V1A)
-    signed = signing.sign(
-        signing.parse(secret), message_id="evt-1", timestamp=datetime.now(UTC), body=b'{"a":1}'
+    signed = webhook_signing.sign(
+        webhook_signing.parse(secret),
+        message_id="evt-1",
+        timestamp=datetime.now(UTC),
+        body=b'{"a":1}',
     )
     public = Ed25519PublicKey.from_public_bytes(
         base64.b64decode(webhook_secrets.public_key(secret).removeprefix("whpk_"))
@@ -126,8 +130,8 @@ def test_a_public_key_verifies_the_signature_of_its_secret() -> None:
 
 
 def test_secrets_of_both_kinds_sign_one_message() -> None:
-    key = signing.parse(webhook_secrets.generate(SecretKind.V1A))
-    headers = signing.sign(
+    key = webhook_signing.parse(webhook_secrets.generate(SecretKind.V1A))
+    headers = webhook_signing.sign(
         key, NEW, message_id="evt-1", timestamp=datetime.now(UTC), body=b'{"a":1}'
     )
 
@@ -138,6 +142,6 @@ def test_secrets_of_both_kinds_sign_one_message() -> None:
 
 def test_the_repr_of_a_secret_does_not_show_it() -> None:
     assert repr(NEW) == str(NEW) == "SigningSecret()"
-    key = signing.parse(webhook_secrets.generate(SecretKind.V1A))
+    key = webhook_signing.parse(webhook_secrets.generate(SecretKind.V1A))
     assert isinstance(key, SigningKey)
     assert repr(key) == str(key) == "SigningKey()"
