@@ -32,7 +32,10 @@ FAILURE_TTL: Final = 3.0
 """Seconds that a failure is kept, so that a batch of deliveries to one name asks once."""
 
 NAMES_MAX: Final = 10_000
-"""Names kept; bounds memory."""
+"""Names kept; bounds memory, with the addresses of each."""
+
+KEPT_MAX: Final = 32
+"""Addresses of a name that is kept; honest names have fewer."""
 
 SHARE_MAX: Final = 16
 """Look-ups of one share at the same time; its others wait, and nobody else does."""
@@ -162,7 +165,8 @@ class CachingResolver:
         except NameUnresolved as failure:
             self._keep(host, failure, ttl=FAILURE_TTL)
             raise
-        self._keep(host, found.addresses, ttl=min(found.ttl, TTL_MAX))
+        if len(found.addresses) <= KEPT_MAX:
+            self._keep(host, found.addresses, ttl=min(found.ttl, TTL_MAX))
         return found.addresses
 
     def _asked(self, host: str, task: "asyncio.Task[Sequence[str]]") -> None:
@@ -172,6 +176,8 @@ class CachingResolver:
             task.exception()
 
     def _keep(self, host: str, result: Sequence[str] | NameUnresolved, *, ttl: float) -> None:
+        if ttl <= 0:
+            return
         now = asyncio.get_running_loop().time()
         self._kept[host] = _Kept(result=result, until=now + ttl)
         self._kept.move_to_end(host)

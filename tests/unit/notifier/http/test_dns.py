@@ -67,6 +67,14 @@ async def test_addresses_are_not_kept_longer_than_the_bound(
     assert len(names.asked) == 2
 
 
+async def test_the_addresses_of_a_name_with_many_are_not_kept() -> None:
+    names = NameServer(addresses=["93.184.216.34"] * (dns.KEPT_MAX + 1))
+    resolve = CachingResolver(names)
+    for _ in range(2):
+        assert len(await resolve("a.example", share=None)) == dns.KEPT_MAX + 1
+    assert len(names.asked) == 2
+
+
 async def test_concurrent_look_ups_of_a_name_ask_once() -> None:
     names = NameServer()
     names.answers.clear()
