@@ -17,7 +17,7 @@ from schemas.ids import WebhookId
 from schemas.key_ring import KeyRing
 from schemas.lifecycle import DeliveryStatus, DiscardReason, EndpointState
 from schemas.policy import event_filters, webhook_headers, webhook_urls
-from schemas.tables.deliveries import Delivery, DeliveryQueue
+from schemas.tables.deliveries import Delivery, DeliveryQueue, make_queue_due
 from schemas.tables.webhooks import Webhook, WebhookSecret
 
 log = structlog.stdlib.get_logger(__name__)
@@ -61,7 +61,7 @@ async def change_webhook(
             if "url" in changed:
                 await _forget_failures(session, webhook_id)
             elif "paused_at" in changed:
-                await _wake(session, webhook_id)
+                await session.execute(make_queue_due(webhook_id))
             log.info("webhook.changed", webhook_id=str(webhook_id), fields=sorted(changed))
         secrets = await queries.secrets_of(session, webhook_id)
     return view.show(webhook, secrets, keys=context.secret_keys)
@@ -109,7 +109,7 @@ async def delete_webhook(context: Context, *, caller: Caller, webhook_id: Webhoo
         # Nothing needs them any more.
         await session.execute(delete(WebhookSecret).where(WebhookSecret.webhook_id == webhook_id))
         await _discard(session, webhook_id)
-        await _wake(session, webhook_id)
+        await session.execute(make_queue_due(webhook_id))
         audit.record(session, webhook, caller=caller, action="deleted")
     log.info("webhook.deleted", webhook_id=str(webhook_id))
 
@@ -210,15 +210,6 @@ async def _discard(session: AsyncSession, webhook_id: WebhookId) -> None:
             next_attempt_at=None,
             settled_at=func.now(),
         )
-    )
-
-
-async def _wake(session: AsyncSession, webhook_id: WebhookId) -> None:
-    """Let the owner of the queue, or any process, look at the endpoint and its deliveries now."""
-    await session.execute(
-        update(DeliveryQueue)
-        .where(DeliveryQueue.webhook_id == webhook_id)
-        .values(due_at=func.now())
     )
 
 
