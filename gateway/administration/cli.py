@@ -197,7 +197,7 @@ def print_json(value: object) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Administer tenants, API keys, quotas, secrets and dead letters.
+    """Administer tenants, API keys, quotas, secrets, dead letters and the ledger of webhooks.
 
     Settings are environment variables or files in /run/secrets, as for the gateway.
     """
@@ -429,6 +429,36 @@ def rotate_secrets() -> None:
         click.echo(f"{owner}: {reason}", err=True)
     if rotation.unreadable:
         raise click.ClickException(f"{len(rotation.unreadable)} secrets cannot be decrypted")
+
+
+@main.group("webhooks")
+def webhooks_group() -> None:
+    """The webhooks of the tenants."""
+
+
+@webhooks_group.command("ledger")
+@click.option("--tenant", type=printable_name, help="Only this tenant.")
+@click.option("--since", type=point_in_time, help="Events since this time; by default a day ago.")
+@as_json
+def show_ledger(*, tenant: str | None, since: datetime | None, as_json: bool) -> None:
+    """Compare the deliveries that events have with the log; fail if they differ."""
+    from gateway.administration import webhooks
+
+    found = in_transaction(
+        settings(), lambda session: webhooks.ledgers(session, tenant=tenant, since=since)
+    )
+    rows = [each.summary() for each in found]
+    if as_json:
+        print_json(rows)
+    else:
+        columns = ("tenant", *webhooks.COUNTS, "difference")
+        table(
+            [column.upper() for column in columns],
+            ([str(row[column]) for column in columns] for row in rows),
+        )
+    uneven = [each.tenant for each in found if each.difference]
+    if uneven:
+        raise click.ClickException(f"the ledger of {', '.join(uneven)} is not even")
 
 
 DEAD_LETTERS_MAX: Final = 1000

@@ -8,7 +8,7 @@ from litestar import Response, Router, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from gateway.context import ApiRequest
-from gateway.deliveries import listing, queries, testing
+from gateway.deliveries import ledger, listing, queries, testing
 from gateway.deliveries.errors import DeliveryNotFound
 from gateway.deliveries.listing import Filters
 from gateway.deliveries.replay import replay
@@ -26,6 +26,7 @@ from schemas.api.deliveries import (
     DeliveryDetails,
     DeliveryView,
     EndpointTest,
+    LedgerView,
     ReplayDeliveries,
     SendExample,
 )
@@ -282,9 +283,28 @@ async def replay_webhook(
     return Response(answer.job, status_code=answer.status_code, headers=answer.headers)
 
 
+@get(
+    "/webhooks/ledger",
+    summary="Compare the deliveries of events with the log",
+    opt=requires(Scope.WEBHOOKS_READ),
+    responses=answers(),
+)
+async def get_ledger(request: ApiRequest, *, since: Time = None) -> LedgerView:
+    """Count the deliveries that the events since a time have, and those in the log.
+
+    By default the events of a day, at most those of 14 days; `is_complete` is false if there are too
+    many for one call.
+    """
+    async with request.context.database.snapshot() as session:
+        return await ledger.ledger_of(
+            session, tenant_id=request.user.tenant_id, since=time_of(since, field="since")
+        )
+
+
 router = Router(
     "/",
     route_handlers=[
+        get_ledger,
         list_deliveries,
         get_delivery_of_webhook,
         get_delivery,
