@@ -80,6 +80,8 @@ async def record(
     connection: DedicatedConnection, attempts: Sequence[FinishedAttempt]
 ) -> Collection[DeliveryId]:
     """Log attempts; see `Store.record`."""
+    if not attempts:
+        return ()
     # In one order in every process: two that record the same deliveries must not wait for each other.
     attempts = sorted(attempts, key=lambda attempt: attempt.delivery.delivery_id)
     values = _values(attempts)

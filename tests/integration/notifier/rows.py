@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import uuid4
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from notifier import db
@@ -22,6 +22,7 @@ from schemas.settings import DatabaseSettings
 from schemas.tables.dead_letters import DeadLetter
 from schemas.tables.deliveries import Attempt, Delivery, DeliveryQueue
 from schemas.tables.events import EventRecord
+from schemas.tables.ledger import LEDGER, Ledger, ledger_of, values_of
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
@@ -49,6 +50,11 @@ def an_event(
         tenantid=tenant_id or TenantId(uuid4()),
         data=data or UploadCancelled(upload_id=upload_id, filename="a.pdf"),
     )
+
+
+def received(event: Envelope, *, traceparent: str | None = None) -> ReceivedEvent:
+    """Return an event as the consumer reads it from its message."""
+    return ReceivedEvent(envelope=event, body=encode(event), traceparent=traceparent)
 
 
 def record_of(event: Envelope, *, traceparent: str | None = None) -> EventRecord:
@@ -92,9 +98,11 @@ class Rows:
 
     async def record(self, *events: Envelope) -> None:
         """Record events as a consumer of another process does, which delivers nothing itself."""
-        await self._store.record_events(
-            [ReceivedEvent(envelope=each, body=encode(each), traceparent=None) for each in events]
-        )
+        await self._store.record_events([received(event) for event in events])
+
+    async def execute(self, statement: str, **values: object) -> None:
+        async with self.transaction() as session:
+            await session.execute(text(statement), values)
 
     async def add_tenant(self) -> TenantId:
         tenant_id = TenantId(uuid4())
@@ -102,7 +110,9 @@ class Rows:
             session.add(Tenant(id=tenant_id, name=str(tenant_id)))
         return tenant_id
 
-    async def add_upload(self, tenant_id: TenantId) -> UploadId:
+    async def add_upload(
+        self, tenant_id: TenantId, *, metadata: dict[str, str] | None = None
+    ) -> UploadId:
         upload_id = UploadId(uuid4())
         async with self.transaction() as session:
             session.add(
@@ -113,6 +123,7 @@ class Rows:
                     size=1,
                     chunk_size=1,
                     chunk_count=1,
+                    client_metadata=metadata or {},
                     expires_at=datetime.now(UTC),
                 )
             )
@@ -272,6 +283,19 @@ class Rows:
     async def queues(self) -> Sequence[DeliveryQueue]:
         async with self.transaction() as session:
             return (await session.scalars(select(DeliveryQueue))).all()
+
+    async def queue(self, webhook_id: WebhookId) -> DeliveryQueue:
+        async with self.transaction() as session:
+            return await session.get_one(DeliveryQueue, webhook_id)
+
+    async def ledger(self, tenant_id: TenantId) -> Ledger:
+        """Return the ledger of a tenant's events of the last hour."""
+        now = datetime.now(UTC)
+        since, until = now - timedelta(hours=1), now + timedelta(minutes=1)
+        values = values_of(tenant_id=tenant_id, since=since, until=until)
+        async with self.transaction() as session:
+            row = (await session.execute(LEDGER, values)).one()
+        return ledger_of(row, since=since, until=until)
 
     async def dead_letters(self) -> Sequence[DeadLetter]:
         async with self.transaction() as session:

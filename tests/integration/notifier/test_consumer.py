@@ -1,8 +1,9 @@
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
+import msgspec
 import pytest
 from sqlalchemy import text
 
@@ -34,7 +35,17 @@ class RunConsumer(Protocol):
         *,
         through: BrokerSettings | None = None,
         recording_in: DatabaseSettings | None = None,
-    ) -> AbstractAsyncContextManager[NotifyConsumer]: ...
+        after_recording: Callable[[int], Awaitable[None]] | None = None,
+    ) -> AbstractAsyncContextManager[NotifyConsumer]:
+        """Run a consumer.
+
+        Args:
+            through: the broker.
+            recording_in: the database.
+            after_recording: called after each group is recorded, before its acknowledgement, with the
+                number of repeated events.
+        """
+        ...
 
 
 @pytest.fixture
@@ -44,6 +55,7 @@ def run_consumer(database: DatabaseSettings, broker: BrokerSettings) -> RunConsu
         *,
         through: BrokerSettings | None = None,
         recording_in: DatabaseSettings | None = None,
+        after_recording: Callable[[int], Awaitable[None]] | None = None,
     ) -> AsyncIterator[NotifyConsumer]:
         async with (
             engine_of(recording_in or database) as engine,
@@ -56,7 +68,10 @@ def run_consumer(database: DatabaseSettings, broker: BrokerSettings) -> RunConsu
             assert await store.keep_alive()
 
             async def record(events: Sequence[ReceivedEvent]) -> int:
-                return (await store.record_events(events)).repeated
+                repeated = (await store.record_events(events)).repeated
+                if after_recording is not None:
+                    await after_recording(repeated)
+                return repeated
 
             consumer = NotifyConsumer(connection=connection, record=record)
             async with running(consumer.run()):
@@ -279,6 +294,65 @@ async def test_a_replay_after_the_retention_adds_neither_event_nor_delivery(
         await eventually(last_is_stored)
     assert [event.id for event in await rows.events()] == [last.id]
     assert len(await rows.deliveries()) == 2
+
+
+async def test_only_the_event_that_cannot_be_recorded_is_dead_lettered(
+    rows: Rows, events_bus: Bus, run_consumer: RunConsumer
+) -> None:
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id)
+    # PostgreSQL has no text with this character.
+    poison = msgspec.structs.replace(an_event(tenant_id=tenant_id), subject="a\x00b")
+    events = [an_event(tenant_id=tenant_id) for _ in range(40)]
+    for event in (*events[:20], poison, *events[20:]):
+        await events_bus.publish(event)
+    async with run_consumer():
+        (dead,) = await events_bus.take_until(NOTIFY_DLQ, count=1)
+
+        async def the_others_are_recorded() -> bool:
+            return len(await rows.deliveries()) == len(events)
+
+        await eventually(the_others_are_recorded)
+    assert dead.body == encode(poison)
+    assert await events_bus.depth(queues.NOTIFY) == 0
+
+
+async def test_a_group_that_was_recorded_but_not_acknowledged_adds_no_second_delivery(
+    rows: Rows,
+    events_bus: Bus,
+    run_consumer: RunConsumer,
+    proxied_broker: ProxiedBroker,
+) -> None:
+    tenant_id = await rows.add_tenant()
+    await rows.add_webhook(tenant_id)
+    events = [an_event(tenant_id=tenant_id) for _ in range(30)]
+    repeated = 0
+
+    async def after_recording(found: int) -> None:
+        nonlocal repeated
+        if not repeated and not found:
+            await proxied_broker.proxy.drop()
+        repeated += found
+
+    async with run_consumer(through=proxied_broker.settings, after_recording=after_recording):
+        for event in events:
+            await events_bus.publish(event)
+
+        async def a_group_is_repeated() -> bool:
+            return repeated > 0
+
+        await eventually(a_group_is_repeated)
+
+        async def all_are_recorded() -> bool:
+            return len(await rows.deliveries()) == len(events)
+
+        await eventually(all_are_recorded)
+
+        async def all_are_acknowledged() -> bool:
+            return await events_bus.depth(queues.NOTIFY) == 0
+
+        await eventually(all_are_acknowledged)
+    assert (await rows.ledger(tenant_id)).difference == 0
 
 
 async def test_an_event_without_subscribers_is_recorded(
