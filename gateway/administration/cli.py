@@ -623,5 +623,71 @@ def _print_settled(done: str, settled: "Settled", *, as_json: bool) -> None:
         click.echo(reason, err=True)
 
 
+@main.command("listen")
+@click.argument("port", type=click.IntRange(1, 65_535))
+@click.option("--path", default="/", show_default=True, help="Of the server on this machine.")
+@click.option(
+    "--url",
+    "gateway",
+    envvar="WAYBILL_URL",
+    required=True,
+    help="Of the gateway; default: WAYBILL_URL.",
+)
+@click.option(
+    "--api-key",
+    envvar="WAYBILL_API_KEY",
+    required=True,
+    help="With the scope webhooks:read; default: WAYBILL_API_KEY, which other users cannot see.",
+)
+@click.option(
+    "--type", "types", multiple=True, metavar="TYPE", help="Such as 'document.*'. Repeatable."
+)
+@click.option(
+    "--secret", envvar="WAYBILL_LISTEN_SECRET", help="Signs the requests; default: a new one."
+)
+@click.option("--from-beginning", is_flag=True, help="Begin with the oldest event that is stored.")
+def listen(
+    *,
+    port: int,
+    path: str,
+    gateway: str,
+    api_key: str,
+    types: tuple[str, ...],
+    secret: str | None,
+    from_beginning: bool,
+) -> None:
+    """Forward a tenant's events to http://127.0.0.1:PORT, signed as webhooks are.
+
+    Needs no public URL, and neither the database nor settings of the server. Prints a line per
+    event; an event that the server refuses is not sent again. Ctrl-C ends it.
+    """
+    from gateway.administration import listen
+    from schemas.policy import webhook_secrets
+
+    chosen = secret or webhook_secrets.generate(webhook_secrets.SecretKind.V1)
+    target = f"http://127.0.0.1:{port}/{path.removeprefix('/')}"
+    click.echo(f"to:      {target}")
+    if secret is None:
+        click.echo(f"secret:  {chosen}")
+    try:
+        asyncio.run(
+            listen.listen(
+                gateway=gateway,
+                api_key=api_key,
+                to=target,
+                secret=chosen,
+                types=types,
+                from_beginning=from_beginning,
+                report=click.echo,
+            )
+        )
+    except listen.ListenFailed as error:
+        raise click.ClickException(f"the gateway refuses: {error}") from error
+    except webhook_secrets.SecretMalformed as error:
+        raise click.BadParameter(str(error), param_hint="--secret") from error
+    except KeyboardInterrupt:
+        click.echo("ended")
+
+
 if __name__ == "__main__":
     main()
