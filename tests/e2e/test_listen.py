@@ -60,6 +60,7 @@ def test_events_are_forwarded_once_each_and_a_line_tells_the_answer(
         with listening(system, receiver.port, *options, log=log):
             uploads = [stored(client, path), stored(client, path)]
             received = receiver.wait_for(2, timeout=timedelta(seconds=30))
+            text = eventually(log.read_text, until=lambda text: "  204  " in text)
         events = [request.verified_with(SECRET) for request in received]
         assert [event["data"]["upload_id"] for event in events] == uploads
         assert [event["type"] for event in events] == ["upload.stored", "upload.stored"]
