@@ -80,7 +80,6 @@ def play(environment: Mapping[str, str], *, console: Console) -> None:
 
         console.rule("results")
         outcome = journey.follow(client, job, receiver=receiver)
-        client.http.delete(f"/webhooks/{webhook['webhook_id']}").raise_for_status()
         events.wait_for(EVENTS_OF_A_PDF, subject=job["upload_id"], timeout=timedelta(seconds=10))
         journey.check_object(environment, key=events.object_key_of(job["upload_id"]), sha256=sha256)
         console.print("  the object read back from S3 has the file's sha256")
@@ -88,6 +87,11 @@ def play(environment: Mapping[str, str], *, console: Console) -> None:
             f"  the webhook's signature is valid: [green]{outcome.webhook.signature[:24]}…[/]"
         )
         journey.show_document(client, outcome.job["result"]["document_id"], console=console)
+        console.rule("the webhook's delivery log, and a resend")
+        journey.show_deliveries(
+            client, webhook["webhook_id"], first=outcome.webhook, receiver=receiver, console=console
+        )
+        client.http.delete(f"/webhooks/{webhook['webhook_id']}").raise_for_status()
         console.rule("a scan, and a damaged document")
         journey.show_scan(client, Path(directory) / "scan.pdf", console=console)
         journey.show_partial(client, Path(directory) / "damaged.pdf", console=console)

@@ -1,6 +1,7 @@
 """The steps of the demo; each raises an error if the system does not keep its promise."""
 
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from dev.demo.receiver import Verified, WebhookReceiver
 
 CHUNK_SIZE: Final = 256 * 1024
 TIMEOUT: Final = timedelta(seconds=60)
+POLL_INTERVAL: Final = timedelta(milliseconds=50)
 
 
 class CheckFailed(Exception):
@@ -106,6 +108,60 @@ def show_document(client: Client, document_id: str, *, console: Console) -> None
     for entity in entities:
         table.add_row(str(entity["page"]), entity["label"], entity["text"])
     console.print(table)
+
+
+def show_deliveries(
+    client: Client,
+    webhook_id: str,
+    *,
+    first: Verified,
+    receiver: WebhookReceiver,
+    console: Console,
+) -> None:
+    """Send a delivery again, and show the attempts that its log then has.
+
+    Raises:
+        CheckFailed: the log or the repeated webhook is not as it must be.
+    """
+    log = client.http.get(f"/webhooks/{webhook_id}/deliveries").raise_for_status().json()
+    (delivery,) = log["items"]
+    path = f"/deliveries/{delivery['delivery_id']}"
+    client.http.post(f"{path}/resend").raise_for_status()
+    again = receiver.wait_for(
+        delivery["event_type"], subject=delivery["upload_id"], timeout=TIMEOUT
+    )
+    if again.event["id"] != first.event["id"]:
+        raise CheckFailed("the resend has another id than the delivery")
+    details = _settled_delivery(client, path, attempts=2)
+    table = Table("attempt", "answer", "connect", "first byte", "total", "to")
+    for attempt in details["attempts"]:
+        timings = attempt["timings"]
+        table.add_row(
+            str(attempt["number"]),
+            f"{attempt['status_code']} {attempt['outcome']}",
+            *(
+                "-" if timings[phase] is None else f"{timings[phase]:.1f} ms"
+                for phase in ("connect_ms", "first_byte_ms", "total_ms")
+            ),
+            attempt["remote_address"],
+        )
+    console.print(f"  {delivery['event_type']}  webhook-id {delivery['event_id']}  sent again")
+    console.print(table)
+
+
+def _settled_delivery(client: Client, path: str, *, attempts: int) -> dict[str, Any]:
+    """Return a delivery once it is settled after this many attempts.
+
+    Raises:
+        CheckFailed: it was not in time.
+    """
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    while time.monotonic() < deadline:
+        details: dict[str, Any] = client.http.get(path).raise_for_status().json()
+        if details["delivery"]["status"] == "delivered" and len(details["attempts"]) == attempts:
+            return details
+        time.sleep(POLL_INTERVAL.total_seconds())
+    raise CheckFailed("the log has no second attempt")
 
 
 def show_scan(client: Client, path: Path, *, console: Console) -> None:
