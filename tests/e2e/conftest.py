@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from dev.client import Client
-from dev.stack.stack import Stack
+from dev.stack.stack import TENANT, Stack
 from tests.e2e.broker_proxy import BrokerProxy
 from tests.e2e.deployment import SETTINGS, Deployment
 from tests.e2e.lost_messages import Broker
@@ -54,6 +54,12 @@ def system(
         yield own
 
 
+def start_without_long_documents(system: Stack) -> None:
+    """Start a system on a migrated database, but neither the batch lane nor OCR."""
+    system.api_key = system.create_api_key(tenant=TENANT)
+    system.start_services("gateway", "relay", "deliver", "transfer", "ingest", "metadata", "beat")
+
+
 @pytest.fixture(scope="session")
 def bucket_staging_system(
     infrastructure: Stack, migrated_template: str, shared_store_proxy: StoreProxy
@@ -61,7 +67,7 @@ def bucket_staging_system(
     """A system that stages chunks in the bucket; its gateways and workers share no directory."""
     settings = SETTINGS | {"S3_ENDPOINT_URL": shared_store_proxy.url, "STAGING": "s3"}
     with infrastructure.scoped("e2e-s3", settings=settings, template=migrated_template) as own:
-        own.start()
+        start_without_long_documents(own)
         yield own
 
 
@@ -77,7 +83,7 @@ def forgetful_system(
         "STEP_WATCH_EVERY": "1s",
     }
     with infrastructure.scoped("e2e-lost", settings=settings, template=migrated_template) as own:
-        own.start()
+        start_without_long_documents(own)
         yield own
 
 

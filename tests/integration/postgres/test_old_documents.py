@@ -62,13 +62,21 @@ class Database:
         }
 
 
-@pytest.fixture
-def database(infrastructure: Stack) -> Iterator[Database]:
+@pytest.fixture(scope="module")
+def template(infrastructure: Stack) -> Iterator[str]:
+    """The name of a database of the earlier version, with a tenant; tests copy it."""
     name = fresh_name()
     database = Database(infrastructure, infrastructure.create_database(name))
     database.migrate(to=BEFORE)
     database.rows("INSERT INTO tenants (id, name) VALUES (%s, 'harbour') RETURNING id", TENANT)
-    yield database
+    yield name
+    infrastructure.drop_database(name)
+
+
+@pytest.fixture
+def database(infrastructure: Stack, template: str) -> Iterator[Database]:
+    name = fresh_name()
+    yield Database(infrastructure, infrastructure.create_database(name, template=template))
     infrastructure.drop_database(name)
 
 
