@@ -20,10 +20,11 @@ from dev.bench import (
     transfer,
     waits,
     wakeup,
+    webhook_isolation,
+    webhook_rate,
 )
 from dev.bench.sections import Section
 from dev.bench.system import System
-from dev.bench.webhooks import isolation, speed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +86,13 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
         full=partial(fairness.run, extent=fairness.FULL),
         quick=partial(fairness.run, extent=fairness.QUICK),
     ),
-    "webhooks": Benchmark(
-        full=partial(speed.run, extent=speed.FULL),
-        quick=partial(speed.run, extent=speed.QUICK),
+    "webhook_rate": Benchmark(
+        full=partial(webhook_rate.run, extent=webhook_rate.FULL),
+        quick=partial(webhook_rate.run, extent=webhook_rate.QUICK),
     ),
-    "isolation": Benchmark(
-        full=partial(isolation.run, extent=isolation.FULL),
-        quick=partial(isolation.run, extent=isolation.QUICK),
+    "webhook_isolation": Benchmark(
+        full=partial(webhook_isolation.run, extent=webhook_isolation.FULL),
+        quick=partial(webhook_isolation.run, extent=webhook_isolation.QUICK),
     ),
     "scale": Benchmark(
         full=partial(scale.run, extent=scale.FULL),

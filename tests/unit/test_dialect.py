@@ -39,11 +39,12 @@ def test_an_error_is_raised_with_its_message_in_place(package: str) -> None:
 
 
 READERS_OF_THE_CLOCK = {
+    "gateway/administration/listen.py",
     "gateway/readiness.py",
     "schemas/runtime/database_clock.py",
     "schemas/runtime/store_time.py",
 }
-"""They compare the clock of the process with another one."""
+"""They compare the clock of the process with another one, or serve the machine that they run on."""
 
 
 @pytest.mark.parametrize("package", ["gateway", "pipeline", "notifier", "schemas"])

@@ -1,1 +1,1 @@
-"""Webhooks: how many are delivered, and what a hostile receiver costs the others."""
+"""What the benchmarks of webhooks share: receivers, bare loops, and a system of their own."""
