@@ -38,7 +38,7 @@ HOSTILE: dict[str, tuple[Reply, int]] = {
     "a body of 1 GB": (replies.huge(1_000_000_000), FEW),
     "a gzip bomb": (replies.gzip_bomb(5_000_000), FEW),
     "a dripped head": (replies.slow_headers(every=timedelta(seconds=1)), MANY),
-    "a dripped body": (replies.slow_body(every=timedelta(seconds=1)), MANY),
+    "a dripped body": (replies.slow_body(every=timedelta(seconds=1)), FEW),
     "throttling": (replies.status(503), MANY),
     "hanging up": (replies.hang_up(), MANY),
 }
