@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 from dev.seed import statements
 from dev.seed.extent import Extent
 from schemas.tables import Base
+from schemas.tables.deliveries import Delivery
 from schemas.tables.events import EventRecord
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
@@ -98,6 +99,9 @@ def _owned(table: Table) -> ColumnElement[bool] | None:
         condition = _owned(key.column.table)
         if condition is not None:
             return key.parent.in_(select(key.column).where(condition))
+    if "delivery_id" in table.c:
+        mine = select(Delivery.id).where(Delivery.tenant_id.in_(select(Tenant.id).where(TENANTS)))
+        return table.c.delivery_id.in_(mine)
     if "event_id" in table.c:
         owner = select(Tenant.id).where(TENANTS)
         return table.c.event_id.in_(select(EventRecord.id).where(EventRecord.tenant_id.in_(owner)))

@@ -30,12 +30,13 @@ FUNCTIONS: Final[LiteralString] = """
 
 # A transaction of its own: attaching a partition locks the default partition until the commit.
 PARTITIONS: Final[LiteralString] = """
-    SELECT waybill_add_events_partition(week AT TIME ZONE 'UTC')
+    SELECT waybill_add_partition(name, key, week AT TIME ZONE 'UTC')
     FROM generate_series(
         date_trunc('week', (now() - %(span)s - interval '1 hour') AT TIME ZONE 'UTC'),
         now() AT TIME ZONE 'UTC',
         interval '7 days'
     ) AS week
+    CROSS JOIN (VALUES ('events', 'id'), ('deliveries', 'id'), ('attempts', 'delivery_id')) AS tables (name, key)
 """
 
 # The facts of every job, from which the statements below make the rows of each table. The newest job
@@ -246,8 +247,8 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         WHERE is_published
     """,
     "inbox": """
-        INSERT INTO inbox (consumer, event_id, processed_at)
-        SELECT 'notifier', event_id, at FROM seed_events WHERE type <> 'upload.finalized'
+        INSERT INTO inbox (consumer, event_id, processed_at, deliveries)
+        SELECT 'notifier', event_id, at, (draw < 0.3)::int + (draw < 0.1)::int FROM seed_events WHERE type <> 'upload.finalized'
     """,
     "documents": """
         INSERT INTO documents (id, tenant_id, upload_id, job_id, status, outcome, revision_id, filename, content_type, size, sha256,
@@ -294,21 +295,28 @@ TABLES: Final[Mapping[str, LiteralString]] = {
     """,
     # Each tenant has one live, one disabled and one deleted endpoint; some uploads have a callback.
     "webhooks": """
-        INSERT INTO webhooks (id, tenant_id, upload_id, url, event_types, secret, created_at, deleted_at, disabled_at, disabled_reason)
+        INSERT INTO webhooks (id, tenant_id, upload_id, url, created_at, deleted_at, disabled_at, disabled_reason)
         SELECT CASE kind WHEN 'live' THEN webhook_id ELSE pg_temp.seed_uuid4(kind, k) END, id, NULL,
-               'https://' || name || '.invalid/' || kind, '{}'::text[], 'whsec_' || encode(sha256(id::text::bytea), 'base64'), now() - %(span)s,
+               'https://' || name || '.invalid/' || kind, now() - %(span)s,
                CASE kind WHEN 'deleted' THEN now() - interval '1 day' END,
                CASE kind WHEN 'disabled' THEN now() - interval '1 day' END,
-               CASE kind WHEN 'disabled' THEN 'the endpoint answered 410 Gone' END
+               CASE kind WHEN 'disabled' THEN 'gone' END
         FROM seed_tenants CROSS JOIN (VALUES ('live'), ('disabled'), ('deleted')) AS kinds (kind)
         UNION ALL
-        SELECT pg_temp.seed_uuid4('callback', n), tenant_id, upload_id, 'https://callback.invalid/' || n, '{}',
-               'whsec_' || encode(sha256(upload_id::text::bytea), 'base64'), created_at, NULL, NULL, NULL
+        SELECT pg_temp.seed_uuid4('callback', n), tenant_id, upload_id, 'https://callback.invalid/' || n, created_at, NULL, NULL, NULL
         FROM seed_jobs WHERE draw < 0.1
     """,
+    "webhook_secrets": """
+        INSERT INTO webhook_secrets (id, webhook_id, scheme, secret, created_at)
+        SELECT overlay(webhooks.id::text PLACING 'f' FROM 1)::uuid, webhooks.id, 'v1',
+               'whsec_' || encode(sha256(webhooks.id::text::bytea), 'base64'), webhooks.created_at
+        FROM webhooks JOIN seed_tenants ON seed_tenants.id = tenant_id
+    """,
     "deliveries": """
-        INSERT INTO deliveries (id, tenant_id, webhook_id, event_id, event_type, status, attempts_made, next_attempt_at, created_at, settled_at)
-        SELECT pg_temp.seed_uuid4('delivery ' || receiver.kind || type, n), tenant_id, receiver.id, event.event_id, type, receiver.status,
+        INSERT INTO deliveries (id, tenant_id, webhook_id, event_id, event_type, upload_id, status, reason, attempts_made, next_attempt_at,
+                                created_at, settled_at)
+        SELECT waybill_delivery_id(event.event_id, receiver.id), tenant_id, receiver.id, event.event_id, type, upload_id, receiver.status,
+               CASE receiver.status WHEN 'discarded' THEN 'endpoint_disabled' END,
                CASE receiver.status WHEN 'exhausted' THEN 3 WHEN 'discarded' THEN 0 ELSE 1 END,
                CASE receiver.status WHEN 'pending' THEN now() + interval '1 year' END,
                at, CASE WHEN receiver.status <> 'pending' THEN at + interval '2 seconds' END
@@ -319,9 +327,16 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         ) AS receiver (kind, id, is_subscribed, status)
         WHERE type <> 'upload.finalized' AND is_subscribed
     """,
+    "delivery_queues": """
+        INSERT INTO delivery_queues (webhook_id, tenant_id, due_at)
+        SELECT webhooks.id, tenant_id,
+               CASE WHEN EXISTS (SELECT FROM deliveries WHERE deliveries.webhook_id = webhooks.id AND status = 'pending')
+                    THEN now() + interval '1 year' END
+        FROM webhooks JOIN seed_tenants ON seed_tenants.id = tenant_id
+    """,
     "attempts": """
-        INSERT INTO attempts (delivery_id, number, started_at, duration, outcome, status_code, response_excerpt, remote_address)
-        SELECT deliveries.id, number, deliveries.created_at, interval '50 milliseconds',
+        INSERT INTO attempts (delivery_id, number, started_at, duration_us, outcome, status_code, response_excerpt, remote_address)
+        SELECT deliveries.id, number, deliveries.created_at, 50000,
                CASE status WHEN 'delivered' THEN 'delivered' ELSE 'throttled' END,
                CASE status WHEN 'delivered' THEN 200 ELSE 503 END, '', '192.0.2.1'
         FROM deliveries

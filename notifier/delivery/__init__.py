@@ -1,6 +1,7 @@
 """Delivery of events to the endpoints of tenants.
 
-Pure decisions: the endpoints of an event (`fanout`), the signature (`signing`),
-the outcome of an attempt (`outcome`), the next step of the delivery
-(`settlement`). `transport` and `attempt` make one POST and do not use the database.
+`dispatch` is the engine. Pure decisions: who starts next (`lanes`), when an endpoint may get a request
+(`pacing`), what is kept in memory (`endpoint_queue`, `load_requests`), the outcome of an attempt
+(`outcome`), and what follows from it (`settlement`). `store` has the statements; `transport` and
+`attempt` make one POST and do not use the database.
 """

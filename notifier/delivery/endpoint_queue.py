@@ -20,6 +20,9 @@ PROCESS_MAX: Final = 5_000
 ENDPOINT_SHARE: Final = 8
 """An endpoint may have one part in this many of what its tenant has left."""
 
+ENDPOINT_MIN: Final = 5
+"""Due deliveries of an endpoint that has none in memory, even if others use all of it."""
+
 FOLLOWER_WAIT: Final = timedelta(seconds=1)
 """How long the next event of an upload waits for the first attempt of the one before."""
 
@@ -29,17 +32,20 @@ class Memory:
 
     A tenant may have as many as are left for all, an endpoint a part of what its tenant has left:
     a tenant with many endpoints, or an endpoint with many deliveries, leaves room for the others.
+    An endpoint without any has room for a few, up to twice the size.
     """
 
     def __init__(self, size: int = PROCESS_MAX) -> None:
+        self._size = size
         self._free = size
         self._taken: dict[TenantId, int] = {}
 
     def room(self, tenant_id: TenantId, *, taken: int) -> int:
         """Return how many more deliveries an endpoint may have, of which `taken` are in memory."""
-        left = self._free - self._taken.get(tenant_id, 0)
-        # Up to the last few, so that every endpoint of a tenant has one.
-        share = max(left // ENDPOINT_SHARE, min(left, 1))
+        of_tenant = self._taken.get(tenant_id, 0)
+        share = (self._free - of_tenant) // ENDPOINT_SHARE
+        if not taken and of_tenant < self._size and self._free > -self._size:
+            share = max(share, ENDPOINT_MIN)
         return max(min(share, ENDPOINT_MAX) - taken, 0)
 
     def take(self, tenant_id: TenantId, count: int = 1) -> None:

@@ -8,8 +8,9 @@ A *flow* is what has a bound of concurrency and a lane: an endpoint, or the endp
 receiver (tenant, scheme, host and port) that were never attempted. Its window starts at one attempt,
 doubles with each success, and is one again after an attempt without an answer.
 
-A tenant gets a slot only while it has fewer slots of the lane than are free. One tenant has at most
-half of a lane, two have a third each, and a slot is free for the next tenant at any time.
+A tenant gets a slot only while it has fewer slots of the lane than are free: one tenant has at most
+half of a lane. A tenant without a slot gets one even from a lane that is full, up to twice its size:
+attempts that hang do not stop a tenant that comes later.
 
 Picking takes the same time whatever waits. Nothing here reads a clock.
 """
@@ -116,6 +117,11 @@ class Lane:
         # The tenants that have waiting flows, by the number of their slots.
         self._tenants: dict[int, OrderedDict[TenantId, None]] = {}
 
+    @property
+    def has_overflow(self) -> bool:
+        """Whether the lane takes attempts beyond its size."""
+        return self.free > -self.size
+
     def add(self, flow: Flow) -> None:
         flows = self._flows.get(flow.tenant_id)
         if flows is None:
@@ -136,7 +142,7 @@ class Lane:
             return None
         # Few different numbers exist: their sum is the number of taken slots.
         fewest = min(self._tenants)
-        if fewest >= self.free:
+        if fewest >= self.free and (fewest or not self.has_overflow):
             return None
         flows = self._flows[next(iter(self._tenants[fewest]))]
         flow = next(iter(flows))
@@ -276,8 +282,7 @@ class Lanes:
         """Treat an attempt as slow: it is under way for longer than `QUICK`."""
         slot.is_young = False
         member = slot.member
-        # Beyond twice its size the slow lane takes no more attempts, which bounds open connections.
-        if slot.lane is self._fast and self._slow.free > -self._slow.size:
+        if slot.lane is self._fast and self._slow.has_overflow:
             self._fast.give_back(member.tenant_id)
             self._slow.take(member.tenant_id)
             slot.lane = self._slow

@@ -13,7 +13,7 @@ from dev.seed.load import TENANTS, SeedRefused, remove, seed
 from dev.stack.stack import Stack
 from schemas.events import envelope
 from schemas.events.documents import RenderRequested, ReprocessRequested
-from schemas.events.endpoints import EndpointDisabled, Ping
+from schemas.events.endpoints import EndpointDisabled, Ping, ReplayRequested
 from schemas.events.envelope import REFERENCES
 from schemas.ids import JobId, TenantId, UploadId
 from schemas.lifecycle import JobStatus
@@ -26,6 +26,7 @@ from schemas.tables.events import EventRecord
 from schemas.tables.idempotency import IdempotentRequest
 from schemas.tables.inbox import InboxMessage
 from schemas.tables.jobs import Job
+from schemas.tables.ledger import LEDGER, ledger_of, values_of
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step, TenantSteps, release
 from schemas.tables.tenants import Tenant, TenantUsage
@@ -134,12 +135,14 @@ def test_the_usage_is_zero_once_every_upload_has_ended(connection: Connection) -
 def test_every_body_is_the_event_of_its_row(connection: Connection) -> None:
     events = connection.execute(select(EventRecord.__table__)).all()
 
-    # No seeded job reads a document again or renders a page, and no seeded endpoint is pinged or disabled.
+    # No seeded job reads a document again, renders a page or replays events, and no seeded endpoint is pinged or
+    # disabled.
     assert {event.type for event in events} == envelope.EVENT_TYPES.keys() - {
         ReprocessRequested.TYPE,
         RenderRequested.TYPE,
         Ping.TYPE,
         EndpointDisabled.TYPE,
+        ReplayRequested.TYPE,
     }
     for event in events:
         decoded = envelope.decode(event.body)
@@ -185,6 +188,18 @@ def test_a_running_system_finds_nothing_to_do(connection: Connection) -> None:
 
     for condition in conditions:
         assert connection.scalar(select(func.count()).where(condition)) == 0, str(condition)
+
+
+def test_the_ledger_of_every_tenant_is_even(connection: Connection) -> None:
+    now = datetime.now(UTC)
+    since = now - EXTENT.span - timedelta(days=1)
+    ledgers = []
+    for tenant_id in connection.scalars(select(Tenant.id).where(TENANTS)).all():
+        values = values_of(tenant_id=tenant_id, since=since, until=now)
+        ledgers.append(ledger_of(connection.execute(LEDGER, values).one(), since=since, until=now))
+
+    assert {(ledger.difference, ledger.waiting) for ledger in ledgers} == {(0, 0)}
+    assert any(ledger.pending for ledger in ledgers)
 
 
 def test_the_declared_tables_are_unchanged(infrastructure: Stack, seeded: str) -> None:

@@ -54,6 +54,7 @@ ROUTES = [
     ("POST", f"/webhooks/{SOME}/enable", Scope.WEBHOOKS_WRITE),
     ("POST", f"/webhooks/{SOME}/rotate-secret", Scope.WEBHOOKS_WRITE),
     ("DELETE", f"/webhooks/{SOME}/secrets/{SOME}", Scope.WEBHOOKS_WRITE),
+    ("GET", "/webhooks/ledger", Scope.WEBHOOKS_READ),
     ("GET", f"/webhooks/{SOME}/deliveries", Scope.WEBHOOKS_READ),
     ("GET", f"/webhooks/{SOME}/deliveries/{SOME}", Scope.WEBHOOKS_READ),
     ("POST", f"/webhooks/{SOME}/ping", Scope.WEBHOOKS_WRITE),
@@ -64,6 +65,7 @@ ROUTES = [
     ("GET", "/events", Scope.WEBHOOKS_READ),
     ("GET", f"/events/{SOME}", Scope.WEBHOOKS_READ),
     ("GET", f"/events/{SOME}/deliveries", Scope.WEBHOOKS_READ),
+    ("POST", f"/jobs/{SOME}/cancel", Scope.WEBHOOKS_WRITE),
     ("GET", "/event-types", Scope.WEBHOOKS_READ),
     ("GET", "/event-types/ping", Scope.WEBHOOKS_READ),
 ]

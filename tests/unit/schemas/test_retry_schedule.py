@@ -93,3 +93,12 @@ def test_jitter_outside_its_range_is_refused(jitter: float) -> None:
 def test_a_number_of_attempts_below_one_is_refused(attempts_made: int) -> None:
     with pytest.raises(ValueError, match="attempts"):
         next_attempt(attempts_made, delays=DELAYS, now=NOW, jitter=0)
+
+
+@pytest.mark.parametrize("jitter", [-1, 1])
+def test_jitter_makes_a_requested_wait_longer_by_a_minute_at_most(jitter: int) -> None:
+    for asked, later in ((30, 6), (600, 60), (86_400, 60)):
+        due = next_attempt(
+            1, delays=DELAYS, now=NOW, jitter=jitter, retry_after=timedelta(seconds=asked)
+        )
+        assert due == NOW + timedelta(seconds=asked + later)

@@ -2,8 +2,15 @@ from dev.seed import load, statements
 from schemas.tables import Base
 
 # A password is a secret, and is deleted when its job ends.
-NOT_SEEDED = {"api_keys", "audit_log", "checked_events", "document_passwords", "engines"}
-WITHOUT_TENANT = {"audit_log", "checked_events", "engines"}
+NOT_SEEDED = {
+    "api_keys",
+    "audit_log",
+    "checked_events",
+    "deliverers",
+    "document_passwords",
+    "engines",
+}
+WITHOUT_TENANT = {"audit_log", "checked_events", "deliverers", "engines"}
 TABLES = Base.metadata.tables
 
 
