@@ -50,8 +50,9 @@ class DatabaseStore:
         """Create a store.
 
         Args:
-            connect: opens a connection. Four are used: what proves that the process is alive, and
-                the groups of events and of attempts, must not wait for each other.
+            connect: opens a connection. Five are used: what proves that the process is alive, the
+                groups of events and of attempts, the look for due deliveries, and what takes long,
+                must not wait for each other.
             transaction: begins a transaction, for what happens rarely.
         """
         self._transaction = transaction
@@ -59,6 +60,7 @@ class DatabaseStore:
         self._events = DedicatedConnection(connect)
         self._attempts = DedicatedConnection(connect)
         self._queues = DedicatedConnection(connect)
+        self._batches = DedicatedConnection(connect)
         self._owner = uuid4()
         self._is_registered = False
         # A queue that is given back must not get a delivery that its former owner attempts.
@@ -71,7 +73,13 @@ class DatabaseStore:
 
     async def close(self) -> None:
         """Close the connections; the methods must not be in use."""
-        for connection in (self._lives, self._events, self._attempts, self._queues):
+        for connection in (
+            self._lives,
+            self._events,
+            self._attempts,
+            self._queues,
+            self._batches,
+        ):
             await connection.close()
 
     async def keep_alive(self) -> bool:
@@ -139,10 +147,12 @@ class DatabaseStore:
         keep: Collection[DeliveryId],
         limit: int,
     ) -> int:
-        return await ending.discard(self._queues, webhook_id, reason=reason, keep=keep, limit=limit)
+        return await ending.discard(
+            self._batches, webhook_id, reason=reason, keep=keep, limit=limit
+        )
 
     async def remind(self) -> None:
-        found, overdue = await ownership.remind(self._queues)
+        found, overdue = await ownership.remind(self._batches)
         if found:
             log.warning("delivery.forgotten_queues_found", queues=found)
         if overdue:
