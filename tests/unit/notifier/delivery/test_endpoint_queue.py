@@ -152,7 +152,7 @@ def test_every_queue_is_loaded_though_the_first_ones_are_full() -> None:
         requests.add(queue)
     empty = a_queue(memory, tenant_id=TenantId(uuid4()))
     requests.add(empty)
-    loaded: list[DueDelivery] = []
+    loaded: list[DueQueue] = []
     for _ in range(20):
         if (load := requests.next()) is not None:
             loaded += load.queues
