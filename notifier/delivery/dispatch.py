@@ -553,6 +553,7 @@ class Dispatcher:
         is_blocked = queue.pace.blocked_until > soon
         if is_blocked or self._is_paused(owned) or owned.discard_for is not None:
             queue.forget_due()
+            self._refresh(owned)
             return not queue.known
         if queue.known or queue.more or self._loads.has(queue) or owned.recorded is not None:
             return False
@@ -641,6 +642,10 @@ class Dispatcher:
         owned.endpoint = endpoint
         owned.url = endpoint.url
         owned.queue.pace.rate = endpoint.rate
+        if owned.pace_timer is not None:
+            # The new rate may allow a request earlier.
+            owned.pace_timer.cancel()
+            owned.pace_timer = None
         if owned.member is None:
             owned.member = self._lanes.join(
                 endpoint.webhook_id,
@@ -682,6 +687,7 @@ class Dispatcher:
     def _discard(self, owned: _Owned, reason: DiscardReason) -> None:
         owned.discard_for = reason
         owned.queue.forget_due()
+        self._refresh(owned)
         self._closing[owned.webhook_id] = owned
         self._wants_close.set()
 
