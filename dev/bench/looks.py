@@ -43,10 +43,12 @@ from pipeline.maintenance import (
     watchdog,
 )
 from pipeline.maintenance.exclusive import Budget
+from pipeline.replay.walk import Checkpoint, walk
 from pipeline.steps import lease
 from pipeline.steps.lease import ClaimedStep
 from pipeline.transfer.checks import StagingCorrupt
 from schemas.events import envelope
+from schemas.events.endpoints import ReplayRequested
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent, UploadFailed
 from schemas.ids import (
@@ -60,7 +62,15 @@ from schemas.ids import (
     WebhookId,
     uuid7,
 )
-from schemas.lifecycle import DeadLetterState, DocumentStatus, JobStatus, StepStatus, UploadStatus
+from schemas.lifecycle import (
+    FAILED_DELIVERIES,
+    DeadLetterState,
+    DeliveryStatus,
+    DocumentStatus,
+    JobStatus,
+    StepStatus,
+    UploadStatus,
+)
 from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.deliveries import Delivery, DeliveryQueue
@@ -125,6 +135,7 @@ class Facts:
         queued: job of a queued transfer.
         reading: the document of a queued ingest.
         callback: an upload with a callback.
+        delivery_id: the newest delivery of the endpoint; `event_id` is its event.
     """
 
     tenant: str
@@ -137,6 +148,8 @@ class Facts:
     queued: JobId
     reading: StoredEvent
     callback: UploadId
+    delivery_id: DeliveryId
+    event_id: EventId
 
     @classmethod
     def of(cls, connection: Connection) -> "Facts":
@@ -158,10 +171,19 @@ class Facts:
             Webhook.deleted_at.is_(None),
             Webhook.disabled_at.is_(None),
         )
+        webhook_id = connection.scalars(webhooks.where(Webhook.upload_id.is_(None))).one()
+        delivery = connection.execute(
+            select(Delivery.id, Delivery.event_id)
+            .where(Delivery.webhook_id == webhook_id)
+            .order_by(Delivery.id.desc())
+            .limit(1)
+        ).one()
         return cls(
             tenant=tenant.name,
             tenant_id=tenant.id,
-            webhook_id=connection.scalars(webhooks.where(Webhook.upload_id.is_(None))).one(),
+            webhook_id=webhook_id,
+            delivery_id=delivery.id,
+            event_id=delivery.event_id,
             job_id=completed.id,
             upload_id=completed.upload_id,
             middle=CreatedPosition(created_at=middle.created_at, id=middle.id),
@@ -275,6 +297,33 @@ def reads(facts: Facts) -> list[Call]:
         ),
         Call(name="GET /webhooks", path="/webhooks"),
         Call(name="GET /webhooks/{id}", path=f"/webhooks/{facts.webhook_id}"),
+        Call(
+            name="GET /webhooks/{id}/deliveries",
+            path=f"/webhooks/{facts.webhook_id}/deliveries",
+        ),
+        *(
+            Call(
+                name=f"GET /webhooks/{{id}}/deliveries?{query}",
+                path=f"/webhooks/{facts.webhook_id}/deliveries?{query}&limit=10",
+            )
+            for query in (
+                *(f"status={status}" for status in DeliveryStatus),
+                f"event_type={UploadFailed.TYPE}",
+                "since=2000-01-01T00:00:00Z",
+                "until=2999-01-01T00:00:00Z",
+                "status=discarded&event_type=no.such",
+            )
+        ),
+        Call(
+            name="GET /webhooks/{id}/deliveries?event_id=",
+            path=f"/webhooks/{facts.webhook_id}/deliveries?event_id={facts.event_id}",
+        ),
+        Call(name="GET /deliveries/{id}", path=f"/deliveries/{facts.delivery_id}"),
+        Call(name="GET /events/{id}", path=f"/events/{facts.event_id}"),
+        Call(name="GET /events/{id}/deliveries", path=f"/events/{facts.event_id}/deliveries"),
+        Call(name="GET /events", path="/events"),
+        Call(name="GET /events?types=", path=f"/events?types={UploadFailed.TYPE}&limit=10"),
+        Call(name="GET /events?after=latest", path="/events?after=latest"),
     ]
 
 
@@ -752,6 +801,36 @@ def _find_unseen_revisions(context: Context, _: Facts) -> object:
     return revisions.sweep(context, Budget.of(MINUTE))
 
 
+def _order(facts: Facts, *, include_undelivered: bool) -> ReplayRequested:
+    now = datetime.now(UTC)
+    return ReplayRequested(
+        endpoint_id=facts.webhook_id,
+        job_id=facts.queued,
+        since=now - timedelta(days=3650),
+        until=now,
+        statuses=tuple(FAILED_DELIVERIES),
+        include_undelivered=include_undelivered,
+    )
+
+
+def _replay(context: Context, facts: Facts, *, include_undelivered: bool = False) -> None:
+    order = _order(facts, include_undelivered=include_undelivered)
+    with context.transaction() as session:
+        ended = walk(
+            session,
+            Checkpoint.of(None, order=order),
+            order,
+            tenant_id=facts.tenant_id,
+            rate=context.settings.webhook_replay_rate,
+        )
+    if not ended.repeated:
+        raise RuntimeError("no delivery was repeated")
+
+
+def _replay_events(context: Context, facts: Facts) -> None:
+    _replay(context, facts, include_undelivered=True)
+
+
 PIPELINE: Final = (
     PipelineLook(name="step: claim and heartbeat", look=_claim_and_renew),
     PipelineLook(name="step: claim, complete, release the next", look=_claim_and_complete),
@@ -762,6 +841,8 @@ PIPELINE: Final = (
     PipelineLook(name="document: the same, publish the revision", look=_publish),
     PipelineLook(name="document: copy a duplicate, publish", prepare=_make_duplicate, look=_copy),
     PipelineLook(name="document: describe", prepare=_add_metadata_step, look=_describe),
+    PipelineLook(name="replay: a batch of failed deliveries", look=_replay),
+    PipelineLook(name="replay: a batch of events", look=_replay_events),
     PipelineLook(name="watchdog: 50 overdue steps", prepare=_make_steps_overdue, look=_watch),
     PipelineLook(name="watchdog: nothing is overdue", look=_watch),
     PipelineLook(name="sweep: 20 expired uploads", prepare=_make_uploads_overdue, look=_expire),
