@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, select, text, true
+from sqlalchemy import ColumnElement, Uuid, and_, any_, bindparam, select, text, true
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.deliveries import queries
@@ -121,11 +122,19 @@ async def _page(
         limit: most deliveries.
     """
     after = paging.decode(cursor, to=Position)
-    query = select(Delivery, and_(true(), *others).label("is_match")).where(*index)
-    if after is not None:
-        query = query.where(Delivery.id < after.id)
     count = max(SCANNED_MAX, limit) if others else limit
-    scanned = (await session.execute(query.order_by(Delivery.id.desc()).limit(count + 1))).all()
+    # The ids alone come first: the planner then reads them from the index of the endpoint, not the
+    # deliveries of all endpoints in the order of their ids.
+    walk = select(Delivery.id).where(*index)
+    if after is not None:
+        walk = walk.where(Delivery.id < after.id)
+    ids = (await session.scalars(walk.order_by(Delivery.id.desc()).limit(count + 1))).all()
+    rows = (
+        select(Delivery, and_(true(), *others).label("is_match"))
+        .where(Delivery.id == any_(bindparam("ids", list(ids), type_=ARRAY(Uuid()))))
+        .order_by(Delivery.id.desc())
+    )
+    scanned = (await session.execute(rows)).all()
     found: list[Delivery] = [row.Delivery for row in scanned[:count] if row.is_match]
     shown = found[:limit]
     if len(found) > limit:

@@ -6,7 +6,7 @@ The log covers every endpoint that the tenant ever had: also deleted ones, and c
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import SmallInteger, Uuid, bindparam, column, func, select
+from sqlalchemy import SmallInteger, Uuid, any_, bindparam, column, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,16 +22,18 @@ from schemas.tables.webhooks import Webhook
 ATTEMPTS_SHOWN: Final = 100
 """Of one delivery; a client may resend one any number of times."""
 
-# Arrays, not a list of parameters: one statement for every number of deliveries.
+# Arrays, not a list of parameters: one statement for every number of deliveries. The list of ids again,
+# for the planner: it then looks each delivery up, in the partitions of their weeks.
+_IDS: Final = bindparam("ids", type_=ARRAY(Uuid()))
 _WANTED: Final = (
-    func.unnest(
-        bindparam("ids", type_=ARRAY(Uuid())), bindparam("numbers", type_=ARRAY(SmallInteger()))
-    )
+    func.unnest(_IDS, bindparam("numbers", type_=ARRAY(SmallInteger())))
     .table_valued(column("id", Uuid()), column("number", SmallInteger()))
     .render_derived("wanted")
 )
-_LAST_ATTEMPTS: Final = select(Attempt).join(
-    _WANTED, (Attempt.delivery_id == _WANTED.c.id) & (Attempt.number == _WANTED.c.number)
+_LAST_ATTEMPTS: Final = (
+    select(Attempt)
+    .join(_WANTED, (Attempt.delivery_id == _WANTED.c.id) & (Attempt.number == _WANTED.c.number))
+    .where(Attempt.delivery_id == any_(_IDS))
 )
 
 
