@@ -42,6 +42,7 @@ async def lock_live_endpoint(
 ) -> Webhook:
     """Return an endpoint that is neither deleted nor disabled, and stays so until the transaction ends.
 
+    One such transaction at a time: of two that start a replay, the second finds the job of the first.
     A transaction that disables or deletes the endpoint afterwards then discards the deliveries that
     this one has made due.
 
@@ -52,7 +53,7 @@ async def lock_live_endpoint(
     webhook = await session.scalar(
         select(Webhook)
         .where(Webhook.id == webhook_id, Webhook.tenant_id == tenant_id)
-        .with_for_update(read=True)
+        .with_for_update(key_share=True)
     )
     if webhook is None or webhook.deleted_at is not None:
         raise WebhookNotFound(webhook_id)

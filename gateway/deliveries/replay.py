@@ -127,10 +127,7 @@ def _end_of(request: ReplayDeliveries, *, now: datetime) -> datetime:
 
 
 async def _check_no_other(session: AsyncSession, webhook_id: WebhookId) -> None:
-    """Check that no replay of the endpoint is open.
-
-    A unique index holds this for requests to several gateways at once, too; the later one then
-    fails and may be repeated.
+    """Check that no replay of the endpoint is open, while the endpoint is locked.
 
     Raises:
         ReplayRunning: a replay is open.

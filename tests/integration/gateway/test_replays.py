@@ -1,5 +1,6 @@
 """`…/replay`: the job that a request adds, and its end by a client. The worker has tests of its own."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from schemas.tables.outbox import OutboxMessage
 from schemas.tables.webhooks import Webhook
 from tests.factories.jobs import step_update
 from tests.integration.gateway.api import Api, BeginSession, problem
+from tests.integration.gateway.conftest import Serve
 from tests.integration.gateway.log import Log, log_of
 
 pytestmark = pytest.mark.anyio
@@ -96,6 +98,20 @@ async def test_an_endpoint_has_one_replay_at_a_time(api: Api, log: Log) -> None:
     async with log.transaction() as session:
         await session.execute(step_update(job["job_id"], StepName.REPLAY, StepStatus.COMPLETED))
     assert (await replayed(api, log))["job_id"] != job["job_id"]
+
+
+async def test_of_two_replays_through_two_gateways_at_once_one_is_refused(
+    api: Api, serve: Serve, log: Log
+) -> None:
+    async with serve() as other:
+        answers = await asyncio.gather(
+            *(
+                each.ask("POST", f"{log.path}/replay", json={"since": SINCE})
+                for each in (api, other.of(api.key)) * 4
+            )
+        )
+    assert sorted(answer.status_code for answer in answers) == [202, *[409] * 7]
+    assert len(await orders(log)) == 1
 
 
 @pytest.mark.parametrize(
