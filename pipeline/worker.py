@@ -12,6 +12,7 @@ from pipeline.enrich import enricher
 from pipeline.ingest import readers
 from pipeline.ingest.extractors import registry
 from pipeline.ingest.ocr.presence import EnginePresence
+from pipeline.messaging import lost_connections
 from pipeline.messaging.broker import declare_topology
 from pipeline.settings import Settings
 from schemas.runtime import logging, outages
@@ -32,6 +33,7 @@ app.conf.beat_schedule = beat.schedule(
 @signals.setup_logging.connect(weak=False)
 def set_up_logging(**_: object) -> None:
     logging.configure(settings, service="pipeline")
+    lost_connections.log_as_warnings()
 
 
 @signals.celeryd_init.connect(weak=False)

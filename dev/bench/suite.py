@@ -9,6 +9,7 @@ from dev.bench import (
     endurance,
     fairness,
     ingest,
+    lanes,
     memory,
     reading,
     recognition,
@@ -61,6 +62,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "endurance": Benchmark(
         full=partial(endurance.run, extent=endurance.FULL),
         quick=partial(endurance.run, extent=endurance.QUICK),
+    ),
+    "lanes": Benchmark(
+        full=partial(lanes.run, extent=lanes.FULL),
+        quick=partial(lanes.run, extent=lanes.QUICK),
     ),
     "requests": Benchmark(
         full=partial(requests.run, extent=requests.FULL),
