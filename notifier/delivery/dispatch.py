@@ -82,6 +82,9 @@ LOAD_PAUSE: Final = timedelta(milliseconds=50)
 AGE_INTERVAL: Final = timedelta(milliseconds=50)
 """Between two looks for attempts that are slow."""
 
+OFFER_MAX: Final = 200
+"""Deliveries that are taken into memory at once; it takes a few milliseconds."""
+
 HOUSEKEEPING_INTERVAL: Final = timedelta(seconds=1)
 
 REMIND_INTERVAL: Final = timedelta(minutes=1)
@@ -221,6 +224,10 @@ class Dispatcher:
         self._closing: dict[WebhookId, _Owned] = {}
         self._wants_close = asyncio.Event()
         self._changed: dict[WebhookId, _Owned] = {}
+        # A queue that is given back must not get a delivery that this process attempts.
+        self._ownership = asyncio.Lock()
+        # The deliveries whose attempts were recorded while events are recorded.
+        self._recorded_meanwhile: set[DeliveryId] | None = None
         self._alive_until = 0.0
         self._remind_at = self._monotonic()
         self._is_stopping = False
@@ -237,16 +244,37 @@ class Dispatcher:
 
     async def record_events(self, events: Sequence[ReceivedEvent]) -> int:
         """Record a group of events, and attempt their deliveries; return how many are repeated."""
-        recorded = await self._store.record_events(events)
-        self.offer(recorded)
+        async with self._ownership:
+            # A load may find the deliveries first: some of them have been attempted then.
+            self._recorded_meanwhile = set()
+            try:
+                recorded = await self._store.record_events(events)
+                await self._offer(recorded)
+            finally:
+                self._recorded_meanwhile = None
         return recorded.repeated
 
-    def offer(self, recorded: Recorded) -> None:
-        """Take over what the store has recorded of a group of events."""
-        for state in recorded.taken:
-            self._own(state)
+    async def _offer(self, recorded: Recorded) -> None:
+        """Take over what the store has recorded of a group of events.
+
+        An event to thousands of endpoints must not stop the loop for as long as this takes.
+        """
+        for first in range(0, len(recorded.taken), OFFER_MAX):
+            for state in recorded.taken[first : first + OFFER_MAX]:
+                self._own(state)
+            await asyncio.sleep(0)
+        for first in range(0, len(recorded.due), OFFER_MAX):
+            self._offer_due(recorded.due[first : first + OFFER_MAX])
+            await asyncio.sleep(0)
+        for webhook_id in recorded.unread:
+            if (unread := self._owned.get(webhook_id)) is not None:
+                self._request_load(unread)
+
+    def _offer_due(self, due: Sequence[DueDelivery]) -> None:
         touched: dict[WebhookId, _Owned] = {}
-        for delivery in recorded.due:
+        for delivery in due:
+            if delivery.delivery_id in (self._recorded_meanwhile or ()):
+                continue
             owned = self._owned.get(delivery.webhook_id)
             if owned is None:
                 # Its load shows whether the queue still belongs to this process.
@@ -255,9 +283,6 @@ class Dispatcher:
                 )
             self._add(owned, delivery)
             touched[delivery.webhook_id] = owned
-        for webhook_id in recorded.unread:
-            if (unread := self._owned.get(webhook_id)) is not None:
-                self._request_load(unread)
         for each in touched.values():
             self._refill(each)
             self._refresh(each)
@@ -294,10 +319,8 @@ class Dispatcher:
     async def run(self) -> Never:
         """Deliver until cancelled; then finish and record the attempts, and give the queues back."""
         # These two also run while the attempts under way are finished.
-        lasting = [
-            asyncio.create_task(self._keep_alive(), name="keep_alive"),
-            asyncio.create_task(self._recorder.run(), name="record"),
-        ]
+        heart = asyncio.create_task(self._keep_alive(), name="keep_alive")
+        lasting = [heart, asyncio.create_task(self._recorder.run(), name="record")]
         try:
             await run_together(
                 lasting=_until_one_ends(lasting),
@@ -311,7 +334,7 @@ class Dispatcher:
         finally:
             self._is_stopping = True
             try:
-                await self._finish()
+                await self._finish(heart)
             finally:
                 for task in lasting:
                     task.cancel()
@@ -530,12 +553,13 @@ class Dispatcher:
         for owned in idle:
             owned.is_leaving = True
             self._refresh(owned)
-        released = set(
-            await postgres.through_outages(
-                lambda: self._store.release([owned.webhook_id for owned in idle]),
-                doing="giving queues back",
+        async with self._ownership:
+            released = set(
+                await postgres.through_outages(
+                    lambda: self._store.release([owned.webhook_id for owned in idle]),
+                    doing="giving queues back",
+                )
             )
-        )
         for owned in idle:
             owned.is_leaving = False
             if self._owned.get(owned.webhook_id) is not owned:
@@ -559,7 +583,7 @@ class Dispatcher:
             return False
         return owned.next_due is None or owned.next_due > soon
 
-    async def _finish(self) -> None:
+    async def _finish(self, heart: asyncio.Task[Never]) -> None:
         """Let the attempts under way end, record them, and leave."""
         timeout = self._settings.webhook_timeout.total_seconds()
         if self._tasks:
@@ -574,6 +598,9 @@ class Dispatcher:
             async with asyncio.timeout(RECORDING_GRACE.total_seconds()):
                 await self._recorder.until_empty()
                 await self._save()
+                # A heartbeat after it would register the process again.
+                heart.cancel()
+                await asyncio.wait((heart,))
                 await postgres.through_outages(self._store.leave, doing="giving queues back")
         except TimeoutError:
             # Others take the queues once this process counts as dead.
@@ -903,6 +930,8 @@ class Dispatcher:
             status_code=result.status_code,
             duration_ms=round(result.duration / timedelta(milliseconds=1)),
         )
+        if self._recorded_meanwhile is not None:
+            self._recorded_meanwhile.add(delivery.delivery_id)
         owned = self._owned.get(delivery.webhook_id)
         if owned is None:
             return

@@ -1,6 +1,5 @@
 """The deliveries in PostgreSQL."""
 
-import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -63,8 +62,6 @@ class DatabaseStore:
         self._batches = DedicatedConnection(connect)
         self._owner = uuid4()
         self._is_registered = False
-        # A queue that is given back must not get a delivery that its former owner attempts.
-        self._giving_back = asyncio.Lock()
         self._may_own_unknown_queues = False
 
     @property
@@ -101,8 +98,7 @@ class DatabaseStore:
         self._owner, self._is_registered = owner, True
 
     async def record_events(self, events: Sequence[ReceivedEvent]) -> Recorded:
-        async with self._giving_back:
-            return await intake.record_events(self._events, events, owner=self._owner)
+        return await intake.record_events(self._events, events, owner=self._owner)
 
     async def take(self, *, limit: int) -> Sequence[QueueState]:
         if self._may_own_unknown_queues:
@@ -127,8 +123,7 @@ class DatabaseStore:
         await recording.save(self._queues, states, owner=self._owner)
 
     async def release(self, webhook_ids: Collection[WebhookId]) -> Collection[WebhookId]:
-        async with self._giving_back:
-            return await ownership.release(self._queues, webhook_ids, owner=self._owner)
+        return await ownership.release(self._queues, webhook_ids, owner=self._owner)
 
     async def leave(self) -> None:
         await ownership.end(self._lives, owner=self._owner)

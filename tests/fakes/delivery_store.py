@@ -147,6 +147,9 @@ class MemoryStore:
         self.loads: list[int] = []
         self.groups: list[int] = []
         self.releases: list[WebhookId] = []
+        self.next_events: Callable[[], Recorded]
+        self.events_delay = asyncio.Event()
+        self.events_delay.set()
         self.up = asyncio.Event()
         self.up.set()
 
@@ -169,8 +172,10 @@ class MemoryStore:
     def _is_free(self, queue: QueueRow) -> bool:
         return queue.owner is None or not self.tables.alive.get(queue.owner, False)
 
-    async def record_events(self, events: Sequence[ReceivedEvent]) -> Recorded:
-        raise NotImplementedError
+    async def record_events(self, _: Sequence[ReceivedEvent]) -> Recorded:
+        """Return `next_events`, which stands for what the events become, after `events_delay`."""
+        await self.events_delay.wait()
+        return self.next_events()
 
     def receive(self, webhook_id: WebhookId, count: int = 1, **options: object) -> Recorded:
         """Add deliveries as this process's intake does, and return what is recorded."""

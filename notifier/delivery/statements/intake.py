@@ -1,5 +1,6 @@
 """Turns a group of events into deliveries, in one statement."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, LiteralString
 from uuid import UUID
@@ -15,6 +16,12 @@ from schemas.ids import DeliveryId, EventId, WebhookId
 from schemas.tables.inbox import NOTIFIER
 
 log = structlog.stdlib.get_logger(__name__)
+
+ROWS_MAX: Final = 500
+"""Rows of the answer that are read at once: an event to thousands of endpoints must not stop the loop."""
+
+DUE_MAX: Final = 3_000
+"""Deliveries of a group that are attempted without a read; more have no room in memory."""
 
 RACES_MAX: Final = 3
 """Repetitions of a group of which another process records an event at the same time."""
@@ -153,8 +160,10 @@ async def record_events(
         rows = await connection.rows(_RECORD, values)
 
     group = _Group(owner)
-    for row in rows:
-        group.add(row)
+    for first in range(0, len(rows), ROWS_MAX):
+        for row in rows[first : first + ROWS_MAX]:
+            group.add(row)
+        await asyncio.sleep(0)
     due, unread = group.deliveries_of_own_queues(by_id)
     if group.repeated:
         found = await connection.rows(
@@ -212,14 +221,14 @@ class _Group:
         self, events: Mapping[EventId, ReceivedEvent]
     ) -> tuple[list[DueDelivery], set[WebhookId]]:
         """Return the deliveries that can be attempted at once, and the queues that have others."""
-        due = []
+        due: list[DueDelivery] = []
         unread = set(self._unread)
         # Ids of events follow their times, so that the events of an upload are offered in order.
         for event_id, delivery_id, webhook_id, ordered in sorted(self._added):
             version = self._versions.get(webhook_id)
             if version is None:
                 continue
-            if ordered:
+            if ordered or len(due) >= DUE_MAX:
                 unread.add(webhook_id)
                 continue
             event = events[event_id]

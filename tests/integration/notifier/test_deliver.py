@@ -107,6 +107,8 @@ async def test_on_sigterm_the_deliverer_finishes_its_attempts_and_starts_no_new_
     delivered = [each for each in await rows.deliveries() if each.status == "delivered"]
     assert len(delivered) == len(receiver.received) == len(await rows.attempts())
     assert {queue.owner for queue in await rows.queues()} == {None}
+    # A heartbeat after the process has left would register it again.
+    assert not deliver.logged("deliverer.counted_as_dead")
     recorded = len(await rows.deliveries())
     assert recorded + await events_bus.depth(queues.NOTIFY) == 30
 

@@ -3,6 +3,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -110,8 +111,10 @@ class Process:
     def notify_due(self) -> None:
         self.dispatcher.notifications["waybill_deliveries"]("")
 
-    def receive(self, webhook_id: WebhookId, count: int = 1, **options: object) -> None:
-        self.dispatcher.offer(self.store.receive(webhook_id, count, **options))
+    async def receive(self, webhook_id: WebhookId, count: int = 1, **options: object) -> None:
+        """Record events of an endpoint as the consumer does."""
+        self.store.next_events = partial(self.store.receive, webhook_id, count, **options)
+        await self.dispatcher.record_events(())
 
 
 @pytest.fixture
@@ -136,11 +139,33 @@ async def test_events_of_the_intake_are_delivered_and_recorded_in_groups(
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint()
     async with process.running():
-        process.receive(webhook_id, 150)
+        await process.receive(webhook_id, 150)
         await until(tables.is_settled)
     assert {row.status for row in tables.rows.values()} == {"delivered"}
     assert sum(process.store.groups) == 150
     assert len(process.store.groups) < 75
+
+
+async def test_a_delivery_that_a_load_finds_before_the_intake_returns_is_attempted_once(
+    tables: Tables, receivers: Receivers
+) -> None:
+    process = Process(tables, receivers)
+    webhook_id = tables.add_endpoint()
+    async with process.running():
+        await process.receive(webhook_id, 1)
+        await until(tables.is_settled)
+        # The transaction is committed, and its answer arrives later.
+        committed = process.store.receive(webhook_id, 5)
+        process.store.next_events = lambda: committed
+        process.store.events_delay = asyncio.Event()
+        intake = asyncio.create_task(process.dispatcher.record_events(()))
+        tables.queues[webhook_id].due_at = tables.clock()
+        process.notify_due()
+        await until(tables.is_settled)
+        process.store.events_delay.set()
+        await intake
+        await asyncio.sleep(0.1)
+    assert receivers.count("https://receiver.example/hook") == 6
 
 
 async def test_a_queue_that_another_process_made_due_is_taken(
@@ -160,7 +185,7 @@ async def test_a_backlog_larger_than_memory_is_delivered_once_each(
     webhook_id = tables.add_endpoint()
     async with process.running():
         tables.add(webhook_id, 700)
-        process.receive(webhook_id, 300)
+        await process.receive(webhook_id, 300)
         await until(tables.is_settled)
     (arrived,) = receivers.arrived.values()
     assert len(arrived) == len(set(arrived)) == 1000
@@ -174,8 +199,8 @@ async def test_a_hanging_endpoint_does_not_delay_others_of_its_tenant(
     hanging = [tables.add_endpoint(url=HANGING) for _ in range(50)]
     async with process.running():
         for each in hanging:
-            process.receive(each, 5)
-        process.receive(healthy, 20)
+            await process.receive(each, 5)
+        await process.receive(healthy, 20)
         await until(lambda: receivers.count("https://receiver.example/hook") == 20, within=1)
         receivers.release()
 
@@ -187,7 +212,7 @@ async def test_a_hanging_receiver_seen_for_the_first_time_gets_one_attempt(
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint(url=HANGING)
     async with process.running():
-        process.receive(webhook_id, 50)
+        await process.receive(webhook_id, 50)
         await until(lambda: receivers.count(HANGING) == 1)
         await asyncio.sleep(0.2)
         assert receivers.count(HANGING) == 1
@@ -201,7 +226,7 @@ async def test_the_concurrency_of_an_endpoint_is_kept(tables: Tables, receivers:
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint(concurrency=3)
     async with process.running():
-        process.receive(webhook_id, 100)
+        await process.receive(webhook_id, 100)
         await until(tables.is_settled)
     assert receivers.most_under_way.total() == 3
 
@@ -211,7 +236,7 @@ async def test_the_rate_of_an_endpoint_is_kept(tables: Tables, receivers: Receiv
     webhook_id = tables.add_endpoint(rate=50)
     began = asyncio.get_running_loop().time()
     async with process.running():
-        process.receive(webhook_id, 56)
+        await process.receive(webhook_id, 56)
         await until(tables.is_settled)
     # Five are a burst, the others 20 ms apart.
     assert 1.0 <= asyncio.get_running_loop().time() - began < 1.6
@@ -226,9 +251,9 @@ async def test_a_throttling_answer_blocks_the_endpoint_and_is_saved(
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint()
     async with process.running():
-        process.receive(webhook_id, 1)
+        await process.receive(webhook_id, 1)
         await until(lambda: receivers.count(url) == 1)
-        process.receive(webhook_id, 50)
+        await process.receive(webhook_id, 50)
         state = tables.queues[webhook_id]
         await until(lambda: state.state.throttles == 1)
         assert receivers.count(url) == 1
@@ -246,7 +271,7 @@ async def test_after_a_block_one_request_at_a_time_probes_the_endpoint(
     process = Process(tables, receivers, webhook_retry_delays="300ms,300ms")
     webhook_id = tables.add_endpoint()
     async with process.running():
-        process.receive(webhook_id, 20)
+        await process.receive(webhook_id, 20)
         await until(lambda: receivers.count(url) >= 2)
         assert receivers.most_under_way[url] == 1
         del receivers.statuses[url]
@@ -262,7 +287,7 @@ async def test_a_retry_is_read_from_the_table_when_it_is_due(
     process = Process(tables, receivers, webhook_retry_delays="200ms,200ms")
     webhook_id = tables.add_endpoint()
     async with process.running():
-        process.receive(webhook_id, 2)
+        await process.receive(webhook_id, 2)
         await until(tables.is_settled)
     assert receivers.count(url) == 6
     assert [row.status for row in tables.of(webhook_id)] == ["exhausted", "exhausted"]
@@ -276,7 +301,7 @@ async def test_a_410_disables_the_endpoint_and_discards_the_rest(
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint()
     async with process.running():
-        process.receive(webhook_id, 500)
+        await process.receive(webhook_id, 500)
         await until(tables.is_settled)
     assert tables.disabled == {webhook_id: DisabledReason.GONE}
     assert receivers.count(url) == 1
@@ -291,8 +316,8 @@ async def test_an_endpoint_that_fails_for_days_is_disabled(
     failing = tables.add_endpoint(failing_since=tables.clock() - timedelta(days=6))
     recent = tables.add_endpoint(failing_since=tables.clock() - timedelta(days=4))
     async with process.running():
-        process.receive(failing, 30)
-        process.receive(recent, 30)
+        await process.receive(failing, 30)
+        await process.receive(recent, 30)
         await until(lambda: failing in tables.disabled)
         await until(lambda: all(row.attempts or row.reason for row in tables.rows.values()))
     assert tables.disabled == {failing: DisabledReason.FAILING}
@@ -307,13 +332,13 @@ async def test_an_endpoint_that_is_enabled_again_is_not_disabled_by_its_first_fa
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint(failing_since=tables.clock() - timedelta(days=6))
     async with process.running():
-        process.receive(webhook_id, 30)
+        await process.receive(webhook_id, 30)
         await until(tables.is_settled)
         assert tables.disabled.pop(webhook_id) is DisabledReason.FAILING
         tables.change(webhook_id, state=EndpointState.ACTIVE)
         process.notify_change(webhook_id)
         settled = set(tables.rows)
-        process.receive(webhook_id, 1)
+        await process.receive(webhook_id, 1)
         [new] = [row for row in tables.of(webhook_id) if row.delivery.delivery_id not in settled]
         await until(lambda: bool(new.attempts))
     assert tables.disabled == {}
@@ -327,11 +352,11 @@ async def test_a_new_url_ends_the_pause_that_the_earlier_receiver_asked_for(
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint()
     async with process.running():
-        process.receive(webhook_id, 1)
+        await process.receive(webhook_id, 1)
         await until(lambda: receivers.count("https://receiver.example/hook") == 1)
         tables.change(webhook_id, url="https://other.example/hook")
         process.notify_change(webhook_id)
-        process.receive(webhook_id, 1)
+        await process.receive(webhook_id, 1)
         await until(lambda: receivers.count("https://other.example/hook") == 1)
 
 
@@ -341,7 +366,7 @@ async def test_an_attempt_under_way_settles_its_delivery_after_the_endpoint_is_d
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint(url=HANGING)
     async with process.running():
-        process.receive(webhook_id, 20)
+        await process.receive(webhook_id, 20)
         await until(lambda: receivers.count(HANGING) == 1)
         tables.change(webhook_id, state=EndpointState.DELETED)
         process.notify_change(webhook_id)
@@ -360,7 +385,7 @@ async def test_a_paused_endpoint_gets_nothing_and_its_queue_is_given_back(
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint(state=EndpointState.PAUSED)
     async with process.running():
-        process.receive(webhook_id, 20)
+        await process.receive(webhook_id, 20)
         await until(lambda: process.store.releases == [webhook_id])
         assert receivers.arrived == {}
         tables.change(webhook_id, state=EndpointState.ACTIVE)
@@ -376,11 +401,11 @@ async def test_a_changed_url_is_used_from_the_next_attempt_on(
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint()
     async with process.running():
-        process.receive(webhook_id, 1)
+        await process.receive(webhook_id, 1)
         await until(tables.is_settled)
         # Without a notification: the version of the delivery is newer.
         tables.change(webhook_id, url="https://new.example/hook")
-        process.receive(webhook_id, 1)
+        await process.receive(webhook_id, 1)
         await until(tables.is_settled)
     assert receivers.count("https://new.example/hook") == 1
 
@@ -391,7 +416,7 @@ async def test_a_process_that_lost_its_lease_takes_its_queues_again(
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint()
     async with process.running():
-        process.receive(webhook_id, 1)
+        await process.receive(webhook_id, 1)
         await until(tables.is_settled)
         process.store.die()
         tables.add(webhook_id, 5)
@@ -407,11 +432,11 @@ async def test_without_a_heartbeat_no_attempt_starts(
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint()
     async with process.running():
-        process.receive(webhook_id, 1)
+        await process.receive(webhook_id, 1)
         await until(tables.is_settled)
         process.store.up.clear()
         await asyncio.sleep(0.2)
-        process.receive(webhook_id, 5)
+        await process.receive(webhook_id, 5)
         await asyncio.sleep(0.1)
         assert receivers.count("https://receiver.example/hook") == 1
         process.store.up.set()
@@ -424,10 +449,10 @@ async def test_attempts_that_end_during_an_outage_are_recorded_after_it(
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint()
     async with process.running():
-        process.receive(webhook_id, 1)
+        await process.receive(webhook_id, 1)
         await until(tables.is_settled)
         process.store.up.clear()
-        process.receive(webhook_id, 20)
+        await process.receive(webhook_id, 20)
         await until(lambda: receivers.count("https://receiver.example/hook") == 21)
         assert not tables.is_settled()
         process.store.up.set()
@@ -442,8 +467,8 @@ async def test_a_stop_records_the_attempts_under_way_and_gives_every_queue_back(
     slow, busy = tables.add_endpoint(url=HANGING), tables.add_endpoint()
     receivers.delay = 0.05
     async with process.running():
-        process.receive(slow, 2)
-        process.receive(busy, 100)
+        await process.receive(slow, 2)
+        await process.receive(busy, 100)
         await until(lambda: receivers.count(HANGING) == 1)
         asyncio.get_running_loop().call_later(0.3, receivers.release)
     assert [row.status for row in tables.of(slow)] == ["delivered", "pending"]
@@ -459,7 +484,7 @@ async def test_another_process_takes_the_queues_of_a_dead_one(
     webhook_id = tables.add_endpoint(url=HANGING)
     running = asyncio.create_task(dead.dispatcher.run())
     await until(lambda: dead.store.owner in tables.alive)
-    dead.receive(webhook_id, 3)
+    await dead.receive(webhook_id, 3)
     await until(lambda: receivers.count(HANGING) == 1)
     running.cancel()
     dead.store.die()
@@ -477,10 +502,10 @@ async def test_two_events_of_an_upload_start_one_after_the_other(
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint(concurrency=10)
     async with process.running():
-        process.receive(webhook_id, 10)
+        await process.receive(webhook_id, 10)
         await until(tables.is_settled)
         for _ in range(20):
-            process.receive(webhook_id, 2, upload_id=UploadId(uuid4()))
+            await process.receive(webhook_id, 2, upload_id=UploadId(uuid4()))
         await until(tables.is_settled)
     order = receivers.arrived["https://receiver.example/hook"]
     place = {message_id: index for index, message_id in enumerate(order)}
@@ -496,11 +521,11 @@ async def test_the_next_event_of_an_upload_waits_a_second_at_most(
     url = "https://receiver.example/hook"
     webhook_id = tables.add_endpoint(url=url)
     async with process.running():
-        process.receive(webhook_id, 4)
+        await process.receive(webhook_id, 4)
         await until(tables.is_settled)
         receivers.hanging.add(url)
         began = asyncio.get_running_loop().time()
-        process.receive(webhook_id, 2, upload_id=UploadId(uuid4()))
+        await process.receive(webhook_id, 2, upload_id=UploadId(uuid4()))
         await until(lambda: receivers.count(url) == 6)
         assert 0.9 < asyncio.get_running_loop().time() - began < 1.6
         receivers.release()
@@ -512,7 +537,7 @@ async def test_a_delivery_without_its_event_is_discarded(
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint()
     async with process.running():
-        process.receive(webhook_id, 1, body=None)
+        await process.receive(webhook_id, 1, body=None)
         await until(tables.is_settled)
     (row,) = tables.of(webhook_id)
     assert (row.status, row.reason) == ("discarded", DiscardReason.EVENT_MISSING)
@@ -528,7 +553,7 @@ async def test_an_endpoint_whose_secret_is_unreadable_is_retried_and_never_disab
         failing_since=tables.clock() - timedelta(days=9),
     )
     async with process.running():
-        process.receive(webhook_id, 15)
+        await process.receive(webhook_id, 15)
         await until(lambda: all(row.attempts for row in tables.rows.values()))
     assert {row.attempts[0].result.outcome for row in tables.rows.values()} == {
         AttemptOutcome.SECRET_UNREADABLE
@@ -548,7 +573,7 @@ async def test_the_backlog_of_a_hanging_endpoint_is_not_read_beyond_its_memory(
         await until(lambda: receivers.count(HANGING) == 1)
         loads = len(process.store.loads)
         healthy = tables.add_endpoint(tenant_id=other)
-        process.receive(healthy, 50)
+        await process.receive(healthy, 50)
         await until(lambda: receivers.count("https://receiver.example/hook") == 50, within=1)
         assert len(process.store.loads) <= loads + 3
         receivers.release()
