@@ -6,7 +6,7 @@ The log covers every endpoint that the tenant ever had: also deleted ones, and c
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import SmallInteger, Uuid, any_, bindparam, column, func, select
+from sqlalchemy import Integer, Uuid, any_, bindparam, column, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -26,8 +26,8 @@ ATTEMPTS_SHOWN: Final = 100
 # for the planner: it then looks each delivery up, in the partitions of their weeks.
 _IDS: Final = bindparam("ids", type_=ARRAY(Uuid()))
 _WANTED: Final = (
-    func.unnest(_IDS, bindparam("numbers", type_=ARRAY(SmallInteger())))
-    .table_valued(column("id", Uuid()), column("number", SmallInteger()))
+    func.unnest(_IDS, bindparam("numbers", type_=ARRAY(Integer())))
+    .table_valued(column("id", Uuid()), column("number", Integer()))
     .render_derived("wanted")
 )
 _LAST_ATTEMPTS: Final = (

@@ -43,7 +43,7 @@ class Delivery(Base):
     """Why the delivery is discarded."""
     ordered: Mapped[bool] = mapped_column(server_default=text("false"))
     """Whether it waits for the earlier deliveries of its upload to its endpoint."""
-    attempts_made: Mapped[int] = mapped_column(SmallInteger, default=0, server_default=text("0"))
+    attempts_made: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
     next_attempt_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     settled_at: Mapped[datetime | None]
@@ -85,7 +85,7 @@ class Attempt(Base):
     __tablename__ = "attempts"
 
     delivery_id: Mapped[DeliveryId] = mapped_column(primary_key=True)
-    number: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
     started_at: Mapped[datetime]
     duration_us: Mapped[int] = mapped_column(Integer)
     dns_us: Mapped[int | None] = mapped_column(Integer)

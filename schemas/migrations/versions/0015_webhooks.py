@@ -380,7 +380,7 @@ def _create_deliveries() -> None:
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("ordered", sa.Boolean(), server_default=sa.text("false"), nullable=False),
-        sa.Column("attempts_made", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("attempts_made", sa.Integer(), server_default=sa.text("0"), nullable=False),
         _time("next_attempt_at"),
         _time_of_insert("created_at"),
         _time("settled_at"),
@@ -390,7 +390,7 @@ def _create_deliveries() -> None:
     op.create_table(
         "attempts",
         sa.Column("delivery_id", sa.Uuid(), nullable=False),
-        sa.Column("number", sa.SmallInteger(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
         _time("started_at", nullable=False),
         sa.Column("duration_us", sa.Integer(), nullable=False),
         sa.Column("dns_us", sa.Integer(), nullable=True),

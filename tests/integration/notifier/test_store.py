@@ -274,6 +274,21 @@ async def test_an_attempt_is_recorded_with_its_result(rows: Rows, store: Databas
     assert ledger.difference == 0
 
 
+async def test_a_delivery_that_is_resent_without_end_is_recorded(
+    rows: Rows, store: DatabaseStore
+) -> None:
+    tenant_id = await rows.add_tenant()
+    webhook_id = await rows.add_webhook(tenant_id)
+    await store.record_events([received(an_event(tenant_id=tenant_id))])
+    await rows.execute("UPDATE deliveries SET attempts_made = 32767")
+    (due,) = await load_all(store, webhook_id)
+
+    assert await store.record([finished(due)]) == {due.delivery_id}
+
+    (attempt,) = await rows.attempts()
+    assert attempt.number == 32_768
+
+
 async def test_the_options_of_endpoints_are_read(rows: Rows, store: DatabaseStore) -> None:
     tenant_id = await rows.add_tenant()
     webhook_id = await rows.add_webhook(tenant_id, ordered=True, rate=2.5, concurrency=3)
