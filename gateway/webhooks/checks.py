@@ -46,6 +46,8 @@ def headers_of(
 ) -> tuple[Header, ...]:
     """Return the headers of an endpoint; one without a value keeps the value that it has.
 
+    A sensitive value is kept only for a sensitive header, because it would be shown otherwise.
+
     Args:
         given: the headers that the client asks for.
         present: the headers that the endpoint has.
@@ -53,10 +55,16 @@ def headers_of(
     Raises:
         InvalidRequest: a header is not allowed, or has no value to keep.
     """
-    values = {header.name.lower(): header.value for header in present}
+    kept = {header.name.lower(): header for header in present}
     headers = []
     for index, header in enumerate(given):
-        value = values.get(header.name.lower()) if header.value is None else header.value
+        value = header.value
+        if value is None and (earlier := kept.get(header.name.lower())) is not None:
+            if earlier.sensitive and not header.sensitive:
+                raise InvalidRequest(
+                    "is missing: a sensitive value is never shown", field=f"headers[{index}].value"
+                )
+            value = earlier.value
         if value is None:
             raise InvalidRequest("is missing", field=f"headers[{index}].value")
         headers.append(Header(name=header.name, value=value, sensitive=header.sensitive))

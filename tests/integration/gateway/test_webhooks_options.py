@@ -185,6 +185,15 @@ async def test_a_header_without_a_value_keeps_its_value(
     }
 
 
+async def test_a_sensitive_value_cannot_be_kept_by_a_header_that_is_shown(api: Api) -> None:
+    webhook_id = await registered(api, headers=HEADERS)
+
+    answer = await change(api, webhook_id, headers=[{"name": "Authorization", "sensitive": False}])
+
+    assert problem(answer) == (400, "invalid_request")
+    assert "aHVudGVyMg" not in answer.text
+
+
 async def test_a_patch_that_changes_nothing_is_no_change(
     api: Api, transaction: BeginSession
 ) -> None:
