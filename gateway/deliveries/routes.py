@@ -45,7 +45,10 @@ Status = Annotated[
 EventType = Annotated[
     str | None,
     QueryParameter(
-        max_length=100, description="only deliveries of events of this type", required=False
+        max_length=100,
+        pattern=r"^[^\x00]*$",
+        description="only deliveries of events of this type",
+        required=False,
     ),
 ]
 OfEvent = Annotated[
