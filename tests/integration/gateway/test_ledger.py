@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,7 @@ from sqlalchemy import delete
 from gateway.administration.cli import main
 from schemas.lifecycle import DeliveryStatus
 from schemas.settings import DatabaseSettings
+from schemas.tables import ledger
 from schemas.tables.deliveries import Delivery
 from schemas.tables.inbox import InboxMessage
 from tests.integration.gateway.api import Api, BeginSession, problem
@@ -74,6 +76,24 @@ async def test_the_ledger_begins_at_the_given_time(api: Api, log: Log) -> None:
     found = (await api.get("/webhooks/ledger", since=since)).json()
 
     assert (found["events"], found["published"]) == (2, 2)
+
+
+async def test_the_parts_of_a_long_ledger_count_every_event_once(
+    api: Api, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "EVENTS_MAX", 3)
+    for minute in (0, 0, 5, 5, 10, 15, 20):
+        await log.delivery(minute=minute)
+
+    parts: list[dict[str, Any]] = []
+    since = START.isoformat()
+    while not parts or not parts[-1]["is_complete"]:
+        parts.append((await api.get("/webhooks/ledger", since=since)).json())
+        since = parts[-1]["until"]
+
+    assert [part["events"] for part in parts] == [2, 2, 2, 1]
+    assert [part["delivered"] for part in parts] == [2, 2, 2, 1]
+    assert {part["difference"] for part in parts} == {0}
 
 
 @pytest.mark.parametrize("since", ["2999-01-01T00:00:00Z", "2000-01-01T00:00:00Z", "noon"])

@@ -37,6 +37,7 @@ from pipeline.settings import Settings
 from schemas import object_keys, staging_layout
 from schemas.api.scopes import Scope
 from schemas.lifecycle import DocumentStatus, UploadStatus
+from schemas.tables import ledger
 from schemas.tables.documents import Document, Page
 from schemas.tables.jobs import Job
 from schemas.tables.tenants import Tenant
@@ -280,6 +281,22 @@ async def test_the_statements_of_a_chunk_use_an_index(
             await upload_queries.record_chunk(connection, upload, chunk, sniffed_type=None)
 
     assert len(plans) == 4
+    check(plans)
+
+
+def test_the_ledger_looks_up_the_deliveries_of_the_events_of_its_range(
+    connection: Connection, facts: Facts, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "EVENTS_MAX", 100)
+    since, until = datetime.fromtimestamp(0, tz=UTC), datetime.now(UTC)
+    values = ledger.values_of(tenant_id=facts.tenant_id, since=since, until=until)
+
+    with recorded() as plans:
+        row = connection.execute(ledger.LEDGER, values).one()
+
+    found = ledger.ledger_of(row, since=since, until=until)
+    assert (found.is_complete, found.difference) == (False, 0)
+    assert found.published > 0
     check(plans)
 
 
