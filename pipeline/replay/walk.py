@@ -36,7 +36,8 @@ BATCH: Final = 200
 # after this transaction.
 _ENDPOINT: Final = text(
     """
-    SELECT deleted_at, disabled_at, event_types, metadata_filter, ordered FROM webhooks WHERE id = :webhook_id FOR SHARE
+    SELECT deleted_at, disabled_at, upload_id, event_types, metadata_filter, ordered
+    FROM webhooks WHERE id = :webhook_id FOR SHARE
     """
 )
 
@@ -62,6 +63,7 @@ _EVENTS: Final = text(
     SELECT events.id, events.type, deliveries.id AS delivery_id, deliveries.status,
            position IS DISTINCT FROM :no_feed AND endpoint_id IS DISTINCT FROM :webhook_id
            AND inbox.event_id IS NOT NULL AS is_applied,
+           CAST(:upload_id AS uuid) IS NULL OR coalesce(events.upload_id = CAST(:upload_id AS uuid), false) AS is_of_upload,
            CAST(:metadata_filter AS jsonb) IS NULL
            OR coalesce(uploads.metadata @> CAST(:metadata_filter AS jsonb), false) AS has_metadata
     FROM walked
@@ -193,6 +195,7 @@ def walk(
         values |= {
             "tenant_id": tenant_id,
             "consumer": NOTIFIER,
+            "upload_id": endpoint.upload_id,
             "metadata_filter": endpoint.metadata_filter,
         }
         rows = session.execute(_EVENTS, values).all()
@@ -252,6 +255,7 @@ def _chosen_events(
                 chosen.append(DeliveryId(row.delivery_id))
         elif (
             row.type in SUBSCRIPTIONS[NOTIFY]
+            and row.is_of_upload
             and row.has_metadata
             and event_filters.selects(subscribed, row.type)
         ):

@@ -7,8 +7,9 @@ from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
-from sqlalchemy import create_engine, func, select, update
+from sqlalchemy import create_engine, func, select, text, update
 from sqlalchemy.orm import Session
 
 from dev.stack.stack import Stack
@@ -20,7 +21,7 @@ from schemas.events import envelope
 from schemas.events.endpoints import EndpointDisabled, Ping, ReplayRequested
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled
-from schemas.ids import JobId, TenantId, UploadId, WebhookId
+from schemas.ids import DeliveryId, JobId, TenantId, UploadId, WebhookId
 from schemas.lifecycle import (
     FAILED_DELIVERIES,
     SETTLED_DELIVERIES,
@@ -120,6 +121,19 @@ class Log:
 
     def change(self, **columns: Any) -> None:  # noqa: ANN401  # any column
         self.session.execute(update(Webhook).where(Webhook.id == self.webhook_id).values(**columns))
+
+
+def an_upload(tenant_id: TenantId, **columns: Any) -> Upload:  # noqa: ANN401  # any column
+    return Upload(
+        id=UploadId(uuid4()),
+        tenant_id=tenant_id,
+        filename="a.pdf",
+        size=1,
+        chunk_size=1,
+        chunk_count=1,
+        expires_at=END,
+        **columns,
+    )
 
 
 @pytest.fixture
@@ -238,19 +252,33 @@ def test_an_event_without_a_delivery_gets_one(log: Log) -> None:
 
 def test_only_events_that_the_endpoint_would_receive_get_a_delivery(session: Session) -> None:
     log = Log(session, event_types=["upload.*"], metadata_filter={"kind": "invoice"})
-    upload = Upload(
-        id=UploadId(uuid4()),
-        tenant_id=log.tenant_id,
-        filename="a.pdf",
-        size=1,
-        chunk_size=1,
-        chunk_count=1,
-        expires_at=END,
-        client_metadata={"kind": "invoice", "year": "2026"},
-    )
+    upload = an_upload(log.tenant_id, client_metadata={"kind": "invoice", "year": "2026"})
     session.add(upload)
     wanted = log.event(data=UploadCancelled(upload_id=upload.id, filename="a.pdf"))
     log.event()  # of an upload without the metadata
+    log.event(
+        data=EndpointDisabled(
+            endpoint_id=WebhookId(uuid4()),
+            url="x",
+            reason="gone",
+            disabled_at=START,
+            deliveries_kept=0,
+        )
+    )
+
+    log.replay(log.order(include_undelivered=True))
+
+    assert [each.event_id for each in log.pending()] == [wanted.id]
+
+
+def test_a_callback_gets_only_the_events_of_its_upload(session: Session) -> None:
+    log = Log(session)
+    upload = an_upload(log.tenant_id)
+    session.add(upload)
+    session.flush()
+    log.change(upload_id=upload.id)
+    wanted = log.event(data=UploadCancelled(upload_id=upload.id, filename="a.pdf"))
+    log.event()
     log.event(
         data=EndpointDisabled(
             endpoint_id=WebhookId(uuid4()),
@@ -375,17 +403,36 @@ class Replays:
 
         return eventually(job, until=lambda found: found.status in SETTLED_JOBS)
 
-    def pending(self, log: Log) -> int:
+    @contextmanager
+    def in_second_batch(self, event: Envelope, deliveries: Sequence[Delivery]) -> Iterator[None]:
+        """Publish an event; in the block its worker waits in the middle of the second batch."""
+        with Session(self.bench.engine) as session, session.begin():
+            session.get_one(Delivery, deliveries[walking.BATCH + 2].id, with_for_update=True)
+            self.publish(event)
+            eventually(self._waits_for_a_row, until=bool)
+            yield
+
+    def _waits_for_a_row(self) -> bool:
+        waiting = text(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock')"
+        )
+        with self.bench.engine.connect() as connection:
+            return bool(connection.scalar(waiting))
+
+    def due_times(self, log: Log) -> dict[DeliveryId, datetime | None]:
+        """Return when each pending delivery is due."""
         with Session(self.bench.engine) as session:
-            return (
-                session.scalar(
-                    select(func.count()).where(
-                        Delivery.webhook_id == log.webhook_id,
-                        Delivery.status == DeliveryStatus.PENDING,
-                    )
+            rows = session.execute(
+                select(Delivery.id, Delivery.next_attempt_at).where(
+                    Delivery.webhook_id == log.webhook_id,
+                    Delivery.status == DeliveryStatus.PENDING,
                 )
-                or 0
             )
+            return {row.id: row.next_attempt_at for row in rows}
+
+    def pending(self, log: Log) -> int:
+        return len(self.due_times(log))
 
 
 @pytest.fixture(scope="module")
@@ -417,6 +464,48 @@ def test_a_worker_replays_once_however_often_the_event_arrives(replays: Replays)
     assert replays.pending(log) == 3
     step = replays.bench.step(event, StepName.REPLAY)
     assert (step.done, step.total) == (3000, 3000)
+
+
+def test_a_replay_continues_after_the_death_of_its_worker(replays: Replays) -> None:
+    with replays.log() as log:
+        deliveries = [log.delivery(minute=n / 10) for n in range(walking.BATCH + 5)]
+        event = replays.requested(log)
+    with replays.in_second_batch(event, deliveries):
+        before = replays.due_times(log)
+        workers = psutil.Process(replays.bench.system.processes["exports"].pid).children()
+        assert workers
+        for worker in workers:
+            worker.kill()
+
+    job = replays.settled(event)
+
+    assert job.status is JobStatus.COMPLETED
+    assert job.result == {"repeated": len(deliveries), "added": 0}
+    after = replays.due_times(log)
+    assert len(set(after.values())) == len(deliveries)
+    assert len(before) == walking.BATCH
+    assert before.items() <= after.items()
+
+
+def test_a_replay_that_is_cancelled_keeps_only_its_whole_batches(replays: Replays) -> None:
+    with replays.log() as log:
+        deliveries = [log.delivery(minute=n / 10) for n in range(walking.BATCH + 5)]
+        event = replays.requested(log)
+        assert event.job_id is not None
+    with (
+        replays.in_second_batch(event, deliveries),
+        Session(replays.bench.engine) as session,
+        session.begin(),
+    ):
+        session.execute(steps.cancel(event.job_id))
+
+    # The worker gives its lease back when it notices.
+    step = eventually(
+        lambda: replays.bench.step(event, StepName.REPLAY),
+        until=lambda found: found.lease_owner is None,
+    )
+    assert step.status is StepStatus.CANCELLED
+    assert replays.pending(log) == walking.BATCH
 
 
 def test_a_replay_of_a_deleted_endpoint_fails_with_its_reason(replays: Replays) -> None:
