@@ -9,6 +9,7 @@ from gateway.deliveries.errors import EventExpired
 from schemas.api.deliveries import DeliveryView
 from schemas.ids import DeliveryId, TenantId
 from schemas.lifecycle import DeliveryStatus
+from schemas.policy.retry_schedule import ATTEMPTS_MAX
 from schemas.tables.deliveries import Delivery, make_queue_due
 from schemas.tables.events import EventRecord
 
@@ -18,7 +19,9 @@ log = structlog.stdlib.get_logger(__name__)
 async def resend(
     session: AsyncSession, *, tenant_id: TenantId, delivery_id: DeliveryId
 ) -> DeliveryView:
-    """Make a delivery pending and due now; a delivery that is due stays as it is.
+    """Make a delivery pending and due now.
+
+    A delivery that is due, or that has `ATTEMPTS_MAX` attempts, stays as it is.
 
     Attempts go on counting. The delivery does not hold up the later events of an ordered endpoint:
     these may have been delivered already.
@@ -37,6 +40,7 @@ async def resend(
         update(Delivery)
         .where(
             Delivery.id == delivery_id,
+            Delivery.attempts_made < ATTEMPTS_MAX,
             or_(Delivery.status != DeliveryStatus.PENDING, Delivery.next_attempt_at > func.now()),
         )
         .values(

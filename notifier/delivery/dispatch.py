@@ -281,6 +281,7 @@ class Dispatcher:
                 owned = self._own(
                     QueueState(webhook_id=delivery.webhook_id, tenant_id=delivery.tenant_id)
                 )
+                self._request_load(owned)
             self._add(owned, delivery)
             touched[delivery.webhook_id] = owned
         for each in touched.values():
@@ -576,9 +577,12 @@ class Dispatcher:
             return False
         is_blocked = queue.pace.blocked_until > soon
         if is_blocked or self._is_paused(owned) or owned.discard_for is not None:
+            if len(queue.known) > queue.due:
+                # An attempt is under way; the others stay in memory, because nothing would load them.
+                return False
             queue.forget_due()
             self._refresh(owned)
-            return not queue.known
+            return True
         if queue.known or queue.more or self._loads.has(queue) or owned.recorded is not None:
             return False
         return owned.next_due is None or owned.next_due > soon
@@ -668,7 +672,7 @@ class Dispatcher:
             self._forget_failures(owned)
         owned.endpoint = endpoint
         owned.url = endpoint.url
-        owned.queue.pace.rate = endpoint.rate
+        owned.queue.pace.change_rate(endpoint.rate, now=self._monotonic())
         if owned.pace_timer is not None:
             # The new rate may allow a request earlier.
             owned.pace_timer.cancel()
@@ -707,6 +711,8 @@ class Dispatcher:
         """
         owned.failing_since, owned.failures = None, 0
         owned.queue.pace.blocked_until, owned.queue.pace.throttles = 0.0, 0
+        # A state that was saved meanwhile has the failures of before.
+        self._note_change(owned)
 
     def _is_paused(self, owned: _Owned) -> bool:
         return owned.endpoint is not None and owned.endpoint.state is EndpointState.PAUSED

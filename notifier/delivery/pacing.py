@@ -43,6 +43,12 @@ class Pace:
             ready_at = max(ready_at, self._exhausted_until - BURST)
         return ready_at
 
+    def change_rate(self, rate: float | None, *, now: float) -> None:
+        """Take another rate; the next request waits for one interval of it at most."""
+        if rate is not None and rate != self.rate:
+            self._exhausted_until = min(self._exhausted_until, now + 1 / rate)
+        self.rate = rate
+
     def start(self, *, now: float) -> None:
         """Count a request."""
         if self.rate is not None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Final, Never, Protocol
 
+import psycopg
 import structlog
 
 from notifier.delivery.work import FinishedAttempt
@@ -100,7 +101,14 @@ class Recorder:
         """Record an attempt without what the receiver has sent, which the database may refuse."""
         result = replace(attempt.result, error="the answer cannot be recorded", response_excerpt="")
         bare = replace(attempt, result=result, request_headers=None)
-        return set(await self._through_outages([bare]))
+        try:
+            return set(await self._through_outages([bare]))
+        except psycopg.DataError:
+            # One delivery must not stop the others. It stays pending, and is attempted again.
+            log.exception(
+                "delivery.attempt_not_recorded", delivery_id=str(attempt.delivery.delivery_id)
+            )
+            return set()
 
     async def _through_outages(self, group: Sequence[FinishedAttempt]) -> Collection[DeliveryId]:
         return await postgres.through_outages(

@@ -2,8 +2,8 @@
 
 import os
 import socket
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from uuid import uuid4
 
 import structlog
@@ -62,6 +62,7 @@ class DatabaseStore:
         self._batches = DedicatedConnection(connect)
         self._owner = uuid4()
         self._is_registered = False
+        self._was_dead = False
         self._may_own_unknown_queues = False
 
     @property
@@ -85,10 +86,11 @@ class DatabaseStore:
                 return True
             log.error("deliverer.counted_as_dead", owner=str(self._owner))
             self._owner, self._is_registered = uuid4(), False
-            await self._register()
-            return False
+            # Until the answer: the registration may fail, and this method is called again.
+            self._was_dead = True
         await self._register()
-        return True
+        was_dead, self._was_dead = self._was_dead, False
+        return not was_dead
 
     async def _register(self) -> None:
         name = f"{socket.gethostname()}:{os.getpid()}"
@@ -98,15 +100,27 @@ class DatabaseStore:
         self._owner, self._is_registered = owner, True
 
     async def record_events(self, events: Sequence[ReceivedEvent]) -> Recorded:
-        return await intake.record_events(self._events, events, owner=self._owner)
+        with self._noting_lost_queues():
+            return await intake.record_events(self._events, events, owner=self._owner)
 
     async def take(self, *, limit: int) -> Sequence[QueueState]:
-        if self._may_own_unknown_queues:
-            await ownership.remind_all(self._queues, owner=self._owner)
-        self._may_own_unknown_queues = True
-        taken = await ownership.take(self._queues, owner=self._owner, limit=limit)
-        self._may_own_unknown_queues = False
-        return taken
+        with self._noting_lost_queues():
+            if self._may_own_unknown_queues:
+                self._may_own_unknown_queues = False
+                await ownership.remind_all(self._queues, owner=self._owner)
+            return await ownership.take(self._queues, owner=self._owner, limit=limit)
+
+    @contextmanager
+    def _noting_lost_queues(self) -> Iterator[None]:
+        """Let the next `take` return every own queue if a statement has no answer.
+
+        The statement may have been committed: then this process owns queues that it does not know.
+        """
+        try:
+            yield
+        except BaseException:
+            self._may_own_unknown_queues = True
+            raise
 
     async def load(
         self, known: Mapping[WebhookId, Collection[DeliveryId]], *, limit: int

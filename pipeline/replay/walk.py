@@ -23,6 +23,7 @@ from schemas.events.endpoints import ReplayRequested
 from schemas.ids import DeliveryId, EventId, TenantId, first_uuid7
 from schemas.lifecycle import FAILED_DELIVERIES
 from schemas.policy import event_filters
+from schemas.policy.retry_schedule import ATTEMPTS_MAX
 from schemas.queues import NOTIFY
 from schemas.tables.deliveries import IS_FAILED, make_queue_due
 from schemas.tables.events import NO_FEED
@@ -88,6 +89,7 @@ _REPEAT: Final = text(
         ordered = :ordered AND upload_id IS NOT NULL
     FROM unnest(:ids, :times) AS chosen (id, due_at)
     WHERE deliveries.id = chosen.id AND deliveries.id = ANY(:ids) AND deliveries.status = ANY(:statuses)
+      AND deliveries.attempts_made < :attempts_max
     RETURNING deliveries.id
     """
 ).bindparams(*_ARRAYS, bindparam("statuses", type_=ARRAY(Text())))
@@ -217,7 +219,10 @@ def walk(
     repeated = added = 0
     if chosen:
         repeated = len(
-            session.execute(_REPEAT, {**changed, "statuses": list(order.statuses)}).all()
+            session.execute(
+                _REPEAT,
+                {**changed, "statuses": list(order.statuses), "attempts_max": ATTEMPTS_MAX},
+            ).all()
         )
         if order.include_undelivered:
             added = len(session.execute(_ADD, {**changed, "consumer": NOTIFIER}).all())

@@ -13,6 +13,10 @@ RETRY_AFTER_JITTER_MAX: Final = timedelta(minutes=1)
 RETRY_AFTER_MAX: Final = timedelta(hours=24)
 """A receiver may slow its deliveries down, but not stop them."""
 
+ATTEMPTS_MAX: Final = 1_000
+"""Attempts of a delivery after which it is not sent or replayed again. Their number is a small integer:
+a tenant that sends a delivery again and again would reach its end."""
+
 
 def next_attempt(
     attempts_made: int,

@@ -142,7 +142,7 @@ _REMIND: Final = f"""
 WITH forgotten AS MATERIALIZED (
     SELECT delivery_queues.webhook_id, pending.due_at
     FROM delivery_queues, LATERAL (SELECT {_DUE_AT} AS due_at OFFSET 0) AS pending
-    WHERE delivery_queues.webhook_id = ANY(%(webhook_id)b)
+    WHERE delivery_queues.webhook_id = ANY(%(webhook_id)b) AND pending.due_at IS NOT NULL
       AND (delivery_queues.due_at IS NULL OR delivery_queues.due_at > pending.due_at)
       AND (delivery_queues.owner IS NULL OR pending.due_at < now() - %(overdue)b)
     ORDER BY delivery_queues.webhook_id FOR NO KEY UPDATE OF delivery_queues

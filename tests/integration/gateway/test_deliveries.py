@@ -10,6 +10,7 @@ from sqlalchemy import delete, func, select, update
 from gateway.deliveries import listing
 from schemas.ids import EventId
 from schemas.lifecycle import DeliveryStatus
+from schemas.policy.retry_schedule import ATTEMPTS_MAX
 from schemas.tables.deliveries import Delivery, DeliveryQueue, delivery_id_of, delivery_ids_of
 from schemas.tables.events import EventRecord
 from schemas.tables.webhooks import Webhook
@@ -289,6 +290,14 @@ async def test_a_repeated_resend_changes_nothing(api: Api, log: Log) -> None:
     ]
 
     assert answers[0] == answers[1] == answers[2]
+
+
+async def test_a_delivery_with_a_thousand_attempts_is_not_sent_again(api: Api, log: Log) -> None:
+    delivery = await log.delivery(DeliveryStatus.DELIVERED, attempts_made=ATTEMPTS_MAX)
+
+    answer = await api.ask("POST", f"/deliveries/{delivery.id}/resend")
+
+    assert answer.json()["status"] == "delivered"
 
 
 async def test_a_delivery_that_waits_for_a_retry_becomes_due(api: Api, log: Log) -> None:

@@ -13,7 +13,9 @@ import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from structlog.testing import capture_logs
 
+from notifier.delivery.statements import ownership
 from notifier.delivery.store import DatabaseStore
 from notifier.delivery.work import DueDelivery
 from schemas.ids import DeliveryId, WebhookId
@@ -200,6 +202,24 @@ async def test_a_process_that_counts_as_dead_records_for_the_others(rows: Rows, 
     assert len(loaded.due) == 3
 
 
+async def test_a_dead_process_hears_of_it_even_if_its_registration_fails_at_first(
+    rows: Rows, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = pair
+    await rows.execute("UPDATE deliverers SET ended_at = now() WHERE id = :id", id=store.owner)
+    original = ownership.register
+
+    async def fail(*_: object, **__: object) -> None:
+        raise psycopg.OperationalError("the connection is lost")
+
+    monkeypatch.setattr(ownership, "register", fail)
+    with pytest.raises(psycopg.OperationalError):
+        await store.keep_alive()
+    monkeypatch.setattr(ownership, "register", original)
+    assert not await store.keep_alive()
+    assert await store.keep_alive()
+
+
 async def test_a_queue_that_a_dead_process_took_late_is_freed(rows: Rows, pair: Pair) -> None:
     dead, living = pair
     webhook_id, _ = await own_queue(rows, dead)
@@ -249,7 +269,9 @@ async def test_a_delivery_that_nobody_looks_for_is_found(
     await rows.execute("UPDATE deliveries SET next_attempt_at = now() - interval '1 minute'")
     if not has_owner:
         await rows.execute("UPDATE delivery_queues SET owner = NULL")
-    await other.remind()
+    with capture_logs() as logs:
+        await other.remind()
+    assert [line["queues"] for line in logs] == [1]
     queues = {queue.webhook_id: queue.due_at for queue in await rows.queues()}
     assert queues[webhook_id] is not None
     assert (queues[paused], queues[idle]) == (None, None)
@@ -285,6 +307,20 @@ async def test_a_group_whose_answer_is_lost_is_loaded_when_it_is_repeated(
     recorded = await store.record_events(group)
     assert (recorded.repeated, recorded.due, recorded.unread) == (3, [], {webhook_id})
     assert len((await store.load({webhook_id: ()}, limit=10)).due) == 3
+
+
+async def test_a_queue_that_a_group_took_without_an_answer_is_returned_by_the_next_look(
+    rows: Rows, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = pair
+    tenant_id = await rows.add_tenant()
+    webhook_id = await rows.add_webhook(tenant_id)
+    assert await store.take(limit=10) == []
+    lose_answer(monkeypatch)
+    with pytest.raises(psycopg.OperationalError):
+        await store.record_events([received(an_event(tenant_id=tenant_id))])
+    assert [state.webhook_id for state in await store.take(limit=10)] == [webhook_id]
+    assert await store.take(limit=10) == []
 
 
 async def test_queues_whose_taking_lost_its_answer_are_returned_by_the_next(

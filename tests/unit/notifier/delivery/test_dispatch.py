@@ -443,6 +443,32 @@ async def test_without_a_heartbeat_no_attempt_starts(
         await until(tables.is_settled)
 
 
+async def test_an_attempt_beside_a_pause_does_not_delay_what_waits_for_its_end(
+    tables: Tables, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "IDLE", timedelta(milliseconds=200))
+    monkeypatch.setattr(dispatch, "HOUSEKEEPING_INTERVAL", timedelta(milliseconds=50))
+    url = "https://receiver.example/hook"
+    process = Process(tables, receivers)
+    webhook_id = tables.add_endpoint(url=url)
+    async with process.running():
+        await process.receive(webhook_id)
+        await until(tables.is_settled)
+        receivers.hanging.add(url)
+        await process.receive(webhook_id)
+        await until(lambda: receivers.under_way[url] == 1)
+        receivers.hanging.discard(url)
+        receivers.statuses[url], receivers.retry_after = 429, timedelta(seconds=1)
+        await process.receive(webhook_id, 3)
+        await until(lambda: receivers.count(url) == 3)
+        receivers.statuses[url] = 204
+        # Longer than the pause; the first request after it waits for the end of the attempt.
+        await asyncio.sleep(1.2)
+        receivers.release()
+        # All but the delivery that was refused, which waits for its retry.
+        await until(lambda: receivers.count(url) == 5, within=2)
+
+
 async def test_attempts_that_end_during_an_outage_are_recorded_after_it(
     tables: Tables, receivers: Receivers
 ) -> None:

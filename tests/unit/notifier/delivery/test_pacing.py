@@ -34,6 +34,16 @@ def test_a_time_without_requests_does_not_add_up() -> None:
     assert pace.ready_at(now=1000.0, under_way=0) == pytest.approx(1000.1)
 
 
+def test_a_higher_rate_counts_at_once() -> None:
+    pace = Pace(rate=0.01)
+    pace.start(now=0.0)
+    assert pace.ready_at(now=1.0, under_way=0) == pytest.approx(99.9)
+    pace.change_rate(2, now=1.0)
+    ready_at = pace.ready_at(now=1.0, under_way=0)
+    assert ready_at is not None
+    assert ready_at <= 1.5
+
+
 def test_pauses_double_up_to_five_minutes() -> None:
     pace, now, pauses = Pace(), 0.0, []
     for _ in range(10):
