@@ -25,6 +25,7 @@ from notifier.delivery import sending, settlement
 from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.endpoint_queue import FOLLOWER_WAIT, DueQueue, Memory
 from notifier.delivery.endpoints import EndpointCache, ReadyEndpoint
+from notifier.delivery.fan_outs import FanOuts
 from notifier.delivery.lanes import QUICK, Lanes, Member, Reaction, Slot
 from notifier.delivery.load_requests import Load, LoadRequests
 from notifier.delivery.outcome import AttemptOutcome
@@ -212,6 +213,7 @@ class Dispatcher:
         self._memory = Memory()
         self._cache = EndpointCache(keys=keys, timeout=settings.webhook_timeout)
         self._recorder = Recorder(record=store.record, recorded=self._on_recorded)
+        self._fan_outs = FanOuts(add_part=store.fan_out)
         self._owned: OrderedDict[WebhookId, _Owned] = OrderedDict()  # longest idle first
         self._tasks: set[asyncio.Task[None]] = set()
         self._young: deque[_UnderWay] = deque()
@@ -249,6 +251,8 @@ class Dispatcher:
             self._recorded_meanwhile = set()
             try:
                 recorded = await self._store.record_events(events)
+                if recorded.has_fan_outs:
+                    self._fan_outs.wake()
                 await self._offer(recorded)
             finally:
                 self._recorded_meanwhile = None
@@ -325,6 +329,7 @@ class Dispatcher:
         try:
             await run_together(
                 lasting=_until_one_ends(lasting),
+                fan_outs=self._fan_outs.run(),
                 take=self._take(),
                 load=self._load(),
                 endpoints=self._read_endpoints(),

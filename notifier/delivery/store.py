@@ -9,7 +9,7 @@ from uuid import uuid4
 import structlog
 
 from notifier import db
-from notifier.delivery.statements import ending, intake, loading, ownership, recording
+from notifier.delivery.statements import ending, fan_out, intake, loading, ownership, recording
 from notifier.delivery.statements.connections import DedicatedConnection
 from notifier.delivery.work import (
     Endpoint,
@@ -19,7 +19,7 @@ from notifier.delivery.work import (
     ReceivedEvent,
     Recorded,
 )
-from schemas.ids import DeliveryId, WebhookId
+from schemas.ids import DeliveryId, TenantId, WebhookId
 from schemas.lifecycle import DisabledReason, DiscardReason
 from schemas.runtime import postgres
 
@@ -49,14 +49,15 @@ class DatabaseStore:
         """Create a store.
 
         Args:
-            connect: opens a connection. Five are used: what proves that the process is alive, the
-                groups of events and of attempts, the look for due deliveries, and what takes long,
-                must not wait for each other.
+            connect: opens a connection. Six are used: what proves that the process is alive, the
+                groups of events and of attempts, events to many endpoints, the look for due
+                deliveries, and what takes long, must not wait for each other.
             transaction: begins a transaction, for what happens rarely.
         """
         self._transaction = transaction
         self._lives = DedicatedConnection(connect)
         self._events = DedicatedConnection(connect)
+        self._fan_outs = DedicatedConnection(connect)
         self._attempts = DedicatedConnection(connect)
         self._queues = DedicatedConnection(connect)
         self._batches = DedicatedConnection(connect)
@@ -74,6 +75,7 @@ class DatabaseStore:
         for connection in (
             self._lives,
             self._events,
+            self._fan_outs,
             self._attempts,
             self._queues,
             self._batches,
@@ -102,6 +104,9 @@ class DatabaseStore:
     async def record_events(self, events: Sequence[ReceivedEvent]) -> Recorded:
         with self._noting_lost_queues():
             return await intake.record_events(self._events, events, owner=self._owner)
+
+    async def fan_out(self, *, after: TenantId | None) -> TenantId | None:
+        return await fan_out.add_part(self._fan_outs, after=after)
 
     async def take(self, *, limit: int) -> Sequence[QueueState]:
         with self._noting_lost_queues():

@@ -113,12 +113,14 @@ class Recorded:
         due: deliveries of the queues that this process owns; the rest belongs to other processes,
             or waits in order.
         unread: own queues with due deliveries that are not in `due`: ordered ones.
+        has_fan_outs: an event gets its deliveries by `Store.fan_out`, because they are many.
     """
 
     repeated: int
     taken: Sequence[QueueState]
     due: Sequence[DueDelivery]
     unread: Collection[WebhookId]
+    has_fan_outs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +177,17 @@ class Store(Protocol):
         Takes the queues that nobody owns, except those of paused endpoints, whose deliveries wait.
         Deliveries to disabled endpoints are discarded with the reason. Does not run beside
         `release`, which could give a queue back that has just got a delivery.
+        """
+        ...
+
+    async def fan_out(self, *, after: TenantId | None) -> TenantId | None:
+        """Add the next part of the deliveries of an event to many endpoints, and make their queues due.
+
+        Args:
+            after: the tenant whose event got the last part; the turn is the next tenant's.
+
+        Returns:
+            The tenant of the event; None if no event after that tenant waits for deliveries.
         """
         ...
 

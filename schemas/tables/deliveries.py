@@ -136,6 +136,21 @@ class DeliveryQueue(Base):
     )
 
 
+class FanOut(Base):
+    """An event to many endpoints, which gets its deliveries in parts, in the order of the endpoints.
+
+    Added with the row of the event in `inbox`, and deleted with the last part. The deliveries that
+    `inbox` counts are those that the event has so far.
+    """
+
+    __tablename__ = "fan_outs"
+
+    tenant_id: Mapped[TenantId] = mapped_column(primary_key=True)
+    event_id: Mapped[EventId] = mapped_column(primary_key=True)
+    reached: Mapped[WebhookId]
+    """The endpoints up to this id have their deliveries."""
+
+
 class Deliverer(Base):
     """A process that delivers webhooks; its queues go to others once it is not alive any more."""
 

@@ -59,6 +59,13 @@ class Webhook(Base):
             "upload_id",
             postgresql_where=text("deleted_at IS NULL"),
         ),
+        # An event to many endpoints gets its deliveries in this order.
+        Index(
+            "ix_webhooks_fan_out",
+            "tenant_id",
+            "id",
+            postgresql_where=text("upload_id IS NULL AND deleted_at IS NULL"),
+        ),
         Index(
             "ix_webhooks_ended",
             "upload_ended_at",

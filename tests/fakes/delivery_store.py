@@ -190,6 +190,10 @@ class MemoryStore:
         unread = [webhook_id] if before is not None and taken else []
         return Recorded(repeated=0, taken=taken, due=due, unread=unread)
 
+    async def fan_out(self, *, after: TenantId | None) -> TenantId | None:  # noqa: ARG002
+        await self.up.wait()
+        return None
+
     async def remind(self) -> None:
         await self.up.wait()
 

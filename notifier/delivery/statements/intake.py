@@ -23,6 +23,13 @@ ROWS_MAX: Final = 500
 DUE_MAX: Final = 3_000
 """Deliveries of a group that are attempted without a read; more have no room in memory."""
 
+FEW_ENDPOINTS: Final = 20
+"""Endpoints of a tenant whose events get all their deliveries at once."""
+
+DELIVERIES_MAX: Final = 2_000
+"""Most deliveries that a group adds for another tenant: they take a quarter of a second, and the
+events of all tenants wait. The events of a tenant with more get their deliveries by `fan_out`."""
+
 RACES_MAX: Final = 3
 """Repetitions of a group of which another process records an event at the same time."""
 
@@ -36,7 +43,7 @@ SUBSCRIBES: Final[LiteralString] = """
 """Whether an endpoint subscribes to a type of events, or to a prefix such as ``document.*``."""
 
 # A message of another publisher could name an upload of another tenant.
-_MATCHES: Final = (
+MATCHES: Final = (
     "webhooks.tenant_id = message.tenant_id AND webhooks.deleted_at IS NULL"
     # The owner of a disabled endpoint hears of it at the other endpoints.
     " AND webhooks.id IS DISTINCT FROM message.endpoint_id AND "
@@ -63,16 +70,30 @@ WITH message AS MATERIALIZED (
     ) AS message (id, tenant_id, type, subject, body, traceparent, {", ".join(REFERENCES)})
     WHERE NOT EXISTS (SELECT FROM inbox WHERE consumer = '{NOTIFIER}' AND event_id = message.id)
 ),
+-- Also a tenant whose earlier events wait for deliveries: the events of an upload keep their order.
+crowd AS MATERIALIZED (
+    SELECT tenant_id FROM (SELECT tenant_id, count(*) AS events FROM message GROUP BY tenant_id) AS tenant
+    WHERE EXISTS (SELECT FROM fan_outs WHERE fan_outs.tenant_id = tenant.tenant_id)
+       OR EXISTS (
+           SELECT FROM webhooks
+           WHERE webhooks.tenant_id = tenant.tenant_id AND webhooks.upload_id IS NULL AND webhooks.deleted_at IS NULL
+           OFFSET greatest({FEW_ENDPOINTS}, {DELIVERIES_MAX} / tenant.events)
+       )
+),
 subscription AS MATERIALIZED (
-    {_SUBSCRIPTION} webhooks.upload_id IS NULL AND {_MATCHES}
+    {_SUBSCRIPTION} webhooks.upload_id IS NULL AND message.tenant_id NOT IN (SELECT tenant_id FROM crowd) AND {MATCHES}
     UNION ALL
-    {_SUBSCRIPTION} webhooks.upload_id = message.upload_id AND {_MATCHES}
+    {_SUBSCRIPTION} webhooks.upload_id = message.upload_id AND {MATCHES}
 ),
 recorded AS (
     INSERT INTO inbox (consumer, event_id, deliveries)
     SELECT '{NOTIFIER}', id, sum(deliveries)
     FROM (SELECT id, 0 AS deliveries FROM message UNION ALL SELECT event_id, 1 FROM subscription) AS counted
     GROUP BY id ORDER BY id
+),
+fanned_out AS (
+    INSERT INTO fan_outs (tenant_id, event_id, reached)
+    SELECT tenant_id, id, '{UUID(int=0)}' FROM message WHERE tenant_id IN (SELECT tenant_id FROM crowd)
 ),
 -- The event has a row, unless another publisher sent it, or it is replayed after its retention.
 stored AS (
@@ -128,6 +149,8 @@ SELECT NULL, NULL, webhook_id, EXISTS (SELECT FROM living), tenant_id, owner, du
        blocked_until, throttles, failing_since, failures
 FROM queue
 UNION ALL
+SELECT NULL, NULL, NULL, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM crowd
+UNION ALL
 SELECT repeated.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM (SELECT unnest(%(id)b) AS id EXCEPT SELECT id FROM message) AS repeated
 """  # noqa: S608  # constants of this module
@@ -175,11 +198,12 @@ async def record_events(
         taken=group.taken,
         due=due,
         unread=unread,
+        has_fan_outs=group.has_fan_outs,
     )
 
 
 class _Group:
-    """The answer to `_RECORD`: rows of pending deliveries, of their queues, and of repeated events."""
+    """The answer to `_RECORD`: rows of pending deliveries, their queues, repeated events, crowds."""
 
     def __init__(self, owner: UUID) -> None:
         self._owner = owner
@@ -188,13 +212,16 @@ class _Group:
         self._unread: set[WebhookId] = set()
         self.taken: list[QueueState] = []
         self.repeated: list[EventId] = []
+        self.has_fan_outs = False
 
     def add(self, row: tuple[Any, ...]) -> None:
         event_id, delivery_id, webhook_id, flag = row[:4]
         if delivery_id is not None:
             self._added.append((event_id, delivery_id, webhook_id, flag))
-        elif webhook_id is None:
+        elif event_id is not None:
             self.repeated.append(event_id)
+        elif webhook_id is None:
+            self.has_fan_outs = True
         elif flag and row[5] in (None, self._owner):
             self._add_own_queue(row)
 

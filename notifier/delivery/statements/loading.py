@@ -70,12 +70,18 @@ SELECT due.id, due.webhook_id, due.tenant_id, due.event_id, due.event_type, due.
            ORDER BY before.event_id LIMIT 1
        ) END,
        CASE WHEN due.ordered THEN (
-           SELECT min(before.created_at) FROM events AS before
+           SELECT max(CASE WHEN inbox.event_id IS NULL THEN before.created_at ELSE now() END)
+           FROM events AS before
+           LEFT JOIN inbox ON inbox.consumer = '{NOTIFIER}' AND inbox.event_id = before.id
            WHERE before.job_id = (SELECT job_id FROM events WHERE id = due.event_id) AND before.id < due.event_id
              AND before.id > waybill_first_uuid7(now() - interval '1 hour')
              AND before.tenant_id = due.tenant_id AND before.upload_id = due.upload_id
              AND before.type = ANY(%(types)b) AND {SUBSCRIBES.replace("{type}", "before.type")}
-             AND NOT EXISTS (SELECT FROM inbox WHERE consumer = '{NOTIFIER}' AND inbox.event_id = before.id)
+             AND (inbox.event_id IS NULL OR EXISTS (
+                 SELECT FROM fan_outs
+                 WHERE fan_outs.tenant_id = before.tenant_id AND fan_outs.event_id = before.id
+                   AND fan_outs.reached < due.webhook_id
+             ))
        ) END,
        now()
 FROM unnest(%(webhook_id)b) AS queue (webhook_id)
@@ -189,7 +195,8 @@ def _wait_until(
 
     Args:
         before_at: when the first pending delivery of the upload before it is due.
-        missing_since: the time of the first event before it that has not arrived.
+        missing_since: the time of the last event before it that has not arrived; now, if an event
+            before it has arrived and its deliveries are still being added.
         now: the time of the database.
     """
     recheck = now + ORDER_RECHECK
