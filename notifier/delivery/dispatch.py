@@ -848,9 +848,10 @@ class Dispatcher:
             )
             self._end(under_way, result, request_headers)
         except Exception:
-            # Nothing awaits this task. The next owner of the queue attempts the delivery again.
-            delivery_id = str(under_way.delivery.delivery_id)
-            log.exception("delivery.attempt_crashed", delivery_id=delivery_id)
+            # Nothing awaits this task. The delivery is attempted again once its queue is found overdue.
+            delivery_id = under_way.delivery.delivery_id
+            log.exception("delivery.attempt_crashed", delivery_id=str(delivery_id))
+            under_way.owned.queue.known.discard(delivery_id)
 
     def _end(
         self,
@@ -861,6 +862,8 @@ class Dispatcher:
         """Decide what follows from an attempt, free its slot, and have it recorded."""
         owned, delivery = under_way.owned, under_way.delivery
         under_way.has_ended = True
+        # First: a slot whose attempt has ended must be free, whatever fails below.
+        self._lanes.end(under_way.slot, _reaction(result.outcome))
         now = self._clock()
         settled = settlement.after(
             result.outcome,
@@ -873,7 +876,6 @@ class Dispatcher:
             retry_after=result.retry_after,
         )
         self._learn(under_way, result, settled, now=now)
-        self._lanes.end(under_way.slot, _reaction(result.outcome))
         owned.queue.let_followers_start(delivery)
         self._recorder.add(
             FinishedAttempt(
