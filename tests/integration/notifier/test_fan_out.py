@@ -62,6 +62,7 @@ async def test_an_event_to_many_endpoints_gets_its_deliveries_in_parts(
         ledger = await rows.ledger(tenant_id)
         assert ledger.published == min(part * fan_out.PART, ENDPOINTS)
         assert ledger.difference == 0
+        assert ledger.waiting == (part < PARTS)
 
     assert await store.fan_out(after=None) is None
     assert (ledger.pending, ledger.discarded) == (ENDPOINTS - 1, 1)
