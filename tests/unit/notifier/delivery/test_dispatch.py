@@ -1,6 +1,6 @@
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,7 +12,7 @@ from notifier.delivery import dispatch
 from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.dispatch import Dispatcher
 from notifier.delivery.outcome import AttemptOutcome, of_status
-from notifier.delivery.work import EndpointState
+from notifier.delivery.work import Endpoint, EndpointState
 from notifier.liveness import Pulse
 from schemas.ids import TenantId, UploadId, WebhookId
 from schemas.lifecycle import DisabledReason, DiscardReason
@@ -491,6 +491,26 @@ async def test_a_delivery_whose_attempt_crashes_is_attempted_again(
         tables.queues[webhook_id].due_at = tables.clock()
         process.notify_due()
         await until(tables.is_settled)
+
+
+async def test_many_endpoints_are_prepared_in_small_groups(
+    tables: Tables, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(tables, receivers)
+    for _ in range(300):
+        tables.add(tables.add_endpoint())
+    groups: list[int] = []
+    read = process.store.endpoints
+
+    async def endpoints(webhook_ids: Collection[WebhookId]) -> Mapping[WebhookId, Endpoint]:
+        groups.append(len(webhook_ids))
+        return await read(webhook_ids)
+
+    monkeypatch.setattr(process.store, "endpoints", endpoints)
+    async with process.running():
+        await until(tables.is_settled)
+    assert sum(groups) == 300
+    assert max(groups) <= 50
 
 
 async def test_attempts_that_end_during_an_outage_are_recorded_after_it(
