@@ -45,7 +45,7 @@ SUBSCRIBES: Final[LiteralString] = """
 # A message of another publisher could name an upload of another tenant.
 MATCHES: Final = (
     "webhooks.tenant_id = message.tenant_id AND webhooks.deleted_at IS NULL"
-    # The owner of a disabled endpoint hears of it at the other endpoints.
+    # The news of a disabled endpoint goes to the other endpoints of its tenant.
     " AND webhooks.id IS DISTINCT FROM message.endpoint_id AND "
     + SUBSCRIBES.replace("{type}", "message.type")
     + """ AND (webhooks.metadata_filter IS NULL OR EXISTS (
