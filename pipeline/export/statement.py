@@ -126,7 +126,7 @@ def _cell(column: Column, *, is_raw: bool) -> str:
     if column.type is ColumnType.JSON:
         return f"{column.sql}::text"
     if column.type is ColumnType.TIME:
-        return f'to_char({column.sql}, \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\')'
+        return _time(column.sql)
     if column.type is ColumnType.TEXT and not is_raw:
         return _GUARDED.replace("{sql}", column.sql)
     return column.sql
