@@ -59,6 +59,8 @@ class Webhook(Base):
             "upload_id",
             postgresql_where=text("deleted_at IS NULL"),
         ),
+        # With the deleted ones, for exports of deliveries.
+        Index("ix_webhooks_of_tenant", "tenant_id", "id"),
         Index(
             "ix_webhooks_ended",
             "upload_ended_at",
