@@ -4,6 +4,7 @@ The file needs no further work: a message of COPY is one row. In CSV, text that 
 calculate gets an apostrophe in front (https://owasp.org/www-community/attacks/CSV_Injection).
 """
 
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,11 +27,13 @@ _IGNORED: Final = r"\s\x01-\x1f\x7f-\x9f\u00a0\u00ad\u200b-\u200f\u2060-\u2064\u
 FORMULA: Final = rf"^([{_IGNORED}]*[{_SIGNS}]|[\t\r\n])"
 """Text that a spreadsheet may calculate. A tab or a line break in front may end up as another cell."""
 
-# The character classes are those of the database. The first condition decides for most text: it
-# costs a tenth of the regular expression.
-_GUARDED: Final = """CASE
-    WHEN ascii({sql}) BETWEEN 97 AND 122 OR ascii({sql}) BETWEEN 65 AND 90 OR ascii({sql}) BETWEEN 48 AND 57 THEN {sql}
-    WHEN {sql} ~ '{formula}' THEN '''' || {sql} ELSE {sql} END"""
+_HARMLESS: Final = ", ".join(str(ord(each)) for each in string.ascii_letters + string.digits)
+"""Code points that begin most text, and no formula."""
+
+# The first condition decides for most text: it costs a tenth of the regular expression, whose
+# character classes are those of the database.
+_GUARDED: Final = f"""CASE WHEN ascii({{sql}}) IN ({_HARMLESS}) THEN {{sql}}
+    WHEN {{sql}} ~ '{FORMULA}' THEN '''' || {{sql}} ELSE {{sql}} END"""
 
 _OPTIONS: Final[Mapping[ExportFormat, str]] = {
     ExportFormat.CSV: "FORMAT csv, HEADER true, ENCODING 'UTF8'",
@@ -114,11 +117,16 @@ def filters_of(chosen: ExportFilter) -> list[str]:
     return list(msgspec.to_builtins(chosen))
 
 
+def _time(sql: str) -> str:
+    """Return a time as RFC 3339 has it; half the cost of `to_char`. The time zone is UTC."""
+    return f"replace({sql}::timestamp::text, ' ', 'T') || 'Z'"
+
+
 def _cell(column: Column, *, is_raw: bool) -> str:
     if column.type is ColumnType.JSON:
         return f"{column.sql}::text"
     if column.type is ColumnType.TIME:
         return f'to_char({column.sql}, \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\')'
     if column.type is ColumnType.TEXT and not is_raw:
-        return _GUARDED.format(sql=column.sql, formula=FORMULA)
+        return _GUARDED.replace("{sql}", column.sql)
     return column.sql
