@@ -70,6 +70,28 @@ def point_in_time(text: str) -> datetime:
         ) from None
 
 
+def gateway_url(text: str) -> str:
+    """Check a URL whose host a request can reach; a mistyped one would be tried for ever."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        _ = parts.port  # raises for a port out of range
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise click.BadParameter(f"{text!r} is no URL such as https://waybill.example.com")
+    return text
+
+
+def key_text(text: str) -> str:
+    """Check what a header can carry; the message does not contain the text."""
+    if not (text.isascii() and text.isprintable() and text.strip()):
+        raise click.BadParameter("an API key is printable ASCII text")
+    return text
+
+
 def size(text: str) -> int:
     """Parse a number of bytes such as `10GiB`."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -631,12 +653,16 @@ def _print_settled(done: str, settled: "Settled", *, as_json: bool) -> None:
     "gateway",
     envvar="WAYBILL_URL",
     required=True,
+    type=gateway_url,
+    metavar="URL",
     help="Of the gateway; default: WAYBILL_URL.",
 )
 @click.option(
     "--api-key",
     envvar="WAYBILL_API_KEY",
     required=True,
+    type=key_text,
+    metavar="KEY",
     help="With the scope webhooks:read; default: WAYBILL_API_KEY, which other users cannot see.",
 )
 @click.option(
@@ -682,7 +708,7 @@ def listen(
             )
         )
     except listen.ListenFailed as error:
-        raise click.ClickException(f"the gateway refuses: {error}") from error
+        raise click.ClickException(f"no events from the gateway: {error}") from error
     except webhook_secrets.SecretMalformed as error:
         raise click.BadParameter(str(error), param_hint="--secret") from error
     except KeyboardInterrupt:

@@ -34,7 +34,7 @@ PAUSES: Final = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 5, 10))
 
 
 class ListenFailed(Exception):
-    """The gateway refuses to read the feed, and another request would be refused too."""
+    """The gateway refuses to read the feed, or no gateway answers; another request would fail too."""
 
 
 class FeedPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,11 +125,11 @@ class Feed:
                 answer = await self.client.get(
                     EVENTS, params=parameters, timeout=wait.total_seconds() + 10
                 )
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 reason = str(error) or type(error).__name__
             else:
                 if answer.is_success:
-                    return msgspec.json.decode(answer.content, type=FeedPage)
+                    return _page_of(answer)
                 reason = _reason(answer)
                 if not (answer.is_server_error or answer.status_code in _REPEATABLE):
                     raise ListenFailed(reason)
@@ -140,6 +140,18 @@ class Feed:
 
 
 _REPEATABLE: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT})
+
+
+def _page_of(answer: httpx.Response) -> FeedPage:
+    """Return the page that an answer holds.
+
+    Raises:
+        ListenFailed: it holds none, as the answer of another server.
+    """
+    try:
+        return msgspec.json.decode(answer.content, type=FeedPage)
+    except msgspec.DecodeError as error:
+        raise ListenFailed(f"the answer of {answer.url.host} is not a page of the feed") from error
 
 
 def _reason(answer: httpx.Response) -> str:
@@ -167,7 +179,7 @@ async def forward(
             timeout=ANSWER_TIMEOUT.total_seconds(),
         )
         status = answer.status_code
-    except httpx.TransportError as failure:
+    except httpx.RequestError as failure:
         error = str(failure) or type(failure).__name__
     return Forwarded(
         at=at,

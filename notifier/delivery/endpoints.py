@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
+
 from notifier.delivery.work import Endpoint, EndpointState
 from schemas.ids import TenantId, WebhookId
 from schemas.key_ring import DecryptionFailed, KeyRing
@@ -98,6 +100,9 @@ def prepare(endpoint: Endpoint, *, keys: KeyRing, timeout: timedelta) -> ReadyEn
     except (DecryptionFailed, SecretMalformed) as error:
         # A request with fewer signatures or headers would be refused by a receiver that needs them.
         problem = str(error)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        # A later version has written them. The error could quote them.
+        problem = f"decrypted, but malformed: {type(error).__name__}"
     return ReadyEndpoint(
         webhook_id=endpoint.webhook_id,
         tenant_id=endpoint.tenant_id,

@@ -123,8 +123,10 @@ class DatabaseStore:
         """
         try:
             yield
-        except BaseException:
-            self._may_own_unknown_queues = True
+        except Exception as error:
+            # The database's own refusal is an answer.
+            if postgres.is_outage(error):
+                self._may_own_unknown_queues = True
             raise
 
     async def load(

@@ -152,7 +152,7 @@ class LedgerView(msgspec.Struct, frozen=True, kw_only=True):
         bool, _described("whether the range ends at the request; otherwise ask again from `until`")
     ]
     events: Annotated[int, _described("events that endpoints can receive")]
-    waiting: Annotated[int, _described("events that have no deliveries yet")]
+    waiting: Annotated[int, _described("events that do not have all their deliveries yet")]
     published: Annotated[int, _described("deliveries that the other events have")]
     delivered: int
     pending: int

@@ -55,7 +55,8 @@ LEDGER: Final[TextClause] = text(
         GROUP BY of_event.status
     )
     SELECT (SELECT count(*) FROM event) AS events,
-           (SELECT count(*) FROM event WHERE deliveries IS NULL) AS waiting,
+           (SELECT count(*) FROM event
+            WHERE deliveries IS NULL OR id IN (SELECT event_id FROM fan_outs WHERE tenant_id = :tenant_id)) AS waiting,
            (SELECT coalesce(sum(deliveries), 0) FROM event) AS published,
            (SELECT first FROM cut) AS cut,
            coalesce((SELECT number FROM delivery WHERE status = 'delivered'), 0) AS delivered,
@@ -75,7 +76,7 @@ class Ledger:
         until: the end of the range; earlier than asked for if there are `EVENTS_MAX` events or more.
         is_complete: whether the range ends where it was asked for.
         events: events that endpoints can receive.
-        waiting: those that have not reached the notifier.
+        waiting: those that have not reached the notifier, or do not have all their deliveries yet.
         published: deliveries that the others have.
     """
 

@@ -93,4 +93,4 @@ def test_a_refused_key_ends_the_command_with_its_reason(system: Stack) -> None:
         check=False,
     )
     assert result.returncode == 1
-    assert "the gateway refuses: 401" in result.stderr
+    assert "no events from the gateway: 401" in result.stderr

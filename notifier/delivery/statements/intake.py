@@ -26,8 +26,8 @@ DUE_MAX: Final = 3_000
 FEW_ENDPOINTS: Final = 20
 """Endpoints of a tenant whose events get all their deliveries at once."""
 
-DELIVERIES_MAX: Final = 2_000
-"""Most deliveries that a group adds for another tenant: they take a quarter of a second, and the
+DELIVERIES_MAX: Final = 1_000
+"""Most deliveries that a group adds for another tenant: they take a tenth of a second, and the
 events of all tenants wait. The events of a tenant with more get their deliveries by `fan_out`."""
 
 RACES_MAX: Final = 3

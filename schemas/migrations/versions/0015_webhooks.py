@@ -189,13 +189,15 @@ INSERT INTO old_deliveries (id, tenant_id, webhook_id, event_id, event_type, sta
                             created_at, settled_at)
 SELECT id, tenant_id, webhook_id, event_id, event_type, status, attempts_made,
        CASE WHEN status = 'pending' THEN coalesce(next_attempt_at, now()) END, created_at, settled_at
-FROM deliveries;
+FROM deliveries
+-- Each refers to its endpoint again; the row of one that was deleted long ago does not exist any more.
+WHERE webhook_id IN (SELECT id FROM webhooks);
 
 INSERT INTO old_attempts (delivery_id, number, started_at, duration, outcome, status_code, error, response_excerpt,
                           remote_address)
 SELECT delivery_id, number, started_at, make_interval(secs => duration_us / 1000000.0), outcome, status_code, error,
        response_excerpt, remote_address
-FROM attempts JOIN deliveries ON deliveries.id = attempts.delivery_id;
+FROM attempts JOIN old_deliveries ON old_deliveries.id = attempts.delivery_id;
 
 DROP TABLE attempts;
 DROP TABLE deliveries;

@@ -1,13 +1,16 @@
 """Events of tenants with many endpoints, which get their deliveries in parts."""
 
+import runpy
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+import schemas
 from notifier.delivery.statements import fan_out, intake
 from notifier.delivery.store import DatabaseStore
 from schemas.ids import TenantId, WebhookId
@@ -20,6 +23,7 @@ from tests.integration.notifier.test_store import events_of_upload, load_all
 pytestmark = pytest.mark.anyio
 
 ENDPOINTS = intake.DELIVERIES_MAX + 100
+VERSIONS = Path(schemas.__path__[0]) / "migrations" / "versions"
 PARTS = -(-ENDPOINTS // fan_out.PART)
 
 
@@ -62,6 +66,7 @@ async def test_an_event_to_many_endpoints_gets_its_deliveries_in_parts(
         ledger = await rows.ledger(tenant_id)
         assert ledger.published == min(part * fan_out.PART, ENDPOINTS)
         assert ledger.difference == 0
+        assert ledger.waiting == (part < PARTS)
 
     assert await store.fan_out(after=None) is None
     assert (ledger.pending, ledger.discarded) == (ENDPOINTS - 1, 1)
@@ -93,6 +98,19 @@ async def test_tenants_take_turns(rows: Rows, store: DatabaseStore) -> None:
     for _ in range(2):
         served.append(await store.fan_out(after=served[-1]))
     assert served == [*tenants, None]
+
+
+async def test_a_downgrade_adds_the_deliveries_that_are_left(
+    rows: Rows, store: DatabaseStore
+) -> None:
+    tenant_id = await a_crowd(rows)
+    await store.record_events([received(an_event(tenant_id=tenant_id))])
+    await store.fan_out(after=None)
+    migration = runpy.run_path(str(VERSIONS / "0018_fan_outs.py"))
+    await rows.execute(migration["FINISH"])
+    ledger = await rows.ledger(tenant_id)
+    assert (ledger.published, ledger.pending) == (ENDPOINTS, ENDPOINTS)
+    assert {queue.due_at is None for queue in await rows.queues()} == {False}
 
 
 async def test_events_to_few_endpoints_get_their_deliveries_at_once(

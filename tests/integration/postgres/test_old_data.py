@@ -708,6 +708,15 @@ def test_a_downgrade_restores_the_rows_and_publishes_open_work_again(
         connection.execute(
             "INSERT INTO outbox (event_id) VALUES (%s), (%s)", [data.events["to read"].id] * 2
         )
+        # The row of an endpoint that was deleted long ago is removed before its last deliveries.
+        connection.execute(
+            "WITH added AS ("
+            " INSERT INTO deliveries (id, tenant_id, webhook_id, event_id, event_type, status, settled_at)"
+            " SELECT gen_random_uuid(), tenant_id, gen_random_uuid(), event_id, event_type, 'delivered', now()"
+            " FROM deliveries LIMIT 1 RETURNING id)"
+            " INSERT INTO attempts (delivery_id, number, started_at, duration_us, outcome)"
+            " SELECT id, 1, now(), 1, 'delivered' FROM added"
+        )
     infrastructure.run(("alembic", "downgrade", REVISION), settings=database_url)
     with connect(database_url) as connection:
         restored = snapshot(connection)

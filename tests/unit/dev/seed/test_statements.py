@@ -9,6 +9,7 @@ NOT_SEEDED = {
     "deliverers",
     "document_passwords",
     "engines",
+    "fan_outs",
 }
 WITHOUT_TENANT = {"audit_log", "checked_events", "deliverers", "engines"}
 TABLES = Base.metadata.tables

@@ -1,6 +1,6 @@
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,7 +12,7 @@ from notifier.delivery import dispatch
 from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.dispatch import Dispatcher
 from notifier.delivery.outcome import AttemptOutcome, of_status
-from notifier.delivery.work import EndpointState
+from notifier.delivery.work import Endpoint, EndpointState
 from notifier.liveness import Pulse
 from schemas.ids import TenantId, UploadId, WebhookId
 from schemas.lifecycle import DisabledReason, DiscardReason
@@ -82,7 +82,14 @@ class Receivers:
 
 
 class Process:
-    def __init__(self, tables: Tables, receivers: Receivers, **settings: object) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        receivers: Receivers,
+        *,
+        jitter: Callable[[], float] = lambda: 0.0,
+        **settings: object,
+    ) -> None:
         self.store = MemoryStore(tables)
         self.dispatcher = Dispatcher(
             store=self.store,
@@ -91,7 +98,7 @@ class Process:
             settings=DeliverySettings.model_validate(settings),
             keys=KEYS,
             clock=tables.clock,
-            jitter=lambda: 0.0,
+            jitter=jitter,
         )
 
     @asynccontextmanager
@@ -467,6 +474,43 @@ async def test_an_attempt_beside_a_pause_does_not_delay_what_waits_for_its_end(
         receivers.release()
         # All but the delivery that was refused, which waits for its retry.
         await until(lambda: receivers.count(url) == 5, within=2)
+
+
+async def test_a_delivery_whose_attempt_crashes_is_attempted_again(
+    tables: Tables, receivers: Receivers
+) -> None:
+    answers = iter([float("nan"), 0.0, 0.0])  # the first is refused
+    process = Process(tables, receivers, jitter=lambda: next(answers), webhook_concurrency=1)
+    webhook_id = tables.add_endpoint()
+    url = "https://receiver.example/hook"
+    receivers.statuses[url] = 500
+    async with process.running():
+        await process.receive(webhook_id)
+        await until(lambda: receivers.count(url) == 1)
+        receivers.statuses[url] = 204
+        tables.queues[webhook_id].due_at = tables.clock()
+        process.notify_due()
+        await until(tables.is_settled)
+
+
+async def test_many_endpoints_are_prepared_in_small_groups(
+    tables: Tables, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(tables, receivers)
+    for _ in range(300):
+        tables.add(tables.add_endpoint())
+    groups: list[int] = []
+    read = process.store.endpoints
+
+    async def endpoints(webhook_ids: Collection[WebhookId]) -> Mapping[WebhookId, Endpoint]:
+        groups.append(len(webhook_ids))
+        return await read(webhook_ids)
+
+    monkeypatch.setattr(process.store, "endpoints", endpoints)
+    async with process.running():
+        await until(tables.is_settled)
+    assert sum(groups) == 300
+    assert max(groups) <= 50
 
 
 async def test_attempts_that_end_during_an_outage_are_recorded_after_it(
