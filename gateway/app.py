@@ -19,6 +19,7 @@ from gateway.document_changes import routes as document_changes
 from gateway.documents import routes as documents
 from gateway.event_types import routes as event_types
 from gateway.events import routes as events
+from gateway.exports import routes as exports
 from gateway.feed_watch import FeedWatch
 from gateway.http import (
     cors,
@@ -143,6 +144,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             event_types.router,
             deliveries.router,
             events.router,
+            exports.router,
         ],
         middleware=[ApiKeyAuthentication],
         response_headers=rate_limit.DESCRIBED_FIELDS,

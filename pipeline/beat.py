@@ -9,7 +9,14 @@ import structlog
 from celery.beat import Scheduler
 from celery.schedules import schedule as celery_schedule
 
-from pipeline.maintenance.tasks import Sweep, SweepOrphans, SweepRows, SweepUploads, WatchSteps
+from pipeline.maintenance.tasks import (
+    Sweep,
+    SweepExports,
+    SweepOrphans,
+    SweepRows,
+    SweepUploads,
+    WatchSteps,
+)
 from pipeline.messaging.broker import declare_queue
 from schemas import topology
 from schemas.runtime import outages
@@ -23,6 +30,7 @@ PERIODIC_TASKS: Final[tuple[type[Sweep], ...]] = (
     SweepUploads,
     SweepOrphans,
     SweepRows,
+    SweepExports,
     WatchSteps,
 )
 

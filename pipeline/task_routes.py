@@ -11,6 +11,7 @@ from typing import Final
 from celery import Celery
 
 from pipeline.beat import PERIODIC_TASKS
+from pipeline.export.task import ExportRows
 from pipeline.ingest.metadata_task import ExtractMetadata
 from pipeline.ingest.ocr_task import RecognizePages
 from pipeline.ingest.render_task import RenderPage
@@ -22,6 +23,7 @@ from pipeline.transfer.task import CleanUpUpload, TransferUpload
 from schemas import queues, topology
 from schemas.events.documents import RenderRequested, ReprocessRequested
 from schemas.events.endpoints import ReplayRequested
+from schemas.events.exports import ExportRequested
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFinalized
 
 READING: Final = frozenset(
@@ -53,7 +55,10 @@ TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
         queues.DOCUMENT_PROCESSING: _reads(IngestDocument),
         queues.BATCH_PROCESSING: _reads(IngestRest),
         queues.OCR_PROCESSING: _reads(RecognizePages),
-        queues.EXPORTS: {ReplayRequested.TYPE: ReplayDeliveries},
+        queues.EXPORTS: {
+            ReplayRequested.TYPE: ReplayDeliveries,
+            ExportRequested.TYPE: ExportRows,
+        },
     },
 )
 """Queue → event type → task."""

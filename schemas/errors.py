@@ -71,6 +71,9 @@ class ErrorCode(StrEnum):
     EVENT_NOT_FOUND = "event_not_found"
     EVENT_EXPIRED = "event_expired"
     CURSOR_EXPIRED = "cursor_expired"
+    EXPORT_NOT_FOUND = "export_not_found"
+    EXPORT_NOT_READY = "export_not_ready"
+    EXPORT_EXPIRED = "export_expired"
 
     # transfer
     STAGING_MISSING = "staging_missing"
@@ -81,6 +84,9 @@ class ErrorCode(StrEnum):
     STORED_OBJECT_MISMATCH = "stored_object_mismatch"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     CANCELLED = "cancelled"
+
+    # exports
+    EXPORT_TOO_LARGE = "export_too_large"
 
     # reading a document
     DOCUMENT_EMPTY = "document_empty"

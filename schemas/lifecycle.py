@@ -1,4 +1,4 @@
-"""Statuses of uploads, jobs, steps, documents, deliveries and dead letters.
+"""Statuses of uploads, jobs, steps, documents, deliveries and dead letters; kinds of jobs and exports.
 
 A status changes only by ``UPDATE … WHERE status IN (…)`` with the statuses that
 may precede it, so that a repeated message changes nothing. The status of a job
@@ -33,6 +33,24 @@ class JobKind(StrEnum):
     REPROCESS = "reprocess"  # reads a stored document again
     RENDER = "render"  # makes the image of one page
     REPLAY = "replay"  # delivers events to an endpoint again
+    EXPORT = "export"  # writes the rows of a query into a file
+
+
+class ExportKind(StrEnum):
+    """What the rows of an export are."""
+
+    DOCUMENTS = "documents"
+    SENTENCES = "sentences"
+    ENTITIES = "entities"
+    JOBS = "jobs"
+    DELIVERIES = "deliveries"
+
+
+class ExportFormat(StrEnum):
+    """The format of an export's file."""
+
+    CSV = "csv"
+    JSONL = "jsonl"  # one JSON object per line
 
 
 class JobStatus(StrEnum):

@@ -5,13 +5,15 @@ so two names cannot collide and no name leads into another prefix.
 """
 
 from typing import Final, NewType
+from uuid import UUID
 
-from schemas.ids import RevisionId, TenantId, UploadId, parse_uuid
+from schemas.ids import ExportId, RevisionId, TenantId, UploadId, parse_uuid
 
 ObjectKey = NewType("ObjectKey", str)
 
 ORIGINALS: Final = "originals/"
 DERIVED: Final = "derived/"
+EXPORTS: Final = "exports/"
 
 
 def original(tenant_id: TenantId, upload_id: UploadId) -> ObjectKey:
@@ -51,6 +53,30 @@ def thumbnail(upload_id: UploadId, revision_id: RevisionId) -> ObjectKey:
 def page_image(upload_id: UploadId, revision_id: RevisionId, *, number: int) -> ObjectKey:
     """Return the key of the image of a page, as one revision shows it."""
     return ObjectKey(f"{of_revision(upload_id, revision_id)}pages/{number}.png")
+
+
+def of_export(tenant_id: TenantId, export_id: ExportId) -> str:
+    """Return the prefix of the files that the attempts at an export store."""
+    return f"{EXPORTS}{tenant_id}/{export_id}/"
+
+
+def export_file(tenant_id: TenantId, export_id: ExportId, *, attempt: UUID) -> ObjectKey:
+    """Return the key of the file of one attempt at an export.
+
+    Each attempt has a key of its own: a worker that lost its lease cannot replace the file of its
+    successor.
+    """
+    return ObjectKey(f"{of_export(tenant_id, export_id)}{attempt}")
+
+
+def export_of_file(key: str) -> ExportId | None:
+    """Return the export of a stored file; None for a key of another form."""
+    match key.split("/"):
+        case ["exports", tenant, export, attempt] if parse_uuid(tenant) and parse_uuid(attempt):
+            export_id = parse_uuid(export)
+            return None if export_id is None else ExportId(export_id)
+        case _:
+            return None
 
 
 def incoming(tenant_id: TenantId) -> str:

@@ -758,6 +758,26 @@ class ReplaySettings(BaseModel):
     )
 
 
+class ExportSettings(BaseModel):
+    export_size_max: ByteSize = Field(
+        default=ByteSize(10 * GIB),
+        gt=0,
+        description="largest file of an export; a larger one fails with `export_too_large`. The file is first written to `WORK_DIR`",
+    )
+    export_time_max: Duration = Field(
+        default=timedelta(minutes=15),
+        description="longest query of an export; a longer one fails with `export_too_large`. While it runs, PostgreSQL cleans up no rows that are deleted meanwhile. Keep it under `TASK_TIME_LIMIT`, with time left to send the file",
+    )
+    export_disk_reserve: ByteSize = Field(
+        default=ByteSize(GIB),
+        description="free space that an export leaves on the disk of `WORK_DIR`; with less, it is repeated later",
+    )
+    export_ttl: Duration = Field(
+        default=timedelta(days=7),
+        description="how long an export and its file are kept after its end",
+    )
+
+
 class LivenessSettings(BaseModel):
     liveness_file: Path | None = Field(
         default=None,

@@ -19,6 +19,7 @@ class JobStage(StrEnum):
     OCR = "ocr"
     RENDER = "render"
     REPLAY = "replay"
+    EXPORT = "export"
     DONE = "done"
 
 
@@ -32,6 +33,7 @@ class StepName(StrEnum):
     OCR = "ocr"  # recognises the pages that are pictures of text
     RENDER = "render"  # makes the image of one page; the only step of its job
     REPLAY = "replay"  # makes deliveries of an endpoint due again
+    EXPORT = "export"  # writes the file of an export
     CLEANUP = "cleanup"  # of a cancelled job; a job with this step is cancelled
 
 
@@ -107,6 +109,13 @@ STEPS: Final[Mapping[StepName, StepKind]] = MappingProxyType(
                 queue=queues.EXPORTS,
                 ordinal=0,
                 unit="seconds",
+                weight=0,
+            ),
+            StepKind(
+                name=StepName.EXPORT,
+                queue=queues.EXPORTS,
+                ordinal=0,
+                unit="rows",
                 weight=0,
             ),
             StepKind(

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.endpoints import EndpointDisabled, Ping
+from schemas.events.exports import ExportCompleted, ExportFailed
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, UploadFinalized
 from schemas.queues import (
     BATCH_PROCESSING,
@@ -99,6 +100,8 @@ SUBSCRIPTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             UploadCancelled.TYPE,
             IngestedEvent.TYPE,
             DocumentFailed.TYPE,
+            ExportCompleted.TYPE,
+            ExportFailed.TYPE,
             EndpointDisabled.TYPE,
         ),
     },

@@ -9,6 +9,7 @@ import json
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
 from uuid import uuid4
 
@@ -29,6 +30,8 @@ from notifier.delivery.statements.connections import DedicatedConnection
 from notifier.delivery.work import ReceivedEvent
 from pipeline.context import Context
 from pipeline.enrich.annotations import Entity
+from pipeline.export import statement
+from pipeline.export.statement import Query
 from pipeline.ingest import passwords, record, writer
 from pipeline.ingest.extractors.extractor import DocumentMetadata, Structure
 from pipeline.ingest.frames import DocumentRead, PageReading
@@ -37,6 +40,7 @@ from pipeline.ingest.record import EndOfReading, EventContext
 from pipeline.maintenance import (
     endpoints,
     expiry,
+    exports,
     partitions,
     retention,
     revisions,
@@ -47,6 +51,7 @@ from pipeline.replay.walk import Checkpoint, walk
 from pipeline.steps import lease
 from pipeline.steps.lease import ClaimedStep
 from pipeline.transfer.checks import StagingCorrupt
+from schemas.api.exports import ExportFilter
 from schemas.events import envelope
 from schemas.events.endpoints import ReplayRequested
 from schemas.events.envelope import Envelope
@@ -55,6 +60,7 @@ from schemas.ids import (
     DeliveryId,
     DocumentId,
     EventId,
+    ExportId,
     JobId,
     RevisionId,
     TenantId,
@@ -67,6 +73,8 @@ from schemas.lifecycle import (
     DeadLetterState,
     DeliveryStatus,
     DocumentStatus,
+    ExportFormat,
+    ExportKind,
     JobStatus,
     StepStatus,
     UploadStatus,
@@ -76,6 +84,7 @@ from schemas.tables import steps
 from schemas.tables.deliveries import Delivery, DeliveryQueue
 from schemas.tables.documents import Document, Page, Revision
 from schemas.tables.events import EventRecord
+from schemas.tables.export_kinds import KINDS
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step
@@ -88,6 +97,9 @@ if TYPE_CHECKING:
 
 BATCH: Final = 50
 """Rows of a batch: of the outbox, of deliveries, of a page."""
+
+FIRST_ROWS: Final = 10
+"""Rows of an export: the time until they come must not grow with the history."""
 
 MINUTE: Final = timedelta(minutes=1)
 
@@ -295,6 +307,7 @@ def reads(facts: Facts) -> list[Call]:
             name="GET /documents/{id}/entities",
             path=f"/documents/{facts.document_id}/entities?label=ORG",
         ),
+        Call(name="GET /exports", path="/exports"),
         Call(name="GET /webhooks", path="/webhooks"),
         Call(name="GET /webhooks/{id}", path=f"/webhooks/{facts.webhook_id}"),
         Call(
@@ -797,6 +810,31 @@ def _find_ended_endpoints(context: Context, _: Facts) -> object:
     return endpoints.sweep(context, Budget.of(MINUTE))
 
 
+def _first_rows(context: Context, facts: Facts, *, kind: ExportKind) -> None:
+    query = Query(
+        export_id=ExportId(uuid4()),
+        tenant_id=facts.tenant_id,
+        kind=kind,
+        format=ExportFormat.CSV,
+        filter=ExportFilter(),
+        columns=[column.name for column in KINDS[kind].columns],
+    )
+    with context.transaction() as session:
+        connection = session.connection()
+        for setting in statement.PLANNING:
+            connection.exec_driver_sql(setting)
+        # COPY has the plan of its query.
+        rows = connection.exec_driver_sql(
+            f"{statement.select_of(query)} LIMIT {FIRST_ROWS}", statement.values_of(query)
+        ).all()
+    if len(rows) != FIRST_ROWS:
+        raise RuntimeError(f"{len(rows)} rows of {kind}")
+
+
+def _delete_expired_exports(context: Context, _: Facts) -> object:
+    return exports.sweep(context, Budget.of(MINUTE))
+
+
 def _find_unseen_revisions(context: Context, _: Facts) -> object:
     return revisions.sweep(context, Budget.of(MINUTE))
 
@@ -831,7 +869,7 @@ def _replay_events(context: Context, facts: Facts) -> None:
     _replay(context, facts, include_undelivered=True)
 
 
-PIPELINE: Final = (
+PIPELINE: Final[Sequence[PipelineLook]] = (
     PipelineLook(name="step: claim and heartbeat", look=_claim_and_renew),
     PipelineLook(name="step: claim, complete, release the next", look=_claim_and_complete),
     PipelineLook(name="step: retry later", look=_postpone),
@@ -843,6 +881,11 @@ PIPELINE: Final = (
     PipelineLook(name="document: describe", prepare=_add_metadata_step, look=_describe),
     PipelineLook(name="replay: a batch of failed deliveries", look=_replay),
     PipelineLook(name="replay: a batch of events", look=_replay_events),
+    *(
+        PipelineLook(name=f"export: the first {kind}", look=partial(_first_rows, kind=kind))
+        for kind in ExportKind
+    ),
+    PipelineLook(name="sweep: no expired export", look=_delete_expired_exports),
     PipelineLook(name="watchdog: 50 overdue steps", prepare=_make_steps_overdue, look=_watch),
     PipelineLook(name="watchdog: nothing is overdue", look=_watch),
     PipelineLook(name="sweep: 20 expired uploads", prepare=_make_uploads_overdue, look=_expire),

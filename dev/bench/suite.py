@@ -7,6 +7,7 @@ from typing import Final
 
 from dev.bench import (
     endurance,
+    exports,
     fairness,
     ingest,
     lanes,
@@ -98,6 +99,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "webhook_isolation": Benchmark(
         full=partial(webhook_isolation.run, extent=webhook_isolation.FULL),
         quick=partial(webhook_isolation.run, extent=webhook_isolation.QUICK),
+    ),
+    "exports": Benchmark(
+        full=partial(exports.run, extent=exports.FULL),
+        quick=partial(exports.run, extent=exports.QUICK),
     ),
     "scale": Benchmark(
         full=partial(scale.run, extent=scale.FULL),

@@ -95,6 +95,8 @@ def play(environment: Mapping[str, str], *, console: Console) -> None:
         console.rule("a scan, and a damaged document")
         journey.show_scan(client, Path(directory) / "scan.pdf", console=console)
         journey.show_partial(client, Path(directory) / "damaged.pdf", console=console)
+        console.rule("an export")
+        journey.show_export(client, path.name, console=console)
         console.rule("what happened")
         journey.show_events(events.seen, console=console)
         journey.show_timings(outcome, console=console)

@@ -1,6 +1,8 @@
 """The steps of the demo; each raises an error if the system does not keep its promise."""
 
+import csv
 import hashlib
+import io
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import boto3
+import httpx
 from botocore.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -162,6 +165,29 @@ def _settled_delivery(client: Client, path: str, *, attempts: int) -> dict[str, 
             return details
         time.sleep(POLL_INTERVAL.total_seconds())
     raise CheckFailed("the log has no second attempt")
+
+
+def show_export(client: Client, filename: str, *, console: Console) -> None:
+    """Export the tenant's documents as CSV, and read the file back.
+
+    Raises:
+        CheckFailed: the file has another digest or other rows than the export says.
+    """
+    answer = client.http.post(
+        "/exports", json={"kind": "documents", "columns": ["document_id", "filename", "page_count"]}
+    )
+    job = answer.raise_for_status().json()
+    _completed(client, job)
+    export = client.get(f"/exports/{job['export_id']}").json()
+    link = client.http.get(f"/exports/{job['export_id']}/file").headers["location"]
+    content = httpx.get(link, trust_env=False).raise_for_status().content
+    rows = list(csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True))
+    if hashlib.sha256(content).hexdigest() != export["sha256"] or len(rows) != export["rows"]:
+        raise CheckFailed(f"the file has not the digest or the rows of {export}")
+    if filename not in {row["filename"] for row in rows}:
+        raise CheckFailed(f"the export has no row of {filename}")
+    console.print(f"  {export['filename']}: {export['rows']} documents, {len(content):,} bytes")
+    console.print(f"  [italic]{content.splitlines()[-1].decode()}[/]", highlight=False)
 
 
 def show_scan(client: Client, path: Path, *, console: Console) -> None:

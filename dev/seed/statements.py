@@ -293,6 +293,14 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         FROM seed_jobs CROSS JOIN LATERAL generate_series(1, least(pages, 5)) AS page CROSS JOIN generate_series(0, 1) AS ordinal
         WHERE fate = 'ingested' AND draw < 0.05
     """,
+    # The jobs are those of uploads: an export needs one of its own.
+    "exports": """
+        INSERT INTO exports (id, tenant_id, job_id, kind, format, filter, columns, rows, size, sha256, object_key, created_at, expires_at)
+        SELECT export_id, tenant_id, job_id, 'documents', 'csv', '{}', ARRAY['document_id', 'filename'], pages, size, repeat(pg_temp.seed_digest('export file', n), 2),
+               'exports/' || tenant_id || '/' || export_id || '/' || pg_temp.seed_uuid4('attempt', n), finished_at, now() + interval '1 year'
+        FROM (SELECT *, pg_temp.seed_uuid4('export', n) AS export_id FROM seed_jobs) AS seed_jobs
+        WHERE finished_at IS NOT NULL AND n %% 10 = 0
+    """,
     # Each tenant has one live, one disabled and one deleted endpoint; some uploads have a callback.
     "webhooks": """
         INSERT INTO webhooks (id, tenant_id, upload_id, url, created_at, deleted_at, disabled_at, disabled_reason)

@@ -68,8 +68,8 @@ SERVICES: Final = (
     _worker("metadata", queues="metadata_extraction", concurrency=1),
     _worker("batch", queues="batch_processing", concurrency=1),
     _worker("ocr", queues="ocr_processing", concurrency=1),
-    # Of its own: a replay is short, and must not wait for the reading of documents.
-    _worker("exports", queues="exports", concurrency=1),
+    # With two processes, a replay or a small export does not wait for a large export.
+    _worker("exports", queues="exports", concurrency=2),
     Service(
         name="beat",
         command=("waybill-beat",),

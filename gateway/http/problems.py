@@ -92,6 +92,9 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.EVENT_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.EVENT_EXPIRED: HTTPStatus.GONE,
         ErrorCode.CURSOR_EXPIRED: HTTPStatus.GONE,
+        ErrorCode.EXPORT_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.EXPORT_NOT_READY: HTTPStatus.CONFLICT,
+        ErrorCode.EXPORT_EXPIRED: HTTPStatus.GONE,
         # A server error, because the server lost the bytes, although the client has to upload
         # again.
         ErrorCode.STAGING_MISSING: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -103,6 +106,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.STORED_OBJECT_MISMATCH: HTTPStatus.BAD_GATEWAY,
         ErrorCode.ATTEMPTS_EXHAUSTED: HTTPStatus.INTERNAL_SERVER_ERROR,
         ErrorCode.CANCELLED: HTTPStatus.CONFLICT,
+        ErrorCode.EXPORT_TOO_LARGE: HTTPStatus.UNPROCESSABLE_ENTITY,
         ErrorCode.DOCUMENT_EMPTY: HTTPStatus.UNPROCESSABLE_ENTITY,
         ErrorCode.DOCUMENT_CORRUPT: HTTPStatus.UNPROCESSABLE_ENTITY,
         ErrorCode.DOCUMENT_ENCRYPTED: HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -16,6 +16,7 @@ from pipeline.maintenance import (
     endpoints,
     exclusive,
     expiry,
+    exports,
     lost_facts,
     orphans,
     partitions,
@@ -121,6 +122,26 @@ class SweepRows(Sweep):
                 **asdict(sweep(context, budget)),
                 complete=not budget.is_spent,
             )
+
+
+class SweepExports(Sweep):
+    """Deletes exports that expired or were deleted, and files that no export has."""
+
+    name = "tasks.sweep_exports"
+    areas: ClassVar[tuple[tuple[str, Callable[[Context, Budget], Any]], ...]] = (
+        ("exports", exports.sweep),
+        ("export_files", exports.sweep_orphans),
+    )
+
+    def sweep(self, context: Context, *, max_time: timedelta) -> None:
+        for area, sweep in self.areas:
+            budget = Budget.of(max_time / len(self.areas))
+            try:
+                report = sweep(context, budget)
+            except StoreFailed as error:
+                log.warning("sweep.cut_short", area=area, reason=str(error))
+            else:
+                log.info("sweep.done", area=area, **asdict(report), complete=not budget.is_spent)
 
 
 class WatchSteps(Sweep):

@@ -7,9 +7,9 @@ import structlog
 
 from pipeline.steps.call_pool import CallPool
 from pipeline.storage.errors import MultipartGone, ObjectExists, ObjectMissing
+from pipeline.storage.plan import PartPlan
 from pipeline.storage.port import Multipart, ObjectHead, ObjectStorage, StoredPart
 from pipeline.transfer import checks
-from pipeline.transfer.plan import PartPlan
 from schemas.errors import DomainError, ErrorCode, StoreFailed, StoreUnavailable
 from schemas.object_keys import ObjectKey
 

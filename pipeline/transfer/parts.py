@@ -12,10 +12,10 @@ from typing import Final
 import structlog
 
 from pipeline.storage.errors import CopyUnsupported
+from pipeline.storage.plan import Part
 from pipeline.storage.port import Body, Multipart, ObjectRange, ObjectStorage, StoredPart
+from pipeline.storage.scratch import Scratch, ScratchFile
 from pipeline.transfer.checks import FileCheck
-from pipeline.transfer.plan import Part
-from pipeline.transfer.sources.scratch import Scratch, ScratchFile
 from pipeline.transfer.sources.source import Source
 from schemas.errors import BodyAltered
 from schemas.object_keys import ObjectKey

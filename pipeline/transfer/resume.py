@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
+from pipeline.storage.plan import Part, PartPlan
 from pipeline.storage.port import StoredPart
 from pipeline.transfer.checks import CheckState, FileCheck
-from pipeline.transfer.plan import Part, PartPlan
 
 MD5_IN_HEX: Final = re.compile(r"[0-9a-fA-F]{32}")
 

@@ -15,12 +15,12 @@ import structlog
 from pipeline.steps.call_pool import HEARTBEAT_INTERVAL, CallPool
 from pipeline.steps.errors import StepCancelled
 from pipeline.storage.errors import MultipartGone, ObjectMissing
+from pipeline.storage.plan import PartPlan
 from pipeline.storage.port import Multipart, ObjectHead, ObjectStorage, StoredPart
 from pipeline.transfer import cleanup
 from pipeline.transfer.checks import FileCheck
 from pipeline.transfer.destination import Destination
 from pipeline.transfer.parts import NO_BYTES, DigestedPart, Parts
-from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.resume import Checkpoint, PreviousAttempt, ResumeState
 from pipeline.transfer.sources.source import Source
 from schemas.errors import DomainError, StoreFailed

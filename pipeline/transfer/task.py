@@ -13,10 +13,11 @@ from pipeline.steps.call_pool import CallPool
 from pipeline.steps.heartbeat import Heartbeat
 from pipeline.steps.lease import ClaimedStep
 from pipeline.steps.task import StepTask
-from pipeline.transfer import claim, cleanup, plan, record
+from pipeline.storage import plan
+from pipeline.storage.plan import PartPlan
+from pipeline.transfer import claim, cleanup, record
 from pipeline.transfer.claim import ClaimedTransfer, UnknownUpload
 from pipeline.transfer.cleanup import Leftovers
-from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.progress import Progress
 from pipeline.transfer.resume import PreviousAttempt
 from pipeline.transfer.send import FileTransfer, SentObject, TransferListener

@@ -33,7 +33,9 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
     ]
     unit: Annotated[
         str | None,
-        _described("`bytes`, `pages` or `seconds`; null for a step that does not count its work"),
+        _described(
+            "`bytes`, `pages`, `seconds` or `rows`; null for a step that does not count its work"
+        ),
     ]
     attempts: Annotated[
         int, _described("failed attempts that were repeated; 0 if the first attempt succeeded")
@@ -56,13 +58,14 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
 
     job_id: JobId
     upload_id: Annotated[
-        UploadId | None, _described("null for a job of kind `reprocess`, `render` or `replay`")
+        UploadId | None,
+        _described("null for a job of kind `reprocess`, `render`, `replay` or `export`"),
     ]
     document_id: Annotated[
         DocumentId | None,
         _described(
-            "the document that is read again, or whose page is rendered; null for a job of kind"
-            " `upload`, whose `result` has it"
+            "the document that is read again, or whose page is rendered; null for a job of another kind;"
+            " `result` of a job of kind `upload` has it"
         ),
     ]
     webhook_id: Annotated[WebhookId | None, _described("the endpoint of a job of kind `replay`")]
@@ -81,7 +84,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     error: JobError | None
     result: Annotated[
         dict[str, Any] | None,
-        _described("what was stored and read, or rendered; null unless `completed`"),
+        _described("what was stored and read, rendered, or exported; null unless `completed`"),
     ]
     created_at: datetime
     started_at: datetime | None

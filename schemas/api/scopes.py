@@ -10,3 +10,5 @@ class Scope(StrEnum):
     DOCUMENTS_WRITE = "documents:write"
     WEBHOOKS_WRITE = "webhooks:write"
     WEBHOOKS_READ = "webhooks:read"
+    EXPORTS_WRITE = "exports:write"
+    EXPORTS_READ = "exports:read"

@@ -14,6 +14,7 @@ import msgspec
 
 from schemas.events.documents import DocumentEvent
 from schemas.events.endpoints import EndpointEvent
+from schemas.events.exports import ExportEvent
 from schemas.events.uploads import UploadEvent
 from schemas.ids import EventId, JobId, TenantId, UploadId
 
@@ -21,7 +22,7 @@ CONTENT_TYPE: Final = "application/cloudevents+json"
 MAX_BYTES: Final = 64 * 1024
 """Limit of an encoded event. Events carry ids, keys and sizes, never file content."""
 
-Event: TypeAlias = UploadEvent | DocumentEvent | EndpointEvent
+Event: TypeAlias = UploadEvent | DocumentEvent | EndpointEvent | ExportEvent
 
 EVENT_TYPES: Final[Mapping[str, type[Event]]] = MappingProxyType(
     {event.TYPE: event for event in get_args(Event)}
@@ -45,7 +46,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         id: unique per event; a redelivery carries the same id.
         source: the component that emitted the event.
-        subject: id of the upload, document or endpoint that the event is about.
+        subject: id of the upload, document, endpoint or export that the event is about.
         tenantid: CloudEvents extension: the tenant that the event belongs to.
     """
 

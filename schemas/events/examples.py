@@ -16,9 +16,19 @@ from schemas.events.documents import (
 )
 from schemas.events.endpoints import EndpointDisabled, Ping, ReplayRequested
 from schemas.events.envelope import Envelope, Event
+from schemas.events.exports import ExportCompleted, ExportFailed, ExportRequested
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, UploadFinalized
-from schemas.ids import DocumentId, EventId, JobId, RevisionId, TenantId, UploadId, WebhookId
-from schemas.lifecycle import DeliveryStatus
+from schemas.ids import (
+    DocumentId,
+    EventId,
+    ExportId,
+    JobId,
+    RevisionId,
+    TenantId,
+    UploadId,
+    WebhookId,
+)
+from schemas.lifecycle import DeliveryStatus, ExportFormat, ExportKind
 from schemas.object_keys import original, page_image
 from schemas.outcomes import MEANINGS, Outcome, Reason
 
@@ -29,6 +39,7 @@ _JOB_ID: Final = JobId(UUID("7d1f9b30-1c7e-4b0e-9f4e-0a6c3d8e2b02"))
 _DOCUMENT_ID: Final = DocumentId(UUID("e4a85c11-90b3-4f7d-b2a6-6c1e7f3d5a03"))
 _REVISION_ID: Final = RevisionId(UUID("01a1fe16-2c41-7d05-8e3a-b7c9d1f20e06"))
 _ENDPOINT_ID: Final = WebhookId(UUID("5a9e6d72-3b48-4d0f-a1c9-8e2b4f6d7c05"))
+_EXPORT_ID: Final = ExportId(UUID("c7e1b4d8-92f5-4a3e-8c60-1d7f5b9a2e07"))
 _SHA256: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _FILENAME: Final = "invoice.pdf"
 _CONTENT_TYPE: Final = "application/pdf"
@@ -169,6 +180,37 @@ _EXAMPLES: Final = (
             failing_since=_START,
             disabled_at=_START + timedelta(days=5, seconds=1),
             deliveries_kept=1204,
+        ),
+    ),
+    _Example(
+        after=timedelta(days=8),
+        source="/waybill/gateway",
+        event=ExportRequested(export_id=_EXPORT_ID, job_id=_JOB_ID),
+    ),
+    _Example(
+        after=timedelta(days=8, seconds=4),
+        source="/waybill/pipeline/export",
+        event=ExportCompleted(
+            export_id=_EXPORT_ID,
+            job_id=_JOB_ID,
+            kind=ExportKind.DOCUMENTS,
+            format=ExportFormat.CSV,
+            rows=18_204,
+            size=4_718_592,
+            sha256=_SHA256,
+            expires_at=_START + timedelta(days=15, seconds=4),
+        ),
+    ),
+    _Example(
+        after=timedelta(days=8, seconds=5),
+        source="/waybill/pipeline/export",
+        event=ExportFailed(
+            export_id=_EXPORT_ID,
+            job_id=_JOB_ID,
+            kind=ExportKind.SENTENCES,
+            format=ExportFormat.JSONL,
+            code=ErrorCode.EXPORT_TOO_LARGE,
+            detail="the file would have more than 10737418240 bytes",
         ),
     ),
     _Example(

@@ -6,7 +6,10 @@ offset 0.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Final
+
+from schemas.lifecycle import ExportFormat
 
 PDF: Final = "application/pdf"
 ZIP: Final = "application/zip"
@@ -15,6 +18,12 @@ XHTML: Final = "application/xhtml+xml"
 DOCX: Final = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 DOCM: Final = "application/vnd.ms-word.document.macroenabled.12"
 UNKNOWN: Final = "application/octet-stream"
+
+EXPORTED: Final[Mapping[ExportFormat, str]] = {
+    ExportFormat.CSV: "text/csv; charset=utf-8; header=present",
+    ExportFormat.JSONL: "application/jsonl",
+}
+"""The media types of exports."""
 
 TEXT_TYPES: Final = frozenset(
     {XHTML, "application/json", "application/jsonl", "application/x-ndjson"}

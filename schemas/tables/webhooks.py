@@ -66,6 +66,8 @@ class Webhook(Base):
             "id",
             postgresql_where=text("upload_id IS NULL AND deleted_at IS NULL"),
         ),
+        # With the deleted ones, for exports of deliveries.
+        Index("ix_webhooks_of_tenant", "tenant_id", "id"),
         Index(
             "ix_webhooks_ended",
             "upload_ended_at",

@@ -122,7 +122,7 @@ def test_every_route_with_json_describes_its_size_limit(description: dict[str, A
         if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
 
-    assert len(with_json) == 9
+    assert len(with_json) == 10
     for name, operation in with_json.items():
         assert "`invalid_request` (JSON)" in operation["responses"]["413"]["description"], name
 

@@ -18,8 +18,8 @@ from dev.client import Client, chunks_of
 from dev.demo import paper
 from dev.stack.stack import TENANT, Stack
 from pipeline.messaging import broker
+from pipeline.storage import plan
 from pipeline.storage.port import StoredPart
-from pipeline.transfer import plan
 from pipeline.transfer.checks import Chunk, FileCheck
 from pipeline.transfer.resume import Checkpoint, ResumeState
 from schemas import topology

@@ -6,9 +6,9 @@ from threading import Event
 from typing import ClassVar, Self
 
 from pipeline.storage.errors import ObjectMissing, ObjectReplaced, RangeEndsEarly
+from pipeline.storage.plan import Part
 from pipeline.storage.port import ObjectRange, ObjectStorage
 from pipeline.transfer.checks import FileCheck
-from pipeline.transfer.plan import Part
 from pipeline.transfer.sources import range_reader
 from pipeline.transfer.sources.source import Source
 from schemas.errors import DomainError, ErrorCode

@@ -7,9 +7,9 @@ from threading import Event
 from typing import ClassVar
 
 from pipeline.storage.file_slice import FileSlice
+from pipeline.storage.plan import Part
 from pipeline.storage.port import ObjectRange
 from pipeline.transfer.checks import Chunk, FileCheck
-from pipeline.transfer.plan import Part
 from schemas.errors import DomainError, StagingMissing
 from schemas.lifecycle import StagingKind
 

@@ -8,8 +8,8 @@ from threading import Event
 from typing import ClassVar, Final
 
 from pipeline.storage.file_slice import FileSlice, ReadAbandoned
+from pipeline.storage.plan import Part
 from pipeline.transfer.checks import StagingTruncated
-from pipeline.transfer.plan import Part
 from pipeline.transfer.sources.source import StagedSource
 from schemas.lifecycle import StagingKind
 

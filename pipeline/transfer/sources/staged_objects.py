@@ -6,9 +6,9 @@ from threading import Event
 from typing import ClassVar
 
 from pipeline.storage.errors import RangeEndsEarly
+from pipeline.storage.plan import MIN_PART_SIZE, Part
 from pipeline.storage.port import ObjectRange, ObjectStorage
 from pipeline.transfer.checks import Chunk, StagingTruncated
-from pipeline.transfer.plan import MIN_PART_SIZE, Part
 from pipeline.transfer.sources import range_reader
 from pipeline.transfer.sources.source import StagedSource
 from schemas import staging_layout

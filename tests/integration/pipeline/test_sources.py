@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from pipeline.context import build_context
 from pipeline.ingest.extractors import registry
 from pipeline.settings import Settings
-from pipeline.transfer.plan import MIN_PART_SIZE
+from pipeline.storage.plan import MIN_PART_SIZE
 from schemas import object_keys, staging_layout, topology
 from schemas.errors import ErrorCode, StoreFailed, StoreRejected, StoreUnavailable
 from schemas.events.envelope import Envelope

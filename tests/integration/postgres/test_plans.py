@@ -267,6 +267,27 @@ async def test_rendering_reprocessing_and_deleting_a_document_use_an_index(
 
 
 @pytest.mark.anyio
+async def test_the_calls_of_an_export_use_an_index(
+    gateway: httpx.AsyncClient, check: Check
+) -> None:
+    path = "/exports"
+    for method, body in (("POST", b'{"kind": "documents"}'), ("GET", None), ("DELETE", None)):
+        with recorded() as plans:
+            answer = await ask(
+                gateway,
+                Call(
+                    name=f"{method} {path}",
+                    method=method,
+                    path=path,
+                    body=body,
+                    headers={"Content-Type": "application/json"} if body else {},
+                ),
+            )
+        check(plans)
+        path = answer.get("status_url", path).removeprefix(API_PREFIX)
+
+
+@pytest.mark.anyio
 async def test_the_statements_of_a_chunk_use_an_index(
     async_engine: AsyncEngine, facts: Facts, check: Check
 ) -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from dev.stack.infrastructure import Store
 from dev.stack.stack import Stack
+from pipeline.storage import plan
 from pipeline.storage.port import Multipart, StoredPart
 from pipeline.storage.s3 import S3Storage
-from pipeline.transfer import plan
 from pipeline.transfer.checks import Chunk, ChunkCorrupt
 from pipeline.transfer.resume import PreviousAttempt
 from pipeline.transfer.send import FileTransfer, SentObject, TransferListener

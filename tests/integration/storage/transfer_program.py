@@ -16,9 +16,9 @@ import google_crc32c
 import msgspec
 import psutil
 
+from pipeline.storage import plan
 from pipeline.storage.port import Multipart, StoredPart
 from pipeline.storage.s3 import S3Storage
-from pipeline.transfer import plan
 from pipeline.transfer.checks import Chunk
 from pipeline.transfer.resume import Checkpoint
 from pipeline.transfer.send import FileTransfer, TransferListener

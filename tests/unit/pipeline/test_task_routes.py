@@ -111,6 +111,7 @@ def test_beat_starts_every_sweep_at_once_and_then_once_per_interval(app: Celery)
         "tasks.sweep_uploads",
         "tasks.sweep_orphans",
         "tasks.sweep_rows",
+        "tasks.sweep_exports",
         "tasks.watch_steps",
     }
     for entry in scheduler.schedule.values():

@@ -21,6 +21,6 @@ def test_a_look_that_costs_more_with_more_rows_is_named() -> None:
 
 
 def test_every_look_has_a_name_of_its_own() -> None:
-    names = [look.name for look in (*looks.LOOKS, *looks.PIPELINE)]
+    names = [*(look.name for look in looks.LOOKS), *(look.name for look in looks.PIPELINE)]
 
     assert len(set(names)) == len(names)

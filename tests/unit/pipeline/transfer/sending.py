@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.steps.errors import LeaseLost
+from pipeline.storage.plan import PartPlan
 from pipeline.storage.port import Body, Multipart
-from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.resume import PreviousAttempt
 from pipeline.transfer.send import REREAD_MAX_BYTES, FileTransfer, SentObject
 from pipeline.transfer.sources.source import Source

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.transfer import plan
-from pipeline.transfer.plan import MAX_PART_SIZE, MIN_PART_SIZE, Part, PartPlan, TooLargeForStore
+from pipeline.storage import plan
+from pipeline.storage.plan import MAX_PART_SIZE, MIN_PART_SIZE, Part, PartPlan, TooLargeForStore
 from schemas.errors import ErrorCode
 from schemas.settings import GIB, MIB
 

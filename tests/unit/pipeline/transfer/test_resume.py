@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.storage.plan import PartPlan
 from pipeline.storage.port import StoredPart
 from pipeline.transfer.checks import CheckState, FileCheck
-from pipeline.transfer.plan import PartPlan
 from pipeline.transfer.resume import Checkpoint, CheckpointState, ResumeState, source_identity
 from tests.unit.pipeline.transfer.staging import CONTENT, PART_SIZE, md5, part
 

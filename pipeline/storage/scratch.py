@@ -1,5 +1,6 @@
-"""Temporary files for parts that have to be sent from this machine."""
+"""Temporary files for bytes that have to be sent from this machine."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,6 +23,11 @@ class ScratchFile:
         while block:
             block = block[self._file.write(block) :]
 
+    def free_bytes(self) -> int:
+        """Return the free space of the disk that the file is on."""
+        disk = os.fstatvfs(self._file.fileno())
+        return disk.f_bavail * disk.f_frsize
+
     def slice(self) -> FileSlice:
         """Return the written bytes; read them before `close`."""
         # An unlinked file can only be opened through /proc.
@@ -35,7 +41,7 @@ class ScratchFile:
 
 
 class Scratch:
-    """The open scratch files of one transfer."""
+    """The open scratch files of one task."""
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory

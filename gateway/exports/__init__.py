@@ -1,0 +1,1 @@
+"""Exports: create, list, show, download, delete."""

@@ -1,0 +1,1 @@
+"""Exports: the rows of a query become a file in the bucket."""

@@ -1,0 +1,685 @@
+"""Exports: what their files have, and what is left of them after deaths, cancels and failures."""
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import pytest
+from sqlalchemy import text, update
+from sqlalchemy.orm import Session
+
+from dev.stack.stack import Stack
+from schemas import queues
+from schemas.api.exports import ExportFilter
+from schemas.errors import StoreUnavailable
+from schemas.events.envelope import Envelope
+from schemas.events.exports import ExportCompleted, ExportFailed
+from schemas.ids import TenantId, WebhookId
+from schemas.lifecycle import (
+    SETTLED_JOBS,
+    DeliveryStatus,
+    DocumentStatus,
+    ExportFormat,
+    ExportKind,
+    JobKind,
+    JobStatus,
+    StepStatus,
+)
+from schemas.settings import DatabaseSettings
+from schemas.steps import StepName
+from schemas.tables import steps
+from schemas.tables.exports import Export
+from schemas.tables.jobs import Job
+from schemas.tables.steps import Step
+from tests.eventually import eventually
+from tests.factories.deliveries import a_delivery, an_attempt, an_endpoint, an_event_row
+from tests.factories.exports import (
+    START,
+    add_document,
+    add_pages,
+    columns_of,
+    export_of,
+    request_export,
+)
+from tests.factories.uploads import add_tenant
+from tests.fakes.storage import Call, raising
+from tests.integration.pipeline.export_worker import ExportWorker, export_worker
+from tests.integration.pipeline.workbench import Workbench, workbench
+
+NASTY = "Überweisung \"März\"\n\r\n\t=cmd|' /C calc'!A0,; 🧾.pdf"
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", " \u200b=1", "\ufeff=1", "\uff1d1")
+
+
+@pytest.fixture
+def worker(database: DatabaseSettings, tmp_path: Path) -> Iterator[ExportWorker]:
+    with export_worker(database, work_dir=tmp_path) as worker:
+        yield worker
+
+
+@pytest.fixture
+def tenant_id(worker: ExportWorker) -> TenantId:
+    with worker.session() as session:
+        return add_tenant(session)
+
+
+def exported(
+    worker: ExportWorker,
+    tenant_id: TenantId,
+    **request: Any,  # noqa: ANN401  # any option of an export
+) -> bytes:
+    """Request an export, let the worker make it, and return its file."""
+    with worker.session() as session:
+        event = request_export(session, tenant_id, **request)
+    assert worker.deliver(event)
+    job = worker.job(event)
+    assert job.status is JobStatus.COMPLETED
+    return worker.content(event)
+
+
+def table_of(content: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True))
+
+
+def large(worker: ExportWorker, tenant_id: TenantId) -> Envelope:
+    """Request an export whose file has several parts."""
+    with worker.session() as session:
+        document = add_document(session, tenant_id, sentences=("First.",))
+        add_pages(session, document, pages=500, sentences=200)
+        return request_export(session, tenant_id, kind=ExportKind.SENTENCES)
+
+
+# The file
+
+
+def test_a_name_with_every_kind_of_trouble_survives(
+    worker: ExportWorker, tenant_id: TenantId
+) -> None:
+    with worker.session() as session:
+        add_document(session, tenant_id, filename=NASTY)
+
+    content = exported(worker, tenant_id)
+    assert content.startswith(b"document_id,upload_id,")
+    assert content.endswith(b"\r\n")
+    (row,) = table_of(content)
+    assert row["filename"] == NASTY
+    (row,) = [
+        json.loads(line)
+        for line in exported(worker, tenant_id, format=ExportFormat.JSONL).split(b"\n")[:-1]
+    ]
+    assert row["filename"] == NASTY
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_text_that_a_spreadsheet_would_calculate_gets_an_apostrophe(
+    worker: ExportWorker, tenant_id: TenantId, name: str
+) -> None:
+    with worker.session() as session:
+        add_document(session, tenant_id, filename=name, error_detail="a=b")
+
+    (safe,) = table_of(exported(worker, tenant_id))
+    (raw,) = table_of(exported(worker, tenant_id, raw=True))
+
+    assert safe["filename"] == f"'{name}"
+    assert safe["error_detail"] == "a=b"
+    assert raw["filename"] == name
+
+
+def test_the_options_of_csv(worker: ExportWorker, tenant_id: TenantId) -> None:
+    with worker.session() as session:
+        add_document(session, tenant_id, filename="b.pdf", minute=2)
+        add_document(session, tenant_id, filename="ä.pdf", minute=1)
+
+    content = exported(worker, tenant_id, columns=["size", "filename", "title"], bom=True)
+
+    assert content == "\ufeffsize,filename,title\r\n3,ä.pdf,\r\n3,b.pdf,\r\n".encode()
+
+
+def test_types_of_values(worker: ExportWorker, tenant_id: TenantId) -> None:
+    columns = ["size", "title", "metadata", "upload_metadata", "created_at"]
+    with worker.session() as session:
+        add_document(session, tenant_id, metadata={"ä": '"\\'})
+
+    (row,) = table_of(exported(worker, tenant_id, columns=columns))
+    line = exported(worker, tenant_id, columns=columns, format=ExportFormat.JSONL)
+
+    assert row["created_at"] == "2026-11-20T12:00:00Z"
+    assert (row["metadata"], json.loads(row["upload_metadata"])) == ("", {"ä": '"\\'})
+    assert json.loads(line) == {
+        "size": 3,
+        "title": None,
+        "metadata": None,
+        "upload_metadata": {"ä": '"\\'},
+        "created_at": "2026-11-20T12:00:00+00:00",
+    }
+    assert line.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("kind", ExportKind)
+@pytest.mark.parametrize("format_", ExportFormat)
+def test_an_export_without_rows_has_a_file(
+    worker: ExportWorker, tenant_id: TenantId, kind: ExportKind, format_: ExportFormat
+) -> None:
+    # The jobs of exports are jobs: none has this status.
+    chosen = ExportFilter(status="failed") if kind is ExportKind.JOBS else None
+
+    content = exported(worker, tenant_id, kind=kind, format=format_, filter=chosen)
+
+    header = ",".join(columns_of(kind)).encode() + b"\r\n"
+    assert content == (header if format_ is ExportFormat.CSV else b"")
+
+
+def test_sentences_and_entities_are_in_the_order_of_the_document(
+    worker: ExportWorker, tenant_id: TenantId
+) -> None:
+    with worker.session() as session:
+        add_document(session, tenant_id, minute=2, sentences=("Last.",), entities=(("ORG", "X"),))
+        add_document(
+            session,
+            tenant_id,
+            minute=1,
+            sentences=("Ä größer.", "=Zwei."),
+            entities=(("PERSON", "-Anna"), ("DATE", "2024")),
+        )
+
+    sentences = table_of(exported(worker, tenant_id, kind=ExportKind.SENTENCES))
+    entities = table_of(exported(worker, tenant_id, kind=ExportKind.ENTITIES))
+
+    assert [(row["ordinal"], row["start"], row["end"], row["text"]) for row in sentences] == [
+        ("1", "0", "9", "Ä größer."),
+        ("2", "10", "16", "'=Zwei."),
+        ("1", "0", "5", "Last."),
+    ]
+    assert [(row["label"], row["text"], row["normal_form"]) for row in entities] == [
+        ("PERSON", "'-Anna", "'-anna"),
+        ("DATE", "2024", "2024"),
+        ("ORG", "X", "x"),
+    ]
+
+
+def test_jobs_have_the_reason_of_their_failure(worker: ExportWorker, tenant_id: TenantId) -> None:
+    with worker.session() as session:
+        document = add_document(session, tenant_id, filename="=x.pdf")
+        session.add(
+            Step(
+                job_id=document.job_id,
+                name=StepName.TRANSFER,
+                ordinal=0,
+                tenant_id=tenant_id,
+                priority="interactive",
+                status=StepStatus.FAILED,
+                error_code="staging_corrupt",
+                error_detail="chunk 3 was altered",
+            )
+        )
+
+    (row,) = table_of(
+        exported(worker, tenant_id, kind=ExportKind.JOBS, filter=ExportFilter(kind=JobKind.UPLOAD))
+    )
+
+    assert (row["status"], row["filename"]) == ("failed", "'=x.pdf")
+    assert (row["error_code"], row["error_detail"]) == ("staging_corrupt", "chunk 3 was altered")
+
+
+def test_deliveries_have_their_last_attempt(worker: ExportWorker, tenant_id: TenantId) -> None:
+    now = datetime.now(UTC)
+    with worker.session() as session:
+        deleted = an_endpoint(tenant_id, deleted_at=now)
+        session.add(deleted)
+        session.flush()
+        for minutes in (2, 1):
+            event = an_event_row(tenant_id, at=now - timedelta(minutes=minutes))
+            session.add(event)
+            delivery = a_delivery(event, deleted.id, DeliveryStatus.EXHAUSTED, attempts_made=2)
+            session.add(delivery)
+            session.flush()
+            for number in (1, 2):
+                session.add(an_attempt(delivery.id, number, outcome=f"outcome {number}"))
+
+    every = table_of(exported(worker, tenant_id, kind=ExportKind.DELIVERIES))
+    since = ExportFilter(since=now - timedelta(seconds=90), webhook_id=deleted.id)
+    newest = table_of(exported(worker, tenant_id, kind=ExportKind.DELIVERIES, filter=since))
+    other = ExportFilter(webhook_id=WebhookId(uuid4()))
+    none = table_of(exported(worker, tenant_id, kind=ExportKind.DELIVERIES, filter=other))
+
+    assert [row["last_outcome"] for row in every] == ["outcome 2", "outcome 2"]
+    assert [row["delivery_id"] for row in newest] == [every[1]["delivery_id"]]
+    assert none == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        pytest.param({}, ["a.pdf", "B%_.txt", "c.pdf"], id="all"),
+        pytest.param({"status": "failed"}, ["c.pdf"], id="status"),
+        pytest.param({"outcome": "partial"}, ["B%_.txt"], id="outcome"),
+        pytest.param({"language": "de"}, ["a.pdf"], id="language"),
+        pytest.param({"content_type": "TEXT/plain; x=y"}, ["B%_.txt"], id="content_type"),
+        pytest.param({"sha256": "1" * 64}, ["c.pdf"], id="sha256"),
+        pytest.param({"filename_prefix": "B%_"}, ["B%_.txt"], id="filename_prefix"),
+        pytest.param({"metadata": {"k": "v'"}}, ["a.pdf"], id="metadata"),
+        pytest.param({"created_after": START}, ["B%_.txt", "c.pdf"], id="created_after"),
+        pytest.param(
+            {"created_before": START + timedelta(minutes=2), "status": "ingested"},
+            ["a.pdf", "B%_.txt"],
+            id="created_before and status",
+        ),
+    ],
+)
+def test_filters_select_documents(
+    worker: ExportWorker, tenant_id: TenantId, chosen: dict[str, Any], expected: list[str]
+) -> None:
+    def add(session: Session, **columns: Any) -> None:  # noqa: ANN401  # any column
+        add_document(session, tenant_id, sentences=("One.",), entities=(("ORG", "X"),), **columns)
+
+    with worker.session() as session:
+        add(session, metadata={"k": "v'", "l": "w"}, language="de")
+        add(
+            session,
+            filename="B%_.txt",
+            minute=1,
+            content_type="text/plain; charset=utf-8",
+            outcome="partial",
+        )
+        add(session, filename="c.pdf", minute=2, status=DocumentStatus.FAILED, sha256="1" * 64)
+
+    for kind in (ExportKind.DOCUMENTS, ExportKind.SENTENCES, ExportKind.ENTITIES):
+        rows = table_of(exported(worker, tenant_id, kind=kind, filter=ExportFilter(**chosen)))
+        assert [row["filename"] for row in rows] == expected, kind
+
+
+@pytest.mark.parametrize("kind", ExportKind)
+def test_an_export_has_only_rows_of_its_tenant(
+    worker: ExportWorker, tenant_id: TenantId, kind: ExportKind
+) -> None:
+    with worker.session() as session:
+        other = add_tenant(session)
+        add_document(session, other, sentences=("Secret.",), entities=(("ORG", "X"),))
+        endpoint = an_endpoint(other)
+        event = an_event_row(other)
+        session.add_all([endpoint, event])
+        session.flush()
+        session.add(a_delivery(event, endpoint.id))
+
+    mine = table_of(exported(worker, tenant_id, kind=kind))
+    theirs = table_of(exported(worker, other, kind=kind))
+
+    assert len(theirs) >= 1
+    # The job of the export itself.
+    assert len(mine) == (1 if kind is ExportKind.JOBS else 0)
+
+
+# The end
+
+
+def test_a_completed_export_is_recorded_with_its_event(
+    worker: ExportWorker, tenant_id: TenantId
+) -> None:
+    event = large(worker, tenant_id)
+
+    assert worker.deliver(event)
+
+    content, export, job = worker.content(event), worker.export(event), worker.job(event)
+    rows = table_of(content)
+    assert {row["text"] for row in rows[1:]} == {"x" * 99}
+    assert [int(row["ordinal"]) for row in rows[1:]] == [*range(1, 201)] * 500
+    assert content.count(b"\r\n") == 100_002
+    assert (export.rows, export.size) == (100_001, len(content))
+    assert worker.storage.called("upload_part") > 1
+    assert job.result == {
+        "export_id": str(export.id),
+        "rows": 100_001,
+        "bytes": len(content),
+        "sha256": export.sha256,
+    }
+    step = worker.step(event)
+    assert (step.done, step.total) == (100_001, 100_001)
+    (fact,) = worker.emitted(event)
+    assert fact.data == ExportCompleted(
+        export_id=export.id,
+        job_id=job.id,
+        kind=ExportKind.SENTENCES,
+        format=ExportFormat.CSV,
+        rows=100_001,
+        size=len(content),
+        sha256=export.sha256 or "",
+        expires_at=export.expires_at,
+    )
+
+
+def test_a_repeated_message_changes_nothing(worker: ExportWorker, tenant_id: TenantId) -> None:
+    with worker.session() as session:
+        event = request_export(session, tenant_id)
+    assert worker.deliver(event)
+    before = worker.export(event).object_key
+
+    assert worker.deliver(event)
+
+    assert worker.export(event).object_key == before
+    assert worker.content(event)
+    assert len(worker.emitted(event)) == 1
+
+
+def test_no_transaction_is_open_while_the_file_is_sent(
+    worker: ExportWorker, tenant_id: TenantId
+) -> None:
+    event = large(worker, tenant_id)
+    seen: list[int] = []
+
+    def look(call: Call) -> None:
+        if call.name in {"create_multipart", "upload_part", "complete", "head"}:
+            autocommit = worker.context.engine.execution_options(isolation_level="AUTOCOMMIT")
+            with autocommit.connect() as connection:
+                seen.append(
+                    connection.scalar(
+                        text(
+                            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                            " AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
+                            " AND backend_type = 'client backend' AND state <> 'active'"
+                        )
+                    )
+                    or 0
+                )
+
+    worker.storage.before = look
+    assert worker.deliver(event)
+
+    assert len(seen) > 4
+    assert set(seen) == {0}
+
+
+class Killed(BaseException):
+    """The worker dies."""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("name", ["create_multipart", "upload_part", "complete", "head"])
+def test_a_worker_killed_at_a_call_of_the_store_leaves_one_file(
+    worker: ExportWorker, tenant_id: TenantId, name: str, moment: str
+) -> None:
+    event = large(worker, tenant_id)
+    _deliver_and_die(worker, event, moment=moment, name=name)
+    assert worker.job(event).status is JobStatus.PROCESSING
+
+    assert worker.deliver(event)
+
+    assert worker.job(event).status is JobStatus.COMPLETED
+    assert worker.content(event).count(b"\r\n") == 100_002
+    assert len(worker.emitted(event)) == 1
+    assert worker.context.settings.work_dir is not None
+    assert list(worker.context.settings.work_dir.iterdir()) == []
+
+
+def test_a_worker_killed_while_it_deletes_the_files_of_earlier_ones_leaves_one_file(
+    worker: ExportWorker, tenant_id: TenantId
+) -> None:
+    event = large(worker, tenant_id)
+    _deliver_and_die(worker, event, moment="before", name="complete")
+    _deliver_and_die(worker, event, moment="before", name="abort")
+    _deliver_and_die(worker, event, moment="after", name="complete")
+    _deliver_and_die(worker, event, moment="after", name="objects_under")
+
+    assert worker.deliver(event)
+
+    assert worker.content(event).count(b"\r\n") == 100_002
+
+
+def _deliver_and_die(worker: ExportWorker, event: Envelope, *, moment: str, name: str) -> None:
+    def die(call: Call) -> None:
+        if call.name == name:
+            raise Killed
+
+    setattr(worker.storage, moment, die)
+    with pytest.raises(Killed):
+        worker.deliver(event)
+    setattr(worker.storage, moment, lambda _: None)
+
+
+def test_a_store_that_fails_repeats_the_export(worker: ExportWorker, tenant_id: TenantId) -> None:
+    again = worker.with_settings(task_attempts=2)
+    event = large(again, tenant_id)
+    again.storage.before = raising(
+        StoreUnavailable("upload_part", reason="test"), on="upload_part", part=2
+    )
+    assert not again.deliver(event)
+    again.storage.before = lambda _: None
+
+    assert again.deliver(event, attempt=1)
+
+    assert again.content(event)
+    assert len(again.retried) == 1
+
+
+def test_the_last_failure_leaves_nothing_and_is_announced(
+    worker: ExportWorker, tenant_id: TenantId
+) -> None:
+    event = large(worker, tenant_id)
+    worker.storage.before = raising(
+        StoreUnavailable("upload_part", reason="test"), on="upload_part", part=2
+    )
+
+    assert worker.deliver(event)
+
+    assert worker.left(event) == ([], [])
+    assert worker.job(event).status is JobStatus.FAILED
+    (fact,) = worker.emitted(event)
+    assert isinstance(fact.data, ExportFailed)
+    assert fact.data.code == "store_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("limit", "detail"),
+    [
+        pytest.param({"export_size_max": 100_000}, "more than 100000 bytes", id="size"),
+        pytest.param({"export_time_max": timedelta(milliseconds=5)}, "longer than 0 s", id="time"),
+    ],
+)
+def test_an_export_beyond_its_limits_fails_with_a_reason(
+    worker: ExportWorker, tenant_id: TenantId, limit: dict[str, Any], detail: str
+) -> None:
+    event = large(worker, tenant_id)
+
+    assert worker.with_settings(**limit).deliver(event)
+
+    step = worker.step(event)
+    assert (step.error_code, step.error_retryable) == ("export_too_large", False)
+    assert detail in (step.error_detail or "")
+    assert worker.storage.calls == [] or worker.left(event) == ([], [])
+    # The connection that was in the middle of COPY is not used again.
+    assert exported(worker, tenant_id)
+
+
+def test_a_full_disk_repeats_the_export_later(worker: ExportWorker, tenant_id: TenantId) -> None:
+    full = worker.with_settings(export_disk_reserve=2**60, task_attempts=2)
+    event = large(full, tenant_id)
+
+    assert not full.deliver(event)
+
+    assert full.step(event).status is StepStatus.QUEUED
+    assert worker.deliver(event, attempt=1)
+    assert worker.content(event)
+
+
+def test_a_cancel_while_the_file_is_sent_leaves_nothing(
+    worker: ExportWorker, tenant_id: TenantId
+) -> None:
+    event = large(worker, tenant_id)
+    began = time.monotonic()
+
+    def cancel(call: Call) -> None:
+        if call.name != "upload_part":
+            return
+        if call.part == 1:
+            with worker.session() as session:
+                session.execute(steps.cancel(_job_of(event)))
+        assert call.abandoned is not None
+        call.abandoned.wait(20)  # a slow store
+
+    worker.storage.before = cancel
+    assert worker.deliver(event)
+
+    assert time.monotonic() - began < 15
+    assert worker.job(event).status is JobStatus.CANCELLED
+    assert worker.left(event) == ([], [])
+    assert worker.emitted(event) == []
+
+
+def test_an_export_deleted_meanwhile_leaves_nothing(
+    worker: ExportWorker, tenant_id: TenantId
+) -> None:
+    event = large(worker, tenant_id)
+
+    def delete(call: Call) -> None:
+        if call.name == "head":
+            with worker.session() as session:
+                session.execute(
+                    update(Export)
+                    .where(Export.id == export_of(event))
+                    .values(deleted_at=datetime.now(UTC))
+                )
+
+    worker.storage.after = delete
+    assert worker.deliver(event)
+
+    assert worker.left(event) == ([], [])
+    assert worker.emitted(event) == []
+    assert worker.export(event).object_key is None
+
+
+def _job_of(event: Envelope) -> Any:  # noqa: ANN401  # a job's id
+    assert event.job_id is not None
+    return event.job_id
+
+
+# The task in a worker
+
+
+class Exports:
+    """Exports that a real worker makes."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+
+    def large(self) -> Envelope:
+        """Add an export whose file has several parts; return its event without publishing it."""
+        with Session(self.bench.engine) as session, session.begin():
+            document = add_document(session, add_tenant(session), filename=NASTY)
+            add_pages(session, document, pages=500, sentences=200)
+            return request_export(session, document.tenant_id, kind=ExportKind.SENTENCES)
+
+    def publish(self, event: Envelope) -> None:
+        self.bench.bus.publish_to(queues.EXPORTS, event)
+
+    def job(self, event: Envelope) -> Job:
+        with Session(self.bench.engine) as session:
+            return session.get_one(Job, event.job_id)
+
+    def settled(self, event: Envelope) -> Job:
+        return eventually(
+            lambda: self.job(event),
+            until=lambda job: job.status in SETTLED_JOBS,
+            within=timedelta(seconds=90),
+        )
+
+    def left(self, event: Envelope) -> list[str]:
+        """Return the keys of the objects and multipart uploads of an export."""
+        found = [*self.bench.bucket.keys(), *self.bench.bucket.open_multiparts()]
+        return [key for key in found if str(export_of(event)) in key]
+
+    def until_running(self, event: Envelope) -> None:
+        eventually(
+            lambda: self.bench.step(event, StepName.EXPORT).status,
+            until=lambda status: status is StepStatus.RUNNING,
+        )
+
+    def kill(self) -> None:
+        """Kill the processes of the worker that do tasks; it starts others."""
+        for process in psutil.Process(self.bench.system.processes["exports"].pid).children():
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def system(
+    infrastructure: Stack, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    settings = {
+        "STEP_LEASE": "3s",
+        "TASK_ATTEMPTS": "2",
+        "S3_PART_SIZE": "5MiB",
+        "EXPORT_DISK_RESERVE": "1MiB",
+        "WORK_DIR": str(tmp_path_factory.mktemp("work")),
+    }
+    with infrastructure.scoped("exports", settings=settings, template=migrated_template) as own:
+        own.start_services("exports")
+        yield own
+
+
+@pytest.fixture
+def exports(system: Stack) -> Iterator[Exports]:
+    with workbench(system) as bench:
+        yield Exports(bench)
+
+
+def test_a_worker_exports_once_however_often_the_event_arrives(exports: Exports) -> None:
+    event = exports.large()
+    exports.publish(event)
+    exports.publish(event)
+
+    job = exports.settled(event)
+
+    assert job.status is JobStatus.COMPLETED
+    (key,) = exports.left(event)
+    content = exports.bench.bucket.content(key)
+    rows = table_of(content)
+    assert len(rows) == 100_000
+    assert {row["filename"] for row in rows} == {NASTY}
+    assert job.result is not None
+    assert (job.result["rows"], job.result["bytes"]) == (100_000, len(content))
+
+
+@pytest.mark.parametrize("is_silent", [True, False], ids=["in the query", "at any moment"])
+def test_an_export_survives_the_death_of_its_worker(
+    exports: Exports, system: Stack, *, is_silent: bool
+) -> None:
+    event = exports.large()
+    with Session(exports.bench.engine) as session, session.begin():
+        if is_silent:
+            # The query waits for this lock, and sends nothing.
+            session.execute(text("LOCK TABLE pages IN ACCESS EXCLUSIVE MODE"))
+        exports.publish(event)
+        exports.until_running(event)
+        exports.kill()
+
+    job = exports.settled(event)
+
+    assert job.status is JobStatus.COMPLETED
+    (key,) = exports.left(event)
+    assert len(table_of(exports.bench.bucket.content(key))) == 100_000
+    assert list(Path(system.environment["WORK_DIR"]).iterdir()) == []
+
+
+def test_a_cancel_during_a_silent_query_ends_it_within_two_seconds(exports: Exports) -> None:
+    event = exports.large()
+    assert event.job_id is not None
+    with Session(exports.bench.engine) as session, session.begin():
+        # The query waits for this lock, and sends nothing.
+        session.execute(text("LOCK TABLE pages IN ACCESS EXCLUSIVE MODE"))
+        exports.publish(event)
+        exports.until_running(event)
+        with Session(exports.bench.engine) as other, other.begin():
+            other.execute(steps.cancel(event.job_id))
+        began = time.monotonic()
+        eventually(
+            lambda: exports.bench.step(event, StepName.EXPORT).lease_owner,
+            until=lambda owner: owner is None,
+        )
+        assert time.monotonic() - began < 2
+
+    assert exports.job(event).status is JobStatus.CANCELLED
+    assert exports.left(event) == []
