@@ -38,9 +38,9 @@ NEWEST: Final[LiteralString] = """
 # Events are deleted by the week. A week without a partition that is older than the newest one was deleted.
 RETENTION: Final[LiteralString] = """
     WITH kept AS (
-        SELECT to_timestamp(substr(relname, 8) || '+00', 'YYYYMMDDTZH') AS monday
-        FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-        WHERE inhparent = 'events'::regclass AND relname <> 'events_default'
+        SELECT to_timestamp(substr(inhrelid::regclass::text, 8) || '+00', 'YYYYMMDDTZH') AS monday
+        FROM pg_inherits
+        WHERE inhparent = 'events'::regclass AND inhrelid <> 'events_default'::regclass
     )
     SELECT now() AS now, EXISTS (
         SELECT FROM generate_series(

@@ -43,8 +43,11 @@ _ADD: Final = text(
 
 _PARTITIONS: Final = text(
     """
-    SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-    WHERE inhparent = cast(:parent AS regclass) AND relname <> :parent || '_default' ORDER BY relname
+    SELECT name FROM (
+        SELECT cast(cast(inhrelid AS regclass) AS text) AS name
+        FROM pg_inherits WHERE inhparent = cast(:parent AS regclass)
+    ) AS partitions
+    WHERE name <> :parent || '_default' ORDER BY name
     """
 )
 
