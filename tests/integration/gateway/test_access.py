@@ -66,6 +66,11 @@ ROUTES = [
     ("GET", f"/events/{SOME}", Scope.WEBHOOKS_READ),
     ("GET", f"/events/{SOME}/deliveries", Scope.WEBHOOKS_READ),
     ("POST", f"/jobs/{SOME}/cancel", Scope.WEBHOOKS_WRITE),
+    ("POST", "/exports", Scope.EXPORTS_WRITE),
+    ("GET", "/exports", Scope.EXPORTS_READ),
+    ("GET", f"/exports/{SOME}", Scope.EXPORTS_READ),
+    ("GET", f"/exports/{SOME}/file", Scope.EXPORTS_READ),
+    ("DELETE", f"/exports/{SOME}", Scope.EXPORTS_WRITE),
     ("GET", "/event-types", Scope.WEBHOOKS_READ),
     ("GET", "/event-types/ping", Scope.WEBHOOKS_READ),
 ]
