@@ -7,6 +7,7 @@ import pytest
 
 from dev.client import Client
 from dev.stack.stack import TENANT, Stack
+from tests.e2e import killed_deliverers
 from tests.e2e.broker_proxy import BrokerProxy
 from tests.e2e.deployment import SETTINGS, Deployment
 from tests.e2e.lost_messages import Broker
@@ -129,3 +130,13 @@ def traces(system: Stack) -> Iterator[Traces]:
     traces = Traces(system.environment)
     yield traces
     traces.close()
+
+
+@pytest.fixture(scope="module")
+def delivering(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
+    """What delivers webhooks, with retries that come soon."""
+    with infrastructure.scoped(
+        "delivering", settings=killed_deliverers.SETTINGS, template=migrated_template
+    ) as own:
+        own.start_services(*killed_deliverers.SERVICES)
+        yield own

@@ -5,6 +5,7 @@ from tests.e2e.conftest import (  # noqa: F401
     broker_process,
     broker_proxy,
     bucket_staging_system,
+    delivering,
     deployment,
     forgetful_deployment,
     forgetful_system,

@@ -1,6 +1,6 @@
 """Five minutes of kills while events are delivered, ordered endpoints included; rotations at 200/s."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
@@ -10,15 +10,6 @@ from tests.e2e import killed_deliverers
 from tests.killable import Killable
 
 pytestmark = pytest.mark.timeout(1_800)
-
-
-@pytest.fixture(scope="module")
-def delivering(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
-    with infrastructure.scoped(
-        "delivering", settings=killed_deliverers.SETTINGS, template=migrated_template
-    ) as own:
-        own.start_services(*killed_deliverers.SERVICES)
-        yield own
 
 
 def test_five_minutes_of_kills_lose_no_event(
