@@ -68,6 +68,7 @@ class ErrorCode(StrEnum):
     TOO_MANY_WEBHOOK_SECRETS = "too_many_webhook_secrets"  # a code
     WEBHOOK_BUSY = "webhook_busy"
     DELIVERY_NOT_FOUND = "delivery_not_found"
+    DELIVERY_EXHAUSTED = "delivery_exhausted"
     EVENT_NOT_FOUND = "event_not_found"
     EVENT_EXPIRED = "event_expired"
     CURSOR_EXPIRED = "cursor_expired"

@@ -30,3 +30,15 @@ class ReplayRunning(DomainError):
 
     def __init__(self, webhook_id: WebhookId, *, job_id: JobId) -> None:
         super().__init__(f"deliveries of webhook {webhook_id} are being replayed by job {job_id}")
+
+
+class DeliveryExhausted(DomainError):
+    """The delivery has as many attempts as one may have."""
+
+    code = ErrorCode.DELIVERY_EXHAUSTED
+
+    def __init__(self, delivery_id: DeliveryId, *, attempts_max: int) -> None:
+        super().__init__(
+            f"delivery {delivery_id} has had {attempts_max} attempts and is not sent again;"
+            " read its event with `GET /events/{event_id}`"
+        )

@@ -5,7 +5,7 @@ from sqlalchemy import func, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.deliveries import queries
-from gateway.deliveries.errors import EventExpired
+from gateway.deliveries.errors import DeliveryExhausted, EventExpired
 from schemas.api.deliveries import DeliveryView
 from schemas.ids import DeliveryId, TenantId
 from schemas.lifecycle import DeliveryStatus
@@ -21,7 +21,7 @@ async def resend(
 ) -> DeliveryView:
     """Make a delivery pending and due now.
 
-    A delivery that is due, or that has `ATTEMPTS_MAX` attempts, stays as it is.
+    A delivery that is due stays as it is.
 
     Attempts go on counting. The delivery does not hold up the later events of an ordered endpoint:
     these may have been delivered already.
@@ -29,9 +29,12 @@ async def resend(
     Raises:
         DeliveryNotFound: the tenant has no such delivery.
         WebhookNotFound, WebhookDisabled: nothing is delivered to its endpoint.
+        DeliveryExhausted: it has `ATTEMPTS_MAX` attempts.
         EventExpired: the event is no longer stored.
     """
     delivery = await queries.delivery_of(session, tenant_id=tenant_id, delivery_id=delivery_id)
+    if delivery.attempts_made >= ATTEMPTS_MAX:
+        raise DeliveryExhausted(delivery_id, attempts_max=ATTEMPTS_MAX)
     await queries.lock_live_endpoint(session, tenant_id=tenant_id, webhook_id=delivery.webhook_id)
     is_stored = select(EventRecord.id).where(EventRecord.id == delivery.event_id)
     if await session.scalar(is_stored) is None:

@@ -13,6 +13,7 @@ from gateway.deliveries.errors import DeliveryNotFound
 from gateway.deliveries.listing import Filters
 from gateway.deliveries.replay import replay
 from gateway.deliveries.resend import resend
+from gateway.events import queries as event_queries
 from gateway.http import paging, request_log
 from gateway.http.idempotency import IdempotencyKey, KeyedRequest
 from gateway.http.prefer import Prefer
@@ -148,7 +149,7 @@ async def get_delivery(
     "/events/{event_id:uuid}/deliveries",
     summary="List the deliveries of an event",
     opt=requires(Scope.WEBHOOKS_READ),
-    responses=answers(),
+    responses=answers(ErrorCode.EVENT_NOT_FOUND),
 )
 async def list_deliveries_of_event(
     request: ApiRequest,
@@ -159,13 +160,19 @@ async def list_deliveries_of_event(
 ) -> PageOf[DeliveryView]:
     """List the deliveries of an event to all endpoints, also to the callback of its upload."""
     async with request.context.database.transaction() as session:
-        return await listing.page_of_event(
+        page = await listing.page_of_event(
             session,
             tenant_id=request.user.tenant_id,
             event_id=event_id,
             cursor=cursor,
             limit=min(limit, request.context.settings.page_size_max),
         )
+    if not page.items and cursor is None:
+        # An empty list for an unknown id would read as: no endpoint wanted the event.
+        await event_queries.body_of(
+            request.context.autocommit, tenant_id=request.user.tenant_id, event_id=event_id
+        )
+    return page
 
 
 @post(
@@ -173,7 +180,12 @@ async def list_deliveries_of_event(
     summary="Send a delivery again",
     status_code=HTTPStatus.ACCEPTED,
     opt=requires(Scope.WEBHOOKS_WRITE),
-    responses=answers(ErrorCode.DELIVERY_NOT_FOUND, *_INACTIVE, ErrorCode.EVENT_EXPIRED),
+    responses=answers(
+        ErrorCode.DELIVERY_NOT_FOUND,
+        *_INACTIVE,
+        ErrorCode.DELIVERY_EXHAUSTED,
+        ErrorCode.EVENT_EXPIRED,
+    ),
 )
 async def resend_delivery(
     request: ApiRequest, *, delivery_id: FromPath[DeliveryId]

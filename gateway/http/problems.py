@@ -89,6 +89,7 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.TOO_MANY_WEBHOOK_SECRETS: HTTPStatus.CONFLICT,
         ErrorCode.WEBHOOK_BUSY: HTTPStatus.CONFLICT,
         ErrorCode.DELIVERY_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.DELIVERY_EXHAUSTED: HTTPStatus.CONFLICT,
         ErrorCode.EVENT_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.EVENT_EXPIRED: HTTPStatus.GONE,
         ErrorCode.CURSOR_EXPIRED: HTTPStatus.GONE,
