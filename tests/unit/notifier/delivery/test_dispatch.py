@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from notifier.delivery import dispatch
+from notifier.delivery import owned_queues
 from notifier.delivery.attempt import AttemptResult
 from notifier.delivery.dispatch import Dispatcher
 from notifier.delivery.outcome import AttemptOutcome, of_status
@@ -434,8 +434,8 @@ async def test_a_process_that_lost_its_lease_takes_its_queues_again(
 async def test_without_a_heartbeat_no_attempt_starts(
     tables: Tables, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "ALIVE_FOR", timedelta(milliseconds=50))
-    monkeypatch.setattr(dispatch, "HEARTBEAT", timedelta(milliseconds=20))
+    monkeypatch.setattr(owned_queues, "ALIVE_FOR", timedelta(milliseconds=50))
+    monkeypatch.setattr(owned_queues, "HEARTBEAT", timedelta(milliseconds=20))
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint()
     async with process.running():
@@ -453,8 +453,8 @@ async def test_without_a_heartbeat_no_attempt_starts(
 async def test_an_attempt_beside_a_pause_does_not_delay_what_waits_for_its_end(
     tables: Tables, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "IDLE", timedelta(milliseconds=200))
-    monkeypatch.setattr(dispatch, "HOUSEKEEPING_INTERVAL", timedelta(milliseconds=50))
+    monkeypatch.setattr(owned_queues, "IDLE", timedelta(milliseconds=200))
+    monkeypatch.setattr(owned_queues, "HOUSEKEEPING_INTERVAL", timedelta(milliseconds=50))
     url = "https://receiver.example/hook"
     process = Process(tables, receivers)
     webhook_id = tables.add_endpoint(url=url)
