@@ -2,6 +2,7 @@
 
 from schemas.runtime.settings_loader import ServiceSettings
 from schemas.settings import (
+    BatchSettings,
     BrokerSettings,
     CelerySettings,
     DatabaseSettings,
@@ -36,6 +37,7 @@ class Settings(
     SweepSettings,
     ReplaySettings,
     ExportSettings,
+    BatchSettings,
     IngestSettings,
     CelerySettings,
     LivenessSettings,

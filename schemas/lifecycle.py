@@ -1,4 +1,4 @@
-"""Statuses of uploads, jobs, steps, documents, deliveries and dead letters; kinds of jobs and exports.
+"""Statuses of uploads, jobs, steps, batches, documents, deliveries and dead letters; kinds of jobs and exports.
 
 A status changes only by ``UPDATE … WHERE status IN (…)`` with the statuses that
 may precede it, so that a repeated message changes nothing. The status of a job
@@ -34,6 +34,36 @@ class JobKind(StrEnum):
     RENDER = "render"  # makes the image of one page
     REPLAY = "replay"  # delivers events to an endpoint again
     EXPORT = "export"  # writes the rows of a query into a file
+    BATCH = "batch"  # turns the lines of a batch into jobs of kind `upload`
+
+
+class BatchStatus(StrEnum):
+    """Status of a batch; a status of an ended batch is followed by `finished_at`."""
+
+    RECEIVING = "receiving"  # the request that sends its lines has not ended
+    PROCESSING = "processing"  # its lines become jobs in turn
+    PAUSED = "paused"  # no further line becomes a job; started lines continue
+    COMPLETED = "completed"  # every line has ended
+    FAILED = "failed"  # an internal error; the lines that still wait stay as they are
+    CANCELLED = "cancelled"  # ended once its lines have ended
+
+
+class BatchLineState(StrEnum):
+    """State of one line of a batch."""
+
+    REJECTED = "rejected"  # not a valid line when it was received
+    WAITING = "waiting"  # for its turn
+    STARTED = "started"  # its job has not ended
+    COMPLETED = "completed"
+    FAILED = "failed"  # its job failed, or it could not become a job
+    CANCELLED = "cancelled"
+
+
+class BatchEvents(StrEnum):
+    """Which events of a batch are delivered to webhooks; the feed has all of them."""
+
+    EACH = "each"  # those of every document, and those of the batch
+    BATCH = "batch"  # those of the batch alone
 
 
 class ExportKind(StrEnum):
@@ -149,5 +179,6 @@ SETTLED_JOBS: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatu
 FAILED_DELIVERIES: Final = frozenset({DeliveryStatus.EXHAUSTED, DeliveryStatus.DISCARDED})
 SETTLED_DELIVERIES: Final = FAILED_DELIVERIES | {DeliveryStatus.DELIVERED}
 ACTIVE_STEPS: Final = frozenset({StepStatus.WAITING, StepStatus.QUEUED, StepStatus.RUNNING})
+LIVE_BATCHES: Final = frozenset({BatchStatus.PROCESSING, BatchStatus.PAUSED})
 READABLE_DOCUMENTS: Final = frozenset({DocumentStatus.INGESTED, DocumentStatus.PARTIAL})
 CANCELLABLE_UPLOADS: Final = frozenset({UploadStatus.OPEN, UploadStatus.FINALIZED})

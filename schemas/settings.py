@@ -778,6 +778,19 @@ class ExportSettings(BaseModel):
     )
 
 
+class BatchSettings(BaseModel):
+    """Batches: many lines in one request, each a job once its turn comes."""
+
+    batch_open_max: Positive = Field(
+        default=100,
+        description="most lines of one batch that are jobs at the same time; the other lines wait as rows that cost the queues nothing. More than the workers of all steps process in a few seconds",
+    )
+    batch_retention: Duration = Field(
+        default=timedelta(days=30),
+        description="how long a batch and its lines are kept after its end, for its report",
+    )
+
+
 class LivenessSettings(BaseModel):
     liveness_file: Path | None = Field(
         default=None,

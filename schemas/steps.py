@@ -20,6 +20,7 @@ class JobStage(StrEnum):
     RENDER = "render"
     REPLAY = "replay"
     EXPORT = "export"
+    BATCH = "batch"
     DONE = "done"
 
 
@@ -34,6 +35,7 @@ class StepName(StrEnum):
     RENDER = "render"  # makes the image of one page; the only step of its job
     REPLAY = "replay"  # makes deliveries of an endpoint due again
     EXPORT = "export"  # writes the file of an export
+    BATCH = "batch"  # turns the lines of a batch into jobs
     CLEANUP = "cleanup"  # of a cancelled job; a job with this step is cancelled
 
 
@@ -116,6 +118,13 @@ STEPS: Final[Mapping[StepName, StepKind]] = MappingProxyType(
                 queue=queues.EXPORTS,
                 ordinal=0,
                 unit="rows",
+                weight=0,
+            ),
+            StepKind(
+                name=StepName.BATCH,
+                queue=queues.BATCH_PROCESSING,
+                ordinal=0,
+                unit="lines",
                 weight=0,
             ),
             StepKind(

@@ -2,6 +2,7 @@
 
 from schemas.tables import (
     audit,
+    batches,
     dead_letters,
     deliveries,
     document_passwords,
@@ -23,6 +24,7 @@ from schemas.tables.base import Base
 __all__ = [
     "Base",
     "audit",
+    "batches",
     "dead_letters",
     "deliveries",
     "document_passwords",

@@ -4,7 +4,7 @@ from typing import Any, Final
 from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from schemas.ids import DocumentId, JobId, TenantId, UploadId, WebhookId
+from schemas.ids import BatchId, DocumentId, JobId, TenantId, UploadId, WebhookId
 from schemas.lifecycle import JobKind, JobStatus, Priority
 from schemas.steps import JobStage
 from schemas.tables.base import Base
@@ -36,6 +36,8 @@ class Job(Base):
     """The document that the job reads again, or whose page it renders. Without a foreign key: the job outlives it."""
     webhook_id: Mapped[WebhookId | None]
     """The endpoint whose deliveries the job repeats."""
+    batch_id: Mapped[BatchId | None]
+    """The batch whose line became this job. Without a foreign key: the job outlives it."""
     priority: Mapped[Priority] = mapped_column(
         default=Priority.INTERACTIVE, server_default=Priority.INTERACTIVE
     )
@@ -68,6 +70,13 @@ class Job(Base):
             "webhook_id",
             unique=True,
             postgresql_where=text("webhook_id IS NOT NULL AND status IN ('queued', 'processing')"),
+        ),
+        Index(
+            "ix_jobs_batch",
+            "batch_id",
+            "created_at",
+            "id",
+            postgresql_where=text("batch_id IS NOT NULL"),
         ),
         Index("ix_jobs_tenant", "tenant_id", "created_at", "id"),
         Index("ix_jobs_tenant_status", "tenant_id", "status", "created_at", "id"),
