@@ -10,6 +10,8 @@ from typing import Final
 
 from celery import Celery
 
+from pipeline.batch.cleanup_task import CleanUpBatch
+from pipeline.batch.task import RunBatch
 from pipeline.beat import PERIODIC_TASKS
 from pipeline.export.task import ExportRows
 from pipeline.ingest.metadata_task import ExtractMetadata
@@ -21,6 +23,7 @@ from pipeline.messaging.event_task import EventTask
 from pipeline.replay.task import ReplayDeliveries
 from pipeline.transfer.task import CleanUpUpload, TransferUpload
 from schemas import queues, topology
+from schemas.events.batches import BatchCancelRequested, BatchReceived
 from schemas.events.documents import RenderRequested, ReprocessRequested
 from schemas.events.endpoints import ReplayRequested
 from schemas.events.exports import ExportRequested
@@ -47,13 +50,14 @@ TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
         queues.UPLOADS: {
             UploadFinalized.TYPE: TransferUpload,
             UploadCancelled.TYPE: CleanUpUpload,
+            BatchCancelRequested.TYPE: CleanUpBatch,
         },
         queues.METADATA_EXTRACTION: {
             **_reads(ExtractMetadata),
             RenderRequested.TYPE: RenderPage,
         },
         queues.DOCUMENT_PROCESSING: _reads(IngestDocument),
-        queues.BATCH_PROCESSING: _reads(IngestRest),
+        queues.BATCH_PROCESSING: {**_reads(IngestRest), BatchReceived.TYPE: RunBatch},
         queues.OCR_PROCESSING: _reads(RecognizePages),
         queues.EXPORTS: {
             ReplayRequested.TYPE: ReplayDeliveries,

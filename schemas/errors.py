@@ -75,6 +75,8 @@ class ErrorCode(StrEnum):
     EXPORT_NOT_FOUND = "export_not_found"
     EXPORT_NOT_READY = "export_not_ready"
     EXPORT_EXPIRED = "export_expired"
+    BATCH_NOT_FOUND = "batch_not_found"
+    BATCH_ENDED = "batch_ended"
 
     # transfer
     STAGING_MISSING = "staging_missing"

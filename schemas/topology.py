@@ -12,6 +12,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Final, Literal
 
+from schemas.events.batches import BatchCancelled, BatchCompleted, BatchFailed
 from schemas.events.documents import DocumentFailed, IngestedEvent
 from schemas.events.endpoints import EndpointDisabled, Ping
 from schemas.events.exports import ExportCompleted, ExportFailed
@@ -102,6 +103,9 @@ SUBSCRIPTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             DocumentFailed.TYPE,
             ExportCompleted.TYPE,
             ExportFailed.TYPE,
+            BatchCompleted.TYPE,
+            BatchFailed.TYPE,
+            BatchCancelled.TYPE,
             EndpointDisabled.TYPE,
         ),
     },

@@ -301,6 +301,19 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         FROM (SELECT *, pg_temp.seed_uuid4('export', n) AS export_id FROM seed_jobs) AS seed_jobs
         WHERE finished_at IS NOT NULL AND n %% 10 = 0
     """,
+    # The jobs are those of uploads: a batch needs one of its own.
+    "batches": """
+        INSERT INTO batches (id, tenant_id, job_id, status, lines, completed, created_at, received_at, finished_at, expires_at)
+        SELECT pg_temp.seed_uuid4('batch', n), tenant_id, job_id, 'completed', 10, 10, created_at, created_at, finished_at, now() + interval '1 year'
+        FROM seed_jobs
+        WHERE finished_at IS NOT NULL AND n %% 100 = 0
+    """,
+    "batch_lines": """
+        INSERT INTO batch_lines (batch_id, line, state, source)
+        SELECT pg_temp.seed_uuid4('batch', n), line, 'completed', jsonb_build_object('object_key', 'incoming/' || tenant_id || '/' || line || '.pdf')
+        FROM seed_jobs CROSS JOIN generate_series(1, 10) AS line
+        WHERE finished_at IS NOT NULL AND n %% 100 = 0
+    """,
     # Each tenant has one live, one disabled and one deleted endpoint; some uploads have a callback.
     "webhooks": """
         INSERT INTO webhooks (id, tenant_id, upload_id, url, created_at, deleted_at, disabled_at, disabled_reason)

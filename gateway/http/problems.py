@@ -96,6 +96,8 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.EXPORT_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.EXPORT_NOT_READY: HTTPStatus.CONFLICT,
         ErrorCode.EXPORT_EXPIRED: HTTPStatus.GONE,
+        ErrorCode.BATCH_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.BATCH_ENDED: HTTPStatus.CONFLICT,
         # A server error, because the server lost the bytes, although the client has to upload
         # again.
         ErrorCode.STAGING_MISSING: HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -102,8 +102,9 @@ def progress(steps: Iterable[Step | StepFacts]) -> int:
     work.pop(StepName.CLEANUP, None)
     if work and all(step.status == StepStatus.COMPLETED for step in work.values()):
         return 100
-    if StepName.REPLAY in work:
-        return _share(work[StepName.REPLAY], work, weight=WEIGHTS)
+    for name in (StepName.REPLAY, StepName.BATCH):
+        if name in work:
+            return _share(work[name], work, weight=WEIGHTS)
     possible = sum(
         kind.weight
         for kind in STEPS.values()

@@ -1,42 +1,7 @@
-"""Errors that several operations on uploads raise, and the check that an upload is open."""
-
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Final
+"""Errors that several operations on uploads raise."""
 
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import UploadId
-from schemas.lifecycle import UploadStatus
-
-MISSING_NAMED_MAX: Final = 20
-"""Most missing chunks that an error names; the manifest has all of them."""
-
-
-class UploadNotFound(DomainError):
-    """The upload does not exist or belongs to another tenant."""
-
-    code = ErrorCode.UPLOAD_NOT_FOUND
-
-    def __init__(self, upload_id: UploadId) -> None:
-        super().__init__(f"there is no upload {upload_id}")
-
-
-class UploadNotOpen(DomainError):
-    """The upload accepts no chunks and cannot be finalized."""
-
-    code = ErrorCode.UPLOAD_NOT_OPEN
-
-    def __init__(self, upload_id: UploadId, *, status: str) -> None:
-        super().__init__(f"upload {upload_id} is not open: it is {status}")
-
-
-class UploadExpired(DomainError):
-    """The time to send the upload is over."""
-
-    code = ErrorCode.UPLOAD_EXPIRED
-
-    def __init__(self, upload_id: UploadId, *, expired_at: datetime) -> None:
-        super().__init__(f"upload {upload_id} expired at {expired_at.isoformat()}")
 
 
 class NotFinalized(DomainError):
@@ -46,21 +11,6 @@ class NotFinalized(DomainError):
 
     def __init__(self, upload_id: UploadId, *, status: str) -> None:
         super().__init__(f"upload {upload_id} has no job: it is {status}")
-
-
-class UploadIncomplete(DomainError):
-    """Chunks are missing."""
-
-    code = ErrorCode.UPLOAD_INCOMPLETE
-    retryable = True
-
-    def __init__(self, upload_id: UploadId, *, missing: Sequence[int], chunk_count: int) -> None:
-        named = ", ".join(str(index) for index in missing[:MISSING_NAMED_MAX])
-        more = len(missing) - MISSING_NAMED_MAX
-        super().__init__(
-            f"upload {upload_id} lacks {len(missing)} of {chunk_count} chunks: {named}"
-            + (f" and {more} more" if more > 0 else "")
-        )
 
 
 class ManifestMismatch(DomainError):
@@ -130,16 +80,3 @@ class ChunkInProgress(DomainError):
 
     def __init__(self, index: int) -> None:
         super().__init__(f"another request is still sending chunk {index}")
-
-
-def check_open(upload_id: UploadId, *, status: str, expires_at: datetime, now: datetime) -> None:
-    """Check that an upload accepts chunks and can be finalized.
-
-    Raises:
-        UploadExpired: the upload has expired, even if no sweep has changed its status yet.
-        UploadNotOpen: the upload is finalized, stored, failed or cancelled.
-    """
-    if status == UploadStatus.EXPIRED or (status == UploadStatus.OPEN and expires_at <= now):
-        raise UploadExpired(upload_id, expired_at=expires_at)
-    if status != UploadStatus.OPEN:
-        raise UploadNotOpen(upload_id, status=status)

@@ -19,12 +19,7 @@ from gateway.jobs.queries import snapshot_of
 from gateway.jobs.view import JobFacts, StepFacts, show
 from gateway.settings import EVENT_SOURCE, Settings
 from gateway.uploads import queries, quotas
-from gateway.uploads.errors import (
-    ManifestMismatch,
-    UploadIncomplete,
-    UploadNotFound,
-    check_open,
-)
+from gateway.uploads.errors import ManifestMismatch
 from gateway.uploads.queries import StoredChunk
 from schemas.api.jobs import JobView
 from schemas.api.uploads import DeclaredChunk, FinalizeUpload
@@ -32,6 +27,12 @@ from schemas.errors import FileDigestMismatch
 from schemas.events.uploads import UploadFinalized
 from schemas.ids import JobId, TenantId, UploadId
 from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus, UploadStatus
+from schemas.policy.open_uploads import (
+    UploadNotFound,
+    check_all_stored,
+    check_digest,
+    check_open,
+)
 from schemas.steps import STEPS, JobStage, StepName
 from schemas.tables.events import record_of
 from schemas.tables.steps import LOCK_SHARE, Share
@@ -124,8 +125,7 @@ async def finalize_upload(
     if not uploads:
         raise UploadNotFound(request.upload_id)
     upload = uploads[0]
-    if None not in (upload.sha256, request.sha256) and upload.sha256 != request.sha256:
-        raise FileDigestMismatch(f"upload {upload.id} was declared with another sha256")
+    check_digest(upload.id, declared=upload.sha256, again=request.sha256)
     if jobs and upload.sha256 is None and request.sha256 is not None:
         # A digest that is accepted now would never be checked.
         raise FileDigestMismatch(f"upload {upload.id} was finalized without a sha256")
@@ -280,17 +280,9 @@ def check_complete(
         UploadIncomplete: chunks are missing.
         ManifestMismatch: the declared chunks are not the stored ones.
     """
-    missing = missing_of(stored, chunk_count=chunk_count)
-    if missing:
-        raise UploadIncomplete(upload_id, missing=missing, chunk_count=chunk_count)
+    check_all_stored(upload_id, stored=(each.index for each in stored), chunk_count=chunk_count)
     if declared is not None:
         check_declared(declared, stored=stored)
-
-
-def missing_of(stored: Sequence[StoredChunk], *, chunk_count: int) -> list[int]:
-    """Return the indexes that are not stored; compares sets, because a sum could agree by chance."""
-    present = {chunk.index for chunk in stored}
-    return [index for index in range(chunk_count) if index not in present]
 
 
 def check_declared(declared: Sequence[DeclaredChunk], *, stored: Sequence[StoredChunk]) -> None:

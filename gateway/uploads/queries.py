@@ -17,12 +17,13 @@ from gateway.job_watch import Snapshot
 from gateway.jobs import queries as job_queries
 from gateway.settings import API_PREFIX
 from gateway.staging import StagedUpload
-from gateway.uploads.errors import NotFinalized, UploadNotFound
+from gateway.uploads.errors import NotFinalized
 from gateway.uploads.new_upload import NewUpload
 from gateway.uploads.shown_callback import ShownCallback
 from schemas.api.uploads import ChunkEntry, UploadCreated, UploadManifest
 from schemas.ids import TenantId, UploadId, WebhookId
 from schemas.lifecycle import StagingKind, UploadStatus
+from schemas.policy.open_uploads import UploadNotFound
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
 

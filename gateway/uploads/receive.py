@@ -31,9 +31,6 @@ from gateway.uploads.errors import (
     ChunkIndexOutOfRange,
     ChunkInProgress,
     ChunkSizeMismatch,
-    UploadNotFound,
-    UploadNotOpen,
-    check_open,
 )
 from gateway.uploads.queries import ChunkState, StoredChunk
 from schemas.api.uploads import ChunkStored
@@ -41,6 +38,7 @@ from schemas.errors import StagingMissing
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind, UploadStatus
 from schemas.policy import media_types
+from schemas.policy.open_uploads import UploadNotFound, UploadNotOpen, check_open
 
 log = structlog.stdlib.get_logger(__name__)
 

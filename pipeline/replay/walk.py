@@ -66,7 +66,9 @@ _EVENTS: Final = text(
            AND inbox.event_id IS NOT NULL AS is_applied,
            CAST(:upload_id AS uuid) IS NULL OR coalesce(events.upload_id = CAST(:upload_id AS uuid), false) AS is_of_upload,
            CAST(:metadata_filter AS jsonb) IS NULL
-           OR coalesce(uploads.metadata @> CAST(:metadata_filter AS jsonb), false) AS has_metadata
+           OR coalesce(uploads.metadata @> CAST(:metadata_filter AS jsonb), false) AS has_metadata,
+           (SELECT batches.events FROM jobs JOIN batches ON batches.id = jobs.batch_id WHERE jobs.id = events.job_id)
+               IS NOT DISTINCT FROM 'batch' AS is_quiet
     FROM walked
     JOIN events ON events.id = walked.id
     LEFT JOIN deliveries ON deliveries.id = waybill_delivery_id(events.id, :webhook_id)
@@ -262,6 +264,7 @@ def _chosen_events(
             row.type in SUBSCRIPTIONS[NOTIFY]
             and row.is_of_upload
             and row.has_metadata
+            and not row.is_quiet
             and event_filters.selects(subscribed, row.type)
         ):
             chosen.append(EventId(row.id))

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from schemas.events.batches import BatchEvent
 from schemas.events.documents import DocumentEvent
 from schemas.events.endpoints import EndpointEvent
 from schemas.events.exports import ExportEvent
@@ -22,7 +23,7 @@ CONTENT_TYPE: Final = "application/cloudevents+json"
 MAX_BYTES: Final = 64 * 1024
 """Limit of an encoded event. Events carry ids, keys and sizes, never file content."""
 
-Event: TypeAlias = UploadEvent | DocumentEvent | EndpointEvent | ExportEvent
+Event: TypeAlias = UploadEvent | DocumentEvent | EndpointEvent | ExportEvent | BatchEvent
 
 EVENT_TYPES: Final[Mapping[str, type[Event]]] = MappingProxyType(
     {event.TYPE: event for event in get_args(Event)}
@@ -46,7 +47,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         id: unique per event; a redelivery carries the same id.
         source: the component that emitted the event.
-        subject: id of the upload, document, endpoint or export that the event is about.
+        subject: id of the upload, document, endpoint, export or batch that the event is about.
         tenantid: CloudEvents extension: the tenant that the event belongs to.
     """
 

@@ -8,6 +8,13 @@ from typing import Final
 from uuid import UUID
 
 from schemas.errors import ErrorCode
+from schemas.events.batches import (
+    BatchCancelled,
+    BatchCancelRequested,
+    BatchCompleted,
+    BatchFailed,
+    BatchReceived,
+)
 from schemas.events.documents import (
     DocumentFailed,
     IngestedEvent,
@@ -19,6 +26,7 @@ from schemas.events.envelope import Envelope, Event
 from schemas.events.exports import ExportCompleted, ExportFailed, ExportRequested
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, UploadFinalized
 from schemas.ids import (
+    BatchId,
     DocumentId,
     EventId,
     ExportId,
@@ -40,6 +48,7 @@ _DOCUMENT_ID: Final = DocumentId(UUID("e4a85c11-90b3-4f7d-b2a6-6c1e7f3d5a03"))
 _REVISION_ID: Final = RevisionId(UUID("01a1fe16-2c41-7d05-8e3a-b7c9d1f20e06"))
 _ENDPOINT_ID: Final = WebhookId(UUID("5a9e6d72-3b48-4d0f-a1c9-8e2b4f6d7c05"))
 _EXPORT_ID: Final = ExportId(UUID("c7e1b4d8-92f5-4a3e-8c60-1d7f5b9a2e07"))
+_BATCH_ID: Final = BatchId(UUID("01a1ff02-6e30-7a41-9b58-2c4d6e8f0a08"))
 _SHA256: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _FILENAME: Final = "invoice.pdf"
 _CONTENT_TYPE: Final = "application/pdf"
@@ -211,6 +220,57 @@ _EXAMPLES: Final = (
             format=ExportFormat.JSONL,
             code=ErrorCode.EXPORT_TOO_LARGE,
             detail="the file would have more than 10737418240 bytes",
+        ),
+    ),
+    _Example(
+        after=timedelta(days=9),
+        source="/waybill/gateway",
+        event=BatchReceived(batch_id=_BATCH_ID, job_id=_JOB_ID),
+    ),
+    _Example(
+        after=timedelta(days=9, hours=1),
+        source="/waybill/gateway",
+        event=BatchCancelRequested(batch_id=_BATCH_ID, job_id=_JOB_ID),
+    ),
+    _Example(
+        after=timedelta(days=9, hours=3),
+        source="/waybill/pipeline/batch",
+        event=BatchCompleted(
+            batch_id=_BATCH_ID,
+            job_id=_JOB_ID,
+            lines=10_000,
+            rejected=2,
+            completed=9_991,
+            failed=7,
+            cancelled=0,
+        ),
+    ),
+    _Example(
+        after=timedelta(days=9, hours=1, seconds=4),
+        source="/waybill/pipeline/batch",
+        event=BatchCancelled(
+            batch_id=_BATCH_ID,
+            job_id=_JOB_ID,
+            lines=10_000,
+            rejected=2,
+            completed=4_120,
+            failed=3,
+            cancelled=5_875,
+        ),
+    ),
+    _Example(
+        after=timedelta(days=9, hours=2),
+        source="/waybill/pipeline/batch",
+        event=BatchFailed(
+            batch_id=_BATCH_ID,
+            job_id=_JOB_ID,
+            lines=10_000,
+            rejected=2,
+            completed=4_120,
+            failed=3,
+            cancelled=0,
+            code=ErrorCode.INTERNAL,
+            detail="an internal error, 20 times in a row",
         ),
     ),
     _Example(

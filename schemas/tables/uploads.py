@@ -45,6 +45,35 @@ class Upload(Base):
     )
 
 
+def a_reference(
+    upload_id: UploadId,
+    *,
+    tenant_id: TenantId,
+    object_key: str,
+    filename: str,
+    content_type: str | None,
+    sha256: str | None,
+    metadata: dict[str, str],
+) -> Upload:
+    """Return the row of an object in the bucket that is submitted; a worker measures it."""
+    return Upload(
+        id=upload_id,
+        tenant_id=tenant_id,
+        status=UploadStatus.FINALIZED,
+        filename=filename,
+        content_type=content_type,
+        size=0,
+        chunk_size=1,
+        chunk_count=0,
+        sha256=sha256,
+        staging=StagingKind.REFERENCE,
+        source_key=object_key,
+        client_metadata=metadata,
+        expires_at=func.now(),
+        finalized_at=func.now(),
+    )
+
+
 class Chunk(Base):
     """An acknowledged chunk: its bytes were durable before this row was committed."""
 

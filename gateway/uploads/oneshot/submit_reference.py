@@ -1,9 +1,6 @@
 """Submits an object that is already in the bucket, by its key."""
 
-from typing import Final
 from uuid import uuid4
-
-from sqlalchemy import func
 
 from gateway.context import Context
 from gateway.db import SessionStatements, transaction_time
@@ -13,23 +10,11 @@ from gateway.uploads import passwords, quotas
 from gateway.uploads.create import earlier_callback, register_callback
 from gateway.uploads.finalize import FinalizedUpload, add_job
 from gateway.uploads.oneshot.submission import Accepted, Submission, accept
-from schemas import object_keys
 from schemas.api.submissions import SubmitReference
-from schemas.errors import DomainError, ErrorCode
-from schemas.ids import JobId, TenantId, UploadId
-from schemas.lifecycle import Priority, StagingKind, UploadStatus
-from schemas.tables.uploads import Upload
-
-KEY_BYTES_MAX: Final = 1024
-"""Limit of S3 for the key of an object."""
-
-FORBIDDEN_PARTS: Final = frozenset({"", ".", ".."})
-
-
-class ReferenceRefused(DomainError):
-    """The tenant may not submit the named object."""
-
-    code = ErrorCode.REFERENCE_REFUSED
+from schemas.ids import JobId, UploadId
+from schemas.lifecycle import Priority
+from schemas.policy.references import name_in
+from schemas.tables.uploads import a_reference
 
 
 async def submit_reference(
@@ -48,20 +33,14 @@ async def submit_reference(
     """
     tenant_id, settings = submission.tenant_id, context.settings
     name = name_in(reference.object_key, tenant_id=tenant_id)
-    upload = Upload(
-        id=UploadId(uuid4()),
+    upload = a_reference(
+        UploadId(uuid4()),
         tenant_id=tenant_id,
-        status=UploadStatus.FINALIZED,
+        object_key=reference.object_key,
         filename=reference.filename or name,
         content_type=reference.content_type,
-        size=0,
-        chunk_size=1,
-        chunk_count=0,
         sha256=reference.sha256,
-        staging=StagingKind.REFERENCE,
-        source_key=reference.object_key,
-        client_metadata=reference.metadata,
-        expires_at=func.now(),
+        metadata=reference.metadata,
     )
     keyed = KeyedRequest.of(
         submission.idempotency_key,
@@ -111,20 +90,3 @@ async def submit_reference(
         else:
             callback = await earlier_callback(session, upload_id, url=reference.callback_url)
         return await accept(session, upload_id, tenant_id=tenant_id, callback=callback)
-
-
-def name_in(object_key: str, *, tenant_id: TenantId) -> str:
-    """Return the last part of the key of an object that the tenant may submit.
-
-    Raises:
-        ReferenceRefused: the tenant may not submit this object.
-    """
-    prefix = object_keys.incoming(tenant_id)
-    if not object_key.startswith(prefix):
-        raise ReferenceRefused(f"the object must be under {prefix}")
-    parts = object_key.removeprefix(prefix).split("/")
-    if not FORBIDDEN_PARTS.isdisjoint(parts):
-        raise ReferenceRefused("the key has an empty part, or one that is '.' or '..'")
-    if not object_key.isprintable() or len(object_key.encode()) > KEY_BYTES_MAX:
-        raise ReferenceRefused(f"a key has at most {KEY_BYTES_MAX} bytes and no control characters")
-    return parts[-1]

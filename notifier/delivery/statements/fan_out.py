@@ -18,7 +18,7 @@ _FIRST: Final = UUID(int=0)
 _ADD_PART: Final = f"""
 WITH message AS MATERIALIZED (
     SELECT fan_outs.event_id AS id, fan_outs.tenant_id, fan_outs.reached, events.type, events.upload_id,
-           events.endpoint_id
+           events.job_id, events.endpoint_id
     FROM fan_outs LEFT JOIN events ON events.id = fan_outs.event_id AND events.tenant_id = fan_outs.tenant_id
     WHERE fan_outs.tenant_id > %(after)b
     ORDER BY fan_outs.tenant_id, fan_outs.event_id LIMIT 1 FOR UPDATE OF fan_outs SKIP LOCKED

@@ -42,6 +42,13 @@ SUBSCRIBES: Final[LiteralString] = """
 """
 """Whether an endpoint subscribes to a type of events, or to a prefix such as ``document.*``."""
 
+# A scalar: the planner could join a NOT EXISTS with all jobs.
+IS_WANTED: Final[LiteralString] = """
+    (SELECT batches.events FROM jobs JOIN batches ON batches.id = jobs.batch_id WHERE jobs.id = message.job_id)
+    IS DISTINCT FROM 'batch'
+"""
+"""Whether the event is not that of a document whose batch has no events for each document."""
+
 # A message of another publisher could name an upload of another tenant.
 MATCHES: Final = (
     "webhooks.tenant_id = message.tenant_id AND webhooks.deleted_at IS NULL"
@@ -52,7 +59,8 @@ MATCHES: Final = (
         SELECT FROM uploads
         WHERE uploads.id = message.upload_id AND uploads.tenant_id = message.tenant_id
           AND uploads.metadata @> webhooks.metadata_filter
-    ))"""
+    )) AND """
+    + IS_WANTED
 )
 
 _SUBSCRIPTION: Final = (

@@ -2,8 +2,8 @@ from uuid import UUID
 
 import pytest
 
-from gateway.uploads.oneshot.submit_reference import ReferenceRefused, name_in
 from schemas.ids import TenantId
+from schemas.policy.references import ReferenceRefused, name_in
 
 TENANT = TenantId(UUID("11111111-1111-1111-1111-111111111111"))
 OURS = f"incoming/{TENANT}/"

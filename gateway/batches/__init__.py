@@ -1,0 +1,1 @@
+"""Batches: receive their lines, list, show, report, pause, resume, cancel."""

@@ -1,0 +1,1 @@
+"""Batches: each line becomes a job when its turn comes."""

@@ -1,0 +1,181 @@
+"""`batch.cancel_requested` → no line of the batch waits or is at work → `batch.cancelled`."""
+
+from typing import ClassVar, Final
+
+import structlog
+from sqlalchemy import delete, null, select, text, update
+from sqlalchemy.orm import Session
+
+from pipeline.batch import record
+from pipeline.batch.record import SOURCE, NotOver
+from pipeline.context import Context, current_context, database_time
+from pipeline.messaging.event_task import MessageDelivery, RetryLater, data_of
+from pipeline.steps import lease
+from pipeline.steps.lease import ClaimedStep
+from pipeline.steps.task import StepTask
+from schemas import queues
+from schemas.errors import DomainError
+from schemas.events.batches import BatchCancelRequested
+from schemas.events.envelope import Envelope
+from schemas.events.uploads import UploadCancelled
+from schemas.ids import BatchId, JobId, TenantId
+from schemas.lifecycle import BatchLineState, StepStatus, UploadStatus
+from schemas.settings import StepSettings
+from schemas.steps import StepName
+from schemas.tables import steps
+from schemas.tables.batches import BatchLine
+from schemas.tables.events import emit
+from schemas.tables.jobs import Job
+from schemas.tables.uploads import Chunk, Upload
+
+log = structlog.stdlib.get_logger(__name__)
+
+PIECE: Final = 5_000
+"""Waiting lines that one transaction cancels: a tenth of a second."""
+
+_CANCEL_WAITING: Final = text(
+    """
+    WITH piece AS (
+        SELECT line FROM batch_lines
+        WHERE batch_id = :batch_id AND state = 'waiting' ORDER BY line LIMIT :piece FOR UPDATE
+    ), cancelled AS (
+        UPDATE batch_lines SET state = 'cancelled'
+        WHERE batch_id = :batch_id AND line = ANY (ARRAY(SELECT line FROM piece))
+        RETURNING line
+    )
+    SELECT count(*) FROM cancelled
+    """
+)
+
+
+class LinesAtWork(RetryLater):
+    """Jobs of the batch have not ended yet."""
+
+    made_progress = True
+
+
+class CleanUpBatch(StepTask[None]):
+    """Cancels the lines of a cancelled batch."""
+
+    name = "tasks.clean_up_batch"
+    home_queue: ClassVar[str] = queues.UPLOADS
+    step: ClassVar[StepName] = StepName.CLEANUP
+
+    def load(self, session: Session, claimed: ClaimedStep, *, event: Envelope) -> None:
+        """Read nothing: the event says all."""
+
+    def work(
+        self,
+        context: Context,
+        claimed: ClaimedStep,
+        loaded: None,  # noqa: ARG002  # the event says all
+        *,
+        event: Envelope,
+        delivery: MessageDelivery,
+    ) -> None:
+        batch_id = data_of(event, BatchCancelRequested).batch_id
+        while _cancel_waiting(context, claimed, batch_id=batch_id):
+            pass
+        _cancel_started(context, claimed, batch_id=batch_id)
+        try:
+            with context.transaction() as session:
+                counts = record.complete_cancel(
+                    session,
+                    claimed,
+                    batch_id=batch_id,
+                    settings=context.settings,
+                    retention=context.settings.batch_retention,
+                    now=database_time(session),
+                    traceparent=delivery.traceparent,
+                )
+        except NotOver as error:
+            raise LinesAtWork("jobs of the batch have not ended") from error
+        log.info("batch.cancelled", batch_id=str(batch_id), cancelled=counts.cancelled)
+
+    def record_failed(
+        self,
+        session: Session,
+        *,
+        event: Envelope,
+        error: DomainError,
+        delivery: MessageDelivery,  # noqa: ARG002  # emits no event
+    ) -> StepStatus:
+        requested = data_of(event, BatchCancelRequested)
+        log.error("batch.cleanup_given_up", batch_id=str(requested.batch_id), reason=str(error))
+        ended_before = lease.fail(
+            session,
+            job_id=requested.job_id,
+            name=self.step,
+            error=error,
+            settings=current_context().settings,
+        )
+        return ended_before or StepStatus.FAILED
+
+
+def _cancel_waiting(context: Context, claimed: ClaimedStep, *, batch_id: BatchId) -> bool:
+    """Cancel a piece of the waiting lines; False if no line waits."""
+    with context.transaction() as session:
+        cancelled = session.scalars(_CANCEL_WAITING, {"batch_id": batch_id, "piece": PIECE}).one()
+        _renew(session, claimed, context=context)
+        record.count_cancelled(session, batch_id, cancelled=cancelled)
+    return bool(cancelled)
+
+
+def _cancel_started(context: Context, claimed: ClaimedStep, *, batch_id: BatchId) -> None:
+    """Cancel the jobs of the batch whose files are not stored yet."""
+    with context.transaction() as session:
+        job_ids = session.scalars(
+            select(BatchLine.job_id).where(
+                BatchLine.batch_id == batch_id, BatchLine.state == BatchLineState.STARTED
+            )
+        ).all()
+    for job_id in job_ids:
+        if job_id is None:
+            continue
+        with context.transaction() as session:
+            _renew(session, claimed, context=context)
+        with context.transaction() as session:
+            _cancel_job(session, job_id, tenant_id=claimed.tenant_id, settings=context.settings)
+
+
+def _cancel_job(
+    session: Session, job_id: JobId, *, tenant_id: TenantId, settings: StepSettings
+) -> None:
+    """Cancel a job and its upload, as `DELETE /uploads/{upload_id}` does; not one that is stored."""
+    job = session.get_one(Job, job_id)
+    upload = session.execute(
+        update(Upload)
+        .where(Upload.id == job.upload_id, Upload.status == UploadStatus.FINALIZED)
+        .values(status=UploadStatus.CANCELLED)
+        .returning(Upload.id, Upload.filename)
+    ).one_or_none()
+    if upload is None:
+        return
+    session.execute(delete(Chunk).where(Chunk.upload_id == upload.id))
+    event_id = emit(
+        session,
+        UploadCancelled(upload_id=upload.id, job_id=job_id, filename=upload.filename),
+        tenant_id=tenant_id,
+        source=SOURCE,
+        now=database_time(session),
+    )
+    ended = session.scalars(steps.cancel(job_id)).all()
+    # Before the step is added, which increments the revision: clients then read the job again.
+    session.execute(update(Job).where(Job.id == job_id).values(result=null()))
+    steps.add_step(
+        session,
+        StepName.CLEANUP,
+        job_id=job_id,
+        tenant_id=tenant_id,
+        priority=job.priority,
+        event_id=event_id,
+    )
+    session.flush()
+    for name in dict.fromkeys((*ended, StepName.CLEANUP)):
+        session.execute(steps.release(tenant_id, name, settings=settings))
+
+
+def _renew(session: Session, claimed: ClaimedStep, *, context: Context) -> None:
+    lease.renew(
+        session, claimed, lease=context.settings.step_lease, done=0, total=None, checkpoint=None
+    )
