@@ -15,6 +15,7 @@ class Spread:
     count: int
     p50: float
     p95: float
+    p99: float
     least: float
     worst: float
 
@@ -23,12 +24,16 @@ class Spread:
         return cls(
             count=len(samples),
             p50=median(samples),
-            p95=(
-                quantiles(samples, n=20, method="inclusive")[-1] if len(samples) > 1 else samples[0]
-            ),
+            p95=_quantile(samples, parts=20),
+            p99=_quantile(samples, parts=100),
             least=min(samples),
             worst=max(samples),
         )
+
+
+def _quantile(samples: Sequence[float], *, parts: int) -> float:
+    """Return the last quantile of as many parts."""
+    return quantiles(samples, n=parts, method="inclusive")[-1] if len(samples) > 1 else samples[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from dev.bench import plots
 from dev.bench.figures import Spread
+from dev.bench.plots import Bars
 from dev.bench.sections import Section, Table
 from dev.bench.system import System
 from dev.bench.webhooks.bench import DELIVERERS, Bench, Publisher, Receivers, an_event
 from schemas.ids import TenantId
 
+PLOT: Final = "webhook-isolation.svg"
 RATE: Final = 50
 RATIO_MAX: Final = 1.5
 WORST_MAX: Final = timedelta(seconds=1.5)
@@ -117,6 +120,19 @@ def run(system: System, *, extent: Extent) -> Section:
             f"isolation: {neighbour.name}: p95 {outcome.alone.p95:.1f} -> {outcome.beside.p95:.1f} ms,"
             f" worst {outcome.beside.worst:.0f} ms"
         )
+    plots.bars(
+        Bars(
+            title="95th percentile of a healthy endpoint (lower is better)",
+            unit="ms",
+            groups=[str(number) for number, _ in enumerate(outcomes, start=1)],
+            series={
+                "alone": [[outcome.alone.p95] for outcome in outcomes],
+                "beside": [[outcome.beside.p95] for outcome in outcomes],
+            },
+            ours=("beside",),
+        ),
+        to=system.plots / PLOT,
+    )
     return _section(outcomes, extent=extent)
 
 
@@ -204,19 +220,21 @@ def _section(outcomes: list[Outcome], *, extent: Extent) -> Section:
         ),
         tables=[
             Table(
-                headings=["beside it", "p95 alone", "p95 beside", "ratio", "worst beside"],
+                headings=["", "beside it", "p95 alone", "p95 beside", "ratio", "worst beside"],
                 rows=[
                     [
+                        str(number),
                         outcome.name,
                         f"{outcome.alone.p95:.1f} ms",
                         f"{outcome.beside.p95:.1f} ms",
                         f"{outcome.ratio:.2f}",
                         f"{outcome.beside.worst:.0f} ms",
                     ]
-                    for outcome in outcomes
+                    for number, outcome in enumerate(outcomes, start=1)
                 ],
             )
         ],
+        plots=[PLOT],
         remarks=[f"Over the goal: {', '.join(over)}." if over else "None is over the goal."],
         measured_on=datetime.now(UTC).date(),
     )

@@ -11,7 +11,9 @@ from typing import Final
 
 import psutil
 
+from dev.bench import plots
 from dev.bench.figures import Ratio, Spread, starting_orders
+from dev.bench.plots import Bars
 from dev.bench.sections import Section, Table
 from dev.bench.system import System
 from dev.bench.webhooks.bare import PEERS
@@ -20,9 +22,13 @@ from dev.stack.checkout import CHECKOUT
 from schemas.events.envelope import encode
 from schemas.ids import TenantId
 
+PLOT: Final = "webhook-rate.svg"
 CONNECTIONS: Final = 50
 PACES: Final = (50, 200)
 """Events per second at which the time to the receiver is measured."""
+
+LOAD: Final = 0.8
+"""Of the highest rate to one endpoint: a further pace."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +88,29 @@ def run(system: System, *, extent: Extent) -> Section:
                     system.report(f"webhooks: {name}: {own[name][-1]}")
                 else:
                     bare[name].append(_bare(name, count=extent.events))
-        paces = [_paced(bench, pace=pace, lasting=extent.lasting) for pace in PACES]
+        most = Spread.of([rate.deliveries for rate in own[CASES[0].name]]).p50
+        paces = [
+            _paced(bench, pace=pace, lasting=extent.lasting) for pace in (*PACES, int(LOAD * most))
+        ]
         (size,) = bench.sql.execute(
             "SELECT sum(pg_total_relation_size(relid)) / nullif((SELECT count(*) FROM deliveries), 0)"
             " FROM pg_partition_tree('deliveries') UNION ALL SELECT NULL LIMIT 1"
         ).fetchone() or (0,)
+    plots.bars(
+        Bars(
+            title="Webhooks delivered by one process (higher is better)",
+            unit="deliveries/s",
+            groups=[plots.two_lines(name) for name in (*own, *(f"bare {peer}" for peer in PEERS))],
+            series={
+                "": [
+                    *([rate.deliveries for rate in rates] for rates in own.values()),
+                    *bare.values(),
+                ]
+            },
+            ours=[plots.two_lines(name) for name in own],
+        ),
+        to=system.plots / PLOT,
+    )
     return _section(own, bare, paces, bytes_each=float(size or 0))
 
 
@@ -231,12 +255,13 @@ def _section(
             ),
             Table(
                 title="From the time in the event to the receiver",
-                headings=["events", "p50", "p95", "worst", "kept connections"],
+                headings=["events", "p50", "p95", "p99", "worst", "kept connections"],
                 rows=[
                     [
                         f"{pace}/s",
                         f"{spread.p50:.1f} ms",
                         f"{spread.p95:.1f} ms",
+                        f"{spread.p99:.1f} ms",
                         f"{spread.worst:.1f} ms",
                         f"{reuse:.1%}",
                     ]
@@ -244,6 +269,7 @@ def _section(
                 ],
             ),
         ],
+        plots=[PLOT],
         remarks=[f"A delivery and its indexes take {bytes_each:,.0f} bytes, without its attempt."],
         peers={peer: version(peer) for peer in PEERS},
         measured_on=datetime.now(UTC).date(),

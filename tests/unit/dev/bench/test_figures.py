@@ -13,7 +13,7 @@ def test_a_spread_lies_within_the_measured_values() -> None:
 
 
 def test_the_spread_of_one_sample_is_that_sample() -> None:
-    assert Spread.of([7.0]) == Spread(count=1, p50=7.0, p95=7.0, least=7.0, worst=7.0)
+    assert Spread.of([7.0]) == Spread(count=1, p50=7.0, p95=7.0, p99=7.0, least=7.0, worst=7.0)
 
 
 def test_a_ratio_compares_round_by_round() -> None:
