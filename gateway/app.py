@@ -12,6 +12,7 @@ from litestar.datastructures import State
 
 from gateway import chunk_holders, db, health, job_watch
 from gateway.backlog import Backlog
+from gateway.batches import routes as batches
 from gateway.chunk_holders import ChunkHolders
 from gateway.context import ApiRequest, Context
 from gateway.deliveries import routes as deliveries
@@ -107,6 +108,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         secret_keys=settings.key_ring,
         rates=TenantRates(RateLimit.from_settings(settings), monotonic_ns=time.monotonic_ns),
         bodies=Bodies(BodyLimits.from_settings(settings)),
+        batch_turns=db.TenantTurns(count=1, wait_max=db.WAIT_MAX),
         links=Links(store, settings=settings),
     )
 
@@ -145,6 +147,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             deliveries.router,
             events.router,
             exports.router,
+            batches.router,
         ],
         middleware=[ApiKeyAuthentication],
         response_headers=rate_limit.DESCRIBED_FIELDS,

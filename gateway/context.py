@@ -9,7 +9,7 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
 from gateway.backlog import Backlog
 from gateway.chunk_holders import ChunkHolders
-from gateway.db import AutocommitConnection, Database
+from gateway.db import AutocommitConnection, Database, TenantTurns
 from gateway.feed_watch import FeedWatch
 from gateway.http import declarations, digests, json_body, pace
 from gateway.http.bodies import Bodies
@@ -45,6 +45,7 @@ class Context:
     secret_keys: KeyRing
     rates: TenantRates
     bodies: Bodies
+    batch_turns: TenantTurns
     links: Links
 
     def drain(self) -> None:

@@ -293,6 +293,11 @@ class PipelinedTransaction(Statements):
         self._is_open = not is_last
         return [await cursor.fetchall() for cursor in cursors]
 
+    async def copy(self, statement: LiteralString, rows: bytes) -> None:
+        """Send rows to a statement `COPY … FROM STDIN`, after the first statement."""
+        async with self._driver.cursor().copy(statement) as copy:
+            await copy.write(rows)
+
     async def commit(self) -> None:
         """Commit, unless the last batch did."""
         await self._end("COMMIT")

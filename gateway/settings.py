@@ -8,6 +8,7 @@ from schemas.lifecycle import StagingKind
 from schemas.runtime.settings_loader import ServiceSettings
 from schemas.settings import (
     BacklogSettings,
+    BatchLimitSettings,
     BodySettings,
     DatabaseSettings,
     ExportSettings,
@@ -45,6 +46,7 @@ class Settings(
     LinkSettings,
     PageImageSettings,
     ExportSettings,
+    BatchLimitSettings,
     BodySettings,
     RequestRateSettings,
     WebhookTargetSettings,

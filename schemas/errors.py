@@ -77,6 +77,10 @@ class ErrorCode(StrEnum):
     EXPORT_EXPIRED = "export_expired"
     BATCH_NOT_FOUND = "batch_not_found"
     BATCH_ENDED = "batch_ended"
+    BATCH_TOO_LARGE = "batch_too_large"
+    TOO_MANY_BATCHES = "too_many_batches"
+    LINE_TOO_LONG = "line_too_long"
+    LINE_REPEATED = "line_repeated"
 
     # transfer
     STAGING_MISSING = "staging_missing"

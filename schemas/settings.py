@@ -778,6 +778,30 @@ class ExportSettings(BaseModel):
     )
 
 
+class BatchLimitSettings(BaseModel):
+    """How large a batch may be, and how many batches a tenant may have."""
+
+    batch_lines_max: Positive = Field(
+        default=1_000_000,
+        le=2**31 - 1,
+        description="most lines of one batch; a larger body is answered with 413 `batch_too_large`. Each line is a row of about 300 bytes until `BATCH_RETENTION` is over",
+    )
+    batch_line_bytes_max: ByteSize = Field(
+        default=ByteSize(64 * 1024),
+        ge=1024,
+        description="longest line of a batch; a longer one is rejected with `line_too_long`, and the others count. The largest key and some metadata take a few kB",
+    )
+    batch_bytes_max: ByteSize = Field(
+        default=ByteSize(GIB),
+        le=2**31 - 1,
+        description="largest body of a batch; a larger one is answered with 413 `batch_too_large`. The default allows 1 kB for each of a million lines",
+    )
+    tenant_batches_max: Positive = Field(
+        default=10,
+        description="most batches of a tenant that have not ended; a further one is answered with 429 `too_many_batches`. With the default, a tenant has ten million waiting lines at most, some 3 GB of the database",
+    )
+
+
 class BatchSettings(BaseModel):
     """Batches: many lines in one request, each a job once its turn comes."""
 

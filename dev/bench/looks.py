@@ -38,6 +38,7 @@ from pipeline.ingest.frames import DocumentRead, PageReading
 from pipeline.ingest.outcome import Next
 from pipeline.ingest.record import EndOfReading, EventContext
 from pipeline.maintenance import (
+    batches,
     endpoints,
     expiry,
     exports,
@@ -57,6 +58,7 @@ from schemas.events.endpoints import ReplayRequested
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent, UploadFailed
 from schemas.ids import (
+    BatchId,
     DeliveryId,
     DocumentId,
     EventId,
@@ -81,6 +83,7 @@ from schemas.lifecycle import (
 )
 from schemas.steps import StepName
 from schemas.tables import steps
+from schemas.tables.batches import Batch
 from schemas.tables.deliveries import Delivery, DeliveryQueue
 from schemas.tables.documents import Document, Page, Revision
 from schemas.tables.events import EventRecord
@@ -148,6 +151,7 @@ class Facts:
         reading: the document of a queued ingest.
         callback: an upload with a callback.
         delivery_id: the newest delivery of the endpoint; `event_id` is its event.
+        batch_id: the newest batch.
     """
 
     tenant: str
@@ -162,6 +166,7 @@ class Facts:
     callback: UploadId
     delivery_id: DeliveryId
     event_id: EventId
+    batch_id: BatchId
 
     @classmethod
     def of(cls, connection: Connection) -> "Facts":
@@ -222,6 +227,12 @@ class Facts:
                 .join(Webhook, Webhook.upload_id == Upload.id)
                 .where(Upload.tenant_id == tenant.id)
                 .order_by(Upload.created_at.desc())
+                .limit(1)
+            ).one(),
+            batch_id=connection.scalars(
+                select(Batch.id)
+                .where(Batch.tenant_id == tenant.id)
+                .order_by(Batch.created_at.desc())
                 .limit(1)
             ).one(),
         )
@@ -308,6 +319,11 @@ def reads(facts: Facts) -> list[Call]:
             path=f"/documents/{facts.document_id}/entities?label=ORG",
         ),
         Call(name="GET /exports", path="/exports"),
+        Call(name="GET /batches", path="/batches"),
+        *(
+            Call(name=f"GET /batches/{{id}}{rest}", path=f"/batches/{facts.batch_id}{rest}")
+            for rest in ("", "/items", "/items?state=completed", "/items?state=failed", "/report")
+        ),
         Call(name="GET /webhooks", path="/webhooks"),
         Call(name="GET /webhooks/{id}", path=f"/webhooks/{facts.webhook_id}"),
         Call(
@@ -835,6 +851,10 @@ def _delete_expired_exports(context: Context, _: Facts) -> object:
     return exports.sweep(context, Budget.of(MINUTE))
 
 
+def _delete_expired_batches(context: Context, _: Facts) -> object:
+    return batches.sweep(context, Budget.of(MINUTE))
+
+
 def _find_unseen_revisions(context: Context, _: Facts) -> object:
     return revisions.sweep(context, Budget.of(MINUTE))
 
@@ -886,6 +906,7 @@ PIPELINE: Final[Sequence[PipelineLook]] = (
         for kind in ExportKind
     ),
     PipelineLook(name="sweep: no expired export", look=_delete_expired_exports),
+    PipelineLook(name="sweep: no expired batch", look=_delete_expired_batches),
     PipelineLook(name="watchdog: 50 overdue steps", prepare=_make_steps_overdue, look=_watch),
     PipelineLook(name="watchdog: nothing is overdue", look=_watch),
     PipelineLook(name="sweep: 20 expired uploads", prepare=_make_uploads_overdue, look=_expire),

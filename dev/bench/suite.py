@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 from dev.bench import (
+    batches,
     endurance,
     exports,
     fairness,
@@ -103,6 +104,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "exports": Benchmark(
         full=partial(exports.run, extent=exports.FULL),
         quick=partial(exports.run, extent=exports.QUICK),
+    ),
+    "batches": Benchmark(
+        full=partial(batches.run, extent=batches.FULL),
+        quick=partial(batches.run, extent=batches.QUICK),
     ),
     "scale": Benchmark(
         full=partial(scale.run, extent=scale.FULL),

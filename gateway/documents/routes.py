@@ -14,6 +14,7 @@ from gateway.documents.content_disposition import content_disposition, media_typ
 from gateway.documents.listing import Filters
 from gateway.documents.queries import EntityPosition
 from gateway.http import paging
+from gateway.http.pairs import pairs_of
 from gateway.http.problems import InvalidRequest, answers
 from gateway.http.security import requires
 from gateway.http.times import Time, time_of
@@ -124,7 +125,7 @@ async def list_documents(  # noqa: PLR0913  # one for each filter
         filename_prefix=filename_prefix,
         created_after=time_of(created_after, field="created_after"),
         created_before=time_of(created_before, field="created_before"),
-        metadata=_metadata(metadata),
+        metadata=pairs_of(metadata, field="metadata"),
     )
     async with request.context.database.transaction() as session:
         return await listing.page_of(
@@ -358,18 +359,3 @@ def _included(include: str) -> frozenset[str]:
             f"{min(unknown)!r} is none of {', '.join(sorted(PARTS_OF_PAGE))}", field="include"
         )
     return included
-
-
-def _metadata(pairs: list[str] | None) -> dict[str, str]:
-    """Return the names and values of a filter.
-
-    Raises:
-        InvalidRequest: a pair has no colon.
-    """
-    metadata = {}
-    for pair in pairs or ():
-        name, colon, value = pair.partition(":")
-        if not colon:
-            raise InvalidRequest("is not of the form name:value", field="metadata")
-        metadata[name] = value
-    return metadata

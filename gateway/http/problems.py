@@ -98,6 +98,11 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.EXPORT_EXPIRED: HTTPStatus.GONE,
         ErrorCode.BATCH_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.BATCH_ENDED: HTTPStatus.CONFLICT,
+        ErrorCode.BATCH_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        ErrorCode.TOO_MANY_BATCHES: HTTPStatus.TOO_MANY_REQUESTS,
+        # The two codes below reject a line, not a request; clients find them in the report.
+        ErrorCode.LINE_TOO_LONG: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        ErrorCode.LINE_REPEATED: HTTPStatus.CONFLICT,
         # A server error, because the server lost the bytes, although the client has to upload
         # again.
         ErrorCode.STAGING_MISSING: HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -16,16 +16,8 @@ from schemas.api.exports import ExportFilter
 from schemas.ids import ExportId, TenantId
 from schemas.lifecycle import ExportFormat, ExportKind
 from schemas.policy import media_types
+from schemas.policy.spreadsheets import FORMULA
 from schemas.tables.export_kinds import KINDS, Column, ColumnType
-
-_SIGNS: Final = r"=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
-"""Signs that begin a formula, also in the full-width and small forms of East Asia."""
-
-_IGNORED: Final = r"\s\x01-\x1f\x7f-\x9f\u00a0\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
-"""What a spreadsheet may skip before the sign: white space, controls and characters without width."""
-
-FORMULA: Final = rf"^([{_IGNORED}]*[{_SIGNS}]|[\t\r\n])"
-"""Text that a spreadsheet may calculate. A tab or a line break in front may end up as another cell."""
 
 _HARMLESS: Final = ", ".join(str(ord(each)) for each in string.ascii_letters + string.digits)
 """Code points that begin most text, and no formula."""

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pipeline.context import Context, current_context
 from pipeline.maintenance import (
+    batches,
     endpoints,
     exclusive,
     expiry,
@@ -103,7 +104,7 @@ class SweepOrphans(Sweep):
 
 
 class SweepRows(Sweep):
-    """Deletes rows whose retention time is over, ended callbacks and unseen revisions, and keeps the partitions of events."""
+    """Deletes rows whose retention time is over, ended callbacks, unseen revisions and expired batches, and keeps the partitions of events."""
 
     name = "tasks.sweep_rows"
     areas: ClassVar[tuple[tuple[str, Callable[[Context, Budget], Any]], ...]] = (
@@ -111,6 +112,7 @@ class SweepRows(Sweep):
         ("rows", retention.sweep),
         ("endpoints", endpoints.sweep),
         ("revisions", revisions.sweep),
+        ("batches", batches.sweep),
     )
 
     def sweep(self, context: Context, *, max_time: timedelta) -> None:

@@ -1,6 +1,7 @@
 """Batches: many files by reference or upload id, in one request."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 
 import msgspec
@@ -91,3 +92,10 @@ class BatchItemView(msgspec.Struct, frozen=True, kw_only=True):
     job_id: JobId | None
     error_code: str | None
     error_detail: str | None
+
+
+class ReportFormat(StrEnum):
+    """The format of a batch's report."""
+
+    JSONL = "jsonl"  # one JSON object per line
+    CSV = "csv"

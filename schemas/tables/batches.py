@@ -69,6 +69,8 @@ class Batch(Base):
         ),
         Index("ix_batches_tenant", "tenant_id", "created_at", "id"),
         Index("ix_batches_expiry", "expires_at"),
+        # Counts the batches that have not ended, whatever the number of the others.
+        Index("ix_batches_live", "tenant_id", postgresql_where=text("finished_at IS NULL")),
     )
 
 
@@ -77,7 +79,7 @@ class BatchLine(Base):
 
     Attributes:
         line: its number in the request, from 1; empty lines are counted, and have no row.
-        source: a valid line, as `schemas.api.batches.BatchLine`; None for a rejected line.
+        source: the line as `schemas.api.batches.BatchLine`; None for a line that cannot be decoded.
         job_id: the job that the line became. Without a foreign key: the report outlives the job.
         error_code: why the line is rejected or failed.
     """

@@ -106,6 +106,12 @@ def upgrade() -> None:
     )
     op.create_index("ix_batches_tenant", "batches", ["tenant_id", "created_at", "id"])
     op.create_index("ix_batches_expiry", "batches", ["expires_at"])
+    op.create_index(
+        "ix_batches_live",
+        "batches",
+        ["tenant_id"],
+        postgresql_where=sa.text("finished_at IS NULL"),
+    )
     op.create_table(
         "batch_lines",
         sa.Column("batch_id", sa.Uuid(), nullable=False),

@@ -288,6 +288,30 @@ async def test_the_calls_of_an_export_use_an_index(
 
 
 @pytest.mark.anyio
+async def test_the_calls_of_a_batch_use_an_index(gateway: httpx.AsyncClient, check: Check) -> None:
+    path = "/batches"
+    for method, action, body in (
+        ("POST", "", b"{}\n" * 10),
+        ("POST", "/pause", None),
+        ("POST", "/resume", None),
+        ("POST", "/cancel", None),
+    ):
+        with recorded() as plans:
+            answer = await ask(
+                gateway,
+                Call(
+                    name=f"{method} {path}{action}",
+                    method=method,
+                    path=f"{path}{action}",
+                    body=body,
+                    headers={"Content-Type": "application/x-ndjson"} if body else {},
+                ),
+            )
+        check(plans)
+        path = answer["status_url"].removeprefix(API_PREFIX)
+
+
+@pytest.mark.anyio
 async def test_the_statements_of_a_chunk_use_an_index(
     async_engine: AsyncEngine, facts: Facts, check: Check
 ) -> None:

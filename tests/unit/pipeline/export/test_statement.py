@@ -30,34 +30,6 @@ def a_query(
     )
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "=1",
-        "+1",
-        "-1",
-        "@a",
-        "\tx",
-        "\rx",
-        "\n1",
-        "  =1",
-        "\u00a0=",
-        "\u200b@",
-        "\ufeff-",
-        "\uff1d1",
-        "\ufe62",
-    ],
-)
-def test_text_that_a_spreadsheet_calculates_is_a_formula(text: str) -> None:
-    # The database has the same classes of characters here.
-    assert re.search(statement.FORMULA, text)
-
-
-@pytest.mark.parametrize("text", ["", "a=1", "1-2", " x", "(=1)", "'=1", "ä=", "\u2212x", "🧾"])
-def test_other_text_is_no_formula(text: str) -> None:
-    assert not re.search(statement.FORMULA, text)
-
-
 @pytest.mark.parametrize("kind", ExportKind)
 @pytest.mark.parametrize("format_", ExportFormat)
 def test_every_query_names_its_tenant_and_its_order(
