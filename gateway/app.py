@@ -19,8 +19,10 @@ from gateway.deliveries import routes as deliveries
 from gateway.document_changes import routes as document_changes
 from gateway.documents import routes as documents
 from gateway.event_types import routes as event_types
+from gateway.events import queries as event_queries
 from gateway.events import routes as events
 from gateway.exports import routes as exports
+from gateway.feed_tail import FeedTails
 from gateway.feed_watch import FeedWatch
 from gateway.http import (
     cors,
@@ -80,6 +82,11 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     notifications.subscribe(job_watch.CHANNEL, watch.notify)
     feed_watch = FeedWatch()
     notifications.subscribe(FEED_CHANNEL, feed_watch.notify)
+    tails = FeedTails(
+        newest=partial(event_queries.newest, autocommit),
+        page_after=partial(event_queries.tail_after, autocommit),
+        watch=feed_watch,
+    )
     holders = ChunkHolders(
         keep_rate=settings.chunk_keep_rate,
         send=partial(autocommit.notify, chunk_holders.CHANNEL),
@@ -101,7 +108,8 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         chunk_holders=holders,
         job_watch=watch,
         feed_watch=feed_watch,
-        key_waits=KeyWaits(settings.waits_per_key),
+        feed_tails=tails,
+        key_waits=KeyWaits(settings.waits_per_key, total=settings.waits_max),
         backlog=Backlog(settings, monotonic=time.monotonic),
         api_keys=ApiKeyCache(lifetime=settings.api_key_cache, monotonic=time.monotonic),
         key_uses=KeyUses(monotonic=time.monotonic),
@@ -118,6 +126,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         try:
             async with (
                 watch.running(),
+                tails.running(),
                 notifications.listening(),
                 context.key_uses.written_to(context.database),
                 ended_keys.ending_waits(

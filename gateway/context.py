@@ -10,6 +10,7 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from gateway.backlog import Backlog
 from gateway.chunk_holders import ChunkHolders
 from gateway.db import AutocommitConnection, Database, TenantTurns
+from gateway.feed_tail import FeedTails
 from gateway.feed_watch import FeedWatch
 from gateway.http import declarations, digests, json_body, pace
 from gateway.http.bodies import Bodies
@@ -38,6 +39,7 @@ class Context:
     chunk_holders: ChunkHolders
     job_watch: JobWatch
     feed_watch: FeedWatch
+    feed_tails: FeedTails
     key_waits: KeyWaits
     backlog: Backlog
     api_keys: ApiKeyCache
@@ -52,6 +54,7 @@ class Context:
         """End every request that waits: the process is about to stop."""
         self.job_watch.drain()
         self.feed_watch.drain()
+        self.feed_tails.drain()
 
 
 class ApiRequest(Request[Caller, None, Any]):

@@ -363,7 +363,7 @@ class HttpSettings(BaseModel):
     )
     stream_token_ttl: Duration = Field(
         default=timedelta(minutes=5),
-        description="how long a stream token opens the events of its job. It is in a URL, which proxies log: keep it short. An open stream continues after it",
+        description="how long a stream token opens its event stream. It is in a URL, which proxies log: keep it short. An open stream continues after it",
     )
     request_body_max: ByteSize = Field(
         default=ByteSize(MIB), description="largest JSON body; chunks have their own limits"
@@ -403,7 +403,11 @@ class HttpSettings(BaseModel):
     )
     waits_per_key: Positive = Field(
         default=100,
-        description="most requests of one API key that wait for a job at once in one gateway process: long polls and event streams. A further one is answered with 429, and a finalize or a form at once with 202. A wait costs memory alone, at most 30 KiB; the limit keeps one client from holding all connections",
+        description="most requests of one API key that wait at once in one gateway process: long polls and event streams. A further one is answered with 429, and a finalize or a form at once with 202. A wait costs memory alone, at most 30 KiB; the limit keeps one client from holding all connections",
+    )
+    waits_max: Positive = Field(
+        default=3_000,
+        description="most requests of all API keys that wait at once in one gateway process. A further one is answered with 503 `system_busy` and `Retry-After`, and a finalize or a form at once with 202. With 30 KiB each the default takes 90 MiB of the 512 MiB that compose.yaml gives a gateway; raise it with the memory, and with the limit of open files",
     )
 
 

@@ -20,6 +20,7 @@ from dev.bench import (
     servers,
     small,
     stalled,
+    stream,
     transfer,
     waits,
     wakeup,
@@ -84,6 +85,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "waits": Benchmark(
         full=partial(waits.run, extent=waits.FULL),
         quick=partial(waits.run, extent=waits.QUICK),
+    ),
+    "stream": Benchmark(
+        full=partial(stream.run, extent=stream.FULL),
+        quick=partial(stream.run, extent=stream.QUICK),
     ),
     "stalled": Benchmark(
         full=partial(stalled.run, extent=stalled.FULL),

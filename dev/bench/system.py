@@ -41,7 +41,7 @@ UNLIMITED: Final = Service(
     name="gateway-unlimited",
     command=(
         *("env", "REQUEST_RATE=1000000", "REQUEST_BURST=1000000"),
-        *("WAITS_PER_KEY=1000000", "WAIT_MAX=10m"),
+        *("WAITS_PER_KEY=1000000", "WAITS_MAX=1000000", "WAIT_MAX=10m"),
         "waybill-gateway",
     ),
     readiness=Readiness.HEALTH_ENDPOINT,

@@ -88,7 +88,7 @@ class Result:
 
 
 def run(system: System, *, extent: Extent) -> Section:
-    _allow_open_files(4 * (extent.streams + extent.polls))
+    allow_open_files(4 * (extent.streams + extent.polls))
     system.run_only(GATEWAY)
     crowd, other = system.api_key, system.stack.create_api_key(tenant="bench-other")
     waited = _open_jobs(system, key=crowd, number=extent.jobs)
@@ -132,11 +132,11 @@ async def _measure(
         return float(gateway.memory_info().rss) / KIB
 
     async def read() -> Reads:
-        before = _processor_seconds(gateway)
+        before = processor_seconds(gateway)
         samples = await asyncio.to_thread(
             _read, system.url, key=other, job_id=own, times=extent.reads
         )
-        return Reads(milliseconds=samples, processor_seconds=_processor_seconds(gateway) - before)
+        return Reads(milliseconds=samples, processor_seconds=processor_seconds(gateway) - before)
 
     # The first requests fill caches and the heap, which stay.
     async with _waiting(system.url, _streams(jobs, number=100), key=key):
@@ -150,23 +150,23 @@ async def _measure(
     ]
     async with _waiting(system.url, streams, key=key) as listening:
         await asyncio.gather(*(_event(reader) for reader in listening))
-        await _idle(gateway)
+        await until_idle(gateway)
         with_streams = resident_kib()
         async with _waiting(system.url, polls, key=key):
-            await _idle(gateway)
+            await until_idle(gateway)
             with_polls = resident_kib()
             beside = await read()
             await asyncio.sleep(STATISTICS_SECONDS)
             with system.database() as database:
-                before = _commits(database)
+                before = commits(database)
                 await asyncio.sleep(extent.quiet_seconds)
-                quiet = _commits(database) - before
+                quiet = commits(database) - before
                 began = time.perf_counter()
                 _change(database, jobs[0])
                 ours = [reader for at, reader in enumerate(listening) if at % len(jobs) == 0]
                 await asyncio.gather(*(_event(reader) for reader in ours))
                 woken = time.perf_counter() - began
-    await _idle(gateway)
+    await until_idle(gateway)
     # Before and after: the load of the machine changes meanwhile.
     alone = alone.and_(await read())
     return Result(
@@ -179,16 +179,16 @@ async def _measure(
     )
 
 
-async def _idle(process: psutil.Process) -> None:
+async def until_idle(process: psutil.Process) -> None:
     """Wait until a process has done its work: a long poll that has begun sends nothing."""
     used = IDLE_SHARE_MAX
     while used >= IDLE_SHARE_MAX:
-        before = _processor_seconds(process)
+        before = processor_seconds(process)
         await asyncio.sleep(1)
-        used = _processor_seconds(process) - before
+        used = processor_seconds(process) - before
 
 
-def _processor_seconds(process: psutil.Process) -> float:
+def processor_seconds(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
 
@@ -251,7 +251,7 @@ def _change(database: psycopg.Connection, job_id: str) -> None:
     database.execute("UPDATE steps SET attempts = attempts + 1 WHERE job_id = %s", (job_id,))
 
 
-def _commits(database: psycopg.Connection) -> int:
+def commits(database: psycopg.Connection) -> int:
     database.execute("SELECT pg_stat_clear_snapshot()")
     row = database.execute(
         "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
@@ -259,7 +259,7 @@ def _commits(database: psycopg.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def _allow_open_files(number: int) -> None:
+def allow_open_files(number: int) -> None:
     """Raise the limit of this process and of the gateway, which inherits it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(number, hard)), hard))

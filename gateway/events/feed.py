@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.context import ApiRequest
 from gateway.events import queries
-from gateway.events.queries import FeedPosition, Page
+from gateway.feed_tail import FeedPosition, Page
 from gateway.feed_watch import READ_INTERVAL
 from gateway.http import paging
 from gateway.http.disconnect import on_disconnect
@@ -38,11 +38,20 @@ async def start_of(request: ApiRequest, after: str | None) -> FeedPosition | Non
         InvalidRequest: it is not a cursor of a feed.
     """
     if after == LATEST:
-        return await queries.newest(request.context.autocommit, tenant_id=request.user.tenant_id)
+        return await queries.newest(request.context.autocommit, request.user.tenant_id)
+    return None if after is None else position_of(after, field="after")
+
+
+def position_of(cursor: str, *, field: str) -> FeedPosition:
+    """Return the place that a cursor names.
+
+    Raises:
+        InvalidRequest: it is not a cursor of a feed; the error names the field.
+    """
     try:
-        return paging.decode(after, to=FeedPosition)
+        return paging.decode(cursor, to=FeedPosition)
     except InvalidRequest as error:
-        raise InvalidRequest(error.reason, field="after") from error
+        raise InvalidRequest(error.reason, field=field) from error
 
 
 async def page_within(
@@ -78,7 +87,7 @@ async def page_within(
             while True:
                 page = await read(after)
                 left = timedelta(seconds=deadline - asyncio.get_running_loop().time())
-                if page.bodies or page.has_more or changes.is_ended or left <= timedelta():
+                if page.events or page.has_more or changes.is_ended or left <= timedelta():
                     return page
                 # The events that were read and not selected are not read again.
                 after = page.end

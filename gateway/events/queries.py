@@ -1,14 +1,12 @@
 """Reads the events of a tenant. A statement is a whole transaction, so that no wait holds one."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, LiteralString
-
-import msgspec
+from typing import Any, Final, LiteralString
 
 from gateway.db import Statements
 from gateway.events.errors import CursorExpired, EventNotFound
+from gateway.feed_tail import FeedEvent, FeedPosition, Page
 from schemas.events.endpoints import Ping
 from schemas.ids import EventId, TenantId
 from schemas.queues import NOTIFY
@@ -17,11 +15,14 @@ from schemas.topology import SUBSCRIPTIONS
 SCANNED_MAX: Final = 400
 """Events that one statement reads; more than the largest default page."""
 
+TAIL_EVENTS: Final = 100
+"""Events of one page for all streams of a tenant."""
+
 FEED_TYPES: Final = SUBSCRIPTIONS[NOTIFY]
 """What webhooks carry; an event that only starts a step is not for clients."""
 
 PAGE: Final[LiteralString] = """
-    SELECT position, id, CASE WHEN type = ANY(%(types)s) THEN body END AS body
+    SELECT position, id, type, CASE WHEN type = ANY(%(types)s) THEN body END AS body
     FROM events
     WHERE tenant_id = %(tenant_id)s AND position > %(after)s
     ORDER BY position
@@ -58,33 +59,6 @@ BODY: Final[LiteralString] = """
 """
 
 
-class FeedPosition(msgspec.Struct, frozen=True, array_like=True):
-    """A place in the feed of a tenant.
-
-    Attributes:
-        position: of the last event that the reader has; 0 before the first.
-        up_to: the time of the last event, or of a look that found no later one. Events after it may be
-            deleted once it is older than the retention.
-    """
-
-    position: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-    up_to: Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """A part of the feed.
-
-    Attributes:
-        bodies: the events, as webhooks carry them.
-        end: where the next page begins.
-    """
-
-    bodies: Sequence[bytes]
-    end: FeedPosition
-    has_more: bool
-
-
 async def page_after(
     statements: Statements,
     after: FeedPosition | None,
@@ -92,16 +66,17 @@ async def page_after(
     tenant_id: TenantId,
     types: Collection[str],
     limit: int,
+    scanned_max: int | None = None,
 ) -> Page:
     """Return the events after a place in the feed; None is its beginning.
 
-    Reads at most `SCANNED_MAX` events, so a page may have fewer events than its limit, and even none,
-    although more follow.
+    Reads at most `SCANNED_MAX` events, or `scanned_max`, so a page may have fewer events than its
+    limit, and even none, although more follow.
 
     Raises:
         CursorExpired: events after the place were deleted.
     """
-    count = max(SCANNED_MAX, limit)
+    count = max(SCANNED_MAX if scanned_max is None else scanned_max, limit)
     retention = await _retention(statements, after)
     rows = await statements.rows(
         PAGE,
@@ -119,7 +94,14 @@ async def page_after(
     else:
         shown, last, has_more = found, (scanned[-1] if scanned else None), len(rows) > count
     return Page(
-        bodies=[bytes(row.body) for row in shown],
+        events=[
+            FeedEvent(
+                place=FeedPosition(position=row.position, up_to=_time_of(row)),
+                type=row.type,
+                body=bytes(row.body),
+            )
+            for row in shown
+        ],
         end=FeedPosition(
             position=last.position if last else (after.position if after else 0),
             up_to=_time_of(last) if last and has_more else retention.now,
@@ -128,7 +110,23 @@ async def page_after(
     )
 
 
-async def newest(statements: Statements, *, tenant_id: TenantId) -> FeedPosition:
+async def tail_after(statements: Statements, tenant_id: TenantId, after: FeedPosition) -> Page:
+    """Return the events of every type after a place, for all streams of the tenant."""
+    return await page_after(
+        statements, after, tenant_id=tenant_id, types=FEED_TYPES, limit=TAIL_EVENTS
+    )
+
+
+async def check_kept(statements: Statements, after: FeedPosition) -> None:
+    """Check that every event after a place is stored.
+
+    Raises:
+        CursorExpired: events after the place were deleted.
+    """
+    await _retention(statements, after)
+
+
+async def newest(statements: Statements, tenant_id: TenantId) -> FeedPosition:
     """Return the end of the feed."""
     row = await statements.first_row(NEWEST, {"tenant_id": tenant_id})
     retention = await _retention(statements, None)

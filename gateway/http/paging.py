@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar, overload
 from uuid import UUID
 
 import msgspec
@@ -52,6 +52,12 @@ def encode(position: msgspec.Struct) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
 
 
+@overload
+def decode(cursor: None, *, to: type[Position]) -> None: ...
+@overload
+def decode(cursor: str, *, to: type[Position]) -> Position: ...
+@overload
+def decode(cursor: str | None, *, to: type[Position]) -> Position | None: ...
 def decode(cursor: str | None, *, to: type[Position]) -> Position | None:
     """Return the position that a cursor holds.
 

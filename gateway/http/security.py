@@ -38,8 +38,8 @@ KEY_LENGTH_MAX: Final = 256
 REQUIRED_SCOPE: Final = "required_scope"
 """The option of a route with the scope that it requires."""
 
-FOLLOWS_JOB: Final = "follows_job"
-"""The option of the route that a stream token of its `job_id` opens too."""
+SENDS_STREAM: Final = "sends_stream"
+"""The option of a route that a stream token opens too: of its `job_id`, or of the feed."""
 
 CACHED_KEYS_MAX: Final = 4096
 """When the cache is full, the key that was read first is removed."""
@@ -138,15 +138,16 @@ async def valid_key(session: AsyncSession, *, key: str) -> ValidKey:
     return ValidKey(caller=caller, expires_in=found.expires_in)
 
 
-async def bearer_of(session: AsyncSession, token: StreamToken, *, job_id: JobId) -> Caller:
+async def bearer_of(session: AsyncSession, token: StreamToken, *, job_id: JobId | None) -> Caller:
     """Return the owner of the API key that a token was made with.
 
     Raises:
-        StreamTokenRefused: the token is for another job, it has expired by the database's clock, or
-            its key is revoked or expired.
+        StreamTokenRefused: the token is for another stream, it has expired by the database's clock,
+            or its key is revoked or expired.
     """
     if token.job_id != job_id:
-        raise StreamTokenRefused("the stream token is for another job")
+        other = "the feed" if token.job_id is None else "another job"
+        raise StreamTokenRefused(f"the stream token is for {other}")
     found = (
         await session.execute(
             _VALID_KEYS.add_columns(func.now().label("now")).where(
@@ -269,7 +270,9 @@ class ApiKeyAuthentication(AbstractAuthenticationMiddleware):
             decoded = StreamToken.decode(token, keys=context.secret_keys)
             request_log.bind(tenant_id=decoded.tenant_id, key_id=decoded.key_id)
             async with context.database.transaction() as session:
-                caller = await bearer_of(session, decoded, job_id=connection.path_params["job_id"])
+                caller = await bearer_of(
+                    session, decoded, job_id=connection.path_params.get("job_id")
+                )
         _bind(caller)
         context.key_uses.note(caller.key_id)
         context.rates.admit(caller.tenant_id, connection.scope)
@@ -285,7 +288,7 @@ def _bind(caller: Caller) -> None:
 
 def stream_token_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
     """Return the token in the query, if the route accepts one."""
-    if not connection.route_handler.opt.get(FOLLOWS_JOB):
+    if not connection.route_handler.opt.get(SENDS_STREAM):
         return None
     token: str | None = connection.query_params.get("token")
     return token

@@ -31,7 +31,7 @@ ID_DIGITS_MAX: Final = 19
 """Of a signed number of 64 bits."""
 
 
-def event(name: str, *, event_id: int, data: bytes) -> bytes:
+def event(name: str, *, event_id: int | str, data: bytes) -> bytes:
     """Return one event.
 
     Args:
@@ -39,7 +39,12 @@ def event(name: str, *, event_id: int, data: bytes) -> bytes:
         event_id: the client sends it back as `Last-Event-ID` when it reconnects.
         data: text without line breaks.
     """
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event_id, name.encode(), data)
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (str(event_id).encode(), name.encode(), data)
+
+
+def position(event_id: str) -> bytes:
+    """Return an id without an event: a client that reconnects sends this id."""
+    return b"id: %b\n\n" % event_id.encode()
 
 
 def last_event_id(field: str, *, newest: int) -> int:

@@ -10,18 +10,20 @@ from litestar.response import Stream
 
 from gateway.context import ApiRequest
 from gateway.db import SessionStatements, transaction_time
-from gateway.http import paging, request_log, sse
+from gateway.http import paging, request_log, sse, stream_tokens
 from gateway.http.problems import answers
-from gateway.http.security import FOLLOWS_JOB, requires
+from gateway.http.security import SENDS_STREAM, requires
 from gateway.http.stream_tokens import StreamToken
+from gateway.http.wait_limit import WAIT_ERRORS
 from gateway.job_watch import Snapshot
 from gateway.jobs import queries
 from gateway.jobs.cancel import cancel_job
 from gateway.jobs.wait import Wait, event_stream, polled
 from gateway.settings import API_PREFIX
-from schemas.api.jobs import JobView, StreamTokenCreated
+from schemas.api.jobs import JobView
 from schemas.api.paging import PageOf
 from schemas.api.scopes import Scope
+from schemas.api.streams import StreamTokenCreated
 from schemas.errors import ErrorCode
 from schemas.ids import JobId
 from schemas.lifecycle import JobStatus
@@ -51,7 +53,7 @@ LastEventId = Annotated[
     "/jobs/{job_id:uuid}",
     summary="Show the progress of a job",
     opt=requires(Scope.UPLOADS_READ),
-    responses=answers(ErrorCode.JOB_NOT_FOUND, ErrorCode.TOO_MANY_WAITS),
+    responses=answers(ErrorCode.JOB_NOT_FOUND, *WAIT_ERRORS),
 )
 async def get_job(
     request: ApiRequest,
@@ -88,23 +90,19 @@ async def create_stream_token(
         tenant_id=caller.tenant_id,
         job_id=job_id,
         key_id=caller.key_id,
-        # The token holds whole seconds.
-        expires_at=(now + context.settings.stream_token_ttl).replace(microsecond=0),
+        expires_at=stream_tokens.expiry(now, lifetime=context.settings.stream_token_ttl),
     )
-    encoded = token.encode(context.secret_keys)
-    return StreamTokenCreated(
-        token=encoded,
-        url=f"{API_PREFIX}/jobs/{job_id}/events?token={encoded}",
-        expires_at=token.expires_at,
+    return stream_tokens.issued(
+        token, keys=context.secret_keys, path=f"{API_PREFIX}/jobs/{job_id}/events"
     )
 
 
 @get(
     "/jobs/{job_id:uuid}/events",
     summary="Follow a job",
-    opt=requires(Scope.UPLOADS_READ) | {FOLLOWS_JOB: True},
+    opt=requires(Scope.UPLOADS_READ) | {SENDS_STREAM: True},
     media_type=sse.MEDIA_TYPE,
-    responses=answers(ErrorCode.JOB_NOT_FOUND, ErrorCode.TOO_MANY_WAITS)
+    responses=answers(ErrorCode.JOB_NOT_FOUND, *WAIT_ERRORS)
     | {
         HTTPStatus.NO_CONTENT: ResponseSpec(
             None,

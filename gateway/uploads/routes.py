@@ -16,6 +16,7 @@ from gateway.http.preconditions import Preconditions
 from gateway.http.prefer import Prefer
 from gateway.http.problems import BODY_ERRORS, answers
 from gateway.http.security import requires
+from gateway.http.wait_limit import WAIT_ERRORS
 from gateway.jobs.wait import Wait, answer_of, polled
 from gateway.uploads import cancel, create, finalize, passwords, queries
 from gateway.uploads.receive import IncomingChunk, receive_chunk
@@ -254,9 +255,7 @@ async def get_upload(request: ApiRequest, *, upload_id: FromPath[UploadId]) -> U
     "/uploads/{upload_id:uuid}/status",
     summary="Show the progress of an upload",
     opt=requires(Scope.UPLOADS_READ),
-    responses=answers(
-        ErrorCode.UPLOAD_NOT_FOUND, ErrorCode.JOB_NOT_FOUND, ErrorCode.TOO_MANY_WAITS
-    ),
+    responses=answers(ErrorCode.UPLOAD_NOT_FOUND, ErrorCode.JOB_NOT_FOUND, *WAIT_ERRORS),
 )
 async def get_upload_status(
     request: ApiRequest,

@@ -98,13 +98,3 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
             " `metadata` and `ingest` run at the same time"
         ),
     ]
-
-
-class StreamTokenCreated(msgspec.Struct, frozen=True, kw_only=True):
-    """A token that opens the events of one job, for clients that cannot send a header."""
-
-    token: Annotated[str, _described("a secret: its holder can follow the job")]
-    url: Annotated[str, _described("the events of the job, with the token in the query")]
-    expires_at: Annotated[
-        datetime, _described("a stream that is open then continues; a new one needs a new token")
-    ]

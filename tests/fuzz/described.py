@@ -27,8 +27,8 @@ def schemathesis(fuzzed: Fuzzed, *, phases: str, bounds: Sequence[str]) -> tuple
             *("--header", f"Authorization: Bearer {fuzzed.key}"),
             *("--phases", phases, *bounds),
             *("--exclude-checks", ",".join(EXCLUDED_CHECKS)),
-            # A stream of events ends with its job, and no job ends here.
-            *("--exclude-path-regex", "/events$"),
+            # A stream of events ends with its job, and no job ends here; that of a feed never ends.
+            *("--exclude-path-regex", "/jobs/[^/]+/events$|/events/stream$"),
             *("--request-timeout", "20"),
             *("--continue-on-failure", "--no-color", "--warnings", "off"),
         ],

@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 
 from gateway import feed_watch
 from gateway.events import queries
-from gateway.events.queries import FeedPosition
+from gateway.feed_tail import FeedPosition
 from gateway.http import paging
 from notifier import positions
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFinalized

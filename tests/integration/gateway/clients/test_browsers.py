@@ -181,6 +181,28 @@ async def test_a_stream_token_opens_nothing_but_the_events_of_its_job(
     assert bearer.status == 401
 
 
+async def test_a_stream_token_of_the_feed_opens_the_feed_alone(gateway: Gateway, api: Api) -> None:
+    _, job_id = await api.finalized()
+    of_job = (await stream_url(api, job_id)).partition("?")[2]
+    created = (await api.ask("POST", "/events/stream-token")).json()
+    assert created["url"] == f"/api/v1/events/stream?token={created['token']}"
+
+    async with gateway.connect() as connection:
+        await connection.send(f"GET {created['url']} HTTP/1.1", "Host: gateway", f"Origin: {PAGE}")
+        head = (await connection.reader.readuntil(b"\r\n\r\n")).decode()
+        await connection.reader.readuntil(b"\nid: ")
+    other = await asked(gateway, "GET", f"/api/v1/jobs/{job_id}/events?token={created['token']}")
+    feed = await asked(gateway, "GET", f"/api/v1/events/stream?{of_job}")
+    pages = await asked(gateway, "GET", f"/api/v1/events?token={created['token']}")
+
+    assert head.startswith("HTTP/1.1 200 ")
+    assert f"access-control-allow-origin: {PAGE}" in head
+    assert {answer.status for answer in (other, feed, pages)} == {401}
+    assert "is for the feed" in other.json["detail"]
+    assert "is for another job" in feed.json["detail"]
+    assert created["token"] not in gateway.process.log_file.read_text()
+
+
 async def test_an_expired_or_changed_stream_token_is_refused(
     gateway: Gateway, api: Api, transaction: BeginSession
 ) -> None:

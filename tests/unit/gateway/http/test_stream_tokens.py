@@ -28,6 +28,12 @@ def test_a_token_holds_its_facts_in_characters_of_a_url() -> None:
     assert encoded.replace("-", "").replace("_", "").isalnum()
 
 
+def test_a_token_without_a_job_is_for_the_feed() -> None:
+    token = replace(TOKEN, job_id=None)
+
+    assert StreamToken.decode(token.encode(RING), keys=RING) == token
+
+
 def test_a_token_stays_valid_while_its_signing_key_is_in_the_ring() -> None:
     encoded = TOKEN.encode(RING)
 
