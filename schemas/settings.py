@@ -709,7 +709,7 @@ class DeliverySettings(BaseModel):
     )
     webhook_slow_concurrency: Positive = Field(
         default=400,
-        description="most attempts at the same time at receivers that are slow, fail, or were never seen; an attempt that takes longer than half a second moves here. Each costs an open connection, and no more. A tenant gets a slot of either kind only while it has fewer than are free, so at most half; beyond the limit, up to twice as much, there is a slot for attempts that turn slow, and one for each tenant without any. While the process has too much to do, a tenant gets fewer, at least an eighth of each limit",
+        description="most attempts at the same time at receivers that are slow, fail, or were never seen; an attempt that takes longer than half a second moves here. Each costs an open connection, and no more. A tenant gets a slot of either kind only while it has fewer than are free, so at most half; beyond the limit, up to twice as much, there is a slot for attempts that turn slow, and one for each tenant without any",
     )
     webhook_permanent_attempts: Positive = Field(
         default=5,
