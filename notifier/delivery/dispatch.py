@@ -362,28 +362,29 @@ class Dispatcher:
             self._pump()
 
     async def _age(self) -> Never:
-        interval = AGE_INTERVAL.total_seconds()
         while True:
-            began = self._monotonic()
-            await asyncio.sleep(interval)
+            await asyncio.sleep(AGE_INTERVAL.total_seconds())
             now = self._monotonic()
-            self._lanes.observe(late=timedelta(seconds=now - began - interval))
-            self._grow_old(now=now)
-            self._pump()
+            if self._grow_old(now=now):
+                self._pump()
 
-    def _grow_old(self, *, now: float) -> None:
-        """Move slow attempts."""
+    def _grow_old(self, *, now: float) -> bool:
+        """Move slow attempts; return whether others may start now."""
+        moved = False
         slow, waiting = QUICK.total_seconds(), FOLLOWER_WAIT.total_seconds()
         while self._young and (each := self._young[0]).began + slow <= now:
             self._young.popleft()
             if not each.has_ended:
                 self._lanes.grow_old(each.slot)
                 self._leading.append(each)
+                moved = True
         while self._leading and (each := self._leading[0]).began + waiting <= now:
             self._leading.popleft()
             if not each.has_ended:
                 each.owned.queue.let_followers_start(each.delivery)
                 self._refresh(each.owned)
+                moved = True
+        return moved
 
 
 def _reaction(outcome: AttemptOutcome) -> Reaction:

@@ -12,9 +12,6 @@ A tenant gets a slot only while it has fewer slots of the lane than are free: on
 half of a lane. A tenant without a slot gets one even from a lane that is full, up to twice its size:
 attempts that hang do not stop a tenant that comes later.
 
-Each attempt of the process waits for all others that have something to read. While that takes too long,
-a tenant gets ever fewer slots; a tenant with a few attempts under way does not notice.
-
 Picking takes the same time whatever waits. Nothing here reads a clock.
 """
 
@@ -31,15 +28,6 @@ QUICK: Final = timedelta(milliseconds=500)
 
 NEW_ENDPOINTS_MAX: Final = 10
 """Concurrent attempts of a receiver's endpoints that were never attempted."""
-
-LATE: Final = timedelta(milliseconds=10)
-"""The event loop is busy if it is late by more. An idle one is late by a tenth of it."""
-
-TENANT_SHARE: Final = 8
-"""A tenant may have one slot in this many of a lane even while the event loop is busy."""
-
-TENANT_STEP: Final = 8
-"""Slots that a tenant gets back at each observation without a busy event loop."""
 
 REMEMBERED: Final = 10_000
 """Endpoints and receivers whose windows are remembered while they have nothing to do."""
@@ -124,7 +112,6 @@ class Lane:
     def __init__(self, size: int) -> None:
         self.size = size
         self.free = size
-        self.tenant_max = size
         self._taken: dict[TenantId, int] = {}
         self._flows: dict[TenantId, OrderedDict[Flow, None]] = {}
         # The tenants that have waiting flows, by the number of their slots.
@@ -155,22 +142,12 @@ class Lane:
             return None
         # Few different numbers exist: their sum is the number of taken slots.
         fewest = min(self._tenants)
-        if fewest >= self.tenant_max:
-            return None
         if fewest >= self.free and (fewest or not self.has_overflow):
             return None
         flows = self._flows[next(iter(self._tenants[fewest]))]
         flow = next(iter(flows))
         flows.move_to_end(flow)
         return flow
-
-    def observe(self, *, is_busy: bool) -> None:
-        """Adapt the slots of one tenant; see the module."""
-        if is_busy:
-            most = min(max(self._taken.values(), default=0), self.tenant_max)
-            self.tenant_max = max(most // 2, self.size // TENANT_SHARE, 1)
-        else:
-            self.tenant_max = min(self.tenant_max + TENANT_STEP, self.size)
 
     def take(self, tenant_id: TenantId) -> None:
         self._change(tenant_id, by=1)
@@ -300,11 +277,6 @@ class Lanes:
         self._place(flow)
         lane.take(member.tenant_id)
         return Slot(member=member, flow=flow, lane=lane)
-
-    def observe(self, *, late: timedelta) -> None:
-        """Adapt the slots of a tenant to how late the event loop was."""
-        for lane in (self._fast, self._slow):
-            lane.observe(is_busy=late > LATE)
 
     def grow_old(self, slot: Slot) -> None:
         """Treat an attempt as slow: it is under way for longer than `QUICK`."""

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from notifier.delivery.lanes import LATE, TENANT_SHARE, TENANT_STEP, Lanes, Member, Reaction, Slot
+from notifier.delivery.lanes import Lanes, Member, Reaction, Slot
 from schemas.ids import TenantId, WebhookId
 
 ids = count(1)
@@ -276,37 +276,3 @@ class Machine(RuleBasedStateMachine):
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
-
-
-def test_a_tenant_gets_fewer_slots_while_the_event_loop_is_busy() -> None:
-    lanes = Lanes(fast=40, slow=400)
-    busy, other = [join(lanes) for _ in range(300)], join(lanes, of=2)
-    started = start_all(lanes, *busy)
-
-    lanes.observe(late=2 * LATE)
-    for slot in started[: len(started) // 2 - 1]:
-        lanes.end(slot, Reaction.REFUSED)
-
-    assert start_all(lanes, *busy) == []
-    assert [slot.member for slot in start_all(lanes, other)] == [other]
-
-
-def test_a_busy_event_loop_leaves_a_tenant_some_slots() -> None:
-    lanes = Lanes(fast=40, slow=400)
-    members = [join(lanes) for _ in range(300)]
-
-    for _ in range(20):
-        lanes.observe(late=2 * LATE)
-
-    assert len(start_all(lanes, *members)) == 400 // TENANT_SHARE
-
-
-def test_a_tenant_gets_its_slots_back_once_the_event_loop_is_in_time() -> None:
-    lanes = Lanes(fast=40, slow=400)
-    members = [join(lanes) for _ in range(300)]
-    lanes.observe(late=2 * LATE)
-
-    for _ in range(400 // TENANT_STEP):
-        lanes.observe(late=LATE)
-
-    assert len(start_all(lanes, *members)) == 200
