@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import structlog
 from aio_pika.abc import AbstractIncomingMessage, AbstractRobustConnection
-from sqlalchemy import text
+from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from notifier import db
@@ -23,6 +23,7 @@ from schemas import topology
 from schemas.events.envelope import Envelope, MalformedEvent, decode
 from schemas.runtime import outages
 from schemas.tables.dead_letters import DeadLetter
+from schemas.tables.tenant_deletions import TenantDeletion
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -52,6 +53,11 @@ _ADD: Final = (
     .returning(DeadLetter.id)
 )
 
+# Nothing of a deleted tenant comes back.
+_DELETED_TENANTS: Final = select(TenantDeletion.tenant_id).where(
+    TenantDeletion.tenant_id.in_(bindparam("tenant_ids", expanding=True))
+)
+
 
 class DeadLetterConsumer(Consumer[Row]):
     """Moves dead letters into the database."""
@@ -73,8 +79,15 @@ class DeadLetterConsumer(Consumer[Row]):
 
     async def _record(self, items: Sequence[Row]) -> None:
         async with self._transaction() as connection:
-            added = [await connection.scalar(_ADD, item) for item in items]
-        for dead_letter_id, item in zip(added, items, strict=True):
+            owners = [item["tenant_id"] for item in items if item["tenant_id"] is not None]
+            found = await connection.execute(_DELETED_TENANTS, {"tenant_ids": owners})
+            deleted = {row.tenant_id for row in found}
+            kept = [item for item in items if item["tenant_id"] not in deleted]
+            added = [await connection.scalar(_ADD, item) for item in kept]
+        for item in items:
+            if item["tenant_id"] in deleted:
+                log.info("dead_letter.of_deleted_tenant", **_facts(item))
+        for dead_letter_id, item in zip(added, kept, strict=True):
             if dead_letter_id is None:
                 log.info("dead_letter.repeated", **_facts(item))
             else:

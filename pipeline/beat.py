@@ -10,6 +10,7 @@ from celery.beat import Scheduler
 from celery.schedules import schedule as celery_schedule
 
 from pipeline.maintenance.tasks import (
+    DeleteTenants,
     Sweep,
     SweepExports,
     SweepOrphans,
@@ -32,7 +33,11 @@ PERIODIC_TASKS: Final[tuple[type[Sweep], ...]] = (
     SweepRows,
     SweepExports,
     WatchSteps,
+    DeleteTenants,
 )
+
+OFTEN: Final = frozenset({WatchSteps, DeleteTenants})
+"""The tasks that are due once per `STEP_WATCH_EVERY`."""
 
 TICK: Final = timedelta(seconds=5)
 
@@ -52,9 +57,7 @@ def schedule(*, sweep_every: timedelta, watch_every: timedelta) -> Mapping[str, 
     return {
         task.name: {
             "task": task.name,
-            "schedule": celery_schedule(
-                watch_every if task is WatchSteps else sweep_every, nowfun=_now
-            ),
+            "schedule": celery_schedule(watch_every if task in OFTEN else sweep_every, nowfun=_now),
             "last_run_at": LONG_AGO,
             # Without the timeout beat would block for ever under a memory alarm of the broker.
             "options": {"queue": task.home_queue, "mandatory": True, "confirm_timeout": 10},

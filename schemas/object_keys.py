@@ -4,6 +4,7 @@ A key consists of our ids alone. A client's file name is never a part of a key,
 so two names cannot collide and no name leads into another prefix.
 """
 
+from collections.abc import Sequence
 from typing import Final, NewType
 from uuid import UUID
 
@@ -14,6 +15,7 @@ ObjectKey = NewType("ObjectKey", str)
 ORIGINALS: Final = "originals/"
 DERIVED: Final = "derived/"
 EXPORTS: Final = "exports/"
+INCOMING: Final = "incoming/"
 
 
 def original(tenant_id: TenantId, upload_id: UploadId) -> ObjectKey:
@@ -81,4 +83,13 @@ def export_of_file(key: str) -> ExportId | None:
 
 def incoming(tenant_id: TenantId) -> str:
     """Return the prefix of the objects that a tenant may submit by reference."""
-    return f"incoming/{tenant_id}/"
+    return f"{INCOMING}{tenant_id}/"
+
+
+def of_tenant(tenant_id: TenantId) -> Sequence[str]:
+    """Return the prefixes that have objects of one tenant alone.
+
+    The objects under `DERIVED` have the ids of uploads instead, and those of staging have a prefix of
+    their own.
+    """
+    return [f"{prefix}{tenant_id}/" for prefix in (ORIGINALS, EXPORTS, INCOMING)]

@@ -27,9 +27,14 @@ def upload_of_file(name: str) -> UploadId | None:
     return None if upload_id is None else UploadId(upload_id)
 
 
+def of_tenant(tenant_id: TenantId) -> str:
+    """Return the prefix of the staged chunks of a tenant."""
+    return f"{PREFIX}{tenant_id}/"
+
+
 def prefix_of(tenant_id: TenantId, upload_id: UploadId) -> str:
     """Return the prefix of an upload's staged chunks."""
-    return f"{PREFIX}{tenant_id}/{upload_id}/"
+    return f"{of_tenant(tenant_id)}{upload_id}/"
 
 
 def chunk_key(tenant_id: TenantId, upload_id: UploadId, *, index: int, sha256: bytes) -> ObjectKey:

@@ -45,6 +45,7 @@ from pipeline.maintenance import (
     partitions,
     retention,
     revisions,
+    tenants,
     watchdog,
 )
 from pipeline.maintenance.exclusive import Budget
@@ -855,6 +856,10 @@ def _delete_expired_batches(context: Context, _: Facts) -> object:
     return batches.sweep(context, Budget.of(MINUTE))
 
 
+def _find_tenants_to_delete(context: Context, _: Facts) -> object:
+    return tenants.sweep(context, max_time=MINUTE)
+
+
 def _find_unseen_revisions(context: Context, _: Facts) -> object:
     return revisions.sweep(context, Budget.of(MINUTE))
 
@@ -911,6 +916,7 @@ PIPELINE: Final[Sequence[PipelineLook]] = (
     PipelineLook(name="watchdog: nothing is overdue", look=_watch),
     PipelineLook(name="sweep: 20 expired uploads", prepare=_make_uploads_overdue, look=_expire),
     PipelineLook(name="sweep: no expired upload", look=_expire),
+    PipelineLook(name="sweep: no tenant to delete", look=_find_tenants_to_delete),
     PipelineLook(name="sweep: no revision that nobody sees", look=_find_unseen_revisions),
     PipelineLook(name="sweep: no ended callback, no old endpoint", look=_find_ended_endpoints),
     PipelineLook(name="sweep: no row past its retention", look=_delete_old_rows),

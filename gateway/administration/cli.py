@@ -148,7 +148,7 @@ def on_database(
     from gateway import db
     from gateway.administration.dead_letters import DeadLetterRefused
     from gateway.administration.keys import KeyRefused
-    from gateway.administration.tenants import TenantUnknown
+    from gateway.administration.tenants import TenantBeingDeleted, TenantUnknown
     from schemas.runtime import logging
 
     async def run() -> Result:
@@ -161,7 +161,7 @@ def on_database(
     logging.configure(loaded, service="waybill")
     try:
         return asyncio.run(run())
-    except (TenantUnknown, KeyRefused, DeadLetterRefused) as error:
+    except (TenantUnknown, TenantBeingDeleted, KeyRefused, DeadLetterRefused) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -262,6 +262,63 @@ def set_duplicates(*, tenant: str, policy: str | None) -> None:
         ),
     )
     click.echo(f"duplicates: {REFUSE if refused else REUSE}")
+
+
+@tenants_group.command("delete")
+@click.argument("tenant", type=printable_name)
+@click.option("--yes", "is_ordered", is_flag=True, help="Delete; this cannot be undone.")
+@click.option("--dry-run", is_flag=True, help="Count the rows that would be deleted.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for the end of the deletion.")
+def delete_tenant(*, tenant: str, is_ordered: bool, dry_run: bool, no_wait: bool) -> None:
+    """Delete a tenant with everything it has, in the database, the bucket and staging.
+
+    Its keys are revoked at once; gateways accept them for up to API_KEY_CACHE (5 s) more. A worker
+    of `maintenance` deletes in small steps, also while this command does not run. At the end, the
+    command counts what is left in each table. A repetition follows the same deletion.
+    """
+    from gateway.administration import audit, tenant_deletion
+
+    if is_ordered == dry_run:
+        raise click.UsageError("give either --dry-run or --yes")
+    if dry_run:
+        found = in_transaction(
+            settings(), lambda session: tenant_deletion.count(session, name=tenant)
+        )
+        table(("TABLE", "ROWS"), ((name, rows) for name, rows in found.items() if rows))
+        return
+    actor = audit.current_actor()
+    loaded = settings()
+    tenant_id = in_transaction(
+        loaded, lambda session: tenant_deletion.order(session, name=tenant, actor=actor)
+    )
+    click.echo(f"tenant: {tenant_id}")
+    if no_wait:
+        return
+    click.echo("a worker of maintenance deletes; Ctrl-C ends this command only", err=True)
+    try:
+        ended = on_database(
+            loaded,
+            lambda database: tenant_deletion.follow(
+                database,
+                tenant_id,
+                report=lambda progress: click.echo(
+                    f"deleted: {sum(progress.deleted.values())} rows, {progress.objects} objects",
+                    err=True,
+                ),
+            ),
+        )
+    except KeyboardInterrupt:
+        click.echo("the deletion goes on", err=True)
+        return
+    left = in_transaction(loaded, lambda session: tenant_deletion.rows_of(session, tenant_id))
+    table(
+        ("TABLE", "DELETED", "LEFT"),
+        ((name, ended.deleted.get(name, 0), rows) for name, rows in left.items()),
+    )
+    click.echo(f"objects: {ended.objects} deleted, 0 left")
+    click.echo(f"finished: {moment(ended.finished_at)}")
+    if any(left.values()):
+        raise click.ClickException("rows were added after the end; they are deleted within an hour")
 
 
 @main.group("keys")

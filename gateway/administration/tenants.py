@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from schemas.ids import TenantId
+from schemas.tables.tenant_deletions import TenantDeletion
 from schemas.tables.tenants import Tenant, TenantUsage
 
 
@@ -16,6 +17,13 @@ class TenantUnknown(LookupError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"there is no tenant {name!r}; `waybill keys create` creates one")
+
+
+class TenantBeingDeleted(RuntimeError):
+    """The deletion of the tenant is ordered; nothing can be added to it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the tenant {name!r} is being deleted")
 
 
 async def find(session: AsyncSession, *, name: str) -> Tenant:
@@ -31,10 +39,24 @@ async def find(session: AsyncSession, *, name: str) -> Tenant:
 
 
 async def find_or_create(session: AsyncSession, *, name: str) -> TenantId:
+    """Return a tenant, which is created if it is missing.
+
+    Raises:
+        TenantBeingDeleted: its deletion is ordered.
+    """
     await session.execute(
         insert(Tenant).values(id=TenantId(uuid4()), name=name).on_conflict_do_nothing()
     )
-    return (await session.scalars(select(Tenant.id).where(Tenant.name == name))).one()
+    # Locked: the order to delete the tenant waits for this transaction, or this one for the order.
+    tenant_id = await session.scalar(
+        select(Tenant.id).where(Tenant.name == name).with_for_update(key_share=True)
+    )
+    if tenant_id is None:
+        raise TenantBeingDeleted(name)
+    ordered = select(TenantDeletion.tenant_id).where(TenantDeletion.tenant_id == tenant_id)
+    if await session.scalar(ordered) is not None:
+        raise TenantBeingDeleted(name)
+    return tenant_id
 
 
 async def everyone(session: AsyncSession) -> Sequence[Row[str, TenantId, int, int, int]]:

@@ -26,12 +26,13 @@ BATCH: Final = 1000
 TIMES_MAX: Final = 3
 """How often a fact is published again; an event that the notifier rejects would come back for ever."""
 
-# The inbox forgets events after `INBOX_RETENTION`. An event that may be forgotten is not looked at: its
+# The notifier refuses the events of a tenant that is being deleted. The inbox forgets events after `INBOX_RETENTION`. An event that may be forgotten is not looked at: its
 # webhooks would be sent twice.
 _UNCHECKED: Final = text(
     """
     SELECT events.id, events.type,
-           EXISTS (SELECT FROM inbox WHERE consumer = :consumer AND inbox.event_id = events.id) AS is_applied,
+           EXISTS (SELECT FROM inbox WHERE consumer = :consumer AND inbox.event_id = events.id)
+               OR EXISTS (SELECT FROM tenant_deletions WHERE tenant_deletions.tenant_id = events.tenant_id) AS is_applied,
            (SELECT count(*) FROM outbox WHERE outbox.event_id = events.id AND queue = :queue) AS times,
            EXISTS (SELECT FROM outbox WHERE outbox.event_id = events.id AND published_at IS NULL) AS is_pending
     FROM events

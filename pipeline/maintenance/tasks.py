@@ -23,6 +23,7 @@ from pipeline.maintenance import (
     partitions,
     retention,
     revisions,
+    tenants,
     watchdog,
 )
 from pipeline.maintenance.exclusive import Budget
@@ -144,6 +145,20 @@ class SweepExports(Sweep):
                 log.warning("sweep.cut_short", area=area, reason=str(error))
             else:
                 log.info("sweep.done", area=area, **asdict(report), complete=not budget.is_spent)
+
+
+class DeleteTenants(Sweep):
+    """Goes on with the deletion of the tenants that an operator has ordered."""
+
+    name = "tasks.delete_tenants"
+
+    def sweep(self, context: Context, *, max_time: timedelta) -> None:
+        summary = tenants.sweep(context, max_time=max_time)
+        log.log(
+            logging.INFO if summary.finished or summary.left else logging.DEBUG,
+            "sweep.done",
+            **asdict(summary),
+        )
 
 
 class WatchSteps(Sweep):

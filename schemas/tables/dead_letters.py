@@ -56,6 +56,7 @@ class DeadLetter(Base):
             postgresql_where=text("state = 'waiting'"),
         ),
         Index("ix_dead_letters_event", "event_id", postgresql_where=text("state = 'waiting'")),
+        Index("ix_dead_letters_tenant", "tenant_id", "id"),
         Index("ix_dead_letters_state", "state", "received_at", "id"),
         Index("ix_dead_letters_queue", "queue", "state", "received_at", "id"),
         Index(

@@ -77,6 +77,8 @@ WITH message AS MATERIALIZED (
         {", ".join(f"%({name})b" for name in REFERENCES)}
     ) AS message (id, tenant_id, type, subject, body, traceparent, {", ".join(REFERENCES)})
     WHERE NOT EXISTS (SELECT FROM inbox WHERE consumer = '{NOTIFIER}' AND event_id = message.id)
+      -- Nothing of a deleted tenant comes back.
+      AND NOT EXISTS (SELECT FROM tenant_deletions WHERE tenant_deletions.tenant_id = message.tenant_id)
 ),
 -- Also a tenant whose earlier events wait for deliveries: the events of an upload keep their order.
 crowd AS MATERIALIZED (

@@ -95,6 +95,47 @@ async def test_a_created_key_works_is_listed_and_can_be_revoked(
     assert "umbrella" in await command("tenants", "list")
 
 
+async def test_the_order_to_delete_a_tenant_revokes_its_keys_and_refuses_new_ones(
+    serve: Serve, make_key: MakeKey, database: DatabaseSettings
+) -> None:
+    async def command(*arguments: str) -> tuple[int | None, str, str]:
+        url = database.database_url.get_secret_value()
+        return await run_command(*arguments, DATABASE_URL=url)
+
+    async with serve(api_key_cache="1ms") as api:
+        deleted, other = (
+            api.of(await make_key(tenant="leaving")),
+            api.of(await make_key(tenant="staying")),
+        )
+        await deleted.created(size=1)
+        counted = await command("tenants", "delete", "leaving", "--dry-run")
+        assert (await deleted.get("/jobs")).status_code == 200
+        ordered = [
+            await command("tenants", "delete", "leaving", "--yes", "--no-wait") for _ in range(2)
+        ]
+
+        assert problem(await deleted.get("/jobs")) == (401, "unauthenticated")
+        assert (await other.get("/jobs")).status_code == 200
+    refused = await command("keys", "create", "leaving")
+    unknown = await command("tenants", "delete", "nobody", "--yes")
+    neither = await command("tenants", "delete", "staying")
+
+    assert [line.split() for line in counted[1].splitlines()] == [
+        ["TABLE", "ROWS"],
+        ["api_keys", "1"],
+        ["tenant_usage", "1"],
+        ["tenants", "1"],
+        ["uploads", "1"],
+    ]
+    assert [code for code, _, _ in ordered] == [0, 0]
+    assert ordered[0] == ordered[1]
+    assert refused[0] == 1
+    assert "the tenant 'leaving' is being deleted" in refused[2]
+    assert (unknown[0], neither[0]) == (1, 2)
+    assert "there is no tenant 'nobody'" in unknown[2]
+    assert "give either --dry-run or --yes" in neither[2]
+
+
 async def test_an_unknown_key_cannot_be_revoked(database: DatabaseSettings) -> None:
     code, out, err = await run_command(
         *("keys", "revoke", "00000000-0000-0000-0000-000000000001"),

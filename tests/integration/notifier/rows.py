@@ -24,6 +24,7 @@ from schemas.tables.deliveries import Attempt, Delivery, DeliveryQueue
 from schemas.tables.events import EventRecord
 from schemas.tables.ledger import LEDGER, Ledger, ledger_of, values_of
 from schemas.tables.outbox import OutboxMessage
+from schemas.tables.tenant_deletions import TenantDeletion
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook, WebhookSecret
@@ -109,6 +110,15 @@ class Rows:
         async with self.transaction() as session:
             session.add(Tenant(id=tenant_id, name=str(tenant_id)))
         return tenant_id
+
+    async def add_deletion(self, tenant_id: TenantId) -> None:
+        """Order the deletion of a tenant."""
+        async with self.transaction() as session:
+            session.add(TenantDeletion(tenant_id=tenant_id, name="deleted", requested_by="tests"))
+
+    async def stored_events(self) -> Sequence[EventId]:
+        async with self.transaction() as session:
+            return (await session.scalars(select(EventRecord.id).order_by(EventRecord.id))).all()
 
     async def add_upload(
         self, tenant_id: TenantId, *, metadata: dict[str, str] | None = None

@@ -135,6 +135,26 @@ async def test_a_repeated_message_adds_no_second_row(
     assert [letter.event_id for letter in letters] == [event.id, last.id]
 
 
+async def test_a_message_of_a_deleted_tenant_is_not_recorded(
+    rows: Rows, events_bus: Bus, run_consumer: RunConsumer
+) -> None:
+    tenant_id = await rows.add_tenant()
+    await rows.add_deletion(tenant_id)
+    late, last = an_event(tenant_id=tenant_id), an_event()
+    async with run_consumer():
+        for each in (late, last):
+            await events_bus.publish_to(
+                topology.UNROUTED.name, encode(each), message_id=str(each.id)
+            )
+        (letter,) = await rows.until_dead_letters(1)
+        assert letter.event_id == last.id
+
+        async def is_empty() -> bool:
+            return await events_bus.depth(topology.UNROUTED.name) == 0
+
+        await eventually(is_empty)
+
+
 async def test_a_message_that_dies_again_after_its_replay_adds_a_row(
     rows: Rows, events_bus: Bus, run_consumer: RunConsumer
 ) -> None:

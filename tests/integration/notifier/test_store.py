@@ -124,6 +124,20 @@ async def test_the_metadata_of_another_tenants_upload_are_not_matched(
     assert not (await store.record_events([received(event)])).due
 
 
+async def test_an_event_of_a_deleted_tenant_adds_nothing(rows: Rows, store: DatabaseStore) -> None:
+    tenant_id, other = await rows.add_tenant(), await rows.add_tenant()
+    for each in (tenant_id, other):
+        await rows.add_webhook(each)
+    await rows.add_deletion(tenant_id)
+    late, kept = an_event(tenant_id=tenant_id), an_event(tenant_id=other)
+
+    recorded = await store.record_events([received(late), received(kept)])
+
+    assert [delivery.event_id for delivery in recorded.due] == [kept.id]
+    assert [delivery.event_id for delivery in await rows.deliveries()] == [kept.id]
+    assert await rows.stored_events() == [kept.id]
+
+
 async def test_a_repeated_group_adds_no_delivery(rows: Rows, store: DatabaseStore) -> None:
     tenant_id = await rows.add_tenant()
     webhook_id = await rows.add_webhook(tenant_id)

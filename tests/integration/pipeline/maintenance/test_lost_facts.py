@@ -14,6 +14,7 @@ from schemas.ids import EventId, uuid7
 from schemas.tables.events import EventRecord
 from schemas.tables.inbox import NOTIFIER, CheckedEvents, InboxMessage
 from schemas.tables.outbox import OutboxMessage
+from schemas.tables.tenant_deletions import TenantDeletion
 from tests.factories.uploads import add_tenant
 from tests.integration.pipeline.maintenance.leftovers import ample_budget
 
@@ -75,6 +76,17 @@ def test_a_fact_that_is_missing_in_the_inbox_is_published_to_notify(context: Con
     lost = add_fact(context)
     assert sweep(context) == 1
     assert published_again(context) == [lost]
+
+
+def test_a_fact_of_a_deleted_tenant_is_not_published_again(context: Context) -> None:
+    event_id = add_fact(context)
+    with context.transaction() as session:
+        tenant_id = session.execute(
+            select(EventRecord.tenant_id).where(EventRecord.id == event_id)
+        ).scalar_one()
+        session.add(TenantDeletion(tenant_id=tenant_id, name="deleted", requested_by="tests"))
+    assert sweep(context) == 0
+    assert published_again(context) == []
 
 
 def test_a_fact_is_left_alone_while_messages_wait_in_the_queue(context: Context) -> None:

@@ -10,6 +10,7 @@ NOT_SEEDED = {
     "document_passwords",
     "engines",
     "fan_outs",
+    "tenant_deletions",
 }
 WITHOUT_TENANT = {"audit_log", "checked_events", "deliverers", "engines"}
 TABLES = Base.metadata.tables
