@@ -43,6 +43,7 @@ STEP: Final = StepView(
     started_at=None,
     finished_at=None,
     error=None,
+    task_id=None,
     place=None,
 )
 
@@ -57,6 +58,8 @@ def _job(job_id: UUID) -> JobView:
         upload_id=None,
         document_id=None,
         webhook_id=None,
+        batch_id=None,
+        task_id=None,
         kind=JobKind.UPLOAD,
         priority=Priority.INTERACTIVE,
         status=JobStatus.QUEUED,

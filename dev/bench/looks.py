@@ -78,6 +78,7 @@ from schemas.lifecycle import (
     DocumentStatus,
     ExportFormat,
     ExportKind,
+    JobKind,
     JobStatus,
     StepStatus,
     UploadStatus,
@@ -146,6 +147,7 @@ class Facts:
 
     Attributes:
         job_id: a completed job; `upload_id` is its upload.
+        batch_of_jobs: a batch whose lines are jobs.
         middle: position of a job in the middle of the tenant's history.
         document_id: an ingested document with pages.
         queued: job of a queued transfer.
@@ -160,6 +162,7 @@ class Facts:
     webhook_id: WebhookId
     job_id: JobId
     upload_id: UploadId
+    batch_of_jobs: BatchId
     middle: CreatedPosition
     document_id: DocumentId
     queued: JobId
@@ -175,14 +178,14 @@ class Facts:
             select(Tenant.id, Tenant.name).where(TENANTS).order_by(Tenant.name).limit(1)
         ).one()
         newest = (
-            select(Job.id, Job.upload_id, Job.created_at)
+            select(Job.id, Job.upload_id, Job.batch_id, Job.created_at)
             .where(Job.tenant_id == tenant.id)
             .order_by(Job.created_at.desc(), Job.id.desc())
         )
         count = connection.scalar(select(func.count()).where(Job.tenant_id == tenant.id)) or 0
         middle = connection.execute(newest.offset(count // 2).limit(1)).one()
         completed = connection.execute(
-            newest.where(Job.status == JobStatus.COMPLETED).limit(1)
+            newest.where(Job.status == JobStatus.COMPLETED, Job.kind == JobKind.UPLOAD).limit(1)
         ).one()
         webhooks = select(Webhook.id, Webhook.upload_id).where(
             Webhook.tenant_id == tenant.id,
@@ -204,6 +207,9 @@ class Facts:
             event_id=delivery.event_id,
             job_id=completed.id,
             upload_id=completed.upload_id,
+            batch_of_jobs=connection.execute(newest.where(Job.batch_id.is_not(None)).limit(1))
+            .one()
+            .batch_id,
             middle=CreatedPosition(created_at=middle.created_at, id=middle.id),
             document_id=connection.scalars(
                 select(Document.id)
@@ -286,9 +292,26 @@ def reads(facts: Facts) -> list[Call]:
         Call(name="GET /jobs, middle page", path=f"/jobs?cursor={middle}"),
         *(
             # So few that the smaller database has as many.
-            Call(name=f"GET /jobs?status={status}", path=f"/jobs?status={status}&limit=10")
-            for status in JobStatus
+            Call(name=f"GET /jobs?{query}", path=f"/jobs?{query}&limit=10")
+            for query in (
+                *(f"status={status}" for status in JobStatus),
+                "kind=upload",
+                "kind=export",
+                "kind=replay",
+                "stage=ingest",
+                "stage=done",
+                "priority=interactive",
+                "priority=bulk",
+                "metadata=customer:customer-0",
+                "metadata=no:such",
+                "created_after=2000-01-01T00:00:00Z",
+                "created_before=2000-01-01T00:00:00Z",
+                "sort=created_at",
+                "kind=upload&status=failed&priority=bulk&metadata=customer:customer-0",
+                "status=completed&metadata=customer:customer-0&metadata=no:such",
+            )
         ),
+        Call(name="GET /jobs?batch_id=", path=f"/jobs?batch_id={facts.batch_of_jobs}&limit=10"),
         Call(name="GET /jobs/{id}", path=f"/jobs/{facts.job_id}"),
         Call(name="GET /jobs/{id}, waiting", path=f"/jobs/{facts.queued}"),
         Call(name="GET /uploads/{id}", path=f"/uploads/{facts.upload_id}"),

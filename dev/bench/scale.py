@@ -127,6 +127,12 @@ class Subject:
         for sweep in looks.PIPELINE:
             yield partial(self._sweep, sweep)
 
+    def timed_get(self, path: str) -> float:
+        """Return the milliseconds of a GET."""
+        began = time.perf_counter()
+        self.gateway.ask("GET", path)
+        return (time.perf_counter() - began) * 1000
+
     def _ask(self, call: Call) -> Answer:
         with self._timed(call.name):
             return self.gateway.ask(

@@ -11,6 +11,7 @@ from dev.bench import (
     exports,
     fairness,
     ingest,
+    jobs,
     lanes,
     memory,
     reading,
@@ -113,6 +114,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "batches": Benchmark(
         full=partial(batches.run, extent=batches.FULL),
         quick=partial(batches.run, extent=batches.QUICK),
+    ),
+    "jobs": Benchmark(
+        full=partial(jobs.run, extent=jobs.FULL),
+        quick=partial(jobs.run, extent=jobs.QUICK),
     ),
     "scale": Benchmark(
         full=partial(scale.run, extent=scale.FULL),

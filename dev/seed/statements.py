@@ -86,6 +86,9 @@ JOBS: Final[LiteralString] = """
            pg_temp.seed_uuid4('job', n) AS job_id,
            CASE WHEN fate IN ('stored', 'ingested', 'ingest failed', 'ingest') THEN pg_temp.seed_uuid4('document', n) END AS document_id,
            pg_temp.seed_draw(7, n) AS draw,
+           jsonb_build_object('customer', 'customer-' || floor(100 * power(pg_temp.seed_draw(8, n), 2)), 'order', 'order-' || n) AS metadata,
+           CASE WHEN fate NOT IN ('transfer', 'ingest') AND n %% 4 = 0 THEN pg_temp.seed_uuid4('batch of tenant', k * 10 + n %% 5) END AS batch_id,
+           CASE WHEN fate NOT IN ('transfer', 'ingest') AND n %% 10 = 0 THEN pg_temp.seed_uuid4('export job', n) END AS export_job_id,
            created_at,
            created_at + pace AS finalized_at,
            CASE WHEN fate <> 'transfer' OR place * 2 <= room THEN created_at + pace * 2 END AS started_at,
@@ -129,7 +132,7 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         SELECT id, name, now() - %(span)s, 1::bigint << 50, 1000000, 1::bigint << 50 FROM seed_tenants
     """,
     "uploads": """
-        INSERT INTO uploads (id, tenant_id, status, filename, content_type, size, chunk_size, chunk_count, sniffed_type,
+        INSERT INTO uploads (id, tenant_id, status, filename, content_type, size, chunk_size, chunk_count, sniffed_type, metadata,
                              created_at, expires_at, finalized_at)
         SELECT upload_id, tenant_id,
                CASE
@@ -139,10 +142,10 @@ TABLES: Final[Mapping[str, LiteralString]] = {
                    ELSE 'failed'
                END,
                'file-' || n || '.pdf', 'application/pdf', size, 8388608, (size + 8388607) / 8388608,
-               'application/pdf', created_at, created_at + interval '1 day', finalized_at
+               'application/pdf', metadata, created_at, created_at + interval '1 day', finalized_at
         FROM seed_jobs
         UNION ALL
-        SELECT pg_temp.seed_uuid4(status, n), id, status, 'file.bin', NULL, 8388608 * 3, 8388608, 3, NULL,
+        SELECT pg_temp.seed_uuid4(status, n), id, status, 'file.bin', NULL, 8388608 * 3, 8388608, 3, NULL, '{}',
                at, at + CASE status WHEN 'open' THEN interval '1 year' ELSE interval '1 day' END, NULL
         FROM generate_series(1, %(rows)s / 100 + 1) AS n
         CROSS JOIN (VALUES ('open', 2, now() - interval '1 hour'), ('expired', 3, now() - interval '2 days')) AS kinds (status, purpose, at)
@@ -159,8 +162,8 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         FROM generate_series(1, %(rows)s / 100 + 1) AS n, generate_series(0, 1) AS index
     """,
     "jobs": """
-        INSERT INTO jobs (id, tenant_id, kind, upload_id, priority, status, stage, revision, created_at, started_at, finished_at, updated_at)
-        SELECT job_id, tenant_id, 'upload', upload_id, priority,
+        INSERT INTO jobs (id, tenant_id, kind, upload_id, batch_id, priority, status, stage, revision, created_at, started_at, finished_at, updated_at)
+        SELECT job_id, tenant_id, 'upload', upload_id, batch_id, priority,
                CASE
                    WHEN fate = 'cancelled' THEN 'cancelled'
                    WHEN last_type IN ('upload.failed', 'document.failed') THEN 'failed'
@@ -175,13 +178,23 @@ TABLES: Final[Mapping[str, LiteralString]] = {
                END,
                4, finalized_at, started_at, finished_at, coalesce(finished_at, stored_at, started_at, finalized_at)
         FROM seed_jobs
+        UNION ALL
+        SELECT export_job_id, tenant_id, 'export', NULL, NULL, 'interactive', 'completed', 'done', 4,
+               finished_at, finished_at, finished_at, finished_at
+        FROM seed_jobs
+        WHERE export_job_id IS NOT NULL
+    """,
+    "job_labels": """
+        INSERT INTO job_labels (job_id, label, tenant_id, created_at)
+        SELECT job_id, waybill_label(pair.key, pair.value), tenant_id, finalized_at
+        FROM seed_jobs CROSS JOIN LATERAL jsonb_each_text(metadata) AS pair
     """,
     "steps": """
         INSERT INTO steps (job_id, name, ordinal, tenant_id, priority, event_id, status, ticket, done, total, unit, releases,
                            lease_owner, lease_until, overdue_at, queued_at, started_at, finished_at,
                            error_code, error_detail, error_retryable)
-        SELECT job_id, step.name, ordinal, tenant_id, priority, event_id, status,
-               row_number() OVER (PARTITION BY tenant_id, step.name, priority ORDER BY n DESC),
+        SELECT step.job_id, step.name, ordinal, tenant_id, step.priority, event_id, status,
+               row_number() OVER (PARTITION BY tenant_id, step.name, step.priority ORDER BY n DESC),
                CASE status WHEN 'completed' THEN coalesce(total, 0) WHEN 'running' THEN total / 2 ELSE 0 END, total, unit,
                (status <> 'waiting')::int,
                CASE status WHEN 'running' THEN 'seed' END,
@@ -195,13 +208,15 @@ TABLES: Final[Mapping[str, LiteralString]] = {
                CASE status WHEN 'failed' THEN false END
         FROM seed_jobs
         CROSS JOIN LATERAL (VALUES
-            ('transfer', 0, finalized_event, size, 'bytes', finalized_at, seed_jobs.started_at, coalesce(stored_at, seed_jobs.finished_at),
+            (seed_jobs.job_id, 'transfer', 0, seed_jobs.priority, finalized_event, size, 'bytes', finalized_at, seed_jobs.started_at, coalesce(stored_at, seed_jobs.finished_at),
              CASE fate WHEN 'transfer' THEN step_status WHEN 'transfer failed' THEN 'failed' WHEN 'cancelled' THEN 'cancelled' ELSE 'completed' END),
-            ('ingest', 2, stored_event, pages, 'pages', stored_at, stored_at, seed_jobs.finished_at,
+            (seed_jobs.job_id, 'ingest', 2, seed_jobs.priority, stored_event, pages, 'pages', stored_at, stored_at, seed_jobs.finished_at,
              CASE fate WHEN 'ingest' THEN step_status WHEN 'ingest failed' THEN 'failed' WHEN 'ingested' THEN 'completed' END),
-            ('cleanup', 9, last_event, NULL, NULL, seed_jobs.finished_at, seed_jobs.finished_at, seed_jobs.finished_at,
-             CASE fate WHEN 'cancelled' THEN 'completed' END)
-        ) AS step (name, ordinal, event_id, total, unit, queued_at, started_at, finished_at, status)
+            (seed_jobs.job_id, 'cleanup', 9, seed_jobs.priority, last_event, NULL, NULL, seed_jobs.finished_at, seed_jobs.finished_at, seed_jobs.finished_at,
+             CASE fate WHEN 'cancelled' THEN 'completed' END),
+            (export_job_id, 'export', 0, 'interactive', NULL, pages, 'rows', seed_jobs.finished_at, seed_jobs.finished_at, seed_jobs.finished_at,
+             CASE WHEN export_job_id IS NOT NULL THEN 'completed' END)
+        ) AS step (job_id, name, ordinal, priority, event_id, total, unit, queued_at, started_at, finished_at, status)
         WHERE status IS NOT NULL
         ORDER BY n DESC
     """,
@@ -293,26 +308,39 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         FROM seed_jobs CROSS JOIN LATERAL generate_series(1, least(pages, 5)) AS page CROSS JOIN generate_series(0, 1) AS ordinal
         WHERE fate = 'ingested' AND draw < 0.05
     """,
-    # The jobs are those of uploads: an export needs one of its own.
     "exports": """
         INSERT INTO exports (id, tenant_id, job_id, kind, format, filter, columns, rows, size, sha256, object_key, created_at, expires_at)
-        SELECT export_id, tenant_id, job_id, 'documents', 'csv', '{}', ARRAY['document_id', 'filename'], pages, size, repeat(pg_temp.seed_digest('export file', n), 2),
+        SELECT export_id, tenant_id, export_job_id, 'documents', 'csv', '{}', ARRAY['document_id', 'filename'], pages, size, repeat(pg_temp.seed_digest('export file', n), 2),
                'exports/' || tenant_id || '/' || export_id || '/' || pg_temp.seed_uuid4('attempt', n), finished_at, now() + interval '1 year'
         FROM (SELECT *, pg_temp.seed_uuid4('export', n) AS export_id FROM seed_jobs) AS seed_jobs
-        WHERE finished_at IS NOT NULL AND n %% 10 = 0
+        WHERE export_job_id IS NOT NULL
     """,
-    # The jobs are those of uploads: a batch needs one of its own.
+    # Small batches, whose jobs are those of uploads: a batch needs one of its own. And some large ones, whose
+    # own jobs are deleted.
     "batches": """
-        INSERT INTO batches (id, tenant_id, job_id, status, lines, completed, created_at, received_at, finished_at, expires_at)
-        SELECT pg_temp.seed_uuid4('batch', n), tenant_id, job_id, 'completed', 10, 10, created_at, created_at, finished_at, now() + interval '1 year'
+        INSERT INTO batches (id, tenant_id, job_id, status, lines, completed, failed, cancelled, created_at, received_at, finished_at, expires_at)
+        SELECT pg_temp.seed_uuid4('batch', n), tenant_id, job_id, 'completed', 10, 10, 0, 0, created_at, created_at, finished_at, now() + interval '1 year'
         FROM seed_jobs
         WHERE finished_at IS NOT NULL AND n %% 100 = 0
+        UNION ALL
+        SELECT batch_id, tenant_id, NULL, 'completed', count(*), count(*) FILTER (WHERE fate IN ('stored', 'ingested')),
+               count(*) FILTER (WHERE fate LIKE '%% failed'), count(*) FILTER (WHERE fate = 'cancelled'),
+               min(created_at), min(created_at), max(finished_at), now() + interval '1 year'
+        FROM seed_jobs
+        WHERE batch_id IS NOT NULL
+        GROUP BY batch_id, tenant_id
     """,
     "batch_lines": """
-        INSERT INTO batch_lines (batch_id, line, state, source)
-        SELECT pg_temp.seed_uuid4('batch', n), line, 'completed', jsonb_build_object('object_key', 'incoming/' || tenant_id || '/' || line || '.pdf')
+        INSERT INTO batch_lines (batch_id, line, state, source, job_id)
+        SELECT pg_temp.seed_uuid4('batch', n), line, 'completed', jsonb_build_object('object_key', 'incoming/' || tenant_id || '/' || line || '.pdf'), NULL
         FROM seed_jobs CROSS JOIN generate_series(1, 10) AS line
         WHERE finished_at IS NOT NULL AND n %% 100 = 0
+        UNION ALL
+        SELECT batch_id, row_number() OVER (PARTITION BY batch_id ORDER BY n DESC),
+               CASE WHEN fate = 'cancelled' THEN 'cancelled' WHEN fate LIKE '%% failed' THEN 'failed' ELSE 'completed' END,
+               jsonb_build_object('upload_id', upload_id), job_id
+        FROM seed_jobs
+        WHERE batch_id IS NOT NULL
     """,
     # Each tenant has one live, one disabled and one deleted endpoint; some uploads have a callback.
     "webhooks": """

@@ -135,15 +135,8 @@ async def _page(
         .order_by(Delivery.id.desc())
     )
     scanned = (await session.execute(rows)).all()
-    found: list[Delivery] = [row.Delivery for row in scanned[:count] if row.is_match]
-    shown = found[:limit]
-    if len(found) > limit:
-        last = shown[-1]
-    elif len(scanned) > count:
-        last = scanned[count - 1].Delivery
-    else:
-        last = None
+    shown, last = paging.matches_of(scanned, scanned_max=count, limit=limit)
     return PageOf(
-        items=await queries.show_all(session, shown),
-        next_cursor=None if last is None else paging.encode(Position(id=last.id)),
+        items=await queries.show_all(session, [row.Delivery for row in shown]),
+        next_cursor=None if last is None else paging.encode(Position(id=last.Delivery.id)),
     )

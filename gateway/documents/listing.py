@@ -99,14 +99,7 @@ async def page_of(
     count = max(SCANNED_MAX, limit) if plan.others else limit
     query = _scan(plan, tenant_id=tenant_id, after=after).limit(count + 1)
     scanned = (await session.execute(query)).all()
-    found = [row for row in scanned[:count] if row.is_match]
-    shown = found[:limit]
-    if len(found) > limit:
-        last = shown[-1]
-    elif len(scanned) > count:
-        last = scanned[count - 1]
-    else:
-        last = None
+    shown, last = paging.matches_of(scanned, scanned_max=count, limit=limit)
     return PageOf(
         items=await _shown(session, [row.id for row in shown], tenant_id=tenant_id),
         next_cursor=None if last is None else paging.encode(_position(plan, last)),

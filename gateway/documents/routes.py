@@ -14,7 +14,7 @@ from gateway.documents.content_disposition import content_disposition, media_typ
 from gateway.documents.listing import Filters
 from gateway.documents.queries import EntityPosition
 from gateway.http import paging
-from gateway.http.pairs import pairs_of
+from gateway.http.pairs import Metadata, metadata_of
 from gateway.http.problems import InvalidRequest, answers
 from gateway.http.security import requires
 from gateway.http.times import Time, time_of
@@ -37,8 +37,6 @@ from schemas.tables.documents import Revision
 PAGE_MAX: Final = 2**31 - 1
 
 PARTS_OF_PAGE: Final = frozenset({"lines", "sentences"})
-
-METADATA_FILTERS_MAX: Final = 8
 
 NO_NUL: Final = r"^[^\x00]*$"
 
@@ -81,14 +79,6 @@ FilenamePrefix = Annotated[
     str | None,
     _filter("only files whose name begins so; the list is then ordered by name", max_length=1024),
 ]
-Metadata = Annotated[
-    list[str] | None,
-    QueryParameter(
-        max_items=METADATA_FILTERS_MAX,
-        required=False,
-        description="`name:value` of the upload's metadata; repeatable",
-    ),
-]
 
 
 @get(
@@ -125,7 +115,7 @@ async def list_documents(  # noqa: PLR0913  # one for each filter
         filename_prefix=filename_prefix,
         created_after=time_of(created_after, field="created_after"),
         created_before=time_of(created_before, field="created_before"),
-        metadata=pairs_of(metadata, field="metadata"),
+        metadata=metadata_of(metadata),
     )
     async with request.context.database.transaction() as session:
         return await listing.page_of(

@@ -41,6 +41,16 @@ Cursor = Annotated[
 ]
 
 
+class Scanned(Protocol):
+    """A row of a list whose filters are checked on each row."""
+
+    @property
+    def is_match(self) -> bool | None: ...
+
+
+ScannedRow = TypeVar("ScannedRow", bound=Scanned)
+
+
 class CreatedPosition(msgspec.Struct, frozen=True, array_like=True):
     """A position in a list ordered by creation, newest first; the id breaks ties."""
 
@@ -114,3 +124,23 @@ def page_of(
         items=[show(row) for row in shown],
         next_cursor=encode(position(shown[-1])) if len(rows) > limit else None,
     )
+
+
+def matches_of(
+    rows: Sequence[ScannedRow], *, scanned_max: int, limit: int
+) -> tuple[Sequence[ScannedRow], ScannedRow | None]:
+    """Return the rows of a page, and the row after which the next page begins.
+
+    The second is None if there is no next page. A page may have fewer rows than its limit, even
+    none, and still name a next page.
+
+    Args:
+        rows: read with `LIMIT scanned_max + 1`.
+        scanned_max: rows that one call checks.
+        limit: most rows of the page.
+    """
+    found = [row for row in rows[:scanned_max] if row.is_match]
+    shown = found[:limit]
+    if len(found) > limit:
+        return shown, shown[-1]
+    return shown, rows[scanned_max - 1] if len(rows) > scanned_max else None

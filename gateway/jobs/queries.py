@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, LiteralString
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import Statements
@@ -23,9 +23,9 @@ from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 
 _JOBS_WITH_STEPS: Final[LiteralString] = """
-    SELECT jobs.id, jobs.revision, jobs.upload_id, jobs.document_id, jobs.webhook_id, jobs.kind, jobs.priority, jobs.status, jobs.stage,
-           jobs.result, jobs.created_at, jobs.started_at, jobs.finished_at,
-           steps.name AS step, steps.status AS step_status, steps.done, steps.total, steps.unit,
+    SELECT jobs.id, jobs.revision, jobs.upload_id, jobs.document_id, jobs.webhook_id, jobs.batch_id,
+           jobs.kind, jobs.priority, jobs.status, jobs.stage, jobs.result, jobs.created_at, jobs.started_at, jobs.finished_at,
+           steps.name AS step, steps.event_id, steps.status AS step_status, steps.done, steps.total, steps.unit,
            steps.attempts, steps.queued_at, steps.started_at AS step_started_at,
            steps.finished_at AS step_finished_at, steps.error_code, steps.error_detail,
            steps.error_retryable, steps.ticket - counters.released AS place
@@ -102,12 +102,6 @@ async def job_of_upload(
     return _snapshot(rows) if rows else None
 
 
-def jobs_of(tenant_id: TenantId, *, status: JobStatus | None) -> Select[Job]:
-    """Return the query of a tenant's jobs, or only of the jobs with the given status."""
-    query = select(Job).where(Job.tenant_id == tenant_id)
-    return query if status is None else query.where(Job.status == status)
-
-
 async def show_all(session: AsyncSession, jobs: Sequence[Job]) -> list[JobView]:
     """Return jobs with their steps, which are read in one query; places in line are left out."""
     steps = defaultdict[JobId, list[Step]](list)
@@ -126,6 +120,7 @@ def _snapshot(rows: Sequence[Any]) -> Snapshot:
         upload_id=first.upload_id,
         document_id=first.document_id,
         webhook_id=first.webhook_id,
+        batch_id=first.batch_id,
         kind=JobKind(first.kind),
         priority=Priority(first.priority),
         status=JobStatus(first.status),
@@ -143,6 +138,7 @@ def _snapshot(rows: Sequence[Any]) -> Snapshot:
         steps.append(
             StepFacts(
                 name=name,
+                event_id=row.event_id,
                 status=StepStatus(row.step_status),
                 done=row.done,
                 total=row.total,

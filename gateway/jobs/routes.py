@@ -3,34 +3,55 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from litestar import Router, get, post
+from litestar import Response, Router, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from gateway.context import ApiRequest
 from gateway.db import SessionStatements, transaction_time
-from gateway.http import paging, request_log, sse, stream_tokens
+from gateway.http import paging, request_log, revalidation, sse, stream_tokens
+from gateway.http.pairs import Metadata, metadata_of
 from gateway.http.problems import answers
 from gateway.http.security import SENDS_STREAM, requires
 from gateway.http.stream_tokens import StreamToken
+from gateway.http.times import Time, time_of
 from gateway.http.wait_limit import WAIT_ERRORS
 from gateway.job_watch import Snapshot
-from gateway.jobs import queries
+from gateway.jobs import listing, queries
 from gateway.jobs.cancel import cancel_job
 from gateway.jobs.wait import Wait, event_stream, polled
 from gateway.settings import API_PREFIX
-from schemas.api.jobs import JobView
+from schemas.api.jobs import JobFilter, JobSort, JobView
 from schemas.api.paging import PageOf
 from schemas.api.scopes import Scope
 from schemas.api.streams import StreamTokenCreated
 from schemas.errors import ErrorCode
-from schemas.ids import JobId
-from schemas.lifecycle import JobStatus
-from schemas.tables.jobs import Job
+from schemas.ids import BatchId, JobId
+from schemas.lifecycle import JobKind, JobStatus, Priority
+from schemas.steps import JobStage
 
 Status = Annotated[
     JobStatus | None, QueryParameter(description="only jobs of this status", required=False)
+]
+Kind = Annotated[
+    JobKind | None, QueryParameter(description="only jobs of this kind", required=False)
+]
+Stage = Annotated[
+    JobStage | None,
+    QueryParameter(
+        description="only jobs that are in this step, or failed in it; `done` for completed jobs",
+        required=False,
+    ),
+]
+ChosenPriority = Annotated[
+    Priority | None, QueryParameter(description="only jobs of this priority", required=False)
+]
+Batch = Annotated[
+    BatchId | None, QueryParameter(description="only jobs of this batch", required=False)
+]
+Sort = Annotated[
+    JobSort, QueryParameter(description="`-created_at` lists the newest jobs first", required=False)
 ]
 Token = Annotated[
     str | None,
@@ -53,15 +74,19 @@ LastEventId = Annotated[
     "/jobs/{job_id:uuid}",
     summary="Show the progress of a job",
     opt=requires(Scope.UPLOADS_READ),
-    responses=answers(ErrorCode.JOB_NOT_FOUND, *WAIT_ERRORS),
+    responses=answers(ErrorCode.JOB_NOT_FOUND, *WAIT_ERRORS) | revalidation.NOT_MODIFIED,
 )
 async def get_job(
     request: ApiRequest,
     *,
     job_id: FromPath[JobId],
     wait: Wait = 0,
-) -> JobView:
-    """Show a job; `progress` decreases only if the object store loses parts of the file."""
+) -> Response[JobView]:
+    """Show a job; `progress` decreases only if the object store loses parts of the file.
+
+    The ETag changes with the job, also with a place in line. With `wait`, the answer to a current
+    `If-None-Match` is 304 after the wait.
+    """
     job = await _read(request, job_id)
     return await polled(wait, job=job, request=request)
 
@@ -140,26 +165,44 @@ async def follow_job(
     opt=requires(Scope.UPLOADS_READ),
     responses=answers(),
 )
-async def list_jobs(
+async def list_jobs(  # noqa: PLR0913  # one for each filter
     request: ApiRequest,
     *,
     status: Status = None,
+    kind: Kind = None,
+    stage: Stage = None,
+    priority: ChosenPriority = None,
+    batch_id: Batch = None,
+    metadata: Metadata = None,
+    created_after: Time = None,
+    created_before: Time = None,
+    sort: Sort = JobSort.NEWEST_FIRST,
     cursor: paging.Cursor = None,
     limit: paging.Limit = paging.LIMIT_DEFAULT,
 ) -> PageOf[JobView]:
-    """List the tenant's jobs, newest first."""
-    limit = min(limit, request.context.settings.page_size_max)
+    """List the tenant's jobs, by default newest first.
+
+    A page of several filters may have fewer items than `limit`, even none: follow `next_cursor`
+    until it is null.
+    """
+    job_filter = JobFilter(
+        status=status,
+        kind=kind,
+        stage=stage,
+        priority=priority,
+        batch_id=batch_id,
+        metadata=metadata_of(metadata),
+        created_after=time_of(created_after, field="created_after"),
+        created_before=time_of(created_before, field="created_before"),
+    )
     async with request.context.database.snapshot() as session:
-        page = await paging.newest_first(
+        return await listing.page_of(
             session,
-            queries.jobs_of(request.user.tenant_id, status=status),
-            Job,
+            job_filter,
+            tenant_id=request.user.tenant_id,
+            sort=sort,
             cursor=cursor,
-            limit=limit,
-            show=lambda job: job,
-        )
-        return PageOf(
-            items=await queries.show_all(session, page.items), next_cursor=page.next_cursor
+            limit=min(limit, request.context.settings.page_size_max),
         )
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.settings import API_PREFIX
 from schemas.api.jobs import JobError, JobView, StepView
-from schemas.ids import DocumentId, JobId, UploadId, WebhookId
+from schemas.ids import BatchId, DocumentId, EventId, JobId, UploadId, WebhookId
 from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
 from schemas.steps import STEPS, WEIGHTS, JobStage, StepName
 from schemas.tables.jobs import Job
@@ -22,6 +22,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     upload_id: UploadId | None
     document_id: DocumentId | None
     webhook_id: WebhookId | None
+    batch_id: BatchId | None
     kind: JobKind
     priority: Priority
     status: JobStatus
@@ -36,6 +37,7 @@ class StepFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The columns of a step that clients see, as in `Step`."""
 
     name: StepName
+    event_id: EventId | None
     status: StepStatus
     done: int
     total: int | None
@@ -70,6 +72,9 @@ def show(
         upload_id=job.upload_id,
         document_id=job.document_id,
         webhook_id=job.webhook_id,
+        batch_id=job.batch_id,
+        # A task has the id of the event that starts it.
+        task_id=steps[0].event_id if steps else None,
         kind=job.kind,
         priority=job.priority,
         status=job.status,
@@ -153,6 +158,7 @@ def _show_step(step: Step | StepFacts, *, place: int | None) -> StepView:
         started_at=step.started_at,
         finished_at=step.finished_at,
         error=_error_of(step),
+        task_id=step.event_id,
         place=place,
     )
 

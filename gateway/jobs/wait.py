@@ -7,11 +7,12 @@ from http import HTTPStatus
 from typing import Annotated, Final
 
 import structlog
+from litestar import Response
 from litestar.params import QueryParameter
 from litestar.types import Receive
 
 from gateway.context import ApiRequest, Context
-from gateway.http import prefer, sse
+from gateway.http import prefer, revalidation, sse
 from gateway.http.disconnect import on_disconnect
 from gateway.job_watch import JobDeleted, JobWait, Snapshot
 from gateway.jobs.queries import JobNotFound
@@ -79,16 +80,20 @@ async def answer_of(created: JobView, *, request: ApiRequest) -> JobAnswer:
     )
 
 
-async def polled(wait: int, *, job: Snapshot, request: ApiRequest) -> JobView:
-    """Return the job once it is settled, or its newest state after `wait` seconds.
+async def polled(wait: int, *, job: Snapshot, request: ApiRequest) -> Response[JobView]:
+    """Answer with the job once it is settled, or with its newest state after `wait` seconds.
+
+    The answer is 304 if the client has that state.
 
     Raises:
         TooManyWaits: too many requests of the API key wait.
+        InvalidRequest: a condition is malformed.
     """
     granted = min(timedelta(seconds=wait), request.context.settings.wait_max)
     if granted and not job.is_settled:
         request.context.key_waits.check(request.user.key_id)
-    return (await settled_within(granted, job=job, request=request)).job
+    newest = await settled_within(granted, job=job, request=request)
+    return revalidation.answer(request, newest.encoded)
 
 
 async def settled_within(wait: timedelta, *, job: Snapshot, request: ApiRequest) -> Snapshot:

@@ -240,6 +240,7 @@ async def add_job(
         upload_id=upload.id,
         document_id=None,
         webhook_id=None,
+        batch_id=None,
         kind=JobKind.UPLOAD,
         priority=priority,
         status=JobStatus.QUEUED,
@@ -251,6 +252,7 @@ async def add_job(
     )
     step = StepFacts(
         name=kind.name,
+        event_id=values["id"],
         status=StepStatus.QUEUED if is_released else StepStatus.WAITING,
         done=0,
         total=upload.size,

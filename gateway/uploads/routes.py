@@ -10,7 +10,7 @@ from litestar.openapi.spec import Parameter as HeaderDescription
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from gateway.context import ApiRequest
-from gateway.http import declarations, digests, openapi, request_log
+from gateway.http import declarations, digests, openapi, request_log, revalidation
 from gateway.http.idempotency import IdempotencyKey, KeyedRequest
 from gateway.http.preconditions import Preconditions
 from gateway.http.prefer import Prefer
@@ -255,15 +255,16 @@ async def get_upload(request: ApiRequest, *, upload_id: FromPath[UploadId]) -> U
     "/uploads/{upload_id:uuid}/status",
     summary="Show the progress of an upload",
     opt=requires(Scope.UPLOADS_READ),
-    responses=answers(ErrorCode.UPLOAD_NOT_FOUND, ErrorCode.JOB_NOT_FOUND, *WAIT_ERRORS),
+    responses=answers(ErrorCode.UPLOAD_NOT_FOUND, ErrorCode.JOB_NOT_FOUND, *WAIT_ERRORS)
+    | revalidation.NOT_MODIFIED,
 )
 async def get_upload_status(
     request: ApiRequest,
     *,
     upload_id: FromPath[UploadId],
     wait: Wait = 0,
-) -> JobView:
-    """Show the job of a finalized upload."""
+) -> Response[JobView]:
+    """Show the job of a finalized upload, as `GET /jobs/{job_id}` does, with its ETag."""
     job = await queries.job_of_upload(
         request.context.autocommit, tenant_id=request.user.tenant_id, upload_id=upload_id
     )

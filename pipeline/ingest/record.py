@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import (
     ColumnElement,
     Select,
+    Text,
     bindparam,
     case,
     delete,
@@ -28,7 +29,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, aliased
 
 from pipeline.context import database_time
-from pipeline.ingest import errors, outcome
+from pipeline.ingest import errors, outcome, summary
 from pipeline.ingest.errors import DocumentDuplicate, DocumentError
 from pipeline.ingest.extractors import registry
 from pipeline.ingest.extractors.extractor import Structure
@@ -37,6 +38,7 @@ from pipeline.ingest.outcome import Cut, Next, PageFacts, Result
 from pipeline.steps import lease
 from pipeline.steps.errors import StepCancelled
 from pipeline.steps.lease import ClaimedStep
+from schemas.api.jobs import DocumentSummary
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.documents import (
     DocumentFailed,
@@ -386,6 +388,9 @@ def record_structure(
         )
     )
     lease.complete(session, claimed, done=0, total=None, settings=settings)
+    if structure.metadata.title is not None:
+        # The result of the job is written if the reading of all pages has ended before.
+        session.execute(_ADD_TITLE, {"job": document.job_id, "title": structure.metadata.title})
 
 
 def record_structure_failed(
@@ -649,6 +654,8 @@ class _Published:
     counts: _Counts
     language: str | None
     language_confidence: float | None
+    title: str | None
+    first_lines: list[str]
 
 
 def _pages_with(condition: ColumnElement[bool]) -> ColumnElement[int]:
@@ -678,6 +685,7 @@ _NUMBERS: Final = (
     select(
         Revision.number,
         Revision.page_count,
+        Revision.title,
         _SHOWN.id.label("shown_id"),
         _SHOWN.state.label("shown_state"),
         _SHOWN.number.label("shown_number"),
@@ -685,6 +693,28 @@ _NUMBERS: Final = (
     .join(Document, Document.id == Revision.document_id)
     .outerjoin(_SHOWN, _SHOWN.id == Document.revision_id)
     .where(Revision.id == bindparam("revision_id"))
+)
+
+_FIRST_TEXT: Final = (
+    select(func.left(Page.text, summary.CHARACTERS))
+    .where(
+        Page.revision_id == bindparam("revision_id"),
+        Page.number <= summary.PAGES,
+        Page.text != "",
+    )
+    .order_by(Page.number)
+    .limit(1)
+)
+_ADD_TITLE: Final = (
+    update(_JOBS)
+    .where(_JOBS.c.id == bindparam("job"), _JOBS.c.result.has_key("summary"))
+    .values(
+        result=func.jsonb_set(
+            _JOBS.c.result,
+            text("'{summary,title}'"),
+            func.to_jsonb(bindparam("title", type_=Text())),
+        )
+    )
 )
 
 
@@ -793,6 +823,10 @@ def _publish(
         counts=counts,
         language=facts["language"],
         language_confidence=facts["language_confidence"],
+        title=revision.title,
+        first_lines=summary.first_lines_of(
+            session.scalar(_FIRST_TEXT, {"revision_id": revision_id}) or ""
+        ),
     )
 
 
@@ -851,6 +885,17 @@ def _announce(
                 for reason in result.reasons
                 if reason.outcome in outcome.LIMITS_OF_TEXT
             }
+        ),
+        "summary": msgspec.to_builtins(
+            DocumentSummary(
+                title=published.title,
+                language=published.language,
+                first_lines=published.first_lines,
+                pages=published.page_count,
+                sentences=counts.passages,
+                entities=counts.entities,
+                missing=summary.missing_of(result.reasons),
+            )
         ),
     }
     session.execute(

@@ -7,14 +7,17 @@ the usage of the tenant, which comes before the steps in the order of locks.
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 from uuid import uuid4
 
+import msgspec
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pipeline.steps import lease
 from pipeline.transfer.claim import ClaimedTransfer, UnknownUpload, encode_checkpoint
 from pipeline.transfer.send import SentObject
+from schemas.api.jobs import DocumentSummary
 from schemas.errors import DomainError
 from schemas.events.uploads import StoredEvent, UploadFailed, UploadFinalized
 from schemas.ids import DocumentId, TenantId
@@ -31,6 +34,11 @@ from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 
 SOURCE = "/waybill/pipeline/transfer"
+
+_NOT_READ: Final = msgspec.to_builtins(
+    DocumentSummary(missing=["The file is stored; files of its type are not read."])
+)
+"""The summary of a document that no step reads."""
 
 
 def admit_reference(
@@ -131,6 +139,7 @@ def record_stored(
                 "size": sent.size_bytes,
                 "content_type": sent.content_type,
             }
+            | ({} if will_be_read else {"summary": _NOT_READ})
         )
     )
     session.add(

@@ -5,25 +5,19 @@ from typing import Annotated, Any
 
 import msgspec
 
+from schemas.api.filters import Metadata, Time, text
 from schemas.api.jobs import JobError
 from schemas.api.uploads import Sha256Hex
-from schemas.ids import DocumentId, ExportId, JobId, WebhookId
-from schemas.lifecycle import ExportFormat, ExportKind, JobKind, JobStatus
+from schemas.ids import BatchId, DocumentId, ExportId, JobId, WebhookId
+from schemas.lifecycle import ExportFormat, ExportKind, JobKind, JobStatus, Priority
 from schemas.outcomes import Outcome
+from schemas.steps import JobStage
 
 COLUMNS_MAX = 50
 
 
 def _described(text: str) -> msgspec.Meta:
     return msgspec.Meta(description=text)
-
-
-def _text(max_length: int) -> msgspec.Meta:
-    # PostgreSQL refuses NUL.
-    return msgspec.Meta(max_length=max_length, pattern=r"^[^\x00]*$")
-
-
-Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class ExportFilter(
@@ -35,38 +29,36 @@ class ExportFilter(
     """
 
     status: Annotated[
-        Annotated[str, _text(32)] | None,
+        Annotated[str, text(32)] | None,
         _described("status of the document, the job or the delivery"),
     ] = None
     document_id: Annotated[DocumentId | None, _described("not for jobs and deliveries")] = None
     outcome: Annotated[Outcome | None, _described("of the document")] = None
     language: Annotated[
-        Annotated[str, _text(16)] | None, _described("of the document, such as `de`")
+        Annotated[str, text(16)] | None, _described("of the document, such as `de`")
     ] = None
     content_type: Annotated[
-        Annotated[str, _text(255)] | None,
+        Annotated[str, text(255)] | None,
         _described("of the document; parameters are not compared"),
     ] = None
     sha256: Annotated[Sha256Hex | None, _described("of the document's file")] = None
     filename_prefix: Annotated[
-        Annotated[str, _text(1024)] | None, _described("begin of the name of the document's file")
+        Annotated[str, text(1024)] | None, _described("begin of the name of the document's file")
     ] = None
     metadata: Annotated[
-        Annotated[
-            dict[Annotated[str, _text(128)], Annotated[str, _text(2048)]],
-            msgspec.Meta(max_length=8),
-        ]
-        | None,
-        _described("names and values of the upload's metadata"),
+        Metadata | None, _described("names and values of the upload's metadata")
     ] = None
     label: Annotated[
-        Annotated[str, _text(64)] | None, _described("of entities, such as `PERSON`")
+        Annotated[str, text(64)] | None, _described("of entities, such as `PERSON`")
     ] = None
     kind: Annotated[JobKind | None, _described("of jobs")] = None
+    stage: Annotated[JobStage | None, _described("of jobs")] = None
+    priority: Annotated[Priority | None, _described("of jobs")] = None
+    batch_id: Annotated[BatchId | None, _described("of jobs")] = None
     created_after: Annotated[Time | None, _described("of documents and jobs")] = None
     created_before: Annotated[Time | None, _described("of documents and jobs")] = None
     webhook_id: Annotated[WebhookId | None, _described("of deliveries")] = None
-    event_type: Annotated[Annotated[str, _text(100)] | None, _described("of deliveries")] = None
+    event_type: Annotated[Annotated[str, text(100)] | None, _described("of deliveries")] = None
     since: Annotated[Time | None, _described("of deliveries: events of this time or later")] = None
     until: Annotated[Time | None, _described("of deliveries: events before this time")] = None
 

@@ -1,11 +1,13 @@
 """Jobs: what workers do for a client, in steps."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
 
-from schemas.ids import DocumentId, JobId, UploadId, WebhookId
+from schemas.api.filters import Metadata, Time
+from schemas.ids import BatchId, DocumentId, EventId, JobId, UploadId, WebhookId
 from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
 from schemas.steps import JobStage, StepName
 
@@ -44,6 +46,13 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
     started_at: Annotated[datetime | None, _described("when a worker first took up the step")]
     finished_at: datetime | None
     error: JobError | None
+    task_id: Annotated[
+        EventId | None,
+        _described(
+            "id of the Celery task that does the step, as Flower and the logs show it; the same for"
+            " every attempt, and for steps that start together"
+        ),
+    ]
     place: Annotated[
         int | None,
         _described(
@@ -51,6 +60,22 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
             " null in lists, and for a step whose status is not `waiting`"
         ),
     ]
+
+
+class DocumentSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """`summary` in the result of a job that stores or reads a document."""
+
+    title: Annotated[str | None, _described("what the document says about itself")] = None
+    language: str | None = None
+    first_lines: Annotated[
+        list[str], _described("of the first page that has text; long lines are cut")
+    ] = []
+    pages: int | None = None
+    sentences: int = 0
+    entities: int = 0
+    missing: Annotated[
+        list[str], _described("a sentence for each reason why pages or text are missing")
+    ] = []
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +94,10 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ]
     webhook_id: Annotated[WebhookId | None, _described("the endpoint of a job of kind `replay`")]
+    batch_id: Annotated[BatchId | None, _described("the batch whose line the job is")]
+    task_id: Annotated[
+        EventId | None, _described("id of the Celery task of the first step, see `steps`")
+    ]
     kind: JobKind
     priority: Priority
     status: JobStatus
@@ -84,7 +113,11 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     error: JobError | None
     result: Annotated[
         dict[str, Any] | None,
-        _described("what was stored and read, rendered, or exported; null unless `completed`"),
+        _described(
+            "what was stored and read, rendered, or exported; null unless `completed`. `summary` of a"
+            " document has `title`, `language`, `first_lines`, `pages`, `sentences`, `entities` and"
+            " `missing`: a sentence for each reason why pages or text are missing"
+        ),
     ]
     created_at: datetime
     started_at: datetime | None
@@ -98,3 +131,32 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
             " `metadata` and `ingest` run at the same time"
         ),
     ]
+
+
+class JobSort(StrEnum):
+    """The order of a list of jobs."""
+
+    NEWEST_FIRST = "-created_at"
+    OLDEST_FIRST = "created_at"
+
+
+class JobFilter(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Which jobs of a tenant: those that all fields select; without a field, all.
+
+    The fields are the query parameters of `GET /jobs`.
+    """
+
+    status: JobStatus | None = None
+    kind: JobKind | None = None
+    stage: Annotated[
+        JobStage | None, _described("the step that the job is in, or in which it failed")
+    ] = None
+    priority: Priority | None = None
+    batch_id: Annotated[BatchId | None, _described("the batch whose line the job is")] = None
+    metadata: Annotated[
+        Metadata | None, _described("names and values of the metadata of the job's upload")
+    ] = None
+    created_after: Time | None = None
+    created_before: Time | None = None

@@ -17,7 +17,7 @@ from schemas.api.uploads import (
     Sha256Hex,
     known_type,
 )
-from schemas.ids import JobId, UploadId
+from schemas.ids import EventId, JobId, UploadId
 from schemas.lifecycle import JobStatus
 
 
@@ -74,6 +74,12 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str
     job_id: JobId
     upload_id: UploadId
+    task_id: Annotated[
+        EventId | None,
+        msgspec.Meta(
+            description="id of the Celery task that stores the file, as Flower and the logs show it"
+        ),
+    ]
     filename: str
     status: JobStatus
     status_endpoint: str

@@ -385,6 +385,10 @@ _JOBS: Final = Kind(
     filters={
         "status": Filter(sql="jobs.status = %(status)s"),
         "kind": Filter(sql="jobs.kind = %(kind)s"),
+        "stage": Filter(sql="jobs.stage = %(stage)s"),
+        "priority": Filter(sql="jobs.priority = %(priority)s"),
+        "batch_id": Filter(sql="jobs.batch_id = %(batch_id)s"),
+        "metadata": Filter(sql="uploads.metadata @> %(metadata)s", join="uploads"),
         "created_after": Filter(sql="jobs.created_at > %(created_after)s"),
         "created_before": Filter(sql="jobs.created_at < %(created_before)s"),
     },

@@ -1,7 +1,7 @@
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ForeignKey, Index, func, text
+from sqlalchemy import ForeignKey, Index, LargeBinary, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from schemas.ids import BatchId, DocumentId, JobId, TenantId, UploadId, WebhookId
@@ -79,5 +79,32 @@ class Job(Base):
             postgresql_where=text("batch_id IS NOT NULL"),
         ),
         Index("ix_jobs_tenant", "tenant_id", "created_at", "id"),
+        # One for each filter of the list; `ix_job_labels_tenant` for metadata.
         Index("ix_jobs_tenant_status", "tenant_id", "status", "created_at", "id"),
+        Index("ix_jobs_tenant_kind", "tenant_id", "kind", "created_at", "id"),
+        Index("ix_jobs_tenant_stage", "tenant_id", "stage", "created_at", "id"),
+        Index("ix_jobs_tenant_priority", "tenant_id", "priority", "created_at", "id"),
     )
+
+
+class JobLabel(Base):
+    """A name and value of the metadata of a job's upload, for the list of jobs.
+
+    A trigger on `jobs` adds the labels of a new job. The metadata of an upload never changes.
+
+    Attributes:
+        label: digest of name and value; see `schemas.tables.job_filters.label_of`.
+        tenant_id: as in the job, which has the foreign key.
+        created_at: of the job.
+    """
+
+    __tablename__ = "job_labels"
+
+    job_id: Mapped[JobId] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    label: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)
+    tenant_id: Mapped[TenantId]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_job_labels_tenant", "tenant_id", "label", "created_at", "job_id"),)

@@ -201,6 +201,7 @@ async def _answer(accepted: Accepted, *, request: ApiRequest) -> Response[Submit
             message=job.error.detail if job.error else _MESSAGES.get(job.status, ACCEPTED_MESSAGE),
             job_id=job.job_id,
             upload_id=accepted.upload_id,
+            task_id=job.task_id,
             filename=accepted.filename,
             status=job.status,
             status_endpoint=job.status_url,

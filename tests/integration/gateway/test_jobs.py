@@ -1,14 +1,16 @@
 import asyncio
 import time
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, select
 
+from schemas.settings import StepSettings
+from schemas.tables.events import EventRecord
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
-from tests.integration.gateway.workers import fail, store
+from tests.integration.gateway.workers import advance, fail, store
 
 pytestmark = pytest.mark.anyio
 
@@ -153,3 +155,71 @@ async def test_the_server_caps_the_size_of_a_page(serve: Serve) -> None:
 )
 async def test_an_invalid_query_is_refused(api: Api, query: dict[str, str]) -> None:
     assert problem(await api.get("/jobs", **query)) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("path", ["/jobs/{job_id}", "/uploads/{upload_id}/status"])
+async def test_an_unchanged_job_is_not_sent_again(
+    api: Api, transaction: BeginSession, path: str
+) -> None:
+    upload_id, job_id = await api.finalized()
+    path = path.format(job_id=job_id, upload_id=upload_id)
+    first = await api.get(path)
+    etag = first.headers["etag"]
+    assert first.headers["cache-control"] == "private, no-cache"
+
+    again = await api.ask("GET", path, headers={"If-None-Match": f'"old", W/{etag}'})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    async with transaction() as session:
+        await advance(session, job_id, done=3)
+    changed = await api.ask("GET", path, headers={"If-None-Match": etag})
+
+    assert (changed.status_code, changed.json()["bytes_done"]) == (200, 3)
+    assert changed.headers["etag"] != etag
+    head = await api.ask("HEAD", path)
+    assert (head.status_code, head.headers["etag"]) == (200, changed.headers["etag"])
+
+
+async def test_a_wait_for_an_unchanged_job_ends_with_304(
+    api: Api, transaction: BeginSession
+) -> None:
+    _, job_id = await api.finalized()
+    current = {"If-None-Match": (await api.get(f"/jobs/{job_id}")).headers["etag"]}
+
+    unchanged = await api.ask("GET", f"/jobs/{job_id}?wait=1", headers=current)
+    async with transaction() as session:
+        await store(session, job_id)
+    settled = await api.ask("GET", f"/jobs/{job_id}?wait=30", headers=current)
+
+    assert unchanged.status_code == 304
+    assert (settled.status_code, settled.json()["status"]) == (200, "completed")
+
+
+async def test_a_place_in_line_is_part_of_the_etag(serve: Serve, transaction: BeginSession) -> None:
+    async with serve(tenant_steps_max=1) as api:
+        jobs = [(await api.finalized())[1] for _ in range(3)]
+        first = await api.get(f"/jobs/{jobs[2]}")
+        async with transaction() as session:
+            await store(session, jobs[0], settings=StepSettings(tenant_steps_max=1))
+
+        moved = await api.ask(
+            "GET", f"/jobs/{jobs[2]}", headers={"If-None-Match": first.headers["etag"]}
+        )
+
+    assert first.json()["steps"][0]["place"] == 2
+    assert (moved.status_code, moved.json()["steps"][0]["place"]) == (200, 1)
+
+
+async def test_a_task_has_the_id_of_the_event_that_starts_it(
+    api: Api, transaction: BeginSession
+) -> None:
+    upload_id = await api.sent(b"content")
+    finalized = (await api.finalize(upload_id)).json()
+    async with transaction() as session:
+        started_by = await session.scalar(
+            select(EventRecord.id).where(EventRecord.job_id == UUID(finalized["job_id"]))
+        )
+
+    shown = (await api.get(f"/jobs/{finalized['job_id']}")).json()
+
+    assert finalized["task_id"] == shown["task_id"] == str(started_by)
+    assert [step["task_id"] for step in shown["steps"]] == [str(started_by)]

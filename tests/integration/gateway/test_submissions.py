@@ -42,6 +42,7 @@ ANSWER_FIELDS = {
     "message",
     "job_id",
     "upload_id",
+    "task_id",
     "filename",
     "status",
     "status_endpoint",

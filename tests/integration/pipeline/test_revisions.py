@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -966,3 +966,52 @@ def test_only_an_earlier_document_that_can_be_read_is_a_refused_duplicate(
     )
     session.commit()
     duplicate_of(later)
+
+
+def summary_of(reading: Reading) -> dict[str, Any]:
+    result = reading.job.result
+    assert result is not None
+    summary: dict[str, Any] = result["summary"]
+    return summary
+
+
+@pytest.mark.parametrize("is_described_first", [True, False])
+def test_the_result_of_a_job_has_a_summary(reading: Reading, *, is_described_first: bool) -> None:
+    if is_described_first:
+        reading.describe()
+    reading.read_pages(Outcome.NO_TEXT, Outcome.COMPLETE, Outcome.CORRUPT)
+    reading.end()
+    if not is_described_first:
+        assert summary_of(reading)["title"] is None
+        reading.describe()
+
+    summary = summary_of(reading)
+    (missing,) = summary.pop("missing")
+    assert missing.startswith("Page 3: ")
+    assert summary == {
+        "title": "A title",
+        "language": "en",
+        "first_lines": [SENTENCE],
+        "pages": 3,
+        "sentences": 1,
+        "entities": 1,
+    }
+
+
+def test_the_deletion_of_a_document_takes_its_summaries_back(
+    reading: Reading, session: Session
+) -> None:
+    reading.read_pages(Outcome.COMPLETE)
+    reading.end()
+    again = Reading(session, add_reprocessing(session, reading.waiting))
+    again.read_pages(Outcome.COMPLETE)
+    again.end()
+    assert summary_of(again)["first_lines"] == [SENTENCE]
+
+    session.execute(delete(Document).where(Document.id == reading.waiting.document.document_id))
+    session.commit()
+
+    for each in (reading, again):
+        assert each.job.result is not None
+        assert "summary" not in each.job.result
+        assert each.job.result["pages"] == 1

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, Select, create_engine, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from dev.bench import looks
+from dev.bench import jobs, looks
 from dev.bench.looks import Call, Facts, Look, PipelineLook
 from dev.seed.extent import Extent
 from dev.seed.load import seed
@@ -57,6 +57,8 @@ ROWS_MAX = 500
 """Rows that one part of a statement may return or discard; a tenant has more rows."""
 BUFFERS_OF_STATEMENT, BUFFERS_OF_ROW = 200, 20
 """A new step fires triggers, and the change of a row is written to every index of its table."""
+BUFFERS_OF_POSITION = 10
+"""The rows of a page may be on more blocks at one position than at another."""
 
 Check = Callable[[Sequence[Plan]], None]
 
@@ -214,6 +216,25 @@ async def test_calls_that_read_use_an_index(
             await ask(gateway, call)
 
         check(plans)
+
+
+@pytest.mark.anyio
+async def test_a_page_deep_in_the_list_of_jobs_reads_as_much_as_the_first(
+    gateway: httpx.AsyncClient, engine: Engine, facts: Facts, check: Check
+) -> None:
+    with engine.connect() as connection:
+        lists = jobs.lists(connection, facts, size=5, pages=10_000)
+    for listed in lists:
+        buffers = []
+        for is_deep in (False, True):
+            with recorded() as plans:
+                page = await ask(gateway, Call(name=listed.name, path=listed.path(is_deep=is_deep)))
+            check(plans)
+            assert len(page["items"]) == listed.size, listed
+            buffers.append(sum(plan.buffers for plan in plans))
+
+        first, deep = buffers
+        assert deep <= first + BUFFERS_OF_POSITION, (listed.name, listed.deep, buffers)
 
 
 @pytest.mark.anyio

@@ -25,6 +25,7 @@ from tests.factories.uploads import add_finalized_upload, add_tenant
 
 NEVER_CHANGES = {"name", "unit", "queued_at"}
 CHANGES_WITH = {
+    "event_id": "status",
     "started_at": "status",
     "finished_at": "status",
     "error_code": "status",

@@ -1,4 +1,5 @@
 import base64
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -68,3 +69,30 @@ def test_every_row_is_on_exactly_one_page(count: int, limit: int) -> None:
         cursor = page.next_cursor
         start += limit
     assert seen == list(range(count))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    number: int
+    is_match: bool
+
+
+@given(st.lists(st.booleans(), max_size=30), st.integers(1, 6), st.integers(0, 6))
+def test_the_pages_of_a_list_with_checked_rows_hold_every_match_once(
+    matches: list[bool], limit: int, more_scanned: int
+) -> None:
+    rows = [Row(number=number, is_match=is_match) for number, is_match in enumerate(matches)]
+    scanned_max = limit + more_scanned
+    seen: list[int] = []
+    start = 0
+    while True:
+        shown, last = paging.matches_of(
+            rows[start : start + scanned_max + 1], scanned_max=scanned_max, limit=limit
+        )
+        assert len(shown) <= limit
+        seen += [row.number for row in shown]
+        if last is None:
+            break
+        assert last.number >= start
+        start = last.number + 1
+    assert seen == [row.number for row in rows if row.is_match]
