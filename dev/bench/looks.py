@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -28,6 +28,9 @@ from notifier import positions, relay
 from notifier.delivery.statements import arrays, intake, loading, ownership
 from notifier.delivery.statements.connections import DedicatedConnection
 from notifier.delivery.work import ReceivedEvent
+from pipeline.batch import record as batch_record
+from pipeline.batch.cleanup_task import cancel_waiting
+from pipeline.batch.start import GROUP, start_lines
 from pipeline.context import Context
 from pipeline.enrich.annotations import Entity
 from pipeline.export import statement
@@ -53,6 +56,7 @@ from pipeline.replay.walk import Checkpoint, walk
 from pipeline.steps import lease
 from pipeline.steps.lease import ClaimedStep
 from pipeline.transfer.checks import StagingCorrupt
+from schemas import object_keys
 from schemas.api.exports import ExportFilter
 from schemas.events import envelope
 from schemas.events.endpoints import ReplayRequested
@@ -73,6 +77,8 @@ from schemas.ids import (
 )
 from schemas.lifecycle import (
     FAILED_DELIVERIES,
+    BatchLineState,
+    BatchStatus,
     DeadLetterState,
     DeliveryStatus,
     DocumentStatus,
@@ -85,7 +91,7 @@ from schemas.lifecycle import (
 )
 from schemas.steps import StepName
 from schemas.tables import steps
-from schemas.tables.batches import Batch
+from schemas.tables.batches import Batch, BatchLine
 from schemas.tables.deliveries import Delivery, DeliveryQueue
 from schemas.tables.documents import Document, Page, Revision
 from schemas.tables.events import EventRecord
@@ -110,6 +116,8 @@ MINUTE: Final = timedelta(minutes=1)
 
 VERSION: Final = "bench"
 """`pipeline_version` of the readings."""
+
+WAITING_BATCH: Final = BatchId(UUID(int=0xBA7C4))
 
 _SENTENCE: Final = "The consignment note names the port of loading, and the carrier signs it. "
 PAGES: Final = tuple(
@@ -917,6 +925,57 @@ def _replay_events(context: Context, facts: Facts) -> None:
     _replay(context, facts, include_undelivered=True)
 
 
+def _add_batch(connection: Connection, facts: Facts) -> None:
+    """Add a batch with more waiting lines than a group has."""
+    now = datetime.now(UTC)
+    connection.execute(
+        insert(Batch),
+        {
+            "id": WAITING_BATCH,
+            "tenant_id": facts.tenant_id,
+            "event_id": EventId(uuid7(now)),
+            "status": BatchStatus.PROCESSING,
+            "lines": 2 * GROUP,
+            "expires_at": now + timedelta(days=1),
+        },
+    )
+    prefix = object_keys.incoming(facts.tenant_id)
+    connection.execute(
+        insert(BatchLine),
+        [
+            {
+                "batch_id": WAITING_BATCH,
+                "line": line,
+                "state": BatchLineState.WAITING,
+                "source": {"object_key": f"{prefix}{line}.pdf"},
+            }
+            for line in range(1, 2 * GROUP + 1)
+        ],
+    )
+
+
+def _start_lines(context: Context, _: Facts) -> Sequence[JobId]:
+    with context.transaction() as session:
+        batch = batch_record.facts_of(session, WAITING_BATCH)
+        group = start_lines(session, batch, after=0, at_most=GROUP, settings=context.settings)
+        batch_record.count_started(session, batch.id, started=group.started, failed=group.failed)
+        return session.scalars(select(Job.id).where(Job.batch_id == batch.id).limit(1)).all()
+
+
+def _end_line(context: Context, facts: Facts) -> None:
+    (job_id,) = _start_lines(context, facts)
+    claimed = _claim(context, job_id)
+    with context.transaction() as session:
+        lease.complete(session, claimed, done=2, total=2, settings=context.settings)
+
+
+def _cancel_lines(context: Context, _: Facts) -> None:
+    with context.transaction() as session:
+        batch_record.count_cancelled(
+            session, WAITING_BATCH, cancelled=cancel_waiting(session, WAITING_BATCH, at_most=GROUP)
+        )
+
+
 PIPELINE: Final[Sequence[PipelineLook]] = (
     PipelineLook(name="step: claim and heartbeat", look=_claim_and_renew),
     PipelineLook(name="step: claim, complete, release the next", look=_claim_and_complete),
@@ -927,6 +986,9 @@ PIPELINE: Final[Sequence[PipelineLook]] = (
     PipelineLook(name="document: the same, publish the revision", look=_publish),
     PipelineLook(name="document: copy a duplicate, publish", prepare=_make_duplicate, look=_copy),
     PipelineLook(name="document: describe", prepare=_add_metadata_step, look=_describe),
+    PipelineLook(name="batch: start 50 lines", prepare=_add_batch, look=_start_lines),
+    PipelineLook(name="batch: the same, end a job", prepare=_add_batch, look=_end_line),
+    PipelineLook(name="batch: cancel 50 waiting lines", prepare=_add_batch, look=_cancel_lines),
     PipelineLook(name="replay: a batch of failed deliveries", look=_replay),
     PipelineLook(name="replay: a batch of events", look=_replay_events),
     *(

@@ -37,7 +37,7 @@ _CANCEL_WAITING: Final = text(
     """
     WITH piece AS (
         SELECT line FROM batch_lines
-        WHERE batch_id = :batch_id AND state = 'waiting' ORDER BY line LIMIT :piece FOR UPDATE
+        WHERE batch_id = :batch_id AND state = 'waiting' ORDER BY line LIMIT :at_most FOR UPDATE
     ), cancelled AS (
         UPDATE batch_lines SET state = 'cancelled'
         WHERE batch_id = :batch_id AND line = ANY (ARRAY(SELECT line FROM piece))
@@ -74,7 +74,7 @@ class CleanUpBatch(StepTask[None]):
         delivery: MessageDelivery,
     ) -> None:
         batch_id = data_of(event, BatchCancelRequested).batch_id
-        while _cancel_waiting(context, claimed, batch_id=batch_id):
+        while _cancel_piece(context, claimed, batch_id=batch_id):
             pass
         _cancel_started(context, claimed, batch_id=batch_id)
         try:
@@ -112,10 +112,18 @@ class CleanUpBatch(StepTask[None]):
         return ended_before or StepStatus.FAILED
 
 
-def _cancel_waiting(context: Context, claimed: ClaimedStep, *, batch_id: BatchId) -> bool:
+def cancel_waiting(session: Session, batch_id: BatchId, *, at_most: int) -> int:
+    """Cancel the first waiting lines of a batch; return how many."""
+    cancelled: int = session.scalars(
+        _CANCEL_WAITING, {"batch_id": batch_id, "at_most": at_most}
+    ).one()
+    return cancelled
+
+
+def _cancel_piece(context: Context, claimed: ClaimedStep, *, batch_id: BatchId) -> bool:
     """Cancel a piece of the waiting lines; False if no line waits."""
     with context.transaction() as session:
-        cancelled = session.scalars(_CANCEL_WAITING, {"batch_id": batch_id, "piece": PIECE}).one()
+        cancelled = cancel_waiting(session, batch_id, at_most=PIECE)
         _renew(session, claimed, context=context)
         record.count_cancelled(session, batch_id, cancelled=cancelled)
     return bool(cancelled)

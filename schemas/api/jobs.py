@@ -36,7 +36,7 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
     unit: Annotated[
         str | None,
         _described(
-            "`bytes`, `pages`, `seconds` or `rows`; null for a step that does not count its work"
+            "`bytes`, `pages`, `seconds`, `rows` or `lines`; null for a step that does not count its work"
         ),
     ]
     attempts: Annotated[
@@ -84,7 +84,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     job_id: JobId
     upload_id: Annotated[
         UploadId | None,
-        _described("null for a job of kind `reprocess`, `render`, `replay` or `export`"),
+        _described("null for a job of kind `reprocess`, `render`, `replay`, `export` or `batch`"),
     ]
     document_id: Annotated[
         DocumentId | None,
@@ -114,8 +114,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     result: Annotated[
         dict[str, Any] | None,
         _described(
-            "what was stored and read, rendered, or exported; null unless `completed`. `summary` of a"
-            " document has `title`, `language`, `first_lines`, `pages`, `sentences`, `entities` and"
+            "what was stored and read, rendered, or exported, or how the lines of a batch ended; null"
+            " unless `completed`. `summary` of a document has `title`, `language`, `first_lines`, `pages`, `sentences`, `entities` and"
             " `missing`: a sentence for each reason why pages or text are missing"
         ),
     ]

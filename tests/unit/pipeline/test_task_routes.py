@@ -52,6 +52,7 @@ def test_a_worker_gets_the_tasks_of_its_queues_only() -> None:
         "uploads": {
             "upload.finalized": "tasks.upload_to_object_store",
             "upload.cancelled": "tasks.discard_upload",
+            "batch.cancel_requested": "tasks.clean_up_batch",
         }
     }
     assert task_routes.tasks_for({queues.DOCUMENT_PROCESSING}) == {
@@ -69,6 +70,7 @@ def test_a_worker_gets_the_tasks_of_its_queues_only() -> None:
         "batch_processing": {
             "upload.stored": "tasks.ingest_rest",
             "document.reprocess_requested": "tasks.ingest_rest",
+            "batch.received": "tasks.run_batch",
         },
     }
 
