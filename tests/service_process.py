@@ -1,17 +1,16 @@
-"""A service's process, started as operators start it, and its log."""
+"""A service's process and its log."""
 
 import asyncio
 import itertools
 import json
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from dev.stack.checkout import CHECKOUT
+from tests.forked_process import ForkedProcess, fork
 
 TIMEOUT: Final = timedelta(minutes=1)
 
@@ -22,7 +21,7 @@ _numbers = itertools.count(1)
 class ServiceProcess:
     """One ``python -m …``, running or ended."""
 
-    process: asyncio.subprocess.Process
+    process: ForkedProcess
     log_file: Path
 
     @property
@@ -68,12 +67,9 @@ def new_log_file(directory: Path, *, name: str) -> Path:
 
 async def spawn(
     service: str, *arguments: str, environment: Mapping[str, str], log_file: Path
-) -> asyncio.subprocess.Process:
+) -> ForkedProcess:
     """Start ``python -m SERVICE ARGUMENTS`` with this environment and no other."""
     with log_file.open("wb") as log:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", service, *arguments),
-            cwd=CHECKOUT,
-            env=dict(environment),
-            stderr=log,
+        return await fork(
+            service, *arguments, environment=environment, out=log.fileno(), err=log.fileno()
         )

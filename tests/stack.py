@@ -1,7 +1,7 @@
 """Fixtures of the real services: RabbitMQ, PostgreSQL and object stores.
 
 A session starts one set of services, in a state directory of its own, so that it never
-touches a running `make up`. Each test gets a new database, virtual host and bucket.
+touches a running `make up`. Each test gets a new virtual host and bucket, and a database as new.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,6 +18,7 @@ from dev.stack.stack import Stack
 from schemas.settings import BrokerSettings, DatabaseSettings, ObjectStoreSettings
 from tests import containers
 from tests.killable import Killable
+from tests.reused_database import ReusedDatabase
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,11 +78,17 @@ def migrated_template(infrastructure: Stack) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def reused_database(infrastructure: Stack, migrated_template: str) -> Iterator[ReusedDatabase]:
+    reused = ReusedDatabase(infrastructure, template=migrated_template)
+    yield reused
+    reused.drop()
+
+
 @pytest.fixture
-def database(infrastructure: Stack, migrated_template: str) -> Iterator[DatabaseSettings]:
-    """A new migrated database."""
-    with _new_database(infrastructure, template=migrated_template) as database:
-        yield database
+def database(reused_database: ReusedDatabase) -> DatabaseSettings:
+    """A migrated database, as new."""
+    return reused_database.renew()
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,15 @@
-"""A gateway process, started as operators start it."""
+"""A gateway process."""
 
-import asyncio
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Self
 
 import httpx
 
-from dev.stack.checkout import CHECKOUT
+from tests.forked_process import fork
 from tests.integration.gateway.api import Api
 from tests.service_process import ServiceProcess, new_log_file, spawn
 
@@ -79,13 +78,12 @@ async def run_command(*arguments: str, **environment: str) -> tuple[int | None, 
     return await _run("gateway.administration.cli", *arguments, **environment)
 
 
-async def _run(module: str, *arguments: str, **environment: str) -> tuple[int | None, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *arguments),
-        cwd=CHECKOUT,
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
+async def _run(service: str, *arguments: str, **environment: str) -> tuple[int | None, str, str]:
+    with TemporaryFile() as out, TemporaryFile() as err:
+        process = await fork(
+            service, *arguments, environment=environment, out=out.fileno(), err=err.fileno()
+        )
+        code = await process.wait()
+        out.seek(0)
+        err.seek(0)
+        return code, out.read().decode(), err.read().decode()

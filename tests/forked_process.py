@@ -1,0 +1,123 @@
+"""Processes of a service, forked from one that has imported its modules.
+
+Python and the imports of a service take a second of CPU; a fork takes a hundredth of this.
+"""
+
+import asyncio
+import atexit
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from dev.stack.checkout import CHECKOUT
+
+MODULES: Final[Mapping[str, tuple[str, ...]]] = {
+    "gateway": ("gateway.__main__", "gateway.staging.bucket"),
+    "gateway.administration.cli": (
+        "gateway.administration.cli",
+        *(
+            f"gateway.administration.{name}"
+            for name in ("dead_letters", "keys", "quotas", "secrets", "tenants", "webhooks")
+        ),
+        "schemas.runtime.logging",
+    ),
+    "notifier": ("notifier.__main__",),
+}
+"""What is imported before a service forks, the module that it runs first."""
+
+
+@dataclass(kw_only=True)
+class ForkedProcess:
+    """A running or ended `python -m SERVICE ARGUMENTS`."""
+
+    pid: int
+    connection: socket.socket
+    returncode: int | None = None
+    _ended: asyncio.Task[None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ended = asyncio.create_task(self._await_end())
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    async def wait(self) -> int:
+        """Return the exit code once the process has ended."""
+        await asyncio.shield(self._ended)
+        assert self.returncode is not None
+        return self.returncode
+
+    async def _await_end(self) -> None:
+        with self.connection:
+            loop = asyncio.get_running_loop()
+            self.returncode = int(await loop.sock_recv(self.connection, 64))
+
+
+async def fork(
+    service: str,
+    *arguments: str,
+    environment: Mapping[str, str],
+    out: int,
+    err: int,
+) -> ForkedProcess:
+    """Start ``python -m SERVICE ARGUMENTS`` with this environment and no other.
+
+    Args:
+        service: one of `MODULES`.
+        arguments: of its command line.
+        environment: all of its variables.
+        out: descriptor of its standard output.
+        err: descriptor of its standard error.
+    """
+    request = {"arguments": arguments, "environment": dict(environment)}
+    loop = asyncio.get_running_loop()
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.settimeout(0)
+        await loop.sock_connect(connection, _server_of(service))
+        socket.send_fds(connection, [json.dumps(request).encode()], [out, err])
+        pid = int(await loop.sock_recv(connection, 64))
+    except BaseException:
+        connection.close()
+        raise
+    return ForkedProcess(pid=pid, connection=connection)
+
+
+@cache
+def _server_of(service: str) -> str:
+    """Start the server of a service; return its address."""
+    directory = tempfile.mkdtemp(prefix="waybill-fork-")
+    address = f"{directory}/socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(address)
+        listener.listen()
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.fork_server", str(listener.fileno()), *MODULES[service]],
+            cwd=CHECKOUT,
+            env={},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+        )
+    atexit.register(_end, server, directory)
+    return address
+
+
+def _end(server: subprocess.Popen[bytes], directory: str) -> None:
+    server.communicate()
+    Path(directory, "socket").unlink()
+    Path(directory).rmdir()
