@@ -1,7 +1,7 @@
 """Registers endpoints, and the callbacks of uploads."""
 
 from dataclasses import dataclass
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 import structlog
@@ -122,10 +122,12 @@ async def register_callback(
     return Callback(webhook_id=webhook.id, secret=secret)
 
 
-def new_secret(secret: str, *, webhook_id: WebhookId, keys: KeyRing) -> WebhookSecret:
+def new_secret(
+    secret: str, *, secret_id: UUID, webhook_id: WebhookId, keys: KeyRing
+) -> WebhookSecret:
     """Return the row of a secret."""
     return WebhookSecret(
-        id=uuid4(),
+        id=secret_id,
         webhook_id=webhook_id,
         scheme=webhook_secrets.kind_of(secret),
         secret=webhook_secrets.encrypt(secret, webhook_id=webhook_id, keys=keys),
@@ -183,7 +185,7 @@ async def _add(
     session.add(webhook)
     # Before its secret, whose row refers to it.
     await session.flush()
-    row = new_secret(secret, webhook_id=webhook.id, keys=keys)
+    row = new_secret(secret, secret_id=uuid4(), webhook_id=webhook.id, keys=keys)
     session.add(row)
     await session.flush()
     return row

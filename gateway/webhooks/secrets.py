@@ -6,7 +6,7 @@ until their end. A change of a secret locks the row of the endpoint.
 
 from datetime import timedelta
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 from sqlalchemy import delete, func, or_, update
@@ -50,23 +50,25 @@ async def rotate_secret(
         IdempotencyKeyReused: the key is bound to another request.
     """
     keys, tenant_id = context.secret_keys, caller.tenant_id
+    secret_id = uuid4()
     async with context.database.transaction() as session:
+        # Before the endpoint, as other requests: two with one key would otherwise deadlock.
+        added_id = await idempotency.first_use(
+            SessionStatements(session), keyed, tenant_id=tenant_id, resource_id=secret_id
+        )
         webhook = await queries.live_webhook_of(
             session, tenant_id=tenant_id, webhook_id=webhook_id, lock=True
         )
         before = await queries.secrets_of(session, webhook_id)
+        if added_id != secret_id:
+            earlier = await queries.secret_of(session, webhook_id=webhook_id, secret_id=added_id)
+            return view.show_rotated(earlier, before, secret=None, keys=keys)
         secret = checks.secret_of(
             request.secret,
             kind=None if request.signature is None else SecretKind(request.signature),
             default=SecretKind(before[0].scheme) if before else SecretKind.V1,
         )
-        row = new_secret(secret, webhook_id=webhook_id, keys=keys)
-        added_id = await idempotency.first_use(
-            SessionStatements(session), keyed, tenant_id=tenant_id, resource_id=row.id
-        )
-        if added_id != row.id:
-            earlier = await queries.secret_of(session, webhook_id=webhook_id, secret_id=added_id)
-            return view.show_rotated(earlier, before, secret=None, keys=keys)
+        row = new_secret(secret, secret_id=secret_id, webhook_id=webhook_id, keys=keys)
         overlap = context.settings.webhook_secret_overlap
         if request.overlap is not None:
             overlap = timedelta(seconds=request.overlap)

@@ -13,9 +13,11 @@ from schemas.settings import StepSettings
 from schemas.tables.steps import Step, TenantSteps
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
+from schemas.tables.webhooks import Webhook
 from tests.integration.gateway import workers
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import Serve
+from tests.integration.gateway.endpoints import registered
 
 pytestmark = pytest.mark.anyio
 
@@ -173,3 +175,24 @@ async def test_a_burst_of_references_leaves_connections_for_others(
 
     answers = await asyncio.gather(*burst)
     assert [answer.status_code for answer in answers] == [202] * 30
+
+
+async def test_a_concurrent_rotation_and_ping_with_one_key_succeed_once(
+    api: Api, serve: Serve, transaction: BeginSession
+) -> None:
+    webhook_id = await registered(api)
+    async with serve() as other:
+        async with transaction() as gate:
+            await gate.execute(select(Webhook).with_for_update())
+            rotating = asyncio.create_task(
+                api.ask("POST", f"/webhooks/{webhook_id}/rotate-secret", json={}, headers=KEY)
+            )
+            await until_waiting(transaction, count=1)
+            pinging = asyncio.create_task(
+                other.ask("POST", f"/webhooks/{webhook_id}/ping", headers=KEY)
+            )
+            await until_waiting(transaction, count=2)
+        await asyncio.wait([rotating, pinging])
+
+    assert (await rotating).status_code == 201
+    assert problem(await pinging) == (422, "idempotency_key_reused")
