@@ -313,7 +313,10 @@ def _template(path: str) -> str:
     parts = path.partition("?")[0].split("/")
     for place, part in enumerate(parts):
         if part == str(SOME):
-            noun = parts[place - 1].removesuffix("s").replace("deliverie", "delivery")
+            nouns = parts[place - 1]
+            noun = {"deliveries": "delivery", "batches": "batch"}.get(
+                nouns, nouns.removesuffix("s")
+            )
             parts[place] = f"{{{noun}_id}}"
     return (
         "/".join(parts)

@@ -165,7 +165,17 @@ class Recorded(AutocommitConnection):
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         async with AsyncSession(self._engine) as session, session.begin():
-            yield SessionStatements(session)
+            yield RecordedTransaction(session)
+
+
+class RecordedTransaction(SessionStatements):
+    """Also copies rows, which has no plan."""
+
+    async def copy(self, statement: LiteralString, rows: bytes) -> None:
+        connection = await self._session.connection()
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        async with driver.cursor().copy(statement) as copy:
+            await copy.write(rows)
 
 
 @pytest.fixture
