@@ -24,6 +24,7 @@ from schemas.settings import (
     SecretSettings,
     StagingSettings,
     StepSettings,
+    SweepSettings,
     UploadSettings,
     WebhookSettings,
     WebhookTargetSettings,
@@ -64,6 +65,10 @@ class StoreSettings(ObjectStoreSettings, ServiceSettings):
 
 class AdministrationSettings(DatabaseSettings, QuotaSettings, ProcessSettings, ServiceSettings):
     """Settings of the operators' commands: the database and the default quotas."""
+
+
+class RetentionSettings(AdministrationSettings, SweepSettings):
+    """Settings of the command that counts what the sweeps delete: those of the sweeps too."""
 
 
 class SecretAdministrationSettings(AdministrationSettings, SecretSettings):

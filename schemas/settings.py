@@ -517,6 +517,10 @@ class SweepSettings(BaseModel):
         default=timedelta(hours=1),
         description="age from which staged bytes or an object without an upload count as an orphan. Keep it longer than any clock difference and any request",
     )
+    job_retention: Duration = Field(
+        default=timedelta(days=7),
+        description="how long a job is kept after its end, with its steps and with an upload that has no document; an upload that was never finalized is kept as long after its expiry. Documents and their files stay. Long enough to look at the failures of a weekend. Keep it at least as long as `IDEMPOTENCY_RETENTION`: a repeated request is answered with its job",
+    )
     outbox_retention: Duration = Field(
         default=timedelta(days=7),
         description="how long the outbox remembers what was published; events themselves stay for `EVENT_RETENTION`",

@@ -42,9 +42,11 @@ from pipeline.ingest.outcome import Next
 from pipeline.ingest.record import EndOfReading, EventContext
 from pipeline.maintenance import (
     batches,
+    documents,
     endpoints,
     expiry,
     exports,
+    jobs,
     partitions,
     retention,
     revisions,
@@ -108,6 +110,9 @@ if TYPE_CHECKING:
 
 BATCH: Final = 50
 """Rows of a batch: of the outbox, of deliveries, of a page."""
+
+FEW: Final = 5
+"""Documents that a sweep deletes, each in transactions of its own."""
 
 FIRST_ROWS: Final = 10
 """Rows of an export: the time until they come must not grow with the history."""
@@ -850,6 +855,43 @@ def _delete_old_rows(context: Context, _: Facts) -> object:
     return retention.sweep(context, Budget.of(MINUTE))
 
 
+def _make_jobs_old(connection: Connection, _: Facts) -> None:
+    some = select(Job.id).where(Job.finished_at.is_not(None)).order_by(Job.finished_at).limit(BATCH)
+    connection.execute(
+        update(Job)
+        .where(Job.id.in_(some))
+        .values(finished_at=Job.finished_at - timedelta(days=365))
+    )
+
+
+def _delete_old_jobs(context: Context, _: Facts) -> object:
+    return jobs.sweep(context, Budget.of(MINUTE))
+
+
+def _make_documents_old(connection: Connection, facts: Facts) -> None:
+    """Give the tenant a policy, and make few of its documents older than that."""
+    some = (
+        select(Document.id)
+        .where(Document.tenant_id == facts.tenant_id, Document.status == DocumentStatus.INGESTED)
+        .order_by(Document.created_at)
+        .limit(FEW)
+    )
+    connection.execute(
+        update(Document)
+        .where(Document.id.in_(some))
+        .values(created_at=Document.created_at - timedelta(days=365))
+    )
+    connection.execute(
+        update(Tenant)
+        .where(Tenant.id == facts.tenant_id)
+        .values(document_retention=timedelta(days=90))
+    )
+
+
+def _delete_old_documents(context: Context, _: Facts) -> object:
+    return documents.sweep(context, Budget.of(MINUTE))
+
+
 def _drop_partitions(context: Context, _: Facts) -> object:
     return partitions.sweep(context, Budget.of(MINUTE))
 
@@ -1005,5 +1047,11 @@ PIPELINE: Final[Sequence[PipelineLook]] = (
     PipelineLook(name="sweep: no revision that nobody sees", look=_find_unseen_revisions),
     PipelineLook(name="sweep: no ended callback, no old endpoint", look=_find_ended_endpoints),
     PipelineLook(name="sweep: no row past its retention", look=_delete_old_rows),
+    PipelineLook(name="sweep: 50 old jobs", prepare=_make_jobs_old, look=_delete_old_jobs),
+    PipelineLook(name="sweep: no old job", look=_delete_old_jobs),
+    PipelineLook(
+        name="sweep: 5 old documents", prepare=_make_documents_old, look=_delete_old_documents
+    ),
+    PipelineLook(name="sweep: no document of a policy", look=_delete_old_documents),
     PipelineLook(name="sweep: drop old partitions of events", look=_drop_partitions),
 )

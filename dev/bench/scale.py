@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain
 from typing import Final, Self, TypeAlias
@@ -44,8 +44,11 @@ RATIO_MAX: Final = 1.3
 ACTIVE: Final = 200
 """Jobs that have not ended, in each database: the work to do is the same."""
 
+HISTORY: Final = timedelta(days=28)
 OLD_EVENTS: Final = "10d"
 """`EVENT_RETENTION`: shorter than the history, so that the sweep has partitions to drop."""
+OLD_JOBS: Final = "30d"
+"""`JOB_RETENTION`: longer than the history, so that a sweep deletes the jobs that its look makes old."""
 
 WARM_UPS: Final = 3
 """Not counted."""
@@ -82,7 +85,7 @@ class Subject:
         name = f"scale-{rows}"
         own = system.stack.create_database(name)
         url = own["DATABASE_URL"]
-        settings = own | {"EVENT_RETENTION": OLD_EVENTS}
+        settings = own | {"EVENT_RETENTION": OLD_EVENTS, "JOB_RETENTION": OLD_JOBS}
         with (
             Stack(system.stack.state_dir / name, settings=settings, table=TABLE) as stack,
             ExitStack() as end,
@@ -90,7 +93,7 @@ class Subject:
             end.callback(system.stack.drop_database, name)
             stack.migrate()
             began = time.monotonic()
-            seed(url, Extent(rows=rows, active=ACTIVE))
+            seed(url, Extent(rows=rows, active=ACTIVE, span=HISTORY))
             system.report(f"scale: seeded {rows:,} jobs in {time.monotonic() - began:.0f} s")
             stack.start_services("gateway")
             engine = create_engine(url)

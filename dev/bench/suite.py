@@ -17,6 +17,7 @@ from dev.bench import (
     reading,
     recognition,
     requests,
+    retention,
     scale,
     servers,
     small,
@@ -118,6 +119,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "jobs": Benchmark(
         full=partial(jobs.run, extent=jobs.FULL),
         quick=partial(jobs.run, extent=jobs.QUICK),
+    ),
+    "retention": Benchmark(
+        full=partial(retention.run, extent=retention.FULL),
+        quick=partial(retention.run, extent=retention.QUICK),
     ),
     "scale": Benchmark(
         full=partial(scale.run, extent=scale.FULL),

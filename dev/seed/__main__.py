@@ -21,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.seed", description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000, help="number of jobs (10000)")
     parser.add_argument("--tenants", type=int, default=20, help="number of tenants (20)")
-    parser.add_argument("--days", type=int, default=28, help="age of the oldest job (28)")
+    parser.add_argument("--days", type=int, default=6, help="age of the oldest job (6)")
     parser.add_argument("--seed", type=int, default=1, help="selects the ids and the facts (1)")
     parser.add_argument(
         "--force", action="store_true", help="seed beside the uploads of other tenants"

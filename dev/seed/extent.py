@@ -33,7 +33,7 @@ class Extent:
     rows: int
     active: int | None = None
     tenants: int = 20
-    span: timedelta = timedelta(days=28)
+    span: timedelta = timedelta(days=6)
     seed: int = 1
     steps: StepSettings = field(default_factory=StepSettings)
     sweeps: SweepSettings = field(default_factory=SweepSettings)

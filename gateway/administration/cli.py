@@ -321,6 +321,60 @@ def delete_tenant(*, tenant: str, is_ordered: bool, dry_run: bool, no_wait: bool
         raise click.ClickException("rows were added after the end; they are deleted within an hour")
 
 
+@tenants_group.command("retention")
+@click.argument("tenant", type=printable_name)
+@click.option(
+    "--documents",
+    type=or_default(lifetime),
+    metavar="DURATION",
+    help="Such as 90d; `none` keeps them.",
+)
+def set_retention(*, tenant: str, documents: timedelta | str | None) -> None:
+    """Set or print how long the documents of a tenant are kept after their file was stored.
+
+    The next sweep deletes older documents with their file, and emits `upload.cancelled` for each.
+    """
+    from gateway.administration import audit, retention
+    from schemas.tables.retention import as_setting
+
+    if documents is None:
+        kept_for = in_transaction(
+            settings(), lambda session: retention.kept_documents(session, tenant=tenant)
+        )
+    else:
+        wanted = documents if isinstance(documents, timedelta) else None
+        kept_for = in_transaction(
+            settings(),
+            lambda session: retention.documents(
+                session, tenant=tenant, kept_for=wanted, actor=audit.current_actor()
+            ),
+        )
+    click.echo(f"documents: {DEFAULT if kept_for is None else as_setting(kept_for)}")
+
+
+@main.command("retention")
+@click.option("--dry-run", is_flag=True, required=True, help="Count, and delete nothing.")
+@as_json
+def show_retention(*, dry_run: bool, as_json: bool) -> None:  # noqa: ARG001  # required
+    """Count what the next sweep deletes, and the oldest of it, by area.
+
+    Events and deliveries are dropped by the week; a week of which a row is still needed is kept.
+    Set the retentions for this command as for the workers.
+    """
+    from gateway.administration import retention
+    from gateway.settings import RetentionSettings
+
+    loaded = RetentionSettings.load()
+    found = in_transaction(loaded, lambda session: retention.due(session, settings=loaded))
+    if as_json:
+        print_json(found)
+        return
+    table(
+        ("AREA", "ROWS", "OLDEST", "KEPT FOR"),
+        ((each["area"], each["rows"], each["oldest"] or "-", each["kept_for"]) for each in found),
+    )
+
+
 @main.group("keys")
 def keys_group() -> None:
     """API keys."""

@@ -9,7 +9,7 @@ from typing import Final
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -169,37 +169,42 @@ async def _wanted(
         raise DocumentNotReady(document)
     if number > revision.page_count:
         raise PageNotFound(document_id, number=number)
-    job = await _job_of_image(session, document, revision, number=number)
-    if job is not None:
-        key = object_keys.page_image(document.upload_id, revision.id, number=number)
-        made = _made_by(job, key=key, document=document)
-        if made is not None:
-            return made
+    image = await _image_of(session, revision, number=number)
+    if image is not None:
+        if image.status in {None, JobStatus.COMPLETED}:
+            key = object_keys.page_image(document.upload_id, revision.id, number=number)
+            return StoredImage(key=key, filename=document.filename)
+        open_job = _open_or_failed(await _job(session, document, image.job_id))
+        if open_job is not None:
+            return open_job
     elif document.status not in {*READABLE_DOCUMENTS, DocumentStatus.READING}:
         # The sweep deletes the revision of a failed reading, perhaps at this moment.
         raise DocumentNotReady(document)
-    return Wanted(document=document, revision_id=revision.id, is_repeated=job is not None)
+    return Wanted(document=document, revision_id=revision.id, is_repeated=image is not None)
 
 
-async def _job_of_image(
-    session: AsyncSession, document: Document, revision: Revision, *, number: int
-) -> JobView | None:
-    job_id = await session.scalar(
-        select(PageImage.job_id).where(
-            PageImage.revision_id == revision.id, PageImage.page == number
-        )
+async def _image_of(
+    session: AsyncSession, revision: Revision, *, number: int
+) -> Row[JobId | None, JobStatus | None] | None:
+    """Return the job of an image and the status of the job; both are None once the job is deleted.
+
+    Returns:
+        None, if no job was added to make the image.
+    """
+    image = await session.execute(
+        select(PageImage.job_id, Job.status)
+        .outerjoin(Job, Job.id == PageImage.job_id)
+        .where(PageImage.revision_id == revision.id, PageImage.page == number)
     )
-    return None if job_id is None else await _job(session, document, job_id)
+    return image.one_or_none()
 
 
-def _made_by(job: JobView, *, key: ObjectKey, document: Document) -> StoredImage | JobView | None:
-    """Return the image, or the job while it is open; None if another job can succeed.
+def _open_or_failed(job: JobView) -> JobView | None:
+    """Return the job of an image while it is open; None if another job can succeed.
 
     Raises:
-        RenderingFailed: no job can make it.
+        RenderingFailed: no job can make the image.
     """
-    if job.status is JobStatus.COMPLETED:
-        return StoredImage(key=key, filename=document.filename)
     if job.status not in SETTLED_JOBS:
         return job
     if job.error is not None and job.error.code in LASTING_ERRORS:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
+from uuid import uuid4
 
 import structlog
 from sqlalchemy import delete, null, select, union_all, update
@@ -22,7 +23,7 @@ from gateway.uploads import queries
 from gateway.uploads.errors import DocumentStillBeingRead, UploadAlreadySettled
 from schemas.api.uploads import UploadAbandoned
 from schemas.events.uploads import UploadCancelled
-from schemas.ids import EventId, TenantId, UploadId
+from schemas.ids import EventId, JobId, TenantId, UploadId
 from schemas.lifecycle import CANCELLABLE_UPLOADS, UploadStatus
 from schemas.settings import StepSettings
 from schemas.steps import StepName
@@ -74,6 +75,8 @@ async def cancel_upload(
         job = await queries.job_row_of(session, upload_id)
         if unless_finalized and job is not None:
             raise UploadAlreadySettled(upload_id)
+        if job is None and purge and upload.status is UploadStatus.STORED:
+            job = await _add_job(session, upload)
         if upload.status != UploadStatus.CANCELLED:
             await _cancel(session, upload, job=job, purge=purge, settings=context.settings)
         is_being_read = purge and not await _delete_document(session, upload_id)
@@ -132,6 +135,14 @@ async def _cancel(
         for name in dict.fromkeys((*ended, *others, StepName.CLEANUP)):
             await session.execute(steps.release(job.tenant_id, name, settings=settings))
     log.info("upload.cancelled", upload_id=str(upload.id), purge=purge)
+
+
+async def _add_job(session: AsyncSession, upload: Upload) -> Job:
+    """Add a job for the cleanup of a stored upload whose job is no longer kept."""
+    job = Job(id=JobId(uuid4()), tenant_id=upload.tenant_id, upload_id=upload.id)
+    session.add(job)
+    await session.flush()
+    return job
 
 
 async def _cancel_other_jobs(session: AsyncSession, upload_id: UploadId) -> Sequence[StepName]:

@@ -252,7 +252,10 @@ async def manifest_of(
         size=upload.size,
         chunk_size=upload.chunk_size,
         chunk_count=upload.chunk_count,
-        received_bytes=sum(chunk.size for chunk in chunks),
+        # The chunks of a stored upload are deleted with its job.
+        received_bytes=upload.size
+        if upload.status is UploadStatus.STORED
+        else sum(chunk.size for chunk in chunks),
         sha256=upload.sha256,
         metadata=upload.client_metadata,
         created_at=upload.created_at,

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, select
 
 from pipeline.context import Context
 from pipeline.maintenance.exclusive import Budget
 from schemas.ids import BatchId
-from schemas.lifecycle import BatchStatus
+from schemas.tables import retention
 from schemas.tables.batches import Batch, BatchLine
 
 BATCHES: Final = 100
@@ -35,14 +35,7 @@ def sweep(context: Context, budget: Budget) -> Summary:
     while not budget.is_spent:
         with context.transaction() as session:
             found = session.scalars(
-                select(Batch.id)
-                .where(
-                    Batch.expires_at < func.now(),
-                    # A cancelled batch has not ended before its lines.
-                    or_(Batch.finished_at.is_not(None), Batch.status == BatchStatus.RECEIVING),
-                )
-                .order_by(Batch.expires_at)
-                .limit(BATCHES)
+                retention.batches().order_by(Batch.expires_at).limit(BATCHES)
             ).all()
         for batch_id in found:
             deleted, is_empty = _delete_lines(context, batch_id, budget=budget)

@@ -4,32 +4,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, update
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context
 from pipeline.maintenance.exclusive import Budget
-from schemas.lifecycle import DeliveryStatus
-from schemas.tables.deliveries import Delivery
+from schemas.tables import retention
 from schemas.tables.webhooks import Webhook, WebhookSecret
 
 BATCH: Final = 500
-
-LAST_EVENT_GRACE: Final = timedelta(days=7)
-"""A relay that is down for less time than this still brings the last event of an upload to its callback."""
-
-LOG_GRACE: Final = timedelta(days=8)
-"""Deliveries are deleted with the partition of their week, so up to a week after their retention."""
-
-# The offset makes PostgreSQL probe the index of pending deliveries for each endpoint that it finds.
-# Without it, a join could read every pending delivery.
-_HAS_PENDING: Final = (
-    select(Delivery.id)
-    .where(Delivery.webhook_id == Webhook.id, Delivery.status == DeliveryStatus.PENDING)
-    .correlate(Webhook)
-    .offset(0)
-    .exists()
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,22 +36,16 @@ def sweep(context: Context, budget: Budget) -> Summary:
             count = _delete_callbacks(session)
         callbacks += count
     count = BATCH
-    kept = context.settings.delivery_retention + LOG_GRACE
     while count == BATCH and not budget.is_spent:
         with context.transaction() as session:
-            count = _remove(session, older_than=kept)
+            count = _remove(session, kept_for=context.settings.delivery_retention)
         removed += count
     return Summary(callbacks=callbacks, removed=removed)
 
 
 def _delete_callbacks(session: Session) -> int:
     ended = session.scalars(
-        select(Webhook.id)
-        .where(
-            Webhook.upload_ended_at < func.now() - LAST_EVENT_GRACE,
-            Webhook.deleted_at.is_(None),
-            ~_HAS_PENDING,
-        )
+        retention.callbacks()
         .order_by(Webhook.upload_ended_at)
         .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True)
@@ -80,10 +57,10 @@ def _delete_callbacks(session: Session) -> int:
     return len(ended)
 
 
-def _remove(session: Session, *, older_than: timedelta) -> int:
+def _remove(session: Session, *, kept_for: timedelta) -> int:
     old = (
-        select(Webhook.id)
-        .where(Webhook.deleted_at < func.now() - older_than, ~_HAS_PENDING)
+        retention.endpoints(deliveries_kept_for=kept_for)
+        .with_only_columns(Webhook.id)
         .order_by(Webhook.deleted_at)
         .limit(BATCH)
     )

@@ -19,11 +19,11 @@ from pipeline.storage.port import Multipart
 from schemas import object_keys
 from schemas.errors import StoreFailed
 from schemas.ids import ExportId
-from schemas.lifecycle import ACTIVE_STEPS, SETTLED_JOBS
+from schemas.lifecycle import ACTIVE_STEPS
 from schemas.object_keys import ObjectKey
 from schemas.steps import StepName
+from schemas.tables import retention
 from schemas.tables.exports import Export
-from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 
 log = structlog.stdlib.get_logger(__name__)
@@ -51,11 +51,7 @@ def sweep(context: Context, budget: Budget) -> Summary:
     while not budget.is_spent and not left:
         with context.transaction() as session:
             batch = session.execute(
-                select(Export.id, Export.tenant_id)
-                .join(Job, Job.id == Export.job_id)
-                .where(Export.expires_at < func.now(), Job.status.in_(SETTLED_JOBS))
-                .order_by(Export.expires_at)
-                .limit(BATCH)
+                retention.exports().order_by(Export.expires_at).limit(BATCH)
             ).all()
         cleaned = []
         for export in batch:

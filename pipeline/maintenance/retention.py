@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import delete, func, inspect, select, tuple_
+from sqlalchemy import delete, inspect, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 from pipeline.context import Context
 from pipeline.maintenance.exclusive import Budget
+from schemas.tables import retention
 from schemas.tables.dead_letters import DeadLetter
 from schemas.tables.idempotency import IdempotentRequest
 from schemas.tables.inbox import InboxMessage
@@ -60,8 +61,8 @@ def _delete(
     """Delete the rows whose `time` is older than `older_than`, in batches of short transactions."""
     table = inspect(time.class_)
     key = table.primary_key
-    batch = select(*key).where(time < func.now() - older_than).order_by(time).limit(BATCH)
-    statement = delete(time.class_).where(tuple_(*key).in_(batch)).returning(key[0])
+    batch = retention.rows(time, kept_for=older_than).with_only_columns(*key).order_by(time)
+    statement = delete(time.class_).where(tuple_(*key).in_(batch.limit(BATCH))).returning(key[0])
     deleted = 0
     count = BATCH
     while count == BATCH and not budget.is_spent:

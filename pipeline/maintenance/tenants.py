@@ -273,7 +273,8 @@ def _before(context: Context, tenant_id: TenantId, budget: Budget) -> Mapping[Ta
             prepare=partial(_delete_images, context, tenant_id, budget, has_images=_purged),
         ),
         uploads: Before(
-            columns=[uploads.c.staging], prepare=partial(_delete_staged, context, tenant_id)
+            columns=[uploads.c.staging, uploads.c.removed_at],
+            prepare=partial(_delete_of_uploads, context, tenant_id, budget),
         ),
     }
 
@@ -301,12 +302,28 @@ def _delete_images(
     """Delete the images of pages; their keys have the ids of uploads."""
     with context.transaction() as session:
         found = set(session.scalars(has_images([row.id for row in rows])))
-    prefixes = [object_keys.derived(row.upload_id) for row in rows if row.id in found]
-    if not prefixes:
+    uploads = [row.upload_id for row in rows if row.id in found]
+    _delete_images_of(context, tenant_id, budget, uploads)
+
+
+def _delete_images_of(
+    context: Context, tenant_id: TenantId, budget: Budget, upload_ids: Sequence[UploadId]
+) -> None:
+    if not upload_ids:
         return
+    prefixes = map(object_keys.derived, upload_ids)
     with ThreadPoolExecutor(max_workers=LISTINGS) as pool:
         numbers = pool.map(lambda prefix: sum(_delete_under(context, prefix, budget)), prefixes)
         _count_objects(context, tenant_id, sum(numbers))
+
+
+def _delete_of_uploads(
+    context: Context, tenant_id: TenantId, budget: Budget, uploads: Sequence[Row[Any]]
+) -> None:
+    """Delete staged files, and the images of documents whose retention ended a moment ago."""
+    removed = [UploadId(row.id) for row in uploads if row.removed_at is not None]
+    _delete_images_of(context, tenant_id, budget, removed)
+    _delete_staged(context, tenant_id, uploads)
 
 
 def _delete_staged(context: Context, tenant_id: TenantId, uploads: Sequence[Row[Any]]) -> None:

@@ -65,7 +65,7 @@ class UploadFailed(_UploadEvent, frozen=True, kw_only=True):
 
 
 class UploadCancelled(_UploadEvent, frozen=True, kw_only=True):
-    """The client cancelled the upload, or purged it after `upload.stored`; none of its bytes are kept."""
+    """The client cancelled the upload, or purged it after `upload.stored`, or the tenant's retention of documents is over; none of its bytes are kept."""
 
     TYPE: ClassVar[str] = "upload.cancelled"
 

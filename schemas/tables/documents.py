@@ -27,7 +27,7 @@ class Document(Base):
     """A stored object, and the revision that clients see.
 
     Attributes:
-        job_id: the job that stored the object.
+        job_id: the job that stored the object; the document outlives it.
         outcome: of the newest reading that ended; None before.
         revision_id: the revision that clients see; None until pages can be shown. It is published,
             except while the pages of a first reading wait for OCR. Without a foreign key, which
@@ -41,7 +41,7 @@ class Document(Base):
     id: Mapped[DocumentId] = mapped_column(primary_key=True)
     tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"))
     upload_id: Mapped[UploadId] = mapped_column(ForeignKey("uploads.id"), unique=True)
-    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"))
+    job_id: Mapped[JobId]
     status: Mapped[DocumentStatus] = mapped_column(default=DocumentStatus.STORED)
     outcome: Mapped[Outcome | None]
     revision_id: Mapped[RevisionId | None]
@@ -82,7 +82,7 @@ class Revision(Base):
     """One reading of a document.
 
     Attributes:
-        job_id: the job that writes the revision; a job writes one revision.
+        job_id: the job that writes the revision, which outlives it; a job writes one revision.
         number: from 1; a revision replaces only revisions of a lower number.
         pipeline_version: equal for two readings that give the same result.
         outcome: None until the reading has ended.
@@ -104,7 +104,7 @@ class Revision(Base):
     id: Mapped[RevisionId] = mapped_column(primary_key=True)
     document_id: Mapped[DocumentId] = mapped_column(ForeignKey("documents.id", ondelete="CASCADE"))
     tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"))
-    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    job_id: Mapped[JobId] = mapped_column(unique=True)
     number: Mapped[int] = mapped_column(Integer)
     pipeline_version: Mapped[str]
     state: Mapped[RevisionState] = mapped_column(default=RevisionState.WRITING)
@@ -188,7 +188,7 @@ class PageImage(Base):
     """The image of a page that a client asked for; stored once its job is completed.
 
     Attributes:
-        job_id: the job that makes the image.
+        job_id: the job that makes the image; None once the job is deleted, and the image is stored.
     """
 
     __tablename__ = "page_images"
@@ -197,7 +197,9 @@ class PageImage(Base):
         ForeignKey("revisions.id", ondelete="CASCADE"), primary_key=True
     )
     page: Mapped[int] = mapped_column(Integer, primary_key=True)
-    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    job_id: Mapped[JobId | None] = mapped_column(
+        ForeignKey("jobs.id", ondelete="SET NULL"), unique=True
+    )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

@@ -1,6 +1,6 @@
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import ForeignKey, LargeBinary, Text, func, text
+from sqlalchemy import ForeignKey, Interval, LargeBinary, Text, func, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -27,6 +27,8 @@ class Tenant(Base):
     """Media types or ranges such as `image/*`."""
     refuses_duplicates: Mapped[bool] = mapped_column(server_default=text("false"))
     """Whether a document with the bytes of an earlier one fails; otherwise its reading is reused."""
+    document_retention: Mapped[timedelta | None] = mapped_column(Interval)
+    """How long documents are kept after their file was stored; None keeps them."""
 
 
 class TenantUsage(Base):

@@ -1,4 +1,5 @@
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, func, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -6,6 +7,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import StagingKind, UploadStatus
 from schemas.tables.base import Base
+
+NEVER_FINALIZED: Final = text(
+    "uploads.finalized_at IS NULL AND uploads.status IN ('failed', 'cancelled', 'expired')"
+)
+"""Ended uploads without a job; the condition of a partial index, which the planner does not compare
+with parameters."""
 
 
 class Upload(Base):
@@ -37,11 +44,22 @@ class Upload(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
     finalized_at: Mapped[datetime | None]
+    removed_at: Mapped[datetime | None]
+    """When the retention of the tenant deleted the document. The objects may still be there; once the
+    sweep has deleted them, this and `finalized_at` are None, and `expires_at` is that time."""
 
     __table_args__ = (
         CheckConstraint("size >= 0", name="size_not_negative"),
         Index("ix_uploads_open", "expires_at", postgresql_where=text("status = 'open'")),
         Index("ix_uploads_tenant", "tenant_id", "created_at", "id"),
+        Index(
+            "ix_uploads_never_finalized",
+            "expires_at",
+            postgresql_where=text(
+                "finalized_at IS NULL AND status IN ('failed', 'cancelled', 'expired')"
+            ),
+        ),
+        Index("ix_uploads_removed", "removed_at", postgresql_where=text("removed_at IS NOT NULL")),
     )
 
 

@@ -24,8 +24,8 @@ class Webhook(Base):
 
     id: Mapped[WebhookId] = mapped_column(primary_key=True)
     tenant_id: Mapped[TenantId] = mapped_column(ForeignKey("tenants.id"))
-    # Set for the callback of an upload.
-    upload_id: Mapped[UploadId | None] = mapped_column(ForeignKey("uploads.id"), index=True)
+    # Set for the callback of an upload. Without a foreign key: the row outlives its upload.
+    upload_id: Mapped[UploadId | None] = mapped_column(index=True)
     url: Mapped[str]
     event_types: Mapped[list[str]] = mapped_column(ARRAY(SqlText), server_default=text("'{}'"))
     """Types, and prefixes as ``document.*``; empty means every type."""

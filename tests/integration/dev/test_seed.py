@@ -181,6 +181,7 @@ def test_a_running_system_finds_nothing_to_do(connection: Connection) -> None:
         Delivery.settled_at: retention.delivery_retention,
         DeadLetter.settled_at: retention.dead_letter_retention,
         EventRecord.created_at: retention.event_retention,
+        Job.finished_at: retention.job_retention,
     }
     conditions = [
         OutboxMessage.published_at.is_(None),

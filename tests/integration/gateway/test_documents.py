@@ -8,6 +8,8 @@ from gateway.documents.errors import RevisionGone
 from gateway.documents.queries import PAGES_PER_READ, text_of
 from schemas.spans import SPAN_KINDS, SpanKind
 from schemas.tables.documents import Entity, Page, Revision
+from schemas.tables.jobs import Job
+from schemas.tables.uploads import Chunk, Upload
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.documents import ingested, revision_of
 
@@ -22,6 +24,27 @@ async def test_a_document_is_shown(api: Api, transaction: BeginSession) -> None:
     assert shown["document_id"] == document_id
     assert (shown["status"], shown["page_count"], shown["language"]) == ("ingested", 1, "en")
     assert (shown["metadata"], shown["error"], shown["truncated"]) == ({"Title": "A"}, None, False)
+
+
+async def test_a_document_is_read_after_its_job_is_deleted(
+    api: Api, transaction: BeginSession
+) -> None:
+    document_id = await ingested(api, transaction, pages=["a"], status="ingested")
+    before = (await api.get(f"/documents/{document_id}")).json()
+    async with transaction() as session:
+        await session.execute(update(Upload).values(status="stored"))
+        await session.execute(delete(Chunk))
+        await session.execute(delete(Job))
+
+    assert (await api.get(f"/documents/{document_id}")).json() == before
+    assert (await api.get(f"/documents/{document_id}/text")).text == "a"
+    upload = f"/uploads/{before['upload_id']}"
+    manifest = (await api.get(upload)).json()
+    assert (manifest["status"], manifest["received_bytes"]) == ("stored", manifest["size"])
+    assert problem(await api.get(f"{upload}/status")) == (404, "job_not_found")
+    assert problem(await api.get(f"/jobs/{before['job_id']}")) == (404, "job_not_found")
+    again = await api.ask("POST", f"/documents/{document_id}/reprocess", json={})
+    assert again.status_code == 202, again.text
 
 
 async def test_documents_are_listed_newest_first_page_by_page(

@@ -1,18 +1,24 @@
 """Commands, health checks, logs, outages and stopping."""
 
 import asyncio
+import json
 import re
 import shutil
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from schemas.api.scopes import Scope
+from schemas.lifecycle import UploadStatus
 from schemas.settings import DatabaseSettings, OcrEngineName
 from schemas.tables.engines import ALIVE_FOR, LiveEngine
+from schemas.tables.tenants import Tenant
+from tests.factories import ended
 from tests.factories.secret_keys import KEY
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
@@ -58,6 +64,71 @@ async def test_the_duplicates_of_a_tenant_are_reused_or_refused(
     ]
     assert unknown[0] == 1
     assert "there is no tenant 'nobody'" in unknown[2]
+
+
+async def test_the_documents_of_a_tenant_are_kept_for_a_time_or_for_good(
+    make_key: MakeKey, database: DatabaseSettings
+) -> None:
+    await make_key(tenant="acme")
+    url = database.database_url.get_secret_value()
+
+    printed = [
+        await run_command("tenants", "retention", *arguments, DATABASE_URL=url)
+        for arguments in (
+            ("acme",),
+            ("acme", "--documents", "90d"),
+            ("acme",),
+            ("acme", "--documents", "none"),
+        )
+    ]
+    refused = [
+        await run_command("tenants", "retention", *arguments, DATABASE_URL=url)
+        for arguments in (("nobody", "--documents", "1d"), ("acme", "--documents", "90"))
+    ]
+
+    assert [out for _, out, _ in printed] == [
+        "documents: none\n",
+        "documents: 90d\n",
+        "documents: 90d\n",
+        "documents: none\n",
+    ]
+    assert [code for code, _, _ in refused] == [1, 2]
+    assert "there is no tenant 'nobody'" in refused[0][2]
+
+
+async def test_a_dry_run_counts_what_the_sweeps_delete(
+    make_key: MakeKey, transaction: BeginSession, database: DatabaseSettings
+) -> None:
+    await make_key(tenant="acme")
+    url = database.database_url.get_secret_value()
+    async with transaction() as session:
+        await session.run_sync(_add_old_rows)
+
+    code, out, err = await run_command("retention", "--dry-run", "--json", DATABASE_URL=url)
+    table = await run_command("retention", "--dry-run", DATABASE_URL=url, JOB_RETENTION="36500d")
+    without_flag = await run_command("retention", DATABASE_URL=url)
+
+    assert (code, err) == (0, "")
+    counts = {each["area"]: (each["rows"], each["oldest"]) for each in json.loads(out)}
+    oldest = "2026-01-01T00:00:00+00:00"
+    assert counts.pop("jobs") == (2, oldest)
+    assert counts.pop("uploads") == (1, oldest)
+    assert counts.pop("documents") == (1, oldest)
+    assert set(counts.values()) == {(0, None)}
+    assert [line.split() for line in table[1].splitlines()[:2]] == [
+        ["AREA", "ROWS", "OLDEST", "KEPT", "FOR"],
+        ["jobs", "0", "-", "JOB_RETENTION=36500d"],
+    ]
+    assert without_flag[0] == 2
+
+
+def _add_old_rows(session: Session) -> None:
+    tenant_id = session.scalars(select(Tenant.id)).one()
+    ended.keep_documents_for(session, tenant_id, timedelta(days=90))
+    ended.add_document(session, tenant_id)
+    ended.add_document(session, tenant_id, at=ended.yesterday(session))
+    ended.add_job(session, tenant_id)
+    ended.add_upload(session, tenant_id, status=UploadStatus.EXPIRED, is_finalized=False)
 
 
 async def test_a_created_key_works_is_listed_and_can_be_revoked(

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from schemas.events.envelope import decode
 from schemas.events.uploads import UploadCancelled
@@ -15,6 +15,7 @@ from schemas.lifecycle import StepStatus
 from schemas.steps import StepName
 from schemas.tables.documents import Document, Entity, Page, Revision
 from schemas.tables.events import EventRecord
+from schemas.tables.jobs import Job
 from schemas.tables.tenants import TenantUsage
 from schemas.tables.uploads import Upload
 from tests.factories.jobs import step_update
@@ -224,6 +225,27 @@ async def test_a_waiting_purge_holds_no_connection(serve: Serve, transaction: Be
                     assert (await api.get(f"/jobs/{job_id}")).status_code == 200
             assert not purging.done()
         assert (await purging).status_code == 200
+
+
+async def test_a_stored_upload_whose_job_is_no_longer_kept_is_purged_by_a_new_job(
+    api: Api, transaction: BeginSession
+) -> None:
+    upload_id, job_id = await stored(api, transaction, status=COMPLETED)
+    async with transaction() as session:
+        await session.execute(delete(Job))
+
+    first, second = await purge(api, upload_id), await purge(api, upload_id)
+
+    assert first.status_code == 200
+    assert first.json() == second.json()
+    new = first.json()["job_id"]
+    assert new not in {None, job_id}
+    job = (await api.get(f"/jobs/{new}")).json()
+    assert (job["status"], job["upload_id"]) == ("cancelled", upload_id)
+    assert [step["name"] for step in job["steps"]] == ["cleanup"]
+    assert await rows_left(transaction) == 0
+    (event,) = await cancellations(transaction)
+    assert str(event.job_id) == new
 
 
 async def test_another_tenants_upload_cannot_be_purged(

@@ -47,7 +47,7 @@ from tests.fakes.storage import FakeStorage
 from tests.plans import Plan, recorded
 from tests.stack import fresh_name
 
-MANY_JOBS = Extent(rows=20_000, active=200, tenants=500)
+MANY_JOBS = Extent(rows=20_000, active=200, tenants=500, span=timedelta(days=28))
 MANY_WAITING = Extent(rows=12_000, active=8_000, tenants=1)
 """One tenant, with more waiting steps than a statement may read."""
 
@@ -419,6 +419,8 @@ def context(seeded: str, connection: Connection, tmp_path: Path) -> Iterator[Con
             s3_secret_access_key=SecretStr("none"),
             # Some partitions are older, and no event of them is needed.
             event_retention=timedelta(days=10),
+            # No seeded job is older: a look makes those old that it needs.
+            job_retention=timedelta(days=30),
             sweep_grace=timedelta(milliseconds=1),
         ),
         will_be_read=registry.will_be_read,

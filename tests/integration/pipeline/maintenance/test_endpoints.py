@@ -11,6 +11,7 @@ from pipeline.maintenance import endpoints
 from schemas.ids import DeliveryId, EventId, UploadId, WebhookId
 from schemas.lifecycle import DeliveryStatus, UploadStatus
 from schemas.tables.deliveries import Delivery, DeliveryQueue
+from schemas.tables.retention import LOG_GRACE
 from schemas.tables.uploads import Upload
 from schemas.tables.webhooks import Webhook, WebhookSecret
 from tests.integration.pipeline.maintenance.leftovers import LONG_AGO, ample_budget, count, opened
@@ -107,7 +108,7 @@ def test_an_upload_that_goes_on_keeps_its_callback(context: Context) -> None:
 
 def test_the_row_of_a_deleted_endpoint_goes_after_its_deliveries(context: Context) -> None:
     now = datetime.now(UTC)
-    kept = context.settings.delivery_retention + endpoints.LOG_GRACE
+    kept = context.settings.delivery_retention + LOG_GRACE
     for deleted_at in (None, now, now - kept + timedelta(hours=1), now - kept - timedelta(hours=1)):
         _, webhook_id = add_callback(context)
         with context.transaction() as session:

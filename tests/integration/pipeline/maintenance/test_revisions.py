@@ -11,7 +11,7 @@ from pipeline.ingest import record, writer
 from pipeline.ingest.errors import DocumentCorrupt
 from pipeline.ingest.frames import DocumentRead
 from pipeline.ingest.record import EndOfReading
-from pipeline.maintenance import revisions
+from pipeline.maintenance import removal, revisions
 from pipeline.maintenance.exclusive import Budget
 from pipeline.steps import lease
 from schemas import object_keys
@@ -216,7 +216,7 @@ def test_a_revision_that_is_seen_or_written_is_kept(context: Context) -> None:
 def test_a_revision_is_deleted_in_short_transactions(
     context: Context, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(revisions, "ROWS", rows)
+    monkeypatch.setattr(removal, "ROWS", rows)
     monkeypatch.setattr(revisions, "REVISIONS", 1)
     read(context, stored(context), publish=False)
     read(context, stored(context), publish=False)

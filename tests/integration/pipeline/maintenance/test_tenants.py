@@ -42,6 +42,7 @@ from tests.factories.tenant_deletions import (
 from tests.factories.uploads import add_tenant
 from tests.fakes.storage import Call, FakeStorage, raising
 from tests.integration.pipeline.maintenance.leftovers import (
+    LONG_AGO,
     begin,
     change_transfer,
     keys,
@@ -339,6 +340,21 @@ def test_the_images_of_a_document_whose_purge_has_not_ended_are_deleted(context:
                 status=StepStatus.QUEUED,
             )
         )
+    put(context, object_keys.thumbnail(event.upload_id, RevisionId(uuid4())))
+    order_deletion(context.engine, event.tenantid)
+
+    assert sweep(context) == Summary(finished=1)
+
+    assert keys(context) == set()
+
+
+def test_the_images_of_a_document_whose_retention_has_just_ended_are_deleted(
+    context: Context,
+) -> None:
+    event, _ = transferring(context)
+    assert event.upload_id is not None
+    with context.transaction() as session:
+        session.get_one(Upload, event.upload_id).removed_at = LONG_AGO
     put(context, object_keys.thumbnail(event.upload_id, RevisionId(uuid4())))
     order_deletion(context.engine, event.tenantid)
 
