@@ -35,8 +35,8 @@ from schemas.steps import StepName
 from schemas.tables.batches import Batch
 from schemas.tables.events import EventRecord
 from schemas.tables.jobs import Job
-from schemas.tables.steps import Step
-from schemas.tables.tenants import Tenant, TenantUsage
+from schemas.tables.steps import Step, TenantSteps, lock_share
+from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Chunk, Upload
 from schemas.topology import RETRY_TIERS
 from tests.eventually import eventually
@@ -581,14 +581,16 @@ def test_a_batch_survives_the_death_of_its_worker_in_the_middle_of_a_turn(system
         with Session(bench.engine) as session, session.begin():
             tenant_id = add_tenant(session)
             sources = references(tenant_id, 20)
-            session.add(TenantUsage(tenant_id=tenant_id))
+            session.add(
+                TenantSteps(
+                    tenant_id=tenant_id, name=StepName.TRANSFER, priority=Priority.INTERACTIVE
+                )
+            )
         for source in sources[1:]:
             bench.bucket.put(source["object_key"], b"good")
         with Session(bench.engine) as session, session.begin():
-            # The turn waits for this lock, after it has locked its lines.
-            session.execute(
-                select(TenantUsage).where(TenantUsage.tenant_id == tenant_id).with_for_update()
-            )
+            # The turn waits for this lock, after it has added uploads and jobs.
+            session.execute(lock_share(tenant_id, StepName.TRANSFER))
             with Session(bench.engine) as other, other.begin():
                 event = receive_batch(other, tenant_id, sources, settings=StepSettings())
             eventually(lambda: _waits_for_a_lock(bench), until=bool)
@@ -624,7 +626,7 @@ def _waits_for_a_lock(bench: Workbench) -> bool:
             session.scalar(
                 text(
                     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                    " AND wait_event_type = 'Lock' AND query LIKE 'INSERT INTO uploads%'"
+                    " AND wait_event_type = 'Lock' AND query LIKE 'INSERT INTO steps%'"
                 )
             )
         )
