@@ -187,16 +187,20 @@ async def _reach(system: System, listeners: list[Listener]) -> list[float]:
     """Cause an event; return the milliseconds until each listener has it."""
     for listener in listeners:
         listener.expect()
+    upload_id = await asyncio.to_thread(_create_upload, system)
     began = time.perf_counter()
-    await asyncio.to_thread(_cause_event, system)
+    await asyncio.to_thread(_cancel, system, upload_id)
     async with asyncio.timeout(TIMEOUT_SECONDS):
         reached = await asyncio.gather(*(listener.reached for listener in listeners))
     return [(at - began) * 1000 for at in reached]
 
 
-def _cause_event(system: System) -> None:
+def _create_upload(system: System) -> str:
     with Client(system.url, api_key=system.api_key) as client:
-        upload_id = client.create_upload(filename="note.bin", size=4)["upload_id"]
+        return str(client.create_upload(filename="note.bin", size=4)["upload_id"])
+
+
+def _cancel(system: System, upload_id: str) -> None:
     with closing(
         Connection(system.url, headers={"Authorization": f"Bearer {system.api_key}"})
     ) as connection:

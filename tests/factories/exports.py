@@ -34,6 +34,9 @@ from schemas.tables.exports import Export
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
 
+NASTY = "Überweisung \"März\"\n\r\n\t=cmd|' /C calc'!A0,; 🧾.pdf"
+"""A name with quotes, line breaks, a formula, separators and an emoji."""
+
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 

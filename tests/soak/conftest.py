@@ -15,3 +15,4 @@ from tests.e2e.conftest import (  # noqa: F401
     system,
 )
 from tests.fuzz.conftest import fuzzed  # noqa: F401
+from tests.integration.pipeline.killed_exports import exporting, exports  # noqa: F401

@@ -3,6 +3,9 @@ from collections.abc import Iterator
 import pytest
 
 from dev.stack.stack import Stack
+
+# Imported fixtures are available here.
+from tests.integration.pipeline.killed_exports import exporting, exports  # noqa: F401
 from tests.integration.pipeline.workbench import Workbench, prepare_staging, workbench
 
 

@@ -1,7 +1,5 @@
 """Exports: what their files have, and what is left of them after deaths, cancels and failures."""
 
-import csv
-import io
 import json
 import time
 from collections.abc import Iterator
@@ -10,20 +8,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import psutil
 import pytest
 from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
-from dev.stack.stack import Stack
-from schemas import queues
 from schemas.api.exports import ExportFilter
 from schemas.errors import StoreUnavailable
 from schemas.events.envelope import Envelope
 from schemas.events.exports import ExportCompleted, ExportFailed
 from schemas.ids import TenantId, WebhookId
 from schemas.lifecycle import (
-    SETTLED_JOBS,
     DeliveryStatus,
     DocumentStatus,
     ExportFormat,
@@ -36,11 +30,11 @@ from schemas.settings import DatabaseSettings
 from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.exports import Export
-from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 from tests.eventually import eventually
 from tests.factories.deliveries import a_delivery, an_attempt, an_endpoint, an_event_row
 from tests.factories.exports import (
+    NASTY,
     START,
     add_document,
     add_pages,
@@ -51,9 +45,13 @@ from tests.factories.exports import (
 from tests.factories.uploads import add_tenant
 from tests.fakes.storage import Call, raising
 from tests.integration.pipeline.export_worker import ExportWorker, export_worker
-from tests.integration.pipeline.workbench import Workbench, workbench
+from tests.integration.pipeline.killed_exports import (
+    ROWS,
+    Exports,
+    assert_exports_survive_kills,
+    table_of,
+)
 
-NASTY = "Überweisung \"März\"\n\r\n\t=cmd|' /C calc'!A0,; 🧾.pdf"
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", " \u200b=1", "\ufeff=1", "\uff1d1")
 
 
@@ -81,10 +79,6 @@ def exported(
     job = worker.job(event)
     assert job.status is JobStatus.COMPLETED
     return worker.content(event)
-
-
-def table_of(content: bytes) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True))
 
 
 def large(worker: ExportWorker, tenant_id: TenantId) -> Envelope:
@@ -560,108 +554,34 @@ def _job_of(event: Envelope) -> Any:  # noqa: ANN401  # a job's id
 # The task in a worker
 
 
-class Exports:
-    """Exports that a real worker makes."""
-
-    def __init__(self, bench: Workbench) -> None:
-        self.bench = bench
-
-    def large(self) -> Envelope:
-        """Add an export whose file has several parts; return its event without publishing it."""
-        with Session(self.bench.engine) as session, session.begin():
-            document = add_document(session, add_tenant(session), filename=NASTY)
-            add_pages(session, document, pages=500, sentences=200)
-            return request_export(session, document.tenant_id, kind=ExportKind.SENTENCES)
-
-    def publish(self, event: Envelope) -> None:
-        self.bench.bus.publish_to(queues.EXPORTS, event)
-
-    def job(self, event: Envelope) -> Job:
-        with Session(self.bench.engine) as session:
-            return session.get_one(Job, event.job_id)
-
-    def settled(self, event: Envelope) -> Job:
-        return eventually(
-            lambda: self.job(event),
-            until=lambda job: job.status in SETTLED_JOBS,
-            within=timedelta(seconds=90),
-        )
-
-    def left(self, event: Envelope) -> list[str]:
-        """Return the keys of the objects and multipart uploads of an export."""
-        found = [*self.bench.bucket.keys(), *self.bench.bucket.open_multiparts()]
-        return [key for key in found if str(export_of(event)) in key]
-
-    def until_running(self, event: Envelope) -> None:
-        eventually(
-            lambda: self.bench.step(event, StepName.EXPORT).status,
-            until=lambda status: status is StepStatus.RUNNING,
-        )
-
-    def kill(self) -> None:
-        """Kill the processes of the worker that do tasks; it starts others."""
-        for process in psutil.Process(self.bench.system.processes["exports"].pid).children():
-            process.kill()
-
-
-@pytest.fixture(scope="module")
-def system(
-    infrastructure: Stack, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
-    settings = {
-        "STEP_LEASE": "3s",
-        "TASK_ATTEMPTS": "2",
-        "S3_PART_SIZE": "5MiB",
-        "EXPORT_DISK_RESERVE": "1MiB",
-        "WORK_DIR": str(tmp_path_factory.mktemp("work")),
-    }
-    with infrastructure.scoped("exports", settings=settings, template=migrated_template) as own:
-        own.start_services("exports")
-        yield own
-
-
-@pytest.fixture
-def exports(system: Stack) -> Iterator[Exports]:
-    with workbench(system) as bench:
-        yield Exports(bench)
-
-
 def test_a_worker_exports_once_however_often_the_event_arrives(exports: Exports) -> None:
     event = exports.large()
     exports.publish(event)
     exports.publish(event)
 
-    job = exports.settled(event)
+    content = exports.assert_made(event)
 
-    assert job.status is JobStatus.COMPLETED
-    (key,) = exports.left(event)
-    content = exports.bench.bucket.content(key)
-    rows = table_of(content)
-    assert len(rows) == 100_000
-    assert {row["filename"] for row in rows} == {NASTY}
-    assert job.result is not None
-    assert (job.result["rows"], job.result["bytes"]) == (100_000, len(content))
+    result = exports.job(event).result
+    assert result is not None
+    assert (result["rows"], result["bytes"]) == (ROWS, len(content))
 
 
-@pytest.mark.parametrize("is_silent", [True, False], ids=["in the query", "at any moment"])
-def test_an_export_survives_the_death_of_its_worker(
-    exports: Exports, system: Stack, *, is_silent: bool
+def test_an_export_survives_the_death_of_its_worker_during_a_silent_query(
+    exports: Exports,
 ) -> None:
     event = exports.large()
     with Session(exports.bench.engine) as session, session.begin():
-        if is_silent:
-            # The query waits for this lock, and sends nothing.
-            session.execute(text("LOCK TABLE pages IN ACCESS EXCLUSIVE MODE"))
+        # The query waits for this lock, and sends nothing.
+        session.execute(text("LOCK TABLE pages IN ACCESS EXCLUSIVE MODE"))
         exports.publish(event)
         exports.until_running(event)
         exports.kill()
 
-    job = exports.settled(event)
+    exports.assert_made(event)
 
-    assert job.status is JobStatus.COMPLETED
-    (key,) = exports.left(event)
-    assert len(table_of(exports.bench.bucket.content(key))) == 100_000
-    assert list(Path(system.environment["WORK_DIR"]).iterdir()) == []
+
+def test_an_export_survives_two_deaths_of_its_worker_at_any_moment(exports: Exports) -> None:
+    assert_exports_survive_kills(exports, kills=2, seed=13)
 
 
 def test_a_cancel_during_a_silent_query_ends_it_within_two_seconds(exports: Exports) -> None:
