@@ -56,7 +56,7 @@ class Member:
         job = settled(self.client, self.submit(path))
         assert job["status"] == "completed", job["error"]
         document_id: str = job["result"]["document_id"]
-        pages = self.client.get(f"/documents/{document_id}").json()["pages"]
+        pages = self.client.get(f"/documents/{document_id}").json()["page_count"]
         image = self.client.http.get(f"/documents/{document_id}/pages/{pages}/image")
         assert image.status_code in {202, 302, 307}
         return document_id
