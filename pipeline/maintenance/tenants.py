@@ -4,11 +4,10 @@ An operator's command orders the deletion. Every part may be killed and repeated
 left, and an object is deleted before the row that leads to it. See `docs/adr/0051-deleting-a-tenant.md`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import islice
 from typing import Any, Final
 from uuid import UUID
@@ -263,75 +262,65 @@ def _cancel_steps(
 
 def _before(context: Context, tenant_id: TenantId, budget: Budget) -> Mapping[Table, Before]:
     documents, jobs, uploads = table_of(Document), table_of(Job), table_of(Upload)
+    before = _BeforeRows(context=context, tenant_id=tenant_id, budget=budget)
     return {
-        documents: Before(
-            columns=[documents.c.upload_id],
-            prepare=partial(_delete_images, context, tenant_id, budget, has_images=_read),
-        ),
-        jobs: Before(
-            columns=[jobs.c.upload_id],
-            prepare=partial(_delete_images, context, tenant_id, budget, has_images=_purged),
-        ),
-        uploads: Before(
-            columns=[uploads.c.staging, uploads.c.removed_at],
-            prepare=partial(_delete_of_uploads, context, tenant_id, budget),
-        ),
+        documents: Before(columns=[documents.c.upload_id], prepare=before.documents),
+        jobs: Before(columns=[jobs.c.upload_id], prepare=before.jobs),
+        uploads: Before(columns=[uploads.c.staging, uploads.c.removed_at], prepare=before.uploads),
     }
 
 
-def _read(ids: Sequence[UUID]) -> Select[UUID]:
-    """Return the query for the documents that have a revision, and so may have images."""
-    return select(Revision.document_id).where(Revision.document_id.in_(ids))
+@dataclass(frozen=True, kw_only=True)
+class _BeforeRows:
+    """Deletes what only some rows lead to: images of pages, whose keys have the ids of uploads, and staged files."""
 
+    context: Context
+    tenant_id: TenantId
+    budget: Budget
 
-def _purged(ids: Sequence[UUID]) -> Select[UUID]:
-    """Return the query for the jobs whose document is deleted, and whose cleanup has not ended."""
-    return select(Step.job_id).where(
-        Step.job_id.in_(ids), Step.name == StepName.CLEANUP, Step.status.in_(ACTIVE_STEPS)
-    )
+    def documents(self, rows: Sequence[Row[Any]]) -> None:
+        """Delete the images of documents that have a revision; others have none."""
+        read = select(Revision.document_id).where(
+            Revision.document_id.in_([row.id for row in rows])
+        )
+        self._delete_images(rows, have_images=read)
 
+    def jobs(self, rows: Sequence[Row[Any]]) -> None:
+        """Delete the images of documents that a client has deleted, and whose cleanup has not ended."""
+        purged = select(Step.job_id).where(
+            Step.job_id.in_([row.id for row in rows]),
+            Step.name == StepName.CLEANUP,
+            Step.status.in_(ACTIVE_STEPS),
+        )
+        self._delete_images(rows, have_images=purged)
 
-def _delete_images(
-    context: Context,
-    tenant_id: TenantId,
-    budget: Budget,
-    rows: Sequence[Row[Any]],
-    *,
-    has_images: Callable[[Sequence[UUID]], Select[UUID]],
-) -> None:
-    """Delete the images of pages; their keys have the ids of uploads."""
-    with context.transaction() as session:
-        found = set(session.scalars(has_images([row.id for row in rows])))
-    uploads = [row.upload_id for row in rows if row.id in found]
-    _delete_images_of(context, tenant_id, budget, uploads)
+    def uploads(self, rows: Sequence[Row[Any]]) -> None:
+        """Delete the staged files of uploads, and the images of documents that the retention has deleted.
 
+        Raises:
+            StagingNotMounted: the staging directory of this worker is not that of the gateways.
+        """
+        self._delete_under([row.id for row in rows if row.removed_at is not None])
+        _delete_staged(self.context, self.tenant_id, rows)
 
-def _delete_images_of(
-    context: Context, tenant_id: TenantId, budget: Budget, upload_ids: Sequence[UploadId]
-) -> None:
-    if not upload_ids:
-        return
-    prefixes = map(object_keys.derived, upload_ids)
-    with ThreadPoolExecutor(max_workers=LISTINGS) as pool:
-        numbers = pool.map(lambda prefix: sum(_delete_under(context, prefix, budget)), prefixes)
-        _count_objects(context, tenant_id, sum(numbers))
+    def _delete_images(self, rows: Sequence[Row[Any]], *, have_images: Select[UUID]) -> None:
+        with self.context.transaction() as session:
+            found = set(session.scalars(have_images))
+        self._delete_under([row.upload_id for row in rows if row.id in found])
 
-
-def _delete_of_uploads(
-    context: Context, tenant_id: TenantId, budget: Budget, uploads: Sequence[Row[Any]]
-) -> None:
-    """Delete staged files, and the images of documents whose retention ended a moment ago."""
-    removed = [UploadId(row.id) for row in uploads if row.removed_at is not None]
-    _delete_images_of(context, tenant_id, budget, removed)
-    _delete_staged(context, tenant_id, uploads)
+    def _delete_under(self, upload_ids: Sequence[UploadId]) -> None:
+        if not upload_ids:
+            return
+        prefixes = map(object_keys.derived, upload_ids)
+        with ThreadPoolExecutor(max_workers=LISTINGS) as pool:
+            numbers = pool.map(
+                lambda prefix: sum(_delete_under(self.context, prefix, self.budget)), prefixes
+            )
+            _count_objects(self.context, self.tenant_id, sum(numbers))
 
 
 def _delete_staged(context: Context, tenant_id: TenantId, uploads: Sequence[Row[Any]]) -> None:
-    """Delete the staged files of uploads; staged objects have a prefix of the tenant.
-
-    Raises:
-        StagingNotMounted: the staging directory of this worker is not that of the gateways.
-    """
+    """Delete the staged files of uploads; staged objects have a prefix of the tenant."""
     staged = [row.id for row in uploads if row.staging == StagingKind.DIRECTORY]
     # The staging directory of an earlier configuration is gone.
     if not staged or context.settings.staging_dir is None:

@@ -363,6 +363,21 @@ def test_the_images_of_a_document_whose_retention_has_just_ended_are_deleted(
     assert keys(context) == set()
 
 
+def test_the_images_of_a_document_that_the_retention_has_deleted_are_deleted(
+    context: Context,
+) -> None:
+    event, _ = transferring(context)
+    assert event.upload_id is not None
+    with context.transaction() as session:
+        session.execute(update(Upload).values(removed_at=func.now()))
+    put(context, object_keys.thumbnail(event.upload_id, RevisionId(uuid4())))
+    order_deletion(context.engine, event.tenantid)
+
+    assert sweep(context) == Summary(finished=1)
+
+    assert keys(context) == set()
+
+
 def test_a_sweep_without_time_deletes_nothing(context: Context) -> None:
     event, key = transferring(context)
     put(context, key)
