@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, Request, Response, Router
-from litestar.datastructures import State
 
 from gateway import chunk_holders, db, health, job_watch
 from gateway.backlog import Backlog
@@ -63,6 +62,19 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     """Build the application; it opens connections when it starts, not here.
 
     Args:
+        settings: the settings of the server.
+        store: as for `set_context`.
+    """
+    app = build_routes(settings)
+    set_context(app, settings, store)
+    return app
+
+
+def set_context(app: Litestar, settings: Settings, store: ObjectStoreSettings | None) -> None:
+    """Give an application that does not run what its requests share.
+
+    Args:
+        app: the result of `build_routes`.
         settings: the settings of the server.
         store: the object store; required if `settings` stage new uploads in the bucket.
             Otherwise used for links to stored files, and for uploads that were created with staging
@@ -121,7 +133,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     )
 
     @asynccontextmanager
-    async def running(_: Litestar) -> AsyncIterator[None]:
+    async def running() -> AsyncIterator[None]:
         await staging.primary.prepare()
         try:
             async with (
@@ -142,6 +154,12 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
             await autocommit_engine.dispose()
             await engine.dispose()
 
+    app.state.context = context
+    app.state.running = running
+
+
+def build_routes(settings: Settings) -> Litestar:
+    """Build the application without what its requests share."""
     api = Router(
         API_PREFIX,
         route_handlers=[
@@ -164,7 +182,6 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
     )
     return Litestar(
         route_handlers=[api, webhook_secrets.public_router, health.router],
-        state=State({"context": context}),
         exception_handlers=problems.EXCEPTION_HANDLERS,
         request_class=ApiRequest,
         request_max_body_size=settings.request_body_max,
@@ -172,7 +189,7 @@ def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> 
         before_send=[rate_limit.add_fields],
         cors_config=cors.config_from(settings),
         response_headers=problems.HEADERS,
-        lifespan=[running],
+        lifespan=[_lifespan],
         logging_config=None,
         openapi_config=openapi.CONFIG,
         plugins=[HeadWhereGetIs()],
@@ -199,6 +216,12 @@ def _bucket(store: ObjectStoreSettings, *, work_dir: Path | None) -> StagingBack
     from gateway.staging.bucket import ObjectBackend  # noqa: PLC0415  # boto3 takes 20 MiB, even if unused
 
     return ObjectBackend.connect(store, work_dir=work_dir)
+
+
+@asynccontextmanager
+async def _lifespan(app: Litestar) -> AsyncIterator[None]:
+    async with app.state.running():
+        yield
 
 
 async def _before_request(request: Request[Any, Any, Any]) -> Response[None] | None:

@@ -10,7 +10,6 @@ from sqlalchemy import text
 
 from gateway import db
 from gateway.administration import keys
-from gateway.app import create_app
 from gateway.context import Context
 from gateway.settings import Settings
 from schemas.api.scopes import Scope
@@ -18,6 +17,7 @@ from schemas.lifecycle import StagingKind
 from schemas.settings import DatabaseSettings, ObjectStoreSettings, OcrEngineName
 from tests.factories.secret_keys import KEY
 from tests.integration.gateway.api import Api, BeginSession
+from tests.integration.gateway.applications import Applications
 from tests.integration.gateway.process import Process, api_of
 from tests.integration.gateway.staged import InBucket, InDirectory, Staged
 
@@ -111,16 +111,22 @@ async def clock_shift(request: pytest.FixtureRequest, transaction: BeginSession)
     return timedelta(days=days)
 
 
+@pytest.fixture(scope="session")
+def applications() -> Applications:
+    return Applications()
+
+
 @pytest.fixture
-async def context(database: DatabaseSettings, staging_dir: Path) -> AsyncIterator[Context]:
+async def context(
+    applications: Applications, database: DatabaseSettings, staging_dir: Path
+) -> AsyncIterator[Context]:
     """The context of a gateway, for calls below its routes."""
     settings = database.model_dump() | {
         "staging_dir": staging_dir,
         "staging_reserve": 0,
         "secret_keys": KEY,
     }
-    app = create_app(Settings.model_validate(settings))
-    async with app.lifespan():
+    async with applications.running(Settings.model_validate(settings)) as app:
         yield app.state.context
 
 
@@ -134,25 +140,25 @@ def make_key(transaction: BeginSession) -> MakeKey:
 
 
 @pytest.fixture
-def serve(database: DatabaseSettings, staged: Staged, make_key: MakeKey) -> Serve:
+def serve(
+    applications: Applications, database: DatabaseSettings, staged: Staged, make_key: MakeKey
+) -> Serve:
     @asynccontextmanager
     async def running(
         *,
         store: ObjectStoreSettings | None = None,
         **settings: Any,  # noqa: ANN401  # any setting
     ) -> AsyncIterator[Api]:
-        app: Any = create_app(
-            Settings.model_validate(
-                {"staging_reserve": 0, "secret_keys": KEY, "ocr_engine": OcrEngineName.NONE}
-                | {name.lower(): value for name, value in staged.settings.items()}
-                | database.model_dump()
-                | settings
-            ),
-            store or staged.store,
+        validated = Settings.model_validate(
+            {"staging_reserve": 0, "secret_keys": KEY, "ocr_engine": OcrEngineName.NONE}
+            | {name.lower(): value for name, value in staged.settings.items()}
+            | database.model_dump()
+            | settings
         )
         key = await make_key()
+        app: Any
         async with (
-            app.lifespan(),
+            applications.running(validated, store=store or staged.store) as app,
             httpx.AsyncClient(
                 transport=httpx.ASGITransport(app, raise_app_exceptions=False),
                 base_url="http://gateway",
