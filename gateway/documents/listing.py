@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 import msgspec
 from sqlalchemy import ColumnElement, Select, Text, and_, literal_column, select, true, tuple_
@@ -43,6 +44,9 @@ class NamedPosition(msgspec.Struct, frozen=True, array_like=True):
 Position: TypeAlias = CreatedPosition | NamedPosition
 
 
+_FIRST_ID: Final = UUID(int=0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Filters:
     """The filters of a list; None selects everything.
@@ -70,11 +74,13 @@ class _Plan:
         index: the conditions that an index finds.
         others: the conditions that are checked on each row.
         is_by_name: whether the list is ordered by filename, not newest first.
+        before: a bound of the list newest first, as a position.
     """
 
     index: Sequence[ColumnElement[bool]]
     others: Sequence[ColumnElement[bool]]
     is_by_name: bool
+    before: CreatedPosition | None = None
 
 
 async def page_of(
@@ -112,14 +118,19 @@ def _plan(filters: Filters) -> _Plan:
     times = []
     if filters.created_after is not None:
         times.append(Document.created_at > filters.created_after)
-    if filters.created_before is not None:
-        times.append(Document.created_at < filters.created_before)
     chosen = next((name for name in conditions if name != "metadata"), None)
     index = [] if chosen is None else [conditions.pop(chosen)]
     others = list(conditions.values())
     if chosen == "filename_prefix":
+        if filters.created_before is not None:
+            times.append(Document.created_at < filters.created_before)
         return _Plan(index=index, others=[*times, *others], is_by_name=True)
-    return _Plan(index=[*index, *times], others=others, is_by_name=False)
+    before = (
+        None
+        if filters.created_before is None
+        else CreatedPosition(created_at=filters.created_before, id=_FIRST_ID)
+    )
+    return _Plan(index=[*index, *times], others=others, is_by_name=False, before=before)
 
 
 def _conditions(filters: Filters) -> dict[str, ColumnElement[bool]]:
@@ -163,8 +174,12 @@ def _scan(
     ).where(Document.tenant_id == tenant_id, *plan.index)
     if isinstance(after, NamedPosition):
         query = query.where(tuple_(Document.filename, Document.id) > (after.filename, after.id))
-    elif after is not None:
-        query = query.where(tuple_(Document.created_at, Document.id) < (after.created_at, after.id))
+    else:
+        # One bound: of two, the index scan would begin at the first, and read every row up to the
+        # second.
+        bounds = [(each.created_at, each.id) for each in (after, plan.before) if each is not None]
+        if bounds:
+            query = query.where(tuple_(Document.created_at, Document.id) < min(bounds))
     if plan.is_by_name:
         return query.order_by(Document.filename, Document.id)
     return query.order_by(Document.created_at.desc(), Document.id.desc())

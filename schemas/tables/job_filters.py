@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 from sqlalchemy import (
@@ -38,6 +39,8 @@ SCANNED_MAX: Final = 400
 """Jobs that one statement reads, if not every job that it reads matches; more than the largest default page."""
 
 LABEL_BYTES: Final = 16
+
+_FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
 
 # The indexes of these values have most of a tenant's jobs.
 _COMMON: Final = frozenset(
@@ -152,15 +155,21 @@ class JobScan:
         sort: JobSort,
     ) -> Select[*tuple[Any, ...]]:
         """Return a query of the rows within the bounds of time that follow a position, in order."""
+        lower, upper = list[tuple[datetime, UUID]](), list[tuple[datetime, UUID]]()
         if self.created_after is not None:
-            query = query.where(created_at > self.created_after)
+            lower.append((self.created_after, _LAST_ID))
         if self.created_before is not None:
-            query = query.where(created_at < self.created_before)
+            upper.append((self.created_before, _FIRST_ID))
         if after is not None:
-            position, last = tuple_(created_at, job_id), (after.created_at, after.id)
-            query = query.where(
-                position < last if sort is JobSort.NEWEST_FIRST else position > last
-            )
+            bounds = upper if sort is JobSort.NEWEST_FIRST else lower
+            bounds.append((after.created_at, after.id))
+        # One bound at each end: of a bound of time and a position, the index scan would begin at the
+        # first, and read every row up to the second.
+        position = tuple_(created_at, job_id)
+        if lower:
+            query = query.where(position > max(lower))
+        if upper:
+            query = query.where(position < min(upper))
         return query.order_by(*_order(created_at, job_id, sort=sort))
 
 

@@ -55,8 +55,9 @@ BIG = 1_000
 """Rows from which a table must not be read from the first to the last."""
 ROWS_MAX = 500
 """Rows that one part of a statement may return or discard; a tenant has more rows."""
-BUFFERS_OF_STATEMENT, BUFFERS_OF_ROW = 200, 20
-"""A new step fires triggers, and the change of a row is written to every index of its table."""
+BUFFERS_OF_STATEMENT, BUFFERS_OF_ROW = 260, 20
+"""A new step fires triggers, and the change of a row is written to every index of its table, each of
+which the connection first looks up in the catalog."""
 BUFFERS_OF_POSITION = 10
 """The rows of a page may be on more blocks at one position than at another."""
 
@@ -213,7 +214,7 @@ async def ask(gateway: httpx.AsyncClient, call: Call) -> dict[str, Any]:
         call.method, call.path, content=call.body, headers=dict(call.headers)
     )
     assert answer.is_success, answer.text
-    is_json = answer.headers.get("Content-Type", "").startswith("application/json")
+    is_json = answer.headers.get("Content-Type", "").partition(";")[0] == "application/json"
     return answer.json() if is_json else {}
 
 
