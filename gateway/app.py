@@ -39,6 +39,7 @@ from gateway.http.key_uses import KeyUses
 from gateway.http.rate_limit import RateLimit, TenantRates
 from gateway.http.security import ApiKeyAuthentication, ApiKeyCache
 from gateway.http.wait_limit import KeyWaits
+from gateway.job_actions import routes as job_actions
 from gateway.job_watch import JobWatch
 from gateway.jobs import queries as job_queries
 from gateway.jobs import routes as jobs
@@ -166,6 +167,7 @@ def build_routes(settings: Settings) -> Litestar:
             uploads.router,
             uploads.job_router(settings, body_max=settings.request_body_max),
             jobs.router,
+            job_actions.router,
             submissions.router,
             documents.router,
             document_changes.router,

@@ -13,6 +13,7 @@ from celery import Celery
 from pipeline.batch.cleanup_task import CleanUpBatch
 from pipeline.batch.task import RunBatch
 from pipeline.beat import PERIODIC_TASKS
+from pipeline.bulk.task import ActOnJobs
 from pipeline.export.task import ExportRows
 from pipeline.ingest.metadata_task import ExtractMetadata
 from pipeline.ingest.ocr_task import RecognizePages
@@ -27,6 +28,7 @@ from schemas.events.batches import BatchCancelRequested, BatchReceived
 from schemas.events.documents import RenderRequested, ReprocessRequested
 from schemas.events.endpoints import ReplayRequested
 from schemas.events.exports import ExportRequested
+from schemas.events.jobs import JobActionRequested
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFinalized
 
 READING: Final = frozenset(
@@ -62,6 +64,7 @@ TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
         queues.EXPORTS: {
             ReplayRequested.TYPE: ReplayDeliveries,
             ExportRequested.TYPE: ExportRows,
+            JobActionRequested.TYPE: ActOnJobs,
         },
     },
 )

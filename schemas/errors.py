@@ -55,6 +55,9 @@ class ErrorCode(StrEnum):
     # jobs, documents, webhooks
     JOB_NOT_FOUND = "job_not_found"
     JOB_NOT_CANCELLABLE = "job_not_cancellable"
+    JOB_NOT_RETRYABLE = "job_not_retryable"
+    JOB_SOURCE_GONE = "job_source_gone"
+    JOB_BUSY = "job_busy"
     DOCUMENT_NOT_FOUND = "document_not_found"
     DOCUMENT_NOT_READY = "document_not_ready"
     DOCUMENT_BUSY = "document_busy"

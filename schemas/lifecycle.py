@@ -35,6 +35,7 @@ class JobKind(StrEnum):
     REPLAY = "replay"  # delivers events to an endpoint again
     EXPORT = "export"  # writes the rows of a query into a file
     BATCH = "batch"  # turns the lines of a batch into jobs of kind `upload`
+    BULK = "bulk"  # cancels or retries the jobs of a filter
 
 
 class BatchStatus(StrEnum):
@@ -64,6 +65,13 @@ class BatchEvents(StrEnum):
 
     EACH = "each"  # those of every document, and those of the batch
     BATCH = "batch"  # those of the batch alone
+
+
+class JobAction(StrEnum):
+    """What a job of kind `bulk` does with the jobs of its filter."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"  # failed jobs; cancelled ones only if the filter names that status
 
 
 class ExportKind(StrEnum):

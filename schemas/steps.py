@@ -21,6 +21,7 @@ class JobStage(StrEnum):
     REPLAY = "replay"
     EXPORT = "export"
     BATCH = "batch"
+    BULK = "bulk"
     DONE = "done"
 
 
@@ -36,6 +37,7 @@ class StepName(StrEnum):
     REPLAY = "replay"  # makes deliveries of an endpoint due again
     EXPORT = "export"  # writes the file of an export
     BATCH = "batch"  # turns the lines of a batch into jobs
+    BULK = "bulk"  # cancels or retries the jobs of a filter
     CLEANUP = "cleanup"  # of a cancelled job; a job with this step is cancelled
 
 
@@ -125,6 +127,13 @@ STEPS: Final[Mapping[StepName, StepKind]] = MappingProxyType(
                 queue=queues.BATCH_PROCESSING,
                 ordinal=0,
                 unit="lines",
+                weight=0,
+            ),
+            StepKind(
+                name=StepName.BULK,
+                queue=queues.EXPORTS,
+                ordinal=0,
+                unit="jobs",
                 weight=0,
             ),
             StepKind(

@@ -41,6 +41,9 @@ REQUIRED_SCOPE: Final = "required_scope"
 SENDS_STREAM: Final = "sends_stream"
 """The option of a route that a stream token opens too: of its `job_id`, or of the feed."""
 
+SCOPE_OF_JOB: Final = "scope_of_job"
+"""The option of a route whose operation checks the scope, which depends on the kind of the job."""
+
 CACHED_KEYS_MAX: Final = 4096
 """When the cache is full, the key that was read first is removed."""
 

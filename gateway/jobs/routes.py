@@ -19,7 +19,6 @@ from gateway.http.times import Time, time_of
 from gateway.http.wait_limit import WAIT_ERRORS
 from gateway.job_watch import Snapshot
 from gateway.jobs import listing, queries
-from gateway.jobs.cancel import cancel_job
 from gateway.jobs.wait import Wait, event_stream, polled
 from gateway.settings import API_PREFIX
 from schemas.api.jobs import JobFilter, JobSort, JobView
@@ -206,24 +205,9 @@ async def list_jobs(  # noqa: PLR0913  # one for each filter
         )
 
 
-@post(
-    "/jobs/{job_id:uuid}/cancel",
-    summary="Cancel a replay",
-    status_code=HTTPStatus.OK,
-    opt=requires(Scope.WEBHOOKS_WRITE),
-    responses=answers(ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_NOT_CANCELLABLE),
-)
-async def cancel_replay(request: ApiRequest, *, job_id: FromPath[JobId]) -> JobView:
-    """Cancel a job of kind `replay`: deliveries that are due already are sent, no others.
-
-    `DELETE /uploads/{upload_id}` cancels the jobs of an upload.
-    """
-    return await cancel_job(request.context, tenant_id=request.user.tenant_id, job_id=job_id)
-
-
 router = Router(
     "/",
-    route_handlers=[get_job, create_stream_token, follow_job, list_jobs, cancel_replay],
+    route_handlers=[get_job, create_stream_token, follow_job, list_jobs],
     tags=["jobs"],
 )
 

@@ -23,6 +23,7 @@ from pipeline.storage.port import Body
 from schemas import object_keys, queues
 from schemas.errors import DomainError
 from schemas.events.envelope import Envelope
+from schemas.events.uploads import StoredEvent
 from schemas.lifecycle import StepStatus
 from schemas.steps import StepName
 
@@ -110,8 +111,17 @@ class ExtractMetadata(StepTask[None]):
     def after_end(self, context: Context, *, event: Envelope, status: StepStatus) -> None:
         if status is StepStatus.CANCELLED:
             # A worker that was killed may have stored the picture after the cleanup of the upload.
-            prefix = object_keys.derived(record.document_of(event).upload_id)
-            context.storage.delete_all([each.key for each in context.storage.objects_under(prefix)])
+            document = record.document_of(event)
+            if isinstance(document, StoredEvent):
+                prefix = object_keys.derived(document.upload_id)
+                keys = [each.key for each in context.storage.objects_under(prefix)]
+                context.storage.delete_all(keys)
+                return
+            # The document stays, with the pictures of its other revisions.
+            with context.transaction() as session:
+                revision_id = record.revision_of_job(session, document.job_id)
+            if revision_id is not None:
+                context.storage.delete(object_keys.thumbnail(document.upload_id, revision_id))
 
 
 def _body(content: bytes) -> Body:

@@ -71,7 +71,7 @@ class DocumentRecognition:
             reader: the reader of this process.
             tenant_id: owner of the document.
             deaths_max: children that pages in a row may kill before the others are left.
-            while_waiting: called once a second; what it raises ends the recognition.
+            while_waiting: called while the worker waits; what it raises ends the recognition.
         """
         self.read: DocumentRead | None = None
         self._request = request

@@ -48,7 +48,7 @@ from schemas.events.documents import (
 )
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent
-from schemas.ids import DocumentId, EventId, RevisionId, TenantId, uuid7
+from schemas.ids import DocumentId, EventId, JobId, RevisionId, TenantId, uuid7
 from schemas.lifecycle import (
     DocumentStatus,
     JobKind,
@@ -614,6 +614,11 @@ def record_failed(
         event_context,
     )
     return StepStatus.FAILED
+
+
+def revision_of_job(session: Session, job_id: JobId) -> RevisionId | None:
+    """Return the revision that a job writes; None if there is none, or it is deleted."""
+    return session.scalar(_REVISION_OF_JOB, {"job_id": job_id})
 
 
 def delete_purged(session: Session, document: DocumentToRead) -> None:

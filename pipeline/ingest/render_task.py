@@ -19,14 +19,14 @@ from pipeline.steps.lease import ClaimedStep
 from pipeline.steps.task import StepTask
 from pipeline.storage.errors import ObjectExists
 from pipeline.storage.port import Body
-from schemas import queues
+from schemas import object_keys, queues
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.documents import RenderRequested
 from schemas.events.envelope import Envelope
 from schemas.lifecycle import StepStatus
 from schemas.object_keys import ObjectKey
 from schemas.steps import StepName
-from schemas.tables.documents import PageImage
+from schemas.tables.documents import PageImage, Revision
 from schemas.tables.jobs import Job
 
 log = structlog.stdlib.get_logger(__name__)
@@ -66,7 +66,7 @@ class RenderPage(StepTask[None]):
             self._render(context, claimed, requested)
         except (DocumentGone, RevisionReplaced):
             # What deletes the images may have ended before this or an earlier try stored one.
-            context.storage.delete(ObjectKey(requested.image_key))
+            _delete_image(context, requested)
             raise
 
     def _render(self, context: Context, claimed: ClaimedStep, requested: RenderRequested) -> None:
@@ -135,13 +135,34 @@ class RenderPage(StepTask[None]):
     def after_end(self, context: Context, *, event: Envelope, status: StepStatus) -> None:
         if status is StepStatus.CANCELLED:
             # A worker that was killed may have stored the image after the cleanup of the upload.
-            context.storage.delete(ObjectKey(_request_of(event).image_key))
+            _delete_image(context, _request_of(event))
 
 
 def _request_of(event: Envelope) -> RenderRequested:
     if not isinstance(event.data, RenderRequested):
         raise TypeError(f"{event.type} was routed to a task that renders pages")
     return event.data
+
+
+def _delete_image(context: Context, requested: RenderRequested) -> None:
+    """Delete the image of a job, unless another job makes it: both store it under one key."""
+    with context.transaction() as session:
+        others = session.scalars(
+            select(PageImage.revision_id)
+            .join(Revision, Revision.id == PageImage.revision_id)
+            .where(
+                Revision.document_id == requested.document_id,
+                PageImage.page == requested.page,
+                PageImage.job_id != requested.job_id,
+            )
+        ).all()
+    key = ObjectKey(requested.image_key)
+    of_others = {
+        object_keys.page_image(requested.upload_id, revision_id, number=requested.page)
+        for revision_id in others
+    }
+    if key not in of_others:
+        context.storage.delete(key)
 
 
 def _lock_image(session: Session, requested: RenderRequested) -> None:

@@ -83,6 +83,8 @@ class ReadPagesTask(StepTask[None]):
             event=event,
             delivery=delivery,
         )
+        if not claimed.is_first:
+            _discard_leftovers(work, claimed)
         if duplicate is not None:
             claimed = _copy(work, claimed, duplicate)
             if claimed.done == duplicate.page_count:
@@ -181,6 +183,20 @@ class _Work:
     password: str | None
     event: Envelope
     delivery: MessageDelivery
+
+
+def _discard_leftovers(work: _Work, claimed: ClaimedStep) -> None:
+    """Delete the pages after `done`: a retry reads a document from its first page again."""
+    is_over = False
+    while not is_over:
+        with work.context.transaction() as session:
+            is_over = writer.discard_leftovers(
+                session,
+                claimed,
+                document=work.document,
+                revision_id=work.revision_id,
+                settings=work.context.settings,
+            )
 
 
 def _copy(work: _Work, claimed: ClaimedStep, duplicate: Duplicate) -> ClaimedStep:

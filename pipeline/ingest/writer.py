@@ -78,6 +78,45 @@ def write_pages(
     )
 
 
+def discard_leftovers(
+    session: Session,
+    claimed: ClaimedStep,
+    *,
+    document: DocumentToRead,
+    revision_id: RevisionId,
+    settings: StepSettings,
+) -> bool:
+    """Delete some of the pages after `done`, which an attempt before a retry wrote; renew the lease.
+
+    Returns:
+        Whether no such page is left.
+
+    Raises:
+        StepCancelled, DocumentGone: the document is deleted, or the client cancelled.
+        LeaseLost: another worker took over.
+    """
+    lock_document(session, document)
+    numbers = session.scalars(
+        select(Page.number)
+        .where(Page.revision_id == revision_id, Page.number > claimed.done)
+        .order_by(Page.number)
+        .limit(COPIED_PAGES_MAX)
+    ).all()
+    if not numbers:
+        return True
+    for table, number in ((Entity, Entity.page), (Page, Page.number)):
+        session.execute(delete(table).where(table.revision_id == revision_id, number.in_(numbers)))
+    lease.renew(
+        session,
+        claimed,
+        lease=settings.step_lease,
+        done=claimed.done,
+        total=claimed.total,
+        checkpoint=claimed.checkpoint,
+    )
+    return False
+
+
 def write_recognised_pages(
     session: Session,
     claimed: ClaimedStep,

@@ -19,12 +19,14 @@ from pipeline.maintenance.exclusive import Budget
 from pipeline.maintenance.ownership import Transfer
 from pipeline.maintenance.report import SweepReport
 from pipeline.steps import lease
+from pipeline.steps.errors import LeaseHeld, LeaseLost
+from pipeline.steps.task import held
 from pipeline.storage.errors import MultipartGone, ObjectMissing
 from pipeline.storage.port import Multipart, ObjectStorage
 from schemas import object_keys, staging_layout
 from schemas.errors import StoreFailed, StoreRejected
-from schemas.ids import UploadId
-from schemas.lifecycle import ACTIVE_STEPS, UploadStatus
+from schemas.ids import JobId, UploadId
+from schemas.lifecycle import ACTIVE_STEPS, StepStatus, UploadStatus
 from schemas.object_keys import ObjectKey
 from schemas.steps import StepName
 from schemas.tables.jobs import Job
@@ -148,20 +150,20 @@ def sweep_originals(context: Context, budget: Budget) -> SweepReport:
     with context.transaction() as session:
         before = database_time(session) - context.settings.sweep_grace
         after = before - ORIGINALS_SWEEPS * context.settings.sweep_every
-        keys = _keys_without_object(session, after=after, before=before)
-    for batch in budget.batches(keys, size=REQUEST_BATCH):
-        for key in batch:
+        ended = _transfers_without_object(session, after=after, before=before)
+    for batch in budget.batches(ended, size=REQUEST_BATCH):
+        for transfer in batch:
             if budget.is_spent:
                 break  # a store that refuses may take long over each request
             try:
-                exists = _exists(key, storage=context.storage)
+                exists = _exists(transfer.key, storage=context.storage)
             except StoreRejected as error:
                 # The store refuses this key. A store that is down or refuses every request
                 # raises another error, which ends the sweep.
-                report.add_failed(key, error)
+                report.add_failed(transfer.key, error)
                 continue
             if exists:
-                report.remove(key, partial(context.storage.delete, key))
+                _remove_unless_retried(context, transfer, report)
     return report
 
 
@@ -236,20 +238,51 @@ def _judge_unfinished(session: Session, upload_ids: Collection[UploadId]) -> IsO
     )
 
 
-def _keys_without_object(
+@dataclass(frozen=True, kw_only=True)
+class EndedTransfer:
+    """A transfer of an upload that has no object; `key` is where the object would be."""
+
+    key: ObjectKey
+    job_id: JobId
+    status: StepStatus
+
+
+def _transfers_without_object(
     session: Session, *, after: datetime, before: datetime
-) -> Sequence[ObjectKey]:
-    """Return the keys of uploads whose job failed or was cancelled between the two times."""
+) -> Sequence[EndedTransfer]:
+    """Return the transfers of uploads whose job failed or was cancelled between the two times."""
     found = session.execute(
-        select(Upload.tenant_id, Upload.id)
+        select(Upload.tenant_id, Upload.id, Step.job_id, Step.status)
         .join(Job, Job.upload_id == Upload.id)
+        .join(Step, (Step.job_id == Job.id) & (Step.name == StepName.TRANSFER))
         .where(
             Upload.status.in_((UploadStatus.FAILED, UploadStatus.CANCELLED)),
             Job.finished_at > after,
             Job.finished_at <= before,
         )
     )
-    return [object_keys.original(upload.tenant_id, upload.id) for upload in found]
+    return [
+        EndedTransfer(
+            key=object_keys.original(row.tenant_id, row.id), job_id=row.job_id, status=row.status
+        )
+        for row in found
+    ]
+
+
+def _remove_unless_retried(context: Context, transfer: EndedTransfer, report: SweepReport) -> None:
+    """Delete an object; a client that retried the transfer meanwhile may have stored it again."""
+    try:
+        with held(
+            context, job_id=transfer.job_id, name=StepName.TRANSFER, status=transfer.status
+        ) as pool:
+            if pool is None:
+                report.kept += 1
+            else:
+                report.remove(
+                    transfer.key, partial(pool.run, partial(context.storage.delete, transfer.key))
+                )
+    except (LeaseHeld, LeaseLost):
+        report.kept += 1
 
 
 def _time_of_files(directory: Path) -> datetime:

@@ -84,6 +84,22 @@ _RENEW: Final = _CHANGE.values(
     lease_until=_LEASE_END, done=func.greatest(_STEPS.c.done, bindparam("done_so_far"))
 )
 _RESTART: Final = _CHANGE.values(lease_until=_LEASE_END, done=0)
+_HOLD: Final = (
+    update(_STEPS)
+    .where(
+        _is(bindparam("of_job"), bindparam("step")),
+        _STEPS.c.status == bindparam("ended"),
+        is_free(),
+    )
+    .values(lease_owner=bindparam("owner"), lease_until=_LEASE_END)
+    .returning(_STEPS.c.job_id)
+)
+_RENEW_HOLD: Final = (
+    update(_STEPS)
+    .where(_is(bindparam("of_job"), bindparam("step")), _STEPS.c.lease_owner == bindparam("owner"))
+    .values(lease_until=_LEASE_END)
+    .returning(_STEPS.c.job_id)
+)
 _COMPLETE: Final = _CHANGE.values(
     status=StepStatus.COMPLETED,
     checkpoint=None,
@@ -114,6 +130,15 @@ class ClaimedStep:
     total: int | None
     checkpoint: Mapping[str, Any] | None
     is_first: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldStep:
+    """A step that has ended and that no client can retry while its worker cleans up after it."""
+
+    job_id: JobId
+    name: StepName
+    owner: str
 
 
 def claim(
@@ -263,7 +288,51 @@ def fail(
     return None
 
 
-def release_lease(session: Session, claimed: ClaimedStep) -> None:
+def hold(
+    session: Session,
+    *,
+    job_id: JobId,
+    name: StepName,
+    status: StepStatus,
+    owner: str,
+    lease: timedelta,
+) -> HeldStep | None:
+    """Take the lease of a step that has ended, for the cleanup after it.
+
+    Without the lease, the cleanup could delete what a retry has stored meanwhile.
+
+    Returns:
+        None if the step has not this status any more: it was retried.
+
+    Raises:
+        LeaseHeld: another worker has the lease.
+        UnknownStep: there is no such job, or it has no such step.
+    """
+    own = {"of_job": job_id, "step": name, "owner": owner, "ended": status, "lease": lease}
+    if session.execute(_HOLD, own).first() is not None:
+        return HeldStep(job_id=job_id, name=name, owner=owner)
+    found = session.execute(
+        select(_STEPS.c.status, _STEPS.c.lease_owner).where(_is(job_id, name))
+    ).one_or_none()
+    if found is None:
+        raise UnknownStep(job_id, name)
+    if found.status == status:
+        raise LeaseHeld(f"held by {found.lease_owner}")
+    return None
+
+
+def renew_hold(session: Session, held: HeldStep, *, lease: timedelta) -> None:
+    """Renew the lease of a step that has ended.
+
+    Raises:
+        LeaseLost: the lease expired, and a client retried the step or another worker cleans up.
+    """
+    own = {"of_job": held.job_id, "step": held.name, "owner": held.owner, "lease": lease}
+    if session.execute(_RENEW_HOLD, own).first() is None:
+        raise LeaseLost
+
+
+def release_lease(session: Session, claimed: ClaimedStep | HeldStep) -> None:
     """End the lease so that the next delivery can claim the step at once."""
     session.execute(
         update(_STEPS)

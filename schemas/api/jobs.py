@@ -8,7 +8,7 @@ import msgspec
 
 from schemas.api.filters import Metadata, Time
 from schemas.ids import BatchId, DocumentId, EventId, JobId, UploadId, WebhookId
-from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
+from schemas.lifecycle import JobAction, JobKind, JobStatus, Priority, StepStatus
 from schemas.steps import JobStage, StepName
 
 
@@ -160,3 +160,10 @@ class JobFilter(
     ] = None
     created_after: Time | None = None
     created_before: Time | None = None
+
+
+class ActOnJobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Cancels or retries every job that the filter selects."""
+
+    action: JobAction
+    filter: Annotated[JobFilter, _described("an empty filter selects every job")]

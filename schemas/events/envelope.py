@@ -16,6 +16,7 @@ from schemas.events.batches import BatchEvent
 from schemas.events.documents import DocumentEvent
 from schemas.events.endpoints import EndpointEvent
 from schemas.events.exports import ExportEvent
+from schemas.events.jobs import JobEvent
 from schemas.events.uploads import UploadEvent
 from schemas.ids import EventId, JobId, TenantId, UploadId
 
@@ -23,7 +24,7 @@ CONTENT_TYPE: Final = "application/cloudevents+json"
 MAX_BYTES: Final = 64 * 1024
 """Limit of an encoded event. Events carry ids, keys and sizes, never file content."""
 
-Event: TypeAlias = UploadEvent | DocumentEvent | EndpointEvent | ExportEvent | BatchEvent
+Event: TypeAlias = UploadEvent | DocumentEvent | EndpointEvent | ExportEvent | BatchEvent | JobEvent
 
 EVENT_TYPES: Final[Mapping[str, type[Event]]] = MappingProxyType(
     {event.TYPE: event for event in get_args(Event)}
@@ -47,7 +48,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         id: unique per event; a redelivery carries the same id.
         source: the component that emitted the event.
-        subject: id of the upload, document, endpoint, export or batch that the event is about.
+        subject: id of the upload, document, endpoint, export, batch or job that the event is about.
         tenantid: CloudEvents extension: the tenant that the event belongs to.
     """
 

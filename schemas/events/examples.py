@@ -24,6 +24,7 @@ from schemas.events.documents import (
 from schemas.events.endpoints import EndpointDisabled, Ping, ReplayRequested
 from schemas.events.envelope import Envelope, Event
 from schemas.events.exports import ExportCompleted, ExportFailed, ExportRequested
+from schemas.events.jobs import JobActionRequested
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, UploadFinalized
 from schemas.ids import (
     BatchId,
@@ -36,7 +37,7 @@ from schemas.ids import (
     UploadId,
     WebhookId,
 )
-from schemas.lifecycle import DeliveryStatus, ExportFormat, ExportKind
+from schemas.lifecycle import DeliveryStatus, ExportFormat, ExportKind, JobAction, JobKind
 from schemas.object_keys import original, page_image
 from schemas.outcomes import MEANINGS, Outcome, Reason
 
@@ -271,6 +272,17 @@ _EXAMPLES: Final = (
             cancelled=0,
             code=ErrorCode.INTERNAL,
             detail="an internal error, 20 times in a row",
+        ),
+    ),
+    _Example(
+        after=timedelta(days=10),
+        source="/waybill/gateway",
+        event=JobActionRequested(
+            job_id=_JOB_ID,
+            action=JobAction.RETRY,
+            filter='{"stage":"ingest"}',
+            kinds=(JobKind.UPLOAD, JobKind.REPROCESS),
+            created_before=_START + timedelta(days=10),
         ),
     ),
     _Example(

@@ -42,7 +42,8 @@ _EXIT_OUT_OF_MEMORY: Final = 77
 _MUCH: Final = 4
 _PR_SET_PDEATHSIG: Final = 1
 _ALARM_INTERVAL: Final = 0.1
-_CALL_INTERVAL: Final = 1.0
+# A heartbeat is due once a second; with longer waits between the calls, it could be late by as much.
+_CALL_INTERVAL: Final = 0.25
 # The kernel counts CPU time in steps; a shorter wait would only repeat the look at the clock.
 _CPU_STEP: Final = 0.02
 ALL_SIGNALS: Final = signal.valid_signals()
@@ -331,7 +332,7 @@ class Child:
     def ask(
         self, request: bytes, *, limits: AnswerLimits, while_waiting: Callable[[], None]
     ) -> Answer:
-        """Send a request; while the parent waits for a frame, call `while_waiting` once a second."""
+        """Send a request; while the parent waits for a frame, call `while_waiting` four times a second."""
         # The parent's watch ends while the parent does something else; this limit does not.
         _, hard = resource.prlimit(self._pid, resource.RLIMIT_CPU)
         soft = math.ceil(self.cpu_seconds() + limits.cpu.total_seconds()) + 1

@@ -55,7 +55,7 @@ class Reader:
     ) -> Iterator[Answer]:
         """Send a request; yield its answer, an iterator over frames.
 
-        While the parent waits for a frame, it calls `while_waiting` once a second. What this call
+        While the parent waits for a frame, it calls `while_waiting` four times a second. What this call
         raises ends the block. When the block ends before the answer is complete, in whatever way,
         the child is killed and reaped.
 

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select, update
@@ -14,6 +15,7 @@ from schemas.queues import EXPORTS
 from schemas.steps import StepName
 from schemas.tables.events import EventRecord
 from schemas.tables.outbox import OutboxMessage
+from schemas.tables.steps import Step
 from schemas.tables.webhooks import Webhook
 from tests.factories.jobs import step_update
 from tests.integration.gateway.api import Api, BeginSession, problem
@@ -169,14 +171,37 @@ async def test_a_replay_can_be_cancelled(api: Api, log: Log, stranger: Api) -> N
     assert (await replayed(api, log))["status"] == "queued"
 
 
-async def test_a_job_that_has_ended_or_has_an_upload_is_not_cancelled(api: Api, log: Log) -> None:
+async def test_a_replay_that_has_ended_is_not_cancelled(api: Api, log: Log) -> None:
     job = await replayed(api, log)
     async with log.transaction() as session:
         await session.execute(step_update(job["job_id"], StepName.REPLAY, StepStatus.COMPLETED))
-    upload_id = await api.created(size=1)
-    await api.put(upload_id, 0, b"x")
-    upload = (await api.ask("POST", "/upload", json={"upload_id": upload_id})).json()
 
-    for job_id in (job["job_id"], upload["job_id"]):
-        answer = await api.ask("POST", f"/jobs/{job_id}/cancel")
-        assert problem(answer) == (409, "job_not_cancellable")
+    answer = await api.ask("POST", f"/jobs/{job['job_id']}/cancel")
+
+    assert problem(answer) == (409, "job_not_cancellable")
+
+
+async def test_a_cancelled_replay_goes_on_where_it_stopped_unless_another_one_runs(
+    api: Api, log: Log
+) -> None:
+    job = await replayed(api, log)
+    path = f"/jobs/{job['job_id']}"
+    async with log.transaction() as session:
+        await session.execute(
+            step_update(
+                job["job_id"], StepName.REPLAY, StepStatus.RUNNING, done=5, checkpoint={"a": 1}
+            )
+        )
+    await api.ask("POST", f"{path}/cancel")
+    other = await replayed(api, log)
+
+    refused = await api.ask("POST", f"{path}/retry")
+    assert problem(refused) == (409, "job_busy")
+    assert other["job_id"] in refused.text
+    await api.ask("POST", f"/jobs/{other['job_id']}/cancel")
+    answer = await api.ask("POST", f"{path}/retry")
+
+    assert answer.status_code == 202, answer.text
+    async with log.transaction() as session:
+        step = await session.get_one(Step, (UUID(job["job_id"]), StepName.REPLAY))
+    assert (step.status, step.done, step.checkpoint) == (StepStatus.QUEUED, 5, {"a": 1})

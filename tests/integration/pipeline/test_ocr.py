@@ -19,6 +19,7 @@ from schemas.tables.documents import Document, Page
 from schemas.tables.engines import LiveEngine
 from tests.eventually import eventually
 from tests.factories import pdfs, scans
+from tests.integration.pipeline.readers import is_any_alive, readers_of
 from tests.integration.pipeline.workbench import Workbench, prepare_staging, workbench
 
 PAGES_MAX = 12
@@ -169,6 +170,8 @@ def test_pages_are_readable_one_after_another_and_a_cancel_ends_the_work(
         lambda: pages_with_text(bench, event), until=bool, within=timedelta(minutes=1)
     )
     step = bench.step(event, StepName.OCR)
+    readers = readers_of(bench, "ocr")
+    assert readers
 
     bench.cancel(event)
 
@@ -180,3 +183,4 @@ def test_pages_are_readable_one_after_another_and_a_cancel_ends_the_work(
         until=lambda owner: owner is None,
         within=CANCELLED_WITHIN,
     )
+    eventually(lambda: is_any_alive(readers), until=lambda is_any: not is_any)

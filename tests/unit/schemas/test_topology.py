@@ -43,6 +43,7 @@ def test_events_that_start_steps_and_pings_are_not_published_as_facts() -> None:
         "document.render_requested",
         "webhook.replay_requested",
         "export.requested",
+        "job.action_requested",
         "batch.received",
         "batch.cancel_requested",
         "ping",

@@ -1,0 +1,1 @@
+"""Cancelling and retrying jobs of every kind, one by one or by a filter."""

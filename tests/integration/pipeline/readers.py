@@ -1,0 +1,18 @@
+"""The reader processes of workers."""
+
+import psutil
+
+from tests.integration.pipeline.workbench import Workbench
+
+
+def readers_of(bench: Workbench, service: str) -> list[psutil.Process]:
+    """Return the reader processes of a worker: the children of its pool's processes."""
+    pid = bench.system.processes[service].pid
+    assert pid is not None
+    return [child for process in psutil.Process(pid).children() for child in process.children()]
+
+
+def is_any_alive(processes: list[psutil.Process]) -> bool:
+    return any(
+        process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes
+    )
