@@ -34,6 +34,7 @@ from schemas.tables.exports import Export
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
 
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", " \u200b=1", "\ufeff=1", "\uff1d1")
 NASTY = "Überweisung \"März\"\n\r\n\t=cmd|' /C calc'!A0,; 🧾.pdf"
 """A name with quotes, line breaks, a formula, separators and an emoji."""
 
@@ -158,6 +159,29 @@ def add_pages(session: Session, document: Document, *, pages: int, sentences: in
         ),
         {"revision_id": document.revision_id, "pages": pages, "sentences": sentences},
     )
+
+
+def add_documents(session: Session, tenant_id: TenantId, *, count: int) -> None:
+    """Add documents that were not read, without the triggers and checks of single ones."""
+    session.execute(text("SET LOCAL session_replication_role = replica"))
+    session.execute(
+        text(
+            """
+            WITH added AS (
+                INSERT INTO uploads (id, tenant_id, status, filename, size, chunk_size, chunk_count, staging, metadata, expires_at)
+                SELECT gen_random_uuid(), :tenant_id, 'stored', 'Invoice ' || n || '.pdf', 3, 3, 1, 'directory', '{}', now()
+                FROM generate_series(1, :count) AS n
+                RETURNING id, filename
+            )
+            INSERT INTO documents (id, tenant_id, upload_id, job_id, status, filename, content_type, size, sha256, object_key, etag, created_at)
+            SELECT gen_random_uuid(), :tenant_id, id, gen_random_uuid(), 'reading', filename, 'application/pdf', 3, repeat('0', 64),
+                   'originals/' || id, '0', now() - interval '1 hour'
+            FROM added
+            """
+        ),
+        {"tenant_id": tenant_id, "count": count},
+    )
+    session.execute(text("SET LOCAL session_replication_role = origin"))
 
 
 def request_export(

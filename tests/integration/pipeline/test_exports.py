@@ -34,6 +34,7 @@ from schemas.tables.steps import Step
 from tests.eventually import eventually
 from tests.factories.deliveries import a_delivery, an_attempt, an_endpoint, an_event_row
 from tests.factories.exports import (
+    FORMULAS,
     NASTY,
     START,
     add_document,
@@ -51,8 +52,6 @@ from tests.integration.pipeline.killed_exports import (
     assert_exports_survive_kills,
     table_of,
 )
-
-FORMULAS = ("=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", " \u200b=1", "\ufeff=1", "\uff1d1")
 
 
 @pytest.fixture
