@@ -88,6 +88,8 @@ class Result:
     reached_ms: Spread
     last_ms: Spread
     """Until the last listener has an event."""
+    sending_us: float
+    """The gateway's processor time for one event and one listener: other processes do not count."""
     idle_commits: int
     idle_processor_share: float
 
@@ -101,6 +103,10 @@ def run(system: System, *, extent: Extent) -> Section:
         ["an event until a listener has it, p50", f"{measured.reached_ms.p50:.0f} ms"],
         ["the same, p95", f"{measured.reached_ms.p95:.0f} ms"],
         ["an event until the last listener has it, p50", f"{measured.last_ms.p50:.0f} ms"],
+        [
+            "the gateway's processor time for an event and a listener",
+            f"{measured.sending_us:.0f} µs",
+        ],
         [
             f"transactions in {extent.idle_seconds:.0f} s without events",
             f"{measured.idle_commits}",
@@ -139,10 +145,12 @@ async def _measure(system: System, *, extent: Extent) -> Result:
         listener_kib = (resident_kib() - before) / extent.listeners
         reached: list[float] = []
         last: list[float] = []
+        used = processor_seconds(gateway)
         for _ in range(extent.events):
             times = await _reach(system, listeners)
             reached += times
             last.append(max(times))
+        sending = processor_seconds(gateway) - used
         await asyncio.sleep(STATISTICS_SECONDS)
         with system.database() as database:
             committed, used = commits(database), processor_seconds(gateway)
@@ -153,6 +161,7 @@ async def _measure(system: System, *, extent: Extent) -> Result:
         listener_kib=listener_kib,
         reached_ms=Spread.of(reached),
         last_ms=Spread.of(last),
+        sending_us=sending * 1e6 / extent.events / extent.listeners,
         idle_commits=idle_commits,
         idle_processor_share=idle_seconds / extent.idle_seconds,
     )
