@@ -1,6 +1,8 @@
 """The sweep that deletes revisions that no client sees."""
 
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,13 +17,15 @@ from pipeline.maintenance import removal, revisions
 from pipeline.maintenance.exclusive import Budget
 from pipeline.steps import lease
 from schemas import object_keys
-from schemas.ids import JobId, RevisionId
-from schemas.lifecycle import JobKind
+from schemas.ids import JobId, RevisionId, UploadId
+from schemas.lifecycle import JobKind, StepStatus
 from schemas.object_keys import ObjectKey
 from schemas.outcomes import Outcome
+from schemas.runtime.jobs import retry
 from schemas.steps import StepName
 from schemas.tables.documents import Document, Entity, Page, PageImage, Revision
 from schemas.tables.jobs import Job
+from schemas.tables.steps import Step
 from tests.factories.readings import (
     SETTINGS,
     WaitingReading,
@@ -228,3 +232,65 @@ def test_a_sweep_without_time_deletes_nothing(context: Context) -> None:
     read(context, stored(context), publish=False)
     assert revisions.sweep(without_grace(context), Budget(ends_at=0)).revisions == 0
     assert count(context, Page) == PAGES
+
+
+def retried(context: Context, waiting: WaitingReading) -> None:
+    with context.transaction() as session:
+        retry.retry_job(
+            session,
+            session.get_one(Job, waiting.job_id),
+            actor="test",
+            export_ttl=timedelta(days=1),
+            settings=SETTINGS,
+        )
+
+
+def status_of_metadata(context: Context, waiting: WaitingReading) -> StepStatus:
+    with context.transaction() as session:
+        return session.get_one(Step, (waiting.job_id, StepName.METADATA)).status
+
+
+def test_a_revision_whose_job_is_retried_before_its_deletion_is_kept(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = stored(context)
+    revision_id = read(context, waiting, publish=False)
+    unseen = revisions.unseen_revisions
+
+    def retried_meanwhile(context: Context) -> Sequence[tuple[RevisionId, UploadId]]:
+        found = unseen(context)
+        retried(context, waiting)
+        return found
+
+    monkeypatch.setattr(revisions, "unseen_revisions", retried_meanwhile)
+    assert revisions.sweep(without_grace(context), ample_budget()).revisions == 0
+    assert revisions_left(context) == {revision_id}
+    assert status_of_metadata(context, waiting) is StepStatus.COMPLETED
+
+
+def test_a_job_that_is_retried_during_the_deletion_writes_another_revision(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = stored(context)
+    revision_id = read(context, waiting, publish=False)
+    delete = removal.delete_revision
+    begun: list[RevisionId] = []
+
+    def retried_meanwhile(context: Context, each: RevisionId, **others: Any) -> bool:  # noqa: ANN401  # those of the function
+        retried(context, waiting)
+        with context.transaction() as session:
+            begun.append(
+                record.begin_revision(
+                    session,
+                    waiting.document,
+                    tenant_id=waiting.tenant_id,
+                    pipeline_version="test",
+                )
+            )
+        return delete(context, each, **others)
+
+    monkeypatch.setattr(removal, "delete_revision", retried_meanwhile)
+    assert revisions.sweep(without_grace(context), ample_budget()).revisions == 1
+    assert begun != [revision_id]
+    assert revisions_left(context) == set(begun)
+    assert status_of_metadata(context, waiting) is StepStatus.QUEUED
