@@ -15,6 +15,7 @@ import psutil
 import pytest
 from sqlalchemy import func, select, update
 
+from gateway.batches.receive import KEPT_BYTES, LEASE
 from schemas import object_keys
 from schemas.events.batches import BatchReceived
 from schemas.events.envelope import decode
@@ -26,7 +27,7 @@ from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Upload
-from tests.integration.gateway.api import Api, BeginSession, content_digest, problem
+from tests.integration.gateway.api import Api, BeginSession, PausedBody, content_digest, problem
 from tests.integration.gateway.conftest import MakeKey, Serve, Start
 from tests.integration.gateway.process import Process, api_of
 
@@ -530,6 +531,48 @@ async def test_a_batch_whose_lease_ended_is_not_completed(
 
         assert problem(await sending) == (503, "unavailable")
         assert (await api.get("/batches")).json()["items"] == []
+
+
+async def test_a_batch_is_sent_again_after_its_gateway_was_killed(
+    start: Start, make_key: MakeKey, transaction: BeginSession
+) -> None:
+    killed, key = await start(), await make_key()
+    body = objects(await prefix_of(transaction), 2500)
+    writer = await begun(killed, key, body)
+    await killed.first_logged("batch.receiving")
+
+    await killed.kill()
+    writer.transport.abort()
+
+    async with api_of(await start(), key) as api:
+        assert (await api.get("/batches")).json()["items"] == []
+        first = await post(api, body, key="k")
+        again = await post(api, body, key="k")
+        assert first.json()["counts"]["waiting"] == 2500
+        assert again.json() == first.json()
+    left = {batch.status: batch for batch in await batches(transaction)}
+    assert left.keys() == {BatchStatus.RECEIVING, BatchStatus.PROCESSING}
+    async with transaction() as session:
+        now = (await session.scalars(select(func.now()))).one()
+    # Then a sweep deletes it.
+    assert left[BatchStatus.RECEIVING].expires_at <= now + LEASE
+
+
+async def test_the_bodies_of_batches_take_a_bounded_share_of_memory(
+    serve: Serve, transaction: BeginSession
+) -> None:
+    async with serve(body_memory_max=KEPT_BYTES * 2, body_memory_share=0.5) as api:
+        body = objects(await prefix_of(transaction), 10)
+        paused = PausedBody(body)
+        sending = asyncio.create_task(post(api, aiter(paused)))
+        await paused.has_started.wait()
+
+        refused = await post(api, body)
+
+        assert problem(refused) == (429, "too_many_bodies")
+        paused.may_continue.set()
+        assert (await sending).status_code == 202
+        assert (await post(api, body)).status_code == 202
 
 
 async def test_memory_does_not_grow_with_the_batch(
