@@ -55,6 +55,8 @@ class TcpProxy:
         self._conversations: set[asyncio.Task[None]] = set()
         self._errors: list[Exception] = []
         self._server: asyncio.Server | None = None
+        self._is_failing = False
+        self.failed = 0
         self.port = 0
 
     async def __aenter__(self) -> Self:
@@ -67,7 +69,10 @@ class TcpProxy:
             raise ExceptionGroup("the proxy failed", self._errors)
 
     async def accept(self) -> None:
-        """Listen; after `refuse`, on the same port."""
+        """Pass new connections; after `refuse`, listen on the same port."""
+        self._is_failing = False
+        if self._server is not None:
+            return
         self._server = await asyncio.start_server(
             self._accepted, "127.0.0.1", self.port, limit=HEAD_MAX
         )
@@ -80,6 +85,11 @@ class TcpProxy:
             self._server = None
         await self.drop()
 
+    async def fail(self) -> None:
+        """Drop every connection, and each new one until `accept`; `failed` counts the new ones."""
+        self._is_failing = True
+        await self.drop()
+
     async def drop(self) -> int:
         """Drop every connection; return how many there were."""
         conversations = set(self._conversations)
@@ -90,6 +100,10 @@ class TcpProxy:
         return len(conversations)
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_failing:
+            self.failed += 1
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._conversations.add(task)

@@ -274,10 +274,14 @@ async def test_rows_wait_for_the_broker_and_are_published_when_it_returns(
     async with run_relay(proxied_broker.settings, poll=timedelta(milliseconds=100)):
         await rows.add_to_outbox(an_event())
         await eventually(rows.everything_is_published)
-        await proxied_broker.proxy.refuse()
+        await proxied_broker.proxy.fail()
         await rows.add_to_outbox(*(an_event() for _ in range(50)))
-        # Long enough for several attempts to connect, and for a wrong backoff of a row.
-        await asyncio.sleep(3)
+
+        async def has_tried_to_connect_again() -> bool:
+            return proxied_broker.proxy.failed >= 3
+
+        # Each attempt would also show a wrong backoff of a row.
+        await eventually(has_tried_to_connect_again)
         assert all(row.attempts <= 1 and row.last_error is None for row in await rows.outbox())
         await proxied_broker.proxy.accept()
         began = asyncio.get_running_loop().time()
