@@ -7,7 +7,7 @@ sweep delete them if this one dies before.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -57,13 +57,15 @@ def sweep(context: Context, budget: Budget) -> Summary:
     left = _delete_objects(context, budget)  # of an earlier sweep
     documents = 0
     with context.transaction() as session:
-        tenants = session.scalars(
-            select(Tenant.id).where(Tenant.document_retention.is_not(None)).order_by(Tenant.id)
+        tenants = session.execute(
+            select(Tenant.id, Tenant.document_retention)
+            .where(Tenant.document_retention.is_not(None))
+            .order_by(Tenant.id)
         ).all()
-    for tenant_id in tenants:
+    for tenant in tenants:
         after: tuple[datetime, DocumentId] | None = None
         while not budget.is_spent:
-            batch = _due(context, tenant_id, after=after)
+            batch = _due(context, tenant.id, kept_for=tenant.document_retention, after=after)
             if not batch:
                 break
             after = (batch[-1].at, batch[-1].id)
@@ -73,10 +75,18 @@ def sweep(context: Context, budget: Budget) -> Summary:
 
 
 def _due(
-    context: Context, tenant_id: TenantId, *, after: tuple[datetime, DocumentId] | None
+    context: Context,
+    tenant_id: TenantId,
+    *,
+    kept_for: timedelta,
+    after: tuple[datetime, DocumentId] | None,
 ) -> Sequence[Row[*tuple[Any, ...]]]:
     """Return the next documents of a tenant that are due, the oldest first."""
-    query = retention.documents().where(Document.tenant_id == tenant_id)
+    query = retention.documents().where(
+        Document.tenant_id == tenant_id,
+        # With the column of the tenant alone, the planner reads every document of the tenant.
+        Document.created_at < func.now() - kept_for,
+    )
     if after is not None:
         query = query.where(tuple_(Document.created_at, Document.id) > after)
     with context.transaction() as session:

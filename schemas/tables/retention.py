@@ -107,15 +107,16 @@ def documents() -> Select[DocumentId, UploadId, TenantId, datetime]:
 
     A document that a job reads is kept until the job ends.
     """
-    is_read = select(Job.id).where(
-        or_(Job.id == Document.job_id, and_(Job.document_id == Document.id, READS_AGAIN)), IS_OPEN
-    )
+    # Two conditions, each with an index of jobs: one with OR would compare every open job.
+    is_read = select(Job.id).where(Job.id == Document.job_id, IS_OPEN)
+    is_read_again = select(Job.id).where(Job.document_id == Document.id, READS_AGAIN, IS_OPEN)
     return (
         select(Document.id, Document.upload_id, Document.tenant_id, Document.created_at.label("at"))
         .join(Tenant, Tenant.id == Document.tenant_id)
         .where(
             Document.created_at < func.now() - Tenant.document_retention,
             ~is_read.correlate(Document).exists(),
+            ~is_read_again.correlate(Document).exists(),
         )
     )
 
