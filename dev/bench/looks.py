@@ -30,7 +30,7 @@ from notifier.delivery.statements.connections import DedicatedConnection
 from notifier.delivery.work import ReceivedEvent
 from pipeline.batch import record as batch_record
 from pipeline.batch.cleanup_task import cancel_waiting
-from pipeline.batch.start import GROUP, start_lines
+from pipeline.batch.start import start_lines
 from pipeline.context import Context
 from pipeline.enrich.annotations import Entity
 from pipeline.export import statement
@@ -121,6 +121,9 @@ MINUTE: Final = timedelta(minutes=1)
 
 VERSION: Final = "bench"
 """`pipeline_version` of the readings."""
+
+LINES: Final = 5
+"""Lines of a batch that a look reads: the limit of the plans is one for a few rows with triggers."""
 
 WAITING_BATCH: Final = BatchId(UUID(int=0xBA7C4))
 
@@ -968,7 +971,7 @@ def _replay_events(context: Context, facts: Facts) -> None:
 
 
 def _add_batch(connection: Connection, facts: Facts) -> None:
-    """Add a batch with more waiting lines than a group has."""
+    """Add a batch with more waiting lines than a look reads."""
     now = datetime.now(UTC)
     connection.execute(
         insert(Batch),
@@ -977,7 +980,7 @@ def _add_batch(connection: Connection, facts: Facts) -> None:
             "tenant_id": facts.tenant_id,
             "event_id": EventId(uuid7(now)),
             "status": BatchStatus.PROCESSING,
-            "lines": 2 * GROUP,
+            "lines": 2 * LINES,
             "expires_at": now + timedelta(days=1),
         },
     )
@@ -991,7 +994,7 @@ def _add_batch(connection: Connection, facts: Facts) -> None:
                 "state": BatchLineState.WAITING,
                 "source": {"object_key": f"{prefix}{line}.pdf"},
             }
-            for line in range(1, 2 * GROUP + 1)
+            for line in range(1, 2 * LINES + 1)
         ],
     )
 
@@ -999,7 +1002,7 @@ def _add_batch(connection: Connection, facts: Facts) -> None:
 def _start_lines(context: Context, _: Facts) -> Sequence[JobId]:
     with context.transaction() as session:
         batch = batch_record.facts_of(session, WAITING_BATCH)
-        group = start_lines(session, batch, after=0, at_most=GROUP, settings=context.settings)
+        group = start_lines(session, batch, after=0, at_most=LINES, settings=context.settings)
         batch_record.count_started(session, batch.id, started=group.started, failed=group.failed)
         return session.scalars(select(Job.id).where(Job.batch_id == batch.id).limit(1)).all()
 
@@ -1014,7 +1017,7 @@ def _end_line(context: Context, facts: Facts) -> None:
 def _cancel_lines(context: Context, _: Facts) -> None:
     with context.transaction() as session:
         batch_record.count_cancelled(
-            session, WAITING_BATCH, cancelled=cancel_waiting(session, WAITING_BATCH, at_most=GROUP)
+            session, WAITING_BATCH, cancelled=cancel_waiting(session, WAITING_BATCH, at_most=LINES)
         )
 
 
@@ -1028,9 +1031,9 @@ PIPELINE: Final[Sequence[PipelineLook]] = (
     PipelineLook(name="document: the same, publish the revision", look=_publish),
     PipelineLook(name="document: copy a duplicate, publish", prepare=_make_duplicate, look=_copy),
     PipelineLook(name="document: describe", prepare=_add_metadata_step, look=_describe),
-    PipelineLook(name="batch: start 50 lines", prepare=_add_batch, look=_start_lines),
+    PipelineLook(name="batch: start 5 lines", prepare=_add_batch, look=_start_lines),
     PipelineLook(name="batch: the same, end a job", prepare=_add_batch, look=_end_line),
-    PipelineLook(name="batch: cancel 50 waiting lines", prepare=_add_batch, look=_cancel_lines),
+    PipelineLook(name="batch: cancel 5 waiting lines", prepare=_add_batch, look=_cancel_lines),
     PipelineLook(name="replay: a batch of failed deliveries", look=_replay),
     PipelineLook(name="replay: a batch of events", look=_replay_events),
     *(

@@ -35,9 +35,9 @@ from schemas.tables.jobs import Job
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Chunk, Upload, a_reference
 
-GROUP: Final = 50
+GROUP: Final = 20
 """Lines of a transaction. It holds the counters of the tenant's steps, which its finalizes also
-lock, for the time that these rows take."""
+lock. Each further step also reads the versions of the counters that the steps before have left."""
 
 _LINES: Final = table_of(BatchLine)
 _UPLOADS: Final = table_of(Upload)
