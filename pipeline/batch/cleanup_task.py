@@ -3,7 +3,7 @@
 from typing import ClassVar, Final
 
 import structlog
-from sqlalchemy import delete, null, select, text, update
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from pipeline.batch import record
@@ -17,16 +17,13 @@ from schemas import queues
 from schemas.errors import DomainError
 from schemas.events.batches import BatchCancelRequested
 from schemas.events.envelope import Envelope
-from schemas.events.uploads import UploadCancelled
-from schemas.ids import BatchId, JobId, TenantId
-from schemas.lifecycle import BatchLineState, StepStatus, UploadStatus
+from schemas.ids import BatchId, JobId
+from schemas.lifecycle import BatchLineState, StepStatus
+from schemas.runtime.jobs.cancel import cancel_job
 from schemas.settings import StepSettings
 from schemas.steps import StepName
-from schemas.tables import steps
 from schemas.tables.batches import BatchLine
-from schemas.tables.events import emit
 from schemas.tables.jobs import Job
-from schemas.tables.uploads import Chunk, Upload
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -52,6 +49,10 @@ class LinesAtWork(RetryLater):
     """Jobs of the batch have not ended yet."""
 
     made_progress = True
+
+
+class EndedMeanwhile(Exception):
+    """The job ended before it was cancelled; the transaction must roll back."""
 
 
 class CleanUpBatch(StepTask[None]):
@@ -130,57 +131,27 @@ def _cancel_piece(context: Context, claimed: ClaimedStep, *, batch_id: BatchId) 
 
 
 def _cancel_started(context: Context, claimed: ClaimedStep, *, batch_id: BatchId) -> None:
-    """Cancel the jobs of the batch whose files are not stored yet."""
+    """Cancel the jobs of the batch that have not ended; what they stored is deleted."""
     with context.transaction() as session:
         job_ids = session.scalars(
-            select(BatchLine.job_id).where(
-                BatchLine.batch_id == batch_id, BatchLine.state == BatchLineState.STARTED
-            )
+            select(Job.id)
+            .join(BatchLine, BatchLine.job_id == Job.id)
+            .where(BatchLine.batch_id == batch_id, BatchLine.state == BatchLineState.STARTED)
         ).all()
     for job_id in job_ids:
-        if job_id is None:
-            continue
         with context.transaction() as session:
             _renew(session, claimed, context=context)
-        with context.transaction() as session:
-            _cancel_job(session, job_id, tenant_id=claimed.tenant_id, settings=context.settings)
+        try:
+            with context.transaction() as session:
+                _cancel_job(session, job_id, settings=context.settings)
+        except EndedMeanwhile:
+            log.debug("batch.job_ended", job_id=str(job_id))
 
 
-def _cancel_job(
-    session: Session, job_id: JobId, *, tenant_id: TenantId, settings: StepSettings
-) -> None:
-    """Cancel a job and its upload, as `DELETE /uploads/{upload_id}` does; not one that is stored."""
+def _cancel_job(session: Session, job_id: JobId, *, settings: StepSettings) -> None:
     job = session.get_one(Job, job_id)
-    upload = session.execute(
-        update(Upload)
-        .where(Upload.id == job.upload_id, Upload.status == UploadStatus.FINALIZED)
-        .values(status=UploadStatus.CANCELLED)
-        .returning(Upload.id, Upload.filename)
-    ).one_or_none()
-    if upload is None:
-        return
-    session.execute(delete(Chunk).where(Chunk.upload_id == upload.id))
-    event_id = emit(
-        session,
-        UploadCancelled(upload_id=upload.id, job_id=job_id, filename=upload.filename),
-        tenant_id=tenant_id,
-        source=SOURCE,
-        now=database_time(session),
-    )
-    ended = session.scalars(steps.cancel(job_id)).all()
-    # Before the step is added, which increments the revision: clients then read the job again.
-    session.execute(update(Job).where(Job.id == job_id).values(result=null()))
-    steps.add_step(
-        session,
-        StepName.CLEANUP,
-        job_id=job_id,
-        tenant_id=tenant_id,
-        priority=job.priority,
-        event_id=event_id,
-    )
-    session.flush()
-    for name in dict.fromkeys((*ended, StepName.CLEANUP)):
-        session.execute(steps.release(tenant_id, name, settings=settings))
+    if not cancel_job(session, job, source=SOURCE, settings=settings):
+        raise EndedMeanwhile
 
 
 def _renew(session: Session, claimed: ClaimedStep, *, context: Context) -> None:

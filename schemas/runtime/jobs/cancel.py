@@ -42,7 +42,8 @@ def cancel_job(session: Session, job: Job, *, source: str, settings: StepSetting
     """Cancel a job in whatever step it is; a worker notices at its next heartbeat.
 
     An upload is cancelled with its job: the step `cleanup` deletes what is staged and stored. The
-    step `cleanup` of a batch cancels its lines. The other kinds keep what they have done: the deliveries of a replay, the document of a reprocessing.
+    step `cleanup` of a batch cancels its lines. The other kinds keep what they have done: the
+    deliveries of a replay, the document of a reprocessing.
 
     Args:
         session: a transaction that has locked no row of the job.

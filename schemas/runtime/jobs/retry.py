@@ -45,7 +45,7 @@ RETRIED: Final = frozenset({StepStatus.FAILED, StepStatus.CANCELLED})
 READING: Final = frozenset({StepName.METADATA, StepName.INGEST, StepName.INGEST_REST, StepName.OCR})
 """The steps that write the revision of a job."""
 
-RESUMED: Final = frozenset({StepName.OCR, StepName.REPLAY, StepName.BULK})
+RESUMED: Final = frozenset({StepName.OCR, StepName.REPLAY, StepName.BULK, StepName.BATCH})
 """Steps that go on from their checkpoint; the others begin anew."""
 
 
@@ -80,12 +80,10 @@ def retry_job(
         settings: shares of the tenants.
 
     Raises:
-        JobNotRetryable: no step failed or was cancelled, or jobs of this kind are not retried.
+        JobNotRetryable: no step failed or was cancelled.
         JobSourceGone: what the step reads is deleted.
         JobBusy: a worker still cleans up, or another job does the same work.
     """
-    if job.kind is JobKind.BATCH:
-        raise JobNotRetryable(job.id, reason="retry the jobs of its lines")
     work = _locked(session, job)
     rows = session.execute(
         select(Step, func.coalesce(Step.lease_until >= func.now(), False).label("is_held"))
@@ -97,7 +95,7 @@ def retry_job(
     found = {step.name: step for step, _ in rows}
     chosen = {step.name for step in found.values() if step.status in RETRIED}
     if StepName.CLEANUP in found:
-        raise JobSourceGone(job.id, reason="its upload is cancelled and deleted")
+        raise JobSourceGone(job.id, reason="it is cancelled, and what it worked on is deleted")
     if not chosen:
         session.refresh(job)
         raise JobNotRetryable(job.id, reason=f"it is {job.status}")

@@ -30,6 +30,8 @@ from schemas.lifecycle import (
     UploadStatus,
 )
 from schemas.runtime import postgres
+from schemas.runtime.jobs.cancel import cancel_job
+from schemas.runtime.jobs.retry import retry_job
 from schemas.settings import DatabaseSettings, StepSettings
 from schemas.steps import StepName
 from schemas.tables.batches import Batch
@@ -347,10 +349,12 @@ def test_a_batch_that_always_fails_is_failed_and_goes_on_when_its_job_is_tried_a
     assert isinstance(failed.data, BatchFailed)
     assert failed.data.code == "internal"
     with worker.session() as session:
-        session.execute(
-            update(Step)
-            .where(Step.job_id == event.job_id)
-            .values(status=StepStatus.QUEUED, error_code=None)
+        retry_job(
+            session,
+            session.get_one(Job, event.job_id),
+            actor="test",
+            export_ttl=timedelta(days=1),
+            settings=worker.context.settings,
         )
     run_to_end(worker, event)
     assert worker.states(event) == {COMPLETED: 10}
@@ -495,7 +499,7 @@ def test_a_cancel_that_dies_goes_on(
     assert worker.states(event) == {CANCELLED: 10}
 
 
-def test_the_cancel_waits_for_a_job_whose_file_is_stored(
+def test_a_cancel_also_cancels_a_job_whose_file_is_stored(
     worker: BatchWorker, tenant_id: TenantId
 ) -> None:
     event = received(worker, tenant_id, count=1)
@@ -508,12 +512,32 @@ def test_the_cancel_waits_for_a_job_whose_file_is_stored(
         )
     cancel = _cancelled(worker, event, tenant_id)
 
-    assert not worker.deliver(cancel)
-    worker.set_step(line.job_id, StepStatus.COMPLETED)
     assert worker.deliver(cancel)
 
-    assert worker.states(event) == {COMPLETED: 1}
-    assert worker.batch(event).status is BatchStatus.CANCELLED
+    assert worker.states(event) == {CANCELLED: 1}
+    with worker.session() as session:
+        job = session.get_one(Job, line.job_id)
+        assert session.get_one(Upload, job.upload_id).status is UploadStatus.CANCELLED
+
+
+def test_a_job_that_ends_while_its_batch_is_cancelled_keeps_its_result(
+    worker: BatchWorker, tenant_id: TenantId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = received(worker, tenant_id, count=2)
+    worker.deliver(event)
+    ended, _ = worker.lines(event)
+    cancel = _cancelled(worker, event, tenant_id)
+
+    def ends_first(session: Session, job: Job, **options: Any) -> bool:  # noqa: ANN401  # any
+        if job.id == ended.job_id:
+            worker.set_step(ended.job_id, StepStatus.COMPLETED)
+        return cancel_job(session, job, **options)
+
+    monkeypatch.setattr("pipeline.batch.cleanup_task.cancel_job", ends_first)
+
+    assert worker.deliver(cancel)
+
+    assert worker.states(event) == {COMPLETED: 1, CANCELLED: 1}
 
 
 def _set_status(worker: BatchWorker, event: Envelope, status: BatchStatus) -> None:
