@@ -1,6 +1,8 @@
 """Virtual hosts for tests on the stack's broker."""
 
+import ssl
 from collections.abc import Mapping
+from functools import cache
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
@@ -46,4 +48,15 @@ def _management(settings: Mapping[str, str]) -> httpx.Client:
         raise SettingMissing(
             "RABBITMQ_MANAGEMENT_URL", because="virtual hosts are created with the management API"
         )
-    return httpx.Client(base_url=settings["RABBITMQ_MANAGEMENT_URL"], timeout=30, trust_env=False)
+    return httpx.Client(
+        base_url=settings["RABBITMQ_MANAGEMENT_URL"],
+        timeout=30,
+        trust_env=False,
+        verify=_authorities(),
+    )
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Return the public authorities; to read them for each client would take longer than its requests."""
+    return httpx.create_ssl_context()

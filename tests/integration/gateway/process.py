@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httpx
 
+from tests import trust
 from tests.forked_process import fork
 from tests.integration.gateway.api import Api
 from tests.service_process import ServiceProcess, new_log_file, spawn
@@ -65,7 +66,9 @@ class Process(ServiceProcess):
 @asynccontextmanager
 async def api_of(process: Process, key: str) -> AsyncIterator[Api]:
     """Yield a client of a gateway process, with an API key."""
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=process.url, timeout=60, trust_env=False, verify=trust.PUBLIC
+    ) as http:
         yield Api(http, key)
 
 

@@ -17,6 +17,7 @@ from notifier.http.errors import NameUnresolved
 from notifier.http.network import ConnectTcp, connect_tcp
 from schemas.policy import webhook_signing
 from schemas.settings import DeliverySettings
+from tests import trust
 from tests.fakes import replies
 from tests.fakes.receiver import Receiver
 from tests.integration.http.certificates import Authority
@@ -75,7 +76,7 @@ async def a_sender(
     allow_loopback: bool = True,
     resolve: Resolver | None = None,
     connect: ConnectTcp = connect_tcp,
-    ssl_context: ssl.SSLContext | None = None,
+    ssl_context: ssl.SSLContext = trust.PUBLIC,
     settings: DeliverySettings | None = None,
 ) -> AsyncIterator[Sender]:
     async with transport.open_client(

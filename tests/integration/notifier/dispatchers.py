@@ -14,6 +14,7 @@ from notifier.liveness import Pulse
 from schemas.key_ring import KeyRing
 from schemas.runtime import postgres
 from schemas.settings import DatabaseSettings, DeliverySettings
+from tests import trust
 from tests.factories.secret_keys import KEYS
 from tests.integration.notifier.process import running
 from tests.integration.notifier.rows import engine_of
@@ -45,7 +46,9 @@ def on(own_database: DatabaseSettings) -> RunDispatcher:
         async with (
             engine_of(database or own_database) as engine,
             open_store(connect=connect, transaction=engine.begin) as store,
-            transport.open_client(delivery, allowed_networks=LOOPBACK_NETWORKS) as client,
+            transport.open_client(
+                delivery, allowed_networks=LOOPBACK_NETWORKS, ssl_context=trust.PUBLIC
+            ) as client,
         ):
             dispatcher = Dispatcher(
                 store=store,
