@@ -169,8 +169,7 @@ class RowDeletion:
     def _execute(self, session: Session, table: Table, statement: Any) -> Sequence[Row[Any]]:  # noqa: ANN401  # a DELETE with any columns
         """Delete, and count the rows in the same transaction."""
         rows: Sequence[Row[Any]] = session.execute(statement).all()
-        if rows:
-            count(session, self.tenant_id, table, number=len(rows))
+        count(session, self.tenant_id, table, number=len(rows))
         return rows
 
     def _check_time(self) -> None:
@@ -180,7 +179,9 @@ class RowDeletion:
 
 def count(session: Session, tenant_id: TenantId, table: Table, *, number: int) -> None:
     """Add to the number of rows that the deletion of a tenant has deleted."""
-    session.execute(_COUNT, {"tenant_id": tenant_id, "table": table.name, "number": number})
+    if number:
+        values = {"tenant_id": tenant_id, "table": table.name, "number": number}
+        session.execute(_COUNT, values)
 
 
 def _after(query: Any, order: Sequence[Column[Any]] | None, after: Sequence[object]) -> Any:  # noqa: ANN401  # a SELECT of any columns

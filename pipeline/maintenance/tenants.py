@@ -39,7 +39,7 @@ from schemas.tables.steps import Step
 from schemas.tables.tenant_deletions import TenantDeletion
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
-from schemas.tables.webhooks import Webhook
+from schemas.tables.webhooks import Webhook, WebhookSecret
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -166,19 +166,29 @@ def _stop(context: Context, tenant_id: TenantId, budget: Budget) -> bool:
 
 
 def _delete_endpoints(context: Context, tenant_id: TenantId, budget: Budget) -> None:
-    """Mark the endpoints as deleted; the process that delivers discards their deliveries."""
+    """Mark the endpoints as deleted, without secrets; the process that delivers discards their deliveries."""
     some = (
         select(Webhook.id)
         .where(Webhook.tenant_id == tenant_id, Webhook.deleted_at.is_(None))
         .limit(BATCH)
     )
-    statement = (
-        update(Webhook)
-        .where(Webhook.id.in_(some))
-        .values(deleted_at=func.now(), headers=None)
-        .returning(Webhook.id)
-    )
-    _in_batches(context, statement, budget)
+    secrets = table_of(WebhookSecret)
+    found = BATCH
+    while found == BATCH:
+        if budget.is_spent:
+            raise BudgetSpent
+        with context.transaction() as session:
+            marked = session.scalars(
+                update(Webhook)
+                .where(Webhook.id.in_(some))
+                .values(deleted_at=func.now(), headers=None)
+                .returning(Webhook.id)
+            ).all()
+            deleted = session.execute(
+                delete(secrets).where(secrets.c.webhook_id.in_(marked)).returning(secrets.c.id)
+            ).all()
+            count(session, tenant_id, secrets, number=len(deleted))
+        found = len(marked)
 
 
 def _cancel_uploads(context: Context, tenant_id: TenantId, budget: Budget) -> None:
@@ -195,22 +205,18 @@ def _cancel_uploads(context: Context, tenant_id: TenantId, budget: Budget) -> No
         .where(Upload.tenant_id == tenant_id, Upload.status == UploadStatus.OPEN)
         .limit(BATCH)
     )
-    statement = (
-        update(Upload)
-        .where(Upload.id.in_(some), Upload.status == UploadStatus.OPEN)
-        .values(status=UploadStatus.CANCELLED)
-        .returning(Upload.id)
-    )
-    _in_batches(context, statement, budget)
-
-
-def _in_batches(context: Context, statement: Any, budget: Budget) -> None:  # noqa: ANN401  # an UPDATE that returns ids
     found = BATCH
     while found == BATCH:
         if budget.is_spent:
             raise BudgetSpent
         with context.transaction() as session:
-            found = len(session.execute(statement).all())
+            cancelled = session.scalars(
+                update(Upload)
+                .where(Upload.id.in_(some), Upload.status == UploadStatus.OPEN)
+                .values(status=UploadStatus.CANCELLED)
+                .returning(Upload.id)
+            ).all()
+        found = len(cancelled)
 
 
 def _cancel_jobs(context: Context, tenant_id: TenantId, budget: Budget) -> None:

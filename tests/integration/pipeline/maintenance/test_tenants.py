@@ -283,8 +283,8 @@ def test_a_new_order_stops_the_work_of_the_tenant_at_once(
 
     assert active(deleted) == [0, 0, 0]
     assert all(active(other))
-    # The triggers delete the password of an upload or job that ends.
-    changed = {"document_passwords"}
+    # Triggers delete the password of an upload or job that ends; an endpoint loses its secrets.
+    changed = {"document_passwords", "webhook_secrets"}
     after = rows_of(context.engine, deleted)
     assert {n: r for n, r in after.items() if n not in changed} == {
         n: r for n, r in before.items() if n not in changed
