@@ -36,7 +36,8 @@ CROSS JOIN LATERAL jsonb_each_text(uploads.metadata) AS pair;
 """
 
 # The summary has text of the document, and does not outlive the revision: it is deleted with its
-# document, or once a newer revision replaces it. The job is locked after the revision, as by a worker.
+# document, or once a newer revision replaces it; the sweep takes it from its job before. The job is
+# locked after the revision, as by a worker.
 SUMMARIES = """
 CREATE FUNCTION waybill_forget_summary() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -44,7 +45,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER forget_summary AFTER DELETE ON revisions
+CREATE TRIGGER forget_summary AFTER DELETE OR UPDATE OF job_id ON revisions
 FOR EACH ROW EXECUTE FUNCTION waybill_forget_summary();
 """
 

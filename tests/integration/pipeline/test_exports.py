@@ -16,7 +16,7 @@ from schemas.api.exports import ExportFilter
 from schemas.errors import StoreUnavailable
 from schemas.events.envelope import Envelope
 from schemas.events.exports import ExportCompleted, ExportFailed
-from schemas.ids import TenantId, WebhookId
+from schemas.ids import BatchId, TenantId, WebhookId
 from schemas.lifecycle import (
     DeliveryStatus,
     DocumentStatus,
@@ -30,6 +30,7 @@ from schemas.settings import DatabaseSettings
 from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.exports import Export
+from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 from tests.eventually import eventually
 from tests.factories.deliveries import a_delivery, an_attempt, an_endpoint, an_event_row
@@ -52,6 +53,8 @@ from tests.integration.pipeline.killed_exports import (
     assert_exports_survive_kills,
     table_of,
 )
+
+BATCH = BatchId(uuid4())
 
 
 @pytest.fixture
@@ -285,6 +288,40 @@ def test_filters_select_documents(
     for kind in (ExportKind.DOCUMENTS, ExportKind.SENTENCES, ExportKind.ENTITIES):
         rows = table_of(exported(worker, tenant_id, kind=kind, filter=ExportFilter(**chosen)))
         assert [row["filename"] for row in rows] == expected, kind
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({"stage": "ingest"}, ["a.pdf"]),
+        ({"priority": "bulk"}, ["b.pdf"]),
+        ({"batch_id": BATCH}, ["c.pdf"]),
+        ({"metadata": {"k": "v"}, "kind": "upload"}, ["d.pdf"]),
+    ],
+    ids=str,
+)
+def test_filters_select_jobs(
+    worker: ExportWorker, tenant_id: TenantId, chosen: dict[str, Any], expected: list[str]
+) -> None:
+    changes: list[dict[str, Any]] = [
+        {"stage": "ingest"},
+        {"priority": "bulk"},
+        {"batch_id": BATCH},
+        {},
+    ]
+    with worker.session() as session:
+        for name, columns in zip("abcd", changes, strict=True):
+            metadata = {"k": "v"} if name == "d" else None
+            document = add_document(session, tenant_id, filename=f"{name}.pdf", metadata=metadata)
+            session.flush()
+            if columns:
+                session.execute(update(Job).where(Job.id == document.job_id).values(**columns))
+
+    rows = table_of(
+        exported(worker, tenant_id, kind=ExportKind.JOBS, filter=ExportFilter(**chosen))
+    )
+
+    assert [row["filename"] for row in rows] == expected
 
 
 @pytest.mark.parametrize("kind", ExportKind)

@@ -128,6 +128,22 @@ def test_a_revision_whose_job_failed_is_deleted(context: Context) -> None:
     assert count(context, Document) == 1
 
 
+def test_the_summary_of_a_superseded_revision_is_deleted_with_it(context: Context) -> None:
+    waiting = stored(context)
+    read(context, waiting)
+    again = read_again(context, waiting)
+    read(context, again)
+
+    assert revisions.sweep(without_grace(context), ample_budget()).revisions == 1
+
+    with context.transaction() as session:
+        first, second = (session.get_one(Job, each.job_id).result for each in (waiting, again))
+    assert first is not None
+    assert second is not None
+    assert ("summary" in first, "summary" in second) == (False, True)
+    assert first["pages"] == PAGES
+
+
 def test_a_superseded_revision_is_deleted_with_its_images(context: Context) -> None:
     waiting = stored(context)
     first = read(context, waiting)
