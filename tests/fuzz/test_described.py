@@ -5,7 +5,7 @@ import pytest
 from tests.fuzz.described import schemathesis
 from tests.fuzz.gateway import Fuzzed
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_every_operation_answers_any_request_as_described(fuzzed: Fuzzed) -> None:
