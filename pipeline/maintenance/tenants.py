@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 from uuid import UUID
 
@@ -48,9 +48,6 @@ BATCH: Final = 100
 
 OBJECTS: Final = 1_000
 """Keys of one request; S3 deletes as many."""
-
-LISTINGS: Final = 8
-"""Listings at the same time: each document has a prefix of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +128,9 @@ def _delete_everything(context: Context, tenant_id: TenantId, budget: Budget) ->
     )
     rows.delete_all()
     for prefix in _prefixes(tenant_id):
-        for number in _delete_under(context, prefix, budget):
+        for number in chain(
+            _delete_objects(context, prefix, budget), _abort_multiparts(context, prefix, budget)
+        ):
             _count_objects(context, tenant_id, number)
     left = _finish(context, tenant_id)
     if left:
@@ -318,9 +317,10 @@ class _BeforeRows:
         if not upload_ids:
             return
         prefixes = map(object_keys.derived, upload_ids)
-        with ThreadPoolExecutor(max_workers=LISTINGS) as pool:
+        # The client of the store keeps so many connections.
+        with ThreadPoolExecutor(max_workers=self.context.settings.s3_parallel_parts) as pool:
             numbers = pool.map(
-                lambda prefix: sum(_delete_under(self.context, prefix, self.budget)), prefixes
+                lambda prefix: sum(_delete_objects(self.context, prefix, self.budget)), prefixes
             )
             _count_objects(self.context, self.tenant_id, sum(numbers))
 
@@ -348,17 +348,20 @@ def _prefixes(tenant_id: TenantId) -> Sequence[str]:
     return (*object_keys.of_tenant(tenant_id), staging_layout.of_tenant(tenant_id))
 
 
-def _delete_under(context: Context, prefix: str, budget: Budget) -> Iterator[int]:
-    """Delete the objects and the unfinished multipart uploads under a prefix; yield how many, in parts."""
-    storage = context.storage
-    found = storage.objects_under(prefix)
+def _delete_objects(context: Context, prefix: str, budget: Budget) -> Iterator[int]:
+    """Delete the objects under a prefix; yield how many, in parts."""
+    found = context.storage.objects_under(prefix)
     while keys := [each.key for each in islice(found, OBJECTS)]:
         if budget.is_spent:
             raise BudgetSpent
-        storage.delete_all(keys)
+        context.storage.delete_all(keys)
         yield len(keys)
+
+
+def _abort_multiparts(context: Context, prefix: str, budget: Budget) -> Iterator[int]:
+    """Abort the unfinished multipart uploads under a prefix; yield how many, one by one."""
     try:
-        unfinished = list(storage.multiparts_under(prefix))
+        unfinished = list(context.storage.multiparts_under(prefix))
     except StoreRejected as error:
         # Some stores do not list them. They delete what is left unfinished by rules of their own.
         log.warning("tenant_deletion.multiparts_not_listed", reason=str(error))
@@ -366,7 +369,7 @@ def _delete_under(context: Context, prefix: str, budget: Budget) -> Iterator[int
     for each in unfinished:
         if budget.is_spent:
             raise BudgetSpent
-        storage.abort(each.multipart)
+        context.storage.abort(each.multipart)
         yield 1
 
 
