@@ -99,14 +99,16 @@ def retry_job(
     if not chosen:
         session.refresh(job)
         raise JobNotRetryable(job.id, reason=f"it is {job.status}")
-    if any(is_held for step, is_held in rows if step.name in chosen):
-        raise JobBusy(job.id, reason="a worker is still cleaning up after it")
+    is_held = any(is_held for step, is_held in rows if step.name in chosen)
     chosen = _with_lost_steps(session, job, found=found, chosen=chosen, work=work)
     _check_source(session, job, chosen=chosen, work=work)
     if work.export is not None:
         work.export.expires_at = func.now() + export_ttl
     events = {step.event_id for step in found.values() if step.name in chosen}
     _check_events(session, job, events)
+    # After the refusals that a later request would meet too.
+    if is_held:
+        raise JobBusy(job.id, reason="a worker is still cleaning up after it")
     try:
         with session.begin_nested():
             for name in (name for name in found if name in chosen):
