@@ -15,13 +15,16 @@ from notifier.delivery.store import DatabaseStore
 from notifier.delivery.work import ReceivedEvent
 from schemas.events.envelope import Envelope, Event, encode
 from schemas.events.uploads import UploadCancelled
-from schemas.ids import EventId, TenantId, UploadId, WebhookId, uuid7
+from schemas.ids import BatchId, EventId, JobId, TenantId, UploadId, WebhookId, uuid7
+from schemas.lifecycle import BatchEvents, BatchStatus, JobKind
 from schemas.policy import webhook_secrets
 from schemas.policy.webhook_secrets import SecretKind
 from schemas.settings import DatabaseSettings
+from schemas.tables.batches import Batch
 from schemas.tables.dead_letters import DeadLetter
 from schemas.tables.deliveries import Attempt, Delivery, DeliveryQueue
 from schemas.tables.events import EventRecord
+from schemas.tables.jobs import Job
 from schemas.tables.ledger import LEDGER, Ledger, ledger_of, values_of
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.tenant_deletions import TenantDeletion
@@ -138,6 +141,30 @@ class Rows:
                 )
             )
         return upload_id
+
+    async def add_batch(self, tenant_id: TenantId, *, events: BatchEvents) -> tuple[JobId, JobId]:
+        """Add a batch; return its job, and the job of one of its lines."""
+        job_ids = JobId(uuid4()), JobId(uuid4())
+        batch_id = BatchId(uuid4())
+        async with self.transaction() as session:
+            session.add_all(
+                [
+                    Job(id=job_ids[0], tenant_id=tenant_id, kind=JobKind.BATCH),
+                    Job(id=job_ids[1], tenant_id=tenant_id, batch_id=batch_id),
+                ]
+            )
+            await session.flush()
+            session.add(
+                Batch(
+                    id=batch_id,
+                    tenant_id=tenant_id,
+                    job_id=job_ids[0],
+                    status=BatchStatus.PROCESSING,
+                    events=events,
+                    expires_at=datetime.now(UTC),
+                )
+            )
+        return job_ids
 
     async def add_webhook(
         self,

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 from sqlalchemy import text
@@ -13,7 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import schemas
 from notifier.delivery.statements import fan_out, intake
 from notifier.delivery.store import DatabaseStore
+from schemas.events.examples import example_of
 from schemas.ids import TenantId, WebhookId
+from schemas.lifecycle import BatchEvents
 from schemas.settings import DatabaseSettings
 from tests.integration.notifier.dispatchers import RunDispatcher
 from tests.integration.notifier.rows import Rows, an_event, engine_of, eventually, received
@@ -73,6 +76,20 @@ async def test_an_event_to_many_endpoints_gets_its_deliveries_in_parts(
     assert {queue.webhook_id for queue in await rows.queues() if queue.due_at is None} == {disabled}
     assert (await store.record_events([received(event)])).repeated == 1
     assert await store.fan_out(after=None) is None
+
+
+async def test_an_event_of_a_document_of_a_batch_without_such_events_gets_no_delivery(
+    rows: Rows, store: DatabaseStore
+) -> None:
+    tenant_id = await a_crowd(rows)
+    _, of_line = await rows.add_batch(tenant_id, events=BatchEvents.BATCH)
+    stored = msgspec.structs.replace(example_of("upload.stored"), job_id=of_line)
+    await store.record_events([received(an_event(tenant_id=tenant_id, data=stored))])
+
+    while await store.fan_out(after=None) is not None:
+        pass
+
+    assert (await rows.ledger(tenant_id)).published == 0
 
 
 async def test_a_part_whose_answer_is_lost_is_added_once(

@@ -16,7 +16,7 @@ from schemas.events.endpoints import EndpointDisabled
 from schemas.events.envelope import Envelope, Event, encode
 from schemas.events.examples import example_of
 from schemas.ids import EventId, JobId, TenantId, UploadId, WebhookId, uuid7
-from schemas.lifecycle import DeliveryStatus, DisabledReason, DiscardReason
+from schemas.lifecycle import BatchEvents, DeliveryStatus, DisabledReason, DiscardReason
 from schemas.settings import DatabaseSettings
 from tests.integration.notifier.rows import Rows, an_event, engine_of, received
 from tests.integration.notifier.stores import failed, finished, ids_of, process
@@ -112,6 +112,35 @@ async def test_each_subscribed_endpoint_gets_a_delivery(rows: Rows, store: Datab
     found = await rows.deliveries()
     assert {delivery.id for delivery in found} == set(ids_of(recorded.due))
     assert (recorded.repeated, recorded.unread) == (0, set())
+
+
+@pytest.mark.parametrize("events", BatchEvents)
+async def test_endpoints_get_the_events_of_the_documents_of_a_batch_as_chosen(
+    rows: Rows, store: DatabaseStore, events: BatchEvents
+) -> None:
+    tenant_id = await rows.add_tenant()
+    upload_id = await rows.add_upload(tenant_id)
+    of_batch, of_line = await rows.add_batch(tenant_id, events=events)
+    await rows.add_webhook(tenant_id)
+    await rows.add_webhook(tenant_id, upload_id=upload_id)
+    at = datetime.now(UTC)
+    line = event_of(
+        example_of("upload.stored"), tenant_id=tenant_id, upload_id=upload_id, job_id=of_line, at=at
+    )
+    completed = Envelope(
+        id=EventId(uuid7(at)),
+        source="/tests",
+        subject="batch",
+        time=at,
+        tenantid=tenant_id,
+        data=msgspec.structs.replace(example_of("batch.completed"), job_id=of_batch),
+    )
+
+    recorded = await store.record_events([received(line), received(completed)])
+
+    delivered = [each.event_id for each in recorded.due]
+    assert delivered.count(completed.id) == 1
+    assert delivered.count(line.id) == (2 if events is BatchEvents.EACH else 0)
 
 
 async def test_the_metadata_of_another_tenants_upload_are_not_matched(

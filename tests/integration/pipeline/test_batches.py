@@ -20,7 +20,7 @@ from schemas import object_keys
 from schemas.events import envelope
 from schemas.events.batches import BatchCancelled, BatchCompleted, BatchFailed
 from schemas.events.envelope import Envelope
-from schemas.ids import TenantId, UploadId
+from schemas.ids import EventId, JobId, TenantId, UploadId, uuid7
 from schemas.lifecycle import (
     BatchLineState,
     BatchStatus,
@@ -34,6 +34,7 @@ from schemas.runtime.jobs.cancel import cancel_job
 from schemas.runtime.jobs.retry import retry_job
 from schemas.settings import DatabaseSettings, StepSettings
 from schemas.steps import StepName
+from schemas.tables import steps
 from schemas.tables.batches import Batch
 from schemas.tables.events import EventRecord
 from schemas.tables.jobs import Job
@@ -182,6 +183,43 @@ def test_only_the_share_of_the_tenant_is_given_to_the_broker(
             .order_by(Step.ticket)
         ).all()
     assert statuses == [StepStatus.QUEUED] * 2 + [StepStatus.WAITING] * 2
+
+
+def test_an_interactive_job_goes_to_the_broker_before_the_waiting_lines(
+    worker: BatchWorker, tenant_id: TenantId
+) -> None:
+    event = received(worker, tenant_id)
+    worker.deliver(event)
+    job_id = JobId(uuid4())
+    with worker.session() as session:
+        session.add(Job(id=job_id, tenant_id=tenant_id, priority=Priority.INTERACTIVE))
+        session.flush()
+        steps.add_step(
+            session,
+            StepName.TRANSFER,
+            job_id=job_id,
+            tenant_id=tenant_id,
+            priority=Priority.INTERACTIVE,
+            event_id=EventId(uuid7(datetime.now(UTC))),
+        )
+        session.flush()
+        session.execute(
+            steps.release(tenant_id, StepName.TRANSFER, settings=worker.context.settings)
+        )
+
+    with worker.session() as session:
+        statuses = dict(
+            session.execute(
+                select(Step.status, func.count())
+                .where(Step.tenant_id == tenant_id, Step.name == StepName.TRANSFER)
+                .group_by(Step.status)
+            )
+            .tuples()
+            .all()
+        )
+        interactive = session.get_one(Step, (job_id, StepName.TRANSFER))
+    assert interactive.status is StepStatus.QUEUED
+    assert statuses == {StepStatus.QUEUED: 3, StepStatus.WAITING: 2}
 
 
 def test_a_line_with_an_upload_id_finalizes_the_upload(

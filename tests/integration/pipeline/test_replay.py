@@ -21,11 +21,13 @@ from schemas.events import envelope
 from schemas.events.endpoints import EndpointDisabled, Ping, ReplayRequested
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import UploadCancelled
-from schemas.ids import DeliveryId, JobId, TenantId, UploadId, WebhookId
+from schemas.ids import BatchId, DeliveryId, JobId, TenantId, UploadId, WebhookId
 from schemas.lifecycle import (
     FAILED_DELIVERIES,
     SETTLED_DELIVERIES,
     SETTLED_JOBS,
+    BatchEvents,
+    BatchStatus,
     DeliveryStatus,
     JobKind,
     JobStatus,
@@ -35,6 +37,7 @@ from schemas.lifecycle import (
 from schemas.settings import DatabaseSettings
 from schemas.steps import JobStage, StepName
 from schemas.tables import steps
+from schemas.tables.batches import Batch
 from schemas.tables.deliveries import Delivery, DeliveryQueue
 from schemas.tables.events import NO_FEED, EventRecord, emit
 from schemas.tables.inbox import InboxMessage
@@ -269,6 +272,24 @@ def test_only_events_that_the_endpoint_would_receive_get_a_delivery(session: Ses
     log.replay(log.order(include_undelivered=True))
 
     assert [each.event_id for each in log.pending()] == [wanted.id]
+
+
+def test_a_document_of_a_batch_without_such_events_gets_no_delivery(session: Session) -> None:
+    log = Log(session)
+    batch_id, job_id = BatchId(uuid4()), JobId(uuid4())
+    session.add(
+        Batch(
+            id=batch_id,
+            tenant_id=log.tenant_id,
+            status=BatchStatus.COMPLETED,
+            events=BatchEvents.BATCH,
+            expires_at=END,
+        )
+    )
+    session.add(Job(id=job_id, tenant_id=log.tenant_id, batch_id=batch_id))
+    log.event(data=UploadCancelled(upload_id=UploadId(uuid4()), job_id=job_id, filename="a.pdf"))
+
+    assert log.replay(log.order(include_undelivered=True)).added == 0
 
 
 def test_a_callback_gets_only_the_events_of_its_upload(session: Session) -> None:
