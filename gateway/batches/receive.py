@@ -1,8 +1,8 @@
 """Receives a batch: its lines are stored while they arrive, and wait for their turn once all are.
 
 The rows of a batch are written in pieces of their own transactions, so that a million lines cost
-neither memory nor a long transaction. Until the last transaction the batch has no job and nobody
-can see it; a sweep deletes it if its body breaks off.
+neither memory nor a long transaction. Until the last transaction the batch has no job and is not
+visible; if its body breaks off, a sweep deletes it.
 """
 
 import asyncio
