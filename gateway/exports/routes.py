@@ -2,6 +2,7 @@
 
 from http import HTTPStatus
 
+import msgspec
 from litestar import Response, Router, delete, get, post
 from litestar.params import FromPath, JSONBody
 from litestar.response import Redirect
@@ -11,7 +12,7 @@ from gateway.documents.routes import redirect_to
 from gateway.exports import queries
 from gateway.exports.create import create_export
 from gateway.exports.discard import delete_export
-from gateway.http import paging, request_log
+from gateway.http import paging, request_log, revalidation
 from gateway.http.idempotency import IdempotencyKey, KeyedRequest
 from gateway.http.problems import BODY_ERRORS, answers
 from gateway.http.security import requires
@@ -78,13 +79,18 @@ async def list_exports(
         )
 
 
-@get("/{export_id:uuid}", summary="Show an export", responses=answers(ErrorCode.EXPORT_NOT_FOUND))
-async def get_export(request: ApiRequest, *, export_id: FromPath[ExportId]) -> ExportView:
-    """Show an export with its progress in rows."""
+@get(
+    "/{export_id:uuid}",
+    summary="Show an export",
+    responses=answers(ErrorCode.EXPORT_NOT_FOUND) | revalidation.NOT_MODIFIED,
+)
+async def get_export(request: ApiRequest, *, export_id: FromPath[ExportId]) -> Response[ExportView]:
+    """Show an export with its progress in rows; 304 if it is as `If-None-Match` says."""
     async with request.context.database.transaction() as session:
-        return await queries.export_of(
+        export = await queries.export_of(
             session, tenant_id=request.user.tenant_id, export_id=export_id
         )
+    return revalidation.answer(request, msgspec.json.encode(export))
 
 
 @get(

@@ -222,6 +222,23 @@ async def test_progress_is_shown_in_rows(api: Api, transaction: BeginSession) ->
     assert (shown["status"], shown["rows"]) == ("processing", 1234)
 
 
+async def test_an_unchanged_export_is_not_sent_again(api: Api, transaction: BeginSession) -> None:
+    export = await created(api)
+    path = f"/exports/{export['export_id']}"
+    etag = (await api.get(path)).headers["etag"]
+    known = {"If-None-Match": etag}
+
+    unchanged = await api.ask("GET", path, headers=known)
+    async with transaction() as session:
+        await session.execute(
+            step_update(export["job_id"], StepName.EXPORT, StepStatus.RUNNING, done=1)
+        )
+    changed = await api.ask("GET", path, headers=known)
+
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert (changed.status_code, changed.json()["rows"]) == (200, 1)
+
+
 async def test_a_deleted_export_is_hidden_and_its_job_cancelled(
     api: Api, transaction: BeginSession
 ) -> None:
