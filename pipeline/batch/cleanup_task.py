@@ -49,6 +49,7 @@ class LinesAtWork(RetryLater):
     """Jobs of the batch have not ended yet."""
 
     made_progress = True
+    attempts_restart = True
 
 
 class EndedMeanwhile(Exception):

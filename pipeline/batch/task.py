@@ -47,6 +47,8 @@ class NextTurn(RetryLater):
     """The batch has not ended; the next turn comes after the first tier."""
 
     made_progress = True
+    # A batch may take days: errors that passed must not add up to its failure.
+    attempts_restart = True
 
 
 class Paused(NextTurn):

@@ -56,10 +56,13 @@ class RetryLater(Exception):
             have to act.
         made_progress: this delivery got further than earlier deliveries, so the event did not cause
             the crashes so far.
+        attempts_restart: this delivery did its part of long work without an error, so the attempts
+            that failed before it no longer count.
     """
 
     backoff: bool = False
     made_progress: bool = False
+    attempts_restart: bool = False
 
 
 class CrashesExcused(RetryLater):
@@ -174,10 +177,13 @@ class EventTask(Task[..., None]):
         try:
             self._handle_below_crash_limit(event, delivery)
         except RetryLater as reason:
-            crashes = 0 if reason.made_progress else delivery.crashes
             self._wait(
                 event,
-                replace(delivery, crashes=crashes),
+                replace(
+                    delivery,
+                    crashes=0 if reason.made_progress else delivery.crashes,
+                    attempt=0 if reason.attempts_restart else delivery.attempt,
+                ),
                 backoff=reason.backoff,
                 reason=reason,
             )

@@ -42,7 +42,7 @@ from schemas.tables.jobs import Job
 from schemas.tables.steps import Step, TenantSteps, lock_share
 from schemas.tables.tenants import Tenant
 from schemas.tables.uploads import Chunk, Upload
-from schemas.topology import RETRY_TIERS
+from schemas.topology import ATTEMPT_HEADER, CRASHES_HEADER, RETRY_TIERS
 from tests.eventually import eventually
 from tests.factories.batches import batch_of, receive_batch, references
 from tests.factories.uploads import add_tenant
@@ -272,6 +272,18 @@ def test_a_turn_that_has_no_more_time_asks_for_the_next_at_once(
     worker.deliver(event)
 
     assert worker.wakes(event) == before + 1
+
+
+def test_a_turn_without_an_error_resets_crashes_and_attempts(
+    worker: BatchWorker, tenant_id: TenantId
+) -> None:
+    worker = worker.with_settings(task_attempts=20)
+    event = received(worker, tenant_id)
+
+    worker.deliver(event, crashes=1, attempt=7)
+
+    retried = worker.retried[-1]
+    assert (retried[CRASHES_HEADER], retried[ATTEMPT_HEADER]) == (0, 0)
 
 
 def test_an_extra_message_has_its_turn_and_does_not_wait_in_a_tier(
