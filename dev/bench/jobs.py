@@ -78,7 +78,7 @@ class Listed:
 
     @property
     def name(self) -> str:
-        return urlencode(self._query) or "no filter"
+        return urlencode(self._query, safe=":") or "no filter"
 
     def path(self, *, is_deep: bool) -> str:
         """Return the path of the first or of the deep page, below the prefix of the API."""
@@ -172,8 +172,8 @@ def _section(
                 headings=[
                     "milliseconds",
                     "first page",
+                    "number of the deep page",
                     "deep page",
-                    "its time",
                     "ratio",
                     "p95, first page",
                     "p95, deep page",
