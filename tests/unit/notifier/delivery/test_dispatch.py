@@ -134,7 +134,7 @@ async def receivers() -> Receivers:
     return Receivers()
 
 
-async def until(condition: Callable[[], bool], *, within: float = 5) -> None:
+async def until(condition: Callable[[], bool], *, within: float = 30) -> None:
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110  # the tables have no event
             await asyncio.sleep(0.005)
