@@ -406,8 +406,8 @@ class HttpSettings(BaseModel):
         description="most requests of one API key that wait at once in one gateway process: long polls and event streams. A further one is answered with 429, and a finalize or a form at once with 202. A wait costs memory alone, at most 30 KiB; the limit keeps one client from holding all connections",
     )
     waits_max: Positive = Field(
-        default=3_000,
-        description="most requests of all API keys that wait at once in one gateway process. A further one is answered with 503 `system_busy` and `Retry-After`, and a finalize or a form at once with 202. With 30 KiB each the default takes 90 MiB of the 512 MiB that compose.yaml gives a gateway; raise it with the memory, and with the limit of open files",
+        default=2_000,
+        description="most requests of all API keys that wait at once in one gateway process. A further one is answered with 503 `system_busy` and `Retry-After`, and a finalize or a form at once with 202. With 30 KiB each the default takes 60 MiB; with the idle connections it fits the 512 MiB that compose.yaml gives a gateway. Raise it with the memory, and with the limit of open files",
     )
 
 
