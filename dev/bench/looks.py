@@ -31,6 +31,8 @@ from notifier.delivery.work import ReceivedEvent
 from pipeline.batch import record as batch_record
 from pipeline.batch.cleanup_task import cancel_waiting
 from pipeline.batch.start import start_lines
+from pipeline.bulk.walk import Checkpoint as ActionCheckpoint
+from pipeline.bulk.walk import Walk
 from pipeline.context import Context
 from pipeline.enrich.annotations import Entity
 from pipeline.export import statement
@@ -63,6 +65,7 @@ from schemas.api.exports import ExportFilter
 from schemas.events import envelope
 from schemas.events.endpoints import ReplayRequested
 from schemas.events.envelope import Envelope
+from schemas.events.jobs import JobActionRequested
 from schemas.events.uploads import StoredEvent, UploadFailed
 from schemas.ids import (
     BatchId,
@@ -86,6 +89,7 @@ from schemas.lifecycle import (
     DocumentStatus,
     ExportFormat,
     ExportKind,
+    JobAction,
     JobKind,
     JobStatus,
     StepStatus,
@@ -970,6 +974,26 @@ def _replay_events(context: Context, facts: Facts) -> None:
     _replay(context, facts, include_undelivered=True)
 
 
+def _act(context: Context, facts: Facts, *, action: JobAction) -> None:
+    """Read a batch of jobs for an action, and change the first of them."""
+    order = JobActionRequested(
+        job_id=JobId(uuid4()),
+        action=action,
+        filter="{}",
+        kinds=tuple(JobKind),
+        created_before=datetime.now(UTC),
+    )
+    jobs_to_change = Walk(order, tenant_id=facts.tenant_id, settings=context.settings)
+    checkpoint = ActionCheckpoint()
+    with context.transaction() as session:
+        found = jobs_to_change.read(session, checkpoint)
+    for position, _ in found[:FEW]:
+        with context.transaction() as session:
+            checkpoint = jobs_to_change.act(session, checkpoint, position)
+    if not checkpoint.seen:
+        raise RuntimeError("no job was read")
+
+
 def _add_batch(connection: Connection, facts: Facts) -> None:
     """Add a batch with more waiting lines than a look reads."""
     now = datetime.now(UTC)
@@ -1034,6 +1058,8 @@ PIPELINE: Final[Sequence[PipelineLook]] = (
     PipelineLook(name="batch: start 5 lines", prepare=_add_batch, look=_start_lines),
     PipelineLook(name="batch: the same, end a job", prepare=_add_batch, look=_end_line),
     PipelineLook(name="batch: cancel 5 waiting lines", prepare=_add_batch, look=_cancel_lines),
+    PipelineLook(name="action: cancel 5 jobs", look=partial(_act, action=JobAction.CANCEL)),
+    PipelineLook(name="action: retry 5 jobs", look=partial(_act, action=JobAction.RETRY)),
     PipelineLook(name="replay: a batch of failed deliveries", look=_replay),
     PipelineLook(name="replay: a batch of events", look=_replay_events),
     *(
