@@ -26,6 +26,8 @@ from schemas.lifecycle import (
     JobStatus,
     StepStatus,
 )
+from schemas.runtime.jobs import retry
+from schemas.runtime.jobs.errors import JobBusy
 from schemas.settings import DatabaseSettings
 from schemas.steps import StepName
 from schemas.tables import steps
@@ -484,6 +486,45 @@ def test_a_store_that_fails_repeats_the_export(worker: ExportWorker, tenant_id: 
 
     assert again.content(event)
     assert len(again.retried) == 1
+
+
+def test_a_retry_is_refused_during_the_cleanup_and_leaves_one_file_after_it(
+    worker: ExportWorker, tenant_id: TenantId
+) -> None:
+    worker = worker.with_settings(step_lease=timedelta(minutes=1))
+    event = large(worker, tenant_id)
+    refused: list[str] = []
+
+    def retried() -> None:
+        with worker.session() as session:
+            retry.retry_job(
+                session,
+                session.get_one(Job, event.job_id),
+                actor="test",
+                export_ttl=worker.context.settings.export_ttl,
+                settings=worker.context.settings,
+            )
+
+    def cancelled_then_retried(call: Call) -> None:
+        if call.name == "head":
+            with worker.session() as session:
+                session.execute(steps.cancel(worker.job(event).id))
+        elif call.name == "objects_under":
+            with pytest.raises(JobBusy) as error:
+                retried()
+            refused.append(error.value.code)
+
+    worker.storage.before = cancelled_then_retried
+    assert worker.deliver(event)
+    worker.storage.before = lambda _: None
+    assert refused == ["job_busy"]
+    assert worker.left(event) == ([], [])
+
+    retried()
+    assert worker.deliver(event)
+
+    assert worker.job(event).status is JobStatus.COMPLETED
+    assert worker.content(event).count(b"\r\n") == 100_002
 
 
 def test_the_last_failure_leaves_nothing_and_is_announced(

@@ -128,6 +128,24 @@ def test_a_rendered_page_is_stored_beside_the_thumbnail(bench: Workbench) -> Non
     assert job.result == {"document_id": str(document.id), "page": 2, "bytes": len(content)}
 
 
+def test_the_cleanup_of_a_cancelled_job_keeps_the_image_of_the_job_after_it(
+    bench: Workbench,
+) -> None:
+    document = read_document(bench, pdfs.with_pages(TEXT, "Two."))
+    first = requested(bench, document)
+    assert first.job_id is not None
+    with Session(bench.engine) as session, session.begin():
+        session.execute(steps.cancel(first.job_id))
+        session.execute(delete(PageImage).where(PageImage.job_id == first.job_id))
+    second = requested(bench, document)
+    publish(bench, second)
+    assert ended(bench, second).status is StepStatus.COMPLETED
+    publish(bench, first)
+    until_acknowledged(bench, document)
+    assert key_of(first) == key_of(second)
+    assert bench.bucket.content(key_of(second))
+
+
 def test_a_repeated_event_renders_nothing(bench: Workbench) -> None:
     document = read_document(bench, pdfs.with_pages(TEXT, "Two."))
     event = requested(bench, document)
