@@ -25,7 +25,7 @@ from tests.eventually import eventually
 pytestmark = pytest.mark.timeout(1800)
 
 KILLS = 20
-EXTENT = Extent(rows=5_000, tenants=2, active=200)
+EXTENT = Extent(rows=1_500, tenants=2, active=200)
 OBJECTS = 200
 NEXT_WORKER = timedelta(minutes=3)
 
