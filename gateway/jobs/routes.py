@@ -81,7 +81,7 @@ async def get_job(
     job_id: FromPath[JobId],
     wait: Wait = 0,
 ) -> Response[JobView]:
-    """Show a job; `progress` decreases only if the object store loses parts of the file.
+    """Show a job; `progress` decreases only if the store loses parts of the file, or at a retry.
 
     The ETag changes with the job, also with a place in line. With `wait`, the answer to a current
     `If-None-Match` is 304 after the wait.

@@ -17,7 +17,7 @@ def _described(text: str) -> msgspec.Meta:
 
 
 class JobError(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a job failed; if `retryable`, uploading the file again may succeed."""
+    """Why a job failed; if `retryable`, a retry of the job or another upload of the file may succeed."""
 
     code: str
     detail: str
@@ -36,7 +36,7 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
     unit: Annotated[
         str | None,
         _described(
-            "`bytes`, `pages`, `seconds`, `rows` or `lines`; null for a step that does not count its work"
+            "`bytes`, `pages`, `seconds`, `rows`, `lines` or `jobs`; null for a step that does not count its work"
         ),
     ]
     attempts: Annotated[
@@ -84,7 +84,9 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     job_id: JobId
     upload_id: Annotated[
         UploadId | None,
-        _described("null for a job of kind `reprocess`, `render`, `replay`, `export` or `batch`"),
+        _described(
+            "null for a job of kind `reprocess`, `render`, `replay`, `export`, `batch` or `bulk`"
+        ),
     ]
     document_id: Annotated[
         DocumentId | None,
@@ -104,7 +106,9 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     stage: JobStage
     progress: Annotated[
         int,
-        _described("percent of the work; decreases only if the store has lost parts of the file"),
+        _described(
+            "percent of the work; decreases only if the store has lost parts of the file, or if the job is retried"
+        ),
     ]
     bytes_done: int
     bytes_total: Annotated[int, _described("0 until the size of a referenced object is known")]
