@@ -1,4 +1,4 @@
-"""`/jobs/{job_id}/cancel`, `/jobs/{job_id}/retry` and `/jobs/actions`."""
+"""`/jobs/{job_id}/cancel`, `/jobs/{job_id}/retry` and `/jobs/bulk`."""
 
 from http import HTTPStatus
 
@@ -64,7 +64,7 @@ async def retry_job(request: ApiRequest, *, job_id: FromPath[JobId]) -> JobView:
 
 
 @post(
-    "/jobs/actions",
+    "/jobs/bulk",
     summary="Cancel or retry the jobs of a filter",
     status_code=HTTPStatus.ACCEPTED,
     opt=requires(Scope.UPLOADS_WRITE),

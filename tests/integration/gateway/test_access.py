@@ -68,7 +68,7 @@ ROUTES = [
     ("POST", "/events/stream-token", Scope.WEBHOOKS_READ),
     ("GET", f"/events/{SOME}", Scope.WEBHOOKS_READ),
     ("GET", f"/events/{SOME}/deliveries", Scope.WEBHOOKS_READ),
-    ("POST", "/jobs/actions", Scope.UPLOADS_WRITE),
+    ("POST", "/jobs/bulk", Scope.UPLOADS_WRITE),
     ("POST", "/exports", Scope.EXPORTS_WRITE),
     ("GET", "/exports", Scope.EXPORTS_READ),
     ("GET", f"/exports/{SOME}", Scope.EXPORTS_READ),

@@ -58,7 +58,7 @@ async def act(
     **chosen: Any,  # noqa: ANN401  # any field of the filter
 ) -> httpx.Response:
     return await api.ask(
-        "POST", "/jobs/actions", json={"action": action, "filter": chosen}, headers=headers
+        "POST", "/jobs/bulk", json={"action": action, "filter": chosen}, headers=headers
     )
 
 
@@ -625,4 +625,4 @@ async def test_an_action_can_be_cancelled(api: Api) -> None:
     ids=str,
 )
 async def test_an_invalid_action_is_refused(api: Api, body: dict[str, Any]) -> None:
-    assert problem(await api.ask("POST", "/jobs/actions", json=body)) == (400, "invalid_request")
+    assert problem(await api.ask("POST", "/jobs/bulk", json=body)) == (400, "invalid_request")
