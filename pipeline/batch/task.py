@@ -102,6 +102,8 @@ class RunBatch(StepTask[BatchFacts]):
         turn.start_lines()
         if turn.is_over and _complete(context, claimed, loaded, delivery=delivery):
             return
+        if turn.is_paused and turn.give_place():
+            return
         wait = turn.record_end(delivery)
         if wait is not None:
             raise wait
@@ -150,6 +152,10 @@ class Turn:
         """Whether every line has ended."""
         return self._counts.waiting == 0 and self._counts.started == 0
 
+    @property
+    def is_paused(self) -> bool:
+        return self._batch.status is BatchStatus.PAUSED
+
     def start_lines(self) -> None:
         """Start lines in groups, as long as the batch has room and the turn has time.
 
@@ -195,6 +201,22 @@ class Turn:
             failed=group.failed,
         )
 
+    def give_place(self) -> bool:
+        """Let another batch of the tenant have turns; False if none waits for them.
+
+        Raises:
+            StepCancelled, LeaseLost: see `lease.renew`.
+        """
+        context = self._context
+        with context.transaction() as session:
+            return lease.give_place(
+                session,
+                self._claimed,
+                # The next message is the one that the release publishes.
+                checkpoint=msgspec.structs.replace(self._checkpoint, next_at=None).encoded(),
+                settings=context.settings,
+            )
+
     def record_end(self, delivery: MessageDelivery) -> NextTurn | None:
         """Record when the next turn comes; return how its message waits.
 
@@ -204,20 +226,19 @@ class Turn:
         Raises:
             StepCancelled, LeaseLost: see `lease.renew`.
         """
-        is_paused = self._batch.status is BatchStatus.PAUSED
         with self._context.transaction() as session:
             now = database_time(session)
             next_at = self._checkpoint.next_at
             is_extra = next_at is not None and now < next_at
             if not is_extra:
-                tier = tier_after(delivery.waits) if is_paused else FIRST_TIER
+                tier = tier_after(delivery.waits) if self.is_paused else FIRST_TIER
                 next_at = now + tier.delay
             self._renew(session, msgspec.structs.replace(self._checkpoint, next_at=next_at))
             if self._is_cut_short:
                 record.wake(session, self._batch.event_id)
         if is_extra:
             return None
-        return (Paused if is_paused else NextTurn)("the batch has not ended")
+        return (Paused if self.is_paused else NextTurn)("the batch has not ended")
 
     def _renew(self, session: Session, checkpoint: Checkpoint) -> None:
         lease.renew(

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Interval,
     and_,
     bindparam,
+    exists,
     func,
     or_,
     select,
@@ -30,9 +31,10 @@ from schemas.settings import StepSettings
 from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.base import table_of
-from schemas.tables.steps import Step
+from schemas.tables.steps import Step, TenantSteps
 
 _STEPS: Final = table_of(Step)
+_COUNTERS: Final = table_of(TenantSteps)
 
 
 def _is(
@@ -107,6 +109,13 @@ _COMPLETE: Final = _CHANGE.values(
     lease_until=None,
     overdue_at=None,
     finished_at=func.now(),
+)
+_LET_WAIT: Final = _CHANGE.values(
+    status=StepStatus.WAITING,
+    done_at_claim=_STEPS.c.done,
+    lease_owner=None,
+    lease_until=None,
+    overdue_at=None,
 )
 
 
@@ -360,6 +369,45 @@ def postpone(
             overdue_at=func.now() + delay + settings.step_overdue,
         )
     )
+
+
+def give_place(
+    session: Session,
+    claimed: ClaimedStep,
+    *,
+    checkpoint: Mapping[str, Any] | None,
+    settings: StepSettings,
+) -> bool:
+    """Let the next waiting step of the tenant have the place of this one; False if none waits.
+
+    This one then waits behind those that wait now, with its first event.
+
+    Raises:
+        StepCancelled, LeaseLost: see `renew`; the transaction must roll back.
+    """
+    others = select(_STEPS.c.job_id).where(
+        _STEPS.c.tenant_id == claimed.tenant_id,
+        _STEPS.c.name == claimed.name,
+        _STEPS.c.priority == claimed.priority,
+        _STEPS.c.status == StepStatus.WAITING,
+    )
+    if not session.scalar(select(exists(others))):
+        return False
+    # The step before the counters, as its end locks them.
+    _change(session, claimed, _LET_WAIT, checkpoint=checkpoint)
+    ticket = session.scalar(
+        update(_COUNTERS)
+        .where(
+            _COUNTERS.c.tenant_id == claimed.tenant_id,
+            _COUNTERS.c.name == claimed.name,
+            _COUNTERS.c.priority == claimed.priority,
+        )
+        .values(issued=_COUNTERS.c.issued + 1)
+        .returning(_COUNTERS.c.issued)
+    )
+    session.execute(update(_STEPS).where(_is(claimed.job_id, claimed.name)).values(ticket=ticket))
+    session.execute(steps.release(claimed.tenant_id, claimed.name, settings=settings))
+    return True
 
 
 def got_further(session: Session, *, job_id: JobId, name: StepName) -> bool:

@@ -477,6 +477,30 @@ def test_a_paused_batch_starts_nothing_and_goes_on_when_it_is_resumed(
     assert worker.states(event) == {COMPLETED: 10}
 
 
+def test_a_paused_batch_gives_its_place_to_one_that_waits(
+    worker: BatchWorker, tenant_id: TenantId
+) -> None:
+    worker = worker.with_settings(tenant_bulk_steps_max=1)
+    paused, waiting = (received(worker, tenant_id) for _ in range(2))
+    assert worker.step(waiting).status is StepStatus.WAITING
+    _set_status(worker, paused, BatchStatus.PAUSED)
+
+    assert worker.deliver(paused)
+
+    assert worker.step(waiting).status is StepStatus.QUEUED
+    assert worker.step(paused).status is StepStatus.WAITING
+    run_to_end(worker, waiting)
+    assert worker.states(waiting) == {COMPLETED: 10}
+    # Its end gives the place back.
+    assert worker.step(paused).status is StepStatus.QUEUED
+    _set_status(worker, paused, BatchStatus.PROCESSING)
+    run_to_end(worker, paused)
+    assert worker.states(paused) == {COMPLETED: 10}
+    with worker.session() as session:
+        counters = session.get_one(TenantSteps, (tenant_id, StepName.BATCH, Priority.BULK))
+        assert (counters.waiting, counters.in_broker) == (0, 0)
+
+
 def test_a_pause_during_a_group_undoes_the_group(
     worker: BatchWorker, tenant_id: TenantId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
