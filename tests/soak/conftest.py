@@ -1,7 +1,7 @@
 """The systems of the end-to-end tests, used for minutes instead of seconds."""
 
 # Imported fixtures are available here.
-from tests.e2e.conftest import (  # noqa: F401
+from tests.e2e.conftest import (  # noqa: F401  # fixtures
     broker_process,
     broker_proxy,
     bucket_staging_system,
@@ -14,5 +14,5 @@ from tests.e2e.conftest import (  # noqa: F401
     store_proxy,
     system,
 )
-from tests.fuzz.conftest import fuzzed  # noqa: F401
-from tests.integration.pipeline.killed_exports import exporting, exports  # noqa: F401
+from tests.fuzz.conftest import fuzzed  # noqa: F401  # a fixture
+from tests.integration.pipeline.killed_exports import exporting, exports  # noqa: F401  # fixtures

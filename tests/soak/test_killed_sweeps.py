@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.context import Context
 from schemas.settings import ObjectStoreSettings
-from tests.integration.pipeline.maintenance.conftest import context, with_store  # noqa: F401
+from tests.integration.pipeline.maintenance.conftest import context, with_store  # noqa: F401  # fixtures
 from tests.integration.pipeline.maintenance.killed_sweeps import (
     Extent,
     assert_killed_sweeps_end_right,

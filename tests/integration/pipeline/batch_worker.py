@@ -74,7 +74,7 @@ class BatchWorker:
         task: EventTask = (
             _CleanUpBatch() if isinstance(event.data, BatchCancelRequested) else _RunBatch()
         )
-        task.retried = self.retried  # type: ignore[attr-defined]
+        task.retried = self.retried  # type: ignore[attr-defined]  # both classes record retries
         app.register_task(task)
         task.push_request(**{DELIVERY_HEADER: {"crashes": crashes, "attempt": attempt, "waits": 0}})
         try:

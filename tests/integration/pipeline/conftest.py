@@ -5,7 +5,7 @@ import pytest
 from dev.stack.stack import Stack
 
 # Imported fixtures are available here.
-from tests.integration.pipeline.killed_exports import exporting, exports  # noqa: F401
+from tests.integration.pipeline.killed_exports import exporting, exports  # noqa: F401  # fixtures
 from tests.integration.pipeline.workbench import Workbench, prepare_staging, workbench
 
 

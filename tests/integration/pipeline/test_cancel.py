@@ -63,4 +63,4 @@ def test_a_cancel_stops_the_reading_of_a_slow_document(bench: Workbench) -> None
     )
     assert bench.job(event).status is JobStatus.CANCELLED
     assert bench.document(event) is None
-    assert [key for key in bench.bucket.keys() if str(event.upload_id) in key] == []  # noqa: SIM118
+    assert [key for key in bench.bucket.keys() if str(event.upload_id) in key] == []  # noqa: SIM118  # not a mapping: a listing

@@ -98,7 +98,7 @@ def test_a_picture_that_was_stored_after_the_cleanup_is_deleted(bench: Workbench
         )
     bench.bus.publish_to(queues.METADATA_EXTRACTION, bench.emitted(event)[0])
     eventually(
-        lambda: [key for key in bench.bucket.keys() if key.startswith(prefix)],  # noqa: SIM118
+        lambda: [key for key in bench.bucket.keys() if key.startswith(prefix)],  # noqa: SIM118  # not a mapping: a listing
         until=lambda keys: not keys,
     )
 

@@ -182,9 +182,9 @@ def test_an_object_that_the_store_refuses_to_delete_keeps_no_other(
     def refuse(key: str, **options: object) -> None:
         if key == refused:
             raise StoreRejected("delete", reason="test")
-        delete(key, **options)  # type: ignore[arg-type]
+        delete(key, **options)  # type: ignore[arg-type]  # passes on what it gets
 
-    storage.delete = refuse  # type: ignore[method-assign]
+    storage.delete = refuse  # type: ignore[method-assign]  # a fault of the store
     assert documents.sweep(context, ample_budget()) == Summary(documents=3, left=1)
     assert refused in keys(context)
     assert len(keys(context)) == 2  # with its image

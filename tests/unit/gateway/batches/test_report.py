@@ -25,7 +25,7 @@ class Rows(Statements):
     def __init__(self, stored: Sequence[SimpleNamespace]) -> None:
         self._stored = stored
 
-    async def rows(self, statement: LiteralString, values: Mapping[str, Any]) -> Sequence[Any]:  # noqa: ARG002
+    async def rows(self, statement: LiteralString, values: Mapping[str, Any]) -> Sequence[Any]:  # noqa: ARG002  # one statement only
         later = [row for row in self._stored if row.line > values["after"]]
         return later[: values["limit"]]
 
