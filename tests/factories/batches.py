@@ -107,5 +107,5 @@ def receive_batch(
 
 
 def batch_of(event: Envelope) -> BatchId:
-    batch_id: BatchId = event.data.batch_id  # type: ignore[union-attr]
+    batch_id: BatchId = event.data.batch_id  # type: ignore[union-attr]  # an event of a batch
     return batch_id
