@@ -34,6 +34,15 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """What is imported before a service forks, the module that it runs first."""
 
+AT_START: Final = (
+    "LD_PRELOAD",
+    "FAKETIME",
+    "FAKETIME_DONT_FAKE_MONOTONIC",
+    "DONT_FAKE_MONOTONIC",
+    "NO_FAKE_STAT",
+)
+"""Variables that have an effect only when an interpreter starts."""
+
 
 @dataclass(kw_only=True)
 class ForkedProcess:
@@ -88,7 +97,8 @@ async def fork(
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         connection.settimeout(0)
-        await loop.sock_connect(connection, _server_of(service))
+        at_start = {name: environment[name] for name in AT_START if name in environment}
+        await loop.sock_connect(connection, _server_of(service, **at_start))
         socket.send_fds(connection, [json.dumps(request).encode()], [out, err])
         pid = int(await loop.sock_recv(connection, 64))
     except BaseException:
@@ -98,8 +108,8 @@ async def fork(
 
 
 @cache
-def _server_of(service: str) -> str:
-    """Start the server of a service; return its address."""
+def _server_of(service: str, **environment: str) -> str:
+    """Start the server of a service in this environment; return its address."""
     directory = tempfile.mkdtemp(prefix="waybill-fork-")
     address = f"{directory}/socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
@@ -108,7 +118,7 @@ def _server_of(service: str) -> str:
         server = subprocess.Popen(
             [sys.executable, "-m", "tests.fork_server", str(listener.fileno()), *MODULES[service]],
             cwd=CHECKOUT,
-            env={},
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=[listener.fileno()],

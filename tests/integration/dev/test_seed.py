@@ -15,6 +15,7 @@ from schemas.events import envelope
 from schemas.events.documents import RenderRequested, ReprocessRequested
 from schemas.events.endpoints import EndpointDisabled, Ping, ReplayRequested
 from schemas.events.envelope import REFERENCES
+from schemas.events.jobs import JobActionRequested
 from schemas.ids import JobId, TenantId, UploadId
 from schemas.lifecycle import JobStatus
 from schemas.settings import DatabaseSettings, StepSettings, SweepSettings
@@ -135,8 +136,8 @@ def test_the_usage_is_zero_once_every_upload_has_ended(connection: Connection) -
 def test_every_body_is_the_event_of_its_row(connection: Connection) -> None:
     events = connection.execute(select(EventRecord.__table__)).all()
 
-    # No seeded job reads a document again, renders a page or replays events, no seeded batch or
-    # export has events, and no seeded endpoint is pinged or disabled.
+    # No seeded job reads a document again, renders a page, replays events or changes jobs, no seeded
+    # batch or export has events, and no seeded endpoint is pinged or disabled.
     assert {event.type for event in events} == {
         each for each in envelope.EVENT_TYPES if not each.startswith(("batch.", "export."))
     } - {
@@ -145,6 +146,7 @@ def test_every_body_is_the_event_of_its_row(connection: Connection) -> None:
         Ping.TYPE,
         EndpointDisabled.TYPE,
         ReplayRequested.TYPE,
+        JobActionRequested.TYPE,
     }
     for event in events:
         decoded = envelope.decode(event.body)

@@ -12,7 +12,8 @@ def readers_of(bench: Workbench, service: str) -> list[psutil.Process]:
     return [child for process in psutil.Process(pid).children() for child in process.children()]
 
 
-def is_any_alive(processes: list[psutil.Process]) -> bool:
+def is_any_at_work(processes: list[psutil.Process]) -> bool:
+    """Return whether a process computes; a reader without a request sleeps."""
     return any(
-        process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes
+        process.is_running() and process.status() == psutil.STATUS_RUNNING for process in processes
     )

@@ -19,7 +19,7 @@ from schemas.tables.jobs import Job
 from tests.eventually import eventually
 from tests.factories import pdfs
 from tests.factories.uploads import upload_of
-from tests.integration.pipeline.readers import is_any_alive, readers_of
+from tests.integration.pipeline.readers import is_any_at_work, readers_of
 from tests.integration.pipeline.test_ingest import submitted
 from tests.integration.pipeline.workbench import Workbench
 
@@ -52,7 +52,8 @@ def test_a_cancel_stops_the_reading_of_a_slow_document(bench: Workbench) -> None
     eventually(
         lambda: bench.step(event, StepName.INGEST).lease_owner, until=lambda owner: not owner
     )
-    eventually(lambda: is_any_alive(readers), until=lambda is_any: not is_any)
+    # A reader that had just answered waits for the next document.
+    eventually(lambda: is_any_at_work(readers), until=lambda is_any: not is_any)
     step = bench.step(event, StepName.INGEST)
     assert (step.status, step.done < PAGES) == (StepStatus.CANCELLED, True)
     bench.bus.publish_to(queues.UPLOADS, cleanup)

@@ -19,7 +19,7 @@ from schemas.tables.documents import Document, Page
 from schemas.tables.engines import LiveEngine
 from tests.eventually import eventually
 from tests.factories import pdfs, scans
-from tests.integration.pipeline.readers import is_any_alive, readers_of
+from tests.integration.pipeline.readers import is_any_at_work, readers_of
 from tests.integration.pipeline.workbench import Workbench, prepare_staging, workbench
 
 PAGES_MAX = 12
@@ -183,4 +183,4 @@ def test_pages_are_readable_one_after_another_and_a_cancel_ends_the_work(
         until=lambda owner: owner is None,
         within=CANCELLED_WITHIN,
     )
-    eventually(lambda: is_any_alive(readers), until=lambda is_any: not is_any)
+    eventually(lambda: is_any_at_work(readers), until=lambda is_any: not is_any)

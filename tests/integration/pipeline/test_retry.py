@@ -68,7 +68,9 @@ def test_a_job_that_failed_in_reading_is_read_again_and_not_transferred(
     transferred, described = bench.step(event), bench.step(event, StepName.METADATA)
     with Session(bench.engine) as session, session.begin():
         # What an attempt wrote before its failure: a retry must not keep it.
-        revision_id = session.scalars(select(Revision.id)).one()
+        revision_id = session.scalars(
+            select(Revision.id).where(Revision.job_id == event.job_id)
+        ).one()
         session.add(Page(revision_id=revision_id, number=2, text="of the failed attempt"))
         session.flush()
         session.add(
