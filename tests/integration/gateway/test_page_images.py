@@ -360,7 +360,7 @@ async def test_a_purge_waits_for_a_worker_that_ends_the_rendering_of_a_page(
     async with transaction() as working, asyncio.timeout(20):
         await working.execute(step_update(jobs[1], StepName.RENDER, StepStatus.RUNNING))
         deleting = asyncio.create_task(api.ask("DELETE", f"/documents/{document_id}"))
-        await until_waiting(transaction, statement="UPDATE steps%")
+        await until_waiting(transaction, statement="%steps%")
         # Locks the counters of the tenant. The purge must not have locked them for the other job.
         await working.execute(step_update(jobs[1], StepName.RENDER, StepStatus.COMPLETED))
 
