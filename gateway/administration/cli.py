@@ -355,7 +355,7 @@ def set_retention(*, tenant: str, documents: timedelta | str | None) -> None:
 @main.command("retention")
 @click.option("--dry-run", is_flag=True, required=True, help="Count, and delete nothing.")
 @as_json
-def show_retention(*, dry_run: bool, as_json: bool) -> None:  # noqa: ARG001  # required
+def show_retention(*, dry_run: bool, as_json: bool) -> None:  # noqa: ARG001  # an option that must be given
     """Count what the next sweep deletes, and the oldest of it, by area.
 
     Events and deliveries are dropped by the week; a week of which a row is still needed is kept.

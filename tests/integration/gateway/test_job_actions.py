@@ -516,14 +516,14 @@ async def test_cancels_retries_and_workers_of_one_tenant_never_deadlock(
             for job_id in jobs
             for call in (ask("retry", job_id), complete(job_id), ask("cancel", job_id))
         ]
-        # A request waits for its turn for at most ten seconds, on a slow machine too.
-        turns = asyncio.Semaphore(6)
+        # A request waits for the lock of its tenant for at most ten seconds, on a slow machine too.
+        concurrency = asyncio.Semaphore(6)
 
-        async def in_turn(call: Awaitable[httpx.Response | None]) -> httpx.Response | None:
-            async with turns:
+        async def limited(call: Awaitable[httpx.Response | None]) -> httpx.Response | None:
+            async with concurrency:
                 return await call
 
-        answers = await asyncio.gather(*map(in_turn, calls))
+        answers = await asyncio.gather(*map(limited, calls))
 
     refused = [
         answer.text

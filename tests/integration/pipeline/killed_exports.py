@@ -160,7 +160,7 @@ def assert_exports_survive_kills(exports: Exports, *, kills: int, seed: int) -> 
             owner = exports.until_taken_up(event, after=owner)
             if owner is None:
                 break
-            time.sleep(moments.uniform(0, ATTEMPT_SECONDS))
+            time.sleep(moments.uniform(0, ATTEMPT_SECONDS))  # the moment of the kill
             exports.kill()
             left -= 1
         exports.assert_made(event)
