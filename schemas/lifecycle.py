@@ -137,6 +137,21 @@ class RevisionState(StrEnum):
     SUPERSEDED = "superseded"  # a newer revision was published
 
 
+class PassageKind(StrEnum):
+    """What a passage was made of."""
+
+    TEXT = "text"
+    TABLE = "table"
+
+
+class EmbeddingModelState(StrEnum):
+    """State of a model that makes vectors of passages."""
+
+    BUILDING = "building"  # its vectors are being made beside those of the active model
+    ACTIVE = "active"  # search uses its vectors
+    RETIRED = "retired"  # its vectors are deleted, or will be
+
+
 class PageStatus(StrEnum):
     READ = "read"
     OCR = "ocr"  # its text is recognised

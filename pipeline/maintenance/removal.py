@@ -17,12 +17,13 @@ from schemas.ids import JobId, RevisionId, TenantId, UploadId
 from schemas.lifecycle import JobStatus
 from schemas.tables.documents import Entity, Page, PageImage, Revision
 from schemas.tables.jobs import Job
+from schemas.tables.passages import Passage, PassageEmbedding
 from schemas.tables.uploads import Upload
 
 ROWS: Final = 1_000
 """Rows that one transaction deletes; a long document has hundreds of thousands."""
 
-OfRevision: TypeAlias = PageImage | Entity | Page
+OfRevision: TypeAlias = PageImage | PassageEmbedding | Passage | Entity | Page
 
 
 def delete_jobs(session: Session, job_ids: Collection[JobId]) -> None:
@@ -55,7 +56,7 @@ def delete_objects(storage: ObjectStorage, *, tenant_id: TenantId, upload_id: Up
 def delete_revision(
     context: Context, revision_id: RevisionId, *, upload_id: UploadId, budget: Budget
 ) -> bool:
-    """Delete a revision with its pages, entities and images, in short transactions.
+    """Delete a revision with its pages, what was made of them, and its images, in short transactions.
 
     Returns:
         Whether the revision was deleted; False if the budget is spent before.
@@ -68,7 +69,7 @@ def delete_revision(
         return False
     prefix = object_keys.of_revision(upload_id, revision_id)
     context.storage.delete_all([each.key for each in context.storage.objects_under(prefix)])
-    for table in (Entity, Page):
+    for table in (PassageEmbedding, Passage, Entity, Page):
         if not _delete_rows(context, table, revision_id, budget=budget):
             return False
     with context.transaction() as session:

@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import UserDefinedType
 
 from schemas import ids, lifecycle, outcomes, steps
 
@@ -51,6 +52,15 @@ class PackedIntegers(TypeDecorator[Sequence[int]]):
             return None if values is None else f"{{{','.join(map(str, values))}}}"
 
         return as_text
+
+
+class HalfVector(UserDefinedType[str]):
+    """The type `halfvec` of pgvector, of any dimension; a value is text such as `[0.5,-1]`."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "halfvec"
 
 
 class Base(DeclarativeBase):

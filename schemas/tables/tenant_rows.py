@@ -25,6 +25,7 @@ WITHOUT_TENANT: Final = frozenset(
         "audit_log",  # acts of operators: ids and counts, no content
         "checked_events",
         "deliverers",
+        "embedding_models",
         "engines",
         "tenant_deletions",  # outlive the tenant
     }

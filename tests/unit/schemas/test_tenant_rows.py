@@ -13,7 +13,7 @@ TABLES = Base.metadata.tables
 
 LARGE = (
     *("attempts", "chunks", "deliveries", "documents", "entities", "events", "idempotent_requests"),
-    *("inbox", "jobs", "pages", "steps", "uploads", "webhooks"),
+    *("inbox", "jobs", "pages", "passage_embeddings", "passages", "steps", "uploads", "webhooks"),
 )
 """Tables of which one tenant may have millions of rows."""
 

@@ -8,11 +8,14 @@ NOT_SEEDED = {
     "checked_events",
     "deliverers",
     "document_passwords",
+    "embedding_models",
     "engines",
     "fan_outs",
+    "passage_embeddings",
+    "passages",
     "tenant_deletions",
 }
-WITHOUT_TENANT = {"audit_log", "checked_events", "deliverers", "engines"}
+WITHOUT_TENANT = {"audit_log", "checked_events", "deliverers", "embedding_models", "engines"}
 TABLES = Base.metadata.tables
 
 

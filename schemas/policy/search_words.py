@@ -1,0 +1,76 @@
+"""The words and marks by which search finds a passage: the column `search` of `passages`.
+
+The column has the normal forms of the words in the language of the page, with weight A, and the
+words as written, with weight D. It also has marks, without positions, so that one index answers
+"these words, in the passages of this tenant". A mark begins with a character that no word of
+PostgreSQL's parser begins with.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from schemas.ids import DocumentId, TenantId
+from schemas.lifecycle import PassageKind
+
+AS_WRITTEN: Final = "simple"
+"""The configuration that keeps every word as it is, in lower case."""
+
+CONFIGURATIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "ar": "arabic",
+        "ca": "catalan",
+        "da": "danish",
+        "de": "german",
+        "el": "greek",
+        "en": "english",
+        "es": "spanish",
+        "et": "estonian",
+        "eu": "basque",
+        "fi": "finnish",
+        "fr": "french",
+        "ga": "irish",
+        "hi": "hindi",
+        "hu": "hungarian",
+        "hy": "armenian",
+        "id": "indonesian",
+        "it": "italian",
+        "lt": "lithuanian",
+        "nb": "norwegian",
+        "ne": "nepali",
+        "nl": "dutch",
+        "nn": "norwegian",
+        "no": "norwegian",
+        "pt": "portuguese",
+        "ro": "romanian",
+        "ru": "russian",
+        "sr": "serbian",
+        "sv": "swedish",
+        "ta": "tamil",
+        "tr": "turkish",
+        "yi": "yiddish",
+    }
+)
+"""By language, as a code of ISO 639-1: PostgreSQL's text search configuration."""
+
+
+def configuration_of(language: str | None) -> str:
+    """Return the text search configuration of a language; `AS_WRITTEN` if PostgreSQL has none."""
+    return CONFIGURATIONS.get(language or "", AS_WRITTEN)
+
+
+def tenant_mark(tenant_id: TenantId) -> str:
+    return f"#t:{tenant_id.hex}"
+
+
+def document_mark(document_id: DocumentId) -> str:
+    return f"#d:{document_id.hex}"
+
+
+def kind_mark(kind: PassageKind) -> str:
+    return f"#k:{kind.value}"
+
+
+def language_mark(language: str | None) -> str:
+    """Return the mark of a language; that of an unknown language is its own."""
+    return f"#l:{language or ''}"

@@ -1,0 +1,110 @@
+"""Passages of pages and of tables, for search, and their vectors.
+
+A passage is found only while `documents.revision_id` is its revision: the transaction that publishes,
+replaces or deletes a revision switches its passages with it. See `docs/adr/0054-passages-and-full-text.md`.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Identity, Index, Integer, SmallInteger, func, text
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.orm import Mapped, mapped_column
+
+from schemas.ids import DocumentId, RevisionId, TenantId
+from schemas.lifecycle import EmbeddingModelState, PassageKind
+from schemas.tables.base import Base, HalfVector
+
+
+class Passage(Base):
+    """Some neighbouring sentences of a page, or some rows of a table.
+
+    Attributes:
+        ordinal: unique in the page; in the order of the text, and tables after the text.
+        tenant_id: of the document, as `document_id`, so that search reads no other table for them.
+        start: offsets in the text of the page; those of a table are 0 and 0 if the table is not a part of the text.
+        language: of the page, as a code of ISO 639-1.
+        digest: MD5 of the text; passages with equal digests have equal vectors.
+        text: of a table. The text of other passages is `substr(pages.text, start + 1, "end" - start)`.
+        tokens: estimated; see `pipeline.ingest.passages`.
+        search: the words and marks by which the passage is found; see `schemas.policy.search_words`.
+    """
+
+    __tablename__ = "passages"
+
+    revision_id: Mapped[RevisionId] = mapped_column(
+        ForeignKey("revisions.id", ondelete="CASCADE"), primary_key=True
+    )
+    page: Mapped[int] = mapped_column(Integer, primary_key=True)
+    ordinal: Mapped[int] = mapped_column(Integer, primary_key=True)
+    tenant_id: Mapped[TenantId]
+    document_id: Mapped[DocumentId]
+    kind: Mapped[PassageKind]
+    start: Mapped[int] = mapped_column(Integer)
+    end: Mapped[int] = mapped_column(Integer)
+    language: Mapped[str | None]
+    digest: Mapped[UUID]
+    text: Mapped[str | None]
+    tokens: Mapped[int] = mapped_column(Integer)
+    search: Mapped[str] = mapped_column(TSVECTOR)
+
+    __table_args__ = (
+        # The marks in `search` make this one index find the words of one tenant.
+        Index("ix_passages_search", "search", postgresql_using="gin"),
+        # For counts: search takes another way for a tenant with few passages.
+        Index("ix_passages_tenant", "tenant_id"),
+    )
+
+
+class EmbeddingModel(Base):
+    """A model that makes vectors of passages; its vectors are in a partition of `passage_embeddings`.
+
+    Attributes:
+        name: with the version and the dimension, so that two models never share a name.
+        state: at most one model is active, and search uses that one.
+    """
+
+    __tablename__ = "embedding_models"
+
+    id: Mapped[int] = mapped_column(SmallInteger, Identity(always=True), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    dimension: Mapped[int] = mapped_column(Integer)
+    state: Mapped[EmbeddingModelState] = mapped_column(default=EmbeddingModelState.BUILDING)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    activated_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "ix_embedding_models_active",
+            "state",
+            unique=True,
+            postgresql_where=text("state = 'active'"),
+        ),
+    )
+
+
+class PassageEmbedding(Base):
+    """The vector that a model made of a passage.
+
+    The table is partitioned by model; the partition of a model, `passage_embeddings_<id>`, has an HNSW
+    index of the model's dimension. The foreign key is that of the revision: one to the passage would
+    write a lock into the row of every passage. So a passage is deleted after its vectors.
+    """
+
+    __tablename__ = "passage_embeddings"
+
+    revision_id: Mapped[RevisionId] = mapped_column(
+        ForeignKey("revisions.id", ondelete="CASCADE"), primary_key=True
+    )
+    page: Mapped[int] = mapped_column(Integer, primary_key=True)
+    ordinal: Mapped[int] = mapped_column(Integer, primary_key=True)
+    model_id: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    tenant_id: Mapped[TenantId]
+    document_id: Mapped[DocumentId]
+    embedding: Mapped[str] = mapped_column(HalfVector)
+
+    __table_args__ = (
+        # For the exact search of a tenant with few passages.
+        Index("ix_passage_embeddings_tenant", "tenant_id"),
+        {"postgresql_partition_by": "LIST (model_id)"},
+    )
