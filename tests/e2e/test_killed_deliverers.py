@@ -28,5 +28,10 @@ def test_every_event_is_delivered_although_processes_are_killed(
 
 def test_a_rotated_secret_fails_no_verification(delivering: Stack) -> None:
     killed_deliverers.assert_rotations_fail_no_verification(
-        delivering, tenant="rotated", rotations=3, rate=60, every=timedelta(seconds=1)
+        delivering,
+        tenant="rotated",
+        rotations=3,
+        rate=60,
+        every=timedelta(seconds=1),
+        overlap=timedelta(minutes=1),
     )

@@ -40,6 +40,11 @@ class Received:
     at: datetime
     connection: int
 
+    @property
+    def signed_at(self) -> datetime:
+        """The second in which the request was signed."""
+        return datetime.fromtimestamp(int(self.headers["webhook-timestamp"]), UTC)
+
     def verified_with(self, secret: str) -> Any:  # noqa: ANN401  # JSON of any kind
         """Check the signature with the official library and return the JSON of the body.
 

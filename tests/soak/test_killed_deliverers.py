@@ -28,5 +28,10 @@ def test_five_minutes_of_kills_lose_no_event(
 
 def test_rotations_at_two_hundred_events_per_second_fail_no_verification(delivering: Stack) -> None:
     killed_deliverers.assert_rotations_fail_no_verification(
-        delivering, tenant="rotated", rotations=20, rate=200, every=timedelta(seconds=2)
+        delivering,
+        tenant="rotated",
+        rotations=20,
+        rate=200,
+        every=timedelta(seconds=2),
+        overlap=timedelta(seconds=16),
     )
