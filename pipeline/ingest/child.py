@@ -10,7 +10,7 @@ from typing import Final
 
 from pipeline.enrich.annotations import PageAnnotations, PageLimits
 from pipeline.enrich.enricher import Enricher
-from pipeline.ingest import describing, frames, recognizing, text
+from pipeline.ingest import describing, finding, frames, recognizing, text
 from pipeline.ingest.errors import PAGE_REASONS, DocumentError
 from pipeline.ingest.extractors import registry
 from pipeline.ingest.extractors.extractor import ExtractedPage, OpenDocument, SpanKind
@@ -18,6 +18,7 @@ from pipeline.ingest.frames import (
     Describe,
     DocumentOpened,
     DocumentRead,
+    FindTables,
     Opening,
     PageReading,
     PageRendered,
@@ -53,6 +54,8 @@ def serve(request: bytes, send: Send, *, enricher: Enricher) -> None:
             render(rendering, send)
         case Recognize() as recognition:
             recognize(recognition, send, enricher=enricher)
+        case FindTables() as search:
+            find_tables(search, send)
 
 
 def read_pages(request: ReadPages, send: Send, *, enricher: Enricher) -> None:
@@ -122,6 +125,21 @@ def recognize(request: Recognize, send: Send, *, enricher: Enricher) -> None:
         with opened(request.opening, budget=budget) as document:
             send(frames.encode(DocumentOpened(page_count=document.page_count)))
             for message in recognizing.messages(document, request, enricher=enricher):
+                send(frames.encode(message))
+    except NotOpened as failure:
+        send(frames.encode(failure.message))
+
+
+def find_tables(request: FindTables, send: Send) -> None:
+    """Send `DocumentOpened`, the tables and figures of each page, and `TablesFound`.
+
+    Sends `ReadingFailed` alone if the document does not open.
+    """
+    budget = Budget(time_left=request.time_left, cpu_share=None)
+    try:
+        with opened(request.opening, budget=budget) as document:
+            send(frames.encode(DocumentOpened(page_count=document.page_count)))
+            for message in finding.messages(document, request):
                 send(frames.encode(message))
     except NotOpened as failure:
         send(frames.encode(failure.message))

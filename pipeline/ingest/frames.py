@@ -7,6 +7,7 @@ import msgspec
 
 from pipeline.enrich.annotations import Entity
 from pipeline.ingest.extractors.extractor import ExtractedPage, Structure
+from pipeline.ingest.extractors.layout import LayoutLimits, PageLayout
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
 from schemas.settings import OcrEngineName
@@ -113,7 +114,27 @@ class Recognize(msgspec.Struct, frozen=True, kw_only=True, tag="recognize"):
     time_left: timedelta
 
 
-Request = ReadPages | Describe | Render | Recognize
+class FindTables(msgspec.Struct, frozen=True, kw_only=True, tag="find_tables"):
+    """Find the tables and figures of a document, page after page.
+
+    Attributes:
+        opening: the document.
+        first_page: the first page to look at, from 1.
+        last_page: the last one; None for the last page of the document that is read.
+        limits: of each page.
+        page_timeout: CPU time for one page.
+        time_left: of the time for the document; the answer ends before.
+    """
+
+    opening: Opening
+    first_page: int = 1
+    last_page: int | None = None
+    limits: LayoutLimits = LayoutLimits()
+    page_timeout: timedelta
+    time_left: timedelta
+
+
+Request = ReadPages | Describe | Render | Recognize | FindTables
 
 
 class DocumentOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
@@ -213,6 +234,20 @@ class PageRendered(msgspec.Struct, frozen=True, kw_only=True, tag="rendered"):
     reason: str = ""
 
 
+class LayoutFound(PageLayout, frozen=True, kw_only=True, tag="layout"):
+    """Part of the answer to `FindTables`: one page, or the reason why tables of it are missing."""
+
+
+class TablesFound(msgspec.Struct, frozen=True, kw_only=True, tag="tables_found"):
+    """The end of the answer to `FindTables`; every page that was looked at is sent.
+
+    Attributes:
+        cut: why the pages after the last one are missing; None if every page is sent.
+    """
+
+    cut: Outcome | None = None
+
+
 Message = (
     DocumentOpened
     | PageReading
@@ -224,6 +259,8 @@ Message = (
     | LanguageFound
     | ThumbnailDrawn
     | PageRendered
+    | LayoutFound
+    | TablesFound
 )
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import msgspec
 
+from pipeline.ingest.extractors.layout import LayoutLimits, PageLayout
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
 from schemas.spans import SpanKind as SpanKind  # noqa: PLC0414  # extractors import it from here
@@ -155,6 +156,11 @@ class OpenDocument(ABC):
         """
         del number, dpi, pixels_max, grey
         return None
+
+    def layout(self, number: int, *, limits: LayoutLimits) -> PageLayout:
+        """Return the tables and figures of page `number`, from 1; none in a format without them."""
+        del limits
+        return PageLayout(number=number)
 
     def forget(self) -> None:
         """Free the memory of the pages read so far, if the format keeps any."""

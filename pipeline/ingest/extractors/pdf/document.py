@@ -19,6 +19,7 @@ from pipeline.ingest.extractors.extractor import (
     PageImage,
     Structure,
 )
+from pipeline.ingest.extractors.layout import LayoutLimits, PageLayout
 from pipeline.ingest.extractors.pdf import opinions, pdfium_structure
 from pipeline.ingest.extractors.pdf.additions import placed
 from pipeline.ingest.extractors.pdf.failures import clearest
@@ -26,6 +27,7 @@ from pipeline.ingest.extractors.pdf.pdfium import PdfiumDocument
 from pipeline.ingest.extractors.pdf.pypdf_document import PypdfDocument
 from pipeline.ingest.extractors.pdf.readings import PageReading, by_pdfium, by_pypdf
 from pipeline.ingest.extractors.pdf.running_headers import RunningHeaders
+from pipeline.ingest.extractors.pdf.tables.page_layout import layout_of
 from pipeline.ingest.sandbox.fork import TimeLimitReached, time_limit
 from pipeline.ingest.sandbox.limits import ReadingLimits
 from schemas.outcomes import Outcome
@@ -115,6 +117,10 @@ class PdfDocument(OpenDocument):
 
     def image(self, number: int, *, dpi: float, pixels_max: int, grey: bool) -> PageImage | None:
         return self._open_pdfium().image(number, dpi=dpi, pixels_max=pixels_max, grey=grey)
+
+    def layout(self, number: int, *, limits: LayoutLimits) -> PageLayout:
+        with self._open_pdfium().page(number) as page:
+            return layout_of(page, number, limits=limits)
 
     def forget(self) -> None:
         self._pages.forget()

@@ -26,18 +26,18 @@ _BOX_OF_DOUBLES: Final = struct.Struct("4d")  # left, top, right, bottom
 _BOX_OF_FLOATS: Final = struct.Struct("4f")
 
 
-def _with_addresses(function: Any, *arguments: Any) -> Any:  # noqa: ANN401  # ctypes is untyped
+def with_addresses(function: Any, *arguments: Any, returns: Any = ctypes.c_int) -> Any:  # noqa: ANN401  # ctypes is untyped
     """Return a function of PDFium that takes addresses: three times as fast as typed pointers."""
-    return ctypes.cast(function, ctypes.CFUNCTYPE(ctypes.c_int, *arguments))
+    return ctypes.cast(function, ctypes.CFUNCTYPE(returns, *arguments))
 
 
-_count_rects: Final = _with_addresses(
+_count_rects: Final = with_addresses(
     c.FPDFText_CountRects, ctypes.c_void_p, ctypes.c_int, ctypes.c_int
 )
-_get_rect: Final = _with_addresses(
+_get_rect: Final = with_addresses(
     c.FPDFText_GetRect, ctypes.c_void_p, ctypes.c_int, *[ctypes.c_void_p] * 4
 )
-_get_character_box: Final = _with_addresses(
+_get_character_box: Final = with_addresses(
     c.FPDFText_GetLooseCharBox, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
 )
 
@@ -107,7 +107,7 @@ class PdfiumPage:
                 address + 3 * _DOUBLE,
             )
             address += _BOX_OF_DOUBLES.size
-        return self._as_displayed(_BOX_OF_DOUBLES.iter_unpack(buffer))
+        return self.as_displayed(_BOX_OF_DOUBLES.iter_unpack(buffer))
 
     def character_boxes(self, start: int, count: int) -> list[Box]:
         """Return a box for each character: as wide as its advance, as high as its font.
@@ -118,7 +118,7 @@ class PdfiumPage:
         for index in range(start, start + count):
             _get_character_box(self._address, index, address)
             address += _BOX_OF_FLOATS.size
-        return self._as_displayed(_BOX_OF_FLOATS.iter_unpack(buffer))
+        return self.as_displayed(_BOX_OF_FLOATS.iter_unpack(buffer))
 
     def _buffer(self, size: int) -> tuple[memoryview, int]:
         """Return memory for PDFium to write to, and its address; valid until the next call."""
@@ -127,7 +127,7 @@ class PdfiumPage:
             self._memory_address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         return memoryview(self._memory)[:size], self._memory_address
 
-    def _as_displayed(self, edges: Iterable[tuple[float, ...]]) -> list[Box]:
+    def as_displayed(self, edges: Iterable[tuple[float, ...]]) -> list[Box]:
         """Return the boxes of `edges`, which are left, top, right and bottom in the file."""
         x, y, right, top = self._left, self._bottom, self._right, self._top
         # The constructor of a named tuple takes half of the time of this function.

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pypdfium2.raw as c
 
+from pipeline.ingest.extractors.pdf.matrices import IDENTITY, Matrix, multiplied
 from pipeline.ingest.extractors.pdf.opinions import Shown
 
 # A page with more objects is a drawing; its first objects say enough.
@@ -14,9 +15,6 @@ _FORM_DEPTH_MAX: Final = 5
 # A rectangle has five segments, a letter more.
 _OUTLINE_SEGMENTS_MIN: Final = 8
 _SEGMENTS_PER_OUTLINE: Final = 40
-
-Matrix = tuple[float, float, float, float, float, float]
-_IDENTITY: Final[Matrix] = (1, 0, 0, 1, 0, 0)
 
 
 def shown_on(page: Any) -> Shown:  # noqa: ANN401  # a ctypes handle
@@ -51,7 +49,7 @@ def text_objects(page: Any) -> Iterator[Any]:  # noqa: ANN401
 def _objects(page: Any) -> Iterator[tuple[int, Any, Matrix]]:  # noqa: ANN401
     """Yield kind, handle and matrix of the objects of a page and of its forms."""
     left = _OBJECTS_MAX
-    containers = [(page, _IDENTITY, 0)]
+    containers = [(page, IDENTITY, 0)]
     while containers and left > 0:
         container, matrix, depth = containers.pop()
         is_page = depth == 0
@@ -62,7 +60,7 @@ def _objects(page: Any) -> Iterator[tuple[int, Any, Matrix]]:  # noqa: ANN401
             kind = c.FPDFPageObj_GetType(handle)
             left -= 1
             if kind == c.FPDF_PAGEOBJ_FORM and depth < _FORM_DEPTH_MAX:
-                containers.append((handle, _multiplied(_matrix(handle), matrix), depth + 1))
+                containers.append((handle, multiplied(_matrix(handle), matrix), depth + 1))
             else:
                 yield kind, handle, matrix
 
@@ -98,17 +96,4 @@ def _box(get: Any, handle: Any) -> tuple[float, float, float, float] | None:  # 
 
 def _matrix(handle: Any) -> Matrix:  # noqa: ANN401
     m = c.FS_MATRIX()
-    return (m.a, m.b, m.c, m.d, m.e, m.f) if c.FPDFPageObj_GetMatrix(handle, m) else _IDENTITY
-
-
-def _multiplied(first: Matrix, then: Matrix) -> Matrix:
-    a, b, d, e, f, g = first
-    h, i, j, k, m, n = then
-    return (
-        a * h + b * j,
-        a * i + b * k,
-        d * h + e * j,
-        d * i + e * k,
-        f * h + g * j + m,
-        f * i + g * k + n,
-    )
+    return (m.a, m.b, m.c, m.d, m.e, m.f) if c.FPDFPageObj_GetMatrix(handle, m) else IDENTITY

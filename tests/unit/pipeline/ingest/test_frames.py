@@ -13,11 +13,20 @@ from pipeline.ingest.extractors.extractor import (
     SpanKind,
     Structure,
 )
+from pipeline.ingest.extractors.layout import (
+    FigureFound,
+    LayoutLimits,
+    TableCell,
+    TableFound,
+    TablePart,
+)
 from pipeline.ingest.frames import (
     Describe,
     DocumentOpened,
     DocumentRead,
+    FindTables,
     LanguageFound,
+    LayoutFound,
     Message,
     Opening,
     PageReading,
@@ -30,8 +39,10 @@ from pipeline.ingest.frames import (
     Render,
     Request,
     StructureRead,
+    TablesFound,
     ThumbnailDrawn,
 )
+from schemas.layout import FigureKind, TableMethod
 from schemas.outcomes import Outcome
 from schemas.settings import OcrEngineName
 from tests.factories.reading_limits import READING_LIMITS
@@ -72,6 +83,33 @@ MESSAGES: list[Message] = [
         key_phrases=("mail bob",),
     ),
     ReadingFailed(outcome=Outcome.CORRUPT, reason="A reason."),
+    LayoutFound(
+        number=4,
+        tables=(
+            TableFound(
+                parts=(TablePart(4, 72, 100, 300, 200),),
+                row_count=1,
+                column_count=2,
+                method=TableMethod.RULED,
+                confidence=0.9,
+                caption="Table 1",
+                cells=(TableCell(0, 0, 1, 2, "All", 4, 72, 100, 300, 200),),
+            ),
+        ),
+        figures=(
+            FigureFound(
+                page=4,
+                kind=FigureKind.IMAGE,
+                left=72,
+                top=300,
+                right=200,
+                bottom=400,
+                width_pixels=640,
+                height_pixels=480,
+            ),
+        ),
+    ),
+    TablesFound(cut=Outcome.TIMEOUT_DOCUMENT),
 ]
 
 
@@ -109,6 +147,14 @@ REQUESTS: list[Request] = [
         page_timeout=timedelta(seconds=30),
         confidence_min=0.5,
         time_left=timedelta(minutes=5),
+    ),
+    FindTables(
+        opening=OPENING,
+        first_page=3,
+        last_page=9,
+        limits=LayoutLimits(tables=5),
+        page_timeout=timedelta(seconds=5),
+        time_left=timedelta(minutes=1),
     ),
 ]
 

@@ -1,0 +1,41 @@
+"""The heading of a table."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from pipeline.ingest.extractors.pdf.geometry import Box, shared_width
+from pipeline.ingest.extractors.pdf.tables.words import WordLine
+
+_NAMED: Final = re.compile(
+    r"(?:table|tableau|tabelle|tabell?a|tabla|tab\.|exhibit|übersicht|annex|figure|fig\.)\s*[\dIVXA-Z]",
+    re.IGNORECASE,
+)
+_CHARACTERS_MAX: Final = 300
+_NEAR: Final = 3.0
+"""Heights of a line between the heading and the table."""
+
+
+def caption_of(box: Box, lines: Sequence[WordLine]) -> str:
+    """Return the line that names a table: one with its number, else the nearest one above it.
+
+    Args:
+        box: of the table.
+        lines: of the page, from top to bottom, without those of tables.
+    """
+    above = [line for line in lines if _is_near(line.box, box.top - line.box.bottom, box)]
+    below = [line for line in lines if _is_near(line.box, line.box.top - box.bottom, box)]
+    for line in [*reversed(above), *below]:
+        content = _text(line)
+        if _NAMED.match(content):
+            return content[:_CHARACTERS_MAX]
+    content = _text(above[-1]) if above else ""
+    return content if len(content) <= _CHARACTERS_MAX and not content.endswith(".") else ""
+
+
+def _is_near(line: Box, gap: float, table: Box) -> bool:
+    return -0.5 * line.height <= gap <= _NEAR * line.height and shared_width(line, table) > 0
+
+
+def _text(line: WordLine) -> str:
+    return " ".join(word.text for word in line.words)
