@@ -592,6 +592,27 @@ class IngestSettings(BaseModel):
     )
 
 
+class PassageSettings(BaseModel):
+    passage_tokens: int = Field(
+        default=200,
+        ge=50,
+        le=500,
+        description="length of a passage in tokens of four characters: a paragraph. Search shows and ranks passages; a model for vectors reads no more than 256 or 512 tokens of each",
+    )
+    passage_overlap: int = Field(
+        default=30,
+        ge=0,
+        le=100,
+        description="tokens that a passage may repeat from the end of the one before, in whole sentences, so that a thought across their border is found",
+    )
+
+    @model_validator(mode="after")
+    def _overlap_is_less_than_half(self) -> Self:
+        if 2 * self.passage_overlap >= self.passage_tokens:
+            raise ValueError("PASSAGE_OVERLAP must be less than half of PASSAGE_TOKENS")
+        return self
+
+
 class OcrEngineName(StrEnum):
     """Which engine recognises the text of pages that are pictures."""
 

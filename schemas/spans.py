@@ -13,5 +13,8 @@ class SpanKind(StrEnum):
     ANNOTATION = "annotation"  # text written onto the page
 
 
+RUNNING: Final = frozenset({SpanKind.HEADER, SpanKind.FOOTER})
+"""Parts that are in no sentence and in no passage: they would repeat on every page."""
+
 SPAN_KINDS: Final = tuple(SpanKind)
 """The kinds in the order of their numbers in `pages.spans`; append only."""

@@ -37,7 +37,7 @@ from pipeline.context import Context
 from pipeline.enrich.annotations import Entity
 from pipeline.export import statement
 from pipeline.export.statement import Query
-from pipeline.ingest import passwords, record, writer
+from pipeline.ingest import passage_rows, passwords, record, writer
 from pipeline.ingest.extractors.extractor import DocumentMetadata, Structure
 from pipeline.ingest.frames import DocumentRead, PageReading
 from pipeline.ingest.outcome import Next
@@ -362,6 +362,7 @@ def reads(facts: Facts) -> list[Call]:
             name="GET /documents/{id}/entities",
             path=f"/documents/{facts.document_id}/entities?label=ORG",
         ),
+        Call(name="GET /documents/{id}/passages", path=f"/documents/{facts.document_id}/passages"),
         Call(name="GET /exports", path="/exports"),
         Call(name="GET /batches", path="/batches"),
         *(
@@ -693,9 +694,11 @@ def _write(context: Context, facts: Facts) -> tuple[ClaimedStep, RevisionId]:
         claimed = writer.write_pages(
             session,
             claimed,
+            document=facts.reading,
             revision_id=revision_id,
             pages=PAGES,
             total=len(PAGES),
+            budget=passage_rows.budget_of(context.settings),
             settings=context.settings,
         )
     return claimed, revision_id

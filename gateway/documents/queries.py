@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import Select, func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, defer, joinedload
 
@@ -16,7 +16,7 @@ from gateway.documents.errors import (
     PageNotFound,
     RevisionGone,
 )
-from schemas.api.documents import DocumentEntity, DocumentPage, PageLine
+from schemas.api.documents import DocumentEntity, DocumentPage, DocumentPassage, PageLine
 from schemas.ids import DocumentId, RevisionId, TenantId
 from schemas.lifecycle import RevisionState
 from schemas.tables.documents import Document, Entity, Page, Revision
@@ -31,8 +31,33 @@ Ordinal = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 LONG: Final = (Revision.outline, Revision.attachments, Revision.page_labels)
 
 
-class EntityPosition(msgspec.Struct, frozen=True, array_like=True):
-    """A position among the entities of a document, in reading order."""
+_PASSAGES: Final = text(
+    """
+    WITH chosen AS MATERIALIZED (
+        SELECT page, ordinal, kind, start, "end", language, tokens, text
+        FROM passages
+        WHERE revision_id = :revision_id AND (page, ordinal) > (:page, :ordinal)
+        ORDER BY page, ordinal
+        LIMIT :limit
+    ),
+    bounds AS (
+        SELECT page, min(start) AS first, max("end") AS last FROM chosen WHERE text IS NULL GROUP BY page
+    ),
+    -- The text of a page is read once, not for each passage, and no more of it than is shown.
+    part AS MATERIALIZED (
+        SELECT page, first, substr(pages.text, first + 1, last - first) AS text
+        FROM bounds JOIN pages ON revision_id = :revision_id AND number = page
+    )
+    SELECT chosen.page, ordinal, kind, start, "end", language, tokens,
+           coalesce(chosen.text, substr(part.text, start - first + 1, "end" - start)) AS text
+    FROM chosen LEFT JOIN part ON part.page = chosen.page
+    ORDER BY chosen.page, ordinal
+    """
+)
+
+
+class PlaceOnPage(msgspec.Struct, frozen=True, array_like=True):
+    """A position among the entities or the passages of a document, in reading order."""
 
     page: Ordinal
     ordinal: Ordinal
@@ -181,7 +206,7 @@ async def entities_of(
     revision: Revision,
     *,
     label: str | None,
-    after: EntityPosition | None,
+    after: PlaceOnPage | None,
     limit: int,
 ) -> Sequence[Entity]:
     """Return entities in reading order: `limit + 1` rows if there are more than `limit`."""
@@ -210,6 +235,20 @@ async def show_entities(session: AsyncSession, entities: Sequence[Entity]) -> li
             for entity in by_page[number]
         ]
     return shown
+
+
+async def passages_of(
+    session: AsyncSession, revision: Revision, *, after: PlaceOnPage | None, limit: int
+) -> list[DocumentPassage]:
+    """Return passages in reading order: `limit + 1` of them if there are more than `limit`."""
+    place = after or PlaceOnPage(page=0, ordinal=0)
+    values = {
+        "revision_id": revision.id,
+        "page": place.page,
+        "ordinal": place.ordinal,
+        "limit": limit + 1,
+    }
+    return [view.show_passage(row) for row in await session.execute(_PASSAGES, values)]
 
 
 async def _lines_of(

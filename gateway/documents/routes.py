@@ -12,7 +12,7 @@ from gateway.context import ApiRequest
 from gateway.documents import listing, queries, view
 from gateway.documents.content_disposition import content_disposition, media_type_of
 from gateway.documents.listing import Filters
-from gateway.documents.queries import EntityPosition
+from gateway.documents.queries import PlaceOnPage
 from gateway.http import paging
 from gateway.http.pairs import Metadata, metadata_of
 from gateway.http.problems import InvalidRequest, answers
@@ -23,6 +23,7 @@ from schemas.api.documents import (
     DocumentEntity,
     DocumentOutline,
     DocumentPage,
+    DocumentPassage,
     DocumentView,
 )
 from schemas.api.paging import PageOf
@@ -265,16 +266,50 @@ async def list_entities(
                 session,
                 revision,
                 label=label,
-                after=paging.decode(cursor, to=EntityPosition),
+                after=paging.decode(cursor, to=PlaceOnPage),
                 limit=limit,
             ),
             limit=limit,
             show=lambda entity: entity,
-            position=lambda one: EntityPosition(page=one.page, ordinal=one.ordinal),
+            position=lambda one: PlaceOnPage(page=one.page, ordinal=one.ordinal),
         )
         return PageOf(
             items=await queries.show_entities(session, page.items), next_cursor=page.next_cursor
         )
+
+
+@get(
+    "/{document_id:uuid}/passages",
+    summary="List the passages of a document",
+    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND, ErrorCode.DOCUMENT_NOT_READY),
+)
+async def list_passages(
+    request: ApiRequest,
+    *,
+    document_id: FromPath[DocumentId],
+    cursor: paging.Cursor = None,
+    limit: paging.Limit = paging.LIMIT_DEFAULT,
+) -> PageOf[DocumentPassage]:
+    """List passages in reading order: the parts of a document that search finds.
+
+    Headers and footers are left out. `start` and `end` are offsets in the text of the page; those of a
+    table are both 0 if its cells are not a part of that text. A document that was read by an earlier
+    version of the system has passages once it is read again.
+    """
+    limit = min(limit, request.context.settings.page_size_max)
+    async with request.context.database.transaction() as session:
+        _, revision = await queries.readable_document_of(
+            session, tenant_id=request.user.tenant_id, document_id=document_id
+        )
+        passages = await queries.passages_of(
+            session, revision, after=paging.decode(cursor, to=PlaceOnPage), limit=limit
+        )
+    return paging.page_of(
+        passages,
+        limit=limit,
+        show=lambda passage: passage,
+        position=lambda last: PlaceOnPage(page=last.page, ordinal=last.ordinal),
+    )
 
 
 @get(
@@ -327,6 +362,7 @@ router = Router(
         get_text,
         get_page,
         list_entities,
+        list_passages,
         get_outline,
         list_attachments,
         get_file,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
+from sqlalchemy import Row
 
 from schemas.api.documents import (
     Box,
@@ -12,6 +13,7 @@ from schemas.api.documents import (
     DocumentEntity,
     DocumentOutline,
     DocumentPage,
+    DocumentPassage,
     DocumentView,
     OutlineEntry,
     PageLine,
@@ -19,6 +21,7 @@ from schemas.api.documents import (
     TextRange,
 )
 from schemas.api.jobs import JobError
+from schemas.lifecycle import PassageKind
 from schemas.outcomes import MEANINGS, Reason
 from schemas.spans import SPAN_KINDS
 from schemas.tables.documents import Document, Entity, Page, Revision
@@ -130,6 +133,24 @@ def box_around(boxes: Iterator[Box]) -> Box | None:
         top=min(box.top for box in found),
         right=max(box.right for box in found),
         bottom=max(box.bottom for box in found),
+    )
+
+
+def show_passage(row: Row[Any]) -> DocumentPassage:
+    """Return a passage.
+
+    Args:
+        row: the columns of `Passage` that clients see, with the text.
+    """
+    return DocumentPassage(
+        page=row.page,
+        ordinal=row.ordinal,
+        kind=PassageKind(row.kind),
+        start=row.start,
+        end=row.end,
+        text=row.text,
+        language=row.language,
+        tokens=row.tokens,
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context
-from pipeline.ingest import record, writer
+from pipeline.ingest import passage_rows, record, writer
 from pipeline.ingest.frames import PageReading
 from pipeline.ingest.reading import SoFar
 from pipeline.ingest.record import DocumentToRead
@@ -89,9 +89,11 @@ class PageBatches:
             return writer.write_pages(
                 session,
                 self.claimed,
+                document=self._document,
                 revision_id=self._revision_id,
                 pages=self._pages,
                 total=self.total,
+                budget=passage_rows.budget_of(settings),
                 checkpoint=checkpoint,
                 settings=settings,
             )

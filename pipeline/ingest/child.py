@@ -13,7 +13,7 @@ from pipeline.enrich.enricher import Enricher
 from pipeline.ingest import describing, finding, frames, recognizing, text
 from pipeline.ingest.errors import PAGE_REASONS, DocumentError
 from pipeline.ingest.extractors import registry
-from pipeline.ingest.extractors.extractor import ExtractedPage, OpenDocument, SpanKind
+from pipeline.ingest.extractors.extractor import ExtractedPage, OpenDocument
 from pipeline.ingest.frames import (
     Describe,
     DocumentOpened,
@@ -31,12 +31,10 @@ from pipeline.ingest.frames import (
 )
 from pipeline.ingest.sandbox.fork import Send, TimeLimitReached, time_limit
 from schemas.outcomes import Outcome
+from schemas.spans import RUNNING
 
 SO_FAR_EVERY: Final = timedelta(seconds=0.5)
 """How often the worker learns what the next reading needs to go on."""
-
-RUNNING: Final = frozenset({SpanKind.HEADER, SpanKind.FOOTER})
-"""Parts of a page that are not enriched: they would repeat on every page."""
 
 # A timer of zero seconds would be off.
 _SHORTEST_LIMIT: Final = 0.001

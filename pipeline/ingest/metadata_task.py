@@ -56,7 +56,9 @@ class ExtractMetadata(StepTask[None]):
                 session,
                 document,
                 tenant_id=event.tenantid,
-                pipeline_version=pipeline_version(context.settings, ocr=context.settings),
+                pipeline_version=pipeline_version(
+                    context.settings, ocr=context.settings, passages=context.settings
+                ),
             )
             password = passwords.password_of(session, document.upload_id, context.settings.key_ring)
         heartbeat = Heartbeat(context, claimed)

@@ -9,7 +9,7 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context, current_context
-from pipeline.ingest import originals, passwords, readers, record, writer
+from pipeline.ingest import originals, passage_rows, passwords, readers, record, writer
 from pipeline.ingest.frames import DocumentRead, Opening, PageReading, Recognize
 from pipeline.ingest.ocr import engines, languages, tesseract
 from pipeline.ingest.ocr.engines import Choice, NoEngine
@@ -194,6 +194,7 @@ class Recognition:
                     revision_id=self._revision_id,
                     pages=(result,),
                     done=claimed.done + 1,
+                    budget=passage_rows.budget_of(self._settings),
                     settings=self._settings,
                 )
         self.heartbeat.claimed = claimed

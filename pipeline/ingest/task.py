@@ -63,7 +63,9 @@ class ReadPagesTask(StepTask[None]):
     ) -> None:
         document = record.document_of(event)
         originals.check_size(document, size_max=context.settings.pdf_file_max)
-        version = pipeline_version(context.settings, ocr=context.settings)
+        version = pipeline_version(
+            context.settings, ocr=context.settings, passages=context.settings
+        )
         with context.transaction() as session:
             revision_id = record.begin_revision(
                 session,

@@ -5,15 +5,17 @@ from functools import cache
 from importlib.metadata import version
 from typing import Final
 
-from schemas.settings import IngestSettings, OcrSettings
+from schemas.settings import IngestSettings, OcrSettings, PassageSettings
 
-RULES_VERSION: Final = "2"
-"""Increased with every change that gives other pages, sentences or entities."""
+RULES_VERSION: Final = "3"
+"""Increased with every change that gives other pages, sentences, entities or passages."""
 
 _LIBRARIES: Final = ("pypdfium2", "pypdf", "spacy", "py3langid", "tesserocr")
 
 
-def pipeline_version(settings: IngestSettings, *, ocr: OcrSettings) -> str:
+def pipeline_version(
+    settings: IngestSettings, *, ocr: OcrSettings, passages: PassageSettings
+) -> str:
     """Return the version of the rules, with a digest of the settings and libraries that matter."""
     parts = (
         settings.spacy_model,
@@ -23,6 +25,8 @@ def pipeline_version(settings: IngestSettings, *, ocr: OcrSettings) -> str:
         ",".join(ocr.ocr_languages),
         str(ocr.ocr_dpi),
         str(ocr.ocr_confidence_min),
+        str(passages.passage_tokens),
+        str(passages.passage_overlap),
         *_library_versions(),
     )
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()

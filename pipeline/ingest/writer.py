@@ -8,11 +8,13 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Insert, bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from pipeline.ingest import outcome
+from pipeline.enrich.passages import Budget
+from pipeline.ingest import outcome, passage_rows
 from pipeline.ingest.frames import PageReading
 from pipeline.ingest.record import DocumentToRead, Duplicate, lock_document
 from pipeline.steps import lease
 from pipeline.steps.lease import ClaimedStep
+from schemas.events.documents import ReprocessRequested
 from schemas.ids import RevisionId
 from schemas.lifecycle import PageStatus, RevisionState
 from schemas.outcomes import Outcome
@@ -27,22 +29,27 @@ _ENTITIES: Final = table_of(Entity)
 ROWS_MAX: Final = 1_000
 """Rows of a batch; with the limits of a page it bounds the worker's memory."""
 
+PASSAGE_CHARACTERS: Final = 500
+"""Of a page for each of its passages, at least."""
+
 COPIED_PAGES_MAX: Final = 100
 """Pages that one transaction copies."""
 
 
 def row_count(page: PageReading) -> int:
-    """Return how many rows a page takes."""
-    return 1 + len(page.entities)
+    """Return about how many rows a page takes."""
+    return 1 + len(page.entities) + len(page.text) // PASSAGE_CHARACTERS
 
 
 def write_pages(
     session: Session,
     claimed: ClaimedStep,
     *,
+    document: DocumentToRead,
     revision_id: RevisionId,
     pages: Sequence[PageReading],
     total: int | None,
+    budget: Budget,
     settings: StepSettings,
     checkpoint: Mapping[str, Any] | None = None,
 ) -> ClaimedStep:
@@ -53,9 +60,11 @@ def write_pages(
     Args:
         session: of a transaction that has locked the document; see `record.lock_document`.
         claimed: the step that reads the pages.
+        document: the document.
         revision_id: its revision, from `begin_revision`.
         pages: the pages after `done`, in order, without a gap; about `ROWS_MAX` rows.
         total: pages to read; None if it is not known yet.
+        budget: of the passages.
         settings: how long the renewed lease lasts.
         checkpoint: what the next worker needs to go on after these pages.
 
@@ -68,6 +77,9 @@ def write_pages(
     """
     session.execute(insert(_PAGES), [_page_row(revision_id, page) for page in pages])
     _insert_entities(session, revision_id, pages)
+    _insert_passages(
+        session, claimed, pages, document=document, revision_id=revision_id, budget=budget
+    )
     return _renewed(
         session,
         claimed,
@@ -104,6 +116,7 @@ def discard_leftovers(
     ).all()
     if not numbers:
         return True
+    passage_rows.delete_of_pages(session, revision_id, numbers)
     for table, number in ((Entity, Entity.page), (Page, Page.number)):
         session.execute(delete(table).where(table.revision_id == revision_id, number.in_(numbers)))
     lease.renew(
@@ -125,6 +138,7 @@ def write_recognised_pages(
     revision_id: RevisionId,
     pages: Sequence[PageReading],
     done: int,
+    budget: Budget,
     settings: StepSettings,
 ) -> ClaimedStep:
     """Replace pages that need OCR by what OCR made of them, and record the progress.
@@ -139,6 +153,7 @@ def write_recognised_pages(
         revision_id: its revision.
         pages: the next pages that need OCR, in order.
         done: pages that OCR has tried, with these.
+        budget: of the passages.
         settings: how long the renewed lease lasts.
 
     Returns:
@@ -162,12 +177,15 @@ def write_recognised_pages(
             session.execute(waiting.where(Page.text == "").values(row))
             session.execute(waiting.where(Page.text != "").values(_beside_text(page)))
     recognised = [page for page in pages if page.text]
+    numbers = [page.number for page in recognised]
     session.execute(
-        delete(Entity).where(
-            Entity.revision_id == revision_id, Entity.page.in_([page.number for page in recognised])
-        )
+        delete(Entity).where(Entity.revision_id == revision_id, Entity.page.in_(numbers))
     )
+    passage_rows.delete_of_pages(session, revision_id, numbers)
     _insert_entities(session, revision_id, recognised)
+    _insert_passages(
+        session, claimed, recognised, document=document, revision_id=revision_id, budget=budget
+    )
     return _renewed(
         session,
         claimed,
@@ -272,6 +290,15 @@ def copy_pages(
     session.execute(
         _copy(Entity, revision_id, duplicate.revision_id, Entity.page.between(first, last))
     )
+    passage_rows.copy(
+        session,
+        revision_id=revision_id,
+        document_id=document.document_id,
+        source=duplicate.revision_id,
+        source_document=duplicate.document_id,
+        first=first,
+        last=last,
+    )
     return _renewed(
         session,
         claimed,
@@ -336,6 +363,31 @@ def _insert_entities(
     ]
     if rows:
         session.execute(insert(_ENTITIES), rows)
+
+
+def _insert_passages(
+    session: Session,
+    claimed: ClaimedStep,
+    pages: Sequence[PageReading],
+    *,
+    document: DocumentToRead,
+    revision_id: RevisionId,
+    budget: Budget,
+) -> None:
+    passage_rows.insert(
+        session,
+        [each for page in pages for each in passage_rows.of_page(page, budget=budget)],
+        revision_id=revision_id,
+        document_id=document.document_id,
+        tenant_id=claimed.tenant_id,
+    )
+    if isinstance(document, ReprocessRequested):
+        passage_rows.copy_vectors(
+            session,
+            revision_id=revision_id,
+            document_id=document.document_id,
+            pages=[page.number for page in pages],
+        )
 
 
 def _beside_text(page: PageReading) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import msgspec
 from schemas.api.jobs import JobError
 from schemas.api.uploads import RequestedPassword, RequestedPriority
 from schemas.ids import DocumentId, JobId, UploadId
-from schemas.lifecycle import DocumentStatus, PageStatus
+from schemas.lifecycle import DocumentStatus, PageStatus, PassageKind
 from schemas.outcomes import Outcome, Reason
 from schemas.spans import SpanKind
 
@@ -130,6 +130,19 @@ class DocumentEntity(msgspec.Struct, frozen=True, kw_only=True):
     box: Annotated[
         Box | None, _described("around the lines with the entity; null if their place is unknown")
     ]
+
+
+class DocumentPassage(TextRange, frozen=True, kw_only=True):
+    """Some neighbouring sentences of a page, or some rows of a table: what search finds."""
+
+    page: int
+    ordinal: Annotated[
+        int, _described("orders the passages of a page; those of tables have the highest")
+    ]
+    kind: PassageKind
+    text: str
+    language: Annotated[str | None, _described("of the page, ISO 639-1; null if it is not clear")]
+    tokens: Annotated[int, _described("estimated")]
 
 
 class OutlineEntry(msgspec.Struct, frozen=True, kw_only=True):

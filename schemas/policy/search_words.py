@@ -1,11 +1,17 @@
 """The words and marks by which search finds a passage: the column `search` of `passages`.
 
 The column has the normal forms of the words in the language of the page, with weight A, and the
-words as written, with weight D. It also has marks, without positions, so that one index answers
-"these words, in the passages of this tenant". A mark begins with a character that no word of
-PostgreSQL's parser begins with.
+words as written, with weight D and without accents: `searched` is that text. Where the language is
+unknown, the words as written are the normal forms too, and have weight A alone. A query takes the
+same way: `to_tsquery` of a configuration for the normal forms, `AS_WRITTEN` of `searched(query)`
+beside it.
+
+The column also has marks, without positions, so that one index answers "these words, in the passages
+of this tenant". A mark begins with a character that no word of PostgreSQL's parser begins with.
 """
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -52,6 +58,25 @@ CONFIGURATIONS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """By language, as a code of ISO 639-1: PostgreSQL's text search configuration."""
+
+
+_ACCENTS: Final = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
+_SPELLINGS: Final = str.maketrans(
+    {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O"}
+    | {"đ": "d", "Đ": "D", "ł": "l", "Ł": "L", "\u0131": "i", "\u2019": "'"}
+)
+
+
+def searched(text: str) -> str:
+    """Return a text without accents of Latin letters and with one spelling of each character.
+
+    "café" is found by "cafe" and the other way round. Other scripts keep their marks, which are
+    letters of their own there.
+    """
+    if text.isascii():
+        return text
+    decomposed = unicodedata.normalize("NFKD", text).translate(_SPELLINGS)
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed))
 
 
 def configuration_of(language: str | None) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.context import database_time
 from pipeline.enrich.annotations import Entity
+from pipeline.enrich.passages import Budget
 from pipeline.ingest.extractors.extractor import Line, Span, SpanKind
 from pipeline.ingest.frames import PageReading
 from pipeline.ingest.record import DocumentToRead, EventContext
@@ -35,6 +36,7 @@ from schemas.tables.events import emit
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
 
+BUDGET: Final = Budget(tokens=200, overlap=30)
 SETTINGS: Final = StepSettings(step_lease=timedelta(minutes=1))
 SHA256: Final = "ab" * 32
 SENTENCE: Final = "Write to desk@example.com."

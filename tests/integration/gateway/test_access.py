@@ -40,6 +40,7 @@ ROUTES = [
     ("GET", f"/documents/{SOME}/text", Scope.DOCUMENTS_READ),
     ("GET", f"/documents/{SOME}/pages/1", Scope.DOCUMENTS_READ),
     ("GET", f"/documents/{SOME}/entities", Scope.DOCUMENTS_READ),
+    ("GET", f"/documents/{SOME}/passages", Scope.DOCUMENTS_READ),
     ("GET", f"/documents/{SOME}/outline", Scope.DOCUMENTS_READ),
     ("GET", f"/documents/{SOME}/attachments", Scope.DOCUMENTS_READ),
     ("GET", f"/documents/{SOME}/file", Scope.DOCUMENTS_READ),

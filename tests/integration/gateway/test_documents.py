@@ -1,4 +1,5 @@
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import delete, update
@@ -6,9 +7,11 @@ from sqlalchemy import delete, update
 from gateway.context import Context
 from gateway.documents.errors import RevisionGone
 from gateway.documents.queries import PAGES_PER_READ, text_of
+from schemas.lifecycle import PassageKind
 from schemas.spans import SPAN_KINDS, SpanKind
-from schemas.tables.documents import Entity, Page, Revision
+from schemas.tables.documents import Document, Entity, Page, Revision
 from schemas.tables.jobs import Job
+from schemas.tables.passages import FIRST_OF_TABLES, Passage
 from schemas.tables.uploads import Chunk, Upload
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.documents import ingested, revision_of
@@ -137,6 +140,50 @@ async def test_entities_are_listed_in_reading_order(api: Api, transaction: Begin
     assert problem(nul) == (400, "invalid_request")
 
 
+async def test_passages_are_listed_in_reading_order_with_their_text(
+    api: Api, transaction: BeginSession
+) -> None:
+    pages = ["zwölf Boote", "five ships ☂ sail"]
+    document_id = await ingested(api, transaction, pages=pages)
+    revision_id = await revision_of(transaction, document_id)
+    texts = [(1, 0, 0, 5), (1, 1, 6, 11), (2, 0, 5, 12), (2, 1, 11, 17)]
+    table = (2, FIRST_OF_TABLES, 0, 0)
+    async with transaction() as session:
+        document = await session.get_one(Document, UUID(document_id))
+        session.add_all(
+            Passage(
+                revision_id=revision_id,
+                page=page,
+                ordinal=ordinal,
+                tenant_id=document.tenant_id,
+                document_id=document.id,
+                kind=PassageKind.TABLE if ordinal == FIRST_OF_TABLES else PassageKind.TEXT,
+                start=start,
+                end=end,
+                digest=UUID(int=0),
+                text="ship | port" if ordinal == FIRST_OF_TABLES else None,
+                tokens=3,
+                search="",
+            )
+            for page, ordinal, start, end in [*texts, table]
+        )
+
+    seen: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = (await api.get(f"/documents/{document_id}/passages", limit=3, **cursor)).json()
+        seen += page["items"]
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+
+    places = [(one["page"], one["ordinal"], one["start"], one["end"]) for one in seen]
+    assert places == [*texts, table]
+    shown = [pages[page - 1][start:end] for page, _, start, end in texts]
+    assert [one["text"] for one in seen] == [*shown, "ship | port"]
+    assert [one["kind"] for one in seen] == ["text"] * 4 + ["table"]
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
@@ -149,7 +196,7 @@ async def test_a_document_that_is_not_ingested_has_no_text(
 ) -> None:
     document_id = await ingested(api, transaction, pages=[], **values)
 
-    for path in ("text", "pages/1", "entities"):
+    for path in ("text", "pages/1", "entities", "passages"):
         answer = await api.get(f"/documents/{document_id}/{path}")
         assert problem(answer) == (409, "document_not_ready")
         assert reason in answer.json()["detail"]
@@ -186,6 +233,7 @@ async def test_a_document_of_another_tenant_is_not_found(
         "/pages/1",
         "/pages/1/image",
         "/entities",
+        "/passages",
         "/outline",
         "/attachments",
         "/file",

@@ -27,6 +27,7 @@ from schemas.tables.documents import Document, Entity, Page, PageImage, Revision
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 from tests.factories.readings import (
+    BUDGET,
     SETTINGS,
     WaitingReading,
     a_page,
@@ -81,9 +82,11 @@ def read(
         claimed = writer.write_pages(
             session,
             claimed,
+            document=waiting.document,
             revision_id=revision_id,
             pages=[a_page(1), a_page(2), a_page(PAGES, outcome=last)],
             total=PAGES,
+            budget=BUDGET,
             settings=SETTINGS,
         )
     with context.transaction() as session:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.documents.queries import EntityPosition
+from gateway.documents.queries import PlaceOnPage
 from gateway.http import paging
 from gateway.http.paging import CreatedPosition
 from gateway.http.problems import InvalidRequest
@@ -35,7 +35,7 @@ def test_without_a_cursor_the_list_starts_at_the_first_page() -> None:
         base64.urlsafe_b64encode(b'{"created_at": 1}').decode(),
         base64.urlsafe_b64encode(b"\xff" * 40).decode(),
         base64.urlsafe_b64encode(b"[" * 300).decode(),
-        paging.encode(EntityPosition(page=1, ordinal=2)),
+        paging.encode(PlaceOnPage(page=1, ordinal=2)),
     ],
 )
 def test_a_malformed_or_foreign_cursor_is_refused(cursor: str) -> None:
@@ -47,7 +47,7 @@ def test_a_position_outside_the_columns_range_is_refused() -> None:
     forged = base64.urlsafe_b64encode(b"[1, 99999999999999999999]").decode()
 
     with pytest.raises(InvalidRequest):
-        paging.decode(forged, to=EntityPosition)
+        paging.decode(forged, to=PlaceOnPage)
 
 
 @given(st.integers(0, 30), st.integers(1, 10))

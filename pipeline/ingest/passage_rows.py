@@ -1,0 +1,240 @@
+"""Writes, copies and deletes the passages of pages, in the transactions of their pages.
+
+Passages are written with their words, and without vectors: the step `index` adds those. Only a
+document that is read again takes the vectors of unchanged text from the revision that clients see, so
+that search finds it without a gap.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import delete, text
+from sqlalchemy.orm import Session
+
+from pipeline.enrich.passages import Budget, passages_of
+from pipeline.ingest.frames import PageReading
+from schemas.ids import DocumentId, RevisionId, TenantId
+from schemas.lifecycle import PassageKind
+from schemas.policy import search_words
+from schemas.settings import PassageSettings
+from schemas.spans import RUNNING
+from schemas.tables.base import table_of
+from schemas.tables.passages import Passage, PassageEmbedding
+
+_PASSAGES: Final = table_of(Passage)
+_EMBEDDINGS: Final = table_of(PassageEmbedding)
+
+ROWS_MAX: Final = 500
+"""Rows of one statement: bounds the memory of both sides."""
+
+_INSERT: Final = text(
+    f"""
+    INSERT INTO passages
+        (revision_id, page, ordinal, tenant_id, document_id, kind, start, "end", language, digest, text, tokens, search)
+    SELECT :revision_id, page, ordinal, :tenant_id, :document_id, kind, start, "end", language, digest, own_text, tokens,
+           CASE WHEN configuration = '{search_words.AS_WRITTEN}'::regconfig
+                THEN setweight(to_tsvector(configuration, searched), 'A')
+                ELSE setweight(to_tsvector(configuration, text), 'A')
+                     || to_tsvector('{search_words.AS_WRITTEN}', coalesce(searched, text))
+           END || array_to_tsvector(marks)
+    FROM json_to_recordset(CAST(:rows AS json)) AS given (
+        page integer, ordinal integer, kind text, start integer, "end" integer, language text, digest uuid,
+        own_text text, tokens integer, configuration regconfig, text text, searched text, marks text[]
+    )
+    """  # noqa: S608  # a constant
+)
+
+# The same bytes give the same pages: the text of a page is looked for on the page of the same number.
+_COPY_VECTORS: Final = text(
+    """
+    INSERT INTO passage_embeddings (model_id, revision_id, page, ordinal, tenant_id, document_id, embedding)
+    SELECT DISTINCT ON (vector.model_id, new.page, new.ordinal)
+           vector.model_id, new.revision_id, new.page, new.ordinal, new.tenant_id, new.document_id, vector.embedding
+    FROM documents
+    JOIN passages AS new ON new.revision_id = :revision_id AND new.page = ANY(:pages)
+    JOIN passages AS old
+      ON old.revision_id = documents.revision_id AND old.page = new.page AND old.digest = new.digest
+    JOIN passage_embeddings AS vector
+      ON vector.revision_id = old.revision_id AND vector.page = old.page AND vector.ordinal = old.ordinal
+    WHERE documents.id = :document_id AND documents.revision_id <> :revision_id
+    """
+)
+
+_COPY: Final = text(
+    """
+    INSERT INTO passages
+        (revision_id, page, ordinal, tenant_id, document_id, kind, start, "end", language, digest, text, tokens, search)
+    SELECT :revision_id, page, ordinal, tenant_id, :document_id, kind, start, "end", language, digest, text, tokens,
+           ts_delete(search, CAST(:source_mark AS text)) || array_to_tsvector(ARRAY[CAST(:document_mark AS text)])
+    FROM passages
+    WHERE revision_id = :source AND page BETWEEN :first AND :last AND kind = :kind
+    """
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassageToWrite:
+    """A passage of a page.
+
+    Attributes:
+        ordinal: unique in the page.
+        start: offsets in the text of the page; 0 and 0 if the text is not a part of it.
+        tokens: see `pipeline.enrich.passages.tokens_of`.
+    """
+
+    page: int
+    ordinal: int
+    kind: PassageKind
+    start: int
+    end: int
+    language: str | None
+    text: str
+    tokens: int
+
+
+class _Row(msgspec.Struct, frozen=True, kw_only=True):
+    page: int
+    ordinal: int
+    kind: PassageKind
+    start: int
+    end: int
+    language: str | None
+    digest: UUID
+    own_text: str | None
+    tokens: int
+    configuration: str
+    text: str
+    searched: str | None
+    marks: list[str]
+
+
+def budget_of(settings: PassageSettings) -> Budget:
+    return Budget(tokens=settings.passage_tokens, overlap=settings.passage_overlap)
+
+
+def of_page(page: PageReading, *, budget: Budget) -> Iterator[PassageToWrite]:
+    """Yield the passages of a page's text."""
+    running = [(span.start, span.end) for span in page.spans if span.kind in RUNNING]
+    found = passages_of(page.text, sentences=page.sentences, running=running, budget=budget)
+    for ordinal, (start, end, tokens) in enumerate(found):
+        yield PassageToWrite(
+            page=page.number,
+            ordinal=ordinal,
+            kind=PassageKind.TEXT,
+            start=start,
+            end=end,
+            language=page.language,
+            text=page.text[start:end],
+            tokens=tokens,
+        )
+
+
+def insert(
+    session: Session,
+    passages: Sequence[PassageToWrite],
+    *,
+    revision_id: RevisionId,
+    document_id: DocumentId,
+    tenant_id: TenantId,
+) -> None:
+    """Add passages of one revision, without vectors.
+
+    Args:
+        session: of a transaction that has locked the document.
+        passages: none of which is written; a page of two million characters has 3,000.
+        revision_id: the revision that is written.
+        document_id: its document.
+        tenant_id: the owner.
+    """
+    marks = [search_words.tenant_mark(tenant_id), search_words.document_mark(document_id)]
+    encoder = msgspec.json.Encoder()
+    for first in range(0, len(passages), ROWS_MAX):
+        rows = [_row(passage, marks=marks) for passage in passages[first : first + ROWS_MAX]]
+        values = {
+            "revision_id": revision_id,
+            "document_id": document_id,
+            "tenant_id": tenant_id,
+            "rows": encoder.encode(rows).decode(),
+        }
+        session.execute(_INSERT, values)
+
+
+def copy_vectors(
+    session: Session, *, revision_id: RevisionId, document_id: DocumentId, pages: Collection[int]
+) -> None:
+    """Take the vectors of passages with equal text from the revision that clients see.
+
+    Args:
+        session: the transaction that has inserted the passages.
+        revision_id: the revision that is written.
+        document_id: its document.
+        pages: the pages of these passages.
+    """
+    values = {"revision_id": revision_id, "document_id": document_id, "pages": list(pages)}
+    session.execute(_COPY_VECTORS, values)
+
+
+def copy(
+    session: Session,
+    *,
+    revision_id: RevisionId,
+    document_id: DocumentId,
+    source: RevisionId,
+    source_document: DocumentId,
+    first: int,
+    last: int,
+) -> None:
+    """Copy the passages of text of some pages from another document with the same pages.
+
+    Their vectors are added by the step `index`, and the passages of tables by the step `tables`.
+    """
+    values = {
+        "revision_id": revision_id,
+        "document_id": document_id,
+        "source": source,
+        "source_mark": search_words.document_mark(source_document),
+        "document_mark": search_words.document_mark(document_id),
+        "kind": PassageKind.TEXT.value,
+        "first": first,
+        "last": last,
+    }
+    session.execute(_COPY, values)
+
+
+def delete_of_pages(session: Session, revision_id: RevisionId, pages: Collection[int]) -> None:
+    """Delete the passages of some pages, and their vectors before."""
+    for table in (_EMBEDDINGS, _PASSAGES):
+        session.execute(
+            delete(table).where(table.c.revision_id == revision_id, table.c.page.in_(pages))
+        )
+
+
+def _row(passage: PassageToWrite, *, marks: Sequence[str]) -> _Row:
+    configuration = search_words.configuration_of(passage.language)
+    searched = search_words.searched(passage.text)
+    is_alone = configuration == search_words.AS_WRITTEN
+    digest = hashlib.md5(passage.text.encode(), usedforsecurity=False).digest()
+    return _Row(
+        page=passage.page,
+        ordinal=passage.ordinal,
+        kind=passage.kind,
+        start=passage.start,
+        end=passage.end,
+        language=passage.language,
+        digest=UUID(bytes=digest),
+        own_text=None if passage.kind is PassageKind.TEXT else passage.text,
+        tokens=passage.tokens,
+        configuration=configuration,
+        text=passage.text,
+        # Sent only if it differs.
+        searched=searched if is_alone or searched != passage.text else None,
+        marks=[
+            *marks,
+            search_words.kind_mark(passage.kind),
+            search_words.language_mark(passage.language),
+        ],
+    )
