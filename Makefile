@@ -135,9 +135,9 @@ format: $(VENV)/.synced ## format the code and apply automatic fixes
 	$(RUN)/ruff check --fix
 
 lock: $(VENV)/.uv ## update dev/locks from pyproject.toml; UPGRADE=1 takes newer versions
-	$(COMPILE) --extra gateway --extra pipeline --extra notifier --extra dev pyproject.toml \
+	$(COMPILE) --extra gateway --extra pipeline --extra embeddings --extra notifier --extra dev pyproject.toml \
 		-o dev/locks/dev.txt
-	$(COMPILE) --extra gateway --extra pipeline --extra notifier pyproject.toml \
+	$(COMPILE) --extra gateway --extra pipeline --extra embeddings --extra notifier pyproject.toml \
 		-c dev/locks/dev.txt -o dev/locks/runtime.txt
 	$(COMPILE) dev/locks/swift.in -o dev/locks/swift.txt
 	echo uv | $(COMPILE) --no-annotate - -o dev/locks/bootstrap.txt

@@ -11,6 +11,7 @@ from schemas.settings import (
     BatchLimitSettings,
     BodySettings,
     DatabaseSettings,
+    EmbeddingSettings,
     ExportSettings,
     HttpSettings,
     LinkSettings,
@@ -53,6 +54,7 @@ class Settings(
     WebhookTargetSettings,
     WebhookSettings,
     OcrChoiceSettings,
+    EmbeddingSettings,
     ProcessSettings,
     ServiceSettings,
 ):
@@ -69,6 +71,10 @@ class AdministrationSettings(DatabaseSettings, QuotaSettings, ProcessSettings, S
 
 class RetentionSettings(AdministrationSettings, SweepSettings):
     """Settings of the command that counts what the sweeps delete: those of the sweeps too."""
+
+
+class ReindexSettings(AdministrationSettings, EmbeddingSettings):
+    """Settings of the command that orders the vectors of a model: the model too."""
 
 
 class SecretAdministrationSettings(AdministrationSettings, SecretSettings):

@@ -6,6 +6,7 @@ from schemas.settings import (
     BrokerSettings,
     CelerySettings,
     DatabaseSettings,
+    EmbeddingSettings,
     ExportSettings,
     IngestSettings,
     LivenessSettings,
@@ -25,6 +26,10 @@ from schemas.settings import (
 )
 
 
+class PublishSettings(StepSettings, EmbeddingSettings):
+    """Settings of the publication of a document: shares of the tenants, and the model of vectors."""
+
+
 class Settings(
     DatabaseSettings,
     BrokerSettings,
@@ -32,7 +37,7 @@ class Settings(
     ObjectStoreSettings,
     StagingSettings,
     ScratchSettings,
-    StepSettings,
+    PublishSettings,
     TransferSettings,
     QuotaSettings,
     SweepSettings,

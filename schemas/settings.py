@@ -666,6 +666,20 @@ class OcrSettings(BaseModel):
     )
 
 
+class EmbeddingModelName(StrEnum):
+    """Which model makes the vectors of passages and queries."""
+
+    USE = "use"
+    NONE = "none"
+
+
+class EmbeddingSettings(BaseModel):
+    embedding_model: EmbeddingModelName = Field(
+        default=EmbeddingModelName.USE,
+        description="what makes vectors of passages and of queries, so that search finds other words for the same: `use` (extra `embeddings`; 16 languages) or `none`: search finds words alone. After a change run `waybill reindex`: until then the model of the existing vectors stays in use",
+    )
+
+
 class RelaySettings(BaseModel):
     outbox_batch: Positive = Field(
         default=100,

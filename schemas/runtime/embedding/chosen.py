@@ -1,0 +1,87 @@
+"""The models that this version has, and those that this process has loaded.
+
+A model is loaded when it is first needed, and then stays: two are loaded only while `waybill reindex`
+makes the vectors of a new model beside the old ones.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from types import MappingProxyType
+from typing import Final
+
+import structlog
+
+from schemas.runtime.embedding.port import Embedder, EmbedderUnavailable
+from schemas.settings import EmbeddingModelName, EmbeddingSettings
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What is known of a model before it is loaded.
+
+    Attributes:
+        name: with the version and the dimension: the name of its row in `embedding_models`.
+        load: loads it; raises `EmbedderUnavailable`.
+    """
+
+    name: str
+    dimension: int
+    load: Callable[[], Embedder]
+
+
+def _use() -> Embedder:
+    from schemas.runtime.embedding.use import UseEmbedder  # noqa: PLC0415  # numpy takes 30 MiB
+
+    return UseEmbedder.load(name=MODELS[EmbeddingModelName.USE].name)
+
+
+MODELS: Final[Mapping[EmbeddingModelName, Model]] = MappingProxyType(
+    {EmbeddingModelName.USE: Model(name="use-multilingual-3-512", dimension=512, load=_use)}
+)
+"""By the value of `EMBEDDING_MODEL`."""
+
+_lock: Final = Lock()
+_loaded: Final[dict[str, Embedder | EmbedderUnavailable]] = {}
+
+
+def model_of(settings: EmbeddingSettings) -> Model | None:
+    """Return the model that new vectors are made by; None with `EMBEDDING_MODEL=none`."""
+    return MODELS.get(settings.embedding_model)
+
+
+def named(name: str) -> Embedder:
+    """Return the loaded model of a row of `embedding_models`.
+
+    The first call takes up to a second, so an event loop calls this in a thread.
+
+    Args:
+        name: of the row.
+
+    Raises:
+        EmbedderUnavailable: this version has no such model, or a package is missing or has other
+            weights; every later call raises the same.
+    """
+    with _lock:
+        found = _loaded.get(name)
+        if found is None:
+            try:
+                found = _load(name)
+            except EmbedderUnavailable as unavailable:
+                log.warning("embedder.unavailable", model=name, reason=str(unavailable))
+                found = unavailable
+            _loaded[name] = found
+    if isinstance(found, EmbedderUnavailable):
+        raise found
+    return found
+
+
+def _load(name: str) -> Embedder:
+    model = next((each for each in MODELS.values() if each.name == name), None)
+    if model is None:
+        raise EmbedderUnavailable(f"this version has no model {name}")
+    embedder = model.load()
+    log.info("embedder.loaded", model=name)
+    return embedder
