@@ -29,6 +29,16 @@ def main() -> int:
         default=CHECKOUT / "var" / "bench",
         help="on the disk to measure (var/bench)",
     )
+    parser.add_argument(
+        "--questions", type=Path, help="JSON list of questions for the benchmark retrieval"
+    )
+    parser.add_argument(
+        "--documents",
+        type=Path,
+        nargs="+",
+        default=(),
+        help="directories of the PDFs that the questions are about",
+    )
     arguments = parser.parse_args()
     unknown = set(arguments.benchmarks) - set(BENCHMARKS)
     if unknown:
@@ -39,6 +49,7 @@ def main() -> int:
     # Without a terminal, rich would fold tables to 80 columns.
     console = Console() if sys.stdout.isatty() else Console(width=160)
     with System.running(state_dir, plots=results, report=console.print) as system:
+        system.questions, system.documents = arguments.questions, arguments.documents
         for name in chosen:
             began = time.monotonic()
             benchmark = BENCHMARKS[name]

@@ -1,6 +1,6 @@
 """The system under measurement; it runs only the services of the benchmark."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -82,6 +82,8 @@ class System:
         self.plots = plots
         self.report = report
         self.machine = Machine.here()
+        self.questions: Path | None = None
+        self.documents: Sequence[Path] = ()
         self._has_database = False
 
     @classmethod

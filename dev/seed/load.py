@@ -55,10 +55,10 @@ def seed(
         connection.exec_driver_sql(statements.PARTITIONS, extent.values)
     with _load(engine) as connection:
         connection.exec_driver_sql(statements.FUNCTIONS, extent.values)
-        with _timed("facts", report):
+        with timed("facts", report):
             connection.exec_driver_sql(statements.JOBS, extent.values)
         for table, statement in statements.TABLES.items():
-            with _timed(table, report):
+            with timed(table, report):
                 connection.exec_driver_sql(statement, extent.values)
     _vacuum(engine, report=report)
 
@@ -73,7 +73,7 @@ def remove(database_url: str, *, report: Report = silent) -> None:
     engine = _engine(database_url)
     with _load(engine) as connection:
         for table, statement in removals().items():
-            with _timed(table, report):
+            with timed(table, report):
                 connection.execute(statement)
     _vacuum(engine, report=report)
 
@@ -142,14 +142,14 @@ def _vacuum(engine: Engine, *, report: Report) -> None:
     """Vacuum every table; otherwise the first reads would write the hint bits of every row."""
     names = ", ".join(table.name for table in Base.metadata.sorted_tables)
     with (
-        _timed("vacuum", report),
+        timed("vacuum", report),
         engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
     ):
         connection.exec_driver_sql(f"VACUUM (ANALYZE) {names}")
 
 
 @contextmanager
-def _timed(what: str, report: Report) -> Iterator[None]:
+def timed(what: str, report: Report) -> Iterator[None]:
     began = time.monotonic()
     yield
     report(f"{what}: {time.monotonic() - began:.1f} s")

@@ -1,0 +1,1 @@
+"""Questions with the pages that answer them, and how well a ranking answers them."""
