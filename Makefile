@@ -14,7 +14,7 @@ export RUFF_CACHE_DIR := var/cache/ruff
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status run logs psql migrate seed waybill hooks test integration-gateway-1 integration-gateway-2 integration-clients integration-pipeline integration-others integration-sandbox end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq tessdata nginx npm lock format
+.PHONY: help demo up down status run logs psql migrate seed waybill hooks test integration-gateway-1 integration-gateway-2 integration-clients integration-pipeline integration-others integration-sandbox end-to-end soak soak-workers soak-others check check-style check-types check-units bench install rabbitmq tessdata nginx clamav npm lock format
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,10 +54,10 @@ hooks: $(VENV)/.synced ## check format, lint, types and imports before every com
 
 # Only unit and contract tests run without the services.
 ifdef T
-test: $(if $(filter-out tests/unit% tests/contract%,$(T)),install nginx npm,$(VENV)/.synced)
+test: $(if $(filter-out tests/unit% tests/contract%,$(T)),install nginx clamav npm,$(VENV)/.synced)
 	$(RUN)/pytest $(T)
 else
-test: check install nginx npm ## all of `make check`, then the tests on real services; T=PATH runs one file, directory or test
+test: check install nginx clamav npm ## all of `make check`, then the tests on real services; T=PATH runs one file, directory or test
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
 		integration-others end-to-end integration-pipeline integration-clients \
 		integration-gateway-1 integration-gateway-2 integration-sandbox
@@ -98,7 +98,7 @@ integration-sandbox:
 end-to-end:
 	$(RUN)/pytest --state-dir var/test-end-to-end tests/e2e tests/fuzz
 
-soak: install nginx ## time limits, then kills, slow stores and fuzzing at full length
+soak: install nginx clamav ## time limits, then kills, slow stores and fuzzing at full length
 	$(RUN)/pytest $(TIME_LIMITS)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target soak-workers soak-others
 
@@ -157,6 +157,10 @@ tessdata: rabbitmq
 # Only tests need it. After the broker, because both may update the lists of packages.
 nginx: install
 	@sh dev/stack/install/nginx.sh
+
+# Only tests need it. After nginx, because both may update the lists of packages.
+clamav: nginx
+	@sh dev/stack/install/clamav.sh
 
 # Only tests need it.
 npm:

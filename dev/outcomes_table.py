@@ -23,6 +23,8 @@ its job. It is finer than the status, and stable: clients may branch on it.
   the job fails.
 - "Again" says whether reading the same bytes again may give more, once an operator has changed something
   such as an engine for OCR. It is `retryable` in the error of a failed job.
+- A document in which the malware scan found something is `quarantined` too, with the error `malware_found`,
+  which has the name of the signature. Its file is not served, and what was read from it is withdrawn.
 - A job may also fail by a fault of the system, such as `store_unavailable`; the document then has no outcome.
 
 | outcome | document | job | error | again | meaning |

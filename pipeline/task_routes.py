@@ -22,6 +22,7 @@ from pipeline.ingest.task import IngestDocument, IngestRest
 from pipeline.messaging.consumer import EventConsumer
 from pipeline.messaging.event_task import EventTask
 from pipeline.replay.task import ReplayDeliveries
+from pipeline.scan.task import ScanFile
 from pipeline.transfer.task import CleanUpUpload, TransferUpload
 from schemas import queues, topology
 from schemas.events.batches import BatchCancelRequested, BatchReceived
@@ -43,7 +44,7 @@ READING: Final = frozenset(
 
 
 def _reads(task: type[EventTask]) -> Mapping[str, type[EventTask]]:
-    """Return the events that start the reading of a document, each with the task."""
+    """Return the events that start the scan or the reading of a document, each with the task."""
     return {StoredEvent.TYPE: task, ReprocessRequested.TYPE: task}
 
 
@@ -51,6 +52,7 @@ TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
     {
         queues.UPLOADS: {
             UploadFinalized.TYPE: TransferUpload,
+            **_reads(ScanFile),
             UploadCancelled.TYPE: CleanUpUpload,
             BatchCancelRequested.TYPE: CleanUpBatch,
         },

@@ -95,6 +95,12 @@ class ErrorCode(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     CANCELLED = "cancelled"
 
+    # malware scan
+    MALWARE_FOUND = "malware_found"
+    SCAN_PENDING = "scan_pending"
+    SCAN_FAILED = "scan_failed"
+    DOCUMENT_UNSCANNABLE = "document_unscannable"
+
     # exports
     EXPORT_TOO_LARGE = "export_too_large"
 

@@ -129,6 +129,17 @@ class DocumentStatus(StrEnum):
     FAILED = "failed"  # the object is stored; no page can be read
 
 
+class ScanState(StrEnum):
+    """What the malware scan of a stored file came to."""
+
+    OFF = "off"  # stored while no scanner was set
+    PENDING = "pending"
+    CLEAN = "clean"
+    INFECTED = "infected"  # quarantined
+    UNSCANNABLE = "unscannable"  # not scanned as a whole, and none may pass without a scan
+    UNSCANNED = "unscanned"  # not scanned as a whole; passed, as the settings permit
+
+
 class RevisionState(StrEnum):
     """A revision is one reading of a document."""
 
@@ -204,4 +215,7 @@ SETTLED_DELIVERIES: Final = FAILED_DELIVERIES | {DeliveryStatus.DELIVERED}
 ACTIVE_STEPS: Final = frozenset({StepStatus.WAITING, StepStatus.QUEUED, StepStatus.RUNNING})
 LIVE_BATCHES: Final = frozenset({BatchStatus.PROCESSING, BatchStatus.PAUSED})
 READABLE_DOCUMENTS: Final = frozenset({DocumentStatus.INGESTED, DocumentStatus.PARTIAL})
+WITHHELD_FILES: Final = frozenset({ScanState.PENDING, ScanState.INFECTED, ScanState.UNSCANNABLE})
+"""Files that are neither read nor served."""
+
 CANCELLABLE_UPLOADS: Final = frozenset({UploadStatus.OPEN, UploadStatus.FINALIZED})

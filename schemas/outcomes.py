@@ -31,7 +31,10 @@ class Outcome(StrEnum):
     TIMEOUT_PAGE = "timeout_page"
     OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
-    QUARANTINED = "quarantined"  # killed its reader again and again
+    QUARANTINED = (
+        "quarantined"  # has malware (`malware_found`), or killed its reader again and again
+    )
+    UNSCANNABLE = "unscannable"  # the malware scan does not cover all of it
     DUPLICATE = "duplicate"  # the tenant refuses bytes that it has already
 
 
@@ -132,6 +135,10 @@ MEANINGS: Final[Mapping[Outcome, Meaning]] = MappingProxyType(
             ErrorCode.DOCUMENT_QUARANTINED,
             "The document made its readers end again and again, and is not read any more;"
             " save it anew with another program.",
+        ),
+        Outcome.UNSCANNABLE: _failed(
+            ErrorCode.DOCUMENT_UNSCANNABLE,
+            "The file cannot be scanned for malware as a whole; upload a smaller file.",
         ),
         Outcome.DUPLICATE: _failed(
             ErrorCode.DOCUMENT_DUPLICATE,

@@ -613,6 +613,67 @@ class PassageSettings(BaseModel):
         return self
 
 
+_CLAMD: Final = "clamd://host:port or clamd+unix:///path/of/clamd.ctl"
+_CLAMD_PORT: Final = 3310
+
+
+class MalwareScanChoiceSettings(BaseModel):
+    malware_scan: str | None = Field(
+        default=None,
+        description="clamd of ClamAV, as `clamd://host:port` or `clamd+unix:///path`: every stored file is sent to it (INSTREAM) before it can be read or downloaded. Unset means that nothing is scanned. The connection is not encrypted: use a private network. The gateways and the workers of `uploads` need the same value",
+    )
+
+    @field_validator("malware_scan")
+    @classmethod
+    def _check_scanner(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        _clamd_at(value)
+        return value
+
+    @property
+    def scanner(self) -> tuple[str, int] | Path | None:
+        """Host and port of clamd, or its Unix socket; None if nothing is scanned."""
+        return None if self.malware_scan is None else _clamd_at(self.malware_scan)
+
+
+class MalwareScanSettings(BaseModel):
+    malware_scan_required: bool = Field(
+        default=True,
+        description="`true`: a file that clamd does not scan as a whole fails with `document_unscannable`, and while clamd is away, files wait. `false` lets such files pass, marked `unscanned`",
+    )
+    malware_scan_wait_max: Duration = Field(
+        default=timedelta(minutes=15),
+        description="with `MALWARE_SCAN_REQUIRED=false`: how long a file waits for clamd before it passes. A restart of clamd takes about a minute",
+    )
+    malware_scan_timeout: Duration = Field(
+        default=timedelta(minutes=5),
+        description="longest time in which clamd takes no byte of a file, and longest wait for its verdict; then the scan is tried again later. Keep it longer than `MaxScanTime` of clamd (by default 2 min), and under `TASK_TIME_LIMIT`",
+    )
+    malware_scan_size_max: ByteSize = Field(
+        default=ByteSize(100 * MIB),
+        ge=1,
+        description="largest file that is sent to clamd. The default is that of `StreamMaxLength` and `MaxFileSize` of clamd 1.x, but the configuration of Debian has 25 MB: neither may be smaller. clamd calls what is beyond its own limits clean, unless it has `AlertExceedsMax yes`",
+    )
+
+
+def _clamd_at(url: str) -> tuple[str, int] | Path:
+    """Return host and port, or the path of the Unix socket, in the URL of a scanner.
+
+    Raises:
+        ValueError: it is no such URL.
+    """
+    parts = urlsplit(url)
+    if parts.query or parts.fragment or parts.username is not None or parts.password is not None:
+        raise ValueError(f"it is not of the form {_CLAMD}")
+    if parts.scheme == "clamd+unix" and not parts.netloc and len(parts.path) > 1:
+        return Path(parts.path)
+    if parts.scheme == "clamd" and parts.hostname and parts.path in {"", "/"}:
+        # `port` raises ValueError for one out of range.
+        return parts.hostname, parts.port or _CLAMD_PORT
+    raise ValueError(f"it is not of the form {_CLAMD}")
+
+
 class OcrEngineName(StrEnum):
     """Which engine recognises the text of pages that are pictures."""
 

@@ -13,6 +13,7 @@ class JobStage(StrEnum):
     """The name of the step that a job is in; `done` once every step is completed."""
 
     TRANSFER = "transfer"
+    SCAN = "scan"
     METADATA = "metadata"
     INGEST = "ingest"
     INGEST_REST = "ingest_rest"
@@ -29,6 +30,7 @@ class StepName(StrEnum):
     """What a worker does for a job; the steps `metadata` and `ingest` run at the same time."""
 
     TRANSFER = "transfer"  # stores the file as one object
+    SCAN = "scan"  # looks for malware in the stored file, before anything reads it
     METADATA = "metadata"  # title, outline and thumbnail of a document
     INGEST = "ingest"  # reads the pages, for a limited time
     INGEST_REST = "ingest_rest"  # reads the pages for which `ingest` had no time
@@ -74,37 +76,44 @@ STEPS: Final[Mapping[StepName, StepKind]] = MappingProxyType(
                 weight=60,
             ),
             StepKind(
+                name=StepName.SCAN,
+                queue=queues.UPLOADS,
+                ordinal=1,
+                unit=None,
+                weight=0,
+            ),
+            StepKind(
                 name=StepName.METADATA,
                 queue=queues.METADATA_EXTRACTION,
-                ordinal=1,
+                ordinal=2,
                 unit=None,
                 weight=1,
             ),
             StepKind(
                 name=StepName.INGEST,
                 queue=queues.DOCUMENT_PROCESSING,
-                ordinal=2,
+                ordinal=3,
                 unit="pages",
                 weight=28,
             ),
             StepKind(
                 name=StepName.INGEST_REST,
                 queue=queues.BATCH_PROCESSING,
-                ordinal=3,
+                ordinal=4,
                 unit="pages",
                 weight=0,
             ),
             StepKind(
                 name=StepName.OCR,
                 queue=queues.OCR_PROCESSING,
-                ordinal=4,
+                ordinal=5,
                 unit="pages",
                 weight=10,
             ),
             StepKind(
                 name=StepName.RENDER,
                 queue=queues.METADATA_EXTRACTION,
-                ordinal=5,
+                ordinal=6,
                 unit=None,
                 weight=0,
             ),
@@ -146,6 +155,9 @@ STEPS: Final[Mapping[StepName, StepKind]] = MappingProxyType(
         )
     }
 )
+
+FIRST_OF_READING: Final = (StepName.METADATA, StepName.INGEST)
+"""The steps with which a reading begins, in the order of their ordinals."""
 
 WEIGHTS: Final = sum(kind.weight for kind in STEPS.values())
 """Below 100: only a job whose steps are all completed has a progress of 100."""

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from schemas.events.batches import BatchCancelled, BatchCompleted, BatchFailed
-from schemas.events.documents import DocumentFailed, IngestedEvent
+from schemas.events.documents import DocumentFailed, DocumentScanned, IngestedEvent
 from schemas.events.endpoints import EndpointDisabled, Ping
 from schemas.events.exports import ExportCompleted, ExportFailed
 from schemas.events.uploads import StoredEvent, UploadCancelled, UploadFailed, UploadFinalized
@@ -99,6 +99,7 @@ SUBSCRIPTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             StoredEvent.TYPE,
             UploadFailed.TYPE,
             UploadCancelled.TYPE,
+            DocumentScanned.TYPE,
             IngestedEvent.TYPE,
             DocumentFailed.TYPE,
             ExportCompleted.TYPE,

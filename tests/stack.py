@@ -19,6 +19,7 @@ from schemas.settings import BrokerSettings, DatabaseSettings, ObjectStoreSettin
 from tests import containers
 from tests.killable import Killable
 from tests.reused_database import ReusedDatabase
+from tests.scanner import Scanner, scanner_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,6 +127,13 @@ def object_store_settings(infrastructure: Stack, object_store: ObjectStore) -> O
     name = fresh_name()
     object_store.create_bucket(name)
     return settings_in(infrastructure.environment | {"S3_BUCKET": name})
+
+
+@pytest.fixture(scope="session")
+def scanner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scanner]:
+    """clamd; a test that stops it starts it again."""
+    with scanner_in(tmp_path_factory.mktemp("clamd")) as scanner:
+        yield scanner
 
 
 @pytest.fixture(params=list(Store), ids=str)

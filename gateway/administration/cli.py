@@ -9,6 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import UUID
 
 import click
 
@@ -149,6 +150,8 @@ def on_database(
     from gateway.administration.dead_letters import DeadLetterRefused
     from gateway.administration.keys import KeyRefused
     from gateway.administration.tenants import TenantBeingDeleted, TenantUnknown
+    from gateway.document_changes.reprocess import DocumentBusy
+    from gateway.documents.errors import DocumentNotFound
     from schemas.runtime import logging
 
     async def run() -> Result:
@@ -161,7 +164,14 @@ def on_database(
     logging.configure(loaded, service="waybill")
     try:
         return asyncio.run(run())
-    except (TenantUnknown, TenantBeingDeleted, KeyRefused, DeadLetterRefused) as error:
+    except (
+        TenantUnknown,
+        TenantBeingDeleted,
+        KeyRefused,
+        DeadLetterRefused,
+        DocumentNotFound,
+        DocumentBusy,
+    ) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -598,6 +608,30 @@ DEAD_LETTERS_MAX: Final = 1000
 """Most dead letters of one list."""
 
 DEAD_LETTER_ID: Final = click.IntRange(1, 2**63 - 1)
+
+
+@main.group("documents")
+def documents_group() -> None:
+    """Stored files of tenants."""
+
+
+@documents_group.command("rescan")
+@click.argument("document_id", type=click.UUID)
+def rescan_document(document_id: UUID) -> None:
+    """Scan the file of a document for malware again, and then read it, also if it is quarantined.
+
+    For false alarms, once the signature is corrected. Prints the id of the job.
+    """
+    from gateway.administration import audit, documents
+    from schemas.ids import DocumentId
+
+    job_id = in_transaction(
+        settings(),
+        lambda session: documents.rescan(
+            session, document_id=DocumentId(document_id), actor=audit.current_actor()
+        ),
+    )
+    click.echo(f"job: {job_id}")
 
 
 @main.group("dead-letters")

@@ -21,6 +21,7 @@ from gateway.documents.errors import (
     DocumentNotReady,
     ImageNotFound,
     PageNotFound,
+    check_is_served,
 )
 from gateway.jobs.queries import snapshot_of
 from gateway.settings import EVENT_SOURCE
@@ -110,6 +111,7 @@ async def page_image(
     Raises:
         DocumentNotFound: the tenant has no such document.
         PageNotFound, ImageNotFound: there is no such page, or pages of its format have no image.
+        FileWithheld: the malware scan has not passed the file.
         DocumentNotReady: the document could not be read.
         RenderingFailed: the page cannot be rendered.
         TooManyImages: too many pages of the document have images.
@@ -155,6 +157,7 @@ async def _wanted(
 ) -> StoredImage | JobView | Wanted:
     """Look for the image of a page and for the job that makes it; see `page_image`."""
     document = await queries.document_of(session, tenant_id=tenant_id, document_id=document_id)
+    check_is_served(document)
     is_stored_only = document.status is DocumentStatus.STORED
     if is_stored_only or not media_types.may_have_images(document.content_type):
         raise ImageNotFound(document_id, number=number)

@@ -1,16 +1,16 @@
 """Reading a stored document again: its job, two steps and their event are created in one transaction."""
 
-from typing import Final
+from collections.abc import Sequence
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import and_, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.context import Context
 from gateway.db import SessionStatements, transaction_time
-from gateway.documents.errors import DocumentNotFound
+from gateway.documents.errors import DocumentNotFound, FileWithheld
 from gateway.http import idempotency
 from gateway.jobs.queries import snapshot_of
 from gateway.settings import EVENT_SOURCE
@@ -19,9 +19,10 @@ from schemas.api.jobs import JobView
 from schemas.errors import DomainError, ErrorCode
 from schemas.events.documents import ReprocessRequested
 from schemas.ids import DocumentId, JobId, TenantId
-from schemas.lifecycle import JobKind, Priority
+from schemas.lifecycle import WITHHELD_FILES, JobKind, Priority, ScanState
 from schemas.policy import document_passwords
-from schemas.steps import JobStage, StepName
+from schemas.settings import MalwareScanChoiceSettings
+from schemas.steps import FIRST_OF_READING, JobStage, StepName
 from schemas.tables import steps
 from schemas.tables.document_passwords import DocumentPassword
 from schemas.tables.documents import Document
@@ -29,8 +30,6 @@ from schemas.tables.events import emit
 from schemas.tables.jobs import IS_OPEN, READS_AGAIN, Job
 
 log = structlog.stdlib.get_logger(__name__)
-
-STEPS_OF_READING: Final = (StepName.METADATA, StepName.INGEST)
 
 
 class DocumentBusy(DomainError):
@@ -57,6 +56,7 @@ async def reprocess(
     Raises:
         DocumentNotFound: the tenant has no such document.
         DocumentBusy: a job that reads it is open.
+        FileWithheld: it is quarantined.
         TooManyWaiting, SystemBusy: too many steps wait.
         IdempotencyKeyReused: the key is bound to another request.
     """
@@ -70,32 +70,86 @@ async def reprocess(
             await context.backlog.check(statements, tenant_id=tenant_id)
             document = await _locked(session, tenant_id=tenant_id, document_id=document_id)
             priority = request.priority or Priority.INTERACTIVE
+            first = first_steps(document, settings=context.settings)
             await _add_job(
-                session, document, job_id=job_id, priority=priority, traceparent=traceparent
+                session,
+                document,
+                job_id=job_id,
+                first=first,
+                priority=priority,
+                traceparent=traceparent,
             )
             if request.password:
                 await _keep_password(
                     session, request.password, document=document, job_id=job_id, context=context
                 )
-            for name in STEPS_OF_READING:
+            for name in first:
                 await session.execute(steps.release(tenant_id, name, settings=context.settings))
             log.info("document.reprocess_requested", document_id=str(document_id))
         return (await snapshot_of(statements, tenant_id=tenant_id, job_id=JobId(bound_to))).job
 
 
+async def order_rescan(session: AsyncSession, *, document_id: DocumentId) -> JobId:
+    """Add a job that scans a file for malware and then reads it, also if it is quarantined.
+
+    For operators, after a false alarm or with new signatures. The watchdog gives the step to a worker.
+
+    Raises:
+        DocumentNotFound: there is no such document.
+        DocumentBusy: a job that reads it is open.
+    """
+    document = await _free(session, document_id, Document.id == document_id)
+    job_id = JobId(uuid4())
+    await _add_job(
+        session,
+        document,
+        job_id=job_id,
+        first=(StepName.SCAN,),
+        priority=Priority.INTERACTIVE,
+        traceparent=None,
+        is_rescan=True,
+    )
+    return job_id
+
+
+def first_steps(document: Document, *, settings: MalwareScanChoiceSettings) -> Sequence[StepName]:
+    """Return the steps with which a job that reads a document again begins.
+
+    A file that was withheld is scanned also after scans were switched off.
+    """
+    is_scanned = settings.malware_scan is not None or document.scan_state in WITHHELD_FILES
+    return (StepName.SCAN,) if is_scanned else FIRST_OF_READING
+
+
 async def _locked(
     session: AsyncSession, *, tenant_id: TenantId, document_id: DocumentId
 ) -> Document:
-    """Lock a document against other requests and against deletion; its readers are not blocked.
+    """Lock a tenant's document; see `_free`.
 
     Raises:
         DocumentNotFound: the tenant has no such document.
         DocumentBusy: a job that reads it is open.
+        FileWithheld: it is quarantined.
+    """
+    document = await _free(
+        session, document_id, and_(Document.id == document_id, Document.tenant_id == tenant_id)
+    )
+    if document.scan_state is ScanState.INFECTED:
+        raise FileWithheld(document)
+    return document
+
+
+async def _free(
+    session: AsyncSession, document_id: DocumentId, condition: ColumnElement[bool]
+) -> Document:
+    """Lock a document against other requests and against deletion; its readers are not blocked.
+
+    Raises:
+        DocumentNotFound: no document meets the condition.
+        DocumentBusy: a job that reads it is open.
     """
     document = await session.scalar(
-        select(Document)
-        .where(Document.id == document_id, Document.tenant_id == tenant_id)
-        .with_for_update(key_share=True)
+        select(Document).where(condition).with_for_update(key_share=True)
     )
     if document is None:
         raise DocumentNotFound(document_id)
@@ -115,8 +169,10 @@ async def _add_job(
     document: Document,
     *,
     job_id: JobId,
+    first: Sequence[StepName],
     priority: Priority,
     traceparent: str | None,
+    is_rescan: bool = False,
 ) -> None:
     session.add(
         Job(
@@ -125,7 +181,7 @@ async def _add_job(
             kind=JobKind.REPROCESS,
             document_id=document.id,
             priority=priority,
-            stage=JobStage.METADATA,
+            stage=JobStage(first[0]),
         )
     )
     await session.flush()
@@ -140,13 +196,14 @@ async def _add_job(
             sha256=document.sha256,
             content_type=document.content_type,
             object_key=document.object_key,
+            is_rescan=is_rescan,
         ),
         tenant_id=document.tenant_id,
         source=EVENT_SOURCE,
         now=await transaction_time(session),
         traceparent=traceparent,
     )
-    for name in STEPS_OF_READING:
+    for name in first:
         steps.add_step(
             session,
             name,

@@ -12,7 +12,7 @@ from gateway.context import ApiRequest
 from gateway.document_changes.page_image import RENDERING_ERRORS, page_image
 from gateway.document_changes.reprocess import reprocess
 from gateway.documents import queries
-from gateway.documents.routes import PageNumber, redirect_to
+from gateway.documents.routes import WITHHELD, PageNumber, redirect_to
 from gateway.http import request_log
 from gateway.http.idempotency import IdempotencyKey, KeyedRequest
 from gateway.http.prefer import Prefer
@@ -46,6 +46,7 @@ class KeyedReprocess(msgspec.Struct, frozen=True, kw_only=True):
         *BODY_ERRORS,
         ErrorCode.DOCUMENT_NOT_FOUND,
         ErrorCode.DOCUMENT_BUSY,
+        ErrorCode.MALWARE_FOUND,
         *BACKLOG_ERRORS,
         ErrorCode.IDEMPOTENCY_KEY_REUSED,
         has_json=True,
@@ -63,7 +64,8 @@ async def reprocess_document(
     """Read a stored file again, with the current version of the pipeline.
 
     The document keeps its id, and shows its present revision until the new one is complete. If the
-    new reading fails, the present revision stays.
+    new reading fails, the present revision stays. If malware scans are set up, the file is scanned
+    first; a quarantined one is not read again.
     """
     context = request.context
     keyed = KeyedReprocess(
@@ -92,6 +94,7 @@ async def reprocess_document(
         ErrorCode.DOCUMENT_NOT_FOUND,
         ErrorCode.NOT_FOUND,
         ErrorCode.DOCUMENT_NOT_READY,
+        *WITHHELD,
         *RENDERING_ERRORS,
         *BACKLOG_ERRORS,
     )

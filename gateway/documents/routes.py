@@ -11,6 +11,7 @@ from litestar.response import Redirect, Stream
 from gateway.context import ApiRequest
 from gateway.documents import listing, queries, view
 from gateway.documents.content_disposition import content_disposition, media_type_of
+from gateway.documents.errors import check_is_served
 from gateway.documents.listing import Filters
 from gateway.documents.queries import PlaceOnPage
 from gateway.http import paging
@@ -36,6 +37,13 @@ from schemas.outcomes import Outcome
 from schemas.tables.documents import Revision
 
 PAGE_MAX: Final = 2**31 - 1
+
+WITHHELD: Final = (
+    ErrorCode.SCAN_PENDING,
+    ErrorCode.MALWARE_FOUND,
+    ErrorCode.DOCUMENT_UNSCANNABLE,
+)
+"""Why a file is not served."""
 
 PARTS_OF_PAGE: Final = frozenset({"lines", "sentences"})
 
@@ -228,7 +236,7 @@ async def get_outline(request: ApiRequest, *, document_id: FromPath[DocumentId])
 @get(
     "/{document_id:uuid}/attachments",
     summary="List the files inside a document",
-    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND),
+    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND, *WITHHELD),
 )
 async def list_attachments(
     request: ApiRequest, *, document_id: FromPath[DocumentId]
@@ -238,6 +246,7 @@ async def list_attachments(
         document = await queries.document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
+        check_is_served(document)
         items, is_cut = await queries.structure_of(session, document, Revision.attachments)
     return view.show_attachments(document, items, is_cut=is_cut)
 
@@ -317,18 +326,19 @@ async def list_passages(
     summary="Download the file",
     status_code=HTTPStatus.TEMPORARY_REDIRECT,
     response_description="`Location` is a URL in the object store",
-    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND),
+    responses=answers(ErrorCode.DOCUMENT_NOT_FOUND, *WITHHELD),
 )
 async def get_file(request: ApiRequest, *, document_id: FromPath[DocumentId]) -> Redirect:
     """Redirect to the stored file in the object store, under a URL that works for a few minutes.
 
     PDFs and images open in a browser; other files are downloaded. A type that can run scripts is
-    served as bytes.
+    served as bytes. A file that the malware scan has not passed is withheld.
     """
     async with request.context.database.transaction() as session:
         document = await queries.document_of(
             session, tenant_id=request.user.tenant_id, document_id=document_id
         )
+    check_is_served(document)
     return await redirect_to(
         request,
         ObjectKey(document.object_key),

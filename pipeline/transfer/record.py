@@ -14,22 +14,20 @@ import msgspec
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from pipeline.steps import lease
+from pipeline.steps import following, lease
 from pipeline.transfer.claim import ClaimedTransfer, UnknownUpload, encode_checkpoint
 from pipeline.transfer.send import SentObject
 from schemas.api.jobs import DocumentSummary
 from schemas.errors import DomainError
 from schemas.events.uploads import StoredEvent, UploadFailed, UploadFinalized
 from schemas.ids import DocumentId, TenantId
-from schemas.lifecycle import DocumentStatus, StepStatus, UploadStatus
+from schemas.lifecycle import DocumentStatus, ScanState, StepStatus, UploadStatus
 from schemas.policy.quotas import Quotas, Usage
 from schemas.settings import StepSettings
-from schemas.steps import StepName
-from schemas.tables import steps
+from schemas.steps import FIRST_OF_READING, StepName
 from schemas.tables.documents import Document
 from schemas.tables.events import emit
 from schemas.tables.jobs import Job
-from schemas.tables.steps import Share
 from schemas.tables.tenants import Tenant, TenantUsage
 from schemas.tables.uploads import Upload
 
@@ -106,17 +104,21 @@ def record_stored(
     *,
     sent: SentObject,
     will_be_read: bool,
+    will_be_scanned: bool,
     settings: StepSettings,
     now: datetime,
     traceparent: str | None,
 ) -> None:
-    """Create the document, complete the step, emit the event, and add the steps that read it.
+    """Create the document, complete the step, emit the event, and add the steps that follow.
+
+    A file that is to be scanned is read by steps that the end of its scan adds.
 
     Raises:
         StepCancelled: the client cancelled after the object was complete.
         LeaseLost: another worker took over; that worker will find the object.
     """
     document_id = DocumentId(uuid4())
+    scan_state = ScanState.PENDING if will_be_scanned else ScanState.OFF
     session.execute(
         update(Upload)
         .where(Upload.id == claimed.upload_id, Upload.status == UploadStatus.FINALIZED)
@@ -155,6 +157,7 @@ def record_stored(
             sha256=sent.sha256,
             object_key=claimed.object_key,
             etag=sent.etag,
+            scan_state=scan_state,
         )
     )
     event_id = emit(
@@ -169,28 +172,17 @@ def record_stored(
             content_type=sent.content_type,
             object_key=claimed.object_key,
             will_be_read=will_be_read,
+            malware_scan=scan_state,
         ),
         tenant_id=claimed.tenant_id,
         source=SOURCE,
         now=now,
         traceparent=traceparent,
     )
-    if will_be_read:
-        # In the order of the ordinals, and before a step is added: a query would flush it.
-        shares = {
-            name: Share.of(session.execute(steps.lock_share(claimed.tenant_id, name)))
-            for name in (StepName.METADATA, StepName.INGEST)
-        }
-        for name, share in shares.items():
-            step = steps.add_step(
-                session,
-                name,
-                job_id=claimed.job_id,
-                tenant_id=claimed.tenant_id,
-                priority=claimed.step.priority,
-                event_id=event_id,
-            )
-            steps.release_at_once(session, step, share=share, settings=settings)
+    if will_be_scanned:
+        following.add(session, claimed.step, (StepName.SCAN,), event_id=event_id, settings=settings)
+    elif will_be_read:
+        following.add(session, claimed.step, FIRST_OF_READING, event_id=event_id, settings=settings)
 
 
 def record_failed(

@@ -213,6 +213,7 @@ def _transfer(context: Context, claimed: ClaimedTransfer, *, delivery: MessageDe
                 declared=claimed.declared_content_type,
                 filename=claimed.filename,
             ),
+            will_be_scanned=context.settings.scanner is not None,
             settings=context.settings,
             now=database_time(session),
             traceparent=delivery.traceparent,

@@ -8,7 +8,7 @@ import msgspec
 from schemas.api.jobs import JobError
 from schemas.api.uploads import RequestedPassword, RequestedPriority
 from schemas.ids import DocumentId, JobId, UploadId
-from schemas.lifecycle import DocumentStatus, PageStatus, PassageKind
+from schemas.lifecycle import DocumentStatus, PageStatus, PassageKind, ScanState
 from schemas.outcomes import Outcome, Reason
 from schemas.spans import SpanKind
 
@@ -18,6 +18,19 @@ def _described(text: str) -> msgspec.Meta:
 
 
 Offset = Annotated[int, _described("in characters of the page's text")]
+
+
+class MalwareScan(msgspec.Struct, frozen=True, kw_only=True):
+    """The malware scan of a stored file."""
+
+    state: Annotated[
+        ScanState,
+        _described(
+            "`off` for a file that was stored while scans were not set up; a file in the states `pending`, `infected` and `unscannable` is neither read nor served"
+        ),
+    ]
+    signature: Annotated[str | None, _described("the name of what was found")]
+    scanned_at: Annotated[datetime | None, _described("end of the last whole scan")]
 
 
 class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +68,7 @@ class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
     truncated: Annotated[bool, _described("whether a limit cut the text short")]
     warnings: Annotated[int, _described("defects of the file that were repaired or skipped")]
     metadata: Annotated[dict[str, Any], _described("what the document says about itself")]
+    malware_scan: MalwareScan
     error: JobError | None
     created_at: datetime
     ingested_at: datetime | None

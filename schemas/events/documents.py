@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, TypeAlias
 import msgspec
 
 from schemas.ids import DocumentId, JobId, UploadId
+from schemas.lifecycle import ScanState
 from schemas.outcomes import Outcome, Reason
 
 
@@ -31,6 +32,9 @@ class ReprocessRequested(_StoredDocumentEvent, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "document.reprocess_requested"
 
+    is_rescan: bool = False
+    """An operator orders a malware scan; files that are not read otherwise are not read after it."""
+
 
 class RenderRequested(_StoredDocumentEvent, frozen=True, kw_only=True):
     """The image of a page is to be made; only starts the step of a job."""
@@ -40,6 +44,22 @@ class RenderRequested(_StoredDocumentEvent, frozen=True, kw_only=True):
     page: int
     image_key: str
     """Where the image is stored."""
+
+
+class DocumentScanned(_DocumentEvent, frozen=True, kw_only=True):
+    """The malware scan of the file has ended, and the file can be downloaded; only if scans are set up."""
+
+    TYPE: ClassVar[str] = "document.scanned"
+
+    upload_id: UploadId
+    job_id: JobId
+    filename: str
+    malware_scan: Annotated[
+        ScanState,
+        msgspec.Meta(
+            description="`clean`, or `unscanned` for a file that passed without a whole scan, as the operator permits"
+        ),
+    ]
 
 
 class IngestedEvent(_DocumentEvent, frozen=True, kw_only=True):
@@ -99,7 +119,7 @@ class IngestedEvent(_DocumentEvent, frozen=True, kw_only=True):
 
 
 class DocumentFailed(_DocumentEvent, frozen=True, kw_only=True):
-    """The object is stored, but its content could not be read."""
+    """The object is stored, but its content could not be read, or malware was found in it."""
 
     TYPE: ClassVar[str] = "document.failed"
 
@@ -121,4 +141,6 @@ class DocumentFailed(_DocumentEvent, frozen=True, kw_only=True):
     ] = None
 
 
-DocumentEvent: TypeAlias = ReprocessRequested | RenderRequested | IngestedEvent | DocumentFailed
+DocumentEvent: TypeAlias = (
+    ReprocessRequested | RenderRequested | DocumentScanned | IngestedEvent | DocumentFailed
+)

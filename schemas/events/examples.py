@@ -17,6 +17,7 @@ from schemas.events.batches import (
 )
 from schemas.events.documents import (
     DocumentFailed,
+    DocumentScanned,
     IngestedEvent,
     RenderRequested,
     ReprocessRequested,
@@ -37,7 +38,14 @@ from schemas.ids import (
     UploadId,
     WebhookId,
 )
-from schemas.lifecycle import DeliveryStatus, ExportFormat, ExportKind, JobAction, JobKind
+from schemas.lifecycle import (
+    DeliveryStatus,
+    ExportFormat,
+    ExportKind,
+    JobAction,
+    JobKind,
+    ScanState,
+)
 from schemas.object_keys import original, page_image
 from schemas.outcomes import MEANINGS, Outcome, Reason
 
@@ -100,6 +108,17 @@ _EXAMPLES: Final = (
         after=timedelta(seconds=4),
         source="/waybill/gateway",
         event=UploadCancelled(upload_id=_UPLOAD_ID, filename=_FILENAME),
+    ),
+    _Example(
+        after=timedelta(seconds=5),
+        source="/waybill/pipeline/scan",
+        event=DocumentScanned(
+            document_id=_DOCUMENT_ID,
+            upload_id=_UPLOAD_ID,
+            job_id=_JOB_ID,
+            filename=_FILENAME,
+            malware_scan=ScanState.CLEAN,
+        ),
     ),
     _Example(
         after=timedelta(seconds=6),

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, TypeAlias
 import msgspec
 
 from schemas.ids import DocumentId, JobId, UploadId
+from schemas.lifecycle import ScanState
 
 
 class _UploadEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,9 +46,15 @@ class StoredEvent(_UploadEvent, frozen=True, kw_only=True):
     will_be_read: Annotated[
         bool,
         msgspec.Meta(
-            description="whether `document.ingested` or `document.failed` follows; if not, this event is the last of its job"
+            description="whether `document.ingested` or `document.failed` follows; if not, this event is the last of its job, unless `malware_scan` is `pending`"
         ),
     ]
+    malware_scan: Annotated[
+        ScanState,
+        msgspec.Meta(
+            description="`pending`: the file can be downloaded once `document.scanned` follows; if malware is found, `document.failed` follows"
+        ),
+    ] = ScanState.OFF
 
 
 class UploadFailed(_UploadEvent, frozen=True, kw_only=True):

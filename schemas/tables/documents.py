@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from schemas.ids import DocumentId, JobId, RevisionId, TenantId, UploadId
-from schemas.lifecycle import DocumentStatus, PageStatus, RevisionState
+from schemas.lifecycle import DocumentStatus, PageStatus, RevisionState, ScanState
 from schemas.outcomes import Outcome
 from schemas.tables.base import Base, PackedIntegers
 
@@ -34,6 +34,9 @@ class Document(Base):
             would look for the document of every revision that is deleted.
         error_code: why no reading has succeeded; None for a document with a published revision.
         ingested_at: when the revision was published.
+        scan_state: of the malware scan of the file.
+        scan_signature: the name of the signature that matched.
+        scanned_at: when the last whole scan ended.
     """
 
     __tablename__ = "documents"
@@ -58,6 +61,11 @@ class Document(Base):
     """That of the revision that clients see, for lists; only a trigger writes it."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ingested_at: Mapped[datetime | None]
+    scan_state: Mapped[ScanState] = mapped_column(
+        default=ScanState.OFF, server_default=ScanState.OFF
+    )
+    scan_signature: Mapped[str | None]
+    scanned_at: Mapped[datetime | None]
 
     revision: Mapped["Revision | None"] = relationship(
         primaryjoin="foreign(Document.revision_id) == Revision.id", viewonly=True, lazy="raise"

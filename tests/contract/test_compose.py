@@ -50,6 +50,12 @@ READERS: Final[dict[str, type[BaseSettings]]] = {
 VARIABLES_OF_OTHERS: Final = {
     "postgres": {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD_FILE"},
     "flower": {"PYTHONPATH"},
+    "clamav": {
+        "CLAMD_CONF_StreamMaxLength",
+        "CLAMD_CONF_MaxFileSize",
+        "CLAMD_CONF_MaxScanSize",
+        "CLAMD_CONF_AlertExceedsMax",
+    },
 }
 
 PINNED: Final = re.compile(r"[\w./-]+:\d+\.\d+(\.\d+)?(-[\w.-]+)?")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from threading import Event
 from typing import ClassVar, Self
 
+from pipeline.storage import range_reader
 from pipeline.storage.errors import ObjectMissing, ObjectReplaced, RangeEndsEarly
 from pipeline.storage.plan import Part
 from pipeline.storage.port import ObjectRange, ObjectStorage
 from pipeline.transfer.checks import FileCheck
-from pipeline.transfer.sources import range_reader
 from pipeline.transfer.sources.source import Source
 from schemas.errors import DomainError, ErrorCode
 from schemas.lifecycle import StagingKind

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from threading import Event
 from typing import ClassVar
 
+from pipeline.storage import range_reader
 from pipeline.storage.errors import RangeEndsEarly
 from pipeline.storage.plan import MIN_PART_SIZE, Part
 from pipeline.storage.port import ObjectRange, ObjectStorage
 from pipeline.transfer.checks import Chunk, StagingTruncated
-from pipeline.transfer.sources import range_reader
 from pipeline.transfer.sources.source import StagedSource
 from schemas import staging_layout
 from schemas.ids import TenantId, UploadId

@@ -21,7 +21,7 @@ class JobNotCancellable(DomainError):
 
 
 class JobNotRetryable(DomainError):
-    """The job has no step that failed or was cancelled."""
+    """The job has no step that failed or was cancelled, or its file has malware."""
 
     code = ErrorCode.JOB_NOT_RETRYABLE
 

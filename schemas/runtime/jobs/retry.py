@@ -21,6 +21,7 @@ from schemas.lifecycle import (
     DeadLetterState,
     DocumentStatus,
     JobKind,
+    ScanState,
     StagingKind,
     StepStatus,
     UploadStatus,
@@ -80,7 +81,7 @@ def retry_job(
         settings: shares of the tenants.
 
     Raises:
-        JobNotRetryable: no step failed or was cancelled.
+        JobNotRetryable: no step failed or was cancelled, or malware was found in the file.
         JobSourceGone: what the step reads is deleted.
         JobBusy: a worker still cleans up, or another job does the same work.
     """
@@ -99,6 +100,8 @@ def retry_job(
     if not chosen:
         session.refresh(job)
         raise JobNotRetryable(job.id, reason=f"it is {job.status}")
+    if work.document is not None and work.document.scan_state is ScanState.INFECTED:
+        raise JobNotRetryable(job.id, reason="malware was found in its file")
     is_held = any(is_held for step, is_held in rows if step.name in chosen)
     chosen = _with_lost_steps(session, job, found=found, chosen=chosen, work=work)
     _check_source(session, job, chosen=chosen, work=work)
@@ -186,7 +189,7 @@ def _check_source(session: Session, job: Job, *, chosen: set[StepName], work: _W
     """
     if StepName.TRANSFER in chosen:
         _finalize_again(session, job, work.upload)
-    elif chosen & READING:
+    elif chosen & (READING | {StepName.SCAN}):
         _read_again(session, job, work.document)
     match job.kind:
         case JobKind.RENDER:

@@ -113,6 +113,7 @@ def record_stored(session: Session, claimed: ClaimedTransfer) -> None:
         claimed,
         sent=OBJECT,
         will_be_read=False,
+        will_be_scanned=False,
         settings=SETTINGS,
         now=datetime.now(UTC),
         traceparent=None,

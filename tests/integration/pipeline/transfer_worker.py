@@ -1,4 +1,4 @@
-"""A transfer worker in this process: real tasks and a real database, without a broker."""
+"""A worker of transfers and scans in this process: real tasks and a real database, without a broker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,11 +10,13 @@ from sqlalchemy.orm import Session
 
 from pipeline.context import Context, install_context
 from pipeline.messaging.consumer import DELIVERY_HEADER, ReceivedEvent
+from pipeline.scan.task import ScanFile
 from pipeline.settings import Settings
 from pipeline.transfer.task import CleanUpUpload, TransferUpload
 from schemas.events import envelope
+from schemas.events.documents import ReprocessRequested
 from schemas.events.envelope import Envelope
-from schemas.events.uploads import UploadCancelled
+from schemas.events.uploads import StoredEvent, UploadCancelled
 from schemas.settings import DatabaseSettings
 from schemas.tables.uploads import Upload
 from schemas.topology import CRASHES_HEADER, RetryTier
@@ -63,6 +65,10 @@ class _CleanUpUpload(_RecordsRetries, CleanUpUpload):
     abstract = True
 
 
+class _ScanFile(_RecordsRetries, ScanFile):
+    abstract = True
+
+
 @dataclass
 class TransferWorker:
     """Delivers events to the tasks as the broker would; `retried` has the headers of retried messages."""
@@ -75,7 +81,8 @@ class TransferWorker:
         self._app = Celery("tests", set_as_current=False)
         self._app.conf["waybill_task_attempts"] = self.context.settings.task_attempts
         self._transfer_upload, self._clean_up_upload = _TransferUpload(), _CleanUpUpload()
-        for task in (self._transfer_upload, self._clean_up_upload):
+        self._scan_file = _ScanFile()
+        for task in (self._transfer_upload, self._clean_up_upload, self._scan_file):
             task.retried = self.retried
             self._app.register_task(task)
 
@@ -86,11 +93,14 @@ class TransferWorker:
 
         A `BaseException` that is not an `Exception` stands for a crash, and is raised.
         """
-        task: EventTask = (
-            self._clean_up_upload
-            if isinstance(event.data, UploadCancelled)
-            else self._transfer_upload
-        )
+        task: EventTask
+        match event.data:
+            case UploadCancelled():
+                task = self._clean_up_upload
+            case StoredEvent() | ReprocessRequested():
+                task = self._scan_file
+            case _:
+                task = self._transfer_upload
         task.push_request(
             **{DELIVERY_HEADER: {"crashes": crashes, "attempt": attempt, "waits": waits}}
         )

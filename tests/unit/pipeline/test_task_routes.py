@@ -51,6 +51,8 @@ def test_a_worker_gets_the_tasks_of_its_queues_only() -> None:
     assert task_routes.tasks_for({queues.UPLOADS}) == {
         "uploads": {
             "upload.finalized": "tasks.upload_to_object_store",
+            "upload.stored": "tasks.scan_file",
+            "document.reprocess_requested": "tasks.scan_file",
             "upload.cancelled": "tasks.discard_upload",
             "batch.cancel_requested": "tasks.clean_up_batch",
         }

@@ -1,11 +1,18 @@
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
 from schemas import settings
 from schemas.key_ring import KeyRing
-from schemas.settings import HttpSettings, ObjectStoreSettings, RelaySettings, SecretSettings
+from schemas.settings import (
+    HttpSettings,
+    MalwareScanChoiceSettings,
+    ObjectStoreSettings,
+    RelaySettings,
+    SecretSettings,
+)
 from tests.factories.secret_keys import KEY, OTHER_KEY
 
 
@@ -41,6 +48,41 @@ def test_a_part_size_below_the_minimum_of_s3_is_refused() -> None:
                 "s3_part_size": "4MiB",
             },
         )
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("clamd://scanner:3310", ("scanner", 3310)),
+        ("clamd://scanner", ("scanner", 3310)),
+        ("clamd://[::1]:4000/", ("::1", 4000)),
+        ("clamd+unix:///run/clamav/clamd.ctl", Path("/run/clamav/clamd.ctl")),
+        ("", None),
+    ],
+)
+def test_the_url_of_a_scanner_names_its_address(
+    written: str, meant: tuple[str, int] | Path | None
+) -> None:
+    chosen = MalwareScanChoiceSettings.model_validate({"malware_scan": written})
+    assert chosen.scanner == meant
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "scanner:3310",
+        "http://scanner:3310",
+        "clamd://",
+        "clamd://scanner:99999",
+        "clamd://scanner/path",
+        "clamd://user@scanner",
+        "clamd+unix://",
+        "clamd+unix://host/path",
+    ],
+)
+def test_a_url_that_names_no_scanner_is_refused(written: str) -> None:
+    with pytest.raises(ValidationError):
+        MalwareScanChoiceSettings.model_validate({"malware_scan": written})
 
 
 def test_every_setting_has_a_description() -> None:

@@ -43,4 +43,4 @@ def blocks(source: ObjectRange, *, storage: ObjectStorage, abandoned: Event) -> 
             failures += 1
             if not is_open or abandoned.is_set() or failures == MAX_READS_WITHOUT_A_BYTE:
                 raise
-            log.warning("transfer.read_continued", bytes_read=done, reason=str(error))
+            log.warning("store.read_continued", bytes_read=done, reason=str(error))
