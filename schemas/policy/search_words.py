@@ -13,6 +13,7 @@ of this tenant". A mark begins with a character that no word of PostgreSQL's par
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -60,23 +61,33 @@ CONFIGURATIONS: Final[Mapping[str, str]] = MappingProxyType(
 """By language, as a code of ISO 639-1: PostgreSQL's text search configuration."""
 
 
-_ACCENTS: Final = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
+_BEYOND_ASCII: Final = re.compile(r"[^\W\x00-\x7f]|[\u0300-\u036f]+")
+"""A letter or digit, or marks that make no single character with the letter before them."""
 _SPELLINGS: Final = str.maketrans(
     {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O"}
-    | {"đ": "d", "Đ": "D", "ł": "l", "Ł": "L", "\u0131": "i", "\u2019": "'"}
+    | {"đ": "d", "Đ": "D", "ł": "l", "Ł": "L", "\u0131": "i"}
 )
 
 
 def searched(text: str) -> str:
-    """Return a text without accents of Latin letters and with one spelling of each character.
+    """Return a text without accents of Latin letters and with one spelling of each letter.
 
-    "café" is found by "cafe" and the other way round. Other scripts keep their marks, which are
-    letters of their own there.
+    "café" is found by "cafe" and the other way round. Other scripts keep their accents, which make
+    other letters there.
     """
     if text.isascii():
         return text
-    decomposed = unicodedata.normalize("NFKD", text).translate(_SPELLINGS)
-    return unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed))
+    return _BEYOND_ASCII.sub(lambda match: _spelling_of(match[0]), text)
+
+
+@lru_cache(maxsize=10_000)
+def _spelling_of(character: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", character).translate(_SPELLINGS)
+    letters = "".join(each for each in decomposed if not unicodedata.combining(each))
+    if not letters or (letters.isascii() and letters.isalnum()):
+        return letters
+    composed = unicodedata.normalize("NFKC", character)
+    return composed if composed.isalnum() else character
 
 
 def configuration_of(language: str | None) -> str:

@@ -65,7 +65,13 @@ def upgrade() -> None:
         _revision_of("passages"),
         sa.PrimaryKeyConstraint("revision_id", "page", "ordinal", name="pk_passages"),
     )
-    op.create_index("ix_passages_search", "passages", ["search"], postgresql_using="gin")
+    op.create_index(
+        "ix_passages_search",
+        "passages",
+        ["search"],
+        postgresql_using="gin",
+        postgresql_with={"gin_pending_list_limit": 1024},
+    )
     op.create_index("ix_passages_tenant", "passages", ["tenant_id"])
     op.execute(TUNING)
     op.create_table(
