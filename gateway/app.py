@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from litestar import Litestar, Request, Response, Router
 
@@ -46,6 +46,8 @@ from gateway.jobs import routes as jobs
 from gateway.links import Links
 from gateway.notifications import Notifications
 from gateway.readiness import ReadinessProbe
+from gateway.search import routes as search
+from gateway.search_state import SearchState
 from gateway.settings import API_PREFIX, Settings
 from gateway.staging import BufferLimits, Buffers, Staging, StagingBackend
 from gateway.staging.directory import DirectoryBackend
@@ -57,6 +59,9 @@ from schemas.lifecycle import StagingKind
 from schemas.runtime import postgres
 from schemas.settings import ObjectStoreSettings, OcrEngineName
 from schemas.tables.events import FEED_CHANNEL
+
+SEARCHES_OF_TENANT: Final = 4
+"""Searches of one tenant that a process runs at a time; each takes two connections."""
 
 
 def create_app(settings: Settings, store: ObjectStoreSettings | None = None) -> Litestar:
@@ -130,6 +135,8 @@ def set_context(app: Litestar, settings: Settings, store: ObjectStoreSettings | 
         rates=TenantRates(RateLimit.from_settings(settings), monotonic_ns=time.monotonic_ns),
         bodies=Bodies(BodyLimits.from_settings(settings)),
         batch_turns=db.TenantTurns(count=1, wait_max=db.WAIT_MAX),
+        search_turns=db.TenantTurns(count=SEARCHES_OF_TENANT, wait_max=db.WAIT_MAX),
+        search_state=SearchState(monotonic=time.monotonic),
         links=Links(store, settings=settings),
     )
 
@@ -171,6 +178,7 @@ def build_routes(settings: Settings) -> Litestar:
             submissions.router,
             documents.router,
             document_changes.router,
+            search.router,
             webhooks.router,
             event_types.router,
             deliveries.router,

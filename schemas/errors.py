@@ -78,6 +78,8 @@ class ErrorCode(StrEnum):
     EXPORT_NOT_FOUND = "export_not_found"
     EXPORT_NOT_READY = "export_not_ready"
     EXPORT_EXPIRED = "export_expired"
+    SEARCH_QUERY_INVALID = "search_query_invalid"
+    SEARCH_TIMEOUT = "search_timeout"
     BATCH_NOT_FOUND = "batch_not_found"
     BATCH_ENDED = "batch_ended"
     BATCH_TOO_LARGE = "batch_too_large"

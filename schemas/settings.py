@@ -243,6 +243,30 @@ class PageImageSettings(BaseModel):
     )
 
 
+class SearchSettings(BaseModel):
+    search_candidates: Positive = Field(
+        default=2_000,
+        description="passages with words of a query that a search compares. Rare words select them; of common words alone there may be more, which the answer states as `is_capped`. A thousand cost about 10 ms",
+    )
+    search_results_max: Positive = Field(
+        default=200,
+        le=1_000,
+        description="most hits of a ranking, over all its pages: nobody reads further, and each page makes the ranking anew",
+    )
+    search_exact_max: Positive = Field(
+        default=20_000,
+        description="passages of a tenant up to which a search compares every vector, which takes about 1 ms for a thousand; beyond, the index of vectors finds most of the nearest",
+    )
+    search_scan_max: Positive = Field(
+        default=20_000,
+        description="vectors of all tenants that the index visits at most to find those of one tenant",
+    )
+    search_timeout: Duration = Field(
+        default=timedelta(seconds=2),
+        description="longest time of a statement of a search. Words that take longer answer 503 `search_timeout`; vectors that take longer are left out, and `semantic` states it",
+    )
+
+
 class StagingSettings(BaseModel):
     staging: Literal[StagingKind.DIRECTORY, StagingKind.OBJECTS] = Field(
         default=StagingKind.DIRECTORY,

@@ -103,6 +103,8 @@ STATUS_BY_CODE: Final[Mapping[ErrorCode, HTTPStatus]] = MappingProxyType(
         ErrorCode.EXPORT_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.EXPORT_NOT_READY: HTTPStatus.CONFLICT,
         ErrorCode.EXPORT_EXPIRED: HTTPStatus.GONE,
+        ErrorCode.SEARCH_QUERY_INVALID: HTTPStatus.BAD_REQUEST,
+        ErrorCode.SEARCH_TIMEOUT: HTTPStatus.SERVICE_UNAVAILABLE,
         ErrorCode.BATCH_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.BATCH_ENDED: HTTPStatus.CONFLICT,
         ErrorCode.BATCH_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

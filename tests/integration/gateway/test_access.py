@@ -47,6 +47,7 @@ ROUTES = [
     ("GET", f"/documents/{SOME}/pages/1/image", Scope.DOCUMENTS_READ),
     ("POST", f"/documents/{SOME}/reprocess", Scope.DOCUMENTS_WRITE),
     ("DELETE", f"/documents/{SOME}", Scope.DOCUMENTS_WRITE),
+    ("GET", "/search?q=x", Scope.DOCUMENTS_READ),
     ("POST", "/webhooks", Scope.WEBHOOKS_WRITE),
     ("GET", "/webhooks", Scope.WEBHOOKS_READ),
     ("GET", f"/webhooks/{SOME}", Scope.WEBHOOKS_READ),

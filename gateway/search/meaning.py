@@ -1,0 +1,110 @@
+"""The ranking by meaning: the passages whose vectors are nearest to that of the query."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from gateway.context import Context
+from gateway.search import queries
+from gateway.search.errors import SearchTimeout
+from gateway.search.fusion import Scored
+from gateway.search.queries import Model
+from gateway.search.query import Query
+from gateway.search.request import SearchRequest
+from gateway.search.terms import Terms
+from gateway.search.words import passages_of, required_of
+from schemas.api.search import SearchMode, Semantic, SemanticStatus
+from schemas.runtime.embedding import chosen
+from schemas.runtime.embedding.port import EmbedderUnavailable, written
+from schemas.settings import EmbeddingModelName
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeaningRanking:
+    """The nearest passages, the nearest first, or why there are none."""
+
+    scored: Sequence[Scored]
+    semantic: Semantic
+
+
+async def rank_by_meaning(
+    context: Context, query: Query, request: SearchRequest, *, terms: asyncio.Future[Terms]
+) -> MeaningRanking:
+    """Return the nearest passages; without a model, or if it takes too long, none.
+
+    Args:
+        context: of the process.
+        query: the query.
+        request: the search.
+        terms: those of the query, as soon as they are known: what they require and exclude holds for
+            vectors too.
+    """
+    if request.mode is SearchMode.WORDS:
+        return _none(SemanticStatus.NOT_WANTED)
+    if context.settings.embedding_model is EmbeddingModelName.NONE:
+        return _none(SemanticStatus.OFF)
+    model: Model | None = None
+    try:
+        async with asyncio.timeout(context.settings.search_timeout.total_seconds()):
+            model = await _model(context)
+            if model is None:
+                return _none(SemanticStatus.OFF)
+            vector = await asyncio.to_thread(_vector, model, query.text)
+        return await _nearest(context, vector, request, model=model, terms=await terms)
+    except (TimeoutError, SearchTimeout):
+        log.warning("search.vectors_timeout", model=model and model.name)
+        return _none(SemanticStatus.TIMEOUT)
+    except EmbedderUnavailable as unavailable:
+        # The process reports a model that cannot be loaded once, at error level.
+        log.info("search.no_vectors", reason=str(unavailable))
+        return _none(SemanticStatus.FAILED)
+
+
+async def _model(context: Context) -> Model | None:
+    async with context.database.transaction() as session:
+        return await queries.active_model(session)
+
+
+def _vector(model: Model, text: str) -> str:
+    """Return the vector of a text.
+
+    Raises:
+        EmbedderUnavailable: the model cannot be loaded.
+    """
+    return written(chosen.named(model.name).embed([text])[0])
+
+
+async def _nearest(
+    context: Context, vector: str, request: SearchRequest, *, model: Model, terms: Terms
+) -> MeaningRanking:
+    settings = context.settings
+    async with queries.searching(context.database, limit=settings.search_timeout) as session:
+        is_exact = await passages_of(context, session, request) <= settings.search_exact_max
+        base = await required_of(context, session, terms, request)
+        is_filtered = (
+            request.has_filter_by_passage or bool(terms.required) or terms.excluded is not None
+        )
+        if not is_exact:
+            await queries.prepare_index(session, tuples_max=settings.search_scan_max)
+        scored = await queries.nearest(
+            session,
+            vector,
+            model=model,
+            tenant_id=request.tenant_id,
+            base=base if is_filtered else None,
+            document_id=request.document_id,
+            filters=request.documents,
+            is_exact=is_exact,
+            limit=settings.search_results_max,
+        )
+    return MeaningRanking(
+        scored=scored, semantic=Semantic(status=SemanticStatus.OK, model=model.name)
+    )
+
+
+def _none(status: SemanticStatus) -> MeaningRanking:
+    return MeaningRanking(scored=[], semantic=Semantic(status=status))

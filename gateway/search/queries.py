@@ -1,0 +1,480 @@
+"""Statements of searches.
+
+Conditions are texts of `tsquery`, and every one is a parameter. The text of a statement depends only
+on the number of terms and on the filters, so that the driver prepares it.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from psycopg.errors import QueryCanceled
+from psycopg.types.json import Jsonb
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.db import Database
+from gateway.search.candidates import Base
+from gateway.search.errors import SearchTimeout
+from gateway.search.fusion import Scored
+from gateway.search.query import Atom
+from gateway.search.ranking import RANK_WEIGHTS, Candidate, Place
+from gateway.search.request import DocumentFilters
+from gateway.search.terms import Term
+from gateway.search_state import Shares
+from schemas.ids import DocumentId, TenantId
+from schemas.policy.search_words import AS_WRITTEN, CONFIGURATIONS, searched
+from schemas.tables.documents import MEDIA_TYPE_OF_DOCUMENT
+
+PREPARE: Final = """
+SELECT set_config('statement_timeout', %(timeout)s, true),
+       -- A generic plan does not know the rare conditions.
+       set_config('plan_cache_mode', 'force_custom_plan', true),
+       -- Compilation and parallel workers take longer than most searches.
+       set_config('jit', 'off', true),
+       set_config('max_parallel_workers_per_gather', '0', true),
+       -- Nested loops by index end with the last candidate; the others read tables as a whole first.
+       set_config('enable_seqscan', 'off', true),
+       set_config('enable_hashjoin', 'off', true),
+       set_config('enable_mergejoin', 'off', true),
+       -- Above it a bitmap names pages instead of rows, and every row of a page is compared.
+       set_config('work_mem', '32MB', true)
+"""
+
+# The languages of a tenant's documents: one step through the index for each of them.
+_LANGUAGES: Final = """
+WITH RECURSIVE spoken(language) AS (
+    SELECT min(language) FROM documents WHERE tenant_id = %(tenant_id)s
+    UNION ALL
+    SELECT (
+        SELECT min(language) FROM documents
+        WHERE tenant_id = %(tenant_id)s AND language > spoken.language
+    )
+    FROM spoken WHERE spoken.language IS NOT NULL
+)
+"""
+
+LEX: Final = f"""
+{_LANGUAGES}
+SELECT configuration.cfgname, atom.place, phraseto_tsquery(
+    configuration.oid,
+    CASE WHEN configuration.cfgname = %(as_written)s THEN atom.searched ELSE atom.text END
+)::text
+FROM pg_ts_config AS configuration
+CROSS JOIN unnest(%(atoms)s::text[], %(searched)s::text[])
+    WITH ORDINALITY AS atom(text, searched, place)
+WHERE configuration.cfgnamespace = 'pg_catalog'::regnamespace
+  AND (
+    configuration.cfgname = %(as_written)s
+    OR configuration.cfgname IN (
+        SELECT %(configurations)s::jsonb ->> language FROM spoken
+        WHERE %(language)s::text IS NULL
+        UNION ALL SELECT %(configurations)s::jsonb ->> %(language)s::text
+    )
+  )
+ORDER BY configuration.cfgname <> %(as_written)s, configuration.cfgname
+"""  # noqa: S608  # of constants
+
+SHARES: Final = """
+SELECT (
+    SELECT reltuples::bigint FROM pg_class WHERE oid = 'passages'::regclass
+), most_common_elems::text::text[], most_common_elem_freqs
+FROM pg_stats
+WHERE schemaname = current_schema() AND tablename = 'passages' AND attname = 'search'
+"""
+
+COUNT: Final = """
+SELECT count(*) FROM (
+    SELECT FROM passages WHERE tenant_id = %(tenant_id)s LIMIT %(limit)s
+) AS counted
+"""
+
+_PLACES: Final = (
+    "unnest(%(revision_ids)s::uuid[], %(pages)s::int[], %(ordinals)s::int[]) WITH ORDINALITY"
+)
+
+_FOUND: Final = """
+p.revision_id, p.page, p.ordinal, p.document_id, p.tokens, p.search AS words
+FROM passages p JOIN documents d ON d.id = p.document_id AND d.revision_id = p.revision_id
+"""
+
+ACTIVE_MODEL: Final = "SELECT id, name, dimension FROM embedding_models WHERE state = 'active'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model of vectors; see `schemas.tables.passages.EmbeddingModel`."""
+
+    id: int
+    name: str
+    dimension: int
+
+
+@asynccontextmanager
+async def searching(database: Database, *, limit: timedelta) -> AsyncIterator[AsyncSession]:
+    """Open a transaction for the statements of a search, each of which has the limit.
+
+    Raises:
+        SearchTimeout: a statement took too long.
+    """
+    try:
+        async with database.transaction() as session:
+            await _rows(
+                session, PREPARE, {"timeout": str(max(1, round(limit.total_seconds() * 1000)))}
+            )
+            yield session
+    except DBAPIError as error:
+        if isinstance(error.orig, QueryCanceled):
+            raise SearchTimeout(limit) from error
+        raise
+
+
+async def lexed(
+    session: AsyncSession,
+    atoms: Sequence[Atom],
+    *,
+    tenant_id: TenantId,
+    language: str | None,
+) -> dict[str, dict[Atom, str]]:
+    """Return the words of each atom: as written, and in the normal forms of the tenant's languages.
+
+    Args:
+        session: a transaction.
+        atoms: words, phrases and prefixes.
+        tenant_id: whose documents are searched.
+        language: the only language, if the search is limited to one.
+    """
+    rows = await _rows(
+        session,
+        LEX,
+        {
+            "tenant_id": tenant_id,
+            "atoms": [atom.text for atom in atoms],
+            "searched": [searched(atom.text) for atom in atoms],
+            "as_written": AS_WRITTEN,
+            "configurations": Jsonb(dict(CONFIGURATIONS)),
+            "language": language,
+        },
+    )
+    found = dict[str, dict[Atom, str]]()
+    for configuration, place, query in rows:
+        found.setdefault(configuration, {})[atoms[place - 1]] = query
+    return found
+
+
+async def shares(session: AsyncSession) -> Shares:
+    """Return what PostgreSQL has counted; nothing before the first ANALYZE of a new table."""
+    rows = await _rows(session, SHARES, {})
+    if not rows or rows[0][1] is None:
+        return Shares()
+    ((passages, lexemes, frequencies),) = rows
+    # The frequencies end with their least and greatest value.
+    return Shares(
+        passages=max(0, passages), by_lexeme=dict(zip(lexemes, frequencies, strict=False))
+    )
+
+
+async def count_passages(session: AsyncSession, tenant_id: TenantId, *, limit: int) -> int:
+    """Return the number of a tenant's passages, at most the limit."""
+    rows = await _rows(session, COUNT, {"tenant_id": tenant_id, "limit": limit})
+    count: int = rows[0][0]
+    return count
+
+
+async def candidates_of(
+    session: AsyncSession,
+    conditions: Sequence[str],
+    terms: Sequence[Term],
+    *,
+    checked: str | None,
+    tenant_id: TenantId,
+    filters: DocumentFilters,
+    limit: int,
+) -> list[Candidate]:
+    """Return passages of documents as they are shown, and which terms they have.
+
+    Args:
+        session: a transaction.
+        conditions: which passages; all of the first before those of the second.
+        terms: at most as many as a bigint has bits.
+        checked: a condition on each passage that the index finds.
+        tenant_id: whose passages.
+        filters: which documents.
+        limit: most passages.
+    """
+    found = " UNION ALL ".join(
+        f"(SELECT {_FOUND} WHERE p.search @@ %(condition{place})s::tsquery"
+        f"{_checked(checked)} AND d.tenant_id = %(tenant_id)s{_conditions_of(filters)} LIMIT %(limit)s)"
+        for place in range(len(conditions))
+    )
+    present = " | ".join(
+        f"((words @@ %(term{place})s::tsquery)::int::bigint << {place})"
+        for place in range(len(terms))
+    )
+    rows = await _rows(
+        session,
+        # LIMIT keeps the planner from decompressing the words once for each term.
+        f"SELECT revision_id, page, ordinal, document_id, tokens, {present}"  # noqa: S608  # of constants and numbers
+        f" FROM (SELECT * FROM ({found}) AS several LIMIT %(limit)s) AS found",
+        {
+            "tenant_id": tenant_id,
+            "limit": limit,
+            "checked": checked,
+            **{f"condition{place}": each for place, each in enumerate(conditions)},
+            **{f"term{place}": term.presence for place, term in enumerate(terms)},
+            **_values_of(filters),
+        },
+    )
+    return [
+        Candidate(
+            place=Place(revision_id=revision_id, page=page, ordinal=ordinal),
+            document_id=document_id,
+            tokens=tokens,
+            present=bits,
+        )
+        for revision_id, page, ordinal, document_id, tokens, bits in rows
+    ]
+
+
+async def ranks_of(
+    session: AsyncSession, candidates: Sequence[Candidate], terms: Sequence[Term]
+) -> dict[Place, list[float | None]]:
+    """Return for each passage and term the sum of `ts_rank` of the forms of the term."""
+    forms = list(dict.fromkeys(form for term in terms for form in term.forms))
+    ranks = ", ".join(
+        f"ts_rank(%(weights)s::real[], p.search, %(form{place})s::tsquery)"
+        for place in range(len(forms))
+    )
+    rows = await _rows(
+        session,
+        f"""
+        SELECT candidate.place - 1, ARRAY[{ranks}]::real[]
+        FROM {_PLACES} AS candidate(revision_id, page, ordinal, place)
+        JOIN passages p USING (revision_id, page, ordinal)
+        """,  # noqa: S608  # of constants and numbers
+        {
+            **_places([each.place for each in candidates]),
+            "weights": list(RANK_WEIGHTS),
+            **{f"form{place}": form for place, form in enumerate(forms)},
+        },
+    )
+    found = dict[Place, list[float | None]]()
+    for place, values in rows:
+        by_form = dict(zip(forms, values, strict=True))
+        found[candidates[place].place] = [
+            sum(by_form[form] for form in term.forms) if term.forms else None for term in terms
+        ]
+    return found
+
+
+async def active_model(session: AsyncSession) -> Model | None:
+    """Return the model whose vectors are searched; None while there is none."""
+    rows = await _rows(session, ACTIVE_MODEL, {})
+    return Model(id=rows[0].id, name=rows[0].name, dimension=rows[0].dimension) if rows else None
+
+
+async def nearest(
+    session: AsyncSession,
+    vector: str,
+    *,
+    model: Model,
+    tenant_id: TenantId,
+    base: Base | None,
+    document_id: DocumentId | None,
+    filters: DocumentFilters,
+    is_exact: bool,
+    limit: int,
+) -> list[Scored]:
+    """Return the passages whose vectors are nearest, with their cosine similarity.
+
+    Args:
+        session: a transaction.
+        vector: of the query, as text.
+        model: made the vectors.
+        tenant_id: whose passages.
+        base: what the words of a passage must meet; None for nothing.
+        document_id: the only document.
+        filters: which documents.
+        is_exact: whether every vector of the tenant is compared; otherwise the index finds most of
+            the nearest.
+        limit: most passages.
+    """
+    # The dimension is that of the index, so it is a part of the statement.
+    distance = f"e.embedding::halfvec({model.dimension}) <=> %(vector)s::halfvec({model.dimension})"
+    source = "passage_embeddings e"
+    if base is not None:
+        source += " JOIN passages p USING (revision_id, page, ordinal)"
+    where = f"e.model_id = {model.id} AND e.tenant_id = %(tenant_id)s"
+    if base is not None:
+        where += f" AND p.search @@ %(indexed)s::tsquery{_checked(base.checked)}"
+    if document_id is not None:
+        where += " AND e.document_id = %(document_id)s"
+    shown = (
+        "EXISTS (SELECT FROM documents d WHERE d.id = e.document_id"
+        f" AND d.revision_id = e.revision_id{_conditions_of(filters)})"
+    )
+    if is_exact:
+        # Without filters few rows are not shown: those of a revision that is being written or deleted.
+        nearest_rows = (
+            "near"
+            if _conditions_of(filters)
+            else "(SELECT * FROM near ORDER BY distance LIMIT 2 * %(limit)s)"
+        )
+        # Materialised, so that no index of vectors is used.
+        statement = f"""
+            WITH near AS MATERIALIZED (
+                SELECT revision_id, page, ordinal, e.document_id, {distance} AS distance
+                FROM {source} WHERE {where}
+            )
+            SELECT * FROM {nearest_rows} e WHERE {shown} ORDER BY distance LIMIT %(limit)s
+        """  # noqa: S608  # of constants and numbers
+    else:
+        statement = f"""
+            SELECT revision_id, page, ordinal, e.document_id, {distance} AS distance
+            FROM {source} WHERE {where} AND {shown}
+            ORDER BY {distance} LIMIT %(limit)s
+        """  # noqa: S608  # of constants and numbers
+    rows = await _rows(
+        session,
+        statement,
+        {
+            "vector": vector,
+            "tenant_id": tenant_id,
+            "indexed": base and base.indexed,
+            "checked": base and base.checked,
+            "document_id": document_id,
+            "limit": limit,
+            **_values_of(filters),
+        },
+    )
+    found = [
+        Scored(
+            place=Place(revision_id=row.revision_id, page=row.page, ordinal=row.ordinal),
+            document_id=row.document_id,
+            score=1 - row.distance,
+        )
+        for row in rows
+    ]
+    # The index may return rows a little out of order.
+    return sorted(found, key=lambda each: (-each.score, each.place))
+
+
+async def prepare_index(session: AsyncSession, *, tuples_max: int) -> None:
+    """Let the index of vectors go on until it has found enough rows of one tenant."""
+    await _rows(
+        session,
+        """
+        SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true),
+               set_config('hnsw.max_scan_tuples', %(tuples_max)s, true),
+               set_config('hnsw.ef_search', '100', true)
+        """,
+        {"tuples_max": str(tuples_max)},
+    )
+
+
+async def hits_of(
+    session: AsyncSession, places: Sequence[Place], *, tenant_id: TenantId
+) -> dict[Place, Any]:
+    """Return what the hits show, for the passages that clients still see."""
+    rows = await _rows(session, HITS, {**_places(places), "tenant_id": tenant_id})
+    return {places[row.place - 1]: row for row in rows}
+
+
+async def matching_words(
+    session: AsyncSession, words: Sequence[tuple[str, str]], conditions: Sequence[str]
+) -> list[tuple[int, int]]:
+    """Return the pairs of a word and a condition that it meets, by their numbers.
+
+    Args:
+        session: a transaction.
+        words: each with the configuration of its normal form.
+        conditions: each on a single word.
+    """
+    rows = await _rows(
+        session,
+        MATCHING_WORDS,
+        {
+            "words": [word for word, _ in words],
+            "searched": [searched(word) for word, _ in words],
+            "configurations": [configuration for _, configuration in words],
+            "conditions": list(conditions),
+            "as_written": AS_WRITTEN,
+        },
+    )
+    return [(word, condition) for word, condition in rows]
+
+
+HITS: Final = f"""
+SELECT hit.place, p.document_id, p.page, p.ordinal, p.kind, p.start, p.end, p.language,
+       COALESCE(p.text, substr(g.text, p.start + 1, p.end - p.start)) AS text,
+       d.filename, r.number AS revision, r.title, r.page_labels ->> (p.page - 1) AS page_label,
+       g.lines
+FROM {_PLACES} AS hit(revision_id, page, ordinal, place)
+JOIN passages p USING (revision_id, page, ordinal)
+JOIN documents d ON d.id = p.document_id AND d.revision_id = p.revision_id
+JOIN revisions r ON r.id = p.revision_id
+LEFT JOIN pages g ON g.revision_id = p.revision_id AND g.number = p.page
+WHERE d.tenant_id = %(tenant_id)s
+"""  # noqa: S608  # of constants
+
+MATCHING_WORDS: Final = """
+SELECT word.place - 1, condition.place - 1
+FROM unnest(%(words)s::text[], %(searched)s::text[], %(configurations)s::text[])
+    WITH ORDINALITY AS word(text, searched, configuration, place)
+CROSS JOIN LATERAL (
+    SELECT to_tsvector(configuration::regconfig, word.text)
+        || to_tsvector(%(as_written)s::regconfig, word.searched) AS lexemes
+    OFFSET 0
+) AS of_word
+JOIN unnest(%(conditions)s::tsquery[]) WITH ORDINALITY AS condition(query, place)
+    ON lexemes @@ condition.query
+"""
+
+
+def _checked(condition: str | None) -> str:
+    """Return the SQL of a condition that no index is asked for."""
+    return "" if condition is None else " AND (p.search @@ %(checked)s::tsquery) IS TRUE"
+
+
+def _conditions_of(filters: DocumentFilters) -> str:
+    """Return the conditions on `d`, a row of `documents`; each begins with AND."""
+    conditions = []
+    if filters.content_type is not None:
+        media_type = MEDIA_TYPE_OF_DOCUMENT.replace("content_type", "d.content_type")
+        conditions.append(f"{media_type} = %(content_type)s")
+    if filters.filename_prefix is not None:
+        conditions.append("starts_with(d.filename, %(filename_prefix)s)")
+    if filters.created_after is not None:
+        conditions.append("d.created_at > %(created_after)s")
+    if filters.created_before is not None:
+        conditions.append("d.created_at < %(created_before)s")
+    if filters.metadata:
+        conditions.append(
+            "EXISTS (SELECT FROM uploads u WHERE u.id = d.upload_id AND u.metadata @> %(metadata)s)"
+        )
+    return "".join(f" AND {condition}" for condition in conditions)
+
+
+def _values_of(filters: DocumentFilters) -> dict[str, Any]:
+    return {
+        "content_type": filters.content_type,
+        "filename_prefix": filters.filename_prefix,
+        "created_after": filters.created_after,
+        "created_before": filters.created_before,
+        "metadata": Jsonb(dict(filters.metadata or {})),
+    }
+
+
+def _places(places: Sequence[Place]) -> dict[str, Any]:
+    return {
+        "revision_ids": [each.revision_id for each in places],
+        "pages": [each.page for each in places],
+        "ordinals": [each.ordinal for each in places],
+    }
+
+
+async def _rows(session: AsyncSession, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+    connection = await session.connection()
+    return (await connection.exec_driver_sql(statement, dict(values))).all()

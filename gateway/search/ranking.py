@@ -1,0 +1,110 @@
+"""How well the words of a passage match: BM25 in form.
+
+A term counts by its rarity, and by its number in the passage with diminishing returns:
+`ts_rank` of a single lexeme is such a number. Passages are of similar length, so that length counts little.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.search.terms import Term
+from schemas.ids import DocumentId, RevisionId
+
+LENGTH_WEIGHT: Final = 0.3
+"""How much a passage loses by being longer than the others; BM25's `b`."""
+
+ONCE: Final = 6 / math.pi**2
+"""`ts_rank` of a lexeme of weight 1 that occurs once; it is 1 for one that occurs without end."""
+
+AS_WRITTEN_WEIGHT: Final = 0.25
+"""What a word as written counts beside its normal form."""
+
+RANK_WEIGHTS: Final = (AS_WRITTEN_WEIGHT, 0.0, 0.0, 1.0)
+"""Of the weights D, C, B and A of lexemes."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Place:
+    """The key of a passage."""
+
+    revision_id: RevisionId
+    page: int
+    ordinal: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A passage that has some terms.
+
+    Attributes:
+        present: bit n is set if the passage has term n.
+    """
+
+    place: Place
+    document_id: DocumentId
+    tokens: int
+    present: int
+
+
+def weights_of(
+    terms: Sequence[Term],
+    candidates: Sequence[Candidate],
+    *,
+    passages: int,
+    decisive: frozenset[Term],
+) -> list[float]:
+    """Return how much each term counts: the rarer, the more (inverse document frequency).
+
+    Args:
+        terms: the wanted terms.
+        candidates: the passages that were read.
+        passages: the estimated number of the tenant's passages.
+        decisive: terms of which every passage is a candidate; their number is exact.
+    """
+    total = max(passages, len(candidates), 1)
+    weights = []
+    for place, term in enumerate(terms):
+        count: float = sum(each.present >> place & 1 for each in candidates)
+        if term not in decisive:
+            count = min(max(count, term.share * total), total)
+        weights.append(math.log(1 + (total - count + 0.5) / (count + 0.5)))
+    return weights
+
+
+def most_promising(
+    candidates: Sequence[Candidate], weights: Sequence[float], *, limit: int
+) -> list[Candidate]:
+    """Return the candidates with the most and rarest terms."""
+
+    def promise(candidate: Candidate) -> float:
+        return sum(weight for place, weight in enumerate(weights) if candidate.present >> place & 1)
+
+    return sorted(candidates, key=lambda each: (-promise(each), each.place))[:limit]
+
+
+def score(
+    candidate: Candidate,
+    *,
+    weights: Sequence[float],
+    ranks: Sequence[float | None],
+    mean_tokens: float,
+) -> float:
+    """Return how well a passage matches: 1 if it has every term once, as written.
+
+    Args:
+        candidate: the passage.
+        weights: from `weights_of`.
+        ranks: of each term, the sum of `ts_rank` of its forms; None for a term without single lexemes.
+        mean_tokens: the mean length of the candidates.
+    """
+    found = possible = 0.0
+    for place, (weight, rank) in enumerate(zip(weights, ranks, strict=True)):
+        best = 1 + AS_WRITTEN_WEIGHT
+        possible += weight * best
+        if candidate.present >> place & 1:
+            # A page in another language has the word as written alone, with its smaller weight.
+            found += weight * (best if rank is None else max(1.0, rank / ONCE))
+    length = 1 - LENGTH_WEIGHT + LENGTH_WEIGHT * candidate.tokens / max(mean_tokens, 1.0)
+    return found / possible / length if possible else 0.0
