@@ -37,7 +37,12 @@ def main() -> int:
         type=Path,
         nargs="+",
         default=(),
-        help="directories of the PDFs that the questions are about",
+        help="directories of the PDFs that the questions and tables are about",
+    )
+    parser.add_argument(
+        "--tables",
+        type=Path,
+        help="directory with the ground truth of the ICDAR 2013 table competition (*-str.xml)",
     )
     arguments = parser.parse_args()
     unknown = set(arguments.benchmarks) - set(BENCHMARKS)
@@ -50,6 +55,7 @@ def main() -> int:
     console = Console() if sys.stdout.isatty() else Console(width=160)
     with System.running(state_dir, plots=results, report=console.print) as system:
         system.questions, system.documents = arguments.questions, arguments.documents
+        system.tables = arguments.tables
         for name in chosen:
             began = time.monotonic()
             benchmark = BENCHMARKS[name]

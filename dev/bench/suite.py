@@ -23,6 +23,7 @@ from dev.bench import (
     small,
     stalled,
     stream,
+    tables,
     transfer,
     waits,
     wakeup,
@@ -63,6 +64,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "recognition": Benchmark(
         full=partial(recognition.run, pages=4, rounds=3),
         quick=partial(recognition.run, pages=1, rounds=1),
+    ),
+    "tables": Benchmark(
+        full=partial(tables.run, documents_max=None),
+        quick=partial(tables.run, documents_max=3),
     ),
     "endurance": Benchmark(
         full=partial(endurance.run, extent=endurance.FULL),

@@ -84,6 +84,7 @@ class System:
         self.machine = Machine.here()
         self.questions: Path | None = None
         self.documents: Sequence[Path] = ()
+        self.tables: Path | None = None
         self._has_database = False
 
     @classmethod

@@ -16,6 +16,11 @@ _NEAR: Final = 3.0
 """Heights of a line between the heading and the table."""
 
 
+def is_named(content: str) -> bool:
+    """Return whether a line begins with the name and number of a table or figure."""
+    return bool(_NAMED.match(content))
+
+
 def caption_of(box: Box, lines: Sequence[WordLine]) -> str:
     """Return the line that names a table: one with its number, else the nearest one above it.
 
@@ -27,7 +32,7 @@ def caption_of(box: Box, lines: Sequence[WordLine]) -> str:
     below = [line for line in lines if _is_near(line.box, line.box.top - box.bottom, box)]
     for line in [*reversed(above), *below]:
         content = _text(line)
-        if _NAMED.match(content):
+        if is_named(content):
             return content[:_CHARACTERS_MAX]
     content = _text(above[-1]) if above else ""
     return content if len(content) <= _CHARACTERS_MAX and not content.endswith(".") else ""

@@ -10,10 +10,10 @@ from pipeline.ingest.extractors.pdf.tables.headers import is_number
 from pipeline.ingest.extractors.pdf.tables.words import Word
 
 # Fractions of the height of a line.
-CHUNK_GAP: Final = 0.45
+CHUNK_GAP: Final = 0.35
 """A wider gap divides two chunks; a space is a quarter, and more in justified text."""
 
-_GUTTER: Final = 0.45
+_GUTTER: Final = 0.3
 _GUTTER_OF_FEW: Final = 0.8
 """Spaces of a few lines may be below each other by chance; gutters are wider."""
 
@@ -73,16 +73,21 @@ def gutters_of(lines: Sequence[Sequence[Chunk]]) -> list[Gutter]:
     A chunk that goes over several columns, such as a heading, is left out of account.
     """
     chunks = [chunk for line in lines for chunk in line]
-    if not chunks:
+    # A line of one chunk is often a heading, or goes on from the line above.
+    divided = [line for line in lines if len(line) > 1]
+    if not divided:
         return []
     height = median(chunk.box.height for chunk in chunks)
-    widest = height * (_GUTTER_OF_FEW if len(lines) < _FEW else _GUTTER)
-    allowed = int(_SPANNING_SHARE * len(lines))
-    first = _gaps(chunks, allowed=allowed, width=widest)
+    widest = height * (_GUTTER_OF_FEW if len(divided) < _FEW else _GUTTER)
+    first = _gaps(
+        [chunk for line in divided for chunk in line],
+        allowed=int(_SPANNING_SHARE * len(divided)),
+        width=widest,
+    )
     places = [gap.middle for gap in first]
     narrow = [chunk for chunk in chunks if not any(chunk.crosses(place) for place in places)]
     gutters = _gaps(narrow, allowed=0, width=widest)
-    return _without_staggered(gutters, lines)
+    return _without_staggered(gutters, divided)
 
 
 def _gaps(chunks: Sequence[Chunk], *, allowed: int, width: float) -> list[Gutter]:
@@ -114,17 +119,19 @@ def _gaps(chunks: Sequence[Chunk], *, allowed: int, width: float) -> list[Gutter
 
 
 def _without_staggered(gutters: Sequence[Gutter], lines: Sequence[Sequence[Chunk]]) -> list[Gutter]:
-    """Return the gutters without those whose two columns never have text in one line.
+    """Return the gutters without those whose two columns rarely have text in one line.
 
-    Such columns are one: its texts are indented, or its heading is beside its numbers.
+    Such columns are one: its texts are indented, or its heading is beside its numbers or has a
+    wide space.
     """
     kept = list(gutters)
+    needed = 1 if len(lines) < _FEW else 2
     index = 0
     while index < len(kept):
         left = kept[index - 1].middle if index else float("-inf")
         right = kept[index + 1].middle if index + 1 < len(kept) else float("inf")
         place = kept[index].middle
-        if any(_has_both(line, left, place, right) for line in lines):
+        if sum(_has_both(line, left, place, right) for line in lines) >= needed:
             index += 1
         else:
             del kept[index]

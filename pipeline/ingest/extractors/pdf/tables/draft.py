@@ -30,7 +30,6 @@ class Draft:
         row_count: rows.
         column_count: columns.
         cells: cells with text, by row and column.
-        confidence: 0 to 1.
     """
 
     box: Box
@@ -38,7 +37,6 @@ class Draft:
     row_count: int
     column_count: int
     cells: Sequence[DraftCell]
-    confidence: float = 1.0
 
     @property
     def filled_share(self) -> float:

@@ -6,14 +6,23 @@ from typing import Final
 
 from pipeline.ingest.extractors.pdf.tables.draft import Draft, DraftCell
 
-_NUMBER: Final = re.compile(r"[^\w]*\d[\d.,  /:'’%-]*[^\w]*(?:%|[A-Za-z€$£]{1,3})?[^\w]*")  # noqa: RUF001  # quotes in numbers
+_DIGITS: Final = re.compile(r"\d")
+_LETTERS: Final = re.compile(r"[^\W\d_]+")
+_LETTERS_MAX: Final = 3  # of a unit or currency
+_DIGITS_SHARE: Final = 0.4  # the rest are separators, signs and brackets
+_NOTHING: Final = re.compile(r"[-‐-―−.…:/x*]{1,3}|n\.?[/.]?a\.?", re.IGNORECASE)  # noqa: RUF001  # dashes
 _YEAR: Final = re.compile(r"(?:19|20)\d\d(?:[/-]\d{2,4})?[^\w]*")
 _ROWS_MAX: Final = 6
 
 
 def is_number(content: str) -> bool:
-    """Return whether a text is a number, perhaps with a unit or sign, or stands for none."""
-    return bool(_NUMBER.fullmatch(content)) or content in {"-", "–", "—", "..", "…", ":", "x"}  # noqa: RUF001  # dashes
+    """Return whether a text is numbers, perhaps with a unit, signs and brackets, or stands for none."""
+    digits = len(_DIGITS.findall(content))
+    if not digits:
+        return bool(_NOTHING.fullmatch(content))
+    letters = sum(map(len, _LETTERS.findall(content)))
+    signs = sum(not character.isspace() for character in content)
+    return letters <= min(_LETTERS_MAX, digits) and digits >= _DIGITS_SHARE * signs
 
 
 def header_rows(draft: Draft) -> int:

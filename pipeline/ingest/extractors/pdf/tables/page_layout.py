@@ -17,19 +17,22 @@ from pipeline.ingest.extractors.layout import (
 from pipeline.ingest.extractors.pdf.geometry import Box
 from pipeline.ingest.extractors.pdf.pdfium import PdfiumPage
 from pipeline.ingest.extractors.pdf.tables import figures
+from pipeline.ingest.extractors.pdf.tables.aligned import grid_of, parts_of, runs_of
 from pipeline.ingest.extractors.pdf.tables.captions import caption_of
 from pipeline.ingest.extractors.pdf.tables.charts import is_chart
 from pipeline.ingest.extractors.pdf.tables.draft import Draft
 from pipeline.ingest.extractors.pdf.tables.grid import Grid, grids_of, merged
 from pipeline.ingest.extractors.pdf.tables.headers import header_rows
+from pipeline.ingest.extractors.pdf.tables.judged import confidence_of, is_table
+from pipeline.ingest.extractors.pdf.tables.looks import may_have_columns
 from pipeline.ingest.extractors.pdf.tables.objects import PageObjects, Rule, objects_of
 from pipeline.ingest.extractors.pdf.tables.refined import refined
 from pipeline.ingest.extractors.pdf.tables.ruled import filled, is_inside
 from pipeline.ingest.extractors.pdf.tables.stacks import stacks_of
 from pipeline.ingest.extractors.pdf.tables.words import Word, lines_of, words_of
+from schemas.layout import TableMethod
 from schemas.outcomes import Outcome
 
-_CELLS_MIN: Final = 4
 _IRREGULAR_MAX: Final = 0.5
 
 
@@ -68,13 +71,16 @@ def _tables(
 ) -> list[TableFound]:
     """Return the tables from top to bottom."""
     horizontal, vertical = merged(objects.horizontal), merged(objects.vertical)
-    if not horizontal:
+    grids = list(grids_of(horizontal, vertical))
+    if not grids and len(horizontal) <= 1 and not may_have_columns(page):
         return []
     words = words_of(page, words_max=limits.words)
-    drafts = list(_drafts(grids_of(horizontal, vertical), words, objects.drawings))
+    drafts = list(_drafts(grids, words, objects.drawings))
     left = [word for word in words if not _is_taken(word.box, drafts)]
     free = [rule for rule in horizontal if not _is_taken(_box_of(rule), drafts)]
     drafts += _drafts(stacks_of(free, left), left, objects.drawings)
+    left = [word for word in left if not _is_taken(word.box, drafts)]
+    drafts += _borderless(left, objects.drawings)
     drafts.sort(key=lambda draft: (draft.box.top, draft.box.left))
     lines = lines_of([word for word in words if not _is_taken(word.box, drafts)])
     return [
@@ -88,20 +94,32 @@ def _tables(
     ]
 
 
+def _borderless(words: Sequence[Word], drawings: Sequence[Box]) -> Iterator[Draft]:
+    runs = list(runs_of(lines_of(words)))
+    while runs:
+        run = runs.pop()
+        grid = grid_of(run)
+        if grid is not None:
+            found = list(_drafts([grid], words, drawings, method=TableMethod.BORDERLESS))
+            yield from found
+            if not found:
+                runs += parts_of(run)
+
+
 def _drafts(
-    grids: Iterable[Grid], words: Sequence[Word], drawings: Sequence[Box]
+    grids: Iterable[Grid],
+    words: Sequence[Word],
+    drawings: Sequence[Box],
+    *,
+    method: TableMethod = TableMethod.RULED,
 ) -> Iterator[Draft]:
     for grid in grids:
         if grid.irregular_share > _IRREGULAR_MAX or is_chart(grid, drawings):
             continue
         inside = [word for word in words if is_inside(word.box, grid.box)]
-        draft = filled(refined(grid, inside), inside)
-        if _is_table(draft):
+        draft = filled(refined(grid, inside), inside, method=method)
+        if is_table(draft):
             yield draft
-
-
-def _is_table(draft: Draft) -> bool:
-    return draft.row_count > 1 and draft.column_count > 1 and len(draft.cells) >= _CELLS_MIN
 
 
 def _is_taken(box: Box, drafts: Sequence[Draft]) -> bool:
@@ -127,7 +145,7 @@ def _found(draft: Draft, number: int) -> TableFound:
         column_count=draft.column_count,
         header_row_count=header_rows(draft),
         method=draft.method,
-        confidence=round(draft.confidence, 2),
+        confidence=round(confidence_of(draft), 2),
         cells=tuple(
             TableCell(
                 cell.row,

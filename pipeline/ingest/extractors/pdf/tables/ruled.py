@@ -10,7 +10,7 @@ from pipeline.ingest.extractors.pdf.tables.words import Word, divided, text_of
 from schemas.layout import TableMethod
 
 
-def filled(grid: Grid, words: Sequence[Word]) -> Draft:
+def filled(grid: Grid, words: Sequence[Word], *, method: TableMethod) -> Draft:
     """Return the table that a grid and the words inside of it form; perhaps without a cell."""
     places: dict[tuple[int, int], int] = {
         (row, column): index
@@ -43,7 +43,7 @@ def filled(grid: Grid, words: Sequence[Word]) -> Draft:
     ]
     draft = Draft(
         box=grid.box,
-        method=TableMethod.RULED,
+        method=method,
         row_count=len(grid.ys) - 1,
         column_count=len(grid.xs) - 1,
         cells=cells,
