@@ -16,6 +16,7 @@ from gateway.chunk_holders import ChunkHolders
 from gateway.context import ApiRequest, Context
 from gateway.deliveries import routes as deliveries
 from gateway.document_changes import routes as document_changes
+from gateway.document_tables import routes as document_tables
 from gateway.documents import routes as documents
 from gateway.event_types import routes as event_types
 from gateway.events import queries as event_queries
@@ -177,6 +178,7 @@ def build_routes(settings: Settings) -> Litestar:
             job_actions.router,
             submissions.router,
             documents.router,
+            document_tables.router,
             document_changes.router,
             search.router,
             webhooks.router,

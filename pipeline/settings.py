@@ -24,6 +24,7 @@ from schemas.settings import (
     StagingSettings,
     StepSettings,
     SweepSettings,
+    TablesSettings,
     TransferSettings,
 )
 
@@ -50,6 +51,7 @@ class Settings(
     MalwareScanSettings,
     IngestSettings,
     PassageSettings,
+    TablesSettings,
     CelerySettings,
     LivenessSettings,
     OcrChoiceSettings,

@@ -18,6 +18,7 @@ from pipeline.export.task import ExportRows
 from pipeline.ingest.metadata_task import ExtractMetadata
 from pipeline.ingest.ocr_task import RecognizePages
 from pipeline.ingest.render_task import RenderPage
+from pipeline.ingest.tables_task import FindTablesOfDocument
 from pipeline.ingest.task import IngestDocument, IngestRest
 from pipeline.messaging.consumer import EventConsumer
 from pipeline.messaging.event_task import EventTask
@@ -26,7 +27,7 @@ from pipeline.scan.task import ScanFile
 from pipeline.transfer.task import CleanUpUpload, TransferUpload
 from schemas import queues, topology
 from schemas.events.batches import BatchCancelRequested, BatchReceived
-from schemas.events.documents import RenderRequested, ReprocessRequested
+from schemas.events.documents import RenderRequested, ReprocessRequested, TablesRequested
 from schemas.events.endpoints import ReplayRequested
 from schemas.events.exports import ExportRequested
 from schemas.events.jobs import JobActionRequested
@@ -61,7 +62,11 @@ TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
             RenderRequested.TYPE: RenderPage,
         },
         queues.DOCUMENT_PROCESSING: _reads(IngestDocument),
-        queues.BATCH_PROCESSING: {**_reads(IngestRest), BatchReceived.TYPE: RunBatch},
+        queues.BATCH_PROCESSING: {
+            **_reads(IngestRest),
+            TablesRequested.TYPE: FindTablesOfDocument,
+            BatchReceived.TYPE: RunBatch,
+        },
         queues.OCR_PROCESSING: _reads(RecognizePages),
         queues.EXPORTS: {
             ReplayRequested.TYPE: ReplayDeliveries,

@@ -80,6 +80,7 @@ class ExportKind(StrEnum):
     DOCUMENTS = "documents"
     SENTENCES = "sentences"
     ENTITIES = "entities"
+    TABLES = "tables"  # one row for each cell
     JOBS = "jobs"
     DELIVERIES = "deliveries"
 
@@ -161,6 +162,16 @@ class EmbeddingModelState(StrEnum):
     BUILDING = "building"  # its vectors are being made beside those of the active model
     ACTIVE = "active"  # search uses its vectors
     RETIRED = "retired"  # its vectors are deleted, or will be
+
+
+class TablesState(StrEnum):
+    """How far the search for the tables and figures of a revision is."""
+
+    PENDING = "pending"  # waits or runs; those found so far are shown
+    COMPLETE = "complete"
+    PARTIAL = "partial"  # those of some pages are missing
+    FAILED = "failed"  # ended with an error; those found before are shown
+    OFF = "off"  # switched off by the upload, the request or the settings
 
 
 class PageStatus(StrEnum):

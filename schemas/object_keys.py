@@ -57,6 +57,11 @@ def page_image(upload_id: UploadId, revision_id: RevisionId, *, number: int) -> 
     return ObjectKey(f"{of_revision(upload_id, revision_id)}pages/{number}.png")
 
 
+def figure_image(upload_id: UploadId, revision_id: RevisionId, *, number: int) -> ObjectKey:
+    """Return the key of the image of a figure, as one revision shows it."""
+    return ObjectKey(f"{of_revision(upload_id, revision_id)}figures/{number}.png")
+
+
 def of_export(tenant_id: TenantId, export_id: ExportId) -> str:
     """Return the prefix of the files that the attempts at an export store."""
     return f"{EXPORTS}{tenant_id}/{export_id}/"

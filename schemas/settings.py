@@ -239,7 +239,7 @@ class LinkSettings(BaseModel):
 class PageImageSettings(BaseModel):
     page_images_max: Positive = Field(
         default=1_000,
-        description="most images of pages of one document, over all its revisions that are not deleted yet; the next one is refused with 422 `document_limit`. No quota counts images, and a file of a few kB may have thousands of pages, so that a client could fill the bucket. An image takes 0.5 MB at most (400 by 400 pixels), mostly 30 kB: the default limits the images of a document to 0.5 GB",
+        description="most images of pages and figures of one document, over all its revisions that are not deleted yet; the next one is refused with 422 `document_limit`. No quota counts images, and a file of a few kB may have thousands of pages, so that a client could fill the bucket. An image of a page takes 0.5 MB at most (400 by 400 pixels), mostly 30 kB, one of a figure 2 MB (800 by 800 pixels): the default limits the images of a document to 2 GB",
     )
 
 
@@ -696,6 +696,43 @@ def _clamd_at(url: str) -> tuple[str, int] | Path:
         # `port` raises ValueError for one out of range.
         return parts.hostname, parts.port or _CLAMD_PORT
     raise ValueError(f"it is not of the form {_CLAMD}")
+
+
+class TablesSettings(BaseModel):
+    """The search for tables and figures, after a document is read."""
+
+    tables_enabled: bool = Field(
+        default=True,
+        description="whether tables and figures of documents are found; an upload may switch it off for itself with `pipeline`",
+    )
+    tables_pages_max: Positive = Field(
+        default=2_000,
+        description="pages of one document that are searched for tables and figures; the others are listed in `tables_reasons`. A page takes 2 ms without rules, and about 0.1 s with a table",
+    )
+    tables_timeout: Duration = Field(
+        default=timedelta(minutes=5),
+        description="longest time to search one document; pages without a turn are listed in `tables_reasons`. Keep it under `TASK_TIME_LIMIT`",
+    )
+    tables_page_timeout: Duration = Field(
+        default=timedelta(seconds=10),
+        description="CPU time to search one page, a hundred times what an ordinary page with tables takes; the next page follows",
+    )
+    tables_per_page_max: Positive = Field(
+        default=50,
+        description="tables found on one page; a printed page has few, and each further one is a row of the database that a drawing could make by the thousand",
+    )
+    figures_per_page_max: Positive = Field(
+        default=100,
+        description="figures found on one page, for the same reason",
+    )
+    table_cells_max: Positive = Field(
+        default=20_000,
+        description="places (rows times columns) of one table. A longer table goes on as another one, or lacks its last rows and says so: a table is one value of the database and one answer, 2 MB at most with the default",
+    )
+    table_text_max: ByteSize = Field(
+        default=ByteSize(MIB),
+        description="text of one table, as UTF-8; its rows after that are left out, and the table says so",
+    )
 
 
 class OcrEngineName(StrEnum):

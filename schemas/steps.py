@@ -18,6 +18,7 @@ class JobStage(StrEnum):
     INGEST = "ingest"
     INGEST_REST = "ingest_rest"
     OCR = "ocr"
+    TABLES = "tables"
     RENDER = "render"
     REPLAY = "replay"
     EXPORT = "export"
@@ -35,7 +36,8 @@ class StepName(StrEnum):
     INGEST = "ingest"  # reads the pages, for a limited time
     INGEST_REST = "ingest_rest"  # reads the pages for which `ingest` had no time
     OCR = "ocr"  # recognises the pages that are pictures of text
-    RENDER = "render"  # makes the image of one page; the only step of its job
+    TABLES = "tables"  # finds the tables and figures of a published revision
+    RENDER = "render"  # makes the image of a page or figure; the only step of its job
     REPLAY = "replay"  # makes deliveries of an endpoint due again
     EXPORT = "export"  # writes the file of an export
     BATCH = "batch"  # turns the lines of a batch into jobs
@@ -115,6 +117,13 @@ STEPS: Final[Mapping[StepName, StepKind]] = MappingProxyType(
                 queue=queues.METADATA_EXTRACTION,
                 ordinal=6,
                 unit=None,
+                weight=0,
+            ),
+            StepKind(
+                name=StepName.TABLES,
+                queue=queues.BATCH_PROCESSING,
+                ordinal=6,
+                unit="pages",
                 weight=0,
             ),
             StepKind(

@@ -38,10 +38,11 @@ from pipeline.enrich.annotations import Entity
 from pipeline.export import statement
 from pipeline.export.statement import Query
 from pipeline.ingest import passage_rows, passwords, record, writer
+from pipeline.ingest.applied_event import EventContext
 from pipeline.ingest.extractors.extractor import DocumentMetadata, Structure
 from pipeline.ingest.frames import DocumentRead, PageReading
 from pipeline.ingest.outcome import Next
-from pipeline.ingest.record import EndOfReading, EventContext
+from pipeline.ingest.record import EndOfReading
 from pipeline.maintenance import (
     batches,
     documents,

@@ -72,6 +72,9 @@ TABLE: Final = (
     SECOND_DELIVERER,
 )
 
+SETTINGS: Final = {"TABLES_ENABLED": "false"}
+"""Most benchmarks end with the reading of a document, and run no worker of the steps after it."""
+
 GATEWAYS: Final = frozenset({"gateway", UNLIMITED.name, *(server.name for server in OTHER_SERVERS)})
 """Services that need only the database."""
 
@@ -92,7 +95,7 @@ class System:
     def running(
         cls, state_dir: Path, *, plots: Path, report: Callable[[str], None]
     ) -> Iterator[Self]:
-        with Stack(state_dir, table=TABLE) as stack:
+        with Stack(state_dir, settings=SETTINGS, table=TABLE) as stack:
             yield cls(stack, plots=plots, report=report)
 
     @property

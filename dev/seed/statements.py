@@ -308,6 +308,28 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         FROM seed_jobs CROSS JOIN LATERAL generate_series(1, least(pages, 5)) AS page CROSS JOIN generate_series(0, 1) AS ordinal
         WHERE fate = 'ingested' AND draw < 0.05
     """,
+    "document_tables": """
+        INSERT INTO document_tables (revision_id, number, page, parts, row_count, column_count, header_row_count, method, confidence, caption,
+                                     is_cut, cell_count, cells)
+        SELECT pg_temp.seed_uuid7(finished_at, 'revision', n), number, number, jsonb_build_array(jsonb_build_array(number, 72, 72, 520, 400)),
+               10, 4, 1, 'ruled', 0.9, 'Weights of the cargo', false, 40,
+               (SELECT jsonb_agg(jsonb_build_array(place / 4, place %% 4, 1, 1, 'weight ' || place, number, 72, 72, 520, 400) ORDER BY place)
+                FROM generate_series(0, 39) AS place)
+        FROM seed_jobs CROSS JOIN LATERAL generate_series(1, least(pages, 2)) AS number
+        WHERE fate = 'ingested' AND draw < 0.05
+    """,
+    "figures": """
+        INSERT INTO figures (revision_id, number, page, kind, "left", top, "right", bottom, width_pixels, height_pixels)
+        SELECT pg_temp.seed_uuid7(finished_at, 'revision', n), 1, 1, 'image', 72, 72, 272, 172, 800, 400
+        FROM seed_jobs
+        WHERE fate = 'ingested' AND draw < 0.05
+    """,
+    "figure_images": """
+        INSERT INTO figure_images (revision_id, number, job_id, created_at)
+        SELECT pg_temp.seed_uuid7(finished_at, 'revision', n), 1, NULL, finished_at
+        FROM seed_jobs
+        WHERE fate = 'ingested' AND draw < 0.02
+    """,
     "exports": """
         INSERT INTO exports (id, tenant_id, job_id, kind, format, filter, columns, rows, size, sha256, object_key, created_at, expires_at)
         SELECT export_id, tenant_id, export_job_id, 'documents', 'csv', '{}', ARRAY['document_id', 'filename'], pages, size, repeat(pg_temp.seed_digest('export file', n), 2),

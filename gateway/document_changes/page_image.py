@@ -1,15 +1,17 @@
-"""The image of a page: where it is stored, or the job that makes it.
+"""The image of a page or figure: where it is stored, or the job that makes it.
 
 A request for an image that nobody asked for before creates the job, its step and their event in one
 transaction. The document is locked meanwhile, so that two requests at once create one job.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Any, Final
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import Row, func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,6 +21,7 @@ from gateway.documents import queries
 from gateway.documents.errors import (
     DocumentNotFound,
     DocumentNotReady,
+    FigureNotFound,
     ImageNotFound,
     PageNotFound,
     check_is_served,
@@ -43,7 +46,7 @@ from schemas.object_keys import ObjectKey
 from schemas.policy import media_types
 from schemas.steps import JobStage, StepName
 from schemas.tables import steps
-from schemas.tables.documents import Document, PageImage, Revision
+from schemas.tables.documents import Document, Figure, FigureImage, PageImage, Revision
 from schemas.tables.events import emit
 from schemas.tables.jobs import Job
 
@@ -80,7 +83,9 @@ class TooManyImages(DomainError):
     code = ErrorCode.DOCUMENT_LIMIT
 
     def __init__(self, document_id: DocumentId, *, limit: int) -> None:
-        super().__init__(f"document {document_id} has images of {limit} pages; no more are made")
+        super().__init__(
+            f"document {document_id} has {limit} images of pages and figures; no more are made"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,23 +122,63 @@ async def page_image(
         TooManyImages: too many pages of the document have images.
         TooManyWaiting, SystemBusy: too many steps wait.
     """
+    look = partial(_wanted, tenant_id=tenant_id, document_id=document_id, number=number)
+    return await _image(context, look, tenant_id=tenant_id, traceparent=traceparent)
+
+
+async def figure_image(
+    context: Context,
+    *,
+    tenant_id: TenantId,
+    document_id: DocumentId,
+    number: int,
+    traceparent: str | None,
+) -> StoredImage | JobView:
+    """Return the image of a figure, or the job that makes it; as `page_image`.
+
+    Raises:
+        DocumentNotFound: the tenant has no such document.
+        FigureNotFound: there is no such figure.
+        DocumentNotReady: the document could not be read.
+        FileWithheld: the malware scan has not passed the file.
+        RenderingFailed: the page of the figure cannot be rendered.
+        TooManyImages: too many pages and figures of the document have images.
+        TooManyWaiting, SystemBusy: too many steps wait.
+    """
+    look = partial(_wanted_figure, tenant_id=tenant_id, document_id=document_id, number=number)
+    return await _image(context, look, tenant_id=tenant_id, traceparent=traceparent)
+
+
+async def _image(
+    context: Context,
+    look: Callable[[AsyncSession], Awaitable["StoredImage | JobView | Wanted"]],
+    *,
+    tenant_id: TenantId,
+    traceparent: str | None,
+) -> StoredImage | JobView:
     async with context.database.transaction() as session:
-        wanted = await _wanted(session, tenant_id=tenant_id, document_id=document_id, number=number)
+        wanted = await look(session)
     if not isinstance(wanted, Wanted):
         return wanted
+    document_id = wanted.document.id
     async with context.database.tenant_lock(tenant_id) as session:
         await context.backlog.check(SessionStatements(session), tenant_id=tenant_id)
         await _lock(session, tenant_id=tenant_id, document_id=document_id)
         # Another request may have created the job before this one had the lock.
-        wanted = await _wanted(session, tenant_id=tenant_id, document_id=document_id, number=number)
+        wanted = await look(session)
         if not isinstance(wanted, Wanted):
             return wanted
         limit = context.settings.page_images_max
         if not wanted.is_repeated and await _images_of(session, document_id) >= limit:
             raise TooManyImages(document_id, limit=limit)
-        job_id = await _add_job(session, wanted, number=number, traceparent=traceparent)
+        job_id = await _add_job(session, wanted, traceparent=traceparent)
         await session.execute(steps.release(tenant_id, StepName.RENDER, settings=context.settings))
-        log.info("document.render_requested", document_id=str(document_id), page=number)
+        log.info(
+            "document.render_requested",
+            document_id=str(document_id),
+            page=wanted.page,
+            figure=wanted.figure.number if wanted.figure else None,
+        )
         return (
             await snapshot_of(SessionStatements(session), tenant_id=tenant_id, job_id=job_id)
         ).job
@@ -144,12 +189,23 @@ class Wanted:
     """An image that no job makes.
 
     Attributes:
+        page: number of the page.
+        figure: the figure on the page; None for the whole page.
         is_repeated: whether an earlier job tried to make it.
     """
 
     document: Document
     revision_id: RevisionId
+    page: int
+    figure: Figure | None = None
     is_repeated: bool
+
+    @property
+    def key(self) -> ObjectKey:
+        upload_id = self.document.upload_id
+        if self.figure is None:
+            return object_keys.page_image(upload_id, self.revision_id, number=self.page)
+        return object_keys.figure_image(upload_id, self.revision_id, number=self.figure.number)
 
 
 async def _wanted(
@@ -172,34 +228,71 @@ async def _wanted(
         raise DocumentNotReady(document)
     if number > revision.page_count:
         raise PageNotFound(document_id, number=number)
-    image = await _image_of(session, revision, number=number)
-    if image is not None:
-        if image.status in {None, JobStatus.COMPLETED}:
-            key = object_keys.page_image(document.upload_id, revision.id, number=number)
-            return StoredImage(key=key, filename=document.filename)
-        open_job = _open_or_failed(await _job(session, document, image.job_id))
-        if open_job is not None:
-            return open_job
-    elif document.status not in {*READABLE_DOCUMENTS, DocumentStatus.READING}:
+    image = (
+        await session.execute(
+            select(PageImage.job_id, Job.status)
+            .outerjoin(Job, Job.id == PageImage.job_id)
+            .where(PageImage.revision_id == revision.id, PageImage.page == number)
+        )
+    ).one_or_none()
+    if image is None and document.status not in {*READABLE_DOCUMENTS, DocumentStatus.READING}:
         # The sweep deletes the revision of a failed reading, perhaps at this moment.
         raise DocumentNotReady(document)
-    return Wanted(document=document, revision_id=revision.id, is_repeated=image is not None)
-
-
-async def _image_of(
-    session: AsyncSession, revision: Revision, *, number: int
-) -> Row[JobId | None, JobStatus | None] | None:
-    """Return the job of an image and the status of the job; both are None once the job is deleted.
-
-    Returns:
-        None, if no job was added to make the image.
-    """
-    image = await session.execute(
-        select(PageImage.job_id, Job.status)
-        .outerjoin(Job, Job.id == PageImage.job_id)
-        .where(PageImage.revision_id == revision.id, PageImage.page == number)
+    wanted = Wanted(
+        document=document, revision_id=revision.id, page=number, is_repeated=image is not None
     )
-    return image.one_or_none()
+    return await _made_or_wanted(session, wanted, image)
+
+
+async def _wanted_figure(
+    session: AsyncSession, *, tenant_id: TenantId, document_id: DocumentId, number: int
+) -> StoredImage | JobView | Wanted:
+    """Look for the image of a figure and for the job that makes it; see `figure_image`."""
+    document, revision = await queries.readable_document_of(
+        session, tenant_id=tenant_id, document_id=document_id
+    )
+    check_is_served(document)
+    found = (
+        await session.execute(
+            select(Figure, FigureImage.revision_id.label("asked"), FigureImage.job_id, Job.status)
+            .outerjoin(
+                FigureImage,
+                and_(
+                    FigureImage.revision_id == Figure.revision_id,
+                    FigureImage.number == Figure.number,
+                ),
+            )
+            .outerjoin(Job, Job.id == FigureImage.job_id)
+            .where(Figure.revision_id == revision.id, Figure.number == number)
+        )
+    ).one_or_none()
+    if found is None:
+        raise FigureNotFound(document_id, number=number)
+    wanted = Wanted(
+        document=document,
+        revision_id=revision.id,
+        page=found.Figure.page,
+        figure=found.Figure,
+        is_repeated=found.asked is not None,
+    )
+    return await _made_or_wanted(session, wanted, found if wanted.is_repeated else None)
+
+
+async def _made_or_wanted(
+    session: AsyncSession,
+    wanted: Wanted,
+    image: Any,  # noqa: ANN401  # a row with `job_id` and `status`; both are None once the job is deleted
+) -> StoredImage | JobView | Wanted:
+    """Return the image if it is made, the job while it is open, or `wanted` if another job can succeed.
+
+    Raises:
+        RenderingFailed: no job can make the image.
+    """
+    if image is None:
+        return wanted
+    if image.status in {None, JobStatus.COMPLETED}:
+        return StoredImage(key=wanted.key, filename=wanted.document.filename)
+    return _open_or_failed(await _job(session, wanted.document, image.job_id)) or wanted
 
 
 def _open_or_failed(job: JobView) -> JobView | None:
@@ -256,19 +349,19 @@ async def _lock(session: AsyncSession, *, tenant_id: TenantId, document_id: Docu
 
 async def _images_of(session: AsyncSession, document_id: DocumentId) -> int:
     """Return the number of images of a document, over all its revisions."""
-    count = await session.scalar(
+    counts = [
         select(func.count())
-        .select_from(PageImage)
-        .join(Revision, Revision.id == PageImage.revision_id)
+        .select_from(image)
+        .join(Revision, Revision.id == image.revision_id)
         .where(Revision.document_id == document_id)
-    )
-    return count or 0
+        .scalar_subquery()
+        for image in (PageImage, FigureImage)
+    ]
+    return await session.scalar(select(counts[0] + counts[1])) or 0
 
 
-async def _add_job(
-    session: AsyncSession, wanted: Wanted, *, number: int, traceparent: str | None
-) -> JobId:
-    document = wanted.document
+async def _add_job(session: AsyncSession, wanted: Wanted, *, traceparent: str | None) -> JobId:
+    document, figure = wanted.document, wanted.figure
     job_id = JobId(uuid4())
     session.add(
         Job(
@@ -280,12 +373,12 @@ async def _add_job(
         )
     )
     await session.flush()
+    row: dict[str, Any] = {"revision_id": wanted.revision_id}
+    row |= {"page": wanted.page} if figure is None else {"number": figure.number}
     await session.execute(
-        insert(PageImage)
-        .values(revision_id=wanted.revision_id, page=number, job_id=job_id)
-        .on_conflict_do_update(
-            index_elements=[PageImage.revision_id, PageImage.page], set_={"job_id": job_id}
-        )
+        insert(PageImage if figure is None else FigureImage)
+        .values(row | {"job_id": job_id})
+        .on_conflict_do_update(index_elements=list(row), set_={"job_id": job_id})
     )
     event_id = emit(
         session,
@@ -298,8 +391,10 @@ async def _add_job(
             sha256=document.sha256,
             content_type=document.content_type,
             object_key=document.object_key,
-            page=number,
-            image_key=object_keys.page_image(document.upload_id, wanted.revision_id, number=number),
+            page=wanted.page,
+            image_key=wanted.key,
+            figure=None if figure is None else figure.number,
+            box=None if figure is None else (figure.left, figure.top, figure.right, figure.bottom),
         ),
         tenant_id=document.tenant_id,
         source=EVENT_SOURCE,

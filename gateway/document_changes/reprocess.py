@@ -76,6 +76,7 @@ async def reprocess(
                 document,
                 job_id=job_id,
                 first=first,
+                tables=request.pipeline.tables if request.pipeline else None,
                 priority=priority,
                 traceparent=traceparent,
             )
@@ -172,6 +173,7 @@ async def _add_job(
     first: Sequence[StepName],
     priority: Priority,
     traceparent: str | None,
+    tables: bool | None = None,
     is_rescan: bool = False,
 ) -> None:
     session.add(
@@ -197,6 +199,7 @@ async def _add_job(
             content_type=document.content_type,
             object_key=document.object_key,
             is_rescan=is_rescan,
+            tables=tables,
         ),
         tenant_id=document.tenant_id,
         source=EVENT_SOURCE,

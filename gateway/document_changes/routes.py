@@ -1,18 +1,23 @@
 """Requests that make or end jobs of stored documents: read again, render a page, delete."""
 
 from http import HTTPStatus
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from litestar import Response, Router, delete, get, post
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, PathParameter
 
 from gateway.context import ApiRequest
-from gateway.document_changes.page_image import RENDERING_ERRORS, page_image
+from gateway.document_changes.page_image import (
+    RENDERING_ERRORS,
+    StoredImage,
+    figure_image,
+    page_image,
+)
 from gateway.document_changes.reprocess import reprocess
 from gateway.documents import queries
-from gateway.documents.routes import WITHHELD, PageNumber, redirect_to
+from gateway.documents.routes import PAGE_MAX, WITHHELD, PageNumber, redirect_to
 from gateway.http import request_log
 from gateway.http.idempotency import IdempotencyKey, KeyedRequest
 from gateway.http.prefer import Prefer
@@ -29,6 +34,24 @@ from schemas.ids import DocumentId
 from schemas.runtime.tracing import TRACEPARENT_HEADER, valid_traceparent
 
 WITHOUT_BODY: Final = ReprocessDocument()
+
+
+IMAGE_ANSWERS: Final = answers(
+    ErrorCode.DOCUMENT_NOT_FOUND,
+    ErrorCode.NOT_FOUND,
+    ErrorCode.DOCUMENT_NOT_READY,
+    *WITHHELD,
+    *RENDERING_ERRORS,
+    *BACKLOG_ERRORS,
+) | {
+    HTTPStatus.TEMPORARY_REDIRECT: ResponseSpec(
+        None,
+        generate_examples=False,
+        description="`Location` is a URL in the object store",
+    )
+}
+
+FigureNumber = Annotated[int, PathParameter(ge=1, le=PAGE_MAX, description="the first figure is 1")]
 
 
 class KeyedReprocess(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,21 +113,7 @@ async def reprocess_document(
     status_code=HTTPStatus.ACCEPTED,
     response_description="the job that makes the image; repeat the request",
     opt=requires(Scope.DOCUMENTS_READ),
-    responses=answers(
-        ErrorCode.DOCUMENT_NOT_FOUND,
-        ErrorCode.NOT_FOUND,
-        ErrorCode.DOCUMENT_NOT_READY,
-        *WITHHELD,
-        *RENDERING_ERRORS,
-        *BACKLOG_ERRORS,
-    )
-    | {
-        HTTPStatus.TEMPORARY_REDIRECT: ResponseSpec(
-            None,
-            generate_examples=False,
-            description="`Location` is a URL in the object store",
-        )
-    },
+    responses=IMAGE_ANSWERS,
 )
 async def get_page_image(
     request: ApiRequest,
@@ -125,13 +134,35 @@ async def get_page_image(
         number=number,
         traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
     )
-    if isinstance(image, JobView):
-        request_log.bind(job_id=image.job_id)
-        headers = {"Location": image.status_url, "Retry-After": str(POLL_AFTER_SECONDS)}
-        return Response(image, headers=headers)
-    return await redirect_to(
-        request, image.key, filename=f"{image.filename}.png", content_type="image/png"
+    return await _image_answer(request, image, suffix=".png")
+
+
+@get(
+    "/{document_id:uuid}/figures/{number:int}/image",
+    summary="Show the image of a figure",
+    status_code=HTTPStatus.ACCEPTED,
+    response_description="the job that makes the image; repeat the request",
+    opt=requires(Scope.DOCUMENTS_READ),
+    responses=IMAGE_ANSWERS,
+)
+async def get_figure_image(
+    request: ApiRequest,
+    *,
+    document_id: FromPath[DocumentId],
+    number: FigureNumber,
+) -> Response[JobView]:
+    """Redirect to a picture (PNG) of a figure, cut out of its page; made at the first request for it.
+
+    Until it is made, the answer is 202 with the job that makes it, as for the image of a page.
+    """
+    image = await figure_image(
+        request.context,
+        tenant_id=request.user.tenant_id,
+        document_id=document_id,
+        number=number,
+        traceparent=valid_traceparent(request.headers.get(TRACEPARENT_HEADER)),
     )
+    return await _image_answer(request, image, suffix=f"-figure-{number}.png")
 
 
 @delete(
@@ -156,7 +187,20 @@ async def delete_document(request: ApiRequest, *, document_id: FromPath[Document
 
 router = Router(
     "/documents",
-    route_handlers=[reprocess_document, get_page_image, delete_document],
+    route_handlers=[reprocess_document, get_page_image, get_figure_image, delete_document],
     opt=requires(Scope.DOCUMENTS_WRITE),
     tags=["documents"],
 )
+
+
+async def _image_answer(
+    request: ApiRequest, image: StoredImage | JobView, *, suffix: str
+) -> Response[JobView]:
+    """Return the redirect to an image, or 202 with the job that makes it."""
+    if isinstance(image, JobView):
+        request_log.bind(job_id=image.job_id)
+        headers = {"Location": image.status_url, "Retry-After": str(POLL_AFTER_SECONDS)}
+        return Response(image, headers=headers)
+    return await redirect_to(
+        request, image.key, filename=f"{image.filename}{suffix}", content_type="image/png"
+    )

@@ -79,5 +79,14 @@ class ImageNotFound(DomainError):
         )
 
 
+class FigureNotFound(DomainError):
+    """The document has no such figure, or it is not found yet."""
+
+    code = ErrorCode.NOT_FOUND
+
+    def __init__(self, document_id: DocumentId, *, number: int) -> None:
+        super().__init__(f"document {document_id} has no figure {number}; the first is 1")
+
+
 class RevisionGone(Exception):
     """The revision whose text is being sent was deleted: the answer must not look complete."""

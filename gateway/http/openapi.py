@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final, cast
 
 import msgspec
@@ -11,6 +12,7 @@ from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import (
     Components,
     OpenAPIMediaType,
+    OpenAPIResponse,
     OpenAPIType,
     Operation,
     Parameter,
@@ -71,10 +73,24 @@ def reads_body(
     return ReadsBody
 
 
+def answers_also(media_type: str) -> type[Operation]:
+    """Return the operation class of a handler that also answers 200 with text of this media type."""
+
+    @dataclass
+    class AnswersAlso(Operation):
+        def __post_init__(self) -> None:
+            answer = (self.responses or {})[str(HTTPStatus.OK.value)]
+            if isinstance(answer, OpenAPIResponse) and answer.content is not None:
+                text = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+                answer.content[media_type] = text
+
+    return AnswersAlso
+
+
 def schema_of(
     struct: type[msgspec.Struct], *, file: str | None = None, others: str | None = None
 ) -> Schema:
-    """Return the schema of a struct that contains no other struct.
+    """Return the schema of a struct, with the schemas of its structs in place.
 
     Args:
         struct: type to which a handler decodes the body.
@@ -86,7 +102,9 @@ def schema_of(
     schema["description"] = inspect.getdoc(struct)
     # An optional field may be left out; a form cannot send null.
     for name, shape in schema["properties"].items():
-        schema["properties"][name] = shape.get("anyOf", [shape])[0]
+        chosen = shape.get("anyOf", [shape])[0]
+        of_struct = components.get(chosen.get("$ref", "").rpartition("/")[2])
+        schema["properties"][name] = chosen if of_struct is None else shape | of_struct
     if others is not None:
         schema["additionalProperties"] = schema["properties"].pop(others)["additionalProperties"]
     if file is not None:

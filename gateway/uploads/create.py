@@ -17,7 +17,7 @@ from gateway.uploads.quotas import quotas_of, reserve
 from gateway.uploads.shown_callback import NO_CALLBACK, ShownCallback
 from gateway.webhooks import create as webhooks
 from gateway.webhooks.queries import callback_of
-from schemas.api.uploads import CreateUpload, UploadCreated
+from schemas.api.uploads import CreateUpload, UploadCreated, stored_pipeline
 from schemas.errors import DomainError
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import UploadStatus
@@ -205,4 +205,5 @@ def _new_upload(context: Context, *, tenant_id: TenantId, request: CreateUpload)
         sha256=request.sha256,
         staging=context.staging.primary.kind,
         client_metadata=request.metadata,
+        pipeline=stored_pipeline(request.pipeline),
     )

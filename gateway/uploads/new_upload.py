@@ -1,5 +1,7 @@
 """An upload as the client declares it, before it is in the database."""
 
+from typing import Any
+
 import msgspec
 
 from gateway.staging import StagedUpload
@@ -20,6 +22,7 @@ class NewUpload(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None
     staging: StagingKind
     client_metadata: dict[str, str]
+    pipeline: dict[str, Any] | None
 
     @property
     def staged(self) -> StagedUpload:

@@ -1,5 +1,6 @@
 """A tenant's quotas, applied to its uploads."""
 
+import json
 from datetime import datetime, timedelta
 from typing import Any, Final, LiteralString
 
@@ -35,9 +36,10 @@ RESERVE: Final[LiteralString] = """
         FOR UPDATE
     ), admitted AS (
         INSERT INTO uploads (id, tenant_id, status, filename, content_type, size, chunk_size,
-                             chunk_count, sha256, staging, metadata, expires_at)
+                             chunk_count, sha256, staging, metadata, pipeline, expires_at)
         SELECT %(id)s, %(tenant_id)s, 'open', %(filename)s, %(content_type)s, %(size)s,
                %(chunk_size)s, %(chunk_count)s, %(sha256)s, %(staging)s, %(metadata)s,
+               %(pipeline)s::jsonb,
                now() + %(lifetime)s
         FROM usage
         WHERE open_uploads <= %(open_uploads_max)s
@@ -98,6 +100,7 @@ async def reserve(
         "sha256": upload.sha256,
         "staging": upload.staging.value,
         "metadata": Jsonb(upload.client_metadata),
+        "pipeline": None if upload.pipeline is None else json.dumps(upload.pipeline),
         "lifetime": lifetime,
         "open_uploads_max": Int8(quotas.open_uploads),
         "bytes_max": _with_uncertain(quotas.total_bytes, uncertain_bytes),

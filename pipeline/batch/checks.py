@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from schemas.api.batches import BatchLine
-from schemas.api.uploads import METADATA_COUNT_MAX
+from schemas.api.uploads import METADATA_COUNT_MAX, stored_pipeline
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import TenantId, UploadId
 from schemas.policy import open_uploads
@@ -51,6 +51,7 @@ class Reference:
     content_type: str | None
     sha256: str | None
     metadata: dict[str, str]
+    pipeline: dict[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,7 @@ def _reference(line: BatchLine, *, tenant: Tenant, metadata: Mapping[str, str]) 
         content_type=line.content_type,
         sha256=line.sha256,
         metadata=merged,
+        pipeline=stored_pipeline(line.pipeline),
     )
 
 

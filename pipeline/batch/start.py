@@ -228,6 +228,7 @@ def _add_uploads(
                 content_type=reference.content_type,
                 sha256=reference.sha256,
                 metadata=reference.metadata,
+                pipeline=reference.pipeline,
             )
         )
         jobs.append(

@@ -106,7 +106,13 @@ def render(request: Render, send: Send) -> None:
 def _rendered(document: OpenDocument, request: Render) -> PageRendered:
     try:
         with time_limit(request.part_timeout):
-            png = describing.picture(document, number=request.page, side=request.side)
+            png = (
+                describing.picture(document, number=request.page, side=request.side)
+                if request.box is None
+                else describing.part_of_page(
+                    document, number=request.page, box=request.box, side=request.side
+                )
+            )
     except (Exception, TimeLimitReached) as error:  # noqa: BLE001  # a damaged page raises anything
         failed = page_failure_of(error)
         return PageRendered(outcome=failed.outcome, reason=failed.reason)

@@ -1,6 +1,7 @@
 """What describes an open document, part by part; the child's side."""
 
 import io
+import math
 from collections.abc import Callable, Iterator
 
 from PIL import Image
@@ -21,6 +22,10 @@ LANGUAGE_CHARACTERS = 5_000
 
 _DPI = 72
 _PIXELS_MAX = 1_000_000
+
+_POINTS_PER_INCH = 72
+_PART_DPI = 150
+_PART_PIXELS_MAX = 9_000_000  # A3 at 150 dpi has 4 million; each takes 4 bytes
 
 
 def parts(document: OpenDocument, request: Describe, *, enricher: Enricher) -> Iterator[Part]:
@@ -62,15 +67,40 @@ def picture(document: OpenDocument, *, number: int, side: int) -> bytes | None:
     return None if page is None else _png(page, side=side)
 
 
+def part_of_page(
+    document: OpenDocument, *, number: int, box: tuple[int, int, int, int], side: int
+) -> bytes | None:
+    """Return a part of a page as a PNG; None if pages of this format have no image.
+
+    Args:
+        document: the document.
+        number: of the page, from 1.
+        box: left, top, right and bottom in 1/72 inch of the page as displayed.
+        side: longest side of the picture in pixels.
+    """
+    page = document.image(number, dpi=_PART_DPI, pixels_max=_PART_PIXELS_MAX, grey=False)
+    if page is None:
+        return None
+    scale = page.dpi / _POINTS_PER_INCH
+    left, top = (max(0, int(edge * scale)) for edge in box[:2])
+    right, bottom = (math.ceil(edge * scale) for edge in box[2:])
+    # A part outside of the page, which a damaged document may state, becomes one pixel.
+    left, top = min(left, page.width - 1), min(top, page.height - 1)
+    right, bottom = max(left + 1, min(right, page.width)), max(top + 1, min(bottom, page.height))
+    return _png(page, side=side, box=(left, top, right, bottom))
+
+
 def _thumbnail(document: OpenDocument, *, side: int) -> ThumbnailDrawn | None:
     png = picture(document, number=1, side=side)
     return None if png is None else ThumbnailDrawn(png=png)
 
 
-def _png(page: PageImage, *, side: int) -> bytes:
+def _png(page: PageImage, *, side: int, box: tuple[int, int, int, int] | None = None) -> bytes:
     image = Image.frombytes(
         "L" if page.channels == 1 else "RGB", (page.width, page.height), page.pixels
     )
+    if box is not None:
+        image = image.crop(box)
     image.thumbnail((side, side))
     written = io.BytesIO()
     image.save(written, "PNG")

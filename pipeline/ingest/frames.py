@@ -69,17 +69,20 @@ class Describe(msgspec.Struct, frozen=True, kw_only=True, tag="describe"):
 
 
 class Render(msgspec.Struct, frozen=True, kw_only=True, tag="render"):
-    """Make the image of a page.
+    """Make the image of a page, or of a part of it.
 
     Attributes:
         opening: the document.
         page: number of the page, from 1.
+        box: left, top, right and bottom of the part, in 1/72 inch of the page as displayed; None
+            for the whole page.
         side: longest side of the image in pixels.
         part_timeout: CPU time to open the document, and to draw the page.
     """
 
     opening: Opening
     page: int
+    box: tuple[int, int, int, int] | None = None
     side: int
     part_timeout: timedelta
 

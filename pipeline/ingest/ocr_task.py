@@ -10,11 +10,13 @@ from sqlalchemy.orm import Session
 
 from pipeline.context import Context, current_context
 from pipeline.ingest import originals, passage_rows, passwords, readers, record, writer
+from pipeline.ingest.after_publish import Following
+from pipeline.ingest.applied_event import EventContext
 from pipeline.ingest.frames import DocumentRead, Opening, PageReading, Recognize
 from pipeline.ingest.ocr import engines, languages, tesseract
 from pipeline.ingest.ocr.engines import Choice, NoEngine
 from pipeline.ingest.ocr_reading import DocumentRecognition, LeftPages
-from pipeline.ingest.record import DocumentToRead, EventContext
+from pipeline.ingest.record import DocumentToRead
 from pipeline.messaging.event_task import MessageDelivery
 from pipeline.steps.heartbeat import Heartbeat
 from pipeline.steps.lease import ClaimedStep
@@ -82,6 +84,7 @@ class RecognizePages(StepTask[None]):
                 read=recognition.read if _is_all_recognised(session, revision.id) else None,
                 settings=context.settings,
                 event_context=EventContext.now_in(session, event, traceparent=delivery.traceparent),
+                following=Following.from_settings(context.settings),
             )
         log.info("ocr.document_recognised", document_id=str(document.document_id), pages=len(pages))
 
@@ -95,6 +98,7 @@ class RecognizePages(StepTask[None]):
             error=error,
             settings=current_context().settings,
             event_context=EventContext.now_in(session, event, traceparent=delivery.traceparent),
+            following=Following.from_settings(current_context().settings),
         )
 
     def after_end(self, context: Context, *, event: Envelope, status: StepStatus) -> None:

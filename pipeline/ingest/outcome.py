@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+import msgspec
+
 from schemas.lifecycle import PageStatus
 from schemas.outcomes import MEANINGS, RANGES_MAX, Meaning, Outcome, Reason
 
@@ -163,6 +165,37 @@ def _reasons(incomplete: Iterable[PageFacts]) -> tuple[Reason, ...]:
         )
         for (outcome, reason), numbers in [*each, *others.items()]
     )
+
+
+def with_pages(
+    reasons: Sequence[Reason], *, first: int, last: int, outcome: Outcome, reason: str
+) -> tuple[Reason, ...]:
+    """Return reasons with further pages, which follow all pages of the reasons.
+
+    Beyond `REASONS_MAX` sentences, the pages are counted by their outcomes alone.
+    """
+    known = {each.outcome: each for each in reasons if each.reason == reason}
+    if outcome not in known and len(reasons) >= REASONS_MAX - 1:
+        known = {each.outcome: each for each in reasons if each.reason == OTHER_REASONS}
+        reason = OTHER_REASONS
+    before = known.get(outcome)
+    if before is None:
+        added = Reason(
+            outcome=outcome,
+            pages=((first, last),),
+            page_count=last - first + 1,
+            reason=reason[:REASON_MAX],
+        )
+        return (*reasons, added)
+    ranges = list(before.pages)
+    if ranges and ranges[-1][1] == first - 1:
+        ranges[-1] = (ranges[-1][0], last)
+    elif len(ranges) < RANGES_MAX:
+        ranges.append((first, last))
+    changed = msgspec.structs.replace(
+        before, pages=tuple(ranges), page_count=before.page_count + last - first + 1
+    )
+    return tuple(changed if each is before else each for each in reasons)
 
 
 def reason_of(cut: Cut, *, pages: int, page_count: int) -> Reason:

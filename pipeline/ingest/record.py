@@ -7,7 +7,6 @@ changes nothing: each is conditional on the lease of the caller, or finds what i
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -29,7 +28,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, aliased
 
 from pipeline.context import database_time
-from pipeline.ingest import errors, outcome, summary
+from pipeline.ingest import after_publish, errors, outcome, summary
+from pipeline.ingest.after_publish import NOTHING, Following, Plan
+from pipeline.ingest.applied_event import SOURCE, EventContext
 from pipeline.ingest.errors import DocumentDuplicate, DocumentError
 from pipeline.ingest.extractors import registry
 from pipeline.ingest.extractors.extractor import Structure
@@ -45,10 +46,11 @@ from schemas.events.documents import (
     IngestedEvent,
     RenderRequested,
     ReprocessRequested,
+    TablesRequested,
 )
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent
-from schemas.ids import DocumentId, EventId, JobId, RevisionId, TenantId, uuid7
+from schemas.ids import DocumentId, JobId, RevisionId, TenantId, uuid7
 from schemas.lifecycle import (
     DocumentStatus,
     JobKind,
@@ -66,8 +68,6 @@ from schemas.tables.documents import Document, Entity, Page, Revision
 from schemas.tables.events import emit_at_once
 from schemas.tables.jobs import Job
 from schemas.tables.tenants import Tenant
-
-SOURCE: Final = "/waybill/pipeline/ingest"
 
 _DOCUMENTS: Final = table_of(Document)
 _REVISIONS: Final = table_of(Revision)
@@ -132,7 +132,7 @@ _ADD_RESULT: Final = (
 DocumentToRead: TypeAlias = StoredEvent | ReprocessRequested
 """The event that starts the steps that read a document."""
 
-StoredDocument: TypeAlias = DocumentToRead | RenderRequested
+StoredDocument: TypeAlias = DocumentToRead | TablesRequested | RenderRequested
 """An event that says where the file of a document is."""
 
 UNREADABLE_SO_FAR: Final = frozenset({DocumentStatus.READING, DocumentStatus.FAILED})
@@ -152,26 +152,14 @@ class DocumentGone(DomainError):
         super().__init__(f"document {document_id} was deleted")
 
 
-@dataclass(frozen=True, kw_only=True)
-class EventContext:
-    """The event that is applied, and the time at which it is applied."""
+class RevisionReplaced(DomainError):
+    """The revision that a step works on was deleted; the document shows another one."""
 
-    event_id: EventId
-    tenant_id: TenantId
-    now: datetime
-    traceparent: str | None
+    code = ErrorCode.NOT_FOUND
+    caused_by_client = True
 
-    @classmethod
-    def now_in(
-        cls, session: Session, event: Envelope, *, traceparent: str | None
-    ) -> "EventContext":
-        """Return the event with the time of its recording, not of the start of the work."""
-        return cls(
-            event_id=event.id,
-            tenant_id=event.tenantid,
-            now=database_time(session),
-            traceparent=traceparent,
-        )
+    def __init__(self) -> None:
+        super().__init__("the document was read again meanwhile; ask again")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +214,11 @@ def lock_document(session: Session, document: StoredDocument, *, is_changed: boo
     if held is None:
         status = session.scalar(select(Job.status).where(Job.id == document.job_id))
         raise StepCancelled if status == JobStatus.CANCELLED else DocumentGone(document.document_id)
+
+
+def lock_if_there(session: Session, document: StoredDocument) -> None:
+    """Lock a document for changes; do nothing if it is deleted."""
+    session.execute(_LOCK_FOR_CHANGES, {"document_id": document.document_id})
 
 
 def begin_revision(
@@ -426,6 +419,7 @@ def end_reading(
     is_ocr_available: Callable[[], bool],
     settings: StepSettings,
     event_context: EventContext,
+    following: Following = NOTHING,
 ) -> Next:
     """End a step that read pages: publish the revision, or add the step that goes on.
 
@@ -440,6 +434,7 @@ def end_reading(
         is_ocr_available: whether a worker recognises pages; called if a page needs OCR.
         settings: shares of the tenants.
         event_context: the event that started the step.
+        following: the steps that may follow the publication.
 
     Raises:
         DocumentError: no page can be read; the transaction must roll back.
@@ -455,23 +450,26 @@ def end_reading(
         "reused_from": end.reused_from,
         **_language_of(end.read, counts),
     }
-    following = outcome.next_of(
+    goes_on = outcome.next_of(
         has_more_pages=end.has_more_pages,
         pages_needing_ocr=counts.needs_ocr,
         is_ocr_available=counts.needs_ocr > 0 and is_ocr_available(),
     )
-    if following is Next.PUBLISH:
-        published = _publish(session, document, revision_id, facts=facts, counts=counts, cut=cut)
+    if goes_on is Next.PUBLISH:
+        planned = after_publish.plan(session, document, following=following)
+        published = _publish(
+            session, document, revision_id, facts=facts, counts=counts, cut=cut, planned=planned
+        )
         lease.complete(session, claimed, done=claimed.done, total=claimed.done, settings=settings)
-        _announce(session, document, published, event_context=event_context)
-        return following
+        _announce(session, document, published, settings=settings, event_context=event_context)
+        return goes_on
     if cut is not None:
         # Kept for the end of OCR.
         facts["reasons"] = msgspec.to_builtins(
             [outcome.reason_of(cut, pages=counts.pages, page_count=end.page_count or counts.pages)]
         )
     session.execute(_CHANGE_REVISION, {"revision": revision_id} | facts)
-    if following is Next.RECOGNISE:
+    if goes_on is Next.RECOGNISE:
         _show_early(session, document, revision_id)
         lease.complete(session, claimed, done=claimed.done, total=claimed.done, settings=settings)
         _add_step(
@@ -494,7 +492,7 @@ def end_reading(
             settings=settings,
             event_context=event_context,
         )
-    return following
+    return goes_on
 
 
 def pages_to_recognise(
@@ -522,6 +520,7 @@ def end_recognition(
     read: DocumentRead | None,
     settings: StepSettings,
     event_context: EventContext,
+    following: Following = NOTHING,
 ) -> None:
     """End the step `ocr`, and publish the revision.
 
@@ -533,15 +532,16 @@ def end_recognition(
         read: language and key phrases of all pages, if they were found again.
         settings: shares of the tenants.
         event_context: the event that started the step.
+        following: the steps that may follow the publication.
 
     Raises:
         StepCancelled, DocumentGone: see `lock_document`.
         LeaseLost: another worker took over.
     """
     lock_document(session, document, is_changed=True)
-    published = _publish_recognised(session, document, revision_id, read=read)
+    published = _publish_recognised(session, document, revision_id, read=read, following=following)
     lease.complete(session, claimed, done=claimed.done, total=claimed.total, settings=settings)
-    _announce(session, document, published, event_context=event_context)
+    _announce(session, document, published, settings=settings, event_context=event_context)
 
 
 def record_failed(
@@ -552,6 +552,7 @@ def record_failed(
     error: DomainError,
     settings: StepSettings,
     event_context: EventContext,
+    following: Following = NOTHING,
 ) -> StepStatus:
     """End a step that reads or recognises pages with an error, unless the step has ended.
 
@@ -566,11 +567,7 @@ def record_failed(
         LeaseHeld: another worker has the lease; the transaction must roll back.
         UnknownStep: the job has no such step.
     """
-    session.execute(
-        select(Document.id)
-        .where(Document.id == document.document_id)
-        .with_for_update(key_share=True)
-    )
+    lock_if_there(session, document)
     revision_id = (
         session.scalar(select(Revision.id).where(Revision.job_id == document.job_id))
         if name is StepName.OCR
@@ -587,8 +584,10 @@ def record_failed(
     if ended_before is not None:
         return ended_before
     if revision_id is not None:
-        published = _publish_recognised(session, document, revision_id, read=None)
-        _announce(session, document, published, event_context=event_context)
+        published = _publish_recognised(
+            session, document, revision_id, read=None, following=following
+        )
+        _announce(session, document, published, settings=settings, event_context=event_context)
         return StepStatus.COMPLETED
     session.execute(
         update(Document)
@@ -621,7 +620,12 @@ def revision_of_job(session: Session, job_id: JobId) -> RevisionId | None:
     return session.scalar(_REVISION_OF_JOB, {"job_id": job_id})
 
 
-def delete_purged(session: Session, document: DocumentToRead) -> None:
+def add_to_result(session: Session, job_id: JobId, facts: Mapping[str, Any]) -> None:
+    """Add facts to the result of a job, after the end of its step."""
+    session.execute(_ADD_RESULT, {"job": job_id, "facts": dict(facts)})
+
+
+def delete_purged(session: Session, document: StoredDocument) -> None:
     """Delete the document of a purged upload whose purge did not wait for the reader's lock."""
     is_purged = exists().where(
         Job.id == document.job_id,
@@ -661,6 +665,7 @@ class _Published:
     language_confidence: float | None
     title: str | None
     first_lines: list[str]
+    planned: Plan
 
 
 def _pages_with(condition: ColumnElement[bool]) -> ColumnElement[int]:
@@ -744,6 +749,7 @@ def _publish_recognised(
     revision_id: RevisionId,
     *,
     read: DocumentRead | None,
+    following: Following,
 ) -> _Published:
     counts = _counts_of(session, revision_id)
     facts = _language_of(read, counts)
@@ -753,7 +759,13 @@ def _publish_recognised(
     # The end of the reading has left the reason of its cut.
     cuts = [Cut(outcome=Outcome(each["outcome"]), reason=each["reason"]) for each in reasons or ()]
     return _publish(
-        session, document, revision_id, facts=facts, counts=counts, cut=cuts[0] if cuts else None
+        session,
+        document,
+        revision_id,
+        facts=facts,
+        counts=counts,
+        cut=cuts[0] if cuts else None,
+        planned=after_publish.plan(session, document, following=following),
     )
 
 
@@ -765,6 +777,7 @@ def _publish(
     facts: dict[str, Any],
     counts: _Counts,
     cut: Cut | None,
+    planned: Plan,
 ) -> _Published:
     """Publish a revision of a locked document, unless a newer one is published.
 
@@ -803,6 +816,7 @@ def _publish(
             "pages_no_text": counts.no_text,
             "passages": counts.passages,
             "entities": counts.entities,
+            "tables_state": planned.tables_state,
         },
     )
     if not is_superseded:
@@ -832,6 +846,7 @@ def _publish(
         first_lines=summary.first_lines_of(
             session.scalar(_FIRST_TEXT, {"revision_id": revision_id}) or ""
         ),
+        planned=planned,
     )
 
 
@@ -866,9 +881,10 @@ def _announce(
     document: DocumentToRead,
     published: _Published,
     *,
+    settings: StepSettings,
     event_context: EventContext,
 ) -> None:
-    """Write the result of the job, whose step has ended, and emit the event."""
+    """Write the result of the job, whose step has ended, emit the event, and add the next step."""
     counts, result = published.counts, published.result
     facts = {
         "outcome": result.outcome,
@@ -935,6 +951,16 @@ def _announce(
         ),
         event_context,
     )
+    # Clients see a newer revision already.
+    if not published.is_superseded:
+        after_publish.add_next(
+            session,
+            document,
+            published.planned,
+            after=None,
+            settings=settings,
+            event_context=event_context,
+        )
 
 
 def _emit(

@@ -1,4 +1,4 @@
-"""`document.render_requested` → the image of a page in the bucket."""
+"""`document.render_requested` → the image of a page, or of a figure, in the bucket."""
 
 import hashlib
 from contextlib import suppress
@@ -6,12 +6,12 @@ from threading import Event
 from typing import ClassVar
 
 import structlog
-from sqlalchemy import exists, select, update
+from sqlalchemy import Select, exists, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context, current_context
 from pipeline.ingest import originals, passwords, readers, record, rendering
-from pipeline.ingest.record import DocumentGone
+from pipeline.ingest.record import DocumentGone, RevisionReplaced
 from pipeline.messaging.event_task import MessageDelivery
 from pipeline.steps import lease
 from pipeline.steps.heartbeat import Heartbeat
@@ -20,30 +20,21 @@ from pipeline.steps.task import StepTask
 from pipeline.storage.errors import ObjectExists
 from pipeline.storage.port import Body
 from schemas import object_keys, queues
-from schemas.errors import DomainError, ErrorCode
+from schemas.errors import DomainError
 from schemas.events.documents import RenderRequested
 from schemas.events.envelope import Envelope
+from schemas.ids import RevisionId
 from schemas.lifecycle import StepStatus
 from schemas.object_keys import ObjectKey
 from schemas.steps import StepName
-from schemas.tables.documents import PageImage, Revision
+from schemas.tables.documents import FigureImage, PageImage, Revision
 from schemas.tables.jobs import Job
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-class RevisionReplaced(DomainError):
-    """The revision whose page is rendered was deleted; the document shows another one."""
-
-    code = ErrorCode.NOT_FOUND
-    caused_by_client = True
-
-    def __init__(self) -> None:
-        super().__init__("the document was read again meanwhile; ask for the image again")
-
-
 class RenderPage(StepTask[None]):
-    """Renders a page in the sandbox, as the step `metadata` renders the first one."""
+    """Renders a page or a figure in the sandbox, as the step `metadata` renders the first page."""
 
     name = "tasks.render_page"
     home_queue: ClassVar[str] = queues.METADATA_EXTRACTION
@@ -81,6 +72,7 @@ class RenderPage(StepTask[None]):
             png = rendering.render(
                 originals.opening_of(requested, file, password=password, settings=context.settings),
                 page=requested.page,
+                box=requested.box,
                 reader=readers.of_this_process(context.settings),
                 tenant_id=claimed.tenant_id,
                 while_waiting=heartbeat.beat,
@@ -106,12 +98,14 @@ class RenderPage(StepTask[None]):
                         "page": requested.page,
                         "bytes": len(png),
                     }
+                    | ({} if requested.figure is None else {"figure": requested.figure})
                 )
             )
         log.info(
             "ingest.page_rendered",
             document_id=str(requested.document_id),
             page=requested.page,
+            figure=requested.figure,
             size=len(png),
         )
 
@@ -147,22 +141,35 @@ def _request_of(event: Envelope) -> RenderRequested:
 def _delete_image(context: Context, requested: RenderRequested) -> None:
     """Delete the image of a job, unless another job makes it: both store it under one key."""
     with context.transaction() as session:
-        others = session.scalars(
-            select(PageImage.revision_id)
-            .join(Revision, Revision.id == PageImage.revision_id)
-            .where(
-                Revision.document_id == requested.document_id,
-                PageImage.page == requested.page,
-                PageImage.job_id != requested.job_id,
-            )
-        ).all()
+        others = session.scalars(_others(requested)).all()
     key = ObjectKey(requested.image_key)
-    of_others = {
-        object_keys.page_image(requested.upload_id, revision_id, number=requested.page)
-        for revision_id in others
-    }
-    if key not in of_others:
+    if key not in {_key_of(requested, revision_id) for revision_id in others}:
         context.storage.delete(key)
+
+
+def _others(requested: RenderRequested) -> Select[RevisionId]:
+    """Return the query of the revisions for which other jobs make the same image."""
+    image: type[PageImage | FigureImage]
+    image, number = (
+        (PageImage, PageImage.page == requested.page)
+        if requested.figure is None
+        else (FigureImage, FigureImage.number == requested.figure)
+    )
+    return (
+        select(image.revision_id)
+        .join(Revision, Revision.id == image.revision_id)
+        .where(
+            Revision.document_id == requested.document_id,
+            number,
+            image.job_id != requested.job_id,
+        )
+    )
+
+
+def _key_of(requested: RenderRequested, revision_id: RevisionId) -> ObjectKey:
+    if requested.figure is None:
+        return object_keys.page_image(requested.upload_id, revision_id, number=requested.page)
+    return object_keys.figure_image(requested.upload_id, revision_id, number=requested.figure)
 
 
 def _lock_image(session: Session, requested: RenderRequested) -> None:
@@ -173,5 +180,6 @@ def _lock_image(session: Session, requested: RenderRequested) -> None:
         RevisionReplaced: the revision of the image was deleted.
     """
     record.lock_document(session, requested)
-    if not session.scalar(select(exists().where(PageImage.job_id == requested.job_id))):
+    image = PageImage if requested.figure is None else FigureImage
+    if not session.scalar(select(exists().where(image.job_id == requested.job_id))):
         raise RevisionReplaced

@@ -24,6 +24,9 @@ from schemas.errors import ErrorCode
 from schemas.ids import TenantId
 from schemas.outcomes import MEANINGS, Outcome
 
+FIGURE_SIDE: Final = 800
+"""Pixels of the longest side of the image of a figure, which takes 2 MB at most."""
+
 WAIT_MAX: Final = timedelta(minutes=1)
 """Many times the CPU time: other processes may take most of the CPU."""
 
@@ -39,18 +42,25 @@ def render(
     opening: Opening,
     *,
     page: int,
+    box: tuple[int, int, int, int] | None = None,
     reader: Reader,
     tenant_id: TenantId,
     while_waiting: Callable[[], None],
 ) -> bytes:
-    """Return a page as a PNG.
+    """Return a page, or the part of it in a box, as a PNG.
 
     A child that someone killed, perhaps because memory was short, gets one successor.
 
     Raises:
         PageNotRendered: the page has no image.
     """
-    request = Render(opening=opening, page=page, side=THUMBNAIL_SIDE, part_timeout=PART_TIMEOUT)
+    request = Render(
+        opening=opening,
+        page=page,
+        box=box,
+        side=THUMBNAIL_SIDE if box is None else FIGURE_SIDE,
+        part_timeout=PART_TIMEOUT,
+    )
     answer: ReadingFailed | PageRendered
     try:
         try:

@@ -16,12 +16,14 @@ from sqlalchemy.orm import Session
 
 from pipeline.context import Context, current_context
 from pipeline.ingest import originals, passwords, readers, record, writer
+from pipeline.ingest.after_publish import Following
+from pipeline.ingest.applied_event import EventContext
 from pipeline.ingest.batches import PageBatches
 from pipeline.ingest.errors import DocumentOutOfMemory, DocumentQuarantined
 from pipeline.ingest.frames import PageReading
 from pipeline.ingest.ocr import engines
 from pipeline.ingest.reading import DocumentReading, Ending, Lane, SoFar
-from pipeline.ingest.record import DocumentToRead, Duplicate, EndOfReading, EventContext
+from pipeline.ingest.record import DocumentToRead, Duplicate, EndOfReading
 from pipeline.ingest.sandbox.limits import cpu_share
 from pipeline.ingest.version import pipeline_version
 from pipeline.messaging.event_task import MessageDelivery, WorkerKeepsDying
@@ -247,7 +249,7 @@ def _end(
         record.lock_document(session, work.document, is_changed=True)
         if batches is not None:
             claimed = batches.write_in(session)
-        following = record.end_reading(
+        goes_on = record.end_reading(
             session,
             claimed,
             work.document,
@@ -258,10 +260,11 @@ def _end(
             event_context=EventContext.now_in(
                 session, work.event, traceparent=work.delivery.traceparent
             ),
+            following=Following.from_settings(work.context.settings),
         )
     log.info(
         "ingest.pages_read",
         document_id=str(work.document.document_id),
         pages=claimed.done,
-        following=following,
+        following=goes_on,
     )

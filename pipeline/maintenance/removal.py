@@ -15,7 +15,15 @@ from pipeline.transfer import cleanup
 from schemas import object_keys
 from schemas.ids import JobId, RevisionId, TenantId, UploadId
 from schemas.lifecycle import JobStatus
-from schemas.tables.documents import Entity, Page, PageImage, Revision
+from schemas.tables.documents import (
+    DocumentTable,
+    Entity,
+    Figure,
+    FigureImage,
+    Page,
+    PageImage,
+    Revision,
+)
 from schemas.tables.jobs import Job
 from schemas.tables.passages import Passage, PassageEmbedding
 from schemas.tables.uploads import Upload
@@ -23,16 +31,19 @@ from schemas.tables.uploads import Upload
 ROWS: Final = 1_000
 """Rows that one transaction deletes; a long document has hundreds of thousands."""
 
-OfRevision: TypeAlias = PageImage | PassageEmbedding | Passage | Entity | Page
+OfRevision: TypeAlias = (
+    PageImage | FigureImage | PassageEmbedding | Passage | DocumentTable | Figure | Entity | Page
+)
 
 
 def delete_jobs(session: Session, job_ids: Collection[JobId]) -> None:
     """Delete ended jobs with their steps, exports and passwords.
 
-    An image that a job has stored stays; a page whose job made none may be asked for again.
+    An image that a job has stored stays; one that its job did not make may be asked for again.
     """
     unmade = select(Job.id).where(Job.id.in_(job_ids), Job.status != JobStatus.COMPLETED)
-    session.execute(delete(PageImage).where(PageImage.job_id.in_(unmade)))
+    for image in (PageImage, FigureImage):
+        session.execute(delete(image).where(image.job_id.in_(unmade)))
     session.execute(delete(Job).where(Job.id.in_(job_ids)))
 
 
@@ -65,11 +76,12 @@ def delete_revision(
         StoreFailed: the store failed to delete the images.
     """
     # Before the objects: a worker that stores an image and finds no row deletes the image.
-    if not _delete_rows(context, PageImage, revision_id, budget=budget):
-        return False
+    for image in (PageImage, FigureImage):
+        if not _delete_rows(context, image, revision_id, budget=budget):
+            return False
     prefix = object_keys.of_revision(upload_id, revision_id)
     context.storage.delete_all([each.key for each in context.storage.objects_under(prefix)])
-    for table in (PassageEmbedding, Passage, Entity, Page):
+    for table in (PassageEmbedding, Passage, DocumentTable, Figure, Entity, Page):
         if not _delete_rows(context, table, revision_id, budget=budget):
             return False
     with context.transaction() as session:

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import msgspec
 
-from schemas.api.uploads import ContentType, Filename, Metadata, Sha256Hex, known_type
+from schemas.api.uploads import (
+    ContentType,
+    Filename,
+    Metadata,
+    RequestedPipeline,
+    Sha256Hex,
+    known_type,
+)
 from schemas.ids import BatchId, JobId, UploadId
 from schemas.lifecycle import BatchEvents, BatchLineState, BatchStatus
 
@@ -28,6 +35,7 @@ class BatchLine(
         content_type: declared media type, as in an upload.
         sha256: of the whole file, hex; verified before the file is stored.
         metadata: stored and returned as data, with the metadata of the batch.
+        pipeline: as in an upload.
     """
 
     object_key: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)] | None = None
@@ -36,13 +44,16 @@ class BatchLine(
     content_type: ContentType | None = None
     sha256: Sha256Hex | None = None
     metadata: Metadata = {}
+    pipeline: RequestedPipeline = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if (self.object_key is None) == (self.upload_id is None):
             raise ValueError("a line has either `object_key` or `upload_id`")
-        if self.upload_id is not None and (self.filename or self.content_type or self.metadata):
+        if self.upload_id is not None and (
+            self.filename or self.content_type or self.metadata or self.pipeline
+        ):
             raise ValueError(
-                "a line with `upload_id` has no `filename`, `content_type`, `metadata`"
+                "a line with `upload_id` has no `filename`, `content_type`, `metadata`, `pipeline`"
             )
         msgspec.structs.force_setattr(self, "content_type", known_type(self.content_type))
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import msgspec
 
 from schemas.api.jobs import JobError
-from schemas.api.uploads import RequestedPassword, RequestedPriority
+from schemas.api.uploads import RequestedPassword, RequestedPipeline, RequestedPriority
 from schemas.ids import DocumentId, JobId, UploadId
-from schemas.lifecycle import DocumentStatus, PageStatus, PassageKind, ScanState
+from schemas.lifecycle import DocumentStatus, PageStatus, PassageKind, ScanState, TablesState
 from schemas.outcomes import Outcome, Reason
 from schemas.spans import SpanKind
 
@@ -69,6 +69,18 @@ class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
     warnings: Annotated[int, _described("defects of the file that were repaired or skipped")]
     metadata: Annotated[dict[str, Any], _described("what the document says about itself")]
     malware_scan: MalwareScan
+    tables: Annotated[
+        TablesState | None,
+        _described(
+            "how far the search for tables and figures is; null before the end of the reading, and"
+            " for a format without tables"
+        ),
+    ]
+    tables_reasons: Annotated[
+        list[Reason], _described("the pages some or all of whose tables are missing, and why")
+    ]
+    table_count: Annotated[int, _described("tables found so far")]
+    figure_count: Annotated[int, _described("figures found so far")]
     error: JobError | None
     created_at: datetime
     ingested_at: datetime | None
@@ -193,3 +205,6 @@ class ReprocessDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     priority: RequestedPriority = msgspec.UNSET
     password: RequestedPassword = msgspec.UNSET
+    pipeline: Annotated[
+        RequestedPipeline, _described("for this reading; by default that of the upload")
+    ] = msgspec.UNSET

@@ -13,6 +13,7 @@ from schemas.api.uploads import (
     Metadata,
     Password,
     RequestedPassword,
+    RequestedPipeline,
     RequestedPriority,
     Sha256Hex,
     known_type,
@@ -27,6 +28,7 @@ class FormFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     An empty field counts as absent.
 
     Attributes:
+        pipeline: as JSON.
         metadata: every field of another name; the values of a repeated field are lines.
     """
 
@@ -34,6 +36,7 @@ class FormFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     callback_url: CallbackUrl | None = None
     priority: RequestedPriority = msgspec.UNSET
     password: Password | None = None
+    pipeline: RequestedPipeline = msgspec.UNSET
     metadata: Metadata = {}
 
 
@@ -58,6 +61,7 @@ class SubmitReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     callback_url: CallbackUrl | None = None
     priority: RequestedPriority = msgspec.UNSET
     password: RequestedPassword = msgspec.UNSET
+    pipeline: RequestedPipeline = msgspec.UNSET
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "content_type", known_type(self.content_type))

@@ -1,7 +1,7 @@
 """Uploads: create, chunks, manifest, finalize, cancel."""
 
 from datetime import datetime
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
@@ -81,6 +81,25 @@ def known_type(declared: str | None) -> str | None:
     return (declared or "").strip(" \t") or None
 
 
+class PipelineOptions(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """What is done with the document besides reading its text."""
+
+    tables: Annotated[
+        bool, msgspec.Meta(description="whether its tables and figures are found")
+    ] = True
+
+
+# Unset, like a priority.
+RequestedPipeline: TypeAlias = PipelineOptions | msgspec.UnsetType
+
+
+def stored_pipeline(requested: RequestedPipeline) -> dict[str, Any] | None:
+    """Return the value of the column `uploads.pipeline`."""
+    return msgspec.to_builtins(requested) if requested else None
+
+
 class CreateUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Declares the file that the client uploads.
 
@@ -100,6 +119,7 @@ class CreateUpload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     metadata: Metadata = {}
     callback_url: CallbackUrl | None = None
     password: RequestedPassword = msgspec.UNSET
+    pipeline: RequestedPipeline = msgspec.UNSET
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "content_type", known_type(self.content_type))

@@ -34,16 +34,31 @@ class ReprocessRequested(_StoredDocumentEvent, frozen=True, kw_only=True):
 
     is_rescan: bool = False
     """An operator orders a malware scan; files that are not read otherwise are not read after it."""
+    tables: bool | None = None
+    """Whether tables and figures are found; None for what the upload says."""
+
+
+class TablesRequested(_StoredDocumentEvent, frozen=True, kw_only=True):
+    """Tables and figures of a published revision are to be found; only starts a step of its job."""
+
+    TYPE: ClassVar[str] = "document.tables_requested"
 
 
 class RenderRequested(_StoredDocumentEvent, frozen=True, kw_only=True):
-    """The image of a page is to be made; only starts the step of a job."""
+    """The image of a page, or of a figure on it, is to be made; only starts the step of a job.
+
+    Attributes:
+        image_key: where the image is stored.
+        figure: number of the figure; None for the whole page.
+        box: place of the figure: left, top, right and bottom in 1/72 inch.
+    """
 
     TYPE: ClassVar[str] = "document.render_requested"
 
     page: int
     image_key: str
-    """Where the image is stored."""
+    figure: int | None = None
+    box: tuple[int, int, int, int] | None = None
 
 
 class DocumentScanned(_DocumentEvent, frozen=True, kw_only=True):
@@ -142,5 +157,10 @@ class DocumentFailed(_DocumentEvent, frozen=True, kw_only=True):
 
 
 DocumentEvent: TypeAlias = (
-    ReprocessRequested | RenderRequested | DocumentScanned | IngestedEvent | DocumentFailed
+    ReprocessRequested
+    | TablesRequested
+    | RenderRequested
+    | DocumentScanned
+    | IngestedEvent
+    | DocumentFailed
 )

@@ -21,6 +21,7 @@ from schemas.events.documents import (
     IngestedEvent,
     RenderRequested,
     ReprocessRequested,
+    TablesRequested,
 )
 from schemas.events.endpoints import EndpointDisabled, Ping, ReplayRequested
 from schemas.events.envelope import Envelope, Event
@@ -166,6 +167,20 @@ _EXAMPLES: Final = (
             code=ErrorCode.DOCUMENT_ENCRYPTED,
             detail=MEANINGS[Outcome.ENCRYPTED].sentence,
             outcome=Outcome.ENCRYPTED,
+        ),
+    ),
+    _Example(
+        after=timedelta(seconds=8),
+        source="/waybill/pipeline/ingest",
+        event=TablesRequested(
+            document_id=_DOCUMENT_ID,
+            upload_id=_UPLOAD_ID,
+            job_id=_JOB_ID,
+            filename=_FILENAME,
+            size=_SIZE,
+            sha256=_SHA256,
+            content_type=_CONTENT_TYPE,
+            object_key=original(TENANT_ID, _UPLOAD_ID),
         ),
     ),
     _Example(

@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import UserDefinedType
 
-from schemas import ids, lifecycle, outcomes, steps
+from schemas import ids, layout, lifecycle, outcomes, steps
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -86,7 +86,12 @@ class Base(DeclarativeBase):
         **{each: Uuid for each in vars(ids).values() if isinstance(each, NewType)},
         **{
             each: EnumText(each)
-            for each in (*vars(lifecycle).values(), *vars(steps).values(), outcomes.Outcome)
+            for each in (
+                *vars(layout).values(),
+                *vars(lifecycle).values(),
+                *vars(steps).values(),
+                outcomes.Outcome,
+            )
             if isinstance(each, EnumType) and each is not StrEnum
         },
     }

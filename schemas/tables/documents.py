@@ -13,7 +13,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from schemas.ids import DocumentId, JobId, RevisionId, TenantId, UploadId
-from schemas.lifecycle import DocumentStatus, PageStatus, RevisionState, ScanState
+from schemas.layout import FigureKind, TableMethod
+from schemas.lifecycle import (
+    DocumentStatus,
+    PageStatus,
+    RevisionState,
+    ScanState,
+    TablesState,
+)
 from schemas.outcomes import Outcome
 from schemas.tables.base import Base, PackedIntegers
 
@@ -105,6 +112,10 @@ class Revision(Base):
         warnings: defects that the parser repaired or skipped.
         passages: sentences of all pages.
         reused_from: the revision of another document with the same bytes that was copied.
+        tables_state: None for a format without tables, and until the reading has ended.
+        tables_reasons: which pages were not searched for tables as a whole, and why, as `reasons`.
+        table_count: tables that are written.
+        figure_count: figures that are written.
     """
 
     __tablename__ = "revisions"
@@ -140,6 +151,10 @@ class Revision(Base):
     passages: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     entities: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     reused_from: Mapped[RevisionId | None]
+    tables_state: Mapped[TablesState | None]
+    tables_reasons: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    table_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    figure_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     published_at: Mapped[datetime | None]
 
@@ -228,3 +243,81 @@ class Entity(Base):
     end: Mapped[int] = mapped_column(Integer)
 
     __table_args__ = (Index("ix_entities_label", "revision_id", "label", "page", "ordinal"),)
+
+
+class DocumentTable(Base):
+    """A table of a document; one that goes over several pages is one table.
+
+    Attributes:
+        number: from 1, in reading order.
+        page: the first page.
+        parts: page, left, top, right and bottom of its place on each page.
+        method: what shows its cells.
+        confidence: 0 to 1, that it is a table with these cells.
+        caption: the heading beside it; empty if there is none.
+        is_cut: whether its last rows are left out, because of a limit.
+        cell_count: number of its cells.
+        cells: row, column, row span, column span, text, page, left, top, right and bottom of each
+            cell with text, in the order of rows and columns.
+    """
+
+    __tablename__ = "document_tables"
+
+    revision_id: Mapped[RevisionId] = mapped_column(
+        ForeignKey("revisions.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    page: Mapped[int] = mapped_column(Integer)
+    parts: Mapped[list[Any]] = mapped_column(JSONB)
+    row_count: Mapped[int] = mapped_column(Integer)
+    column_count: Mapped[int] = mapped_column(Integer)
+    header_row_count: Mapped[int] = mapped_column(Integer)
+    method: Mapped[TableMethod]
+    confidence: Mapped[float]
+    caption: Mapped[str]
+    is_cut: Mapped[bool]
+    cell_count: Mapped[int] = mapped_column(Integer)
+    cells: Mapped[list[Any]] = mapped_column(JSONB)
+
+
+class Figure(Base):
+    """A figure of a document; its place in 1/72 inch, as in `Page.lines`.
+
+    Attributes:
+        number: from 1, in reading order.
+        width_pixels: of an image, as stored in the file; None for a chart.
+    """
+
+    __tablename__ = "figures"
+
+    revision_id: Mapped[RevisionId] = mapped_column(
+        ForeignKey("revisions.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    page: Mapped[int] = mapped_column(Integer)
+    kind: Mapped[FigureKind]
+    left: Mapped[int] = mapped_column(Integer)
+    top: Mapped[int] = mapped_column(Integer)
+    right: Mapped[int] = mapped_column(Integer)
+    bottom: Mapped[int] = mapped_column(Integer)
+    width_pixels: Mapped[int | None] = mapped_column(Integer)
+    height_pixels: Mapped[int | None] = mapped_column(Integer)
+
+
+class FigureImage(Base):
+    """The image of a figure that a client asked for; stored once its job is completed.
+
+    Attributes:
+        job_id: the job that makes the image; None once the job is deleted, and the image is stored.
+    """
+
+    __tablename__ = "figure_images"
+
+    revision_id: Mapped[RevisionId] = mapped_column(
+        ForeignKey("revisions.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[JobId | None] = mapped_column(
+        ForeignKey("jobs.id", ondelete="SET NULL"), unique=True
+    )
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -322,6 +322,56 @@ _ENTITIES: Final = Kind(
     statuses=DocumentStatus,
 )
 
+# One row for each cell. The cells of a table are in one value, in the order of rows and columns.
+_TABLES: Final = Kind(
+    query="""FROM documents
+        CROSS JOIN LATERAL (
+            SELECT * FROM document_tables WHERE document_tables.revision_id = documents.revision_id
+            ORDER BY number OFFSET 0
+        ) AS tables
+        CROSS JOIN LATERAL (
+            SELECT (cell ->> 0)::integer AS row_number, (cell ->> 1)::integer AS column_number,
+                   (cell ->> 2)::integer AS row_span, (cell ->> 3)::integer AS column_span,
+                   cell ->> 4 AS text, (cell ->> 5)::integer AS page
+            FROM jsonb_array_elements(tables.cells) AS cell OFFSET 0
+        ) AS cells
+        {joins} WHERE documents.tenant_id = %(tenant_id)s{conditions}
+        ORDER BY documents.created_at, documents.id""",
+    joins={"uploads": _UPLOADS_OF_DOCUMENTS},
+    columns=(
+        _DOCUMENT_ID,
+        _FILENAME,
+        Column(name="table", sql="tables.number", description="in the document, from 1"),
+        Column(
+            name="caption",
+            sql="tables.caption",
+            type=ColumnType.TEXT,
+            description="the heading beside the table",
+        ),
+        Column(name="page", sql="cells.page", description="of the cell, from 1"),
+        Column(name="row", sql="cells.row_number", description="from 0"),
+        Column(name="column", sql="cells.column_number", description="from 0"),
+        Column(name="row_span", sql="cells.row_span", description="rows that the cell covers"),
+        Column(
+            name="column_span", sql="cells.column_span", description="columns that the cell covers"
+        ),
+        Column(
+            name="is_header",
+            sql="cells.row_number < tables.header_row_count",
+            description="whether the cell names columns",
+        ),
+        Column(name="text", sql="cells.text", type=ColumnType.TEXT, description="of the cell"),
+        Column(name="method", sql="tables.method", description="`ruled` or `borderless`"),
+        Column(
+            name="confidence",
+            sql="tables.confidence",
+            description="0 to 1, that it is a table with these cells",
+        ),
+    ),
+    filters=_DOCUMENT_FILTERS,
+    statuses=DocumentStatus,
+)
+
 _JOBS: Final = Kind(
     query="FROM jobs {joins} WHERE jobs.tenant_id = %(tenant_id)s{conditions}"
     " ORDER BY jobs.created_at, jobs.id",
@@ -473,6 +523,7 @@ KINDS: Final[Mapping[ExportKind, Kind]] = MappingProxyType(
         ExportKind.DOCUMENTS: _DOCUMENTS,
         ExportKind.SENTENCES: _SENTENCES,
         ExportKind.ENTITIES: _ENTITIES,
+        ExportKind.TABLES: _TABLES,
         ExportKind.JOBS: _JOBS,
         ExportKind.DELIVERIES: _DELIVERIES,
     }

@@ -1,5 +1,5 @@
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, func, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -41,6 +41,8 @@ class Upload(Base):
     client_metadata: Mapped[dict[str, str]] = mapped_column(
         "metadata", server_default=text("'{}'::jsonb")
     )
+    pipeline: Mapped[dict[str, Any] | None]
+    """What the client chose of the pipeline, as `schemas.api.uploads.PipelineOptions`; None for the defaults."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
     finalized_at: Mapped[datetime | None]
@@ -72,6 +74,7 @@ def a_reference(
     content_type: str | None,
     sha256: str | None,
     metadata: dict[str, str],
+    pipeline: dict[str, Any] | None,
 ) -> Upload:
     """Return the row of an object in the bucket that is submitted; a worker measures it."""
     return Upload(
@@ -87,6 +90,7 @@ def a_reference(
         staging=StagingKind.REFERENCE,
         source_key=object_key,
         client_metadata=metadata,
+        pipeline=pipeline,
         expires_at=func.now(),
         finalized_at=func.now(),
     )

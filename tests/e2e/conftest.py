@@ -1,6 +1,7 @@
 """The whole system: its processes start as operators start them and restart when they die."""
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 from uuid import uuid4
 
 import pytest
@@ -55,6 +56,10 @@ def system(
         yield own
 
 
+WITHOUT_BATCH_LANE: Final = {"TABLES_ENABLED": "false"}
+"""No worker of these systems finds tables, so that no job waits for it."""
+
+
 def start_without_long_documents(system: Stack) -> None:
     """Start a system on a migrated database, but neither the batch lane nor OCR."""
     system.api_key = system.create_api_key(tenant=TENANT)
@@ -66,7 +71,9 @@ def bucket_staging_system(
     infrastructure: Stack, migrated_template: str, shared_store_proxy: StoreProxy
 ) -> Iterator[Stack]:
     """A system that stages chunks in the bucket; its gateways and workers share no directory."""
-    settings = SETTINGS | {"S3_ENDPOINT_URL": shared_store_proxy.url, "STAGING": "s3"}
+    settings = (
+        SETTINGS | WITHOUT_BATCH_LANE | {"S3_ENDPOINT_URL": shared_store_proxy.url, "STAGING": "s3"}
+    )
     with infrastructure.scoped("e2e-s3", settings=settings, template=migrated_template) as own:
         start_without_long_documents(own)
         yield own
@@ -77,12 +84,16 @@ def forgetful_system(
     infrastructure: Stack, migrated_template: str, shared_store_proxy: StoreProxy
 ) -> Iterator[Stack]:
     """A system of which many messages can be lost at once, and are soon found missing."""
-    settings = SETTINGS | {
-        "S3_ENDPOINT_URL": shared_store_proxy.url,
-        "TENANT_STEPS_MAX": "200",
-        "STEP_OVERDUE": "5s",
-        "STEP_WATCH_EVERY": "1s",
-    }
+    settings = (
+        SETTINGS
+        | WITHOUT_BATCH_LANE
+        | {
+            "S3_ENDPOINT_URL": shared_store_proxy.url,
+            "TENANT_STEPS_MAX": "200",
+            "STEP_OVERDUE": "5s",
+            "STEP_WATCH_EVERY": "1s",
+        }
+    )
     with infrastructure.scoped("e2e-lost", settings=settings, template=migrated_template) as own:
         start_without_long_documents(own)
         yield own

@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 from pipeline.context import database_time
 from pipeline.enrich.annotations import Entity
 from pipeline.enrich.passages import Budget
+from pipeline.ingest.applied_event import EventContext
 from pipeline.ingest.extractors.extractor import Line, Span, SpanKind
 from pipeline.ingest.frames import PageReading
-from pipeline.ingest.record import DocumentToRead, EventContext
+from pipeline.ingest.record import DocumentToRead
 from pipeline.steps import lease
 from pipeline.steps.lease import ClaimedStep
 from schemas.events.documents import ReprocessRequested

@@ -36,7 +36,9 @@ def deployment(infrastructure: Stack, migrated_template: str) -> Iterator[Deploy
     with infrastructure.scoped("deletion", settings=settings, template=migrated_template) as own:
         seed(own.environment["DATABASE_URL"], EXTENT)
         own.api_key = own.create_api_key(tenant=TENANT)
-        own.start_services("gateway", "relay", "deliver", "transfer", "ingest", "metadata", "beat")
+        own.start_services(
+            *("gateway", "relay", "deliver", "transfer", "ingest", "metadata", "batch", "beat")
+        )
         with Deployment.of(own) as deployment:
             yield deployment
 

@@ -6,7 +6,7 @@ Source: https://www.rfc-editor.org/rfc/rfc7578
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 from multipart import (  # type: ignore[import-untyped]  # it is published without type information
@@ -18,7 +18,13 @@ from multipart import (  # type: ignore[import-untyped]  # it is published witho
 from gateway.uploads.oneshot.part import FILE, FormRefused, Part, decoded, parameters_of
 from gateway.uploads.oneshot.widgets import check_whole
 from schemas.api.submissions import FormFields
-from schemas.api.uploads import METADATA_COUNT_MAX, Filename, MetadataName, MetadataValue
+from schemas.api.uploads import (
+    METADATA_COUNT_MAX,
+    Filename,
+    MetadataName,
+    MetadataValue,
+    PipelineOptions,
+)
 
 MEDIA_TYPE: Final = "multipart/form-data"
 
@@ -36,6 +42,9 @@ NAME_SHOWN_MAX: Final = 64
 
 CHARSET_FIELD: Final = "_charset_"
 """Declares the charset of the other fields (RFC 7578, 4.6)."""
+
+PIPELINE: Final = "pipeline"
+"""The only field whose text is JSON."""
 
 DECLARATIONS: Final = frozenset(FormFields.__struct_fields__) - {"metadata"}
 """The fields with a meaning; every other field is metadata."""
@@ -121,9 +130,11 @@ class Form:
         _check_metadata(texts)
         try:
             # A browser sends an empty field for an input that its user left empty.
-            present = {name: text for name, text in declarations.items() if text}
+            present: dict[str, Any] = {name: text for name, text in declarations.items() if text}
+            if PIPELINE in present:
+                present[PIPELINE] = msgspec.json.decode(present[PIPELINE], type=PipelineOptions)
             return msgspec.convert({**present, "metadata": texts}, FormFields)
-        except msgspec.ValidationError as error:
+        except msgspec.DecodeError as error:
             raise FormRefused(f"a field of the form is invalid: {error}") from error
 
     async def head(self) -> FileHead:

@@ -11,6 +11,7 @@ from gateway.uploads.create import earlier_callback
 from gateway.uploads.oneshot.form import FileHead, Form
 from gateway.uploads.oneshot.splitter import ChunkSplitter
 from gateway.uploads.oneshot.submission import Accepted, Submission, accept
+from schemas.api.uploads import RequestedPipeline
 from schemas.ids import UploadId
 from schemas.key_ring import KeyRing
 from schemas.lifecycle import Priority
@@ -29,6 +30,7 @@ class FormContent(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | msgspec.UnsetType
     password: str | msgspec.UnsetType
     """Signed, see `passwords.signed`."""
+    pipeline: RequestedPipeline
 
 
 def keyed_request(
@@ -46,6 +48,7 @@ def keyed_request(
             priority=form.fields.priority,
             metadata=form.fields.metadata or msgspec.UNSET,
             password=passwords.signed(form.fields.password, keys=keys),
+            pipeline=form.fields.pipeline,
         ),
     )
 

@@ -27,7 +27,7 @@ from gateway.uploads.oneshot.submission import Accepted, Submission, accept
 from gateway.uploads.quotas import quotas_of
 from gateway.uploads.receive import IncomingChunk, receive_chunk
 from gateway.uploads.shown_callback import NO_CALLBACK, ShownCallback
-from schemas.api.uploads import CreateUpload, FinalizeUpload, UploadCreated
+from schemas.api.uploads import CreateUpload, FinalizeUpload, UploadCreated, stored_pipeline
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import TenantId, UploadId
 
@@ -97,6 +97,7 @@ async def _create(
             content_type=head.content_type,
             callback_url=form.fields.callback_url,
             metadata=form.fields.metadata,
+            pipeline=form.fields.pipeline,
         ),
         keyed=None,
         lifetime=min(context.settings.form_lease, context.settings.upload_ttl),
@@ -205,6 +206,7 @@ async def _complete(
     row.size = file.size
     row.chunk_count = chunking.Plan(size=file.size, chunk_size=row.chunk_size).chunk_count
     row.client_metadata = form.fields.metadata
+    row.pipeline = stored_pipeline(form.fields.pipeline)
     await session.flush()
 
 

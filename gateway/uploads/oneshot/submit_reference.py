@@ -11,6 +11,7 @@ from gateway.uploads.create import earlier_callback, register_callback
 from gateway.uploads.finalize import FinalizedUpload, add_job
 from gateway.uploads.oneshot.submission import Accepted, Submission, accept
 from schemas.api.submissions import SubmitReference
+from schemas.api.uploads import stored_pipeline
 from schemas.ids import JobId, UploadId
 from schemas.lifecycle import Priority
 from schemas.policy.references import name_in
@@ -41,6 +42,7 @@ async def submit_reference(
         content_type=reference.content_type,
         sha256=reference.sha256,
         metadata=reference.metadata,
+        pipeline=stored_pipeline(reference.pipeline),
     )
     keyed = KeyedRequest.of(
         submission.idempotency_key,

@@ -23,6 +23,7 @@ class Format:
         extractor: module and class of the extractor.
         media_types: without parameters, in lower case; the first stands for all.
         suffixes: of names of files, in lower case.
+        has_tables: whether the extractor finds tables and figures.
         has_signature: whether the first bytes of every such file show its type. A file with the
             name of such a format and other content is read too, so that it is reported as corrupt
             and not ignored.
@@ -32,12 +33,14 @@ class Format:
     media_types: tuple[str, ...]
     suffixes: tuple[str, ...]
     has_signature: bool = True
+    has_tables: bool = False
 
 
 PDF: Final = Format(
     extractor="pipeline.ingest.extractors.pdf.document:PdfExtractor",
     media_types=(media_types.PDF,),
     suffixes=(".pdf",),
+    has_tables=True,
 )
 
 FORMATS: Final = (
@@ -113,6 +116,11 @@ def will_be_read(content_type: str, *, declared: str | None, filename: str) -> b
         # The stored type is another one if the content contradicts the declared type.
         or (declared is not None and _by_declared(declared) is not None)
     )
+
+
+def may_have_tables(content_type: str, *, filename: str) -> bool:
+    """Return whether tables and figures are looked for in a stored file that is read."""
+    return (_format_of(content_type, filename=filename) or PDF).has_tables
 
 
 def media_type_of(content_type: str, *, filename: str) -> str:

@@ -14,6 +14,7 @@ from schemas.lifecycle import (
     CANCELLABLE_UPLOADS,
     SETTLED_JOBS,
     JobStatus,
+    TablesState,
     UploadStatus,
 )
 from schemas.runtime.jobs.cancel_batch import cancel_batch
@@ -21,7 +22,7 @@ from schemas.settings import StepSettings
 from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.batches import Batch
-from schemas.tables.documents import Document, PageImage, Revision
+from schemas.tables.documents import Document, FigureImage, PageImage, Revision
 from schemas.tables.events import emit
 from schemas.tables.jobs import IS_OPEN, READS_AGAIN, Job
 from schemas.tables.steps import Step
@@ -77,6 +78,12 @@ def cancel_job(session: Session, job: Job, *, source: str, settings: StepSetting
             source=source,
             settings=settings,
         )
+    # Before the steps, as a worker locks them; the revision stays, with the tables found so far.
+    session.execute(
+        update(Revision)
+        .where(Revision.job_id == job.id, Revision.tables_state == TablesState.PENDING)
+        .values(tables_state=TablesState.FAILED)
+    )
     ended = _cancel_steps(session, job.id)
     for name in dict.fromkeys(ended):
         session.execute(steps.release(job.tenant_id, name, settings=settings))
@@ -151,7 +158,7 @@ def delete_document(session: Session, upload_id: UploadId) -> bool:
 
 
 def _cancel_other_jobs(session: Session, upload_id: UploadId) -> Sequence[StepName]:
-    """Cancel the jobs that read the document of an upload again or render its pages.
+    """Cancel the jobs that read the document of an upload again or make its images.
 
     Returns:
         The steps that ended.
@@ -163,12 +170,13 @@ def _cancel_other_jobs(session: Session, upload_id: UploadId) -> Sequence[StepNa
     )
     rendering = (
         select(Job.id)
-        .join(PageImage, PageImage.job_id == Job.id)
-        .join(Revision, Revision.id == PageImage.revision_id)
+        .join(image, image.job_id == Job.id)
+        .join(Revision, Revision.id == image.revision_id)
         .join(Document, Document.id == Revision.document_id)
         .where(Document.upload_id == upload_id, IS_OPEN)
+        for image in (PageImage, FigureImage)
     )
-    jobs = session.scalars(union_all(reading_again, rendering)).all()
+    jobs = session.scalars(union_all(reading_again, *rendering)).all()
     return _cancel_steps(session, *jobs)
 
 

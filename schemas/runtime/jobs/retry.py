@@ -32,7 +32,7 @@ from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.audit import AuditEntry
 from schemas.tables.dead_letters import DeadLetter
-from schemas.tables.documents import Document, PageImage, Revision
+from schemas.tables.documents import Document, FigureImage, PageImage, Revision
 from schemas.tables.events import EventRecord
 from schemas.tables.exports import Export
 from schemas.tables.jobs import IS_OPEN, READS_AGAIN, Job
@@ -43,10 +43,20 @@ log = structlog.stdlib.get_logger(__name__)
 
 RETRIED: Final = frozenset({StepStatus.FAILED, StepStatus.CANCELLED})
 
-READING: Final = frozenset({StepName.METADATA, StepName.INGEST, StepName.INGEST_REST, StepName.OCR})
+READING: Final = frozenset(
+    {
+        StepName.METADATA,
+        StepName.INGEST,
+        StepName.INGEST_REST,
+        StepName.OCR,
+        StepName.TABLES,
+    }
+)
 """The steps that write the revision of a job."""
 
-RESUMED: Final = frozenset({StepName.OCR, StepName.REPLAY, StepName.BULK, StepName.BATCH})
+RESUMED: Final = frozenset(
+    {StepName.OCR, StepName.TABLES, StepName.REPLAY, StepName.BULK, StepName.BATCH}
+)
 """Steps that go on from their checkpoint; the others begin anew."""
 
 
@@ -169,7 +179,7 @@ def _with_lost_steps(
     """
     if work.has_revision or not chosen & READING:
         return chosen
-    later = {StepName.INGEST_REST, StepName.OCR}
+    later = {StepName.INGEST_REST, StepName.OCR, StepName.TABLES}
     session.execute(delete(Step).where(Step.job_id == job.id, Step.name.in_(later)))
     first = {
         name
@@ -193,7 +203,10 @@ def _check_source(session: Session, job: Job, *, chosen: set[StepName], work: _W
         _read_again(session, job, work.document)
     match job.kind:
         case JobKind.RENDER:
-            if not session.scalar(select(exists().where(PageImage.job_id == job.id))):
+            is_wanted = or_(
+                *(exists().where(image.job_id == job.id) for image in (PageImage, FigureImage))
+            )
+            if not session.scalar(select(is_wanted)):
                 raise JobSourceGone(job.id, reason="its page has another image, or is deleted")
         case JobKind.EXPORT:
             if work.export is None:

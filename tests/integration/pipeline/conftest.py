@@ -19,6 +19,7 @@ def workers(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
         "PDF_TIMEOUT": "20s",
         "PDF_MEMORY_MAX": "512MiB",
         "S3_PART_SIZE": "5MiB",
+        "TABLES_ENABLED": "false",  # the bench publishes the events of the steps that it tests
     }
     with infrastructure.scoped("workers", settings=settings, template=migrated_template) as own:
         prepare_staging(own)

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pipeline.ingest import record, writer
+from pipeline.ingest.after_publish import NOTHING, Following
 from pipeline.ingest.extractors.extractor import (
     Attachment,
     DocumentMetadata,
@@ -81,9 +82,10 @@ class Reading:
         has_more_pages: bool = False,
         is_ocr_available: bool = False,
         reused_from: RevisionId | None = None,
+        following: Following = NOTHING,
     ) -> Next:
         record.lock_document(self.session, self.waiting.document, is_changed=True)
-        following = record.end_reading(
+        goes_on = record.end_reading(
             self.session,
             self.claimed,
             self.waiting.document,
@@ -97,9 +99,10 @@ class Reading:
             is_ocr_available=lambda: is_ocr_available,
             settings=SETTINGS,
             event_context=self.waiting.context(self.session),
+            following=following,
         )
         self.session.commit()
-        return following
+        return goes_on
 
     def next_step(self, name: StepName) -> "Reading":
         return Reading(self.session, self.waiting, name=name)

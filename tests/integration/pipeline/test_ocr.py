@@ -28,7 +28,11 @@ CANCELLED_WITHIN = timedelta(seconds=2)
 
 @pytest.fixture(scope="module")
 def system(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
-    settings = {"OCR_PAGES_MAX": str(PAGES_MAX), "TRANSFER_LEASE": "3s"}
+    settings = {
+        "OCR_PAGES_MAX": str(PAGES_MAX),
+        "TRANSFER_LEASE": "3s",
+        "TABLES_ENABLED": "false",  # no worker of this system finds them
+    }
     with infrastructure.scoped("ocr", settings=settings, template=migrated_template) as own:
         prepare_staging(own)
         own.start_services("transfer", "ingest", "ocr")

@@ -15,6 +15,7 @@ from pipeline.ingest.extractors.extractor import (
     PageImage,
     Structure,
 )
+from pipeline.ingest.extractors.layout import LayoutLimits, PageLayout
 from pipeline.ingest.sandbox.limits import ReadingLimits
 
 MEDIA_TYPE: Final = "application/x-script"
@@ -49,6 +50,11 @@ class Script(OpenDocument):
         del pixels_max, grey
         self._do(self._lines[number - 1])
         return PageImage(width=10, height=20, channels=1, pixels=bytes([255]) * 200, dpi=dpi)
+
+    def layout(self, number: int, *, limits: LayoutLimits) -> PageLayout:
+        del limits
+        self._do(self._lines[number - 1])
+        return PageLayout(number=number)
 
     def structure(self) -> Structure:
         raise ValueError("a script has no structure")

@@ -72,6 +72,7 @@ def test_a_worker_gets_the_tasks_of_its_queues_only() -> None:
         "batch_processing": {
             "upload.stored": "tasks.ingest_rest",
             "document.reprocess_requested": "tasks.ingest_rest",
+            "document.tables_requested": "tasks.find_tables",
             "batch.received": "tasks.run_batch",
         },
     }

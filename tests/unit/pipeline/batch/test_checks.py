@@ -7,6 +7,7 @@ import pytest
 from pipeline.batch.checks import Decision, Finalized, OpenUpload, Reference, Tenant, decide
 from schemas import object_keys
 from schemas.api.batches import BatchLine
+from schemas.api.uploads import PipelineOptions
 from schemas.errors import DomainError, ErrorCode
 from schemas.ids import TenantId, UploadId
 from schemas.lifecycle import UploadStatus
@@ -55,8 +56,17 @@ def decision(
 
 def test_a_reference_is_named_after_the_last_part_of_its_key() -> None:
     assert decision(BatchLine(object_key=KEY)) == Reference(
-        object_key=KEY, filename="a.pdf", content_type=None, sha256=None, metadata={}
+        object_key=KEY, filename="a.pdf", content_type=None, sha256=None, metadata={}, pipeline=None
     )
+
+
+def test_a_line_may_switch_off_the_search_for_tables() -> None:
+    line = BatchLine(object_key=KEY, pipeline=PipelineOptions(tables=False))
+
+    found = decision(line)
+
+    assert isinstance(found, Reference)
+    assert found.pipeline == {"tables": False}
 
 
 def test_the_metadata_of_a_line_win() -> None:
