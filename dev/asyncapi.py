@@ -104,10 +104,10 @@ def document() -> Node:
                 for queue in topology.WORK_QUEUES
                 if _types_in(queue)
             },
-            f"schedule.{PERIODIC}": _send(topology.MAINTENANCE, [PERIODIC]),
+            **{f"schedule.{queue}": _send(queue, [PERIODIC]) for queue in topology.PERIODIC_QUEUES},
             **{
                 f"consume.{queue}": _receive(queue)
-                for queue in (*topology.CONSUMED, topology.MAINTENANCE)
+                for queue in (*topology.CONSUMED, *topology.PERIODIC_QUEUES)
                 if _types_in(queue)
             },
         },
@@ -173,7 +173,7 @@ def _of_queue(queue: topology.Queue) -> Node:
 
 def _types_in(queue: str) -> tuple[str, ...]:
     """Return the names of the messages that a queue may hold."""
-    if queue == topology.MAINTENANCE:
+    if queue in topology.PERIODIC_QUEUES:
         return (PERIODIC,)
     if queue in topology.SUBSCRIPTIONS:
         return topology.SUBSCRIPTIONS[queue]
@@ -193,8 +193,8 @@ def _types_in(queue: str) -> tuple[str, ...]:
 def _purpose(queue: str) -> str:
     if queue == queues.NOTIFY:
         return "Facts that become webhooks."
-    if queue == topology.MAINTENANCE:
-        names = ", ".join(f"`{task.name}`" for task in PERIODIC_TASKS)
+    if queue in topology.PERIODIC_QUEUES:
+        names = ", ".join(f"`{task.name}`" for task in PERIODIC_TASKS if task.home_queue == queue)
         return f"Periodic tasks: {names}. The oldest message is dropped when the queue is full."
     if queue in topology.WORK_QUEUES:
         tasks = task_routes.TASKS.get(queue, {})

@@ -36,15 +36,15 @@ RETRY_AFTER_UNKNOWN: Final = timedelta(seconds=30)
 
 OF_TENANT: Final[LiteralString] = """
     SELECT sum(waiting)::bigint AS waiting, sum(finished)::bigint AS finished
-    FROM tenant_steps WHERE tenant_id = %(tenant_id)s
+    FROM tenant_steps WHERE tenant_id = %(tenant_id)s AND name <> 'index'
 """
 
 SYSTEM_WAITING: Final[LiteralString] = """
-    SELECT coalesce(sum(waiting), 0)::bigint AS steps FROM tenant_steps WHERE waiting > 0
+    SELECT coalesce(sum(waiting), 0)::bigint AS steps FROM tenant_steps WHERE waiting > 0 AND name <> 'index'
 """
 
 SYSTEM_FINISHED: Final[LiteralString] = """
-    SELECT coalesce(sum(finished), 0)::bigint AS steps FROM tenant_steps
+    SELECT coalesce(sum(finished), 0)::bigint AS steps FROM tenant_steps WHERE name <> 'index'
 """
 
 

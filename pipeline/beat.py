@@ -11,6 +11,7 @@ from celery.schedules import schedule as celery_schedule
 
 from pipeline.maintenance.tasks import (
     DeleteTenants,
+    FillIndex,
     Sweep,
     SweepExports,
     SweepOrphans,
@@ -34,14 +35,15 @@ PERIODIC_TASKS: Final[tuple[type[Sweep], ...]] = (
     SweepExports,
     WatchSteps,
     DeleteTenants,
+    FillIndex,
 )
 
-OFTEN: Final = frozenset({WatchSteps, DeleteTenants})
+OFTEN: Final = frozenset({WatchSteps, DeleteTenants, FillIndex})
 """The tasks that are due once per `STEP_WATCH_EVERY`."""
 
 TICK: Final = timedelta(seconds=5)
 
-MAINTENANCE: Final = next(each for each in topology.QUEUES if each.name == topology.MAINTENANCE)
+PERIODIC: Final = tuple(each for each in topology.QUEUES if each.name in topology.PERIODIC_QUEUES)
 
 LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 START_OFFSET: Final = timedelta(days=365)
@@ -89,7 +91,8 @@ class BeatScheduler(Scheduler):
         try:
             # An operator may have deleted the queue, or the broker have lost its data. A task that
             # is due waits until its queue exists.
-            declare_queue(self.producer.channel, MAINTENANCE)
+            for queue in PERIODIC:
+                declare_queue(self.producer.channel, queue)
         except (*connection.connection_errors, *connection.channel_errors) as error:
             log.warning("beat.broker_lost", reason=type(error).__name__)
             self.close()  # the next tick reconnects

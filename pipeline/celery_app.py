@@ -42,7 +42,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "broker_write_url": brokers,
         "task_queues": [
             work_queue(name)
-            for name in (*topology.CONSUMED, topology.MAINTENANCE)
+            for name in (*topology.CONSUMED, *topology.PERIODIC_QUEUES)
             if name != queues.NOTIFY
         ],
         # The stock scheduler writes its schedule to a file; the containers are read-only.

@@ -29,8 +29,8 @@ from schemas.settings import (
 )
 
 
-class PublishSettings(StepSettings, EmbeddingSettings):
-    """Settings of the publication of a document: shares of the tenants, and the model of vectors."""
+class FollowingSettings(TablesSettings, EmbeddingSettings):
+    """Settings that say what follows the publication of a document."""
 
 
 class Settings(
@@ -40,7 +40,7 @@ class Settings(
     ObjectStoreSettings,
     StagingSettings,
     ScratchSettings,
-    PublishSettings,
+    StepSettings,
     TransferSettings,
     QuotaSettings,
     SweepSettings,
@@ -51,7 +51,7 @@ class Settings(
     MalwareScanSettings,
     IngestSettings,
     PassageSettings,
-    TablesSettings,
+    FollowingSettings,
     CelerySettings,
     LivenessSettings,
     OcrChoiceSettings,

@@ -15,6 +15,7 @@ from pipeline.batch.task import RunBatch
 from pipeline.beat import PERIODIC_TASKS
 from pipeline.bulk.task import ActOnJobs
 from pipeline.export.task import ExportRows
+from pipeline.index.task import IndexPassages
 from pipeline.ingest.metadata_task import ExtractMetadata
 from pipeline.ingest.ocr_task import RecognizePages
 from pipeline.ingest.render_task import RenderPage
@@ -27,7 +28,12 @@ from pipeline.scan.task import ScanFile
 from pipeline.transfer.task import CleanUpUpload, TransferUpload
 from schemas import queues, topology
 from schemas.events.batches import BatchCancelRequested, BatchReceived
-from schemas.events.documents import RenderRequested, ReprocessRequested, TablesRequested
+from schemas.events.documents import (
+    IndexRequested,
+    RenderRequested,
+    ReprocessRequested,
+    TablesRequested,
+)
 from schemas.events.endpoints import ReplayRequested
 from schemas.events.exports import ExportRequested
 from schemas.events.jobs import JobActionRequested
@@ -68,6 +74,7 @@ TASKS: Final[Mapping[str, Mapping[str, type[EventTask]]]] = MappingProxyType(
             BatchReceived.TYPE: RunBatch,
         },
         queues.OCR_PROCESSING: _reads(RecognizePages),
+        queues.SEARCH_INDEXING: {IndexRequested.TYPE: IndexPassages},
         queues.EXPORTS: {
             ReplayRequested.TYPE: ReplayDeliveries,
             ExportRequested.TYPE: ExportRows,
@@ -82,7 +89,7 @@ class QueuesWithoutTasks(ValueError):
     """The worker has no queue, or a queue without tasks, whose events would be dead-lettered."""
 
     def __init__(self, queues: Iterable[str]) -> None:
-        known = ", ".join((*TASKS, topology.MAINTENANCE))
+        known = ", ".join((*TASKS, *topology.PERIODIC_QUEUES))
         named = ", ".join(sorted(queues)) or "none"
         super().__init__(f"name queues with --queues: some of {known}, not {named}")
 
@@ -94,7 +101,7 @@ def tasks_for(queues: Iterable[str]) -> Mapping[str, Mapping[str, str]]:
         QueuesWithoutTasks: there is no queue, or one of them has no tasks.
     """
     queues = frozenset(queues)
-    without_tasks = queues - {*TASKS, topology.MAINTENANCE}
+    without_tasks = queues - {*TASKS, *topology.PERIODIC_QUEUES}
     if without_tasks or not queues:
         raise QueuesWithoutTasks(without_tasks)
     return {

@@ -156,6 +156,15 @@ class PassageKind(StrEnum):
     TABLE = "table"
 
 
+class SearchState(StrEnum):
+    """What search has of a published revision, beside its words."""
+
+    PENDING = "pending"  # vectors are being made
+    WORDS = "words"  # no model was there to make vectors
+    COMPLETE = "complete"
+    FAILED = "failed"  # vectors could not be made; `waybill reindex` tries again
+
+
 class EmbeddingModelState(StrEnum):
     """State of a model that makes vectors of passages."""
 

@@ -38,6 +38,7 @@ class StepName(StrEnum):
     OCR = "ocr"  # recognises the pages that are pictures of text
     TABLES = "tables"  # finds the tables and figures of a published revision
     RENDER = "render"  # makes the image of a page or figure; the only step of its job
+    INDEX = "index"  # makes vectors of the passages of a published document; its job does not wait for it
     REPLAY = "replay"  # makes deliveries of an endpoint due again
     EXPORT = "export"  # writes the file of an export
     BATCH = "batch"  # turns the lines of a batch into jobs
@@ -127,6 +128,13 @@ STEPS: Final[Mapping[StepName, StepKind]] = MappingProxyType(
                 weight=0,
             ),
             StepKind(
+                name=StepName.INDEX,
+                queue=queues.SEARCH_INDEXING,
+                ordinal=8,
+                unit="passages",
+                weight=0,
+            ),
+            StepKind(
                 name=StepName.REPLAY,
                 queue=queues.EXPORTS,
                 ordinal=0,
@@ -167,6 +175,9 @@ STEPS: Final[Mapping[StepName, StepKind]] = MappingProxyType(
 
 FIRST_OF_READING: Final = (StepName.METADATA, StepName.INGEST)
 """The steps with which a reading begins, in the order of their ordinals."""
+
+ASIDE: Final = frozenset({StepName.CLEANUP, StepName.INDEX})
+"""Steps that count neither in the progress nor for the end of a job."""
 
 WEIGHTS: Final = sum(kind.weight for kind in STEPS.values())
 """Below 100: only a job whose steps are all completed has a progress of 100."""

@@ -24,6 +24,7 @@ from schemas.queues import (
     METADATA_EXTRACTION,
     NOTIFY,
     OCR_PROCESSING,
+    SEARCH_INDEXING,
     UPLOADS,
 )
 
@@ -80,6 +81,15 @@ DEAD_LETTERS: Final = Exchange(name="waybill.dlx", kind="direct")
 MAINTENANCE: Final = "maintenance"
 """Messages of the periodic tasks. They are not events: they name a task and have no data."""
 
+SEARCH_MAINTENANCE: Final = "search_maintenance"
+"""Messages of the periodic task that makes vectors of documents that are there already.
+
+Its own queue: only the workers of `search_indexing` load a model, which takes memory.
+"""
+
+PERIODIC_QUEUES: Final = (MAINTENANCE, SEARCH_MAINTENANCE)
+"""Queues whose messages name a periodic task."""
+
 MAINTENANCE_LENGTH: Final = 20
 """Messages of periodic tasks that are kept while no worker consumes them; all of them are alike."""
 
@@ -89,6 +99,7 @@ WORK_QUEUES: Final = (
     METADATA_EXTRACTION,
     OCR_PROCESSING,
     BATCH_PROCESSING,
+    SEARCH_INDEXING,
     EXPORTS,
 )
 """Queues of steps. The event of a step is published to its queue alone, when the step is released."""
@@ -197,14 +208,17 @@ QUEUES: Final = (
         for name in CONSUMED
     ),
     *(_retry_queue(tier) for tier in RETRY_TIERS),
-    Queue(
-        name=MAINTENANCE,
-        arguments={
-            "x-queue-type": "quorum",
-            "x-max-length": MAINTENANCE_LENGTH,
-            "x-overflow": "drop-head",
-            "x-delivery-limit": DELIVERY_LIMIT,
-        },
+    *(
+        Queue(
+            name=name,
+            arguments={
+                "x-queue-type": "quorum",
+                "x-max-length": MAINTENANCE_LENGTH,
+                "x-overflow": "drop-head",
+                "x-delivery-limit": DELIVERY_LIMIT,
+            },
+        )
+        for name in PERIODIC_QUEUES
     ),
     # Drained into the table `dead_letters`; the length bounds it while no deliverer runs.
     Queue(

@@ -68,6 +68,8 @@ SERVICES: Final = (
     _worker("metadata", queues="metadata_extraction", concurrency=1),
     _worker("batch", queues="batch_processing", concurrency=1),
     _worker("ocr", queues="ocr_processing", concurrency=1),
+    # With two processes, new documents do not wait while the vectors of a new model are made.
+    _worker("index", queues="search_indexing,search_maintenance", concurrency=2),
     # With two processes, a replay or a small export does not wait for a large export.
     _worker("exports", queues="exports", concurrency=2),
     Service(

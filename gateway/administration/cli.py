@@ -149,6 +149,7 @@ def on_database(
     from gateway import db
     from gateway.administration.dead_letters import DeadLetterRefused
     from gateway.administration.keys import KeyRefused
+    from gateway.administration.reindex import ReindexRefused
     from gateway.administration.tenants import TenantBeingDeleted, TenantUnknown
     from gateway.document_changes.reprocess import DocumentBusy
     from gateway.documents.errors import DocumentNotFound
@@ -171,6 +172,7 @@ def on_database(
         DeadLetterRefused,
         DocumentNotFound,
         DocumentBusy,
+        ReindexRefused,
     ) as error:
         raise click.ClickException(str(error)) from error
 
@@ -233,6 +235,60 @@ def main() -> None:
 
     Settings are environment variables or files in /run/secrets, as for the gateway.
     """
+
+
+@main.command("reindex")
+@click.option(
+    "--model",
+    help="A value of EMBEDDING_MODEL; by default that of the environment.",
+)
+@click.option("--give-up", "is_given_up", is_flag=True, help="Delete the vectors made so far.")
+@click.option("--no-wait", is_flag=True, help="Order, and end at once.")
+def reindex(*, model: str | None, is_given_up: bool, no_wait: bool) -> None:
+    """Make the vectors of a new model beside the old ones, then let search use them.
+
+    The workers of `search_indexing` make them, also while this command does not run. Search goes on with
+    the old vectors until one transaction switches. A repetition follows the same work; for the model in
+    use, it makes the vectors that are missing.
+    """
+    from gateway.administration import audit, reindex
+    from gateway.settings import ReindexSettings
+    from schemas.runtime.embedding import chosen
+    from schemas.settings import EmbeddingModelName
+
+    loaded, actor = ReindexSettings.load(), audit.current_actor()
+    if is_given_up:
+        name = in_transaction(loaded, lambda session: reindex.give_up(session, actor=actor))
+        click.echo("no model is being built" if name is None else f"given up: {name}")
+        return
+    try:
+        chosen_name = loaded.embedding_model if model is None else EmbeddingModelName(model)
+    except ValueError:
+        names = ", ".join(chosen.MODELS)
+        raise click.BadParameter(f"{model!r} is none of {names}", param_hint="--model") from None
+    wanted = chosen.MODELS.get(chosen_name)
+    if wanted is None:
+        raise click.UsageError("EMBEDDING_MODEL is none: name a model with --model")
+    model_id = in_transaction(loaded, lambda session: reindex.order(session, wanted, actor=actor))
+    click.echo(f"model: {wanted.name}")
+    if no_wait:
+        return
+    click.echo("the workers of search_indexing go on; Ctrl-C ends this command only", err=True)
+    try:
+        ended = on_database(
+            loaded,
+            lambda database: reindex.follow(
+                database,
+                model_id,
+                report=lambda progress: click.echo(
+                    f"documents: {progress.done} of about {progress.total}", err=True
+                ),
+            ),
+        )
+    except KeyboardInterrupt:
+        click.echo("the work goes on", err=True)
+        return
+    click.echo(f"in use, with every document: {moment(ended.filled_at)}")
 
 
 @main.group("tenants")

@@ -70,6 +70,7 @@ def show(document: Document, revision: Revision | None) -> DocumentView:
         tables_reasons=msgspec.convert(revision.tables_reasons if revision else [], list[Reason]),
         table_count=revision.table_count if revision else 0,
         figure_count=revision.figure_count if revision else 0,
+        search=revision.search if revision and is_shown else None,
         error=_error_of(document),
         created_at=document.created_at,
         ingested_at=document.ingested_at,

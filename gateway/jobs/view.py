@@ -10,7 +10,7 @@ from gateway.settings import API_PREFIX
 from schemas.api.jobs import JobError, JobView, StepView
 from schemas.ids import BatchId, DocumentId, EventId, JobId, UploadId, WebhookId
 from schemas.lifecycle import JobKind, JobStatus, Priority, StepStatus
-from schemas.steps import STEPS, WEIGHTS, JobStage, StepName
+from schemas.steps import ASIDE, STEPS, WEIGHTS, JobStage, StepName
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 
@@ -101,10 +101,11 @@ def show(
 def progress(steps: Iterable[Step | StepFacts]) -> int:
     """Return the progress of a job in percent: the share of each step that is done.
 
-    It is 100 only if every step is completed. A failed or cancelled step keeps its last share.
+    It is 100 only if every step is completed, except `index`. A failed or cancelled step keeps its last share.
     """
     work: dict[StepName, Step | StepFacts] = {step.name: step for step in steps}
-    work.pop(StepName.CLEANUP, None)
+    for name in ASIDE:
+        work.pop(name, None)
     if work and all(step.status == StepStatus.COMPLETED for step in work.values()):
         return 100
     for name in (StepName.REPLAY, StepName.BATCH):

@@ -1,7 +1,7 @@
 """The steps that follow the publication of a revision, one after the other.
 
-They belong to the job of the reading, and `document.ingested` does not wait for them. The transaction
-that publishes the revision adds the first of them, and the end of each adds the next one, so that no
+They belong to the job of the reading, and `document.ingested` does not wait for them; neither does the
+job for `index`. The transaction that publishes the revision adds the first of them, and the end of each adds the next one, so that no
 kill loses a step. A step of the chain whose work fails is completed with its error: neither the job
 nor the document fails.
 """
@@ -16,10 +16,11 @@ from sqlalchemy.orm import Session
 
 from pipeline.ingest.applied_event import SOURCE, EventContext
 from pipeline.ingest.extractors import registry
-from schemas.events.documents import ReprocessRequested, TablesRequested
+from pipeline.settings import FollowingSettings
+from schemas.events.documents import IndexRequested, ReprocessRequested, TablesRequested
 from schemas.events.uploads import StoredEvent
-from schemas.lifecycle import Priority, TablesState
-from schemas.settings import StepSettings, TablesSettings
+from schemas.lifecycle import Priority, SearchState, TablesState
+from schemas.settings import EmbeddingModelName, StepSettings
 from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.base import table_of
@@ -30,8 +31,8 @@ from schemas.tables.uploads import Upload
 ReadDocument: TypeAlias = StoredEvent | ReprocessRequested | TablesRequested
 """An event of a job that reads a document."""
 
-EVENTS: Final[Mapping[StepName, type[TablesRequested]]] = MappingProxyType(
-    {StepName.TABLES: TablesRequested}
+EVENTS: Final[Mapping[StepName, type[TablesRequested | IndexRequested]]] = MappingProxyType(
+    {StepName.TABLES: TablesRequested, StepName.INDEX: IndexRequested}
 )
 """The steps of the chain in their order, each with the event that starts it."""
 
@@ -55,10 +56,14 @@ class Following:
     """Which steps may follow, as the settings say; none by default."""
 
     finds_tables: bool = False
+    makes_vectors: bool = False
 
     @classmethod
-    def from_settings(cls, settings: TablesSettings) -> Self:
-        return cls(finds_tables=settings.tables_enabled)
+    def from_settings(cls, settings: FollowingSettings) -> Self:
+        return cls(
+            finds_tables=settings.tables_enabled,
+            makes_vectors=settings.embedding_model is not EmbeddingModelName.NONE,
+        )
 
 
 NOTHING: Final = Following()
@@ -72,11 +77,13 @@ class Plan:
         chain: the steps, in order.
         priority: of the job.
         tables_state: of the revision; None if the format of the document has no tables.
+        search: what search has of the revision until the end of the chain.
     """
 
     chain: tuple[StepName, ...]
     priority: Priority
     tables_state: TablesState | None
+    search: SearchState
 
 
 def plan(session: Session, document: ReadDocument, *, following: Following) -> Plan:
@@ -87,6 +94,7 @@ def plan(session: Session, document: ReadDocument, *, following: Following) -> P
             chain=(),
             priority=Priority.INTERACTIVE,
             tables_state=TablesState.OFF if has_tables else None,
+            search=SearchState.WORDS,
         )
     choices = session.execute(
         _CHOICES, {"job_id": document.job_id, "upload_id": document.upload_id}
@@ -98,7 +106,14 @@ def plan(session: Session, document: ReadDocument, *, following: Following) -> P
         tables_state = TablesState.PENDING if is_wanted else TablesState.OFF
         if is_wanted:
             chain.append(StepName.TABLES)
-    return Plan(chain=tuple(chain), priority=choices.priority, tables_state=tables_state)
+    if following.makes_vectors:
+        chain.append(StepName.INDEX)
+    return Plan(
+        chain=tuple(chain),
+        priority=choices.priority,
+        tables_state=tables_state,
+        search=SearchState.PENDING if following.makes_vectors else SearchState.WORDS,
+    )
 
 
 def add_next(

@@ -817,6 +817,7 @@ def _publish(
             "passages": counts.passages,
             "entities": counts.entities,
             "tables_state": planned.tables_state,
+            "search": planned.search,
         },
     )
     if not is_superseded:

@@ -13,6 +13,7 @@ from celery import Task
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.context import Context, current_context
+from pipeline.index import fill
 from pipeline.maintenance import (
     batches,
     documents,
@@ -34,6 +35,7 @@ from pipeline.maintenance.report import SweepReport
 from schemas import queues, topology
 from schemas.errors import StoreFailed
 from schemas.runtime import postgres
+from schemas.runtime.embedding.port import EmbedderUnavailable
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -164,6 +166,26 @@ class DeleteTenants(Sweep):
         summary = tenants.sweep(context, max_time=max_time)
         log.log(
             logging.INFO if summary.finished or summary.left else logging.DEBUG,
+            "sweep.done",
+            **asdict(summary),
+        )
+
+
+class FillIndex(Sweep):
+    """Makes the vectors of a new model, and of documents that were published without a model."""
+
+    name = "tasks.fill_index"
+    home_queue: ClassVar[str] = topology.SEARCH_MAINTENANCE
+
+    def sweep(self, context: Context, *, max_time: timedelta) -> None:
+        budget = Budget.of(max_time)
+        try:
+            summary = fill.sweep(context, is_spent=lambda: budget.is_spent)
+        except EmbedderUnavailable as error:
+            log.warning("sweep.cut_short", area="index", reason=str(error))
+            return
+        log.log(
+            logging.INFO if any(asdict(summary).values()) else logging.DEBUG,
             "sweep.done",
             **asdict(summary),
         )

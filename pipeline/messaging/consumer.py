@@ -6,7 +6,7 @@ headers itself. The stock consumer acknowledges an undecodable body, which loses
 the message, and a header such as ``timelimit: "x"`` ends the worker.
 
 The queue decides what a message must be. On the work queues every message is an
-event. On the maintenance queue every message names a periodic task; the rest of the message is
+event. On the two maintenance queues every message names a periodic task; the rest of the message is
 ignored.
 
 These hooks of Celery are semi-public and unchanged from 5.5 to 5.7;
@@ -36,7 +36,7 @@ from schemas.events.envelope import Envelope, MalformedEvent
 from schemas.runtime import outages
 from schemas.runtime.lasting_problem import LastingProblem
 from schemas.runtime.tracing import TRACEPARENT_HEADER
-from schemas.topology import ATTEMPT_HEADER, CRASHES_HEADER, MAINTENANCE, WAITS_HEADER
+from schemas.topology import ATTEMPT_HEADER, CRASHES_HEADER, PERIODIC_QUEUES, WAITS_HEADER
 
 log = structlog.stdlib.get_logger(__name__)
 celery_log = get_logger(__name__)
@@ -209,7 +209,7 @@ class EventConsumer(Consumer):
                 return
             self.received[queue] += 1
             try:
-                if queue == MAINTENANCE:
+                if queue in PERIODIC_QUEUES:
                     self._rewrite_periodic(message)
                 else:
                     self._rewrite_event(message, tasks=self.tasks.get(queue, {}))
@@ -280,7 +280,7 @@ class EventConsumer(Consumer):
 
     def _refuse(self, message: Message, *, queue: str | None, reason: str) -> None:
         log.error(
-            "consumer.dropped" if queue == MAINTENANCE else "consumer.dead_lettered",
+            "consumer.dropped" if queue in PERIODIC_QUEUES else "consumer.dead_lettered",
             queue=queue,
             reason=reason,
             message_id=message.properties.get("message_id"),

@@ -8,7 +8,14 @@ import msgspec
 from schemas.api.jobs import JobError
 from schemas.api.uploads import RequestedPassword, RequestedPipeline, RequestedPriority
 from schemas.ids import DocumentId, JobId, UploadId
-from schemas.lifecycle import DocumentStatus, PageStatus, PassageKind, ScanState, TablesState
+from schemas.lifecycle import (
+    DocumentStatus,
+    PageStatus,
+    PassageKind,
+    ScanState,
+    SearchState,
+    TablesState,
+)
 from schemas.outcomes import Outcome, Reason
 from schemas.spans import SpanKind
 
@@ -81,6 +88,14 @@ class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
     ]
     table_count: Annotated[int, _described("tables found so far")]
     figure_count: Annotated[int, _described("figures found so far")]
+    search: Annotated[
+        SearchState | None,
+        _described(
+            "`words`: search finds the pages by their words alone; `complete`: by their meaning too;"
+            " `pending`: by their words until the vectors are made; `failed`: they could not be made."
+            " Null before the pages are shown, and for a document that was read by an earlier version"
+        ),
+    ]
     error: JobError | None
     created_at: datetime
     ingested_at: datetime | None

@@ -77,6 +77,12 @@ class DocumentScanned(_DocumentEvent, frozen=True, kw_only=True):
     ]
 
 
+class IndexRequested(_StoredDocumentEvent, frozen=True, kw_only=True):
+    """The passages of a published document need vectors; only starts a step of the job that read it."""
+
+    TYPE: ClassVar[str] = "document.index_requested"
+
+
 class IngestedEvent(_DocumentEvent, frozen=True, kw_only=True):
     """Text and entities of the document can be fetched; `outcome` says whether all of them.
 
@@ -160,6 +166,7 @@ DocumentEvent: TypeAlias = (
     ReprocessRequested
     | TablesRequested
     | RenderRequested
+    | IndexRequested
     | DocumentScanned
     | IngestedEvent
     | DocumentFailed

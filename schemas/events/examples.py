@@ -18,6 +18,7 @@ from schemas.events.batches import (
 from schemas.events.documents import (
     DocumentFailed,
     DocumentScanned,
+    IndexRequested,
     IngestedEvent,
     RenderRequested,
     ReprocessRequested,
@@ -211,6 +212,20 @@ _EXAMPLES: Final = (
             object_key=original(TENANT_ID, _UPLOAD_ID),
             page=3,
             image_key=page_image(_UPLOAD_ID, _REVISION_ID, number=3),
+        ),
+    ),
+    _Example(
+        after=timedelta(seconds=6, milliseconds=500),
+        source="/waybill/pipeline/ingest",
+        event=IndexRequested(
+            document_id=_DOCUMENT_ID,
+            upload_id=_UPLOAD_ID,
+            job_id=_JOB_ID,
+            filename=_FILENAME,
+            size=_SIZE,
+            sha256=_SHA256,
+            content_type=_CONTENT_TYPE,
+            object_key=original(TENANT_ID, _UPLOAD_ID),
         ),
     ),
     _Example(

@@ -19,6 +19,7 @@ from schemas.lifecycle import (
     PageStatus,
     RevisionState,
     ScanState,
+    SearchState,
     TablesState,
 )
 from schemas.outcomes import Outcome
@@ -116,6 +117,8 @@ class Revision(Base):
         tables_reasons: which pages were not searched for tables as a whole, and why, as `reasons`.
         table_count: tables that are written.
         figure_count: figures that are written.
+        search: what search has of the revision; None until it is published, and for a revision of an
+            earlier version, which has no passages.
     """
 
     __tablename__ = "revisions"
@@ -155,6 +158,7 @@ class Revision(Base):
     tables_reasons: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
     table_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     figure_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    search: Mapped[SearchState | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     published_at: Mapped[datetime | None]
 
@@ -165,6 +169,13 @@ class Revision(Base):
             "ix_revisions_unpublished",
             "created_at",
             postgresql_where=text("state <> 'published'"),
+        ),
+        # For the worker that makes vectors after a model was missing.
+        Index(
+            "ix_revisions_search",
+            "search",
+            "id",
+            postgresql_where=text("search IN ('pending', 'words')"),
         ),
     )
 

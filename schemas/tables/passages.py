@@ -73,6 +73,11 @@ class EmbeddingModel(Base):
     Attributes:
         name: with the version and the dimension, so that two models never share a name.
         state: at most one model is active, and search uses that one.
+        filled_to: the last revision, in the order of their ids, whose vectors `waybill reindex` has
+            made; None before the first.
+        filled_at: when every revision had its vectors. Later ones get theirs by the step `index`.
+        revisions_done: revisions that `waybill reindex` has been through.
+        revisions_total: about how many there are, counted at its start.
     """
 
     __tablename__ = "embedding_models"
@@ -83,6 +88,10 @@ class EmbeddingModel(Base):
     state: Mapped[EmbeddingModelState] = mapped_column(default=EmbeddingModelState.BUILDING)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     activated_at: Mapped[datetime | None]
+    filled_to: Mapped[RevisionId | None]
+    filled_at: Mapped[datetime | None]
+    revisions_done: Mapped[int] = mapped_column(server_default=text("0"))
+    revisions_total: Mapped[int] = mapped_column(server_default=text("0"))
 
     __table_args__ = (
         Index(

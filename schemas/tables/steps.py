@@ -180,8 +180,8 @@ class Share:
     """A tenant's share of the steps of one name; locked until the transaction ends.
 
     Attributes:
-        tenant_waiting: the tenant's waiting steps of all names.
-        tenant_finished: the tenant's finished steps of all names.
+        tenant_waiting: the tenant's waiting steps of all names but `index`.
+        tenant_finished: the same for finished steps.
     """
 
     interactive: Counters
@@ -223,11 +223,12 @@ class Share:
         return self.interactive if priority is Priority.INTERACTIVE else self.bulk
 
 
-# The order is that of the trigger, so that the two cannot deadlock.
+# The order is that of the trigger, so that the two cannot deadlock. No job waits for a step `index`, so
+# that a missing worker of these steps refuses no upload.
 LOCK_SHARE: Final[LiteralString] = """
     SELECT priority, waiting, in_broker, released,
-           (SELECT sum(waiting)::bigint FROM tenant_steps WHERE tenant_id = %(tenant_id)s) AS tenant_waiting,
-           (SELECT sum(finished)::bigint FROM tenant_steps WHERE tenant_id = %(tenant_id)s) AS tenant_finished
+           (SELECT sum(waiting)::bigint FROM tenant_steps WHERE tenant_id = %(tenant_id)s AND name <> 'index') AS tenant_waiting,
+           (SELECT sum(finished)::bigint FROM tenant_steps WHERE tenant_id = %(tenant_id)s AND name <> 'index') AS tenant_finished
     FROM tenant_steps
     WHERE tenant_id = %(tenant_id)s AND name = %(name)s
     ORDER BY priority

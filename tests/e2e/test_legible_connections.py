@@ -32,6 +32,7 @@ def test_connections_to_the_broker_have_the_name_of_their_process(system: Stack)
         "waybill-pipeline-metadata_extraction",
         "waybill-pipeline-ocr_processing",
         "waybill-pipeline-maintenance+uploads",
+        "waybill-pipeline-search_indexing+search_maintenance",
     }
     eventually(
         lambda: {
@@ -55,6 +56,7 @@ def test_consumers_have_the_name_of_their_process(system: Stack) -> None:
         "waybill-pipeline-metadata_extraction",
         "waybill-pipeline-ocr_processing",
         "waybill-pipeline-maintenance+uploads",
+        "waybill-pipeline-search_indexing+search_maintenance",
     }
     eventually(owners, until=expected.__eq__)
 

@@ -365,6 +365,6 @@ def left_in_queues(old_system: OldSystem) -> dict[str, int]:
         depths = {
             queue.name: channel.queue_declare(queue.name, passive=True).message_count
             for queue in topology.QUEUES
-            if queue.name != topology.MAINTENANCE
+            if queue.name not in topology.PERIODIC_QUEUES
         }
     return {name: depth for name, depth in depths.items() if depth}

@@ -179,7 +179,7 @@ def _with_lost_steps(
     """
     if work.has_revision or not chosen & READING:
         return chosen
-    later = {StepName.INGEST_REST, StepName.OCR, StepName.TABLES}
+    later = {StepName.INGEST_REST, StepName.OCR, StepName.TABLES, StepName.INDEX}
     session.execute(delete(Step).where(Step.job_id == job.id, Step.name.in_(later)))
     first = {
         name

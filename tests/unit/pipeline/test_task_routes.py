@@ -119,15 +119,21 @@ def test_beat_starts_every_sweep_at_once_and_then_once_per_interval(app: Celery)
         "tasks.sweep_exports",
         "tasks.watch_steps",
         "tasks.delete_tenants",
+        "tasks.fill_index",
     }
     for entry in scheduler.schedule.values():
         is_due, _ = entry.is_due()
         assert is_due
         due, wait = next(entry).is_due()
         assert not due
-        interval = 30 if entry.task in {"tasks.watch_steps", "tasks.delete_tenants"} else 300
+        often = {"tasks.watch_steps", "tasks.delete_tenants", "tasks.fill_index"}
+        interval = 30 if entry.task in often else 300
         assert interval - 10 < wait <= interval
         assert entry.options
-        assert entry.options["queue"] == topology.MAINTENANCE
+        assert entry.options["queue"] == (
+            topology.SEARCH_MAINTENANCE
+            if entry.task == "tasks.fill_index"
+            else topology.MAINTENANCE
+        )
         assert not entry.args
         assert not entry.kwargs

@@ -42,6 +42,7 @@ def test_events_that_start_steps_and_pings_are_not_published_as_facts() -> None:
         "document.reprocess_requested",
         "document.tables_requested",
         "document.render_requested",
+        "document.index_requested",
         "webhook.replay_requested",
         "export.requested",
         "job.action_requested",

@@ -17,6 +17,7 @@ def test_every_long_running_process_is_in_the_table_once() -> None:
         "metadata",
         "batch",
         "ocr",
+        "index",
         "exports",
         "beat",
     ]
@@ -41,6 +42,7 @@ def test_workers_have_time_to_finish_a_task() -> None:
     assert grace["ingest"] >= 60
     assert grace["batch"] >= 60
     assert grace["ocr"] >= 60
+    assert grace["index"] >= 60
     assert grace["exports"] >= 60
 
 
@@ -60,5 +62,7 @@ def test_the_workers_consume_every_queue() -> None:
         "metadata_extraction",
         "batch_processing",
         "ocr_processing",
+        "search_indexing",
+        "search_maintenance",
         "exports",
     }
