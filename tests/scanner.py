@@ -18,7 +18,7 @@ from dev.stack.checkout import CHECKOUT
 from dev.stack.environment import of_infrastructure
 
 UNPACKED: Final = CHECKOUT / "var" / "clamav"
-PROGRAMS: Final = (Path("/usr/sbin/clamd"), UNPACKED / "usr" / "sbin" / "clamd")
+PROGRAMS: Final = (UNPACKED / "usr" / "sbin" / "clamd", Path("/usr/sbin/clamd"))
 
 # In two halves: no file of the repository may contain it, or scanners would delete that file.
 EICAR: Final = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-" + rb"ANTIVIRUS-TEST-FILE!$H+H*"

@@ -58,6 +58,8 @@ from pipeline.maintenance import (
 )
 from pipeline.maintenance.exclusive import Budget
 from pipeline.replay.walk import Checkpoint, walk
+from pipeline.scan import record as scan_record
+from pipeline.scan.errors import MalwareFound
 from pipeline.steps import lease
 from pipeline.steps.lease import ClaimedStep
 from pipeline.transfer.checks import StagingCorrupt
@@ -93,6 +95,7 @@ from schemas.lifecycle import (
     JobAction,
     JobKind,
     JobStatus,
+    ScanState,
     StepStatus,
     UploadStatus,
 )
@@ -785,18 +788,60 @@ def _copy(context: Context, facts: Facts) -> None:
     _end_reading(context, facts, claimed, revision_id, pages=duplicate.page_count)
 
 
-def _add_metadata_step(connection: Connection, facts: Facts) -> None:
+def _add_first_step(connection: Connection, facts: Facts, *, name: StepName) -> None:
     with Session(connection, join_transaction_mode="rollback_only") as session:
         ingest = session.get_one(Step, (facts.reading.job_id, StepName.INGEST))
         steps.add_step(
             session,
-            StepName.METADATA,
+            name,
             job_id=facts.reading.job_id,
             tenant_id=facts.tenant_id,
             priority=ingest.priority,
             event_id=EventId(uuid7(datetime.now(UTC))),
         )
         session.commit()
+
+
+def _event_of(facts: Facts) -> Envelope:
+    now = datetime.now(UTC)
+    return Envelope(
+        id=EventId(uuid7(now)),
+        source="/bench",
+        subject=str(facts.reading.upload_id),
+        time=now,
+        tenantid=facts.tenant_id,
+        data=facts.reading,
+    )
+
+
+def _pass_scan(context: Context, facts: Facts) -> None:
+    claimed = _claim(context, facts.reading.job_id, name=StepName.SCAN)
+    with context.transaction() as session:
+        scan_record.etag_of(session, facts.reading)
+        scan_record.waited_longer_than(session, claimed, timedelta(minutes=15))
+    with context.transaction() as session:
+        scan_record.record_passed(
+            session,
+            claimed,
+            facts.reading,
+            state=ScanState.CLEAN,
+            will_be_read=False,
+            event=_event_of(facts),
+            settings=context.settings,
+            traceparent=None,
+        )
+
+
+def _find_malware(context: Context, facts: Facts) -> None:
+    with context.transaction() as session:
+        scan_record.record_failed(
+            session,
+            facts.reading,
+            error=MalwareFound("A.Signature"),
+            event=_event_of(facts),
+            settings=context.settings,
+            traceparent=None,
+        )
 
 
 def _describe(context: Context, facts: Facts) -> None:
@@ -1058,7 +1103,21 @@ PIPELINE: Final[Sequence[PipelineLook]] = (
     PipelineLook(name="document: the same, write 5 pages", look=_write),
     PipelineLook(name="document: the same, publish the revision", look=_publish),
     PipelineLook(name="document: copy a duplicate, publish", prepare=_make_duplicate, look=_copy),
-    PipelineLook(name="document: describe", prepare=_add_metadata_step, look=_describe),
+    PipelineLook(
+        name="document: describe",
+        prepare=partial(_add_first_step, name=StepName.METADATA),
+        look=_describe,
+    ),
+    PipelineLook(
+        name="document: pass the scan",
+        prepare=partial(_add_first_step, name=StepName.SCAN),
+        look=_pass_scan,
+    ),
+    PipelineLook(
+        name="document: find malware",
+        prepare=partial(_add_first_step, name=StepName.SCAN),
+        look=_find_malware,
+    ),
     PipelineLook(name="batch: start 5 lines", prepare=_add_batch, look=_start_lines),
     PipelineLook(name="batch: the same, end a job", prepare=_add_batch, look=_end_line),
     PipelineLook(name="batch: cancel 5 waiting lines", prepare=_add_batch, look=_cancel_lines),

@@ -1,14 +1,18 @@
 #!/bin/sh
-# Unpacks clamd of ClamAV into var/clamav for the tests, unless it is installed. Nothing on the machine
-# changes, and no signatures are downloaded.
+# Unpacks clamd of ClamAV into var/clamav for the tests. Nothing on the machine changes, and no signatures
+# are downloaded. An installed clamd is only used where this fails: AppArmor keeps it from other files.
 set -eu
 
-[ -x /usr/sbin/clamd ] && exit 0
 [ -x var/clamav/usr/sbin/clamd ] && exit 0
 
-if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
-    echo "The tests need clamd of ClamAV as /usr/sbin/clamd; it does not have to run." >&2
+give_up() {
+    [ -x /usr/sbin/clamd ] && exit 0
+    echo "$1" >&2
     exit 1
+}
+
+if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
+    give_up "The tests need clamd of ClamAV as /usr/sbin/clamd; it does not have to run."
 fi
 
 echo "unpacking clamd"
@@ -18,21 +22,17 @@ rm -rf var/clamav-packages
 mkdir var/clamav-packages
 
 # The daemon, and the libraries of it that the machine does not have.
-packages() {
-    apt-get install --simulate --no-install-recommends clamav-daemon \
-        | sed -n 's/^Inst \(clamav-daemon\|lib[^ ]*\) .*/\1/p'
-}
 download() {
-    packages=$(packages) && [ -n "$packages" ] || return 1
+    libraries=$(apt-get install --simulate --no-install-recommends clamav-daemon \
+        | sed -n 's/^Inst \(lib[^ ]*\) .*/\1/p')
     # shellcheck disable=SC2086  # a list of packages
-    (cd var/clamav-packages && apt-get download $packages)
+    (cd var/clamav-packages && apt-get download clamav-daemon $libraries)
 }
 # A new machine has no lists of packages, an old one may have outdated lists; only root updates them.
 if ! { download || { [ "$(id -u)" -eq 0 ] && apt-get update && download; }; } \
     >var/log/clamav-install.log 2>&1; then
     cat var/log/clamav-install.log >&2
-    echo "clamav-daemon cannot be downloaded. As root: apt-get update" >&2
-    exit 1
+    give_up "clamav-daemon cannot be downloaded. As root: apt-get update"
 fi
 for package in var/clamav-packages/*.deb; do
     dpkg --extract "$package" var/clamav-packages/unpacked
@@ -41,9 +41,8 @@ libraries=$(dirname "$(find var/clamav-packages/unpacked -name 'libclamav.so.*' 
 echo "Foreground yes" >var/clamav-packages/clamd.conf
 if ! LD_LIBRARY_PATH="$root/$libraries" var/clamav-packages/unpacked/usr/sbin/clamd \
     --config-file=var/clamav-packages/clamd.conf --version; then
-    echo "The clamd of this distribution does not run unpacked. As root:" >&2
-    echo "    apt-get install --no-install-recommends clamav-daemon" >&2
-    exit 1
+    give_up "The clamd of this distribution does not run unpacked. As root:
+    apt-get install --no-install-recommends clamav-daemon"
 fi
 # The new name appears only with the complete packages.
 rm -rf var/clamav
