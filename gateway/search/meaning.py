@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -19,6 +20,9 @@ from schemas.api.search import SearchMode, Semantic, SemanticStatus
 from schemas.runtime.embedding import chosen
 from schemas.runtime.embedding.port import EmbedderUnavailable, written
 from schemas.settings import EmbeddingModelName
+
+SIMILARITY_MIN: Final = 0.1
+"""Below it, a passage is near only because no other is nearer."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -102,7 +106,8 @@ async def _nearest(
             limit=settings.search_results_max,
         )
     return MeaningRanking(
-        scored=scored, semantic=Semantic(status=SemanticStatus.OK, model=model.name)
+        scored=[each for each in scored if each.score >= SIMILARITY_MIN],
+        semantic=Semantic(status=SemanticStatus.OK, model=model.name),
     )
 
 

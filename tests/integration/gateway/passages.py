@@ -4,14 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pipeline.ingest import passage_rows
 from pipeline.ingest.passage_rows import PassageToWrite
 from schemas.ids import JobId, RevisionId
 from schemas.lifecycle import PassageKind, RevisionState
+from schemas.runtime.embedding import chosen, models
+from schemas.runtime.embedding.port import written
+from schemas.settings import EmbeddingSettings
 from schemas.tables.documents import Document, Page, Revision
+from schemas.tables.passages import Passage, PassageEmbedding
 from tests.integration.gateway.api import Api, BeginSession
 from tests.integration.gateway.documents import ingested
 
@@ -90,12 +94,12 @@ async def add_passages(
             ordinal=0,
             kind=PassageKind.TEXT,
             start=0,
-            end=len(text),
+            end=len(content),
             language=language,
-            text=text,
+            text=content,
             tokens=TOKENS,
         )
-        for page, text in enumerate(pages, start=1)
+        for page, content in enumerate(pages, start=1)
     ] + [
         PassageToWrite(
             page=1,
@@ -104,10 +108,10 @@ async def add_passages(
             start=0,
             end=0,
             language=language,
-            text=text,
+            text=content,
             tokens=TOKENS,
         )
-        for number, text in enumerate(tables)
+        for number, content in enumerate(tables)
     ]
 
     revision = await session.get_one(Revision, revision_id)
@@ -118,3 +122,33 @@ async def add_passages(
         document_id=revision.document_id,
         tenant_id=revision.tenant_id,
     )
+
+
+async def vectors_added(transaction: BeginSession) -> None:
+    """Add the vectors of all passages of text, by the real model, which becomes the active one."""
+    model = chosen.model_of(EmbeddingSettings())
+    assert model is not None
+    async with transaction() as session:
+        (row,) = await session.run_sync(models.first, model)
+        passages = (
+            await session.execute(
+                select(
+                    Passage, func.substr(Page.text, Passage.start + 1, Passage.end - Passage.start)
+                ).join(
+                    Page, (Page.revision_id == Passage.revision_id) & (Page.number == Passage.page)
+                )
+            )
+        ).all()
+        vectors = chosen.named(model.name).embed([content for _, content in passages])
+        session.add_all(
+            PassageEmbedding(
+                model_id=row.id,
+                revision_id=passage.revision_id,
+                page=passage.page,
+                ordinal=passage.ordinal,
+                tenant_id=passage.tenant_id,
+                document_id=passage.document_id,
+                embedding=written(vector),
+            )
+            for (passage, _), vector in zip(passages, vectors, strict=True)
+        )
