@@ -315,7 +315,7 @@ class PageReader:
     ) -> tuple[PageAnnotations, Outcome, str]:
         """Return the annotations, and the outcome of the page with them and its reason."""
         limits = PageLimits(
-            sentences=self._limits.page_passages, entities=self._limits.page_entities
+            sentences=self._limits.page_sentences, entities=self._limits.page_entities
         )
         size = len(content)
         ignored = [

@@ -76,7 +76,7 @@ def _page(
             page = _recognized(document, number, request, recognizer=recognizer)
             found = enriched.page(
                 page.text,
-                limits=PageLimits(sentences=limits.page_passages, entities=limits.page_entities),
+                limits=PageLimits(sentences=limits.page_sentences, entities=limits.page_entities),
             )
     except (Exception, TimeLimitReached) as error:  # noqa: BLE001  # a damaged page raises anything
         document.forget()

@@ -7,9 +7,9 @@ from schemas.outcomes import Outcome
 from schemas.settings import MIB, IngestSettings, PdfEngine
 
 # A page beyond these is an attack or a mistake: a dense printed page has 10,000
-# characters. Each passage and entity costs the worker a few hundred bytes until it is written.
+# characters. Each sentence and entity costs the worker a few hundred bytes until it is written.
 PAGE_CHARACTERS = 2_000_000
-PAGE_PASSAGES = 20_000
+PAGE_SENTENCES = 20_000
 PAGE_ENTITIES = 10_000
 
 # A book of 1,000 pages has 10 MB of HTML, or 20 MB of unpacked DOCX; a tree of a million elements
@@ -43,7 +43,7 @@ class ReadingLimits:
         pages: pages read; later pages are left out.
         text_bytes: text of the whole document, as UTF-8; the rest is left out.
         page_characters: text of one page; the rest is left out.
-        page_passages: passages of one page.
+        page_sentences: sentences of one page.
         page_entities: entities of one page.
         pdf_engine: which engine reads the text of PDFs.
         markup_bytes: HTML that is parsed; the rest is left out.
@@ -61,7 +61,7 @@ class ReadingLimits:
     pages: int
     text_bytes: int
     page_characters: int = PAGE_CHARACTERS
-    page_passages: int = PAGE_PASSAGES
+    page_sentences: int = PAGE_SENTENCES
     page_entities: int = PAGE_ENTITIES
     pdf_engine: PdfEngine = PdfEngine.AUTO
     markup_bytes: int = MARKUP_BYTES
