@@ -23,6 +23,7 @@ _WIDE: Final = re.compile(
 _LETTER_OR_DIGIT: Final = re.compile(r"[^\W_]")
 _SPACE: Final = re.compile(r"\s*")
 
+_LINE_MIN: Final = 40  # characters: a page of short lines would have a million units
 _TELLING: Final = 40  # characters: a longer text with a letter says something
 _LETTERS_MIN: Final = 3
 
@@ -82,7 +83,7 @@ def passages_of(
         running: start and end of headers and footers, in order.
         budget: how long passages are.
     """
-    measure = _Measure(text)
+    measure = Measure(text)
     found = [
         group
         for start, end in _between(running, len(text))
@@ -102,7 +103,7 @@ def passages_of(
     ]
 
 
-class _Measure:
+class Measure:
     """Estimates the tokens of parts of one text."""
 
     def __init__(self, text: str) -> None:
@@ -139,8 +140,9 @@ def _units(text: str, sentences: Sequence[Range], start: int, end: int) -> Itera
 
 
 def _lines(text: str, start: int, end: int) -> Iterator[Range]:
+    """Yield lines; several of them together if they are short."""
     while start < end:
-        found = text.find("\n", start, end)
+        found = text.find("\n", min(start + _LINE_MIN, end), end)
         line_end = end if found == -1 else found
         yield from _stripped(text, start, line_end)
         start = line_end + 1
@@ -155,12 +157,18 @@ def _stripped(text: str, start: int, end: int) -> Iterator[Range]:
 
 
 def _pieces(
-    text: str, start: int, end: int, *, measure: _Measure, budget: Budget
+    text: str, start: int, end: int, *, measure: Measure, budget: Budget
 ) -> Iterator[Range]:
     """Yield a sentence, in parts of about the same length if it is too long."""
-    while (tokens := measure(start, end)) > budget.tokens:
-        parts = -(-tokens // budget.tokens)
-        size = -(-(end - start) // parts)
+    window = CHARACTERS_OF_TOKEN * budget.tokens + 1
+    if end - start <= budget.tokens:
+        yield start, end
+        return
+    parts = -(-measure(start, end) // budget.tokens)
+    # Measured up to the first character that is too much: the rest may be a million characters long.
+    while measure(start, min(end, start + window)) > budget.tokens:
+        size = min(window, -(-(end - start) // max(2, parts)))
+        parts -= 1
         while (tokens := measure(start, start + size)) > budget.tokens:
             size = max(1, min(size - 1, size * budget.tokens // tokens))
         cut = max(text.rfind(space, start + size // 2, start + size + 1) for space in " \n")
@@ -172,7 +180,7 @@ def _pieces(
         yield start, end
 
 
-def _grouped(units: Sequence[Range], *, measure: _Measure, budget: Budget) -> Iterator[Range]:
+def _grouped(units: Sequence[Range], *, measure: Measure, budget: Budget) -> Iterator[Range]:
     """Yield groups of neighbouring units, each with the last units of the group before it."""
     if not units:
         return
@@ -202,7 +210,7 @@ def _grouped(units: Sequence[Range], *, measure: _Measure, budget: Budget) -> It
 
 
 def _without_scraps(
-    text: str, found: Sequence[Range], *, measure: _Measure, budget: Budget
+    text: str, found: Sequence[Range], *, measure: Measure, budget: Budget
 ) -> list[Range]:
     """Join what is too little for a passage to a neighbour, across a header or footer; or drop it."""
     kept: list[Range] = []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.enrich import languages
+from pipeline.enrich import languages, passages
 from pipeline.enrich.passages import (
     SHORTEST,
     Budget,
@@ -81,6 +81,24 @@ def test_a_word_beyond_the_budget_is_cut() -> None:
     text = "x" * 27_000
     assert "".join(texts(text)) == text
     assert max(each.tokens for each in found(text)) <= BUDGET.most
+
+
+@pytest.mark.parametrize("unit", ["a\n", "船", "x", "ab ", ". "])
+def test_a_page_is_cut_in_linear_time(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = unit * (200_000 // len(unit))
+    measured = 0
+
+    def measure(self: object, start: int, end: int) -> int:
+        nonlocal measured
+        measured += end - start
+        return real(self, start, end)
+
+    real = vars(passages.Measure)["__call__"]
+    monkeypatch.setattr(passages.Measure, "__call__", measure)
+
+    passages_of(text, sentences=(), running=(), budget=BUDGET)
+
+    assert measured <= 30 * len(text)
 
 
 def test_a_short_remainder_is_part_of_the_last_passage() -> None:
