@@ -328,7 +328,7 @@ TABLES: Final[Mapping[str, LiteralString]] = {
         INSERT INTO figure_images (revision_id, number, job_id, created_at)
         SELECT pg_temp.seed_uuid7(finished_at, 'revision', n), 1, NULL, finished_at
         FROM seed_jobs
-        WHERE fate = 'ingested' AND draw < 0.02
+        WHERE fate = 'ingested' AND draw < 0.05
     """,
     "exports": """
         INSERT INTO exports (id, tenant_id, job_id, kind, format, filter, columns, rows, size, sha256, object_key, created_at, expires_at)

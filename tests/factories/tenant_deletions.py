@@ -19,8 +19,18 @@ from schemas.tables.events import EventRecord
 from schemas.tables.jobs import Job
 from schemas.tables.tenant_deletions import TenantDeletion
 from schemas.tables.tenants import ApiKey, Tenant
+from tests.factories.embedding_models import add_model
 
 EXTENT: Final = Extent(rows=200, tenants=3)
+PASSAGES: Final = """
+    INSERT INTO passages (revision_id, page, ordinal, tenant_id, document_id, kind, start, "end", digest, tokens, search)
+    SELECT id, pages.number, 0, tenant_id, document_id, 'text', 0, 9, md5(pages.text)::uuid, 3, 'word'
+    FROM pages JOIN revisions ON id = revision_id
+"""
+VECTORS: Final = """
+    INSERT INTO passage_embeddings (revision_id, page, ordinal, model_id, tenant_id, document_id, embedding)
+    SELECT revision_id, page, ordinal, :model_id, tenant_id, document_id, '[1]' FROM passages
+"""
 LONG_SINCE: Final = timedelta(hours=1)
 """Longer than a lease: nothing waits for the workers of the tenant."""
 
@@ -46,6 +56,8 @@ def seeded_tenants(database: DatabaseSettings, engine: Engine) -> list[TenantId]
                 .limit(1)
             )
             session.add(DocumentPassword(upload_id=upload_id, secret="encrypted"))  # noqa: S106  # no password
+        session.execute(text(PASSAGES))
+        session.execute(text(VECTORS), {"model_id": add_model(session, dimension=1)})
     return tenants
 
 

@@ -17,16 +17,16 @@ from schemas.policy import search_words
 from schemas.settings import DatabaseSettings
 from schemas.steps import StepName
 from schemas.tables.passages import Passage, PassageEmbedding
+from tests.factories.embedding_models import add_model
 from tests.factories.readings import BUDGET, SETTINGS, a_page, add_reprocessing, add_stored
 from tests.factories.uploads import add_tenant
 from tests.integration.pipeline.readings import VERSION, Reading
 
 HEADER, BODY = "Annual report 2024", "The carriers signed the notes in Cáceres."
 OTHER = "Die Frachtbriefe nannten den Hafen von Köln."
-PARTITION = "CREATE TABLE passage_embeddings_1 PARTITION OF passage_embeddings FOR VALUES IN (1)"
 VECTORS = """
 INSERT INTO passage_embeddings (revision_id, page, ordinal, model_id, tenant_id, document_id, embedding)
-SELECT revision_id, page, ordinal, 1, tenant_id, document_id, ('[' || page || ',1]')::halfvec FROM passages
+SELECT revision_id, page, ordinal, :model_id, tenant_id, document_id, ('[' || page || ',1]')::halfvec FROM passages
 """
 
 
@@ -79,8 +79,7 @@ def passages(session: Session, revision_id: RevisionId) -> list[Passage]:
 
 def add_vectors(session: Session) -> None:
     """Add a vector to every passage; it has the number of the page."""
-    session.execute(text(PARTITION))
-    session.execute(text(VECTORS))
+    session.execute(text(VECTORS), {"model_id": add_model(session, dimension=2)})
     session.commit()
 
 

@@ -88,12 +88,12 @@ def test_a_page_is_cut_in_linear_time(unit: str, monkeypatch: pytest.MonkeyPatch
     text = unit * (200_000 // len(unit))
     measured = 0
 
-    def measure(self: object, start: int, end: int) -> int:
+    def measure(self: passages.Measure, start: int, end: int) -> int:
         nonlocal measured
         measured += end - start
         return real(self, start, end)
 
-    real = vars(passages.Measure)["__call__"]
+    real = passages.Measure.__call__
     monkeypatch.setattr(passages.Measure, "__call__", measure)
 
     passages_of(text, sentences=(), running=(), budget=BUDGET)
