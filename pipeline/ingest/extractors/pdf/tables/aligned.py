@@ -25,7 +25,9 @@ _BETWEEN_MAX: Final = 2
 _PROSE_SHARE: Final = 0.6
 """Share of the width of the text that a line without columns inside of a table fills at most."""
 
-_MARK: Final = re.compile(r"\W{1,4}|\(?(?:\d{1,2}|[a-zA-Z]|[ivxIVX]{1,5})[.)]?\)?|[^\W\d]+:")
+_MARK: Final = re.compile(
+    r"\W{1,4}|\(?(?:\d{1,2}|[a-zA-Z]|[ivxIVX]{1,5})[.)]?\)?|[^\W\d]+(?: [^\W\d]+)?:"
+)
 """A bullet, the number of an item of a list, or a word with a colon."""
 
 _SECTION: Final = re.compile(r"\d{1,2}(?:\.\d{1,2})*\.?")
@@ -59,7 +61,7 @@ def runs_of(lines: Sequence[WordLine]) -> Iterator[Run]:
             and not is_divided
             and not is_far
             and len(between) < _BETWEEN_MAX
-            and _is_short(line, width)
+            and _may_be_inside(line, width)
         ):
             between.append(line)
         else:
@@ -116,5 +118,7 @@ def _is_far(upper: WordLine, lower: WordLine) -> bool:
     return gap > _LINES_APART * max(upper.box.height, lower.box.height)
 
 
-def _is_short(line: WordLine, width: float) -> bool:
-    return line.box.width <= _PROSE_SHARE * width
+def _may_be_inside(line: WordLine, width: float) -> bool:
+    """Return whether a line without columns is too short for prose, and no caption."""
+    content = " ".join(word.text for word in line.words)
+    return line.box.width <= _PROSE_SHARE * width and not is_named(content)

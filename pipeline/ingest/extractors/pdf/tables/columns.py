@@ -13,11 +13,16 @@ from pipeline.ingest.extractors.pdf.tables.words import Word
 CHUNK_GAP: Final = 0.35
 """A wider gap divides two chunks; a space is a quarter, and more in justified text."""
 
-_GUTTER: Final = 0.3
+_GUTTER: Final = 0.35
 _GUTTER_OF_FEW: Final = 0.8
-"""Spaces of a few lines may be below each other by chance; gutters are wider."""
+_GUTTER_STEP: Final = 0.06
+"""Spaces of a few lines may be below each other by chance: fewer lines need a wider gutter."""
 
 _FEW: Final = 4
+_BOTH_MIN: Final = 2
+_BOTH_SHARE: Final = 0.15
+"""Share of the lines that have text on both sides of a gutter that is no wider than some spaces."""
+
 _SPANNING_SHARE: Final = 0.25
 """Share of the lines that may go over a gutter: headings, and labels that are too long."""
 
@@ -78,7 +83,7 @@ def gutters_of(lines: Sequence[Sequence[Chunk]]) -> list[Gutter]:
     if not divided:
         return []
     height = median(chunk.box.height for chunk in chunks)
-    widest = height * (_GUTTER_OF_FEW if len(divided) < _FEW else _GUTTER)
+    widest = height * max(_GUTTER, _GUTTER_OF_FEW - _GUTTER_STEP * len(divided))
     first = _gaps(
         [chunk for line in divided for chunk in line],
         allowed=int(_SPANNING_SHARE * len(divided)),
@@ -87,7 +92,7 @@ def gutters_of(lines: Sequence[Sequence[Chunk]]) -> list[Gutter]:
     places = [gap.middle for gap in first]
     narrow = [chunk for chunk in chunks if not any(chunk.crosses(place) for place in places)]
     gutters = _gaps(narrow, allowed=0, width=widest)
-    return _without_staggered(gutters, divided)
+    return _without_staggered(gutters, divided, height=height)
 
 
 def _gaps(chunks: Sequence[Chunk], *, allowed: int, width: float) -> list[Gutter]:
@@ -106,31 +111,46 @@ def _gaps(chunks: Sequence[Chunk], *, allowed: int, width: float) -> list[Gutter
             run.append((x, following, covered))
             continue
         if run and is_inside and x - run[0][0] >= width:
-            least = min(cover for _, _, cover in run)
-            gaps.append(
-                max(
-                    (Gutter(start, end) for start, end, cover in run if cover == least),
-                    key=lambda gap: gap.right - gap.left,
-                )
-            )
+            gaps.append(_least_covered(run, width=width))
         is_inside = True
         run = []
     return gaps
 
 
-def _without_staggered(gutters: Sequence[Gutter], lines: Sequence[Sequence[Chunk]]) -> list[Gutter]:
+def _least_covered(run: Sequence[tuple[float, float, int]], *, width: float) -> Gutter:
+    """Return the widest range that the fewest chunks cover, of at least a width."""
+    for allowed in range(max(cover for _, _, cover in run)):
+        ranges: list[Gutter] = []
+        for start, end, cover in run:
+            if cover > allowed:
+                continue
+            if ranges and ranges[-1].right == start:
+                ranges[-1] = Gutter(ranges[-1].left, end)
+            else:
+                ranges.append(Gutter(start, end))
+        widest = max(ranges, key=lambda each: each.right - each.left, default=None)
+        if widest is not None and widest.right - widest.left >= width:
+            return widest
+    return Gutter(run[0][0], run[-1][1])
+
+
+def _without_staggered(
+    gutters: Sequence[Gutter], lines: Sequence[Sequence[Chunk]], *, height: float
+) -> list[Gutter]:
     """Return the gutters without those whose two columns rarely have text in one line.
 
     Such columns are one: its texts are indented, or its heading is beside its numbers or has a
     wide space.
     """
     kept = list(gutters)
-    needed = 1 if len(lines) < _FEW else 2
+    few = 1 if len(lines) < _FEW else _BOTH_MIN
     index = 0
     while index < len(kept):
         left = kept[index - 1].middle if index else float("-inf")
         right = kept[index + 1].middle if index + 1 < len(kept) else float("inf")
         place = kept[index].middle
+        is_narrow = kept[index].right - kept[index].left < _GUTTER_OF_FEW * height
+        needed = max(few, _BOTH_SHARE * len(lines)) if is_narrow else few
         if sum(_has_both(line, left, place, right) for line in lines) >= needed:
             index += 1
         else:

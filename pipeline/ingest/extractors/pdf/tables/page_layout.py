@@ -114,11 +114,12 @@ def _drafts(
     method: TableMethod = TableMethod.RULED,
 ) -> Iterator[Draft]:
     for grid in grids:
-        if grid.irregular_share > _IRREGULAR_MAX or is_chart(grid, drawings):
+        if grid.irregular_share > _IRREGULAR_MAX:
             continue
         inside = [word for word in words if is_inside(word.box, grid.box)]
-        draft = filled(refined(grid, inside), inside, method=method)
-        if is_table(draft):
+        finer = refined(grid, inside)
+        draft = filled(finer, inside, method=method)
+        if is_table(draft) and not is_chart(finer, drawings):
             yield draft
 
 

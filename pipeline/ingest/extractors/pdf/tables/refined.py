@@ -1,7 +1,7 @@
 """Divides the cells of a grid where its words show more columns and rows than its rules."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Final
@@ -30,9 +30,13 @@ def refined(grid: Grid, words: Sequence[Word]) -> Grid:
         grid: the rules; one column if there are no vertical ones.
         words: those inside of the grid.
     """
+    is_ruled = len(grid.xs) > 2  # noqa: PLR2004  # an inner rule
     bands = _bands(grid, words)
-    wider = _with_columns(grid, bands)
-    return _with_rows(wider, bands, is_ruled=len(grid.xs) > 2)  # noqa: PLR2004  # an inner rule
+    places = _further_places(grid, [line for band in bands for line in band], is_ruled=is_ruled)
+    xs = sorted([*grid.xs, *places])
+    # Rows first: a heading over several columns is in the way of a cell of several rows only.
+    taller = _with_rows(grid, xs, bands, is_ruled=is_ruled)
+    return _with_columns(taller, xs, places, _bands(taller, words))
 
 
 def _bands(grid: Grid, words: Sequence[Word]) -> list[list[WordLine]]:
@@ -45,13 +49,16 @@ def _bands(grid: Grid, words: Sequence[Word]) -> list[list[WordLine]]:
     return [lines_of(band) for band in inside]
 
 
-def _with_columns(grid: Grid, bands: Sequence[Sequence[WordLine]]) -> Grid:
-    places = _further_places(grid, [line for band in bands for line in band])
-    xs = sorted([*grid.xs, *places])
+def _with_columns(
+    grid: Grid,
+    xs: Sequence[float],
+    places: Collection[float],
+    bands: Sequence[Sequence[WordLine]],
+) -> Grid:
     cells = []
     for cell in grid.cells:
-        first = xs.index(grid.xs[cell.column])
-        end = xs.index(grid.xs[cell.column + cell.column_span])
+        first = bisect_left(xs, grid.xs[cell.column])
+        end = bisect_left(xs, grid.xs[cell.column + cell.column_span])
         within = [
             chunk
             for band in bands[cell.row : cell.row + cell.row_span]
@@ -63,13 +70,14 @@ def _with_columns(grid: Grid, bands: Sequence[Sequence[WordLine]]) -> Grid:
             for index in range(first + 1, end)
             if _divides(within, xs[index], is_rule=xs[index] not in places)
         ]
-        for begin, stop in pairwise([first, *splits, end]):
-            cells.append(replace(cell, column=begin, column_span=stop - begin))
+        cells += [
+            replace(cell, column=begin, column_span=stop - begin)
+            for begin, stop in pairwise([first, *splits, end])
+        ]
     return replace(grid, xs=xs, cells=cells)
 
 
-def _further_places(grid: Grid, lines: Sequence[WordLine]) -> set[float]:
-    is_ruled = len(grid.xs) > 2  # noqa: PLR2004  # an inner rule
+def _further_places(grid: Grid, lines: Sequence[WordLine], *, is_ruled: bool) -> set[float]:
     places = set()
     for left, right in pairwise(grid.xs):
         within = [chunks_of(_between(line.words, left, right)) for line in lines]
@@ -97,11 +105,13 @@ def _divides(chunks: Sequence[Chunk], place: float, *, is_rule: bool) -> bool:
     )
 
 
-def _with_rows(grid: Grid, bands: Sequence[Sequence[WordLine]], *, is_ruled: bool) -> Grid:
+def _with_rows(
+    grid: Grid, xs: Sequence[float], bands: Sequence[Sequence[WordLine]], *, is_ruled: bool
+) -> Grid:
     ys = [grid.ys[0]]
     first_of: list[int] = [0]  # the first new row of each band, and the end
     for (_, bottom), band in zip(pairwise(grid.ys), bands, strict=True):
-        lines = list(_text_lines(grid, band))
+        lines = list(_text_lines(xs, band))
         ys += [
             (lines[start - 1].bottom + lines[start].top) / 2
             for start in row_starts(lines, is_ruled=is_ruled)
@@ -123,13 +133,13 @@ def _divided(cells: Sequence[GridCell], first_of: Sequence[int]) -> Iterator[Gri
     return iter(sorted(divided, key=lambda cell: (cell.row, cell.column)))
 
 
-def _text_lines(grid: Grid, lines: Sequence[WordLine]) -> Iterator[TextLine]:
+def _text_lines(xs: Sequence[float], lines: Sequence[WordLine]) -> Iterator[TextLine]:
     for line in lines:
         texts: dict[int, str] = {}
         is_spanning = False
         for chunk in chunks_of(line.words):
-            column = max(0, bisect_right(grid.xs, chunk.box.left + 1) - 1)
-            is_spanning = is_spanning or bisect_left(grid.xs, chunk.box.right - 1) > column + 1
+            column = max(0, bisect_right(xs, chunk.box.left + 1) - 1)
+            is_spanning = is_spanning or bisect_left(xs, chunk.box.right - 1) > column + 1
             texts[column] = f"{texts[column]} {chunk.text}" if column in texts else chunk.text
         yield TextLine(
             top=line.box.top, bottom=line.box.bottom, texts=texts, is_spanning=is_spanning
