@@ -2,7 +2,7 @@
 
 import ctypes
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -114,8 +114,12 @@ class PdfiumPage:
 
         A space that PDFium adds has no width.
         """
-        buffer, address = self._buffer(count * _BOX_OF_FLOATS.size)
-        for index in range(start, start + count):
+        return self.boxes_at(range(start, start + count))
+
+    def boxes_at(self, indexes: Sequence[int]) -> list[Box]:
+        """Return the box of each of some characters, as `character_boxes` does."""
+        buffer, address = self._buffer(len(indexes) * _BOX_OF_FLOATS.size)
+        for index in indexes:
             _get_character_box(self._address, index, address)
             address += _BOX_OF_FLOATS.size
         return self.as_displayed(_BOX_OF_FLOATS.iter_unpack(buffer))

@@ -150,12 +150,12 @@ def _with_open_sides(places: Sequence[float], crossing: Sequence[Rule]) -> list[
             distinct.append(place)
     starts = sorted(rule.start for rule in crossing)
     ends = sorted((rule.end for rule in crossing), reverse=True)
-    if len(crossing) > 1:
-        # Two lines agree: one alone may be a heading's line that touches the table.
-        if distinct[0] - starts[1] > _BEYOND:
-            distinct.insert(0, starts[1])
-        if ends[1] - distinct[-1] > _BEYOND:
-            distinct.append(ends[1])
+    # Two lines agree, if there are two: one may be the line of a heading that touches the table.
+    second = min(1, len(crossing) - 1)
+    if distinct[0] - starts[second] > _BEYOND:
+        distinct.insert(0, starts[second])
+    if ends[second] - distinct[-1] > _BEYOND:
+        distinct.append(ends[second])
     return distinct
 
 

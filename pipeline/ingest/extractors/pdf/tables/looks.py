@@ -64,11 +64,11 @@ def _has_gap(line: list[Box]) -> bool:
 
 
 def _has_wide_spaces(page: PdfiumPage) -> bool:
+    spaces = _GAP.finditer(page.characters(longest=_CHARACTERS_MAX))
+    boxes = page.boxes_at([index for space in spaces for index in (space.start(), space.end())])
     gaps = 0
-    for match in _GAP.finditer(page.characters(longest=_CHARACTERS_MAX)):
-        (before,) = page.character_boxes(match.start(), 1)
-        (after,) = page.character_boxes(match.end(), 1)
-        if after.left - before.right > _WIDE * max(before.height, 1.0):
+    for before, after in zip(boxes[::2], boxes[1::2], strict=True):
+        if after.left - before.right > _WIDE * (before.bottom - before.top):
             gaps += 1
             if gaps >= _GAPS_MIN:
                 return True

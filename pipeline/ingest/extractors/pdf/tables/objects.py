@@ -23,7 +23,10 @@ _PATH_SEGMENTS_MAX: Final = 4_000
 
 _WHITE: Final = 250
 _AREAS_MAX: Final = 3_000
-"""Of more areas, all edges are kept."""
+"""The edges of more areas are kept, also if they are not seen."""
+
+_TILE: Final = 32.0
+_PAGE_MAX: Final = 2_000.0  # a larger page has its other areas in its last tiles
 
 _ABUTTING: Final = 1.0
 _SIDES: Final = 5  # of a rectangle that is closed twice
@@ -295,21 +298,38 @@ def _visible_edges(areas: Sequence[Area]) -> Iterator[tuple[Rule, bool]]:
     An edge on whose other side an area of the same colour goes on is not seen: some programs
     paint the background of each line of text.
     """
-    by_color: dict[tuple[int, ...], list[Box]] = {}
-    for area in areas:
-        by_color.setdefault(area.color, []).append(area.box)
-    for boxes in by_color.values():
-        others = boxes if len(areas) <= _AREAS_MAX else []
-        for left, top, right, bottom in boxes:
-            for y, beyond in ((top, top - _ABUTTING), (bottom, bottom + _ABUTTING)):
-                middle = (left + right) / 2
-                if not any(_covers(box, middle, beyond) for box in others):
-                    yield Rule(y, left, right), True
-            for x, beyond in ((left, left - _ABUTTING), (right, right + _ABUTTING)):
-                middle = (top + bottom) / 2
-                if not any(_covers(box, beyond, middle) for box in others):
-                    yield Rule(x, top, bottom), False
+    by_color: dict[tuple[int, ...], _Tiles] = {}
+    for area in areas[:_AREAS_MAX]:
+        by_color.setdefault(area.color, _Tiles()).add(area.box)
+    for (left, top, right, bottom), color in areas:
+        same = by_color.get(color, _Tiles())
+        x, y = (left + right) / 2, (top + bottom) / 2
+        if not same.cover(x, top - _ABUTTING):
+            yield Rule(top, left, right), True
+        if not same.cover(x, bottom + _ABUTTING):
+            yield Rule(bottom, left, right), True
+        if not same.cover(left - _ABUTTING, y):
+            yield Rule(left, top, bottom), False
+        if not same.cover(right + _ABUTTING, y):
+            yield Rule(right, top, bottom), False
 
 
-def _covers(box: Box, x: float, y: float) -> bool:
-    return box.left <= x <= box.right and box.top <= y <= box.bottom
+class _Tiles:
+    """Boxes by the tiles of the page that they touch, so that few are compared with a point."""
+
+    def __init__(self) -> None:
+        self._boxes: dict[tuple[int, int], list[Box]] = {}
+
+    def add(self, box: Box) -> None:
+        for column in range(self._tile(box.left), self._tile(box.right) + 1):
+            for row in range(self._tile(box.top), self._tile(box.bottom) + 1):
+                self._boxes.setdefault((column, row), []).append(box)
+
+    def cover(self, x: float, y: float) -> bool:
+        """Return whether a box covers a point."""
+        near = self._boxes.get((self._tile(x), self._tile(y)), [])
+        return any(box.left <= x <= box.right and box.top <= y <= box.bottom for box in near)
+
+    @staticmethod
+    def _tile(place: float) -> int:
+        return int(min(max(place, 0.0), _PAGE_MAX) // _TILE)

@@ -34,6 +34,16 @@ from schemas.layout import TableMethod
 from schemas.outcomes import Outcome
 
 _IRREGULAR_MAX: Final = 0.5
+"""Share of the area of a grid in cells that are no rectangles: more is a drawing."""
+
+# In 1/72 inch; a smaller grid is a box to tick.
+_WIDTH_MIN: Final = 36.0
+_HEIGHT_MIN: Final = 14.0
+
+_GRIDS_MAX: Final = 300
+"""Boxes of a form; each is compared with all words."""
+
+_DRAWINGS_MAX: Final = 2_000
 
 
 def layout_of(page: PdfiumPage, number: int, *, limits: LayoutLimits) -> PageLayout:
@@ -71,16 +81,17 @@ def _tables(
 ) -> list[TableFound]:
     """Return the tables from top to bottom."""
     horizontal, vertical = merged(objects.horizontal), merged(objects.vertical)
-    grids = list(grids_of(horizontal, vertical))
+    grids = [grid for grid in grids_of(horizontal, vertical) if _may_be_table(grid)][:_GRIDS_MAX]
     if not grids and len(horizontal) <= 1 and not may_have_columns(page):
         return []
     words = words_of(page, words_max=limits.words)
-    drafts = list(_drafts(grids, words, objects.drawings))
+    drawings = objects.drawings[:_DRAWINGS_MAX]
+    drafts = list(_drafts(grids, words, drawings))
     left = [word for word in words if not _is_taken(word.box, drafts)]
     free = [rule for rule in horizontal if not _is_taken(_box_of(rule), drafts)]
-    drafts += _drafts(stacks_of(free, left), left, objects.drawings)
+    drafts += _drafts(stacks_of(free, left), left, drawings)
     left = [word for word in left if not _is_taken(word.box, drafts)]
-    drafts += _borderless(left, objects.drawings)
+    drafts += _borderless(left, drawings)
     drafts.sort(key=lambda draft: (draft.box.top, draft.box.left))
     lines = lines_of([word for word in words if not _is_taken(word.box, drafts)])
     return [
@@ -121,6 +132,10 @@ def _drafts(
         draft = filled(finer, inside, method=method)
         if is_table(draft) and not is_chart(finer, drawings):
             yield draft
+
+
+def _may_be_table(grid: Grid) -> bool:
+    return grid.box.width >= _WIDTH_MIN and grid.box.height >= _HEIGHT_MIN
 
 
 def _is_taken(box: Box, drafts: Sequence[Draft]) -> bool:
