@@ -1,5 +1,6 @@
 """Entry point of every worker, `celery -A pipeline.worker worker -Q <queues>`, and of beat."""
 
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -15,8 +16,11 @@ from pipeline.ingest.ocr.presence import EnginePresence
 from pipeline.messaging import lost_connections
 from pipeline.messaging.broker import declare_topology
 from pipeline.settings import Settings
+from schemas import queues
 from schemas.runtime import logging, outages
 from schemas.runtime.amqp import TopologyConflict
+from schemas.runtime.embedding import chosen
+from schemas.runtime.embedding.port import EmbedderUnavailable
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -50,6 +54,16 @@ def before_start(options: dict[str, Any], **_: object) -> None:
     if not task_routes.READING.isdisjoint(consumed):
         enricher.install(settings.spacy_model)
         registry.load()
+    if queues.SEARCH_INDEXING in consumed:
+        load_embedder()
+
+
+def load_embedder() -> None:
+    """Load the chosen model, whose memory the processes then share; without it documents wait for it."""
+    model = chosen.model_of(settings)
+    if model is not None:
+        with suppress(EmbedderUnavailable):  # logged
+            chosen.named(model.name)
 
 
 @signals.beat_init.connect(weak=False)

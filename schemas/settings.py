@@ -791,14 +791,15 @@ class OcrSettings(BaseModel):
 class EmbeddingModelName(StrEnum):
     """Which model makes the vectors of passages and queries."""
 
+    USE_STATIC = "use-static"
     USE = "use"
     NONE = "none"
 
 
 class EmbeddingSettings(BaseModel):
     embedding_model: EmbeddingModelName = Field(
-        default=EmbeddingModelName.USE,
-        description="what makes vectors of passages and of queries, so that search finds other words for the same: `use` (extra `embeddings`; 16 languages) or `none`: search finds words alone. After a change run `waybill reindex`: until then the model of the existing vectors stays in use",
+        default=EmbeddingModelName.USE_STATIC,
+        description="what makes vectors of passages and of queries, so that search finds other words for the same, in 16 languages: `use-static`, `use`, which finds more and takes over ten times as long (both need the extra `embeddings`), or `none`: search finds words alone. After a change run `waybill reindex`: until then the model of the existing vectors stays in use",
     )
 
 

@@ -51,7 +51,7 @@ async def order(session: AsyncSession, model: Model, *, actor: str) -> int:
         ReindexRefused: the vectors of another new model are being made, or old ones of this model
             are being deleted.
     """
-    model_id = await session.run_sync(_order, model)
+    model_id = await session.run_sync(begin, model)
     audit.record(
         session,
         actor=actor,
@@ -62,7 +62,8 @@ async def order(session: AsyncSession, model: Model, *, actor: str) -> int:
     return model_id
 
 
-def _order(session: Session, model: Model) -> int:
+def begin(session: Session, model: Model) -> int:
+    """Add the model, or continue with it; see `order`."""
     session.execute(models.LOCK)
     rows = {row.name: row for row in session.scalars(select(EmbeddingModel)).all()}
     own = rows.pop(model.name, None)

@@ -58,7 +58,7 @@ _WITHOUT_VECTOR: Final = (
         _VECTORS.c.model_id.is_(None),
     )
     .order_by(_PASSAGES.c.page, _PASSAGES.c.ordinal)
-    .limit(BATCH)
+    .limit(bindparam("limit"))
 )
 _TEXT: Final = select(_PAGES.c.text).where(
     _PAGES.c.revision_id == bindparam("revision_id"), _PAGES.c.number == bindparam("page")
@@ -147,7 +147,8 @@ def _without_vector(
         raise RevisionGone
     page, ordinal = after
     found = session.execute(
-        _WITHOUT_VECTOR, own | {"model_id": model_id, "page": page, "ordinal": ordinal}
+        _WITHOUT_VECTOR,
+        own | {"model_id": model_id, "page": page, "ordinal": ordinal, "limit": BATCH},
     )
     return cast("Sequence[Row[Any]]", found.all())
 

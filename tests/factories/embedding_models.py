@@ -11,8 +11,8 @@ from schemas.runtime.embedding.port import Embedder, EmbedderUnavailable
 def add_model(session: Session, *, dimension: int) -> int:
     """Add the active model, which makes no vectors itself; return its id."""
 
-    def load() -> Embedder:
-        raise EmbedderUnavailable("only its rows are needed")
+    def load(name: str) -> Embedder:
+        raise EmbedderUnavailable(f"only the rows of {name} are needed")
 
     model = Model(name="test", dimension=dimension, load=load)
     return models.add(session, model, state=EmbeddingModelState.ACTIVE).id

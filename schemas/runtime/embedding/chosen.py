@@ -24,22 +24,36 @@ class Model:
 
     Attributes:
         name: with the version and the dimension: the name of its row in `embedding_models`.
-        load: loads it; raises `EmbedderUnavailable`.
+        load: loads it, given its name; raises `EmbedderUnavailable`.
     """
 
     name: str
     dimension: int
-    load: Callable[[], Embedder]
+    load: Callable[[str], Embedder]
 
 
-def _use() -> Embedder:
-    from schemas.runtime.embedding.use import UseEmbedder  # noqa: PLC0415  # numpy takes 30 MiB
+def _use(name: str) -> Embedder:
+    # numpy takes 30 MiB: a process that loads no model does without.
+    from schemas.runtime.embedding import use_weights  # noqa: PLC0415
+    from schemas.runtime.embedding.use_whole import WholeEmbedder  # noqa: PLC0415
 
-    return UseEmbedder.load(name=MODELS[EmbeddingModelName.USE].name)
+    return WholeEmbedder(name, use_weights.load())
+
+
+def _use_static(name: str) -> Embedder:
+    from schemas.runtime.embedding import use_weights  # noqa: PLC0415
+    from schemas.runtime.embedding.use_static import StaticEmbedder  # noqa: PLC0415
+
+    return StaticEmbedder(name, use_weights.load())
 
 
 MODELS: Final[Mapping[EmbeddingModelName, Model]] = MappingProxyType(
-    {EmbeddingModelName.USE: Model(name="use-multilingual-3-512", dimension=512, load=_use)}
+    {
+        EmbeddingModelName.USE_STATIC: Model(
+            name="use-multilingual-3-static-1-512", dimension=512, load=_use_static
+        ),
+        EmbeddingModelName.USE: Model(name="use-multilingual-3-512", dimension=512, load=_use),
+    }
 )
 """By the value of `EMBEDDING_MODEL`."""
 
@@ -82,6 +96,6 @@ def _load(name: str) -> Embedder:
     model = next((each for each in MODELS.values() if each.name == name), None)
     if model is None:
         raise EmbedderUnavailable(f"this version has no model {name}")
-    embedder = model.load()
+    embedder = model.load(name)
     log.info("embedder.loaded", model=name)
     return embedder

@@ -1,4 +1,4 @@
-"""The default model finds paraphrases, in one language and across two."""
+"""The models find paraphrases, in one language and across two."""
 
 import numpy as np
 import pytest
@@ -15,11 +15,9 @@ PASSAGES = (
 )
 
 
-@pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    model = chosen.model_of(EmbeddingSettings())
-    assert model is not None
-    return chosen.named(model.name)
+@pytest.fixture(scope="module", params=list(chosen.MODELS))
+def embedder(request: pytest.FixtureRequest) -> Embedder:
+    return chosen.named(chosen.MODELS[request.param].name)
 
 
 def nearest(embedder: Embedder, query: str) -> str:
@@ -66,6 +64,17 @@ def test_vectors_have_the_length_1_whatever_the_text(embedder: Embedder) -> None
     vectors = embedder.embed(texts)
     assert vectors.shape == (len(texts), embedder.dimension)
     assert lengths_of(vectors) == pytest.approx([1] * len(texts), abs=0.01)
+
+
+def test_a_loaded_model_is_the_one_that_its_name_promises() -> None:
+    for model in chosen.MODELS.values():
+        loaded = chosen.named(model.name)
+        assert (loaded.name, loaded.dimension) == (model.name, model.dimension)
+        assert chosen.named(model.name) is loaded
+
+
+def test_two_models_never_share_a_name() -> None:
+    assert len({model.name for model in chosen.MODELS.values()}) == len(chosen.MODELS)
 
 
 def test_no_text_has_no_vector(embedder: Embedder) -> None:
