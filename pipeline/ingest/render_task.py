@@ -24,10 +24,10 @@ from schemas.errors import DomainError
 from schemas.events.documents import RenderRequested
 from schemas.events.envelope import Envelope
 from schemas.ids import RevisionId
-from schemas.lifecycle import StepStatus
+from schemas.lifecycle import WITHHELD_FILES, StepStatus
 from schemas.object_keys import ObjectKey
 from schemas.steps import StepName
-from schemas.tables.documents import FigureImage, PageImage, Revision
+from schemas.tables.documents import Document, FigureImage, PageImage, Revision
 from schemas.tables.jobs import Job
 
 log = structlog.stdlib.get_logger(__name__)
@@ -177,9 +177,14 @@ def _lock_image(session: Session, requested: RenderRequested) -> None:
 
     Raises:
         StepCancelled, DocumentGone: see `record.lock_document`.
-        RevisionReplaced: the revision of the image was deleted.
+        RevisionReplaced: the revision of the image was deleted, or malware was found in the file.
     """
     record.lock_document(session, requested)
     image = PageImage if requested.figure is None else FigureImage
-    if not session.scalar(select(exists().where(image.job_id == requested.job_id))):
+    is_wanted = exists().where(
+        image.job_id == requested.job_id,
+        Document.id == requested.document_id,
+        Document.scan_state.not_in(WITHHELD_FILES),
+    )
+    if not session.scalar(select(is_wanted)):
         raise RevisionReplaced

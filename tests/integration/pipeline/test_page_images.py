@@ -14,7 +14,14 @@ from schemas.events import envelope
 from schemas.events.documents import RenderRequested
 from schemas.events.envelope import Envelope
 from schemas.ids import JobId
-from schemas.lifecycle import ACTIVE_STEPS, JobKind, JobStatus, Priority, StepStatus
+from schemas.lifecycle import (
+    ACTIVE_STEPS,
+    JobKind,
+    JobStatus,
+    Priority,
+    ScanState,
+    StepStatus,
+)
 from schemas.steps import JobStage, StepName
 from schemas.tables import steps
 from schemas.tables.documents import Document, PageImage
@@ -222,6 +229,20 @@ def test_a_document_that_is_deleted_meanwhile_leaves_no_image(bench: Workbench) 
     publish(bench, event)
     step = ended(bench, event)
     assert (step.status, step.error_code) == (StepStatus.FAILED, "document_not_found")
+    assert key_of(event) not in bench.bucket.keys()  # noqa: SIM118  # not a mapping
+
+
+def test_a_page_of_a_file_with_malware_is_not_rendered(bench: Workbench) -> None:
+    document = read_document(bench, pdfs.with_pages(TEXT, "Two."))
+    event = requested(bench, document)
+    with Session(bench.engine) as session, session.begin():
+        session.execute(
+            update(Document).where(Document.id == document.id).values(scan_state=ScanState.INFECTED)
+        )
+
+    publish(bench, event)
+
+    assert ended(bench, event).status is StepStatus.FAILED
     assert key_of(event) not in bench.bucket.keys()  # noqa: SIM118  # not a mapping
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context, build_context, database_time, install_context
@@ -40,10 +40,10 @@ from schemas.tables.events import EventRecord, emit
 from schemas.tables.jobs import Job
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step
-from schemas.topology import ATTEMPT_HEADER, RETRY_TIERS
+from schemas.topology import ATTEMPT_HEADER, CRASH_LIMIT, RETRY_TIERS
 from tests.factories.uploads import add_finalized_upload, add_tenant
 from tests.fakes.scanners import closes, is_silent, listening, pong
-from tests.fakes.storage import FakeStorage
+from tests.fakes.storage import Call, FakeStorage, nothing
 from tests.integration.pipeline.transfer_worker import TransferWorker, worker_settings
 from tests.scanner import (
     EICAR,
@@ -57,6 +57,10 @@ from tests.scanner import (
 HARMLESS: Final = b"a harmless file"
 READ: Final = "a.txt"
 NOT_READ: Final = "file.bin"
+
+
+class Killed(BaseException):
+    """The worker dies."""
 
 
 def url_of(address: tuple[str, int]) -> str:
@@ -336,6 +340,40 @@ def test_a_scan_that_is_delivered_twice_has_one_effect(bench: ScanBench) -> None
 
     assert (bench.steps(stored), bench.queues(stored)) == after
     assert isinstance(bench.event_of(stored, DocumentScanned.TYPE).data, DocumentScanned), "once"
+
+
+def test_a_file_is_scanned_again_after_the_death_of_its_worker(bench: ScanBench) -> None:
+    stored = bench.stored(EICAR)
+
+    def die(call: Call) -> None:
+        if call.name == "read":
+            raise Killed
+
+    bench.storage.before = die
+    with pytest.raises(Killed):
+        bench.worker.deliver(stored)
+    bench.storage.before = nothing
+    with bench.context.transaction() as session:
+        session.execute(update(Step).values(lease_until=func.now()))
+    assert bench.document(stored).scan_state is ScanState.PENDING
+
+    assert bench.worker.deliver(stored, crashes=1)
+
+    bench.assert_quarantined(stored, signature=EICAR_SIGNATURE)
+
+
+def test_a_file_that_kills_its_workers_stays_withheld(bench: ScanBench) -> None:
+    stored = bench.stored(HARMLESS)
+
+    assert bench.worker.deliver(stored, crashes=CRASH_LIMIT)
+
+    document = bench.document(stored)
+    assert (document.status, document.scan_state, document.error_code) == (
+        DocumentStatus.FAILED,
+        ScanState.PENDING,
+        ErrorCode.ATTEMPTS_EXHAUSTED,
+    )
+    assert bench.queues(stored) == ["uploads"]
 
 
 def test_without_a_scanner_nothing_is_scanned(bench: ScanBench) -> None:
