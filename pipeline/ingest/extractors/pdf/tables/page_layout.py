@@ -14,7 +14,7 @@ from pipeline.ingest.extractors.layout import (
     TableFound,
     TablePart,
 )
-from pipeline.ingest.extractors.pdf.geometry import Box
+from pipeline.ingest.extractors.pdf.geometry import Box, shared_height, shared_width
 from pipeline.ingest.extractors.pdf.pdfium import PdfiumPage
 from pipeline.ingest.extractors.pdf.tables import figures
 from pipeline.ingest.extractors.pdf.tables.aligned import grid_of, parts_of, runs_of
@@ -44,6 +44,7 @@ _GRIDS_MAX: Final = 300
 """Boxes of a form; each is compared with all words."""
 
 _DRAWINGS_MAX: Final = 2_000
+_SHARED_MAX: Final = 0.5
 
 
 def layout_of(page: PdfiumPage, number: int, *, limits: LayoutLimits) -> PageLayout:
@@ -86,7 +87,7 @@ def _tables(
         return []
     words = words_of(page, words_max=limits.words)
     drawings = objects.drawings[:_DRAWINGS_MAX]
-    drafts = list(_drafts(grids, words, drawings))
+    drafts = _drafts(grids, words, drawings)
     left = [word for word in words if not _is_taken(word.box, drafts)]
     free = [rule for rule in horizontal if not _is_taken(_box_of(rule), drafts)]
     drafts += _drafts(stacks_of(free, left), left, drawings)
@@ -111,7 +112,7 @@ def _borderless(words: Sequence[Word], drawings: Sequence[Box]) -> Iterator[Draf
         run = runs.pop()
         grid = grid_of(run)
         if grid is not None:
-            found = list(_drafts([grid], words, drawings, method=TableMethod.BORDERLESS))
+            found = _drafts([grid], words, drawings, method=TableMethod.BORDERLESS)
             yield from found
             if not found:
                 runs += parts_of(run)
@@ -123,7 +124,9 @@ def _drafts(
     drawings: Sequence[Box],
     *,
     method: TableMethod = TableMethod.RULED,
-) -> Iterator[Draft]:
+) -> list[Draft]:
+    """Return the tables of grids; of two at one place, the one with more cells."""
+    found = []
     for grid in grids:
         if grid.irregular_share > _IRREGULAR_MAX:
             continue
@@ -131,7 +134,19 @@ def _drafts(
         finer = refined(grid, inside)
         draft = filled(finer, inside, method=method)
         if is_table(draft) and not is_chart(finer, drawings):
-            yield draft
+            found.append(draft)
+    kept: list[Draft] = []
+    for draft in sorted(found, key=lambda draft: len(draft.cells), reverse=True):
+        if not any(_overlap(draft.box, other.box) for other in kept):
+            kept.append(draft)
+    return kept
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    """Return whether two boxes share most of the smaller one."""
+    width, height = shared_width(one, other), shared_height(one, other)
+    smaller = min(one.width * one.height, other.width * other.height)
+    return width > 0 and height > 0 and width * height > _SHARED_MAX * smaller
 
 
 def _may_be_table(grid: Grid) -> bool:

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
-from pipeline.ingest.extractors.pdf.geometry import Box
+from pipeline.ingest.extractors.pdf.tables.captions import is_named
 from pipeline.ingest.extractors.pdf.tables.columns import chunks_of
 from pipeline.ingest.extractors.pdf.tables.grid import Grid, GridCell
 from pipeline.ingest.extractors.pdf.tables.objects import Rule
-from pipeline.ingest.extractors.pdf.tables.words import Word, lines_of
+from pipeline.ingest.extractors.pdf.tables.words import Word, WordLine, lines_of
 
 # In 1/72 inch.
 _SAME_PLACE: Final = 2.5
@@ -22,6 +22,12 @@ _RULES_MAX: Final = 2_000
 _COLUMN_GAP: Final = 0.8
 """Fraction of the height of a line: the gap between the columns of a table."""
 
+_NEAR: Final = 1.0
+"""Rows above the first line or below the last one are this near, in heights of a line."""
+
+_ROW_MAX: Final = 2.0
+"""Heights of a line that a row of one line has at most; between two tables there is more."""
+
 _DIVIDED_SHARE: Final = 0.5
 
 
@@ -33,17 +39,23 @@ def stacks_of(horizontal: Sequence[Rule], words: Sequence[Word]) -> Iterator[Gri
         words: those that belong to no other table.
     """
     rows = _rows(horizontal[:_RULES_MAX])
+    lines = lines_of(words)
     while rows:
         first, *others = rows
         stack = [first, *(rule for rule in others if _is_like(first, rule))]
         rows = [rule for rule in others if rule not in stack]
-        for run in _tabular_runs(stack, words):
-            ys = [rule.place for rule in run]
-            xs = [min(rule.start for rule in run), max(rule.end for rule in run)]
+        left, right = min(rule.start for rule in stack), max(rule.end for rule in stack)
+        within = [line for line in lines if left - _SAME_END <= _middle(line) <= right + _SAME_END]
+        for run in _tabular_runs(stack, within):
+            ys = [
+                *_above(run[0], within),
+                *(rule.place for rule in run),
+                *_below(run[-1], within),
+            ]
             cells = [
                 GridCell(row=row, column=0, row_span=1, column_span=1) for row in range(len(ys) - 1)
             ]
-            yield Grid(xs=xs, ys=ys, cells=cells)
+            yield Grid(xs=[left, right], ys=ys, cells=cells)
 
 
 def _rows(rules: Sequence[Rule]) -> list[Rule]:
@@ -66,12 +78,21 @@ def _is_like(one: Rule, other: Rule) -> bool:
     return abs(one.start - other.start) <= _SAME_END and abs(one.end - other.end) <= _SAME_END
 
 
-def _tabular_runs(stack: Sequence[Rule], words: Sequence[Word]) -> Iterator[list[Rule]]:
-    """Yield runs of neighbouring rules with columns of text between each two of them."""
+def _tabular_runs(stack: Sequence[Rule], lines: Sequence[WordLine]) -> Iterator[list[Rule]]:
+    """Yield runs of neighbouring rules with columns of text between each two of them.
+
+    One line without columns may stand between two such pairs: it heads the rows below.
+    """
+    bands = [
+        [line for line in lines if upper.place <= _height(line) <= lower.place]
+        for upper, lower in pairwise(stack)
+    ]
+    tabular = [_is_tabular(band) for band in bands]
     run: list[Rule] = []
-    for upper, lower in pairwise(stack):
-        region = Box(upper.start, upper.place, upper.end, lower.place)
-        if _is_tabular(region, words):
+    for index, (upper, lower) in enumerate(pairwise(stack)):
+        is_between = any(tabular[:index][-1:]) and any(tabular[index + 1 : index + 2])
+        is_heading = is_between and _is_row(bands[index], lower.place - upper.place)
+        if tabular[index] or is_heading:
             run = [*run, lower] if run else [upper, lower]
         else:
             if run:
@@ -81,14 +102,50 @@ def _tabular_runs(stack: Sequence[Rule], words: Sequence[Word]) -> Iterator[list
         yield run
 
 
-def _is_tabular(region: Box, words: Sequence[Word]) -> bool:
-    """Return whether at least half of the lines in a region have gaps between columns."""
-    within = [
-        word
-        for word in words
-        if region.top <= (word.box.top + word.box.bottom) / 2 <= region.bottom
-        and region.left - _SAME_END <= word.middle <= region.right + _SAME_END
-    ]
-    lines = lines_of(within)
-    divided = sum(len(chunks_of(line.words, gap=_COLUMN_GAP)) > 1 for line in lines)
-    return bool(lines) and divided >= _DIVIDED_SHARE * len(lines)
+def _is_row(lines: Sequence[WordLine], height: float) -> bool:
+    """Return whether one line fills the height between two rules, and is no caption."""
+    if len(lines) != 1 or is_named(" ".join(word.text for word in lines[0].words)):
+        return False
+    return height <= _ROW_MAX * lines[0].box.height
+
+
+def _is_tabular(lines: Sequence[WordLine]) -> bool:
+    """Return whether at least half of the lines have gaps between columns."""
+    return bool(lines) and sum(map(_is_divided, lines)) >= _DIVIDED_SHARE * len(lines)
+
+
+def _is_divided(line: WordLine) -> bool:
+    return len(chunks_of(line.words, gap=_COLUMN_GAP)) > 1
+
+
+def _above(rule: Rule, lines: Sequence[WordLine]) -> list[float]:
+    """Return the upper edge of the lines with columns right above a rule, if there are any."""
+    edge = rule.place
+    for line in reversed([line for line in lines if _height(line) < rule.place]):
+        if edge - line.box.bottom > _NEAR * line.box.height or not _continues(line):
+            break
+        edge = line.box.top
+    return [edge] if edge < rule.place else []
+
+
+def _below(rule: Rule, lines: Sequence[WordLine]) -> list[float]:
+    """Return the lower edge of the lines with columns right below a rule, if there are any."""
+    edge = rule.place
+    for line in [line for line in lines if _height(line) > rule.place]:
+        if line.box.top - edge > _NEAR * line.box.height or not _continues(line):
+            break
+        edge = line.box.bottom
+    return [edge] if edge > rule.place else []
+
+
+def _continues(line: WordLine) -> bool:
+    content = " ".join(word.text for word in line.words)
+    return _is_divided(line) and not is_named(content)
+
+
+def _middle(line: WordLine) -> float:
+    return (line.box.left + line.box.right) / 2
+
+
+def _height(line: WordLine) -> float:
+    return (line.box.top + line.box.bottom) / 2

@@ -129,3 +129,21 @@ def test_tables_below_each_other_are_found_one_by_one(tmp_path: Path) -> None:
     ]
     [page] = layouts(tmp_path, pdf(parts))
     assert [rows_of(found) for found in page.tables] == [PRICES] * 3
+
+
+def test_rows_above_the_first_line_and_below_the_last_one_belong_to_the_table(
+    tmp_path: Path,
+) -> None:
+    rows = [*PRICES, ["Sum", "", "54.10", "10,592"]]
+    style = [
+        ("LINEBELOW", (0, 0), (-1, 0), 0.5, colors.black),
+        ("LINEBELOW", (0, -2), (-1, -2), 0.5, colors.black),
+    ]
+    [page] = layouts(tmp_path, pdf([lines("In euros", top=720), table(rows, style=style)]))
+    assert [rows_of(found) for found in page.tables] == [rows]
+
+
+def test_a_row_of_one_heading_does_not_divide_a_table(tmp_path: Path) -> None:
+    rows = [PRICES[0], ["Metal", "", "", ""], *PRICES[1:3], ["Other", "", "", ""], *PRICES[3:]]
+    [page] = layouts(tmp_path, pdf([table(rows, style=RULES_BETWEEN_ROWS)]))
+    assert [rows_of(found) for found in page.tables] == [rows]
