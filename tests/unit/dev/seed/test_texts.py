@@ -42,7 +42,8 @@ def test_the_frequencies_of_words_fall_as_in_real_texts(documents: list[Document
         for page in document.pages
         for word in page.text.split()
     )
-    shares = [count / counts.total() for _, count in counts.most_common()]
+    total = counts.total()
+    shares = [count / total for _, count in counts.most_common()]
 
     assert 0.02 < shares[0] < 0.1
     assert all(first >= second for first, second in pairwise(shares))
