@@ -7,6 +7,7 @@ closed.
 """
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 REQUEST_BYTES_MAX: Final = 256 * 1024
+PR_SET_PDEATHSIG: Final = 1
 
 
 class Request(NamedTuple):
@@ -57,6 +59,8 @@ def accept_until_forked(listener: socket.socket) -> Request | None:
             message, outputs, _, _ = socket.recv_fds(client, REQUEST_BYTES_MAX, 2)
             pid = os.fork()
             if pid == 0:
+                os.setsid()
+                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 with Path(os.devnull).open("rb") as nothing:

@@ -1,6 +1,7 @@
 """Processes of a service, forked from one that has imported its modules.
 
-Python and the imports of a service take a second of CPU; a fork takes a hundredth of this.
+Python and the imports of a service take seconds of CPU; a fork takes a hundredth of this. A forked
+process leads a session of its own, and is killed when the process that it was forked from ends.
 """
 
 import asyncio
@@ -31,6 +32,19 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "schemas.runtime.logging",
     ),
     "notifier": ("notifier.__main__",),
+    "pipeline": (
+        "pipeline.__main__",
+        # What `pipeline.worker` imports before it reads its settings, and what Celery imports late.
+        "celery.apps.worker",
+        "celery.concurrency.prefork",
+        "celery.fixups.django",
+        "celery.worker.components",
+        "celery.worker.strategy",
+        "kombu.transport.pyamqp",
+        "pipeline.beat",
+        "pipeline.ingest.extractors",
+        "pipeline.task_routes",
+    ),
 }
 """What is imported before a service forks, the module that it runs first."""
 
@@ -118,7 +132,8 @@ def _server_of(service: str, **environment: str) -> str:
         server = subprocess.Popen(
             [sys.executable, "-m", "tests.fork_server", str(listener.fileno()), *MODULES[service]],
             cwd=CHECKOUT,
-            env=environment,
+            # numpy would start threads when it is imported, which do not survive a fork.
+            env={"OPENBLAS_NUM_THREADS": "1", **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=[listener.fileno()],

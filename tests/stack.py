@@ -17,6 +17,7 @@ from dev.stack.object_store import ObjectStore, settings_in
 from dev.stack.stack import Stack
 from schemas.settings import BrokerSettings, DatabaseSettings, ObjectStoreSettings
 from tests import containers
+from tests.forked_stack import Forked
 from tests.killable import Killable
 from tests.reused_database import ReusedDatabase
 from tests.scanner import Scanner, scanner_in
@@ -49,7 +50,9 @@ def infrastructure(
     """Running services: those the environment names, else containers, else local processes."""
     settings, _ = service_containers
     state_dir: Path = request.config.getoption("--state-dir")
-    with Stack(state_dir, settings=settings | environment.given(), fsync=False) as stack:
+    with Stack(
+        state_dir, settings=settings | environment.given(), fsync=False, execution=Forked()
+    ) as stack:
         stack.start_infrastructure()
         yield stack
 

@@ -13,7 +13,6 @@
 import asyncio
 import secrets
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,8 +32,9 @@ from dev.stack import (
     vhosts,
 )
 from dev.stack.background_loop import BackgroundLoop
-from dev.stack.checkout import CHECKOUT, PROGRAMS
+from dev.stack.checkout import PROGRAMS
 from dev.stack.errors import CommandFailed, PortTaken
+from dev.stack.execution import Executed, Execution
 from dev.stack.handle import ProcessHandle
 from dev.stack.infrastructure import Part, Store
 from dev.stack.object_store import ObjectStore
@@ -64,6 +64,7 @@ class Stack:
             part and the stack does not start it.
         table: the known services.
         consumer_timeout: the broker redelivers a message unacknowledged for longer.
+        execution: how processes are started and commands are run.
         fsync: whether committed rows survive a power failure. Without it, PostgreSQL is faster and
             its rows still survive the death of any process.
         report: takes lines of progress.
@@ -81,6 +82,7 @@ class Stack:
         table: Sequence[Service] = SERVICES,
         consumer_timeout: timedelta = CONSUMER_TIMEOUT,
         fsync: bool = True,
+        execution: Execution | None = None,
         report: Report = _silent,
     ) -> None:
         self.state_dir = state_dir.resolve()
@@ -88,6 +90,7 @@ class Stack:
         self._settings = dict(settings or {})
         self._supplied = infrastructure.supplied(self._settings)
         self._table = table
+        self._execution = execution or Executed()
         self._report = report
         self._lock = supervisor.lock(self.state_dir)
         self._identity = identity.load_or_create(self.state_dir / "identity.json")
@@ -98,7 +101,10 @@ class Stack:
         self._started_parts: set[Part] = set()
         self._started_stores: set[Store] = set()
         self._supervisor = Supervisor(
-            self.state_dir, stack_id=self._identity.stack_id, report=report
+            self.state_dir,
+            stack_id=self._identity.stack_id,
+            execution=self._execution,
+            report=report,
         )
         self._loop = BackgroundLoop(f"stack in {self.state_dir}")
         self._loop.run(self._supervisor.enter(Phase.STARTING))
@@ -213,13 +219,10 @@ class Stack:
         Raises:
             CommandFailed: its exit code was not zero.
         """
-        result = subprocess.run(
-            command,
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=CHECKOUT,
-            env=self._process_environment() | dict(settings or {}),
+        result = self._loop.run(
+            self._execution.run(
+                command, environment=self._process_environment() | dict(settings or {})
+            )
         )
         if result.returncode != 0:
             raise CommandFailed(
@@ -254,6 +257,7 @@ class Stack:
         *,
         settings: Mapping[str, str] | None = None,
         template: str | None = None,
+        execution: Execution | None = None,
     ) -> Iterator["Stack"]:
         """Yield a stack that shares only the infrastructure of this stack.
 
@@ -276,6 +280,7 @@ class Stack:
                 self.state_dir / "scoped" / unique,
                 settings=shared | own | dict(settings or {}),
                 table=self._table,
+                execution=execution or self._execution,
                 report=self._report,
             ) as stack:
                 yield stack

@@ -10,6 +10,7 @@ from typing import Final
 
 from dev.stack import ownership, specification
 from dev.stack.errors import ProcessKeepsDying, ProcessNotReady
+from dev.stack.execution import Execution
 from dev.stack.specification import ProcessSpec, Report
 from dev.stack.state import ProcessRecord, ProcessState
 
@@ -28,7 +29,13 @@ class SupervisedProcess:
     """
 
     def __init__(
-        self, spec: ProcessSpec, *, log_file: Path, on_change: Callable[[], None], report: Report
+        self,
+        spec: ProcessSpec,
+        *,
+        log_file: Path,
+        execution: Execution,
+        on_change: Callable[[], None],
+        report: Report,
     ) -> None:
         self.spec = spec
         self.log_file = log_file
@@ -38,6 +45,7 @@ class SupervisedProcess:
         self._started: int | None = None
         self._failures = 0  # deaths in a row
         self._exit_code: int | None = None
+        self._execution = execution
         self._on_change = on_change
         self._report = report
         self._changed = asyncio.Event()
@@ -144,15 +152,7 @@ class SupervisedProcess:
     async def _run_once(self) -> None:
         began = datetime.now(UTC)
         with self.log_file.open("ab") as log:
-            child = await asyncio.create_subprocess_exec(
-                *self.spec.command_line(),
-                cwd=self.spec.directory,
-                env=self.spec.environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            child = await self._execution.start(self.spec, log=log)
         self.pid = child.pid
         self._started = ownership.start_ticks(child.pid)
         self._become(ProcessState.STARTING)

@@ -10,6 +10,7 @@ from typing import IO
 
 from dev.stack import leftovers, ownership, state
 from dev.stack.errors import ProcessDidNotEnd, ProgramMissing, StackAlreadyRunning
+from dev.stack.execution import Execution
 from dev.stack.specification import ProcessSpec, Report
 from dev.stack.state import Phase, StackRecord, SupervisorRecord
 from dev.stack.supervised import SupervisedProcess
@@ -22,10 +23,13 @@ class Supervisor:
     when its holder dies.
     """
 
-    def __init__(self, state_dir: Path, *, stack_id: str, report: Report) -> None:
+    def __init__(
+        self, state_dir: Path, *, stack_id: str, execution: Execution, report: Report
+    ) -> None:
         self.state_dir = state_dir
         self.processes: dict[str, SupervisedProcess] = {}
         self._stack_id = stack_id
+        self._execution = execution
         self._report = report
         self._phase = Phase.STARTING
         self._started_together: list[list[SupervisedProcess]] = []
@@ -79,7 +83,11 @@ class Supervisor:
         if log_file.exists():  # one file for each run; the log of the last run stays readable
             log_file.replace(log_dir / f"{spec.name}.log.1")
         process = SupervisedProcess(
-            spec, log_file=log_file, on_change=self._write_state, report=self._report
+            spec,
+            log_file=log_file,
+            execution=self._execution,
+            on_change=self._write_state,
+            report=self._report,
         )
         self.processes[spec.name] = process
         return process

@@ -1,4 +1,4 @@
-"""The whole system: its processes start as operators start them and restart when they die."""
+"""The whole system: its processes are forked from ones that have imported them, and restart when they die."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final

@@ -20,6 +20,7 @@ from tests.bucket import Bucket
 from tests.e2e.files import MIB, TIMEOUT, random_file, send_file, settled
 from tests.e2e.store_proxy import StoreProxy
 from tests.eventually import eventually
+from tests.forked_stack import Forked
 
 BROKER_SETTINGS = {"RABBITMQ_URL", "RABBITMQ_MANAGEMENT_URL"}
 SYSTEM_SETTINGS = {"GATEWAY_PORT", "STAGING_DIR", "WORK_DIR"}
@@ -116,6 +117,7 @@ def _system(
                 "S3_ENDPOINT_URL": store_proxy.url,
             },
             consumer_timeout=transfer.consumer_timeout,
+            execution=Forked(),
         ) as stack:
             stack.start_infrastructure(Part.RABBITMQ)
             stack.api_key = stack.create_api_key(tenant="local")

@@ -14,6 +14,7 @@ import pytest
 
 from dev.client import Chunk, Client, chunks_of
 from dev.demo import paper
+from dev.stack.execution import Executed
 from dev.stack.stack import Stack
 from tests.e2e.deployment import SETTINGS
 from tests.e2e.files import random_file, retrying, settled
@@ -112,7 +113,10 @@ class Uploads:
 
 @pytest.fixture
 def own(infrastructure: Stack, migrated_template: str) -> Iterator[Stack]:
-    with infrastructure.scoped("restarts", settings=SETTINGS, template=migrated_template) as own:
+    # Executed, not forked: one system of the tests starts as operators start it.
+    with infrastructure.scoped(
+        "restarts", settings=SETTINGS, template=migrated_template, execution=Executed()
+    ) as own:
         own.start()
         yield own
 
