@@ -38,6 +38,9 @@ SPECIAL: Final = 3
 BATCH: Final = 1_024
 """Word parts that are added up at a time: their numbers fit into the cache of the processor."""
 
+UNKNOWN: Final = -1
+"""The row of a word part that has no vector yet."""
+
 NEW_MAX: Final = 1_024
 """New word parts that are computed at a time: 16 MiB."""
 
@@ -57,9 +60,10 @@ class StaticEmbedder:
         common = np.argsort(-shares, kind="stable")[:COMMON]
         seen = weights.projected(weights.own_vectors(common))
         self._neighbour = (shares[common] @ seen / shares[common].sum()).astype(np.float32)
-        # The system gives memory for the rows that are written: tens of MiB for a few languages.
-        self._vectors = np.zeros((count, WIDTH), dtype=np.float16)
-        self._is_known = np.zeros(count, dtype=np.bool_)
+        # In the order in which the word parts are met: a few languages have tens of MiB, all 130.
+        self._vectors = np.empty((NEW_MAX, WIDTH), dtype=np.float16)
+        self._rows = np.full(count, UNKNOWN, dtype=np.int32)
+        self._known = 0
         self._lock = Lock()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -82,21 +86,29 @@ class StaticEmbedder:
         tokens = np.fromiter(chain.from_iterable(texts), dtype=np.int64, count=int(lengths.sum()))
         self._learn(tokens)
         starts = np.concatenate(([0], np.cumsum(lengths[:-1])))
-        sums = np.add.reduceat(self._vectors[tokens].astype(np.float32), starts, axis=0)
+        # The rows before the vectors: `_learn` writes them in the other order.
+        rows = self._rows[tokens]
+        sums = np.add.reduceat(self._vectors[rows].astype(np.float32), starts, axis=0)
         sums /= np.linalg.norm(sums, axis=1, keepdims=True) + EPSILON
         return sums
 
     def _learn(self, tokens: NDArray[np.int64]) -> None:
         """Compute the vectors of word parts that were not met before."""
-        if self._is_known[tokens].all():
+        if (self._rows[tokens] != UNKNOWN).all():
             return
         with self._lock:
-            new = np.unique(tokens[~self._is_known[tokens]])
+            new = np.unique(tokens[self._rows[tokens] == UNKNOWN])
             for start in range(0, len(new), NEW_MAX):
                 part = new[start : start + NEW_MAX]
-                self._vectors[part] = self._features(part) * self._rarity[part, None]
-                # After the vectors: another thread reads without the lock.
-                self._is_known[part] = True
+                end = self._known + len(part)
+                if end > len(self._vectors):
+                    longer = np.empty((2 * len(self._vectors), WIDTH), dtype=np.float16)
+                    longer[: self._known] = self._vectors[: self._known]
+                    self._vectors = longer
+                self._vectors[self._known : end] = self._features(part) * self._rarity[part, None]
+                # Last: other threads read without the lock.
+                self._rows[part] = np.arange(self._known, end, dtype=np.int32)
+                self._known = end
 
     def _features(self, tokens: NDArray[np.int64]) -> Matrix:
         layers = self._weights.layers

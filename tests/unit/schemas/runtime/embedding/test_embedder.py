@@ -45,6 +45,12 @@ def test_a_vector_does_not_depend_on_the_texts_beside_it(embedder: Embedder) -> 
         assert np.abs(difference).max() < 0.002
 
 
+def test_a_vector_stays_the_same_while_other_words_are_met(embedder: Embedder) -> None:
+    before = embedder.embed(PASSAGES)
+    embedder.embed([chr(character) for character in range(0x4E00, 0x5A00)])
+    assert (embedder.embed(PASSAGES) == before).all()
+
+
 def lengths_of(vectors: Vectors) -> "list[float]":
     return [float(length) for length in np.linalg.norm(vectors.astype(np.float32), axis=1)]
 
