@@ -51,6 +51,7 @@ from pipeline.maintenance import (
     exports,
     jobs,
     partitions,
+    passages,
     retention,
     revisions,
     tenants,
@@ -993,6 +994,10 @@ def _find_unseen_revisions(context: Context, _: Facts) -> object:
     return revisions.sweep(context, Budget.of(MINUTE))
 
 
+def _find_revisions_without_passages(context: Context, _: Facts) -> object:
+    return passages.sweep(context, Budget.of(MINUTE))
+
+
 def _order(facts: Facts, *, include_undelivered: bool) -> ReplayRequested:
     now = datetime.now(UTC)
     return ReplayRequested(
@@ -1137,6 +1142,7 @@ PIPELINE: Final[Sequence[PipelineLook]] = (
     PipelineLook(name="sweep: no expired upload", look=_expire),
     PipelineLook(name="sweep: no tenant to delete", look=_find_tenants_to_delete),
     PipelineLook(name="sweep: no revision that nobody sees", look=_find_unseen_revisions),
+    PipelineLook(name="sweep: no revision without passages", look=_find_revisions_without_passages),
     PipelineLook(name="sweep: no ended callback, no old endpoint", look=_find_ended_endpoints),
     PipelineLook(name="sweep: no row past its retention", look=_delete_old_rows),
     PipelineLook(name="sweep: 50 old jobs", prepare=_make_jobs_old, look=_delete_old_jobs),

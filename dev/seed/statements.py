@@ -282,9 +282,9 @@ TABLES: Final[Mapping[str, LiteralString]] = {
     """,
     "revisions": """
         INSERT INTO revisions (id, document_id, tenant_id, job_id, number, pipeline_version, state, outcome, page_count, pages_read,
-                               language, title, metadata, outline, attachments, page_labels, passages, entities, created_at, published_at)
+                               language, title, metadata, outline, attachments, page_labels, passages, entities, search, created_at, published_at)
         SELECT pg_temp.seed_uuid7(finished_at, 'revision', n), document_id, tenant_id, job_id, 1, 'seed', 'published', 'complete', pages,
-               pages, 'en', 'File ' || n, '{}', '[]', '[]', '[]', pages * 2, pages, stored_at, finished_at
+               pages, 'en', 'File ' || n, '{}', '[]', '[]', '[]', pages * 2, pages, 'complete', stored_at, finished_at
         FROM seed_jobs
         WHERE fate = 'ingested'
     """,

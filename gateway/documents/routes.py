@@ -302,8 +302,7 @@ async def list_passages(
     """List passages in reading order: the parts of a document that search finds.
 
     Headers and footers are left out. `start` and `end` are offsets in the text of the page; those of a
-    table are both 0 if its cells are not a part of that text. A document that was read by an earlier
-    version of the system has passages once it is read again.
+    table are both 0 if its cells are not a part of that text.
     """
     limit = min(limit, request.context.settings.page_size_max)
     async with request.context.database.transaction() as session:

@@ -148,7 +148,8 @@ def _shown_after(session: Session, place: RevisionId | None) -> Sequence[Revisio
     shown = (
         select(Revision.id)
         .join(Document, Document.id == Revision.document_id)
-        .where(Document.revision_id == Revision.id)
+        # Without a state it has no passages yet; see `pipeline.maintenance.passages`.
+        .where(Document.revision_id == Revision.id, Revision.search.is_not(None))
         .order_by(Revision.id)
         .limit(PAGE)
     )

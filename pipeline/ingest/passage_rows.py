@@ -6,16 +6,17 @@ that search finds it without a gap.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import delete, text
+from sqlalchemy import delete
+from sqlalchemy import text as sql
 from sqlalchemy.orm import Session
 
-from pipeline.enrich.passages import Budget, passages_of
+from pipeline.enrich.passages import Budget, Range, passages_of
 from pipeline.ingest.frames import PageReading
 from schemas.ids import DocumentId, RevisionId, TenantId
 from schemas.lifecycle import PassageKind
@@ -31,7 +32,7 @@ _EMBEDDINGS: Final = table_of(PassageEmbedding)
 ROWS_MAX: Final = 500
 """Rows of one statement: bounds the memory of both sides."""
 
-_INSERT: Final = text(
+_INSERT: Final = sql(
     f"""
     INSERT INTO passages
         (revision_id, page, ordinal, tenant_id, document_id, kind, start, "end", language, digest, text, tokens, search)
@@ -49,7 +50,7 @@ _INSERT: Final = text(
 )
 
 # The same bytes give the same pages: the text of a page is looked for on the page of the same number.
-_COPY_VECTORS: Final = text(
+_COPY_VECTORS: Final = sql(
     """
     INSERT INTO passage_embeddings (model_id, revision_id, page, ordinal, tenant_id, document_id, embedding)
     SELECT DISTINCT ON (vector.model_id, new.page, new.ordinal)
@@ -64,7 +65,7 @@ _COPY_VECTORS: Final = text(
     """
 )
 
-_COPY: Final = text(
+_COPY: Final = sql(
     """
     INSERT INTO passages
         (revision_id, page, ordinal, tenant_id, document_id, kind, start, "end", language, digest, text, tokens, search)
@@ -116,21 +117,42 @@ def budget_of(settings: PassageSettings) -> Budget:
     return Budget(tokens=settings.passage_tokens, overlap=settings.passage_overlap)
 
 
-def of_page(page: PageReading, *, budget: Budget) -> Iterator[PassageToWrite]:
-    """Yield the passages of a page's text."""
-    running = [(span.start, span.end) for span in page.spans if span.kind in RUNNING]
-    found = passages_of(page.text, sentences=page.sentences, running=running, budget=budget)
-    for ordinal, (start, end, tokens) in enumerate(found):
-        yield PassageToWrite(
-            page=page.number,
+def of_page(page: PageReading, *, budget: Budget) -> Sequence[PassageToWrite]:
+    """Return the passages of a page's text."""
+    return of_text(
+        page.text,
+        page=page.number,
+        sentences=page.sentences,
+        running=[(span.start, span.end) for span in page.spans if span.kind in RUNNING],
+        language=page.language,
+        budget=budget,
+    )
+
+
+def of_text(
+    text: str,
+    *,
+    page: int,
+    sentences: Sequence[Range],
+    running: Sequence[Range],
+    language: str | None,
+    budget: Budget,
+) -> Sequence[PassageToWrite]:
+    """Return the passages of a text; see `pipeline.enrich.passages.passages_of`."""
+    found = passages_of(text, sentences=sentences, running=running, budget=budget)
+    return [
+        PassageToWrite(
+            page=page,
             ordinal=ordinal,
             kind=PassageKind.TEXT,
             start=start,
             end=end,
-            language=page.language,
-            text=page.text[start:end],
+            language=language,
+            text=text[start:end],
             tokens=tokens,
         )
+        for ordinal, (start, end, tokens) in enumerate(found)
+    ]
 
 
 def insert(

@@ -25,6 +25,7 @@ from pipeline.maintenance import (
     lost_facts,
     orphans,
     partitions,
+    passages,
     retention,
     revisions,
     tenants,
@@ -110,7 +111,7 @@ class SweepOrphans(Sweep):
 
 
 class SweepRows(Sweep):
-    """Deletes what is older than its retention, and keeps the partitions of events."""
+    """Deletes what is older than its retention, keeps the partitions of events, and adds old passages."""
 
     name = "tasks.sweep_rows"
     areas: ClassVar[tuple[tuple[str, Callable[[Context, Budget], Any]], ...]] = (
@@ -121,6 +122,7 @@ class SweepRows(Sweep):
         ("endpoints", endpoints.sweep),
         ("revisions", revisions.sweep),
         ("batches", batches.sweep),
+        ("passages", passages.sweep),
     )
 
     def sweep(self, context: Context, *, max_time: timedelta) -> None:

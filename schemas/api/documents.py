@@ -93,7 +93,8 @@ class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
         _described(
             "`words`: search finds the pages by their words alone; `complete`: by their meaning too;"
             " `pending`: by their words until the vectors are made; `failed`: they could not be made."
-            " Null before the pages are shown, and for a document that was read by an earlier version"
+            " Null before the pages are shown, and for a document of an earlier version that search"
+            " does not find yet"
         ),
     ]
     error: JobError | None

@@ -118,7 +118,7 @@ class Revision(Base):
         table_count: tables that are written.
         figure_count: figures that are written.
         search: what search has of the revision; None until it is published, and for a revision of an
-            earlier version, which has no passages.
+            earlier version until a sweep has added its passages.
     """
 
     __tablename__ = "revisions"
@@ -169,6 +169,12 @@ class Revision(Base):
             "ix_revisions_unpublished",
             "created_at",
             postgresql_where=text("state <> 'published'"),
+        ),
+        # For the sweep that adds passages to documents of an earlier version.
+        Index(
+            "ix_revisions_without_passages",
+            "id",
+            postgresql_where=text("search IS NULL AND state = 'published'"),
         ),
         # For the worker that makes vectors after a model was missing.
         Index(
