@@ -9,7 +9,7 @@ from pipeline.ingest.extractors.pdf.geometry import around
 from pipeline.ingest.extractors.pdf.tables.captions import is_named
 from pipeline.ingest.extractors.pdf.tables.columns import Chunk, chunks_of
 from pipeline.ingest.extractors.pdf.tables.grid import Grid, GridCell
-from pipeline.ingest.extractors.pdf.tables.words import WordLine
+from pipeline.ingest.extractors.pdf.tables.words import Word, WordLine
 
 # Fractions of the height of a line.
 _COLUMN_GAP: Final = 0.9
@@ -94,6 +94,10 @@ def grid_of(run: Run) -> Grid | None:
         ys=[box.top - margin, box.bottom + margin],
         cells=[GridCell(row=0, column=0, row_span=1, column_span=1)],
     )
+
+
+def words_in(run: Run) -> list[Word]:
+    return [word for line in run for word in line.words]
 
 
 def _is_divided(line: WordLine) -> bool:

@@ -17,7 +17,7 @@ from pipeline.ingest.extractors.layout import (
 from pipeline.ingest.extractors.pdf.geometry import Box, shared_height, shared_width
 from pipeline.ingest.extractors.pdf.pdfium import PdfiumPage
 from pipeline.ingest.extractors.pdf.tables import figures
-from pipeline.ingest.extractors.pdf.tables.aligned import grid_of, parts_of, runs_of
+from pipeline.ingest.extractors.pdf.tables.aligned import grid_of, parts_of, runs_of, words_in
 from pipeline.ingest.extractors.pdf.tables.captions import caption_of
 from pipeline.ingest.extractors.pdf.tables.charts import is_chart
 from pipeline.ingest.extractors.pdf.tables.draft import Draft
@@ -26,6 +26,7 @@ from pipeline.ingest.extractors.pdf.tables.headers import header_rows
 from pipeline.ingest.extractors.pdf.tables.judged import confidence_of, is_table
 from pipeline.ingest.extractors.pdf.tables.looks import may_have_columns
 from pipeline.ingest.extractors.pdf.tables.objects import PageObjects, Rule, objects_of
+from pipeline.ingest.extractors.pdf.tables.prose_columns import by_column
 from pipeline.ingest.extractors.pdf.tables.refined import refined
 from pipeline.ingest.extractors.pdf.tables.ruled import filled, is_inside
 from pipeline.ingest.extractors.pdf.tables.stacks import stacks_of
@@ -107,12 +108,12 @@ def _tables(
 
 
 def _borderless(words: Sequence[Word], drawings: Sequence[Box]) -> Iterator[Draft]:
-    runs = list(runs_of(lines_of(words)))
+    runs = [run for group in by_column(words) for run in runs_of(lines_of(group))]
     while runs:
         run = runs.pop()
         grid = grid_of(run)
         if grid is not None:
-            found = _drafts([grid], words, drawings, method=TableMethod.BORDERLESS)
+            found = _drafts([grid], words_in(run), drawings, method=TableMethod.BORDERLESS)
             yield from found
             if not found:
                 runs += parts_of(run)

@@ -39,13 +39,14 @@ def stacks_of(horizontal: Sequence[Rule], words: Sequence[Word]) -> Iterator[Gri
         words: those that belong to no other table.
     """
     rows = _rows(horizontal[:_RULES_MAX])
-    lines = lines_of(words)
     while rows:
         first, *others = rows
         stack = [first, *(rule for rule in others if _is_like(first, rule))]
         rows = [rule for rule in others if rule not in stack]
         left, right = min(rule.start for rule in stack), max(rule.end for rule in stack)
-        within = [line for line in lines if left - _SAME_END <= _middle(line) <= right + _SAME_END]
+        within = lines_of(
+            [word for word in words if left - _SAME_END <= word.middle <= right + _SAME_END]
+        )
         for run in _tabular_runs(stack, within):
             ys = [
                 *_above(run[0], within),
@@ -141,10 +142,6 @@ def _below(rule: Rule, lines: Sequence[WordLine]) -> list[float]:
 def _continues(line: WordLine) -> bool:
     content = " ".join(word.text for word in line.words)
     return _is_divided(line) and not is_named(content)
-
-
-def _middle(line: WordLine) -> float:
-    return (line.box.left + line.box.right) / 2
 
 
 def _height(line: WordLine) -> float:

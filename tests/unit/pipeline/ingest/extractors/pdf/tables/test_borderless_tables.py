@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.ingest.extractors.layout import TableFound
 from schemas.layout import TableMethod
-from tests.factories.table_pdfs import BARE, PRICES, lines, pdf, table
+from tests.factories.table_pdfs import BARE, BOOKTABS, PRICES, Style, lines, pdf, table
 from tests.unit.pipeline.ingest.extractors.pdf.tables.finding import layouts, rows_of
 
 PROSE = (
@@ -87,3 +87,21 @@ def test_columns_of_short_words_are_a_table_only_with_numbers(tmp_path: Path) ->
     assert found_in(tmp_path, *words) == ()
     [found] = found_in(tmp_path, *[(one, other, f"{len(one)}.5") for one, other in words])
     assert rows_of(found)[0] == ["Steel", "Copper", "5.5"]
+
+
+@pytest.mark.parametrize("style", [BARE, BOOKTABS], ids=["without lines", "three lines"])
+def test_a_table_in_a_column_of_prose_has_no_words_of_the_other_column(
+    tmp_path: Path, style: Style
+) -> None:
+    left = [f"The left column has prose in line {number} of many" for number in range(48)]
+    above = [f"The right column has a few lines {number} too, above" for number in range(12)]
+    content = pdf(
+        [
+            lines(*left, left=50, top=780),
+            lines(*above, left=320, top=780),
+            table(PRICES, style=style, left=320, top=590),
+            lines(*above, left=320, top=450),
+        ]
+    )
+    [page] = layouts(tmp_path, content)
+    assert [rows_of(found) for found in page.tables] == [PRICES]
