@@ -11,10 +11,10 @@ from gateway.context import Context
 from gateway.search import queries
 from gateway.search.errors import SearchTimeout
 from gateway.search.fusion import Scored
-from gateway.search.queries import Model
+from gateway.search.queries import Model, Way
 from gateway.search.query import Query
 from gateway.search.request import SearchRequest
-from gateway.search.terms import Terms
+from gateway.search.terms import Terms, WordShares
 from gateway.search.words import passages_of, required_of
 from schemas.api.search import SearchMode, Semantic, SemanticStatus
 from schemas.runtime.embedding import chosen
@@ -23,6 +23,11 @@ from schemas.settings import EmbeddingModelName
 
 SIMILARITY_MIN: Final = 0.1
 """Below it, a passage is near only because no other is nearer."""
+
+FEW: Final = 2_000
+MATCHING_SHARE: Final = 0.25
+"""Beyond these, it is cheaper to read all vectors, and to check the nearest ones, than to look the
+vectors of passages up."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -87,28 +92,51 @@ async def _nearest(
 ) -> MeaningRanking:
     settings = context.settings
     async with queries.searching(context.database, limit=settings.search_timeout) as session:
-        is_exact = await passages_of(context, session, request) <= settings.search_exact_max
         base = await required_of(context, session, terms, request)
-        is_filtered = (
-            request.has_filter_by_passage or bool(terms.required) or terms.excluded is not None
+        shares = await context.search_state.shares(lambda: queries.shares(session))
+        way = way_of(
+            terms,
+            marks=request.marks()[1:],
+            shares=shares,
+            passages=await passages_of(context, session, request),
+            exact_max=settings.search_exact_max,
         )
-        if not is_exact:
+        if way is Way.INDEX:
             await queries.prepare_index(session, tuples_max=settings.search_scan_max)
         scored = await queries.nearest(
             session,
             vector,
             model=model,
-            tenant_id=request.tenant_id,
-            base=base if is_filtered else None,
-            document_id=request.document_id,
-            filters=request.documents,
-            is_exact=is_exact,
+            request=request,
+            base=base if terms.has_conditions or request.marks()[1:] else None,
+            way=way,
             limit=settings.search_results_max,
+            read_max=settings.search_exact_max,
         )
     return MeaningRanking(
         scored=[each for each in scored if each.score >= SIMILARITY_MIN],
         semantic=Semantic(status=SemanticStatus.OK, model=model.name),
     )
+
+
+def way_of(
+    terms: Terms, *, marks: Sequence[str], shares: WordShares, passages: int, exact_max: int
+) -> Way:
+    """Return how the nearest vectors are found with the fewest rows.
+
+    Args:
+        terms: those of the query.
+        marks: the marks of the filters.
+        shares: how frequent lexemes are.
+        passages: the estimated number of the tenant's passages.
+        exact_max: vectors that are compared at most.
+    """
+    selective = [*map(shares.of, marks), *(term.share for term in terms.required)]
+    if selective:
+        matching = min(selective) * passages
+        if matching <= exact_max and matching <= max(FEW, passages * MATCHING_SHARE):
+            return Way.MATCHING
+    return Way.ALL if passages <= exact_max else Way.INDEX
 
 
 def _none(status: SemanticStatus) -> MeaningRanking:

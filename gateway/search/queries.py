@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any, Final
 
 from psycopg.errors import QueryCanceled
@@ -21,10 +22,10 @@ from gateway.search.errors import SearchTimeout
 from gateway.search.fusion import Scored
 from gateway.search.query import Atom
 from gateway.search.ranking import RANK_WEIGHTS, Candidate, Place
-from gateway.search.request import DocumentFilters
+from gateway.search.request import DocumentFilters, SearchRequest
 from gateway.search.terms import Term
 from gateway.search_state import Shares
-from schemas.ids import DocumentId, TenantId
+from schemas.ids import TenantId
 from schemas.policy.search_words import AS_WRITTEN, CONFIGURATIONS, searched
 from schemas.tables.documents import MEDIA_TYPE_OF_DOCUMENT
 
@@ -95,12 +96,21 @@ _PLACES: Final = (
     "unnest(%(revision_ids)s::uuid[], %(pages)s::int[], %(ordinals)s::int[]) WITH ORDINALITY"
 )
 
-_FOUND: Final = """
-p.revision_id, p.page, p.ordinal, p.document_id, p.tokens, p.search AS words
-FROM passages p JOIN documents d ON d.id = p.document_id AND d.revision_id = p.revision_id
-"""
-
 ACTIVE_MODEL: Final = "SELECT id, name, dimension FROM embedding_models WHERE state = 'active'"
+
+
+SPARE: Final = 3
+"""Times the limit, vectors that are taken before it is known which of them are shown."""
+
+_VECTOR_KEY: Final = "e.revision_id, e.page, e.ordinal, e.document_id"
+
+
+class Way(StrEnum):
+    """How the nearest vectors are found."""
+
+    MATCHING = "matching"  # the passages that meet a condition, then their vectors
+    ALL = "all"  # every vector of the tenant
+    INDEX = "index"  # the index of vectors of all tenants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +199,6 @@ async def candidates_of(
     terms: Sequence[Term],
     *,
     checked: str | None,
-    tenant_id: TenantId,
     filters: DocumentFilters,
     limit: int,
 ) -> list[Candidate]:
@@ -200,26 +209,24 @@ async def candidates_of(
         conditions: which passages; all of the first before those of the second.
         terms: at most as many as a bigint has bits.
         checked: a condition on each passage that the index finds.
-        tenant_id: whose passages.
         filters: which documents.
         limit: most passages.
     """
+    shown = _shown("p", filters)
+    sources = [_passages_with(f"condition{place}", checked) for place in range(len(conditions))]
     found = " UNION ALL ".join(
-        f"(SELECT {_FOUND} WHERE p.search @@ %(condition{place})s::tsquery"
-        f"{_checked(checked)} AND d.tenant_id = %(tenant_id)s{_conditions_of(filters)} LIMIT %(limit)s)"
-        for place in range(len(conditions))
+        f"(SELECT p.* FROM {source} {shown} LIMIT %(limit)s)"  # noqa: S608  # of constants and numbers
+        for source in sources
     )
     present = " | ".join(
-        f"((words @@ %(term{place})s::tsquery)::int::bigint << {place})"
+        f"((search @@ %(term{place})s::tsquery)::int::bigint << {place})"
         for place in range(len(terms))
     )
     rows = await _rows(
         session,
-        # LIMIT keeps the planner from decompressing the words once for each term.
         f"SELECT revision_id, page, ordinal, document_id, tokens, {present}"  # noqa: S608  # of constants and numbers
         f" FROM (SELECT * FROM ({found}) AS several LIMIT %(limit)s) AS found",
         {
-            "tenant_id": tenant_id,
             "limit": limit,
             "checked": checked,
             **{f"condition{place}": each for place, each in enumerate(conditions)},
@@ -280,12 +287,11 @@ async def nearest(
     vector: str,
     *,
     model: Model,
-    tenant_id: TenantId,
+    request: SearchRequest,
     base: Base | None,
-    document_id: DocumentId | None,
-    filters: DocumentFilters,
-    is_exact: bool,
+    way: Way,
     limit: int,
+    read_max: int,
 ) -> list[Scored]:
     """Return the passages whose vectors are nearest, with their cosine similarity.
 
@@ -293,60 +299,28 @@ async def nearest(
         session: a transaction.
         vector: of the query, as text.
         model: made the vectors.
-        tenant_id: whose passages.
-        base: what the words of a passage must meet; None for nothing.
-        document_id: the only document.
-        filters: which documents.
-        is_exact: whether every vector of the tenant is compared; otherwise the index finds most of
-            the nearest.
+        request: whose passages, and of which documents.
+        base: what the words and marks of a passage meet; None for nothing.
+        way: how they are found.
         limit: most passages.
+        read_max: most passages with `base` whose vectors are read.
     """
-    # The dimension is that of the index, so it is a part of the statement.
-    distance = f"e.embedding::halfvec({model.dimension}) <=> %(vector)s::halfvec({model.dimension})"
-    source = "passage_embeddings e"
-    if base is not None:
-        source += " JOIN passages p USING (revision_id, page, ordinal)"
-    where = f"e.model_id = {model.id} AND e.tenant_id = %(tenant_id)s"
-    if base is not None:
-        where += f" AND p.search @@ %(indexed)s::tsquery{_checked(base.checked)}"
-    if document_id is not None:
-        where += " AND e.document_id = %(document_id)s"
-    shown = (
-        "EXISTS (SELECT FROM documents d WHERE d.id = e.document_id"
-        f" AND d.revision_id = e.revision_id{_conditions_of(filters)})"
-    )
-    if is_exact:
-        # Without filters few rows are not shown: those of a revision that is being written or deleted.
-        nearest_rows = (
-            "near"
-            if _conditions_of(filters)
-            else "(SELECT * FROM near ORDER BY distance LIMIT 2 * %(limit)s)"
-        )
-        # Materialised, so that no index of vectors is used.
-        statement = f"""
-            WITH near AS MATERIALIZED (
-                SELECT revision_id, page, ordinal, e.document_id, {distance} AS distance
-                FROM {source} WHERE {where}
-            )
-            SELECT * FROM {nearest_rows} e WHERE {shown} ORDER BY distance LIMIT %(limit)s
-        """  # noqa: S608  # of constants and numbers
-    else:
-        statement = f"""
-            SELECT revision_id, page, ordinal, e.document_id, {distance} AS distance
-            FROM {source} WHERE {where} AND {shown}
-            ORDER BY {distance} LIMIT %(limit)s
-        """  # noqa: S608  # of constants and numbers
+    statement = {
+        Way.MATCHING: _nearest_of_matching,
+        Way.ALL: _nearest_of_all,
+        Way.INDEX: _nearest_by_index,
+    }[way](model, request.documents, base)
     rows = await _rows(
         session,
         statement,
         {
             "vector": vector,
-            "tenant_id": tenant_id,
+            "tenant_id": request.tenant_id,
             "indexed": base and base.indexed,
             "checked": base and base.checked,
-            "document_id": document_id,
             "limit": limit,
-            **_values_of(filters),
+            "read_max": read_max,
+            **_values_of(request.documents),
         },
     )
     found = [
@@ -357,8 +331,86 @@ async def nearest(
         )
         for row in rows
     ]
-    # The index may return rows a little out of order.
-    return sorted(found, key=lambda each: (-each.score, each.place))
+    return sorted(found, key=lambda each: (-each.score, each.place))[:limit]
+
+
+def _nearest_of_matching(model: Model, documents: DocumentFilters, base: Base | None) -> str:
+    return f"""
+        WITH matching AS MATERIALIZED (
+            SELECT p.revision_id, p.page, p.ordinal
+            FROM {_passages_with("indexed", None if base is None else base.checked)} {_shown("p", documents)}
+            LIMIT %(read_max)s
+        )
+        SELECT {_VECTOR_KEY}, {_distance(model)} AS distance
+        FROM matching JOIN passage_embeddings e USING (revision_id, page, ordinal)
+        WHERE e.model_id = {model.id} ORDER BY distance LIMIT %(limit)s
+    """  # noqa: S608  # of constants and numbers
+
+
+def _nearest_of_all(model: Model, documents: DocumentFilters, base: Base | None) -> str:
+    # A filter may leave few documents. Without one, nearly all passages are shown and meet the base.
+    filtered = _shown("e", documents) if _conditions_of(documents) else ""
+    # Materialised, so that the index of vectors is not used.
+    return f"""
+        WITH near AS MATERIALIZED (
+            SELECT {_VECTOR_KEY}, {_distance(model)} AS distance
+            FROM passage_embeddings e {filtered}
+            WHERE e.model_id = {model.id} AND e.tenant_id = %(tenant_id)s
+        )
+        SELECT {_VECTOR_KEY}, e.distance
+        FROM (SELECT * FROM near ORDER BY distance LIMIT {SPARE} * %(limit)s) AS e
+        {_shown("e", DocumentFilters())}{_passage(base)}
+    """  # noqa: S608  # of constants and numbers
+
+
+def _nearest_by_index(model: Model, documents: DocumentFilters, base: Base | None) -> str:
+    return f"""
+        SELECT {_VECTOR_KEY}, {_distance(model)} AS distance
+        FROM passage_embeddings e {_shown("e", documents)}{_passage(base)}
+        WHERE e.model_id = {model.id} AND e.tenant_id = %(tenant_id)s
+        ORDER BY {_distance(model)} LIMIT %(limit)s
+    """  # noqa: S608  # of constants and numbers
+
+
+def _distance(model: Model) -> str:
+    # The dimension is that of the index, so it is a part of the statement.
+    return f"e.embedding::halfvec({model.dimension}) <=> %(vector)s::halfvec({model.dimension})"
+
+
+def _shown(row: str, documents: DocumentFilters) -> str:
+    """Return the join to the document that shows a revision."""
+    return (
+        f"JOIN documents d ON d.id = {row}.document_id AND d.revision_id = {row}.revision_id"
+        f"{_conditions_of(documents)}"
+    )
+
+
+def _passage(base: Base | None) -> str:
+    """Return the join of a vector to its passage, which meets the base; the index is not asked."""
+    if base is None:
+        return ""
+    checked = "" if base.checked is None else " AND p.search @@ %(checked)s::tsquery"
+    return f"""
+        JOIN passages p ON (p.revision_id, p.page, p.ordinal) = (e.revision_id, e.page, e.ordinal)
+        AND (p.search @@ %(indexed)s::tsquery{checked}) IS TRUE
+    """
+
+
+def _passages_with(parameter: str, checked: str | None) -> str:
+    """Return the passages that meet a condition with the mark of their tenant, as the table `p`.
+
+    OFFSET keeps the planner from beginning with the documents of the tenant: it would ask the index for
+    the condition once for each of them.
+
+    Args:
+        parameter: of the condition that the index answers.
+        checked: what is checked on each of these passages, without the index.
+    """
+    more = "" if checked is None else " AND (p.search @@ %(checked)s::tsquery) IS TRUE"
+    return (
+        "(SELECT revision_id, page, ordinal, document_id, tokens, search FROM passages p"  # noqa: S608  # of constants
+        f" WHERE p.search @@ %({parameter})s::tsquery{more} OFFSET 0) AS p"
+    )
 
 
 async def prepare_index(session: AsyncSession, *, tuples_max: int) -> None:
@@ -368,7 +420,11 @@ async def prepare_index(session: AsyncSession, *, tuples_max: int) -> None:
         """
         SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true),
                set_config('hnsw.max_scan_tuples', %(tuples_max)s, true),
-               set_config('hnsw.ef_search', '100', true)
+               set_config('hnsw.ef_search', '100', true),
+               -- The estimate of the rows of a tenant that are shown is too low: the planner would read
+               -- all of them and sort.
+               set_config('enable_sort', 'off', true),
+               set_config('enable_bitmapscan', 'off', true)
         """,
         {"tuples_max": str(tuples_max)},
     )
@@ -431,11 +487,6 @@ CROSS JOIN LATERAL (
 JOIN unnest(%(conditions)s::tsquery[]) WITH ORDINALITY AS condition(query, place)
     ON lexemes @@ condition.query
 """
-
-
-def _checked(condition: str | None) -> str:
-    """Return the SQL of a condition that no index is asked for."""
-    return "" if condition is None else " AND (p.search @@ %(checked)s::tsquery) IS TRUE"
 
 
 def _conditions_of(filters: DocumentFilters) -> str:

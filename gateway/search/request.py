@@ -61,11 +61,6 @@ class SearchRequest:
             marks.append(document_mark(self.document_id))
         return marks
 
-    @property
-    def has_filter_by_passage(self) -> bool:
-        """Whether a filter is known by the marks of a passage alone, not by its document."""
-        return self.kind is not None or self.language is not None
-
     def digest(self) -> str:
         """Return what a cursor is bound to: it continues only the ranking that it comes from."""
         facts = (self.text, self.mode, self.language, self.kind, self.document_id, self.documents)

@@ -75,6 +75,11 @@ class Terms:
         return tuple(term for term in self.wanted if term.is_required)
 
     @property
+    def has_conditions(self) -> bool:
+        """Whether some passages cannot be hits, whatever their vectors."""
+        return bool(self.required) or self.excluded is not None
+
+    @property
     def optional(self) -> tuple[Term, ...]:
         return tuple(term for term in self.wanted if not term.is_required)
 

@@ -71,7 +71,6 @@ async def rank_by_words(
             conditions,
             terms.wanted,
             checked=base.checked,
-            tenant_id=request.tenant_id,
             filters=request.documents,
             limit=limit,
         )
