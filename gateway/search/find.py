@@ -87,7 +87,8 @@ async def _page(
     results_max = context.settings.search_results_max
     rankings = await _rankings(context, query, request)
     words, meaning = rankings.words, rankings.meaning
-    fused = fuse(words.scored, meaning.scored, meaning=weight_of_meaning(query))[:results_max]
+    weight = weight_of_meaning(query, words.scored)
+    fused = fuse(words.scored, meaning.scored, meaning=weight)[:results_max]
     seen = 0 if after is None else after.seen
     rest = (fused if after is None else _rest(fused, after))[: max(0, results_max - seen)]
     shown = rest[: request.limit]

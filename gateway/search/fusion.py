@@ -8,13 +8,9 @@ from gateway.search.query import Query
 from gateway.search.ranking import Place
 from schemas.ids import DocumentId
 
-FEW_WORDS: Final = 2
-"""A query of so few words names a thing; a longer one describes it."""
-
-MEANING_OF_EXACT: Final = 0.15
-MEANING_OF_NAMES: Final = 0.25
-MEANING_OF_SENTENCES: Final = 0.3
-"""A passage with most of the words outranks the nearest one; one with a few of them does not."""
+MEANING_MIN: Final = 0.15
+MEANING_MAX: Final = 0.4
+"""How much the vectors count where a passage has every word of the query, and where none has any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +39,15 @@ class Fused:
     by_meaning: bool
 
 
-def weight_of_meaning(query: Query) -> float:
-    """Return how much the vectors count, 0 to 1, by the shape of the query.
+def weight_of_meaning(query: Query, words: Sequence[Scored]) -> float:
+    """Return how much the vectors count, 0 to 1.
 
-    Who writes quotes or digits means these very words; who writes a sentence means its content.
+    The fewer of the words the best passage has, the more. A query with operators means its very words.
     """
     if query.has_operators:
-        return MEANING_OF_EXACT
-    words = query.text.split()
-    if any(any(map(str.isdigit, word)) for word in words):
-        return MEANING_OF_EXACT
-    return MEANING_OF_NAMES if len(words) <= FEW_WORDS else MEANING_OF_SENTENCES
+        return MEANING_MIN
+    best = min(1.0, max((each.score for each in words), default=0.0))
+    return best * MEANING_MIN + (1 - best) * MEANING_MAX
 
 
 def fuse(words: Sequence[Scored], vectors: Sequence[Scored], *, meaning: float) -> list[Fused]:

@@ -70,20 +70,24 @@ def test_more_and_rarer_words_and_shorter_passages_score_higher() -> None:
     assert scored(1, [None, 0.0]) > scored(1, [0.25 * ONCE, 0.0]) == scored(1, [ONCE, 0.0])
 
 
-@pytest.mark.parametrize(
-    ("smaller", "larger"),
-    [
-        ('"annual report"', "annual report"),
-        ("Act 1295/2002", "which act is the newest one of all"),
-        ("kinetic intensity", "how fast does energy move through the atmosphere"),
-    ],
-)
-def test_the_shape_of_a_query_says_how_much_meaning_counts(smaller: str, larger: str) -> None:
-    assert weight_of_meaning(parse(smaller)) < weight_of_meaning(parse(larger))
-
-
 def scored(number: int, value: float) -> Scored:
     return Scored(place=place(number), document_id=DOCUMENT, score=value)
+
+
+def test_meaning_counts_more_where_no_passage_has_many_of_the_words() -> None:
+    query = parse("how fast does energy move through the atmosphere")
+    weights = [weight_of_meaning(query, [scored(1, best)]) for best in (1.3, 1.0, 0.5, 0.0)]
+
+    assert weights == sorted(weights)
+    assert weights[0] == weights[1] < weights[2] < weights[3] == weight_of_meaning(query, [])
+
+
+def test_a_query_with_operators_means_its_very_words() -> None:
+    few = [scored(1, 0.1)]
+
+    assert weight_of_meaning(parse('"annual report"'), few) < weight_of_meaning(
+        parse("annual report"), few
+    )
 
 
 def test_a_passage_in_both_rankings_comes_first() -> None:
