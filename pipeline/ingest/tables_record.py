@@ -34,15 +34,13 @@ from schemas.settings import StepSettings
 from schemas.steps import StepName
 from schemas.tables.base import table_of
 from schemas.tables.documents import DocumentTable, Figure, Page, Revision
+from schemas.tables.passages import FIRST_OF_TABLES
 
 _TABLES: Final = table_of(DocumentTable)
 _FIGURES: Final = table_of(Figure)
 
 COPIED_PAGES_MAX: Final = 10
 """Pages with tables or figures that one transaction copies."""
-
-FIRST_ORDINAL: Final = 1_000_000
-"""Of the passages of tables in a page: greater than those of the text, whose page has fewer passages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,7 +349,7 @@ def _insert_passages(
     budget: Budget,
 ) -> None:
     found = [
-        (FIRST_ORDINAL + number * PASSAGES_MAX + index, passage)
+        (FIRST_OF_TABLES + number * PASSAGES_MAX + index, passage)
         for number, table in enumerate(tables, start=first)
         for index, passage in enumerate(passages_of(table, budget=budget))
     ]
