@@ -367,6 +367,12 @@ def reads(facts: Facts) -> list[Call]:
             name="GET /documents/{id}/entities",
             path=f"/documents/{facts.document_id}/entities?label=ORG",
         ),
+        *(
+            Call(
+                name=f"GET /documents/{{id}}/{rest}", path=f"/documents/{facts.document_id}/{rest}"
+            )
+            for rest in ("tables", "tables/1", "figures")
+        ),
         Call(name="GET /documents/{id}/passages", path=f"/documents/{facts.document_id}/passages"),
         Call(name="GET /exports", path="/exports"),
         Call(name="GET /batches", path="/batches"),

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from pipeline.context import database_time
+from pipeline.ingest.extractors.layout import TableFound
 from schemas.api.exports import ExportFilter
 from schemas.events import envelope
 from schemas.events.envelope import Envelope
@@ -33,6 +34,7 @@ from schemas.tables.export_kinds import KINDS
 from schemas.tables.exports import Export
 from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
+from tests.factories.tables import table_row
 
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", " \u200b=1", "\ufeff=1", "\uff1d1")
 NASTY = "Überweisung \"März\"\n\r\n\t=cmd|' /C calc'!A0,; 🧾.pdf"
@@ -54,9 +56,10 @@ def add_document(
     metadata: dict[str, str] | None = None,
     sentences: tuple[str, ...] = (),
     entities: tuple[tuple[str, str], ...] = (),
+    tables: tuple[TableFound, ...] = (),
     **columns: Any,  # noqa: ANN401  # any column
 ) -> Document:
-    """Add a document that is read, with one page of these sentences and entities."""
+    """Add a document that is read, with one page of these sentences, entities and tables."""
     at = START + timedelta(minutes=minute)
     upload_id, job_id = UploadId(uuid4()), JobId(uuid4())
     document_id, revision_id = DocumentId(uuid4()), RevisionId(uuid4())
@@ -114,6 +117,8 @@ def add_document(
     )
     session.flush()
     document.revision_id = revision_id
+    for number, table in enumerate(tables, start=1):
+        session.add(table_row(revision_id, table, number=number))
     ends = [len(" ".join(sentences[: n + 1])) for n in range(len(sentences))]
     session.add(
         Page(

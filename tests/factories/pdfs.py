@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from io import BytesIO
 
 from pypdf import PdfReader, PdfWriter
+from pypdf.generic import TextStringObject
 from reportlab.lib.pagesizes import A4
 from reportlab.pdfgen.canvas import Canvas
 
@@ -117,6 +118,15 @@ def with_a_missing_page(*texts: str) -> bytes:
     damaged = 4 + len(good)
     tree = page_tree([pages[0], damaged, *pages[1:]])
     return file_of([b"<</Type/Catalog/Pages 2 0 R>>", tree, FONT, *good, b"(damaged)"])
+
+
+def with_damaged_page(content: bytes, *, number: int) -> bytes:
+    """Return a PDF whose page `number`, from 1, is replaced by an object that is no page."""
+    writer = PdfWriter(clone_from=PdfReader(BytesIO(content)))
+    reference = writer.pages[number - 1].indirect_reference
+    assert reference is not None
+    writer._objects[reference.idnum - 1] = TextStringObject("damaged")  # noqa: SLF001  # a fault on purpose
+    return _written(writer)
 
 
 def with_wrong_offsets(text: str) -> bytes:

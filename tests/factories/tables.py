@@ -1,6 +1,8 @@
-"""Tables and figures as an extractor finds them."""
+"""Tables and figures as an extractor finds them, and as rows."""
 
 from collections.abc import Sequence
+
+import msgspec
 
 from pipeline.ingest.extractors.layout import (
     FigureFound,
@@ -9,7 +11,9 @@ from pipeline.ingest.extractors.layout import (
     TableFound,
     TablePart,
 )
+from schemas.ids import RevisionId
 from schemas.layout import FigureKind, TableMethod
+from schemas.tables.documents import DocumentTable, Figure
 
 HEADER = ("Port", "Cargo", "Weight")
 
@@ -64,3 +68,25 @@ def a_layout(*tables: TableFound, number: int = 1, figures: int = 0) -> PageLayo
     return PageLayout(
         number=number, tables=tables, figures=tuple(a_figure(number) for _ in range(figures))
     )
+
+
+def table_row(revision_id: RevisionId, found: TableFound, *, number: int = 1) -> DocumentTable:
+    return DocumentTable(
+        revision_id=revision_id,
+        number=number,
+        page=found.page,
+        parts=msgspec.to_builtins(found.parts),
+        row_count=found.row_count,
+        column_count=found.column_count,
+        header_row_count=found.header_row_count,
+        method=found.method,
+        confidence=found.confidence,
+        caption=found.caption,
+        is_cut=found.is_cut,
+        cell_count=len(found.cells),
+        cells=msgspec.to_builtins(found.cells),
+    )
+
+
+def figure_row(revision_id: RevisionId, found: FigureFound, *, number: int = 1) -> Figure:
+    return Figure(revision_id=revision_id, number=number, **msgspec.structs.asdict(found))

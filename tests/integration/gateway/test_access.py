@@ -331,5 +331,7 @@ def _template(path: str) -> str:
         "/".join(parts)
         .replace("/chunks/0", "/chunks/{index}")
         .replace("/pages/1", "/pages/{number}")
+        .replace("/tables/1", "/tables/{number}")
+        .replace("/figures/1", "/figures/{number}")
         .replace("/event-types/ping", "/event-types/{event_type}")
     )

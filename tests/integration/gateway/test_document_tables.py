@@ -6,7 +6,6 @@ import json
 from uuid import UUID
 
 import httpx
-import msgspec
 import pytest
 from sqlalchemy import select
 
@@ -16,11 +15,11 @@ from schemas.events.documents import RenderRequested, ReprocessRequested
 from schemas.events.envelope import decode
 from schemas.lifecycle import StepStatus
 from schemas.steps import StepName
-from schemas.tables.documents import Document, DocumentTable, Figure, FigureImage
+from schemas.tables.documents import Document, FigureImage
 from schemas.tables.events import EventRecord
 from schemas.tables.uploads import Upload
 from tests.factories.jobs import step_update
-from tests.factories.tables import a_figure, a_table
+from tests.factories.tables import a_figure, a_table, figure_row, table_row
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.documents import ingested, revision_of
 
@@ -46,28 +45,10 @@ async def with_tables(
     )
     revision_id = await revision_of(transaction, document_id)
     async with transaction() as session:
-        for number, found in enumerate(tables, start=1):
-            session.add(
-                DocumentTable(
-                    revision_id=revision_id,
-                    number=number,
-                    page=found.page,
-                    parts=msgspec.to_builtins(found.parts),
-                    row_count=found.row_count,
-                    column_count=found.column_count,
-                    header_row_count=found.header_row_count,
-                    method=found.method,
-                    confidence=found.confidence,
-                    caption=found.caption,
-                    is_cut=found.is_cut,
-                    cell_count=len(found.cells),
-                    cells=msgspec.to_builtins(found.cells),
-                )
-            )
-        session.add_all(
-            Figure(revision_id=revision_id, number=number, **msgspec.structs.asdict(figure))
-            for number, figure in enumerate(figures, start=1)
-        )
+        for number, table in enumerate(tables, start=1):
+            session.add(table_row(revision_id, table, number=number))
+        for number, figure in enumerate(figures, start=1):
+            session.add(figure_row(revision_id, figure, number=number))
     return document_id
 
 

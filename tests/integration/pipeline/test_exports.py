@@ -46,6 +46,7 @@ from tests.factories.exports import (
     export_of,
     request_export,
 )
+from tests.factories.tables import HEADER, a_table
 from tests.factories.uploads import add_tenant
 from tests.fakes.storage import Call, raising
 from tests.integration.pipeline.export_worker import ExportWorker, export_worker
@@ -201,6 +202,28 @@ def test_sentences_and_entities_are_in_the_order_of_the_document(
     ]
 
 
+def test_the_cells_of_tables_are_rows(worker: ExportWorker, tenant_id: TenantId) -> None:
+    first = a_table(("Hamburg", "", "=1+1"), caption="=Cargo")
+    with worker.session() as session:
+        add_document(session, tenant_id, minute=1, tables=(a_table(("A", "b", "c"), header=()),))
+        add_document(session, tenant_id, tables=(first, a_table()), filename="b.pdf")
+
+    rows = table_of(exported(worker, tenant_id, kind=ExportKind.TABLES))
+
+    shown = [
+        (row["filename"], row["table"], row["row"], row["column"], row["is_header"], row["text"])
+        for row in rows
+    ]
+    assert shown == [
+        *(("b.pdf", "1", "0", str(n), "t", text) for n, text in enumerate(HEADER)),
+        ("b.pdf", "1", "1", "0", "f", "Hamburg"),
+        ("b.pdf", "1", "1", "2", "f", "'=1+1"),
+        *(("b.pdf", "2", "0", str(n), "t", text) for n, text in enumerate(HEADER)),
+        *(("a.pdf", "1", "0", str(n), "f", text) for n, text in enumerate("Abc")),
+    ]
+    assert rows[0]["caption"] == "'=Cargo"
+
+
 def test_jobs_have_the_reason_of_their_failure(worker: ExportWorker, tenant_id: TenantId) -> None:
     with worker.session() as session:
         document = add_document(session, tenant_id, filename="=x.pdf")
@@ -274,7 +297,14 @@ def test_filters_select_documents(
     worker: ExportWorker, tenant_id: TenantId, chosen: dict[str, Any], expected: list[str]
 ) -> None:
     def add(session: Session, **columns: Any) -> None:  # noqa: ANN401  # any column
-        add_document(session, tenant_id, sentences=("One.",), entities=(("ORG", "X"),), **columns)
+        add_document(
+            session,
+            tenant_id,
+            sentences=("One.",),
+            entities=(("ORG", "X"),),
+            tables=(a_table(("One cell",), header=()),),
+            **columns,
+        )
 
     with worker.session() as session:
         add(session, metadata={"k": "v'", "l": "w"}, language="de")
@@ -287,7 +317,13 @@ def test_filters_select_documents(
         )
         add(session, filename="c.pdf", minute=2, status=DocumentStatus.FAILED, sha256="1" * 64)
 
-    for kind in (ExportKind.DOCUMENTS, ExportKind.SENTENCES, ExportKind.ENTITIES):
+    kinds = (
+        ExportKind.DOCUMENTS,
+        ExportKind.SENTENCES,
+        ExportKind.ENTITIES,
+        ExportKind.TABLES,
+    )
+    for kind in kinds:
         rows = table_of(exported(worker, tenant_id, kind=kind, filter=ExportFilter(**chosen)))
         assert [row["filename"] for row in rows] == expected, kind
 
@@ -332,7 +368,13 @@ def test_an_export_has_only_rows_of_its_tenant(
 ) -> None:
     with worker.session() as session:
         other = add_tenant(session)
-        add_document(session, other, sentences=("Secret.",), entities=(("ORG", "X"),))
+        add_document(
+            session,
+            other,
+            sentences=("Secret.",),
+            entities=(("ORG", "X"),),
+            tables=(a_table(),),
+        )
         endpoint = an_endpoint(other)
         event = an_event_row(other)
         session.add_all([endpoint, event])

@@ -23,7 +23,16 @@ from schemas.object_keys import ObjectKey
 from schemas.outcomes import Outcome
 from schemas.runtime.jobs import retry
 from schemas.steps import StepName
-from schemas.tables.documents import Document, Entity, Page, PageImage, Revision
+from schemas.tables.documents import (
+    Document,
+    DocumentTable,
+    Entity,
+    Figure,
+    FigureImage,
+    Page,
+    PageImage,
+    Revision,
+)
 from schemas.tables.jobs import Job
 from schemas.tables.steps import Step
 from tests.factories.readings import (
@@ -34,6 +43,7 @@ from tests.factories.readings import (
     add_reprocessing,
     add_stored,
 )
+from tests.factories.tables import a_figure, a_table, figure_row, table_row
 from tests.factories.uploads import add_tenant
 from tests.fakes.storage import FakeStorage, Object
 from tests.integration.pipeline.maintenance.leftovers import (
@@ -158,6 +168,7 @@ def test_a_superseded_revision_is_deleted_with_its_images(context: Context) -> N
         for key in (
             object_keys.thumbnail(upload_id, revision_id),
             object_keys.page_image(upload_id, revision_id, number=2),
+            object_keys.figure_image(upload_id, revision_id, number=1),
         )
     ]
     with context.transaction() as session:
@@ -166,6 +177,9 @@ def test_a_superseded_revision_is_deleted_with_its_images(context: Context) -> N
             session.add(job)
             session.flush()
             session.add(PageImage(revision_id=revision_id, page=2, job_id=job.id))
+            session.add(table_row(revision_id, a_table()))
+            session.add(figure_row(revision_id, a_figure()))
+            session.add(FigureImage(revision_id=revision_id, number=1))
     storage = context.storage
     assert isinstance(storage, FakeStorage)
     storage.objects |= {key: Object(b"", content_type="image/png", etag="e") for key in keys}
@@ -174,9 +188,10 @@ def test_a_superseded_revision_is_deleted_with_its_images(context: Context) -> N
 
     assert revisions_left(context) == {second}
     assert (count(context, Page), count(context, Entity)) == (PAGES, PAGES)
-    assert list(storage.objects) == keys[2:]
+    assert list(storage.objects) == keys[3:]
     with context.transaction() as session:
-        assert session.scalars(select(PageImage.revision_id)).all() == [second]
+        for table in (PageImage, DocumentTable, Figure, FigureImage):
+            assert session.scalars(select(table.revision_id)).all() == [second]
 
 
 def test_an_image_that_is_stored_during_the_sweep_is_not_left(

@@ -8,23 +8,11 @@ import pytest
 from gateway.document_tables import view
 from pipeline.ingest.extractors.layout import TableFound
 from schemas.ids import RevisionId
-from schemas.tables.documents import DocumentTable
-from tests.factories.tables import a_table
-
-
-def stored(found: TableFound) -> DocumentTable:
-    return DocumentTable(
-        revision_id=RevisionId(uuid4()),
-        number=1,
-        page=found.page,
-        row_count=found.row_count,
-        column_count=found.column_count,
-        cells=msgspec.to_builtins(found.cells),
-    )
+from tests.factories.tables import a_table, table_row
 
 
 def rows_of(found: TableFound) -> list[list[str]]:
-    text = view.csv_of(stored(found)).decode()
+    text = view.csv_of(table_row(RevisionId(uuid4()), found)).decode()
     return list(csv.reader(io.StringIO(text, newline="")))
 
 
