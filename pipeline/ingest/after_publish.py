@@ -1,9 +1,9 @@
 """The steps that follow the publication of a revision, one after the other.
 
-They belong to the job of the reading, and `document.ingested` does not wait for them; neither does the
-job for `index`. The transaction that publishes the revision adds the first of them, and the end of each adds the next one, so that no
-kill loses a step. A step of the chain whose work fails is completed with its error: neither the job
-nor the document fails.
+They belong to the job of the reading. `document.ingested` does not wait for them, nor does the job for
+`index`. The transaction that publishes the revision adds the first of them, and the end of each adds
+the next one, so that no kill loses a step. A step of the chain whose work fails is completed with its
+error: neither the job nor the document fails.
 """
 
 from collections.abc import Mapping
