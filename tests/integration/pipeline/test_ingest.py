@@ -12,6 +12,7 @@ from schemas.lifecycle import SETTLED_JOBS, DocumentStatus, JobStatus, RevisionS
 from schemas.outcomes import Outcome
 from schemas.steps import StepName
 from schemas.tables.documents import Document, Entity, Page, Revision
+from schemas.tables.passages import Passage
 from tests.eventually import eventually
 from tests.factories import pdfs
 from tests.integration.pipeline.workbench import Workbench
@@ -41,7 +42,9 @@ def submitted(
     return event
 
 
-def rows(bench: Workbench, table: type[Page] | type[Entity], document: Document) -> int:
+def rows(
+    bench: Workbench, table: type[Page] | type[Entity] | type[Passage], document: Document
+) -> int:
     with Session(bench.engine) as session:
         found = session.scalar(
             select(func.count()).select_from(table).where(table.revision_id == document.revision_id)
@@ -73,6 +76,13 @@ def test_a_document_appears_with_its_text_and_its_event(bench: Workbench) -> Non
         )
         assert ("EMAIL", "desk@example.com") in {(label, text) for label, text in entities}
         first = session.get_one(Page, (document.revision_id, 1))
+        passages = session.scalars(
+            select(Passage)
+            .where(Passage.revision_id == document.revision_id)
+            .order_by(Passage.page)
+        ).all()
+    assert [(each.page, each.start) for each in passages] == [(1, 0), (2, 0)]
+    assert passages[0].end == len(first.text)
     bounds = list(zip(first.sentences[::2], first.sentences[1::2], strict=True))
     assert [first.text[start:end] for start, end in bounds] == [
         "Please write to desk@example.com.",
@@ -93,10 +103,12 @@ def test_a_repeated_event_does_not_read_the_document_again(bench: Workbench) -> 
     document = bench.document(event)
     assert document is not None
     pages = rows(bench, Page, document)
+    passages = rows(bench, Passage, document)
     bench.bus.publish(stored)
     bench.bus.publish(stored)
     bench.settled(submitted(bench, pdfs.with_pages("after them in the queue")))
     assert rows(bench, Page, document) == pages
+    assert rows(bench, Passage, document) == passages > 0
     assert len(bench.emitted(event)) == 2
 
 
