@@ -3,7 +3,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.enrich import languages, passages
@@ -181,6 +181,7 @@ def pages(draw: st.DrawFn) -> tuple[str, list[Range]]:
     return text, list(zip(bounds[::2], bounds[1::2], strict=False))
 
 
+@settings(deadline=None)
 @given(page=pages(), has_sentences=st.booleans())
 @example(page=("x" * 5_000, []), has_sentences=False)
 def test_every_word_of_a_page_is_in_a_passage(
@@ -203,6 +204,7 @@ def test_every_word_of_a_page_is_in_a_passage(
         assert len(scrap.strip()) < SHORTEST or not has_word
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=400), has_sentences=st.booleans())
 def test_any_text_has_bounded_passages(text: str, *, has_sentences: bool) -> None:
     for passage in found(text, has_sentences=has_sentences):
