@@ -3,15 +3,13 @@
 The documents go through the whole system; the questions through `GET /search`.
 """
 
-import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
-
-from rank_bm25 import BM25Okapi
 
 from dev.bench import machine, plots
 from dev.bench.plots import Bars
@@ -20,6 +18,7 @@ from dev.bench.system import System
 from dev.client import Client
 from dev.retrieval import questions, relevance
 from dev.retrieval.library import library, write_pdfs
+from dev.retrieval.peer import by_bm25
 from dev.retrieval.questions import Question
 from dev.retrieval.relevance import DEPTH, Place, Score
 
@@ -46,17 +45,17 @@ class Collection:
     questions: Sequence[Question]
 
 
-def run(system: System) -> Section:
+def run(system: System, *, external: bool) -> Section:
     system.run_only(*SERVICES)
     tables, shown = [], []
-    for collection in _collections(system):
+    for collection in _collections(system, external=external):
         with Client(
             system.url, api_key=system.other_api_key(f"bench-retrieval-{uuid4().hex[:8]}")
         ) as client:
             passages = _ingest(client, collection.documents)
             system.report(f"retrieval: {collection.name}: {len(passages):,} passages")
             rankings = {
-                BM25: _by_bm25(passages, collection.questions),
+                BM25: by_bm25(passages, collection.questions),
                 **{
                     name: [
                         (each, list(search(client, each, mode=mode)))
@@ -118,14 +117,14 @@ def _cell(score: Score) -> str:
     return f"{score.ndcg:.3f} ({score.hits:.2f})"
 
 
-def _collections(system: System) -> Iterator[Collection]:
+def _collections(system: System, *, external: bool) -> Iterator[Collection]:
     own = library()
     yield Collection(
         name="The project's own library",
         documents=write_pdfs(own.documents, to=system.scratch / "library"),
         questions=own.questions,
     )
-    if system.questions is not None:
+    if external and system.questions is not None:
         asked = questions.load(system.questions)
         wanted = {
             path.name: path for each in system.documents for path in sorted(each.glob("*.pdf"))
@@ -145,11 +144,21 @@ def _ingest(client: Client, documents: Sequence[Path]) -> list[tuple[Place, str]
         settled = client.wait_until_settled(job["job_id"], timeout=TIMEOUT)
         if settled["status"] == "completed":
             document_id = settled["result"]["document_id"]
+            _wait_until_indexed(client, document_id)
             passages += [
                 (Place(path.name, each["page"]), each["text"])
                 for each in _every(client, f"/documents/{document_id}/passages")
             ]
     return passages
+
+
+def _wait_until_indexed(client: Client, document_id: str) -> None:
+    """Return once search has the document with its vectors; its job does not wait for them."""
+    ends = time.monotonic() + TIMEOUT.total_seconds()
+    while client.get(f"/documents/{document_id}").json()["search"] != "complete":
+        if time.monotonic() > ends:
+            raise TimeoutError(f"the document {document_id} has no vectors")
+        time.sleep(0.2)
 
 
 def _every(client: Client, path: str) -> Iterator[dict[str, Any]]:
@@ -161,22 +170,6 @@ def _every(client: Client, path: str) -> Iterator[dict[str, Any]]:
         if answer["next_cursor"] is None:
             return
         cursor = {"cursor": answer["next_cursor"]}
-
-
-def _by_bm25(
-    passages: Sequence[tuple[Place, str]], asked: Sequence[Question]
-) -> list[tuple[Question, list[Place]]]:
-    index = BM25Okapi([_words(text) for _, text in passages])
-    rankings = []
-    for question in asked:
-        found = index.get_scores(_words(question.text))
-        best = sorted(range(len(passages)), key=found.__getitem__, reverse=True)[:DEPTH]
-        rankings.append((question, [passages[each][0] for each in best if found[each] > 0]))
-    return rankings
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
 
 
 def _plot(rankings: Rankings, *, title: str, to: Path) -> None:

@@ -18,6 +18,7 @@ from dev.bench import (
     recognition,
     requests,
     retention,
+    retrieval,
     scale,
     servers,
     small,
@@ -128,6 +129,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "retention": Benchmark(
         full=partial(retention.run, extent=retention.FULL),
         quick=partial(retention.run, extent=retention.QUICK),
+    ),
+    "retrieval": Benchmark(
+        full=partial(retrieval.run, external=True),
+        quick=partial(retrieval.run, external=False),
     ),
     "scale": Benchmark(
         full=partial(scale.run, extent=scale.FULL),
