@@ -8,9 +8,12 @@ from pipeline.ingest.extractors.pdf.geometry import Box, shared_width
 from pipeline.ingest.extractors.pdf.tables.words import WordLine
 
 _NAMED: Final = re.compile(
-    r"(?:table|tableau|tabelle|tabell?a|tabla|tab\.|exhibit|übersicht|annex|figure|fig\.)\s*[\dIVXA-Z]",
-    re.IGNORECASE,
+    r"(?i:table|tableau|tabelle|tabell?a|tabla|tab\.|exhibit|übersicht|annex|figure|figura|fig\.|chart"
+    r"|graph|abbildung|abb\.|diagram)(?:\s*\d|\s+[A-Z]{1,4}[.-]?\d*\b)"
 )
+"""A name with its number, such as Table 3 or Annex IV."""
+
+_FIGURE: Final = re.compile(r"fig|chart|graph|abb|diagram", re.IGNORECASE)
 _CHARACTERS_MAX: Final = 300
 _NEAR: Final = 3.0
 """Heights of a line between the heading and the table."""
@@ -19,6 +22,13 @@ _NEAR: Final = 3.0
 def is_named(content: str) -> bool:
     """Return whether a line begins with the name and number of a table or figure."""
     return bool(_NAMED.match(content))
+
+
+def is_called_figure(box: Box, lines: Sequence[WordLine]) -> bool:
+    """Return whether the nearest caption above a table is that of a figure."""
+    above = [_text(line) for line in lines if _is_near(line.box, box.top - line.box.bottom, box)]
+    named = [content for content in above if is_named(content)]
+    return bool(named) and bool(_FIGURE.match(named[-1]))
 
 
 def caption_of(box: Box, lines: Sequence[WordLine]) -> str:

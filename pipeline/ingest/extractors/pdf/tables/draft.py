@@ -10,7 +10,17 @@ from schemas.layout import TableMethod
 
 @dataclass(frozen=True, kw_only=True)
 class DraftCell:
-    """A cell with text: first row and column, spans, and its box on the page."""
+    """A cell with text.
+
+    Attributes:
+        row: its first row, from 0.
+        column: its first column, from 0.
+        row_span: rows.
+        column_span: columns.
+        text: not empty.
+        box: its place.
+        ink: around its words.
+    """
 
     row: int
     column: int
@@ -18,6 +28,7 @@ class DraftCell:
     column_span: int = 1
     text: str
     box: Box
+    ink: Box
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,16 +9,19 @@ from pipeline.ingest.extractors.pdf.tables.draft import Draft, DraftCell
 _DIGITS: Final = re.compile(r"\d")
 _LETTERS: Final = re.compile(r"[^\W\d_]+")
 _LETTERS_MAX: Final = 3  # of a unit or currency
+_NAME: Final = re.compile(r"\W*(?![A-Z]{3}\s)[^\W\d_]")  # letters in front, but no currency
 _DIGITS_SHARE: Final = 0.4  # the rest are separators, signs and brackets
 _NOTHING: Final = re.compile(r"[-‐-―−.…:/x*]{1,3}|n\.?[/.]?a\.?", re.IGNORECASE)  # noqa: RUF001  # dashes
 _YEAR: Final = re.compile(r"(?:19|20)\d\d(?:[/-]\d{2,4})?[^\w]*")
 _ROWS_MAX: Final = 6
+_VALUES_SHARE: Final = 0.3
+"""Share of the cells of a row; a header may have ranges of ages or amounts."""
 
 
 def is_number(content: str) -> bool:
     """Return whether a text is numbers, perhaps with a unit, signs and brackets, or stands for none."""
     digits = len(_DIGITS.findall(content))
-    if not digits:
+    if not digits or _NAME.match(content):
         return bool(_NOTHING.fullmatch(content))
     letters = sum(map(len, _LETTERS.findall(content)))
     signs = sum(not character.isspace() for character in content)
@@ -28,7 +31,7 @@ def is_number(content: str) -> bool:
 def header_rows(draft: Draft) -> int:
     """Return how many upper rows seem to be the header.
 
-    A header is above the first row with a number that is no year, in a column that is not the
+    A header is above the first row with numbers that are no years, in columns that are not the
     first. In a table without numbers, the first row is the header if each of its columns has a
     text, and no text is long.
     """
@@ -49,6 +52,6 @@ def header_rows(draft: Draft) -> int:
 
 
 def _has_values(row: Sequence[DraftCell]) -> bool:
-    return any(
-        cell.column > 0 and is_number(cell.text) and not _YEAR.fullmatch(cell.text) for cell in row
-    )
+    cells = [cell for cell in row if cell.column > 0]
+    values = sum(is_number(cell.text) and not _YEAR.fullmatch(cell.text) for cell in cells)
+    return values > _VALUES_SHARE * len(cells)

@@ -18,11 +18,12 @@ from pipeline.ingest.extractors.pdf.geometry import Box, shared_height, shared_w
 from pipeline.ingest.extractors.pdf.pdfium import PdfiumPage
 from pipeline.ingest.extractors.pdf.tables import figures
 from pipeline.ingest.extractors.pdf.tables.aligned import grid_of, parts_of, runs_of, words_in
-from pipeline.ingest.extractors.pdf.tables.captions import caption_of
+from pipeline.ingest.extractors.pdf.tables.captions import caption_of, is_called_figure
 from pipeline.ingest.extractors.pdf.tables.charts import is_chart
 from pipeline.ingest.extractors.pdf.tables.draft import Draft
 from pipeline.ingest.extractors.pdf.tables.grid import Grid, grids_of, merged
 from pipeline.ingest.extractors.pdf.tables.headers import header_rows
+from pipeline.ingest.extractors.pdf.tables.headings import with_spans
 from pipeline.ingest.extractors.pdf.tables.judged import confidence_of, is_table
 from pipeline.ingest.extractors.pdf.tables.looks import may_have_columns
 from pipeline.ingest.extractors.pdf.tables.objects import PageObjects, Rule, objects_of
@@ -96,6 +97,7 @@ def _tables(
     drafts += _borderless(left, drawings)
     drafts.sort(key=lambda draft: (draft.box.top, draft.box.left))
     lines = lines_of([word for word in words if not _is_taken(word.box, drafts)])
+    drafts = [draft for draft in drafts if not is_called_figure(draft.box, lines)]
     return [
         replace(
             _found(draft, number),
@@ -134,6 +136,8 @@ def _drafts(
         inside = [word for word in words if is_inside(word.box, grid.box)]
         finer = refined(grid, inside)
         draft = filled(finer, inside, method=method)
+        if len(grid.xs) == 2:  # noqa: PLR2004  # no rule divides its columns
+            draft = with_spans(draft)
         if is_table(draft) and not is_chart(finer, drawings):
             found.append(draft)
     kept: list[Draft] = []

@@ -136,11 +136,18 @@ def _divided(cells: Sequence[GridCell], first_of: Sequence[int]) -> Iterator[Gri
 def _text_lines(xs: Sequence[float], lines: Sequence[WordLine]) -> Iterator[TextLine]:
     for line in lines:
         texts: dict[int, str] = {}
+        edges: dict[int, tuple[float, float]] = {}
         is_spanning = False
         for chunk in chunks_of(line.words):
             column = max(0, bisect_right(xs, chunk.box.left + 1) - 1)
             is_spanning = is_spanning or bisect_left(xs, chunk.box.right - 1) > column + 1
+            left, _ = edges.get(column, (chunk.box.left, 0.0))
+            edges[column] = left, chunk.box.right
             texts[column] = f"{texts[column]} {chunk.text}" if column in texts else chunk.text
         yield TextLine(
-            top=line.box.top, bottom=line.box.bottom, texts=texts, is_spanning=is_spanning
+            top=line.box.top,
+            bottom=line.box.bottom,
+            texts=texts,
+            edges=edges,
+            is_spanning=is_spanning,
         )

@@ -12,6 +12,10 @@ _NUMBERS_SHARE: Final = 0.7
 _VALUES_MIN: Final = 2
 _NEARER: Final = 0.6
 _GOES_ON: Final = re.compile(r"[a-zà-ÿ(&]")  # letters of Western languages
+_CENTERED: Final = 0.08
+_COLUMNS_MAX: Final = 60
+"""A line with more columns has no headings over several of them."""
+
 _TIGHT: Final = 0.8
 """Lines of one cell are nearer than this fraction of their height."""
 
@@ -24,12 +28,14 @@ class TextLine:
         top: its upper edge.
         bottom: its lower edge.
         texts: the text that begins in each column.
+        edges: the left and right edge of each of them.
         is_spanning: whether a text goes over several columns.
     """
 
     top: float
     bottom: float
     texts: Mapping[int, str]
+    edges: Mapping[int, tuple[float, float]]
     is_spanning: bool = False
 
 
@@ -130,9 +136,42 @@ def _header_starts(lines: Sequence[TextLine]) -> list[int]:
             continue
         before = lines[index - 1]
         gap = line.top - before.bottom
-        if line.is_spanning or before.is_spanning or gap > _TIGHT * (line.bottom - line.top):
+        is_apart = gap > _TIGHT * (line.bottom - line.top)
+        if is_apart or line.is_spanning or before.is_spanning or _heads_columns(before, line):
             starts.append(index)
     return starts
+
+
+def _heads_columns(upper: TextLine, lower: TextLine) -> bool:
+    """Return whether each text of a line is centered over several columns of the next one.
+
+    Together they are over all of its columns but the first ones; else the lines are those of
+    headings with several lines.
+    """
+    if not 0 < 2 * len(upper.edges) <= len(lower.edges) <= _COLUMNS_MAX:
+        return False
+    nearest: dict[int, list[int]] = {own: [] for own in upper.edges}
+    for column, edges in sorted(lower.edges.items()):
+        apart = {own: abs(sum(heading) - sum(edges)) for own, heading in upper.edges.items()}
+        nearest[min(apart, key=lambda own: apart[own])].append(column)
+    covered: set[int] = set()
+    for own, columns in nearest.items():
+        ranges: list[list[int]] = [
+            columns[begin:end]
+            for begin in range(len(columns))
+            for end in range(begin + 2, len(columns) + 1)
+            if _is_centered(upper.edges[own], lower, columns[begin], columns[end - 1])
+        ]
+        if not ranges:
+            return False
+        widest = max(ranges, key=len)
+        covered.update(widest)
+    return all(column in covered for column in lower.edges if column >= min(covered))
+
+
+def _is_centered(edges: tuple[float, float], lower: TextLine, first: int, last: int) -> bool:
+    left, right = lower.edges[first][0], lower.edges[last][1]
+    return abs(sum(edges) - left - right) / 2 <= _CENTERED * (right - left)
 
 
 def _by_fullness(lines: Sequence[TextLine]) -> list[int]:

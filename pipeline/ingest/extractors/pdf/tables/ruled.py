@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
-from pipeline.ingest.extractors.pdf.geometry import Box
+from pipeline.ingest.extractors.pdf.geometry import Box, around
 from pipeline.ingest.extractors.pdf.tables.draft import Draft, DraftCell, compact
 from pipeline.ingest.extractors.pdf.tables.grid import Grid
 from pipeline.ingest.extractors.pdf.tables.words import Word, divided, text_of
@@ -37,6 +37,7 @@ def filled(grid: Grid, words: Sequence[Word], *, method: TableMethod) -> Draft:
             column_span=cell.column_span,
             text=text_of(inside),
             box=grid.box_of(cell),
+            ink=around([word.box for word in inside]),
         )
         for cell, inside in zip(grid.cells, contents, strict=True)
         if inside

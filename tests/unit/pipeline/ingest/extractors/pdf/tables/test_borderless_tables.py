@@ -105,3 +105,32 @@ def test_a_table_in_a_column_of_prose_has_no_words_of_the_other_column(
     )
     [page] = layouts(tmp_path, content)
     assert [rows_of(found) for found in page.tables] == [PRICES]
+
+
+def test_headings_over_columns_span_them_without_lines(tmp_path: Path) -> None:
+    rows = [
+        ["", "", "Finland", "", "", "Estonia", ""],
+        ["Year", "Women", "Men", "Total", "Women", "Men", "Total"],
+        ["1995", "59.0", "64.2", "61.6", "49.7", "70.5", "60.1"],
+        ["2000", "64.2", "70.1", "67.2", "54.1", "72.8", "63.4"],
+        ["2005", "66.5", "70.3", "68.4", "57.4", "72.9", "65.1"],
+    ]
+    style = [("ALIGN", (0, 0), (-1, -1), "CENTER")]
+    [page] = layouts(tmp_path, pdf([table(rows, style=style)]))
+    [found] = page.tables
+    assert found.header_row_count == 2
+    assert [
+        (cell.text, cell.column, cell.column_span) for cell in found.cells if cell.row == 0
+    ] == [("Finland", 1, 3), ("Estonia", 4, 3)]
+
+
+def test_headings_of_two_lines_are_one_row(tmp_path: Path) -> None:
+    rows = [
+        ["Name", "Freq.", "Mean\nloss", "Fraction\nlost"],
+        ["Kept", "344", "12196", "17.4%"],
+        ["Sold some", "53", "23518", "22.5%"],
+        ["Sold all", "61", "9187", "22.5%"],
+    ]
+    style = [("VALIGN", (0, 0), (-1, 0), "BOTTOM")]
+    [page] = layouts(tmp_path, pdf([table(rows, style=style)]))
+    assert [rows_of(found) for found in page.tables] == [rows]
