@@ -12,6 +12,9 @@ from tests.e2e import killed_deliverers
 from tests.e2e.broker_proxy import BrokerProxy
 from tests.e2e.deployment import SETTINGS, Deployment
 from tests.e2e.lost_messages import Broker
+
+# Imported fixtures are available here.
+from tests.e2e.malware import scanning_system, submitter  # noqa: F401  # fixtures
 from tests.e2e.store_proxy import StoreProxy
 from tests.e2e.traces import Traces
 from tests.killable import Killable

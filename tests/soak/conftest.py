@@ -14,5 +14,6 @@ from tests.e2e.conftest import (  # noqa: F401  # fixtures
     store_proxy,
     system,
 )
+from tests.e2e.malware import scanning_system, submitter  # noqa: F401  # fixtures
 from tests.fuzz.conftest import fuzzed  # noqa: F401  # a fixture
 from tests.integration.pipeline.killed_exports import exporting, exports  # noqa: F401  # fixtures
