@@ -48,7 +48,7 @@ from gateway.links import Links
 from gateway.notifications import Notifications
 from gateway.readiness import ReadinessProbe
 from gateway.search import routes as search
-from gateway.search_state import SearchState
+from gateway.search_statistics import SearchStatistics
 from gateway.settings import API_PREFIX, Settings
 from gateway.staging import BufferLimits, Buffers, Staging, StagingBackend
 from gateway.staging.directory import DirectoryBackend
@@ -137,7 +137,7 @@ def set_context(app: Litestar, settings: Settings, store: ObjectStoreSettings | 
         bodies=Bodies(BodyLimits.from_settings(settings)),
         batch_turns=db.TenantTurns(count=1, wait_max=db.WAIT_MAX),
         search_turns=db.TenantTurns(count=SEARCHES_OF_TENANT, wait_max=db.WAIT_MAX),
-        search_state=SearchState(monotonic=time.monotonic),
+        search_statistics=SearchStatistics(monotonic=time.monotonic),
         links=Links(store, settings=settings),
     )
 

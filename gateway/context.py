@@ -22,7 +22,7 @@ from gateway.http.wait_limit import KeyWaits
 from gateway.job_watch import JobWatch
 from gateway.links import Links
 from gateway.readiness import ReadinessProbe
-from gateway.search_state import SearchState
+from gateway.search_statistics import SearchStatistics
 from gateway.settings import Settings
 from gateway.staging import Staging
 from schemas.key_ring import KeyRing
@@ -50,7 +50,7 @@ class Context:
     bodies: Bodies
     batch_turns: TenantTurns
     search_turns: TenantTurns
-    search_state: SearchState
+    search_statistics: SearchStatistics
     links: Links
 
     def drain(self) -> None:

@@ -93,7 +93,7 @@ async def _nearest(
     settings = context.settings
     async with queries.searching(context.database, limit=settings.search_timeout) as session:
         base = await required_of(context, session, terms, request)
-        shares = await context.search_state.shares(lambda: queries.shares(session))
+        shares = await context.search_statistics.shares(lambda: queries.shares(session))
         way = way_of(
             terms,
             marks=request.marks()[1:],

@@ -24,7 +24,7 @@ from gateway.search.query import Atom
 from gateway.search.ranking import RANK_WEIGHTS, Candidate, Place
 from gateway.search.request import DocumentFilters, SearchRequest
 from gateway.search.terms import Term
-from gateway.search_state import Shares
+from gateway.search_statistics import Shares
 from schemas.ids import TenantId
 from schemas.policy.search_words import AS_WRITTEN, CONFIGURATIONS, searched
 from schemas.tables.documents import MEDIA_TYPE_OF_DOCUMENT

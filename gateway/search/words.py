@@ -48,7 +48,7 @@ async def understand(
     lexed = await queries.lexed(
         session, query.atoms, tenant_id=request.tenant_id, language=request.language
     )
-    shares = await context.search_state.shares(lambda: queries.shares(session))
+    shares = await context.search_statistics.shares(lambda: queries.shares(session))
     return rarest(terms_of(query, lexed, shares=shares), limit=TERMS_MAX), lexed
 
 
@@ -109,7 +109,7 @@ async def required_of(
     context: Context, session: AsyncSession, terms: Terms, request: SearchRequest
 ) -> Base:
     """Return what every hit has, by its words and marks."""
-    shares = await context.search_state.shares(lambda: queries.shares(session))
+    shares = await context.search_statistics.shares(lambda: queries.shares(session))
     return base_of(
         terms,
         scope=scope_of(request.marks()),
@@ -126,6 +126,6 @@ async def passages_of(context: Context, session: AsyncSession, request: SearchRe
             session, request.tenant_id, limit=context.settings.search_exact_max + 1
         )
 
-    counted = await context.search_state.passages_of(request.tenant_id, count)
-    shares = await context.search_state.shares(lambda: queries.shares(session))
+    counted = await context.search_statistics.passages_of(request.tenant_id, count)
+    shares = await context.search_statistics.shares(lambda: queries.shares(session))
     return max(counted, round(shares.of(tenant_mark(request.tenant_id)) * shares.passages))

@@ -14,7 +14,7 @@ from gateway.search.candidates import (
 from gateway.search.errors import SearchQueryInvalid
 from gateway.search.query import parse
 from gateway.search.terms import Terms, quoted, rarest, terms_of
-from gateway.search_state import Shares
+from gateway.search_statistics import Shares
 
 NORMAL: Mapping[str, str] = {
     "annual": "'annual'",

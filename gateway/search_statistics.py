@@ -38,7 +38,7 @@ class Shares:
         return sum(share for lexeme, share in self.by_lexeme.items() if lexeme.startswith(prefix))
 
 
-class SearchState:
+class SearchStatistics:
     """Numbers about the passages.
 
     Two searches may read the same number at the same time; the later answer stays.
