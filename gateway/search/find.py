@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 import msgspec
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -22,7 +23,6 @@ from gateway.search.request import SearchRequest
 from gateway.search.terms import Lexed, Terms
 from gateway.search.words import WordRanking, rank_by_words, understand
 from schemas.api.search import SearchMode, SearchResults, SemanticStatus
-from schemas.ids import RevisionId
 
 REPETITIONS: Final = 3
 """How often a search is made because a document got another revision while it ran."""
@@ -34,13 +34,13 @@ class SearchPosition(msgspec.Struct, frozen=True, array_like=True):
     digest: str
     seen: int
     score: float
-    revision_id: RevisionId
+    revision_id: UUID
     page: int
     ordinal: int
 
     @property
     def place(self) -> Place:
-        return Place(revision_id=self.revision_id, page=self.page, ordinal=self.ordinal)
+        return Place(str(self.revision_id), self.page, self.ordinal)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +173,7 @@ def _cursor(request: SearchRequest, last: Fused, *, seen: int) -> str:
             digest=request.digest(),
             seen=seen,
             score=last.score,
-            revision_id=last.place.revision_id,
+            revision_id=UUID(last.place.revision_id),
             page=last.place.page,
             ordinal=last.place.ordinal,
         )

@@ -1,29 +1,24 @@
 """One ranking out of two: by words, and by meaning."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.search.query import Query
 from gateway.search.ranking import Place
-from schemas.ids import DocumentId
 
 MEANING_MIN: Final = 0.15
 MEANING_MAX: Final = 0.4
 """How much the vectors count where a passage has every word of the query, and where none has any."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scored:
+class Scored(NamedTuple):
     """A passage in one of the rankings; a larger score is better."""
 
     place: Place
-    document_id: DocumentId
     score: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fused:
+class Fused(NamedTuple):
     """A passage in the common ranking.
 
     Attributes:
@@ -33,7 +28,6 @@ class Fused:
     """
 
     place: Place
-    document_id: DocumentId
     score: float
     by_words: bool
     by_meaning: bool
@@ -73,7 +67,6 @@ def fuse(words: Sequence[Scored], vectors: Sequence[Scored], *, meaning: float) 
     fused = [
         Fused(
             place=place,
-            document_id=(by_words.get(place) or by_meaning[place]).document_id,
             score=(1 - meaning)
             * (by_words[place].score / max(top, 1.0) if place in by_words else 0)
             + meaning * similarity.get(place, 0.0),

@@ -102,7 +102,8 @@ ACTIVE_MODEL: Final = "SELECT id, name, dimension FROM embedding_models WHERE st
 SPARE: Final = 3
 """Times the limit, vectors that are taken before it is known which of them are shown."""
 
-_VECTOR_KEY: Final = "e.revision_id, e.page, e.ordinal, e.document_id"
+_KEY: Final = "e.revision_id::text, e.page, e.ordinal"
+_WITH_DOCUMENT: Final = "e.revision_id, e.page, e.ordinal, e.document_id"
 
 
 class Way(StrEnum):
@@ -224,7 +225,7 @@ async def candidates_of(
     )
     rows = await _rows(
         session,
-        f"SELECT revision_id, page, ordinal, document_id, tokens, {present}"  # noqa: S608  # of constants and numbers
+        f"SELECT revision_id::text, page, ordinal, tokens, {present}"  # noqa: S608  # of constants and numbers
         f" FROM (SELECT * FROM ({found}) AS several LIMIT %(limit)s) AS found",
         {
             "limit": limit,
@@ -235,13 +236,8 @@ async def candidates_of(
         },
     )
     return [
-        Candidate(
-            place=Place(revision_id=revision_id, page=page, ordinal=ordinal),
-            document_id=document_id,
-            tokens=tokens,
-            present=bits,
-        )
-        for revision_id, page, ordinal, document_id, tokens, bits in rows
+        Candidate(Place(revision_id, page, ordinal), tokens, bits)
+        for revision_id, page, ordinal, tokens, bits in rows
     ]
 
 
@@ -324,12 +320,8 @@ async def nearest(
         },
     )
     found = [
-        Scored(
-            place=Place(revision_id=row.revision_id, page=row.page, ordinal=row.ordinal),
-            document_id=row.document_id,
-            score=1 - row.distance,
-        )
-        for row in rows
+        Scored(Place(revision_id, page, ordinal), 1 - distance)
+        for revision_id, page, ordinal, distance in rows
     ]
     return sorted(found, key=lambda each: (-each.score, each.place))[:limit]
 
@@ -341,7 +333,7 @@ def _nearest_of_matching(model: Model, documents: DocumentFilters, base: Base | 
             FROM {_passages_with("indexed", None if base is None else base.checked)} {_shown("p", documents)}
             LIMIT %(read_max)s
         )
-        SELECT {_VECTOR_KEY}, {_distance(model)} AS distance
+        SELECT {_KEY}, {_distance(model)} AS distance
         FROM matching JOIN passage_embeddings e USING (revision_id, page, ordinal)
         WHERE e.model_id = {model.id} ORDER BY distance LIMIT %(limit)s
     """  # noqa: S608  # of constants and numbers
@@ -353,11 +345,11 @@ def _nearest_of_all(model: Model, documents: DocumentFilters, base: Base | None)
     # Materialised, so that the index of vectors is not used.
     return f"""
         WITH near AS MATERIALIZED (
-            SELECT {_VECTOR_KEY}, {_distance(model)} AS distance
+            SELECT {_WITH_DOCUMENT}, {_distance(model)} AS distance
             FROM passage_embeddings e {filtered}
             WHERE e.model_id = {model.id} AND e.tenant_id = %(tenant_id)s
         )
-        SELECT {_VECTOR_KEY}, e.distance
+        SELECT {_KEY}, e.distance
         FROM (SELECT * FROM near ORDER BY distance LIMIT {SPARE} * %(limit)s) AS e
         {_shown("e", DocumentFilters())}{_passage(base)}
     """  # noqa: S608  # of constants and numbers
@@ -365,7 +357,7 @@ def _nearest_of_all(model: Model, documents: DocumentFilters, base: Base | None)
 
 def _nearest_by_index(model: Model, documents: DocumentFilters, base: Base | None) -> str:
     return f"""
-        SELECT {_VECTOR_KEY}, {_distance(model)} AS distance
+        SELECT {_KEY}, {_distance(model)} AS distance
         FROM passage_embeddings e {_shown("e", documents)}{_passage(base)}
         WHERE e.model_id = {model.id} AND e.tenant_id = %(tenant_id)s
         ORDER BY {_distance(model)} LIMIT %(limit)s

@@ -24,9 +24,9 @@ ALIKE: Final = 2
 PREFIXING: Final = frozenset({"arabic", "hungarian", "indonesian", "irish"})
 """Configurations whose normal forms may lack the beginning of a word."""
 
-_RUN: Final = re.compile(r"\S+")
+_RUN: Final = re.compile(r"\w(?:\S*\w)?")
 _PIECE: Final = re.compile(r"\w+")
-_EDGE: Final = re.compile(r"^\W+|\W+$")
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 Matches = Mapping[str, Collection[int]]
 """The conditions that each word meets, by their numbers."""
@@ -87,6 +87,8 @@ def words_to_check(text: str, *, beginnings: Collection[str] | None) -> set[str]
 
 def beginning_of(word: str) -> str:
     """Return the first letters of a word, without case and accents."""
+    if word.isascii():
+        return word[:ALIKE].lower()
     plain = unicodedata.normalize("NFKD", word[: 2 * ALIKE].casefold())
     return "".join(each for each in plain if not unicodedata.combining(each))[:ALIKE]
 
@@ -116,7 +118,7 @@ def snippet_of(
     start = _best_start(text, highlights, weights=weights, length=length)
     end = _word_end(text, min(len(text), start + length), start=start)
     inside = [each for each in highlights if start <= each.start and each.end <= end]
-    shown = "".join(map(_shown, text[start:end]))
+    shown = _CONTROLS.sub(" ", text[start:end])
     ranges = [(each.start - start, each.end - start) for each in inside]
     return Snippet(
         start=start,
@@ -129,18 +131,12 @@ def snippet_of(
 def _words(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield each word with its start and end: what spaces separate, and its parts if it has several."""
     for run in _RUN.finditer(text):
-        start, end = run.span()
-        if before := _EDGE.match(text[start:end]):
-            start += before.end()
-        pieces = [
-            (start + piece.start(), start + piece.end())
-            for piece in _PIECE.finditer(text[start:end])
-        ]
-        if not pieces:
-            continue
-        whole = (pieces[0][0], pieces[-1][1])
-        for first, last in dict.fromkeys((whole, *pieces)):
-            yield text[first:last], first, last
+        yield run[0], *run.span()
+        if not run[0].isalnum():
+            pieces = [piece.span() for piece in _PIECE.finditer(text, *run.span())]
+            if len(pieces) > 1:
+                for first, last in pieces:
+                    yield text[first:last], first, last
 
 
 def _found(
@@ -194,11 +190,6 @@ def _word_end(text: str, end: int, *, start: int) -> int:
             whole -= 1
     length = len(text[start:whole].rstrip())
     return start + length if length else end
-
-
-def _shown(character: str) -> str:
-    """Return a space for a line break or another control character."""
-    return " " if unicodedata.category(character) in {"Cc", "Zl", "Zp"} else character
 
 
 def _html(

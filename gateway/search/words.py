@@ -91,7 +91,6 @@ async def rank_by_words(
     scored = [
         Scored(
             place=each.place,
-            document_id=each.document_id,
             score=score(each, weights=weights, ranks=ranks[each.place], mean_tokens=mean_tokens),
         )
         for each in best

@@ -10,17 +10,14 @@ from gateway.search.fusion import Scored, fuse, weight_of_meaning
 from gateway.search.query import Atom, AtomKind, parse
 from gateway.search.ranking import ONCE, Candidate, Place, most_promising, score, weights_of
 from gateway.search.terms import Term
-from schemas.ids import DocumentId, RevisionId
-
-DOCUMENT = DocumentId(UUID(int=1))
 
 
 def place(number: int) -> Place:
-    return Place(revision_id=RevisionId(UUID(int=number)), page=1, ordinal=0)
+    return Place(str(UUID(int=number)), 1, 0)
 
 
 def candidate(number: int, *, present: int, tokens: int = 100) -> Candidate:
-    return Candidate(place=place(number), document_id=DOCUMENT, tokens=tokens, present=present)
+    return Candidate(place(number), tokens, present)
 
 
 def term(word: str, *, share: float = 0.0) -> Term:
@@ -71,7 +68,7 @@ def test_more_and_rarer_words_and_shorter_passages_score_higher() -> None:
 
 
 def scored(number: int, value: float) -> Scored:
-    return Scored(place=place(number), document_id=DOCUMENT, score=value)
+    return Scored(place(number), value)
 
 
 def test_meaning_counts_more_where_no_passage_has_many_of_the_words() -> None:
