@@ -19,7 +19,7 @@ from schemas.events import envelope
 from schemas.events.documents import DocumentFailed, DocumentScanned, ReprocessRequested
 from schemas.events.envelope import Envelope
 from schemas.events.uploads import StoredEvent
-from schemas.ids import JobId, RevisionId
+from schemas.ids import JobId, RevisionId, TenantId
 from schemas.lifecycle import (
     DocumentStatus,
     JobKind,
@@ -87,12 +87,14 @@ class ScanBench:
         self.worker.context = self.context
         install_context(self.context)
 
-    def stored(self, content: bytes, *, filename: str = READ) -> Envelope:
-        """Transfer an upload; return the event `upload.stored`."""
+    def stored(
+        self, content: bytes, *, filename: str = READ, tenant_id: TenantId | None = None
+    ) -> Envelope:
+        """Transfer an upload, by default of a new tenant; return the event `upload.stored`."""
         with self.context.transaction() as session:
             event = add_finalized_upload(
                 session,
-                tenant_id=add_tenant(session),
+                tenant_id=tenant_id or add_tenant(session),
                 staging_dir=self.context.settings.staging_dir,
                 content=content,
                 filename=filename,
@@ -291,6 +293,16 @@ def test_a_file_is_read_only_after_its_scan(bench: ScanBench) -> None:
     scanned = bench.event_of(stored, DocumentScanned.TYPE).data
     assert isinstance(scanned, DocumentScanned)
     assert scanned.malware_scan is ScanState.CLEAN
+
+
+def test_a_duplicate_of_a_file_that_is_read_waits_for_its_own_scan(bench: ScanBench) -> None:
+    first = bench.stored(HARMLESS)
+    assert bench.worker.deliver(first)
+    bench.publish_revision(first)
+
+    again = bench.stored(HARMLESS, tenant_id=first.tenantid)
+
+    bench.assert_withheld(again)
 
 
 def test_a_file_that_is_not_read_ends_with_its_scan(bench: ScanBench) -> None:
