@@ -10,6 +10,9 @@ from pipeline.ingest.extractors.pdf.pdfium import PdfiumPage
 _GAPS_MIN: Final = 3
 """Lines with a wide gap that a table has at least."""
 
+_SPACES_MIN: Final = 2
+"""Wide gaps in every second line that a table has at least."""
+
 # Fractions of the height of the ink of a line.
 _WIDE: Final = 1.0
 _MARK: Final = 1.6
@@ -64,12 +67,19 @@ def _has_gap(line: list[Box]) -> bool:
 
 
 def _has_wide_spaces(page: PdfiumPage) -> bool:
-    spaces = _GAP.finditer(page.characters(longest=_CHARACTERS_MAX))
-    boxes = page.boxes_at([index for space in spaces for index in (space.start(), space.end())])
+    """Return whether several lines have wide gaps at their spaces; looks at every second line."""
+    indexes: list[int] = []
+    start = 0
+    for number, line in enumerate(page.characters(longest=_CHARACTERS_MAX).split("\r\n")):
+        if number % 2 == 0:
+            for space in _GAP.finditer(line):
+                indexes += start + space.start(), start + space.end()
+        start += len(line) + 2
+    boxes = page.boxes_at(indexes)
     gaps = 0
     for before, after in zip(boxes[::2], boxes[1::2], strict=True):
         if after.left - before.right > _WIDE * (before.bottom - before.top):
             gaps += 1
-            if gaps >= _GAPS_MIN:
+            if gaps >= _SPACES_MIN:
                 return True
     return False

@@ -2,6 +2,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from reportlab.pdfgen.canvas import Canvas
 
 from pipeline.ingest.extractors.layout import TableFound
 from schemas.layout import TableMethod
@@ -133,4 +134,16 @@ def test_headings_of_two_lines_are_one_row(tmp_path: Path) -> None:
     ]
     style = [("VALIGN", (0, 0), (-1, 0), "BOTTOM")]
     [page] = layouts(tmp_path, pdf([table(rows, style=style)]))
+    assert [rows_of(found) for found in page.tables] == [rows]
+
+
+def test_a_table_whose_rows_are_strings_with_spaces_is_found(tmp_path: Path) -> None:
+    rows = [["Steel pipe", "12.50", "40"], ["Copper", "9.75", "310"], ["Brass", "31.00", "42"]] * 2
+
+    def printed(canvas: Canvas) -> None:
+        canvas.setFont("Courier", 10)
+        for number, (name, price, stock) in enumerate(rows):
+            canvas.drawString(72, 700 - 14 * number, f"{name:<20}{price:>10}{stock:>12}")
+
+    [page] = layouts(tmp_path, pdf([printed]))
     assert [rows_of(found) for found in page.tables] == [rows]
