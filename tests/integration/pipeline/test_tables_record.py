@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ from schemas.lifecycle import (
     TablesState,
 )
 from schemas.outcomes import Outcome
+from schemas.runtime.jobs.cancel import cancel_job
+from schemas.runtime.jobs.retry import retry_job
 from schemas.settings import DatabaseSettings
 from schemas.steps import StepName
 from schemas.tables import steps
@@ -376,3 +379,31 @@ def test_nothing_is_taken_over_from_a_revision_that_is_replaced(
     session.commit()
 
     assert search.copied() is None
+
+
+def test_a_cancelled_reprocessing_keeps_the_tables_it_found_and_may_be_retried(
+    session: Session, tenant_id: TenantId
+) -> None:
+    first = read(session, tenant_id)
+    second = Reading(session, add_reprocessing(session, first.waiting))
+    second.read_pages(*[Outcome.COMPLETE] * 3)
+    second.end(following=FINDS_TABLES)
+    second.describe()
+    search = Search(second)
+    search.write(found(a_table(ROW)))
+
+    assert cancel_job(session, second.job, source="/test", settings=SETTINGS)
+    session.commit()
+    assert second.job_status() is JobStatus.CANCELLED
+    assert (state(second), second.revision.table_count) == (TablesState.FAILED, 1)
+
+    lease.release_lease(session, search.claimed)
+    retry_job(session, second.job, actor="test", export_ttl=timedelta(days=1), settings=SETTINGS)
+    session.commit()
+    again = Search(second, owner="two")
+    assert again.claimed.done == 1
+    again.write(found(a_table(ROW, page=2), last_page=3))
+    again.end()
+
+    assert second.job_status() is JobStatus.COMPLETED
+    assert (state(second), second.revision.table_count) == (TablesState.COMPLETE, 2)

@@ -19,6 +19,7 @@ from pipeline.ingest.errors import PageNotRendered
 from pipeline.ingest.extractors import registry
 from pipeline.ingest.extractors.registry import Format
 from pipeline.ingest.frames import Opening
+from pipeline.ingest.rendering import FIGURE_SIDE
 from schemas.ids import TenantId
 from schemas.policy import media_types
 from tests.factories import pdfs
@@ -35,6 +36,7 @@ class Render(Protocol):
         content: bytes,
         page: int = ...,
         *,
+        box: tuple[int, int, int, int] | None = ...,
         media_type: str = ...,
         while_waiting: Callable[[], None] = ...,
     ) -> Image.Image: ...
@@ -59,6 +61,7 @@ def render(reader: Bench, children: NewChildren, tmp_path: Path) -> Iterator[Ren
         content: bytes,
         page: int = 1,
         *,
+        box: tuple[int, int, int, int] | None = None,
         media_type: str = media_types.PDF,
         while_waiting: Callable[[], None] = lambda: None,
     ) -> Image.Image:
@@ -66,6 +69,7 @@ def render(reader: Bench, children: NewChildren, tmp_path: Path) -> Iterator[Ren
         png = rendering.render(
             Opening(path=str(path), media_type=media_type, limits=READING_LIMITS),
             page=page,
+            box=box,
             reader=reader.reader,
             tenant_id=TenantId(uuid4()),
             while_waiting=while_waiting,
@@ -82,6 +86,26 @@ def refusal(render: Callable[[], Image.Image]) -> tuple[str, str]:
         render()
     assert not raised.value.retryable
     return raised.value.code, str(raised.value)
+
+
+def test_a_part_of_a_page_is_cut_out(render: Render) -> None:
+    # A red square; the page is 792 points high.
+    content = pdfs.with_page_contents(b"1 0 0 rg 100 300 100 100 re f")
+
+    image = render(content, box=(100, 392, 200, 492))
+
+    assert image.size == (209, 209)
+    colors = image.getcolors()
+    assert colors is not None
+    count, color = max(colors)
+    assert (color, count > 200 * 200) == ((255, 0, 0), True)
+
+
+@pytest.mark.parametrize("box", [(-50, -50, 5_000, 5_000), (900, 900, 950, 950), (5, 5, 5, 5)])
+def test_a_part_beyond_the_page_is_rendered_as_far_as_it_is_on_it(
+    render: Render, box: tuple[int, int, int, int]
+) -> None:
+    assert max(render(pdfs.with_pages("One."), box=box).size) <= FIGURE_SIDE
 
 
 def test_a_page_beyond_the_first_is_rendered(render: Render) -> None:
