@@ -12,7 +12,13 @@ from dev.seed.extent import ACTIVE_SHARE, Extent
 from dev.seed.load import TENANTS, SeedRefused, remove, seed
 from dev.stack.stack import Stack
 from schemas.events import envelope
-from schemas.events.documents import RenderRequested, ReprocessRequested
+from schemas.events.documents import (
+    DocumentScanned,
+    IndexRequested,
+    RenderRequested,
+    ReprocessRequested,
+    TablesRequested,
+)
 from schemas.events.endpoints import EndpointDisabled, Ping, ReplayRequested
 from schemas.events.envelope import REFERENCES
 from schemas.events.jobs import JobActionRequested
@@ -137,12 +143,15 @@ def test_every_body_is_the_event_of_its_row(connection: Connection) -> None:
     events = connection.execute(select(EventRecord.__table__)).all()
 
     # No seeded job reads a document again, renders a page, replays events or changes jobs, no seeded
-    # batch or export has events, and no seeded endpoint is pinged or disabled.
+    # document is scanned, indexed or searched for tables, no seeded batch or export has events, and no seeded endpoint is pinged or disabled.
     assert {event.type for event in events} == {
         each for each in envelope.EVENT_TYPES if not each.startswith(("batch.", "export."))
     } - {
         ReprocessRequested.TYPE,
         RenderRequested.TYPE,
+        TablesRequested.TYPE,
+        IndexRequested.TYPE,
+        DocumentScanned.TYPE,
         Ping.TYPE,
         EndpointDisabled.TYPE,
         ReplayRequested.TYPE,
