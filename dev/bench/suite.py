@@ -20,6 +20,7 @@ from dev.bench import (
     retention,
     retrieval,
     scale,
+    search,
     servers,
     small,
     stalled,
@@ -133,6 +134,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "retrieval": Benchmark(
         full=partial(retrieval.run, external=True),
         quick=partial(retrieval.run, external=False),
+    ),
+    "search": Benchmark(
+        full=partial(search.run, extent=search.FULL),
+        quick=partial(search.run, extent=search.QUICK),
     ),
     "scale": Benchmark(
         full=partial(scale.run, extent=scale.FULL),
