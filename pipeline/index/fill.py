@@ -24,6 +24,7 @@ from pipeline.index.vectors import RevisionGone
 from schemas.ids import RevisionId
 from schemas.lifecycle import EmbeddingModelState, SearchState
 from schemas.runtime.embedding import chosen, models
+from schemas.runtime.embedding.port import EmbedderUnavailable
 from schemas.tables.documents import Document, Revision
 from schemas.tables.passages import EmbeddingModel
 
@@ -76,7 +77,8 @@ def sweep(context: Context, *, is_spent: Callable[[], bool]) -> Summary:
     """Take a turn, until everything has its vectors or `is_spent` answers true.
 
     Raises:
-        EmbedderUnavailable: a model in use cannot be loaded.
+        EmbedderUnavailable: a model in use cannot be loaded; raised after the turn of the others, so that
+            `waybill reindex` can replace a model that this version lacks.
     """
     dropped = _drop_retired(context)
     wanted = chosen.model_of(context.settings)
@@ -84,17 +86,30 @@ def sweep(context: Context, *, is_spent: Callable[[], bool]) -> Summary:
         return Summary(dropped=dropped)
     with context.transaction() as session:
         rows = models.first(session, wanted)
-    for row in rows:
-        chosen.named(row.name)
-    indexed = _index_left(context, is_spent=is_spent)
+    missing = _missing(rows)
+    # Without the active model, they would stay as they are.
+    indexed = 0 if missing else _index_left(context, is_spent=is_spent)
     filled = switched = 0
     for row in rows:
-        if row.filled_at is None:
+        if row.filled_at is None and row.name not in missing:
             done, is_filled = _fill(context, row, is_spent=is_spent)
             filled += done
             if is_filled:
                 switched += _end(context, row)
+    for unavailable in missing.values():
+        raise unavailable
     return Summary(indexed=indexed, filled=filled, switched=switched, dropped=dropped)
+
+
+def _missing(rows: Sequence[EmbeddingModel]) -> dict[str, EmbedderUnavailable]:
+    """Return why models cannot be loaded, by name."""
+    missing = {}
+    for row in rows:
+        try:
+            chosen.named(row.name)
+        except EmbedderUnavailable as unavailable:
+            missing[row.name] = unavailable
+    return missing
 
 
 def _index_left(context: Context, *, is_spent: Callable[[], bool]) -> int:

@@ -21,6 +21,7 @@ from schemas.events.envelope import Envelope, decode
 from schemas.ids import TenantId
 from schemas.lifecycle import EmbeddingModelState, JobStatus, SearchState, StepStatus
 from schemas.runtime.embedding import chosen, models
+from schemas.runtime.embedding.port import EmbedderUnavailable
 from schemas.settings import EmbeddingModelName
 from schemas.steps import StepName
 from schemas.tables.documents import Document, Revision
@@ -310,6 +311,28 @@ def test_a_new_model_is_filled_beside_the_old_one_and_then_switched(
     assert fill.sweep(context, is_spent=never).dropped == 1
     assert session.scalars(select(EmbeddingModel.name)).all() == [LETTERS.name]
     assert count(session, PassageEmbedding) == count(session, Passage)
+
+
+def test_a_new_model_replaces_one_that_this_version_lacks(
+    context: Context,
+    session: Session,
+    tenant_id: TenantId,
+) -> None:
+    with context.transaction() as own:
+        models.add(
+            own,
+            chosen.Model(name="gone-2", dimension=3, load=STATIC.load),
+            state=EmbeddingModelState.ACTIVE,
+        )
+    run(context, session, published(session, tenant_id))
+    new_id = ordered(context, LETTERS)
+
+    with pytest.raises(EmbedderUnavailable, match="gone-2"):
+        fill.sweep(context, is_spent=never)
+
+    assert model(session, LETTERS.name).state is EmbeddingModelState.ACTIVE
+    assert without_vector(session, new_id) == 0
+    fill.sweep(context, is_spent=never)
 
 
 def test_a_reindex_goes_on_after_a_kill(
