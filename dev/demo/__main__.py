@@ -87,6 +87,9 @@ def play(environment: Mapping[str, str], *, console: Console) -> None:
             f"  the webhook's signature is valid: [green]{outcome.webhook.signature[:24]}…[/]"
         )
         journey.show_document(client, outcome.job["result"]["document_id"], console=console)
+        console.rule("a table, and a search")
+        journey.show_table(client, outcome.job["result"]["document_id"], console=console)
+        journey.show_search(client, outcome.job["result"]["document_id"], console=console)
         console.rule("the webhook's delivery log, and a resend")
         journey.show_deliveries(
             client, webhook["webhook_id"], first=outcome.webhook, receiver=receiver, console=console

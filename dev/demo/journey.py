@@ -16,6 +16,7 @@ from botocore.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 from dev.client import Chunk, Client, chunks_of
 from dev.demo import paper
@@ -111,6 +112,73 @@ def show_document(client: Client, document_id: str, *, console: Console) -> None
     for entity in entities:
         table.add_row(str(entity["page"]), entity["label"], entity["text"])
     console.print(table)
+
+
+def show_table(client: Client, document_id: str, *, console: Console) -> None:
+    """Show the table of the last page, once the document's tables are found and its passages indexed."""
+    _await_index(client, document_id)
+    (found,) = client.get(f"/documents/{document_id}/tables").json()["items"]
+    table = client.get(f"/documents/{document_id}/tables/{found['number']}").json()
+    cells = {(cell["row"], cell["column"]): cell["text"] for cell in table["cells"]}
+    rows = [
+        tuple(cells.get((row, column), "") for column in range(table["column_count"]))
+        for row in range(table["row_count"])
+    ]
+    if (table["page"], rows) != (paper.PAGES, list(paper.CHARGES)):
+        raise CheckFailed(f"the table differs from that of the PDF: {table}")
+    header, *others = rows
+    shown = Table(*header, title=f"the table on page {table['page']}", title_justify="left")
+    for row in others:
+        shown.add_row(*row)
+    console.print(shown)
+
+
+def show_search(client: Client, document_id: str, *, console: Console) -> None:
+    """Search for a phrase, a number of the table, and the answer to a question in other words."""
+    for query, expected in paper.QUERIES.items():
+        answer = _searched(client, q=query, document_id=document_id, limit=3)
+        hits = [hit for hit in answer["items"] if expected in hit["snippet"]["text"]]
+        if not hits:
+            raise CheckFailed(f"the first hits of {query!r} have no {expected!r}: {answer}")
+        hit = hits[0]
+        snippet = Text(hit["snippet"]["text"], style="italic")
+        for marked in hit["snippet"]["highlights"]:
+            snippet.stylize("bold yellow", marked["start"], marked["end"])
+        by = " and ".join(hit["matched_by"])
+        console.print(f"  {query}  →  page {hit['page']}, by {by}:", highlight=False)
+        console.print(Text("  ").append_text(snippet))
+
+
+def _searched(client: Client, **query: str | int) -> dict[str, Any]:
+    """Return the answer of a search by words and by meaning.
+
+    The first search of a gateway loads the model. On a slow machine this takes longer than
+    `SEARCH_TIMEOUT`, and words alone answer.
+
+    Raises:
+        CheckFailed: words alone answered all the time.
+    """
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    while time.monotonic() < deadline:
+        answer: dict[str, Any] = client.get("/search", **query).json()
+        if answer["semantic"]["status"] == "ok":
+            return answer
+    raise CheckFailed(f"the meaning was not searched: {answer['semantic']}")
+
+
+def _await_index(client: Client, document_id: str) -> None:
+    """Return once the tables of a document are found and its vectors are made.
+
+    Raises:
+        CheckFailed: they were not in time.
+    """
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    while time.monotonic() < deadline:
+        document = client.get(f"/documents/{document_id}").json()
+        if (document["tables"], document["search"]) == ("complete", "complete"):
+            return
+        time.sleep(POLL_INTERVAL.total_seconds())
+    raise CheckFailed(f"tables: {document['tables']}, search: {document['search']}")
 
 
 def show_deliveries(

@@ -7,12 +7,13 @@ from random import Random
 from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont
+from reportlab.lib import colors
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import getSampleStyleSheet
 from reportlab.lib.units import mm
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
-from reportlab.platypus import Flowable, PageBreak, Paragraph, SimpleDocTemplate, Spacer
+from reportlab.platypus import Flowable, PageBreak, Paragraph, SimpleDocTemplate, Spacer, Table
 from reportlab.platypus import Image as Picture
 
 TITLE: Final = "Consignment note and customs papers"
@@ -27,6 +28,21 @@ SENTENCES: Final = (
     "The carrier accepts the goods as described and will deliver them to the named consignee.",
     "Damage has to be reported in writing, with photographs, before the seal is broken.",
 )
+
+CHARGES: Final = (
+    ("Charge", "Unit", "Rate EUR"),
+    ("Crane hire", "hour", "312.50"),
+    ("Pilotage", "vessel", "1,845.00"),
+    ("Cold storage", "pallet and day", "7.35"),
+)
+"""The table on the last page: a header and three rows."""
+
+QUERIES: Final = {
+    '"before the seal is broken"': "before the seal is broken",
+    "1,845.00": "Pilotage",
+    "How do I complain about broken goods?": "Damage has to be reported",
+}
+"""A phrase, a number of the table and a question in other words, each with words of one of its first hits."""
 
 SCANNED_TEXT: Final = (
     "Delivery note 4711",
@@ -49,9 +65,15 @@ def write_pdf(path: Path, *, seed: int) -> None:
             *(Paragraph(_paragraph(random, number), styles["BodyText"]) for _ in range(5)),
             Spacer(1, 6 * mm),
             Picture(_noise(random), width=120 * mm, height=80 * mm),
+            *(_charges() if number == PAGES else ()),
             PageBreak(),
         ]
     SimpleDocTemplate(str(path), pagesize=A4, title=TITLE, author=AUTHOR).build(story)
+
+
+def _charges() -> list[Flowable]:
+    table = Table(CHARGES, style=[("GRID", (0, 0), (-1, -1), 0.5, colors.black)])
+    return [Spacer(1, 6 * mm), table]
 
 
 def _paragraph(random: Random, number: int) -> str:

@@ -53,6 +53,8 @@ def system(
     settings = SETTINGS | {
         "S3_ENDPOINT_URL": shared_store_proxy.url,
         "RABBITMQ_URL": broker_proxy.url,
+        # The vectors of a new model are made in turns, which begin so often.
+        "STEP_WATCH_EVERY": "2s",
     }
     with infrastructure.scoped("e2e", settings=settings, template=migrated_template) as own:
         own.start()

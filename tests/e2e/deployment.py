@@ -25,6 +25,8 @@ SETTINGS: Final = {
     "S3_PART_SIZE": str(PART_SIZE),
     "S3_PARALLEL_PARTS": str(PARALLEL_PARTS),
     "PDF_TIMEOUT": "20s",
+    # The first search of a gateway loads the model, which a busy machine does slowly.
+    "SEARCH_TIMEOUT": "20s",
 }
 
 
