@@ -17,7 +17,7 @@ from tests.scanner import Scanner
 
 pytestmark = pytest.mark.timeout(1800)
 
-KILLS = 8
+KILLS = 5
 LAST_TIER = timedelta(minutes=15)
 """Longer than three waits of the last retry tier."""
 
