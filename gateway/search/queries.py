@@ -463,7 +463,7 @@ FROM {_PLACES} AS hit(revision_id, page, ordinal, place)
 JOIN passages p USING (revision_id, page, ordinal)
 JOIN documents d ON d.id = p.document_id AND d.revision_id = p.revision_id
 JOIN revisions r ON r.id = p.revision_id
-LEFT JOIN pages g ON g.revision_id = p.revision_id AND g.number = p.page
+JOIN pages g ON g.revision_id = p.revision_id AND g.number = p.page
 WHERE d.tenant_id = %(tenant_id)s
 """  # noqa: S608  # of constants
 
