@@ -177,7 +177,11 @@ def _record_place(
     if row.state is EmbeddingModelState.ACTIVE:
         session.execute(
             update(Revision)
-            .where(Revision.id.in_(through), Revision.search.is_distinct_from(SearchState.COMPLETE))
+            # A pending one may get more passages before its step.
+            .where(
+                Revision.id.in_(through),
+                Revision.search.in_((SearchState.WORDS, SearchState.FAILED)),
+            )
             .values(search=SearchState.COMPLETE)
         )
     session.execute(

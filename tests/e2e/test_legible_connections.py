@@ -67,6 +67,7 @@ def test_connections_to_the_database_have_the_name_of_their_process(system: Stac
         "waybill-gateway-readiness",
         "waybill-pipeline-maintenance+uploads",
         "waybill-pipeline-ocr_processing",
+        "waybill-pipeline-search_indexing+search_maintenance",  # `tasks.fill_index`
         "waybill-relay",
         "waybill-deliver",
     }
