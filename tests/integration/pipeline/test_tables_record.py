@@ -35,6 +35,7 @@ from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.documents import DocumentTable, Figure, Revision
 from schemas.tables.events import EventRecord
+from schemas.tables.jobs import Job
 from schemas.tables.passages import Passage
 from schemas.tables.uploads import Upload
 from tests.factories.readings import SETTINGS, add_reprocessing, add_stored
@@ -385,6 +386,8 @@ def test_a_cancelled_reprocessing_keeps_the_tables_it_found_and_may_be_retried(
     session: Session, tenant_id: TenantId
 ) -> None:
     first = read(session, tenant_id)
+    first.describe()
+    Search(first).end()
     second = Reading(session, add_reprocessing(session, first.waiting))
     second.read_pages(*[Outcome.COMPLETE] * 3)
     second.end(following=FINDS_TABLES)
@@ -398,6 +401,11 @@ def test_a_cancelled_reprocessing_keeps_the_tables_it_found_and_may_be_retried(
     assert (state(second), second.revision.table_count) == (TablesState.FAILED, 1)
 
     lease.release_lease(session, search.claimed)
+    document_id = second.waiting.document.document_id
+    session.execute(
+        update(Job).where(Job.id == second.waiting.job_id).values(document_id=document_id)
+    )
+    session.commit()
     retry_job(session, second.job, actor="test", export_ttl=timedelta(days=1), settings=SETTINGS)
     session.commit()
     again = Search(second, owner="two")
