@@ -64,7 +64,7 @@ class Extent:
     indexed: int
 
 
-FULL: Final = Extent(passages=1_000_000, queries=40, recalled=200, indexed=200)
+FULL: Final = Extent(passages=1_000_000, queries=40, recalled=100, indexed=200)
 QUICK: Final = Extent(passages=5_000, queries=2, recalled=5, indexed=4)
 
 
