@@ -124,10 +124,12 @@ async def upload_to_settle(
 ) -> Upload:
     """Return a tenant's upload in its current state, locked until the transaction ends.
 
+    The lock is that of `LOCK_OF_UPLOAD`.
+
     Raises:
         UploadNotFound: the tenant has no such upload.
     """
-    query = _by_id(tenant_id=tenant_id, upload_id=upload_id).with_for_update()
+    query = _by_id(tenant_id=tenant_id, upload_id=upload_id).with_for_update(key_share=True)
     return await _one(session, query, upload_id)
 
 

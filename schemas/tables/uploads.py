@@ -14,6 +14,14 @@ NEVER_FINALIZED: Final = text(
 """Ended uploads without a job; the condition of a partial index, which the planner does not compare
 with parameters."""
 
+LOCK_OF_UPLOAD: Final = {"key_share": True}
+"""Excludes what `FOR UPDATE` excludes, except the check of foreign keys: `FOR NO KEY UPDATE`.
+
+A transaction that changes a row for the second time makes PostgreSQL check the foreign keys of the row
+again. With `FOR UPDATE`, a worker that changes two steps of a job would wait for the upload, while the
+transaction that has locked the upload waits for the worker.
+"""
+
 
 class Upload(Base):
     """A file that a client uploads: what was declared, and its status."""

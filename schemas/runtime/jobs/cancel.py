@@ -26,7 +26,7 @@ from schemas.tables.documents import Document, FigureImage, PageImage, Revision
 from schemas.tables.events import emit
 from schemas.tables.jobs import IS_OPEN, READS_AGAIN, Job
 from schemas.tables.steps import Step
-from schemas.tables.uploads import Chunk, Upload
+from schemas.tables.uploads import LOCK_OF_UPLOAD, Chunk, Upload
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -59,7 +59,7 @@ def cancel_job(session: Session, job: Job, *, source: str, settings: StepSetting
     upload = None
     if job.upload_id is not None:
         upload = session.get_one(
-            Upload, job.upload_id, with_for_update=True, populate_existing=True
+            Upload, job.upload_id, with_for_update=LOCK_OF_UPLOAD, populate_existing=True
         )
         session.refresh(job)
     if job.status in SETTLED_JOBS:

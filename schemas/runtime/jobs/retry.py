@@ -37,7 +37,7 @@ from schemas.tables.events import EventRecord
 from schemas.tables.exports import Export
 from schemas.tables.jobs import IS_OPEN, READS_AGAIN, Job
 from schemas.tables.steps import Step
-from schemas.tables.uploads import Upload
+from schemas.tables.uploads import LOCK_OF_UPLOAD, Upload
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -140,7 +140,7 @@ def _locked(session: Session, job: Job) -> _Work:
     upload = document = revision_id = export = None
     if job.upload_id is not None:
         upload = session.get_one(
-            Upload, job.upload_id, with_for_update=True, populate_existing=True
+            Upload, job.upload_id, with_for_update=LOCK_OF_UPLOAD, populate_existing=True
         )
     if job.upload_id is not None or job.document_id is not None:
         is_its_document = (

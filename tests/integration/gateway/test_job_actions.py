@@ -36,6 +36,7 @@ from tests.integration.gateway import workers
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.conftest import MakeKey, Serve
 from tests.integration.gateway.test_document_changes import read_document, reprocess
+from tests.integration.gateway.test_lock_order import until_waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -479,6 +480,23 @@ async def test_a_retry_settles_the_dead_letter_of_the_event(
 
 
 # Both, and workers, at once
+
+
+@pytest.mark.parametrize(("action", "status"), [("retry", 202), ("cancel", 409)])
+async def test_a_worker_that_changes_two_steps_never_waits_for_an_action_on_their_job(
+    api: Api, transaction: BeginSession, action: str, status: int
+) -> None:
+    """The second change of a job makes PostgreSQL check that its upload exists."""
+    _, job_id = await stored(api, transaction)
+    async with transaction() as working:
+        await working.execute(select(Document.id).with_for_update(key_share=True))
+        await working.execute(step_update(job_id, StepName.METADATA, StepStatus.COMPLETED))
+        acting = asyncio.create_task(api.ask("POST", f"/jobs/{job_id}/{action}"))
+        await until_waiting(transaction)
+
+        await working.execute(step_update(job_id, StepName.INGEST, StepStatus.FAILED))
+
+    assert (await acting).status_code == status
 
 
 async def test_cancels_retries_and_workers_of_one_tenant_never_deadlock(
