@@ -18,7 +18,7 @@ from gateway.search.terms import Terms, WordShares
 from gateway.search.words import passages_of, required_of
 from schemas.api.search import SearchMode, Semantic, SemanticStatus
 from schemas.runtime.embedding import chosen
-from schemas.runtime.embedding.port import EmbedderUnavailable, written
+from schemas.runtime.embedding.port import Embedder, EmbedderUnavailable, written
 from schemas.settings import EmbeddingModelName
 
 SIMILARITY_MIN: Final = 0.1
@@ -56,13 +56,17 @@ async def rank_by_meaning(
         return _none(SemanticStatus.NOT_WANTED)
     if context.settings.embedding_model is EmbeddingModelName.NONE:
         return _none(SemanticStatus.OFF)
+    limit = context.settings.search_timeout.total_seconds()
     model: Model | None = None
     try:
-        async with asyncio.timeout(context.settings.search_timeout.total_seconds()):
+        async with asyncio.timeout(limit):
             model = await _model(context)
-            if model is None:
-                return _none(SemanticStatus.OFF)
-            vector = await asyncio.to_thread(_vector, model, query.text)
+        if model is None:
+            return _none(SemanticStatus.OFF)
+        # Outside the limit: the first search of a process waits until the model is loaded.
+        embedder = await asyncio.to_thread(chosen.named, model.name)
+        async with asyncio.timeout(limit):
+            vector = await asyncio.to_thread(_vector, embedder, query.text)
         return await _nearest(context, vector, request, model=model, terms=await terms)
     except (TimeoutError, SearchTimeout):
         log.warning("search.vectors_timeout", model=model and model.name)
@@ -78,13 +82,8 @@ async def _model(context: Context) -> Model | None:
         return await queries.active_model(session)
 
 
-def _vector(model: Model, text: str) -> str:
-    """Return the vector of a text.
-
-    Raises:
-        EmbedderUnavailable: the model cannot be loaded.
-    """
-    return written(chosen.named(model.name).embed([text])[0])
+def _vector(embedder: Embedder, text: str) -> str:
+    return written(embedder.embed([text])[0])
 
 
 async def _nearest(
