@@ -44,7 +44,7 @@ def show(fused: Fused, row: Any, snippet: Snippet) -> SearchHit:  # noqa: ANN401
     )
 
 
-def _box(row: Any) -> Box | None:  # noqa: ANN401
+def _box(row: Any) -> Box | None:  # noqa: ANN401  # as in `show`
     return box_around(
         line.box
         for line in lines_of(row.lines or ())

@@ -33,16 +33,15 @@ class Model:
 
 
 def _use(name: str) -> Embedder:
-    # numpy takes 30 MiB: a process that loads no model does without.
-    from schemas.runtime.embedding import use_weights  # noqa: PLC0415
-    from schemas.runtime.embedding.use_whole import WholeEmbedder  # noqa: PLC0415
+    from schemas.runtime.embedding import use_weights  # noqa: PLC0415  # numpy takes 30 MiB
+    from schemas.runtime.embedding.use_whole import WholeEmbedder  # noqa: PLC0415  # numpy takes 30 MiB
 
     return WholeEmbedder(name, use_weights.load())
 
 
 def _use_static(name: str) -> Embedder:
-    from schemas.runtime.embedding import use_weights  # noqa: PLC0415
-    from schemas.runtime.embedding.use_static import StaticEmbedder  # noqa: PLC0415
+    from schemas.runtime.embedding import use_weights  # noqa: PLC0415  # numpy takes 30 MiB
+    from schemas.runtime.embedding.use_static import StaticEmbedder  # noqa: PLC0415  # numpy takes 30 MiB
 
     return StaticEmbedder(name, use_weights.load())
 

@@ -44,7 +44,7 @@ async def found(api: Api, q: str, **parameters: Any) -> dict[str, Any]:  # noqa:
     return results
 
 
-async def names(api: Api, ids: dict[str, str], q: str, **parameters: Any) -> list[str]:  # noqa: ANN401
+async def names(api: Api, ids: dict[str, str], q: str, **parameters: Any) -> list[str]:  # noqa: ANN401  # as in `found`
     hits = (await found(api, q, **parameters))["items"]
     return [ids[hit["document_id"]] for hit in hits]
 

@@ -61,7 +61,7 @@ async def found(api: Api, q: str, **parameters: Any) -> dict[str, Any]:  # noqa:
 async def test_other_words_and_another_language_find_the_passage_that_is_meant(
     searched: Api, names: dict[tuple[str, int], str]
 ) -> None:
-    async def pages(q: str, **parameters: Any) -> list[str]:  # noqa: ANN401
+    async def pages(q: str, **parameters: Any) -> list[str]:  # noqa: ANN401  # as in `found`
         results = await found(searched, q, **parameters)
         assert results["semantic"]["status"] == "ok"
         assert results["mode"] == parameters.get("mode", "hybrid")

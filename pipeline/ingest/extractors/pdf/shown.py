@@ -41,12 +41,12 @@ def shown_on(page: Any) -> Shown:  # noqa: ANN401  # a ctypes handle
     )
 
 
-def text_objects(page: Any) -> Iterator[Any]:  # noqa: ANN401
+def text_objects(page: Any) -> Iterator[Any]:  # noqa: ANN401  # ctypes is untyped
     """Yield the handles of the first objects of a loaded page that show text."""
     return (handle for kind, handle, _ in _objects(page) if kind == c.FPDF_PAGEOBJ_TEXT)
 
 
-def _objects(page: Any) -> Iterator[tuple[int, Any, Matrix]]:  # noqa: ANN401
+def _objects(page: Any) -> Iterator[tuple[int, Any, Matrix]]:  # noqa: ANN401  # ctypes is untyped
     """Yield kind, handle and matrix of the objects of a page and of its forms."""
     left = _OBJECTS_MAX
     containers = [(page, IDENTITY, 0)]
@@ -65,7 +65,7 @@ def _objects(page: Any) -> Iterator[tuple[int, Any, Matrix]]:  # noqa: ANN401
                 yield kind, handle, matrix
 
 
-def _outlines(path: Any) -> int:  # noqa: ANN401
+def _outlines(path: Any) -> int:  # noqa: ANN401  # ctypes is untyped
     """Return how many letters a path may be: typesetters draw a letter or a line in one path."""
     mode, is_stroked = ctypes.c_int(), c.FPDF_BOOL()
     if not c.FPDFPath_GetDrawMode(path, mode, is_stroked) or mode.value == c.FPDF_FILLMODE_NONE:
@@ -74,7 +74,7 @@ def _outlines(path: Any) -> int:  # noqa: ANN401
     return 0 if segments < _OUTLINE_SEGMENTS_MIN else 1 + segments // _SEGMENTS_PER_OUTLINE
 
 
-def _bounds(handle: Any, matrix: Matrix) -> tuple[float, float, float, float] | None:  # noqa: ANN401
+def _bounds(handle: Any, matrix: Matrix) -> tuple[float, float, float, float] | None:  # noqa: ANN401  # ctypes is untyped
     box = _box(c.FPDFPageObj_GetBounds, handle)
     if box is None:
         return None
@@ -84,7 +84,7 @@ def _bounds(handle: Any, matrix: Matrix) -> tuple[float, float, float, float] | 
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def _box(get: Any, handle: Any) -> tuple[float, float, float, float] | None:  # noqa: ANN401
+def _box(get: Any, handle: Any) -> tuple[float, float, float, float] | None:  # noqa: ANN401  # ctypes is untyped
     """Return left, bottom, right and top, as PDFium's function `get` gives them."""
     if get is c.FPDF_GetPageBoundingBox:
         box = c.FS_RECTF()
@@ -94,6 +94,6 @@ def _box(get: Any, handle: Any) -> tuple[float, float, float, float] | None:  # 
     return (left.value, bottom.value, right.value, top.value) if get(handle, *numbers) else None
 
 
-def _matrix(handle: Any) -> Matrix:  # noqa: ANN401
+def _matrix(handle: Any) -> Matrix:  # noqa: ANN401  # ctypes is untyped
     m = c.FS_MATRIX()
     return (m.a, m.b, m.c, m.d, m.e, m.f) if c.FPDFPageObj_GetMatrix(handle, m) else IDENTITY

@@ -32,7 +32,7 @@ def confidence_of(draft: Draft) -> float:
 
 
 def is_table(draft: Draft) -> bool:
-    if draft.row_count < 2 or draft.column_count < 2 or len(draft.cells) < _CELLS_MIN:  # noqa: PLR2004
+    if draft.row_count < 2 or draft.column_count < 2 or len(draft.cells) < _CELLS_MIN:  # noqa: PLR2004  # a table has two rows and two columns
         return False
     return draft.method is TableMethod.RULED or _looks_like_one(draft)
 

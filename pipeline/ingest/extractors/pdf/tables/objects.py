@@ -168,7 +168,7 @@ class _Walk:
                     self._found.is_cut = True
                     return
 
-    def _path(self, path: Any, matrix: Matrix) -> None:  # noqa: ANN401
+    def _path(self, path: Any, matrix: Matrix) -> None:  # noqa: ANN401  # ctypes is untyped
         box = self._bounds(path, matrix)
         if box is None or not self._is_on_page(box):
             return
@@ -214,7 +214,7 @@ class _Walk:
             elif abs(to_y - y) >= _RULE_LENGTH_MIN:
                 self._found.vertical.append(Rule((x + to_x) / 2, min(y, to_y), max(y, to_y)))
 
-    def _lines(self, path: Any, count: int, matrix: Matrix) -> tuple[list[Box], bool]:  # noqa: ANN401
+    def _lines(self, path: Any, count: int, matrix: Matrix) -> tuple[list[Box], bool]:  # noqa: ANN401  # ctypes is untyped
         """Return the lines of a path, each from a point to a point; and whether all are straight.
 
         A straight line is horizontal or vertical.
@@ -245,14 +245,14 @@ class _Walk:
             return [], False
         return self._page.as_displayed(lines), True
 
-    def _image(self, image: Any, matrix: Matrix) -> None:  # noqa: ANN401
+    def _image(self, image: Any, matrix: Matrix) -> None:  # noqa: ANN401  # ctypes is untyped
         box = self._bounds(image, matrix)
         if box is None or not self._is_on_page(box):
             return
         _pixels_of(image, self._int_at[0], self._int_at[1])
         self._found.images.append(Image(box, int(self._ints[0]), int(self._ints[1])))
 
-    def _color(self, handle: Any) -> tuple[int, ...]:  # noqa: ANN401
+    def _color(self, handle: Any) -> tuple[int, ...]:  # noqa: ANN401  # ctypes is untyped
         """Return red, green, blue and alpha of an area."""
         _fill_color(handle, *self._int_at)
         return tuple(self._ints)
@@ -265,7 +265,7 @@ class _Walk:
             and box.top < self._page.height
         )
 
-    def _bounds(self, handle: Any, matrix: Matrix) -> Box | None:  # noqa: ANN401
+    def _bounds(self, handle: Any, matrix: Matrix) -> Box | None:  # noqa: ANN401  # ctypes is untyped
         if not _bounds_of(handle, *self._float_at[:4]):
             return None
         left, bottom, right, top = self._floats[:4]
@@ -279,7 +279,7 @@ class _Walk:
         (box,) = self._page.as_displayed([(left, top, right, bottom)])
         return box
 
-    def _matrix(self, handle: Any) -> Matrix:  # noqa: ANN401
+    def _matrix(self, handle: Any) -> Matrix:  # noqa: ANN401  # ctypes is untyped
         if not _matrix_of(handle, self._float_at[0]):
             return IDENTITY
         a, b, d, e, f, g = self._floats
