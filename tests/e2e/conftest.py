@@ -61,8 +61,8 @@ def system(
         yield own
 
 
-WITHOUT_BATCH_LANE: Final = {"TABLES_ENABLED": "false"}
-"""No worker of these systems finds tables, so that no job waits for it."""
+NO_STEPS_AFTER_READING: Final = {"TABLES_ENABLED": "false", "EMBEDDING_MODEL": "none"}
+"""These systems have no worker for the tables and the vectors of documents: no such step waits."""
 
 
 def start_without_long_documents(system: Stack) -> None:
@@ -77,7 +77,9 @@ def bucket_staging_system(
 ) -> Iterator[Stack]:
     """A system that stages chunks in the bucket; its gateways and workers share no directory."""
     settings = (
-        SETTINGS | WITHOUT_BATCH_LANE | {"S3_ENDPOINT_URL": shared_store_proxy.url, "STAGING": "s3"}
+        SETTINGS
+        | NO_STEPS_AFTER_READING
+        | {"S3_ENDPOINT_URL": shared_store_proxy.url, "STAGING": "s3"}
     )
     with infrastructure.scoped("e2e-s3", settings=settings, template=migrated_template) as own:
         start_without_long_documents(own)
@@ -91,7 +93,7 @@ def forgetful_system(
     """A system of which many messages can be lost at once, and are soon found missing."""
     settings = (
         SETTINGS
-        | WITHOUT_BATCH_LANE
+        | NO_STEPS_AFTER_READING
         | {
             "S3_ENDPOINT_URL": shared_store_proxy.url,
             "TENANT_STEPS_MAX": "200",

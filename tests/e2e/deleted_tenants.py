@@ -38,11 +38,15 @@ class Member:
         system = deployment.system
         key = system.create_api_key(tenant=name)
         engine = create_engine(system.environment["DATABASE_URL"])
-        with Session(engine) as session:
-            tenant_id = session.execute(select(Tenant.id).where(Tenant.name == name)).scalar_one()
-        with Client(system.url, api_key=key) as client:
-            yield cls(name=name, id=tenant_id, client=client, deployment=deployment, engine=engine)
-        engine.dispose()
+        try:
+            with Session(engine) as session:
+                tenant_id = session.scalars(select(Tenant.id).where(Tenant.name == name)).one()
+            with Client(system.url, api_key=key) as client:
+                yield cls(
+                    name=name, id=tenant_id, client=client, deployment=deployment, engine=engine
+                )
+        finally:
+            engine.dispose()
 
     def submit(self, path: Path) -> str:
         """Upload a file; return its job."""

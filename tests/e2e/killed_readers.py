@@ -22,6 +22,7 @@ from dev.client import Client
 from tests.e2e.broker_proxy import BrokerProxy
 from tests.e2e.deployment import Deployment
 from tests.e2e.files import retrying, settled
+from tests.eventually import eventually
 
 PAGES: Final = 6
 READING: Final = ("ingest", "batch", "metadata", "ocr")
@@ -178,7 +179,12 @@ def _rows(environment: Mapping[str, str], *, jobs: list[str]) -> list[Any]:
     ids = [UUID(job) for job in jobs]
     try:
         with engine.connect() as connection:
-            assert connection.execute(_RUNNING, {"jobs": ids}).scalar_one() == 0
+            # A job does not wait for the vectors of its document.
+            eventually(
+                lambda: connection.execute(_RUNNING, {"jobs": ids}).scalar_one(),
+                until=lambda running: running == 0,
+                within=timedelta(minutes=2),
+            )
             return list(connection.execute(_WRONG, {"jobs": ids}).all())
     finally:
         engine.dispose()

@@ -55,6 +55,7 @@ def test_fifty_uploads_complete_although_every_process_is_killed_once(
         *infrastructure_processes.items(),
     ]
     Random(6).shuffle(victims)
+    kill_every = count // len(victims)
 
     def upload_pdf(number: int) -> str:
         key = uuid4().hex
@@ -82,7 +83,7 @@ def test_fifty_uploads_complete_although_every_process_is_killed_once(
             accepted = []
             for done in as_completed([pool.submit(upload_pdf, n) for n in range(count)]):
                 accepted.append(done.result())
-                if len(accepted) % 3 == 0 and victims:
+                if len(accepted) % kill_every == 0 and victims:
                     victims.pop()[1].kill()
         assert not victims, f"never killed: {[name for name, _ in victims]}"
         jobs = [settled(client, job_id) for job_id in accepted]
