@@ -161,10 +161,11 @@ class Watched:
         if answer["semantic"]["status"] != "ok":
             self.wrong.append(f"the meaning was not searched: {answer['semantic']}")
         self.searches += 1
-        self.hits += bool(hits)
+        by_word = [hit for hit in hits if hit["snippet"]["highlights"]]
+        self.hits += bool(by_word)
         if was_deleted and hits:
             self.wrong.append(f"found after its deletion: {hits}")
-        if not hits and self.deletion_began is None:
+        if not by_word and self.deletion_began is None:
             self.wrong.append(f"not found: {answer}")
         for hit in hits:
             if before is not None and hit["revision"] < before:
@@ -180,7 +181,11 @@ class Watched:
         answer = http.get(f"/documents/{self.document_id}/pages/{hit['page']}")
         if answer.is_success:
             passage = answer.json()["text"][hit["start"] : hit["end"]]
-            if self.word not in passage or "mark" not in hit["snippet"]["html"]:
+            # A hit by meaning alone has no highlight.
+            sought = (
+                self.word if hit["snippet"]["highlights"] else hit["snippet"]["text"].strip("… ")
+            )
+            if not passage or sought not in passage:
                 self.wrong.append(f"the page has no such passage: {hit}")
         elif self.deletion_began is None:
             self.wrong.append(f"the page is gone: {hit}, {answer.text}")
