@@ -180,10 +180,12 @@ class Watched:
         """Read the page of a hit: it has the passage."""
         answer = http.get(f"/documents/{self.document_id}/pages/{hit['page']}")
         if answer.is_success:
-            passage = answer.json()["text"][hit["start"] : hit["end"]]
+            passage = " ".join(answer.json()["text"][hit["start"] : hit["end"]].split())
             # A hit by meaning alone has no highlight.
             sought = (
-                self.word if hit["snippet"]["highlights"] else hit["snippet"]["text"].strip("… ")
+                self.word
+                if hit["snippet"]["highlights"]
+                else " ".join(hit["snippet"]["text"].strip("… ").split())
             )
             if not passage or sought not in passage:
                 self.wrong.append(f"the page has no such passage: {hit}")
