@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import chain
 from random import Random
 from statistics import fmean
@@ -39,7 +39,6 @@ from schemas.tables.tenants import Tenant
 P95_MAX_MS: Final = 50
 HITS: Final = 10
 
-LOADING: Final = timedelta(minutes=1)
 PASSAGE_CHARACTERS: Final = 700
 
 TENANTS: Final = {MAIN: "80 % of the passages", f"{MAIN}-01": "1 % of the passages"}
@@ -204,17 +203,8 @@ def _clients(stack: Stack) -> Iterator[Mapping[str, Connection]]:
             )
             for tenant in TENANTS
         }
-        _wait_for_the_model(clients[MAIN])
+        _ask(clients[MAIN], "word")  # the first search waits until the model is loaded
         yield clients
-
-
-def _wait_for_the_model(client: Connection) -> None:
-    """Search until the gateway has loaded its model, which its first search begins."""
-    ends = time.monotonic() + LOADING.total_seconds()
-    while client.ask("GET", f"{API_PREFIX}/search?q=word").json["semantic"]["status"] != "ok":
-        if time.monotonic() > ends:
-            raise TimeoutError(f"the model was not loaded within {LOADING}")
-        time.sleep(0.1)
 
 
 def _ask(
