@@ -37,6 +37,7 @@ from pipeline.context import Context
 from pipeline.enrich.annotations import Entity
 from pipeline.export import statement
 from pipeline.export.statement import Query
+from pipeline.index import fill
 from pipeline.ingest import passage_rows, passwords, record, writer
 from pipeline.ingest.applied_event import EventContext
 from pipeline.ingest.extractors.extractor import DocumentMetadata, Structure
@@ -100,6 +101,8 @@ from schemas.lifecycle import (
     StepStatus,
     UploadStatus,
 )
+from schemas.runtime.embedding import chosen, models
+from schemas.settings import EmbeddingSettings
 from schemas.steps import StepName
 from schemas.tables import steps
 from schemas.tables.batches import Batch, BatchLine
@@ -1004,6 +1007,19 @@ def _find_revisions_without_passages(context: Context, _: Facts) -> object:
     return passages.sweep(context, Budget.of(MINUTE))
 
 
+def _add_filled_model(connection: Connection, _: Facts) -> None:
+    """Add the active model, whose vectors are all made."""
+    model = chosen.model_of(EmbeddingSettings())
+    if model is None:
+        raise RuntimeError("there is no default model")
+    with Session(connection, join_transaction_mode="rollback_only") as session, session.begin():
+        models.first(session, model)[0].filled_at = func.now()
+
+
+def _find_revisions_without_vectors(context: Context, _: Facts) -> object:
+    return fill.sweep(context, is_spent=lambda: False)
+
+
 def _order(facts: Facts, *, include_undelivered: bool) -> ReplayRequested:
     now = datetime.now(UTC)
     return ReplayRequested(
@@ -1149,6 +1165,11 @@ PIPELINE: Final[Sequence[PipelineLook]] = (
     PipelineLook(name="sweep: no tenant to delete", look=_find_tenants_to_delete),
     PipelineLook(name="sweep: no revision that nobody sees", look=_find_unseen_revisions),
     PipelineLook(name="sweep: no revision without passages", look=_find_revisions_without_passages),
+    PipelineLook(
+        name="sweep: no revision without vectors",
+        prepare=_add_filled_model,
+        look=_find_revisions_without_vectors,
+    ),
     PipelineLook(name="sweep: no ended callback, no old endpoint", look=_find_ended_endpoints),
     PipelineLook(name="sweep: no row past its retention", look=_delete_old_rows),
     PipelineLook(name="sweep: 50 old jobs", prepare=_make_jobs_old, look=_delete_old_jobs),
