@@ -22,6 +22,14 @@ from typing import Final
 from dev.stack.checkout import CHECKOUT
 
 MODULES: Final[Mapping[str, tuple[str, ...]]] = {
+    "alembic.__main__": (
+        "alembic.__main__",
+        # What the migrations import, and what Alembic and SQLAlchemy import late.
+        "alembic.autogenerate.api",
+        "schemas.runtime.settings_loader",
+        "schemas.tables",
+        "sqlalchemy.dialects.postgresql.psycopg",
+    ),
     "gateway": ("gateway.__main__", "gateway.staging.bucket"),
     "gateway.administration.cli": (
         "gateway.administration.cli",
@@ -32,6 +40,9 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "schemas.runtime.logging",
     ),
     "notifier": ("notifier.__main__",),
+    "tests.integration.pipeline.maintenance.sweep_program": (
+        "tests.integration.pipeline.maintenance.sweep_program",
+    ),
     "pipeline": (
         "pipeline.__main__",
         # What `pipeline.worker` imports before it reads its settings, and what Celery imports late.

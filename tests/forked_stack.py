@@ -11,6 +11,7 @@ from dev.stack.specification import ProcessSpec
 from tests.forked_process import fork
 
 SERVICE_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "alembic": ("alembic.__main__",),
     "waybill": ("gateway.administration.cli",),
     "waybill-gateway": ("gateway",),
     "waybill-relay": ("notifier", "relay"),

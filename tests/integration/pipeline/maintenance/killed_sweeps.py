@@ -1,17 +1,16 @@
 """The sweep of old rows, killed at random: nothing is left, nothing is deleted or announced twice."""
 
+import asyncio
 import random
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from typing import Final
 
 from sqlalchemy import func, select, update
 
-from dev.stack.checkout import CHECKOUT
 from pipeline.context import Context
 from schemas.lifecycle import JobStatus, UploadStatus
 from schemas.object_keys import page_image
@@ -26,6 +25,7 @@ from schemas.tables.uploads import Chunk, Upload
 from tests.factories import ended
 from tests.factories.uploads import add_tenant
 from tests.integration.pipeline.maintenance.leftovers import count, emitted, keys, put
+from tests.service_process import ServiceProcess, new_log_file, spawn
 
 TABLES = (Upload, Chunk, Job, Step, Document, Revision, Page, Entity, PageImage)
 RUNS_MAX = 20
@@ -42,7 +42,7 @@ class Extent:
 
 
 def assert_killed_sweeps_end_right(
-    context: Context, environment: Mapping[str, str], *, extent: Extent
+    context: Context, environment: Mapping[str, str], *, extent: Extent, directory: Path
 ) -> None:
     """Kill sweeps until `extent.kills`, let one end, and compare every table and the bucket."""
     with context.transaction() as session:
@@ -65,10 +65,10 @@ def assert_killed_sweeps_end_right(
     for document in old:
         _store(context, document)
 
-    killed = sum(_kill(environment) for _ in range(extent.kills))
+    killed = asyncio.run(_kill(environment, times=extent.kills, directory=directory))
 
     assert killed > 0, "every sweep ended before it was killed"
-    _sweep_until_nothing_is_due(context, environment)
+    asyncio.run(_sweep_until_nothing_is_due(context, environment, directory=directory))
     with context.transaction() as session:
         # The uploads of the deleted documents are kept for a time.
         session.execute(
@@ -76,7 +76,7 @@ def assert_killed_sweeps_end_right(
             .where(Upload.status == UploadStatus.CANCELLED, Upload.finalized_at.is_(None))
             .values(expires_at=ended.LONG_AGO)
         )
-    _sweep_until_nothing_is_due(context, environment)
+    asyncio.run(_sweep_until_nothing_is_due(context, environment, directory=directory))
     assert {table: count(context, table) for table in TABLES} == before
     assert keys(context) == objects
     announced = Counter(event.upload_id for event in emitted(context))
@@ -86,27 +86,36 @@ def assert_killed_sweeps_end_right(
         assert session.scalars(select(TenantUsage.bytes)).one() == kept.size
 
 
-_COMMAND = (sys.executable, "-m", "tests.integration.pipeline.maintenance.sweep_program")
+_PROGRAM: Final = "tests.integration.pipeline.maintenance.sweep_program"
 
 
-def _kill(environment: Mapping[str, str]) -> bool:
-    """Start a sweep and kill it after a random time; False if it had ended before."""
-    with subprocess.Popen(
-        _COMMAND, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"begins\n"
-        time.sleep(random.uniform(0, 0.4))  # the moment of the kill
-        was_running = process.poll() is None
-        process.kill()
-    return was_running
+async def _kill(environment: Mapping[str, str], *, times: int, directory: Path) -> int:
+    """Start sweeps and kill each after a random time; return how many had not ended before."""
+    running = 0
+    for _ in range(times):
+        sweep = await _started(environment, directory=directory)
+        await sweep.until(lambda: "begins\n" in sweep.log_file.read_text())  # noqa: B023  # called here
+        await asyncio.sleep(random.uniform(0, 0.4))  # the moment of the kill
+        running += sweep.is_running
+        await sweep.kill()
+    return running
 
 
-def _sweep_until_nothing_is_due(context: Context, environment: Mapping[str, str]) -> None:
+async def _sweep_until_nothing_is_due(
+    context: Context, environment: Mapping[str, str], *, directory: Path
+) -> None:
     for _ in range(RUNS_MAX):
-        subprocess.run(_COMMAND, cwd=CHECKOUT, env=environment, check=True, timeout=300)
+        sweep = await _started(environment, directory=directory)
+        async with asyncio.timeout(300):
+            assert await sweep.process.wait() == 0, sweep.log_file.read_text()
         if not _is_due(context):
             break
+
+
+async def _started(environment: Mapping[str, str], *, directory: Path) -> ServiceProcess:
+    log_file = new_log_file(directory, name="sweep")
+    process = await spawn(_PROGRAM, environment=environment, log_file=log_file)
+    return ServiceProcess(process=process, log_file=log_file)
 
 
 def _store(context: Context, document: Document) -> None:
