@@ -73,43 +73,62 @@ class ReusedDatabase:
         self._name = f"test-{uuid4().hex[:12]}"
         self._template: _Template | None = None
         self._url = ""
+        # Kept between tests: opening one takes longer than deleting the rows of a test.
+        self._connection: psycopg.Connection | None = None
 
     def renew(self) -> DatabaseSettings:
         """Close all connections of the database and return it as a copy of the template."""
         if self._template is None or not self._empty(self._template):
+            self._disconnect()
             self._url = self._infrastructure.create_database(
                 self._name, template=self._template_name
             )["DATABASE_URL"]
-            with self._connect() as connection:
-                self._template = _read(connection)
+            self._template = _read(self._connect())
         return DatabaseSettings.model_validate({"database_url": self._url})
 
     def drop(self) -> None:
+        self._disconnect()
         self._infrastructure.drop_database(self._name)
 
     def _empty(self, template: _Template) -> bool:
         """Delete what a test left; return whether the database now equals the template."""
-        with self._connect() as connection:
-            connection.execute(DISCONNECT)
-            if connection.execute(CATALOG).fetchone() != template.catalog:
-                return False
-            tables = connection.execute(TABLES).fetchall()
-            if sum(size for _, size in tables) > DEAD_BYTES_MAX:
-                return False
-            # Triggers would write new rows, and foreign keys would demand an order of the tables.
-            connection.execute("SET session_replication_role = replica")
-            with connection.transaction():
-                connection.execute("; ".join(f"DELETE FROM {table}" for table, _ in tables))  # noqa: S608  # quoted by `regclass`
-                for table, rows in template.rows.items():
-                    with connection.cursor().copy(f"COPY {table} FROM STDIN") as copy:
-                        copy.write(rows)
-                for sequence in template.sequences:
-                    connection.execute("SELECT setval(%s::regclass, %s, %s)", sequence)
+        connection = self._alone()
+        if connection.execute(CATALOG).fetchone() != template.catalog:
+            return False
+        tables = connection.execute(TABLES).fetchall()
+        if sum(size for _, size in tables) > DEAD_BYTES_MAX:
+            return False
+        with connection.transaction():
+            connection.execute("; ".join(f"DELETE FROM {table}" for table, _ in tables))  # noqa: S608  # quoted by `regclass`
+            for table, rows in template.rows.items():
+                with connection.cursor().copy(f"COPY {table} FROM STDIN") as copy:
+                    copy.write(rows)
+            for sequence in template.sequences:
+                connection.execute("SELECT setval(%s::regclass, %s, %s)", sequence)
         return True
 
+    def _alone(self) -> psycopg.Connection:
+        """Close all other connections of the database; return one."""
+        try:
+            connection = self._connection or self._connect()
+            connection.execute(DISCONNECT)
+        except psycopg.OperationalError:  # the last test ended the connection, or the server
+            connection = self._connect()
+            connection.execute(DISCONNECT)
+        return connection
+
     def _connect(self) -> psycopg.Connection:
+        self._disconnect()
         address = urlsplit(self._url)._replace(scheme="postgresql")
-        return psycopg.connect(address.geturl(), autocommit=True)
+        self._connection = psycopg.connect(address.geturl(), autocommit=True)
+        # Triggers would write new rows, and foreign keys would demand an order of the tables.
+        self._connection.execute("SET session_replication_role = replica")
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def _read(connection: psycopg.Connection) -> _Template:
