@@ -1,7 +1,7 @@
 """Documents to export, and exports as the gateway requests them."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import msgspec
@@ -150,19 +150,29 @@ def add_document(
     return document
 
 
+SENTENCE: Final = "x" * 999
+"""Long, so that a large file has few rows."""
+
+
 def add_pages(session: Session, document: Document, *, pages: int, sentences: int) -> None:
-    """Add pages with equal sentences of 100 characters to a document, after its first page."""
+    """Add pages with equal sentences to a document, after its first page."""
     session.execute(
         text(
             """
             INSERT INTO pages (revision_id, number, status, outcome, text, sentences)
-            SELECT :revision_id, number, 'read', 'complete', repeat(repeat('x', 99) || ' ', :sentences),
+            SELECT :revision_id, number, 'read', 'complete', repeat(:sentence || ' ', :sentences),
                    ARRAY(SELECT bound FROM generate_series(0, :sentences - 1) AS n
-                         CROSS JOIN LATERAL (VALUES (n * 100), (n * 100 + 99)) AS bounds (bound))
+                         CROSS JOIN LATERAL (VALUES (n * :length), ((n + 1) * :length - 1)) AS bounds (bound))
             FROM generate_series(2, :pages + 1) AS number
             """
         ),
-        {"revision_id": document.revision_id, "pages": pages, "sentences": sentences},
+        {
+            "revision_id": document.revision_id,
+            "pages": pages,
+            "sentences": sentences,
+            "sentence": SENTENCE,
+            "length": len(SENTENCE) + 1,
+        },
     )
 
 

@@ -28,8 +28,8 @@ from tests.factories.exports import NASTY, add_document, add_pages, export_of, r
 from tests.factories.uploads import add_tenant
 from tests.integration.pipeline.workbench import Workbench, workbench
 
-PAGES: Final = 500
-SENTENCES: Final = 200
+PAGES: Final = 1_000
+SENTENCES: Final = 10
 ROWS: Final = PAGES * SENTENCES
 
 ATTEMPT_SECONDS: Final = 1.0

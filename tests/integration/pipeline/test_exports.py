@@ -39,6 +39,7 @@ from tests.factories.deliveries import a_delivery, an_attempt, an_endpoint, an_e
 from tests.factories.exports import (
     FORMULAS,
     NASTY,
+    SENTENCE,
     START,
     add_document,
     add_pages,
@@ -51,7 +52,9 @@ from tests.factories.uploads import add_tenant
 from tests.fakes.storage import Call, raising
 from tests.integration.pipeline.export_worker import ExportWorker, export_worker
 from tests.integration.pipeline.killed_exports import (
+    PAGES,
     ROWS,
+    SENTENCES,
     Exports,
     assert_exports_survive_kills,
     table_of,
@@ -90,7 +93,7 @@ def large(worker: ExportWorker, tenant_id: TenantId) -> Envelope:
     """Request an export whose file has several parts."""
     with worker.session() as session:
         document = add_document(session, tenant_id, sentences=("First.",))
-        add_pages(session, document, pages=500, sentences=200)
+        add_pages(session, document, pages=PAGES, sentences=SENTENCES)
         return request_export(session, tenant_id, kind=ExportKind.SENTENCES)
 
 
@@ -401,26 +404,26 @@ def test_a_completed_export_is_recorded_with_its_event(
 
     content, export, job = worker.content(event), worker.export(event), worker.job(event)
     rows = table_of(content)
-    assert {row["text"] for row in rows[1:]} == {"x" * 99}
-    assert [int(row["ordinal"]) for row in rows[1:]] == [*range(1, 201)] * 500
-    assert content.count(b"\r\n") == 100_002
-    assert (export.rows, export.size) == (100_001, len(content))
+    assert {row["text"] for row in rows[1:]} == {SENTENCE}
+    assert [int(row["ordinal"]) for row in rows[1:]] == [*range(1, SENTENCES + 1)] * PAGES
+    assert content.count(b"\r\n") == ROWS + 2
+    assert (export.rows, export.size) == (ROWS + 1, len(content))
     assert worker.storage.called("upload_part") > 1
     assert job.result == {
         "export_id": str(export.id),
-        "rows": 100_001,
+        "rows": ROWS + 1,
         "bytes": len(content),
         "sha256": export.sha256,
     }
     step = worker.step(event)
-    assert (step.done, step.total) == (100_001, 100_001)
+    assert (step.done, step.total) == (ROWS + 1, ROWS + 1)
     (fact,) = worker.emitted(event)
     assert fact.data == ExportCompleted(
         export_id=export.id,
         job_id=job.id,
         kind=ExportKind.SENTENCES,
         format=ExportFormat.CSV,
-        rows=100_001,
+        rows=ROWS + 1,
         size=len(content),
         sha256=export.sha256 or "",
         expires_at=export.expires_at,
@@ -484,7 +487,7 @@ def test_a_worker_killed_at_a_call_of_the_store_leaves_one_file(
     assert worker.deliver(event)
 
     assert worker.job(event).status is JobStatus.COMPLETED
-    assert worker.content(event).count(b"\r\n") == 100_002
+    assert worker.content(event).count(b"\r\n") == ROWS + 2
     assert len(worker.emitted(event)) == 1
     assert worker.context.settings.work_dir is not None
     assert list(worker.context.settings.work_dir.iterdir()) == []
@@ -501,7 +504,7 @@ def test_a_worker_killed_while_it_deletes_the_files_of_earlier_ones_leaves_one_f
 
     assert worker.deliver(event)
 
-    assert worker.content(event).count(b"\r\n") == 100_002
+    assert worker.content(event).count(b"\r\n") == ROWS + 2
 
 
 def _deliver_and_die(worker: ExportWorker, event: Envelope, *, moment: str, name: str) -> None:
@@ -566,7 +569,7 @@ def test_a_retry_is_refused_during_the_cleanup_and_leaves_one_file_after_it(
     assert worker.deliver(event)
 
     assert worker.job(event).status is JobStatus.COMPLETED
-    assert worker.content(event).count(b"\r\n") == 100_002
+    assert worker.content(event).count(b"\r\n") == ROWS + 2
 
 
 def test_the_last_failure_leaves_nothing_and_is_announced(
