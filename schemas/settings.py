@@ -588,7 +588,8 @@ class IngestSettings(BaseModel):
         description="`pdfium` or `pypdf` alone, for example while one of them has a fault; by default PDFium reads, and pypdf where its text has signs of being misread",
     )
     pdf_timeout: Duration = Field(
-        default=timedelta(seconds=120), description="longest time to read one PDF"
+        default=timedelta(seconds=120),
+        description="CPU time that the reading of one document may cost, over all attempts; pages after that are missing. It is not wall time, so a busy machine reads the same pages, only later",
     )
     pdf_memory_max: ByteSize = Field(
         default=ByteSize(GIB),
@@ -711,7 +712,7 @@ class TablesSettings(BaseModel):
     )
     tables_timeout: Duration = Field(
         default=timedelta(minutes=5),
-        description="longest time to search one document; pages without a turn are listed in `tables_reasons`. Keep it under `TASK_TIME_LIMIT`",
+        description="CPU time to search one document, over all attempts; pages without a turn are listed in `tables_reasons`",
     )
     tables_page_timeout: Duration = Field(
         default=timedelta(seconds=10),
@@ -774,11 +775,11 @@ class OcrSettings(BaseModel):
     )
     ocr_page_timeout: Duration = Field(
         default=timedelta(seconds=60),
-        description="longest time to recognise one page, thirty times what an ordinary page takes; the page then stays without text, and the next one follows",
+        description="CPU time to recognise one page, thirty times what an ordinary page takes; the page then stays without text, and the next one follows",
     )
     ocr_timeout: Duration = Field(
         default=timedelta(minutes=20),
-        description="longest time to recognise one document; pages without a turn stay `needs_ocr`. Keep it under `TASK_TIME_LIMIT`",
+        description="CPU time to recognise one document, over all attempts; pages without a turn stay `needs_ocr`",
     )
     ocr_confidence_min: float = Field(
         default=0.5,
@@ -1005,7 +1006,7 @@ class CelerySettings(BaseModel):
     )
     task_time_limit: Duration = Field(
         default=timedelta(minutes=25),
-        description="time after which a running task is killed and its message delivered again. Keep it under the broker's consumer timeout (30 min by default)",
+        description="time after which a running task is killed and its message delivered again. A document that takes longer than half of it goes on with the next delivery of its event. Keep it under the broker's consumer timeout (30 min by default)",
     )
     celery_remote_control: bool = Field(
         default=False,

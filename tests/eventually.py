@@ -10,6 +10,9 @@ Result = TypeVar("Result")
 
 TIMEOUT = timedelta(seconds=40)
 
+BUSY_TIMEOUT = timedelta(minutes=10)
+"""For the work of a nice process: beside four busy processes it takes twenty times as long."""
+
 
 def eventually(
     look: Callable[[], Result],

@@ -59,6 +59,10 @@ class PageBatches:
         self._pages.append(page)
         self._rows += writer.row_count(page)
 
+    def note_time(self, seconds: float) -> None:
+        """Note what the document has cost, although the page that costs it is not read yet."""
+        self.so_far = msgspec.structs.replace(self.so_far, seconds=seconds)
+
     def beat(self) -> None:
         """Write or renew the lease if it is time.
 

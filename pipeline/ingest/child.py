@@ -166,13 +166,12 @@ class NotOpened(Exception):
 
 
 class Budget:
-    """The time that is left for a document, and the CPU time that is left for this answer."""
+    """The CPU time that is left for a document, and for this answer."""
 
     def __init__(self, *, time_left: timedelta, cpu_share: timedelta | None) -> None:
-        self._ends = time.monotonic() + time_left.total_seconds()
-        self._share_ends = (
-            None if cpu_share is None else time.process_time() + cpu_share.total_seconds()
-        )
+        started = time.process_time()
+        self._ends = started + time_left.total_seconds()
+        self._share_ends = None if cpu_share is None else started + cpu_share.total_seconds()
 
     @contextmanager
     def limit(self, allowed: timedelta) -> Iterator[None]:
@@ -185,13 +184,11 @@ class Budget:
         """
         reached: type[BaseException] = TimeLimitReached
         left = allowed.total_seconds()
-        time_left = self._ends - time.monotonic()
-        if time_left < left:
-            reached, left = DocumentTimeUsed, time_left
-        if self._share_ends is not None:
-            share_left = self._share_ends - time.process_time()
-            if share_left < left:
-                reached, left = CpuShareUsed, share_left
+        now = time.process_time()
+        if self._ends - now < left:
+            reached, left = DocumentTimeUsed, self._ends - now
+        if self._share_ends is not None and self._share_ends - now < left:
+            reached, left = CpuShareUsed, self._share_ends - now
         if left <= 0:
             raise reached
         try:

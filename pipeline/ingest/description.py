@@ -70,8 +70,7 @@ def describe(
     """
     request = Describe(opening=opening, thumbnail_side=THUMBNAIL_SIDE, part_timeout=PART_TIMEOUT)
     limits = AnswerLimits(
-        # Several times the CPU time: other processes may take most of the CPU.
-        wait=PARTS * PARTS * PART_TIMEOUT,
+        idle=opening.limits.idle,
         cpu=(PARTS + 1) * PART_TIMEOUT,
         frame_cpu=2 * PART_TIMEOUT,
         frame_bytes=OUTPUT_MAX,

@@ -15,16 +15,21 @@ from schemas.outcomes import Outcome
 
 def messages(document: OpenDocument, request: FindTables) -> Iterator[LayoutFound | TablesFound]:
     """Yield each page once it is looked at, then the end."""
-    ends = time.monotonic() + request.time_left.total_seconds()
+    ends = time.process_time() + request.time_left.total_seconds()
     limit = request.opening.limits.pages
     wanted = document.page_count if request.last_page is None else request.last_page
     last = min(document.page_count, wanted, limit)
     for number in range(request.first_page, last + 1):
-        time_left = timedelta(seconds=ends - time.monotonic())
+        time_left = timedelta(seconds=ends - time.process_time())
         if time_left <= timedelta(0):
             yield TablesFound(cut=Outcome.TIMEOUT_DOCUMENT)
             return
-        yield _page(document, number, request, allowed=min(request.page_timeout, time_left))
+        page = _page(document, number, request, allowed=min(request.page_timeout, time_left))
+        yield page
+        # The timer and the clock count in steps, and may differ by one.
+        if page.outcome is Outcome.TIMEOUT_PAGE and time_left <= request.page_timeout:
+            yield TablesFound(cut=Outcome.TIMEOUT_DOCUMENT)
+            return
     is_cut = last < min(document.page_count, wanted)
     yield TablesFound(cut=Outcome.LIMIT_PAGES if is_cut else None)
 

@@ -41,7 +41,7 @@ class ReadPages(msgspec.Struct, frozen=True, kw_only=True, tag="read_pages"):
         last_page: the last page to read; None for the last one of the document.
         text_bytes_before: text of the earlier pages, which counts towards the limit.
         enricher_state: what the enricher keeps of the earlier pages.
-        time_left: of the time for the document; the answer ends before.
+        time_left: of the CPU time for the document; the answer ends before.
         cpu_share: CPU time after which the reading pauses; None to read on.
     """
 
@@ -99,9 +99,9 @@ class Recognize(msgspec.Struct, frozen=True, kw_only=True, tag="recognize"):
         is_language_known: whether they are those of the document's other pages.
         dpi: resolution of the images.
         pixels_max: most pixels of one image; a larger page is rendered at a lower resolution.
-        page_timeout: time for one page.
+        page_timeout: CPU time for one page.
         confidence_min: mean confidence of a page, 0 to 1, below which its text is discarded.
-        time_left: of the time for the document.
+        time_left: of the CPU time for the document.
     """
 
     opening: Opening
@@ -126,7 +126,7 @@ class FindTables(msgspec.Struct, frozen=True, kw_only=True, tag="find_tables"):
         last_page: the last one; None for the last page of the document that is read.
         limits: of each page.
         page_timeout: CPU time for one page.
-        time_left: of the time for the document; the answer ends before.
+        time_left: of the CPU time for the document; the answer ends before.
     """
 
     opening: Opening

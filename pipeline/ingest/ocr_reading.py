@@ -2,10 +2,9 @@
 
 import signal
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from time import monotonic
 from typing import Final
 
 import msgspec
@@ -15,6 +14,7 @@ from pipeline.ingest import frames
 from pipeline.ingest.errors import PAGE_REASONS, DocumentCrashed, DocumentError
 from pipeline.ingest.frames import DocumentRead, PageReading, ReadingFailed, Recognize
 from pipeline.ingest.sandbox.fork import (
+    Answer,
     AnswerLimits,
     ChildDied,
     ChildLimits,
@@ -29,7 +29,7 @@ from schemas.outcomes import Outcome
 from schemas.settings import MIB
 
 GRACE: Final = timedelta(seconds=5)
-"""The child ends a page itself, except in a call of the engine that takes no limit."""
+"""CPU time beyond a limit: the child ends a page itself, except in a call that takes no limit."""
 
 FRAME_MAX: Final = 16 * MIB
 
@@ -64,7 +64,7 @@ class DocumentRecognition:
         deaths_max: int,
         while_waiting: Callable[[], None],
     ) -> None:
-        """Start the time of the document.
+        """Prepare; `run` starts the first child.
 
         Args:
             request: the pages, and `time_left` for all of them.
@@ -80,7 +80,13 @@ class DocumentRecognition:
         self._deaths_max = deaths_max
         self._while_waiting = while_waiting
         self._left = deque(request.pages)
-        self._deadline = monotonic() + request.time_left.total_seconds()
+        self._used = timedelta(0)
+        self._answer_now: Answer | None = None
+
+    @property
+    def used(self) -> timedelta:
+        """CPU time that the document has cost so far."""
+        return self._used + (self._answer_now.cpu if self._answer_now else timedelta(0))
 
     def run(self) -> Generator[PageReading | LeftPages, None, None]:
         """Yield every page of the request, in order: recognised, or left.
@@ -116,34 +122,33 @@ class DocumentRecognition:
         request = msgspec.structs.replace(
             self._request,
             pages=tuple(self._left),
-            time_left=timedelta(seconds=max(self._deadline - monotonic(), 0)),
+            time_left=max(self._request.time_left - self.used, timedelta(0)),
         )
+        idle = request.opening.limits.idle
         try:
             with self._reader.answer(
                 frames.encode(request),
                 tenant_id=self._tenant_id,
                 child_limits=ChildLimits(memory_bytes=request.opening.limits.memory_bytes),
                 limits=AnswerLimits(
-                    wait=request.time_left,
+                    idle=idle,
                     cpu=request.time_left,
-                    frame_cpu=request.page_timeout + GRACE,
+                    frame_cpu=2 * request.page_timeout + GRACE,
                     frame_bytes=FRAME_MAX,
                     output_bytes=FRAME_MAX * len(request.pages),
                 ),
                 while_waiting=self._while_waiting,
             ) as answer:
-                for frame in answer:
-                    match frames.decode(frame):
-                        case PageReading() as page:
-                            self._left.popleft()
-                            yield page
-                        case DocumentRead() as read:
-                            is_whole = request.pages == self._request.pages
-                            self.read = read if is_whole else None
-                        case ReadingFailed(outcome=outcome, reason=reason):
-                            raise DocumentError(reason, outcome=outcome)
+                self._answer_now = answer
+                try:
+                    yield from self._pages(answer, is_whole=request.pages == self._request.pages)
+                finally:
+                    answer.end()
+                    self._used, self._answer_now = self.used, None
         except ChildTimedOut as timeout:
-            return Outcome.TIMEOUT_PAGE if timeout.exhausted is TimeBudget.FRAME_CPU else None
+            if timeout.exhausted is TimeBudget.IDLE:
+                self._used += idle
+            return None if timeout.exhausted is TimeBudget.CPU else Outcome.TIMEOUT_PAGE
         except (ChildOutOfMemory, ChildOutputTooLarge):
             return Outcome.OUT_OF_MEMORY
         except ChildDied as death:
@@ -161,3 +166,19 @@ class DocumentRecognition:
                 ) from None
             return Outcome.CRASHED
         return None
+
+    def _pages(self, answer: Answer, *, is_whole: bool) -> Iterator[PageReading]:
+        """Yield the pages of an answer.
+
+        Raises:
+            DocumentError: the document does not open.
+        """
+        for frame in answer:
+            match frames.decode(frame):
+                case PageReading() as page:
+                    self._left.popleft()
+                    yield page
+                case DocumentRead() as read:
+                    self.read = read if is_whole else None
+                case ReadingFailed(outcome=outcome, reason=reason):
+                    raise DocumentError(reason, outcome=outcome)

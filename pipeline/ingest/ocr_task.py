@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import timedelta
 from typing import ClassVar, Final
 
 import structlog
@@ -9,9 +10,18 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context, current_context
-from pipeline.ingest import originals, passage_rows, passwords, readers, record, writer
+from pipeline.ingest import (
+    document_time,
+    originals,
+    passage_rows,
+    passwords,
+    readers,
+    record,
+    writer,
+)
 from pipeline.ingest.after_publish import Following
 from pipeline.ingest.applied_event import EventContext
+from pipeline.ingest.document_time import Slice, SliceOver
 from pipeline.ingest.frames import DocumentRead, Opening, PageReading, Recognize
 from pipeline.ingest.ocr import engines, languages, tesseract
 from pipeline.ingest.ocr.engines import Choice, NoEngine
@@ -139,26 +149,53 @@ class Recognition:
             DocumentError: the document does not open.
             DocumentCrashed: the child was killed from outside.
             StepCancelled, LeaseLost: see `lease.renew`.
+            SliceOver: the next delivery goes on after the last page.
         """
+        used_before = document_time.used_before(self.heartbeat.claimed)
         is_first = self.heartbeat.claimed.done == 0
+        slice_ = Slice(self._settings)
         room = max(0, self._settings.ocr_pages_max - self.heartbeat.claimed.done)
+
+        def note_time() -> None:
+            used = used_before + recognition.used
+            self.heartbeat.claimed = document_time.noted(self.heartbeat.claimed, used=used)
+
+        def while_waiting() -> None:
+            note_time()
+            self.heartbeat.beat()
+
         recognition = DocumentRecognition(
-            self._request(pages[:room], opening, choice, language=language),
+            self._request(
+                pages[:room],
+                opening,
+                choice,
+                language=language,
+                time_left=self._settings.ocr_timeout - used_before,
+            ),
             reader=readers.of_this_process(self._settings),
             tenant_id=self.heartbeat.claimed.tenant_id,
             deaths_max=self._settings.quarantine_after,
-            while_waiting=self.heartbeat.beat,
+            while_waiting=while_waiting,
         )
         with closing(recognition.run()) as results:
             for result in results:
+                note_time()
                 self._write(result)
+                if slice_.is_over:
+                    raise SliceOver
         if beyond := tuple(pages[room:]):
             self._write(LeftPages(numbers=beyond, reason=TOO_MANY_PAGES))
         elif is_first:
             self.read = recognition.read
 
     def _request(
-        self, pages: Sequence[int], opening: Opening, choice: Choice, *, language: str | None
+        self,
+        pages: Sequence[int],
+        opening: Opening,
+        choice: Choice,
+        *,
+        language: str | None,
+        time_left: timedelta,
     ) -> Recognize:
         settings = self._settings
         own = languages.of_document(language, installed=tesseract.installed(settings.tessdata_dir))
@@ -173,7 +210,7 @@ class Recognition:
             pixels_max=settings.ocr_pixels_max,
             page_timeout=settings.ocr_page_timeout,
             confidence_min=settings.ocr_confidence_min,
-            time_left=settings.ocr_timeout,
+            time_left=time_left,
         )
 
     def _write(self, result: PageReading | LeftPages) -> None:

@@ -39,6 +39,7 @@ from pipeline.ingest.frames import (
     ReadPages,
 )
 from pipeline.ingest.sandbox.fork import (
+    Answer,
     AnswerLimits,
     ChildDied,
     ChildLimits,
@@ -56,7 +57,7 @@ from schemas.settings import MIB
 _OUTPUT_PER_TEXT: Final = 32
 
 GRACE: Final = timedelta(seconds=1)
-"""Time beyond a limit in which the child ends by itself, and the answer is kept."""
+"""CPU time beyond a limit in which the child ends by itself, and the answer is kept."""
 
 _SUSPECT: Final = frozenset({Outcome.OUT_OF_MEMORY, Outcome.TIMEOUT_PAGE})
 """Outcomes of a page that leave its child in an unknown state."""
@@ -84,7 +85,7 @@ class SoFar(msgspec.Struct, frozen=True, kw_only=True):
         deaths: children that the document has killed.
         other_engine_next: the default engine killed a child on the first page that is not written.
         other_engine_only: the default engine killed a child when it opened the document.
-        seconds: of the time for the document that are used.
+        seconds: of the CPU time for the document that are used.
         text_bytes: text of the pages so far.
         enricher_state: what the enricher keeps of them.
         page_count: pages of the document, once it was open.
@@ -144,6 +145,8 @@ class DocumentReading:
         self._while_waiting = while_waiting
         self._cpu_used = timedelta(0)
         self._is_open = False
+        self._answer: Answer | None = None
+        self._seconds_before = so_far.seconds
         self._ending: Ending | None = None
 
     @property
@@ -178,7 +181,7 @@ class DocumentReading:
 
     def _answers_to(self, request: ReadPages) -> Iterator[PageReading | SoFar]:
         """Ask one child for the next pages."""
-        before = self.so_far.seconds
+        self._seconds_before = self.so_far.seconds
         is_suspect = False
         with self._reader.answer(
             frames.encode(request),
@@ -187,8 +190,9 @@ class DocumentReading:
                 memory_bytes=self._limits.memory_bytes, niceness=self._lane.niceness
             ),
             limits=self._answer_limits(request),
-            while_waiting=self._while_waiting,
+            while_waiting=self._wait,
         ) as answer:
+            self._answer = answer
             try:
                 for frame in answer:
                     match frames.decode(frame):
@@ -199,8 +203,8 @@ class DocumentReading:
                             is_suspect |= page.outcome in _SUSPECT
                             yield self._next_page(page)
                         case PagesSoFar(enricher_state=state):
-                            seconds = before + answer.waited.total_seconds()
-                            self._note(enricher_state=state, seconds=seconds)
+                            self._note(enricher_state=state)
+                            self._note_time(answer)
                             yield self.so_far
                         case DocumentRead() as read:
                             # After a single page, another request reads the rest.
@@ -215,7 +219,7 @@ class DocumentReading:
             finally:
                 answer.end()
                 self._cpu_used += answer.cpu
-                self._note(seconds=before + answer.waited.total_seconds())
+                self._note_time(answer)
         if is_suspect:
             self._reader.close()
 
@@ -238,7 +242,7 @@ class DocumentReading:
         limits = self._limits
         cpu = request.time_left if request.cpu_share is None else request.cpu_share
         return AnswerLimits(
-            wait=request.time_left + GRACE,
+            idle=limits.idle,
             cpu=min(cpu, request.time_left) + GRACE,
             # The child limits its two steps of a page itself; the rest is a call that the child
             # cannot interrupt.
@@ -279,8 +283,10 @@ class DocumentReading:
         match ending:
             case ChildOutputTooLarge():
                 raise DocumentLimitExceeded(outcome=Outcome.LIMIT_TEXT)
-            case ChildTimedOut(exhausted=TimeBudget.FRAME_CPU):
+            case ChildTimedOut(exhausted=TimeBudget.FRAME_CPU | TimeBudget.IDLE):
                 # The time for the document bounds how often this happens.
+                if ending.exhausted is TimeBudget.IDLE:
+                    self._note(seconds=self.so_far.seconds + self._limits.idle.total_seconds())
                 yield from self._after_death(request, Outcome.TIMEOUT_PAGE)
             case ChildTimedOut(exhausted=TimeBudget.CPU) if request.cpu_share is not None:
                 self._end(is_paused=True)
@@ -367,6 +373,15 @@ class DocumentReading:
             raise DocumentError(outcome=Outcome.TIMEOUT_DOCUMENT)
         cut = Outcome.TIMEOUT_DOCUMENT
         self._end(DocumentRead(cut=cut, cut_reason=self._limits.cut_reason(cut)))
+
+    def _wait(self) -> None:
+        if self._answer is not None:
+            self._note_time(self._answer)
+        self._while_waiting()
+
+    def _note_time(self, answer: Answer) -> None:
+        """Count the CPU time of a child, also of one that dies with its worker on its first page."""
+        self._note(seconds=self._seconds_before + answer.cpu.total_seconds())
 
     def _note(self, **changed: Any) -> None:  # noqa: ANN401  # values of the fields
         self.so_far = msgspec.structs.replace(self.so_far, **changed)

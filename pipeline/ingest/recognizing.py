@@ -72,7 +72,8 @@ def _page(
 ) -> PageReading:
     limits = request.opening.limits
     try:
-        with time_limit(request.page_timeout):
+        # Twice as long as the recognition: see `OcrEngine.recognize`.
+        with time_limit(2 * request.page_timeout):
             page = _recognized(document, number, request, recognizer=recognizer)
             found = enriched.page(
                 page.text,

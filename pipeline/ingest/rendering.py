@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -26,9 +25,6 @@ from schemas.outcomes import MEANINGS, Outcome
 
 FIGURE_SIDE: Final = 800
 """Pixels of the longest side of the image of a figure, which takes 2 MB at most."""
-
-WAIT_MAX: Final = timedelta(minutes=1)
-"""Many times the CPU time: other processes may take most of the CPU."""
 
 _NO_IMAGES: Final = "Pages of this format have no image."
 _NO_PASSWORD: Final = (
@@ -103,7 +99,7 @@ def _answer_to(
         tenant_id=tenant_id,
         child_limits=ChildLimits(memory_bytes=request.opening.limits.memory_bytes),
         limits=AnswerLimits(
-            wait=WAIT_MAX,
+            idle=request.opening.limits.idle,
             cpu=3 * PART_TIMEOUT,
             # The child limits itself; the rest is a call that the child cannot interrupt.
             frame_cpu=2 * PART_TIMEOUT,

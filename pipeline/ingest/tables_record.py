@@ -142,8 +142,15 @@ def write(
     _insert_passages(
         session, claimed, document, work, tables=found.tables, first=first_table, budget=budget
     )
-    lease.renew(session, claimed, lease=settings.step_lease, done=found.last_page, total=total)
-    return replace(claimed, done=found.last_page, total=total, checkpoint=None), work
+    lease.renew(
+        session,
+        claimed,
+        lease=settings.step_lease,
+        done=found.last_page,
+        total=total,
+        checkpoint=claimed.checkpoint,
+    )
+    return replace(claimed, done=found.last_page, total=total), work
 
 
 def next_to_copy(session: Session, work: Work, *, done: int) -> Settled | None:

@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Callable, Generator, Iterator
 from datetime import timedelta
-from time import monotonic
 from typing import Final
 
 import msgspec
@@ -35,7 +34,7 @@ from schemas.outcomes import Outcome
 from schemas.settings import MIB
 
 GRACE: Final = timedelta(seconds=5)
-"""The child ends a page itself, except in a call of a library that takes no limit."""
+"""CPU time beyond a limit: the child ends a page itself, except in a call that takes no limit."""
 
 FRAME_MAX: Final = 32 * MIB
 """Of one page: the most cells with the longest text would be more, and are a hostile document."""
@@ -62,7 +61,7 @@ class TablesSearch:
         deaths_max: int,
         while_waiting: Callable[[], None],
     ) -> None:
-        """Start the time of the document.
+        """Prepare; `run` starts the first child.
 
         Args:
             request: the first page, and `time_left` for all of them.
@@ -81,7 +80,13 @@ class TablesSearch:
         self._deaths_max = deaths_max
         self._while_waiting = while_waiting
         self._next = request.first_page
-        self._deadline = monotonic() + request.time_left.total_seconds()
+        self._used = timedelta(0)
+        self._answer_now: Answer | None = None
+
+    @property
+    def used(self) -> timedelta:
+        """CPU time that the document has cost so far."""
+        return self._used + (self._answer_now.cpu if self._answer_now else timedelta(0))
 
     def run(self) -> Generator[LayoutFound | UnsearchedPages]:
         """Yield every page up to the last one, in order.
@@ -120,7 +125,8 @@ class TablesSearch:
             What the next page did to the child; None if no page is left, or the time for the
             document is over.
         """
-        time_left = timedelta(seconds=max(self._deadline - monotonic(), 0))
+        time_left = max(self._request.time_left - self.used, timedelta(0))
+        idle = self._request.opening.limits.idle
         request = msgspec.structs.replace(
             self._request, first_page=self._next, last_page=self._last_page, time_left=time_left
         )
@@ -132,7 +138,7 @@ class TablesSearch:
                     memory_bytes=request.opening.limits.memory_bytes, niceness=self._niceness
                 ),
                 limits=AnswerLimits(
-                    wait=time_left + GRACE,
+                    idle=idle,
                     cpu=time_left + GRACE,
                     frame_cpu=request.page_timeout + GRACE,
                     frame_bytes=FRAME_MAX,
@@ -140,9 +146,16 @@ class TablesSearch:
                 ),
                 while_waiting=self._while_waiting,
             ) as answer:
-                yield from self._pages(answer)
+                self._answer_now = answer
+                try:
+                    yield from self._pages(answer)
+                finally:
+                    answer.end()
+                    self._used, self._answer_now = self.used, None
         except ChildTimedOut as timeout:
-            return Outcome.TIMEOUT_PAGE if timeout.exhausted is TimeBudget.FRAME_CPU else None
+            if timeout.exhausted is TimeBudget.IDLE:
+                self._used += idle
+            return None if timeout.exhausted is TimeBudget.CPU else Outcome.TIMEOUT_PAGE
         except ChildOutOfMemory:
             return Outcome.OUT_OF_MEMORY
         except ChildOutputTooLarge:

@@ -10,9 +10,18 @@ import structlog
 from sqlalchemy.orm import Session
 
 from pipeline.context import Context, current_context
-from pipeline.ingest import originals, passage_rows, passwords, readers, record, tables_record
+from pipeline.ingest import (
+    document_time,
+    originals,
+    passage_rows,
+    passwords,
+    readers,
+    record,
+    tables_record,
+)
 from pipeline.ingest.after_publish import Following
 from pipeline.ingest.applied_event import EventContext
+from pipeline.ingest.document_time import Slice, SliceOver
 from pipeline.ingest.extractors.layout import LayoutLimits
 from pipeline.ingest.frames import FindTables, LayoutFound, Opening
 from pipeline.ingest.tables_record import Work
@@ -161,14 +170,17 @@ class _Search:
             DocumentError: the document does not open.
             DocumentCrashed: the child was killed from outside.
             StepCancelled, DocumentGone, RevisionReplaced, LeaseLost: see `tables_record.write`.
+            SliceOver: the next delivery goes on after the last page that is written.
         """
+        slice_ = Slice(self._settings)
         settings = self._settings
         allowed = min(settings.tables_pages_max, opening.limits.pages)
         page_count = self.work.page_count or allowed
         self.heartbeat.total = page_count
         with closing(self._pages(opening, last_page=min(page_count, allowed))) as pages:
             for page in pages:
-                self._add(page)
+                if self._add(page) and slice_.is_over:
+                    raise SliceOver
         if page_count > allowed:
             self._add(
                 UnsearchedPages(
@@ -191,13 +203,23 @@ class _Search:
         self, opening: Opening, *, last_page: int
     ) -> Generator[LayoutFound | UnsearchedPages]:
         settings = self._settings
+        used_before = document_time.used_before(self.heartbeat.claimed)
         request = FindTables(
             opening=opening,
             first_page=self.heartbeat.claimed.done + 1,
             limits=_page_limits(settings),
             page_timeout=settings.tables_page_timeout,
-            time_left=settings.tables_timeout,
+            time_left=settings.tables_timeout - used_before,
         )
+
+        def note_time() -> None:
+            used = used_before + search.used
+            self.heartbeat.claimed = document_time.noted(self.heartbeat.claimed, used=used)
+
+        def while_waiting() -> None:
+            note_time()
+            self.heartbeat.beat()
+
         search = TablesSearch(
             request,
             last_page=last_page,
@@ -205,11 +227,15 @@ class _Search:
             tenant_id=self.heartbeat.claimed.tenant_id,
             niceness=NICENESS,
             deaths_max=settings.quarantine_after,
-            while_waiting=self.heartbeat.beat,
+            while_waiting=while_waiting,
         )
-        return search.run()
+        with closing(search.run()) as pages:
+            for page in pages:
+                note_time()
+                yield page
 
-    def _add(self, page: LayoutFound | UnsearchedPages) -> None:
+    def _add(self, page: LayoutFound | UnsearchedPages) -> bool:
+        """Keep a page; return whether what is final was written."""
         if isinstance(page, UnsearchedPages):
             self._found.skip(page)
         else:
@@ -218,6 +244,8 @@ class _Search:
             with self._context.transaction() as session:
                 written = self._write_in(session, self._found.take())
             self._written(written)
+            return True
+        return False
 
     def _write_in(self, session: Session, found: Settled) -> tuple[ClaimedStep, Work]:
         return tables_record.write(

@@ -19,6 +19,7 @@ from pipeline.ingest import originals, passwords, readers, record, writer
 from pipeline.ingest.after_publish import Following
 from pipeline.ingest.applied_event import EventContext
 from pipeline.ingest.batches import PageBatches
+from pipeline.ingest.document_time import Slice, SliceOver
 from pipeline.ingest.errors import DocumentOutOfMemory, DocumentQuarantined
 from pipeline.ingest.frames import PageReading
 from pipeline.ingest.ocr import engines
@@ -136,6 +137,12 @@ class ReadPagesTask(StepTask[None]):
             opening = originals.opening_of(
                 document, file, password=work.password, settings=context.settings
             )
+            slice_ = Slice(context.settings)
+
+            def while_waiting() -> None:
+                batches.note_time(reading.so_far.seconds)
+                batches.beat()
+
             reading = DocumentReading(
                 opening,
                 reader=readers.of_this_process(context.settings),
@@ -143,10 +150,12 @@ class ReadPagesTask(StepTask[None]):
                 lane=self.lane(context, document),
                 done=batches.claimed.done,
                 so_far=batches.so_far,
-                while_waiting=batches.beat,
+                while_waiting=while_waiting,
             )
             try:
-                _write_all_but_the_last(reading, batches, pages_max=opening.limits.pages)
+                _write_all_but_the_last(
+                    reading, batches, pages_max=opening.limits.pages, slice_=slice_
+                )
             except MemoryError as error:
                 # It would end the whole Celery worker, and every next worker that receives the
                 # document.
@@ -222,9 +231,13 @@ def _copy(work: _Work, claimed: ClaimedStep, duplicate: Duplicate) -> ClaimedSte
 
 
 def _write_all_but_the_last(
-    reading: DocumentReading, batches: PageBatches, *, pages_max: int
+    reading: DocumentReading, batches: PageBatches, *, pages_max: int, slice_: Slice
 ) -> None:
-    """Write the pages of a reading; the last ones stay in `batches`, for the end of the step."""
+    """Write the pages of a reading; the last ones stay in `batches`, for the end of the step.
+
+    Raises:
+        SliceOver: the next delivery goes on after the last page; all before are written.
+    """
     with closing(reading.run()) as steps:
         for step in steps:
             is_after_death = reading.so_far.deaths > batches.so_far.deaths
@@ -237,6 +250,10 @@ def _write_all_but_the_last(
                 batches.write()
             else:
                 batches.beat()
+            # What the enricher keeps belongs to the last page then.
+            if isinstance(step, SoFar) and slice_.is_over:
+                batches.write()
+                raise SliceOver
     batches.so_far = reading.so_far
 
 

@@ -191,7 +191,7 @@ def write_recognised_pages(
         claimed,
         done=done,
         total=claimed.total,
-        checkpoint={"last_page": pages[-1].number},
+        checkpoint={**(claimed.checkpoint or {}), "last_page": pages[-1].number},
         settings=settings,
     )
 
@@ -241,7 +241,7 @@ def leave_unrecognised(
         claimed,
         done=claimed.done + len(numbers),
         total=claimed.total,
-        checkpoint={"last_page": numbers[-1]},
+        checkpoint={**(claimed.checkpoint or {}), "last_page": numbers[-1]},
         settings=settings,
     )
 

@@ -58,6 +58,8 @@ class OcrEngine(ABC):
     ) -> tuple[RecognizedLine, ...]:
         """Return the lines of a grey picture in the order of reading.
 
+        The time allowed is CPU time; the engine may take twice as much on a busy machine.
+
         Raises:
             RecognitionTimedOut: the engine needs more time.
         """

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from time import monotonic
+from time import process_time
 from typing import Final
 
 import msgspec
@@ -32,7 +32,7 @@ class RecognitionLimits:
     """Limits of recognition.
 
     Attributes:
-        page_timeout: time for all attempts at one page.
+        page_timeout: CPU time for all attempts at one page.
         confidence_min: mean confidence of a page, 0 to 1, below which its text is discarded.
         page_characters: text of one page; the rest is left out.
     """
@@ -82,7 +82,7 @@ class DocumentRecognizer:
         limits: RecognitionLimits,
         identify_language: IdentifyLanguage = lambda _: None,
         is_language_known: bool = False,
-        clock: Callable[[], float] = monotonic,
+        clock: Callable[[], float] = process_time,
     ) -> None:
         """Start a document.
 
@@ -92,7 +92,7 @@ class DocumentRecognizer:
             limits: bounds the work and the text of a page.
             identify_language: finds better language data from the text of a page.
             is_language_known: whether `languages` are those of the document.
-            clock: measures the time of a page.
+            clock: measures the CPU time of a page.
         """
         self._engine = engine
         self._languages = languages

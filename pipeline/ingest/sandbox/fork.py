@@ -75,15 +75,16 @@ class AnswerLimits:
     """Limits of the answer to one request.
 
     Attributes:
-        wait: total time that the parent waits for frames; the parent's own work between frames
-            does not count.
+        idle: longest time that the parent waits while the child uses no CPU time: the child waits
+            for something that never comes. The parent's own work between frames does not count. A
+            child that gets little of a busy CPU is not idle.
         cpu: CPU time of the child.
         frame_cpu: CPU time of the child for one frame, while the parent waits for the frame.
         frame_bytes: size of one frame.
         output_bytes: size of all frames.
     """
 
-    wait: timedelta
+    idle: timedelta
     cpu: timedelta
     frame_cpu: timedelta
     frame_bytes: int
@@ -93,7 +94,7 @@ class AnswerLimits:
 class TimeBudget(Enum):
     """What a child that was killed for its slowness had used up."""
 
-    WAIT = "wait"
+    IDLE = "idle"
     CPU = "cpu"
     FRAME_CPU = "frame_cpu"
 
@@ -148,7 +149,7 @@ def time_limit(allowed: timedelta) -> Iterator[None]:
     """Interrupt the block after `allowed` CPU time; for the child only, because it uses SIGPROF.
 
     CPU time, because other processes may take most of the wall time. One long call into C is not
-    interrupted; the parent's deadline covers such a call. A limit inside of another one ends with
+    interrupted; the parent's limits cover such a call. A limit inside of another one ends with
     it at the latest, and the outer limit goes on afterwards.
 
     Raises:
@@ -182,29 +183,33 @@ class Answer(Iterator[bytes]):
     """
 
     def __init__(
-        self, child: "Child", *, limits: AnswerLimits, while_waiting: Callable[[], None]
+        self,
+        child: "Child",
+        *,
+        limits: AnswerLimits,
+        while_waiting: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.is_complete = False
         self._child = child
         self._limits = limits
         self._while_waiting = while_waiting
+        self._clock = clock
         self._received_bytes = 0
-        self._waited = 0.0
+        self._idle = 0.0
         self._cpu_at_start = child.cpu_seconds()
-        self._cpu_now = self._cpu_at_block = self._cpu_at_start
+        self._cpu_now = self._cpu_at_block = self._cpu_before_idle = self._cpu_at_start
         self._frames = self._receive()
 
     def __next__(self) -> bytes:
         return next(self._frames)
 
     @property
-    def waited(self) -> timedelta:
-        """How long the parent has waited for frames."""
-        return timedelta(seconds=self._waited)
-
-    @property
     def cpu(self) -> timedelta:
-        """CPU time of the child for this answer, as of the last frame or the end of the answer."""
+        """CPU time of the child for this answer, as of the last look at it or the end of the answer.
+
+        While the parent waits, it looks four times a second.
+        """
         return timedelta(seconds=self._cpu_now - self._cpu_at_start)
 
     def end(self) -> None:
@@ -231,19 +236,20 @@ class Answer(Iterator[bytes]):
 
     def _read(self, selector: selectors.BaseSelector) -> bytes:
         """Return the next bytes; empty once the child has closed its end."""
-        next_call = time.monotonic() + _CALL_INTERVAL
+        next_call = self._clock() + _CALL_INTERVAL
         ready = False
         while not ready:
             time_left = self._time_left()
-            asked = time.monotonic()
+            asked = self._clock()
             ready = bool(selector.select(min(time_left, max(next_call - asked, 0))))
-            now = time.monotonic()
-            self._waited += now - asked
+            now = self._clock()
+            self._idle += now - asked
             if not ready and now >= next_call:
                 self._while_waiting()
-                next_call = time.monotonic() + _CALL_INTERVAL
+                next_call = self._clock() + _CALL_INTERVAL
         block = self._child.receive()
-        self._cpu_now = self._cpu_at_block = self._child.cpu_seconds()
+        self._idle = 0.0
+        self._cpu_now = self._cpu_at_block = self._cpu_before_idle = self._child.cpu_seconds()
         self._received_bytes += len(block)
         if self._received_bytes > self._limits.output_bytes:
             raise ChildOutputTooLarge
@@ -255,9 +261,11 @@ class Answer(Iterator[bytes]):
         Raises:
             ChildTimedOut: one is reached.
         """
-        cpu = self._child.cpu_seconds()
+        cpu = self._cpu_now = self._child.cpu_seconds()
+        if cpu - self._cpu_before_idle >= _CPU_STEP:
+            self._idle, self._cpu_before_idle = 0.0, cpu
         left = {
-            TimeBudget.WAIT: self._limits.wait.total_seconds() - self._waited,
+            TimeBudget.IDLE: self._limits.idle.total_seconds() - self._idle,
             TimeBudget.CPU: self._limits.cpu.total_seconds() - (cpu - self._cpu_at_start),
             TimeBudget.FRAME_CPU: self._limits.frame_cpu.total_seconds()
             - (cpu - self._cpu_at_block),

@@ -25,6 +25,9 @@ OUTLINE_ENTRIES = 5_000
 
 DEATHS = 3
 
+IDLE_MAX = timedelta(minutes=1)
+"""Even the nice child of a machine with a hundred busy processes gets the CPU every few seconds."""
+
 PAGE_TIMEOUT_MAX = timedelta(seconds=20)
 
 SHARE_SECONDS = 1
@@ -36,8 +39,8 @@ class ReadingLimits:
     """Limits of one reading; content beyond a limit is left out and flagged, or fails the reading.
 
     Attributes:
-        timeout: time that the worker waits for the whole reading.
-        page_timeout: time for one page; a slower page is recorded as an error.
+        timeout: CPU time for the whole reading.
+        page_timeout: CPU time for one page; a slower page is recorded as an error.
         memory_bytes: memory of the child on top of what it inherits.
         file_bytes: size of the largest file that is opened.
         pages: pages read; later pages are left out.
@@ -52,6 +55,7 @@ class ReadingLimits:
         image_pixels: pixels of an image that is decoded.
         outline_entries: entries of the outline that are kept.
         deaths: children that the document may kill before it is quarantined.
+        idle: longest time that a child may use no CPU time; see `AnswerLimits`.
     """
 
     timeout: timedelta
@@ -70,6 +74,7 @@ class ReadingLimits:
     image_pixels: int = IMAGE_PIXELS
     outline_entries: int = OUTLINE_ENTRIES
     deaths: int = DEATHS
+    idle: timedelta = IDLE_MAX
 
     @classmethod
     def from_settings(cls, settings: IngestSettings) -> "ReadingLimits":
@@ -94,7 +99,7 @@ class ReadingLimits:
                 return f"Only the first {self.text_bytes} bytes of text are kept."
             case Outcome.TIMEOUT_DOCUMENT:
                 seconds = self.timeout.total_seconds()
-                return f"The pages that could not be read within {seconds:g} seconds are missing."
+                return f"The pages that could not be read within {seconds:g} seconds of CPU time are missing."
             case _:
                 raise ValueError(f"{cut} does not cut a document")
 

@@ -1,6 +1,8 @@
 """Tesseract with Debian's language data, which `make install` unpacks."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from time import monotonic
 
 import py3langid
 import pytest
@@ -8,7 +10,8 @@ from PIL import Image
 
 from dev.stack.checkout import TESSDATA
 from pipeline.ingest.extractors.extractor import ExtractedPage
-from pipeline.ingest.ocr.engine import RecognitionTimedOut
+from pipeline.ingest.ocr import tesseract
+from pipeline.ingest.ocr.engine import RecognitionTimedOut, RecognizedLine
 from pipeline.ingest.ocr.recognition import DocumentRecognizer, RecognitionLimits
 from pipeline.ingest.ocr.tesseract import TesseractEngine
 from schemas.outcomes import Outcome
@@ -96,11 +99,20 @@ def test_a_picture_without_text_yields_no_text(engine: TesseractEngine) -> None:
     assert page.text == ""
 
 
-def test_a_page_is_given_up_after_its_time(engine: TesseractEngine) -> None:
+def recognized_in_little_time(cpu_clock: Callable[[], float]) -> tuple[RecognizedLine, ...]:
+    return TesseractEngine(TESSDATA, cpu_clock=cpu_clock).recognize(
+        scans.picture_of(scans.english(300)),
+        dpi=scans.DPI,
+        languages=("eng",),
+        allowed=timedelta(milliseconds=50),
+    )
+
+
+def test_a_page_is_given_up_after_its_time() -> None:
     with pytest.raises(RecognitionTimedOut):
-        engine.recognize(
-            scans.picture_of(scans.english(300)),
-            dpi=scans.DPI,
-            languages=("eng",),
-            allowed=timedelta(milliseconds=50),
-        )
+        recognized_in_little_time(monotonic)
+
+
+def test_a_page_that_got_no_cpu_time_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tesseract, "_LONGEST", 10_000)
+    assert recognized_in_little_time(lambda: 0.0)

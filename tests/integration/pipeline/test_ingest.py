@@ -13,7 +13,7 @@ from schemas.outcomes import Outcome
 from schemas.steps import StepName
 from schemas.tables.documents import Document, Entity, Page, Revision
 from schemas.tables.passages import Passage
-from tests.eventually import eventually
+from tests.eventually import BUSY_TIMEOUT, eventually
 from tests.factories import pdfs
 from tests.integration.pipeline.workbench import Workbench
 from tests.seen_jobs import SeenJob
@@ -169,10 +169,11 @@ def settled_in_either_lane(bench: Workbench, event: Envelope) -> SeenJob:
             StepName.INGEST_REST in bench.steps(event) or bench.job(event).status in SETTLED_JOBS
         ),
         until=bool,
+        within=BUSY_TIMEOUT,
     )
     if StepName.INGEST_REST in bench.steps(event):
         bench.bus.publish_to(queues.BATCH_PROCESSING, bench.emitted(event)[0])
-    return bench.settled(event)
+    return bench.settled(event, within=BUSY_TIMEOUT)
 
 
 @pytest.mark.parametrize("name", SLOW)

@@ -14,7 +14,7 @@ from schemas.outcomes import Outcome
 from schemas.steps import StepName
 from schemas.tables.documents import Page, Revision
 from schemas.tables.steps import Step
-from tests.eventually import eventually
+from tests.eventually import BUSY_TIMEOUT, eventually
 from tests.factories import pdfs
 from tests.factories.uploads import upload_of
 from tests.integration.pipeline.test_ingest import TEXT, submitted
@@ -57,17 +57,22 @@ def test_a_reading_goes_on_after_a_death(
     worker = bench.system.processes["batch"].pid
     assert worker is not None
     event = submitted(bench, pdfs.pages_sharing_a_stream(PAGES, tokens=TOKENS))
-    eventually(lambda: StepName.INGEST_REST in bench.steps(event), until=bool)
+    eventually(lambda: StepName.INGEST_REST in bench.steps(event), until=bool, within=BUSY_TIMEOUT)
     started_at = bench.step(event, StepName.INGEST_REST).done
     bench.bus.publish_to(queues.BATCH_PROCESSING, bench.emitted(event)[0])
     eventually(
-        lambda: bench.step(event, StepName.INGEST_REST).done, until=lambda done: done > started_at
+        lambda: bench.step(event, StepName.INGEST_REST).done,
+        until=lambda done: done > started_at,
+        within=BUSY_TIMEOUT,
     )
     killed = victims(psutil.Process(worker))
     assert killed
     for victim in killed:
+        victim.suspend()
+    assert bench.step(event, StepName.INGEST_REST).done < PAGES
+    for victim in killed:
         victim.kill()
-    assert bench.settled(event).status == JobStatus.COMPLETED
+    assert bench.settled(event, within=BUSY_TIMEOUT).status == JobStatus.COMPLETED
     revision = revision_of(bench, event)
     assert revision.outcome is Outcome.COMPLETE
     assert numbers_of_pages(bench, revision) == list(range(1, PAGES + 1))

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,7 +22,7 @@ from schemas.tables.events import EventRecord
 from schemas.tables.outbox import OutboxMessage
 from schemas.tables.steps import Step
 from tests.bucket import Bucket
-from tests.eventually import eventually
+from tests.eventually import TIMEOUT, eventually
 from tests.factories.uploads import (
     add_finalized_upload,
     add_tenant,
@@ -146,9 +147,11 @@ class Workbench:
         with Session(self.engine) as session:
             return session.scalar(select(func.count()).select_from(table)) or 0
 
-    def settled(self, event: Envelope) -> SeenJob:
+    def settled(self, event: Envelope, *, within: timedelta = TIMEOUT) -> SeenJob:
         """Return the job once it is completed, failed or cancelled."""
-        return eventually(lambda: self.job(event), until=lambda job: job.status in SETTLED_JOBS)
+        return eventually(
+            lambda: self.job(event), until=lambda job: job.status in SETTLED_JOBS, within=within
+        )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from schemas.ids import TenantId
 from schemas.settings import MIB
 
 LIMITS: Final = AnswerLimits(
-    wait=timedelta(seconds=20),
+    idle=timedelta(seconds=20),
     cpu=timedelta(seconds=20),
     frame_cpu=timedelta(seconds=20),
     frame_bytes=MIB,

@@ -66,6 +66,8 @@ class Script(OpenDocument):
                 os.kill(os.getpid(), signal.SIGSEGV)
             case "exhaust":
                 bytearray(1 << 40)
+            case "hang" if not self._is_other:
+                signal.pause()
             case "spin":
                 spin_for_ever()
             case "compute":

@@ -28,7 +28,7 @@ def test_the_memory_does_not_grow_with_the_number_of_pages(
 
     path = tmp_path / "long.pdf"
     path.write_bytes(pdfs.with_page_contents(*[b"%" + b" " * MIB + b"\n"] * 120))
-    patient = replace(LIMITS, wait=MINUTES, cpu=MINUTES, frame_cpu=MINUTES)
+    patient = replace(LIMITS, idle=MINUTES, cpu=MINUTES, frame_cpu=MINUTES)
     with forked(read, limits=patient, memory_bytes=512 * MIB) as frames:
         assert int(next(frames)) < 80 * MIB
 

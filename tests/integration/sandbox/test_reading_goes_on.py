@@ -189,6 +189,16 @@ def test_a_page_in_an_endless_call_is_killed_and_fails_alone(scripts: Scripts) -
     assert scripts.so_far.deaths == 0
 
 
+def test_a_page_on_which_the_child_waits_for_ever_is_read_by_the_other_engine(
+    scripts: Scripts,
+) -> None:
+    idle = timedelta(seconds=1)
+    scripts.read("one", "hang", "three", idle=idle)
+    assert scripts.outcomes == [Outcome.COMPLETE] * 3
+    assert scripts.pages[1].engine == "other script"
+    assert timedelta(seconds=scripts.so_far.seconds) >= idle
+
+
 def test_a_page_that_needs_too_much_memory_fails_alone(scripts: Scripts) -> None:
     scripts.read("one", "exhaust", "three")
     assert scripts.outcomes == [Outcome.COMPLETE, Outcome.OUT_OF_MEMORY, Outcome.COMPLETE]
@@ -237,6 +247,19 @@ def test_a_document_keeps_the_pages_that_its_time_sufficed_for(slow: str, script
 def test_the_time_of_earlier_workers_counts(scripts: Scripts) -> None:
     scripts.so_far = SoFar(seconds=1_000, page_count=3)
     assert scripts.read("one").ending.read.cut is Outcome.TIMEOUT_DOCUMENT
+
+
+def test_what_a_page_costs_counts_before_it_is_read(scripts: Scripts) -> None:
+    class WorkerDies(Exception):
+        pass
+
+    def die_later() -> None:
+        if reading.so_far.seconds > 0.2:
+            raise WorkerDies
+
+    reading = scripts.reading("spin", while_waiting=die_later)
+    with pytest.raises(WorkerDies):
+        list(reading.run())
 
 
 def test_a_reading_that_is_given_up_leaves_no_child(scripts: Scripts) -> None:
