@@ -23,7 +23,8 @@ from schemas.api.scopes import Scope
 from schemas.errors import ErrorCode
 from schemas.ids import DocumentId
 
-CSV: Final = "text/csv; charset=utf-8"
+CSV: Final = "text/csv"
+"""The framework adds `charset=utf-8`."""
 
 
 class TableFormat(StrEnum):
@@ -89,7 +90,7 @@ async def list_tables(
 @get(
     "/{document_id:uuid}/tables/{number:int}",
     summary="Read a table",
-    operation_class=openapi.answers_also("text/csv"),
+    operation_class=openapi.answers_also(CSV),
     responses=answers(*LIST_ERRORS, ErrorCode.NOT_FOUND) | revalidation.NOT_MODIFIED,
 )
 async def get_table(
@@ -169,7 +170,5 @@ router = Router(
 
 def _accepted(request: ApiRequest) -> TableFormat:
     """Return the format that the header `Accept` prefers; JSON if it names neither."""
-    preferred = Accept(request.headers.get("accept", "*/*")).best_match(
-        [MediaType.JSON, "text/csv"]
-    )
-    return TableFormat.CSV if preferred == "text/csv" else TableFormat.JSON
+    preferred = Accept(request.headers.get("accept", "*/*")).best_match([MediaType.JSON, CSV])
+    return TableFormat.CSV if preferred == CSV else TableFormat.JSON

@@ -145,7 +145,7 @@ def _conditions(filters: Filters) -> dict[str, ColumnElement[bool]]:
             Document.filename >= prefix, Document.filename <= prefix + NAME_END
         )
     if filters.language is not None:
-        given["language"] = Document.language == filters.language
+        given["language"] = Document.language == filters.language.lower()
     if filters.content_type is not None:
         # As in the index: the planner does not compare an expression with parameters.
         media_type = literal_column(MEDIA_TYPE_OF_DOCUMENT, Text())

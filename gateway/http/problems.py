@@ -314,13 +314,25 @@ def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respon
         status=error.status_code,
         detail=_without_url(error.detail),
         errors=[
-            {"field": str(one.get("key", "")), "message": str(one.get("message", ""))}
+            {"field": _field_of(one, request=request), "message": str(one.get("message", ""))}
             for one in extra
             if isinstance(one, dict)
         ]
         or None,
         headers=error.headers,
     )
+
+
+def _field_of(error: Mapping[str, Any], *, request: Request[Any, Any, Any]) -> str:
+    """Return the name by which the client sent what is invalid.
+
+    The framework names the argument of the handler, which may have another name than the parameter.
+    """
+    key = str(error.get("key", ""))
+    if error.get("source") == "body":
+        return key
+    argument = request.route_handler.parsed_fn_signature.parameters.get(key)
+    return getattr(argument and argument.kwarg_definition, "name", None) or key
 
 
 def _without_url(detail: str) -> str:

@@ -14,7 +14,7 @@ from gateway.http import paging
 from gateway.http.problems import InvalidRequest
 from gateway.search import queries
 from gateway.search.errors import SearchBusy, VectorsUnavailable
-from gateway.search.fusion import Fused, fuse, weight_of_meaning
+from gateway.search.fusion import Fused, fuse, near_min, weight_of_meaning
 from gateway.search.hits import show_hits
 from gateway.search.meaning import MeaningRanking, rank_by_meaning
 from gateway.search.query import Query, parse
@@ -23,6 +23,7 @@ from gateway.search.request import SearchRequest
 from gateway.search.terms import Lexed, Terms
 from gateway.search.words import WordRanking, rank_by_words, understand
 from schemas.api.search import SearchMode, SearchResults, SemanticStatus
+from schemas.runtime.embedding import chosen
 
 REPETITIONS: Final = 3
 """How often a search is made because a document got another revision while it ran."""
@@ -88,7 +89,12 @@ async def _page(
     rankings = await _rankings(context, query, request)
     words, meaning = rankings.words, rankings.meaning
     weight = weight_of_meaning(query, words.scored)
-    fused = fuse(words.scored, meaning.scored, meaning=weight)[:results_max]
+    near = near_min(
+        words.scored,
+        near=chosen.near_of(meaning.semantic.model),
+        is_by_words=request.mode is not SearchMode.VECTORS,
+    )
+    fused = fuse(words.scored, meaning.scored, meaning=weight, near=near)[:results_max]
     seen = 0 if after is None else after.seen
     rest = (fused if after is None else _rest(fused, after))[: max(0, results_max - seen)]
     shown = rest[: request.limit]

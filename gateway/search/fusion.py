@@ -10,6 +10,10 @@ MEANING_MIN: Final = 0.15
 MEANING_MAX: Final = 0.4
 """How much the vectors count where a passage has every word of the query, and where none has any."""
 
+NEARER: Final = 1.2
+"""Times the similarity that is enough otherwise, for a query whose words no passage has: a misspelling
+is near to something, too."""
+
 
 class Scored(NamedTuple):
     """A passage in one of the rankings; a larger score is better."""
@@ -44,7 +48,20 @@ def weight_of_meaning(query: Query, words: Sequence[Scored]) -> float:
     return best * MEANING_MIN + (1 - best) * MEANING_MAX
 
 
-def fuse(words: Sequence[Scored], vectors: Sequence[Scored], *, meaning: float) -> list[Fused]:
+def near_min(words: Sequence[Scored], *, near: float, is_by_words: bool) -> float:
+    """Return how similar a passage without a word of the query has to be.
+
+    Args:
+        words: the ranking by words.
+        near: of the model; see `schemas.runtime.embedding.chosen.Model`.
+        is_by_words: whether words were searched.
+    """
+    return near * NEARER if is_by_words and not words else near
+
+
+def fuse(
+    words: Sequence[Scored], vectors: Sequence[Scored], *, meaning: float, near: float = 0.0
+) -> list[Fused]:
     """Return the passages of both rankings, the best first; the order of equal scores is stable.
 
     The score by words is absolute: 1 for a passage with every term. If no passage has more than some of
@@ -55,6 +72,7 @@ def fuse(words: Sequence[Scored], vectors: Sequence[Scored], *, meaning: float) 
         words: the ranking by words.
         vectors: the ranking by vectors.
         meaning: the weight of the vectors.
+        near: from `near_min`; by default every vector counts.
     """
     by_words = {each.place: each for each in words}
     by_meaning = {each.place: each for each in vectors}
@@ -74,6 +92,7 @@ def fuse(words: Sequence[Scored], vectors: Sequence[Scored], *, meaning: float) 
             by_meaning=place in by_meaning,
         )
         for place in by_words.keys() | by_meaning.keys()
+        if place in by_words or by_meaning[place].score >= near
     ]
     return sorted(fused, key=lambda each: (-each.score, each.place))
 

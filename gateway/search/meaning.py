@@ -62,7 +62,8 @@ async def rank_by_meaning(
         async with asyncio.timeout(limit):
             model = await _model(context)
         if model is None:
-            return _none(SemanticStatus.OFF)
+            # No worker has begun to make vectors.
+            return _none(SemanticStatus.BUILDING)
         # Outside the limit: the first search of a process waits until the model is loaded.
         embedder = await asyncio.to_thread(chosen.named, model.name)
         async with asyncio.timeout(limit):

@@ -112,7 +112,7 @@ async def search_passages(  # noqa: PLR0913  # one for each filter
             tenant_id=request.user.tenant_id,
             text=words,
             mode=mode,
-            language=language,
+            language=language and language.lower(),
             kind=kind,
             document_id=document_id,
             documents=DocumentFilters(

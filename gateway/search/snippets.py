@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Final
 
 LENGTH: Final = 300
@@ -86,11 +86,15 @@ def words_to_check(text: str, *, beginnings: Collection[str] | None) -> set[str]
 
 
 def beginning_of(word: str) -> str:
-    """Return the first letters of a word, without case and accents."""
-    if word.isascii():
+    """Return the first letters of a word, without case and accents.
+
+    They end before a sign: PostgreSQL takes "1,845.00" as the words "1" and "845.00".
+    """
+    if word[:ALIKE].isalnum() and word.isascii():
         return word[:ALIKE].lower()
     plain = unicodedata.normalize("NFKD", word[: 2 * ALIKE].casefold())
-    return "".join(each for each in plain if not unicodedata.combining(each))[:ALIKE]
+    letters = "".join(each for each in plain if not unicodedata.combining(each))
+    return "".join(takewhile(str.isalnum, letters[:ALIKE])) or letters[:ALIKE]
 
 
 def highlights_of(text: str, *, patterns: Sequence[Pattern], matches: Matches) -> list[Highlight]:

@@ -5,8 +5,8 @@ from typing import Any
 from gateway.documents.view import box_around, lines_of
 from gateway.search.fusion import Fused
 from gateway.search.snippets import Snippet
-from schemas.api.documents import Box, TextRange
-from schemas.api.search import MatchedBy, SearchHit, SearchSnippet
+from schemas.api.documents import Box
+from schemas.api.search import Highlight, MatchedBy, SearchHit, SearchSnippet
 from schemas.lifecycle import PassageKind
 
 
@@ -38,7 +38,7 @@ def show(fused: Fused, row: Any, snippet: Snippet) -> SearchHit:  # noqa: ANN401
         snippet=SearchSnippet(
             text=snippet.text,
             html=snippet.html,
-            highlights=[TextRange(start=start, end=end) for start, end in snippet.highlights],
+            highlights=[Highlight(start=start, end=end) for start, end in snippet.highlights],
         ),
         box=_box(row),
     )

@@ -99,6 +99,8 @@ def values_of(query: Query) -> dict[str, Any]:
     }
     if "content_type" in values:
         values["content_type"] = media_types.essence_of(values["content_type"])
+    if "language" in values:
+        values["language"] = values["language"].lower()
     if "metadata" in values:
         values["metadata"] = Jsonb(values["metadata"])
     return {"tenant_id": query.tenant_id, **values}

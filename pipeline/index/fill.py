@@ -39,7 +39,8 @@ PENDING_MAX: Final = 500
 GRACE: Final = timedelta(minutes=1)
 """How long the vectors of a replaced model stay: a search that has begun may read them."""
 
-# The step of a pending revision is lost with its job.
+# The step of a pending revision is lost with its job. The step `tables` still adds passages, and then the
+# step `index`.
 _LEFT: Final = text(
     """
     SELECT id FROM (
@@ -47,7 +48,8 @@ _LEFT: Final = text(
     ) AS pending
     WHERE NOT EXISTS (
         SELECT FROM steps
-        WHERE steps.job_id = pending.job_id AND name = 'index' AND status IN ('waiting', 'queued', 'running')
+        WHERE steps.job_id = pending.job_id AND name IN ('tables', 'index')
+          AND status IN ('waiting', 'queued', 'running')
     )
     UNION ALL
     (SELECT id FROM revisions WHERE search = 'words' ORDER BY id LIMIT :page)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from schemas.api.documents import Box, TextRange
+from schemas.api.documents import Box
 from schemas.ids import DocumentId
 from schemas.lifecycle import PassageKind
 
@@ -28,7 +28,7 @@ class SemanticStatus(StrEnum):
     OK = "ok"
     NOT_WANTED = "not_wanted"  # the mode is `words`
     OFF = "off"  # the server has no model
-    BUILDING = "building"  # the vectors of the server's model are not complete yet
+    BUILDING = "building"  # no worker has begun to make vectors
     FAILED = "failed"
     TIMEOUT = "timeout"
 
@@ -47,6 +47,13 @@ class MatchedBy(StrEnum):
     VECTORS = "vectors"
 
 
+class Highlight(msgspec.Struct, frozen=True, kw_only=True):
+    """A word or phrase of the query in a snippet: its first character, and the one after its last."""
+
+    start: Annotated[int, _described("in characters of `text`")]
+    end: int
+
+
 class SearchSnippet(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a passage that matches best."""
 
@@ -57,7 +64,7 @@ class SearchSnippet(msgspec.Struct, frozen=True, kw_only=True):
             "the text escaped for HTML, with `<mark>` around the highlights; safe to insert"
         ),
     ]
-    highlights: Annotated[list[TextRange], _described("in characters of `text`")]
+    highlights: list[Highlight]
 
 
 class SearchHit(msgspec.Struct, frozen=True, kw_only=True):

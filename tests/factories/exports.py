@@ -36,7 +36,7 @@ from schemas.tables.jobs import Job
 from schemas.tables.uploads import Upload
 from tests.factories.tables import table_row
 
-FORMULAS = ("=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", " \u200b=1", "\ufeff=1", "\uff1d1")
+FORMULAS = ("=1+1", "+1+1", "-1*1", "@SUM(1)", "\t=1", "\r=1", " \u200b=1", "\ufeff=1", "\uff1d1")
 NASTY = "Überweisung \"März\"\n\r\n\t=cmd|' /C calc'!A0,; 🧾.pdf"
 """A name with quotes, line breaks, a formula, separators and an emoji."""
 

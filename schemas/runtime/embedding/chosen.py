@@ -25,11 +25,13 @@ class Model:
     Attributes:
         name: with the version and the dimension: the name of its row in `embedding_models`.
         load: loads it, given its name; raises `EmbedderUnavailable`.
+        near: cosine similarity that most texts about the same thing have, and few others.
     """
 
     name: str
     dimension: int
     load: Callable[[str], Embedder]
+    near: float = 0.0
 
 
 def _use(name: str) -> Embedder:
@@ -49,9 +51,11 @@ def _use_static(name: str) -> Embedder:
 MODELS: Final[Mapping[EmbeddingModelName, Model]] = MappingProxyType(
     {
         EmbeddingModelName.USE_STATIC: Model(
-            name="use-multilingual-3-static-1-512", dimension=512, load=_use_static
+            name="use-multilingual-3-static-1-512", dimension=512, load=_use_static, near=0.25
         ),
-        EmbeddingModelName.USE: Model(name="use-multilingual-3-512", dimension=512, load=_use),
+        EmbeddingModelName.USE: Model(
+            name="use-multilingual-3-512", dimension=512, load=_use, near=0.12
+        ),
     }
 )
 """By the value of `EMBEDDING_MODEL`."""
@@ -63,6 +67,11 @@ _loaded: Final[dict[str, Embedder | EmbedderUnavailable]] = {}
 def model_of(settings: EmbeddingSettings) -> Model | None:
     """Return the model that new vectors are made by; None with `EMBEDDING_MODEL=none`."""
     return MODELS.get(settings.embedding_model)
+
+
+def near_of(name: str | None) -> float:
+    """Return how similar texts about the same thing are for a model; 0 if it is unknown."""
+    return next((each.near for each in MODELS.values() if each.name == name), 0.0)
 
 
 def named(name: str) -> Embedder:

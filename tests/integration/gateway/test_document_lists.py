@@ -59,6 +59,7 @@ async def listed(api: Api, **query: Any) -> list[str]:  # noqa: ANN401  # any qu
         ({"status": "partial"}, ["partial"]),
         ({"outcome": "corrupt"}, ["failed"]),
         ({"language": "de"}, ["german"]),
+        ({"language": "DE"}, ["german"]),
         ({"content_type": "text/html"}, ["html"]),
         ({"sha256": "1" * 64}, ["other bytes"]),
         ({"filename_prefix": "Z_100%"}, ["named"]),

@@ -177,6 +177,7 @@ async def test_filters_select_passages(api: Api, transaction: BeginSession) -> N
     cases: list[tuple[dict[str, Any], set[str]]] = [
         ({}, {"new", "old"}),
         ({"language": "de"}, {"old"}),
+        ({"language": "DE"}, {"old"}),
         ({"content_type": "Text/HTML; charset=x"}, {"old"}),
         ({"filename_prefix": "old_100%"}, {"old"}),
         ({"filename_prefix": "old_100_"}, set()),

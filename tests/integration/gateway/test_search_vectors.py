@@ -104,7 +104,11 @@ async def test_without_vectors_words_answer_and_say_why(
         unknown = await found(api, "smoke")
         unavailable = await api.get("/search", q="smoke", mode="vectors")
 
-    assert [each["semantic"]["status"] for each in (off, none, unknown)] == ["off", "off", "failed"]
+    assert [each["semantic"]["status"] for each in (off, none, unknown)] == [
+        "off",
+        "building",
+        "failed",
+    ]
     for results in (off, none, unknown):
         assert results["mode"] == "words"
         assert len(results["items"]) == 1

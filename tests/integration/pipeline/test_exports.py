@@ -133,6 +133,18 @@ def test_text_that_a_spreadsheet_would_calculate_gets_an_apostrophe(
     assert raw["filename"] == name
 
 
+@pytest.mark.parametrize("name", ["-1", "+3.5%", "-1,234.50"])
+def test_a_number_with_a_sign_stays_a_number(
+    worker: ExportWorker, tenant_id: TenantId, name: str
+) -> None:
+    with worker.session() as session:
+        add_document(session, tenant_id, filename=name)
+
+    (row,) = table_of(exported(worker, tenant_id))
+
+    assert row["filename"] == name
+
+
 def test_the_options_of_csv(worker: ExportWorker, tenant_id: TenantId) -> None:
     with worker.session() as session:
         add_document(session, tenant_id, filename="b.pdf", minute=2)

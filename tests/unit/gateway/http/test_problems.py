@@ -63,9 +63,11 @@ async def fail(kind: FromPath[str]) -> None:
 
 @get("/number")
 async def number(
-    wanted: Annotated[int, QueryParameter(ge=0)], token: FromQuery[str]
+    wanted: Annotated[int, QueryParameter(ge=0)],
+    token: FromQuery[str],
+    at_most: Annotated[int, QueryParameter(name="limit", ge=1)] = 1,
 ) -> dict[str, Any]:
-    return {"wanted": wanted, "token": token}
+    return {"wanted": wanted, "token": token, "at_most": at_most}
 
 
 @post("/body")
@@ -159,6 +161,12 @@ def test_an_invalid_field_is_named(client: TestClient[Litestar]) -> None:
     answer = client.get("/number?wanted=-1&token=abc")
     assert answer.status_code == 400
     assert answer.json()["errors"] == [{"field": "wanted", "message": "Expected `int` >= 0"}]
+
+
+def test_an_invalid_parameter_is_named_as_the_client_names_it(client: TestClient[Litestar]) -> None:
+    answer = client.get("/number?wanted=1&token=abc&limit=0")
+
+    assert answer.json()["errors"] == [{"field": "limit", "message": "Expected `int` >= 1"}]
 
 
 def test_a_problem_does_not_repeat_the_query(client: TestClient[Litestar]) -> None:

@@ -66,6 +66,8 @@ def test_words_are_highlighted(text: str, sequences: list[str], expected: list[s
         ("Straße", "strass"),
         ("ÉTÉ", "ete"),
         ("\N{FULLWIDTH LATIN CAPITAL LETTER X}1", "x1"),
+        ("1,845.00", "1"),
+        ("l'été", "l"),
     ],
 )
 def test_a_word_and_its_normal_form_begin_alike(word: str, lexeme: str) -> None:
