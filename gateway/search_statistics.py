@@ -24,9 +24,11 @@ class Shares:
     Attributes:
         passages: the estimated number of passages.
         by_lexeme: the share of passages that have a lexeme, for the most common ones.
+        rare: the share of passages that have any other lexeme, at most.
     """
 
     passages: int = 0
+    rare: float = 1.0
     by_lexeme: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, lexeme: str) -> float:

@@ -245,8 +245,8 @@ class PageImageSettings(BaseModel):
 
 class SearchSettings(BaseModel):
     search_candidates: Positive = Field(
-        default=2_000,
-        description="passages with words of a query that a search compares. Rare words select them; of common words alone there may be more, which the answer states as `is_capped`. A thousand cost about 10 ms",
+        default=500,
+        description="passages with words of a query that a search compares. Rare words select them; of common words alone there may be more, which the answer states as `is_capped`. A thousand cost about 15 ms",
     )
     search_results_max: Positive = Field(
         default=200,

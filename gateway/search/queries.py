@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db import Database
-from gateway.search.candidates import Base
+from gateway.search.candidates import Base, Walk, any_of
 from gateway.search.errors import SearchTimeout
 from gateway.search.fusion import Scored
 from gateway.search.query import Atom
@@ -40,6 +40,8 @@ SELECT set_config('statement_timeout', %(timeout)s, true),
        set_config('enable_seqscan', 'off', true),
        set_config('enable_hashjoin', 'off', true),
        set_config('enable_mergejoin', 'off', true),
+       -- The newest documents come from their index one by one; a sort reads all of the tenant.
+       set_config('enable_sort', 'off', true),
        -- Above it a bitmap names pages instead of rows, and every row of a page is compared.
        set_config('work_mem', '32MB', true)
 """
@@ -182,8 +184,11 @@ async def shares(session: AsyncSession) -> Shares:
         return Shares()
     ((passages, lexemes, frequencies),) = rows
     # The frequencies end with their least and greatest value.
+    *_, least, _ = frequencies
     return Shares(
-        passages=max(0, passages), by_lexeme=dict(zip(lexemes, frequencies, strict=False))
+        passages=max(0, passages),
+        by_lexeme=dict(zip(lexemes, frequencies, strict=False)),
+        rare=least,
     )
 
 
@@ -200,76 +205,124 @@ async def candidates_of(
     terms: Sequence[Term],
     *,
     checked: str | None,
-    filters: DocumentFilters,
+    request: SearchRequest,
     limit: int,
 ) -> list[Candidate]:
-    """Return passages of documents as they are shown, and which terms they have.
+    """Return passages of documents as they are shown, with their terms.
 
     Args:
         session: a transaction.
-        conditions: which passages; all of the first before those of the second.
+        conditions: which passages; all of the first, then the others of the second.
         terms: at most as many as a bigint has bits.
         checked: a condition on each passage that the index finds.
-        filters: which documents.
+        request: whose passages, and of which documents.
         limit: most passages.
     """
-    shown = _shown("p", filters)
-    sources = [_passages_with(f"condition{place}", checked) for place in range(len(conditions))]
+    shown = f"{_shown('p', request.documents)} AND d.tenant_id = %(tenant_id)s"
+    sources = [
+        _passages_with(f"condition{place}", checked, without=f"before{place}" if place else None)
+        for place in range(len(conditions))
+    ]
     found = " UNION ALL ".join(
         f"(SELECT p.* FROM {source} {shown} LIMIT %(limit)s)"  # noqa: S608  # of constants and numbers
         for source in sources
     )
-    present = " | ".join(
-        f"((search @@ %(term{place})s::tsquery)::int::bigint << {place})"
-        for place in range(len(terms))
-    )
-    rows = await _rows(
+    return await _candidates(
         session,
-        f"SELECT revision_id::text, page, ordinal, tokens, {present}"  # noqa: S608  # of constants and numbers
-        f" FROM (SELECT * FROM ({found}) AS several LIMIT %(limit)s) AS found",
+        found,
+        terms,
         {
-            "limit": limit,
             "checked": checked,
             **{f"condition{place}": each for place, each in enumerate(conditions)},
-            **{f"term{place}": term.presence for place, term in enumerate(terms)},
-            **_values_of(filters),
+            **{f"before{place}": any_of(conditions[:place]) for place in range(1, len(conditions))},
+            **_values_of(request.documents),
         },
+        request=request,
+        limit=limit,
     )
-    return [
-        Candidate(Place(revision_id, page, ordinal), tokens, bits)
-        for revision_id, page, ordinal, tokens, bits in rows
-    ]
 
 
-async def ranks_of(
-    session: AsyncSession, candidates: Sequence[Candidate], terms: Sequence[Term]
-) -> dict[Place, list[float | None]]:
-    """Return for each passage and term the sum of `ts_rank` of the forms of the term."""
-    forms = list(dict.fromkeys(form for term in terms for form in term.forms))
+async def newest_candidates(
+    session: AsyncSession,
+    walk: Walk,
+    terms: Sequence[Term],
+    *,
+    request: SearchRequest,
+    limit: int,
+) -> list[Candidate]:
+    """Return passages of the newest documents, with their terms; see `candidates_of`."""
+    return await _candidates(
+        session,
+        f"""
+        SELECT p.* FROM (
+            SELECT p.* FROM (
+                SELECT * FROM documents WHERE tenant_id = %(tenant_id)s AND revision_id IS NOT NULL
+                ORDER BY created_at DESC, id DESC LIMIT %(read_max)s
+            ) AS d
+            CROSS JOIN LATERAL (
+                SELECT revision_id, page, ordinal, tokens, search FROM passages
+                WHERE revision_id = d.revision_id ORDER BY page, ordinal OFFSET 0
+            ) AS p
+            WHERE true{_conditions_of(request.documents)} LIMIT %(read_max)s
+        ) AS p
+        WHERE p.search @@ %(walked)s::tsquery
+        """,  # noqa: S608  # of constants
+        terms,
+        {
+            "walked": walk.condition,
+            "read_max": walk.read_max,
+            **_values_of(request.documents),
+        },
+        request=request,
+        limit=limit,
+    )
+
+
+async def _candidates(
+    session: AsyncSession,
+    source: str,
+    terms: Sequence[Term],
+    values: Mapping[str, Any],
+    *,
+    request: SearchRequest,
+    limit: int,
+) -> list[Candidate]:
+    """Return the first passages of a source, with their terms."""
+    counted = [place for place, term in enumerate(terms) if term.forms]
+    checked = [place for place, term in enumerate(terms) if not term.has_counted_forms]
     ranks = ", ".join(
-        f"ts_rank(%(weights)s::real[], p.search, %(form{place})s::tsquery)"
-        for place in range(len(forms))
+        # Of several words, `ts_rank` returns the mean.
+        f"ts_rank(%(weights)s::real[], search, %(forms{place})s::tsquery) * {len(terms[place].forms)}"
+        for place in counted
+    )
+    tested = " | ".join(
+        f"((search @@ %(term{place})s::tsquery)::int::bigint << {place})" for place in checked
     )
     rows = await _rows(
         session,
-        f"""
-        SELECT candidate.place - 1, ARRAY[{ranks}]::real[]
-        FROM {_PLACES} AS candidate(revision_id, page, ordinal, place)
-        JOIN passages p USING (revision_id, page, ordinal)
-        """,  # noqa: S608  # of constants and numbers
+        f"SELECT revision_id::text, page, ordinal, tokens, {tested or 0}, ARRAY[{ranks}]::real[]"  # noqa: S608  # of constants and numbers
+        f" FROM (SELECT * FROM ({source}) AS several LIMIT %(limit)s) AS found",
         {
-            **_places([each.place for each in candidates]),
+            "tenant_id": request.tenant_id,
+            "limit": limit,
             "weights": list(RANK_WEIGHTS),
-            **{f"form{place}": form for place, form in enumerate(forms)},
+            **{f"forms{place}": " | ".join(terms[place].forms) for place in counted},
+            **{f"term{place}": terms[place].presence for place in checked},
+            **values,
         },
     )
-    found = dict[Place, list[float | None]]()
-    for place, values in rows:
-        by_form = dict(zip(forms, values, strict=True))
-        found[candidates[place].place] = [
-            sum(by_form[form] for form in term.forms) if term.forms else None for term in terms
-        ]
-    return found
+    # Whether a passage has the other terms, their ranks say.
+    of_ranks = [0 if place in checked else 1 << place for place in counted]
+    candidates = []
+    for revision_id, page, ordinal, tokens, bits, found in rows:
+        by_term: list[float | None] = [None] * len(terms)
+        present = bits
+        for place, bit, rank in zip(counted, of_ranks, found, strict=True):
+            by_term[place] = rank
+            if rank > 0:
+                present |= bit
+        candidates.append(Candidate(Place(revision_id, page, ordinal), tokens, present, by_term))
+    return candidates
 
 
 async def active_model(session: AsyncSession) -> Model | None:
@@ -388,7 +441,7 @@ def _passage(base: Base | None) -> str:
     """
 
 
-def _passages_with(parameter: str, checked: str | None) -> str:
+def _passages_with(parameter: str, checked: str | None, *, without: str | None = None) -> str:
     """Return the passages that meet a condition with the mark of their tenant, as the table `p`.
 
     OFFSET keeps the planner from beginning with the documents of the tenant: it would ask the index for
@@ -397,8 +450,12 @@ def _passages_with(parameter: str, checked: str | None) -> str:
     Args:
         parameter: of the condition that the index answers.
         checked: what is checked on each of these passages, without the index.
+        without: the parameter of a condition that none of these passages meets, also without the index:
+            there, every word of it takes as long as one of the other condition.
     """
     more = "" if checked is None else " AND (p.search @@ %(checked)s::tsquery) IS TRUE"
+    if without is not None:
+        more += f" AND (p.search @@ %({without})s::tsquery) IS NOT TRUE"
     return (
         "(SELECT revision_id, page, ordinal, document_id, tokens, search FROM passages p"  # noqa: S608  # of constants
         f" WHERE p.search @@ %({parameter})s::tsquery{more} OFFSET 0) AS p"

@@ -7,7 +7,6 @@ A term counts by its rarity, and by its number in the passage with diminishing r
 import math
 from collections import Counter
 from collections.abc import Sequence
-from heapq import nsmallest
 from typing import Final, NamedTuple
 
 from gateway.search.terms import Term
@@ -43,11 +42,13 @@ class Candidate(NamedTuple):
 
     Attributes:
         present: bit n is set if the passage has term n.
+        ranks: of each term, the sum of `ts_rank` of its forms; None for a term without single lexemes.
     """
 
     place: Place
     tokens: int
     present: int
+    ranks: Sequence[float | None]
 
 
 def weights_of(
@@ -77,22 +78,10 @@ def weights_of(
     return weights
 
 
-def most_promising(
-    candidates: Sequence[Candidate], weights: Sequence[float], *, limit: int
-) -> list[Candidate]:
-    """Return the candidates with the most and rarest terms."""
-    promises = {
-        present: sum(weight for place, weight in enumerate(weights) if present >> place & 1)
-        for present in {each.present for each in candidates}
-    }
-    return nsmallest(limit, candidates, key=lambda each: (-promises[each.present], each.place))
-
-
 def score(
     candidate: Candidate,
     *,
     weights: Sequence[float],
-    ranks: Sequence[float | None],
     mean_tokens: float,
 ) -> float:
     """Return how well a passage matches: 1 if it has every term once, as written.
@@ -100,11 +89,10 @@ def score(
     Args:
         candidate: the passage.
         weights: from `weights_of`.
-        ranks: of each term, the sum of `ts_rank` of its forms; None for a term without single lexemes.
         mean_tokens: the mean length of the candidates.
     """
     found = possible = 0.0
-    for place, (weight, rank) in enumerate(zip(weights, ranks, strict=True)):
+    for place, (weight, rank) in enumerate(zip(weights, candidate.ranks, strict=True)):
         best = 1 + AS_WRITTEN_WEIGHT
         possible += weight * best
         if candidate.present >> place & 1:

@@ -7,6 +7,7 @@ of a client is ever syntax.
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final, Protocol
 
 from gateway.search.errors import SearchQueryInvalid
@@ -45,21 +46,28 @@ class Term:
         atoms: what the client wrote.
         forms: single lexemes whose positions count for the rank.
         condition: whether a passage has the term.
-        presence: the same without positions, which stripped vectors do not have.
+        alternatives: the same for each of the atoms.
+        presence: whether a passage has the words of the term, wherever; every one with the term has.
         sequences: conditions on single words, which follow each other where the term is; for
             highlights.
         is_required: whether a passage without the term is no hit.
-        share: the estimated share of passages with the term; 0 if it is rare or unknown. Of
-            prefixes and phrases, that of all their words.
+        share: the estimated share of passages with the term; 0 if it is rare or unknown. That of a
+            prefix is the sum of its words, that of a phrase is that of its rarest word.
     """
 
     atoms: tuple[Atom, ...]
     forms: tuple[str, ...]
     condition: str
+    alternatives: tuple[str, ...]
     presence: str
     sequences: tuple[tuple[str, ...], ...]
     is_required: bool
     share: float
+
+    @property
+    def has_counted_forms(self) -> bool:
+        """Whether a passage has the term if, and only if, it has one of the forms."""
+        return self.condition == _any(self.forms) if self.forms else False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,26 +145,27 @@ def _term(group: Group, lexed: Lexed, *, shares: WordShares) -> Term | None:
     Raises:
         SearchQueryInvalid: a required one is no word.
     """
-    conditions = list(
-        dict.fromkeys(form for atom in group.alternatives for form in _conditions(atom, lexed))
-    )
-    if not conditions:
+    by_atom = [each for atom in group.alternatives if (each := _conditions(atom, lexed))]
+    if not by_atom:
         if group.is_required:
             raise SearchQueryInvalid(f'"{group.alternatives[0].text}" is no word')
         return None
-    condition = _any(conditions)
+    conditions = list(dict.fromkeys(chain.from_iterable(by_atom)))
     return Term(
         atoms=group.alternatives,
         forms=tuple(
             dict.fromkeys(form for atom in group.alternatives for form in _forms(atom, lexed))
         ),
-        condition=condition,
-        presence=_WEIGHT.sub("", _DISTANCE.sub("&", condition)),
+        condition=_any(conditions),
+        alternatives=tuple(map(_any, by_atom)),
+        presence=_any(list(dict.fromkeys(map(_presence, conditions)))),
         sequences=tuple(
             sequence for atom in group.alternatives if (sequence := _sequence(atom, lexed))
         ),
         is_required=group.is_required,
-        share=max(_share(each, shares) for each in conditions),
+        share=min(
+            1.0, sum(max(_share(each, shares) for each in conditions) for conditions in by_atom)
+        ),
     )
 
 
@@ -173,7 +182,7 @@ def _conditions(atom: Atom, lexed: Lexed) -> list[str]:
                 raise SearchQueryInvalid(f"{atom.text}* is more than one word")
             return [f"{as_written}{PREFIX}"]
         case AtomKind.WORD:
-            return [form for atoms in lexed.values() if (form := atoms[atom])]
+            return list(dict.fromkeys(form for atoms in lexed.values() if (form := atoms[atom])))
 
 
 def _exactly(as_written: str, lexed: Lexed) -> str:
@@ -189,6 +198,14 @@ def _exactly(as_written: str, lexed: Lexed) -> str:
     if normal:
         without += f" & !({' | '.join(quoted(language_mark(code)) for code in normal)})"
     return f"({written} | {without})"
+
+
+def _presence(condition: str) -> str:
+    """Return whether a passage has the words of a condition, without positions, weights and marks."""
+    if not (_DISTANCE.search(condition) or _WEIGHT.search(condition)):
+        return condition
+    words = [each for each in _LEXEME.findall(condition) if not each.startswith("'#")]
+    return f"({' & '.join(dict.fromkeys(words))})" if len(set(words)) > 1 else words[0]
 
 
 def _forms(atom: Atom, lexed: Lexed) -> list[str]:
@@ -210,7 +227,7 @@ def _sequence(atom: Atom, lexed: Lexed) -> tuple[str, ...]:
         case AtomKind.PREFIX:
             return (f"{as_written}{PREFIX}",)
         case AtomKind.WORD:
-            forms = dict.fromkeys(_conditions(atom, lexed))
+            forms = _conditions(atom, lexed)
             return (_any(forms),) if forms else ()
 
 

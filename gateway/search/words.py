@@ -2,22 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.context import Context
 from gateway.search import queries
-from gateway.search.candidates import Base, base_of, crowded_selection_of, scope_of, selection_of
+from gateway.search.candidates import (
+    Base,
+    Selection,
+    Sizes,
+    base_of,
+    crowded_selection_of,
+    scope_of,
+    selection_of,
+)
 from gateway.search.fusion import Scored
 from gateway.search.query import Query
-from gateway.search.ranking import Candidate, most_promising, score, weights_of
+from gateway.search.ranking import Candidate, score, weights_of
 from gateway.search.request import SearchRequest
 from gateway.search.terms import Lexed, Terms, rarest, terms_of
 from schemas.policy.search_words import tenant_mark
-
-RANKED_MAX: Final = 300
-"""Candidates whose words are counted; the others have fewer or more common terms."""
 
 TERMS_MAX: Final = 48
 """Terms of a query that count: the rarest. The candidates have a bit for each in a bigint."""
@@ -61,41 +67,23 @@ async def rank_by_words(
     with every term come first.
     """
     limit = context.settings.search_candidates
-    passages = await passages_of(context, session, request)
-    base = await required_of(context, session, terms, request)
-    selection = selection_of(base, passages=passages, limit=limit)
-
-    async def candidates_of(conditions: Sequence[str]) -> list[Candidate]:
-        return await queries.candidates_of(
-            session,
-            conditions,
-            terms.wanted,
-            checked=base.checked,
-            filters=request.documents,
-            limit=limit,
-        )
-
-    candidates = await candidates_of(selection.conditions)
+    sizes = await _sizes(context, session, request)
+    base = await _base(context, session, terms, request, sizes=sizes)
+    selection = selection_of(base, sizes=sizes, limit=limit)
+    candidates = await _candidates(session, selection, base, request, limit=limit)
     decisive = selection.decisive
     is_capped = len(candidates) >= limit
     if is_capped:
         decisive = frozenset()
-        if len(selection.conditions) == 1:
-            crowded = crowded_selection_of(base)
+        if len(selection.conditions) == 1 and selection.walk is None:
+            crowded = crowded_selection_of(base, sizes=sizes, limit=limit)
             if len(crowded.conditions) > 1:
-                candidates = await candidates_of(crowded.conditions)
-    weights = weights_of(terms.wanted, candidates, passages=passages, decisive=decisive)
-    best = most_promising(candidates, weights, limit=RANKED_MAX)
-    ranks = await queries.ranks_of(session, best, terms.wanted) if best else {}
-    mean_tokens = sum(each.tokens for each in best) / max(1, len(best))
+                candidates = await _candidates(session, crowded, base, request, limit=limit)
+    weights = weights_of(terms.wanted, candidates, passages=sizes.of_tenant, decisive=decisive)
+    mean_tokens = sum(each.tokens for each in candidates) / max(1, len(candidates))
     scored = [
-        Scored(
-            place=each.place,
-            score=score(each, weights=weights, ranks=ranks[each.place], mean_tokens=mean_tokens),
-        )
-        for each in best
-        # A passage may be deleted between the two statements.
-        if each.place in ranks
+        Scored(each.place, score(each, weights=weights, mean_tokens=mean_tokens))
+        for each in candidates
     ]
     return WordRanking(
         scored=sorted(scored, key=lambda each: (-each.score, each.place)),
@@ -104,16 +92,62 @@ async def rank_by_words(
     )
 
 
+async def _candidates(
+    session: AsyncSession, selection: Selection, base: Base, request: SearchRequest, *, limit: int
+) -> list[Candidate]:
+    terms = base.terms.wanted
+    if selection.walk is not None:
+        found = await queries.newest_candidates(
+            session, selection.walk, terms, request=request, limit=limit
+        )
+        if len(found) == limit:
+            return found
+    return await queries.candidates_of(
+        session, selection.conditions, terms, checked=base.checked, request=request, limit=limit
+    )
+
+
+async def _sizes(context: Context, session: AsyncSession, request: SearchRequest) -> Sizes:
+    shares = await context.search_statistics.shares(lambda: queries.shares(session))
+    return Sizes(
+        of_tenant=await passages_of(context, session, request),
+        of_all=shares.passages,
+        rare=shares.rare,
+    )
+
+
+async def _base(
+    context: Context,
+    session: AsyncSession,
+    terms: Terms,
+    request: SearchRequest,
+    *,
+    sizes: Sizes,
+) -> Base:
+    """Return what the candidates have; without the tenant, which is checked, if it has most passages.
+
+    To intersect with the long list of its mark would take longer than to discard the passages of others.
+    """
+    shares = await context.search_statistics.shares(lambda: queries.shares(session))
+    tenant, *others = request.marks()
+    is_checked = 2 * sizes.of_tenant > sizes.of_all > 0
+    return base_of(
+        terms,
+        scope=scope_of(others if is_checked else [tenant, *others]),
+        scope_share=prod(map(shares.of, others)),
+        sizes=sizes,
+    )
+
+
 async def required_of(
     context: Context, session: AsyncSession, terms: Terms, request: SearchRequest
 ) -> Base:
     """Return what every hit has, by its words and marks."""
-    shares = await context.search_statistics.shares(lambda: queries.shares(session))
     return base_of(
         terms,
         scope=scope_of(request.marks()),
-        passages=await passages_of(context, session, request),
-        passages_of_all=shares.passages,
+        scope_share=1,
+        sizes=await _sizes(context, session, request),
     )
 
 

@@ -1,5 +1,6 @@
 """The ranking by words, and the common ranking."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.search.fusion import Scored, fuse, weight_of_meaning
 from gateway.search.query import Atom, AtomKind, parse
-from gateway.search.ranking import ONCE, Candidate, Place, most_promising, score, weights_of
+from gateway.search.ranking import ONCE, Candidate, Place, score, weights_of
 from gateway.search.terms import Term
 
 
@@ -16,8 +17,10 @@ def place(number: int) -> Place:
     return Place(str(UUID(int=number)), 1, 0)
 
 
-def candidate(number: int, *, present: int, tokens: int = 100) -> Candidate:
-    return Candidate(place(number), tokens, present)
+def candidate(
+    number: int, *, present: int, tokens: int = 100, ranks: Sequence[float | None] = ()
+) -> Candidate:
+    return Candidate(place(number), tokens, present, ranks)
 
 
 def term(word: str, *, share: float = 0.0) -> Term:
@@ -25,6 +28,7 @@ def term(word: str, *, share: float = 0.0) -> Term:
         atoms=(Atom(kind=AtomKind.WORD, text=word),),
         forms=(word,),
         condition=word,
+        alternatives=(word,),
         presence=word,
         sequences=(),
         is_required=False,
@@ -41,20 +45,11 @@ def test_a_rare_term_counts_more() -> None:
     assert rare > 4 * common > 0
 
 
-def test_the_most_promising_candidates_have_the_rarest_terms() -> None:
-    found = [candidate(1, present=2), candidate(2, present=1), candidate(3, present=3)]
-
-    best = most_promising(found, [5.0, 1.0], limit=2)
-
-    assert [each.place for each in best] == [place(3), place(2)]
-
-
 def test_more_and_rarer_words_and_shorter_passages_score_higher() -> None:
     def scored(present: int, ranks: list[float | None], tokens: int = 100) -> float:
         return score(
-            candidate(1, present=present, tokens=tokens),
+            candidate(1, present=present, tokens=tokens, ranks=ranks),
             weights=[4.0, 1.0],
-            ranks=ranks,
             mean_tokens=100,
         )
 

@@ -6,6 +6,8 @@ import pytest
 
 from gateway.search.candidates import (
     Base,
+    Selection,
+    Sizes,
     base_of,
     crowded_selection_of,
     scope_of,
@@ -58,7 +60,7 @@ def test_a_phrase_is_found_as_written_alone() -> None:
     assert term.condition == (
         "('annual':D <-> 'reports':D | 'annual':A <-> 'reports':A & !('#l:en'))"
     )
-    assert term.presence == "('annual' & 'reports' | 'annual' & 'reports' & !('#l:en'))"
+    assert term.presence == "('annual' & 'reports')"
     assert term.is_required
 
 
@@ -98,50 +100,97 @@ def test_the_rarest_terms_are_kept() -> None:
     assert [term.atoms[0].text for term in found.wanted] == ["hard", "reports", "x"]
 
 
-def base(found: Terms, *, passages: int = 1000) -> Base:
-    return base_of(found, scope=scope_of(["#t:1"]), passages=passages, passages_of_all=1_000_000)
+def base(found: Terms, sizes: Sizes) -> Base:
+    return base_of(found, scope=scope_of(["#t:1"]), scope_share=1, sizes=sizes)
 
 
-def selected(text: str, shares: Mapping[str, float]) -> tuple[str, ...]:
-    return selection_of(base(terms(text, shares)), passages=1000, limit=100).conditions
+def sizes(of_tenant: int) -> Sizes:
+    return Sizes(of_tenant=of_tenant, of_all=1_000_000, rare=0.001)
+
+
+def selected(
+    text: str, shares: Mapping[str, float], *, passages: int = 1000, limit: int = 100
+) -> Selection:
+    its = sizes(passages)
+    return selection_of(base(terms(text, shares), its), sizes=its, limit=limit)
 
 
 def test_common_words_select_nothing_beside_rare_ones() -> None:
     shares = {"annual": 0.05, "report": 0.5}
 
-    assert selected("annual reports hard", shares) == ("'#t:1' & ('hard' | 'annual')",)
+    selection = selected("annual reports hard", shares)
+
+    assert selection.conditions == ("'#t:1' & ('hard' | 'annual')",)
+    assert {term.atoms[0].text for term in selection.decisive} == {"annual", "hard"}
 
 
 def test_of_common_words_alone_passages_with_all_of_them_come_first() -> None:
     shares = {"annual": 0.3, "report": 0.5, "hard": 0.4}
 
-    assert selected("annual reports hard", shares) == (
-        "'#t:1' & 'annual' & 'hard' & ('reports' | 'report')",
-        "'#t:1' & 'annual' & ('hard' | ('reports' | 'report')) & !('hard' & ('reports' | 'report'))",
-        "'#t:1' & 'annual' & !('hard' | ('reports' | 'report'))",
+    assert selected("annual reports hard", shares).conditions == (
+        "'#t:1' & 'annual' & ('reports' | 'report') & 'hard'",
+        "'#t:1' & 'annual' & (('reports' | 'report') | 'hard')",
+        "'#t:1' & 'annual'",
     )
+
+
+def test_of_many_passages_with_rare_words_those_with_two_of_them_come_first() -> None:
+    shares = {"report": 0.5}
+
+    assert selected("annual reports hard", shares, passages=500_000).conditions == (
+        "'#t:1' & 'annual' & ('reports' | 'report') & 'hard'",
+        "'#t:1' & ('annual' & 'hard')",
+        "'#t:1' & ('annual' | 'hard')",
+    )
+
+
+def test_of_many_passages_with_alternatives_those_with_all_of_them_come_first() -> None:
+    shares = {"annual": 0.002, "report": 0.01}
+
+    assert selected("annual OR reports", shares, passages=500_000).conditions == (
+        "'#t:1' & ('annual' | 'reports' | 'report') & 'annual' & ('reports' | 'report')",
+        "'#t:1' & ('annual' | 'reports' | 'report')",
+    )
+
+
+def test_a_common_word_is_looked_for_in_the_newest_passages_until_enough_have_it() -> None:
+    walk = selected("annual", {"annual": 0.5}, passages=500_000, limit=2_000).walk
+
+    assert walk is not None
+    assert (walk.condition, walk.read_max) == ("'#t:1' & 'annual'", 12_000)
+
+
+@pytest.mark.parametrize("text", ["hard", "annual hard", '"annual reports"', "reports"])
+def test_what_few_passages_have_is_found_by_the_index(text: str) -> None:
+    shares = {"annual": 0.5, "report": 0.005}
+
+    assert selected(text, shares, passages=500_000).walk is None
 
 
 def test_what_is_required_selects_alone() -> None:
-    found = base(terms('"annual" hard -reports'))
+    its = sizes(9)
+    found = base(terms('"annual" hard -reports'), its)
 
     annual = "('annual':D | 'annual':A & !('#l:en'))"
-    indexed = f"'#t:1' & {annual} & !(('reports' | 'report'))"
-    assert (found.indexed, found.checked) == (indexed, None)
-    assert selection_of(found, passages=9, limit=9).conditions == (indexed,)
-    assert crowded_selection_of(found).conditions == (
-        f"{indexed} & ('hard')",
-        f"{indexed} & !('hard')",
+    assert found.indexed == "'#t:1' & 'annual'"
+    assert found.checked == f"{annual} & !(('reports' | 'report'))"
+    assert selection_of(found, sizes=its, limit=9).conditions == (found.indexed,)
+    assert crowded_selection_of(found, sizes=its, limit=9).conditions == (
+        f"{found.indexed} & 'hard'",
+        found.indexed,
     )
+
+
+def test_a_word_that_most_passages_have_is_excluded_by_the_index() -> None:
+    found = base(terms("hard -annual", {"annual": 0.6}), sizes(1000))
+
+    assert (found.indexed, found.checked) == ("'#t:1' & !('annual')", None)
 
 
 def test_the_prefixes_of_a_small_tenant_are_checked_without_the_index() -> None:
-    found = terms("contr* AND hard -repo*", {"contract": 0.04, "contrast": 0.01, "report": 0.2})
+    found = terms("contr* AND hard", {"contract": 0.04, "contrast": 0.01})
 
-    small, large = base(found), base(found, passages=100_000)
+    small, large = base(found, sizes(1000)), base(found, sizes(100_000))
 
-    assert (small.indexed, small.checked) == ("'#t:1' & 'hard'", "'contr':* & !('repo':*)")
-    assert (large.indexed, large.checked) == (
-        "'#t:1' & 'contr':* & 'hard' & !('repo':*)",
-        None,
-    )
+    assert (small.indexed, small.checked) == ("'#t:1' & 'hard'", "'contr':*")
+    assert (large.indexed, large.checked) == ("'#t:1' & 'contr':* & 'hard'", None)
