@@ -15,6 +15,7 @@ import selectors
 import signal
 import socket
 import struct
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -477,6 +478,8 @@ def _leave_the_parent(parent: int, *, channel: int) -> None:
 def _limit(limits: ChildLimits) -> None:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + limits.memory_bytes)
+    # The import of a module without bytecode would write it, and violate RLIMIT_FSIZE.
+    sys.dont_write_bytecode = True
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_CORE, 0)
     os.nice(limits.niceness)

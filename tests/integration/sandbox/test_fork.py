@@ -1,8 +1,10 @@
 import gc
+import importlib
 import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -396,6 +398,19 @@ def test_a_child_cannot_write_files(tmp_path: Path) -> None:
     with pytest.raises(ChildDied) as death:
         run(work)
     assert death.value.signal_number == signal.SIGXFSZ
+
+
+def test_a_child_imports_a_module_without_bytecode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(send: Send) -> None:
+        send(importlib.import_module("without_bytecode").SAID)
+
+    (tmp_path / "without_bytecode.py").write_text("SAID = b'imported'")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+    assert run(work) == [b"imported"]
 
 
 def test_a_child_dies_with_its_parent() -> None:
