@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from dev.stack import environment
-from dev.stack.infrastructure import Store
+from dev.stack.infrastructure import Part, Store
 from dev.stack.object_store import ObjectStore, settings_in
 from dev.stack.stack import Stack
 from schemas.settings import BrokerSettings, DatabaseSettings, ObjectStoreSettings
@@ -43,18 +43,38 @@ def service_containers() -> Iterator[tuple[dict[str, str], dict[str, Killable]]]
 
 
 @pytest.fixture(scope="session")
-def infrastructure(
+def services(
     request: pytest.FixtureRequest,
     service_containers: tuple[dict[str, str], dict[str, Killable]],
 ) -> Iterator[Stack]:
-    """Running services: those the environment names, else containers, else local processes."""
+    """Services that the environment names, else containers, else local processes, not yet started."""
     settings, _ = service_containers
     state_dir: Path = request.config.getoption("--state-dir")
     with Stack(
         state_dir, settings=settings | environment.given(), fsync=False, execution=Forked()
     ) as stack:
-        stack.start_infrastructure()
         yield stack
+
+
+@pytest.fixture(scope="session")
+def databases(services: Stack) -> Stack:
+    """The services with PostgreSQL running: a start of RabbitMQ takes the CPU time of forty tests."""
+    services.start_infrastructure(Part.POSTGRES)
+    return services
+
+
+@pytest.fixture(scope="session")
+def buckets(services: Stack) -> Stack:
+    """The services with the object store running."""
+    services.start_infrastructure(Part.OBJECT_STORE)
+    return services
+
+
+@pytest.fixture(scope="session")
+def infrastructure(services: Stack) -> Stack:
+    """All services, running."""
+    services.start_infrastructure()
+    return services
 
 
 @pytest.fixture(scope="session")
@@ -75,16 +95,16 @@ def store_front(infrastructure_processes: Mapping[str, Killable]) -> Killable:
 
 
 @pytest.fixture(scope="session")
-def migrated_template(infrastructure: Stack) -> str:
+def migrated_template(databases: Stack) -> str:
     """The name of a database with every migration applied; tests copy it."""
-    url = infrastructure.create_database(TEMPLATE)
-    infrastructure.run(("alembic", "upgrade", "head"), settings=url)
+    url = databases.create_database(TEMPLATE)
+    databases.run(("alembic", "upgrade", "head"), settings=url)
     return TEMPLATE
 
 
 @pytest.fixture(scope="session")
-def reused_database(infrastructure: Stack, migrated_template: str) -> Iterator[ReusedDatabase]:
-    reused = ReusedDatabase(infrastructure, template=migrated_template)
+def reused_database(databases: Stack, migrated_template: str) -> Iterator[ReusedDatabase]:
+    reused = ReusedDatabase(databases, template=migrated_template)
     yield reused
     reused.drop()
 
@@ -96,18 +116,18 @@ def database(reused_database: ReusedDatabase) -> DatabaseSettings:
 
 
 @pytest.fixture(scope="module")
-def module_database(infrastructure: Stack, migrated_template: str) -> Iterator[DatabaseSettings]:
+def module_database(databases: Stack, migrated_template: str) -> Iterator[DatabaseSettings]:
     """A new migrated database for all tests of a file."""
-    with _new_database(infrastructure, template=migrated_template) as database:
+    with _new_database(databases, template=migrated_template) as database:
         yield database
 
 
 @contextmanager
-def _new_database(infrastructure: Stack, *, template: str) -> Iterator[DatabaseSettings]:
+def _new_database(databases: Stack, *, template: str) -> Iterator[DatabaseSettings]:
     name = fresh_name()
-    url = infrastructure.create_database(name, template=template)
+    url = databases.create_database(name, template=template)
     yield DatabaseSettings.model_validate({"database_url": url["DATABASE_URL"]})
-    infrastructure.drop_database(name)
+    databases.drop_database(name)
 
 
 @pytest.fixture
@@ -120,16 +140,16 @@ def broker(infrastructure: Stack) -> Iterator[BrokerSettings]:
 
 
 @pytest.fixture(scope="session")
-def object_store(infrastructure: Stack) -> ObjectStore:
-    return ObjectStore.from_settings(infrastructure.environment)
+def object_store(buckets: Stack) -> ObjectStore:
+    return ObjectStore.from_settings(buckets.environment)
 
 
 @pytest.fixture
-def object_store_settings(infrastructure: Stack, object_store: ObjectStore) -> ObjectStoreSettings:
+def object_store_settings(buckets: Stack, object_store: ObjectStore) -> ObjectStoreSettings:
     """A new bucket."""
     name = fresh_name()
     object_store.create_bucket(name)
-    return settings_in(infrastructure.environment | {"S3_BUCKET": name})
+    return settings_in(buckets.environment | {"S3_BUCKET": name})
 
 
 @pytest.fixture(scope="session")
@@ -154,10 +174,10 @@ def store_clients() -> dict[Store, ObjectStore]:
 
 @pytest.fixture
 def store_settings(
-    infrastructure: Stack, store_clients: dict[Store, ObjectStore], store: Store
+    services: Stack, store_clients: dict[Store, ObjectStore], store: Store
 ) -> ObjectStoreSettings:
     """A new bucket on each object store in turn. A store starts when the first test asks for it."""
-    settings = infrastructure.start_store(store) | {"S3_BUCKET": fresh_name()}
+    settings = services.start_store(store) | {"S3_BUCKET": fresh_name()}
     if store not in store_clients:
         store_clients[store] = ObjectStore.from_settings(settings)
     store_clients[store].create_bucket(settings["S3_BUCKET"])

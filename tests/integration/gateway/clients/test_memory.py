@@ -38,7 +38,7 @@ def gateway_settings(
         return limits
     bucket = fresh_name()
     request.getfixturevalue("object_store").create_bucket(bucket)
-    environment = request.getfixturevalue("infrastructure").environment
+    environment = request.getfixturevalue("buckets").environment
     store = settings_in(environment | {"S3_BUCKET": bucket})
     return limits | InBucket(store, work_dir=tmp_path_factory.mktemp("work")).settings
 

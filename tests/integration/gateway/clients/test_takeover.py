@@ -60,15 +60,15 @@ class Gateways:
 async def gateways(
     request: pytest.FixtureRequest,
     module_database: DatabaseSettings,
-    infrastructure: Stack,
+    buckets: Stack,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Gateways]:
     directory = tmp_path_factory.mktemp("gateways")
     staged: Staged = InDirectory(directory / "staging")
     if request.param == StagingKind.OBJECTS:
         bucket = fresh_name()
-        ObjectStore.from_settings(infrastructure.environment).create_bucket(bucket)
-        store = settings_in(infrastructure.environment | {"S3_BUCKET": bucket})
+        ObjectStore.from_settings(buckets.environment).create_bucket(bucket)
+        store = settings_in(buckets.environment | {"S3_BUCKET": bucket})
         staged = InBucket(store, work_dir=directory / "work")
     settings = {"CHUNK_LOCK_WAIT": f"{LOCK_WAIT_SECONDS}s", **staged.settings}
     async with (
