@@ -30,7 +30,14 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "schemas.tables",
         "sqlalchemy.dialects.postgresql.psycopg",
     ),
-    "gateway": ("gateway.__main__", "gateway.staging.bucket"),
+    "gateway": (
+        "gateway.__main__",
+        "gateway.staging.bucket",
+        # What Litestar and anyio import late.
+        "anyio._backends._asyncio",
+        "litestar.plugins.attrs",
+        "litestar.plugins.pydantic",
+    ),
     "gateway.administration.cli": (
         "gateway.administration.cli",
         *(
@@ -55,6 +62,7 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "pipeline.beat",
         "pipeline.ingest.extractors",
         "pipeline.task_routes",
+        "tests.warm_worker",
     ),
 }
 """What is imported before a service forks, the module that it runs first."""

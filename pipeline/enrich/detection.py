@@ -1,6 +1,7 @@
 """Detects the language of a text; loaded once, 75 MB and a second of CPU time."""
 
 import re
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 # Longer texts are sampled at their begin, middle and end: the model takes 0.25 ms for 1,000 bytes.
@@ -27,15 +28,7 @@ class Detector:
     """Detects languages with an ISO 639-1 code by frequent sequences of letters."""
 
     def __init__(self) -> None:
-        # Imported here: processes that never detect a language do not load numpy.
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier  # noqa: PLC0415
-
-        self._identifier: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-        # The others are small languages and dialects, which the model confuses with large ones.
-        self._identifier.set_languages(
-            {code for code in self._identifier.nb_classes if len(code) == len("en")}
-            | {_NO_LANGUAGE}
-        )
+        self._identifier = _identifier()
 
     def detect(self, text: str) -> Language | None:
         """Return the language of `text`; None if it has too few words or no clear language."""
@@ -49,6 +42,19 @@ class Detector:
         if code == _NO_LANGUAGE or confidence < CONFIDENCE_MIN:
             return None
         return Language(code, round(confidence, 3))
+
+
+@cache
+def _identifier() -> Any:  # noqa: ANN401  # the package has no types
+    # Imported here: processes that never detect a language do not load numpy.
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # noqa: PLC0415
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    # The others are small languages and dialects, which the model confuses with large ones.
+    identifier.set_languages(
+        {code for code in identifier.nb_classes if len(code) == len("en")} | {_NO_LANGUAGE}
+    )
+    return identifier
 
 
 def words(text: str) -> str:
