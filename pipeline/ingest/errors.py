@@ -97,6 +97,18 @@ class DocumentDuplicate(DocumentError):
     default_outcome = Outcome.DUPLICATE
 
 
+class NoDiskSpace(DomainError):
+    """The working directory has no space for the copy of a document now."""
+
+    code = ErrorCode.UNAVAILABLE
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there is no disk space for a copy of the document; it is read again later"
+        )
+
+
 class PageNotRendered(DomainError):
     """A page has no image, also if the attempt is repeated."""
 

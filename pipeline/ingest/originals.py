@@ -1,5 +1,6 @@
 """The local copies of the documents that this machine reads."""
 
+import errno
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from typing import Final
 import structlog
 
 from pipeline.context import Context
-from pipeline.ingest.errors import DocumentEmpty, DocumentLimitExceeded
+from pipeline.ingest.errors import DocumentEmpty, DocumentLimitExceeded, NoDiskSpace
 from pipeline.ingest.extractors import registry
 from pipeline.ingest.frames import Opening
 from pipeline.ingest.record import StoredDocument
@@ -24,6 +25,8 @@ from schemas.settings import IngestSettings
 log = structlog.stdlib.get_logger(__name__)
 
 PREFIX: Final = "waybill-reading-"
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def check_size(document: StoredDocument, *, size_max: int) -> None:
@@ -50,11 +53,11 @@ def downloaded(
 
     Raises:
         ObjectMissing: there is no object.
+        NoDiskSpace: the disk is full.
     """
-    with TemporaryDirectory(prefix=PREFIX, dir=context.settings.work_dir) as directory:
-        _remove_abandoned(context, own=Path(directory))
-        file = Path(directory) / "original"
-        with CallPool[None](heartbeat=heartbeat) as pool:
+    with _directory(context) as directory:
+        file = directory / "original"
+        with _full_disk_noticed(), CallPool[None](heartbeat=heartbeat) as pool:
             pool.run(partial(context.storage.download, ObjectKey(document.object_key), to=file))
         yield file
 
@@ -69,6 +72,25 @@ def opening_of(
         limits=ReadingLimits.from_settings(settings),
         password=password,
     )
+
+
+@contextmanager
+def _directory(context: Context) -> Iterator[Path]:
+    with _full_disk_noticed():
+        directory = TemporaryDirectory(prefix=PREFIX, dir=context.settings.work_dir)
+    with directory as path:
+        _remove_abandoned(context, own=Path(path))
+        yield Path(path)
+
+
+@contextmanager
+def _full_disk_noticed() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoDiskSpace from error
+        raise
 
 
 def _remove_abandoned(context: Context, *, own: Path) -> None:

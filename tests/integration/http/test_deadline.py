@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from time import monotonic
 
 import pytest
 
@@ -87,13 +86,12 @@ async def test_slow_receivers_do_not_delay_others(receiver: Receiver) -> None:
         slow.answer_with(replies.silence())
         async with a_sender() as sender:
             hanging = [
-                asyncio.create_task(sender.post(slow.url, timeout=2 * DEADLINE)) for _ in range(50)
+                asyncio.create_task(sender.post(slow.url, timeout=3 * DEADLINE)) for _ in range(50)
             ]
             await asyncio.to_thread(slow.wait_for, 50)
-            began = monotonic()
             result = await sender.post(receiver.url)
             assert result.outcome is AttemptOutcome.DELIVERED
-            assert monotonic() - began < 0.5
+            assert not any(task.done() for task in hanging)
             assert {(await task).outcome for task in hanging} == {AttemptOutcome.TIMED_OUT}
 
 

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from time import monotonic
 
 import pytest
 
@@ -76,10 +75,9 @@ async def test_fifty_silent_names_delay_no_other_name(receiver: Receiver) -> Non
         ]
         async with asyncio.timeout(10):
             await all_asked.wait()
-        began = monotonic()
         result = await sender.post(receiver.url_of("/hook", host="good.example"))
         assert result.outcome is AttemptOutcome.DELIVERED
-        assert monotonic() - began < 0.5
+        assert not any(task.done() for task in silent)
         results = await asyncio.gather(*silent)
     assert {result.outcome for result in results} == {AttemptOutcome.NAME_UNRESOLVED}
 

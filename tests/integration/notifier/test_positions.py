@@ -177,7 +177,7 @@ async def test_a_commit_wakes_the_loop_without_a_poll(
     async with run_positions(poll=NEVER):
         for number in range(1, 4):
             await rows.add_to_outbox(an_event())
-            await eventually(partial(have_positions, rows, number), within=timedelta(seconds=5))
+            await eventually(partial(have_positions, rows, number))
 
 
 async def test_the_poll_finds_events_without_a_notification(
@@ -185,7 +185,7 @@ async def test_the_poll_finds_events_without_a_notification(
 ) -> None:
     async with run_positions(poll=timedelta(milliseconds=200)):
         await rows.add_events(an_event())
-        await eventually(partial(have_positions, rows, 1), within=timedelta(seconds=5))
+        await eventually(partial(have_positions, rows, 1))
 
 
 async def test_positions_are_assigned_while_the_broker_is_unreachable(

@@ -176,6 +176,7 @@ def settled_in_either_lane(bench: Workbench, event: Envelope) -> SeenJob:
     return bench.settled(event, within=BUSY_TIMEOUT)
 
 
+@pytest.mark.timeout(2 * BUSY_TIMEOUT.total_seconds())
 @pytest.mark.parametrize("name", SLOW)
 def test_a_slow_file_ends_with_its_outcome_and_delays_no_other(name: str, bench: Workbench) -> None:
     slow = submitted(bench, SLOW[name]())

@@ -50,6 +50,7 @@ def numbers_of_pages(bench: Workbench, revision: Revision) -> list[int]:
         )
 
 
+@pytest.mark.timeout(2 * BUSY_TIMEOUT.total_seconds())
 @pytest.mark.parametrize("victims", [child_of_reader, processes_of_pool], ids=["child", "worker"])
 def test_a_reading_goes_on_after_a_death(
     victims: Callable[[psutil.Process], list[psutil.Process]], bench: Workbench

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from random import Random
 from threading import Event
-from time import monotonic
 from uuid import uuid4
 
 import msgspec
@@ -543,8 +542,7 @@ def test_a_cancellation_during_the_transfer_leaves_nothing_and_releases_the_leas
     worker: TransferWorker, storage: FakeStorage, staging: StagingKind
 ) -> None:
     event = finalized(worker, staging)
-    cancelled_at: list[float] = []
-    aborted_at: list[float] = []
+    are_noticed: list[bool] = []
     aborted = Event()
 
     cancelled: list[Envelope] = []
@@ -553,19 +551,18 @@ def test_a_cancellation_during_the_transfer_leaves_nothing_and_releases_the_leas
         if call.part is not None:
             if call.part == 1:
                 cancelled.append(cancel(worker, event))
-                cancelled_at.append(monotonic())
-            aborted.wait(timeout=10)
+            are_noticed.append(aborted.wait(timeout=60))
 
     def note(call: Call) -> None:
         if call.name == "abort":
-            aborted_at.append(monotonic())
             aborted.set()
 
     storage.before, storage.after = answer_late, note
 
     assert worker.deliver(event)
 
-    assert aborted_at[0] - cancelled_at[0] < 2, "noticed while the store did not answer"
+    assert are_noticed
+    assert all(are_noticed), "noticed while the store did not answer"
     assert storage.open_multiparts(original(event)) == []
     assert not is_staged(worker, event)
     assert original(event) not in storage.objects

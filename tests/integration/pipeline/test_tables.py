@@ -1,7 +1,6 @@
 """Real workers find the tables and figures of a document after it is published."""
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from typing import Any
 
 import psutil
@@ -21,7 +20,7 @@ from schemas.outcomes import Outcome
 from schemas.steps import StepName
 from schemas.tables.documents import DocumentTable, Figure, Revision
 from schemas.tables.passages import Passage
-from tests.eventually import eventually
+from tests.eventually import BUSY_TIMEOUT, eventually
 from tests.factories import pdfs, table_pdfs
 from tests.integration.pipeline.workbench import Workbench, prepare_staging, workbench
 
@@ -51,7 +50,7 @@ def submitted(bench: Workbench, content: bytes, **options: Any) -> Envelope:  # 
 
 def settled(bench: Workbench, event: Envelope) -> Revision:
     """Return the revision once the job is completed."""
-    assert bench.settled(event).status is JobStatus.COMPLETED
+    assert bench.settled(event, within=BUSY_TIMEOUT).status is JobStatus.COMPLETED
     document = bench.document(event)
     assert document is not None
     with Session(bench.engine, expire_on_commit=False) as session:
@@ -153,14 +152,14 @@ def test_the_same_bytes_again_have_the_same_tables(bench: Workbench) -> None:
 
 
 def test_a_killed_worker_loses_and_doubles_no_table(bench: Workbench) -> None:
-    pages = 40
+    pages = 80
     worker = psutil.Process(bench.system.processes["batch"].pid)
     event = submitted(bench, table_pdfs.pdf(*([_numbered(page)] for page in range(pages))))
     eventually(lambda: StepName.TABLES in bench.steps(event), until=bool)
     step = eventually(
         lambda: bench.step(event, StepName.TABLES),
         until=lambda step: step.done > 0,
-        within=timedelta(seconds=30),
+        within=BUSY_TIMEOUT,
     )
     assert step.status is StepStatus.RUNNING
     for process in worker.children():

@@ -163,15 +163,16 @@ async def test_a_half_close_within_a_body_is_a_disconnect(gateway: Gateway, api:
     upload_id = await api.created(size=MIB, chunk_size=MIB)
     path = f"/api/v1/uploads/{upload_id}/chunks/0"
     received = len(gateway.process.logged("chunk.receiving"))
+    taken_over = len(gateway.process.logged("chunk.taken_over"))
     async with gateway.connect() as connection:
         await connection.request("PUT", path, f"Content-Length: {MIB}", body=bytes(MIB // 2))
         await gateway.process.logged_times("chunk.receiving", count=received + 1)
         connection.writer.write_eof()
         await connection.rest()
 
-        async with asyncio.timeout(2):
-            stored = await api.put(upload_id, 0, bytes(MIB), content_digest(bytes(MIB)))
+        stored = await api.put(upload_id, 0, bytes(MIB), content_digest(bytes(MIB)))
     assert stored.status_code == 200
+    assert len(gateway.process.logged("chunk.taken_over")) == taken_over, "nothing held the chunk"
 
 
 # HEAD
