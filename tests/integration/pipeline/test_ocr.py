@@ -183,6 +183,9 @@ def test_pages_are_readable_one_after_another_and_a_cancel_ends_the_work(
     assert first < PAGES_MAX
     assert 1 <= step.done < PAGES_MAX
     assert step.total == PAGES_MAX
+    assert step.checkpoint is not None
+    assert step.checkpoint["last_page"] == step.done
+    assert step.checkpoint["seconds"] > 0
     eventually(
         lambda: bench.step(event, StepName.OCR).lease_owner, until=lambda owner: owner is None
     )

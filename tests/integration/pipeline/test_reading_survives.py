@@ -70,7 +70,10 @@ def test_a_reading_goes_on_after_a_death(
     assert killed
     for victim in killed:
         victim.suspend()
-    assert bench.step(event, StepName.INGEST_REST).done < PAGES
+    step = bench.step(event, StepName.INGEST_REST)
+    assert step.done < PAGES
+    assert step.checkpoint is not None
+    assert step.checkpoint["seconds"] > 0, "the next worker counts what this one has used"
     for victim in killed:
         victim.kill()
     assert bench.settled(event, within=BUSY_TIMEOUT).status == JobStatus.COMPLETED

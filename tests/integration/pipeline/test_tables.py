@@ -162,6 +162,8 @@ def test_a_killed_worker_loses_and_doubles_no_table(bench: Workbench) -> None:
         within=BUSY_TIMEOUT,
     )
     assert step.status is StepStatus.RUNNING
+    assert step.checkpoint is not None
+    assert step.checkpoint["seconds"] > 0
     for process in worker.children():
         process.kill()
 
