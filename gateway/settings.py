@@ -81,6 +81,10 @@ class ReindexSettings(AdministrationSettings, EmbeddingSettings):
     """Settings of the command that orders the vectors of a model: the model too."""
 
 
+class RescanSettings(AdministrationSettings, MalwareScanChoiceSettings):
+    """Settings of the command that orders a malware scan: whether there is a scanner."""
+
+
 class SecretAdministrationSettings(AdministrationSettings, SecretSettings):
     """Settings of the commands that read secrets: the keys too."""
 

@@ -679,15 +679,23 @@ def rescan_document(document_id: UUID) -> None:
     For false alarms, once the signature is corrected. Prints the id of the job.
     """
     from gateway.administration import audit, documents
+    from gateway.settings import RescanSettings
     from schemas.ids import DocumentId
 
+    loaded = RescanSettings.load()
     job_id = in_transaction(
-        settings(),
+        loaded,
         lambda session: documents.rescan(
             session, document_id=DocumentId(document_id), actor=audit.current_actor()
         ),
     )
     click.echo(f"job: {job_id}")
+    if loaded.malware_scan is None:
+        click.echo(
+            "MALWARE_SCAN is not set here: the job waits until the workers of uploads have it, and"
+            " `POST /jobs/{id}/cancel` ends it",
+            err=True,
+        )
 
 
 @main.group("dead-letters")

@@ -39,7 +39,7 @@ async def tables_of(
     Args:
         session: a transaction.
         revision: the revision that clients see.
-        page: only tables that begin on this page; None for all.
+        page: only tables of which a part is on this page; None for all.
         after: the last position that the client has.
         limit: most tables.
     """
@@ -48,7 +48,9 @@ async def tables_of(
         DocumentTable.number > (after.number if after else 0),
     )
     if page is not None:
-        query = query.where(DocumentTable.page == page)
+        # The parts are on pages that follow each other.
+        last_page = DocumentTable.parts[-1][0].as_integer()
+        query = query.where(DocumentTable.page <= page, last_page >= page)
     return (await session.execute(query.order_by(DocumentTable.number).limit(limit + 1))).all()
 
 

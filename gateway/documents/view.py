@@ -24,6 +24,7 @@ from schemas.api.documents import (
 from schemas.api.jobs import JobError
 from schemas.lifecycle import PassageKind
 from schemas.outcomes import MEANINGS, Reason
+from schemas.policy.passage_ordinals import table_of_passage
 from schemas.spans import SPAN_KINDS
 from schemas.tables.documents import Document, Entity, Page, Revision
 
@@ -157,6 +158,7 @@ def show_passage(row: Row[Any]) -> DocumentPassage:
         page=row.page,
         ordinal=row.ordinal,
         kind=PassageKind(row.kind),
+        table=table_of_passage(row.ordinal),
         start=row.start,
         end=row.end,
         text=row.text,

@@ -8,6 +8,7 @@ from gateway.search.snippets import Snippet
 from schemas.api.documents import Box
 from schemas.api.search import Highlight, MatchedBy, SearchHit, SearchSnippet
 from schemas.lifecycle import PassageKind
+from schemas.policy.passage_ordinals import table_of_passage
 
 
 def show(fused: Fused, row: Any, snippet: Snippet) -> SearchHit:  # noqa: ANN401  # of `queries.hits_of`
@@ -27,6 +28,7 @@ def show(fused: Fused, row: Any, snippet: Snippet) -> SearchHit:  # noqa: ANN401
         page_label=row.page_label,
         passage=row.ordinal,
         kind=PassageKind(row.kind),
+        table=table_of_passage(row.ordinal),
         start=row.start,
         end=row.end,
         language=row.language,

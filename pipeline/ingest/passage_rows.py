@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import delete
+from sqlalchemy import bindparam, delete, select, tuple_
 from sqlalchemy import text as sql
 from sqlalchemy.orm import Session
 
@@ -21,6 +21,7 @@ from pipeline.ingest.frames import PageReading
 from schemas.ids import DocumentId, RevisionId, TenantId
 from schemas.lifecycle import PassageKind
 from schemas.policy import search_words
+from schemas.policy.passage_ordinals import FIRST_OF_TABLES, table_of_passage
 from schemas.settings import PassageSettings
 from schemas.spans import RUNNING
 from schemas.tables.base import table_of
@@ -28,6 +29,8 @@ from schemas.tables.passages import Passage, PassageEmbedding
 
 _PASSAGES: Final = table_of(Passage)
 _EMBEDDINGS: Final = table_of(PassageEmbedding)
+
+PAGE_MAX: Final = 2**31 - 1
 
 ROWS_MAX: Final = 500
 """Rows of one statement: bounds the memory of both sides."""
@@ -74,6 +77,28 @@ _COPY: Final = sql(
     FROM passages
     WHERE revision_id = :source AND page BETWEEN :first AND :last AND kind = :kind
     """
+)
+
+# The same text has the same tables, unless another version finds others: the step `tables` replaces them.
+_COPY_OF_TABLES: Final = sql(
+    """
+    INSERT INTO passages
+        (revision_id, page, ordinal, tenant_id, document_id, kind, start, "end", language, digest, text, tokens, search)
+    SELECT :revision_id, old.page, old.ordinal, old.tenant_id, old.document_id, old.kind, old.start, old."end",
+           old.language, old.digest, old.text, old.tokens, old.search
+    FROM passages AS old
+    JOIN pages AS shown ON shown.revision_id = old.revision_id AND shown.number = old.page
+    JOIN pages AS new ON new.revision_id = :revision_id AND new.number = old.page AND new.text = shown.text
+    WHERE old.revision_id = :shown AND old.ordinal >= :first
+    """
+)
+
+_OF_TABLES: Final = select(
+    _PASSAGES.c.page, _PASSAGES.c.ordinal, _PASSAGES.c.digest, _PASSAGES.c.language
+).where(
+    _PASSAGES.c.revision_id == bindparam("revision_id"),
+    _PASSAGES.c.page.between(bindparam("first_page"), bindparam("last_page")),
+    _PASSAGES.c.ordinal >= FIRST_OF_TABLES,
 )
 
 
@@ -185,6 +210,69 @@ def insert(
         session.execute(_INSERT, values)
 
 
+def copy_of_tables(session: Session, *, revision_id: RevisionId, shown: RevisionId) -> None:
+    """Take the passages of the tables of pages with equal text from the revision that clients see.
+
+    Without them, search would find no table of the document until the step `tables` has looked for the
+    tables again; it then replaces these passages. Their vectors are added by the step `index`.
+
+    Args:
+        session: the transaction that publishes the revision.
+        revision_id: the revision that is published.
+        shown: the revision that it replaces.
+    """
+    values = {"revision_id": revision_id, "shown": shown, "first": FIRST_OF_TABLES}
+    session.execute(_COPY_OF_TABLES, values)
+
+
+def discard_of_tables(
+    session: Session,
+    revision_id: RevisionId,
+    *,
+    first_page: int,
+    last_page: int = PAGE_MAX,
+    others: Collection[int],
+    wanted: Collection[PassageToWrite] = (),
+) -> list[PassageToWrite]:
+    """Delete the passages of tables on some pages, except those that are wanted; return the missing ones.
+
+    Args:
+        session: of a transaction that has locked the document.
+        revision_id: a revision.
+        first_page: the first page.
+        last_page: the last page.
+        others: numbers of tables that begin before, and whose passages stay.
+        wanted: the passages of tables that begin on these pages; equal ones stay as they are.
+    """
+    missing = {
+        (each.page, each.ordinal, digest_of(each.text), each.language): each for each in wanted
+    }
+    own = {
+        "revision_id": revision_id,
+        "first_page": first_page,
+        "last_page": max([last_page, *(each.page for each in wanted)]),
+    }
+    gone = []
+    for row in session.execute(_OF_TABLES, own):
+        is_wanted = missing.pop(tuple(row), None) is not None
+        if not is_wanted and table_of_passage(row.ordinal) not in others:
+            gone.append((row.page, row.ordinal))
+    for start in range(0, len(gone), ROWS_MAX):
+        for table in (_EMBEDDINGS, _PASSAGES):
+            session.execute(
+                delete(table).where(
+                    table.c.revision_id == revision_id,
+                    tuple_(table.c.page, table.c.ordinal).in_(gone[start : start + ROWS_MAX]),
+                )
+            )
+    return list(missing.values())
+
+
+def digest_of(text: str) -> UUID:
+    """Return what the text of a passage is compared by."""
+    return UUID(bytes=hashlib.md5(text.encode(), usedforsecurity=False).digest())
+
+
 def copy_vectors(
     session: Session, *, revision_id: RevisionId, document_id: DocumentId, pages: Collection[int]
 ) -> None:
@@ -239,7 +327,6 @@ def _row(passage: PassageToWrite, *, marks: Sequence[str]) -> _Row:
     configuration = search_words.configuration_of(passage.language)
     searched = search_words.searched(passage.text)
     is_alone = configuration == search_words.AS_WRITTEN
-    digest = hashlib.md5(passage.text.encode(), usedforsecurity=False).digest()
     return _Row(
         page=passage.page,
         ordinal=passage.ordinal,
@@ -247,7 +334,7 @@ def _row(passage: PassageToWrite, *, marks: Sequence[str]) -> _Row:
         start=passage.start,
         end=passage.end,
         language=passage.language,
-        digest=UUID(bytes=digest),
+        digest=digest_of(passage.text),
         own_text=None if passage.kind is PassageKind.TEXT else passage.text,
         tokens=passage.tokens,
         configuration=configuration,

@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, aliased
 
 from pipeline.context import database_time
-from pipeline.ingest import after_publish, errors, outcome, summary
+from pipeline.ingest import after_publish, errors, outcome, passage_rows, summary
 from pipeline.ingest.after_publish import NOTHING, Following, Plan
 from pipeline.ingest.applied_event import SOURCE, EventContext
 from pipeline.ingest.errors import DocumentDuplicate, DocumentError
@@ -822,6 +822,10 @@ def _publish(
     )
     if not is_superseded:
         if revision.shown_id not in {None, revision_id}:
+            if StepName.TABLES in planned.chain:
+                passage_rows.copy_of_tables(
+                    session, revision_id=revision_id, shown=revision.shown_id
+                )
             session.execute(
                 _CHANGE_REVISION,
                 {"revision": revision.shown_id, "state": RevisionState.SUPERSEDED},

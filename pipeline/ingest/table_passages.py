@@ -6,10 +6,7 @@ from typing import Final, NamedTuple
 
 from pipeline.enrich.passages import SHORTEST, Budget, tokens_of
 from pipeline.ingest.extractors.layout import TableCell, TableFound
-
-PASSAGES_MAX: Final = 1_000
-"""Passages of one table. The text of the largest table takes about as many; rows behind are found as
-the text of their page."""
+from schemas.policy.passage_ordinals import PASSAGES_OF_TABLE_MAX
 
 HEAD_PART: Final = 4
 """The caption and the header take at most one of these parts of a passage each: the rows need room."""
@@ -44,7 +41,7 @@ def passages_of(table: TableFound, *, budget: Budget) -> Iterator[TablePassage]:
             continue
         yield TablePassage(page, text, tokens_of(text))
         number += 1
-        if number == PASSAGES_MAX:
+        if number == PASSAGES_OF_TABLE_MAX:
             return
 
 

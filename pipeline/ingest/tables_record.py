@@ -5,7 +5,7 @@ job, as `record` does. Tables, figures and their passages are written together w
 step, so that no kill loses or repeats one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from pipeline.ingest.extractors.layout import FigureFound, TableCell, TableFound
 from pipeline.ingest.outcome import with_pages
 from pipeline.ingest.passage_rows import PassageToWrite
 from pipeline.ingest.record import RevisionReplaced
-from pipeline.ingest.table_passages import PASSAGES_MAX, passages_of
+from pipeline.ingest.table_passages import passages_of
 from pipeline.ingest.whole_tables import Settled, UnsearchedPages
 from pipeline.steps import lease
 from pipeline.steps.lease import ClaimedStep
@@ -30,11 +30,12 @@ from schemas.events.documents import TablesRequested
 from schemas.ids import RevisionId
 from schemas.lifecycle import PassageKind, RevisionState, StepStatus, TablesState
 from schemas.outcomes import Reason
+from schemas.policy.passage_ordinals import ordinal_of
 from schemas.settings import StepSettings
 from schemas.steps import StepName
 from schemas.tables.base import table_of
 from schemas.tables.documents import DocumentTable, Figure, Page, Revision
-from schemas.tables.passages import FIRST_OF_TABLES
+from schemas.tables.steps import Step
 
 _TABLES: Final = table_of(DocumentTable)
 _FIGURES: Final = table_of(Figure)
@@ -139,9 +140,7 @@ def write(
     first_figure = counted.figure_count - len(found.figures) + 1
     _insert_tables(session, work.revision_id, found.tables, first=first_table)
     _insert_figures(session, work.revision_id, found.figures, first=first_figure)
-    _insert_passages(
-        session, claimed, document, work, tables=found.tables, first=first_table, budget=budget
-    )
+    _write_passages(session, claimed, document, work, found=found, first=first_table, budget=budget)
     lease.renew(
         session,
         claimed,
@@ -219,6 +218,7 @@ def end(
     ).one_or_none()
     if counted is None:
         raise RevisionReplaced
+    _discard_copied(session, work.revision_id, after=claimed.done)
     lease.complete(session, claimed, done=claimed.done, total=claimed.total, settings=settings)
     facts = {"tables": counted.table_count, "figures": counted.figure_count}
     record.add_to_result(session, document.job_id, facts)
@@ -254,6 +254,11 @@ def record_failed(
         .values(tables_state=TablesState.FAILED)
         .returning(Revision.id)
     )
+    if revision_id is not None:
+        done = session.scalar(
+            select(Step.done).where(Step.job_id == document.job_id, Step.name == StepName.TABLES)
+        )
+        _discard_copied(session, revision_id, after=done or 0)
     ended_before = lease.fail(
         session,
         job_id=document.job_id,
@@ -345,24 +350,22 @@ def _insert_figures(
         session.execute(insert(_FIGURES), rows)
 
 
-def _insert_passages(
+def _write_passages(
     session: Session,
     claimed: ClaimedStep,
     document: TablesRequested,
     work: Work,
     *,
-    tables: Sequence[TableFound],
+    found: Settled,
     first: int,
     budget: Budget,
 ) -> None:
-    found = [
-        (FIRST_OF_TABLES + number * PASSAGES_MAX + index, passage)
-        for number, table in enumerate(tables, start=first)
+    passages = [
+        (ordinal_of(table=number, index=index), passage)
+        for number, table in enumerate(found.tables, start=first)
         for index, passage in enumerate(passages_of(table, budget=budget))
     ]
-    if not found:
-        return
-    pages = {passage.page for _, passage in found}
+    pages = {passage.page for _, passage in passages}
     languages: dict[int, str | None] = {
         row.number: row.language
         for row in session.execute(
@@ -371,25 +374,53 @@ def _insert_passages(
             )
         )
     }
+    wanted = [
+        PassageToWrite(
+            page=passage.page,
+            ordinal=ordinal,
+            kind=PassageKind.TABLE,
+            start=0,
+            end=0,
+            language=languages.get(passage.page),
+            text=passage.text,
+            tokens=passage.tokens,
+        )
+        for ordinal, passage in passages
+    ]
+    missing = passage_rows.discard_of_tables(
+        session,
+        work.revision_id,
+        first_page=claimed.done + 1,
+        last_page=found.last_page,
+        others=_tables_from(session, work.revision_id, claimed.done + 1, below=first),
+        wanted=wanted,
+    )
     passage_rows.insert(
         session,
-        [
-            PassageToWrite(
-                page=passage.page,
-                ordinal=ordinal,
-                kind=PassageKind.TABLE,
-                start=0,
-                end=0,
-                language=languages.get(passage.page),
-                text=passage.text,
-                tokens=passage.tokens,
-            )
-            for ordinal, passage in found
-        ],
+        missing,
         revision_id=work.revision_id,
         document_id=document.document_id,
         tenant_id=claimed.tenant_id,
     )
+
+
+def _discard_copied(session: Session, revision_id: RevisionId, *, after: int) -> None:
+    """Delete the passages that the publication took from an earlier revision, on the pages after one."""
+    others = _tables_from(session, revision_id, after + 1)
+    passage_rows.discard_of_tables(session, revision_id, first_page=after + 1, others=others)
+
+
+def _tables_from(
+    session: Session, revision_id: RevisionId, page: int, *, below: int | None = None
+) -> Collection[int]:
+    """Return the numbers of written tables that reach a page, or one after it."""
+    query = select(DocumentTable.number).where(
+        DocumentTable.revision_id == revision_id,
+        DocumentTable.parts[-1][0].as_integer() >= page,
+    )
+    if below is not None:
+        query = query.where(DocumentTable.number < below)
+    return frozenset(session.scalars(query))
 
 
 def _table_found(row: DocumentTable) -> TableFound:

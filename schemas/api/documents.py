@@ -182,6 +182,9 @@ class DocumentPassage(TextRange, frozen=True, kw_only=True):
         int, _described("orders the passages of a page; those of tables have the highest")
     ]
     kind: PassageKind
+    table: Annotated[
+        int | None, _described("number of the table in `…/tables/{number}`; null for text")
+    ]
     text: str
     language: Annotated[str | None, _described("of the page, ISO 639-1; null if it is not clear")]
     tokens: Annotated[int, _described("estimated")]

@@ -81,6 +81,12 @@ class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
     page_label: Annotated[str | None, _described("the number printed on the page, such as `iv`")]
     passage: Annotated[int, _described("number of the passage on its page")]
     kind: PassageKind
+    table: Annotated[
+        int | None,
+        _described(
+            "number of the table in `…/documents/{document_id}/tables/{number}`; null for text"
+        ),
+    ]
     start: Annotated[int, _described("of the passage, in characters of the page's text")]
     end: Annotated[
         int, _described("equal to `start` for a table that is not a part of the page's text")

@@ -5,7 +5,6 @@ replaces or deletes a revision switches its passages with it. See `docs/adr/0054
 """
 
 from datetime import datetime
-from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Identity, Index, Integer, SmallInteger, func, text
@@ -16,15 +15,12 @@ from schemas.ids import DocumentId, RevisionId, TenantId
 from schemas.lifecycle import EmbeddingModelState, PassageKind
 from schemas.tables.base import Base, HalfVector
 
-FIRST_OF_TABLES: Final = 1_000_000
-"""The first ordinal of passages of tables, which are written after those of the text."""
-
 
 class Passage(Base):
     """Some neighbouring sentences of a page, or some rows of a table.
 
     Attributes:
-        ordinal: unique in the page; in the order of the text, and those of tables from `FIRST_OF_TABLES`.
+        ordinal: unique in the page; in the order of the text, and those of tables from `schemas.policy.passage_ordinals.FIRST_OF_TABLES`.
         tenant_id: of the document, as `document_id`, so that search reads no other table for them.
         start: offsets in the text of the page; those of a table are 0 and 0 if the table is not a part of the text.
         language: of the page, as a code of ISO 639-1.

@@ -6,6 +6,7 @@ import json
 from uuid import UUID
 
 import httpx
+import msgspec
 import pytest
 from sqlalchemy import select
 
@@ -80,6 +81,21 @@ async def test_tables_are_listed_page_by_page_without_cells(
     assert shown["parts"] == [
         {"page": 1, "box": {"left": 72, "top": 90, "right": 372, "bottom": 130}}
     ]
+
+
+async def test_a_table_is_listed_on_each_of_its_pages(api: Api, transaction: BeginSession) -> None:
+    first = a_table(ROW)
+    over_two = msgspec.structs.replace(
+        first, parts=(*first.parts, msgspec.structs.replace(first.parts[0], page=2))
+    )
+    document_id = await with_tables(api, transaction, a_table(ROW), over_two, a_table(ROW, page=2))
+
+    of_pages = [
+        (await api.get(f"/documents/{document_id}/tables", page=page)).json()["items"]
+        for page in (1, 2, 3)
+    ]
+
+    assert [[each["number"] for each in items] for items in of_pages] == [[1, 2], [2, 3], []]
 
 
 async def test_a_table_is_shown_with_its_cells(api: Api, transaction: BeginSession) -> None:

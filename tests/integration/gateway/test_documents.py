@@ -8,10 +8,11 @@ from gateway.context import Context
 from gateway.documents.errors import RevisionGone
 from gateway.documents.queries import PAGES_PER_READ, text_of
 from schemas.lifecycle import PassageKind
+from schemas.policy.passage_ordinals import ordinal_of
 from schemas.spans import SPAN_KINDS, SpanKind
 from schemas.tables.documents import Document, Entity, Page, Revision
 from schemas.tables.jobs import Job
-from schemas.tables.passages import FIRST_OF_TABLES, Passage
+from schemas.tables.passages import Passage
 from schemas.tables.uploads import Chunk, Upload
 from tests.integration.gateway.api import Api, BeginSession, problem
 from tests.integration.gateway.documents import ingested, revision_of
@@ -147,7 +148,7 @@ async def test_passages_are_listed_in_reading_order_with_their_text(
     document_id = await ingested(api, transaction, pages=pages)
     revision_id = await revision_of(transaction, document_id)
     texts = [(1, 0, 0, 5), (1, 1, 6, 11), (2, 0, 5, 12), (2, 1, 11, 17)]
-    table = (2, FIRST_OF_TABLES, 0, 0)
+    table = (2, ordinal_of(table=3, index=1), 0, 0)
     async with transaction() as session:
         document = await session.get_one(Document, UUID(document_id))
         session.add_all(
@@ -157,11 +158,11 @@ async def test_passages_are_listed_in_reading_order_with_their_text(
                 ordinal=ordinal,
                 tenant_id=document.tenant_id,
                 document_id=document.id,
-                kind=PassageKind.TABLE if ordinal == FIRST_OF_TABLES else PassageKind.TEXT,
+                kind=PassageKind.TABLE if ordinal == table[1] else PassageKind.TEXT,
                 start=start,
                 end=end,
                 digest=UUID(int=0),
-                text="ship | port" if ordinal == FIRST_OF_TABLES else None,
+                text="ship | port" if ordinal == table[1] else None,
                 tokens=3,
                 search="",
             )
@@ -182,6 +183,7 @@ async def test_passages_are_listed_in_reading_order_with_their_text(
     shown = [pages[page - 1][start:end] for page, _, start, end in texts]
     assert [one["text"] for one in seen] == [*shown, "ship | port"]
     assert [one["kind"] for one in seen] == ["text"] * 4 + ["table"]
+    assert [one["table"] for one in seen] == [None] * 4 + [3]
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ async def test_a_hit_shows_its_page_and_a_safe_snippet(api: Api, transaction: Be
         "page_label": "ii",
         "passage": 0,
         "kind": "text",
+        "table": None,
         "start": 0,
         "end": len(content),
         "language": "en",

@@ -129,11 +129,12 @@ async def test_an_operator_orders_the_scan_of_a_quarantined_file(
     document_id = await document_in(api, transaction, ScanState.INFECTED)
     url = database.database_url.get_secret_value()
 
-    code, printed, _ = await run_command("documents", "rescan", document_id, DATABASE_URL=url)
+    code, printed, warning = await run_command("documents", "rescan", document_id, DATABASE_URL=url)
     again = await run_command("documents", "rescan", document_id, DATABASE_URL=url)
     unknown = await run_command("documents", "rescan", str(UUID(int=1)), DATABASE_URL=url)
 
     assert code == 0
+    assert "MALWARE_SCAN is not set here" in warning
     job = (await api.get(f"/jobs/{printed.removeprefix('job: ').strip()}")).json()
     assert (job["kind"], steps_of(job)) == ("reprocess", ["scan"])
     assert (again[0], unknown[0]) == (1, 1)

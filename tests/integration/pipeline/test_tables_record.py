@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import create_engine, select, update
 from sqlalchemy.orm import Session
@@ -13,6 +14,7 @@ from pipeline.enrich.passages import Budget
 from pipeline.ingest import tables_record
 from pipeline.ingest.after_publish import Following
 from pipeline.ingest.errors import DocumentCorrupt
+from pipeline.ingest.frames import PageReading
 from pipeline.ingest.record import RevisionReplaced
 from pipeline.ingest.whole_tables import Settled, UnsearchedPages
 from pipeline.steps import lease
@@ -38,7 +40,7 @@ from schemas.tables.events import EventRecord
 from schemas.tables.jobs import Job
 from schemas.tables.passages import Passage
 from schemas.tables.uploads import Upload
-from tests.factories.readings import SETTINGS, add_reprocessing, add_stored
+from tests.factories.readings import SETTINGS, a_page, add_reprocessing, add_stored
 from tests.factories.tables import a_figure, a_table
 from tests.factories.uploads import add_tenant
 from tests.integration.pipeline.readings import Reading
@@ -415,3 +417,107 @@ def test_a_cancelled_reprocessing_keeps_the_tables_it_found_and_may_be_retried(
 
     assert second.job_status() is JobStatus.COMPLETED
     assert (state(second), second.revision.table_count) == (TablesState.COMPLETE, 2)
+
+
+def page_of(number: int, text: str) -> PageReading:
+    return msgspec.structs.replace(a_page(number), text=text)
+
+
+def reprocessed(session: Session, first: Reading, *texts: str) -> Reading:
+    """Read a document again, and publish the revision."""
+    second = Reading(session, add_reprocessing(session, first.waiting))
+    second.write(*[page_of(number, text) for number, text in enumerate(texts, start=1)])
+    second.end(following=FINDS_TABLES)
+    return second
+
+
+def places(session: Session, reading: Reading) -> list[tuple[int, str]]:
+    return [(each.page, each.text or "") for each in table_passages(session, reading)]
+
+
+def test_a_reprocessing_has_the_passages_of_tables_without_a_gap(
+    session: Session, tenant_id: TenantId
+) -> None:
+    texts = ["one ship", "two ships", "three ships"]
+    waiting = add_stored(session, tenant_id=tenant_id)
+    first = Reading(session, waiting)
+    first.write(*[page_of(number, text) for number, text in enumerate(texts, start=1)])
+    first.end(following=FINDS_TABLES)
+    search = Search(first)
+    search.write(found(a_table(ROW), a_table(ROW, page=2), a_table(ROW, page=3), last_page=3))
+    search.end()
+    first.describe()
+    (same, _, other) = places(session, first)
+
+    second = reprocessed(session, first, texts[0], "another text", texts[2])
+    published = places(session, second)
+    search = Search(second)
+    search.write(found(a_table(ROW), last_page=2))
+    half = places(session, second)
+    search.write(found(a_table(("Bremen", "Tea", "7"), page=3), last_page=3))
+    search.end()
+
+    # The passages of a page whose text has changed are not taken over.
+    assert published == [same, other]
+    assert half == [same, other]
+    assert places(session, second) == [
+        same,
+        (3, "Port | Cargo | Weight\nBremen | Tea | 7"),
+    ]
+    assert rows(session, DocumentTable, second)[-1].number == 2
+
+
+@pytest.mark.parametrize("has_failed", [True, False])
+def test_passages_of_tables_that_are_not_found_again_are_deleted(
+    session: Session, tenant_id: TenantId, *, has_failed: bool
+) -> None:
+    search = searched(session, tenant_id)
+    search.end()
+    first = search.reading
+    first.describe()
+    second = Reading(session, add_reprocessing(session, first.waiting))
+    second.read_pages(*[Outcome.COMPLETE] * 3)
+    second.end(following=FINDS_TABLES)
+    assert len(places(session, second)) == 2
+
+    search = Search(second)
+    search.write(found(a_table(ROW)))
+    if has_failed:
+        lease.release_lease(session, search.claimed)
+        tables_record.record_failed(
+            session,
+            search.document,
+            error=DocumentCorrupt(),
+            following=FINDS_TABLES,
+            settings=SETTINGS,
+            event_context=second.waiting.context(session),
+        )
+        session.commit()
+    else:
+        search.write(found(last_page=3))
+        search.end()
+
+    assert [each for each, _ in places(session, second)] == [1]
+
+
+def test_a_table_over_two_pages_keeps_its_passages_beside_the_next_table(
+    session: Session, tenant_id: TenantId
+) -> None:
+    long = a_table(*[("Hamburg", f"Coffee of the lot {number}", "1") for number in range(40)])
+    half = len(long.cells) // 2
+    long = msgspec.structs.replace(
+        long,
+        parts=(*long.parts, msgspec.structs.replace(long.parts[0], page=2)),
+        cells=tuple(
+            msgspec.structs.replace(cell, page=1 if place < half else 2)
+            for place, cell in enumerate(long.cells)
+        ),
+    )
+    search = Search(read(session, tenant_id))
+    search.write(found(long, last_page=1))
+    before = places(session, search.reading)
+    search.write(found(a_table(ROW, page=2), last_page=3))
+    search.end()
+
+    assert {number for number, _ in before} == {1, 2}
+    assert set(before) < set(places(session, search.reading))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean
 from typing import Final
+from unicodedata import category
 
 from pipeline.ingest.extractors.pdf.tables.draft import Draft, DraftCell
 from pipeline.ingest.extractors.pdf.tables.headers import is_number
@@ -18,6 +19,15 @@ _WORDS_MAX: Final = 6
 _NUMBERS_SHARE: Final = 0.6
 _NUMBERS_MIN: Final = 3
 _CONTENTS_COLUMNS: Final = 3
+
+_FORMULAS_SHARE: Final = 0.2
+_FORMULAS_CELLS_MAX: Final = 24
+"""Cells up to which formulas are no table: fraction bars and brackets make few, a table of formulas has more."""
+
+_USUAL_SIGNS: Final = frozenset("+<>=|~¬±×÷−≤≥≈∼∑∆∗∙")  # noqa: RUF001  # minus and multiplication signs
+"""Signs of mathematics that tables of numbers have too."""
+
+_ARROWS: Final = range(0x2190, 0x2200)
 
 # Shares of the competition's relations that are right; empty cells lower them.
 _RULED: Final = 0.8
@@ -34,7 +44,27 @@ def confidence_of(draft: Draft) -> float:
 def is_table(draft: Draft) -> bool:
     if draft.row_count < 2 or draft.column_count < 2 or len(draft.cells) < _CELLS_MIN:  # noqa: PLR2004  # a table has two rows and two columns
         return False
+    if _is_of_formulas(draft):
+        return False
     return draft.method is TableMethod.RULED or _looks_like_one(draft)
+
+
+def _is_of_formulas(draft: Draft) -> bool:
+    """Return whether few cells are parts of formulas, or of a theorem in a frame."""
+    count = len(draft.cells)
+    if count > _FORMULAS_CELLS_MAX:
+        return False
+    return sum(_is_formula(cell.text) for cell in draft.cells) >= _FORMULAS_SHARE * count
+
+
+def _is_formula(text: str) -> bool:
+    return text.strip() == "=" or any(
+        not each.isascii()
+        and category(each) == "Sm"
+        and each not in _USUAL_SIGNS
+        and ord(each) not in _ARROWS
+        for each in text
+    )
 
 
 def _looks_like_one(draft: Draft) -> bool:
