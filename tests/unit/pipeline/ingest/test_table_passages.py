@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.enrich.passages import SHORTEST, Budget, tokens_of
@@ -6,6 +6,9 @@ from pipeline.ingest.table_passages import passages_of
 from tests.factories.tables import a_table
 
 BUDGET = Budget(tokens=50, overlap=0)
+
+# A machine with other work takes longer to make a table.
+BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def test_a_row_stands_with_its_caption_and_header() -> None:
@@ -42,6 +45,7 @@ texts = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\x00")
 rows = st.lists(st.tuples(texts, texts, texts), max_size=8)
 
 
+@BUSY
 @given(rows=rows, caption=texts)
 def test_no_passage_is_too_long_or_too_short(
     rows: list[tuple[str, str, str]], caption: str
@@ -55,6 +59,7 @@ def test_no_passage_is_too_long_or_too_short(
 plain = st.text(alphabet=st.characters(codec="ascii", exclude_characters="\x00"), max_size=300)
 
 
+@BUSY
 @given(rows=st.lists(st.tuples(plain, plain, plain), max_size=8))
 def test_every_word_of_a_row_is_in_a_passage(rows: list[tuple[str, str, str]]) -> None:
     passages = list(passages_of(a_table(*rows), budget=BUDGET))
