@@ -5,7 +5,6 @@ touches a running `make up`. Each test gets a new virtual host and bucket, and a
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -115,19 +114,17 @@ def database(reused_database: ReusedDatabase) -> DatabaseSettings:
     return reused_database.renew()
 
 
+@pytest.fixture(scope="session")
+def reused_module_database(databases: Stack, migrated_template: str) -> Iterator[ReusedDatabase]:
+    reused = ReusedDatabase(databases, template=migrated_template)
+    yield reused
+    reused.drop()
+
+
 @pytest.fixture(scope="module")
-def module_database(databases: Stack, migrated_template: str) -> Iterator[DatabaseSettings]:
-    """A new migrated database for all tests of a file."""
-    with _new_database(databases, template=migrated_template) as database:
-        yield database
-
-
-@contextmanager
-def _new_database(databases: Stack, *, template: str) -> Iterator[DatabaseSettings]:
-    name = fresh_name()
-    url = databases.create_database(name, template=template)
-    yield DatabaseSettings.model_validate({"database_url": url["DATABASE_URL"]})
-    databases.drop_database(name)
+def module_database(reused_module_database: ReusedDatabase) -> DatabaseSettings:
+    """A migrated database, as new, for all tests of a file."""
+    return reused_module_database.renew()
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ class Start(Protocol):
     async def __call__(self, **settings: str) -> Process: ...
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 
@@ -132,11 +132,45 @@ async def context(
 
 @pytest.fixture
 def make_key(transaction: BeginSession) -> MakeKey:
+    return _key_maker(transaction)
+
+
+def _key_maker(transaction: BeginSession) -> MakeKey:
     async def make(*, tenant: str = "acme", scopes: tuple[Scope, ...] = tuple(Scope)) -> str:
         async with transaction() as session:
             return (await keys.create(session, tenant=tenant, scopes=scopes, actor="test")).key
 
     return make
+
+
+@pytest.fixture(scope="module")
+async def shared_transaction(module_database: DatabaseSettings) -> AsyncIterator[BeginSession]:
+    """Opens sessions on the database of `shared_api`."""
+    engine = db.build_engine(module_database)
+    yield db.Database(engine).transaction
+    await engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def make_shared_key(shared_transaction: BeginSession) -> MakeKey:
+    return _key_maker(shared_transaction)
+
+
+@pytest.fixture(scope="module")
+async def shared_api(
+    applications: Applications,
+    module_database: DatabaseSettings,
+    make_shared_key: MakeKey,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Api]:
+    """A client of acme, of one application and database for all tests of a file.
+
+    For requests that are refused or only read: a new application takes most of the time of such a test.
+    """
+    staged = InDirectory(tmp_path_factory.mktemp("shared") / "staging")
+    settings = _settings(module_database, staged)
+    async with _serving(applications, settings, key=await make_shared_key()) as api:
+        yield api
 
 
 @pytest.fixture
@@ -149,25 +183,45 @@ def serve(
         store: ObjectStoreSettings | None = None,
         **settings: Any,  # noqa: ANN401  # any setting
     ) -> AsyncIterator[Api]:
-        validated = Settings.model_validate(
-            {"staging_reserve": 0, "secret_keys": KEY, "ocr_engine": OcrEngineName.NONE}
-            | {name.lower(): value for name, value in staged.settings.items()}
-            | database.model_dump()
-            | settings
-        )
+        validated = _settings(database, staged, **settings)
         key = await make_key()
-        app: Any
-        async with (
-            applications.running(validated, store=store or staged.store) as app,
-            httpx.AsyncClient(
-                transport=httpx.ASGITransport(app, raise_app_exceptions=False),
-                base_url="http://gateway",
-                timeout=60,
-            ) as http,
-        ):
-            yield Api(http, key)
+        async with _serving(applications, validated, key=key, store=store or staged.store) as api:
+            yield api
 
     return running
+
+
+def _settings(
+    database: DatabaseSettings,
+    staged: Staged,
+    **settings: Any,  # noqa: ANN401  # any setting
+) -> Settings:
+    return Settings.model_validate(
+        {"staging_reserve": 0, "secret_keys": KEY, "ocr_engine": OcrEngineName.NONE}
+        | {name.lower(): value for name, value in staged.settings.items()}
+        | database.model_dump()
+        | settings
+    )
+
+
+@asynccontextmanager
+async def _serving(
+    applications: Applications,
+    settings: Settings,
+    *,
+    key: str,
+    store: ObjectStoreSettings | None = None,
+) -> AsyncIterator[Api]:
+    app: Any
+    async with (
+        applications.running(settings, store=store) as app,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+            base_url="http://gateway",
+            timeout=60,
+        ) as http,
+    ):
+        yield Api(http, key)
 
 
 @pytest.fixture

@@ -99,8 +99,8 @@ WITHOUT_KEY = ("GET", "/webhooks/{webhook_id}/public-key")
 """Receivers have no API key, and a public key is no secret."""
 
 
-async def test_this_file_covers_every_route(api: Api) -> None:
-    description = (await api.http.get("/schema/openapi.json")).json()
+async def test_this_file_covers_every_route(shared_api: Api) -> None:
+    description = (await shared_api.http.get("/schema/openapi.json")).json()
 
     described = {
         (method.upper(), path.removeprefix("/api/v1"))
@@ -114,14 +114,14 @@ async def test_this_file_covers_every_route(api: Api) -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route[0]} {route[1]}")
 async def test_a_route_requires_a_key_with_its_scope(
-    api: Api, make_key: MakeKey, route: tuple[str, str, Scope]
+    shared_api: Api, make_shared_key: MakeKey, route: tuple[str, str, Scope]
 ) -> None:
     method, path, scope = route
     other_scopes = tuple(other for other in Scope if other is not scope)
-    lacking = api.of(await make_key(scopes=other_scopes))
-    having = api.of(await make_key(scopes=(scope,)))
+    lacking = shared_api.of(await make_shared_key(scopes=other_scopes))
+    having = shared_api.of(await make_shared_key(scopes=(scope,)))
 
-    without_key = await api.http.request(method, f"/api/v1{path}")
+    without_key = await shared_api.http.request(method, f"/api/v1{path}")
     refused = await lacking.ask(method, path)
     allowed = await having.ask(method, path)
 
@@ -133,14 +133,16 @@ async def test_a_route_requires_a_key_with_its_scope(
 
 
 @pytest.mark.parametrize("path", sorted({path for _, path, _ in ROUTES}))
-async def test_the_methods_of_a_path_are_listed_only_for_a_valid_key(api: Api, path: str) -> None:
+async def test_the_methods_of_a_path_are_listed_only_for_a_valid_key(
+    shared_api: Api, path: str
+) -> None:
     methods = {method for method, other, _ in ROUTES if other == path} | {"OPTIONS"}
     if "GET" in methods:
         methods.add("HEAD")
 
-    without_key = await api.http.request("OPTIONS", f"/api/v1{path}")
-    caller = await api.ask("OPTIONS", path)
-    refused = await api.ask("PATCH" if "PATCH" not in methods else "PUT", path)
+    without_key = await shared_api.http.request("OPTIONS", f"/api/v1{path}")
+    caller = await shared_api.ask("OPTIONS", path)
+    refused = await shared_api.ask("PATCH" if "PATCH" not in methods else "PUT", path)
 
     assert problem(without_key) == (401, "unauthenticated")
     assert (caller.status_code, set(caller.headers["allow"].split(", "))) == (204, methods)
@@ -152,9 +154,9 @@ async def test_the_methods_of_a_path_are_listed_only_for_a_valid_key(api: Api, p
     "authorization",
     ["", "Bearer", "Bearer wb_unknown", "Basic YTpi", "Bearer " + "x" * 10_000, "Bearer wb_\xfc"],
 )
-async def test_an_invalid_key_is_refused(api: Api, authorization: str) -> None:
+async def test_an_invalid_key_is_refused(shared_api: Api, authorization: str) -> None:
     headers = {b"Authorization": authorization.encode("latin-1")}
-    answer = await api.http.get("/api/v1/jobs", headers=headers)
+    answer = await shared_api.http.get("/api/v1/jobs", headers=headers)
 
     assert problem(answer) == (401, "unauthenticated")
 
@@ -248,13 +250,13 @@ class Clock:
         return self.seconds
 
 
-async def test_no_page_may_call_the_api_by_default(api: Api) -> None:
+async def test_no_page_may_call_the_api_by_default(shared_api: Api) -> None:
     page = {"Origin": "https://app.example.com"}
 
-    preflight = await api.http.options(
+    preflight = await shared_api.http.options(
         "/api/v1/jobs", headers=page | {"Access-Control-Request-Method": "GET"}
     )
-    answer = await api.ask("GET", "/jobs", headers=page)
+    answer = await shared_api.ask("GET", "/jobs", headers=page)
 
     assert problem(preflight) == (401, "unauthenticated")
     assert answer.status_code == 200
@@ -273,8 +275,10 @@ async def test_a_refused_key_works_as_soon_as_it_exists(
     assert (await early.get("/jobs")).status_code == 200
 
 
-async def test_a_cached_key_is_still_checked_for_scopes(api: Api, make_key: MakeKey) -> None:
-    reader = api.of(await make_key(scopes=(Scope.UPLOADS_READ,)))
+async def test_a_cached_key_is_still_checked_for_scopes(
+    shared_api: Api, make_shared_key: MakeKey
+) -> None:
+    reader = shared_api.of(await make_shared_key(scopes=(Scope.UPLOADS_READ,)))
 
     for _ in range(2):
         assert problem(await reader.create(size=1)) == (403, "scope_missing")

@@ -259,13 +259,18 @@ async def test_an_upload_is_named_once_also_in_another_piece_of_the_body(api: Ap
     ],
 )
 async def test_a_body_without_lines_is_refused(
-    api: Api, transaction: BeginSession, *, body: bytes, headers: dict[str, str], field: str
+    shared_api: Api,
+    shared_transaction: BeginSession,
+    *,
+    body: bytes,
+    headers: dict[str, str],
+    field: str,
 ) -> None:
-    answer = await post(api, body, headers=headers)
+    answer = await post(shared_api, body, headers=headers)
 
     assert problem(answer) == (400, "invalid_request")
     assert answer.json()["errors"][0]["field"] == field
-    assert await batches(transaction) == []
+    assert await batches(shared_transaction) == []
 
 
 async def test_metadata_of_the_batch_is_checked(api: Api) -> None:

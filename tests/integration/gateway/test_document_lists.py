@@ -9,6 +9,7 @@ from gateway.documents import listing
 from schemas.ids import DocumentId
 from schemas.tables.documents import Document
 from tests.integration.gateway.api import Api, BeginSession, problem
+from tests.integration.gateway.conftest import MakeKey
 from tests.integration.gateway.documents import ingested
 
 pytestmark = pytest.mark.anyio
@@ -27,14 +28,14 @@ ROWS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture
-async def ids(api: Api, transaction: BeginSession) -> dict[str, str]:
+@pytest.fixture(scope="module")
+async def ids(shared_api: Api, shared_transaction: BeginSession) -> dict[str, str]:
     """The documents of `ROWS`, one for each day from `BEGIN` on."""
     found = {}
     for day, (name, values) in enumerate(ROWS.items()):
         created_at = BEGIN + timedelta(days=day)
         found[name] = await ingested(
-            api, transaction, pages=["x"], **{"created_at": created_at, **values}
+            shared_api, shared_transaction, pages=["x"], **{"created_at": created_at, **values}
         )
     return found
 
@@ -76,11 +77,11 @@ async def listed(api: Api, **query: Any) -> list[str]:  # noqa: ANN401  # any qu
     ],
 )
 async def test_a_filter_selects_documents(
-    api: Api, ids: dict[str, str], query: dict[str, Any], expected: list[str]
+    shared_api: Api, ids: dict[str, str], query: dict[str, Any], expected: list[str]
 ) -> None:
     names = {document_id: name for name, document_id in ids.items()}
 
-    assert [names[each] for each in await listed(api, **query)] == expected
+    assert [names[each] for each in await listed(shared_api, **query)] == expected
 
 
 @pytest.mark.parametrize(
@@ -93,14 +94,14 @@ async def test_a_filter_selects_documents(
     ],
 )
 async def test_the_pages_of_a_filtered_list_hold_every_document_once(
-    api: Api, ids: dict[str, str], query: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    shared_api: Api, ids: dict[str, str], query: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = await listed(api, **query)
+    expected = await listed(shared_api, **query)
     assert len(ids) > len(expected) >= (0 if "metadata" in query else 3)
     monkeypatch.setattr(listing, "SCANNED_MAX", 2)
 
     for limit in (1, 2):
-        assert await listed(api, **query, limit=limit) == expected
+        assert await listed(shared_api, **query, limit=limit) == expected
 
 
 async def test_a_list_by_prefix_is_ordered_by_name(api: Api, transaction: BeginSession) -> None:
@@ -142,13 +143,14 @@ async def test_the_language_of_a_list_follows_the_revision(
         {"filename_prefix": "a", "cursor": "WyIyMDI2LTAxLTAxVDAwOjAwOjAwWiIsMV0"},
     ],
 )
-async def test_an_invalid_filter_is_refused(api: Api, query: dict[str, Any]) -> None:
-    assert problem(await api.get("/documents", **query)) == (400, "invalid_request")
+async def test_an_invalid_filter_is_refused(shared_api: Api, query: dict[str, Any]) -> None:
+    assert problem(await shared_api.get("/documents", **query)) == (400, "invalid_request")
 
 
 async def test_a_filter_finds_no_document_of_another_tenant(
-    stranger: Api, ids: dict[str, str]
+    shared_api: Api, make_shared_key: MakeKey, ids: dict[str, str]
 ) -> None:
+    stranger = shared_api.of(await make_shared_key(tenant="globex"))
     assert len(ids) == len(ROWS)
     for query in ({}, {"status": "ingested"}, {"filename_prefix": "a"}, {"sha256": "0" * 64}):
         assert await listed(stranger, **query) == []

@@ -131,11 +131,11 @@ async def test_a_table_is_shown_with_its_cells(api: Api, transaction: BeginSessi
     ],
 )
 async def test_a_table_is_sent_in_the_format_that_the_client_asks_for(
-    api: Api, transaction: BeginSession, *, accept: str, query: str, is_csv: bool
+    shared_api: Api, shared_transaction: BeginSession, *, accept: str, query: str, is_csv: bool
 ) -> None:
-    document_id = await with_tables(api, transaction, a_table(ROW))
+    document_id = await with_tables(shared_api, shared_transaction, a_table(ROW))
 
-    answer = await api.ask(
+    answer = await shared_api.ask(
         "GET", f"/documents/{document_id}/tables/1{query}", headers={"Accept": accept}
     )
 
@@ -269,8 +269,8 @@ async def test_an_upload_keeps_what_its_client_chose_of_the_pipeline(
 
 
 @pytest.mark.parametrize("text", ["no", "[]", '{"tables": 1}', '{"unknown": true}', "{" * 10_000])
-async def test_a_form_with_a_wrong_choice_is_refused(api: Api, text: str) -> None:
-    answer = await api.ask(
+async def test_a_form_with_a_wrong_choice_is_refused(shared_api: Api, text: str) -> None:
+    answer = await shared_api.ask(
         "POST",
         "/upload-async",
         files={"file": ("a.pdf", b"%PDF-")},

@@ -326,11 +326,11 @@ async def test_pages_are_readable_while_others_wait_for_ocr(
     ],
 )
 async def test_the_text_of_some_pages_is_read(
-    api: Api, transaction: BeginSession, query: dict[str, int], expected: str
+    shared_api: Api, shared_transaction: BeginSession, query: dict[str, int], expected: str
 ) -> None:
-    document_id = await ingested(api, transaction, pages=["a", "b", "c"])
+    document_id = await ingested(shared_api, shared_transaction, pages=["a", "b", "c"])
 
-    assert (await api.get(f"/documents/{document_id}/text", **query)).text == expected
+    assert (await shared_api.get(f"/documents/{document_id}/text", **query)).text == expected
 
 
 async def test_the_text_of_a_deleted_revision_does_not_end_as_if_complete(

@@ -135,13 +135,13 @@ async def test_a_repeated_request_returns_the_same_export(
     ],
 )
 async def test_a_request_that_no_export_can_serve_is_refused(
-    api: Api, transaction: BeginSession, body: dict[str, Any], field: str
+    shared_api: Api, shared_transaction: BeginSession, body: dict[str, Any], field: str
 ) -> None:
-    answer = await create(api, **body)
+    answer = await create(shared_api, **body)
 
     assert problem(answer) == (400, "invalid_request")
     assert field in answer.text
-    async with transaction() as session:
+    async with shared_transaction() as session:
         assert await session.scalar(select(func.count()).select_from(Job)) == 0
 
 

@@ -207,8 +207,10 @@ async def test_a_call_reads_a_bounded_number_of_events(
     ],
     ids=str,
 )
-async def test_a_malformed_query_is_refused(api: Api, query: dict[str, Any], field: str) -> None:
-    answer = await api.get("/events", **query)
+async def test_a_malformed_query_is_refused(
+    shared_api: Api, query: dict[str, Any], field: str
+) -> None:
+    answer = await shared_api.get("/events", **query)
 
     assert problem(answer) == (400, "invalid_request")
     assert field in answer.text

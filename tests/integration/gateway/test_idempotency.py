@@ -134,9 +134,9 @@ async def test_the_repeated_request_of_a_deleted_webhook_is_not_found(
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "ü", "k" * 256, "a\tb"])
-async def test_an_invalid_key_is_refused(api: Api, key: str) -> None:
-    headers = {b"Idempotency-Key": key.encode("latin-1"), **_encoded(api.authorization)}
-    answer = await api.http.post(
+async def test_an_invalid_key_is_refused(shared_api: Api, key: str) -> None:
+    headers = {b"Idempotency-Key": key.encode("latin-1"), **_encoded(shared_api.authorization)}
+    answer = await shared_api.http.post(
         "/api/v1/uploads", json={"filename": "a", "size": 5}, headers=headers
     )
 

@@ -642,5 +642,8 @@ async def test_an_action_can_be_cancelled(api: Api) -> None:
     ],
     ids=str,
 )
-async def test_an_invalid_action_is_refused(api: Api, body: dict[str, Any]) -> None:
-    assert problem(await api.ask("POST", "/jobs/bulk", json=body)) == (400, "invalid_request")
+async def test_an_invalid_action_is_refused(shared_api: Api, body: dict[str, Any]) -> None:
+    assert problem(await shared_api.ask("POST", "/jobs/bulk", json=body)) == (
+        400,
+        "invalid_request",
+    )

@@ -13,6 +13,7 @@ from schemas.tables.batches import Batch
 from schemas.tables.jobs import Job, JobLabel
 from tests.factories.jobs import step_update
 from tests.integration.gateway.api import Api, BeginSession, problem
+from tests.integration.gateway.conftest import MakeKey
 from tests.integration.gateway.workers import fail, store
 
 pytestmark = pytest.mark.anyio
@@ -34,9 +35,13 @@ UPLOADS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture
-async def ids(api: Api, transaction: BeginSession) -> dict[str, str]:
-    """The jobs of `UPLOADS`, and one of an export, one for each day from `BEGIN` on."""
+@pytest.fixture(scope="module")
+async def ids(shared_api: Api, shared_transaction: BeginSession) -> dict[str, str]:
+    return await added(shared_api, shared_transaction)
+
+
+async def added(api: Api, transaction: BeginSession) -> dict[str, str]:
+    """Add the jobs of `UPLOADS`, and one of an export, one for each day from `BEGIN` on."""
     found = {}
     for name, options in UPLOADS.items():
         priority = options.get("priority")
@@ -110,11 +115,11 @@ async def listed(api: Api, **query: Any) -> list[str]:  # noqa: ANN401  # any qu
     ],
 )  # fmt: skip
 async def test_a_filter_selects_jobs(
-    api: Api, ids: dict[str, str], query: dict[str, Any], expected: list[str]
+    shared_api: Api, ids: dict[str, str], query: dict[str, Any], expected: list[str]
 ) -> None:
     names = {job_id: name for name, job_id in ids.items()}
 
-    assert [names[each] for each in await listed(api, **query)] == expected
+    assert [names[each] for each in await listed(shared_api, **query)] == expected
 
 
 @pytest.mark.parametrize("sort", ["created_at", "-created_at"])
@@ -129,24 +134,25 @@ async def test_a_filter_selects_jobs(
     ],
 )
 async def test_the_pages_of_a_filtered_list_hold_every_job_once(  # noqa: PLR0917  # fixtures and cases
-    api: Api,
+    shared_api: Api,
     ids: dict[str, str],
     query: dict[str, Any],
     sort: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expected = await listed(api, sort=sort, **query)
+    expected = await listed(shared_api, sort=sort, **query)
     in_order = list(ids.values()) if sort == "created_at" else list(ids.values())[::-1]
     assert expected == [each for each in in_order if each in expected]
     monkeypatch.setattr(listing, "SCANNED_MAX", 2)
 
     for limit in (1, 2):
-        assert await listed(api, sort=sort, limit=limit, **query) == expected
+        assert await listed(shared_api, sort=sort, limit=limit, **query) == expected
 
 
 async def test_the_list_of_a_tenant_has_no_job_of_another(
-    stranger: Api, ids: dict[str, str]
+    shared_api: Api, make_shared_key: MakeKey, ids: dict[str, str]
 ) -> None:
+    stranger = shared_api.of(await make_shared_key(tenant="globex"))
     assert len(ids) > 0
     for query in ({}, {"metadata": "case:7"}, {"batch_id": str(BATCH)}, {"kind": "upload"}):
         assert await listed(stranger, **query) == []
@@ -166,16 +172,17 @@ async def test_the_list_of_a_tenant_has_no_job_of_another(
         ({"sort": "finished_at"}, "sort"),
     ],
 )
-async def test_an_invalid_filter_is_refused(api: Api, query: dict[str, Any], field: str) -> None:
-    answer = await api.get("/jobs", **query)
+async def test_an_invalid_filter_is_refused(
+    shared_api: Api, query: dict[str, Any], field: str
+) -> None:
+    answer = await shared_api.get("/jobs", **query)
 
     assert problem(answer) == (400, "invalid_request")
     assert field in answer.text
 
 
-async def test_the_labels_of_a_job_are_deleted_with_it(
-    ids: dict[str, str], transaction: BeginSession
-) -> None:
+async def test_the_labels_of_a_job_are_deleted_with_it(api: Api, transaction: BeginSession) -> None:
+    ids = await added(api, transaction)
     count = select(func.count()).select_from(JobLabel)
     async with transaction() as session:
         before = await session.scalar(count)

@@ -79,8 +79,8 @@ async def test_a_settled_job_is_answered_without_waiting(
 
 
 @pytest.mark.parametrize("wait", ["-1", "soon", "1e99", "99999999999"])
-async def test_an_invalid_wait_is_refused(api: Api, wait: str) -> None:
-    answer = await api.get(f"/jobs/{uuid4()}", wait=wait)
+async def test_an_invalid_wait_is_refused(shared_api: Api, wait: str) -> None:
+    answer = await shared_api.get(f"/jobs/{uuid4()}", wait=wait)
 
     assert problem(answer) == (400, "invalid_request")
 
@@ -153,8 +153,8 @@ async def test_the_server_caps_the_size_of_a_page(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "query", [{"status": "sleeping"}, {"limit": 0}, {"limit": "x"}, {"cursor": "nonsense"}]
 )
-async def test_an_invalid_query_is_refused(api: Api, query: dict[str, str]) -> None:
-    assert problem(await api.get("/jobs", **query)) == (400, "invalid_request")
+async def test_an_invalid_query_is_refused(shared_api: Api, query: dict[str, str]) -> None:
+    assert problem(await shared_api.get("/jobs", **query)) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("path", ["/jobs/{job_id}", "/uploads/{upload_id}/status"])

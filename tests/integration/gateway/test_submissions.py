@@ -221,12 +221,19 @@ async def test_a_refused_form_leaves_nothing(  # noqa: PLR0917  # fixtures and c
 )
 @pytest.mark.parametrize("path", ["/upload-async", "/jobs"])
 async def test_a_body_that_is_not_a_form_with_a_file_is_refused(
-    api: Api, transaction: BeginSession, *, path: str, content_type: str, content: bytes
+    shared_api: Api,
+    shared_transaction: BeginSession,
+    *,
+    path: str,
+    content_type: str,
+    content: bytes,
 ) -> None:
-    answer = await api.ask("POST", path, content=content, headers={"Content-Type": content_type})
+    answer = await shared_api.ask(
+        "POST", path, content=content, headers={"Content-Type": content_type}
+    )
 
     assert problem(answer) == (400, "invalid_request")
-    assert await count_of(transaction, Upload) == 0
+    assert await count_of(shared_transaction, Upload) == 0
 
 
 @pytest.mark.parametrize("path", ["/upload-async", "/jobs"])
@@ -479,17 +486,17 @@ async def test_another_tenants_object_is_refused(
     ],
 )
 async def test_an_invalid_field_is_refused_and_named(
-    api: Api, wrong: dict[str, Any], field: str
+    shared_api: Api, wrong: dict[str, Any], field: str
 ) -> None:
-    answer = await api.ask("POST", "/jobs", json={"object_key": "incoming/x", **wrong})
+    answer = await shared_api.ask("POST", "/jobs", json={"object_key": "incoming/x", **wrong})
 
     assert problem(answer) == (400, "invalid_request")
     assert answer.json()["errors"][0]["field"].startswith(field)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"object_key": "\xff"}', b"[" * 100_000])
-async def test_malformed_json_is_refused(api: Api, content: bytes) -> None:
-    answer = await api.ask(
+async def test_malformed_json_is_refused(shared_api: Api, content: bytes) -> None:
+    answer = await shared_api.ask(
         "POST", "/jobs", content=content, headers={"Content-Type": "application/json"}
     )
 
