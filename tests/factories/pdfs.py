@@ -12,6 +12,8 @@ from reportlab.lib.pagesizes import A4
 from reportlab.pdfgen.canvas import Canvas
 
 MB = 1_000_000
+ADLER = 65_521
+"""The modulus of Adler-32, the checksum of deflated data."""
 
 
 # Ordinary PDFs
@@ -273,10 +275,17 @@ def shown(text: str) -> bytes:
 
 
 def _zeros(size_bytes: int) -> bytes:
-    """Deflated spaces, compressed in blocks: 2 GB need little memory."""
+    """Deflated spaces; the repeated block is compressed once, so that gigabytes take no time."""
     compressor = zlib.compressobj(9)
-    written = [compressor.compress(b" " * MB) for _ in range(size_bytes // MB)]
-    return b"".join(written) + compressor.flush()
+    first, repeated = (
+        compressor.compress(b" " * MB) + compressor.flush(zlib.Z_FULL_FLUSH) for _ in range(2)
+    )
+    blocks = size_bytes // MB
+    size = blocks * MB
+    low = (1 + 32 * size) % ADLER
+    high = (size + 32 * size * (size + 1) // 2) % ADLER
+    end = b"\x03\x00" + (high << 16 | low).to_bytes(4, "big")  # an empty last block, and Adler-32
+    return first + repeated * (blocks - 1) + end
 
 
 def _deflated_zeros(size_bytes: int) -> bytes:
