@@ -13,8 +13,9 @@ from statistics import fmean
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from sqlalchemy import create_engine, delete, select
+from sqlalchemy import create_engine, delete, select, text
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 from dev.bench import plots
 from dev.bench.figures import Spread
@@ -25,12 +26,14 @@ from dev.bench.wire import Connection
 from dev.seed.library import MAIN, LibraryExtent, seed_library
 from dev.seed.texts import TOPICS, Author
 from dev.stack.stack import Stack
+from gateway.search.meaning import SIMILARITY_MIN
 from gateway.settings import API_PREFIX
 from pipeline.context import build_context
 from pipeline.index import vectors
 from pipeline.ingest.extractors import registry
 from pipeline.settings import Settings
 from schemas.runtime.embedding import chosen, models
+from schemas.runtime.embedding.port import written
 from schemas.settings import EmbeddingSettings
 from schemas.tables.documents import Document
 from schemas.tables.passages import PassageEmbedding
@@ -103,6 +106,18 @@ def mix(author: Author, *, queries: int, seed: int = 1) -> Mapping[str, Sequence
     return {kind: [make() for _ in range(queries)] for kind, make in kinds.items()}
 
 
+EXACTLY_NEAREST: Final = text(
+    """
+    WITH compared AS MATERIALIZED (
+        SELECT document_id, page, ordinal, embedding <=> CAST(:vector AS halfvec) AS distance
+        FROM passage_embeddings
+        WHERE model_id = :model_id AND tenant_id = (SELECT id FROM tenants WHERE name = :tenant)
+    )
+    SELECT document_id, page, ordinal FROM compared
+    WHERE distance <= :distance_max ORDER BY distance LIMIT :hits
+    """
+)
+
 Samples = dict[tuple[str, str], list[float]]
 """Milliseconds by kind of query and tenant."""
 
@@ -158,7 +173,8 @@ def run(system: System, *, extent: Extent) -> Section:
             else f"No p95 is above {P95_MAX_MS} ms.",
             (
                 "The recall compares the hits of `mode=vectors` through the index (`SEARCH_EXACT_MAX=1`) with those"
-                " of a comparison with every vector of the tenant."
+                " of a comparison with every vector of the tenant. Without this setting, the tenant with 1 % is"
+                " compared so, and has a recall of 1."
             ),
         ],
         plots=["search.svg"],
@@ -256,9 +272,8 @@ def _recalls(
 ) -> dict[str, float]:
     """Return by tenant the share of the nearest passages that the index finds."""
     asked = mix(author, queries=extent.recalled, seed=2)["a question"]
-    by_index, exact = (
-        _nearest(system, own, asked, exact_max=exact_max) for exact_max in (1, extent.passages)
-    )
+    by_index = _nearest(system, own, asked)
+    exact = _exactly_nearest(own, asked)
     return {
         tenant: fmean(
             len(some & every) / len(every)
@@ -269,11 +284,13 @@ def _recalls(
     }
 
 
-def _nearest(
-    system: System, own: Mapping[str, str], asked: Sequence[str], *, exact_max: int
-) -> dict[str, list[set[tuple[Any, ...]]]]:
-    """Return by tenant the hits of each query by its vector alone."""
-    settings = {"SEARCH_EXACT_MAX": str(exact_max), "SEARCH_TIMEOUT": "1m"}
+Hits = dict[str, list[set[tuple[str, int, int]]]]
+"""By tenant the nearest passages of each query."""
+
+
+def _nearest(system: System, own: Mapping[str, str], asked: Sequence[str]) -> Hits:
+    """Search by vectors alone, through the index."""
+    settings = {"SEARCH_EXACT_MAX": "1", "SEARCH_TIMEOUT": "1m"}
     with _stack(system, own, **settings) as stack, _clients(stack) as clients:
         return {
             tenant: [
@@ -284,6 +301,35 @@ def _nearest(
                 for query in asked
             ]
             for tenant, client in clients.items()
+        }
+
+
+def _exactly_nearest(own: Mapping[str, str], asked: Sequence[str]) -> Hits:
+    """Compare every vector of the tenant; the product would not, if the tenant has many."""
+    engine = create_engine(own["DATABASE_URL"], poolclass=NullPool)
+    with Session(engine) as session:
+        model = models.active(session)
+        if model is None:
+            raise RuntimeError("there is no active model")
+        vectors = chosen.named(model.name).embed(asked)
+        return {
+            tenant: [
+                {
+                    (str(row.document_id), row.page, row.ordinal)
+                    for row in session.execute(
+                        EXACTLY_NEAREST,
+                        {
+                            "vector": written(vector),
+                            "model_id": model.id,
+                            "tenant": tenant,
+                            "hits": HITS,
+                            "distance_max": 1 - SIMILARITY_MIN,
+                        },
+                    )
+                }
+                for vector in vectors
+            ]
+            for tenant in TENANTS
         }
 
 

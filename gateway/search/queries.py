@@ -462,20 +462,26 @@ def _passages_with(parameter: str, checked: str | None, *, without: str | None =
     )
 
 
-async def prepare_index(session: AsyncSession, *, tuples_max: int) -> None:
-    """Let the index of vectors go on until it has found enough rows of one tenant."""
+async def prepare_index(session: AsyncSession, *, ef: int, tuples_max: int) -> None:
+    """Let the index of vectors go on until it has found enough rows of one tenant.
+
+    Args:
+        session: a transaction.
+        ef: the nearest vectors that are kept while the index is searched.
+        tuples_max: vectors that are visited, about.
+    """
     await _rows(
         session,
         """
         SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true),
                set_config('hnsw.max_scan_tuples', %(tuples_max)s, true),
-               set_config('hnsw.ef_search', '100', true),
+               set_config('hnsw.ef_search', %(ef)s, true),
                -- The estimate of the rows of a tenant that are shown is too low: the planner would read
                -- all of them and sort.
                set_config('enable_sort', 'off', true),
                set_config('enable_bitmapscan', 'off', true)
         """,
-        {"tuples_max": str(tuples_max)},
+        {"ef": str(ef), "tuples_max": str(tuples_max)},
     )
 
 
