@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from tests.forked_process import ForkedProcess, fork
 
-TIMEOUT: Final = timedelta(minutes=1)
+TIMEOUT: Final = timedelta(minutes=3)
+"""Bounds a process that hangs; its death is noticed at once."""
 
 _numbers = itertools.count(1)
 

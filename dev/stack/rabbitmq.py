@@ -138,7 +138,6 @@ class RabbitMq:
             is_ready=self._answers,
             before_stop=self._detach_statistics,
             stop_grace=timedelta(seconds=30),
-            start_timeout=timedelta(seconds=90),
         )
 
     async def _detach_statistics(self) -> None:

@@ -24,7 +24,8 @@ class ProcessSpec:
     """Runs before the stop signal, within the grace period."""
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace: timedelta = timedelta(seconds=15)
-    start_timeout: timedelta = timedelta(seconds=60)
+    start_timeout: timedelta = timedelta(minutes=3)
+    """A process that dies is noticed at once; one that hangs is told from one on a busy machine."""
     user_change: tuple[str, ...] = field(default=())
     """Arguments of `setpriv` that change the user."""
 
