@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -69,16 +70,17 @@ async def find(context: Context, request: SearchRequest) -> SearchResults:
     after = paging.decode(request.cursor, to=SearchPosition)
     if after is not None and after.digest != request.digest():
         raise InvalidRequest("is not a cursor of this search", field="cursor")
-    try:
-        async with context.search_turns.of(request.tenant_id):
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(context.search_turns.of(request.tenant_id))
+        except PoolTimeout as error:
+            raise SearchBusy from error
+        results, is_current = await _page(context, query, request, after=after)
+        repetitions = 1
+        while not is_current and repetitions < REPETITIONS:
             results, is_current = await _page(context, query, request, after=after)
-            repetitions = 1
-            while not is_current and repetitions < REPETITIONS:
-                results, is_current = await _page(context, query, request, after=after)
-                repetitions += 1
-            return results
-    except PoolTimeout as error:
-        raise SearchBusy from error
+            repetitions += 1
+        return results
 
 
 async def _page(

@@ -36,7 +36,13 @@ class SemanticStatus(StrEnum):
 class Semantic(msgspec.Struct, frozen=True, kw_only=True):
     """Whether vectors were searched, and why not."""
 
-    status: SemanticStatus
+    status: Annotated[
+        SemanticStatus,
+        _described(
+            "`not_wanted`: the mode is `words`; `off`: the server has no model; `building`: no vector is"
+            " made yet; `failed`: the model cannot be loaded; `timeout`: it took longer than `SEARCH_TIMEOUT`"
+        ),
+    ]
     model: Annotated[str | None, _described("whose vectors were searched")] = None
 
 
