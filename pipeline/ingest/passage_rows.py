@@ -30,8 +30,6 @@ from schemas.tables.passages import Passage, PassageEmbedding
 _PASSAGES: Final = table_of(Passage)
 _EMBEDDINGS: Final = table_of(PassageEmbedding)
 
-PAGE_MAX: Final = 2**31 - 1
-
 ROWS_MAX: Final = 500
 """Rows of one statement: bounds the memory of both sides."""
 
@@ -230,9 +228,9 @@ def discard_of_tables(
     revision_id: RevisionId,
     *,
     first_page: int,
-    last_page: int = PAGE_MAX,
+    last_page: int,
     others: Collection[int],
-    wanted: Collection[PassageToWrite] = (),
+    wanted: Collection[PassageToWrite],
 ) -> list[PassageToWrite]:
     """Delete the passages of tables on some pages, except those that are wanted; return the missing ones.
 

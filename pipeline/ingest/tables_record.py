@@ -35,7 +35,7 @@ from schemas.settings import StepSettings
 from schemas.steps import StepName
 from schemas.tables.base import table_of
 from schemas.tables.documents import DocumentTable, Figure, Page, Revision
-from schemas.tables.steps import Step
+from schemas.tables.passages import without_table
 
 _TABLES: Final = table_of(DocumentTable)
 _FIGURES: Final = table_of(Figure)
@@ -218,7 +218,7 @@ def end(
     ).one_or_none()
     if counted is None:
         raise RevisionReplaced
-    _discard_copied(session, work.revision_id, after=claimed.done)
+    _discard_copied(session, work.revision_id)
     lease.complete(session, claimed, done=claimed.done, total=claimed.total, settings=settings)
     facts = {"tables": counted.table_count, "figures": counted.figure_count}
     record.add_to_result(session, document.job_id, facts)
@@ -255,10 +255,7 @@ def record_failed(
         .returning(Revision.id)
     )
     if revision_id is not None:
-        done = session.scalar(
-            select(Step.done).where(Step.job_id == document.job_id, Step.name == StepName.TABLES)
-        )
-        _discard_copied(session, revision_id, after=done or 0)
+        _discard_copied(session, revision_id)
     ended_before = lease.fail(
         session,
         job_id=document.job_id,
@@ -404,22 +401,21 @@ def _write_passages(
     )
 
 
-def _discard_copied(session: Session, revision_id: RevisionId, *, after: int) -> None:
-    """Delete the passages that the publication took from an earlier revision, on the pages after one."""
-    others = _tables_from(session, revision_id, after + 1)
-    passage_rows.discard_of_tables(session, revision_id, first_page=after + 1, others=others)
+def _discard_copied(session: Session, revision_id: RevisionId) -> None:
+    """Delete the passages that the publication took from an earlier revision and no write replaced."""
+    for statement in without_table(revision_id):
+        session.execute(statement)
 
 
 def _tables_from(
-    session: Session, revision_id: RevisionId, page: int, *, below: int | None = None
+    session: Session, revision_id: RevisionId, page: int, *, below: int
 ) -> Collection[int]:
-    """Return the numbers of written tables that reach a page, or one after it."""
+    """Return the numbers of the tables below one that reach a page, or one after it."""
     query = select(DocumentTable.number).where(
         DocumentTable.revision_id == revision_id,
+        DocumentTable.number < below,
         DocumentTable.parts[-1][0].as_integer() >= page,
     )
-    if below is not None:
-        query = query.where(DocumentTable.number < below)
     return frozenset(session.scalars(query))
 
 

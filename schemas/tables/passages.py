@@ -4,16 +4,46 @@ A passage is found only while `documents.revision_id` is its revision: the trans
 replaces or deletes a revision switches its passages with it. See `docs/adr/0054-passages-and-full-text.md`.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Identity, Index, Integer, SmallInteger, func, text
+from sqlalchemy import Executable, ForeignKey, Identity, Index, Integer, SmallInteger, func, text
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
 from schemas.ids import DocumentId, RevisionId, TenantId
 from schemas.lifecycle import EmbeddingModelState, PassageKind
+from schemas.policy.passage_ordinals import FIRST_OF_TABLES, PASSAGES_OF_TABLE_MAX
 from schemas.tables.base import Base, HalfVector
+
+
+def without_table(revision_id: RevisionId) -> Sequence[Executable]:
+    """Return the statements that delete the passages of tables that a revision does not have.
+
+    A revision has such passages from its publication until its own tables are found: those of the
+    revision that it replaced.
+    """
+    values = {"revision_id": revision_id, "first": FIRST_OF_TABLES, "size": PASSAGES_OF_TABLE_MAX}
+    return [each.bindparams(**values) for each in _WITHOUT_TABLE]
+
+
+# The vectors first: a passage is deleted after its vectors.
+_WITHOUT_TABLE: Final = tuple(
+    text(
+        f"""
+        DELETE FROM {table} AS passage
+        WHERE revision_id = :revision_id AND ordinal >= :first AND NOT EXISTS (
+            SELECT FROM document_tables AS found
+            WHERE found.revision_id = passage.revision_id
+              AND found.number = (passage.ordinal - :first) / :size
+              AND passage.page BETWEEN found.page AND (found.parts -> -1 ->> 0)::int
+        )
+        """  # noqa: S608  # names of tables
+    )
+    for table in ("passage_embeddings", "passages")
+)
 
 
 class Passage(Base):

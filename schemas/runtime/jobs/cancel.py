@@ -25,6 +25,7 @@ from schemas.tables.batches import Batch
 from schemas.tables.documents import Document, FigureImage, PageImage, Revision
 from schemas.tables.events import emit
 from schemas.tables.jobs import IS_OPEN, READS_AGAIN, Job
+from schemas.tables.passages import without_table
 from schemas.tables.steps import Step
 from schemas.tables.uploads import LOCK_OF_UPLOAD, Chunk, Upload
 
@@ -79,11 +80,14 @@ def cancel_job(session: Session, job: Job, *, source: str, settings: StepSetting
             settings=settings,
         )
     # Before the steps, as a worker locks them; the revision stays, with the tables found so far.
-    session.execute(
+    revision_id = session.scalar(
         update(Revision)
         .where(Revision.job_id == job.id, Revision.tables_state == TablesState.PENDING)
         .values(tables_state=TablesState.FAILED)
+        .returning(Revision.id)
     )
+    for statement in () if revision_id is None else without_table(revision_id):
+        session.execute(statement)
     ended = _cancel_steps(session, job.id)
     for name in dict.fromkeys(ended):
         session.execute(steps.release(job.tenant_id, name, settings=settings))

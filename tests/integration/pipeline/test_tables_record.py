@@ -467,9 +467,9 @@ def test_a_reprocessing_has_the_passages_of_tables_without_a_gap(
     assert rows(session, DocumentTable, second)[-1].number == 2
 
 
-@pytest.mark.parametrize("has_failed", [True, False])
+@pytest.mark.parametrize("end", ["complete", "failed", "cancelled"])
 def test_passages_of_tables_that_are_not_found_again_are_deleted(
-    session: Session, tenant_id: TenantId, *, has_failed: bool
+    session: Session, tenant_id: TenantId, *, end: str
 ) -> None:
     search = searched(session, tenant_id)
     search.end()
@@ -482,7 +482,10 @@ def test_passages_of_tables_that_are_not_found_again_are_deleted(
 
     search = Search(second)
     search.write(found(a_table(ROW)))
-    if has_failed:
+    if end == "cancelled":
+        cancel_job(session, second.job, source="/test", settings=SETTINGS)
+        session.commit()
+    elif end == "failed":
         lease.release_lease(session, search.claimed)
         tables_record.record_failed(
             session,
