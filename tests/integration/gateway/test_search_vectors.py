@@ -85,7 +85,13 @@ async def test_a_hit_says_what_led_to_it(searched: Api) -> None:
 
     (hit,) = results["items"]
     assert hit["matched_by"] == ["words", "vectors"]
-    assert results["next_cursor"] is not None
+    # The other passages have none of the words, and are not near.
+    assert results["next_cursor"] is None
+
+
+@pytest.mark.usefixtures("names")
+async def test_a_word_without_a_meaning_finds_nothing(searched: Api) -> None:
+    assert (await found(searched, "xqzzy"))["items"] == []
 
 
 async def test_without_vectors_words_answer_and_say_why(
