@@ -50,6 +50,10 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "tests.integration.pipeline.maintenance.sweep_program": (
         "tests.integration.pipeline.maintenance.sweep_program",
     ),
+    "tests.integration.storage.transfer_program": (
+        "tests.integration.storage.transfer_program",
+        "schemas.runtime.s3",
+    ),
     "pipeline": (
         "pipeline.__main__",
         # What `pipeline.worker` imports before it reads its settings, and what Celery imports late.

@@ -1,12 +1,14 @@
 """Transfers to real stores: killed at several points, resumed, and read back."""
 
+import asyncio
 import hashlib
 import os
-import subprocess
-import sys
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Event
+from typing import Final
 from uuid import uuid4
 
 import msgspec
@@ -26,10 +28,12 @@ from schemas.ids import TenantId, UploadId
 from schemas.runtime.s3 import client
 from schemas.settings import MIB, ObjectStoreSettings
 from tests.contract.test_storage_port import body
+from tests.forked_process import fork
+from tests.integration.storage import transfer_program
 from tests.integration.storage.transfer_program import KEY, Death, TransferOrder, staged
 from tests.store_behaviour import StoreBehaviour
 
-CHECKOUT = Path(__file__).parents[3]
+STDERR_FILENO: Final = 2
 PART_SIZE = 5 * MIB
 PARTS = 8
 SIZE = (PARTS - 1) * PART_SIZE + 12_345
@@ -73,14 +77,19 @@ def run_until(death: Death, *, path: Path, settings: ObjectStoreSettings) -> lis
         "s3_secret_access_key": settings.s3_secret_access_key.get_secret_value(),
     }
     order = TransferOrder({name: str(value) for name, value in store.items()}, str(path), death)
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.integration.storage.transfer_program"],
-        input=msgspec.json.encode(order),
-        stdout=subprocess.PIPE,
-        cwd=CHECKOUT,
-        check=death is Death.NEVER,
-    )
-    return ran.stdout.decode().splitlines()
+    exit_code, lines = asyncio.run(_run(msgspec.json.encode(order).decode()))
+    assert exit_code == (0 if death is Death.NEVER else -signal.SIGKILL)
+    return lines
+
+
+async def _run(order: str) -> tuple[int, list[str]]:
+    with TemporaryFile() as out:
+        process = await fork(
+            transfer_program.__name__, order, environment={}, out=out.fileno(), err=STDERR_FILENO
+        )
+        exit_code = await process.wait()
+        out.seek(0)
+        return exit_code, out.read().decode().splitlines()
 
 
 def resume(
@@ -294,7 +303,7 @@ def test_memory_does_not_grow_with_the_file(
 ) -> None:
     path = tmp_path / "staged"
     with path.open("wb") as file:
-        file.truncate(20 * object_store_settings.s3_part_size)
+        file.truncate(8 * object_store_settings.s3_part_size)
 
     lines = run_until(Death.NEVER, path=path, settings=object_store_settings)
 

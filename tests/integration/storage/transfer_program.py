@@ -1,6 +1,6 @@
 """A process that sends a staged file and kills itself at a given point.
 
-Reads a `TransferOrder` from stdin. Prints the id of the multipart upload when it is
+Its argument is a `TransferOrder`. Prints the id of the multipart upload when it is
 recorded, and at the end its memory in bytes: before the transfer, and the peak.
 """
 
@@ -99,7 +99,7 @@ def peak_memory() -> int:
 
 
 def main() -> None:
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=TransferOrder)
+    order = msgspec.json.decode(sys.argv[1], type=TransferOrder)
     settings = ObjectStoreSettings.model_validate(order.store)
     kind = DyingStorage if order.death is Death.AFTER_COMPLETE else S3Storage
     storage = kind.connect(settings)
