@@ -22,7 +22,7 @@ HOSTILE: dict[str, tuple[Make, Outcome]] = {
     "flate bomb": (partial(pdfs.flate_bomb, 200 * MB), Outcome.LIMIT_PAGE_CONTENT),
     "double flate bomb": (partial(pdfs.double_flate_bomb, 200 * MB), Outcome.LIMIT_PAGE_CONTENT),
     "page of 1.8 million tokens": (partial(pdfs.page_of_tokens, 1_800_000), Outcome.COMPLETE),
-    "one string of 10 MB": (partial(pdfs.page_of_text, b"a" * 10 * MB), Outcome.PARTIAL),
+    "one string of 60 MB": (partial(pdfs.page_of_text, b"a" * 60 * MB), Outcome.PARTIAL),
     "nested arrays": (partial(pdfs.nested_arrays, 200_000), Outcome.NO_TEXT),
     "map to Unicode": (partial(pdfs.unicode_map_bomb, 200 * MB), Outcome.LIMIT_PAGE_CONTENT),
     "more pages than are read": (partial(pdfs.tiny_pages, 500), Outcome.PARTIAL),
