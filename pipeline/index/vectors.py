@@ -114,6 +114,8 @@ def make(
         place = (passages[-1].page, passages[-1].ordinal)
         made += len(batch)
         after_batch(len(batch))
+        if len(batch) < BATCH:
+            return made
 
 
 class _Texts:
