@@ -49,14 +49,17 @@ def weight_of_meaning(query: Query, words: Sequence[Scored]) -> float:
 
 
 def near_min(words: Sequence[Scored], *, near: float, is_by_words: bool) -> float:
-    """Return how similar a passage without a word of the query has to be.
+    """Return how similar a passage without a word of the query is at least to be a hit.
 
     Args:
         words: the ranking by words.
         near: of the model; see `schemas.runtime.embedding.chosen.Model`.
-        is_by_words: whether words were searched.
+        is_by_words: whether words were searched. The answer of vectors alone is the nearest passages,
+            however near they are.
     """
-    return near * NEARER if is_by_words and not words else near
+    if not is_by_words:
+        return 0.0
+    return near if words else near * NEARER
 
 
 def fuse(

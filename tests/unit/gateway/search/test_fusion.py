@@ -35,7 +35,7 @@ def test_a_passage_without_a_word_is_a_hit_only_if_it_is_near() -> None:
     assert pages({1: 1.0}, {1: 0.12, 2: NEAR, 3: NEAR - 0.01}) == [1, 2]
 
 
-@pytest.mark.parametrize(("is_by_words", "expected"), [(True, [1]), (False, [1, 2])])
+@pytest.mark.parametrize(("is_by_words", "expected"), [(True, [1]), (False, [1, 2, 3])])
 def test_a_query_whose_words_no_passage_has_finds_only_what_is_very_near(
     *, is_by_words: bool, expected: list[int]
 ) -> None:
