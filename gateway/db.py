@@ -12,7 +12,12 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+)
 from sqlalchemy.pool import PoolProxiedConnection
 
 from schemas.ids import TenantId
@@ -100,6 +105,23 @@ class Database:
             yield session
 
     @asynccontextmanager
+    async def pipelined(
+        self, *first: tuple[LiteralString, Mapping[str, Any]]
+    ) -> AsyncIterator["SessionPipeline"]:
+        """Open a transaction whose statements go to the driver without the work of SQLAlchemy.
+
+        Args:
+            first: statements that share the round trip of the first one of the block.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError: as `Statements.rows`.
+        """
+        async with self.transaction() as session:
+            connection = await session.connection()
+            driver = _driver_of(await connection.get_raw_connection())
+            yield SessionPipeline(connection, driver, first=first)
+
+    @asynccontextmanager
     async def tenant_lock(self, tenant_id: TenantId) -> AsyncIterator[AsyncSession]:
         """Open a transaction that changes a tenant's usage or steps; one per tenant and process.
 
@@ -156,6 +178,60 @@ class SessionStatements(Statements):
         await self._session.flush()
         connection = await self._session.connection()
         return (await connection.exec_driver_sql(statement, dict(values))).all()
+
+
+class SessionPipeline(Statements):
+    """Runs statements in a transaction of SQLAlchemy's; see `Database.pipelined`.
+
+    Args:
+        connection: has the transaction.
+        driver: the connection of the driver.
+        first: statements that share the round trip of the first one.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        driver: psycopg.AsyncConnection[Any],
+        *,
+        first: Sequence[tuple[str, Mapping[str, Any]]],
+    ) -> None:
+        self._connection = connection
+        self._driver = driver
+        self._first = first
+
+    async def rows(self, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+        return (await self.batch((statement, values)))[0]
+
+    async def batch(
+        self,
+        *statements: tuple[str, Mapping[str, Any]],
+        is_last: bool = False,  # noqa: ARG002  # the transaction ends with its block
+    ) -> list[Sequence[Any]]:
+        first, self._first = self._first, ()
+        try:
+            found = await self.send([*first, *statements])
+        except psycopg.Error as error:
+            raise _wrapped(error, was_lost=self._driver.closed) from error
+        except BaseException:
+            # After a cancellation an answer may be pending, as in `AutocommitConnection.rows`.
+            await self._connection.invalidate()
+            raise
+        return found[len(first) :]
+
+    async def send(
+        self, statements: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> list[Sequence[Any]]:
+        """Run statements in one round trip; return the rows of those that have some.
+
+        Raises:
+            psycopg.Error: the driver's own error.
+        """
+        cursors = [self._driver.cursor(row_factory=namedtuple_row) for _ in statements]
+        async with self._driver.pipeline():
+            for cursor, (statement, values) in zip(cursors, statements, strict=True):
+                await cursor.execute(statement.encode(), values)
+        return [await cursor.fetchall() for cursor in cursors if cursor.description]
 
 
 class AutocommitConnection(Statements):

@@ -1,13 +1,17 @@
 """Query plans of the statements that the product executes, recorded while it executes them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+import pytest
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPICursor
 
+from gateway.db import SessionPipeline
+
+EXPLAIN: Final = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)"
 EXPLAINED: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 
 
@@ -70,16 +74,37 @@ def recorded() -> Iterator[list[Plan]]:
             return
         cursor.execute("SAVEPOINT before")
         cursor.execute(
-            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}",
+            f"{EXPLAIN} {statement}",
             parameters[0] if isinstance(parameters, list) else parameters,
         )
         ((explained,),) = cursor.fetchall()
         cursor.execute("ROLLBACK TO SAVEPOINT before")
         plans.append(Plan.of(statement, root=explained[0]["Plan"]))
 
+    send = SessionPipeline.send
+
+    async def explain_and_send(
+        pipeline: SessionPipeline, statements: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> list[Sequence[Any]]:
+        found = []
+        for statement, values in statements:
+            ((explained,),) = await send(
+                pipeline,
+                [
+                    ("SAVEPOINT before", {}),
+                    (f"{EXPLAIN} {statement}", values),
+                    ("ROLLBACK TO SAVEPOINT before", {}),
+                ],
+            )
+            plans.append(Plan.of(statement, root=explained[0][0]["Plan"]))
+            found += await send(pipeline, [(statement, values)])
+        return found
+
     event.listen(Engine, "before_cursor_execute", explain)
     try:
-        yield plans
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(SessionPipeline, "send", explain_and_send)
+            yield plans
     finally:
         event.remove(Engine, "before_cursor_execute", explain)
 

@@ -192,7 +192,12 @@ def _walk(base: Base, *, sizes: Sizes, limit: int) -> Walk | None:
     """Return the look at the newest passages; None if the index is cheaper."""
     terms = base.terms.wanted
     share = base.share * prod(term.share for term in base.terms.optional)
-    entries = min(sizes.of_tenant, *(term.share * sizes.of_all for term in terms))
+    prefixes = sum(term.share for term in terms if PREFIX in term.condition) * sizes.of_all
+    entries = max(
+        min(sizes.of_tenant, *(term.share * sizes.of_all for term in terms)),
+        # The index lists all passages with a prefix, or those of the tenant are checked.
+        min(prefixes, CHECK_COST * sizes.of_tenant),
+    )
     read = limit / share if share else float("inf")
     if read > WALK_MAX or WALK_COST * read > entries:
         return None

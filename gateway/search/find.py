@@ -104,9 +104,9 @@ async def _page(
     if shown:
         async with queries.searching(
             context.database, limit=context.settings.search_timeout
-        ) as session:
+        ) as statements:
             hits = await show_hits(
-                session,
+                statements,
                 shown,
                 tenant_id=request.tenant_id,
                 terms=rankings.terms,
@@ -136,13 +136,13 @@ async def _rankings(context: Context, query: Query, request: SearchRequest) -> _
     try:
         async with queries.searching(
             context.database, limit=context.settings.search_timeout
-        ) as session:
-            terms, lexed = await understand(context, session, query, request)
+        ) as statements:
+            terms, lexed = await understand(context, statements, query, request)
             future.set_result(terms)
             if request.mode is SearchMode.VECTORS:
                 words = WordRanking(scored=[], weights=[1.0] * len(terms.wanted), is_capped=False)
             else:
-                words = await rank_by_words(context, session, terms, request)
+                words = await rank_by_words(context, statements, terms, request)
         meaning = await by_meaning
     finally:
         by_meaning.cancel()

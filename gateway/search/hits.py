@@ -4,16 +4,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
+from gateway.db import SessionPipeline
 from gateway.search import queries, view
 from gateway.search.fusion import Fused
 from gateway.search.snippets import (
     PREFIXING,
     Pattern,
+    Word,
     beginning_of,
     highlights_of,
     snippet_of,
+    words_of,
     words_to_check,
 )
 from gateway.search.terms import Lexed, Terms, lexemes_of
@@ -23,7 +24,7 @@ from schemas.policy.search_words import AS_WRITTEN, configuration_of
 
 
 async def show_hits(
-    session: AsyncSession,
+    statements: SessionPipeline,
     ranked: Sequence[Fused],
     *,
     tenant_id: TenantId,
@@ -34,22 +35,30 @@ async def show_hits(
     """Return the hits that clients still see, in their order.
 
     Args:
-        session: a transaction.
+        statements: of a transaction.
         ranked: passages.
         tenant_id: whose passages.
         terms: those of the query.
         weights: how much each term counts.
         lexed: the words of the query in each configuration.
     """
-    rows = await queries.hits_of(session, [each.place for each in ranked], tenant_id=tenant_id)
+    rows = await queries.hits_of(statements, [each.place for each in ranked], tenant_id=tenant_id)
     patterns, conditions = _patterns(terms)
-    matches = await _matches(session, list(rows.values()), conditions, lexed)
+    words = {place: words_of(row.text) for place, row in rows.items()}
+    matches = await _matches(
+        statements,
+        [(_configuration(row, lexed), words[place]) for place, row in rows.items()],
+        conditions,
+    )
     hits = []
     for each in ranked:
         row = rows.get(each.place)
         if row is not None:
             highlights = highlights_of(
-                row.text, patterns=patterns, matches=matches[_configuration(row, lexed)]
+                row.text,
+                words[each.place],
+                patterns=patterns,
+                matches=matches[_configuration(row, lexed)],
             )
             hits.append(view.show(each, row, snippet_of(row.text, highlights, weights=weights)))
     return hits
@@ -70,7 +79,9 @@ def _patterns(terms: Terms) -> tuple[list[Pattern], list[str]]:
 
 
 async def _matches(
-    session: AsyncSession, rows: Sequence[Any], conditions: Sequence[str], lexed: Lexed
+    statements: SessionPipeline,
+    texts: Sequence[tuple[str, Sequence[Word]]],
+    conditions: Sequence[str],
 ) -> Mapping[str, Mapping[str, set[int]]]:
     """Return for each configuration which words of the texts meet which conditions."""
     beginnings = {
@@ -78,17 +89,18 @@ async def _matches(
     }
     wanted = dict.fromkeys(
         (word, configuration)
-        for row in rows
-        for configuration in (_configuration(row, lexed),)
+        for configuration, words in texts
         for word in words_to_check(
-            row.text, beginnings=None if configuration in PREFIXING else beginnings
+            words, beginnings=None if configuration in PREFIXING else beginnings
         )
     )
     found: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-    words = list(wanted)
-    if words:
-        for place, condition in await queries.matching_words(session, words, conditions):
-            word, configuration = words[place]
+    words_to_match = list(wanted)
+    if words_to_match:
+        for place, condition in await queries.matching_words(
+            statements, words_to_match, conditions
+        ):
+            word, configuration = words_to_match[place]
             found[configuration][word].add(condition)
     return found
 

@@ -87,8 +87,7 @@ async def rank_by_meaning(
 
 
 async def _model(context: Context) -> Model | None:
-    async with context.database.transaction() as session:
-        return await queries.active_model(session)
+    return await queries.active_model(context.autocommit)
 
 
 def _vector(embedder: Embedder, text: str) -> str:

@@ -14,9 +14,8 @@ from typing import Any, Final
 from psycopg.errors import QueryCanceled
 from psycopg.types.json import Jsonb
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.db import Database
+from gateway.db import Database, SessionPipeline, Statements
 from gateway.search.candidates import Base, Walk, any_of
 from gateway.search.errors import SearchTimeout
 from gateway.search.fusion import Scored
@@ -30,7 +29,8 @@ from schemas.policy.search_words import AS_WRITTEN, CONFIGURATIONS, searched
 from schemas.tables.documents import MEDIA_TYPE_OF_DOCUMENT
 
 PREPARE: Final = """
-SELECT set_config('statement_timeout', %(timeout)s, true),
+SELECT ARRAY[
+       set_config('statement_timeout', %(timeout)s, true),
        -- A generic plan does not know the rare conditions.
        set_config('plan_cache_mode', 'force_custom_plan', true),
        -- Compilation and parallel workers take longer than most searches.
@@ -44,6 +44,7 @@ SELECT set_config('statement_timeout', %(timeout)s, true),
        set_config('enable_sort', 'off', true),
        -- Above it a bitmap names pages instead of rows, and every row of a page is compared.
        set_config('work_mem', '32MB', true)
+]
 """
 
 # The languages of a tenant's documents: one step through the index for each of them.
@@ -126,18 +127,16 @@ class Model:
 
 
 @asynccontextmanager
-async def searching(database: Database, *, limit: timedelta) -> AsyncIterator[AsyncSession]:
+async def searching(database: Database, *, limit: timedelta) -> AsyncIterator[SessionPipeline]:
     """Open a transaction for the statements of a search, each of which has the limit.
 
     Raises:
         SearchTimeout: a statement took too long.
     """
+    timeout = {"timeout": str(max(1, round(limit.total_seconds() * 1000)))}
     try:
-        async with database.transaction() as session:
-            await _rows(
-                session, PREPARE, {"timeout": str(max(1, round(limit.total_seconds() * 1000)))}
-            )
-            yield session
+        async with database.pipelined((PREPARE, timeout)) as statements:
+            yield statements
     except DBAPIError as error:
         if isinstance(error.orig, QueryCanceled):
             raise SearchTimeout(limit) from error
@@ -145,7 +144,7 @@ async def searching(database: Database, *, limit: timedelta) -> AsyncIterator[As
 
 
 async def lexed(
-    session: AsyncSession,
+    statements: SessionPipeline,
     atoms: Sequence[Atom],
     *,
     tenant_id: TenantId,
@@ -154,13 +153,12 @@ async def lexed(
     """Return the words of each atom: as written, and in the normal forms of the tenant's languages.
 
     Args:
-        session: a transaction.
+        statements: of a transaction.
         atoms: words, phrases and prefixes.
         tenant_id: whose documents are searched.
         language: the only language, if the search is limited to one.
     """
-    rows = await _rows(
-        session,
+    rows = await statements.rows(
         LEX,
         {
             "tenant_id": tenant_id,
@@ -177,9 +175,9 @@ async def lexed(
     return found
 
 
-async def shares(session: AsyncSession) -> Shares:
+async def shares(statements: SessionPipeline) -> Shares:
     """Return what PostgreSQL has counted; nothing before the first ANALYZE of a new table."""
-    rows = await _rows(session, SHARES, {})
+    rows = await statements.rows(SHARES, {})
     if not rows or rows[0][1] is None:
         return Shares()
     ((passages, lexemes, frequencies),) = rows
@@ -192,15 +190,15 @@ async def shares(session: AsyncSession) -> Shares:
     )
 
 
-async def count_passages(session: AsyncSession, tenant_id: TenantId, *, limit: int) -> int:
+async def count_passages(statements: SessionPipeline, tenant_id: TenantId, *, limit: int) -> int:
     """Return the number of a tenant's passages, at most the limit."""
-    rows = await _rows(session, COUNT, {"tenant_id": tenant_id, "limit": limit})
+    rows = await statements.rows(COUNT, {"tenant_id": tenant_id, "limit": limit})
     count: int = rows[0][0]
     return count
 
 
 async def candidates_of(
-    session: AsyncSession,
+    statements: SessionPipeline,
     conditions: Sequence[str],
     terms: Sequence[Term],
     *,
@@ -211,7 +209,7 @@ async def candidates_of(
     """Return passages of documents as they are shown, with their terms.
 
     Args:
-        session: a transaction.
+        statements: of a transaction.
         conditions: which passages; all of the first, then the others of the second.
         terms: at most as many as a bigint has bits.
         checked: a condition on each passage that the index finds.
@@ -228,7 +226,7 @@ async def candidates_of(
         for source in sources
     )
     return await _candidates(
-        session,
+        statements,
         found,
         terms,
         {
@@ -243,7 +241,7 @@ async def candidates_of(
 
 
 async def newest_candidates(
-    session: AsyncSession,
+    statements: SessionPipeline,
     walk: Walk,
     terms: Sequence[Term],
     *,
@@ -252,7 +250,7 @@ async def newest_candidates(
 ) -> list[Candidate]:
     """Return passages of the newest documents, with their terms; see `candidates_of`."""
     return await _candidates(
-        session,
+        statements,
         f"""
         SELECT p.* FROM (
             SELECT p.* FROM (
@@ -279,7 +277,7 @@ async def newest_candidates(
 
 
 async def _candidates(
-    session: AsyncSession,
+    statements: SessionPipeline,
     source: str,
     terms: Sequence[Term],
     values: Mapping[str, Any],
@@ -298,8 +296,7 @@ async def _candidates(
     tested = " | ".join(
         f"((search @@ %(term{place})s::tsquery)::int::bigint << {place})" for place in checked
     )
-    rows = await _rows(
-        session,
+    rows = await statements.rows(
         f"SELECT revision_id::text, page, ordinal, tokens, {tested or 0}, ARRAY[{ranks}]::real[]"  # noqa: S608  # of constants and numbers
         f" FROM (SELECT * FROM ({source}) AS several LIMIT %(limit)s) AS found",
         {
@@ -325,14 +322,14 @@ async def _candidates(
     return candidates
 
 
-async def active_model(session: AsyncSession) -> Model | None:
+async def active_model(statements: Statements) -> Model | None:
     """Return the model whose vectors are searched; None while there is none."""
-    rows = await _rows(session, ACTIVE_MODEL, {})
+    rows = await statements.rows(ACTIVE_MODEL, {})
     return Model(id=rows[0].id, name=rows[0].name, dimension=rows[0].dimension) if rows else None
 
 
 async def nearest(
-    session: AsyncSession,
+    statements: SessionPipeline,
     vector: str,
     *,
     model: Model,
@@ -345,7 +342,7 @@ async def nearest(
     """Return the passages whose vectors are nearest, with their cosine similarity.
 
     Args:
-        session: a transaction.
+        statements: of a transaction.
         vector: of the query, as text.
         model: made the vectors.
         request: whose passages, and of which documents.
@@ -359,8 +356,7 @@ async def nearest(
         Way.ALL: _nearest_of_all,
         Way.INDEX: _nearest_by_index,
     }[way](model, request.documents, base)
-    rows = await _rows(
-        session,
+    rows = await statements.rows(
         statement,
         {
             "vector": vector,
@@ -462,49 +458,49 @@ def _passages_with(parameter: str, checked: str | None, *, without: str | None =
     )
 
 
-async def prepare_index(session: AsyncSession, *, ef: int, tuples_max: int) -> None:
+async def prepare_index(statements: SessionPipeline, *, ef: int, tuples_max: int) -> None:
     """Let the index of vectors go on until it has found enough rows of one tenant.
 
     Args:
-        session: a transaction.
+        statements: of a transaction.
         ef: the nearest vectors that are kept while the index is searched.
         tuples_max: vectors that are visited, about.
     """
-    await _rows(
-        session,
+    await statements.rows(
         """
-        SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true),
+        SELECT ARRAY[
+               set_config('hnsw.iterative_scan', 'relaxed_order', true),
                set_config('hnsw.max_scan_tuples', %(tuples_max)s, true),
                set_config('hnsw.ef_search', %(ef)s, true),
                -- The estimate of the rows of a tenant that are shown is too low: the planner would read
                -- all of them and sort.
                set_config('enable_sort', 'off', true),
                set_config('enable_bitmapscan', 'off', true)
+        ]
         """,
         {"ef": str(ef), "tuples_max": str(tuples_max)},
     )
 
 
 async def hits_of(
-    session: AsyncSession, places: Sequence[Place], *, tenant_id: TenantId
+    statements: SessionPipeline, places: Sequence[Place], *, tenant_id: TenantId
 ) -> dict[Place, Any]:
     """Return what the hits show, for the passages that clients still see."""
-    rows = await _rows(session, HITS, {**_places(places), "tenant_id": tenant_id})
+    rows = await statements.rows(HITS, {**_places(places), "tenant_id": tenant_id})
     return {places[row.place - 1]: row for row in rows}
 
 
 async def matching_words(
-    session: AsyncSession, words: Sequence[tuple[str, str]], conditions: Sequence[str]
+    statements: SessionPipeline, words: Sequence[tuple[str, str]], conditions: Sequence[str]
 ) -> list[tuple[int, int]]:
     """Return the pairs of a word and a condition that it meets, by their numbers.
 
     Args:
-        session: a transaction.
+        statements: of a transaction.
         words: each with the configuration of its normal form.
         conditions: each on a single word.
     """
-    rows = await _rows(
-        session,
+    rows = await statements.rows(
         MATCHING_WORDS,
         {
             "words": [word for word, _ in words],
@@ -531,7 +527,7 @@ WHERE d.tenant_id = %(tenant_id)s
 """  # noqa: S608  # of constants
 
 MATCHING_WORDS: Final = """
-SELECT word.place - 1, condition.place - 1
+SELECT word.place - 1 AS word, condition.place - 1 AS condition
 FROM unnest(%(words)s::text[], %(searched)s::text[], %(configurations)s::text[])
     WITH ORDINALITY AS word(text, searched, configuration, place)
 CROSS JOIN LATERAL (
@@ -579,8 +575,3 @@ def _places(places: Sequence[Place]) -> dict[str, Any]:
         "pages": [each.page for each in places],
         "ordinals": [each.ordinal for each in places],
     }
-
-
-async def _rows(session: AsyncSession, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
-    connection = await session.connection()
-    return (await connection.exec_driver_sql(statement, dict(values))).all()

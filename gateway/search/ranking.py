@@ -78,25 +78,23 @@ def weights_of(
     return weights
 
 
-def score(
-    candidate: Candidate,
-    *,
-    weights: Sequence[float],
-    mean_tokens: float,
-) -> float:
-    """Return how well a passage matches: 1 if it has every term once, as written.
+def scores(candidates: Sequence[Candidate], weights: Sequence[float]) -> list[float]:
+    """Return how well each passage matches: 1 if it has every term once, as written.
 
     Args:
-        candidate: the passage.
+        candidates: the passages.
         weights: from `weights_of`.
-        mean_tokens: the mean length of the candidates.
     """
-    found = possible = 0.0
-    for place, (weight, rank) in enumerate(zip(weights, candidate.ranks, strict=True)):
-        best = 1 + AS_WRITTEN_WEIGHT
-        possible += weight * best
-        if candidate.present >> place & 1:
-            # A page in another language has the word as written alone, with its smaller weight.
-            found += weight * (best if rank is None else max(1.0, rank / ONCE))
-    length = 1 - LENGTH_WEIGHT + LENGTH_WEIGHT * candidate.tokens / max(mean_tokens, 1.0)
-    return found / possible / length if possible else 0.0
+    best = 1 + AS_WRITTEN_WEIGHT
+    possible = best * sum(weights)
+    mean_tokens = max(sum(each.tokens for each in candidates) / max(1, len(candidates)), 1.0)
+    found = []
+    for each in candidates:
+        value = 0.0
+        for place, (weight, rank) in enumerate(zip(weights, each.ranks, strict=True)):
+            if each.present >> place & 1:
+                # A page in another language has the word as written alone, with its smaller weight.
+                value += weight * (best if rank is None else max(1.0, rank / ONCE))
+        length = 1 - LENGTH_WEIGHT + LENGTH_WEIGHT * each.tokens / mean_tokens
+        found.append(value / possible / length if possible else 0.0)
+    return found

@@ -28,8 +28,11 @@ _RUN: Final = re.compile(r"\w(?:\S*\w)?")
 _PIECE: Final = re.compile(r"\w+")
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+Word = tuple[str, int, int]
+"""A word with its start and end in the text."""
+
 Matches = Mapping[str, Collection[int]]
-"""The conditions that each word meets, by their numbers."""
+"""The conditions that each word meets, by their numbers; only words that meet some."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,18 +74,17 @@ class Snippet:
     highlights: Sequence[tuple[int, int]]
 
 
-def words_to_check(text: str, *, beginnings: Collection[str] | None) -> set[str]:
+def words_to_check(words: Sequence[Word], *, beginnings: Collection[str] | None) -> set[str]:
     """Return the words of a text that may match.
 
     Args:
-        text: the text of a passage.
+        words: those of the text.
         beginnings: from `beginning_of` for each lexeme; None takes every word.
     """
-    return {
-        word
-        for word, _, _ in _words(text)
-        if beginnings is None or beginning_of(word) in beginnings
-    }
+    different = {word for word, _, _ in words}
+    if beginnings is None:
+        return different
+    return {word for word in different if beginning_of(word) in beginnings}
 
 
 def beginning_of(word: str) -> str:
@@ -97,10 +99,21 @@ def beginning_of(word: str) -> str:
     return "".join(takewhile(str.isalnum, letters[:ALIKE])) or letters[:ALIKE]
 
 
-def highlights_of(text: str, *, patterns: Sequence[Pattern], matches: Matches) -> list[Highlight]:
-    """Return the highlights of a text in their order; no two overlap."""
-    words = [(start, end, matches[word]) for word, start, end in _words(text) if matches.get(word)]
-    found = [highlight for pattern in patterns for highlight in _found(words, pattern, text=text)]
+def highlights_of(
+    text: str, words: Sequence[Word], *, patterns: Sequence[Pattern], matches: Matches
+) -> list[Highlight]:
+    """Return the highlights of a text in their order; no two overlap.
+
+    Args:
+        text: the text of a passage.
+        words: from `words_of` the text.
+        patterns: what is highlighted.
+        matches: the conditions that the words meet.
+    """
+    matching = [(start, end, matches[word]) for word, start, end in words if word in matches]
+    found = [
+        highlight for pattern in patterns for highlight in _found(matching, pattern, text=text)
+    ]
     chosen: list[Highlight] = []
     for each in sorted(found, key=lambda one: (one.start, -one.end)):
         if not chosen or each.start >= chosen[-1].end:
@@ -132,15 +145,17 @@ def snippet_of(
     )
 
 
-def _words(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield each word with its start and end: what spaces separate, and its parts if it has several."""
+def words_of(text: str) -> list[Word]:
+    """Return what spaces separate, each followed by its parts if it has several."""
+    words: list[Word] = []
     for run in _RUN.finditer(text):
-        yield run[0], *run.span()
-        if not run[0].isalnum():
-            pieces = [piece.span() for piece in _PIECE.finditer(text, *run.span())]
+        word, (start, end) = run[0], run.span()
+        words.append((word, start, end))
+        if not word.isalnum():
+            pieces = [piece.span() for piece in _PIECE.finditer(text, start, end)]
             if len(pieces) > 1:
-                for first, last in pieces:
-                    yield text[first:last], first, last
+                words += [(text[first:last], first, last) for first, last in pieces]
+    return words
 
 
 def _found(

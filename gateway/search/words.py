@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from gateway.context import Context
+from gateway.db import SessionPipeline
 from gateway.search import queries
 from gateway.search.candidates import (
     Base,
@@ -20,7 +19,7 @@ from gateway.search.candidates import (
 )
 from gateway.search.fusion import Scored
 from gateway.search.query import Query
-from gateway.search.ranking import Candidate, score, weights_of
+from gateway.search.ranking import Candidate, scores, weights_of
 from gateway.search.request import SearchRequest
 from gateway.search.terms import Lexed, Terms, rarest, terms_of
 from schemas.policy.search_words import tenant_mark
@@ -44,7 +43,7 @@ class WordRanking:
 
 
 async def understand(
-    context: Context, session: AsyncSession, query: Query, request: SearchRequest
+    context: Context, statements: SessionPipeline, query: Query, request: SearchRequest
 ) -> tuple[Terms, Lexed]:
     """Return the terms of a query, and its words in each text search configuration.
 
@@ -52,14 +51,14 @@ async def understand(
         SearchQueryInvalid: the query has no word.
     """
     lexed = await queries.lexed(
-        session, query.atoms, tenant_id=request.tenant_id, language=request.language
+        statements, query.atoms, tenant_id=request.tenant_id, language=request.language
     )
-    shares = await context.search_statistics.shares(lambda: queries.shares(session))
+    shares = await context.search_statistics.shares(lambda: queries.shares(statements))
     return rarest(terms_of(query, lexed, shares=shares), limit=TERMS_MAX), lexed
 
 
 async def rank_by_words(
-    context: Context, session: AsyncSession, terms: Terms, request: SearchRequest
+    context: Context, statements: SessionPipeline, terms: Terms, request: SearchRequest
 ) -> WordRanking:
     """Return the passages with the terms.
 
@@ -67,10 +66,10 @@ async def rank_by_words(
     with every term come first.
     """
     limit = context.settings.search_candidates
-    sizes = await _sizes(context, session, request)
-    base = await _base(context, session, terms, request, sizes=sizes)
+    sizes = await _sizes(context, statements, request)
+    base = await _base(context, statements, terms, request, sizes=sizes)
     selection = selection_of(base, sizes=sizes, limit=limit)
-    candidates = await _candidates(session, selection, base, request, limit=limit)
+    candidates = await _candidates(statements, selection, base, request, limit=limit)
     decisive = selection.decisive
     is_capped = len(candidates) >= limit
     if is_capped:
@@ -78,12 +77,11 @@ async def rank_by_words(
         if len(selection.conditions) == 1 and selection.walk is None:
             crowded = crowded_selection_of(base, sizes=sizes, limit=limit)
             if len(crowded.conditions) > 1:
-                candidates = await _candidates(session, crowded, base, request, limit=limit)
+                candidates = await _candidates(statements, crowded, base, request, limit=limit)
     weights = weights_of(terms.wanted, candidates, passages=sizes.of_tenant, decisive=decisive)
-    mean_tokens = sum(each.tokens for each in candidates) / max(1, len(candidates))
     scored = [
-        Scored(each.place, score(each, weights=weights, mean_tokens=mean_tokens))
-        for each in candidates
+        Scored(each.place, value)
+        for each, value in zip(candidates, scores(candidates, weights), strict=True)
     ]
     return WordRanking(
         scored=sorted(scored, key=lambda each: (-each.score, each.place)),
@@ -93,24 +91,29 @@ async def rank_by_words(
 
 
 async def _candidates(
-    session: AsyncSession, selection: Selection, base: Base, request: SearchRequest, *, limit: int
+    statements: SessionPipeline,
+    selection: Selection,
+    base: Base,
+    request: SearchRequest,
+    *,
+    limit: int,
 ) -> list[Candidate]:
     terms = base.terms.wanted
     if selection.walk is not None:
         found = await queries.newest_candidates(
-            session, selection.walk, terms, request=request, limit=limit
+            statements, selection.walk, terms, request=request, limit=limit
         )
         if len(found) == limit:
             return found
     return await queries.candidates_of(
-        session, selection.conditions, terms, checked=base.checked, request=request, limit=limit
+        statements, selection.conditions, terms, checked=base.checked, request=request, limit=limit
     )
 
 
-async def _sizes(context: Context, session: AsyncSession, request: SearchRequest) -> Sizes:
-    shares = await context.search_statistics.shares(lambda: queries.shares(session))
+async def _sizes(context: Context, statements: SessionPipeline, request: SearchRequest) -> Sizes:
+    shares = await context.search_statistics.shares(lambda: queries.shares(statements))
     return Sizes(
-        of_tenant=await passages_of(context, session, request),
+        of_tenant=await passages_of(context, statements, request),
         of_all=shares.passages,
         rare=shares.rare,
     )
@@ -118,7 +121,7 @@ async def _sizes(context: Context, session: AsyncSession, request: SearchRequest
 
 async def _base(
     context: Context,
-    session: AsyncSession,
+    statements: SessionPipeline,
     terms: Terms,
     request: SearchRequest,
     *,
@@ -128,7 +131,7 @@ async def _base(
 
     To intersect with the long list of its mark would take longer than to discard the passages of others.
     """
-    shares = await context.search_statistics.shares(lambda: queries.shares(session))
+    shares = await context.search_statistics.shares(lambda: queries.shares(statements))
     tenant, *others = request.marks()
     is_checked = 2 * sizes.of_tenant > sizes.of_all > 0
     return base_of(
@@ -140,25 +143,25 @@ async def _base(
 
 
 async def required_of(
-    context: Context, session: AsyncSession, terms: Terms, request: SearchRequest
+    context: Context, statements: SessionPipeline, terms: Terms, request: SearchRequest
 ) -> Base:
     """Return what every hit has, by its words and marks."""
     return base_of(
         terms,
         scope=scope_of(request.marks()),
         scope_share=1,
-        sizes=await _sizes(context, session, request),
+        sizes=await _sizes(context, statements, request),
     )
 
 
-async def passages_of(context: Context, session: AsyncSession, request: SearchRequest) -> int:
+async def passages_of(context: Context, statements: SessionPipeline, request: SearchRequest) -> int:
     """Return the number of the tenant's passages, about."""
 
     async def count() -> int:
         return await queries.count_passages(
-            session, request.tenant_id, limit=context.settings.search_exact_max + 1
+            statements, request.tenant_id, limit=context.settings.search_exact_max + 1
         )
 
     counted = await context.search_statistics.passages_of(request.tenant_id, count)
-    shares = await context.search_statistics.shares(lambda: queries.shares(session))
+    shares = await context.search_statistics.shares(lambda: queries.shares(statements))
     return max(counted, round(shares.of(tenant_mark(request.tenant_id)) * shares.passages))

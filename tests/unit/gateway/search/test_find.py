@@ -31,7 +31,7 @@ class FullPool:
 def context(*, turns: int) -> Context:
     found = SimpleNamespace(
         search_turns=TenantTurns(count=turns, wait_max=timedelta(0)),
-        database=SimpleNamespace(transaction=FullPool),
+        database=SimpleNamespace(pipelined=lambda *_: FullPool()),
         settings=SimpleNamespace(
             search_results_max=200, search_timeout=timedelta(seconds=1), search_candidates=10
         ),

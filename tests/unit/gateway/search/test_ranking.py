@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.search.fusion import Scored, fuse, weight_of_meaning
 from gateway.search.query import Atom, AtomKind, parse
-from gateway.search.ranking import ONCE, Candidate, Place, score, weights_of
+from gateway.search.ranking import ONCE, Candidate, Place, scores, weights_of
 from gateway.search.terms import Term
 
 
@@ -47,17 +47,15 @@ def test_a_rare_term_counts_more() -> None:
 
 def test_more_and_rarer_words_and_shorter_passages_score_higher() -> None:
     def scored(present: int, ranks: list[float | None], tokens: int = 100) -> float:
-        return score(
-            candidate(1, present=present, tokens=tokens, ranks=ranks),
-            weights=[4.0, 1.0],
-            mean_tokens=100,
-        )
+        others = [candidate(2, present=0, tokens=200 - tokens, ranks=[0.0, 0.0])]
+        measured = candidate(1, present=present, tokens=tokens, ranks=ranks)
+        return scores([measured, *others], [4.0, 1.0])[0]
 
     best = scored(3, [1.25 * ONCE, 1.25 * ONCE])
     assert best == pytest.approx(1.0)
     assert best > scored(3, [ONCE, ONCE]) > scored(1, [ONCE, 0.0]) > scored(2, [0.0, ONCE]) > 0
     assert scored(3, [1.5 * ONCE, ONCE]) > scored(3, [ONCE, ONCE])
-    assert scored(3, [ONCE, ONCE], tokens=50) > scored(3, [ONCE, ONCE], tokens=200)
+    assert scored(3, [ONCE, ONCE], tokens=50) > scored(3, [ONCE, ONCE], tokens=150)
     # A phrase has no rank of its own, and a page in another language a smaller one.
     assert scored(1, [None, 0.0]) > scored(1, [0.25 * ONCE, 0.0]) == scored(1, [ONCE, 0.0])
 

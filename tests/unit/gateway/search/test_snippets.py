@@ -17,6 +17,7 @@ from gateway.search.snippets import (
     beginning_of,
     highlights_of,
     snippet_of,
+    words_of,
     words_to_check,
 )
 
@@ -33,12 +34,12 @@ def marked(text: str, *sequences: str) -> list[str]:
     ]
     matches = {
         word: {numbers[word.casefold()]}
-        for word in words_to_check(text, beginnings=None)
+        for word in words_to_check(words_of(text), beginnings=None)
         if word.casefold() in numbers
     }
     return [
         text[each.start : each.end]
-        for each in highlights_of(text, patterns=patterns, matches=matches)
+        for each in highlights_of(text, words_of(text), patterns=patterns, matches=matches)
     ]
 
 
@@ -148,11 +149,16 @@ def test_a_snippet_is_a_part_of_the_text(case: tuple[str, Sequence[Highlight]]) 
 
 @given(st.text(max_size=300))
 def test_highlights_are_ordered_and_apart(text: str) -> None:
-    numbers = {word: place for place, word in enumerate(words_to_check(text, beginnings=None))}
+    numbers = {
+        word: place for place, word in enumerate(words_to_check(words_of(text), beginnings=None))
+    }
     patterns = [Pattern(term=0, conditions=(place,)) for place in numbers.values()]
 
     found = highlights_of(
-        text, patterns=patterns, matches={word: {place} for word, place in numbers.items()}
+        text,
+        words_of(text),
+        patterns=patterns,
+        matches={word: {place} for word, place in numbers.items()},
     )
 
     assert all(first.end <= second.start for first, second in pairwise(found))

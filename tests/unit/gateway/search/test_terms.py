@@ -160,6 +160,14 @@ def test_a_common_word_is_looked_for_in_the_newest_passages_until_enough_have_it
     assert (walk.condition, walk.read_max) == ("'#t:1' & 'annual'", 12_000)
 
 
+def test_a_common_prefix_of_a_small_tenant_is_looked_for_in_its_newest_passages() -> None:
+    shares = {"contract": 0.05, "contrast": 0.04}
+
+    assert selected("contr*", shares, passages=10_000).walk is not None
+    assert selected("contract", shares, passages=10_000).walk is not None
+    assert selected("contract", shares, passages=1_000).walk is None
+
+
 @pytest.mark.parametrize("text", ["hard", "annual hard", '"annual reports"', "reports"])
 def test_what_few_passages_have_is_found_by_the_index(text: str) -> None:
     shares = {"annual": 0.5, "report": 0.005}
