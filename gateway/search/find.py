@@ -126,23 +126,28 @@ async def _page(
 async def _rankings(context: Context, query: Query, request: SearchRequest) -> _Rankings:
     """Search words and vectors at the same time, each on a connection of its own.
 
-    Neither holds its connection while it waits for the other.
+    The vectors need no connection while they wait for the words.
 
     Raises:
         InvalidRequest, VectorsUnavailable: vectors alone are wanted, and there are none.
     """
-    future: asyncio.Future[Terms] = asyncio.get_running_loop().create_future()
-    by_meaning = asyncio.create_task(rank_by_meaning(context, query, request, terms=future))
+    loop = asyncio.get_running_loop()
+    known_terms: asyncio.Future[Terms] = loop.create_future()
+    known_words: asyncio.Future[WordRanking] = loop.create_future()
+    by_meaning = asyncio.create_task(
+        rank_by_meaning(context, query, request, terms=known_terms, words=known_words)
+    )
     try:
         async with queries.searching(
             context.database, limit=context.settings.search_timeout
         ) as statements:
             terms, lexed = await understand(context, statements, query, request)
-            future.set_result(terms)
+            known_terms.set_result(terms)
             if request.mode is SearchMode.VECTORS:
                 words = WordRanking(scored=[], weights=[1.0] * len(terms.wanted), is_capped=False)
             else:
                 words = await rank_by_words(context, statements, terms, request)
+        known_words.set_result(words)
         meaning = await by_meaning
     finally:
         by_meaning.cancel()

@@ -13,9 +13,10 @@ from gateway.search.errors import SearchTimeout
 from gateway.search.fusion import Scored
 from gateway.search.queries import Model, Way
 from gateway.search.query import Query
+from gateway.search.ranking import Place
 from gateway.search.request import SearchRequest
 from gateway.search.terms import Terms
-from gateway.search.words import passages_of, required_of
+from gateway.search.words import WordRanking, passages_of, required_of
 from gateway.search_statistics import Shares
 from schemas.api.search import SearchMode, Semantic, SemanticStatus
 from schemas.runtime.embedding import chosen
@@ -49,9 +50,17 @@ class MeaningRanking:
 
 
 async def rank_by_meaning(
-    context: Context, query: Query, request: SearchRequest, *, terms: asyncio.Future[Terms]
+    context: Context,
+    query: Query,
+    request: SearchRequest,
+    *,
+    terms: asyncio.Future[Terms],
+    words: asyncio.Future[WordRanking],
 ) -> MeaningRanking:
     """Return the nearest passages; without a model, or if it takes too long, none.
+
+    If a hybrid search requires words, these are the passages that its words have found: no other may
+    be a hit, unless there are more than are compared.
 
     Args:
         context: of the process.
@@ -59,6 +68,7 @@ async def rank_by_meaning(
         request: the search.
         terms: those of the query, as soon as they are known: what they require and exclude holds for
             vectors too.
+        words: the ranking by words, as soon as it is known.
     """
     if request.mode is SearchMode.WORDS:
         return _none(SemanticStatus.NOT_WANTED)
@@ -76,7 +86,14 @@ async def rank_by_meaning(
         embedder = await asyncio.to_thread(chosen.named, model.name)
         async with asyncio.timeout(limit):
             vector = await asyncio.to_thread(_vector, embedder, query.text)
-        return await _nearest(context, vector, request, model=model, terms=await terms)
+        # Outside the limit too: the words have their own.
+        known = await terms
+        if request.mode is SearchMode.HYBRID and known.required:
+            found = [each.place for each in (await words).scored]
+            scored = await _compared(context, vector, found, model=model)
+        else:
+            async with asyncio.timeout(limit):
+                scored = await _nearest(context, vector, request, model=model, terms=known)
     except (TimeoutError, SearchTimeout):
         log.warning("search.vectors_timeout", model=model and model.name)
         return _none(SemanticStatus.TIMEOUT)
@@ -84,6 +101,10 @@ async def rank_by_meaning(
         # The process reports a model that cannot be loaded once, at error level.
         log.info("search.no_vectors", reason=str(unavailable))
         return _none(SemanticStatus.FAILED)
+    return MeaningRanking(
+        scored=[each for each in scored if each.score >= SIMILARITY_MIN],
+        semantic=Semantic(status=SemanticStatus.OK, model=model.name),
+    )
 
 
 async def _model(context: Context) -> Model | None:
@@ -94,9 +115,21 @@ def _vector(embedder: Embedder, text: str) -> str:
     return written(embedder.embed([text])[0])
 
 
+async def _compared(
+    context: Context, vector: str, places: Sequence[Place], *, model: Model
+) -> Sequence[Scored]:
+    settings = context.settings
+    if not places:
+        return []
+    async with queries.searching(context.database, limit=settings.search_timeout) as statements:
+        return await queries.compared(
+            statements, vector, places, model=model, limit=settings.search_results_max
+        )
+
+
 async def _nearest(
     context: Context, vector: str, request: SearchRequest, *, model: Model, terms: Terms
-) -> MeaningRanking:
+) -> Sequence[Scored]:
     settings = context.settings
     async with queries.searching(context.database, limit=settings.search_timeout) as session:
         base = await required_of(context, session, terms, request)
@@ -112,7 +145,7 @@ async def _nearest(
             await queries.prepare_index(
                 session, ef=settings.search_ef, tuples_max=settings.search_scan_max
             )
-        scored = await queries.nearest(
+        return await queries.nearest(
             session,
             vector,
             model=model,
@@ -122,10 +155,6 @@ async def _nearest(
             limit=settings.search_results_max,
             read_max=min(MATCHING_MAX, settings.search_exact_max),
         )
-    return MeaningRanking(
-        scored=[each for each in scored if each.score >= SIMILARITY_MIN],
-        semantic=Semantic(status=SemanticStatus.OK, model=model.name),
-    )
 
 
 def way_of(

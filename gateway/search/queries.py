@@ -368,11 +368,40 @@ async def nearest(
             **_values_of(request.documents),
         },
     )
+    return _scored(rows)[:limit]
+
+
+async def compared(
+    statements: SessionPipeline, vector: str, places: Sequence[Place], *, model: Model, limit: int
+) -> list[Scored]:
+    """Return the nearest of these passages, as `nearest` does.
+
+    Args:
+        statements: of a transaction.
+        vector: of the query, as text.
+        places: of the passages.
+        model: made the vectors.
+        limit: most passages.
+    """
+    rows = await statements.rows(
+        f"""
+        SELECT {_KEY}, {_distance(model)} AS distance
+        FROM {_PLACES} AS candidate(revision_id, page, ordinal, place)
+        JOIN passage_embeddings e USING (revision_id, page, ordinal)
+        WHERE e.model_id = {model.id}
+        """,  # noqa: S608  # of constants and numbers
+        {**_places(places), "vector": vector},
+    )
+    return _scored(rows)[:limit]
+
+
+def _scored(rows: Sequence[Any]) -> list[Scored]:
+    """Return passages with their similarity, the nearest first."""
     found = [
         Scored(Place(revision_id, page, ordinal), 1 - distance)
         for revision_id, page, ordinal, distance in rows
     ]
-    return sorted(found, key=lambda each: (-each.score, each.place))[:limit]
+    return sorted(found, key=lambda each: (-each.score, each.place))
 
 
 def _nearest_of_matching(model: Model, documents: DocumentFilters, base: Base | None) -> str:
