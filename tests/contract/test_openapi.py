@@ -216,9 +216,8 @@ def _content(described: dict[str, Any]) -> str | None:
 def _type(shape: dict[str, Any]) -> str:
     if "$ref" in shape:
         return str(shape["$ref"].rsplit("/", 1)[-1])
-    if parts := shape.get("allOf"):  # a description beside a `$ref`
-        return " & ".join(_type(one) for one in parts)
-    if alternatives := shape.get("oneOf") or shape.get("anyOf"):
+    # `allOf` is a description beside a `$ref`.
+    if alternatives := shape.get("oneOf") or shape.get("anyOf") or shape.get("allOf"):
         return " | ".join(_type(one) for one in alternatives)
     if "enum" in shape:
         return str(shape.get("title") or " | ".join(map(str, shape["enum"])))
