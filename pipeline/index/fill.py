@@ -6,7 +6,6 @@ finds the row of the new model.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -20,7 +19,7 @@ from sqlalchemy.orm import Session
 from pipeline.context import Context
 from pipeline.index import revision as revisions
 from pipeline.index import vectors
-from pipeline.index.vectors import RevisionGone
+from pipeline.index.vectors import ModelGone, RevisionGone
 from schemas.ids import RevisionId
 from schemas.lifecycle import EmbeddingModelState, SearchState
 from schemas.runtime.embedding import chosen, models
@@ -148,8 +147,12 @@ def _fill(
             return done, True
         through = list[RevisionId]()
         for revision_id in page:
-            with suppress(RevisionGone):
+            try:
                 vectors.make(context, revision_id, row, after_batch=lambda _: None)
+            except RevisionGone:
+                pass
+            except ModelGone:
+                return done, False
             through.append(revision_id)
             if is_spent():
                 break
@@ -200,6 +203,8 @@ def _end(context: Context, row: EmbeddingModel) -> int:
         Whether search uses another model from now on.
     """
     with context.transaction() as session:
+        if not models.keep(session, row.id):
+            return 0
         session.execute(text(f"ANALYZE passage_embeddings_{int(row.id)}"))
     with context.transaction() as session:
         is_switched = models.switch(session, row)

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from pipeline.context import Context
 from pipeline.index import vectors
-from pipeline.index.vectors import RevisionGone
+from pipeline.index.vectors import ModelGone, RevisionGone
 from schemas.ids import RevisionId
 from schemas.lifecycle import EmbeddingModelState, SearchState
 from schemas.runtime.embedding import chosen, models
@@ -39,6 +39,8 @@ def index(
             vectors.make(context, revision_id, row, after_batch=after_batch)
         except EmbedderUnavailable:
             continue  # logged once, by the process that cannot load it
+        except ModelGone:
+            continue
         except RevisionGone:
             return None
         if row.state is EmbeddingModelState.ACTIVE:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from pipeline.context import Context
 from pipeline.index import copying
 from schemas.ids import RevisionId
-from schemas.runtime.embedding import chosen
+from schemas.runtime.embedding import chosen, models
 from schemas.runtime.embedding.port import Vectors
 from schemas.tables.base import table_of
 from schemas.tables.documents import Document, Page, Revision
@@ -79,6 +79,10 @@ class RevisionGone(Exception):
     """The revision was deleted, or the document shows another one; nobody needs its vectors."""
 
 
+class ModelGone(Exception):
+    """The model was deleted with its vectors: it was given up or replaced."""
+
+
 def make(
     context: Context,
     revision_id: RevisionId,
@@ -97,6 +101,7 @@ def make(
     Raises:
         EmbedderUnavailable: the model cannot be loaded.
         RevisionGone: nobody needs the vectors any more.
+        ModelGone: the model was given up or replaced meanwhile.
     """
     embedder = chosen.named(model.name)
     texts = _Texts(revision_id)
@@ -168,6 +173,8 @@ def _write(
 
     The lock makes one of two workers wait, and keeps the revision until the vectors are written.
     """
+    if not models.keep(session, model_id):
+        raise ModelGone
     if session.execute(_LOCK, {"revision_id": revision_id}).first() is None:
         raise RevisionGone
     missing = {

@@ -126,6 +126,19 @@ def retired(session: Session, *, before: timedelta) -> Sequence[int]:
     ).all()
 
 
+def keep(session: Session, model_id: int) -> bool:
+    """Keep a model with its partition until the end of the transaction; False if it is deleted already.
+
+    Without it, the partition may be dropped before the transaction writes its vectors.
+    """
+    kept = session.scalar(
+        select(EmbeddingModel.id)
+        .where(EmbeddingModel.id == model_id)
+        .with_for_update(read=True, key_share=True)
+    )
+    return kept is not None
+
+
 def drop(session: Session, model_id: int) -> None:
     """Delete a model with its vectors.
 
@@ -133,5 +146,6 @@ def drop(session: Session, model_id: int) -> None:
         sqlalchemy.exc.OperationalError: other transactions use the table for too long.
     """
     session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-    session.execute(text(f"DROP TABLE IF EXISTS passage_embeddings_{int(model_id)}"))
+    # The row first: it waits for `keep`.
     session.execute(delete(EmbeddingModel).where(EmbeddingModel.id == model_id))
+    session.execute(text(f"DROP TABLE IF EXISTS passage_embeddings_{int(model_id)}"))

@@ -5,6 +5,7 @@ from typing import Final
 
 import pytest
 from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from gateway.administration import reindex
@@ -369,6 +370,46 @@ def test_a_reindex_goes_on_after_a_kill(
     summary = fill.sweep(context, is_spent=never)
     assert (summary.filled, summary.switched) == (2, 1)
     assert without_vector(session, new_id) == 0
+
+
+def test_a_new_model_that_is_given_up_while_it_is_filled_ends_the_turn_alone(
+    context: Context,
+    session: Session,
+    tenant_id: TenantId,
+) -> None:
+    run(context, session, published(session, tenant_id))
+    fill.sweep(context, is_spent=never)
+    new_id = ordered(context, LETTERS)
+
+    def give_up() -> bool:
+        with context.transaction() as own:
+            models.drop(own, new_id)
+        return False
+
+    summary = fill.sweep(context, is_spent=give_up)
+
+    assert (summary.filled, summary.switched) == (0, 0)
+    assert session.scalars(select(EmbeddingModel.name)).all() == [STATIC.name]
+    assert without_vector(session, model(session, STATIC.name).id) == 0
+
+
+def test_a_model_whose_vectors_are_being_written_is_not_dropped(
+    context: Context,
+    session: Session,
+    tenant_id: TenantId,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run(context, session, published(session, tenant_id))
+    new_id = ordered(context, LETTERS)
+    monkeypatch.setattr(models, "LOCK_TIMEOUT", "50ms")
+    session.rollback()
+    assert models.keep(session, new_id)
+
+    with pytest.raises(OperationalError, match="lock timeout"), context.transaction() as own:
+        models.drop(own, new_id)
+
+    session.rollback()
+    assert not models.keep(session, new_id + 1)
 
 
 def test_a_second_new_model_waits_for_the_first_one(
