@@ -1,3 +1,5 @@
+import pytest
+
 from dev.seed import load, statements
 from schemas.tables import Base
 
@@ -33,3 +35,8 @@ def test_the_removal_deletes_a_row_before_the_row_that_it_belongs_to() -> None:
     assert order[-1] == "tenants"
     for child, parent in (("chunks", "uploads"), ("attempts", "deliveries"), ("outbox", "events")):
         assert order.index(child) < order.index(parent)
+
+
+@pytest.mark.parametrize("table", ["page_images", "figure_images"])
+def test_rows_without_a_tenant_are_removed_by_a_key_that_each_of_them_has(table: str) -> None:
+    assert f"{table}.revision_id IN" in str(load.removals()[table])
