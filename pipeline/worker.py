@@ -1,6 +1,8 @@
 """Entry point of every worker, `celery -A pipeline.worker worker -Q <queues>`, and of beat."""
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from typing import Any
 
 import structlog
@@ -14,11 +16,10 @@ from pipeline.ingest import readers
 from pipeline.ingest.extractors import registry
 from pipeline.ingest.ocr.presence import EnginePresence
 from pipeline.messaging import lost_connections
-from pipeline.messaging.broker import declare_topology
+from pipeline.messaging.broker import ensure_topology
 from pipeline.settings import Settings
 from schemas import queues
 from schemas.runtime import logging, outages
-from schemas.runtime.amqp import TopologyConflict
 from schemas.runtime.embedding import chosen
 from schemas.runtime.embedding.port import EmbedderUnavailable
 
@@ -34,21 +35,37 @@ app.conf.beat_schedule = beat.schedule(
 )
 
 
+def ends_the_process(receiver: Callable[..., None]) -> Callable[..., None]:
+    """End the process if a receiver of a signal fails.
+
+    Celery logs the error and continues: a worker would take tasks without what the receiver prepares.
+    """
+
+    @wraps(receiver)
+    def ending(**arguments: Any) -> None:  # noqa: ANN401  # of any signal
+        try:
+            receiver(**arguments)
+        except Exception as error:
+            log.exception("process.start_failed")
+            raise SystemExit(f"pipeline: {error}") from error
+
+    return ending
+
+
 @signals.setup_logging.connect(weak=False)
+@ends_the_process
 def set_up_logging(**_: object) -> None:
     logging.configure(settings, service="pipeline")
     lost_connections.log_as_warnings()
 
 
 @signals.celeryd_init.connect(weak=False)
+@ends_the_process
 def before_start(options: dict[str, Any], **_: object) -> None:
     """Check the queues, declare the topology, load what the processes share: the language model and the parsers."""
     chosen = options.get("queues") or []
     consumed = chosen.split(",") if isinstance(chosen, str) else list(chosen)
-    try:
-        task_routes.route(consumed)
-    except task_routes.QueuesWithoutTasks as error:
-        raise SystemExit(f"pipeline: {error}") from None
+    task_routes.route(consumed)
     celery_app.name_connections(app, role="+".join(sorted(consumed)))
     _declare_topology()
     if not task_routes.READING.isdisjoint(consumed):
@@ -67,6 +84,7 @@ def load_embedder() -> None:
 
 
 @signals.beat_init.connect(weak=False)
+@ends_the_process
 def before_beat_starts(**_: object) -> None:
     """Declare the topology: a message to a queue that does not exist is lost."""
     celery_app.name_connections(app, role="beat")
@@ -74,6 +92,7 @@ def before_beat_starts(**_: object) -> None:
 
 
 @signals.worker_process_init.connect(weak=False)
+@ends_the_process
 def in_each_process(**_: object) -> None:
     logging.configure(settings, service="pipeline")
     context = build_context(
@@ -103,16 +122,4 @@ def look_at_clock(context: Context) -> None:
 
 def _declare_topology() -> None:
     with app.connection_for_write() as connection:
-        # A broker that is still starting is not an error.
-        connection.ensure_connection(
-            errback=lambda error, wait: log.warning(
-                "broker.unreachable", reason=type(error).__name__, retry_seconds=wait
-            ),
-            interval_start=1,
-            interval_max=5,
-        )
-        try:
-            declare_topology(connection)
-        except TopologyConflict as error:
-            # Celery logs an exception of a signal's receiver and continues; SystemExit ends it.
-            raise SystemExit(f"pipeline: {error}") from None
+        ensure_topology(connection)

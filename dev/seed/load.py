@@ -96,7 +96,9 @@ def _owned(table: Table) -> ColumnElement[bool] | None:
     if "tenant_id" in table.c:
         return table.c.tenant_id.in_(select(Tenant.id).where(TENANTS))
     # A row may be without the owner that a nullable key names; a set has no order.
-    for key in sorted(table.foreign_keys, key=lambda each: (each.parent.nullable, each.parent.name)):
+    for key in sorted(
+        table.foreign_keys, key=lambda each: (each.parent.nullable, each.parent.name)
+    ):
         condition = _owned(key.column.table)
         if condition is not None:
             return key.parent.in_(select(key.column).where(condition))

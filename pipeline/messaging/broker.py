@@ -2,11 +2,33 @@
 
 from typing import Any
 
+import structlog
 from amqp.exceptions import PreconditionFailed
 from kombu import Connection, Exchange, Queue
 
 from schemas import topology
 from schemas.runtime.amqp import TopologyConflict
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def ensure_topology(connection: Connection) -> None:
+    """Declare the topology, however often the connection is lost meanwhile.
+
+    A broker that is still starting, or stops in the middle, is no error.
+
+    Raises:
+        TopologyConflict: one of its parts exists with other arguments.
+    """
+
+    def report(error: Exception, wait: float) -> None:
+        log.warning("broker.unreachable", reason=type(error).__name__, retry_seconds=wait)
+
+    connection.ensure_connection(errback=report, interval_start=1, interval_max=5)
+    declare = connection.ensure(
+        connection, declare_topology, errback=report, interval_start=1, interval_max=5
+    )
+    declare(connection)
 
 
 def declare_topology(connection: Connection) -> None:

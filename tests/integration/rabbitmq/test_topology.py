@@ -1,9 +1,10 @@
 """The topology on a real broker; each service declares the same topology with its own client."""
 
+import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import aio_pika
 import kombu
@@ -122,6 +123,32 @@ async def test_the_maintenance_queue_drops_its_oldest_messages(
     oldest = await queue.get()
     assert oldest.body == b"5"
     await oldest.ack()
+
+
+async def test_the_pipeline_declares_again_what_a_lost_connection_has_interrupted(
+    broker: BrokerSettings,
+    connection: AbstractRobustConnection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    declare_queue = pipeline_broker.declare_queue
+    losses = iter([True])
+
+    def lose_the_first_connection(
+        channel: Any,  # noqa: ANN401  # as in `declare_queue`
+        queue: topology.Queue,
+    ) -> None:
+        if next(losses, False):
+            channel.connection.transport.sock.shutdown(socket.SHUT_RDWR)
+        declare_queue(channel, queue)
+
+    monkeypatch.setattr(pipeline_broker, "declare_queue", lose_the_first_connection)
+    with kombu.Connection(broker.rabbitmq_url.get_secret_value()) as own:
+        pipeline_broker.ensure_topology(own)
+
+    assert next(losses, None) is None
+    channel = await connection.channel()
+    for queue in topology.QUEUES:
+        await channel.declare_queue(queue.name, passive=True)
 
 
 async def test_the_error_names_a_queue_that_exists_with_other_arguments(
