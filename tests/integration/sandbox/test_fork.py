@@ -5,7 +5,6 @@ import select
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -108,6 +107,9 @@ class FakeChild:
         self._ours.close()
         self._theirs.close()
 
+    def send(self, content: bytes) -> None:
+        self._theirs.sendall(content)
+
     def cpu_seconds(self) -> float:
         if len(self._looks) == 1:
             self._theirs.close()
@@ -149,18 +151,26 @@ def test_a_child_that_uses_no_cpu_time_is_idle_also_after_it_has_worked() -> Non
 
 
 def test_a_child_is_not_idle_while_its_parent_works() -> None:
-    def work(send: Send) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-        send(str(os.getpid()).encode())
-        signal.sigwait({signal.SIGUSR1})
-        send(b"awake")
+    now = 0.0
 
-    idle = timedelta(seconds=1)
-    with forked(work, limits=replace(LIMITS, idle=idle)) as frames:
-        pid = int(next(frames))
-        time.sleep(1.1 * idle.total_seconds())
-        os.kill(pid, signal.SIGUSR1)
-        assert list(frames) == [b"awake"]
+    def pass_by(seconds: float) -> float:
+        nonlocal now
+        now += seconds
+        return now
+
+    def work() -> None:
+        pass_by(2 * LIMITS.idle.total_seconds())
+
+    child = FakeChild(*(0.0 for _ in range(40)))
+    child.send(bytes(5))  # a frame without content
+    answer = Answer(
+        cast("Child", child), limits=LIMITS, while_waiting=work, clock=lambda: pass_by(0.3)
+    )
+    with closing(child):
+        assert next(answer) == b""
+        work()  # between two frames; then while it waits
+        with pytest.raises(ChildDied):
+            next(answer)
 
 
 def test_a_child_that_uses_up_its_cpu_time_is_ended() -> None:
